@@ -1,0 +1,71 @@
+# make run    set everything up and serve on port 8000 with the bundled model (MODEL= for another)
+# make test   set everything up and run all checks and tests
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+MODEL ?= pictogram
+HOST ?= 127.0.0.1
+PORT ?= 8000
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# the first Python that will do; PYTHON= names another
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo $$p && break; done)
+
+.PHONY: help setup run test check docs lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/ready  ## create .venv and install the service
+
+run: .venv/ready  ## serve on HOST:PORT with MODEL
+	@printf '%s\n' '' 'Once it serves, try:' \
+	"  curl -F image=@tests/samples/cat.png -F labels=cat,dog,pizza,rocket $(HOST):$(PORT)/classify" \
+	"  curl -F image=@tests/samples/rocket.png -F labels=cat,dog,pizza,rocket -H 'Accept: text/plain' $(HOST):$(PORT)/classify" \
+	"  curl --data-binary @tests/samples/pizza.png '$(HOST):$(PORT)/classify?labels=cat,dog,pizza,rocket&top_k=1'" ''
+	@exec $(BIN)/openvocab serve --host $(HOST) --port $(PORT) --model $(MODEL)
+
+test: check  ## all checks and tests
+	$(BIN)/pytest
+
+check: .venv/dev  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+docs: .venv/ready  ## write what is generated: docs/settings.md
+	$(BIN)/python -c 'from pathlib import Path; from app.settings import write_settings_page as w; w(Path("docs/settings.md"))'
+
+lock: .venv/dev  ## pin every version anew, with hashes
+	$(PIP) install uv
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
+LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+
+clean:  ## remove what was set up
+	rm -rf .venv build *.egg-info
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo 'openvocab needs Python 3.11, 3.12 or 3.13 (on Debian: apt-get install python3)' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	command -v apt-get >/dev/null && { [ -z "$$root" ] || command -v sudo >/dev/null; } || \
+	{ echo 'openvocab needs the venv module of $(PYTHON) (on Debian: apt-get install python3-venv)' >&2; exit 1; }; \
+	$$root apt-get update -qq; $$root apt-get install -qq -y python3-venv; }
+	$(PYTHON) -m venv .venv
+
+.venv/ready: requirements.lock pyproject.toml | .venv/bin/python
+	@echo 'installing (PyTorch is large: about 5 GB on Linux)'
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev: requirements-dev.lock .venv/ready
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@

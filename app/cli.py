@@ -1,0 +1,107 @@
+"""The command line: `openvocab serve`, `openvocab models`. Knows nothing of requests."""
+
+import logging
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from app.main import VERSION, create_app, load_encoder
+from app.settings import Settings
+from models import ModelError, catalog
+
+app = typer.Typer(no_args_is_help=True, help="Open-vocabulary image classification as a service.")
+models_app = typer.Typer(no_args_is_help=True, help="The models that can be served.")
+app.add_typer(models_app, name="models")
+
+USAGE_ERROR = 2
+MODEL_ERROR = 3
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    model: Annotated[str | None, typer.Option(help="Model to load; OPENVOCAB_MODEL.")] = None,
+) -> None:
+    """Serve the API until a signal ends it.
+
+    Exit status: 0 ended by a signal, 1 the port is taken, 2 a setting is invalid, 3 the model
+    cannot be loaded.
+    """
+    settings = _settings(model)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for chatty in ("httpx", "httpcore", "root", "PIL"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    logging.getLogger().addFilter(lambda record: record.name != "root")
+    typer.echo(f"openvocab {VERSION}: loading {settings.model}", err=True)
+    encoder = _or_exit(lambda: load_encoder(settings))
+    info = encoder.info
+    typer.echo(
+        f"{info.name} on {info.device} in {info.precision}: {info.provenance.description}", err=True
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings, encoder),
+            host=host,
+            port=port,
+            log_level=settings.log_level,
+            server_header=False,
+        )
+    )
+    try:
+        server.run()
+    finally:
+        encoder.close()
+    if not server.started:
+        raise typer.Exit(1)
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """The models of the catalogue; every other name that open_clip knows works too."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "ImageNet %", "MB", "licence", "good for"):
+        table.add_column(heading, no_wrap=heading == "name")
+    for entry in catalog().values():
+        top1 = entry.provenance.imagenet_top1
+        table.add_row(
+            entry.name,
+            "-" if top1 is None else f"{top1:.1f}",
+            str(entry.size_mb),
+            entry.provenance.licence,
+            entry.provenance.description,
+        )
+    Console().print(table)
+
+
+@models_app.command()
+def pull(name: Annotated[str, typer.Argument(help="A name as `serve --model` takes it.")]) -> None:
+    """Download a model's files, so that `serve` needs no network. Exit status 3: cannot be had."""
+    from models.loader import fetch
+
+    _or_exit(lambda: fetch(name))
+    typer.echo(f"{name} is on this machine", err=True)
+
+
+def _settings(model: str | None) -> Settings:
+    try:
+        return Settings() if model is None else Settings(model=model)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "OPENVOCAB_" + "_".join(map(str, first["loc"])).upper()
+        typer.echo(f"openvocab: {name}: {first['msg']}, got {first['input']!r}", err=True)
+        raise typer.Exit(USAGE_ERROR) from None
+
+
+def _or_exit(action: Any) -> Any:
+    try:
+        return action()
+    except ModelError as error:
+        typer.echo(f"openvocab: {error}", err=True)
+        raise typer.Exit(MODEL_ERROR) from None

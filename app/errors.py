@@ -1,0 +1,87 @@
+"""What can go wrong in a request: one class per answer, with its status, code and title."""
+
+from typing import ClassVar
+
+
+class Problem(Exception):
+    """An error with an answer of its own (RFC 9457); the message becomes its `detail`.
+
+    `field` is the request's field at fault, `limit` what it may be at most and `value` what it was;
+    `retry_after` is in seconds.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "The server failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        field: str | None = None,
+        limit: int | float | str | None = None,
+        value: object = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.limit = limit
+        self.value = value
+        self.retry_after = retry_after
+
+
+class Unparsable(Problem):
+    status, code, title = 400, "unparsable_body", "The body cannot be parsed"
+
+
+class NotFound(Problem):
+    status, code, title = 404, "not_found", "There is nothing at this address"
+
+
+class UnknownTemplates(Problem):
+    status, code, title = 404, "unknown_templates", "No template set has this name"
+
+
+class MethodNotAllowed(Problem):
+    status, code, title = 405, "method_not_allowed", "This address does not take this method"
+
+
+class TooLarge(Problem):
+    status, code, title = 413, "too_large", "Something in the request is over its limit"
+
+
+class UnsupportedImage(Problem):
+    status, code, title = 415, "unsupported_image", "This is not an image format that is accepted"
+
+
+class Invalid(Problem):
+    status, code, title = 422, "invalid", "A field of the request is invalid"
+
+
+class DamagedImage(Invalid):
+    code, title = "damaged_image", "The image is damaged"
+
+
+class Internal(Problem):
+    """A fault of the server's; its detail says nothing of what happened inside."""
+
+
+class Unavailable(Problem):
+    status, code, title = 503, "unavailable", "The service cannot answer now"
+
+
+class Overloaded(Unavailable):
+    code, title = "overloaded", "Too many requests wait already"
+
+
+class Draining(Unavailable):
+    code, title = "draining", "The server is stopping"
+
+
+class NotReady(Unavailable):
+    code, title = "not_ready", "The model does not answer"
+
+
+class DeadlinePassed(Problem):
+    status, code, title = 504, "deadline_passed", "The request took longer than it may"

@@ -1,0 +1,154 @@
+"""From a request's bytes to an image and a query, whichever form the client chose.
+
+Knows nothing of what the fields mean.
+"""
+
+import asyncio
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from pydantic_core import from_json
+from starlette.datastructures import QueryParams, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from app import labels
+from app.classifier import Query
+from app.errors import Invalid, Unparsable
+from app.images import is_heic, looks_like_image
+from app.queries import IMAGE, InputLimits, build_query
+
+LISTS: Final = ("labels", "templates")
+DATA_URI: Final = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE)
+
+# beyond this many bytes a body is decoded in a thread, so that other requests do not wait
+LARGE: Final = 256_000
+
+
+class _InMemory(MultiPartParser):
+    """Uploads stay in memory: the body is bounded already, and no picture ever touches a disk."""
+
+    spool_max_size = 2**31
+
+
+async def read_classify(request: Request, limits: InputLimits) -> tuple[bytes, Query]:
+    """The image file and what is asked of it.
+
+    Raises:
+        Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
+    """
+    fields = _query_fields(request.query_params)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        image = _join(fields, await _form(request, limits))
+    elif kind == "application/json" or kind.endswith("+json"):
+        image = _join(fields, await _json(request))
+    else:
+        image = await request.body()
+        if kind == "application/x-www-form-urlencoded" and not looks_like_image(image):
+            # curl's own default type: either a real form, or --data-binary of something
+            image = _join(fields, _urlencoded(image, limits))
+    if isinstance(image, str):
+        image = await _offload(_base64, image)
+    if not image:
+        detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
+        raise Invalid(detail, field=IMAGE)
+    return image, build_query(fields, limits)
+
+
+def _query_fields(params: QueryParams) -> dict[str, Any]:
+    if IMAGE in params:
+        raise Invalid(f"{IMAGE} belongs in the body, not in the address", field=IMAGE)
+    return {name: _single(name, params.getlist(name)) for name in dict.fromkeys(params)}
+
+
+def _join(fields: dict[str, Any], more: Mapping[str, Any]) -> Any:
+    """Add a body's fields to those of the query, and hand out the image among them."""
+    for name, value in more.items():
+        if name == IMAGE:
+            continue
+        if name in fields:
+            raise Invalid(f"{name} is given in the address and in the body", field=name)
+        fields[name] = value
+    return more.get(IMAGE)
+
+
+def _single(name: str, values: list[Any]) -> Any:
+    if len(values) == 1:
+        return values[0]
+    if name not in LISTS:
+        raise Invalid(
+            f"{name} is given {len(values)} times", field=name, limit=1, value=len(values)
+        )
+    return values
+
+
+async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
+    try:
+        async with aclosing(request.stream()) as stream:
+            parser = _InMemory(request.headers, stream, max_files=2, max_fields=limits.fields)
+            form = await parser.parse()
+    except MultiPartException as error:
+        raise Unparsable(f"the multipart body cannot be parsed: {error.message}") from None
+    fields = {name: _single(name, form.getlist(name)) for name in dict.fromkeys(form)}
+    for name, value in fields.items():
+        if isinstance(value, UploadFile):
+            if name != IMAGE:
+                raise Invalid(f"{name} is sent as a file, only {IMAGE} can be", field=name)
+            fields[name] = await value.read()
+            await value.close()
+    return fields
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    body = await request.body()
+    try:
+        parsed = await _offload(from_json, body)
+    except ValueError as error:
+        raise Unparsable(f"the body is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise Unparsable(f"the body is a JSON {type(parsed).__name__}, an object is expected")
+    if not isinstance(parsed.get(IMAGE, ""), str):
+        raise Invalid("image is not a text; send base64 or a data URI", field=IMAGE)
+    return parsed
+
+
+def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
+    if is_heic(body):
+        return {IMAGE: body}
+    try:
+        found = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=limits.fields)
+    except ValueError:
+        detail = (
+            "the body is neither an image nor a form; with curl, send a file by -F image=@FILE "
+            "or --data-binary @FILE"
+        )
+        raise Unparsable(detail) from None
+    return {name: _single(name, values) for name, values in found.items()}
+
+
+def _base64(text: str) -> bytes:
+    text = text.strip()
+    prefix = DATA_URI.match(text[:200])
+    if prefix is None and text[:5].lower() == "data:":
+        raise Invalid("image is a data URI, but not one with ;base64,", field=IMAGE)
+    payload = text[prefix.end() :] if prefix else text
+    try:
+        # line breaks inside are what the base64 command writes
+        return base64.b64decode("".join(payload.split()), validate=True)
+    except (binascii.Error, ValueError):
+        start = payload[:40]
+        raise Invalid(
+            f"image is not base64: it begins {labels.shown(start)}",
+            field=IMAGE,
+            value=labels.excerpt(start),
+        ) from None
+
+
+async def _offload(function: Any, data: Any) -> Any:
+    return function(data) if len(data) < LARGE else await asyncio.to_thread(function, data)

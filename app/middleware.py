@@ -1,0 +1,157 @@
+"""What happens to a request before anything is parsed: an id, a clock, a limit on its body."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import TooLarge
+from app.metrics import Stages
+from app.problems import internal, problem_response
+
+log = logging.getLogger("openvocab.http")
+
+REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+
+# a client that is still sending reads no answer; so much is read and thrown away for its sake
+DRAIN_BYTES: Final = 64_000_000
+DRAIN_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """Bytes a body may have: an image as it is, one in base64, one among form fields."""
+
+    image: int
+
+    def for_type(self, content_type: str) -> int:
+        """The limit for a body of this media type; fields beside the image have a megabyte."""
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind == "application/json" or kind.endswith("+json"):
+            return self.image * 4 // 3 + 1_000_000
+        if kind == "multipart/form-data":
+            return self.image + 1_000_000
+        return self.image
+
+
+class RequestContext:
+    """Gives each request an id and a clock, answers both, and turns a crash into a 500.
+
+    Outermost, so that every answer carries the id.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope).get("x-request-id", ""))
+        stages = Stages()
+        scope.setdefault("state", {}).update(request_id=request_id, stages=stages)
+        begun = time.perf_counter()
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                if stages.seconds:
+                    stages.add("total", time.perf_counter() - begun)
+                    headers["Server-Timing"] = stages.server_timing()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+            if started:
+                raise  # half an answer is out: the server must cut the connection
+            await internal(request_id)(scope, receive, send_with_headers)
+
+
+class BodyLimit:
+    """Stops a body at its limit while it streams in, and lets the client read the answer."""
+
+    def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        limit = self._limits.for_type(headers.get("content-type", ""))
+        body = _Body(receive, limit, waits=headers.get("expect", "").lower() == "100-continue")
+
+        async def send_after_body(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await body.drain()
+            await send(message)
+
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            refusal = problem_response(
+                _too_large(int(declared), limit), scope["state"]["request_id"]
+            )
+            await refusal(scope, receive, send_after_body)
+            return
+        await self._app(scope, body.receive, send_after_body)
+
+
+class _Body:
+    """A request's body as it arrives, counted."""
+
+    def __init__(self, receive: Receive, limit: int, waits: bool) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._waits = waits  # for "100 Continue", which the first read sends
+        self._read = 0
+        self._complete = False
+
+    async def receive(self) -> Message:
+        message = await self._next()
+        if self._read > self._limit:
+            raise _too_large(self._read, self._limit)
+        return message
+
+    async def drain(self) -> None:
+        """Read on until the end or a bound, if the client is sending at all."""
+        if self._complete or (self._waits and not self._read):
+            return
+        most = self._read + DRAIN_BYTES
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self._complete and self._read < most:
+                    await self._next()
+        except TimeoutError:
+            log.info("a refused body did not end within %s s", DRAIN_SECONDS)
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._read += len(message.get("body", b""))
+            self._complete = not message.get("more_body", False)
+        else:
+            self._complete = True
+        return message
+
+
+def _request_id(sent: str) -> str:
+    """The caller's own id where it is harmless in a header and a log line, else a new one."""
+    return sent if REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+
+
+def _too_large(size: int, limit: int) -> TooLarge:
+    detail = f"the body has {size} bytes or more, the limit is {limit}"
+    return TooLarge(detail, field="image", limit=limit, value=size)

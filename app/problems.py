@@ -1,0 +1,71 @@
+"""Every error as one problem document (RFC 9457). Knows nothing of what went wrong inside."""
+
+import logging
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.errors import Internal, MethodNotAllowed, NotFound, Problem, Unparsable
+from app.schemas import ProblemAnswer
+
+log = logging.getLogger("openvocab.http")
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem_response(problem: Problem, request_id: str | None = None) -> Response:
+    """The document, with Retry-After where waiting helps."""
+    document = ProblemAnswer(
+        type=f"urn:openvocab:problem:{problem.code}",
+        title=problem.title,
+        status=problem.status,
+        detail=problem.detail,
+        error=problem.detail,
+        error_type=problem.code,
+        field=problem.field,
+        limit=problem.limit,
+        value=problem.value,
+        request_id=request_id,
+    )
+    headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+    return Response(
+        document.model_dump_json(exclude_none=True),
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers=headers,
+    )
+
+
+def internal(request_id: str | None = None) -> Response:
+    """The answer to a fault of ours: the text of the exception stays in the log."""
+    return problem_response(Internal("the server failed; its log tells more"), request_id)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer our own problems and the framework's in the same form."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return problem_response(error, request.state.request_id)
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        response = problem_response(_from_framework(request, error), request.state.request_id)
+        response.headers.update(error.headers or {})
+        return response
+
+    app.add_exception_handler(Problem, ours)
+    app.add_exception_handler(HTTPException, framework)
+
+
+def _from_framework(request: Request, error: HTTPException) -> Problem:
+    if error.status_code == 404:
+        return NotFound(f"there is nothing at {request.url.path}; GET /docs lists the addresses")
+    if error.status_code == 405:
+        return MethodNotAllowed(f"{request.url.path} does not take {request.method}")
+    if error.status_code < 500:
+        return Unparsable(str(error.detail))
+    log.error("the framework raised %r", error)
+    return Internal("the server failed; its log tells more")

@@ -1,0 +1,226 @@
+"""What comes in and goes out over HTTP, as pydantic sees it. Knows nothing of encoders."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import from_json
+
+from app.classifier import Classification
+
+
+def _listed(value: Any) -> Any:
+    """A list from what a shell sends: a JSON list, or texts between commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return _json_list(value)
+    return value.split(",")
+
+
+def _json_list(value: str) -> Any:
+    try:
+        return from_json(value)
+    except ValueError:
+        raise ValueError("starts like a JSON list and is none") from None
+
+
+def _one_or_listed(value: Any) -> Any:
+    """Templates hold commas, so only a JSON list is taken apart."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        return _json_list(value)
+    return [value] if isinstance(value, str) else value
+
+
+Labels = Annotated[list[str], BeforeValidator(_listed)]
+Templates = Annotated[list[str], BeforeValidator(_one_or_listed)]
+
+
+class ClassifyFields(BaseModel):
+    """The fields of a classification, the same in form, JSON and query."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    labels: Labels = Field(
+        description="Repeated, each taken as it is; or once, with commas between; or a JSON list.",
+        examples=[["cat", "dog", "pizza", "rocket"]],
+    )
+    templates: Templates | None = Field(
+        None,
+        description="A template set's name (GET /templates), or own templates with one `{}` each.",
+        examples=[["a photo of a {}."]],
+    )
+    top_k: int | None = Field(None, ge=1, description="Predictions answered; default: 5 at most.")
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="Least score that is answered; below it on all: abstained."
+    )
+    multi_label: bool = Field(
+        False, description="Score each label on its own, instead of against the others."
+    )
+
+    @model_validator(mode="after")
+    def _one_label_needs_a_scale(self) -> Self:
+        if len(self.labels) == 1 and not self.multi_label and self.threshold is None:
+            raise ValueError(
+                "one label alone always scores 1; give more labels, a threshold, or multi_label"
+            )
+        return self
+
+
+class ClassifyBody(ClassifyFields):
+    """The JSON body of POST /classify: the fields, and the image as text."""
+
+    image: str = Field(
+        description="The image file in base64 (RFC 4648, section 4), or a data URI of it."
+    )
+
+
+class ImageAnswer(BaseModel):
+    """The image that was classified, upright, as a viewer shows it."""
+
+    width: int
+    height: int
+    sha256: str = Field(description="Digest of the bytes that were sent.")
+
+
+class PredictionAnswer(BaseModel):
+    """One label with its score and the cosine similarity behind it."""
+
+    label: str
+    score: float
+    similarity: float
+
+
+class ClassifyAnswer(BaseModel):
+    """The answer of POST /classify, best prediction first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "pictogram",
+                    "templates": "pictogram",
+                    "labelset": None,
+                    "cached": 0,
+                    "image": {"width": 256, "height": 256, "sha256": "9f2c…"},
+                    "predictions": [{"label": "cat", "score": 0.98, "similarity": 0.41}],
+                    "abstained": False,
+                    "warnings": [],
+                }
+            ]
+        }
+    )
+
+    model: str
+    templates: str = Field(description="Name of the template set; `custom` for own templates.")
+    labelset: str | None = None
+    cached: int = Field(description="How many of the label vectors needed no encoding.")
+    image: ImageAnswer
+    predictions: list[PredictionAnswer]
+    abstained: bool = Field(description="No label reached the threshold.")
+    warnings: list[str]
+
+    @classmethod
+    def of(cls, found: Classification) -> "ClassifyAnswer":
+        """The answer to a classification, numbers to 7 significant digits (float32 has no more)."""
+        return cls(
+            model=found.model,
+            templates=found.templates,
+            cached=found.cached,
+            image=ImageAnswer(
+                width=found.image.width, height=found.image.height, sha256=found.image.sha256
+            ),
+            predictions=[
+                PredictionAnswer(
+                    label=p.label,
+                    score=float(f"{p.score:.7g}"),
+                    similarity=float(f"{p.similarity:.7g}"),
+                )
+                for p in found.predictions
+            ],
+            abstained=found.abstained,
+            warnings=list(found.warnings),
+        )
+
+
+class TemplateSetAnswer(BaseModel):
+    """One template set."""
+
+    name: str
+    description: str
+    language: str
+    templates: list[str]
+
+
+class TemplatesAnswer(BaseModel):
+    """All template sets, and the one that is used where a request names none."""
+
+    default: str
+    sets: list[TemplateSetAnswer]
+
+
+class LoadedModelAnswer(BaseModel):
+    """The model that answers, where it comes from and what it is good for."""
+
+    name: str
+    description: str
+    licence: str
+    source: str
+    imagenet_top1: float | None = Field(description="Published zero-shot accuracy in percent.")
+    languages: list[str]
+    default_templates: str
+    fingerprint: str
+    precision: str
+    device: str
+    image_width: int
+    image_height: int
+    context_length: int
+    embedding_width: int
+    logit_scale: float
+    logit_bias: float | None
+    text_family: str
+    trims_text: bool
+
+
+class CacheAnswer(BaseModel):
+    """The label vectors held in memory."""
+
+    entries: int
+    bytes: int
+    max_bytes: int
+    hits: int
+    misses: int
+
+
+class ModelsAnswer(BaseModel):
+    """What GET /models tells."""
+
+    loaded: LoadedModelAnswer
+    vector_cache: CacheAnswer
+
+
+class HealthAnswer(BaseModel):
+    """GET /healthz: the process answers."""
+
+    status: str = "ok"
+
+
+class ReadyAnswer(BaseModel):
+    """GET /readyz: the model answers too."""
+
+    status: str = "ready"
+    model: str
+
+
+class ProblemAnswer(BaseModel):
+    """A problem document (RFC 9457), with `error` and `error_type` for inference clients."""
+
+    type: str = Field(examples=["urn:openvocab:problem:too_large"])
+    title: str
+    status: int
+    detail: str
+    error: str = Field(description="The same text as `detail`.")
+    error_type: str = Field(description="The last part of `type`.")
+    field: str | None = None
+    limit: int | float | str | None = None
+    value: Any = None
+    request_id: str | None = None

@@ -1,0 +1,118 @@
+"""The settings: names, defaults, limits, purposes. Read by entry points and main only."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_MODEL = "ViT-B-32-256/datacomp_s34b_b86k"
+
+
+class Settings(BaseSettings):
+    """Every field is set by the environment variable OPENVOCAB_ and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="OPENVOCAB_", frozen=True, protected_namespaces=())
+
+    model: str = Field(
+        DEFAULT_MODEL,
+        min_length=1,
+        description="Model to load: a name of `openvocab models list`, `ARCH/TAG`, "
+        "`hf-hub:owner/name` or `local-dir:/path`.",
+    )
+    device: str = Field(
+        "auto", description="`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="What the model computes in; `auto` is bf16 where the device has it natively, "
+        "else fp32. `pictogram` always runs in fp32.",
+    )
+    torch_threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="CPU threads of a forward pass; 0: as many as there are cores.",
+    )
+    decode_threads: int = Field(
+        0, ge=0, le=1024, description="Threads that decode images; 0: as many as there are cores."
+    )
+    max_batch: int = Field(64, ge=1, le=4096, description="Images in one forward pass, at most.")
+    max_queue: int = Field(
+        512, ge=1, description="Images that may wait for a forward pass; more are answered 503."
+    )
+    max_image_bytes: int = Field(20_000_000, ge=1, description="Largest image file, in bytes.")
+    max_image_pixels: int = Field(
+        50_000_000,
+        ge=1,
+        description="Largest image, width x height in pixels, read from its header.",
+    )
+    heic: bool = Field(
+        False, description="Accept HEIC pictures; needs the extra `openvocab[heic]` (pi-heif)."
+    )
+    max_labels: int = Field(1_000, ge=1, description="Labels that one request may name.")
+    max_label_length: int = Field(
+        200, ge=1, le=10_000, description="Length of a label, in characters."
+    )
+    max_templates: int = Field(
+        200, ge=1, le=10_000, description="Own templates that one request may bring."
+    )
+    vector_cache_bytes: int = Field(
+        256_000_000,
+        ge=0,
+        description="Memory for label vectors; the least recently used go first. 0: none.",
+    )
+    request_timeout: float = Field(
+        30.0, gt=0, le=3600, description="Seconds after which a request is answered 504."
+    )
+    root_path: str = Field(
+        "", description="Path under which a proxy serves this, such as `/vision`."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
+
+    def cores_for_decoding(self) -> int:
+        """`decode_threads`, or the number of cores."""
+        return self.decode_threads or os.cpu_count() or 1
+
+
+def settings_page() -> str:
+    """docs/settings.md: a table of every setting, made from the fields above."""
+    rows = [
+        f"| `OPENVOCAB_{name.upper()}` | `{field.default!r}` | {_limits(field.metadata)} "
+        f"| {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "Environment variables, read once when the server starts. A value that does not fit",
+            "ends the start with one line that names it; `openvocab serve --help` shows which have",
+            "an option.",
+            "",
+            "This page is made from `app/settings.py` by `make docs`; a test holds both together.",
+            "",
+            "| variable | default | limits | what |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _limits(metadata: list[object]) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥"}
+    return ", ".join(
+        f"{sign} {getattr(bound, name)}"
+        for bound in metadata
+        for name, sign in signs.items()
+        if hasattr(bound, name)
+    )
+
+
+def write_settings_page(path: Path) -> None:
+    """Write the page where the documentation keeps it."""
+    path.write_text(settings_page(), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Where vectors and definitions are kept."""

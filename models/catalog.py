@@ -1,0 +1,68 @@
+"""The catalogue of named models, read from catalog.toml. Knows nothing of torch or hubs."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from models.info import Precision, Provenance
+
+HERE: Final = Path(__file__).parent
+OFFLINE_MODEL: Final = "pictogram"
+LOCAL_DIR: Final = "local-dir:"
+HF_HUB: Final = "hf-hub:"
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One named model: how it is loaded, its size in megabytes, and what it is."""
+
+    name: str
+    loader: str
+    size_mb: int
+    precision: Precision | None
+    provenance: Provenance
+
+
+@cache
+def catalog() -> Mapping[str, CatalogEntry]:
+    """Every entry of catalog.toml by name, in the file's order."""
+    raw = tomllib.loads((HERE / "catalog.toml").read_text(encoding="utf-8"))
+    return MappingProxyType({name: _entry(name, fields) for name, fields in raw.items()})
+
+
+def provenance_of(spec: str) -> Provenance:
+    """The catalogue's word on a model, or for one that it does not list a line that says so."""
+    entry = catalog().get(spec)
+    if entry is not None:
+        return entry.provenance
+    return Provenance(
+        description="Not in the catalogue: see where it comes from for what it is good for.",
+        licence="unknown",
+        source=spec,
+        languages=(),
+    )
+
+
+def _entry(name: str, fields: dict[str, Any]) -> CatalogEntry:
+    loader = fields["loader"]
+    if loader.startswith(LOCAL_DIR):
+        # bundled models lie beside this file, wherever the package was installed
+        loader = LOCAL_DIR + str(HERE / loader.removeprefix(LOCAL_DIR))
+    return CatalogEntry(
+        name=name,
+        loader=loader,
+        size_mb=fields["size_mb"],
+        precision=fields.get("precision"),
+        provenance=Provenance(
+            description=fields["description"],
+            licence=fields["licence"],
+            source=fields["source"],
+            imagenet_top1=fields.get("imagenet_top1"),
+            languages=tuple(fields["languages"]),
+            templates=fields.get("templates", "imagenet"),
+        ),
+    )

@@ -1,0 +1,44 @@
+"""What can go wrong with a model. Knows nothing of HTTP: the service maps these to its own."""
+
+
+class ModelError(Exception):
+    """Base of all that this package raises on purpose; the text is one line for a person."""
+
+
+class UnknownModel(ModelError):
+    """The name is in no catalogue, or its form is not understood."""
+
+
+class ModelUnavailable(ModelError):
+    """The name is right but its weights cannot be had now: hub out of reach, package missing."""
+
+
+class BadCheckpoint(ModelError):
+    """A local file is missing, damaged, or does not fit its architecture."""
+
+
+class BadDevice(ModelError):
+    """The device or the precision asked for does not exist here."""
+
+
+class EncoderClosed(ModelError):
+    """Work was handed to an encoder that has been closed."""
+
+
+class PromptTooLong(ModelError):
+    """A prompt has more tokens than the text tower reads; it is never cut silently.
+
+    Attributes:
+        index: position of the prompt in the list that was submitted.
+        prompt: the prompt itself.
+        tokens: its length in tokens, start and end markers included; `limit + 1` where the
+            tokenizer cannot tell more.
+        limit: the tower's context length in tokens.
+    """
+
+    def __init__(self, index: int, prompt: str, tokens: int, limit: int) -> None:
+        super().__init__(f"prompt {index} has {tokens} tokens, the model reads {limit}: {prompt!r}")
+        self.index = index
+        self.prompt = prompt
+        self.tokens = tokens
+        self.limit = limit

@@ -1,0 +1,74 @@
+"""Say in one line, and within seconds, why a download cannot work. Knows nothing of models."""
+
+import contextlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Final
+
+from models.errors import ModelUnavailable, UnknownModel
+
+SECONDS: Final = 5
+
+# read by the hub's client when it is imported; its own defaults wait far longer on a dead network
+os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(SECONDS))
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+@contextlib.contextmanager
+def reachable(
+    name: str, hint: str, *, repository: str | None = None, url: str | None = None
+) -> Iterator[None]:
+    """Around a download: turn every failure into one line that names the model and `hint`.
+
+    A repository or url that cannot be reached is found out before the download starts, unless the
+    files are here already.
+    """
+    try:
+        if repository:
+            _check_repository(name, repository.rstrip("/"), hint)
+        elif url:
+            _check_url(name, url, hint)
+        yield
+    except (ModelUnavailable, UnknownModel):
+        raise
+    except ImportError as error:
+        raise ModelUnavailable(
+            f"model {name!r}: {error}; install the extra: pip install 'openvocab[hf]'"
+        ) from error
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelUnavailable(f"model {name!r}: cannot be loaded ({first}); {hint}") from error
+
+
+def _check_repository(name: str, repository: str, hint: str) -> None:
+    from huggingface_hub import HfApi, scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound, RepositoryNotFoundError
+
+    owner_and_name = "/".join(repository.split("/")[:2])
+    with contextlib.suppress(CacheNotFound):
+        if any(repo.repo_id == owner_and_name for repo in scan_cache_dir().repos):
+            return
+    try:
+        HfApi().model_info(owner_and_name, timeout=SECONDS)
+    except RepositoryNotFoundError:
+        raise UnknownModel(
+            f"model {name!r}: the hub has no model {owner_and_name!r}, or it is private; {hint}"
+        ) from None
+    except Exception as error:
+        raise ModelUnavailable(
+            f"model {name!r}: the model hub cannot be reached ({type(error).__name__}); {hint}"
+        ) from error
+
+
+def _check_url(name: str, url: str, hint: str) -> None:
+    try:
+        # the address stands in open_clip's own table, no caller can choose it
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310
+        with urllib.request.urlopen(request, timeout=SECONDS):  # noqa: S310
+            return
+    except (urllib.error.URLError, OSError) as error:
+        raise ModelUnavailable(
+            f"model {name!r}: its address cannot be reached ({type(error).__name__}); {hint}"
+        ) from error

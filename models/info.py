@@ -1,0 +1,62 @@
+"""What an encoder tells about itself. Plain values: knows neither torch nor a loaded model."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ResizeMode = Literal["shortest", "longest", "squash"]
+Interpolation = Literal["bicubic", "bilinear"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """The geometry of the model's own preprocessing; mean and std stay with the encoder.
+
+    `height` and `width` are pixels. `resize_mode` is open_clip's: "shortest" scales the shorter
+    edge and crops the centre, "longest" scales the longer edge and pads with `fill_color` (grey
+    level 0..255), "squash" ignores the aspect ratio.
+    """
+
+    height: int
+    width: int
+    resize_mode: ResizeMode
+    interpolation: Interpolation
+    fill_color: int
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a model comes from and what it is good for, as the catalogue tells it."""
+
+    description: str
+    licence: str
+    source: str
+    imagenet_top1: float | None = None
+    languages: tuple[str, ...] = ("en",)
+    templates: str = "imagenet"
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """A loaded encoder.
+
+    `scale` is the learned temperature, exp(logit_scale), and `bias` the learned offset of models
+    trained with a sigmoid loss (None for softmax-trained ones), both read in float32. `trims_text`
+    says that prompts are cut to the longest of their batch, which is exact for this text tower.
+    `fingerprint` changes whenever any of weights, architecture, precision, preprocessing or
+    tokenizer changes. `in_flight` is how many image batches are worth handing over at once.
+    """
+
+    name: str
+    fingerprint: str
+    precision: Precision
+    device: str
+    image: ImageSpec
+    context_length: int
+    embedding_width: int
+    scale: float
+    bias: float | None
+    text_family: str
+    trims_text: bool
+    in_flight: int
+    provenance: Provenance

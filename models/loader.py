@@ -1,0 +1,159 @@
+"""From a model's name to a running encoder. Knows nothing of labels, images or HTTP."""
+
+import difflib
+import logging
+import math
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import open_clip
+import torch
+
+from models import hub
+from models.catalog import HF_HUB, LOCAL_DIR, OFFLINE_MODEL, catalog, provenance_of
+from models.device import DTYPES, choose_device, choose_precision
+from models.encoder import Encoder
+from models.errors import BadCheckpoint, UnknownModel
+from models.fingerprint import TOKENIZER_PROBES, fingerprint
+from models.info import EncoderInfo, ImageSpec, Interpolation, ResizeMode
+from models.tokens import Tokens
+from models.towers import agrees_with_reference, text_family, trimmable_text_tower
+
+OFFLINE_HINT: Final = f"what works without a download: --model {OFFLINE_MODEL}"
+
+log = logging.getLogger("openvocab.models")
+
+
+def load(spec: str, *, device: str = "auto", precision: str = "auto", threads: int = 0) -> Encoder:
+    """Load a model, warm it up and hand over its encoder.
+
+    `spec` is a name of the catalogue, `ARCH/TAG` as open_clip lists them, `hf-hub:owner/name`, or
+    `local-dir:/path` with `open_clip_config.json` beside the weights. `threads` limits torch's CPU
+    threads (0: as many as there are cores).
+
+    Raises:
+        UnknownModel, ModelUnavailable, BadCheckpoint, BadDevice: each a single line for a person.
+    """
+    entry = catalog().get(spec)
+    where = choose_device(device)
+    kept_in = choose_precision(precision, where, entry.precision if entry else None)
+    if threads:
+        torch.set_num_threads(threads)
+    loader = entry.loader if entry else spec
+    model, tokenizer = _from_source(loader)
+    model.eval().requires_grad_(False)
+    return _encoder(spec, model, tokenizer, where, kept_in)
+
+
+def fetch(spec: str) -> None:
+    """Bring a model's files to this machine, so that a later load needs no network."""
+    entry = catalog().get(spec)
+    _from_source(entry.loader if entry else spec)
+
+
+def _from_source(loader: str) -> tuple[Any, Any]:
+    if loader.startswith(LOCAL_DIR):
+        return _from_directory(loader)
+    if loader.startswith(HF_HUB):
+        with hub.reachable(loader, OFFLINE_HINT, repository=loader.removeprefix(HF_HUB)):
+            return _create(loader, None)
+    architecture, _, tag = loader.rpartition("/")
+    if architecture not in open_clip.list_models():
+        raise UnknownModel(_unknown(loader))
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    known = open_clip.get_pretrained_cfg(architecture, tag)
+    if not known:
+        raise UnknownModel(
+            f"model {loader!r}: {architecture} has no weights {tag!r}, only {', '.join(tags)}"
+        )
+    with hub.reachable(loader, OFFLINE_HINT, repository=known.get("hf_hub"), url=known.get("url")):
+        return _create(architecture, tag)
+
+
+def _from_directory(loader: str) -> tuple[Any, Any]:
+    folder = Path(loader.removeprefix(LOCAL_DIR)).expanduser()
+    if not folder.is_dir():
+        raise BadCheckpoint(f"model {loader!r}: no such folder; {OFFLINE_HINT}")
+    if not (folder / "open_clip_config.json").is_file():
+        raise BadCheckpoint(
+            f"model {loader!r}: no open_clip_config.json in the folder; {OFFLINE_HINT}"
+        )
+    try:
+        return _create(LOCAL_DIR + str(folder), None)
+    except Exception as error:
+        # whatever a damaged file makes a parser raise, the operator needs one line
+        log.debug("loading %s", loader, exc_info=True)
+        raise BadCheckpoint(
+            f"model {loader!r}: cannot be loaded ({_first_line(error)}); {OFFLINE_HINT}"
+        ) from error
+
+
+def _create(name: str, tag: str | None) -> tuple[Any, Any]:
+    model = open_clip.create_model(name, pretrained=tag, require_pretrained=True, weights_only=True)
+    return model, open_clip.get_tokenizer(name)
+
+
+def _encoder(
+    spec: str, model: Any, tokenizer: Any, device: torch.device, precision: Any
+) -> Encoder:
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    tokens = Tokens(tokenizer, model.context_length)
+    probes = tokens(TOKENIZER_PROBES)
+    tower = trimmable_text_tower(model)
+    if tower is not None and not agrees_with_reference(tower, model, probes):
+        log.warning("the text tower of %s cannot be trimmed; prompts run at full length", spec)
+        tower = None
+    bias = getattr(model, "logit_bias", None)
+    info = EncoderInfo(
+        name=spec,
+        fingerprint=fingerprint(
+            model.state_dict(), _architecture(model), precision, preprocess, probes
+        ),
+        precision=precision,
+        device=str(device),
+        image=_image_spec(spec, preprocess),
+        context_length=tokens.context_length,
+        embedding_width=int(model.encode_text(probes[:1]).shape[-1]),
+        # read before any cast: in bf16 a scale of 100 becomes 98.9
+        scale=math.exp(float(model.logit_scale)),
+        bias=None if bias is None else float(bias),
+        text_family=text_family(model),
+        trims_text=tower is not None,
+        in_flight=2 if device.type == "cuda" else 1,
+        provenance=provenance_of(spec),
+    )
+    model.to(device=device, dtype=DTYPES[info.precision])
+    encoder = Encoder(info, model, tokens, tower, preprocess["mean"], preprocess["std"])
+    encoder.warm_up()
+    return encoder
+
+
+def _architecture(model: Any) -> dict[str, Any]:
+    # the printed module tree names every layer with its sizes and options
+    return {"class": type(model).__name__, "modules": str(model)}
+
+
+def _image_spec(spec: str, preprocess: dict[str, Any]) -> ImageSpec:
+    size = preprocess["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    interpolation, resize_mode = preprocess["interpolation"], preprocess["resize_mode"]
+    if interpolation not in get_args(Interpolation) or resize_mode not in get_args(ResizeMode):
+        raise BadCheckpoint(
+            f"model {spec!r}: preprocessing {resize_mode}/{interpolation} is not supported"
+        )
+    return ImageSpec(height, width, resize_mode, interpolation, preprocess["fill_color"])
+
+
+def _unknown(name: str) -> str:
+    known = [*catalog(), *("/".join(pair) for pair in open_clip.list_pretrained())]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return (
+        f"model {name!r} is unknown: {hint}use a name from `openvocab models list`, ARCH/TAG, "
+        f"hf-hub:owner/name or local-dir:/path; {OFFLINE_HINT}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

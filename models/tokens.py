@@ -1,0 +1,61 @@
+"""Turn prompts into token ids and refuse what would be cut. Knows nothing of towers or devices."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+
+from models.errors import PromptTooLong
+
+# the tokenizer remembers every word it has seen; words come from strangers, so it must forget
+WORD_CACHE_LIMIT = 65_536
+
+
+class Tokens:
+    """An open_clip tokenizer that raises where the original truncates."""
+
+    def __init__(self, tokenizer: Any, context_length: int) -> None:
+        self._tokenizer = tokenizer
+        self.context_length = context_length
+
+    def __call__(self, prompts: Sequence[str], first_index: int = 0) -> torch.Tensor:
+        """(N, context_length) int64 ids, padded as the tokenizer pads.
+
+        `first_index` is the place of prompts[0] in the caller's list, for the error's sake.
+
+        Raises:
+            PromptTooLong: a prompt does not fit into the context length.
+        """
+        texts = list(prompts)
+        if isinstance(self._tokenizer, SimpleTokenizer):
+            return self._byte_pair(texts, first_index)
+        for place, text in enumerate(texts):
+            self._check(text, self._count(text), first_index + place)
+        ids: torch.Tensor = self._tokenizer(texts, context_length=self.context_length)
+        return ids
+
+    def _byte_pair(self, texts: list[str], first_index: int) -> torch.Tensor:
+        tokenizer = self._tokenizer
+        if len(tokenizer.cache) > WORD_CACHE_LIMIT:
+            tokenizer.cache = {
+                tokenizer.decoder[i]: tokenizer.decoder[i] for i in tokenizer.all_special_ids
+            }
+        ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
+        for place, text in enumerate(texts):
+            row = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+            self._check(text, len(row), first_index + place)
+            ids[place, : len(row)] = torch.tensor(row)
+        return ids
+
+    def _count(self, text: str) -> int:
+        wrapped = self._tokenizer
+        clean = getattr(wrapped, "clean_fn", str)
+        own_markers = getattr(wrapped, "tokenizer_mode", None) == "clips"
+        ids = wrapped.tokenizer(clean(text), truncation=False, add_special_tokens=not own_markers)
+        # the clips mode adds start, end and class token itself
+        return len(ids["input_ids"]) + (3 if own_markers else 0)
+
+    def _check(self, text: str, length: int, index: int) -> None:
+        if length > self.context_length:
+            raise PromptTooLong(index, text, length, self.context_length)

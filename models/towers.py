@@ -1,0 +1,90 @@
+"""Forward passes of the two towers and the rule that says which text may be trimmed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from open_clip.model import CLIP
+from open_clip.transformer import TextTransformer, text_global_pool
+
+# a tower that only looks trimmable would be off by 0.2 or more, one that is by less than 1e-6
+TRIM_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class TextTower:
+    """The parts of a text tower that trimming needs, whichever class holds them."""
+
+    module: Any
+    pool_type: str
+    eos_id: int | None
+
+    def lengths(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(N,) int64: how many leading positions of each row the pooled vector depends on."""
+        if self.pool_type == "argmax":
+            ends = tokens.argmax(dim=-1)
+        else:
+            ends = tokens.eq(self.eos_id or 0).int().argmax(dim=-1)
+        return ends + 1
+
+    def encode(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(N, L) ids, L at most the context length -> (N, D), not normalised.
+
+        Under a causal mask nothing behind the end-of-text position reaches it, so L may be the
+        longest length of the batch. Pooling goes before the final layer norm, which works on each
+        position alone.
+        """
+        tower = self.module
+        length = tokens.shape[1]
+        dtype = tower.transformer.get_cast_dtype()
+        x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+        x = text_global_pool(x, tokens, self.pool_type, eos_token_id=self.eos_id)
+        x = tower.ln_final(x)
+        projection = tower.text_projection
+        if projection is None:
+            return torch.as_tensor(x)
+        return torch.as_tensor(
+            projection(x) if isinstance(projection, torch.nn.Module) else x @ projection
+        )
+
+
+def trimmable_text_tower(model: Any) -> TextTower | None:
+    """The text tower where trimming is exact, None for every other family.
+
+    Exact needs all three: a causal mask, pooling at the end-of-text position, no class token. That
+    holds for CLIP with a ResNet or ViT, and for towers of the same build kept under `.text`
+    (EVA02, ViTamin); not for CoCa (class token), CLIPA, SigLIP and MobileCLIP-S1 (no mask) or
+    Hugging Face towers.
+    """
+    if isinstance(model, CLIP):
+        tower = TextTower(model, model.text_pool_type, model.text_eos_id)
+    elif type(getattr(model, "text", None)) is TextTransformer:
+        tower = TextTower(model.text, model.text.pool_type, model.text.eos_id)
+    else:
+        return None
+    causal = getattr(tower.module, "attn_mask", None) is not None
+    no_class_token = getattr(tower.module, "cls_emb", None) is None
+    pools_at_end = tower.pool_type in ("argmax", "eos")
+    return tower if causal and no_class_token and pools_at_end else None
+
+
+def text_family(model: Any) -> str:
+    """A short name of the text tower's build, for people."""
+    if trimmable_text_tower(model) is not None:
+        return "causal"
+    text = getattr(model, "text", model)
+    if getattr(text, "cls_emb", None) is not None:
+        return "class-token"
+    if isinstance(text, (CLIP, TextTransformer)):
+        return "bidirectional"
+    return "huggingface"
+
+
+@torch.inference_mode()
+def agrees_with_reference(tower: TextTower, model: Any, tokens: torch.Tensor) -> bool:
+    """Whether the trimmed pass gives the model's own vectors for `tokens` (N, context_length)."""
+    longest = int(tower.lengths(tokens).max())
+    trimmed = torch.nn.functional.normalize(tower.encode(tokens[:, :longest]).float(), dim=-1)
+    reference = model.encode_text(tokens, normalize=True).float()
+    return bool((1 - (trimmed * reference).sum(-1)).abs().max() < TRIM_TOLERANCE)

@@ -1,0 +1,98 @@
+"""Fixtures that many tests share: real encoders, a real server, real pictures."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx
+import open_clip
+import pytest
+import torch
+import uvicorn
+from safetensors.torch import save_file
+
+from app.main import create_app
+from app.settings import Settings
+from models.encoder import Encoder
+from models.loader import load
+
+SAMPLES = Path(__file__).parent / "samples"
+Serve = Callable[..., AbstractContextManager[httpx.Client]]
+
+
+@pytest.fixture(scope="session")
+def samples() -> dict[str, Path]:
+    """The committed pictures by the label that is right for them."""
+    kinds = (".png", ".jpg", ".webp")
+    return {path.stem: path for path in sorted(SAMPLES.iterdir()) if path.suffix in kinds}
+
+
+@pytest.fixture(scope="session")
+def pictogram() -> Iterator[Encoder]:
+    """The bundled model."""
+    encoder = load("pictogram")
+    yield encoder
+    encoder.close()
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Save an architecture of open_clip with random weights in local-directory form."""
+    import json
+
+    made: dict[str, Path] = {}
+
+    def make(architecture: str) -> Path:
+        if architecture not in made:
+            folder = tmp_path_factory.mktemp(architecture)
+            torch.manual_seed(0)
+            model = open_clip.create_model(architecture, load_weights=False)
+            config = {
+                "model_cfg": open_clip.get_model_config(architecture),
+                "preprocess_cfg": {
+                    key: value
+                    for key, value in open_clip.get_model_preprocess_cfg(model).items()
+                    if key != "size"
+                },
+            }
+            (folder / "open_clip_config.json").write_text(json.dumps(config))
+            save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+            made[architecture] = folder
+        return made[architecture]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def serve() -> Serve:
+    """Serve an application on a free port with the real server; yields a client for it."""
+
+    @contextlib.contextmanager
+    def serving(encoder: Encoder, **settings: object) -> Iterator[httpx.Client]:
+        app = create_app(Settings(model=encoder.info.name, **settings), encoder)
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive(), "the server ended while it started"
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(timeout=30)
+            assert not thread.is_alive(), "the server did not end"
+
+    return serving
+
+
+@pytest.fixture(scope="session")
+def client(pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
+    """A client of a server with the bundled model and default settings."""
+    with serve(pictogram) as found:
+        yield found

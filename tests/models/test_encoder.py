@@ -1,0 +1,127 @@
+"""The encoder: rows in order, exact text, errors that name the prompt, memory that runs out."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from models.encoder import Encoder
+from models.errors import EncoderClosed, PromptTooLong
+from models.loader import load
+
+NEAR = 2e-5  # largest difference of a coordinate between two ways of computing one fp32 vector
+
+
+def pictures(count: int, edge: int) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (3, edge, edge), np.uint8) for _ in range(count)]
+
+
+def test_images_come_back_as_unit_rows_in_order(pictogram: Encoder) -> None:
+    images = pictures(5, pictogram.info.image.height)
+    together = pictogram.submit_images(images).result()
+    alone = np.vstack([pictogram.submit_images([image]).result() for image in images])
+    assert together.dtype == np.float32
+    assert together.shape == (5, pictogram.info.embedding_width)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(together, alone, atol=NEAR)
+
+
+def test_texts_come_back_in_order_whatever_their_length(pictogram: Encoder) -> None:
+    prompts = ["a very long prompt about a red bicycle in the rain", "cat", "a dog", "cat"] * 100
+    found = pictogram.submit_texts(prompts).result()
+    alone = pictogram.submit_texts(prompts[:3]).result()
+    assert found.shape == (400, pictogram.info.embedding_width)
+    np.testing.assert_allclose(found[:3], alone, atol=NEAR)
+    np.testing.assert_allclose(found[1::4], found[3::4], atol=NEAR)
+
+
+def test_texts_equal_the_reference_at_full_length(pictogram: Encoder) -> None:
+    from models.catalog import catalog
+
+    loader = catalog()["pictogram"].loader
+    model = open_clip.create_model(loader).eval()
+    prompts = [f"a drawing of {'very ' * n}small cat." for n in range(12)]
+    with torch.no_grad():
+        ids = open_clip.get_tokenizer(loader)(prompts)
+        reference = model.encode_text(ids, normalize=True).numpy()
+    np.testing.assert_allclose(pictogram.submit_texts(prompts).result(), reference, atol=NEAR)
+
+
+def test_no_prompts_give_no_rows(pictogram: Encoder) -> None:
+    assert pictogram.submit_texts([]).result().shape == (0, pictogram.info.embedding_width)
+
+
+def test_a_prompt_that_does_not_fit_is_named_and_not_cut(pictogram: Encoder) -> None:
+    limit = pictogram.info.context_length
+    fits = " ".join(["cat"] * (limit - 2))
+    assert pictogram.submit_texts([fits]).result().shape[0] == 1
+    prompts = ["dog"] * 300 + [fits + " cat", "bird"]
+    with pytest.raises(PromptTooLong) as caught:
+        pictogram.submit_texts(prompts).result()
+    assert (caught.value.index, caught.value.tokens, caught.value.limit) == (300, limit + 1, limit)
+
+
+def test_out_of_memory_halves_the_batch(
+    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = pictures(7, pictogram.info.image.height)
+    expected = pictogram.submit_images(images).result()
+    encode, sizes = pictogram._model.encode_image, []
+
+    def small_device(pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError
+        return encode(pixels)
+
+    monkeypatch.setattr(pictogram._model, "encode_image", small_device)
+    np.testing.assert_allclose(pictogram.submit_images(images).result(), expected, atol=NEAR)
+    assert sizes[0] == 7
+    assert max(sizes[-3:]) <= 2
+
+
+def test_out_of_memory_for_a_single_image_is_an_error(
+    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_device(pixels: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(pictogram._model, "encode_image", no_device)
+    with pytest.raises(torch.OutOfMemoryError):
+        pictogram.submit_images(pictures(2, pictogram.info.image.height)).result()
+
+
+def test_out_of_memory_halves_the_prompts(
+    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [f"number {n}" for n in range(20)]
+    expected = pictogram.submit_texts(prompts).result()
+    transformer = pictogram._model.transformer
+    forward = transformer.forward
+
+    def small_device(x: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
+        if len(x) > 3:
+            raise torch.OutOfMemoryError
+        return forward(x, attn_mask=attn_mask)
+
+    monkeypatch.setattr(transformer, "forward", small_device)
+    np.testing.assert_allclose(pictogram.submit_texts(prompts).result(), expected, atol=NEAR)
+
+
+def test_a_closed_encoder_takes_nothing() -> None:
+    encoder = load("pictogram")
+    encoder.close()
+    with pytest.raises(EncoderClosed):
+        encoder.submit_texts(["cat"])
+
+
+def test_word_memory_of_the_tokenizer_is_bounded(
+    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.tokens.WORD_CACHE_LIMIT", 50)
+    before = pictogram.submit_texts(["zebra crossing"]).result()
+    for start in range(0, 300, 10):
+        pictogram.submit_texts([f"qx{chr(97 + n % 26)}v{n}" for n in range(start, start + 10)]).result()
+    assert len(pictogram._tokens._tokenizer.cache) < 100
+    np.testing.assert_allclose(pictogram.submit_texts(["zebra crossing"]).result(), before, atol=NEAR)

@@ -1,0 +1,150 @@
+"""The device thread: order, failures, cancellation, the end."""
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import CancelledError
+
+import pytest
+
+from models.errors import EncoderClosed
+from models.worker import URGENT_IN_A_ROW, DeviceThread
+
+
+@pytest.fixture
+def thread() -> Iterator[DeviceThread]:
+    worker = DeviceThread("test", in_flight=1)
+    yield worker
+    worker.close()
+
+
+def hold(worker: DeviceThread) -> threading.Event:
+    """Keep the thread busy until the event is set."""
+    begun, release = threading.Event(), threading.Event()
+
+    def launch() -> Callable[[], None]:
+        begun.set()
+        release.wait(10)
+        return lambda: None
+
+    worker.submit(launch)
+    assert begun.wait(10)
+    return release
+
+
+def steps(log: list[str], name: str, count: int) -> Generator[None, None, str]:
+    for step in range(count):
+        log.append(f"{name}{step}")
+        if step < count - 1:
+            yield
+    return name
+
+
+def note(log: list[str], name: str) -> Callable[[], Callable[[], str]]:
+    def launch() -> Callable[[], str]:
+        log.append(name)
+        return lambda: name
+
+    return launch
+
+
+def test_urgent_work_goes_before_steps_that_came_earlier(thread: DeviceThread) -> None:
+    log: list[str] = []
+    release = hold(thread)
+    text = thread.submit_steps(steps(log, "t", 3))
+    image = thread.submit(note(log, "image"))
+    release.set()
+    assert (image.result(10), text.result(10)) == ("image", "t")
+    assert log == ["image", "t0", "t1", "t2"]
+
+
+def test_two_stepwise_pieces_take_turns(thread: DeviceThread) -> None:
+    log: list[str] = []
+    release = hold(thread)
+    long = thread.submit_steps(steps(log, "a", 3))
+    short = thread.submit_steps(steps(log, "b", 1))
+    release.set()
+    long.result(10), short.result(10)
+    assert log == ["a0", "b0", "a1", "a2"]
+
+
+def test_steps_come_to_an_end_under_an_endless_stream_of_urgent_work(thread: DeviceThread) -> None:
+    log: list[str] = []
+    release = hold(thread)
+    text = thread.submit_steps(steps(log, "t", 2))
+    images = [thread.submit(note(log, "i")) for _ in range(4 * URGENT_IN_A_ROW)]
+    release.set()
+    text.result(10), [image.result(10) for image in images]
+    # the held piece of work counts as the first urgent one
+    assert log.index("t0") == URGENT_IN_A_ROW - 1
+    assert log.index("t1") == log.index("t0") + URGENT_IN_A_ROW + 1
+
+
+def test_what_raises_fails_its_own_future_and_the_thread_lives(thread: DeviceThread) -> None:
+    def bad() -> Callable[[], None]:
+        raise MemoryError("no")
+
+    def bad_fetch() -> Callable[[], None]:
+        def fetch() -> None:
+            raise KeyError("late")
+
+        return fetch
+
+    def bad_steps() -> Generator[None, None, None]:
+        yield
+        raise ZeroDivisionError
+
+    with pytest.raises(MemoryError):
+        thread.submit(bad).result(10)
+    with pytest.raises(KeyError):
+        thread.submit(bad_fetch).result(10)
+    with pytest.raises(ZeroDivisionError):
+        thread.submit_steps(bad_steps()).result(10)
+    assert thread.submit(note([], "fine")).result(10) == "fine"
+
+
+def test_cancelled_work_is_dropped_before_it_starts(thread: DeviceThread) -> None:
+    log: list[str] = []
+    release = hold(thread)
+    image, text = thread.submit(note(log, "image")), thread.submit_steps(steps(log, "t", 2))
+    assert image.cancel()
+    assert text.cancel()
+    release.set()
+    thread.submit(note(log, "after")).result(10)
+    with pytest.raises(CancelledError):
+        image.result(10)
+    assert log == ["after"]
+
+
+def test_close_ends_what_runs_and_fails_what_waits() -> None:
+    worker = DeviceThread("test", in_flight=1)
+    log: list[str] = []
+    release = hold(worker)
+    image, text = worker.submit(note(log, "image")), worker.submit_steps(steps(log, "t", 2))
+    threading.Timer(0.05, release.set).start()
+    worker.close()
+    for future in (image, text):
+        with pytest.raises(EncoderClosed):
+            future.result(10)
+    with pytest.raises(EncoderClosed):
+        worker.submit(note(log, "late"))
+    assert log == []
+
+
+def test_two_launches_are_on_the_device_before_the_first_is_fetched() -> None:
+    worker = DeviceThread("test", in_flight=2)
+    log: list[str] = []
+
+    def launch(name: str) -> Callable[[], Callable[[], None]]:
+        def start() -> Callable[[], None]:
+            log.append(f"launch {name}")
+            return lambda: log.append(f"fetch {name}")
+
+        return start
+
+    release = hold(worker)
+    futures = [worker.submit(launch(name)) for name in "abc"]
+    release.set()
+    for future in futures:
+        future.result(10)
+    worker.close()
+    assert log.index("launch b") < log.index("fetch a") < log.index("launch c") < log.index("fetch c")
