@@ -1,6 +1,9 @@
 """The command line: `openvocab serve`, `openvocab models`. Knows nothing of requests."""
 
 import logging
+import math
+import signal
+import socket
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Open-vocabulary image classificati
 models_app = typer.Typer(no_args_is_help=True, help="The models that can be served.")
 app.add_typer(models_app, name="models")
 
+PORT_ERROR = 1
 USAGE_ERROR = 2
 MODEL_ERROR = 3
 
@@ -29,37 +33,32 @@ def serve(
 ) -> None:
     """Serve the API until a signal ends it.
 
-    Exit status: 0 ended by a signal, 1 the port is taken, 2 a setting is invalid, 3 the model
-    cannot be loaded.
+    Exit status: 0 ended by a signal, 1 the address cannot be listened on, 2 a setting is invalid,
+    3 the model cannot be loaded.
     """
     settings = _settings(model)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for chatty in ("httpx", "httpcore", "root", "PIL"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-    logging.getLogger().addFilter(lambda record: record.name != "root")
+    _quiet_logging(settings.log_level)
+    listener = _bind(host, port)
     typer.echo(f"openvocab {VERSION}: loading {settings.model}", err=True)
     encoder = _or_exit(lambda: load_encoder(settings))
     info = encoder.info
     typer.echo(
         f"{info.name} on {info.device} in {info.precision}: {info.provenance.description}", err=True
     )
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings, encoder),
-            host=host,
-            port=port,
-            log_level=settings.log_level,
-            server_header=False,
-        )
+    config = uvicorn.Config(
+        create_app(settings, encoder),
+        log_level=settings.log_level,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout),
     )
+    # the server raises the signal that ended it once more; a clean end is exit status 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    typer.echo(f"serving on http://{host}:{listener.getsockname()[1]}", err=True)
     try:
-        server.run()
+        uvicorn.Server(config).run(sockets=[listener])
     finally:
         encoder.close()
-    if not server.started:
-        raise typer.Exit(1)
 
 
 @models_app.command("list")
@@ -87,6 +86,32 @@ def pull(name: Annotated[str, typer.Argument(help="A name as `serve --model` tak
 
     _or_exit(lambda: fetch(name))
     typer.echo(f"{name} is on this machine", err=True)
+
+
+def _quiet_logging(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for chatty in ("httpx", "httpcore", "PIL"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    # open_clip writes to the root logger what only its developers need
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: record.name != "root")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Take the port before the model is loaded: a wrong one should not cost that wait."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        typer.echo(f"openvocab: cannot listen on {host}:{port}: {error.strerror}", err=True)
+        raise typer.Exit(PORT_ERROR) from None
+    listener.set_inheritable(True)
+    return listener
 
 
 def _settings(model: str | None) -> Settings:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from pydantic_core import from_json
-from starlette.datastructures import QueryParams, UploadFile
+from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -95,13 +95,19 @@ async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
             form = await parser.parse()
     except MultiPartException as error:
         raise Unparsable(f"the multipart body cannot be parsed: {error.message}") from None
+    try:
+        return await _form_fields(form)
+    finally:
+        await form.close()
+
+
+async def _form_fields(form: FormData) -> dict[str, Any]:
     fields = {name: _single(name, form.getlist(name)) for name in dict.fromkeys(form)}
     for name, value in fields.items():
         if isinstance(value, UploadFile):
             if name != IMAGE:
                 raise Invalid(f"{name} is sent as a file, only {IMAGE} can be", field=name)
             fields[name] = await value.read()
-            await value.close()
     return fields
 
 

@@ -51,7 +51,11 @@ class ClassifyFields(BaseModel):
     )
     top_k: int | None = Field(None, ge=1, description="Predictions answered; default: 5 at most.")
     threshold: float | None = Field(
-        None, ge=0, le=1, description="Least score that is answered; below it on all: abstained."
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Least score that is answered; below it on all: abstained.",
     )
     multi_label: bool = Field(
         False, description="Score each label on its own, instead of against the others."

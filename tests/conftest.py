@@ -1,6 +1,8 @@
 """Fixtures that many tests share: real encoders, a real server, real pictures."""
 
 import contextlib
+import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,8 +43,6 @@ def pictogram() -> Iterator[Encoder]:
 @pytest.fixture(scope="session")
 def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Save an architecture of open_clip with random weights in local-directory form."""
-    import json
-
     made: dict[str, Path] = {}
 
     def make(architecture: str) -> Path:
@@ -50,6 +50,8 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
             folder = tmp_path_factory.mktemp(architecture)
             torch.manual_seed(0)
             model = open_clip.create_model(architecture, load_weights=False)
+            # the temperature that trained models end with: small differences count most there
+            model.logit_scale.data.fill_(math.log(100))
             config = {
                 "model_cfg": open_clip.get_model_config(architecture),
                 "preprocess_cfg": {

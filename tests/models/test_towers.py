@@ -29,7 +29,11 @@ OTHERS = {
     "CoCa": (CoCa, VIT, {"embed_cls": True}),
     "MobileCLIP-S1": (CustomTextCLIP, VIT, {"no_causal_mask": True}),
     "CLIPA": (CLIP, VIT, {"no_causal_mask": True, "pool_type": "last"}),
-    "SigLIP": (CustomTextCLIP, VIT, {"no_causal_mask": True, "pool_type": "last", "proj_bias": True}),
+    "SigLIP": (
+        CustomTextCLIP,
+        VIT,
+        {"no_causal_mask": True, "pool_type": "last", "proj_bias": True},
+    ),
 }
 
 

@@ -147,4 +147,6 @@ def test_two_launches_are_on_the_device_before_the_first_is_fetched() -> None:
     for future in futures:
         future.result(10)
     worker.close()
-    assert log.index("launch b") < log.index("fetch a") < log.index("launch c") < log.index("fetch c")
+    assert (
+        log.index("launch b") < log.index("fetch a") < log.index("launch c") < log.index("fetch c")
+    )

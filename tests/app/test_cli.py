@@ -1,0 +1,107 @@
+"""The command line as a person runs it: a process of its own."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+COMMAND = [sys.executable, "-c", "from app.cli import app; app()"]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        env={**os.environ, "COLUMNS": "200", **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_server_answers_within_ten_seconds_and_ends_cleanly(samples: dict[str, Path]) -> None:
+    port = free_port()
+    begun = time.monotonic()
+    server = subprocess.Popen(
+        [*COMMAND, "serve", "--model", "pictogram", "--port", str(port)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            while True:
+                try:
+                    client.get("/readyz").raise_for_status()
+                    break
+                except httpx.TransportError:
+                    assert server.poll() is None, "the server ended"
+                    assert time.monotonic() - begun < 60
+                    time.sleep(0.05)
+            answer = client.post(
+                "/classify",
+                files={"image": samples["cat"].read_bytes()},
+                data={"labels": "cat,dog,pizza,rocket"},
+            ).json()
+        assert answer["predictions"][0]["label"] == "cat"
+        server.send_signal(signal.SIGTERM)
+        _, log = server.communicate(timeout=30)
+    finally:
+        server.kill()
+    assert server.returncode == 0
+    # it says which model answers, and what it is not for
+    assert "pictogram on " in log
+    assert "Not for photographs" in log
+    assert "Traceback" not in log
+
+
+def test_a_port_in_use_is_exit_status_1() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        found = run("serve", "--model", "pictogram", "--port", str(taken.getsockname()[1]))
+    assert found.returncode == 1
+    assert "Address already in use" in found.stderr
+    assert "loading" not in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_bad_setting_is_one_line_and_exit_status_2() -> None:
+    found = run("serve", OPENVOCAB_MAX_BATCH="none")
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1
+    assert "OPENVOCAB_MAX_BATCH" in found.stderr
+    assert "'none'" in found.stderr
+
+
+@pytest.mark.parametrize("model", ["nothing", "local-dir:/nowhere"])
+def test_a_model_that_cannot_be_loaded_is_exit_status_3(model: str) -> None:
+    found = run("serve", "--model", model)
+    assert found.returncode == 3
+    assert found.stderr.splitlines()[-1].startswith("openvocab: model ")
+    assert "--model pictogram" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_models_are_listed() -> None:
+    found = run("models", "list")
+    assert found.returncode == 0
+    assert re.search(r"^pictogram\s+-\s+\d+\s+Apache-2.0", found.stdout, re.MULTILINE)
+    assert re.search(r"^ViT-B-32-256/datacomp_s34b_b86k\s+72.8", found.stdout, re.MULTILINE)
+
+
+def test_pulling_what_is_here_works_and_what_is_nowhere_does_not() -> None:
+    assert run("models", "pull", "pictogram").returncode == 0
+    assert run("models", "pull", "nothing").returncode == 3

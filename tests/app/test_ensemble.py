@@ -1,0 +1,189 @@
+"""Class vectors: the recipe, the cache, one computation at a time, errors that name the label."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.ensemble import Concept, Ensemble, ensemble_mean
+from app.errors import TooLarge
+from app.stores.lru import ByteLru
+from models.encoder import Encoder
+
+TEMPLATES = ("a photo of a {}.", "a drawing of {}", "{}")
+NEAR = 2e-5
+PLENTY = 10_000_000
+
+
+class Counting:
+    """The real encoder, with a record of what it was asked, and a gate to hold its answers."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.info = encoder.info
+        self.asked: list[list[str]] = []
+        self.failing: Exception | None = None
+        self._encoder = encoder
+
+    def submit_texts(self, prompts: Sequence[str]) -> Future[Any]:
+        self.asked.append(list(prompts))
+        if self.failing is not None:
+            failed: Future[Any] = Future()
+            failed.set_exception(self.failing)
+            return failed
+        return self._encoder.submit_texts(prompts)
+
+
+@pytest.fixture
+def encoder(pictogram: Encoder) -> Counting:
+    return Counting(pictogram)
+
+
+def run(work: Callable[[], Awaitable[Any]]) -> Any:
+    return asyncio.run(work())  # type: ignore[arg-type]
+
+
+def of(encoder: Any, cache_bytes: int = PLENTY) -> Ensemble:
+    return Ensemble(encoder, ByteLru(cache_bytes))
+
+
+def concepts(*names: str) -> list[Concept]:
+    return [Concept((name,), TEMPLATES) for name in names]
+
+
+def test_the_mean_is_over_normalised_prompts_and_normalised_again() -> None:
+    rows = np.float32([[1, 0, 0], [0, 1, 0], [0, 1, 0]])
+    np.testing.assert_allclose(ensemble_mean(rows), np.float32([1, 2, 0]) / np.sqrt(5), atol=1e-7)
+
+
+def test_a_vector_is_the_mean_over_templates_and_synonyms(encoder: Counting) -> None:
+    rows = run(lambda: of(encoder).vectors([Concept(("cat", "kitten"), TEMPLATES)])).rows
+    prompts = [t.replace("{}", text) for text in ("cat", "kitten") for t in TEMPLATES]
+    single = encoder._encoder.submit_texts(prompts).result()
+    mean = single.mean(axis=0)
+    np.testing.assert_allclose(rows[0], mean / np.linalg.norm(mean), atol=NEAR)
+
+
+def test_order_is_that_of_the_request_and_known_labels_cost_nothing(encoder: Counting) -> None:
+    async def work() -> None:
+        ensemble = of(encoder)
+        first = await ensemble.vectors(concepts("cat", "dog"))
+        second = await ensemble.vectors(concepts("bird", "dog", "cat"))
+        assert (first.cached, second.cached) == (0, 2)
+        np.testing.assert_array_equal(second.rows[[2, 1]], first.rows)
+        assert encoder.asked[1] == [t.replace("{}", "bird") for t in TEMPLATES]
+
+    run(work)
+
+
+def test_another_template_synonym_or_model_is_another_vector(
+    encoder: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dataclasses
+
+    async def work() -> None:
+        cache = ByteLru(PLENTY)
+        changed = Counting(encoder._encoder)
+        changed.info = dataclasses.replace(encoder.info, fingerprint="other")
+        asked = [
+            (encoder, Concept(("cat",), TEMPLATES)),
+            (encoder, Concept(("cat",), TEMPLATES[:2])),
+            (encoder, Concept(("cat", "kitten"), TEMPLATES)),
+            (encoder, Concept(("cat kitten",), TEMPLATES)),
+            (changed, Concept(("cat",), TEMPLATES)),
+        ]
+        for which, concept in asked:
+            assert (await Ensemble(which, cache).vectors([concept])).cached == 0  # type: ignore[arg-type]
+        assert len(cache) == len(asked)
+
+    run(work)
+
+
+def test_concurrent_misses_of_one_label_are_computed_once(encoder: Counting) -> None:
+    async def work() -> None:
+        ensemble = of(encoder)
+        found = await asyncio.gather(
+            ensemble.vectors(concepts("cat", "dog")),
+            ensemble.vectors(concepts("dog", "bird")),
+            ensemble.vectors(concepts("cat")),
+        )
+        prompts = [prompt for asked in encoder.asked for prompt in asked]
+        assert len(prompts) == len(set(prompts)) == 3 * len(TEMPLATES)
+        np.testing.assert_array_equal(found[0].rows[1], found[1].rows[0])
+        np.testing.assert_array_equal(found[0].rows[0], found[2].rows[0])
+
+    run(work)
+
+
+def test_without_a_cache_everything_still_works(encoder: Counting) -> None:
+    async def work() -> None:
+        ensemble = of(encoder, cache_bytes=0)
+        for _ in range(2):
+            assert (await ensemble.vectors(concepts("cat", "dog"))).cached == 0
+
+    run(work)
+
+
+def test_a_caller_that_leaves_does_not_stop_the_work_of_the_others(encoder: Counting) -> None:
+    async def work() -> None:
+        ensemble = of(encoder)
+        leaver = asyncio.create_task(ensemble.vectors(concepts("cat", "dog")))
+        await asyncio.sleep(0)
+        stayer = asyncio.create_task(ensemble.vectors(concepts("dog", "cat")))
+        await asyncio.sleep(0)
+        leaver.cancel()
+        assert (await stayer).rows.shape[0] == 2
+        assert len(encoder.asked) == 1
+
+    run(work)
+
+
+def test_a_label_too_long_for_the_model_fails_alone(encoder: Counting) -> None:
+    async def work() -> None:
+        ensemble = of(encoder)
+        long = " ".join(["cat"] * encoder.info.context_length)
+        found = await asyncio.gather(
+            ensemble.vectors(concepts("dog", long, "bird")),
+            ensemble.vectors(concepts("bird", "dog")),
+            return_exceptions=True,
+        )
+        assert isinstance(found[0], TooLarge)
+        assert (found[0].field, found[0].limit) == ("labels", encoder.info.context_length)
+        assert "a photo of a cat cat" in found[0].detail
+        assert not isinstance(found[1], BaseException)
+        # what was computed beside it is kept
+        assert (await ensemble.vectors(concepts("dog", "bird"))).cached == 2
+
+    run(work)
+
+
+def test_a_failing_encoder_fails_the_request_and_the_next_one_tries_again(
+    encoder: Counting,
+) -> None:
+    async def work() -> None:
+        ensemble = of(encoder)
+        encoder.failing = RuntimeError("device lost")
+        with pytest.raises(RuntimeError, match="device lost"):
+            await ensemble.vectors(concepts("cat"))
+        encoder.failing = None
+        assert (await ensemble.vectors(concepts("cat"))).cached == 0
+
+    run(work)
+
+
+def test_many_labels_go_in_blocks_and_come_back_in_order(
+    encoder: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ensemble.PROMPTS_PER_BLOCK", 10)
+
+    async def work() -> None:
+        names = [f"number {n}" for n in range(20)]
+        together = await of(encoder).vectors(concepts(*names))
+        assert max(len(asked) for asked in encoder.asked) <= 10
+        assert len(encoder.asked) == 7
+        alone = await of(encoder).vectors(concepts(names[13]))
+        np.testing.assert_allclose(together.rows[13], alone.rows[0], atol=NEAR)
+
+    run(work)

@@ -1,0 +1,409 @@
+"""The routes over real sockets: three ways in, three ways out, and every refusal."""
+
+import base64
+import io
+import json
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from app.errors import Problem
+from models.encoder import Encoder
+
+LABELS = "cat,dog,pizza,rocket"
+
+
+def png(size: tuple[int, int] = (8, 8)) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, (200, 30, 30)).save(out, "PNG")
+    return out.getvalue()
+
+
+def form(client: httpx.Client, image: bytes | None = None, **fields: Any) -> httpx.Response:
+    files = {"image": ("x.png", png() if image is None else image)}
+    return client.post("/classify", files=files, data=fields)
+
+
+def problem(response: httpx.Response, status: int, error_type: str | None = None) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = response.json()
+    assert found["status"] == status
+    assert found["error"] == found["detail"]
+    assert found["type"] == f"urn:openvocab:problem:{found['error_type']}"
+    assert found["request_id"] == response.headers["x-request-id"]
+    if error_type is not None:
+        assert found["error_type"] == error_type
+    return found
+
+
+def test_the_right_label_comes_first_for_every_committed_sample(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    assert len(samples) >= 12
+    for label, path in samples.items():
+        answer = form(client, path.read_bytes(), labels=list(samples)).json()
+        assert answer["predictions"][0]["label"] == label, answer["predictions"]
+
+
+def test_form_json_and_raw_body_give_one_answer(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    data = samples["cat"].read_bytes()
+    text = base64.b64encode(data).decode()
+    wrapped = "\n".join(text[i : i + 76] for i in range(0, len(text), 76))
+    labels = LABELS.split(",")
+    ways = [
+        client.post("/classify", files={"image": data}, data={"labels": LABELS}),
+        client.post("/classify", files={"image": data}, data={"labels": labels}),
+        client.post("/classify", files={"image": data}, data={"labels": json.dumps(labels)}),
+        client.post("/classify", files={"image": data}, params={"labels": LABELS}),
+        client.post("/classify", data={"labels": LABELS, "image": text}),
+        client.post("/classify", files={"image": (None, text), "labels": (None, LABELS)}),
+        client.post("/classify", json={"image": text, "labels": labels}),
+        client.post("/classify", json={"image": wrapped, "labels": LABELS}),
+        client.post("/classify", json={"image": f"data:image/png;base64,{text}", "labels": labels}),
+        client.post("/classify", content=data, params={"labels": LABELS}),
+        client.post("/classify", content=data, params=[("labels", label) for label in labels]),
+        *(
+            client.post(
+                "/classify", content=data, params={"labels": LABELS}, headers={"Content-Type": kind}
+            )
+            for kind in (
+                "image/png", "application/octet-stream", "application/x-www-form-urlencoded"
+            )
+        ),
+    ]  # fmt: skip
+    answers = [way.json() for way in ways]
+    for answer in answers:
+        assert "predictions" in answer, answer
+        assert [p["label"] for p in answer["predictions"]] == [
+            p["label"] for p in answers[0]["predictions"]
+        ]
+        assert answer["predictions"][0]["score"] == pytest.approx(
+            answers[0]["predictions"][0]["score"], abs=1e-5
+        )
+        assert answer["image"] == answers[0]["image"]
+
+
+def test_the_answer_names_model_templates_cache_and_image(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    labels = "an unheard of label,another one"
+    first = form(client, samples["cat"].read_bytes(), labels=labels).json()
+    second = form(client, samples["cat"].read_bytes(), labels=labels + ",a third one").json()
+    assert (first["model"], first["templates"], first["labelset"]) == (
+        "pictogram",
+        "pictogram",
+        None,
+    )
+    assert (first["cached"], second["cached"]) == (0, 2)
+    assert set(first["image"]) == {"width", "height", "sha256"}
+    assert first["abstained"] is False
+    assert sum(p["score"] for p in first["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_every_answer_has_an_id_and_the_time_of_each_stage(client: httpx.Client) -> None:
+    found = form(client, labels=LABELS)
+    timing = dict(part.split(";dur=") for part in found.headers["server-timing"].split(", "))
+    assert set(timing) == {"decode", "queue", "encode", "text", "score", "total"}
+    assert all(0 <= float(value) < 60_000 for value in timing.values())
+    own = client.get("/healthz", headers={"X-Request-ID": "job-7/a"})
+    assert own.headers["x-request-id"] == "job-7/a"
+    bad = client.get("/healthz", headers={"X-Request-ID": "a b\tc" * 60})
+    assert len(bad.headers["x-request-id"]) == 32
+
+
+def test_plain_text_and_csv_on_request(client: httpx.Client, samples: dict[str, Path]) -> None:
+    data = samples["pizza"].read_bytes()
+    files = {"image": data}
+    text = client.post(
+        "/classify", files=files, data={"labels": LABELS}, headers={"Accept": "text/plain"}
+    )
+    assert text.text.splitlines()[0].split("\t")[1] == "pizza"
+    table = client.post(
+        "/classify", files=files, data={"labels": LABELS}, headers={"Accept": "text/csv"}
+    )
+    assert table.text.splitlines()[0] == "label,score,similarity"
+
+
+def test_top_k_threshold_and_multi_label(client: httpx.Client, samples: dict[str, Path]) -> None:
+    data = samples["rocket"].read_bytes()
+    many = ",".join(f"thing {n}" for n in range(9)) + ",rocket"
+    assert len(form(client, data, labels=many).json()["predictions"]) == 5
+    assert len(form(client, data, labels=many, top_k="7").json()["predictions"]) == 7
+    assert len(form(client, data, labels=many, top_k="70").json()["predictions"]) == 10
+    none = form(client, data, labels=LABELS, threshold="1").json()
+    assert (none["predictions"], none["abstained"]) == ([], True)
+    single = form(client, data, labels="rocket", threshold="0").json()["predictions"]
+    pair = form(client, data, labels="rocket,dog", multi_label="true").json()["predictions"]
+    # on its own scale a label's score does not depend on its neighbours
+    assert pair[0]["score"] == pytest.approx(single[0]["score"], abs=1e-5)
+    assert pair[0]["label"] == "rocket"
+
+
+def test_templates_by_name_or_own(client: httpx.Client, samples: dict[str, Path]) -> None:
+    data = samples["dog"].read_bytes()
+    assert form(client, data, labels=LABELS, templates="simple").json()["templates"] == "simple"
+    own = form(client, data, labels=LABELS, templates=["a {}, drawn.", "{}"]).json()
+    assert own["templates"] == "custom"
+    as_json = client.post(
+        "/classify",
+        json={
+            "image": base64.b64encode(data).decode(),
+            "labels": LABELS,
+            "templates": ["a {}, drawn.", "{}"],
+        },
+    ).json()
+    assert as_json["predictions"] == own["predictions"]
+    assert as_json["cached"] == 4
+    one = form(client, data, labels=LABELS, templates="one {}, with, commas").json()
+    assert one["templates"] == "custom"
+    assert form(client, data, labels=LABELS, templates="imagenet").json()["templates"] == "imagenet"
+
+
+def test_labels_in_an_unread_script_earn_a_warning(client: httpx.Client) -> None:
+    answer = form(client, labels="cat,고양이").json()
+    assert len(answer["warnings"]) == 1
+    assert "고양이" in answer["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "field"),
+    [
+        ({}, 422, "labels"),
+        ({"label": "cat"}, 422, "label"),
+        ({"labels": "cat,dog", "nonsense": "1"}, 422, "nonsense"),
+        ({"labels": "cat"}, 422, "labels"),
+        ({"labels": "cat,cat "}, 422, "labels"),
+        ({"labels": "cat,,dog"}, 422, "labels"),
+        ({"labels": "[1, 2]"}, 422, "labels"),
+        ({"labels": "[broken"}, 422, "labels"),
+        ({"labels": "cat,do\0g"}, 422, "labels"),
+        ({"labels": "cat," + "x" * 201}, 413, "labels"),
+        ({"labels": ",".join(map(str, range(1001)))}, 413, "labels"),
+        ({"labels": "cat," + "x " * 40}, 413, "labels"),
+        ({"labels": LABELS, "top_k": "0"}, 422, "top_k"),
+        ({"labels": LABELS, "top_k": "many"}, 422, "top_k"),
+        ({"labels": LABELS, "top_k": ["1", "2"]}, 422, "top_k"),
+        ({"labels": LABELS, "threshold": "1.5"}, 422, "threshold"),
+        ({"labels": LABELS, "threshold": "nan"}, 422, "threshold"),
+        ({"labels": LABELS, "multi_label": "perhaps"}, 422, "multi_label"),
+        ({"labels": LABELS, "templates": "nothing"}, 404, "templates"),
+        ({"labels": LABELS, "templates": "{} and {}"}, 422, "templates"),
+        ({"labels": LABELS, "templates": "{0.__class__}"}, 422, "templates"),
+        ({"labels": LABELS, "templates": "{{}}"}, 422, "templates"),
+        ({"labels": LABELS, "templates": ["a {}", "a {}"]}, 422, "templates"),
+        ({"labels": LABELS, "templates": ["a {}", "simple"]}, 422, "templates"),
+        ({"labels": LABELS, "templates": "{}" + "x" * 200}, 413, "templates"),
+        ({"labels": LABELS, "templates": [f"{n} {{}}" for n in range(201)]}, 413, "templates"),
+    ],
+)  # fmt: skip
+def test_a_bad_field_is_named(
+    client: httpx.Client, fields: dict[str, Any], status: int, field: str
+) -> None:
+    assert problem(form(client, **fields), status)["field"] == field
+
+
+def test_refusals_name_limit_and_value(client: httpx.Client) -> None:
+    found = problem(form(client, labels="cat," + "x" * 201), 413, "too_large")
+    assert (found["limit"], found["value"]) == (200, 201)
+    found = problem(form(client, labels=LABELS, top_k="0"), 422, "invalid")
+    assert (found["limit"], found["value"]) == (1, "0")
+
+
+@pytest.mark.parametrize(
+    ("image", "status", "error_type"),
+    [
+        (b"", 422, "invalid"),
+        (b"hello", 415, "unsupported_image"),
+        (b"%PDF-1.4", 415, "unsupported_image"),
+        (png()[:40], 422, "damaged_image"),
+        (png() + b"trailing bytes do no harm", 200, ""),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 40, 415, "unsupported_image"),
+    ],
+)
+def test_a_bad_image_is_told_apart(
+    client: httpx.Client, image: bytes, status: int, error_type: str
+) -> None:
+    found = form(client, image, labels=LABELS)
+    if status == 200:
+        assert found.status_code == 200
+    else:
+        assert problem(found, status, error_type)["field"] == "image"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"[1]", "application/json", 400),
+        (b'{"image": 1, "labels": "a,b"}', "application/json", 422),
+        (b'{"image": "!!", "labels": "a,b"}', "application/json", 422),
+        (b'{"image": "data:text/plain,x", "labels": "a,b"}', "application/json", 422),
+        (b'{"labels": "a,b"}', "application/json", 422),
+        (b'{"image": "\\ud800", "labels": "a,b"}', "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b"no boundary", "multipart/form-data", 400),
+        (b"--x\r\n\r\n", "multipart/form-data; boundary=x", 400),
+        (b"\xff\xfe\x00 neither form nor image", "application/x-www-form-urlencoded", 400),
+        (b"a=1&b=2", "application/x-www-form-urlencoded", 422),
+        (b"", "image/png", 422),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_a_problem(
+    client: httpx.Client, content: bytes, kind: str, status: int
+) -> None:
+    problem(client.post("/classify", content=content, headers={"Content-Type": kind}), status)
+
+
+def test_a_field_both_in_the_address_and_in_the_body_is_refused(client: httpx.Client) -> None:
+    found = client.post(
+        "/classify", params={"labels": LABELS}, files={"image": png()}, data={"labels": LABELS}
+    )
+    assert problem(found, 422)["field"] == "labels"
+
+
+def test_two_images_in_one_form_are_refused(client: httpx.Client) -> None:
+    files = [("image", png()), ("image", png())]
+    found = client.post("/classify", files=files, data={"labels": LABELS})
+    assert problem(found, 422)["field"] == "image"
+
+
+def test_unknown_addresses_and_methods_are_problems_too(client: httpx.Client) -> None:
+    problem(client.get("/nothing"), 404, "not_found")
+    found = client.put("/classify")
+    problem(found, 405, "method_not_allowed")
+    assert found.headers["allow"] == "POST"
+
+
+def test_an_image_over_its_limit_is_refused_in_every_form(
+    pictogram: Encoder, serve: Callable[..., Any]
+) -> None:
+    big = png((900, 900)) + b"\0" * 3000
+    with serve(pictogram, max_image_bytes=3000, max_image_pixels=100_000) as client:
+        limits = {
+            problem(form(client, big, labels=LABELS), 413)["limit"],
+            problem(client.post("/classify", content=big, params={"labels": LABELS}), 413)["limit"],
+            problem(
+                client.post(
+                    "/classify", json={"image": base64.b64encode(big).decode(), "labels": LABELS}
+                ),
+                413,
+            )["limit"],
+        }
+        assert limits == {3000}
+        small = png((400, 400))
+        assert len(small) < 3000
+        found = problem(form(client, small, labels=LABELS), 413)
+        assert (found["limit"], found["value"]) == (100_000, 160_000)
+        assert form(client, labels=LABELS).status_code == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_its_limit_is_answered_and_not_reset(
+    pictogram: Encoder, serve: Callable[..., Any], chunked: bool
+) -> None:
+    with serve(pictogram, max_image_bytes=100_000) as client:
+        host, port = client.base_url.host, client.base_url.port
+        body = b"\x89PNG" + b"\0" * 30_000_000
+        length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+        with socket.create_connection((host, port), timeout=20) as sock:
+            sock.sendall(
+                b"POST /classify?labels=a,b HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n"
+            )
+            if chunked:
+                for start in range(0, len(body), 1_000_000):
+                    part = body[start : start + 1_000_000]
+                    sock.sendall(b"%x\r\n" % len(part) + part + b"\r\n")
+                sock.sendall(b"0\r\n\r\n")
+            else:
+                sock.sendall(body)
+            answer = sock.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b'"limit":100000' in answer
+
+
+def test_a_client_that_waits_for_leave_to_send_is_refused_at_once(
+    pictogram: Encoder, serve: Callable[..., Any]
+) -> None:
+    with serve(pictogram, max_image_bytes=1000) as client:
+        sock = socket.create_connection((client.base_url.host, client.base_url.port), 20)
+        sock.settimeout(3)  # less than a drain would take
+        sock.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n"
+            b"Expect: 100-continue\r\n\r\n"
+        )
+        assert sock.recv(65536).startswith(b"HTTP/1.1 413 ")
+        sock.close()
+
+
+def test_a_request_past_its_deadline_is_504(pictogram: Encoder, serve: Callable[..., Any]) -> None:
+    with serve(pictogram, request_timeout=0.0001) as client:
+        found = problem(form(client, labels=LABELS), 504, "deadline_passed")
+        assert found["limit"] == 0.0001
+
+
+def test_a_failing_encoder_is_a_500_that_tells_nothing(
+    pictogram: Encoder, serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(pixels: Any) -> None:
+        raise RuntimeError("secret of the inside")
+
+    with serve(pictogram) as client:
+        monkeypatch.setattr(pictogram._model, "encode_image", broken)
+        found = problem(form(client, labels=LABELS), 500, "internal")
+        assert "secret" not in json.dumps(found)
+        assert problem(client.get("/readyz"), 503, "not_ready")
+        monkeypatch.undo()
+        assert client.get("/readyz").json() == {"status": "ready", "model": "pictogram"}
+        assert form(client, labels=LABELS).status_code == 200
+
+
+def test_templates_lists_every_set_and_the_default(client: httpx.Client) -> None:
+    found = client.get("/templates").json()
+    sets = {one["name"]: one for one in found["sets"]}
+    assert found["default"] == "pictogram"
+    assert len(sets["imagenet"]["templates"]) == 80
+    assert {"none", "simple", "photo", "satellite", "korean"} <= set(sets)
+    assert sets["korean"]["language"] == "ko"
+
+
+def test_models_tells_where_the_model_comes_from(client: httpx.Client, pictogram: Encoder) -> None:
+    loaded = client.get("/models").json()["loaded"]
+    assert (loaded["name"], loaded["licence"]) == ("pictogram", "Apache-2.0")
+    assert "Not for photographs" in loaded["description"]
+    assert loaded["fingerprint"] == pictogram.info.fingerprint
+
+
+def test_health_needs_no_model(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_the_example_of_the_openapi_document_works(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    post = document["paths"]["/classify"]["post"]
+    content = post["requestBody"]["content"]
+    assert set(content) == {"multipart/form-data", "application/json", "application/octet-stream"}
+    example = content["application/json"]["examples"]["red"]["value"]
+    assert client.post("/classify", json=example).status_code == 200
+    documented = {int(status) for status in post["responses"]}
+    classes = [Problem, *Problem.__subclasses__()]
+    assert {c.status for c in classes if c.status not in (405, 500)} <= documented
+
+
+def test_curl_works_as_the_readme_says(client: httpx.Client, samples: dict[str, Path]) -> None:
+    url = f"{client.base_url}/classify"
+    lines = [
+        ["-F", f"image=@{samples['cat']}", "-F", f"labels={LABELS}", url],
+        ["--data-binary", f"@{samples['cat']}", f"{url}?labels={LABELS}"],
+    ]
+    for line in lines:
+        found = subprocess.run(["curl", "-sS", *line], capture_output=True, check=True, timeout=30)
+        assert json.loads(found.stdout)["predictions"][0]["label"] == "cat"

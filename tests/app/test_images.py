@@ -1,0 +1,322 @@
+"""Decoding: formats, modes, orientation, limits, damage, and pixels equal to the reference."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from app.errors import DamagedImage, Invalid, Problem, TooLarge, UnsupportedImage
+from app.images import EXTREME_RATIO, ImageLimits, decode, fit, looks_like_image, to_rgb
+from models import ImageSpec
+
+SPEC = ImageSpec(32, 32, "shortest", "bicubic", 0)
+LIMITS = ImageLimits()
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
+    random = np.random.default_rng(0)
+    rgb = Image.fromarray(random.integers(0, 256, (*size[::-1], 3), np.uint8), "RGB")
+    return rgb.convert(mode)
+
+
+def centre(data: bytes) -> tuple[int, ...]:
+    pixels = decode(data, SPEC, LIMITS).pixels
+    return tuple(int(v) for v in pixels[:, 16, 16])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_every_accepted_format_is_decoded(kind: str) -> None:
+    data = encoded(Image.new("RGB", (40, 30), RED), kind)
+    assert looks_like_image(data)
+    found = decode(data, SPEC, LIMITS)
+    assert (found.width, found.height) == (40, 30)
+    assert found.pixels.shape == (3, 32, 32)
+    assert found.pixels.dtype == np.uint8
+    np.testing.assert_allclose(found.pixels[:, 16, 16], RED, atol=12)  # lossy formats
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "WEBP"])
+def test_lossless_formats_keep_every_pixel(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(picture(), kind, **options)
+    expected = fit(picture(), SPEC)
+    np.testing.assert_array_equal(decode(data, SPEC, LIMITS).pixels, expected)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F", "YCbCr", "LAB"]
+)
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    if mode == "LAB":
+        from PIL import ImageCms
+
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(
+            Image.new("RGB", (8, 8), RED), srgb, lab, outputMode="LAB"
+        )
+    else:
+        image = Image.new(mode, (8, 8))
+    assert image is not None
+    assert to_rgb(image).mode == "RGB"
+    if mode == "LAB":
+        np.testing.assert_allclose(
+            to_rgb(image).getpixel((4, 4)), RED, atol=8
+        )  # 8 bits of LAB are coarse
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("value", "grey"), [(0, 0), (65535, 255), (32896, 128)])
+def test_sixteen_bits_are_scaled_and_not_cut(kind: str, value: int, grey: int) -> None:
+    image = Image.fromarray(np.full((8, 8), value, np.uint16))
+    assert centre(encoded(image, kind)) == (grey, grey, grey)
+
+
+def test_floating_point_pictures_of_both_habits_are_scaled() -> None:
+    for value, grey in ((0.5, 128), (200.0, 200), (float("nan"), 0)):
+        data = encoded(Image.fromarray(np.full((8, 8), value, np.float32)), "TIFF")
+        assert centre(data) == (grey, grey, grey)
+
+
+def test_thirty_two_bit_pictures_are_scaled() -> None:
+    image = Image.fromarray(np.full((8, 8), 2**31 - 1, np.int32))
+    assert centre(encoded(image, "TIFF")) == WHITE
+
+
+def test_transparency_lies_on_white_in_every_way_of_storing_it() -> None:
+    clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    assert centre(encoded(clear, "PNG")) == WHITE
+    assert centre(encoded(clear, "WEBP", lossless=True)) == WHITE
+    assert centre(encoded(Image.new("LA", (40, 40), (0, 0)), "PNG")) == WHITE
+    palette = Image.new("P", (40, 40), 0)
+    palette.putpalette([255, 0, 0, 0, 255, 0])
+    assert centre(encoded(palette, "PNG", transparency=0)) == WHITE
+    assert centre(encoded(palette, "GIF", transparency=0)) == WHITE
+    assert centre(encoded(palette, "PNG", transparency=bytes([0, 255]))) == WHITE
+    assert centre(encoded(palette, "PNG", transparency=1)) == RED
+    keyed = Image.new("RGB", (40, 40), RED)
+    assert centre(encoded(keyed, "PNG", transparency=RED)) == WHITE
+
+
+def test_half_transparent_is_half_white() -> None:
+    half = Image.new("RGBA", (40, 40), (255, 0, 0, 128))
+    assert centre(encoded(half, "PNG")) == (255, 127, 127)
+
+
+def test_cmyk_jpeg_has_its_colours() -> None:
+    data = encoded(Image.new("RGB", (40, 40), RED).convert("CMYK"), "JPEG", quality=95)
+    np.testing.assert_allclose(centre(data), RED, atol=6)
+
+
+def test_the_first_frame_counts() -> None:
+    first, second = Image.new("RGB", (40, 40), RED), Image.new("RGB", (40, 40), (0, 0, 255))
+    for kind in ("GIF", "WEBP", "PNG", "TIFF"):
+        data = encoded(first, kind, save_all=True, append_images=[second], **(
+            {"lossless": True} if kind == "WEBP" else {}
+        ))  # fmt: skip
+        assert centre(data) == RED, kind
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
+    stored = Image.new("RGB", (40, 24), WHITE)
+    stored.paste(RED, (0, 0, 10, 8))  # the corner that is stored first
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = decode(
+        encoded(stored, kind, exif=exif), ImageSpec(24, 40, "squash", "bicubic", 0), LIMITS
+    )
+    turned = orientation >= 5
+    assert (found.width, found.height) == ((24, 40) if turned else (40, 24))
+    # where the stored first row and column are to be shown (EXIF 2.32, tag 274)
+    bottom, right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    row, column = (-2 if bottom else 1), (-2 if right else 1)
+    assert found.pixels[1, row, column] < 100  # red: little green
+    assert found.pixels[1, -row - 1, -column - 1] > 200
+
+
+def test_garbage_in_exif_is_no_reason_to_refuse_the_picture() -> None:
+    data = encoded(
+        Image.new("RGB", (40, 40), RED),
+        "JPEG",
+        exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\x99" * 40,
+    )
+    np.testing.assert_allclose(centre(data), RED, atol=6)
+
+
+def test_bytes_and_pixels_have_limits_that_are_named() -> None:
+    data = encoded(picture(size=(40, 30)), "PNG")
+    with pytest.raises(TooLarge) as caught:
+        decode(data, SPEC, ImageLimits(bytes=len(data) - 1))
+    assert (caught.value.limit, caught.value.value) == (len(data) - 1, len(data))
+    assert decode(data, SPEC, ImageLimits(bytes=len(data), pixels=1200))
+    with pytest.raises(TooLarge) as caught:
+        decode(data, SPEC, ImageLimits(pixels=1199))
+    assert (caught.value.field, caught.value.limit, caught.value.value) == ("image", 1199, 1200)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header promises more than its few bytes could hold."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compress(b"\0" * 1000)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+def test_a_bomb_is_refused_by_its_header_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*args: Any) -> None:
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr(Image.Image, "load", never)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", never)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(TooLarge) as caught:
+        decode(bomb(100_000, 100_000), SPEC, LIMITS)
+    assert caught.value.value == 10_000_000_000
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_a_file_cut_short_is_damaged(kind: str) -> None:
+    data = encoded(picture(size=(200, 200)), kind)
+    for part in (len(data) // 2, 30):
+        with pytest.raises(DamagedImage) as caught:
+            decode(data[:part], SPEC, LIMITS)
+        assert caught.value.field == "image"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"%PDF-1.7 nothing",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"8BPS\0\1",
+        b"hello",
+        b"\0" * 99,
+    ],
+)
+def test_other_files_are_told_what_is_accepted(data: bytes) -> None:
+    with pytest.raises(UnsupportedImage) as caught:
+        decode(data, SPEC, LIMITS)
+    assert "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF" in caught.value.detail
+
+
+@pytest.mark.parametrize("kind", ["ICO", "PPM", "TGA", "PCX"])
+def test_formats_that_pillow_knows_and_we_do_not_accept_never_reach_a_decoder(kind: str) -> None:
+    with pytest.raises(Problem) as caught:
+        decode(encoded(picture(), kind), SPEC, LIMITS)
+    assert caught.value.status in (415, 422)
+
+
+def test_heic_says_how_to_enable_it() -> None:
+    with pytest.raises(UnsupportedImage, match=r"openvocab\[heic\].*OPENVOCAB_HEIC=true"):
+        decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50, SPEC, LIMITS)
+
+
+def test_an_empty_file_is_invalid() -> None:
+    with pytest.raises(Invalid):
+        decode(b"", SPEC, LIMITS)
+
+
+def reference(image: Image.Image, spec: ImageSpec) -> torch.Tensor:
+    """open_clip's own transform, with a mean and a spread that keep the pixels as they are."""
+    cfg = PreprocessCfg(
+        size=(spec.height, spec.width), mean=(0.0,) * 3, std=(1.0,) * 3,
+        interpolation=spec.interpolation, resize_mode=spec.resize_mode, fill_color=spec.fill_color,
+    )  # fmt: skip
+    return image_transform_v2(cfg, is_train=False)(image)  # type: ignore[no-any-return]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    width=st.integers(1, 300),
+    height=st.integers(1, 300),
+    mode=st.sampled_from(["shortest", "longest", "squash"]),
+    interpolation=st.sampled_from(["bicubic", "bilinear"]),
+    target=st.sampled_from([(32, 32), (50, 50), (48, 32), (32, 48)]),
+)
+def test_pixels_equal_open_clips_transform_to_the_bit(
+    width: int, height: int, mode: Any, interpolation: Any, target: tuple[int, int]
+) -> None:
+    if max(width, height) > EXTREME_RATIO * min(width, height):
+        return  # the documented exception, below
+    spec = ImageSpec(*target, mode, interpolation, 7)
+    image = picture(size=(width, height))
+    if mode == "longest" and round(min(target) * min(width, height) / max(width, height)) < 1:
+        return  # the reference fails on a picture that becomes no pixels wide
+    found = torch.from_numpy(fit(image, spec)).float() / 255
+    torch.testing.assert_close(found, reference(image, spec), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 50_000), (50_000, 1), (3, 9_999)])
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_thread_thin_pictures_cost_no_memory(size: tuple[int, int], mode: Any) -> None:
+    spec = ImageSpec(224, 224, mode, "bicubic", 0)
+    assert fit(Image.new("RGB", size, RED), spec).shape == (3, 224, 224)
+
+
+def test_a_picture_thinner_than_the_bound_keeps_its_centre() -> None:
+    image = Image.new("RGB", (4 * EXTREME_RATIO, 2), WHITE)
+    image.paste(RED, (2 * EXTREME_RATIO - 3, 0, 2 * EXTREME_RATIO + 3, 2))
+    pixels = fit(image, SPEC)
+    assert tuple(pixels[:, 16, 16]) == RED
+
+
+def test_the_digest_is_that_of_the_bytes_sent() -> None:
+    import hashlib
+
+    data = encoded(picture(), "PNG")
+    assert decode(data, SPEC, LIMITS).sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_the_bundled_model_sees_what_open_clip_sees(pictogram: Any) -> None:
+    """Geometry, mean and spread together: the very tensor that goes into the tower."""
+    from models.catalog import catalog
+
+    _, _, transform = open_clip.create_model_and_transforms(catalog()["pictogram"].loader)
+    image = picture(size=(123, 77))
+    seen: list[torch.Tensor] = []
+    encode = pictogram._model.encode_image
+    pictogram._model.encode_image = lambda pixels: seen.append(pixels.clone()) or encode(pixels)
+    try:
+        pictogram.submit_images([fit(image, pictogram.info.image)]).result()
+    finally:
+        pictogram._model.encode_image = encode
+    torch.testing.assert_close(seen[0][0], transform(image), rtol=0, atol=0)
+
+
+def test_heic_is_decoded_where_it_is_enabled() -> None:
+    from app.images import FORMATS, HEIC, _enable_heic
+
+    data = (Path(__file__).parents[1] / "data" / "red.heic").read_bytes()
+    with pytest.raises(UnsupportedImage):
+        decode(data, SPEC, LIMITS)
+    _enable_heic()
+    found = decode(data, SPEC, LIMITS, (*FORMATS, HEIC))
+    assert (found.width, found.height) == (64, 48)
+    np.testing.assert_allclose(found.pixels[:, 16, 16], RED, atol=12)

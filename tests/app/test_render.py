@@ -1,0 +1,63 @@
+"""The three forms of an answer, and the choice between them."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from app.render import CSV, JSON, TEXT, preferred, render
+from app.schemas import ClassifyAnswer, ImageAnswer, PredictionAnswer
+
+ANSWER = ClassifyAnswer(
+    model="m",
+    templates="t",
+    cached=0,
+    image=ImageAnswer(width=1, height=2, sha256="s"),
+    predictions=[
+        PredictionAnswer(label='a "quoted", one', score=0.75, similarity=0.5),
+        PredictionAnswer(label="고양이", score=1e-9, similarity=-0.25),
+    ],
+    abstained=False,
+    warnings=[],
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/json", JSON),
+        ("text/plain", TEXT),
+        ("TEXT/CSV", CSV),
+        ("text/*", TEXT),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", JSON),
+        ("text/csv;q=0.5, text/plain;q=0.9", TEXT),
+        ("text/plain;q=0, */*", JSON),
+        ("application/json;q=0.1, text/csv", CSV),
+        ("image/png", JSON),
+        ("text/plain;q=nonsense", JSON),
+    ],
+)
+def test_the_form_is_what_the_client_likes_best(accept: str, kind: str) -> None:
+    assert preferred(accept) == kind
+
+
+def test_plain_text_is_score_tab_label() -> None:
+    found = render(ANSWER, "text/plain")
+    assert found.body.decode() == '0.750000\ta "quoted", one\n0.000000\t고양이\n'
+    assert found.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_csv_can_be_read_back() -> None:
+    found = render(ANSWER, "text/csv")
+    rows = list(csv.DictReader(io.StringIO(found.body.decode())))
+    assert rows[0] == {"label": 'a "quoted", one', "score": "0.75", "similarity": "0.5"}
+    assert float(rows[1]["score"]) == 1e-9
+
+
+def test_json_is_the_default_and_caches_may_keep_forms_apart() -> None:
+    found = render(ANSWER, "*/*")
+    assert json.loads(found.body)["predictions"][1]["label"] == "고양이"
+    assert found.headers["vary"] == "Accept"

@@ -1,0 +1,163 @@
+"""Names to encoders: what loads, and the one line that says why something does not."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+
+from models import BadCheckpoint, BadDevice, ModelError, UnknownModel, catalog
+from models.encoder import Encoder
+from models.loader import load
+
+BUNDLED = Path(catalog()["pictogram"].loader.removeprefix("local-dir:"))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The bundled model in a folder of its own."""
+    for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+        shutil.copy(BUNDLED / name, tmp_path)
+    return tmp_path
+
+
+def test_the_bundled_model_always_runs_in_fp32(pictogram: Encoder) -> None:
+    assert pictogram.info.precision == "fp32"
+    with pytest.raises(BadDevice, match="always runs in fp32"):
+        load("pictogram", precision="bf16")
+
+
+def test_a_local_directory_gives_the_same_model(copy: Path, pictogram: Encoder) -> None:
+    encoder = load(f"local-dir:{copy}", precision="fp32")
+    assert encoder.info.fingerprint == pictogram.info.fingerprint
+    image = np.full((3, encoder.info.image.height, encoder.info.image.width), 90, np.uint8)
+    rows = [e.submit_images([image]).result() for e in (encoder, pictogram)]
+    np.testing.assert_array_equal(*rows)
+    encoder.close()
+
+
+def test_another_precision_is_another_fingerprint(copy: Path, pictogram: Encoder) -> None:
+    encoder = load(f"local-dir:{copy}", precision="bf16", device="cpu")
+    assert encoder.info.precision == "bf16"
+    assert encoder.info.fingerprint != pictogram.info.fingerprint
+    # the temperature is read before the cast: bf16 has 8 bits of it
+    assert encoder.info.scale == pictogram.info.scale
+    encoder.close()
+
+
+def test_another_preprocessing_is_another_fingerprint(copy: Path, pictogram: Encoder) -> None:
+    config = json.loads((copy / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["mean"] = [0.1, 0.2, 0.3]
+    (copy / "open_clip_config.json").write_text(json.dumps(config))
+    encoder = load(f"local-dir:{copy}", precision="fp32")
+    assert encoder.info.fingerprint != pictogram.info.fingerprint
+    encoder.close()
+
+
+def test_vectors_of_a_random_resnet_do_not_depend_on_the_batch(
+    random_checkpoint: Callable[[str], Path],
+) -> None:
+    encoder = load(f"local-dir:{random_checkpoint('RN50')}", precision="fp32")
+    assert encoder.info.trims_text
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 3, 224, 224), np.uint8))
+    together = encoder.submit_images(images).result()
+    np.testing.assert_allclose(encoder.submit_images(images[:1]).result(), together[:1], atol=1e-5)
+    encoder.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("pictogam", "did you mean pictogram"),
+        ("ViT-B-32/opennai", "only openai, "),
+        ("ViT-B-33/openai", "did you mean ViT-B-32/openai"),
+        ("nothing like a model", "openvocab models list"),
+        ("ViT-B-32", "is unknown"),
+    ],
+)
+def test_an_unknown_name_is_told_with_what_was_meant(name: str, hint: str) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        load(name)
+    assert repr(name) in str(caught.value)
+    assert hint in str(caught.value)
+
+
+def test_every_error_of_loading_names_what_works_offline() -> None:
+    for name in ("pictogam", "local-dir:/nowhere"):
+        with pytest.raises(ModelError, match="--model pictogram"):
+            load(name)
+
+
+def test_missing_files_are_told_apart(copy: Path) -> None:
+    with pytest.raises(BadCheckpoint, match="no such folder"):
+        load(f"local-dir:{copy}/nothing")
+    (copy / "open_clip_model.safetensors").unlink()
+    with pytest.raises(BadCheckpoint, match="could not be loaded"):
+        load(f"local-dir:{copy}")
+    (copy / "open_clip_config.json").unlink()
+    with pytest.raises(BadCheckpoint, match=r"no open_clip_config\.json"):
+        load(f"local-dir:{copy}")
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "config", "other architecture"])
+def test_a_damaged_checkpoint_is_one_line(copy: Path, damage: str) -> None:
+    weights, config = copy / "open_clip_model.safetensors", copy / "open_clip_config.json"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:100_000])
+    elif damage == "garbage":
+        weights.write_bytes(os.urandom(1000))
+    elif damage == "config":
+        config.write_text("{")
+    else:
+        changed = json.loads(config.read_text())
+        changed["model_cfg"]["text_cfg"]["width"] *= 2
+        config.write_text(json.dumps(changed))
+    with pytest.raises(BadCheckpoint) as caught:
+        load(f"local-dir:{copy}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "complaint"),
+    [
+        ("gpu", "auto", "not a device name"),
+        ("meta", "auto", "not supported"),
+        ("cuda:99", "auto", "does not exist here"),
+        ("cpu", "int8", "unknown"),
+        ("cpu", "fp16", "needs a GPU"),
+    ],
+)
+def test_a_device_or_precision_that_is_not_here_is_told(
+    copy: Path, device: str, precision: str, complaint: str
+) -> None:
+    with pytest.raises(BadDevice, match=complaint):
+        load(f"local-dir:{copy}", device=device, precision=precision)
+
+
+def test_every_name_of_the_catalogue_is_one_that_open_clip_has() -> None:
+    known = {"/".join(pair) for pair in open_clip.list_pretrained()}
+    assert {entry.loader for entry in catalog().values() if entry.name != "pictogram"} <= known
+
+
+@pytest.mark.parametrize("model", ["ViT-B-32/openai", "hf-hub:nobody/nothing"])
+def test_a_hub_out_of_reach_ends_the_start_within_seconds(model: str, tmp_path: Path) -> None:
+    # port 9 of this machine: nothing listens there
+    env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    begun = time.monotonic()
+    found = subprocess.run(
+        [sys.executable, "-c", "from app.cli import app; app()", "serve", "--model", model],
+        env=env, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert found.returncode == 3
+    last = found.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"openvocab: model {model!r}: the model hub cannot be reached")
+    assert "--model pictogram" in last
+    assert "Traceback" not in found.stderr
+    assert time.monotonic() - begun < 60

@@ -1,0 +1,121 @@
+"""Answers over HTTP against open_clip's own functions, in the terms that users see."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from app.main import template_sets
+from models.catalog import catalog
+from models.encoder import Encoder
+from models.loader import load
+
+# section 3 of the design: what fp32 may differ from the reference
+SCALED_COSINE = 1e-3
+PROBABILITY = 1e-4
+# bf16: share of equal top-1 answers on the sample pictures
+BF16_TOP1 = 0.99
+
+LABELS = ["cat", "dog", "a slice of pizza", "rocket, at night", "Guitar"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """scale x cosine and probability for every picture (rows) and label (columns)."""
+
+    scaled: np.ndarray
+    probabilities: np.ndarray
+
+
+@torch.inference_mode()
+def by_open_clip(local_dir: str, pictures: list[Path], templates: tuple[str, ...]) -> Reference:
+    model, _, transform = open_clip.create_model_and_transforms(local_dir)
+    model.eval()
+    tokenizer = open_clip.get_tokenizer(local_dir)
+    classes = open_clip.build_zero_shot_classifier(model, tokenizer, LABELS, templates)
+    images = torch.stack([transform(on_white(path)) for path in pictures])
+    scaled = model.logit_scale.exp() * model.encode_image(images, normalize=True) @ classes
+    return Reference(scaled.numpy(), scaled.softmax(-1).numpy())
+
+
+def on_white(path: Path) -> Image.Image:
+    image = Image.open(path).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def by_http(client: httpx.Client, pictures: list[Path], templates: str, scale: float) -> Reference:
+    scaled, probabilities = [], []
+    for path in pictures:
+        answer = client.post(
+            "/classify",
+            files={"image": path.read_bytes()},
+            data={"labels": LABELS, "templates": templates, "top_k": str(len(LABELS))},
+        ).json()
+        by_label = {p["label"]: p for p in answer["predictions"]}
+        scaled.append([scale * by_label[label]["similarity"] for label in LABELS])
+        probabilities.append([by_label[label]["score"] for label in LABELS])
+    return Reference(np.array(scaled), np.array(probabilities))
+
+
+@pytest.mark.parametrize(
+    ("model", "templates", "pictures"),
+    [
+        ("pictogram", "pictogram", 12),
+        ("pictogram", "imagenet", 12),
+        ("ViT-B-32", "simple", 4),
+        ("RN50", "photo", 3),
+    ],
+)
+def test_fp32_answers_equal_the_reference(
+    model: str,
+    templates: str,
+    pictures: int,
+    samples: dict[str, Path],
+    random_checkpoint: Callable[[str], Path],
+    serve: Callable[..., Any],
+) -> None:
+    chosen = list(samples.values())[:pictures]
+    known = catalog().get(model)
+    local_dir = known.loader if known else f"local-dir:{random_checkpoint(model)}"
+    expected = by_open_clip(local_dir, chosen, template_sets()[templates].templates)
+    encoder = load(local_dir, precision="fp32", device="cpu")
+    with serve(encoder) as client:
+        found = by_http(client, chosen, templates, encoder.info.scale)
+    encoder.close()
+    assert encoder.info.trims_text
+    assert np.abs(found.scaled - expected.scaled).max() < SCALED_COSINE
+    assert np.abs(found.probabilities - expected.probabilities).max() < PROBABILITY
+    assert (found.scaled.argmax(1) == expected.scaled.argmax(1)).all()
+
+
+def test_bf16_names_the_same_label_on_the_samples(
+    samples: dict[str, Path], serve: Callable[..., Any], pictogram: Encoder
+) -> None:
+    """The bundled weights as a local directory, where bf16 may be chosen."""
+    pictures = list(samples.values())
+    encoder = load(catalog()["pictogram"].loader, precision="bf16", device="cpu")
+    assert encoder.info.precision == "bf16"
+    answers = []
+    for which in (encoder, pictogram):
+        with serve(which) as client:
+            answers.append(by_http(client, pictures, "pictogram", which.info.scale))
+    encoder.close()
+    equal = answers[0].scaled.argmax(1) == answers[1].scaled.argmax(1)
+    assert equal.mean() >= BF16_TOP1
+
+
+def test_own_templates_equal_the_reference(
+    samples: dict[str, Path], client: httpx.Client, pictogram: Encoder
+) -> None:
+    templates = ("the best {} ever", "{}, on a shelf")
+    chosen = list(samples.values())[:3]
+    expected = by_open_clip(catalog()["pictogram"].loader, chosen, templates)
+    found = by_http(client, chosen, templates, pictogram.info.scale)  # type: ignore[arg-type]
+    assert np.abs(found.scaled - expected.scaled).max() < SCALED_COSINE
