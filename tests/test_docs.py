@@ -1,0 +1,75 @@
+"""What the documents promise: the README's lines work as they stand, the tables are complete."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.errors import Problem
+from app.main import create_app
+from app.schemas import ClassifyFields
+from app.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+
+BLOCKS = [
+    block
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    if "localhost:8000" in block
+]
+MOST_LINES = 250
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[b.splitlines()[0][:60] for b in BLOCKS])
+def test_the_readmes_lines_work_as_pasted(block: str, client: httpx.Client) -> None:
+    script = block.replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
+    found = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script.replace("curl ", "curl -sS --fail-with-body ")],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert found.stdout.strip()
+    assert "urn:openvocab:problem" not in found.stdout
+
+
+def test_the_readmes_first_picture_has_its_answer(client: httpx.Client) -> None:
+    line = next(line for line in README.splitlines() if line.startswith("$ curl"))
+    script = line[2:].replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
+    found = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert found.stdout.splitlines()[0].endswith("\tcat")
+
+
+def classes(root: type[Problem]) -> Iterator[type[Problem]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from classes(child)
+
+
+def test_the_api_page_names_every_problem_field_and_route() -> None:
+    never_answered = {"unavailable"}  # the parent of the 503s that are
+    for problem in classes(Problem):
+        if problem.code not in never_answered:
+            assert f"`{problem.code}`" in API, problem
+    for field in ClassifyFields.model_fields:
+        assert f"| `{field}` |" in API
+    for path in create_app(Settings(model="pictogram")).openapi()["paths"]:
+        assert f" {path}`" in API
+
+
+def test_every_module_fits_on_a_few_screens() -> None:
+    for package in ("app", "models", "prompts"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES, path
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("models/**/*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} -> {target}"
