@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup run test check docs lock clean
+.PHONY: help setup run test check docs lock clean redis
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,7 +30,7 @@ run: .venv/ready  ## serve on HOST:PORT with MODEL
 	"  curl --data-binary @tests/samples/pizza.png '$(HOST):$(PORT)/classify?labels=cat,dog,pizza,rocket&top_k=1'" ''
 	@exec $(BIN)/openvocab serve --host $(HOST) --port $(PORT) --model $(MODEL)
 
-test: check  ## all checks and tests
+test: check redis  ## all checks and tests
 	$(BIN)/pytest
 
 check: .venv/dev  ## ruff, mypy --strict, import-linter
@@ -51,14 +51,22 @@ LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --
 clean:  ## remove what was set up
 	rm -rf .venv build *.egg-info
 
-.venv/bin/python:
-	@test -n "$(PYTHON)" || { echo 'openvocab needs Python 3.11, 3.12 or 3.13 (on Debian: apt-get install python3)' >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+# installs a Debian package where it is missing, or says in one line that it is
+define debian
 	root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	command -v apt-get >/dev/null && { [ -z "$$root" ] || command -v sudo >/dev/null; } || \
-	{ echo 'openvocab needs the venv module of $(PYTHON) (on Debian: apt-get install python3-venv)' >&2; exit 1; }; \
-	$$root apt-get update -qq; $$root apt-get install -qq -y python3-venv; }
+	{ echo 'openvocab needs $(1) (on Debian: apt-get install $(1))' >&2; exit 1; }; \
+	$$root apt-get update -qq; $$root apt-get install -qq -y $(1)
+endef
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo 'openvocab needs Python 3.11, 3.12 or 3.13 (on Debian: apt-get install python3)' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call debian,python3-venv); }
 	$(PYTHON) -m venv .venv
+
+redis:
+	@command -v redis-server >/dev/null || { $(call debian,redis-server); }
+	@command -v curl >/dev/null || { $(call debian,curl); }
 
 .venv/ready: requirements.lock pyproject.toml | .venv/bin/python
 	@echo 'installing (PyTorch is large: about 5 GB on Linux)'

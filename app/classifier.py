@@ -1,28 +1,27 @@
 """The whole data flow: an image and labels in, ranked labels out. Knows nothing of HTTP."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from app import labels, scoring
 from app.batching import Batcher
-from app.ensemble import ClassVectors, Concept, Ensemble
-from app.errors import UnknownTemplates
-from app.images import Decoded, Decoder
+from app.concepts import Concept
+from app.ensemble import Ensemble
+from app.image_cache import Embedded, ImageCache, digest
+from app.images import Decoder
+from app.labelsets import LabelSetService
 from app.metrics import Stages
-from prompts import TemplateSet
-
-if TYPE_CHECKING:
-    from models.encoder import Encoder
+from app.templates import Asked, TemplateSets
+from models import EncoderInfo
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
-OWN_TEMPLATES: Final = "custom"
 SHOWN_BY_DEFAULT: Final = 5
 
 # texts that name no thing in particular: what a label is held against when it is scored alone
@@ -31,10 +30,11 @@ BACKGROUND: Final = ("something", "a thing", "an object")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked of one image; `templates` is a set's name, own templates, or the default."""
+    """What is asked of one image: `labels`, or those of a registered `labelset`."""
 
     labels: tuple[str, ...]
-    templates: str | tuple[str, ...] | None = None
+    labelset: str | None = None
+    templates: Asked = None
     top_k: int | None = None
     threshold: float | None = None
     multi_label: bool = False
@@ -50,108 +50,146 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """The image that was classified; `cached` where its embedding was known."""
+
+    width: int
+    height: int
+    sha256: str
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """What an image is compared with: `rows` (C, D), and `background` (D,) where it is needed."""
+
+    labels: tuple[str, ...]
+    rows: Floats
+    background: Floats | None
+    cached: int
+    templates: str
+    version: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Classification:
     """The answer: predictions best first, and what they were made with."""
 
     model: str
     templates: str
+    labelset: str | None
+    labelset_version: int | None
     cached: int
-    image: Decoded
+    image: Image
     predictions: tuple[Prediction, ...]
     abstained: bool
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
 class Classifier:
-    """Decode, batch, encode, ensemble and score, each in its own module, here in one view."""
+    """Decode, batch, encode, ensemble and score, each in its own module, here in one view.
 
-    def __init__(
-        self,
-        encoder: "Encoder",
-        decoder: Decoder,
-        batcher: Batcher[Pixels, Floats],
-        ensemble: Ensemble,
-        template_sets: Mapping[str, TemplateSet],
-    ) -> None:
-        self._info = encoder.info
-        self._decoder = decoder
-        self._batcher = batcher
-        self._ensemble = ensemble
-        self._template_sets = template_sets
+    `patience` is how many seconds a request waits for the first build of its label set.
+    """
+
+    info: EncoderInfo
+    decoder: Decoder
+    batcher: Batcher[Pixels, Floats]
+    images: ImageCache
+    ensemble: Ensemble
+    labelsets: LabelSetService
+    templates: TemplateSets
+    patience: float
 
     async def classify(self, image: bytes, query: Query, stages: Stages) -> Classification:
         """Score every label of the query against the image.
 
-        Raises: what decoding, batching and the ensemble raise; UnknownTemplates.
+        Raises: what decoding, batching, the ensemble and the label sets raise.
         """
-        name, templates = self._templates(query.templates)
         try:
             async with asyncio.TaskGroup() as both:
                 embedding = both.create_task(self._embed(image, stages))
-                classes = both.create_task(self._classes(query, templates, stages))
+                text = both.create_task(self._classes(query, stages))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
-        decoded, vector = embedding.result()
+        (seen, vector), classes = embedding.result(), text.result()
         with stages.stage("score"):
-            cosines, scores = self._score(vector, classes.result().rows, query)
+            cosines = scoring.similarities(vector, classes.rows)
+            scores = self._scores(vector, cosines, classes)
             order = scoring.rank(scores, query.top_k or SHOWN_BY_DEFAULT, query.threshold)
         return Classification(
-            model=self._info.name,
-            templates=name,
-            cached=classes.result().cached,
-            image=decoded,
+            model=self.info.name,
+            templates=classes.templates,
+            labelset=query.labelset,
+            labelset_version=classes.version,
+            cached=classes.cached,
+            image=seen,
             predictions=tuple(
-                Prediction(query.labels[i], float(scores[i]), float(cosines[i])) for i in order
+                Prediction(classes.labels[i], float(scores[i]), float(cosines[i])) for i in order
             ),
             abstained=not order,
             warnings=self._warnings(query.labels),
         )
 
-    async def _embed(self, image: bytes, stages: Stages) -> tuple[Decoded, Floats]:
+    async def _embed(self, data: bytes, stages: Stages) -> tuple[Image, Floats]:
+        sha256 = await digest(data)
+        known = self.images.get(sha256)
+        if known is not None:
+            return Image(known.width, known.height, sha256, cached=True), known.vector
         with stages.stage("decode"):
-            decoded = await self._decoder.decode(image)
-        ran = await self._batcher.submit(decoded.pixels)
+            decoded = await self.decoder.decode(data)
+        ran = await self.batcher.submit(decoded.pixels)
         stages.add("queue", ran.waited)
         stages.add("encode", ran.ran)
-        return decoded, ran.value
+        self.images.put(sha256, Embedded(ran.value, decoded.width, decoded.height))
+        return Image(decoded.width, decoded.height, sha256, cached=False), ran.value
 
-    async def _classes(
-        self, query: Query, templates: tuple[str, ...], stages: Stages
-    ) -> ClassVectors:
-        concepts = [Concept((label,), templates) for label in query.labels]
+    async def _classes(self, query: Query, stages: Stages) -> Classes:
         with stages.stage("text"):
-            classes = await self._ensemble.vectors(concepts)
-            if not self._needs_background(query):
-                return classes
-            background = await self._ensemble.vectors([Concept(BACKGROUND, templates)])
-        return ClassVectors(np.vstack([classes.rows, background.rows]), classes.cached)
+            if query.labelset is None:
+                return await self._asked_for(query)
+            return await self._registered(query, query.labelset)
 
-    def _needs_background(self, query: Query) -> bool:
-        return self._info.bias is None and (query.multi_label or len(query.labels) == 1)
+    async def _asked_for(self, query: Query) -> Classes:
+        name, templates = self.templates.resolve(query.templates)
+        found = await self.ensemble.vectors(
+            [Concept((label,), templates) for label in query.labels]
+        )
+        background = await self._background(query, query.labels, templates)
+        return Classes(query.labels, found.rows, background, found.cached, name, None)
 
-    def _score(self, vector: Floats, rows: Floats, query: Query) -> tuple[Floats, Floats]:
-        cosines, scale = scoring.similarities(vector, rows), self._info.scale
-        if self._info.bias is not None:
-            return cosines, scoring.sigmoid(cosines, scale, self._info.bias)
-        if self._needs_background(query):
-            cosines, background = cosines[:-1], float(cosines[-1])
-            return cosines, scoring.against_background(cosines, background, scale)
-        return cosines, scoring.softmax(cosines, scale)
+    async def _registered(self, query: Query, labelset: str) -> Classes:
+        serving = await self.labelsets.resolve(labelset, self.patience)
+        definition = serving.stored.definition
+        name, templates = self.templates.resolve(query.templates or definition.templates)
+        rows, cached = serving.rows, len(serving.rows)
+        if query.templates is not None:
+            found = await self.ensemble.vectors(definition.concepts(templates))
+            rows, cached = found.rows, found.cached
+        background = await self._background(query, definition.labels, templates)
+        return Classes(definition.labels, rows, background, cached, name, serving.stored.version)
 
-    def _templates(self, asked: str | tuple[str, ...] | None) -> tuple[str, tuple[str, ...]]:
-        if isinstance(asked, tuple):
-            return OWN_TEMPLATES, asked
-        name = asked or self._info.provenance.templates
-        found = self._template_sets.get(name)
-        if found is None:
-            detail = f"no template set is called {labels.shown(name)}; GET /templates lists them"
-            raise UnknownTemplates(detail, field="templates", value=labels.excerpt(name))
-        return name, found.templates
+    async def _background(
+        self, query: Query, asked: Sequence[str], templates: tuple[str, ...]
+    ) -> Floats | None:
+        if self.info.bias is not None or not (query.multi_label or len(asked) == 1):
+            return None
+        found = await self.ensemble.vectors([Concept(BACKGROUND, templates)])
+        return np.asarray(found.rows[0], np.float32)
+
+    def _scores(self, vector: Floats, cosines: Floats, classes: Classes) -> Floats:
+        if self.info.bias is not None:
+            return scoring.sigmoid(cosines, self.info.scale, self.info.bias)
+        if classes.background is not None:
+            background = float(vector @ classes.background)
+            return scoring.against_background(cosines, background, self.info.scale)
+        return scoring.softmax(cosines, self.info.scale)
 
     def _warnings(self, asked: Sequence[str]) -> tuple[str, ...]:
-        unread = labels.unread(asked, self._info.provenance.languages)
+        unread = labels.unread(asked, self.info.provenance.languages)
         return tuple(
-            f"label {label!r} is in a script that {self._info.name} was not trained to read; "
+            f"label {label!r} is in a script that {self.info.name} was not trained to read; "
             "its score means little"
             for label in unread
         )

@@ -1,5 +1,7 @@
 """The command line: `openvocab serve`, `openvocab models`. Knows nothing of requests."""
 
+import asyncio
+import importlib
 import logging
 import math
 import signal
@@ -12,17 +14,20 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from app.main import VERSION, create_app, load_encoder
+from app.main import VERSION, create_app, guarded_store, load_encoder
 from app.settings import Settings
+from app.stores.protocols import StoreAway, StoreUnusable
 from models import ModelError, catalog
 
 app = typer.Typer(no_args_is_help=True, help="Open-vocabulary image classification as a service.")
 models_app = typer.Typer(no_args_is_help=True, help="The models that can be served.")
 app.add_typer(models_app, name="models")
 
+BACKLOG = 2048
 PORT_ERROR = 1
 USAGE_ERROR = 2
 MODEL_ERROR = 3
+STORE_ERROR = 4
 
 
 @app.command()
@@ -33,12 +38,14 @@ def serve(
 ) -> None:
     """Serve the API until a signal ends it.
 
-    Exit status: 0 ended by a signal, 1 the address cannot be listened on, 2 a setting is invalid,
-    3 the model cannot be loaded.
+    Exit status: 0 ended by a signal (130 or 143 before it serves), 1 the address cannot be listened
+    on, 2 a setting is invalid, 3 the model cannot be loaded, 4 the store can never be used.
     """
     settings = _settings(model)
     _quiet_logging(settings.log_level)
+    _check_heic(settings)
     listener = _bind(host, port)
+    _check_store(settings)
     typer.echo(f"openvocab {VERSION}: loading {settings.model}", err=True)
     encoder = _or_exit(lambda: load_encoder(settings))
     info = encoder.info
@@ -54,7 +61,8 @@ def serve(
     # the server raises the signal that ended it once more; a clean end is exit status 0
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    typer.echo(f"serving on http://{host}:{listener.getsockname()[1]}", err=True)
+    shown = f"[{host}]" if ":" in host else host
+    typer.echo(f"serving on http://{shown}:{listener.getsockname()[1]}", err=True)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
@@ -99,13 +107,50 @@ def _quiet_logging(level: str) -> None:
         handler.addFilter(lambda record: record.name != "root")
 
 
+def _check_heic(settings: Settings) -> None:
+    if settings.heic and not _is_installed("pi_heif"):
+        typer.echo("openvocab: OPENVOCAB_HEIC needs pip install 'openvocab[heic]'", err=True)
+        raise typer.Exit(USAGE_ERROR)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.import_module(module) is not None
+    except ImportError:
+        return False
+
+
+def _check_store(settings: Settings) -> None:
+    """End with one line if the store can never be used; one that is merely away is no reason."""
+
+    async def look() -> None:
+        store = guarded_store(settings)
+        try:
+            await store.open()
+        except StoreAway as away:
+            typer.echo(f"openvocab: the store is away for now: {away}", err=True)
+        finally:
+            await store.close()
+
+    try:
+        asyncio.run(look())
+    except StoreUnusable as unusable:
+        typer.echo(f"openvocab: {unusable}", err=True)
+        raise typer.Exit(STORE_ERROR) from None
+
+
 def _bind(host: str, port: int) -> socket.socket:
     """Take the port before the model is loaded: a wrong one should not cost that wait."""
+    if not host:
+        typer.echo("openvocab: --host is empty; 0.0.0.0 stands for every address", err=True)
+        raise typer.Exit(USAGE_ERROR)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # binding alone reserves nothing: a second server could do the same while this one loads
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         typer.echo(f"openvocab: cannot listen on {host}:{port}: {error.strerror}", err=True)

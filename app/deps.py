@@ -1,16 +1,20 @@
 """What routes receive: one frozen value with everything that the lifespan built."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
 from app.classifier import Classifier
+from app.definitions import Stored
+from app.labelsets import LabelSetService
 from app.metrics import Stages
 from app.queries import InputLimits
+from app.stores.guard import Guarded
+from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
-from prompts import TemplateSet
+from app.templates import TemplateSets
+from app.uploads import UploadLimits
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
@@ -18,14 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of the running service."""
+    """The parts of the running service; times are in seconds."""
 
     encoder: "Encoder"
     classifier: Classifier
-    vector_cache: ByteLru
-    template_sets: Mapping[str, TemplateSet]
+    labelsets: LabelSetService
+    templates: TemplateSets
+    vectors: TwoLevels
+    images: ByteLru
+    matrices: ByteLru
+    store: Guarded
+    store_kind: str
     input_limits: InputLimits
+    upload_limits: UploadLimits
     request_timeout: float
+    patience: float
+
+    def templates_name(self, stored: Stored) -> str:
+        """The name of the templates that a label set is built with."""
+        return self.templates.name_of(stored.definition.templates)
 
 
 def services(request: Request) -> Services:

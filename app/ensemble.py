@@ -1,46 +1,39 @@
-"""One vector for each label: an ensemble over prompts, computed once, kept in memory.
+"""One vector for each label: an ensemble over prompts, computed once, then kept.
 
 Knows neither images nor requests.
 """
 
 import asyncio
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from app.errors import TooLarge
+from app.concepts import Block, Concept, blocks, ensemble_mean, keys_of
+from app.errors import Overloaded, TooLarge
 from app.labels import shown
-from app.stores.lru import ByteLru
+from app.stores.levels import TwoLevels
 from models import PromptTooLong
-from prompts import expand
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
 
 Floats = npt.NDArray[np.float32]
 
-# prompts handed to the encoder at once: bounds memory, not the batch of a forward pass
-PROMPTS_PER_BLOCK: Final = 4096
-KEYS_KEPT: Final = 65_536
-
 
 @dataclass(frozen=True, slots=True)
-class Concept:
-    """What one vector stands for: the texts of a label (itself, synonyms) in every template."""
+class _Landed:
+    vector: Floats
+    encoded: bool
 
-    texts: tuple[str, ...]
-    templates: tuple[str, ...]
 
-    def prompts(self) -> tuple[str, ...]:
-        """All prompts, text by text."""
-        return tuple(chain.from_iterable(expand(self.templates, text) for text in self.texts))
+@dataclass(slots=True)
+class _Flight:
+    future: "asyncio.Future[_Landed]"
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,61 +45,126 @@ class ClassVectors:
 
 
 class Ensemble:
-    """Class vectors by the published recipe, one computation per concept at a time."""
+    """Class vectors by the published recipe, one computation per concept at a time.
 
-    def __init__(self, encoder: "Encoder", cache: ByteLru) -> None:
+    At most `max_pending` prompts wait to be encoded; what nobody waits for any more is dropped
+    before it is encoded.
+    """
+
+    def __init__(self, encoder: "Encoder", cache: TwoLevels, max_pending: int) -> None:
         self._encoder = encoder
         self._cache = cache
-        self._flights: dict[str, asyncio.Future[Floats]] = {}
+        self._max_pending = max_pending
+        self._pending = 0
+        self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._key = lru_cache(KEYS_KEPT)(self._digest)
 
     async def vectors(self, concepts: Sequence[Concept]) -> ClassVectors:
         """One row for each concept, in order.
 
-        A caller that is cancelled leaves the computation running for the others and for the cache.
-
         Raises:
             TooLarge: a prompt has more tokens than the model reads.
+            Overloaded: too many prompts wait already.
         """
-        keys = [self._key(concept) for concept in concepts]
-        found: dict[str, Floats] = {}
-        for key in dict.fromkeys(keys):
-            vector = self._cache.get(key)
-            if vector is not None:
-                found[key] = vector
-        cached = sum(key in found for key in keys)
-        if cached < len(keys):
-            found |= await self._missing(
-                {k: c for k, c in zip(keys, concepts, strict=True) if k not in found}
-            )
+        keys = keys_of(concepts, self._encoder.info.fingerprint)
+        found = self._in_memory(keys)
+        missing = {k: c for k, c in zip(keys, concepts, strict=True) if k not in found}
+        encoded: set[str] = set()
+        if missing:
+            for key, landed in (await self._missing(missing)).items():
+                found[key] = landed.vector
+                if landed.encoded:
+                    encoded.add(key)
+        cached = sum(key not in encoded for key in keys)
         return ClassVectors(np.stack([found[key] for key in keys]), cached)
 
-    async def _missing(self, concepts: dict[str, Concept]) -> dict[str, Floats]:
-        loop = asyncio.get_running_loop()
-        mine = {key: concept for key, concept in concepts.items() if key not in self._flights}
-        for key in mine:
-            self._flights[key] = loop.create_future()
-        flights = {key: self._flights[key] for key in concepts}
-        if mine:
-            task = loop.create_task(self._build(mine))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        # wait, unlike gather, leaves the futures alone when this caller is cancelled
-        await asyncio.wait(flights.values())
-        return {key: flight.result() for key, flight in flights.items()}
+    async def known(self, concepts: Sequence[Concept]) -> Floats | None:
+        """The rows (C, D) if memory and store have every one of them; nothing is encoded."""
+        keys = keys_of(concepts, self._encoder.info.fingerprint)
+        found = self._in_memory(keys)
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        if missing:
+            found |= await self._cache.fetch(missing)
+        if any(key not in found for key in keys):
+            return None
+        return np.stack([found[key] for key in keys])
 
-    async def _build(self, concepts: dict[str, Concept]) -> None:
+    async def close(self) -> None:
+        """End what still runs."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _in_memory(self, keys: Sequence[str]) -> dict[str, Floats]:
+        found: dict[str, Floats] = {}
+        for key in dict.fromkeys(keys):
+            vector = self._cache.memory.get(key)
+            if vector is not None:
+                found[key] = vector
+        return found
+
+    async def _missing(self, concepts: dict[str, Concept]) -> dict[str, "_Landed"]:
+        mine = {key: concept for key, concept in concepts.items() if key not in self._flights}
+        self._take_off(mine)
+        flights = {key: self._flights[key] for key in concepts}
+        for flight in flights.values():
+            flight.waiting += 1
         try:
-            for block in _blocks(concepts):
-                await self._build_block(block)
+            # wait, unlike gather, leaves the futures alone when this caller is cancelled
+            await asyncio.wait(
+                [flight.future for flight in flights.values()],
+                return_when=asyncio.FIRST_EXCEPTION,
+            )
+        finally:
+            for flight in flights.values():
+                flight.waiting -= 1
+        ended = [flight.future for flight in flights.values() if flight.future.done()]
+        for future in ended:
+            future.result()  # the first failure, if there is one
+        return {key: flight.future.result() for key, flight in flights.items()}
+
+    def _take_off(self, concepts: dict[str, Concept]) -> None:
+        if not concepts:
+            return
+        prompts = sum(concept.count for concept in concepts.values())
+        if self._pending and self._pending + prompts > self._max_pending:
+            detail = f"{self._pending} prompts wait to be encoded, the limit is {self._max_pending}"
+            raise Overloaded(
+                detail, limit=self._max_pending, value=self._pending + prompts, retry_after=5
+            )
+        self._pending += prompts
+        loop = asyncio.get_running_loop()
+        for key in concepts:
+            self._flights[key] = _Flight(loop.create_future())
+        task = loop.create_task(self._build(concepts, prompts))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _build(self, concepts: dict[str, Concept], prompts: int) -> None:
+        flights = {key: self._flights[key] for key in concepts}
+        try:
+            for key, vector in (await self._cache.fetch(list(concepts))).items():
+                self._land(key, _Landed(vector, encoded=False))
+            missing = {key: c for key, c in concepts.items() if key in self._flights}
+            for block in blocks(missing):
+                await self._build_block(self._wanted(block))
         except BaseException as error:
-            for key in concepts:
-                self._land(key, error)
+            for key, flight in flights.items():
+                if self._flights.get(key) is flight:  # not one that began after ours was dropped
+                    self._land(key, error)
             if not isinstance(error, Exception):
                 raise
+        finally:
+            self._pending -= prompts
 
-    async def _build_block(self, block: dict[str, tuple[str, ...]]) -> None:
+    def _wanted(self, block: Block) -> Block:
+        """What of a block somebody still waits for; the rest is dropped."""
+        for key in [key for key in block if not self._flights[key].waiting]:
+            self._flights.pop(key).future.cancel()
+            del block[key]
+        return block
+
+    async def _build_block(self, block: Block) -> None:
         while block:
             prompts = list(chain.from_iterable(block.values()))
             try:
@@ -117,66 +175,33 @@ class Ensemble:
                 self._land(guilty, _too_long(error))
                 del block[guilty]
                 continue
-            for key, part in zip(block, _split(rows, block), strict=True):
-                vector = ensemble_mean(part)
-                self._cache.put(key, vector)
-                self._land(key, vector)
+            vectors = {
+                key: ensemble_mean(part)
+                for key, part in zip(block, _split(rows, block), strict=True)
+            }
+            for key, vector in vectors.items():
+                self._cache.memory.put(key, vector)
+                self._land(key, _Landed(vector, encoded=True))
+            await self._cache.keep(vectors)
             return
 
-    def _land(self, key: str, outcome: Floats | BaseException) -> None:
+    def _land(self, key: str, outcome: "_Landed | BaseException") -> None:
         flight = self._flights.pop(key, None)
-        if flight is None or flight.done():
+        if flight is None or flight.future.done():
             return
         if isinstance(outcome, BaseException):
-            flight.set_exception(outcome)
-            flight.exception()  # counts as seen, even if every caller has left
+            flight.future.set_exception(outcome)
+            flight.future.exception()  # counts as seen, even if every caller has left
         else:
-            flight.set_result(outcome)
-
-    def _digest(self, concept: Concept) -> str:
-        # fingerprint, templates and texts decide every prompt and every vector, so neither a
-        # changed model nor a changed template can be served an old one
-        named = [
-            self._encoder.info.fingerprint,
-            _templates_digest(concept.templates),
-            concept.texts,
-        ]
-        return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+            flight.future.set_result(outcome)
 
 
-def ensemble_mean(rows: Floats) -> Floats:
-    """Unit rows (P, D) of one label's prompts -> its vector (D,): their mean, of unit length.
-
-    Radford et al. 2021, section 3.1.4: the ensemble is over the embeddings, not the probabilities.
-    """
-    mean = rows.mean(axis=0, dtype=np.float32)
-    return np.asarray(mean / np.linalg.norm(mean), np.float32)
-
-
-@lru_cache(1024)
-def _templates_digest(templates: tuple[str, ...]) -> str:
-    return hashlib.sha256(json.dumps(templates).encode()).hexdigest()
-
-
-def _blocks(concepts: dict[str, Concept]) -> Iterator[dict[str, tuple[str, ...]]]:
-    block: dict[str, tuple[str, ...]] = {}
-    held = 0
-    for key, concept in concepts.items():
-        prompts = concept.prompts()
-        if block and held + len(prompts) > PROMPTS_PER_BLOCK:
-            yield block
-            block, held = {}, 0
-        block[key] = prompts
-        held += len(prompts)
-    yield block
-
-
-def _split(rows: Floats, block: dict[str, tuple[str, ...]]) -> list[Any]:
+def _split(rows: Floats, block: Block) -> list[Any]:
     ends = np.cumsum([len(prompts) for prompts in block.values()])[:-1]
     return list(np.split(rows, ends))
 
 
-def _owner(block: dict[str, tuple[str, ...]], index: int) -> str:
+def _owner(block: Block, index: int) -> str:
     for key, prompts in block.items():
         if index < len(prompts):
             return key

@@ -43,6 +43,18 @@ class UnknownTemplates(Problem):
     status, code, title = 404, "unknown_templates", "No template set has this name"
 
 
+class UnknownLabelset(Problem):
+    status, code, title = 404, "unknown_labelset", "No label set has this name"
+
+
+class LabelsetExists(Problem):
+    status, code, title = 409, "labelset_exists", "A label set has this name already"
+
+
+class PreconditionFailed(Problem):
+    status, code, title = 412, "precondition_failed", "It is not what the request expected"
+
+
 class MethodNotAllowed(Problem):
     status, code, title = 405, "method_not_allowed", "This address does not take this method"
 
@@ -77,6 +89,14 @@ class Overloaded(Unavailable):
 
 class Draining(Unavailable):
     code, title = "draining", "The server is stopping"
+
+
+class LabelsetBuilding(Unavailable):
+    code, title = "labelset_building", "The label set is being built"
+
+
+class StoreUnavailable(Unavailable):
+    code, title = "store_unavailable", "The store of label sets is away"
 
 
 class NotReady(Unavailable):

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -12,26 +11,18 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from app.errors import DamagedImage, Invalid, TooLarge, UnsupportedImage
+from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedImage
+from app.pixels import fit, to_rgb
 from models import ImageSpec
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 HEIC: Final = "HEIF"
 FORMAT_NAMES: Final = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
-WHITE: Final = (255, 255, 255)
 
 # brands of ISO base media files (ISO/IEC 23008-12) that are HEIF with HEVC inside
 HEIC_BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-
-# a picture this many times longer than the model's edge is cut to its middle before it is scaled
-EXTREME_RATIO: Final = 32
-
-_RESAMPLING: Final = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +40,18 @@ class Decoded:
     pixels: npt.NDArray[np.uint8]
     width: int
     height: int
-    sha256: str
 
 
 class Decoder:
     """Decodes in threads, so that neither the event loop nor the encoder waits for it."""
 
     def __init__(
-        self, spec: ImageSpec, limits: ImageLimits, threads: int, heic: bool = False
+        self,
+        spec: ImageSpec,
+        limits: ImageLimits,
+        threads: int,
+        max_waiting: int = 512,
+        heic: bool = False,
     ) -> None:
         # our own limit is checked from the header, before Pillow's would matter
         Image.MAX_IMAGE_PIXELS = None
@@ -68,13 +63,22 @@ class Decoder:
         self._spec = spec
         self.limits = limits
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._max_waiting = max_waiting
+        self._waiting = 0
 
     async def decode(self, data: bytes) -> Decoded:
-        """`decode` in one of the threads; raises what it raises."""
+        """`decode` in one of the threads; raises what it raises, and Overloaded."""
+        if self._waiting >= self._max_waiting:
+            detail = f"{self._waiting} images wait to be decoded, the limit of max_queue"
+            raise Overloaded(detail, limit=self._max_waiting, value=self._waiting, retry_after=1)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._threads, decode, data, self._spec, self.limits, self._formats
-        )
+        self._waiting += 1
+        try:
+            return await loop.run_in_executor(
+                self._threads, decode, data, self._spec, self.limits, self._formats
+            )
+        finally:
+            self._waiting -= 1
 
     def close(self) -> None:
         """Let the threads end."""
@@ -111,82 +115,23 @@ def decode(
             raise DamagedImage(
                 f"the {image.format} file cannot be decoded", field="image"
             ) from error
-    return Decoded(
-        fit(upright, spec), upright.width, upright.height, hashlib.sha256(data).hexdigest()
-    )
+    return Decoded(fit(upright, spec), upright.width, upright.height)
 
 
 def looks_like_image(data: bytes) -> bool:
-    """Whether the first bytes are those of a file that `decode` might accept, or tell apart."""
-    return data[:3] in (b"\xff\xd8\xff", b"GIF") or data[:2] == b"BM" or data[:4] in (
-        b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
-    ) or data[4:8] == b"ftyp"  # fmt: skip
+    """Whether the first bytes are those of a format that `decode` accepts, or HEIC."""
+    return (
+        data[:3] in (b"\xff\xd8\xff", b"GIF")
+        or data[:4] in (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+        or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+        or (data[:2] == b"BM" and data[6:10] == b"\0\0\0\0")
+        or (data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis", *HEIC_BRANDS))
+    )
 
 
 def is_heic(data: bytes) -> bool:
     """Whether the file says that it is HEIF with HEVC inside (AVIF shares its container)."""
     return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS and b"avif" not in data[:64]
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB: alpha on white, 16 and 32 bits a channel scaled to 8."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        image = _deep_grey(image)
-    if image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        return converted or image
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, (*WHITE, 255))
-        return Image.alpha_composite(ground, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def fit(image: Image.Image, spec: ImageSpec) -> npt.NDArray[np.uint8]:
-    """Scale and crop an RGB picture as open_clip's transform does -> (3, H, W) uint8."""
-    resample = _RESAMPLING[spec.interpolation]
-    target = (spec.width, spec.height)
-    if spec.resize_mode == "squash":
-        fitted = image.resize(target, resample)
-    elif spec.resize_mode == "longest":
-        ratio = max(image.height / spec.height, image.width / spec.width)
-        # a thread-thin picture would round to no pixels at all
-        size = (max(1, round(image.width / ratio)), max(1, round(image.height / ratio)))
-        scaled = image.resize(size, resample)
-        fitted = Image.new("RGB", target, (spec.fill_color,) * 3)
-        fitted.paste(scaled, ((spec.width - size[0]) // 2, (spec.height - size[1]) // 2))
-    else:
-        fitted = _shortest(_middle(image), spec, resample)
-    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
-
-
-def _shortest(image: Image.Image, spec: ImageSpec, resample: Image.Resampling) -> Image.Image:
-    if spec.width == spec.height:
-        # torchvision's Resize: the longer edge is cut down to whole pixels
-        edge, short = spec.width, min(image.size)
-        size = (int(edge * image.width / short), int(edge * image.height / short))
-    else:
-        ratio = min(image.height / spec.height, image.width / spec.width)
-        size = (round(image.width / ratio), round(image.height / ratio))
-        resample = Image.Resampling.BICUBIC  # the reference knows no other here
-    scaled = image.resize(size, resample)
-    left = round((size[0] - spec.width) / 2.0)
-    top = round((size[1] - spec.height) / 2.0)
-    return scaled.crop((left, top, left + spec.width, top + spec.height))
-
-
-def _middle(image: Image.Image) -> Image.Image:
-    """Cut away what the centre crop throws away, where scaling it would cost gigabytes."""
-    short, long = min(image.size), max(image.size)
-    if long <= EXTREME_RATIO * short:
-        return image
-    keep = EXTREME_RATIO * short
-    # an even cut on both sides leaves the centre where it is
-    cut = (long - keep) // 2
-    if image.width > image.height:
-        return image.crop((cut, 0, image.width - cut, image.height))
-    return image.crop((0, cut, image.width, image.height - cut))
 
 
 def _enable_heic() -> None:
@@ -210,16 +155,6 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _deep_grey(image: Image.Image) -> Image.Image:
-    values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    if image.mode == "F":
-        # floating-point pictures come in two habits: 0..1 and 0..255
-        scaled = values * 255 if values.max(initial=0) <= 1 else values
-    else:
-        scaled = values / 257 if values.max(initial=0) <= 65_535 else values / (2**31 - 1) * 255
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8), "L")
-
-
 @contextlib.contextmanager
 def _opened(data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     if is_heic(data) and HEIC not in formats:
@@ -231,7 +166,7 @@ def _opened(data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
     except Exception as error:
-        if isinstance(error, UnidentifiedImageError) and not looks_like_image(data):
+        if not looks_like_image(data):
             detail = f"the first bytes are not those of {FORMAT_NAMES}"
             raise UnsupportedImage(detail, field="image", limit=FORMAT_NAMES) from None
         raise DamagedImage("the image's header cannot be read", field="image") from error

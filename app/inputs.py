@@ -13,13 +13,14 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from pydantic_core import from_json
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from app import labels
 from app.classifier import Query
-from app.errors import Invalid, Unparsable
+from app.errors import Invalid, TooLarge, Unparsable
 from app.images import is_heic, looks_like_image
 from app.queries import IMAGE, InputLimits, build_query
 
@@ -28,6 +29,9 @@ DATA_URI: Final = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re
 
 # beyond this many bytes a body is decoded in a thread, so that other requests do not wait
 LARGE: Final = 256_000
+
+# bytes of a text field, or of a whole form that is not multipart
+LARGEST_TEXT: Final = 1_000_000
 
 
 class _InMemory(MultiPartParser):
@@ -89,16 +93,41 @@ def _single(name: str, values: list[Any]) -> Any:
 
 
 async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
+    _check_charset(request)
     try:
         async with aclosing(request.stream()) as stream:
-            parser = _InMemory(request.headers, stream, max_files=2, max_fields=limits.fields)
+            parser = _InMemory(
+                request.headers,
+                stream,
+                max_files=2,
+                max_fields=limits.fields,
+                max_part_size=LARGEST_TEXT,
+            )
             form = await parser.parse()
     except MultiPartException as error:
+        if error.message.startswith("Too many fields"):
+            raise _too_many(limits) from None
+        if error.message.startswith("Part exceeded"):
+            detail = f"a text field has over {LARGEST_TEXT} bytes; send the image as a file"
+            raise TooLarge(detail, limit=LARGEST_TEXT) from None
         raise Unparsable(f"the multipart body cannot be parsed: {error.message}") from None
     try:
         return await _form_fields(form)
     finally:
         await form.close()
+
+
+def _check_charset(request: Request) -> None:
+    """Forms are UTF-8 (RFC 7578, section 5.1.2); other charsets make texts no answer can hold."""
+    _, options = parse_options_header(request.headers["content-type"])
+    charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise Unparsable(f"a form's charset can only be utf-8, not {labels.shown(charset)}")
+
+
+def _too_many(limits: InputLimits) -> TooLarge:
+    detail = f"the form has over {limits.fields} fields; {limits.labels.count} labels are the limit"
+    return TooLarge(detail, field="labels", limit=limits.labels.count)
 
 
 async def _form_fields(form: FormData) -> dict[str, Any]:
@@ -127,14 +156,21 @@ async def _json(request: Request) -> dict[str, Any]:
 def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
     if is_heic(body):
         return {IMAGE: body}
+    if len(body) > LARGEST_TEXT:
+        detail = f"a body that is no image has over {LARGEST_TEXT} bytes; use -F image=@FILE"
+        raise TooLarge(detail, limit=LARGEST_TEXT, value=len(body))
     try:
-        found = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=limits.fields)
-    except ValueError:
+        text = body.decode()
+    except UnicodeDecodeError:
         detail = (
             "the body is neither an image nor a form; with curl, send a file by -F image=@FILE "
             "or --data-binary @FILE"
         )
         raise Unparsable(detail) from None
+    try:
+        found = parse_qs(text, keep_blank_values=True, max_num_fields=limits.fields)
+    except ValueError:
+        raise _too_many(limits) from None
     return {name: _single(name, values) for name, values in found.items()}
 
 

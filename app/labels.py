@@ -71,13 +71,15 @@ def _check(label: str, place: int, limits: LabelLimits, field: str) -> None:
     if len(label) > limits.length:
         detail = f"label {shown(label)} has {len(label)} characters, the limit is {limits.length}"
         raise TooLarge(detail, field=field, limit=limits.length, value=len(label))
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in label):
+    if not label.isprintable() and any(
+        unicodedata.category(character) in ("Cc", "Cs") for character in label
+    ):
         detail = f"label {shown(label)} holds a control character or half of a surrogate pair"
         raise Invalid(detail, field=field, value=excerpt(label))
 
 
 def _has_foreign_letter(label: str, scripts: tuple[str, ...]) -> bool:
-    return any(
+    return not label.isascii() and any(
         character.isalpha() and not unicodedata.name(character, "").startswith(scripts)
         for character in label
     )

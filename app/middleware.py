@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import TooLarge
@@ -26,12 +27,15 @@ DRAIN_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Bytes a body may have: an image as it is, one in base64, one among form fields."""
+    """Bytes a body may have: an image as it is, in base64 or among form fields; a label set."""
 
     image: int
+    labelset: int
 
-    def for_type(self, content_type: str) -> int:
+    def of(self, path: str, content_type: str) -> int:
         """The limit for a body of this media type; fields beside the image have a megabyte."""
+        if path.startswith("/labelsets"):
+            return self.labelset
         kind = content_type.partition(";")[0].strip().lower()
         if kind == "application/json" or kind.endswith("+json"):
             return self.image * 4 // 3 + 1_000_000
@@ -72,6 +76,8 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            log.debug("request %s: the client left while it was sending", request_id)
         except Exception:
             log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
             if started:
@@ -91,7 +97,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limit = self._limits.for_type(headers.get("content-type", ""))
+        limit = self._limits.of(scope["path"], headers.get("content-type", ""))
         body = _Body(receive, limit, waits=headers.get("expect", "").lower() == "100-continue")
 
         async def send_after_body(message: Message) -> None:

@@ -1,13 +1,15 @@
 """Every error as one problem document (RFC 9457). Knows nothing of what went wrong inside."""
 
 import logging
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.errors import Internal, MethodNotAllowed, NotFound, Problem, Unparsable
+from app.errors import Internal, Invalid, MethodNotAllowed, NotFound, Problem, Unparsable
 from app.schemas import ProblemAnswer
 
 log = logging.getLogger("openvocab.http")
@@ -21,12 +23,12 @@ def problem_response(problem: Problem, request_id: str | None = None) -> Respons
         type=f"urn:openvocab:problem:{problem.code}",
         title=problem.title,
         status=problem.status,
-        detail=problem.detail,
-        error=problem.detail,
+        detail=_sendable(problem.detail),
+        error=_sendable(problem.detail),
         error_type=problem.code,
-        field=problem.field,
+        field=_sendable(problem.field),
         limit=problem.limit,
-        value=problem.value,
+        value=_sendable(problem.value),
         request_id=request_id,
     )
     headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
@@ -38,9 +40,20 @@ def problem_response(problem: Problem, request_id: str | None = None) -> Respons
     )
 
 
+def _sendable(value: Any) -> Any:
+    """Texts from strangers may hold halves of surrogate pairs, which no answer can carry."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
 def internal(request_id: str | None = None) -> Response:
     """The answer to a fault of ours: the text of the exception stays in the log."""
     return problem_response(Internal("the server failed; its log tells more"), request_id)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route's OpenAPI entry says of its problems."""
+    content = {MEDIA_TYPE: {"schema": ProblemAnswer.model_json_schema()}}
+    return {status: {"description": "Problem", "content": content} for status in statuses}
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -56,7 +69,12 @@ def add_handlers(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
+    async def parameters(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem_response(_from_parameters(error), request.state.request_id)
+
     app.add_exception_handler(Problem, ours)
+    app.add_exception_handler(RequestValidationError, parameters)
     app.add_exception_handler(HTTPException, framework)
 
 
@@ -69,3 +87,12 @@ def _from_framework(request: Request, error: HTTPException) -> Problem:
         return Unparsable(str(error.detail))
     log.error("the framework raised %r", error)
     return Internal("the server failed; its log tells more")
+
+
+def _from_parameters(error: RequestValidationError) -> Invalid:
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    context = first.get("ctx", {})
+    limit = next((context[key] for key in ("ge", "le", "max_length") if key in context), None)
+    message = first["msg"][:1].lower() + first["msg"][1:]
+    return Invalid(f"{name}: {message}", field=name, limit=limit, value=str(first["input"])[:60])

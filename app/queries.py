@@ -11,9 +11,11 @@ from app.classifier import Query
 from app.errors import Invalid, Problem, TooLarge
 from app.labels import LabelLimits
 from app.schemas import ClassifyFields
+from app.templates import Asked
 from prompts import PLACEHOLDER, TemplateError, validate_templates
 
 IMAGE: Final = "image"
+KNOWN: Final = ", ".join([IMAGE, *ClassifyFields.model_fields])
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +40,19 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
     try:
         checked = ClassifyFields.model_validate(fields)
     except ValidationError as error:
-        raise _invalid(error.errors(include_url=False), fields) from None
+        raise invalid(error.errors(include_url=False), fields, KNOWN) from None
     return Query(
-        labels=labels.clean(checked.labels, limits.labels),
-        templates=_templates(checked.templates, limits.templates),
+        labels=() if checked.labels is None else labels.clean(checked.labels, limits.labels),
+        labelset=checked.labelset,
+        templates=own_or_named(checked.templates, limits.templates),
         top_k=checked.top_k,
         threshold=checked.threshold,
         multi_label=checked.multi_label,
     )
 
 
-def _templates(asked: list[str] | None, limit: int) -> str | tuple[str, ...] | None:
+def own_or_named(asked: list[str] | None, limit: int) -> Asked:
+    """Own templates, checked, or a set's name, not looked up yet. Raises Invalid, TooLarge."""
     if asked is None:
         return None
     if len(asked) == 1 and not set(PLACEHOLDER) & set(asked[0]):
@@ -62,12 +66,11 @@ def _templates(asked: list[str] | None, limit: int) -> str | tuple[str, ...] | N
         raise kind(str(error), field="templates", limit=most, value=value) from None
 
 
-def _invalid(errors: list[ErrorDetails], fields: dict[str, Any]) -> Invalid:
+def invalid(errors: list[ErrorDetails], fields: dict[str, Any], known: str) -> Invalid:
     """One problem from what pydantic found; a misspelt name explains a missing field, so first."""
     error = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     name = str(error["loc"][0]) if error["loc"] else "labels"
     if error["type"] == "extra_forbidden":
-        known = ", ".join([IMAGE, *ClassifyFields.model_fields])
         detail = f"there is no field {labels.shown(name)}; the fields are {known}"
         return Invalid(detail, field=labels.excerpt(name))
     if error["type"] == "missing":

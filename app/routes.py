@@ -1,8 +1,7 @@
 """The routes: parse, one call, return a schema."""
 
 import asyncio
-from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -10,32 +9,22 @@ from fastapi import APIRouter, Request, Response
 from app import examples, inputs, render
 from app.deps import ServicesDep, StagesDep
 from app.errors import DeadlinePassed, NotReady
-from app.schemas import (
+from app.info_schemas import (
     CacheAnswer,
-    ClassifyAnswer,
     HealthAnswer,
     LoadedModelAnswer,
     ModelsAnswer,
-    ProblemAnswer,
     ReadyAnswer,
+    StoreAnswer,
     TemplatesAnswer,
     TemplateSetAnswer,
 )
+from app.problems import documented
+from app.schemas import ClassifyAnswer
 
 router = APIRouter()
 
 CANARY_SECONDS: Final = 5.0
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    schema = ProblemAnswer.model_json_schema()
-    return {
-        status: {
-            "description": "Problem",
-            "content": {"application/problem+json": {"schema": schema}},
-        }
-        for status in statuses
-    }
 
 
 @router.post(
@@ -46,7 +35,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     response_model=ClassifyAnswer,
     responses={
         200: {"content": {"text/plain": {}, "text/csv": {}}},
-        **_problems(400, 404, 413, 415, 422, 503, 504),
+        **documented(400, 404, 413, 415, 422, 503, 504),
     },
 )
 async def classify(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
@@ -63,7 +52,7 @@ async def classify(request: Request, services: ServicesDep, stages: StagesDep) -
 @router.get("/templates", summary="The template sets")
 async def templates(services: ServicesDep) -> TemplatesAnswer:
     return TemplatesAnswer(
-        default=services.encoder.info.provenance.templates,
+        default=services.templates.default,
         sets=[
             TemplateSetAnswer(
                 name=found.name,
@@ -71,51 +60,36 @@ async def templates(services: ServicesDep) -> TemplatesAnswer:
                 language=found.language,
                 templates=list(found.templates),
             )
-            for found in services.template_sets.values()
+            for found in services.templates.sets.values()
         ],
     )
 
 
-@router.get("/models", summary="The loaded model and where it comes from")
+@router.get("/models", summary="The loaded model, and how much its caches hold")
 async def models(services: ServicesDep) -> ModelsAnswer:
-    info, cache = services.encoder.info, services.vector_cache
-    provenance = asdict(info.provenance)
+    vectors = services.vectors
     return ModelsAnswer(
-        loaded=LoadedModelAnswer(
-            **{
-                key: provenance[key]
-                for key in ("description", "licence", "source", "imagenet_top1")
-            },
-            languages=list(info.provenance.languages),
-            default_templates=info.provenance.templates,
-            image_width=info.image.width,
-            image_height=info.image.height,
-            logit_scale=info.scale,
-            logit_bias=info.bias,
-            **{
-                key: getattr(info, key)
-                for key in ("name", "fingerprint", "precision", "device", "context_length")
-            },
-            embedding_width=info.embedding_width,
-            text_family=info.text_family,
-            trims_text=info.trims_text,
+        loaded=LoadedModelAnswer.of(services.encoder.info),
+        vector_cache=CacheAnswer.of(vectors.memory),
+        store=StoreAnswer(
+            kind=services.store_kind,
+            away=services.store.away,
+            hits=vectors.store_hits,
+            misses=vectors.store_misses,
         ),
-        vector_cache=CacheAnswer(
-            entries=len(cache),
-            bytes=cache.bytes,
-            max_bytes=cache.max_bytes,
-            hits=cache.hits,
-            misses=cache.misses,
-        ),
+        image_cache=CacheAnswer.of(services.images),
+        labelset_cache=CacheAnswer.of(services.matrices),
     )
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Does the process answer?")
 async def healthz() -> HealthAnswer:
     return HealthAnswer()
 
 
-@router.get("/readyz", summary="Does the model answer?", responses=_problems(503))
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", summary="Does the model answer?", responses=documented(503))
 async def readyz(services: ServicesDep) -> ReadyAnswer:
     info = services.encoder.info
     canary = np.zeros((3, info.image.height, info.image.width), np.uint8)
@@ -126,4 +100,7 @@ async def readyz(services: ServicesDep) -> ReadyAnswer:
         raise NotReady("the model does not answer", retry_after=1) from error
     if not np.isfinite(rows).all():
         raise NotReady("the model answers with numbers that are not finite", retry_after=1)
-    return ReadyAnswer(model=info.name)
+    away = services.store.away
+    return ReadyAnswer(
+        status="degraded" if away else "ready", model=info.name, store="away" if away else "ok"
+    )

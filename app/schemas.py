@@ -20,7 +20,7 @@ def _listed(value: Any) -> Any:
 def _json_list(value: str) -> Any:
     try:
         return from_json(value)
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: half of a surrogate pair
         raise ValueError("starts like a JSON list and is none") from None
 
 
@@ -40,9 +40,13 @@ class ClassifyFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    labels: Labels = Field(
+    labels: Labels | None = Field(
+        None,
         description="Repeated, each taken as it is; or once, with commas between; or a JSON list.",
         examples=[["cat", "dog", "pizza", "rocket"]],
+    )
+    labelset: str | None = Field(
+        None, description="A registered label set, in place of labels.", examples=["pets"]
     )
     templates: Templates | None = Field(
         None,
@@ -62,8 +66,15 @@ class ClassifyFields(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _one_label_needs_a_scale(self) -> Self:
-        if len(self.labels) == 1 and not self.multi_label and self.threshold is None:
+    def _one_source_and_a_scale(self) -> Self:
+        if (self.labels is None) == (self.labelset is None):
+            raise ValueError("give either labels or a labelset")
+        if (
+            self.labels is not None
+            and len(self.labels) == 1
+            and not self.multi_label
+            and self.threshold is None
+        ):
             raise ValueError(
                 "one label alone always scores 1; give more labels, a threshold, or multi_label"
             )
@@ -84,6 +95,7 @@ class ImageAnswer(BaseModel):
     width: int
     height: int
     sha256: str = Field(description="Digest of the bytes that were sent.")
+    cached: bool = Field(description="Its embedding was known, so nothing was encoded.")
 
 
 class PredictionAnswer(BaseModel):
@@ -105,7 +117,8 @@ class ClassifyAnswer(BaseModel):
                     "templates": "pictogram",
                     "labelset": None,
                     "cached": 0,
-                    "image": {"width": 256, "height": 256, "sha256": "9f2c…"},
+                    "labelset_version": None,
+                    "image": {"width": 256, "height": 256, "sha256": "9f2c…", "cached": False},
                     "predictions": [{"label": "cat", "score": 0.98, "similarity": 0.41}],
                     "abstained": False,
                     "warnings": [],
@@ -117,6 +130,7 @@ class ClassifyAnswer(BaseModel):
     model: str
     templates: str = Field(description="Name of the template set; `custom` for own templates.")
     labelset: str | None = None
+    labelset_version: int | None = Field(None, description="The version that answered.")
     cached: int = Field(description="How many of the label vectors needed no encoding.")
     image: ImageAnswer
     predictions: list[PredictionAnswer]
@@ -129,9 +143,14 @@ class ClassifyAnswer(BaseModel):
         return cls(
             model=found.model,
             templates=found.templates,
+            labelset=found.labelset,
+            labelset_version=found.labelset_version,
             cached=found.cached,
             image=ImageAnswer(
-                width=found.image.width, height=found.image.height, sha256=found.image.sha256
+                width=found.image.width,
+                height=found.image.height,
+                sha256=found.image.sha256,
+                cached=found.image.cached,
             ),
             predictions=[
                 PredictionAnswer(
@@ -144,75 +163,6 @@ class ClassifyAnswer(BaseModel):
             abstained=found.abstained,
             warnings=list(found.warnings),
         )
-
-
-class TemplateSetAnswer(BaseModel):
-    """One template set."""
-
-    name: str
-    description: str
-    language: str
-    templates: list[str]
-
-
-class TemplatesAnswer(BaseModel):
-    """All template sets, and the one that is used where a request names none."""
-
-    default: str
-    sets: list[TemplateSetAnswer]
-
-
-class LoadedModelAnswer(BaseModel):
-    """The model that answers, where it comes from and what it is good for."""
-
-    name: str
-    description: str
-    licence: str
-    source: str
-    imagenet_top1: float | None = Field(description="Published zero-shot accuracy in percent.")
-    languages: list[str]
-    default_templates: str
-    fingerprint: str
-    precision: str
-    device: str
-    image_width: int
-    image_height: int
-    context_length: int
-    embedding_width: int
-    logit_scale: float
-    logit_bias: float | None
-    text_family: str
-    trims_text: bool
-
-
-class CacheAnswer(BaseModel):
-    """The label vectors held in memory."""
-
-    entries: int
-    bytes: int
-    max_bytes: int
-    hits: int
-    misses: int
-
-
-class ModelsAnswer(BaseModel):
-    """What GET /models tells."""
-
-    loaded: LoadedModelAnswer
-    vector_cache: CacheAnswer
-
-
-class HealthAnswer(BaseModel):
-    """GET /healthz: the process answers."""
-
-    status: str = "ok"
-
-
-class ReadyAnswer(BaseModel):
-    """GET /readyz: the model answers too."""
-
-    status: str = "ready"
-    model: str
 
 
 class ProblemAnswer(BaseModel):

@@ -42,6 +42,11 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         512, ge=1, description="Images that may wait for a forward pass; more are answered 503."
     )
+    max_text_queue: int = Field(
+        400_000,
+        ge=1,
+        description="Prompts (labels times templates) that may wait; more are answered 503.",
+    )
     max_image_bytes: int = Field(20_000_000, ge=1, description="Largest image file, in bytes.")
     max_image_pixels: int = Field(
         50_000_000,
@@ -62,6 +67,40 @@ class Settings(BaseSettings):
         256_000_000,
         ge=0,
         description="Memory for label vectors; the least recently used go first. 0: none.",
+    )
+    image_cache_bytes: int = Field(
+        32_000_000,
+        ge=0,
+        description="Memory for embeddings of pictures seen lately, so that scoring one again "
+        "costs nothing. 0: none.",
+    )
+    labelset_cache_bytes: int = Field(
+        512_000_000, ge=0, description="Memory for the matrices of label sets in use."
+    )
+    store_url: str = Field(
+        "",
+        description="Where label sets are kept: empty (a SQLite file in the data directory), "
+        "`redis://…`, `rediss://…`, `unix://…`, or `memory://` (gone at the end).",
+    )
+    store_timeout: float = Field(
+        0.25, gt=0, le=60, description="Seconds that nothing waits longer for the store."
+    )
+    data_dir: Path = Field(
+        Path("~/.local/share/openvocab"), description="Folder of the SQLite file; made if missing."
+    )
+    vector_ttl: float = Field(
+        2_592_000, ge=60, description="Seconds that the store keeps a label vector (30 days)."
+    )
+    vector_store_bytes: int = Field(
+        2_000_000_000, ge=0, description="Room for label vectors in the SQLite file."
+    )
+    max_labelsets: int = Field(1_000, ge=1, description="Label sets in a store.")
+    max_labelset_labels: int = Field(10_000, ge=1, description="Labels of one label set.")
+    max_labelset_prompts: int = Field(
+        1_000_000, ge=1, description="Prompts of one label set: texts times templates."
+    )
+    max_labelset_bytes: int = Field(
+        16_000_000, ge=1, description="Largest body that registers a label set."
     )
     request_timeout: float = Field(
         30.0, gt=0, le=3600, description="Seconds after which a request is answered 504."

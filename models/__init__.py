@@ -1,5 +1,11 @@
 """The encoders: the only place that imports torch. Arrays cross its border, tensors do not."""
 
+import os
+
+# read by the hub's client when it is imported; its own default waits far longer on a dead network
+os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
 from models.catalog import OFFLINE_MODEL, CatalogEntry, catalog
 from models.errors import (
     BadCheckpoint,

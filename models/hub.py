@@ -1,19 +1,17 @@
 """Say in one line, and within seconds, why a download cannot work. Knows nothing of models."""
 
 import contextlib
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Final
 
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
 from models.errors import ModelUnavailable, UnknownModel
 
 SECONDS: Final = 5
-
-# read by the hub's client when it is imported; its own defaults wait far longer on a dead network
-os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(SECONDS))
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+HF_WEIGHTS: Final = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
 
 
 @contextlib.contextmanager
@@ -43,13 +41,13 @@ def reachable(
 
 
 def _check_repository(name: str, repository: str, hint: str) -> None:
-    from huggingface_hub import HfApi, scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound, RepositoryNotFoundError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
 
-    owner_and_name = "/".join(repository.split("/")[:2])
-    with contextlib.suppress(CacheNotFound):
-        if any(repo.repo_id == owner_and_name for repo in scan_cache_dir().repos):
-            return
+    owner, model, *file = repository.split("/", 2)
+    owner_and_name = f"{owner}/{model}"
+    if _is_here(owner_and_name, file[0] if file else ""):
+        return
     try:
         HfApi().model_info(owner_and_name, timeout=SECONDS)
     except RepositoryNotFoundError:
@@ -60,6 +58,14 @@ def _check_repository(name: str, repository: str, hint: str) -> None:
         raise ModelUnavailable(
             f"model {name!r}: the model hub cannot be reached ({type(error).__name__}); {hint}"
         ) from error
+
+
+def _is_here(repository: str, file: str) -> bool:
+    """Whether the weights lie in the hub's cache, complete: half a download is not enough."""
+    from huggingface_hub import try_to_load_from_cache
+
+    names = {file, file.rpartition(".")[0] + ".safetensors"} if file else {*HF_WEIGHTS}
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
 
 
 def _check_url(name: str, url: str, hint: str) -> None:

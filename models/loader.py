@@ -15,13 +15,19 @@ from models.device import DTYPES, choose_device, choose_precision
 from models.encoder import Encoder
 from models.errors import BadCheckpoint, UnknownModel
 from models.fingerprint import TOKENIZER_PROBES, fingerprint
-from models.info import EncoderInfo, ImageSpec, Interpolation, ResizeMode
+from models.info import EncoderInfo, ImageSpec, Interpolation, Precision, ResizeMode
 from models.tokens import Tokens
 from models.towers import agrees_with_reference, text_family, trimmable_text_tower
 
 OFFLINE_HINT: Final = f"what works without a download: --model {OFFLINE_MODEL}"
 
+# what open_clip takes for a checkpoint
+WEIGHTS: Final = (".safetensors", ".bin", ".pth")
+
 log = logging.getLogger("openvocab.models")
+
+# a model, its tokenizer and its configuration
+Source = tuple[Any, Any, dict[str, Any]]
 
 
 def load(spec: str, *, device: str = "auto", precision: str = "auto", threads: int = 0) -> Encoder:
@@ -40,9 +46,12 @@ def load(spec: str, *, device: str = "auto", precision: str = "auto", threads: i
     if threads:
         torch.set_num_threads(threads)
     loader = entry.loader if entry else spec
-    model, tokenizer = _from_source(loader)
+    model, tokenizer, architecture = _from_source(loader)
     model.eval().requires_grad_(False)
-    return _encoder(spec, model, tokenizer, where, kept_in)
+    if kept_in == "fp32":
+        # TF32 has 10 bits of mantissa; who asks for fp32 means 23
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return _encoder(spec, model, tokenizer, architecture, where, kept_in)
 
 
 def fetch(spec: str) -> None:
@@ -51,7 +60,7 @@ def fetch(spec: str) -> None:
     _from_source(entry.loader if entry else spec)
 
 
-def _from_source(loader: str) -> tuple[Any, Any]:
+def _from_source(loader: str) -> Source:
     if loader.startswith(LOCAL_DIR):
         return _from_directory(loader)
     if loader.startswith(HF_HUB):
@@ -70,13 +79,17 @@ def _from_source(loader: str) -> tuple[Any, Any]:
         return _create(architecture, tag)
 
 
-def _from_directory(loader: str) -> tuple[Any, Any]:
+def _from_directory(loader: str) -> Source:
     folder = Path(loader.removeprefix(LOCAL_DIR)).expanduser()
     if not folder.is_dir():
         raise BadCheckpoint(f"model {loader!r}: no such folder; {OFFLINE_HINT}")
     if not (folder / "open_clip_config.json").is_file():
         raise BadCheckpoint(
             f"model {loader!r}: no open_clip_config.json in the folder; {OFFLINE_HINT}"
+        )
+    if not any(path.suffix in WEIGHTS for path in folder.iterdir()):
+        raise BadCheckpoint(
+            f"model {loader!r}: no open_clip_model.safetensors in the folder; {OFFLINE_HINT}"
         )
     try:
         return _create(LOCAL_DIR + str(folder), None)
@@ -88,13 +101,19 @@ def _from_directory(loader: str) -> tuple[Any, Any]:
         ) from error
 
 
-def _create(name: str, tag: str | None) -> tuple[Any, Any]:
+def _create(name: str, tag: str | None) -> Source:
     model = open_clip.create_model(name, pretrained=tag, require_pretrained=True, weights_only=True)
-    return model, open_clip.get_tokenizer(name)
+    # every option of the towers: heads, masks and pooling leave no trace in the weights
+    return model, open_clip.get_tokenizer(name), open_clip.get_model_config(name)
 
 
 def _encoder(
-    spec: str, model: Any, tokenizer: Any, device: torch.device, precision: Any
+    spec: str,
+    model: Any,
+    tokenizer: Any,
+    architecture: dict[str, Any],
+    device: torch.device,
+    precision: Precision,
 ) -> Encoder:
     preprocess = open_clip.get_model_preprocess_cfg(model)
     tokens = Tokens(tokenizer, model.context_length)
@@ -106,9 +125,7 @@ def _encoder(
     bias = getattr(model, "logit_bias", None)
     info = EncoderInfo(
         name=spec,
-        fingerprint=fingerprint(
-            model.state_dict(), _architecture(model), precision, preprocess, probes
-        ),
+        fingerprint=fingerprint(model.state_dict(), architecture, precision, preprocess, probes),
         precision=precision,
         device=str(device),
         image=_image_spec(spec, preprocess),
@@ -128,11 +145,6 @@ def _encoder(
     return encoder
 
 
-def _architecture(model: Any) -> dict[str, Any]:
-    # the printed module tree names every layer with its sizes and options
-    return {"class": type(model).__name__, "modules": str(model)}
-
-
 def _image_spec(spec: str, preprocess: dict[str, Any]) -> ImageSpec:
     size = preprocess["size"]
     height, width = (size, size) if isinstance(size, int) else size
@@ -141,7 +153,10 @@ def _image_spec(spec: str, preprocess: dict[str, Any]) -> ImageSpec:
         raise BadCheckpoint(
             f"model {spec!r}: preprocessing {resize_mode}/{interpolation} is not supported"
         )
-    return ImageSpec(height, width, resize_mode, interpolation, preprocess["fill_color"])
+    fill = preprocess["fill_color"]
+    if not isinstance(fill, int) or not 0 <= fill <= 255:
+        raise BadCheckpoint(f"model {spec!r}: fill_color {fill!r} is not a grey level of 0 to 255")
+    return ImageSpec(height, width, resize_mode, interpolation, fill)
 
 
 def _unknown(name: str) -> str:

@@ -74,7 +74,8 @@ class DeviceThread:
             with self._changed:
                 while not (self._urgent or self._steps or self._launched or self._closed):
                     self._changed.wait()
-                piece = self._take()
+                # what is on the device goes out before text is begun: its caller waits for it
+                piece = self._take() if self._urgent or not self._launched else None
                 if piece is None and not self._launched:
                     return
             if piece is None:

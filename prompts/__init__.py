@@ -1,4 +1,4 @@
-"""Prompt template sets and their loader. Knows nothing of models, vectors or HTTP."""
+"""Template sets, vocabularies and their loaders. Knows nothing of models, vectors or HTTP."""
 
 from prompts.loader import (
     MAX_TEMPLATE_LENGTH,
@@ -12,16 +12,26 @@ from prompts.loader import (
     validate_template,
     validate_templates,
 )
+from prompts.vocabularies import (
+    MAX_LABEL_LENGTH,
+    Vocabulary,
+    VocabularyError,
+    load_vocabularies,
+)
 
 __all__ = [
+    "MAX_LABEL_LENGTH",
     "MAX_TEMPLATES",
     "MAX_TEMPLATE_LENGTH",
     "PLACEHOLDER",
     "TemplateError",
     "TemplateSet",
+    "Vocabulary",
+    "VocabularyError",
     "expand",
     "fill",
     "load_sets",
+    "load_vocabularies",
     "validate_template",
     "validate_templates",
 ]

@@ -74,7 +74,9 @@ def serve() -> Serve:
 
     @contextlib.contextmanager
     def serving(encoder: Encoder, **settings: object) -> Iterator[httpx.Client]:
-        app = create_app(Settings(model=encoder.info.name, **settings), encoder)
+        # unless a test says otherwise: nothing is kept beyond it, and every image is encoded
+        chosen = {"store_url": "memory://", "image_cache_bytes": 0, **settings}
+        app = create_app(Settings(model=encoder.info.name, **chosen), encoder)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

@@ -105,3 +105,51 @@ def test_models_are_listed() -> None:
 def test_pulling_what_is_here_works_and_what_is_nowhere_does_not() -> None:
     assert run("models", "pull", "pictogram").returncode == 0
     assert run("models", "pull", "nothing").returncode == 3
+
+
+def test_a_port_is_taken_from_the_first_moment_on() -> None:
+    port = str(free_port())
+    command = [*COMMAND, "serve", "--model", "pictogram", "--port", port]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert first.stderr is not None
+        while "loading" not in first.stderr.readline():
+            assert first.poll() is None
+        second = run("serve", "--model", "pictogram", "--port", port)
+        assert second.returncode == 1
+        assert "Address already in use" in second.stderr
+    finally:
+        first.kill()
+        first.communicate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "status", "complaint"),
+    [
+        (["--host", ""], {}, 2, "--host is empty"),
+        ([], {"OPENVOCAB_STORE_URL": "mysql://x"}, 4, "mysql"),
+        ([], {"OPENVOCAB_STORE_URL": "redis://"}, 3, ""),
+        ([], {"OPENVOCAB_DATA_DIR": "/proc/nothing"}, 4, "/proc/nothing"),
+    ],
+)
+def test_what_can_never_work_ends_the_start_with_one_line(
+    arguments: list[str], env: dict[str, str], status: int, complaint: str
+) -> None:
+    found = run("serve", "--model", "no-such-model", "--port", "0", *arguments, **env)
+    assert found.returncode == status, found.stderr
+    assert complaint in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_missing_extra_is_named() -> None:
+    code = "import sys; sys.modules['pi_heif'] = None; from app.cli import app; app()"
+    found = subprocess.run(
+        [sys.executable, "-c", code, "serve"],
+        env={**os.environ, "OPENVOCAB_HEIC": "true"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode == 2
+    assert "openvocab[heic]" in found.stderr

@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.ensemble import Concept, Ensemble, ensemble_mean
-from app.errors import TooLarge
+from app.concepts import Concept, ensemble_mean, keys_of
+from app.ensemble import Ensemble
+from app.errors import Overloaded, TooLarge
+from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
+from app.stores.memory import MemoryStore
 from models.encoder import Encoder
 
 TEMPLATES = ("a photo of a {}.", "a drawing of {}", "{}")
 NEAR = 2e-5
 PLENTY = 10_000_000
+WIDTH = 192  # of the bundled model
 
 
 class Counting:
@@ -46,7 +50,12 @@ def run(work: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def of(encoder: Any, cache_bytes: int = PLENTY) -> Ensemble:
-    return Ensemble(encoder, ByteLru(cache_bytes))
+    return Ensemble(encoder, levels(cache_bytes), PLENTY)
+
+
+def levels(cache_bytes: int = PLENTY, store: Any = None) -> TwoLevels:
+    store = store or MemoryStore().vectors
+    return TwoLevels(ByteLru(cache_bytes), store, WIDTH)
 
 
 def concepts(*names: str) -> list[Concept]:
@@ -84,7 +93,7 @@ def test_another_template_synonym_or_model_is_another_vector(
     import dataclasses
 
     async def work() -> None:
-        cache = ByteLru(PLENTY)
+        cache = levels()
         changed = Counting(encoder._encoder)
         changed.info = dataclasses.replace(encoder.info, fingerprint="other")
         asked = [
@@ -95,8 +104,8 @@ def test_another_template_synonym_or_model_is_another_vector(
             (changed, Concept(("cat",), TEMPLATES)),
         ]
         for which, concept in asked:
-            assert (await Ensemble(which, cache).vectors([concept])).cached == 0  # type: ignore[arg-type]
-        assert len(cache) == len(asked)
+            assert (await Ensemble(which, cache, PLENTY).vectors([concept])).cached == 0  # type: ignore[arg-type]
+        assert len(cache.memory) == len(asked)
 
     run(work)
 
@@ -176,7 +185,7 @@ def test_a_failing_encoder_fails_the_request_and_the_next_one_tries_again(
 def test_many_labels_go_in_blocks_and_come_back_in_order(
     encoder: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ensemble.PROMPTS_PER_BLOCK", 10)
+    monkeypatch.setattr("app.concepts.PROMPTS_PER_BLOCK", 10)
 
     async def work() -> None:
         names = [f"number {n}" for n in range(20)]
@@ -185,5 +194,80 @@ def test_many_labels_go_in_blocks_and_come_back_in_order(
         assert len(encoder.asked) == 7
         alone = await of(encoder).vectors(concepts(names[13]))
         np.testing.assert_allclose(together.rows[13], alone.rows[0], atol=NEAR)
+
+    run(work)
+
+
+def test_too_many_waiting_prompts_are_refused(encoder: Counting) -> None:
+    async def work() -> None:
+        ensemble = Ensemble(encoder, levels(), max_pending=4)  # type: ignore[arg-type]
+        # one request may be larger than the bound, if nobody else waits
+        first = asyncio.create_task(ensemble.vectors(concepts("cat", "dog")))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as caught:
+            await ensemble.vectors(concepts("bird"))
+        assert (caught.value.limit, caught.value.value) == (4, 9)
+        assert (await first).cached == 0
+        assert (await ensemble.vectors(concepts("bird"))).cached == 0
+
+    run(work)
+
+
+def test_what_nobody_waits_for_any_more_is_not_encoded(
+    encoder: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.concepts.PROMPTS_PER_BLOCK", 3)
+
+    async def work() -> None:
+        ensemble = of(encoder)
+        leaver = asyncio.create_task(ensemble.vectors(concepts(*(f"n{n}" for n in range(30)))))
+        while not encoder.asked:
+            await asyncio.sleep(0)
+        leaver.cancel()
+        await asyncio.wait({leaver})
+        # a name that was dropped can be asked for again
+        assert (await ensemble.vectors(concepts("n29"))).cached == 0
+        await asyncio.sleep(0.1)
+        assert len(encoder.asked) <= 3
+        assert (await ensemble.vectors(concepts("n28"))).cached == 0
+
+    run(work)
+
+
+def test_a_label_too_long_is_told_before_the_rest_is_encoded(
+    encoder: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.concepts.PROMPTS_PER_BLOCK", 3)
+
+    async def work() -> None:
+        long = " ".join(["cat"] * encoder.info.context_length)
+        names = [long, *(f"m{n}" for n in range(30))]
+        with pytest.raises(TooLarge):
+            await of(encoder).vectors(concepts(*names))
+        assert len(encoder.asked) < 5
+
+    run(work)
+
+
+def test_vectors_come_from_the_store_after_a_restart_and_damaged_ones_do_not(
+    encoder: Counting,
+) -> None:
+    async def work() -> None:
+        store = MemoryStore(vector_bytes=PLENTY).vectors
+        first = await Ensemble(encoder, levels(store=store), PLENTY).vectors(concepts("cat", "dog"))
+        await asyncio.sleep(0.05)
+        again = Ensemble(encoder, levels(store=store), PLENTY)
+        second = await again.vectors(concepts("dog", "cat"))
+        assert second.cached == 2
+        np.testing.assert_array_equal(second.rows, first.rows[::-1])
+        assert await again.known(concepts("cat")) is not None
+        assert await again.known(concepts("cat", "bird")) is None
+        keys = keys_of(concepts("cat"), encoder.info.fingerprint)
+        value = (await store.get_many(keys))[0]
+        assert value is not None
+        await store.put_many({keys[0]: value[:-1]})
+        third = await Ensemble(encoder, levels(store=store), PLENTY).vectors(concepts("cat", "dog"))
+        assert third.cached == 1
+        np.testing.assert_allclose(third.rows, first.rows, atol=NEAR)
 
     run(work)

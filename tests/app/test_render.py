@@ -13,7 +13,7 @@ ANSWER = ClassifyAnswer(
     model="m",
     templates="t",
     cached=0,
-    image=ImageAnswer(width=1, height=2, sha256="s"),
+    image=ImageAnswer(width=1, height=2, sha256="s", cached=False),
     predictions=[
         PredictionAnswer(label='a "quoted", one', score=0.75, similarity=0.5),
         PredictionAnswer(label="고양이", score=1e-9, similarity=-0.25),

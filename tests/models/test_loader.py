@@ -99,7 +99,7 @@ def test_missing_files_are_told_apart(copy: Path) -> None:
     with pytest.raises(BadCheckpoint, match="no such folder"):
         load(f"local-dir:{copy}/nothing")
     (copy / "open_clip_model.safetensors").unlink()
-    with pytest.raises(BadCheckpoint, match="could not be loaded"):
+    with pytest.raises(BadCheckpoint, match=r"no open_clip_model\.safetensors"):
         load(f"local-dir:{copy}")
     (copy / "open_clip_config.json").unlink()
     with pytest.raises(BadCheckpoint, match=r"no open_clip_config\.json"):
@@ -160,4 +160,59 @@ def test_a_hub_out_of_reach_ends_the_start_within_seconds(model: str, tmp_path: 
     assert last.startswith(f"openvocab: model {model!r}: the model hub cannot be reached")
     assert "--model pictogram" in last
     assert "Traceback" not in found.stderr
+    assert time.monotonic() - begun < 60
+
+
+@pytest.mark.parametrize(
+    ("part", "option", "value"),
+    [
+        ("text_cfg", "heads", 2),
+        ("text_cfg", "no_causal_mask", True),
+        ("text_cfg", "pool_type", "last"),
+        ("vision_cfg", "head_width", 96),
+    ],
+)
+def test_an_option_that_leaves_no_trace_in_the_weights_is_another_fingerprint(
+    copy: Path, pictogram: Encoder, part: str, option: str, value: object
+) -> None:
+    config = json.loads((copy / "open_clip_config.json").read_text())
+    config["model_cfg"][part][option] = value
+    (copy / "open_clip_config.json").write_text(json.dumps(config))
+    encoder = load(f"local-dir:{copy}", precision="fp32")
+    assert encoder.info.fingerprint != pictogram.info.fingerprint
+    encoder.close()
+
+
+def test_preprocessing_that_cannot_be_done_is_told_at_start(copy: Path) -> None:
+    config = json.loads((copy / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["fill_color"] = [1, 2, 3]
+    (copy / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(BadCheckpoint, match="fill_color"):
+        load(f"local-dir:{copy}")
+
+
+def test_the_hubs_client_is_told_not_to_wait_long() -> None:
+    code = (
+        "import models.loader, huggingface_hub.constants as c;"
+        "print(c.HF_HUB_ETAG_TIMEOUT, c.HF_HUB_DISABLE_TELEMETRY)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.split() == ["5", "True"]
+
+
+def test_half_a_download_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    half = tmp_path / "hub" / "models--laion--CLIP-ViT-B-32-256x256-DataComp-s34B-b86K"
+    for part in ("refs", "snapshots", "blobs"):
+        (half / part).mkdir(parents=True)
+    env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    begun = time.monotonic()
+    found = subprocess.run(
+        [sys.executable, "-c", "from app.cli import app; app()", "models", "pull",
+         "ViT-B-32-256/datacomp_s34b_b86k"],
+        env=env, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert found.returncode == 3
+    assert "cannot be reached" in found.stderr
     assert time.monotonic() - begun < 60

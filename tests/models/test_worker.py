@@ -150,3 +150,16 @@ def test_two_launches_are_on_the_device_before_the_first_is_fetched() -> None:
     assert (
         log.index("launch b") < log.index("fetch a") < log.index("launch c") < log.index("fetch c")
     )
+
+
+def test_a_lone_image_on_the_device_is_not_held_back_by_text() -> None:
+    """With two pieces in flight, the first must not wait for a second that never comes."""
+    worker = DeviceThread("test", in_flight=2)
+    log: list[str] = []
+    release = hold(worker)
+    image = worker.submit(lambda: lambda: log.append("image"))
+    text = worker.submit_steps(steps(log, "t", 50))
+    release.set()
+    image.result(10), text.result(10)
+    worker.close()
+    assert log.index("image") <= 1

@@ -1,0 +1,103 @@
+# The image of the service. Targets: `cpu` (the last one, so the default) and `gpu`.
+#   docker build -t openvocab:cpu .
+#   docker build -t openvocab:gpu --target gpu .
+# docker/README.md says what the build arguments do and how to run the result.
+
+ARG PYTHON=3.11
+
+# ---- build: everything that is installed, in one folder
+
+FROM python:${PYTHON}-slim-bookworm AS build
+
+# a lock of one's own, and one more index for it: the way to PyTorch's smaller CPU wheels
+ARG LOCK=requirements.lock
+ARG TORCH_INDEX=""
+
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:${PATH} PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+
+WORKDIR /src
+
+# the large layer: made anew only when the lock changes. Wheels alone: nothing is compiled, and no
+# package runs code while it is installed
+COPY ${LOCK} requirements.lock
+RUN pip install --require-hashes --only-binary :all: \
+    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -r requirements.lock
+
+COPY pyproject.toml README.md LICENSE ./
+COPY app app
+COPY models models
+COPY prompts prompts
+RUN pip install --no-deps --no-build-isolation . && pip check
+
+# ---- runtime: the service, a user, and no compiler
+
+FROM python:${PYTHON}-slim-bookworm AS runtime
+
+# fixed numbers, so that volumes keep their owner from one image to the next
+RUN groupadd --gid 10001 openvocab \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data \
+    --shell /usr/sbin/nologin openvocab \
+    && install -d -o openvocab -g openvocab /data
+
+COPY --from=build /opt/venv /opt/venv
+COPY docker/healthcheck.py /opt/openvocab/healthcheck.py
+
+# MODEL names a model whose weights become part of the image; without it nothing is downloaded here
+ARG MODEL=""
+# baked weights lie in the read-only part and need no network; others are kept in the volume
+ARG BAKED=${MODEL:+/opt/openvocab/weights}
+ARG OFFLINE=${MODEL:+1}
+
+# open_clip and its hub client keep downloads under HOME and HF_HOME
+ENV PATH=/opt/venv/bin:${PATH} \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=${BAKED:-/data} \
+    HF_HOME=${BAKED:-/data}/huggingface \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    OPENVOCAB_DATA_DIR=/data \
+    OPENVOCAB_MODEL=${MODEL:-ViT-B-32-256/datacomp_s34b_b86k}
+
+# without MODEL this loads the bundled model: proof that the image can. The downloader's own cache
+# is of no use any more; the weights are for all to read, the volume is the user's
+RUN openvocab models pull "${MODEL:-pictogram}" \
+    && rm -rf "${HF_HOME}/xet" \
+    && mkdir -p "${HF_HOME}" \
+    && chmod -R a+rX "${HOME}" \
+    && chown -R openvocab:openvocab /data
+
+# only from here on: the line above had to reach the hub
+ENV HF_HUB_OFFLINE=${OFFLINE:-0}
+
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="openvocab" \
+    org.opencontainers.image.description="Open-vocabulary image classification as a service." \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+
+# long, because the first start may download the weights; the first success ends it
+HEALTHCHECK --start-period=10m --interval=10s --timeout=6s --retries=3 \
+    CMD ["python", "/opt/openvocab/healthcheck.py"]
+
+ENTRYPOINT ["openvocab"]
+CMD ["serve", "--host", "0.0.0.0"]
+
+# ---- the targets
+
+FROM runtime AS gpu
+# PyTorch's wheel brings CUDA along; the driver and these two variables come from outside.
+# `cuda` instead of `auto`: started without a GPU it says so, instead of being slow
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    OPENVOCAB_DEVICE=cuda
+
+FROM runtime AS cpu
+ENV OPENVOCAB_DEVICE=cpu

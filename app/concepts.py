@@ -1,0 +1,81 @@
+"""What a class vector is made of, and how it is told from others. Pure: knows no encoder."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from prompts import expand
+
+Floats = npt.NDArray[np.float32]
+
+# prompts of several concepts by their keys
+Block = dict[str, tuple[str, ...]]
+
+# prompts handed to the encoder at once: bounds memory, and what is done for callers that left
+PROMPTS_PER_BLOCK: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """What one vector stands for: the texts of a label (itself, synonyms) in every template."""
+
+    texts: tuple[str, ...]
+    templates: tuple[str, ...]
+
+    def prompts(self) -> tuple[str, ...]:
+        """All prompts, text by text."""
+        return tuple(chain.from_iterable(expand(self.templates, text) for text in self.texts))
+
+    @property
+    def count(self) -> int:
+        """How many prompts there are."""
+        return len(self.texts) * len(self.templates)
+
+
+def keys_of(concepts: Sequence[Concept], fingerprint: str) -> list[str]:
+    """Fingerprint, templates and texts decide every prompt and every vector.
+
+    So neither a changed model nor a changed template can be served an old one.
+    """
+    digests: dict[tuple[str, ...], str] = {}
+    keys = []
+    for concept in concepts:
+        templates = digests.get(concept.templates)
+        if templates is None:
+            templates = digests[concept.templates] = _digest(concept.templates)
+        keys.append(_digest([fingerprint, templates, concept.texts]))
+    return keys
+
+
+def ensemble_mean(rows: Floats) -> Floats:
+    """Unit rows (P, D) of one label's prompts -> its vector (D,): their mean, of unit length.
+
+    Radford et al. 2021, section 3.1.4: the ensemble is over the embeddings, not the probabilities.
+    """
+    mean = rows.mean(axis=0, dtype=np.float32)
+    return np.asarray(mean / np.linalg.norm(mean), np.float32)
+
+
+def blocks(concepts: Mapping[str, Concept]) -> Iterator[Block]:
+    """The prompts of each concept by its key, about PROMPTS_PER_BLOCK at a time."""
+    block: Block = {}
+    held = 0
+    for key, concept in concepts.items():
+        prompts = concept.prompts()
+        if block and held + len(prompts) > PROMPTS_PER_BLOCK:
+            yield block
+            block, held = {}, 0
+        block[key] = prompts
+        held += len(prompts)
+    if block:
+        yield block
+
+
+def _digest(named: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()

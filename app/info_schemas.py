@@ -1,0 +1,126 @@
+"""What the service tells of itself over HTTP. Knows nothing of requests."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from app.stores.lru import ByteLru
+from models import EncoderInfo
+
+
+class TemplateSetAnswer(BaseModel):
+    """One template set."""
+
+    name: str
+    description: str
+    language: str
+    templates: list[str]
+
+
+class TemplatesAnswer(BaseModel):
+    """All template sets, and the one that is used where a request names none."""
+
+    default: str
+    sets: list[TemplateSetAnswer]
+
+
+class LoadedModelAnswer(BaseModel):
+    """The model that answers, where it comes from and what it is good for."""
+
+    name: str
+    description: str
+    licence: str
+    source: str
+    imagenet_top1: float | None = Field(description="Published zero-shot accuracy in percent.")
+    languages: list[str]
+    default_templates: str
+    fingerprint: str
+    precision: str
+    device: str
+    image_width: int
+    image_height: int
+    context_length: int
+    embedding_width: int
+    logit_scale: float
+    logit_bias: float | None
+    text_family: str
+    trims_text: bool
+
+    @classmethod
+    def of(cls, info: EncoderInfo) -> "LoadedModelAnswer":
+        """What an encoder tells of itself."""
+        origin = info.provenance
+        return cls(
+            name=info.name,
+            description=origin.description,
+            licence=origin.licence,
+            source=origin.source,
+            imagenet_top1=origin.imagenet_top1,
+            languages=list(origin.languages),
+            default_templates=origin.templates,
+            fingerprint=info.fingerprint,
+            precision=info.precision,
+            device=info.device,
+            image_width=info.image.width,
+            image_height=info.image.height,
+            context_length=info.context_length,
+            embedding_width=info.embedding_width,
+            logit_scale=info.scale,
+            logit_bias=info.bias,
+            text_family=info.text_family,
+            trims_text=info.trims_text,
+        )
+
+
+class CacheAnswer(BaseModel):
+    """What one cache in memory holds."""
+
+    entries: int
+    bytes: int
+    max_bytes: int
+    hits: int
+    misses: int
+
+    @classmethod
+    def of(cls, cache: ByteLru) -> "CacheAnswer":
+        """The figures of a cache."""
+        return cls(
+            entries=len(cache),
+            bytes=cache.bytes,
+            max_bytes=cache.max_bytes,
+            hits=cache.hits,
+            misses=cache.misses,
+        )
+
+
+class StoreAnswer(BaseModel):
+    """The store behind the label vectors in memory."""
+
+    kind: str = Field(description="`sqlite`, `redis` or `memory`.")
+    away: bool
+    hits: int
+    misses: int
+
+
+class ModelsAnswer(BaseModel):
+    """What GET /models tells: the model, and how much its caches hold."""
+
+    loaded: LoadedModelAnswer
+    vector_cache: CacheAnswer
+    store: StoreAnswer
+    image_cache: CacheAnswer
+    labelset_cache: CacheAnswer
+
+
+class HealthAnswer(BaseModel):
+    """GET /healthz: the process answers."""
+
+    status: str = "ok"
+
+
+class ReadyAnswer(BaseModel):
+    """GET /readyz: the model answers; `degraded` while the store does not."""
+
+    status: Literal["ready", "degraded"]
+    model: str
+    store: Literal["ok", "away"]

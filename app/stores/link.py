@@ -1,0 +1,155 @@
+"""The way to a Redis server: bounded calls, one kind of failure, the schema check.
+
+Knows nothing of what is stored.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from app.stores.protocols import StoreAway, StoreError, StoreUnusable
+
+T = TypeVar("T")
+
+SCHEMA: Final = 1
+_CONNECTIONS: Final = 16
+# a server that is no Redis makes the client fail in any of these ways
+_FAILURES: Final = (RedisError, OSError, ValueError, TypeError, LookupError, AttributeError)
+
+
+class Link:
+    """Runs conversations with one server, each within `timeout` seconds, a new connection included.
+
+    Raises:
+        StoreUnusable: the URL can never work.
+    """
+
+    def __init__(self, url: str, timeout: float, schema_key: str) -> None:
+        self._pool = _pool(url, timeout)
+        self._address = _without_password(url)
+        self._timeout = timeout
+        self._schema_key = schema_key
+        self._checked = False
+        # the pool has a queue of its own, which loses its place when a waiting call is cancelled
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
+        # its annotations leave open whether a method is to be awaited
+        self.client: Any = Redis(connection_pool=self._pool)
+
+    async def open(self) -> None:
+        """Connect, and hold the server's schema against ours.
+
+        Raises:
+            StoreUnusable: wrong password, newer schema.
+            StoreAway: no answer, or none that makes sense.
+        """
+        self._checked = False
+        await self._bounded(self._ping)
+
+    async def ping(self) -> None:
+        """Nothing if the server answers as Redis does, else StoreAway."""
+        await self.call(self._ping)
+
+    async def call(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What the conversation returns; whatever goes wrong in it is StoreAway."""
+        try:
+            return await self._bounded(work)
+        except StoreUnusable as error:
+            raise StoreAway(str(error)) from error
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        with suppress(RedisError):
+            await self._pool.disconnect()
+
+    async def _bounded(self, work: Callable[[], Awaitable[T]]) -> T:
+        well = False
+        try:
+            async with asyncio.timeout(self._timeout), self._slots:
+                if not self._checked:
+                    await self._check_schema()
+                    self._checked = True
+                result = await work()
+                well = True
+                return result
+        except StoreError:
+            raise
+        except TimeoutError as error:
+            raise StoreAway(f"no answer from {self._address} in {self._timeout} s") from error
+        except _FAILURES as error:
+            raise self._failure(error) from error
+        finally:
+            if not well:
+                # what answers next may be another server, or the same with other data
+                self._checked = False
+
+    async def _ping(self) -> None:
+        if await self.client.ping() is not True:
+            raise ValueError("an answer to PING that is not PONG")
+
+    async def _check_schema(self) -> None:
+        found = await self.client.get(self._schema_key)
+        if found is None:
+            await self.client.set(self._schema_key, SCHEMA, nx=True)
+            found = await self.client.get(self._schema_key)
+        if int(found) > SCHEMA:
+            raise StoreUnusable(
+                f"{self._address} has schema version {int(found)} and this release knows versions "
+                f"up to {SCHEMA}: start the newer release, or use another server"
+            )
+
+    def _failure(self, error: Exception) -> StoreError:
+        # one line, and not a page where the server sent one
+        text = f"{self._address}: {' '.join(str(error).split())[:200] or type(error).__name__}"
+        refused = isinstance(error, AuthenticationError | NoPermissionError)
+        # the server has fewer databases than the URL's number
+        refused = refused or "DB index is out of range" in text
+        return StoreUnusable(text) if refused else StoreAway(text)
+
+
+def _without_password(url: str) -> str:
+    """A valid URL as it may be shown: no user, no password, no options."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _pool(url: str, timeout: float) -> ConnectionPool:
+    try:
+        options: dict[str, Any] = {**parse_url(url)}
+        parts = urlsplit(url)
+        path = parts.path.strip("/")
+        # a name in place of the database's number would be passed over
+        if not path if parts.scheme == "unix" else not f"0{path}".isdecimal():
+            raise ValueError
+        # these are promises of ours, which an option in the URL must not undo
+        options |= {
+            "max_connections": _CONNECTIONS,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [],
+            "health_check_interval": 0,
+            "protocol": 2,
+            "decode_responses": False,
+        }
+        pool: Any = ConnectionPool(**options)
+        pool.make_connection()  # an unknown option shows here
+    except (ValueError, TypeError, LookupError, RedisError):
+        # neither the error's text nor the URL: in a wrong one any part may be of the password
+        raise StoreUnusable(
+            "the store's URL is wrong: it is redis://[user:password@]host[:port][/number], with "
+            "special characters in the password percent-encoded, or rediss:// or unix:// alike"
+        ) from None
+    return cast(ConnectionPool, pool)
+
+
+def texts(values: Sequence[bytes]) -> Sequence[str]:
+    """Names as Redis gives them, as text."""
+    return [value.decode() for value in values]

@@ -1,0 +1,143 @@
+"""The store of one process: everything in dictionaries, gone when it ends.
+
+Knows nothing of other processes: each would have its own.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from app.stores.protocols import (
+    Head,
+    LabelSets,
+    Record,
+    StoreFull,
+    VectorCache,
+    VersionConflict,
+)
+
+
+@dataclass(slots=True)
+class _Entry:
+    version: int
+    body: bytes | None  # None: deleted
+    used: float
+
+
+class MemoryLabelSets:
+    """Definitions in a dictionary. No method awaits, so each is atomic in its event loop."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+
+    async def head(self, name: str) -> Head | None:
+        entry = self._entries.get(name)
+        return None if entry is None else Head(entry.version, entry.body is None)
+
+    async def get(self, name: str) -> Record | None:
+        entry = self._entries.get(name)
+        if entry is None or entry.body is None:
+            return None
+        return Record(name, entry.version, entry.body)
+
+    async def page(self, after: str, limit: int) -> Sequence[Record]:
+        names = sorted(name for name in self._alive() if name > after)
+        records = [await self.get(name) for name in names[:limit]]
+        return [record for record in records if record is not None]
+
+    async def write(self, name: str, body: bytes, expected: int | None, most: int) -> Record:
+        entry = self._entries.get(name)
+        current = None if entry is None or entry.body is None else entry.version
+        if current != expected:
+            raise VersionConflict(current)
+        if current is None and len(self._alive()) >= most:
+            raise StoreFull(most)
+        version = 1 if entry is None else entry.version + 1
+        self._entries[name] = _Entry(version, body, self._clock())
+        return Record(name, version, body)
+
+    async def amend(self, name: str, version: int, body: bytes) -> bool:
+        entry = self._entries.get(name)
+        if entry is None or entry.body is None or entry.version != version:
+            return False
+        entry.body = body
+        return True
+
+    async def delete(self, name: str, expected: int) -> None:
+        entry = self._entries.get(name)
+        current = None if entry is None or entry.body is None else entry.version
+        if entry is None or current != expected:
+            raise VersionConflict(current)
+        self._entries[name] = _Entry(entry.version + 1, None, entry.used)
+
+    async def restore(self, record: Record) -> bool:
+        if record.name in self._entries:
+            return False
+        self._entries[record.name] = _Entry(record.version, record.body, self._clock())
+        return True
+
+    async def touch(self, name: str, when: float) -> None:
+        entry = self._entries.get(name)
+        if entry is not None:
+            entry.used = max(entry.used, when)
+
+    async def recent(self) -> Sequence[str]:
+        return sorted(self._alive(), key=lambda name: self._entries[name].used, reverse=True)
+
+    def _alive(self) -> Sequence[str]:
+        return [name for name, entry in self._entries.items() if entry.body is not None]
+
+
+class MemoryVectors:
+    """Vectors in the order in which they expire, bounded in bytes; 0 bytes keep none."""
+
+    def __init__(self, ttl: float, most: int, clock: Callable[[], float] = time.time) -> None:
+        self._ttl = ttl
+        self._most = most
+        self._clock = clock
+        self._bytes = 0
+        self._entries: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        now = self._clock()
+        found = [self._entries.get(key) for key in keys]
+        return [entry[1] if entry and entry[0] > now else None for entry in found]
+
+    async def put_many(self, values: Mapping[str, bytes]) -> None:
+        now = self._clock()
+        for key, value in values.items():
+            if len(value) <= self._most:
+                self._drop(key)
+                self._entries[key] = now + self._ttl, value
+                self._bytes += len(value)
+        while self._entries:
+            key, (expires, _) = next(iter(self._entries.items()))
+            if self._bytes <= self._most and expires > now:
+                break
+            self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        dropped = self._entries.pop(key, None)
+        if dropped is not None:
+            self._bytes -= len(dropped[1])
+
+
+class MemoryStore:
+    """Both, for one process; nothing can be away and nothing needs to be opened."""
+
+    def __init__(
+        self, vector_ttl: float = 0, vector_bytes: int = 0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.labelsets: LabelSets = MemoryLabelSets(clock)
+        self.vectors: VectorCache = MemoryVectors(vector_ttl, vector_bytes, clock)
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def ping(self) -> None:
+        """It is always there."""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""

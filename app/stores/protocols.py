@@ -1,0 +1,132 @@
+"""What a store must do: keep definitions for ever, and vectors as long as there is room.
+
+Knows nothing of what a definition says or what a vector stands for.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class StoreError(Exception):
+    """Base of what a store raises on purpose."""
+
+
+class StoreAway(StoreError):
+    """The store did not answer in time, or cannot be reached; the same call may work later."""
+
+
+class StoreUnusable(StoreError):
+    """The store answers and can never be used so: wrong password, newer schema, bad address."""
+
+
+class VersionConflict(StoreError):
+    """The name is not at the expected version; `current` is None where there is no such name."""
+
+    def __init__(self, current: int | None) -> None:
+        super().__init__(f"the current version is {current}")
+        self.current = current
+
+
+class StoreFull(StoreError):
+    """One more name would be over `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} label sets are stored already")
+        self.limit = limit
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The version a name is at. Deleted names keep counting: a version never comes back."""
+
+    version: int
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One name with its version and its body, which the store does not look into."""
+
+    name: str
+    version: int
+    body: bytes
+
+
+class LabelSets(Protocol):
+    """Definitions by name. Never expire. A deleted name leaves a tombstone: its last version.
+
+    Every method raises StoreAway when the store cannot answer.
+    """
+
+    async def head(self, name: str) -> Head | None:
+        """Version and tombstone of a name, None if the store knows nothing of it."""
+
+    async def get(self, name: str) -> Record | None:
+        """The record of a name that is not deleted, else None."""
+
+    async def page(self, after: str, limit: int) -> Sequence[Record]:
+        """Up to `limit` records with a name greater than `after`, in the order of their names."""
+
+    async def write(self, name: str, body: bytes, expected: int | None, most: int) -> Record:
+        """Create (`expected` None) or replace (at version `expected`), atomically and durably.
+
+        The new version is one more than any the name ever had, 1 for a new name.
+
+        Raises:
+            VersionConflict: the name exists although `expected` is None, or is not at `expected`.
+            StoreFull: a new name would be the `most` + 1st.
+        """
+
+    async def amend(self, name: str, version: int, body: bytes) -> bool:
+        """Change the body without a new version; False if the name is not at `version`."""
+
+    async def delete(self, name: str, expected: int) -> None:
+        """Leave a tombstone of version `expected` + 1.
+
+        Raises:
+            VersionConflict: the name is not at `expected`, or does not exist.
+        """
+
+    async def restore(self, record: Record) -> bool:
+        """Publish a record again that the store lost; False if it knows the name or a tombstone."""
+
+    async def touch(self, name: str, when: float) -> None:
+        """Note when a name was last used (Unix time, seconds); nothing if it does not exist."""
+
+    async def recent(self) -> Sequence[str]:
+        """All names that are not deleted, most recently touched or written first."""
+
+
+class VectorCache(Protocol):
+    """Vectors by key, as bytes. May forget any of them at any time.
+
+    Every method raises StoreAway when the store cannot answer.
+    """
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """A value or None for each key, in order."""
+
+    async def put_many(self, values: Mapping[str, bytes]) -> None:
+        """Keep the values until their time to live has passed, longer if used is not promised."""
+
+
+class Store(Protocol):
+    """Both, with a life of their own."""
+
+    labelsets: LabelSets
+    vectors: VectorCache
+
+    async def open(self) -> None:
+        """Connect and migrate.
+
+        Raises:
+            StoreUnusable: it can never work so.
+            StoreAway: it may work later; the store may be used and keeps trying.
+        """
+
+    async def ping(self) -> None:
+        """Nothing if the store answers, else StoreAway."""
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""

@@ -1,0 +1,91 @@
+"""The SQLite file's tables, and how an older file becomes a newer one.
+
+Knows nothing of what is asked of the tables.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from app.stores.protocols import StoreUnusable
+
+# one tuple of statements per version, never changed once released; PRAGMA user_version counts them
+MIGRATIONS: Final[list[tuple[str, ...]]] = [
+    (
+        """CREATE TABLE labelsets (
+            name TEXT PRIMARY KEY,
+            version INTEGER NOT NULL,
+            body BLOB,  -- NULL: deleted
+            used REAL NOT NULL
+        )""",
+        """CREATE TABLE vectors (
+            id INTEGER PRIMARY KEY,
+            key TEXT NOT NULL UNIQUE,
+            value BLOB NOT NULL,
+            expires REAL NOT NULL
+        )""",
+        "CREATE INDEX vectors_by_expiry ON vectors (expires)",
+        # the sum of the vectors' bytes, kept by triggers: adding them up would read the whole table
+        "CREATE TABLE vector_total (bytes INTEGER NOT NULL)",
+        "INSERT INTO vector_total VALUES (0)",
+        """CREATE TRIGGER vector_added AFTER INSERT ON vectors BEGIN
+            UPDATE vector_total SET bytes = bytes + length(new.value);
+        END""",
+        """CREATE TRIGGER vector_replaced AFTER UPDATE ON vectors BEGIN
+            UPDATE vector_total SET bytes = bytes + length(new.value) - length(old.value);
+        END""",
+        """CREATE TRIGGER vector_dropped AFTER DELETE ON vectors BEGIN
+            UPDATE vector_total SET bytes = bytes - length(old.value);
+        END""",
+    ),
+]
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All that is done inside is kept, or nothing of it; other writers wait."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def not_waiting_for_the_disk(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is written inside survives a crash of the process, and perhaps not a power cut."""
+    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA synchronous = FULL")
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> None:
+    """Run what the file has not seen yet, in order; several processes may try at once.
+
+    Raises:
+        StoreUnusable: the file was written by a newer release.
+    """
+    if _version(connection) == len(migrations):
+        return
+    with transaction(connection):
+        # read again: another process may have been first
+        found = _version(connection)
+        if found > len(migrations):
+            raise StoreUnusable(
+                f"the file has schema version {found} and this release knows versions up to "
+                f"{len(migrations)}: start the newer release, or use another file"
+            )
+        for statements in migrations[found:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(migrations):d}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

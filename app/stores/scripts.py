@@ -1,0 +1,107 @@
+"""What Redis runs as one step: the changes of a label set, in Lua.
+
+Knows nothing of connections. A definition is a hash (version, body, deleted); `names` and `recent`
+are sorted sets of the names that are not deleted, and each change repairs them for its name.
+"""
+
+from typing import Final
+
+# KEYS of all: the definition, names, recent
+_COMMON: Final = """
+local known = redis.call('HMGET', KEYS[1], 'version', 'deleted')
+local alive = known[1] and known[2] ~= '1'
+local function keep(version, body)
+    redis.call('HSET', KEYS[1], 'version', version, 'body', body, 'deleted', '0')
+end
+local function list(name, when)
+    redis.call('ZADD', KEYS[2], 0, name)
+    local last = redis.call('ZSCORE', KEYS[3], name)
+    if not last or tonumber(last) < tonumber(when) then
+        redis.call('ZADD', KEYS[3], when, name)
+    end
+end
+local function conflict()
+    return {'conflict', alive and known[1] or ''}
+end
+"""
+
+# ARGV: name, body, expected version or '', most, now
+WRITE: Final = (
+    _COMMON
+    + """
+if (alive and known[1] or '') ~= ARGV[3] then
+    return conflict()
+end
+if not alive and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[4]) then
+    return {'full', ''}
+end
+local version = string.format('%d', (tonumber(known[1] or '0')) + 1)
+keep(version, ARGV[2])
+list(ARGV[1], ARGV[5])
+return {'done', version}
+"""
+)
+
+# ARGV: version, body
+AMEND: Final = (
+    _COMMON
+    + """
+if not alive or known[1] ~= ARGV[1] then
+    return conflict()
+end
+keep(known[1], ARGV[2])
+return {'done', known[1]}
+"""
+)
+
+# ARGV: name, expected version
+DELETE: Final = (
+    _COMMON
+    + """
+if not alive or known[1] ~= ARGV[2] then
+    return conflict()
+end
+local version = string.format('%d', tonumber(known[1]) + 1)
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'version', version, 'deleted', '1')
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+return {'done', version}
+"""
+)
+
+# ARGV: name, body, version, now
+RESTORE: Final = (
+    _COMMON
+    + """
+if known[1] then
+    return conflict()
+end
+keep(ARGV[3], ARGV[2])
+list(ARGV[1], ARGV[4])
+return {'done', ARGV[3]}
+"""
+)
+
+# ARGV: name, when
+TOUCH: Final = (
+    _COMMON
+    + """
+if alive then
+    list(ARGV[1], ARGV[2])
+end
+return {'done', known[1] or ''}
+"""
+)
+
+# ARGV: name; for a name whose definition was lost, which must not count against the limit
+FORGET: Final = (
+    _COMMON
+    + """
+if not known[1] then
+    redis.call('ZREM', KEYS[2], ARGV[1])
+    redis.call('ZREM', KEYS[3], ARGV[1])
+end
+return {'done', ''}
+"""
+)

@@ -1,0 +1,188 @@
+"""From a request's bytes to the name and definition of a label set. Knows no store."""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+from starlette.requests import Request
+
+from app import labels
+from app.definitions import Definition, Entry
+from app.errors import Invalid, TooLarge, Unparsable
+from app.labels import LabelLimits
+from app.labelset_schemas import NAME_PATTERN, LabelSetBody
+from app.queries import invalid, own_or_named
+from app.registry import Match
+
+NAME: Final = re.compile(NAME_PATTERN)
+ETAG: Final = re.compile(r'(?:W/)?"(\d{1,18})"')
+OPTIONS: Final = ("wait",)
+
+# beyond this many bytes a body is checked in a thread, so that other requests do not wait
+LARGE: Final = 256_000
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """What one label set may hold; `prompts` counts every text in every template."""
+
+    labels: LabelLimits
+    templates: int
+    prompts: int
+    presets: Mapping[str, Sequence[str]]
+
+
+async def read_labelset(
+    request: Request, limits: UploadLimits, name: str | None = None
+) -> tuple[str, Definition]:
+    """The name (that of the address, if given) and what the label set says.
+
+    The body is JSON, or text with one label a line and the other fields in the address.
+
+    Raises:
+        Unparsable, Invalid, TooLarge: with the field at fault.
+    """
+    body = await request.body()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    fields = {k: v for k, v in request.query_params.items() if k not in OPTIONS}
+    if len(body) < LARGE:
+        return _read(body, kind, fields, limits, name)
+    return await asyncio.to_thread(_read, body, kind, fields, limits, name)
+
+
+def read_match(request: Request) -> Match:
+    """The preconditions of a change (RFC 9110, section 13.1). Raises Invalid."""
+    match, none_match = (request.headers.get(h) for h in ("if-match", "if-none-match"))
+    versions, exists = None, None
+    if none_match is not None:
+        if none_match.strip() != "*":
+            raise Invalid("If-None-Match of a change can only be *", field="If-None-Match")
+        exists = False
+    if match is not None and match.strip() == "*":
+        exists = True
+    elif match is not None:
+        versions = read_etags(match)
+    return Match(versions, exists)
+
+
+def read_etags(header: str) -> frozenset[int]:
+    """The versions that an If-Match or If-None-Match header names."""
+    return frozenset(int(number) for number in ETAG.findall(header))
+
+
+def checked_name(name: str) -> str:
+    """The name, if it is one. Raises Invalid."""
+    if not NAME.fullmatch(name):
+        detail = (
+            f"{labels.shown(name)} is no name for a label set: letters, digits, dots, hyphens and "
+            "underscores, 64 at most, a letter or digit first"
+        )
+        raise Invalid(detail, field="name", value=labels.excerpt(name))
+    return name
+
+
+def _read(
+    body: bytes, kind: str, fields: dict[str, Any], limits: UploadLimits, name: str | None
+) -> tuple[str, Definition]:
+    if kind.startswith("multipart/"):
+        detail = "a label set is sent as JSON, or as text with one label a line (--data-binary)"
+        raise Unparsable(detail)
+    if kind == "application/json" or kind.endswith("+json"):
+        fields = _merged(fields, _json(body))
+    else:
+        lines = _lines(body)
+        fields = _merged(fields, {"labels": lines} if lines else {})
+    if name is not None:
+        if "name" in fields:
+            raise Invalid("the name stands in the address already", field="name")
+        fields["name"] = name
+    try:
+        checked = LabelSetBody.model_validate(fields)
+    except ValidationError as error:
+        known = ", ".join(LabelSetBody.model_fields)
+        raise invalid(error.errors(include_url=False), fields, known) from None
+    if checked.name is None:
+        raise Invalid("name is missing", field="name")
+    return checked_name(checked.name), _definition(checked, limits)
+
+
+def _merged(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    for field in fields.keys() & more.keys():
+        raise Invalid(f"{field} is given in the address and in the body", field=field)
+    return fields | more
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        parsed = from_json(body)
+    except ValueError as error:
+        raise Unparsable(f"the body is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise Unparsable(f"the body is a JSON {type(parsed).__name__}, an object is expected")
+    return parsed
+
+
+def _lines(body: bytes) -> list[str]:
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unparsable(f"the body is not UTF-8 text: {error.reason} at {error.start}") from None
+    # not splitlines: it also splits at characters that a label may hold
+    return [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
+
+
+def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
+    sources = [body.labels is not None, body.preset is not None]
+    if sum(sources) > 1:
+        raise Invalid("labels and preset are both given; one is enough", field="preset")
+    texts = _texts(body, limits.presets)
+    names = labels.clean(list(texts), limits.labels)
+    unknown = [label for label in body.prompts if label.strip() not in names]
+    if unknown:
+        shown = labels.shown(unknown[0])
+        raise Invalid(f"prompts are given for {shown}, which is no label", field="prompts")
+    prompts = {
+        label.strip(): _all(lines, limits, "prompts") for label, lines in body.prompts.items()
+    }
+    entries = tuple(
+        Entry(label, _all(own, limits, "labels") or (label,), prompts.get(label, ()))
+        for label, own in zip(names, texts.values(), strict=True)
+    )
+    templates = own_or_named(body.templates, limits.templates)
+    many = len(templates) if isinstance(templates, tuple) else 1
+    total = sum(len(entry.prompts) or many * len(entry.texts) for entry in entries)
+    if total > limits.prompts:
+        detail = f"the label set makes {total} prompts, the limit is {limits.prompts}"
+        raise TooLarge(detail, field="labels", limit=limits.prompts, value=total)
+    return Definition(entries, templates, body.description)
+
+
+def _texts(body: LabelSetBody, presets: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    if body.preset is not None:
+        if body.preset not in presets:
+            detail = (
+                f"no preset is called {labels.shown(body.preset)}; there are {', '.join(presets)}"
+            )
+            raise Invalid(detail, field="preset", value=labels.excerpt(body.preset))
+        return _numbered(presets[body.preset])
+    if isinstance(body.labels, dict):
+        return dict(body.labels)
+    chosen = body.labels if body.labels is not None else list(body.prompts)
+    seen = labels.clean(chosen, LabelLimits(max(1, len(chosen)), 10_000)) if chosen else ()
+    return dict.fromkeys(seen, ())
+
+
+def _numbered(names: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Two classes of ImageNet share a name: the second is told apart by a number."""
+    found: dict[str, Sequence[str]] = {}
+    for name in names:
+        found[f"{name} (2)" if name in found else name] = (name,)
+    return found
+
+
+def _all(texts: Sequence[str], limits: UploadLimits, field: str) -> tuple[str, ...]:
+    return labels.clean(texts, limits.labels, field) if texts else ()

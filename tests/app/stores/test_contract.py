@@ -1,0 +1,374 @@
+"""What every store promises, against memory, a SQLite file and a real Redis server."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+import pytest
+
+from app.stores import codec
+from app.stores.chunks import CHUNK
+from app.stores.protocols import Head, Record, Store, StoreFull, VersionConflict
+
+MOST = 1000
+Run = Callable[[Store, Callable[[Store], Awaitable[None]]], None]
+NAMES = [
+    "pets",
+    "Ünïcode",
+    "猫と犬",
+    "🐈",
+    "a b/c:d*?[x]{y}",
+    "e\u0301",
+    "é",
+    "0",
+    "'; DROP TABLE x",
+]
+
+
+def test_a_written_record_is_read_back(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        assert await sets.get("pets") is None
+        assert await sets.head("pets") is None
+        assert await sets.write("pets", b"body", None, MOST) == Record("pets", 1, b"body")
+        assert await sets.get("pets") == Record("pets", 1, b"body")
+        assert await sets.head("pets") == Head(1, deleted=False)
+
+    with_store(make_store(), test)
+
+
+def test_a_replacement_has_the_next_version(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        await sets.write("pets", b"old", None, MOST)
+        assert await sets.write("pets", b"new", 1, MOST) == Record("pets", 2, b"new")
+        assert await sets.get("pets") == Record("pets", 2, b"new")
+
+    with_store(make_store(), test)
+
+
+def test_a_write_at_another_version_is_a_conflict_that_names_the_current(
+    make_store, with_store: Run
+) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        for expected in (1, 7):
+            with pytest.raises(VersionConflict) as raised:
+                await sets.write("pets", b"", expected, MOST)
+            assert raised.value.current is None
+        await sets.write("pets", b"first", None, MOST)
+        for expected in (None, 0, 2):
+            with pytest.raises(VersionConflict) as raised:
+                await sets.write("pets", b"other", expected, MOST)
+            assert raised.value.current == 1
+        assert await sets.get("pets") == Record("pets", 1, b"first")
+
+    with_store(make_store(), test)
+
+
+def test_a_deleted_name_is_gone_and_leaves_a_tombstone(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        await sets.write("pets", b"body", None, MOST)
+        await sets.delete("pets", 1)
+        assert await sets.get("pets") is None
+        assert await sets.head("pets") == Head(2, deleted=True)
+        assert await sets.page("", 10) == []
+        assert list(await sets.recent()) == []
+
+    with_store(make_store(), test)
+
+
+def test_only_what_exists_at_the_expected_version_is_deleted(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        with pytest.raises(VersionConflict) as raised:
+            await sets.delete("pets", 1)
+        assert raised.value.current is None
+        await sets.write("pets", b"body", None, MOST)
+        with pytest.raises(VersionConflict) as raised:
+            await sets.delete("pets", 2)
+        assert raised.value.current == 1
+        await sets.delete("pets", 1)
+        for expected in (1, 2):
+            with pytest.raises(VersionConflict) as raised:
+                await sets.delete("pets", expected)
+            assert raised.value.current is None
+
+    with_store(make_store(), test)
+
+
+def test_versions_grow_across_delete_and_recreate(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        await sets.write("pets", b"1", None, MOST)
+        await sets.write("pets", b"2", 1, MOST)
+        await sets.delete("pets", 2)
+        with pytest.raises(VersionConflict) as raised:
+            await sets.write("pets", b"", 3, MOST)
+        assert raised.value.current is None
+        assert (await sets.write("pets", b"4", None, MOST)).version == 4
+        assert await sets.get("pets") == Record("pets", 4, b"4")
+        assert await sets.head("pets") == Head(4, deleted=False)
+
+    with_store(make_store(), test)
+
+
+def test_versions_beyond_ten_stay_whole_numbers(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        expected = None
+        for version in range(1, 13):
+            expected = (await store.labelsets.write("pets", b"", expected, MOST)).version
+            assert expected == version
+        await store.labelsets.restore(Record("old", 10**14, b""))
+        assert (await store.labelsets.write("old", b"", 10**14, MOST)).version == 10**14 + 1
+
+    with_store(make_store(), test)
+
+
+def test_amend_changes_the_body_and_not_the_version(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        assert not await sets.amend("pets", 1, b"x")
+        await sets.write("pets", b"body", None, MOST)
+        assert await sets.amend("pets", 1, b"amended")
+        assert await sets.get("pets") == Record("pets", 1, b"amended")
+        assert not await sets.amend("pets", 2, b"x")
+        assert await sets.get("pets") == Record("pets", 1, b"amended")
+        await sets.delete("pets", 1)
+        for version in (1, 2):
+            assert not await sets.amend("pets", version, b"x")
+        assert await sets.get("pets") is None
+
+    with_store(make_store(), test)
+
+
+def test_a_lost_record_is_restored_at_its_version(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        assert await sets.restore(Record("pets", 7, b"body"))
+        assert await sets.get("pets") == Record("pets", 7, b"body")
+        assert [record.name for record in await sets.page("", 10)] == ["pets"]
+        assert list(await sets.recent()) == ["pets"]
+        assert (await sets.write("pets", b"next", 7, MOST)).version == 8
+
+    with_store(make_store(), test)
+
+
+def test_neither_a_known_name_nor_a_tombstone_is_restored_over(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        await sets.write("pets", b"body", None, MOST)
+        assert not await sets.restore(Record("pets", 9, b"other"))
+        assert await sets.get("pets") == Record("pets", 1, b"body")
+        await sets.delete("pets", 1)
+        assert not await sets.restore(Record("pets", 9, b"other"))
+        assert await sets.head("pets") == Head(2, deleted=True)
+
+    with_store(make_store(), test)
+
+
+def test_the_limit_counts_names_that_exist(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        for name in "abc":
+            await sets.write(name, b"", None, 3)
+        with pytest.raises(StoreFull) as raised:
+            await sets.write("d", b"", None, 3)
+        assert raised.value.limit == 3
+        assert await sets.head("d") is None
+        await sets.write("a", b"replaced", 1, 3)
+        await sets.delete("b", 1)
+        await sets.write("d", b"", None, 3)
+        with pytest.raises(StoreFull):
+            await sets.write("b", b"", None, 3)
+        with pytest.raises(VersionConflict):
+            await sets.write("a", b"", None, 3)
+
+    with_store(make_store(), test)
+
+
+def test_concurrent_writers_never_pass_the_limit(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        async def write(number: int) -> bool:
+            try:
+                await store.labelsets.write(f"set {number}", b"", None, 10)
+            except StoreFull:
+                return False
+            return True
+
+        done = await asyncio.gather(*(write(number) for number in range(50)))
+        assert sum(done) == 10
+        assert len(await store.labelsets.page("", 100)) == 10
+
+    with_store(make_store(), test)
+
+
+def test_one_of_many_concurrent_writers_of_a_version_wins(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        async def write(number: int) -> int | None:
+            try:
+                await store.labelsets.write("pets", str(number).encode(), 1, MOST)
+            except VersionConflict as conflict:
+                currents.add(conflict.current)
+                return None
+            return number
+
+        currents: set[int | None] = set()
+        await store.labelsets.write("pets", b"", None, MOST)
+        done = await asyncio.gather(*(write(number) for number in range(30)))
+        assert currents == {2}
+        (winner,) = [number for number in done if number is not None]
+        assert await store.labelsets.get("pets") == Record("pets", 2, str(winner).encode())
+
+    with_store(make_store(), test)
+
+
+def test_names_and_bodies_are_kept_to_the_byte(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        bodies = [b"", b"\x00\xff\r\n", "猫🐈".encode(), b"$5\r\nhello\r\n"]
+        for number, name in enumerate(NAMES):
+            body = bodies[number % len(bodies)]
+            await sets.write(name, body, None, MOST)
+            assert await sets.get(name) == Record(name, 1, body)
+        assert [record.name for record in await sets.page("", 100)] == sorted(NAMES)
+        assert sorted(await sets.recent()) == sorted(NAMES)
+        for name in NAMES:
+            await sets.delete(name, 1)
+        assert await sets.page("", 100) == []
+
+    with_store(make_store(), test)
+
+
+def test_pages_follow_one_another_without_gap_or_repetition(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        names = sorted([*NAMES, *(f"set {number:03}" for number in range(20)), "set", "set 0"])
+        for name in reversed(names):
+            await sets.write(name, name.encode(), None, MOST)
+        for limit in (1, 7, len(names), len(names) + 1):
+            seen: list[Record] = []
+            while page := await sets.page(seen[-1].name if seen else "", limit):
+                assert len(page) == min(limit, len(names) - len(seen))
+                seen += page
+            assert seen == [Record(name, 1, name.encode()) for name in names]
+        assert [record.name for record in await sets.page("set 0", 2)] == ["set 000", "set 001"]
+        assert [record.name for record in await sets.page("set 00", 1)] == ["set 000"]
+        assert await sets.page(names[-1], 5) == []
+
+    with_store(make_store(), test)
+
+
+def test_more_names_than_a_chunk_are_listed(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        names = [f"{number:04}" for number in range(CHUNK + 10)]
+        await asyncio.gather(*(store.labelsets.write(n, b"", None, MOST) for n in names))
+        assert [record.name for record in await store.labelsets.page("", MOST)] == names
+        assert sorted(await store.labelsets.recent()) == names
+
+    with_store(make_store(), test)
+
+
+def test_the_most_recently_touched_or_written_comes_first(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        start = time.time()
+        for name in "abcd":
+            await sets.write(name, b"", None, MOST)
+            await asyncio.sleep(0.002)
+        assert list(await sets.recent()) == ["d", "c", "b", "a"]
+        await sets.touch("b", time.time())
+        assert list(await sets.recent()) == ["b", "d", "c", "a"]
+        await asyncio.sleep(0.002)
+        await sets.write("a", b"again", 1, MOST)
+        assert list(await sets.recent()) == ["a", "b", "d", "c"]
+        await sets.amend("c", 1, b"")
+        assert list(await sets.recent()) == ["a", "b", "d", "c"]
+        await sets.touch("a", start - 100)  # news of an older use
+        assert list(await sets.recent()) == ["a", "b", "d", "c"]
+        await sets.touch("c", start + 100.25)
+        await sets.touch("d", start + 100.5)
+        assert list(await sets.recent()) == ["d", "c", "a", "b"]
+
+    with_store(make_store(), test)
+
+
+def test_touching_what_does_not_exist_does_nothing(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        await sets.touch("nothing", time.time())
+        assert await sets.head("nothing") is None
+        await sets.write("gone", b"", None, MOST)
+        await sets.delete("gone", 1)
+        await sets.touch("gone", time.time())
+        assert await sets.head("gone") == Head(2, deleted=True)
+        assert list(await sets.recent()) == []
+        assert await sets.page("", 10) == []
+
+    with_store(make_store(), test)
+
+
+def test_a_large_body_is_kept(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        body = np.random.default_rng(0).bytes(5_000_000)
+        await store.labelsets.write("large", body, None, MOST)
+        assert await store.labelsets.get("large") == Record("large", 1, body)
+        assert await store.labelsets.page("", 1) == [Record("large", 1, body)]
+        assert await store.labelsets.amend("large", 1, body[::-1])
+        assert await store.labelsets.get("large") == Record("large", 1, body[::-1])
+
+    with_store(make_store(), test)
+
+
+def test_vectors_come_back_in_the_order_asked_for(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        await store.vectors.put_many({"a": b"1", "b": b"\x00\r\n", "ü": b"3"})
+        asked = ["ü", "missing", "a", "b", "a"]
+        assert list(await store.vectors.get_many(asked)) == [b"3", None, b"1", b"\x00\r\n", b"1"]
+        await store.vectors.put_many({"a": b"other"})
+        assert list(await store.vectors.get_many(["a", "b"])) == [b"other", b"\x00\r\n"]
+
+    with_store(make_store(), test)
+
+
+def test_nothing_asked_is_nothing_answered(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        await store.vectors.put_many({})
+        assert list(await store.vectors.get_many([])) == []
+
+    with_store(make_store(), test)
+
+
+def test_ten_thousand_vectors_are_kept(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        rows = np.random.default_rng(0).normal(size=(10_000, 128)).astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        vectors = {f"key {number}": codec.encode(row) for number, row in enumerate(rows)}
+        await store.vectors.put_many(vectors)
+        found = await store.vectors.get_many(list(vectors))
+        assert list(found) == list(vectors.values())
+
+    with_store(make_store(), test)
+
+
+def test_vectors_expire_and_definitions_do_not(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        await store.labelsets.write("pets", b"body", None, MOST)
+        await store.labelsets.write("gone", b"body", None, MOST)
+        await store.labelsets.delete("gone", 1)
+        await store.vectors.put_many({"a": b"1", "b": b"2"})
+        assert list(await store.vectors.get_many(["a", "b"])) == [b"1", b"2"]
+        await asyncio.sleep(0.7)
+        await store.vectors.put_many({"b": b"3"})
+        await asyncio.sleep(0.7)
+        assert list(await store.vectors.get_many(["a", "b"])) == [None, b"3"]
+        assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+        assert await store.labelsets.head("gone") == Head(2, deleted=True)
+
+    with_store(make_store(vector_ttl=1), test)
+
+
+def test_a_store_answers_a_ping(make_store, with_store: Run) -> None:
+    with_store(make_store(), lambda store: store.ping())

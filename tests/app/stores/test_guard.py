@@ -1,0 +1,309 @@
+"""The breaker: when it opens, how long, who may try, when it closes."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from app.stores.chunks import CHUNK
+from app.stores.guard import FIRST_PAUSE, LONGEST_PAUSE, Guarded
+from app.stores.memory import MemoryStore
+from app.stores.protocols import Record, StoreAway, StoreFull, VersionConflict
+
+MOST = 10
+
+
+class Failing(MemoryStore):
+    """A store in memory that can be taken away, or made to hang."""
+
+    def __init__(self) -> None:
+        super().__init__(60, 1 << 20)
+        self.labelsets = Door(self, self.labelsets)
+        self.vectors = Door(self, self.vectors)
+        self.error: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.calls = 0
+
+    async def pass_door(self) -> None:
+        self.calls += 1
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def ping(self) -> None:
+        await self.pass_door()
+
+    async def open(self) -> None:
+        await self.pass_door()
+
+
+class Door:
+    """Calls go through `pass_door` first."""
+
+    def __init__(self, store: Failing, inner: object) -> None:
+        self._store = store
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def call(*args: Any) -> Any:
+            await self._store.pass_door()
+            return await getattr(self._inner, name)(*args)
+
+        return call
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run(test: Callable[[Failing, Guarded, Clock], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            inner, clock = Failing(), Clock()
+            await test(inner, Guarded(inner, 0.1, clock=clock), clock)
+
+    asyncio.run(bounded())
+
+
+async def refused(call: Awaitable[object]) -> None:
+    with pytest.raises(StoreAway):
+        await call
+
+
+async def turn() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_every_method_reaches_the_store() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        sets = store.labelsets
+        await store.open()
+        await store.ping()
+        assert await sets.write("a", b"1", None, MOST) == Record("a", 1, b"1")
+        assert await sets.amend("a", 1, b"2")
+        assert await sets.get("a") == Record("a", 1, b"2")
+        assert await sets.head("a") is not None
+        assert await sets.restore(Record("b", 5, b"b"))
+        await sets.touch("a", 1e12)
+        assert list(await sets.recent()) == ["a", "b"]
+        assert len(await sets.page("", 10)) == 2
+        await sets.delete("a", 1)
+        await store.vectors.put_many({"k": b"v"})
+        assert list(await store.vectors.get_many(["k"])) == [b"v"]
+        await store.close()
+        assert inner.calls == 13
+        assert not store.away
+
+    run(test)
+
+
+def test_after_a_failure_the_store_is_not_asked_until_the_pause_is_over() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.error = StoreAway("gone")
+        await refused(store.labelsets.get("a"))
+        assert store.away
+        assert inner.calls == 1
+        clock.now = FIRST_PAUSE - 0.01
+        await refused(store.labelsets.get("a"))
+        await refused(store.vectors.get_many(["a"]))
+        await refused(store.ping())
+        assert inner.calls == 1
+        inner.error = None
+        clock.now = FIRST_PAUSE
+        assert await store.labelsets.get("a") is None
+        assert not store.away
+        assert await store.labelsets.get("a") is None
+
+    run(test)
+
+
+def test_each_failed_trial_doubles_the_pause_up_to_the_longest() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.error = StoreAway("gone")
+        await refused(store.ping())
+        for pause in (0.5, 1, 2, 4, 8, LONGEST_PAUSE, LONGEST_PAUSE):
+            before = inner.calls
+            clock.now += pause - 0.01
+            await refused(store.ping())
+            assert inner.calls == before
+            clock.now += 0.01
+            await refused(store.ping())
+            assert inner.calls == before + 1
+        inner.error = None
+        clock.now += LONGEST_PAUSE
+        await store.ping()
+        inner.error = StoreAway("gone again")
+        await refused(store.ping())
+        clock.now += FIRST_PAUSE
+        inner.error = None
+        await store.ping()
+
+    run(test)
+
+
+def test_a_store_that_hangs_is_given_up_at_the_time_limit() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.gate.clear()
+        start = asyncio.get_running_loop().time()
+        await refused(store.labelsets.get("a"))
+        assert 0.05 < asyncio.get_running_loop().time() - start < 1
+        assert store.away
+
+    run(test)
+
+
+def test_only_one_call_at_a_time_is_a_trial() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.error = StoreAway("gone")
+        await refused(store.ping())
+        clock.now += FIRST_PAUSE
+        inner.error = None
+        inner.gate.clear()
+        trial = asyncio.create_task(store.ping())
+        await turn()
+        await refused(store.ping())
+        await refused(store.labelsets.recent())
+        assert inner.calls == 2
+        inner.gate.set()
+        await trial
+        assert not store.away
+
+    run(test)
+
+
+def test_a_cancelled_trial_lets_another_try_at_once() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.error = StoreAway("gone")
+        await refused(store.ping())
+        clock.now += FIRST_PAUSE
+        inner.error = None
+        inner.gate.clear()
+        trial = asyncio.create_task(store.ping())
+        await turn()
+        trial.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await trial
+        assert store.away
+        inner.gate.set()
+        await store.ping()
+        assert not store.away
+
+    run(test)
+
+
+def test_calls_that_fail_together_are_one_failure() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.error = StoreAway("gone")
+        inner.gate.clear()
+        calls = [asyncio.create_task(store.ping()) for _ in range(20)]
+        await turn()
+        inner.gate.set()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(result, StoreAway) for result in results)
+        clock.now += FIRST_PAUSE
+        inner.error = None
+        await store.ping()
+
+    run(test)
+
+
+def test_a_conflict_and_a_full_store_are_answers_and_not_failures() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        for _ in range(3):
+            with pytest.raises(VersionConflict):
+                await store.labelsets.write("a", b"", 7, MOST)
+            with pytest.raises(StoreFull):
+                await store.labelsets.write("a", b"", None, 0)
+        assert not store.away
+        inner.error = StoreAway("gone")
+        await refused(store.ping())
+        clock.now += FIRST_PAUSE
+        inner.error = None
+        with pytest.raises(VersionConflict):
+            await store.labelsets.write("a", b"", 7, MOST)
+        assert not store.away
+
+    run(test)
+
+
+def test_a_fault_of_our_own_in_a_trial_does_not_block_the_next() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.error = StoreAway("gone")
+        await refused(store.ping())
+        clock.now += FIRST_PAUSE
+        inner.error = KeyError("a fault")
+        with pytest.raises(KeyError):
+            await store.ping()
+        inner.error = None
+        await store.ping()
+        assert not store.away
+
+    run(test)
+
+
+def test_a_store_away_at_the_start_is_away_until_it_answers() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.error = StoreAway("gone")
+        await refused(store.open())
+        assert store.away
+        inner.error = None
+        clock.now += FIRST_PAUSE
+        await store.ping()
+        assert not store.away
+
+    run(test)
+
+
+def test_writes_may_have_a_limit_of_their_own() -> None:
+    async def test() -> None:
+        inner = Failing()
+        store = Guarded(inner, 0.05, write_timeout=5)
+        inner.gate.clear()
+        write = asyncio.create_task(store.labelsets.write("a", b"", None, MOST))
+        await asyncio.sleep(0.2)
+        assert not write.done()
+        inner.gate.set()
+        assert (await write).version == 1
+        inner.gate.clear()
+        await refused(store.labelsets.get("a"))
+
+    asyncio.run(test())
+
+
+def test_many_vectors_have_the_limit_for_each_chunk() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.gate.clear()
+        call = asyncio.create_task(store.vectors.get_many(["k"] * 20 * CHUNK))
+        await asyncio.sleep(0.3)
+        assert not call.done()
+        inner.gate.set()
+        assert len(await call) == 20 * CHUNK
+        assert not store.away
+
+    run(test)
+
+
+def test_one_line_is_logged_when_it_opens_and_one_when_it_closes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.error = StoreAway("the reason")
+        for _ in range(3):
+            await refused(store.ping())
+            clock.now += LONGEST_PAUSE
+        inner.error = None
+        for _ in range(3):
+            await store.ping()
+
+    with caplog.at_level(logging.INFO, "openvocab.stores"):
+        run(test)
+    opened, closed = caplog.messages
+    assert "the reason" in opened
+    assert "back" in closed

@@ -1,0 +1,527 @@
+"""The shared store when its server is gone, slow, strange, locked, full, empty or newer."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from app.stores.link import SCHEMA
+from app.stores.protocols import Head, Record, StoreAway, StoreFull, StoreUnusable
+from app.stores.redis import RedisStore
+
+MOST = 1000
+TIMEOUT = 0.25
+SOON = 1.0  # what a busy machine may make of TIMEOUT
+
+
+def at(url: str, timeout: float = 10.0) -> RedisStore:
+    return RedisStore(url, timeout, vector_ttl=3600)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await test()
+
+    asyncio.run(bounded())
+
+
+@asynccontextmanager
+async def opened(url: str, timeout: float = 10.0) -> AsyncIterator[RedisStore]:
+    store = at(url, timeout)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def client(url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(url) as redis:
+        yield redis
+        await redis.connection_pool.disconnect()
+
+
+async def away(store: RedisStore) -> str:
+    """Every method is away, soon; the text of the last."""
+    calls = [
+        store.ping,
+        lambda: store.labelsets.head("pets"),
+        lambda: store.labelsets.get("pets"),
+        lambda: store.labelsets.page("", 10),
+        lambda: store.labelsets.write("new", b"", None, MOST),
+        lambda: store.labelsets.amend("pets", 1, b""),
+        lambda: store.labelsets.delete("pets", 1),
+        lambda: store.labelsets.restore(Record("pets", 1, b"")),
+        lambda: store.labelsets.touch("pets", time.time()),
+        store.labelsets.recent,
+        lambda: store.vectors.get_many(["a"]),
+        lambda: store.vectors.put_many({"a": b"1"}),
+    ]
+
+    async def ask(call: Callable[[], Awaitable[object]]) -> str:
+        start = time.monotonic()
+        with pytest.raises(StoreAway) as raised:
+            await call()
+        assert time.monotonic() - start < SOON
+        return str(raised.value)
+
+    texts = [await ask(call) for call in calls]
+    # also many at once, more than there are connections
+    await asyncio.gather(*(ask(calls[1 + number % 3]) for number in range(60)))
+    assert not any("\n" in text for text in texts)
+    return texts[-1]
+
+
+async def back(store: RedisStore, within: float = 5.0) -> None:
+    """The same object works again."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            return await store.ping()
+        except StoreAway:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+
+
+def test_two_stores_on_one_server_see_each_other(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as first, opened(server.url) as second:
+            await first.labelsets.write("pets", b"1", None, MOST)
+            assert await second.labelsets.get("pets") == Record("pets", 1, b"1")
+            await second.labelsets.delete("pets", 1)
+            assert await first.labelsets.head("pets") == Head(2, deleted=True)
+            await first.vectors.put_many({"a": b"1"})
+            assert list(await second.vectors.get_many(["a"])) == [b"1"]
+
+    run(test)
+
+
+def test_only_vectors_expire(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as store, client(server.url) as redis:
+            await store.labelsets.write("pets", b"", None, MOST)
+            await store.labelsets.write("gone", b"", None, MOST)
+            await store.labelsets.delete("gone", 1)
+            await store.labelsets.touch("pets", time.time())
+            await store.vectors.put_many({"a": b"1"})
+            lives = {key: await redis.ttl(key) for key in await redis.keys()}
+            assert {key for key, life in lives.items() if life >= 0} == {b"openvocab:vector:a"}
+            assert 3590 < lives[b"openvocab:vector:a"] <= 3600
+            assert len(lives) == 6
+
+    run(test)
+
+
+def test_a_killed_server_is_away_and_comes_back_with_everything(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url, TIMEOUT) as store:
+            await store.labelsets.write("pets", b"body", None, MOST)
+            server.kill()
+            assert "127.0.0.1" in await away(store)
+            server.start()
+            await back(store)
+            # the append-only file has it; the scripts are sent anew
+            assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+            assert (await store.labelsets.write("pets", b"2", 1, MOST)).version == 2
+
+    run(test)
+
+
+def test_no_acknowledged_write_is_lost_by_a_kill(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as store:
+            done: list[str] = []
+
+            async def write() -> None:
+                for number in range(100_000):
+                    await store.labelsets.write(f"{number}", b"body", None, 10**6)
+                    done.append(f"{number}")
+
+            for rounds in range(3):
+                writer = asyncio.create_task(write())
+                await asyncio.sleep(0.2 + rounds / 20)
+                server.kill()
+                with pytest.raises(StoreAway):
+                    await writer
+                server.start()
+                await back(store)
+                assert done
+                for name in done:
+                    assert await store.labelsets.get(name) == Record(name, 1, b"body")
+                    await store.labelsets.delete(name, 1)
+                async with client(server.url) as redis:
+                    await redis.flushall()
+                done.clear()
+
+    run(test)
+
+
+def test_a_paused_server_is_away_at_its_time_limit_and_comes_back(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url, TIMEOUT) as store:
+            await store.labelsets.write("pets", b"body", None, MOST)
+            server.pause()
+            try:
+                assert "no answer" in await away(store)
+            finally:
+                server.go_on()
+            await back(store)
+            # no connection that was cut off gives the answer to another question
+            for number in range(100):
+                await store.vectors.put_many({f"{number}": b"%d" % number})
+            found = await asyncio.gather(
+                *(store.vectors.get_many([f"{number}"]) for number in range(100))
+            )
+            assert [list(values) for values in found] == [[b"%d" % n] for n in range(100)]
+            assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+
+    run(test)
+
+
+def test_cancelled_calls_never_mix_up_answers(redis_server) -> None:
+    async def test() -> None:
+        async with opened(redis_server.url) as store:
+            keys = [f"mix {number}" for number in range(50)]
+            await store.vectors.put_many({key: key.encode() * 1000 for key in keys})
+            for pause in range(30):
+                calls = [asyncio.create_task(store.vectors.get_many([key])) for key in keys]
+                await asyncio.sleep(pause / 3000)
+                for call in calls[::2]:
+                    call.cancel()
+                found = await asyncio.gather(*calls, return_exceptions=True)
+                for key, values in zip(keys, found, strict=True):
+                    if not isinstance(values, asyncio.CancelledError):
+                        assert list(values) == [key.encode() * 1000]
+
+    run(test)
+
+
+def test_a_server_that_is_away_at_the_start_is_used_when_it_comes(start_redis) -> None:
+    server = start_redis()
+    server.kill()
+
+    async def test() -> None:
+        store = at(server.url, TIMEOUT)
+        with pytest.raises(StoreAway):
+            await store.open()
+        await away(store)
+        server.start()
+        await back(store)
+        assert (await store.labelsets.write("pets", b"", None, MOST)).version == 1
+        await store.close()
+
+    run(test)
+
+
+def test_an_emptied_server_is_an_empty_store(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as store, client(server.url) as redis:
+            await store.labelsets.write("pets", b"body", None, MOST)
+            await store.vectors.put_many({"a": b"1"})
+            await redis.flushall()
+            await redis.script_flush()
+            assert await store.labelsets.head("pets") is None
+            assert await store.labelsets.page("", 10) == []
+            assert list(await store.labelsets.recent()) == []
+            assert list(await store.vectors.get_many(["a"])) == [None]
+            assert await store.labelsets.restore(Record("pets", 1, b"body"))
+            assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+
+    run(test)
+
+
+def test_names_without_a_definition_are_passed_over_and_make_room(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as store, client(server.url) as redis:
+            for name in "abcdef":
+                await store.labelsets.write(name, name.encode(), None, 6)
+            for name in "abe":
+                await redis.delete(f"openvocab:labelset:{name}")
+            assert sorted(await store.labelsets.recent()) == ["c", "d", "f"]
+            with pytest.raises(StoreFull):
+                await store.labelsets.write("g", b"", None, 6)
+            page = await store.labelsets.page("", 2)
+            assert [record.name for record in page] == ["c", "d"]
+            page = await store.labelsets.page("d", 2)
+            assert [record.name for record in page] == ["f"]
+            await store.labelsets.write("g", b"", None, 6)
+
+    run(test)
+
+
+def test_definitions_without_a_name_on_the_lists_are_found_and_listed_again(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as store, client(server.url) as redis:
+            for name in "abc":
+                await store.labelsets.write(name, name.encode(), None, MOST)
+            await redis.delete("openvocab:names", "openvocab:recent")
+            assert await store.labelsets.get("a") == Record("a", 1, b"a")
+            assert await store.labelsets.page("", 10) == []
+            assert not await store.labelsets.restore(Record("c", 1, b"c"))
+            await store.labelsets.write("a", b"2", 1, MOST)
+            await store.labelsets.touch("b", time.time())
+            assert [record.name for record in await store.labelsets.page("", 10)] == ["a", "b"]
+            assert sorted(await store.labelsets.recent()) == ["a", "b"]
+
+    run(test)
+
+
+def test_keys_of_another_kind_are_an_outage_and_not_a_crash(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as store, client(server.url) as redis:
+            await redis.set("openvocab:labelset:pets", "text")
+            await redis.set("openvocab:names", "text")
+            await redis.lpush("openvocab:vector:a", "text")
+            with pytest.raises(StoreAway):
+                await store.labelsets.get("pets")
+            with pytest.raises(StoreAway):
+                await store.labelsets.write("pets", b"", None, MOST)
+            with pytest.raises(StoreAway):
+                await store.labelsets.page("", 10)
+            assert list(await store.vectors.get_many(["a", "b"])) == [None, None]
+
+    run(test)
+
+
+def refusal(url: str) -> str:
+    async def test() -> str:
+        store = at(url, TIMEOUT)
+        with pytest.raises(StoreUnusable) as raised:
+            await store.open()
+        with pytest.raises(StoreAway):
+            await store.labelsets.get("pets")
+        await store.close()
+        return str(raised.value)
+
+    text = asyncio.run(test())
+    assert "secret" not in text
+    assert "\n" not in text
+    return text
+
+
+def test_a_wrong_password_no_password_or_one_too_many_is_refused(start_redis) -> None:
+    guarded = start_redis("--requirepass", "open sesame")
+    host = f"127.0.0.1:{guarded.port}"
+    assert host in refusal(f"redis://:secret@{host}")
+    refusal(f"redis://nobody:secret@{host}")
+    refusal(f"redis://{host}")
+
+    async def test() -> None:
+        async with opened(f"redis://:open%20sesame@{host}") as store:
+            await store.ping()
+
+    run(test)
+
+
+def test_a_password_for_a_server_without_one_is_refused(redis_server) -> None:
+    refusal(f"redis://nobody:secret@127.0.0.1:{redis_server.port}")
+
+
+def test_a_user_who_may_not_read_is_refused(start_redis) -> None:
+    server = start_redis("--user", "reader", "on", ">secret", "+ping")
+    refusal(f"redis://reader:secret@127.0.0.1:{server.port}")
+
+
+def test_a_database_the_server_does_not_have_is_refused(redis_server) -> None:
+    assert "DB index" in refusal(f"{redis_server.url}/99")
+
+
+def test_a_newer_schema_is_refused_naming_both_versions_also_when_met_late(start_redis) -> None:
+    server = start_redis()
+
+    async def raise_schema() -> None:
+        async with client(server.url) as redis:
+            await redis.set("openvocab:schema", SCHEMA + 1)
+
+    run(raise_schema)
+    text = refusal(server.url)
+    assert f"version {SCHEMA + 1} " in text
+    assert f"up to {SCHEMA}:" in text
+
+    async def test() -> None:
+        store = at(server.url, TIMEOUT)
+        with pytest.raises(StoreAway, match="schema version"):
+            await store.labelsets.write("pets", b"", None, MOST)
+        await store.close()
+        async with client(server.url) as redis:
+            assert await redis.keys("*labelset*") == []
+
+    run(test)
+
+
+def test_a_full_server_keeps_serving_and_refuses_new_definitions(start_redis) -> None:
+    server = start_redis("--maxmemory-policy", "noeviction")
+
+    async def test() -> None:
+        async with opened(server.url) as store, client(server.url) as redis:
+            await store.labelsets.write("pets", b"body", None, MOST)
+            await redis.config_set("maxmemory", "100kb")
+            await store.vectors.put_many({"a": b"1"})
+            assert list(await store.vectors.get_many(["a"])) == [None]
+            assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+            with pytest.raises(StoreAway):
+                await store.labelsets.write("new", b"", None, MOST)
+            assert await store.labelsets.head("new") is None
+
+    run(test)
+
+
+def test_eviction_only_takes_vectors(start_redis) -> None:
+    server = start_redis("--maxmemory", "8mb", "--maxmemory-policy", "volatile-lru")
+
+    async def test() -> None:
+        async with opened(server.url) as store:
+            for number in range(50):
+                await store.labelsets.write(f"set {number}", b"body", None, MOST)
+            for number in range(40):
+                await store.vectors.put_many({f"{number}": b"x" * 500_000})
+            assert len(await store.labelsets.page("", 100)) == 50
+            found = await store.vectors.get_many([f"{number}" for number in range(40)])
+            assert 0 < sum(value is not None for value in found) < 40
+
+    run(test)
+
+
+def test_a_replica_that_cannot_be_written_is_away_for_writes(start_redis) -> None:
+    server = start_redis("--replicaof", "127.0.0.1 1")
+
+    async def test() -> None:
+        store = at(server.url, TIMEOUT)
+        with pytest.raises(StoreAway):
+            await store.open()
+        await store.close()
+
+    run(test)
+
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def test_a_unix_socket_is_a_way_too(start_redis, tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    start_redis("--unixsocket", str(path))
+
+    async def test() -> None:
+        async with opened(f"unix://{path}?db=1") as store:
+            assert (await store.labelsets.write("pets", b"", None, MOST)).version == 1
+
+    run(test)
+
+
+@asynccontextmanager
+async def strange_server(answer: Handler) -> AsyncIterator[str]:
+    """A server that is not Redis, and its URL."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await answer(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await asyncio.sleep(0.1)  # the last handlers notice that their caller is gone
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+        b"\x00\xff\xfe" * 1000,
+        b"\r\n\r\n\r\n",
+        b"+OK\r\n",
+        b"+PONG\r\n",
+        b":notanumber\r\n",
+        b":1\r\n",
+        b"$abc\r\n",
+        b"$-7\r\n",
+        b"$99999999999\r\nabc",
+        b"*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+        b"*3\r\n*-1\r\n_\r\n#t\r\n",
+        b"-ERR something\nwith lines\r\n",
+        b"-LOADING Redis is loading the dataset in memory\r\n",
+        b"-CLUSTERDOWN The cluster is down\r\n",
+        b"-MOVED 1 127.0.0.1:1\r\n",
+        b"*1\r\n" * 5000,
+        b"",
+    ],
+)
+def test_a_server_that_is_no_redis_is_away(garbage: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65536):
+            writer.write(garbage)
+            await writer.drain()
+            if not garbage:
+                return
+
+    async def test() -> None:
+        async with strange_server(answer) as url:
+            store = at(url, TIMEOUT)
+            start = time.monotonic()
+            with pytest.raises(StoreAway):
+                await store.open()
+            assert time.monotonic() - start < SOON
+            await away(store)
+            await store.close()
+
+    run(test)
+
+
+def test_a_server_that_trickles_is_cut_off_at_the_time_limit() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        writer.write(b"$1000\r\n")
+        while not reader.at_eof():
+            writer.write(b"x")  # each byte well within a time-out that starts anew with it
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async def test() -> None:
+        async with strange_server(answer) as url:
+            store = at(url, TIMEOUT)
+            await away(store)
+            await store.close()
+
+    run(test)
+
+
+def test_a_server_that_accepts_and_says_nothing_is_cut_off_at_the_time_limit() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def test() -> None:
+        async with strange_server(answer) as url:
+            store = at(url + "?socket_timeout=30&socket_connect_timeout=30", TIMEOUT)
+            await away(store)
+            await store.close()
+
+    run(test)

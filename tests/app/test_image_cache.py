@@ -1,0 +1,67 @@
+"""Embeddings of pictures seen lately: over HTTP, bounded, and apart by model."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.image_cache import LARGE, Embedded, ImageCache, digest
+from app.stores.lru import ByteLru
+from models.encoder import Encoder
+
+
+def test_a_picture_that_was_seen_is_not_encoded_again(
+    pictogram: Encoder, serve: Callable[..., Any], samples: dict[str, Path]
+) -> None:
+    with serve(pictogram, image_cache_bytes=1_000_000) as client:
+        answers = [
+            client.post(
+                "/classify",
+                files={"image": samples["cat"].read_bytes()},
+                data={"labels": labels},
+            )
+            for labels in ("cat,dog", "cat,dog", "rocket,cat,pizza")
+        ]
+        first, second, third = (answer.json() for answer in answers)
+        assert [a["image"]["cached"] for a in (first, second, third)] == [False, True, True]
+        assert second["predictions"] == first["predictions"]
+        assert third["predictions"][0]["label"] == "cat"
+        assert {**second["image"], "cached": False} == first["image"]
+        assert "encode" not in answers[1].headers["server-timing"]
+        cache = client.get("/models").json()["image_cache"]
+        assert (cache["entries"], cache["hits"], cache["misses"]) == (1, 2, 1)
+        assert cache["bytes"] <= cache["max_bytes"] == 1_000_000
+
+
+def test_switched_off_it_keeps_nothing(
+    pictogram: Encoder, serve: Callable[..., Any], samples: dict[str, Path]
+) -> None:
+    with serve(pictogram, image_cache_bytes=0) as client:
+        for _ in range(2):
+            answer = client.post(
+                "/classify",
+                files={"image": samples["cat"].read_bytes()},
+                data={"labels": "cat,dog"},
+            ).json()
+            assert answer["image"]["cached"] is False
+        assert client.get("/models").json()["image_cache"]["entries"] == 0
+
+
+def test_another_model_does_not_see_the_embedding() -> None:
+    memory = ByteLru(10_000)
+    embedded = Embedded(np.float32([0.6, 0.8]), 16_000_000, 3)
+    ImageCache(memory, "one").put("ab", embedded)
+    found = ImageCache(memory, "one").get("ab")
+    assert found is not None
+    np.testing.assert_array_equal(found.vector, embedded.vector)
+    assert (found.width, found.height) == (16_000_000, 3)
+    assert ImageCache(memory, "other").get("ab") is None
+
+
+def test_digests_of_large_and_small_files_are_sha256() -> None:
+    import asyncio
+
+    for data in (b"small", b"x" * (LARGE + 1)):
+        assert asyncio.run(digest(data)) == hashlib.sha256(data).hexdigest()

@@ -1,0 +1,398 @@
+"""Label sets over HTTP: registered, replaced, listed, deleted, and used."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from models.encoder import Encoder
+
+LONG = " ".join(["cat"] * 40)  # more tokens than the bundled model reads
+
+
+@pytest.fixture
+def client(pictogram: Encoder, serve: Callable[..., Any]) -> Iterator[httpx.Client]:
+    """A server of its own, so that the names are its own too."""
+    with serve(pictogram, max_labelsets=5, max_labelset_labels=300) as found:
+        yield found
+
+
+def register(client: httpx.Client, name: str, labels: Any, **more: Any) -> httpx.Response:
+    body = {"name": name, "labels": labels, **more}
+    return client.post("/labelsets", json=body, params={"wait": "true"})
+
+
+def classify(client: httpx.Client, picture: Path, **fields: Any) -> httpx.Response:
+    return client.post("/classify", files={"image": picture.read_bytes()}, data=fields)
+
+
+def problem(response: httpx.Response, status: int, error_type: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    found: dict[str, Any] = response.json()
+    assert found["error_type"] == error_type
+    return found
+
+
+def test_text_with_one_label_a_line_is_a_label_set(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    found = client.post(
+        "/labelsets?name=pets&wait=true",
+        content=b"\xef\xbb\xbfcat\r\n\r\ndog\n",
+        headers={"Content-Type": "text/plain"},
+    )
+    assert found.status_code == 201
+    assert found.headers["location"] == "/labelsets/pets"
+    assert found.headers["etag"] == '"1"'
+    assert (found.json()["labels"], found.json()["status"]) == (["cat", "dog"], "ready")
+    answer = classify(client, samples["cat"], labelset="pets").json()
+    assert answer["predictions"][0]["label"] == "cat"
+    assert (answer["labelset"], answer["labelset_version"], answer["cached"]) == ("pets", 1, 2)
+
+
+def test_a_label_set_answers_as_the_same_labels_ad_hoc(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    labels = list(samples)
+    register(client, "all", labels)
+    for templates in ({}, {"templates": "simple"}, {"templates": ["a {} here", "{}"]}):
+        by_set = classify(client, samples["key"], labelset="all", **templates).json()
+        ad_hoc = classify(client, samples["key"], labels=labels, **templates).json()
+        assert by_set["predictions"] == ad_hoc["predictions"]
+        assert by_set["templates"] == ad_hoc["templates"]
+
+
+def test_synonyms_whole_prompts_and_own_templates_are_used(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    labels = {"feline": ["cat", "kitten"], "other": []}
+    prompts = {"other": ["a picture of a rocket"]}
+    found = register(client, "mine", labels, prompts=prompts, templates=["my {}"]).json()
+    assert (found["synonyms"], found["prompts"]) == ({"feline": ["cat", "kitten"]}, prompts)
+    assert (found["own_templates"], found["templates"]) == (["my {}"], "custom")
+    answer = classify(client, samples["cat"], labelset="mine").json()
+    assert answer["predictions"][0]["label"] == "feline"
+    rocket = classify(client, samples["rocket"], labelset="mine").json()
+    assert rocket["predictions"][0]["label"] == "other"
+    # an ensemble over two texts in one template, by another road
+    same = client.post(
+        "/classify",
+        files={"image": samples["cat"].read_bytes()},
+        data={"labels": ["cat", "kitten"], "templates": "my {}", "multi_label": "true"},
+    ).json()
+    cosines = [p["similarity"] for p in same["predictions"]]
+    feline = next(p for p in answer["predictions"] if p["label"] == "feline")["similarity"]
+    assert min(cosines) - 0.05 < feline  # the mean of two vectors lies near both
+
+
+def test_presets_are_registered_by_name(client: httpx.Client) -> None:
+    found = client.post(
+        "/labelsets", json={"name": "small", "preset": "cifar-10"}, params={"wait": "true"}
+    )
+    assert found.json()["label_count"] == 10
+    wrong = client.post("/labelsets", json={"name": "x", "preset": "nothing"})
+    assert "imagenet-1k" in problem(wrong, 422, "invalid")["detail"]
+
+
+def test_imagenet_has_a_thousand_different_labels(
+    pictogram: Encoder, serve: Callable[..., Any]
+) -> None:
+    with serve(pictogram) as client:
+        found = client.post(
+            "/labelsets",
+            json={"name": "imagenet", "preset": "imagenet-1k", "templates": "none"},
+            params={"wait": "true"},
+        ).json()
+    assert (found["label_count"], found["status"]) == (1000, "ready")
+    assert found["synonyms"] == {
+        "missile (2)": ["missile"], "sunglasses (2)": ["sunglasses"]
+    }  # fmt: skip
+
+
+def test_an_existing_name_is_a_conflict_and_put_replaces_it(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    register(client, "pets", ["cat", "dog"])
+    problem(register(client, "pets", ["bird", "fish"]), 409, "labelset_exists")
+    put = client.put("/labelsets/pets", json={"labels": ["rocket", "pizza"]}, params={"wait": True})
+    assert (put.status_code, put.headers["etag"]) == (200, '"2"')
+    answer = classify(client, samples["rocket"], labelset="pets").json()
+    assert (answer["predictions"][0]["label"], answer["labelset_version"]) == ("rocket", 2)
+    same = client.put("/labelsets/pets", json={"labels": ["rocket", "pizza"]})
+    assert same.headers["etag"] == '"2"'
+    new = client.put("/labelsets/new", content="a\nb", headers={"Content-Type": "text/plain"})
+    assert new.status_code in (201, 202)
+
+
+def test_changes_can_depend_on_the_version(client: httpx.Client) -> None:
+    register(client, "pets", ["cat", "dog"])
+    body = {"labels": ["cat", "bird"]}
+
+    def put(**headers: str) -> httpx.Response:
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        return client.put("/labelsets/pets", json=body, headers=named)
+
+    problem(put(If_Match='"7"'), 412, "precondition_failed")
+    problem(put(If_Match="garbage"), 412, "precondition_failed")
+    problem(put(If_None_Match="*"), 412, "precondition_failed")
+    assert put(If_Match='"9", "1"').headers["etag"] == '"2"'
+    problem(
+        client.delete("/labelsets/pets", headers={"If-Match": '"1"'}), 412, "precondition_failed"
+    )
+    problem(
+        client.put("/labelsets/nothing", json=body, headers={"If-Match": "*"}),
+        412,
+        "precondition_failed",
+    )
+    assert client.delete("/labelsets/pets", headers={"If-Match": '"2"'}).status_code == 204
+
+
+def test_get_answers_304_once_it_is_ready(client: httpx.Client) -> None:
+    register(client, "pets", ["cat", "dog"])
+    found = client.get("/labelsets/pets")
+    assert found.json()["status"] == "ready"
+    again = client.get("/labelsets/pets", headers={"If-None-Match": found.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    other = client.get("/labelsets/pets", headers={"If-None-Match": '"4"'})
+    assert other.status_code == 200
+
+
+def test_a_deleted_name_is_gone_and_its_versions_never_come_back(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    register(client, "pets", ["cat", "dog"])
+    assert client.delete("/labelsets/pets").status_code == 204
+    problem(client.get("/labelsets/pets"), 404, "unknown_labelset")
+    problem(client.delete("/labelsets/pets"), 404, "unknown_labelset")
+    problem(classify(client, samples["cat"], labelset="pets"), 404, "unknown_labelset")
+    again = register(client, "pets", ["cat", "dog"])
+    assert int(again.headers["etag"].strip('"')) > 2
+
+
+def test_the_list_comes_in_pages(client: httpx.Client) -> None:
+    for name in ("b", "a", "d", "c"):
+        register(client, name, [f"{name}1", f"{name}2"])
+    first = client.get("/labelsets", params={"limit": 3})
+    assert [one["name"] for one in first.json()["labelsets"]] == ["a", "b", "c"]
+    assert first.json()["next"] == "c"
+    assert first.links["next"]["url"] == "/labelsets?after=c&limit=3"
+    last = client.get(first.links["next"]["url"]).json()
+    assert ([one["name"] for one in last["labelsets"]], last["next"]) == (["d"], None)
+    problem(client.get("/labelsets", params={"limit": 0}), 422, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"labels": ["a", "b"]}, 422, "name"),
+        ({"name": "../etc", "labels": ["a", "b"]}, 422, "name"),
+        ({"name": "a/b", "labels": ["a", "b"]}, 422, "name"),
+        ({"name": "", "labels": ["a", "b"]}, 422, "name"),
+        ({"name": "x" * 65, "labels": ["a", "b"]}, 422, "name"),
+        ({"name": 7, "labels": ["a", "b"]}, 422, "name"),
+        ({"name": "x"}, 422, "labels"),
+        ({"name": "x", "labels": []}, 422, "labels"),
+        ({"name": "x", "labels": ["a", "a "]}, 422, "labels"),
+        ({"name": "x", "labels": ["a", ""]}, 422, "labels"),
+        ({"name": "x", "labels": ["a", "b\0"]}, 422, "labels"),
+        ({"name": "x", "labels": ["a", "b" * 201]}, 413, "labels"),
+        ({"name": "x", "labels": [str(n) for n in range(301)]}, 413, "labels"),
+        ({"name": "x", "labels": {"a": ["b", "b"]}}, 422, "labels"),
+        ({"name": "x", "labels": "a,b"}, 422, "labels"),
+        ({"name": "x", "labels": ["a", "b"], "label": 1}, 422, "label"),
+        ({"name": "x", "labels": ["a"], "prompts": {"c": ["d"]}}, 422, "prompts"),
+        ({"name": "x", "labels": ["a"], "preset": "food"}, 422, "preset"),
+        ({"name": "x", "labels": ["a"], "templates": "nothing"}, 404, "templates"),
+        ({"name": "x", "labels": ["a"], "templates": ["{} {}"]}, 422, "templates"),
+        ({"name": "x", "labels": ["a"], "description": "d" * 1001}, 422, "description"),
+    ],
+)
+def test_a_bad_field_is_named(
+    client: httpx.Client, body: dict[str, Any], status: int, field: str
+) -> None:
+    found = client.post("/labelsets", json=body)
+    assert found.status_code == status, found.text
+    assert found.json()["field"] == field
+    assert client.get("/labelsets").json()["labelsets"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"{", "application/json"), (b"[]", "application/json"), (b"\xff\xfe", "text/plain"),
+     (b"--x--", "multipart/form-data; boundary=x")],
+)  # fmt: skip
+def test_a_body_that_cannot_be_read_is_400(client: httpx.Client, content: bytes, kind: str) -> None:
+    found = client.post("/labelsets?name=x", content=content, headers={"Content-Type": kind})
+    problem(found, 400, "unparsable_body")
+
+
+@pytest.mark.parametrize("name", ["%2e%2e", "a%2fb", "a%00b", "%F0%9F%90%B1", "x" * 65])
+def test_names_that_are_none_are_refused_in_the_address(client: httpx.Client, name: str) -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        found = client.request(method, f"/labelsets/{name}", json={"labels": ["a", "b"]})
+        assert found.status_code in (404, 422), found.text
+        assert found.headers["content-type"] == "application/problem+json"
+
+
+def test_the_number_of_label_sets_is_limited(client: httpx.Client) -> None:
+    for n in range(5):
+        register(client, f"s{n}", ["a", "b"])
+    found = problem(register(client, "one-more", ["a", "b"]), 413, "too_large")
+    assert (found["field"], found["limit"]) == ("name", 5)
+    client.delete("/labelsets/s0")
+    assert register(client, "one-more", ["a", "b"]).status_code == 201
+
+
+def test_prompts_of_one_set_are_limited(pictogram: Encoder, serve: Callable[..., Any]) -> None:
+    with serve(pictogram, max_labelset_prompts=3) as client:
+        body = {"labels": ["a", "b"], "templates": ["{}", "the {}"], "name": "x"}
+        found = problem(client.post("/labelsets", json=body), 413, "too_large")
+        assert (found["limit"], found["value"]) == (3, 4)
+
+
+def test_a_label_too_long_for_the_model_fails_the_build_and_says_why(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    found = problem(register(client, "long", ["cat", LONG]), 413, "too_large")
+    assert found["field"] == "labels"
+    stored = client.get("/labelsets/long").json()
+    assert stored["status"] == "failed"
+    assert "tokens" in stored["error"]
+    problem(classify(client, samples["cat"], labelset="long"), 413, "too_large")
+    client.put("/labelsets/long", json={"labels": ["cat", "dog"]}, params={"wait": True})
+    assert classify(client, samples["cat"], labelset="long").status_code == 200
+
+
+class Gate:
+    """Holds the text tower until it is opened."""
+
+    def __init__(self, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = threading.Event()
+        submit = encoder.submit_texts
+
+        def gated(prompts: Any) -> Any:
+            from concurrent.futures import Future
+
+            held: Future[Any] = Future()
+
+            def later() -> None:
+                self.open.wait(30)
+                try:
+                    held.set_result(submit(prompts).result())
+                except Exception as error:
+                    held.set_exception(error)
+
+            threading.Thread(target=later, daemon=True).start()
+            return held
+
+        monkeypatch.setattr(encoder, "submit_texts", gated)
+
+
+def test_the_old_version_serves_until_the_new_one_is_built(
+    client: httpx.Client,
+    samples: dict[str, Path],
+    pictogram: Encoder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    register(client, "pets", ["cat", "dog"])
+    gate = Gate(pictogram, monkeypatch)
+    put = client.put("/labelsets/pets", json={"labels": ["cat", "an octopus", "a new thing"]})
+    assert (put.status_code, put.json()["status"]) == (202, "building")
+    assert put.json()["serving_version"] == 1
+    answer = classify(client, samples["cat"], labelset="pets").json()
+    assert answer["labelset_version"] == 1
+    gate.open.set()
+    wait_until(lambda: client.get("/labelsets/pets").json()["status"] == "ready")
+    answer = classify(client, samples["octopus"], labelset="pets").json()
+    assert (answer["labelset_version"], answer["predictions"][0]["label"]) == (2, "an octopus")
+    assert client.get("/labelsets/pets").json()["serving_version"] == 2
+
+
+def test_a_first_build_is_waited_for_and_then_refused(
+    pictogram: Encoder,
+    serve: Callable[..., Any],
+    samples: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serve(pictogram, request_timeout=1) as client:
+        gate = Gate(pictogram, monkeypatch)
+        assert client.post("/labelsets?name=x", content="one\ntwo").status_code == 202
+        found = classify(client, samples["cat"], labelset="x")
+        assert "0% done" in problem(found, 503, "labelset_building")["detail"]
+        assert int(found.headers["retry-after"]) >= 1
+        threading.Timer(0.3, gate.open.set).start()
+        assert classify(client, samples["cat"], labelset="x").status_code == 200
+
+
+def test_progress_is_told_while_it_builds(
+    client: httpx.Client, pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, calls = pictogram.submit_texts, []
+
+    def slow(prompts: Any) -> Any:
+        calls.append(len(prompts))
+        time.sleep(0.05)
+        return submit(prompts)
+
+    monkeypatch.setattr(pictogram, "submit_texts", slow)
+    client.post("/labelsets", json={"name": "x", "labels": [f"number {n}" for n in range(200)]})
+    seen: list[float] = []
+    while not seen or seen[-1] < 1:
+        seen.append(client.get("/labelsets/x").json()["progress"])
+    assert seen == sorted(seen)
+    assert any(0 < progress < 1 for progress in seen)
+
+
+def test_a_build_that_the_encoder_fails_is_tried_again_on_use(
+    client: httpx.Client,
+    samples: dict[str, Path],
+    pictogram: Encoder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(prompts: Any) -> Any:
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(pictogram, "submit_texts", broken)
+    found = problem(register(client, "x", ["never seen", "nor this"]), 500, "internal")
+    assert "device" not in json.dumps(found)
+    assert client.get("/labelsets/x").json()["status"] == "failed"
+    monkeypatch.undo()
+    assert classify(client, samples["cat"], labelset="x").status_code == 200
+    assert client.get("/labelsets/x").json()["status"] == "ready"
+
+
+def test_without_any_cache_label_sets_still_serve(
+    pictogram: Encoder, serve: Callable[..., Any], samples: dict[str, Path]
+) -> None:
+    with serve(pictogram, vector_cache_bytes=0, labelset_cache_bytes=0) as client:
+        register(client, "pets", ["cat", "dog"])
+        for _ in range(2):
+            assert classify(client, samples["cat"], labelset="pets").status_code == 200
+
+
+def test_labels_and_label_set_together_are_refused(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    register(client, "pets", ["cat", "dog"])
+    problem(classify(client, samples["cat"], labelset="pets", labels="a,b"), 422, "invalid")
+    problem(classify(client, samples["cat"], labelset="none-such"), 404, "unknown_labelset")
+
+
+def test_the_body_of_a_label_set_has_a_limit_of_its_own(
+    pictogram: Encoder, serve: Callable[..., Any]
+) -> None:
+    with serve(pictogram, max_labelset_bytes=1000) as client:
+        found = problem(client.post("/labelsets?name=x", content=b"a" * 1001), 413, "too_large")
+        assert found["limit"] == 1000
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)

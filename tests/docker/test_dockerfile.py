@@ -1,0 +1,243 @@
+"""What the Dockerfile promises, as far as it can be read from it without building an image."""
+
+import fnmatch
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import app
+from app.main import VERSION
+from app.settings import DEFAULT_MODEL, Settings
+
+ROOT = Path(__file__).parents[2]
+TARGETS = ("cpu", "gpu")
+KNOWN = {f"OPENVOCAB_{name.upper()}" for name in Settings.model_fields}
+
+
+def read(path: Path) -> list[tuple[str, str]]:
+    """The instructions in order: ("COPY", "app app")."""
+    lines = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if not line.lstrip().startswith("#")
+    ]
+    whole = "\n".join(lines).replace("\\\n", " ")
+    return [
+        (word.upper(), " ".join(rest.split()))
+        for word, _, rest in (line.partition(" ") for line in whole.splitlines() if line.strip())
+    ]
+
+
+INSTRUCTIONS = read(ROOT / "Dockerfile")
+DEFAULTS = {
+    name: value.strip('"')
+    for word, rest in INSTRUCTIONS
+    if word == "ARG"
+    for name, _, value in [rest.partition("=")]
+}
+
+
+def filled(text: str) -> str:
+    """Build arguments replaced by their defaults, in the plain form ${NAME}."""
+    return re.sub(r"\$\{(\w+)\}", lambda match: DEFAULTS.get(match[1], match[0]), text)
+
+
+def stages() -> dict[str, tuple[str, list[tuple[str, str]]]]:
+    """By name: what the stage starts from, and its instructions."""
+    found: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+    for word, rest in INSTRUCTIONS:
+        if word == "FROM":
+            base, keyword, name = rest.split()
+            assert keyword.upper() == "AS"
+            found[name] = (filled(base), [])
+        elif found:
+            found[list(found)[-1]][1].append((word, rest))
+    return found
+
+
+def whole(target: str) -> list[tuple[str, str]]:
+    """The instructions of a stage and of all the stages that it stands on."""
+    base, own = stages()[target]
+    return [*whole(base), *own] if base in stages() else own
+
+
+def last(target: str, word: str) -> str:
+    return [rest for found, rest in whole(target) if found == word][-1]
+
+
+def environment(target: str) -> dict[str, str]:
+    pairs = [rest for word, rest in whole(target) if word == "ENV"]
+    return dict(re.findall(r"(\w+)=(\S+)", " ".join(pairs)))
+
+
+def copied() -> list[str]:
+    return [
+        source
+        for word, rest in INSTRUCTIONS
+        if word == "COPY" and "--from=" not in rest
+        for source in filled(rest).split()[:-1]
+    ]
+
+
+def is_sent(path: str) -> bool:
+    """Whether .dockerignore lets a path into the build: the last rule that matches decides."""
+    sent = True
+    for rule in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
+        if rule and not rule.startswith("#"):
+            pattern = rule.removeprefix("!").removeprefix("**/")
+            parts = [path, Path(path).name, *map(str, Path(path).parents)]
+            if any(fnmatch.fnmatch(part, pattern) for part in parts if part != "."):
+                sent = rule.startswith("!")
+    return sent
+
+
+def test_both_targets_exist_and_the_cpu_is_the_default() -> None:
+    assert set(TARGETS) < set(stages())
+    assert list(stages())[-1] == "cpu"
+
+
+def test_every_copied_file_exists_and_is_sent_to_the_build() -> None:
+    assert copied()
+    for source in copied():
+        assert (ROOT / source).exists(), source
+        assert is_sent(source), source
+
+
+def test_nothing_else_is_sent_to_the_build() -> None:
+    for path in (".git/config", ".venv/bin/python", "tests/conftest.py", "docs/api.md", ".env"):
+        assert not is_sent(path), path
+    assert not is_sent("app/__pycache__/main.cpython-311.pyc")
+    assert is_sent("models/pictogram/open_clip_model.safetensors")
+    assert is_sent("prompts/vocabularies/animals.txt")
+
+
+def test_every_stage_that_is_named_stands_above() -> None:
+    above: list[str] = []
+    for word, rest in INSTRUCTIONS:
+        if word == "FROM":
+            above.append(rest.split()[-1])
+        for name in re.findall(r"--from=(\S+)", rest):
+            assert name in above[:-1], name
+
+
+def test_no_registry_or_other_host_is_named() -> None:
+    for base, _ in stages().values():
+        if base not in stages():
+            first, slash, _ = base.partition("/")
+            assert not (slash and re.search(r"[.:]|^localhost$", first)), base
+            assert ":" in base, f"{base} has no tag"
+            assert not base.endswith(":latest")
+    for path in (ROOT / "Dockerfile", *(ROOT / "docker").iterdir()):
+        if path.is_file():
+            hosts = re.findall(r"\w+://([\w.-]+)", path.read_text(encoding="utf-8"))
+            assert set(hosts) <= {"127.0.0.1", "localhost", "redis"}, path
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_user_is_a_fixed_number_and_not_root(target: str) -> None:
+    user, group = last(target, "USER").split(":")
+    assert int(user) >= 1000
+    assert int(group) >= 1000
+    assert any(f"--uid {user} --gid {group} " in rest for _, rest in whole(target))
+    # what comes after it in the chain must not become root again
+    words = [word for word, _ in whole(target)]
+    assert "RUN" not in words[len(words) - words[::-1].index("USER") :]
+
+
+def test_packages_are_installed_by_hash_and_the_project_without_any() -> None:
+    runs = [rest for word, rest in INSTRUCTIONS if word == "RUN"]
+    installs = [line for run in runs for line in run.split("&&") if "pip install" in line]
+    assert len(installs) == 2
+    assert "--require-hashes" in installs[0]
+    assert "-r requirements.lock" in installs[0]
+    assert "--no-deps" in installs[1]
+    assert "--no-build-isolation" in installs[1]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_compiler_or_package_manager_runs_in_a_final_stage(target: str) -> None:
+    for word, rest in whole(target):
+        if word == "RUN":
+            assert not re.search(r"\b(apt|apt-get|apk|gcc|g\+\+|make|build-essential)\b", rest)
+            assert "pip install" not in rest
+
+
+def test_the_python_is_one_that_the_project_takes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lowest, highest = re.findall(r"3\.(\d+)", project["requires-python"])
+    assert int(lowest) <= int(DEFAULTS["PYTHON"].split(".")[1]) < int(highest)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_health_check_runs_a_script_that_is_in_the_image(target: str) -> None:
+    options, _, command = last(target, "HEALTHCHECK").partition(" CMD ")
+    python, script = json.loads(command)
+    assert python == "python"
+    assert f"docker/healthcheck.py {script}" in [
+        rest for word, rest in whole(target) if word == "COPY"
+    ]
+    seconds = re.search(r"SECONDS = ([\d.]+)", (ROOT / "docker/healthcheck.py").read_text())
+    timeout = re.search(r"--timeout=(\d+)s", options)
+    # the script gives up by itself and says why, instead of being killed
+    assert seconds
+    assert timeout
+    assert float(seconds[1]) < int(timeout[1])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_command_is_one_that_the_command_line_takes(target: str) -> None:
+    assert json.loads(last(target, "ENTRYPOINT")) == ["openvocab"]
+    command = json.loads(last(target, "CMD"))
+    assert command == ["serve", "--host", "0.0.0.0"]
+    assert CliRunner().invoke(app, [*command, "--help"]).exit_code == 0
+    assert last(target, "EXPOSE") == "8000"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_variable_of_ours_is_a_setting(target: str) -> None:
+    ours = {name for name in environment(target) if name.startswith("OPENVOCAB_")}
+    assert {"OPENVOCAB_DATA_DIR", "OPENVOCAB_MODEL", "OPENVOCAB_DEVICE"} <= ours
+    assert ours <= KNOWN
+
+
+def test_the_targets_differ_in_the_device() -> None:
+    cpu, gpu = environment("cpu"), environment("gpu")
+    assert cpu["OPENVOCAB_DEVICE"] == "cpu"
+    assert gpu["OPENVOCAB_DEVICE"] == "cuda"
+    assert gpu["NVIDIA_VISIBLE_DEVICES"] == "all"
+    assert gpu["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+    assert not [name for name in cpu if name.startswith("NVIDIA_")]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_is_kept_lies_in_the_volume(target: str) -> None:
+    found = environment(target)
+    assert last(target, "VOLUME") == found["OPENVOCAB_DATA_DIR"] == "/data"
+    assert found["HOME"] == "${BAKED:-/data}"
+    assert found["HF_HOME"].startswith("${BAKED:-/data}/")
+
+
+def test_the_image_loads_the_model_that_the_command_line_loads() -> None:
+    assert environment("cpu")["OPENVOCAB_MODEL"] == f"${{MODEL:-{DEFAULT_MODEL}}}"
+
+
+def test_the_image_says_what_it_is() -> None:
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', last("cpu", "LABEL")))
+    assert set(labels) == {"title", "description", "licenses", "version", "revision"}
+    assert labels["licenses"] == "Apache-2.0"
+    assert DEFAULTS["VERSION"] == VERSION
+
+
+def test_the_guide_names_only_files_targets_and_arguments_that_exist() -> None:
+    guide = (ROOT / "docker" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"--target (\w+)", guide)) <= set(stages())
+    assert set(re.findall(r"--build-arg (\w+)=", guide)) <= set(DEFAULTS)
+    for name in re.findall(r"-f (docker/\S+)", guide):
+        assert (ROOT / name).is_file(), name
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", guide):
+        assert (ROOT / "docker" / target).exists(), target
+    assert set(re.findall(r"OPENVOCAB_[A-Z_]+", guide)) <= KNOWN

@@ -1,0 +1,127 @@
+"""The health check of the image, run as the image runs it, against real servers."""
+
+import contextlib
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "docker" / "healthcheck.py"
+
+
+@contextlib.contextmanager
+def answering(status: int) -> Iterator[int]:
+    """A server that answers /readyz with `status` and all else with 418; yields its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/readyz" else 418)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def run(port: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    # -I and no site-packages: it must not need anything but Python
+    return subprocess.run(
+        [sys.executable, "-I", "-S", str(SCRIPT), str(port)],
+        env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("healthcheck", SCRIPT)
+    assert spec
+    assert spec.loader
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_the_real_server_is_healthy(client: httpx.Client) -> None:
+    assert client.base_url.port
+    found = run(client.base_url.port)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+def test_a_server_that_is_ready_is_healthy() -> None:
+    with answering(200) as port:
+        assert run(port).returncode == 0
+
+
+@pytest.mark.parametrize("status", [503, 500, 404, 204])
+def test_a_server_that_is_not_ready_is_unhealthy_and_the_status_is_said(status: int) -> None:
+    with answering(status) as port:
+        found = run(port)
+    assert found.returncode == 1
+    assert found.stderr == f"port {port}: status {status}\n"
+
+
+def test_no_server_is_unhealthy_in_one_line() -> None:
+    with silent() as port:
+        pass
+    found = run(port)
+    assert found.returncode == 1
+    assert found.stderr.startswith(f"port {port}: ")
+    assert found.stderr.count("\n") == 1
+
+
+def test_a_server_that_hangs_is_unhealthy_in_one_line() -> None:
+    with silent() as port:
+        found = run(port)
+    assert found.returncode == 1
+    assert "timed out" in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+def test_a_proxy_of_the_environment_is_not_asked() -> None:
+    with answering(200) as port, silent() as proxy:
+        address = f"http://127.0.0.1:{proxy}"
+        assert run(port, http_proxy=address, HTTP_PROXY=address).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "port"),
+    [
+        (["openvocab", "serve", "--host", "0.0.0.0", ""], 8000),
+        (["openvocab", "serve", "--port", "9000", "--host", "0.0.0.0", ""], 9000),
+        (["openvocab", "serve", "--port=9000", ""], 9000),
+        (["docker-init", "--", "openvocab", "serve", "--port", "9000"], 9000),
+        (["openvocab", "serve", "--port", "9000", "--port=9001"], 9001),
+        (["openvocab", "serve", "--port"], 8000),
+        ([""], 8000),
+    ],
+)
+def test_the_port_is_the_one_of_the_first_process(
+    module: ModuleType, command: list[str], port: int
+) -> None:
+    assert module.port_of(command) == port
