@@ -253,7 +253,7 @@ def test_vectors_come_from_the_store_after_a_restart_and_damaged_ones_do_not(
     encoder: Counting,
 ) -> None:
     async def work() -> None:
-        store = MemoryStore(vector_bytes=PLENTY).vectors
+        store = MemoryStore(vector_ttl=60, vector_bytes=PLENTY).vectors
         first = await Ensemble(encoder, levels(store=store), PLENTY).vectors(concepts("cat", "dog"))
         await asyncio.sleep(0.05)
         again = Ensemble(encoder, levels(store=store), PLENTY)

@@ -1,0 +1,1 @@
+"""Reproducible measurements; their results are in results/."""

@@ -1,0 +1,148 @@
+"""What crosses processes: two servers on one store, restarts, kills, and a store that goes away."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from benchmarks.crash import kill_and_look
+from benchmarks.servers import openvocab, redis_server
+
+KILLS = 3  # `python -m benchmarks.crash` does a hundred
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, str, Path]]:
+    """Kind, URL and folder of a store."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "sqlite":
+        yield "sqlite", "", folder
+        return
+    with redis_server(folder) as url:
+        yield "redis", url, folder
+
+
+def classify(client: httpx.Client, picture: Path, **fields: str) -> httpx.Response:
+    return client.post("/classify", files={"image": picture.read_bytes()}, data=fields)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_two_servers_see_each_others_changes_on_the_next_request(
+    store: tuple[str, str, Path], samples: dict[str, Path]
+) -> None:
+    _, url, folder = store
+    with contextlib.ExitStack() as stack:
+        one, two = (stack.enter_context(openvocab(url, folder)).client for _ in range(2))
+        labels = {"labels": ["cat", "dog"]}
+        assert one.put("/labelsets/shared", json=labels, params={"wait": True}).status_code == 201
+        answer = classify(two, samples["cat"], labelset="shared").json()
+        assert (answer["predictions"][0]["label"], answer["labelset_version"]) == ("cat", 1)
+        # the vectors came through the store
+        assert two.get("/models").json()["store"]["hits"] >= 2
+
+        replaced = two.put(
+            "/labelsets/shared", json={"labels": ["rocket", "pizza"]}, params={"wait": True}
+        )
+        assert replaced.headers["etag"] == '"2"'
+        answer = classify(one, samples["rocket"], labelset="shared").json()
+        assert (answer["predictions"][0]["label"], answer["labelset_version"]) == ("rocket", 2)
+
+        stale = one.put("/labelsets/shared", json=labels, headers={"If-Match": '"1"'})
+        assert stale.status_code == 412
+        assert one.delete("/labelsets/shared").status_code == 204
+        assert classify(two, samples["cat"], labelset="shared").status_code == 404
+
+
+def test_stopped_and_started_everything_is_still_there(
+    store: tuple[str, str, Path], samples: dict[str, Path]
+) -> None:
+    _, url, folder = store
+    with openvocab(url, folder) as server:
+        server.client.put(
+            "/labelsets/kept", json={"labels": {"cat": ["cat", "kitten"], "dog": []}},
+            params={"wait": True},
+        )  # fmt: skip
+        before = classify(server.client, samples["cat"], labelset="kept").json()
+    with openvocab(url, folder) as server:
+        wait_until(lambda: server.client.get("/labelsets/kept").json()["status"] == "ready")
+        after = classify(server.client, samples["cat"], labelset="kept").json()
+        found = server.client.get("/models").json()
+    assert after["predictions"] == before["predictions"]
+    # nothing was encoded again: both vectors came from the store
+    assert found["store"]["hits"] >= 2
+
+
+def test_a_kill_loses_no_acknowledged_label_set(store: tuple[str, str, Path]) -> None:
+    kind, url, folder = store
+    result = kill_and_look(KILLS, kind, url, folder, seed=1)
+    assert result.changes > 0
+    assert (result.lost, result.wrong, result.not_built) == (0, 0, 0)
+
+
+def test_without_redis_known_label_sets_go_on_and_it_heals(
+    samples: dict[str, Path], tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as stack:
+        running = contextlib.ExitStack()
+        url = running.enter_context(redis_server(tmp_path))
+        client = stack.enter_context(openvocab(url, tmp_path)).client
+        client.put("/labelsets/pets", json={"labels": ["cat", "dog"]}, params={"wait": True})
+        running.close()  # Redis is gone
+
+        assert classify(client, samples["cat"], labelset="pets").status_code == 200
+        assert classify(client, samples["cat"], labels="cat,rocket").status_code == 200
+        assert classify(client, samples["cat"], labelset="unheard-of").status_code == 503
+        refused = client.put("/labelsets/pets", json={"labels": ["a", "b"]})
+        assert refused.status_code == 503
+        assert refused.json()["error_type"] == "store_unavailable"
+        assert int(refused.headers["retry-after"]) >= 1
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+
+        port = int(url.rpartition(":")[2].partition("/")[0])
+        stack.enter_context(redis_server(tmp_path, port))
+        wait_until(lambda: client.get("/labelsets/pets").status_code == 200)
+        wait_until(
+            lambda: client.put("/labelsets/pets", json={"labels": ["cat", "bird"]}).is_success
+        )
+        assert client.get("/readyz").json()["status"] == "ready"
+
+
+def test_what_redis_lost_is_published_again_and_what_was_deleted_is_not(
+    samples: dict[str, Path], tmp_path: Path
+) -> None:
+    import redis
+
+    with redis_server(tmp_path) as url, openvocab(url, tmp_path) as server:
+        for name in ("kept", "gone"):
+            server.client.put(
+                f"/labelsets/{name}", json={"labels": ["cat", "dog"]}, params={"wait": True}
+            )
+        server.client.delete("/labelsets/gone")
+        with redis.Redis.from_url(url) as direct:
+            direct.flushall()
+            assert classify(server.client, samples["cat"], labelset="kept").status_code == 200
+            assert server.client.get("/labelsets/kept").headers["etag"] == '"1"'
+            assert any(b"kept" in key for key in direct.keys("*"))
+        assert server.client.get("/labelsets/gone").status_code == 404
+
+
+def test_a_server_starts_without_its_redis_and_says_so(
+    samples: dict[str, Path], tmp_path: Path
+) -> None:
+    with openvocab("redis://127.0.0.1:9/0", tmp_path) as server:
+        assert server.client.get("/readyz").json()["status"] == "degraded"
+        begun = time.monotonic()
+        assert classify(server.client, samples["cat"], labels="cat,dog").status_code == 200
+        assert time.monotonic() - begun < 5
