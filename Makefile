@@ -27,7 +27,7 @@ run: .venv/ready  ## serve on HOST:PORT with MODEL
 	@printf '%s\n' '' 'Once it serves, try:' \
 	"  curl -F image=@tests/samples/cat.png -F labels=cat,dog,pizza,rocket $(HOST):$(PORT)/classify" \
 	"  curl -F image=@tests/samples/rocket.png -F labels=cat,dog,pizza,rocket -H 'Accept: text/plain' $(HOST):$(PORT)/classify" \
-	"  curl --data-binary @tests/samples/pizza.png '$(HOST):$(PORT)/classify?labels=cat,dog,pizza,rocket&top_k=1'" ''
+	"  curl --data-binary @tests/samples/doughnut.png '$(HOST):$(PORT)/classify?labels=cat,doughnut,rocket&top_k=1'" ''
 	@exec $(BIN)/openvocab serve --host $(HOST) --port $(PORT) --model $(MODEL)
 
 test: check redis  ## all checks and tests

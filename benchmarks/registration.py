@@ -2,8 +2,8 @@
 
     python -m benchmarks.registration
 
-One client classifies distinct pictures one after the other, first alone, then while the label set is
-being built; the difference of the medians is what a build adds to a request.
+One client classifies distinct pictures one after the other, first alone, then while the label set
+is being built; the difference of the medians is what a build adds to a request.
 """
 
 import io

@@ -22,7 +22,15 @@ T = TypeVar("T")
 SCHEMA: Final = 1
 _CONNECTIONS: Final = 16
 # a server that is no Redis makes the client fail in any of these ways
-_FAILURES: Final = (RedisError, OSError, ValueError, TypeError, LookupError, AttributeError)
+_FAILURES: Final = (
+    RedisError,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
 
 
 class Link:

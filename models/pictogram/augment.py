@@ -35,17 +35,11 @@ def colour_matrix(n: int, k: float) -> Tensor:
     return matrix * uniform(n, 0.8, 1.2)[:, None, None]
 
 
-def warp(pictures: Tensor, size: int, free: Tensor, k: float) -> Tensor:
-    """(B, 4, h, w) -> (B, 4, size, size): pose and a smooth rubber-sheet distortion.
-
-    Only `free` pictures are mirrored or turned far: an arrow or a clock would get a wrong name.
-    """
+def warp(pictures: Tensor, size: int, mirror: Tensor, k: float) -> Tensor:
+    """(B, 4, h, w) -> (B, 4, size, size): pose, mirror and a smooth rubber-sheet distortion."""
     n = len(pictures)
     zoom = 1 / uniform(n, 0.89 - 0.21 * k, 1.05 + 0.05 * k)
     angle = torch.randn(n) * math.radians(9) * k
-    far = free & chance(n, 0.2)  # sets lay a slice of pizza or a guitar at any angle
-    angle = torch.where(far, uniform(n, -math.pi / 3, math.pi / 3), angle)
-    mirror = free & chance(n, 0.3)
     aspect, shear = uniform(n, -0.12, 0.12).exp(), torch.randn(n) * 0.08 * k
     c, s = torch.cos(angle), torch.sin(angle)
     theta = torch.zeros(n, 2, 3)
@@ -118,14 +112,16 @@ def erase(pictures: Tensor, k: float) -> Tensor:
     return torch.where(box, torch.rand(n, 3, 1, 1), pictures)
 
 
-def augment(pictures: Tensor, size: int, free: Tensor, one_colour: Tensor, k: float) -> Tensor:
+def augment(
+    pictures: Tensor, size: int, may_mirror: Tensor, one_colour: Tensor, k: float
+) -> Tensor:
     """(B, h, w, 4) uint8, premultiplied -> (B, 3, size, size) float32 in -1..1.
 
     `k` is the strength: 1 in the first stage of training, less in the second.
     """
     n = len(pictures)
     rgba = pictures.permute(0, 3, 1, 2).float() / 255
-    rgba = warp(rgba, size, free, k)
+    rgba = warp(rgba, size, may_mirror & chance(n, 0.3), k)
     alpha = rgba[:, 3:]
     ground = backgrounds(n, k)
     # a linear map, hence right on premultiplied colours

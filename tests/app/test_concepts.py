@@ -1,0 +1,105 @@
+"""Keys of class vectors: equal for what makes equal vectors, different for everything else."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.concepts import Concept, keys_of
+from app.ensemble import Ensemble
+from app.stores.levels import TwoLevels
+from app.stores.lru import ByteLru
+from app.stores.memory import MemoryStore
+from models.catalog import catalog
+from models.encoder import Encoder
+from models.loader import load
+
+# few characters, among them those that could blur where one text ends and the next begins
+TEXT = st.text(alphabet='ab ",[]\\{}', min_size=1, max_size=4)
+TEXTS = st.lists(TEXT, min_size=1, max_size=3).map(tuple)
+TEMPLATES = st.lists(TEXT.map(lambda t: t.replace("{}", "") + "{}"), min_size=1, max_size=3)
+MADE_OF = st.tuples(st.sampled_from(["f", "g"]), TEMPLATES.map(tuple), TEXTS)
+
+
+@given(MADE_OF, MADE_OF)
+def test_a_key_stands_for_model_templates_and_texts_and_nothing_else(one, other) -> None:  # type: ignore[no-untyped-def]
+    keys = [
+        keys_of([Concept(texts, templates)], fingerprint)[0]
+        for fingerprint, templates, texts in (one, other)
+    ]
+    assert (keys[0] == keys[1]) == (one == other)
+
+
+@given(st.lists(st.tuples(TEMPLATES.map(tuple), TEXTS), min_size=1, max_size=5))
+def test_a_key_does_not_depend_on_its_neighbours(pairs) -> None:  # type: ignore[no-untyped-def]
+    concepts = [Concept(texts, templates) for templates, texts in pairs]
+    assert keys_of(concepts, "f") == [keys_of([concept], "f")[0] for concept in concepts]
+
+
+@pytest.fixture(scope="module")
+def other_precision() -> Encoder:
+    return load(catalog()["pictogram"].loader, precision="bf16", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("changed")
+    bundled = Path(catalog()["pictogram"].loader.removeprefix("local-dir:"))
+    shutil.copy(bundled / "open_clip_config.json", folder)
+    weights = load_file(bundled / "open_clip_model.safetensors")
+    weights["text_projection"] = weights["text_projection"].flip(0).contiguous()
+    save_file(weights, folder / "open_clip_model.safetensors")
+    return load(f"local-dir:{folder}", precision="fp32", device="cpu")
+
+
+LABELS = st.lists(st.sampled_from(["cat", "dog", "bird"]), min_size=1, max_size=3, unique=True)
+# what one model's vectors differ by when they are computed in another batch
+NEAR = {"fp32": 2e-5, "bf16": 4e-3}
+SETS = st.sampled_from([("{}",), ("a {}",), ("a {}", "{}"), ("{}", "a {}")])
+
+
+@given(data=st.data())
+def test_whatever_changes_no_old_vector_is_served(
+    data: st.DataObject,
+    pictogram: Encoder,
+    other_precision: Encoder,
+    other_weights: Encoder,
+) -> None:
+    """Models, precisions and templates take turns on one store; each answer is its own."""
+    encoders = [pictogram, other_precision, other_weights]
+    turns = data.draw(st.lists(st.tuples(st.integers(0, 2), SETS, LABELS), min_size=2, max_size=5))
+    store = MemoryStore(vector_ttl=60, vector_bytes=10_000_000).vectors
+    memory = ByteLru(10_000_000)
+
+    async def take_turns() -> None:
+        for which, templates, names in turns:
+            encoder = encoders[which]
+            width = encoder.info.embedding_width
+            shared = Ensemble(encoder, TwoLevels(memory, store, width), 10_000)
+            fresh = Ensemble(encoder, TwoLevels(ByteLru(0), MemoryStore().vectors, width), 10_000)
+            concepts = [Concept((name,), templates) for name in names]
+            found, expected = await shared.vectors(concepts), await fresh.vectors(concepts)
+            bound = NEAR[encoder.info.precision]
+            np.testing.assert_allclose(found.rows, expected.rows, atol=bound)
+
+    asyncio.run(take_turns())
+
+
+def test_the_bounds_of_that_test_tell_the_models_apart(
+    pictogram: Encoder, other_precision: Encoder, other_weights: Encoder
+) -> None:
+    prompts = ["a cat", "a dog", "a bird"]
+    own, bf16, other = (
+        encoder.submit_texts(prompts).result()
+        for encoder in (pictogram, other_precision, other_weights)
+    )
+    assert np.abs(own - other).max() > 2 * NEAR["bf16"]
+    # an fp32 model that is served a bf16 vector is found out
+    assert np.abs(own - bf16).max(axis=1).min() > 2 * NEAR["fp32"]
