@@ -37,6 +37,7 @@ check: .venv/dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=models/pictogram $(BIN)/mypy --explicit-package-bases models/pictogram/*.py
 	$(BIN)/lint-imports --no-cache
 
 docs: .venv/ready  ## write what is generated: docs/settings.md

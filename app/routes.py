@@ -1,6 +1,7 @@
 """The routes: parse, one call, return a schema."""
 
 import asyncio
+import contextlib
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,7 @@ from app.info_schemas import (
 )
 from app.problems import documented
 from app.schemas import ClassifyAnswer
+from app.stores.protocols import StoreAway
 
 router = APIRouter()
 
@@ -100,6 +102,8 @@ async def readyz(services: ServicesDep) -> ReadyAnswer:
         raise NotReady("the model does not answer", retry_after=1) from error
     if not np.isfinite(rows).all():
         raise NotReady("the model answers with numbers that are not finite", retry_after=1)
+    with contextlib.suppress(StoreAway):
+        await services.store.ping()  # a store that is back is found out even if nobody uses it
     away = services.store.away
     return ReadyAnswer(
         status="degraded" if away else "ready", model=info.name, store="away" if away else "ok"

@@ -13,7 +13,10 @@ class StoreError(Exception):
 
 
 class StoreAway(StoreError):
-    """The store did not answer in time, or cannot be reached; the same call may work later."""
+    """The store did not answer in time, or cannot be reached; the same call may work later.
+
+    Where a write ends so, it may have happened all the same.
+    """
 
 
 class StoreUnusable(StoreError):

@@ -373,6 +373,23 @@ def test_a_newer_schema_is_refused_naming_both_versions_also_when_met_late(start
     run(test)
 
 
+def test_the_schema_is_checked_again_after_an_outage(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url, TIMEOUT) as store:
+            server.kill()
+            with pytest.raises(StoreAway):
+                await store.ping()
+            server.start()
+            async with client(server.url) as redis:
+                await redis.set("openvocab:schema", SCHEMA + 1)
+            with pytest.raises(StoreAway, match="schema version"):
+                await store.labelsets.write("pets", b"", None, MOST)
+
+    run(test)
+
+
 def test_a_full_server_keeps_serving_and_refuses_new_definitions(start_redis) -> None:
     server = start_redis("--maxmemory-policy", "noeviction")
 
