@@ -3,9 +3,9 @@
     python -m benchmarks.exactness
 
 Two sides in one run: open_clip's transform, towers and `build_zero_shot_classifier`, and the
-parts that answer a request (decoding, encoder, ensemble). Pictures are the committed samples, each in many
-poses, so that margins between labels vary; the random towers run at the temperature that trained
-models reach.
+parts that answer a request (decoding, encoder, ensemble). Pictures are the committed samples, each
+in many poses, so that margins between labels vary; the random towers run at the temperature that
+trained models reach.
 """
 
 import asyncio
