@@ -1,0 +1,117 @@
+"""What happens to stored label sets when a process starts: order, stores that are away."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from app.builds import Builds
+from app.definitions import Definition, Entry
+from app.ensemble import Ensemble
+from app.labelsets import LabelSetService
+from app.main import template_sets
+from app.registry import Match, Registry
+from app.stores.levels import TwoLevels
+from app.stores.lru import ByteLru
+from app.stores.memory import MemoryLabelSets, MemoryStore
+from app.stores.protocols import StoreAway
+from app.templates import TemplateSets
+from models.encoder import Encoder
+
+PLENTY = 10_000_000
+
+
+def definition(*labels: str) -> Definition:
+    return Definition(tuple(Entry(label, (label,)) for label in labels))
+
+
+def service(encoder: Encoder, store: Any) -> LabelSetService:
+    """A service as it is in a process that has just started."""
+    vectors = TwoLevels(ByteLru(PLENTY), MemoryStore().vectors, encoder.info.embedding_width)
+    templates = TemplateSets(template_sets(), "none")
+    registry = Registry(store, most=100)
+    builds = Builds(Ensemble(encoder, vectors, PLENTY), templates, ByteLru(PLENTY), registry.built)
+    return LabelSetService(registry, builds)
+
+
+def test_the_most_recently_used_is_built_first(
+    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        store = MemoryLabelSets()
+        first = service(pictogram, store)
+        for name in ("a", "b", "c"):
+            await first.put(name, definition(f"{name}1", f"{name}2"), Match())
+        for when, name in enumerate(("c", "a", "b")):
+            await store.touch(name, 10_000_000_000 + when)
+        await first.close()
+
+        asked: list[str] = []
+        submit = pictogram.submit_texts
+
+        def noting(prompts: Sequence[str]) -> Any:
+            asked.append(prompts[0])
+            return submit(prompts)
+
+        monkeypatch.setattr(pictogram, "submit_texts", noting)
+        second = service(pictogram, store)
+        await second.resume()
+        assert asked == ["b1", "a1", "c1"]
+        for name in ("a", "b", "c"):
+            assert second.status(await second.get(name)).state == "ready"
+        await second.close()
+
+    asyncio.run(work())
+
+
+def test_a_store_that_is_away_at_the_start_is_waited_for(
+    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.labelsets.RETRY_EVERY", 0.01)
+
+    class Flaky(MemoryLabelSets):
+        failures = 3
+
+        async def recent(self) -> Sequence[str]:
+            return await super().recent() if self._works() else []
+
+        async def head(self, name: str) -> Any:
+            self._works()
+            return await super().head(name)
+
+        def _works(self) -> bool:
+            if self.failures:
+                self.failures -= 1
+                raise StoreAway("not yet")
+            return True
+
+    async def work() -> None:
+        store = Flaky()
+        store.failures = 0
+        await service(pictogram, store).create("a", definition("x", "y"))
+        store.failures = 3
+        restarted = service(pictogram, store)
+        await restarted.resume()
+        assert restarted.status(await restarted.get("a")).state == "ready"
+        await restarted.close()
+
+    asyncio.run(work())
+
+
+def test_a_set_that_can_never_be_built_does_not_stop_the_others(pictogram: Encoder) -> None:
+    async def work() -> None:
+        store = MemoryLabelSets()
+        first = service(pictogram, store)
+        long = " ".join(["cat"] * pictogram.info.context_length)
+        await first.create("bad", definition("ok", long))
+        await first.create("good", definition("x", "y"))
+        await first.close()
+        await store.touch("bad", 10_000_000_000)
+        second = service(pictogram, store)
+        await second.resume()
+        assert second.status(await second.get("good")).state == "ready"
+        assert second.status(await second.get("bad")).state == "failed"
+        await second.close()
+
+    asyncio.run(work())
