@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from app.concepts import Concept
 from app.definitions import Stored
-from app.ensemble import Ensemble
-from app.errors import Problem
+from app.ensemble import ClassVectors, Ensemble
+from app.errors import Overloaded, Problem
 from app.stores.lru import ByteLru
 from app.templates import TemplateSets
 
@@ -24,6 +24,9 @@ log = logging.getLogger("openvocab.labelsets")
 # labels handed to the ensemble at once: progress moves, and a crash loses no more than these
 LABELS_A_STEP: Final = 16
 BUILDS_AT_ONCE: Final = 4
+
+# seconds until a build asks again where too many prompts wait
+OVERLOAD_PAUSE: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -109,12 +112,19 @@ class Builds:
         concepts = self._concepts(stored)
         parts = []
         for start in range(0, len(concepts), LABELS_A_STEP):
-            found = await self.ensemble.vectors(concepts[start : start + LABELS_A_STEP])
+            found = await self._vectors(concepts[start : start + LABELS_A_STEP])
             parts.append(found.rows)
             build.done += len(found.rows)
         matrix = np.vstack(parts)
         self.matrices.put(stored.digest, matrix)
         return matrix
+
+    async def _vectors(self, concepts: list[Concept]) -> ClassVectors:
+        while True:
+            try:
+                return await self.ensemble.vectors(concepts)
+            except Overloaded:  # those who wait for an answer go first; a build has time
+                await asyncio.sleep(OVERLOAD_PAUSE)
 
     def _concepts(self, stored: Stored) -> list[Concept]:
         _, templates = self.templates.resolve(stored.definition.templates)

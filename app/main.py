@@ -181,6 +181,7 @@ async def _build(
         ),
         upload_limits=UploadLimits(
             labels=LabelLimits(settings.max_labelset_labels, settings.max_label_length),
+            texts=LabelLimits(settings.max_label_texts, settings.max_label_length),
             templates=settings.max_templates,
             prompts=settings.max_labelset_prompts,
             presets=presets(),

@@ -80,7 +80,9 @@ def add_handlers(app: FastAPI) -> None:
 
 def _from_framework(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 404:
-        return NotFound(f"there is nothing at {request.url.path}; GET /openapi.json lists the addresses")
+        return NotFound(
+            f"there is nothing at {request.url.path}; GET /openapi.json lists the addresses"
+        )
     if error.status_code == 405:
         return MethodNotAllowed(f"{request.url.path} does not take {request.method}")
     if error.status_code < 500:

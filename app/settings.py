@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     )
     max_labelsets: int = Field(1_000, ge=1, description="Label sets in a store.")
     max_labelset_labels: int = Field(10_000, ge=1, description="Labels of one label set.")
+    max_label_texts: int = Field(
+        100, ge=1, description="Synonyms, or whole prompts, of one label of a label set."
+    )
     max_labelset_prompts: int = Field(
         1_000_000, ge=1, description="Prompts of one label set: texts times templates."
     )

@@ -28,9 +28,10 @@ LARGE: Final = 256_000
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """What one label set may hold; `prompts` counts every text in every template."""
+    """What one label set may hold; `texts` of one label, `prompts` of all in every template."""
 
     labels: LabelLimits
+    texts: LabelLimits
     templates: int
     prompts: int
     presets: Mapping[str, Sequence[str]]
@@ -185,4 +186,4 @@ def _numbered(names: Sequence[str]) -> dict[str, Sequence[str]]:
 
 
 def _all(texts: Sequence[str], limits: UploadLimits, field: str) -> tuple[str, ...]:
-    return labels.clean(texts, limits.labels, field) if texts else ()
+    return labels.clean(texts, limits.texts, field) if texts else ()

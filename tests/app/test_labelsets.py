@@ -203,6 +203,12 @@ def test_the_list_comes_in_pages(client: httpx.Client) -> None:
         ({"name": "x", "labels": ["a", "b" * 201]}, 413, "labels"),
         ({"name": "x", "labels": [str(n) for n in range(301)]}, 413, "labels"),
         ({"name": "x", "labels": {"a": ["b", "b"]}}, 422, "labels"),
+        ({"name": "x", "labels": {"a": [str(n) for n in range(101)]}}, 413, "labels"),
+        (
+            {"name": "x", "labels": ["a"], "prompts": {"a": [str(n) for n in range(101)]}},
+            413,
+            "prompts",
+        ),
         ({"name": "x", "labels": "a,b"}, 422, "labels"),
         ({"name": "x", "labels": ["a", "b"], "label": 1}, 422, "label"),
         ({"name": "x", "labels": ["a"], "prompts": {"c": ["d"]}}, 422, "prompts"),

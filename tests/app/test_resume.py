@@ -115,3 +115,23 @@ def test_a_set_that_can_never_be_built_does_not_stop_the_others(pictogram: Encod
         await second.close()
 
     asyncio.run(work())
+
+
+def test_a_build_waits_where_a_request_would_be_refused(
+    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.builds.OVERLOAD_PAUSE", 0.01)
+
+    async def work() -> None:
+        found = service(pictogram, MemoryLabelSets())
+        ensemble = found._builds.ensemble
+        ensemble._pending = ensemble._max_pending  # as if others had filled the queue
+        stored = await found.create("a", definition("x", "y"))
+        await found.wait(stored, 0.1)
+        assert found.status(stored).state == "building"
+        ensemble._pending = 0
+        await found.wait(stored, 10)
+        assert found.status(stored).state == "ready"
+        await found.close()
+
+    asyncio.run(work())
