@@ -119,7 +119,7 @@ async def _answer(
         stored, state, services.encoder.info.name, services.templates_name(stored)
     )
     return Response(
-        content.model_dump_json(),
+        content.model_dump_json() + "\n",
         status_code=status if state.state == "ready" else building,
         media_type="application/json",
         headers={"ETag": _etag(stored), "Location": f"/labelsets/{stored.name}"},

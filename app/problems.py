@@ -33,7 +33,7 @@ def problem_response(problem: Problem, request_id: str | None = None) -> Respons
     )
     headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
     return Response(
-        document.model_dump_json(exclude_none=True),
+        document.model_dump_json(exclude_none=True) + "\n",
         status_code=problem.status,
         media_type=MEDIA_TYPE,
         headers=headers,

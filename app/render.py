@@ -45,7 +45,7 @@ def render(answer: ClassifyAnswer, accept: str) -> Response:
         writer.writerows((p.label, p.score, p.similarity) for p in answer.predictions)
         content = lines.getvalue()
     else:
-        content = answer.model_dump_json()
+        content = answer.model_dump_json() + "\n"  # a terminal's prompt belongs on its own line
     return Response(content, media_type=kind, headers={"Vary": "Accept"})
 
 

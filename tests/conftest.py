@@ -25,6 +25,14 @@ SAMPLES = Path(__file__).parent / "samples"
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the label sets of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENVOCAB_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def samples() -> dict[str, Path]:
     """The committed pictures by the label that is right for them."""

@@ -88,7 +88,7 @@ def test_a_bad_setting_is_one_line_and_exit_status_2() -> None:
 
 @pytest.mark.parametrize("model", ["nothing", "local-dir:/nowhere"])
 def test_a_model_that_cannot_be_loaded_is_exit_status_3(model: str) -> None:
-    found = run("serve", "--model", model)
+    found = run("serve", "--model", model, "--port", "0")
     assert found.returncode == 3
     assert found.stderr.splitlines()[-1].startswith("openvocab: model ")
     assert "--model pictogram" in found.stderr
