@@ -152,7 +152,8 @@ def test_a_hub_out_of_reach_ends_the_start_within_seconds(model: str, tmp_path: 
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     begun = time.monotonic()
     found = subprocess.run(
-        [sys.executable, "-c", "from app.cli import app; app()", "serve", "--port", "0", "--model", model],
+        [sys.executable, "-c", "from app.cli import app; app()", "serve", "--port", "0",
+         "--model", model],
         env=env, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert found.returncode == 3
