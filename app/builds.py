@@ -2,17 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from app.concepts import Concept
-from app.definitions import Stored
-from app.ensemble import ClassVectors, Ensemble
-from app.errors import Overloaded, Problem
+from app.concepts import PROMPTS_PER_BLOCK, Concept
+from app.definitions import Definition, Stored, unreadable_problem
+from app.ensemble import Ensemble
+from app.errors import Problem, TooLarge
 from app.stores.lru import ByteLru
 from app.templates import TemplateSets
 
@@ -21,12 +21,7 @@ Version = tuple[str, int]
 
 log = logging.getLogger("openvocab.labelsets")
 
-# labels handed to the ensemble at once: progress moves, and a crash loses no more than these
-LABELS_A_STEP: Final = 16
 BUILDS_AT_ONCE: Final = 4
-
-# seconds until a build asks again where too many prompts wait
-OVERLOAD_PAUSE: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -41,7 +36,7 @@ class Build:
     @property
     def progress(self) -> float:
         """0..1."""
-        return self.done / self.total
+        return self.done / self.total if self.total else 0.0
 
 
 @dataclass(slots=True)
@@ -52,8 +47,17 @@ class Builds:
     templates: TemplateSets
     matrices: ByteLru
     on_built: Callable[[Stored], Awaitable[None]]
+    max_prompts: int
     _running: dict[Version, Build] = field(default_factory=dict)
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(BUILDS_AT_ONCE))
+
+    def check(self, definition: Definition) -> None:
+        """Nothing if a set like this can be built. Raises TooLarge, UnknownTemplates."""
+        _, templates = self.templates.resolve(definition.templates)
+        total = sum(concept.count for concept in definition.concepts(templates))
+        if total > self.max_prompts:
+            detail = f"the label set makes {total} prompts, the limit is {self.max_prompts}"
+            raise TooLarge(detail, field="labels", limit=self.max_prompts, value=total)
 
     def state(self, stored: Stored) -> Build | None:
         """The build of this version, also when it has ended; None if none was started here."""
@@ -69,16 +73,22 @@ class Builds:
         return matrix
 
     def start(self, stored: Stored) -> Build:
-        """Begin a build of this version; builds of the name's other versions end."""
-        self.forget(stored.name)
+        """Begin a build of this version; builds of the name's older versions end."""
+        self._end(v for v in self._running if v[0] == stored.name and v[1] <= stored.version)
         build = Build(total=len(stored.definition.entries))
-        build.task = asyncio.get_running_loop().create_task(self._run(stored, build))
         self._running[stored.name, stored.version] = build
+        if stored.unreadable:
+            build.error = unreadable_problem(stored.name)
+            return build
+        build.task = asyncio.get_running_loop().create_task(self._run(stored, build))
         return build
 
     def forget(self, name: str) -> None:
         """End and drop the builds of every version of a name."""
-        for version in [version for version in self._running if version[0] == name]:
+        self._end(version for version in self._running if version[0] == name)
+
+    def _end(self, versions: Iterable[Version]) -> None:
+        for version in list(versions):
             build = self._running.pop(version)
             if build.task is not None:
                 build.task.cancel()
@@ -111,21 +121,24 @@ class Builds:
     async def _build(self, stored: Stored, build: Build) -> Floats:
         concepts = self._concepts(stored)
         parts = []
-        for start in range(0, len(concepts), LABELS_A_STEP):
-            found = await self._vectors(concepts[start : start + LABELS_A_STEP])
+        for step in _steps(concepts):
+            found = await self.ensemble.vectors(step, counted=False)
             parts.append(found.rows)
             build.done += len(found.rows)
         matrix = np.vstack(parts)
         self.matrices.put(stored.digest, matrix)
         return matrix
 
-    async def _vectors(self, concepts: list[Concept]) -> ClassVectors:
-        while True:
-            try:
-                return await self.ensemble.vectors(concepts)
-            except Overloaded:  # those who wait for an answer go first; a build has time
-                await asyncio.sleep(OVERLOAD_PAUSE)
-
     def _concepts(self, stored: Stored) -> list[Concept]:
         _, templates = self.templates.resolve(stored.definition.templates)
         return stored.definition.concepts(templates)
+
+
+def _steps(concepts: Sequence[Concept]) -> Iterator[list[Concept]]:
+    step: list[Concept] = []
+    for concept in concepts:
+        if step and sum(c.count for c in step) + concept.count > PROMPTS_PER_BLOCK:
+            yield step
+            step = []
+        step.append(concept)
+    yield step

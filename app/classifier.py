@@ -12,6 +12,7 @@ from app import labels, scoring
 from app.batching import Batcher
 from app.concepts import Concept
 from app.ensemble import Ensemble
+from app.errors import TooLarge
 from app.image_cache import Embedded, ImageCache, digest
 from app.images import Decoder
 from app.labelsets import LabelSetService
@@ -90,7 +91,8 @@ class Classification:
 class Classifier:
     """Decode, batch, encode, ensemble and score, each in its own module, here in one view.
 
-    `patience` is how many seconds a request waits for the first build of its label set.
+    `patience` is how many seconds a request waits for the first build of its label set, and
+    `max_prompts` how many prompts it may make of a label set in other templates than its own.
     """
 
     info: EncoderInfo
@@ -101,6 +103,7 @@ class Classifier:
     labelsets: LabelSetService
     templates: TemplateSets
     patience: float
+    max_prompts: int
 
     async def classify(self, image: bytes, query: Query, stages: Stages) -> Classification:
         """Score every label of the query against the image.
@@ -165,7 +168,12 @@ class Classifier:
         name, templates = self.templates.resolve(query.templates or definition.templates)
         rows, cached = serving.rows, len(serving.rows)
         if query.templates is not None:
-            found = await self.ensemble.vectors(definition.concepts(templates))
+            concepts = definition.concepts(templates)
+            prompts = sum(concept.count for concept in concepts)
+            if prompts > self.max_prompts:
+                detail = f"{labelset} in these templates makes {prompts} prompts; register it so"
+                raise TooLarge(detail, field="templates", limit=self.max_prompts, value=prompts)
+            found = await self.ensemble.vectors(concepts)
             rows, cached = found.rows, found.cached
         background = await self._background(query, definition.labels, templates)
         return Classes(definition.labels, rows, background, cached, name, serving.stored.version)

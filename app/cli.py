@@ -56,6 +56,7 @@ def serve(
         create_app(settings, encoder),
         log_level=settings.log_level,
         server_header=False,
+        root_path=settings.root_path,
         timeout_graceful_shutdown=math.ceil(settings.request_timeout),
     )
     # the server raises the signal that ended it once more; a clean end is exit status 0

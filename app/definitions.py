@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from app.concepts import Concept
+from app.errors import UnreadableLabelset
 from app.templates import Asked
 
 # raised when bodies written so far can no longer be read as they are
@@ -51,7 +52,8 @@ class Stored:
     """A version of a label set: what it says, and what served before it until it is built.
 
     `built` says that some process has had all of its vectors once; `previous` is kept until then.
-    `digest` stands for the definition, whatever its name and version.
+    `digest` stands for the definition, whatever its name and version. `unreadable` is a body that
+    this release cannot read, of a newer one or damaged; then the definition is empty.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Stored:
     digest: str
     built: bool = False
     previous: "Stored | None" = None
+    unreadable: bool = False
 
     def body(self) -> bytes:
         """What a store keeps under the name."""
@@ -85,7 +88,7 @@ def from_body(name: str, version: int, body: bytes) -> Stored:
     """The reverse of `Stored.body`.
 
     Raises:
-        ValueError: the body is of a newer format, or is none.
+        ValueError, KeyError, TypeError: the body is of a newer format, or is none.
     """
     content = json.loads(body)
     if content["format"] != FORMAT:
@@ -100,8 +103,20 @@ def from_body(name: str, version: int, body: bytes) -> Stored:
         definition=definition,
         digest=_digest(definition),
         built=content["built"],
-        previous=before and new(name, before["version"], _definition(before["definition"])),
+        previous=before
+        and replace(new(name, before["version"], _definition(before["definition"])), built=True),
     )
+
+
+def unreadable(name: str, version: int) -> Stored:
+    """A version whose body cannot be read: it can be replaced and deleted, and nothing else."""
+    return Stored(name, version, Definition(()), digest="", unreadable=True)
+
+
+def unreadable_problem(name: str) -> UnreadableLabelset:
+    """The problem of a definition that a newer release wrote, or that is damaged."""
+    detail = f"the label set {name} cannot be read by this release; replace it or delete it"
+    return UnreadableLabelset(detail, field="labelset", value=name)
 
 
 def _digest(definition: Definition) -> str:

@@ -59,8 +59,8 @@ class Ensemble:
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def vectors(self, concepts: Sequence[Concept]) -> ClassVectors:
-        """One row for each concept, in order.
+    async def vectors(self, concepts: Sequence[Concept], *, counted: bool = True) -> ClassVectors:
+        """One row for each concept, in order; not `counted` is what bounds itself, as builds do.
 
         Raises:
             TooLarge: a prompt has more tokens than the model reads.
@@ -71,7 +71,7 @@ class Ensemble:
         missing = {k: c for k, c in zip(keys, concepts, strict=True) if k not in found}
         encoded: set[str] = set()
         if missing:
-            for key, landed in (await self._missing(missing)).items():
+            for key, landed in (await self._missing(missing, counted)).items():
                 found[key] = landed.vector
                 if landed.encoded:
                     encoded.add(key)
@@ -103,9 +103,9 @@ class Ensemble:
                 found[key] = vector
         return found
 
-    async def _missing(self, concepts: dict[str, Concept]) -> dict[str, "_Landed"]:
+    async def _missing(self, concepts: dict[str, Concept], counted: bool) -> dict[str, "_Landed"]:
         mine = {key: concept for key, concept in concepts.items() if key not in self._flights}
-        self._take_off(mine)
+        self._take_off(mine, counted)
         flights = {key: self._flights[key] for key in concepts}
         for flight in flights.values():
             flight.waiting += 1
@@ -123,11 +123,11 @@ class Ensemble:
             future.result()  # the first failure, if there is one
         return {key: flight.future.result() for key, flight in flights.items()}
 
-    def _take_off(self, concepts: dict[str, Concept]) -> None:
+    def _take_off(self, concepts: dict[str, Concept], counted: bool) -> None:
         if not concepts:
             return
-        prompts = sum(concept.count for concept in concepts.values())
-        if self._pending and self._pending + prompts > self._max_pending:
+        prompts = sum(concept.count for concept in concepts.values()) if counted else 0
+        if counted and self._pending and self._pending + prompts > self._max_pending:
             detail = f"{self._pending} prompts wait to be encoded, the limit is {self._max_pending}"
             raise Overloaded(
                 detail, limit=self._max_pending, value=self._pending + prompts, retry_after=5

@@ -91,6 +91,10 @@ class Draining(Unavailable):
     code, title = "draining", "The server is stopping"
 
 
+class UnreadableLabelset(Problem):
+    status, code, title = 409, "unreadable_labelset", "The label set cannot be read by this release"
+
+
 class LabelsetBuilding(Unavailable):
     code, title = "labelset_building", "The label set is being built"
 

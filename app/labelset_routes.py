@@ -38,11 +38,12 @@ UPLOAD: dict[str, Any] = {
 async def create(request: Request, services: ServicesDep, wait: Wait = False) -> Response:
     name, definition = await uploads.read_labelset(request, services.upload_limits)
     stored = await services.labelsets.create(name, definition)
-    return await _answer(services, stored, 201, wait)
+    return await _answer(request, services, stored, 201, wait)
 
 
 @router.get("", summary="List label sets by name", responses=documented(422, 503))
 async def page(
+    request: Request,
     services: ServicesDep,
     response: Response,
     after: Annotated[str, Query(description="Names greater than this.", max_length=64)] = "",
@@ -51,7 +52,8 @@ async def page(
     found = await services.labelsets.page(after, limit + 1)
     more = found[limit - 1].name if len(found) > limit else None
     if more is not None:
-        response.headers["Link"] = f'</labelsets?after={more}&limit={limit}>; rel="next"'
+        root = request.scope.get("root_path", "")
+        response.headers["Link"] = f'<{root}/labelsets?after={more}&limit={limit}>; rel="next"'
     model = services.encoder.info.name
     summaries = [
         labelset_schemas.summary(
@@ -74,9 +76,11 @@ async def page(
 async def get(name: str, request: Request, services: ServicesDep) -> Response:
     stored = await services.labelsets.get(uploads.checked_name(name))
     ready = services.labelsets.status(stored).state == "ready"
-    if ready and stored.version in uploads.read_etags(request.headers.get("if-none-match", "")):
+    wanted = request.headers.get("if-none-match", "")
+    same = wanted.strip() == "*" or stored.version in uploads.read_etags(wanted, weak=True)
+    if ready and same:
         return Response(status_code=304, headers={"ETag": _etag(stored)})
-    return await _answer(services, stored, 200, wait=False, building=200)
+    return await _answer(request, services, stored, 200, wait=False, building=200)
 
 
 @router.put(
@@ -94,7 +98,7 @@ async def put(name: str, request: Request, services: ServicesDep, wait: Wait = F
     match = uploads.read_match(request)
     name, definition = await uploads.read_labelset(request, services.upload_limits, name)
     stored, created = await services.labelsets.put(name, definition, match)
-    return await _answer(services, stored, 201 if created else 200, wait)
+    return await _answer(request, services, stored, 201 if created else 200, wait)
 
 
 @router.delete(
@@ -109,12 +113,18 @@ async def delete(name: str, request: Request, services: ServicesDep) -> Response
 
 
 async def _answer(
-    services: Services, stored: Stored, status: int, wait: bool, building: int = 202
+    request: Request,
+    services: Services,
+    stored: Stored,
+    status: int,
+    wait: bool,
+    building: int = 202,
 ) -> Response:
     """The set with its ETag; `building` is the status while it is not ready."""
     if wait:
         await services.labelsets.wait(stored, services.patience)
     state = services.labelsets.status(stored)
+    root = request.scope.get("root_path", "")
     content = labelset_schemas.answer(
         stored, state, services.encoder.info.name, services.templates_name(stored)
     )
@@ -122,7 +132,7 @@ async def _answer(
         content.model_dump_json() + "\n",
         status_code=status if state.state == "ready" else building,
         media_type="application/json",
-        headers={"ETag": _etag(stored), "Location": f"/labelsets/{stored.name}"},
+        headers={"ETag": _etag(stored), "Location": f"{root}/labelsets/{stored.name}"},
     )
 
 

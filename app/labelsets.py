@@ -11,9 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from app.builds import Build, Builds
-from app.definitions import Definition, Stored, new
-from app.errors import Internal, LabelsetBuilding, Problem, StoreUnavailable
-from app.registry import Match, Registry, unknown
+from app.definitions import Definition, Stored, new, unreadable_problem
+from app.errors import (
+    Internal,
+    LabelsetBuilding,
+    LabelsetExists,
+    PreconditionFailed,
+    Problem,
+    StoreUnavailable,
+    UnknownLabelset,
+)
+from app.preconditions import Match, exists, unknown
+from app.registry import Registry
 
 Floats = npt.NDArray[np.float32]
 
@@ -21,6 +30,9 @@ log = logging.getLogger("openvocab.labelsets")
 
 # seconds between two looks for a store that is away when the process starts
 RETRY_EVERY: Final = 1.0
+
+# times that a change without a precondition is tried where others change the same name
+RACES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,69 +58,94 @@ class LabelSetService:
     def __init__(self, registry: Registry, builds: Builds) -> None:
         self._registry = registry
         self._builds = builds
+        self._served: dict[str, Stored] = {}
 
     async def create(self, name: str, definition: Definition) -> Stored:
         """Register a new name and begin its build.
 
         Raises: LabelsetExists, TooLarge, UnknownTemplates.
         """
-        self._builds.templates.resolve(definition.templates)
-        stored = await self._registry.write(new(name, 0, definition), expected=None)
-        self._ensure(stored)
-        return stored
+        self._builds.check(definition)
+        if await self._registry.fresh(name) is not None:
+            raise exists(name)
+        return await self._write(new(name, 0, definition), expected=None)
 
     async def put(self, name: str, definition: Definition, match: Match) -> tuple[Stored, bool]:
         """Create or replace, and whether it was created.
 
         Raises: PreconditionFailed, TooLarge, UnknownTemplates.
         """
-        self._builds.templates.resolve(definition.templates)
-        current = await self._registry.fresh(name)
-        match.check(name, current)
+        self._builds.check(definition)
+        for last in (*[False] * (RACES - 1), True):
+            current = await self._registry.fresh(name)
+            match.check(name, current)
+            try:
+                return await self._put(name, definition, current)
+            except (PreconditionFailed, LabelsetExists):
+                if last or not match.anything:
+                    raise  # somebody else was faster, and that was not allowed
+        raise RuntimeError("a loop ended that always returns or raises. This is a bug.")
+
+    async def _put(
+        self, name: str, definition: Definition, current: Stored | None
+    ) -> tuple[Stored, bool]:
         if current is None:
-            return await self.create(name, definition), True
-        if current.definition != definition:
-            serves = replace(current, previous=None) if current.built else current.previous
-            current = await self._registry.write(
-                new(name, 0, definition, serves), expected=current.version
-            )
-        self._ensure(current)
-        return current, False
+            return await self._write(new(name, 0, definition), expected=None), True
+        if current.definition == definition:
+            self._ensure(current)
+            return current, False
+        serves = replace(current, previous=None) if current.built else current.previous
+        stored = new(name, 0, definition, serves)
+        return await self._write(stored, expected=current.version), False
 
     async def delete(self, name: str, match: Match) -> None:
         """Forget a name for good. Raises UnknownLabelset, PreconditionFailed."""
-        current = await self._registry.fresh(name)
-        if current is None:
-            raise unknown(name)
-        match.check(name, current)
-        await self._registry.delete(name, current.version)
+        for last in (*[False] * (RACES - 1), True):
+            current = await self._registry.fresh(name)
+            if current is None:
+                raise unknown(name)
+            match.check(name, current)
+            try:
+                await self._registry.delete(name, current.version)
+            except PreconditionFailed:
+                if last or not match.anything:
+                    raise
+            else:
+                break
         self._builds.forget(name)
+        self._served.pop(name, None)
 
     async def get(self, name: str) -> Stored:
         """The current version. Raises UnknownLabelset; StoreUnavailable if nothing is known."""
-        stored = await self._registry.current(name)
+        stored = await self._current(name)
         self._ensure(stored)
         return stored
 
     async def page(self, after: str, limit: int) -> Sequence[Stored]:
-        """Up to `limit` sets with names greater than `after`, by name."""
-        found = await self._registry.page(after, limit)
-        for stored in found:
-            self._ensure(stored)
-        return found
+        """Up to `limit` sets with names greater than `after`, by name; begins no build."""
+        return await self._registry.page(after, limit)
 
     def status(self, stored: Stored) -> Status:
         """How far this version is in this process."""
-        build = self._ensure(stored)
+        if stored.unreadable:
+            return Status("failed", 0.0, unreadable_problem(stored.name).detail)
+        build = self._builds.state(stored)
+        if build is None:
+            return Status("building", 0.0)
         if build.error is not None:
             return Status("failed", build.progress, build.error.detail)
         return Status("ready" if build.task is None else "building", build.progress)
 
     async def wait(self, stored: Stored, patience: float) -> None:
-        """Return when the version is built, or after `patience` seconds; raise why it failed."""
-        build = self._ensure(stored)
-        if build.task is not None:
+        """Return when the version is built, or after `patience` seconds.
+
+        Raises: why it failed; PreconditionFailed if it was replaced or deleted meanwhile.
+        """
+        build = self._builds.state(stored)
+        if build is not None and build.task is not None:
             await asyncio.wait({build.task}, timeout=patience)
+        if build is None or self._builds.state(stored) is not build:
+            raise PreconditionFailed(f"the label set {stored.name} was changed again meanwhile")
         if build.error is not None:
             raise build.error
 
@@ -119,13 +156,15 @@ class LabelSetService:
             UnknownLabelset, LabelsetBuilding; what made the build fail.
         """
         deadline = time.monotonic() + patience
-        self._registry.touch(name)
         while True:
-            stored = await self._registry.current(name)
-            for version in (stored, stored.previous):
+            stored = await self._current(name)
+            self._registry.touch(name)
+            # the last one is what this process served, if others were faster than it
+            for version in (stored, stored.previous, self._served.get(name)):
                 rows = await self._rows(version)
                 if version is not None and rows is not None:
                     self._ensure(stored)
+                    self._served[name] = version
                     return Serving(version, rows)
             build = self._begin(stored)
             if build.task is not None:
@@ -161,22 +200,38 @@ class LabelSetService:
         if version is None:
             return None
         build = self._builds.state(version)
-        if build is not None and build.task is not None:
-            return None  # being built: asking the store for all of it would only slow that down
+        if version.unreadable or (build is not None and (build.task or build.error)):
+            return None  # being built, or never will be: asking the store would only cost time
         return await self._builds.rows(version)
 
     async def _resume(self, name: str) -> None:
         while True:
             try:
-                build = self._begin(await self._registry.current(name))
+                build = self._begin(await self._current(name))
+                if build.task is not None:
+                    await asyncio.wait({build.task})
             except StoreUnavailable:
                 await asyncio.sleep(RETRY_EVERY)
             except Problem:
                 return  # deleted meanwhile, or never buildable: told to whoever asks for it
-            else:
-                if build.task is not None:
-                    await asyncio.wait({build.task})
+            except Exception:
+                log.exception("label set %s cannot be looked after", name)
                 return
+            else:
+                return
+
+    async def _current(self, name: str) -> Stored:
+        try:
+            return await self._registry.current(name)
+        except UnknownLabelset:
+            self._builds.forget(name)
+            self._served.pop(name, None)
+            raise
+
+    async def _write(self, stored: Stored, expected: int | None) -> Stored:
+        written = await self._registry.write(stored, expected)
+        self._ensure(written)
+        return written
 
     def _ensure(self, stored: Stored) -> Build:
         """The build of a version, begun if there was none."""

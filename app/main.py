@@ -70,7 +70,6 @@ def create_app(settings: Settings, encoder: "Encoder | None" = None) -> FastAPI:
         title="openvocab",
         version=VERSION,
         summary="Send an image and any words; it answers which words fit.",
-        root_path=settings.root_path,
         lifespan=lifespan,
         middleware=[
             Middleware(RequestContext),
@@ -145,7 +144,8 @@ async def _build(
     templates = TemplateSets(template_sets(), info.provenance.templates)
     registry = Registry(store.labelsets, settings.max_labelsets)
     matrices = ByteLru(settings.labelset_cache_bytes)
-    labelsets = LabelSetService(registry, Builds(ensemble, templates, matrices, registry.built))
+    builds = Builds(ensemble, templates, matrices, registry.built, settings.max_labelset_prompts)
+    labelsets = LabelSetService(registry, builds)
     stack.push_async_callback(labelsets.close)
     resuming = asyncio.create_task(labelsets.resume())
     stack.callback(resuming.cancel)
@@ -167,7 +167,15 @@ async def _build(
     return Services(
         encoder=encoder,
         classifier=Classifier(
-            info, decoder, batcher, images, ensemble, labelsets, templates, patience
+            info,
+            decoder,
+            batcher,
+            images,
+            ensemble,
+            labelsets,
+            templates,
+            patience,
+            settings.max_labels * settings.max_templates,
         ),
         labelsets=labelsets,
         templates=templates,
@@ -183,7 +191,6 @@ async def _build(
             labels=LabelLimits(settings.max_labelset_labels, settings.max_label_length),
             texts=LabelLimits(settings.max_label_texts, settings.max_label_length),
             templates=settings.max_templates,
-            prompts=settings.max_labelset_prompts,
             presets=presets(),
         ),
         request_timeout=settings.request_timeout,

@@ -20,6 +20,8 @@ log = logging.getLogger("openvocab.http")
 
 REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 
+LABELSETS: Final = "/labelsets"
+
 # a client that is still sending reads no answer; so much is read and thrown away for its sake
 DRAIN_BYTES: Final = 64_000_000
 DRAIN_SECONDS: Final = 5.0
@@ -34,7 +36,7 @@ class BodyLimits:
 
     def of(self, path: str, content_type: str) -> int:
         """The limit for a body of this media type; fields beside the image have a megabyte."""
-        if path.startswith("/labelsets"):
+        if path.startswith(LABELSETS):
             return self.labelset
         kind = content_type.partition(";")[0].strip().lower()
         if kind == "application/json" or kind.endswith("+json"):
@@ -97,8 +99,11 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limit = self._limits.of(scope["path"], headers.get("content-type", ""))
-        body = _Body(receive, limit, waits=headers.get("expect", "").lower() == "100-continue")
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        limit = self._limits.of(path, headers.get("content-type", ""))
+        field = None if path.startswith(LABELSETS) else "image"
+        waits = headers.get("expect", "").lower() == "100-continue"
+        body = _Body(receive, limit, field, waits)
 
         async def send_after_body(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -108,7 +113,7 @@ class BodyLimit:
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             refusal = problem_response(
-                _too_large(int(declared), limit), scope["state"]["request_id"]
+                _too_large(int(declared), limit, field), scope["state"]["request_id"]
             )
             await refusal(scope, receive, send_after_body)
             return
@@ -118,9 +123,10 @@ class BodyLimit:
 class _Body:
     """A request's body as it arrives, counted."""
 
-    def __init__(self, receive: Receive, limit: int, waits: bool) -> None:
+    def __init__(self, receive: Receive, limit: int, field: str | None, waits: bool) -> None:
         self._receive = receive
         self._limit = limit
+        self._field = field
         self._waits = waits  # for "100 Continue", which the first read sends
         self._read = 0
         self._complete = False
@@ -128,7 +134,7 @@ class _Body:
     async def receive(self) -> Message:
         message = await self._next()
         if self._read > self._limit:
-            raise _too_large(self._read, self._limit)
+            raise _too_large(self._read, self._limit, self._field)
         return message
 
     async def drain(self) -> None:
@@ -158,6 +164,6 @@ def _request_id(sent: str) -> str:
     return sent if REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
-def _too_large(size: int, limit: int) -> TooLarge:
+def _too_large(size: int, limit: int, field: str | None) -> TooLarge:
     detail = f"the body has {size} bytes or more, the limit is {limit}"
-    return TooLarge(detail, field="image", limit=limit, value=size)
+    return TooLarge(detail, field=field, limit=limit, value=size)

@@ -55,7 +55,7 @@ def own_or_named(asked: list[str] | None, limit: int) -> Asked:
     """Own templates, checked, or a set's name, not looked up yet. Raises Invalid, TooLarge."""
     if asked is None:
         return None
-    if len(asked) == 1 and not set(PLACEHOLDER) & set(asked[0]):
+    if len(asked) == 1 and asked[0].strip() and not set(PLACEHOLDER) & set(asked[0]):
         return asked[0]
     try:
         return validate_templates(asked, limit)

@@ -4,21 +4,25 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
-from app.definitions import Stored, from_body
-from app.errors import (
-    LabelsetExists,
-    PreconditionFailed,
-    StoreUnavailable,
-    TooLarge,
-    UnknownLabelset,
-)
-from app.stores.protocols import LabelSets, Record, StoreAway, StoreFull, VersionConflict
+from app.definitions import Stored, from_body, unreadable
+from app.errors import TooLarge
+from app.preconditions import away, changed, exists, unknown
+from app.stores.protocols import Head, LabelSets, Record, StoreAway, StoreFull, VersionConflict
 
 log = logging.getLogger("openvocab.labelsets")
+
+T = TypeVar("T")
+
+# records asked of the store at once for a list
+PAGE: Final = 8
+
+# bytes of a body, and labels of a definition, that are handled in a thread
+LARGE: Final = 256_000
+MANY: Final = 2_000
 
 # seconds between two notes of when a set was last used
 TOUCH_EVERY: Final = 60.0
@@ -43,57 +47,66 @@ class Registry:
         known = self._known.get(name)
         try:
             head = await self._store.head(name)
-            if head is None and known is not None:
-                # no tombstone: the store lost it, and whoever knows it publishes it again
-                log.warning("the store lost label set %s; it is published again", name)
-                await self._store.restore(Record(name, known.version, known.body()))
-                head = await self._store.head(name)
+            if known is not None and _went_back(head, known):
+                head = await self._publish_again(known)
             if head is None or head.deleted:
                 self._forget(name)
                 raise unknown(name)
+            known = self._known.get(name)
             if known is None or known.version != head.version:
                 record = await self._store.get(name)
                 if record is None:  # deleted between the two calls
                     self._forget(name)
                     raise unknown(name)
-                return self._learn(record)
+                return await self._learn(record)
         except StoreAway:
             if known is None:
-                raise _away() from None
+                raise away() from None
         return known
 
     async def fresh(self, name: str) -> Stored | None:
         """What the store has now, for a change that must not start from memory."""
         try:
-            await self._republish(name)
+            known = self._known.get(name)
+            if known is not None and _went_back(await self._store.head(name), known):
+                await self._publish_again(known)
             record = await self._store.get(name)
         except StoreAway:
-            raise _away() from None
-        return None if record is None else self._learn(record)
+            raise away() from None
+        return None if record is None else await self._learn(record, anew=True)
 
     async def delete(self, name: str, version: int) -> None:
         """Leave a tombstone. Raises PreconditionFailed, StoreUnavailable."""
         try:
             await self._store.delete(name, version)
         except VersionConflict as conflict:
-            raise _changed(name, conflict.current) from None
+            raise changed(name, conflict.current) from None
         except StoreAway:
-            raise _away() from None
+            raise away() from None
         self._forget(name)
 
     async def page(self, after: str, limit: int) -> Sequence[Stored]:
         """Up to `limit` sets with names greater than `after`, by name."""
+        found: list[Stored] = []
         try:
-            return [self._learn(record) for record in await self._store.page(after, limit)]
+            await self._look_for_lost()
+            while len(found) < limit:
+                # a few at a time: bodies can be large, and others wait for the store too
+                records = await self._store.page(after, min(PAGE, limit - len(found)))
+                found += [await self._learn(record) for record in records]
+                if len(records) < PAGE:
+                    break
+                after = records[-1].name
         except StoreAway:
-            raise _away() from None
+            raise away() from None
+        return found
 
     async def recent(self) -> Sequence[str]:
         """All names, most recently used first. Raises StoreUnavailable."""
         try:
             return await self._store.recent()
         except StoreAway:
-            raise _away() from None
+            raise away() from None
 
     async def write(self, stored: Stored, expected: int | None) -> Stored:
         """Create (`expected` None) or replace a version; the result has its new number.
@@ -101,27 +114,29 @@ class Registry:
         Raises:
             LabelsetExists, PreconditionFailed, TooLarge, StoreUnavailable.
         """
+        body = await _offload(len(stored.definition.entries) > MANY, stored.body)
         try:
-            record = await self._store.write(stored.name, stored.body(), expected, self._most)
+            # as large as the time: a version never comes back, even if the store was lost
+            record = await self._store.write(
+                stored.name, body, expected, self._most, least=int(1000 * time.time())
+            )
         except VersionConflict as conflict:
             if expected is None:
-                detail = (
-                    f"the label set {stored.name} exists; PUT /labelsets/{stored.name} replaces it"
-                )
-                raise LabelsetExists(detail, field="name", value=stored.name) from None
-            raise _changed(stored.name, conflict.current) from None
+                raise exists(stored.name) from None
+            raise changed(stored.name, conflict.current) from None
         except StoreFull as full:
             detail = f"{full.limit} label sets are stored, the limit of max_labelsets; delete one"
             raise TooLarge(detail, field="name", limit=full.limit, value=full.limit + 1) from None
         except StoreAway:
-            raise _away() from None
+            raise away() from None
         written = replace(stored, version=record.version)
         self._known[stored.name] = written
         return written
 
     async def built(self, stored: Stored) -> None:
         """Note in the store that a version is complete and needs no older one to serve for it."""
-        if self._known.get(stored.name) == stored and not stored.built:
+        known = self._known.get(stored.name)
+        if known is not None and known.version == stored.version and not known.built:
             done = replace(stored, built=True, previous=None)
             self._known[stored.name] = done
             with contextlib.suppress(StoreAway):
@@ -146,50 +161,54 @@ class Registry:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    async def _republish(self, name: str) -> None:
-        known = self._known.get(name)
-        if known is not None and await self._store.head(name) is None:
-            await self._store.restore(Record(name, known.version, known.body()))
+    async def _look_for_lost(self) -> None:
+        """Publish again what is known here and in the store no more, unless it was deleted."""
+        listed = set(await self._store.recent())
+        for known in [known for name, known in self._known.items() if name not in listed]:
+            head = await self._store.head(known.name)
+            if head is None:
+                await self._publish_again(known)
+            elif head.deleted:
+                self._forget(known.name)
 
-    def _learn(self, record: Record) -> Stored:
+    async def _publish_again(self, known: Stored) -> Head | None:
+        """Put what is known in the place of what the store lost, or went back to."""
+        name = known.name
+        log.warning("the store lost version %d of label set %s; publishing it", known.version, name)
+        if not await self._store.restore(Record(name, known.version, known.body())):
+            head = await self._store.head(name)
+            if head is not None and _went_back(head, known):
+                with contextlib.suppress(VersionConflict, StoreFull):
+                    await self._store.write(
+                        name, known.body(), head.version, self._most, least=known.version
+                    )
+        return await self._store.head(name)
+
+    async def _learn(self, record: Record, *, anew: bool = False) -> Stored:
+        """What a record says; read `anew` where another process may have amended it."""
         known = self._known.get(record.name)
-        if known is not None and known.version == record.version and known.built:
+        if known is not None and known.version == record.version and (known.built or not anew):
             return known
-        stored = from_body(record.name, record.version, record.body)
+        try:
+            stored = await _offload(
+                len(record.body) > LARGE, from_body, record.name, record.version, record.body
+            )
+        except (ValueError, KeyError, TypeError):
+            log.exception("label set %s cannot be read by this release", record.name)
+            stored = unreadable(record.name, record.version)
         self._known[record.name] = stored
         return stored
 
     def _forget(self, name: str) -> None:
         self._known.pop(name, None)
+        self._touched.pop(name, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """If-Match and If-None-Match of a change: versions it expects, or whether the name exists."""
-
-    versions: frozenset[int] | None = None
-    exists: bool | None = None
-
-    def check(self, name: str, current: Stored | None) -> None:
-        """Nothing if the change may go on. Raises PreconditionFailed."""
-        if self.exists is True and current is None:
-            raise PreconditionFailed(f"there is no label set {name}", field="If-Match")
-        if self.exists is False and current is not None:
-            raise PreconditionFailed(f"the label set {name} exists", field="If-None-Match")
-        if self.versions is not None and (current is None or current.version not in self.versions):
-            raise _changed(name, None if current is None else current.version)
+def _went_back(head: Head | None, known: Stored) -> bool:
+    """Whether the store has nothing of the name, or less than is known, and no tombstone."""
+    return head is None or (head.version < known.version and not head.deleted)
 
 
-def unknown(name: str) -> UnknownLabelset:
-    """The problem of a name that is in no store."""
-    return UnknownLabelset(f"no label set is called {name}", field="labelset", value=name)
-
-
-def _changed(name: str, current: int | None) -> PreconditionFailed:
-    at = "it does not exist" if current is None else f"it is at version {current}"
-    return PreconditionFailed(f"the label set {name} has changed: {at}", field="If-Match", value=at)
-
-
-def _away() -> StoreUnavailable:
-    detail = "the store of label sets is away; label sets that are known go on"
-    return StoreUnavailable(detail, retry_after=1)
+async def _offload(large: bool, function: Callable[..., T], *values: Any) -> T:
+    """Large definitions are handled in a thread, so that other requests do not wait."""
+    return await asyncio.to_thread(function, *values) if large else function(*values)

@@ -12,14 +12,14 @@ from starlette.requests import Request
 
 from app import labels
 from app.definitions import Definition, Entry
-from app.errors import Invalid, TooLarge, Unparsable
+from app.errors import Invalid, Unparsable
 from app.labels import LabelLimits
 from app.labelset_schemas import NAME_PATTERN, LabelSetBody
+from app.preconditions import Match
 from app.queries import invalid, own_or_named
-from app.registry import Match
 
 NAME: Final = re.compile(NAME_PATTERN)
-ETAG: Final = re.compile(r'(?:W/)?"(\d{1,18})"')
+ETAG: Final = re.compile(r'(W/)?"(\d{1,18})"')
 OPTIONS: Final = ("wait",)
 
 # beyond this many bytes a body is checked in a thread, so that other requests do not wait
@@ -28,12 +28,11 @@ LARGE: Final = 256_000
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """What one label set may hold; `texts` of one label, `prompts` of all in every template."""
+    """What one label set may hold; `texts` of one label."""
 
     labels: LabelLimits
     texts: LabelLimits
     templates: int
-    prompts: int
     presets: Mapping[str, Sequence[str]]
 
 
@@ -49,7 +48,7 @@ async def read_labelset(
     """
     body = await request.body()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    fields = {k: v for k, v in request.query_params.items() if k not in OPTIONS}
+    fields = _address_fields(request)
     if len(body) < LARGE:
         return _read(body, kind, fields, limits, name)
     return await asyncio.to_thread(_read, body, kind, fields, limits, name)
@@ -70,9 +69,9 @@ def read_match(request: Request) -> Match:
     return Match(versions, exists)
 
 
-def read_etags(header: str) -> frozenset[int]:
-    """The versions that an If-Match or If-None-Match header names."""
-    return frozenset(int(number) for number in ETAG.findall(header))
+def read_etags(header: str, *, weak: bool = False) -> frozenset[int]:
+    """The versions that a header names; weak ones count for If-None-Match alone (RFC 9110)."""
+    return frozenset(int(number) for mark, number in ETAG.findall(header) if weak or not mark)
 
 
 def checked_name(name: str) -> str:
@@ -111,6 +110,18 @@ def _read(
     return checked_name(checked.name), _definition(checked, limits)
 
 
+def _address_fields(request: Request) -> dict[str, Any]:
+    params = request.query_params
+    fields: dict[str, Any] = {}
+    for name in dict.fromkeys(params):
+        values = params.getlist(name)
+        if name not in OPTIONS:
+            if len(values) > 1 and name != "templates":
+                raise Invalid(f"{name} is given {len(values)} times", field=name, limit=1)
+            fields[name] = values if len(values) > 1 else values[0]
+    return fields
+
+
 def _merged(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     for field in fields.keys() & more.keys():
         raise Invalid(f"{field} is given in the address and in the body", field=field)
@@ -140,9 +151,10 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
     sources = [body.labels is not None, body.preset is not None]
     if sum(sources) > 1:
         raise Invalid("labels and preset are both given; one is enough", field="preset")
-    texts = _texts(body, limits.presets)
+    texts = _texts(body, limits)
     names = labels.clean(list(texts), limits.labels)
-    unknown = [label for label in body.prompts if label.strip() not in names]
+    known = set(names)
+    unknown = [label for label in body.prompts if label.strip() not in known]
     if unknown:
         shown = labels.shown(unknown[0])
         raise Invalid(f"prompts are given for {shown}, which is no label", field="prompts")
@@ -154,22 +166,16 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
         for label, own in zip(names, texts.values(), strict=True)
     )
     templates = own_or_named(body.templates, limits.templates)
-    many = len(templates) if isinstance(templates, tuple) else 1
-    total = sum(len(entry.prompts) or many * len(entry.texts) for entry in entries)
-    if total > limits.prompts:
-        detail = f"the label set makes {total} prompts, the limit is {limits.prompts}"
-        raise TooLarge(detail, field="labels", limit=limits.prompts, value=total)
     return Definition(entries, templates, body.description)
 
 
-def _texts(body: LabelSetBody, presets: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+def _texts(body: LabelSetBody, limits: UploadLimits) -> dict[str, Sequence[str]]:
     if body.preset is not None:
-        if body.preset not in presets:
-            detail = (
-                f"no preset is called {labels.shown(body.preset)}; there are {', '.join(presets)}"
-            )
+        if body.preset not in limits.presets:
+            known, asked = ", ".join(limits.presets), labels.shown(body.preset)
+            detail = f"no preset is called {asked}; there are {known}"
             raise Invalid(detail, field="preset", value=labels.excerpt(body.preset))
-        return _numbered(presets[body.preset])
+        return _numbered(limits.presets[body.preset])
     if isinstance(body.labels, dict):
         return dict(body.labels)
     chosen = body.labels if body.labels is not None else list(body.prompts)

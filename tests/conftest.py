@@ -85,7 +85,9 @@ def serve() -> Serve:
         # unless a test says otherwise: nothing is kept beyond it, and every image is encoded
         chosen = {"store_url": "memory://", "image_cache_bytes": 0, **settings}
         app = create_app(Settings(model=encoder.info.name, **chosen), encoder)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+        root_path = str(chosen.get("root_path", ""))
+        config = uvicorn.Config(app, port=0, log_level="error", root_path=root_path)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.started:

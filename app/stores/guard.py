@@ -108,9 +108,11 @@ class GuardedLabelSets:
         async with self._breaker.call(self._read):
             return await self._inner.page(after, limit)
 
-    async def write(self, name: str, body: bytes, expected: int | None, most: int) -> Record:
+    async def write(
+        self, name: str, body: bytes, expected: int | None, most: int, least: int = 1
+    ) -> Record:
         async with self._breaker.call(self._write):
-            return await self._inner.write(name, body, expected, most)
+            return await self._inner.write(name, body, expected, most, least)
 
     async def amend(self, name: str, version: int, body: bytes) -> bool:
         async with self._breaker.call(self._write):

@@ -47,14 +47,16 @@ class MemoryLabelSets:
         records = [await self.get(name) for name in names[:limit]]
         return [record for record in records if record is not None]
 
-    async def write(self, name: str, body: bytes, expected: int | None, most: int) -> Record:
+    async def write(
+        self, name: str, body: bytes, expected: int | None, most: int, least: int = 1
+    ) -> Record:
         entry = self._entries.get(name)
         current = None if entry is None or entry.body is None else entry.version
         if current != expected:
             raise VersionConflict(current)
         if current is None and len(self._alive()) >= most:
             raise StoreFull(most)
-        version = 1 if entry is None else entry.version + 1
+        version = least if entry is None else max(entry.version + 1, least)
         self._entries[name] = _Entry(version, body, self._clock())
         return Record(name, version, body)
 

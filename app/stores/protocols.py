@@ -71,10 +71,13 @@ class LabelSets(Protocol):
     async def page(self, after: str, limit: int) -> Sequence[Record]:
         """Up to `limit` records with a name greater than `after`, in the order of their names."""
 
-    async def write(self, name: str, body: bytes, expected: int | None, most: int) -> Record:
+    async def write(
+        self, name: str, body: bytes, expected: int | None, most: int, least: int = 1
+    ) -> Record:
         """Create (`expected` None) or replace (at version `expected`), atomically and durably.
 
-        The new version is one more than any the name ever had, 1 for a new name.
+        The new version is one more than any that the store knows the name had, and at least
+        `least`.
 
         Raises:
             VersionConflict: the name exists although `expected` is None, or is not at `expected`.

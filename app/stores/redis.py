@@ -68,9 +68,11 @@ class RedisLabelSets:
             start = "(" + names[-1]
         return records
 
-    async def write(self, name: str, body: bytes, expected: int | None, most: int) -> Record:
+    async def write(
+        self, name: str, body: bytes, expected: int | None, most: int, least: int = 1
+    ) -> Record:
         wanted = "" if expected is None else str(expected)
-        arguments = [name, body, wanted, most, repr(self._clock())]
+        arguments = [name, body, wanted, most, repr(self._clock()), least]
         kind, value = await self._run(self._write, name, arguments)
         if kind == "full":
             raise StoreFull(most)

@@ -25,7 +25,7 @@ local function conflict()
 end
 """
 
-# ARGV: name, body, expected version or '', most, now
+# ARGV: name, body, expected version or '', most, now, least version
 WRITE: Final = (
     _COMMON
     + """
@@ -35,7 +35,7 @@ end
 if not alive and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[4]) then
     return {'full', ''}
 end
-local version = string.format('%d', (tonumber(known[1] or '0')) + 1)
+local version = string.format('%d', math.max(tonumber(known[1] or '0') + 1, tonumber(ARGV[6])))
 keep(version, ARGV[2])
 list(ARGV[1], ARGV[5])
 return {'done', version}

@@ -29,12 +29,13 @@ _DROPPED: Final = 4 * CHUNK
 class SqliteLabelSets:
     """Definitions in a table; each method is one transaction."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
-        self._database = database
+    def __init__(self, reads: Database, writes: Database, clock: Callable[[], float]) -> None:
+        self._reads = reads
+        self._writes = writes
         self._clock = clock
 
     async def head(self, name: str) -> Head | None:
-        return await self._database.run(lambda connection: _head(connection, name))
+        return await self._reads.run(lambda connection: _head(connection, name))
 
     async def get(self, name: str) -> Record | None:
         def get(connection: sqlite3.Connection) -> Record | None:
@@ -42,7 +43,7 @@ class SqliteLabelSets:
             row = connection.execute(sql, (name,)).fetchone()
             return None if row is None else Record(name, *row)
 
-        return await self._database.run(get)
+        return await self._reads.run(get)
 
     async def page(self, after: str, limit: int) -> Sequence[Record]:
         def page(connection: sqlite3.Connection) -> Sequence[Record]:
@@ -52,9 +53,11 @@ class SqliteLabelSets:
             )
             return [Record(*row) for row in connection.execute(sql, (after, limit))]
 
-        return await self._database.run(page)
+        return await self._reads.run(page)
 
-    async def write(self, name: str, body: bytes, expected: int | None, most: int) -> Record:
+    async def write(
+        self, name: str, body: bytes, expected: int | None, most: int, least: int = 1
+    ) -> Record:
         def write(connection: sqlite3.Connection) -> Record:
             with transaction(connection):
                 head = _head(connection, name)
@@ -63,12 +66,12 @@ class SqliteLabelSets:
                     count = "SELECT count(*) FROM labelsets WHERE body IS NOT NULL"
                     if connection.execute(count).fetchone()[0] >= most:
                         raise StoreFull(most)
-                version = 1 if head is None else head.version + 1
+                version = least if head is None else max(head.version + 1, least)
                 sql = "INSERT OR REPLACE INTO labelsets VALUES (?, ?, ?, ?)"
                 connection.execute(sql, (name, version, body, self._clock()))
             return Record(name, version, body)
 
-        return await self._database.run(write)
+        return await self._writes.run(write)
 
     async def amend(self, name: str, version: int, body: bytes) -> bool:
         sql = "UPDATE labelsets SET body = ? WHERE name = ? AND version = ? AND body IS NOT NULL"
@@ -84,7 +87,7 @@ class SqliteLabelSets:
                 sql = "UPDATE labelsets SET version = version + 1, body = NULL WHERE name = ?"
                 connection.execute(sql, (name,))
 
-        await self._database.run(delete)
+        await self._writes.run(delete)
 
     async def restore(self, record: Record) -> bool:
         sql = "INSERT INTO labelsets VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -96,30 +99,36 @@ class SqliteLabelSets:
             with not_waiting_for_the_disk(connection), transaction(connection):
                 connection.execute(sql, (when, name, when))
 
-        await self._database.run(touch)
+        await self._writes.run(touch)
 
     async def recent(self) -> Sequence[str]:
         def recent(connection: sqlite3.Connection) -> Sequence[str]:
             sql = "SELECT name FROM labelsets WHERE body IS NOT NULL ORDER BY used DESC"
             return [row[0] for row in connection.execute(sql)]
 
-        return await self._database.run(recent)
+        return await self._reads.run(recent)
 
     async def _change(self, sql: str, values: tuple[str | bytes | float, ...]) -> bool:
         def change(connection: sqlite3.Connection) -> bool:
             with transaction(connection):
                 return connection.execute(sql, values).rowcount > 0
 
-        return await self._database.run(change)
+        return await self._writes.run(change)
 
 
 class SqliteVectors:
     """Vectors in a table, bounded in bytes; what expires soonest goes first."""
 
     def __init__(
-        self, database: Database, ttl: float, most: int, clock: Callable[[], float]
+        self,
+        reads: Database,
+        writes: Database,
+        ttl: float,
+        most: int,
+        clock: Callable[[], float],
     ) -> None:
-        self._database = database
+        self._reads = reads
+        self._writes = writes
         self._ttl = ttl
         self._most = most
         self._clock = clock
@@ -127,13 +136,13 @@ class SqliteVectors:
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         found: dict[str, bytes] = {}
         for some in chunks(keys):
-            found |= await self._database.run(partial(self._get, some))
+            found |= await self._reads.run(partial(self._get, some))
         return [found.get(key) for key in keys]
 
     async def put_many(self, values: Mapping[str, bytes]) -> None:
         fitting = [(key, value) for key, value in values.items() if len(value) <= self._most]
         for some in chunks(fitting):
-            await self._database.run(partial(self._put, some))
+            await self._writes.run(partial(self._put, some))
 
     def _get(self, keys: Sequence[str], connection: sqlite3.Connection) -> dict[str, bytes]:
         marks = ",".join("?" * len(keys))
@@ -167,8 +176,9 @@ class SqliteVectors:
 class SqliteStore:
     """Both in one file, which is created with its folder.
 
-    `timeout` in seconds bounds the wait for other processes; `vector_ttl` is in seconds and
-    `vector_bytes` bounds all vectors together.
+    Reads have a connection and a thread of their own and wait for no write. A write waits up to
+    `patience` seconds for other processes; `vector_ttl` is in seconds and `vector_bytes` bounds
+    all vectors together.
     """
 
     def __init__(
@@ -181,9 +191,12 @@ class SqliteStore:
         clock: Callable[[], float] = time.time,
         patience: float = 5.0,
     ) -> None:
-        self._database = Database(path, timeout, patience)
-        self.labelsets: LabelSets = SqliteLabelSets(self._database, clock)
-        self.vectors: VectorCache = SqliteVectors(self._database, vector_ttl, vector_bytes, clock)
+        self._reads = Database(path, timeout, patience)
+        self._writes = Database(path, max(timeout, patience), patience)
+        self.labelsets: LabelSets = SqliteLabelSets(self._reads, self._writes, clock)
+        self.vectors: VectorCache = SqliteVectors(
+            self._reads, self._writes, vector_ttl, vector_bytes, clock
+        )
 
     async def open(self) -> None:
         """Connect, create or migrate.
@@ -192,15 +205,17 @@ class SqliteStore:
             StoreUnusable: not a database, a newer schema, or nothing can be written there.
             StoreAway: another process holds it, or the disk fails; the next call tries again.
         """
-        await self._database.open()
+        await self._writes.open()
+        await self._reads.open()
 
     async def ping(self) -> None:
         """Nothing if the file can be read, else StoreAway."""
-        await self._database.run(lambda connection: connection.execute("SELECT 1 FROM labelsets"))
+        await self._reads.run(lambda connection: connection.execute("SELECT 1 FROM labelsets"))
 
     async def close(self) -> None:
-        """Let go of the file and its thread."""
-        await self._database.close()
+        """Let go of the file and its threads."""
+        await self._reads.close()
+        await self._writes.close()
 
 
 def _head(connection: sqlite3.Connection, name: str) -> Head | None:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,12 @@ def test_text_with_one_label_a_line_is_a_label_set(
     )
     assert found.status_code == 201
     assert found.headers["location"] == "/labelsets/pets"
-    assert found.headers["etag"] == '"1"'
+    assert found.headers["etag"] == f'"{found.json()["version"]}"'
     assert (found.json()["labels"], found.json()["status"]) == (["cat", "dog"], "ready")
     answer = classify(client, samples["cat"], labelset="pets").json()
     assert answer["predictions"][0]["label"] == "cat"
-    assert (answer["labelset"], answer["labelset_version"], answer["cached"]) == ("pets", 1, 2)
+    assert (answer["labelset"], answer["cached"]) == ("pets", 2)
+    assert answer["labelset_version"] == found.json()["version"]
 
 
 def test_a_label_set_answers_as_the_same_labels_ad_hoc(
@@ -117,47 +119,51 @@ def test_imagenet_has_a_thousand_different_labels(
 def test_an_existing_name_is_a_conflict_and_put_replaces_it(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
-    register(client, "pets", ["cat", "dog"])
+    first = register(client, "pets", ["cat", "dog"]).json()["version"]
     problem(register(client, "pets", ["bird", "fish"]), 409, "labelset_exists")
     put = client.put("/labelsets/pets", json={"labels": ["rocket", "pizza"]}, params={"wait": True})
-    assert (put.status_code, put.headers["etag"]) == (200, '"2"')
+    version = put.json()["version"]
+    assert put.status_code == 200
+    assert version > first
     answer = classify(client, samples["rocket"], labelset="pets").json()
-    assert (answer["predictions"][0]["label"], answer["labelset_version"]) == ("rocket", 2)
+    assert (answer["predictions"][0]["label"], answer["labelset_version"]) == ("rocket", version)
     same = client.put("/labelsets/pets", json={"labels": ["rocket", "pizza"]})
-    assert same.headers["etag"] == '"2"'
+    assert same.json()["version"] == version
     new = client.put("/labelsets/new", content="a\nb", headers={"Content-Type": "text/plain"})
     assert new.status_code in (201, 202)
 
 
 def test_changes_can_depend_on_the_version(client: httpx.Client) -> None:
-    register(client, "pets", ["cat", "dog"])
+    first = register(client, "pets", ["cat", "dog"]).headers["etag"]
     body = {"labels": ["cat", "bird"]}
 
     def put(**headers: str) -> httpx.Response:
         named = {key.replace("_", "-"): value for key, value in headers.items()}
         return client.put("/labelsets/pets", json=body, headers=named)
 
-    problem(put(If_Match='"7"'), 412, "precondition_failed")
-    problem(put(If_Match="garbage"), 412, "precondition_failed")
+    refused = ('"7"', "garbage", f"W/{first}")  # a weak one never matches strongly
+    for etag in refused:
+        problem(put(If_Match=etag), 412, "precondition_failed")
     problem(put(If_None_Match="*"), 412, "precondition_failed")
-    assert put(If_Match='"9", "1"').headers["etag"] == '"2"'
-    problem(
-        client.delete("/labelsets/pets", headers={"If-Match": '"1"'}), 412, "precondition_failed"
-    )
+    second = put(If_Match=f'"9", {first}').headers["etag"]
+    assert second != first
+    stale = client.delete("/labelsets/pets", headers={"If-Match": first})
+    problem(stale, 412, "precondition_failed")
     problem(
         client.put("/labelsets/nothing", json=body, headers={"If-Match": "*"}),
         412,
         "precondition_failed",
     )
-    assert client.delete("/labelsets/pets", headers={"If-Match": '"2"'}).status_code == 204
+    assert client.delete("/labelsets/pets", headers={"If-Match": second}).status_code == 204
 
 
 def test_get_answers_304_once_it_is_ready(client: httpx.Client) -> None:
     register(client, "pets", ["cat", "dog"])
     found = client.get("/labelsets/pets")
     assert found.json()["status"] == "ready"
-    again = client.get("/labelsets/pets", headers={"If-None-Match": found.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
+    for etag in (found.headers["etag"], f"W/{found.headers['etag']}", "*"):
+        again = client.get("/labelsets/pets", headers={"If-None-Match": etag})
+        assert (again.status_code, again.content) == (304, b"")
     other = client.get("/labelsets/pets", headers={"If-None-Match": '"4"'})
     assert other.status_code == 200
 
@@ -259,6 +265,10 @@ def test_prompts_of_one_set_are_limited(pictogram: Encoder, serve: Callable[...,
         body = {"labels": ["a", "b"], "templates": ["{}", "the {}"], "name": "x"}
         found = problem(client.post("/labelsets", json=body), 413, "too_large")
         assert (found["limit"], found["value"]) == (3, 4)
+        # templates by name count as much as one's own
+        for templates in ("imagenet", None):
+            named = {"labels": ["a", "b"], "templates": templates, "name": "x"}
+            problem(client.post("/labelsets", json=named), 413, "too_large")
 
 
 def test_a_label_too_long_for_the_model_fails_the_build_and_says_why(
@@ -305,18 +315,28 @@ def test_the_old_version_serves_until_the_new_one_is_built(
     pictogram: Encoder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    register(client, "pets", ["cat", "dog"])
+    first = register(client, "pets", ["cat", "dog"]).json()["version"]
     gate = Gate(pictogram, monkeypatch)
     put = client.put("/labelsets/pets", json={"labels": ["cat", "an octopus", "a new thing"]})
     assert (put.status_code, put.json()["status"]) == (202, "building")
-    assert put.json()["serving_version"] == 1
+    second = put.json()["version"]
+    assert put.json()["serving_version"] == first
+    # looking at it changes nothing
+    assert client.get("/labelsets").json()["labelsets"][0]["status"] == "building"
     answer = classify(client, samples["cat"], labelset="pets").json()
-    assert answer["labelset_version"] == 1
+    assert answer["labelset_version"] == first
     gate.open.set()
     wait_until(lambda: client.get("/labelsets/pets").json()["status"] == "ready")
     answer = classify(client, samples["octopus"], labelset="pets").json()
-    assert (answer["labelset_version"], answer["predictions"][0]["label"]) == (2, "an octopus")
-    assert client.get("/labelsets/pets").json()["serving_version"] == 2
+    assert (answer["labelset_version"], answer["predictions"][0]["label"]) == (second, "an octopus")
+    assert client.get("/labelsets/pets").json()["serving_version"] == second
+    # and what serves while a third one is built is the second, not the one before
+    gate.open.clear()
+    third = client.put("/labelsets/pets", json={"labels": ["one more", "and another"]}).json()
+    assert (third["status"], third["serving_version"]) == ("building", second)
+    answer = classify(client, samples["octopus"], labelset="pets").json()
+    assert answer["labelset_version"] == second
+    gate.open.set()
 
 
 def test_a_first_build_is_waited_for_and_then_refused(
@@ -394,7 +414,7 @@ def test_the_body_of_a_label_set_has_a_limit_of_its_own(
 ) -> None:
     with serve(pictogram, max_labelset_bytes=1000) as client:
         found = problem(client.post("/labelsets?name=x", content=b"a" * 1001), 413, "too_large")
-        assert found["limit"] == 1000
+        assert (found["limit"], found.get("field")) == (1000, None)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
@@ -402,3 +422,61 @@ def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
     while not true():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
+
+
+def test_changes_without_a_precondition_never_conflict(client: httpx.Client) -> None:
+    def put(n: int) -> int:
+        return client.put("/labelsets/busy", json={"labels": [f"a{n}", f"b{n}"]}).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = list(pool.map(put, range(16)))
+    assert set(statuses) <= {200, 201, 202}
+
+
+def test_a_waiter_of_a_version_that_was_replaced_is_told(
+    client: httpx.Client, pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(pictogram, monkeypatch)
+    with ThreadPoolExecutor(1) as pool:
+        waiter = pool.submit(register, client, "x", ["first thing", "second thing"])
+        wait_until(lambda: client.get("/labelsets/x").status_code == 200)
+        replaced = client.put("/labelsets/x", json={"labels": ["third", "fourth"]})
+        problem(waiter.result(), 412, "precondition_failed")
+        # and the waiter's end did not bring its version back
+        assert client.get("/labelsets/x").json()["version"] == replaced.json()["version"]
+        gate.open.set()
+        wait_until(lambda: client.get("/labelsets/x").json()["status"] == "ready")
+        assert client.get("/labelsets/x").json()["labels"] == ["third", "fourth"]
+
+
+def test_repeated_fields_of_the_address_are_lists_or_errors(client: httpx.Client) -> None:
+    found = client.post("/labelsets?name=t&templates=a {}&templates=the {}", content="x\ny")
+    assert found.json()["own_templates"] == ["a {}", "the {}"]
+    twice = client.post("/labelsets?name=t2&name=t3", content="x\ny")
+    assert problem(twice, 422, "invalid")["field"] == "name"
+    problem(client.post("/labelsets?name=t2&templates=", content="x\ny"), 422, "invalid")
+
+
+def test_addresses_in_answers_stand_below_the_root_path(
+    pictogram: Encoder, serve: Callable[..., Any]
+) -> None:
+    with serve(pictogram, root_path="/vision", max_labelset_bytes=100) as client:
+        found = client.post("/labelsets?name=a", content="x\ny")
+        assert found.headers["location"] == "/vision/labelsets/a"
+        client.post("/labelsets?name=b", content="x\ny")
+        listed = client.get("/labelsets?limit=1")
+        assert listed.links["next"]["url"].startswith("/vision/labelsets?")
+        large = client.post("/labelsets?name=c", content="x" * 101)
+        assert problem(large, 413, "too_large")["limit"] == 100
+
+
+def test_a_label_set_in_other_templates_is_bounded(
+    pictogram: Encoder, serve: Callable[..., Any], samples: dict[str, Path]
+) -> None:
+    with serve(pictogram, max_labels=2, max_templates=3) as client:
+        register(client, "many", [f"n{n}" for n in range(7)], templates="none")
+        assert classify(client, samples["cat"], labelset="many").status_code == 200
+        found = problem(
+            classify(client, samples["cat"], labelset="many", templates="simple"), 413, "too_large"
+        )
+        assert (found["field"], found["limit"]) == ("templates", 6)

@@ -11,7 +11,8 @@ from app.definitions import Definition, Entry
 from app.ensemble import Ensemble
 from app.labelsets import LabelSetService
 from app.main import template_sets
-from app.registry import Match, Registry
+from app.preconditions import Match
+from app.registry import Registry
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryLabelSets, MemoryStore
@@ -31,7 +32,9 @@ def service(encoder: Encoder, store: Any) -> LabelSetService:
     vectors = TwoLevels(ByteLru(PLENTY), MemoryStore().vectors, encoder.info.embedding_width)
     templates = TemplateSets(template_sets(), "none")
     registry = Registry(store, most=100)
-    builds = Builds(Ensemble(encoder, vectors, PLENTY), templates, ByteLru(PLENTY), registry.built)
+    builds = Builds(
+        Ensemble(encoder, vectors, PLENTY), templates, ByteLru(PLENTY), registry.built, PLENTY
+    )
     return LabelSetService(registry, builds)
 
 
@@ -117,21 +120,17 @@ def test_a_set_that_can_never_be_built_does_not_stop_the_others(pictogram: Encod
     asyncio.run(work())
 
 
-def test_a_build_waits_where_a_request_would_be_refused(
-    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+def test_builds_neither_fill_the_queue_of_requests_nor_are_stopped_by_it(
+    pictogram: Encoder,
 ) -> None:
-    monkeypatch.setattr("app.builds.OVERLOAD_PAUSE", 0.01)
-
     async def work() -> None:
         found = service(pictogram, MemoryLabelSets())
         ensemble = found._builds.ensemble
-        ensemble._pending = ensemble._max_pending  # as if others had filled the queue
+        ensemble._pending = ensemble._max_pending  # as if requests had filled the queue
         stored = await found.create("a", definition("x", "y"))
-        await found.wait(stored, 0.1)
-        assert found.status(stored).state == "building"
-        ensemble._pending = 0
         await found.wait(stored, 10)
         assert found.status(stored).state == "ready"
+        assert ensemble._pending == ensemble._max_pending
         await found.close()
 
     asyncio.run(work())

@@ -212,9 +212,13 @@ def test_a_locked_file_is_away_soon_and_back_without_a_new_store(
         loop = asyncio.get_running_loop()
         with closing(hold(tmp_path / "file")) as other:
             start = loop.time()
+            writing = asyncio.create_task(store.labelsets.write("pets", b"", None, MOST))
+            await asyncio.sleep(0.05)
+            assert await store.labelsets.head("pets") is None
+            assert not writing.done()  # the reader did not wait behind the writer
             with pytest.raises(StoreAway, match="locked"):
-                await store.labelsets.write("pets", b"", None, MOST)
-            assert loop.time() - start < 1
+                await writing
+            assert loop.time() - start < 2
             with pytest.raises(StoreAway, match="locked"):
                 await store.vectors.put_many({"a": b"1"})
             assert await store.labelsets.get("pets") is None  # readers do not wait for writers
@@ -222,7 +226,7 @@ def test_a_locked_file_is_away_soon_and_back_without_a_new_store(
         assert (await store.labelsets.write("pets", b"", None, MOST)).version == 1
         await store.vectors.put_many({"a": b"1"})
 
-    with_store(at(tmp_path / "file", timeout=0.25), test)
+    with_store(at(tmp_path / "file", timeout=0.25, patience=0.5), test)
 
 
 def test_a_file_locked_at_the_start_is_opened_with_a_later_call(tmp_path: Path) -> None:
@@ -244,8 +248,8 @@ def test_a_file_locked_at_the_start_is_opened_with_a_later_call(tmp_path: Path) 
 def test_a_full_disk_is_an_outage_that_passes(tmp_path: Path, with_store: Run) -> None:
     async def test(store: SqliteStore) -> None:
         await store.labelsets.write("pets", b"body", None, MOST)
-        pages = await store._database.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
-        await store._database.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}"))
+        pages = await store._writes.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+        await store._writes.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}"))
         with pytest.raises(StoreAway, match="full"):
             await store.labelsets.write("large", b"x" * 1_000_000, None, MOST)
         assert await store.labelsets.get("pets") == Record("pets", 1, b"body")

@@ -1,0 +1,51 @@
+"""What a change of a label set may expect, and the problems of its name. Knows no store."""
+
+from dataclasses import dataclass
+
+from app.definitions import Stored
+from app.errors import LabelsetExists, PreconditionFailed, StoreUnavailable, UnknownLabelset
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """If-Match and If-None-Match of a change: versions it expects, or whether the name exists."""
+
+    versions: frozenset[int] | None = None
+    exists: bool | None = None
+
+    @property
+    def anything(self) -> bool:
+        """Whether no precondition was sent."""
+        return self.versions is None and self.exists is None
+
+    def check(self, name: str, current: Stored | None) -> None:
+        """Nothing if the change may go on. Raises PreconditionFailed."""
+        if self.exists is True and current is None:
+            raise PreconditionFailed(f"there is no label set {name}", field="If-Match")
+        if self.exists is False and current is not None:
+            raise PreconditionFailed(f"the label set {name} exists", field="If-None-Match")
+        if self.versions is not None and (current is None or current.version not in self.versions):
+            raise changed(name, None if current is None else current.version)
+
+
+def unknown(name: str) -> UnknownLabelset:
+    """The problem of a name that is in no store."""
+    return UnknownLabelset(f"no label set is called {name}", field="labelset", value=name)
+
+
+def exists(name: str) -> LabelsetExists:
+    """The problem of a name that is taken."""
+    detail = f"the label set {name} exists; PUT /labelsets/{name} replaces it"
+    return LabelsetExists(detail, field="name", value=name)
+
+
+def changed(name: str, current: int | None) -> PreconditionFailed:
+    """The problem of a version that is not the expected one; None: the name does not exist."""
+    at = "it does not exist" if current is None else f"it is at version {current}"
+    return PreconditionFailed(f"the label set {name} has changed: {at}", field="If-Match", value=at)
+
+
+def away() -> StoreUnavailable:
+    """The problem of a store that does not answer."""
+    detail = "the store of label sets is away; label sets that are known go on"
+    return StoreUnavailable(detail, retry_after=1)
