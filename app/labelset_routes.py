@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app import labelset_schemas, uploads
+from app import labelset_schemas, queries, uploads
 from app.definitions import Stored
 from app.deps import Services, ServicesDep
 from app.labelset_schemas import LabelSetAnswer, LabelSetBody, LabelSetsAnswer
@@ -74,7 +74,7 @@ async def page(
     },
 )
 async def get(name: str, request: Request, services: ServicesDep) -> Response:
-    stored = await services.labelsets.get(uploads.checked_name(name))
+    stored = await services.labelsets.get(queries.checked_name(name))
     ready = services.labelsets.status(stored).state == "ready"
     wanted = request.headers.get("if-none-match", "")
     same = wanted.strip() == "*" or stored.version in uploads.read_etags(wanted, weak=True)
@@ -108,7 +108,7 @@ async def put(name: str, request: Request, services: ServicesDep, wait: Wait = F
     responses=documented(404, 412, 422, 503),
 )
 async def delete(name: str, request: Request, services: ServicesDep) -> Response:
-    await services.labelsets.delete(uploads.checked_name(name), uploads.read_match(request))
+    await services.labelsets.delete(queries.checked_name(name), uploads.read_match(request))
     return Response(status_code=204)
 
 

@@ -1,5 +1,6 @@
 """From the fields of a request to a checked query. Knows nothing of bodies or images."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,11 +11,13 @@ from app import labels
 from app.classifier import Query
 from app.errors import Invalid, Problem, TooLarge
 from app.labels import LabelLimits
+from app.labelset_schemas import NAME_PATTERN
 from app.schemas import ClassifyFields
 from app.templates import Asked
 from prompts import PLACEHOLDER, TemplateError, validate_templates
 
 IMAGE: Final = "image"
+NAME: Final = re.compile(NAME_PATTERN)
 KNOWN: Final = ", ".join([IMAGE, *ClassifyFields.model_fields])
 
 
@@ -43,12 +46,23 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         raise invalid(error.errors(include_url=False), fields, KNOWN) from None
     return Query(
         labels=() if checked.labels is None else labels.clean(checked.labels, limits.labels),
-        labelset=checked.labelset,
+        labelset=None if checked.labelset is None else checked_name(checked.labelset, "labelset"),
         templates=own_or_named(checked.templates, limits.templates),
         top_k=checked.top_k,
         threshold=checked.threshold,
         multi_label=checked.multi_label,
     )
+
+
+def checked_name(name: str, field: str = "name") -> str:
+    """The name of a label set, if it is one. Raises Invalid."""
+    if not NAME.fullmatch(name):
+        detail = (
+            f"{labels.shown(name)} is no name for a label set: letters, digits, dots, hyphens and "
+            "underscores, 64 at most, a letter or digit first"
+        )
+        raise Invalid(detail, field=field, value=labels.excerpt(name))
+    return name
 
 
 def own_or_named(asked: list[str] | None, limit: int) -> Asked:

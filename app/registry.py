@@ -174,6 +174,9 @@ class Registry:
     async def _publish_again(self, known: Stored) -> Head | None:
         """Put what is known in the place of what the store lost, or went back to."""
         name = known.name
+        if known.unreadable:  # nothing is known that could be put there
+            self._forget(name)
+            return await self._store.head(name)
         log.warning("the store lost version %d of label set %s; publishing it", known.version, name)
         if not await self._store.restore(Record(name, known.version, known.body())):
             head = await self._store.head(name)

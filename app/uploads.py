@@ -14,11 +14,10 @@ from app import labels
 from app.definitions import Definition, Entry
 from app.errors import Invalid, Unparsable
 from app.labels import LabelLimits
-from app.labelset_schemas import NAME_PATTERN, LabelSetBody
+from app.labelset_schemas import LabelSetBody
 from app.preconditions import Match
-from app.queries import invalid, own_or_named
+from app.queries import checked_name, invalid, own_or_named
 
-NAME: Final = re.compile(NAME_PATTERN)
 ETAG: Final = re.compile(r'(W/)?"(\d{1,18})"')
 OPTIONS: Final = ("wait",)
 
@@ -72,17 +71,6 @@ def read_match(request: Request) -> Match:
 def read_etags(header: str, *, weak: bool = False) -> frozenset[int]:
     """The versions that a header names; weak ones count for If-None-Match alone (RFC 9110)."""
     return frozenset(int(number) for mark, number in ETAG.findall(header) if weak or not mark)
-
-
-def checked_name(name: str) -> str:
-    """The name, if it is one. Raises Invalid."""
-    if not NAME.fullmatch(name):
-        detail = (
-            f"{labels.shown(name)} is no name for a label set: letters, digits, dots, hyphens and "
-            "underscores, 64 at most, a letter or digit first"
-        )
-        raise Invalid(detail, field="name", value=labels.excerpt(name))
-    return name
 
 
 def _read(

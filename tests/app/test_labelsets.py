@@ -407,6 +407,9 @@ def test_labels_and_label_set_together_are_refused(
     register(client, "pets", ["cat", "dog"])
     problem(classify(client, samples["cat"], labelset="pets", labels="a,b"), 422, "invalid")
     problem(classify(client, samples["cat"], labelset="none-such"), 404, "unknown_labelset")
+    for name in ("../x", "", "y" * 60_000):
+        found = problem(classify(client, samples["cat"], labelset=name), 422, "invalid")
+        assert found["field"] == "labelset"
 
 
 def test_the_body_of_a_label_set_has_a_limit_of_its_own(
