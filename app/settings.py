@@ -123,7 +123,7 @@ class Settings(BaseSettings):
 def settings_page() -> str:
     """docs/settings.md: a table of every setting, made from the fields above."""
     rows = [
-        f"| `OPENVOCAB_{name.upper()}` | `{field.default!r}` | {_limits(field.metadata)} "
+        f"| `OPENVOCAB_{name.upper()}` | {_default(field.default)} | {_limits(field.metadata)} "
         f"| {field.description} |"
         for name, field in Settings.model_fields.items()
     ]
@@ -143,6 +143,12 @@ def settings_page() -> str:
             "",
         ]
     )
+
+
+def _default(value: object) -> str:
+    """A default as the environment would spell it."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{text}`" if text else "empty"
 
 
 def _limits(metadata: list[object]) -> str:
