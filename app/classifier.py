@@ -25,6 +25,9 @@ Pixels = npt.NDArray[np.uint8]
 
 SHOWN_BY_DEFAULT: Final = 5
 
+# labels that one warning names
+WARNED: Final = 5
+
 # texts that name no thing in particular: what a label is held against when it is scored alone
 BACKGROUND: Final = ("something", "a thing", "an object")
 
@@ -132,7 +135,8 @@ class Classifier:
                 Prediction(classes.labels[i], float(scores[i]), float(cosines[i])) for i in order
             ),
             abstained=not order,
-            warnings=self._warnings(query.labels),
+            # of a label set, which may be large, only what is answered
+            warnings=self._warnings(query.labels or [classes.labels[i] for i in order]),
         )
 
     async def _embed(self, data: bytes, stages: Stages) -> tuple[Image, Floats]:
@@ -196,8 +200,9 @@ class Classifier:
 
     def _warnings(self, asked: Sequence[str]) -> tuple[str, ...]:
         unread = labels.unread(asked, self.info.provenance.languages)
-        return tuple(
-            f"label {label!r} is in a script that {self.info.name} was not trained to read; "
-            "its score means little"
-            for label in unread
-        )
+        if not unread:
+            return ()
+        named = ", ".join(repr(label) for label in unread[:WARNED])
+        more = f" and {len(unread) - WARNED} more" if len(unread) > WARNED else ""
+        text = f"{self.info.name} was not trained to read the script of {named}{more}"
+        return (f"{text}; such scores mean little",)
