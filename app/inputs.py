@@ -3,22 +3,20 @@
 Knows nothing of what the fields mean.
 """
 
-import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from app import labels
+from app.bodies import address_fields, json_object, merge, offload, single
 from app.classifier import Query
 from app.errors import Invalid, TooLarge, Unparsable
 from app.images import is_heic, looks_like_image
@@ -26,9 +24,6 @@ from app.queries import IMAGE, InputLimits, build_query
 
 LISTS: Final = ("labels", "templates")
 DATA_URI: Final = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE)
-
-# beyond this many bytes a body is decoded in a thread, so that other requests do not wait
-LARGE: Final = 256_000
 
 # bytes of a text field, or of a whole form that is not multipart
 LARGEST_TEXT: Final = 1_000_000
@@ -46,50 +41,31 @@ async def read_classify(request: Request, limits: InputLimits) -> tuple[bytes, Q
     Raises:
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
     """
-    fields = _query_fields(request.query_params)
+    if IMAGE in request.query_params:
+        raise Invalid(f"{IMAGE} belongs in the body, not in the address", field=IMAGE)
+    fields = address_fields(request.query_params, LISTS)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        image = _join(fields, await _form(request, limits))
+        fields, image = _join(fields, await _form(request, limits))
     elif kind == "application/json" or kind.endswith("+json"):
-        image = _join(fields, await _json(request))
+        fields, image = _join(fields, await _json(request))
     else:
         image = await request.body()
         if kind == "application/x-www-form-urlencoded" and not looks_like_image(image):
             # curl's own default type: either a real form, or --data-binary of something
-            image = _join(fields, _urlencoded(image, limits))
+            fields, image = _join(fields, _urlencoded(image, limits))
     if isinstance(image, str):
-        image = await _offload(_base64, image)
+        image = await offload(len(image), _base64, image)
     if not image:
         detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
         raise Invalid(detail, field=IMAGE)
     return image, build_query(fields, limits)
 
 
-def _query_fields(params: QueryParams) -> dict[str, Any]:
-    if IMAGE in params:
-        raise Invalid(f"{IMAGE} belongs in the body, not in the address", field=IMAGE)
-    return {name: _single(name, params.getlist(name)) for name in dict.fromkeys(params)}
-
-
-def _join(fields: dict[str, Any], more: Mapping[str, Any]) -> Any:
-    """Add a body's fields to those of the query, and hand out the image among them."""
-    for name, value in more.items():
-        if name == IMAGE:
-            continue
-        if name in fields:
-            raise Invalid(f"{name} is given in the address and in the body", field=name)
-        fields[name] = value
-    return more.get(IMAGE)
-
-
-def _single(name: str, values: list[Any]) -> Any:
-    if len(values) == 1:
-        return values[0]
-    if name not in LISTS:
-        raise Invalid(
-            f"{name} is given {len(values)} times", field=name, limit=1, value=len(values)
-        )
-    return values
+def _join(fields: dict[str, Any], body: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The fields of address and body together, and apart from them the body's image."""
+    more = {name: value for name, value in body.items() if name != IMAGE}
+    return merge(fields, more), body.get(IMAGE)
 
 
 async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
@@ -131,7 +107,7 @@ def _too_many(limits: InputLimits) -> TooLarge:
 
 
 async def _form_fields(form: FormData) -> dict[str, Any]:
-    fields = {name: _single(name, form.getlist(name)) for name in dict.fromkeys(form)}
+    fields = {name: single(name, form.getlist(name), LISTS) for name in dict.fromkeys(form)}
     for name, value in fields.items():
         if isinstance(value, UploadFile):
             if name != IMAGE:
@@ -142,12 +118,7 @@ async def _form_fields(form: FormData) -> dict[str, Any]:
 
 async def _json(request: Request) -> dict[str, Any]:
     body = await request.body()
-    try:
-        parsed = await _offload(from_json, body)
-    except ValueError as error:
-        raise Unparsable(f"the body is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise Unparsable(f"the body is a JSON {type(parsed).__name__}, an object is expected")
+    parsed = await offload(len(body), json_object, body)
     if not isinstance(parsed.get(IMAGE, ""), str):
         raise Invalid("image is not a text; send base64 or a data URI", field=IMAGE)
     return parsed
@@ -171,7 +142,7 @@ def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
         found = parse_qs(text, keep_blank_values=True, max_num_fields=limits.fields)
     except ValueError:
         raise _too_many(limits) from None
-    return {name: _single(name, values) for name, values in found.items()}
+    return {name: single(name, values, LISTS) for name, values in found.items()}
 
 
 def _base64(text: str) -> bytes:
@@ -190,7 +161,3 @@ def _base64(text: str) -> bytes:
             field=IMAGE,
             value=labels.excerpt(start),
         ) from None
-
-
-async def _offload(function: Any, data: Any) -> Any:
-    return function(data) if len(data) < LARGE else await asyncio.to_thread(function, data)

@@ -1,16 +1,16 @@
 """From a request's bytes to the name and definition of a label set. Knows no store."""
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
-from pydantic_core import from_json
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from app import labels
+from app.bodies import address_fields, json_object, merge, offload
 from app.definitions import Definition, Entry
 from app.errors import Invalid, Unparsable
 from app.labels import LabelLimits
@@ -20,9 +20,7 @@ from app.queries import checked_name, invalid, own_or_named
 
 ETAG: Final = re.compile(r'(W/)?"(\d{1,18})"')
 OPTIONS: Final = ("wait",)
-
-# beyond this many bytes a body is checked in a thread, so that other requests do not wait
-LARGE: Final = 256_000
+LISTS: Final = ("templates",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +45,10 @@ async def read_labelset(
     """
     body = await request.body()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    fields = _address_fields(request)
-    if len(body) < LARGE:
-        return _read(body, kind, fields, limits, name)
-    return await asyncio.to_thread(_read, body, kind, fields, limits, name)
+    params = request.query_params
+    asked = QueryParams([(k, v) for k, v in params.multi_items() if k not in OPTIONS])
+    fields = address_fields(asked, LISTS)
+    return await offload(len(body), _read, body, kind, fields, limits, name)
 
 
 def read_match(request: Request) -> Match:
@@ -80,10 +78,10 @@ def _read(
         detail = "a label set is sent as JSON, or as text with one label a line (--data-binary)"
         raise Unparsable(detail)
     if kind == "application/json" or kind.endswith("+json"):
-        fields = _merged(fields, _json(body))
+        fields = merge(fields, json_object(body))
     else:
         lines = _lines(body)
-        fields = _merged(fields, {"labels": lines} if lines else {})
+        fields = merge(fields, {"labels": lines} if lines else {})
     if name is not None:
         if "name" in fields:
             raise Invalid("the name stands in the address already", field="name")
@@ -96,34 +94,6 @@ def _read(
     if checked.name is None:
         raise Invalid("name is missing", field="name")
     return checked_name(checked.name), _definition(checked, limits)
-
-
-def _address_fields(request: Request) -> dict[str, Any]:
-    params = request.query_params
-    fields: dict[str, Any] = {}
-    for name in dict.fromkeys(params):
-        values = params.getlist(name)
-        if name not in OPTIONS:
-            if len(values) > 1 and name != "templates":
-                raise Invalid(f"{name} is given {len(values)} times", field=name, limit=1)
-            fields[name] = values if len(values) > 1 else values[0]
-    return fields
-
-
-def _merged(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    for field in fields.keys() & more.keys():
-        raise Invalid(f"{field} is given in the address and in the body", field=field)
-    return fields | more
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        parsed = from_json(body)
-    except ValueError as error:
-        raise Unparsable(f"the body is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise Unparsable(f"the body is a JSON {type(parsed).__name__}, an object is expected")
-    return parsed
 
 
 def _lines(body: bytes) -> list[str]:
