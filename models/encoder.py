@@ -12,16 +12,22 @@ import torch
 from models.info import EncoderInfo
 from models.tokens import Tokens
 from models.towers import TextTower
+from models.trees import Forest
 from models.worker import DeviceThread
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
+# which prompts, how many positions they took, their unit rows
+Piece = tuple[npt.NDArray[np.int64], int, torch.Tensor]
 
 # seconds a piece of text work may take, so that an image behind it waits no longer than 50 ms
 TEXT_STEP: Final = 0.03
 PROMPTS_PER_TOKENIZER_STEP: Final = 256
-# prompts a forward pass: beyond these the caches (CPU) or the kernels (GPU) gain nothing more
-MAX_PROMPTS: Final = {"cpu": 64, "cuda": 1024}
+# token positions of a forward pass: below the least, reading the weights once costs more than the
+# positions do; beyond the most, the caches (CPU), the mask of a tree or the kernels gain nothing
+LEAST_POSITIONS: Final = 64
+MOST_NODES: Final = {"cpu": 512, "cuda": 1024}
+MOST_PROMPTS: Final = {"cpu": 64, "cuda": 1024}
 
 
 class Encoder:
@@ -35,19 +41,19 @@ class Encoder:
         info: EncoderInfo,
         model: Any,
         tokens: Tokens,
-        trimmed: TextTower | None,
+        tower: TextTower | None,
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
         self.info = info
         self._model = model
         self._tokens = tokens
-        self._trimmed = trimmed
+        self._tower = tower
         self._device = torch.device(info.device)
         self._dtype = next(model.parameters()).dtype
         self._mean = torch.tensor(mean, device=self._device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self._device).view(1, 3, 1, 1)
-        self._work_per_second = 20_000.0  # token positions; corrected by each measured step
+        self._positions_per_second = 20_000.0  # corrected by each measured step
         self._thread = DeviceThread("encoder", info.in_flight)
 
     def submit_images(self, images: Sequence[Pixels]) -> Future[Vectors]:
@@ -104,48 +110,65 @@ class Encoder:
             ids[start:stop] = self._tokens(prompts[start:stop], start)
             if stop < len(prompts):
                 yield
-        lengths = self._lengths(ids)
-        # neighbours of like length waste no positions on padding
-        order = torch.argsort(lengths, stable=True)
+        forest = self._forest(ids)
         vectors = np.empty((len(prompts), self.info.embedding_width), np.float32)
         done = 0
         while done < len(prompts):
             begun = time.perf_counter()
-            rows = order[done : done + self._step_size(int(lengths[order[done]]))]
-            longest = int(lengths[rows].max())
-            vectors[rows.numpy()] = self._text_rows(ids[rows, :longest]).cpu().numpy()
+            if forest is None:
+                rows, positions, found = self._at_full_length(ids, done)
+            else:
+                rows, positions, found = self._as_tree(forest, done, self._fitting(MOST_NODES))
+            vectors[rows] = found.cpu().numpy()
             done += len(rows)
-            self._note_speed(len(rows) * longest, time.perf_counter() - begun)
+            self._note_speed(positions, time.perf_counter() - begun)
             if done < len(prompts):
                 yield
         return vectors
 
-    def _lengths(self, ids: torch.Tensor) -> torch.Tensor:
-        if self._trimmed is None:
-            return torch.full((len(ids),), ids.shape[1])
-        return self._trimmed.lengths(ids)
+    def _forest(self, ids: torch.Tensor) -> Forest | None:
+        if self._tower is None:
+            return None
+        return Forest(ids.numpy(), self._tower.lengths(ids).numpy())
 
     @torch.inference_mode()
-    def _text_rows(self, ids: torch.Tensor) -> torch.Tensor:
+    def _as_tree(self, forest: Forest, start: int, most: int) -> Piece:
+        tree = forest.tree(start, most)
+        assert self._tower is not None
         try:
-            on_device = ids.to(self._device)
-            if self._trimmed is None:
-                return _unit(self._model.encode_text(on_device))
-            return _unit(self._trimmed.encode(on_device))
+            return tree.rows, len(tree.tokens), _unit(self._tower.encode(tree))
+        except torch.OutOfMemoryError:
+            if len(tree.rows) == 1:
+                raise
+        torch.cuda.empty_cache()
+        return self._as_tree(forest, start, len(tree.tokens) // 2)
+
+    @torch.inference_mode()
+    def _at_full_length(self, ids: torch.Tensor, start: int) -> Piece:
+        context = ids.shape[1]
+        most = self._fitting(MOST_PROMPTS, context) // context
+        rows = np.arange(start, min(start + max(1, most), len(ids)))
+        return rows, len(rows) * context, self._full_rows(ids[start : start + len(rows)])
+
+    def _full_rows(self, ids: torch.Tensor) -> torch.Tensor:
+        try:
+            return _unit(self._model.encode_text(ids.to(self._device)))
         except torch.OutOfMemoryError:
             if len(ids) == 1:
                 raise
         torch.cuda.empty_cache()
         half = len(ids) // 2
-        return torch.cat([self._text_rows(ids[:half]), self._text_rows(ids[half:])])
+        return torch.cat([self._full_rows(ids[:half]), self._full_rows(ids[half:])])
 
-    def _step_size(self, length: int) -> int:
-        fits = int(self._work_per_second * TEXT_STEP / length)
-        return max(1, min(fits, MAX_PROMPTS[self._device.type]))
+    def _fitting(self, most: dict[str, int], each: int = 1) -> int:
+        """Positions that should take TEXT_STEP seconds; `most` counts pieces of `each`."""
+        positions = int(self._positions_per_second * TEXT_STEP)
+        return max(LEAST_POSITIONS, min(positions, most[self._device.type] * each))
 
-    def _note_speed(self, work: int, seconds: float) -> None:
+    def _note_speed(self, positions: int, seconds: float) -> None:
         # half old, half new: one slow step must not make all later ones tiny
-        self._work_per_second = 0.5 * self._work_per_second + 0.5 * work / max(seconds, 1e-6)
+        speed = positions / max(seconds, 1e-6)
+        self._positions_per_second = 0.5 * self._positions_per_second + 0.5 * speed
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,14 @@
-"""Forward passes of the two towers and the rule that says which text may be trimmed."""
+"""The text tower's forward pass over a tree of tokens, and the rule that says where it is exact."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from open_clip.model import CLIP
-from open_clip.transformer import TextTransformer, text_global_pool
+from open_clip.transformer import TextTransformer
+
+from models.trees import Forest, Tree
 
 # a tower that only looks trimmable would be off by 0.2 or more, one that is by less than 1e-6
 TRIM_TOLERANCE = 1e-4
@@ -27,20 +30,25 @@ class TextTower:
             ends = tokens.eq(self.eos_id or 0).int().argmax(dim=-1)
         return ends + 1
 
-    def encode(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(N, L) ids, L at most the context length -> (N, D), not normalised.
+    def encode(self, tree: Tree) -> torch.Tensor:
+        """Every prompt of a tree -> (p, D), in the tree's order, not normalised.
 
-        Under a causal mask nothing behind the end-of-text position reaches it, so L may be the
-        longest length of the batch. Pooling goes before the final layer norm, which works on each
-        position alone.
+        Under a causal mask nothing behind the end-of-text position reaches it, so the padding is
+        left out, and a position sees its own beginning alone, so equal beginnings are computed
+        once. Pooling goes before the final layer norm, which works on each position alone.
         """
         tower = self.module
-        length = tokens.shape[1]
-        dtype = tower.transformer.get_cast_dtype()
-        x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
-        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-        x = text_global_pool(x, tokens, self.pool_type, eos_token_id=self.eos_id)
-        x = tower.ln_final(x)
+        dtype, device = tower.transformer.get_cast_dtype(), tower.positional_embedding.device
+        tokens, positions, ends = (
+            torch.from_numpy(ids).to(device) for ids in (tree.tokens, tree.positions, tree.ends)
+        )
+        hidden = torch.from_numpy(~tree.visible).to(device)
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -math.inf)
+        x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[positions].to(
+            dtype
+        )
+        x = tower.transformer(x[None], attn_mask=mask)[0]
+        x = tower.ln_final(x[ends])
         projection = tower.text_projection
         if projection is None:
             return torch.as_tensor(x)
@@ -83,8 +91,9 @@ def text_family(model: Any) -> str:
 
 @torch.inference_mode()
 def agrees_with_reference(tower: TextTower, model: Any, tokens: torch.Tensor) -> bool:
-    """Whether the trimmed pass gives the model's own vectors for `tokens` (N, context_length)."""
-    longest = int(tower.lengths(tokens).max())
-    trimmed = torch.nn.functional.normalize(tower.encode(tokens[:, :longest]).float(), dim=-1)
-    reference = model.encode_text(tokens, normalize=True).float()
+    """Whether the tree's pass gives the model's own vectors for `tokens` (N, context_length)."""
+    forest = Forest(tokens.numpy(), tower.lengths(tokens).numpy())
+    tree = forest.tree(0, tokens.numel())
+    trimmed = torch.nn.functional.normalize(tower.encode(tree).float(), dim=-1)
+    reference = model.encode_text(tokens, normalize=True).float()[torch.from_numpy(tree.rows)]
     return bool((1 - (trimmed * reference).sum(-1)).abs().max() < TRIM_TOLERANCE)

@@ -5,7 +5,7 @@ import open_clip
 import pytest
 import torch
 
-from models.encoder import Encoder
+from models.encoder import LEAST_POSITIONS, Encoder
 from models.errors import EncoderClosed, PromptTooLong
 from models.loader import load
 
@@ -97,15 +97,34 @@ def test_out_of_memory_halves_the_prompts(
     prompts = [f"number {n}" for n in range(20)]
     expected = pictogram.submit_texts(prompts).result()
     transformer = pictogram._model.transformer
-    forward = transformer.forward
+    forward, sizes = transformer.forward, []
 
     def small_device(x: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
-        if len(x) > 3:
+        sizes.append(x.shape[1])
+        if x.shape[1] > 15:
             raise torch.OutOfMemoryError
         return forward(x, attn_mask=attn_mask)
 
     monkeypatch.setattr(transformer, "forward", small_device)
     np.testing.assert_allclose(pictogram.submit_texts(prompts).result(), expected, atol=NEAR)
+    assert max(sizes) > 15 >= min(sizes)
+
+
+def test_steps_do_not_shrink_to_nothing_on_a_busy_machine(
+    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictogram, "_positions_per_second", 1.0)
+    monkeypatch.setattr(pictogram, "_note_speed", lambda positions, seconds: None)
+    transformer = pictogram._model.transformer
+    forward, sizes = transformer.forward, []
+
+    def watched(x: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
+        sizes.append(x.shape[1])
+        return forward(x, attn_mask=attn_mask)
+
+    monkeypatch.setattr(transformer, "forward", watched)
+    pictogram.submit_texts([f"a photo of {n} cats" for n in range(100)]).result()
+    assert min(sizes[:-1]) > LEAST_POSITIONS - 20
 
 
 def test_a_closed_encoder_takes_nothing() -> None:
