@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedImage
-from app.pixels import fit, to_rgb
+from app.pixels import Picture, fit, reduction, to_rgb
 from models import ImageSpec
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -23,6 +23,17 @@ FORMAT_NAMES: Final = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 
 # brands of ISO base media files (ISO/IEC 23008-12) that are HEIF with HEVC inside
 HEIC_BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+# EXIF orientation (CIPA DC-008, 4.6.4) -> what brings the picture upright; 1 is upright
+UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,7 @@ class Decoder:
         threads: int,
         max_waiting: int = 512,
         heic: bool = False,
+        exact: bool = False,
     ) -> None:
         # our own limit is checked from the header, before Pillow's would matter
         Image.MAX_IMAGE_PIXELS = None
@@ -61,6 +73,7 @@ class Decoder:
         if heic:
             _enable_heic()
         self._spec = spec
+        self._exact = exact
         self.limits = limits
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._max_waiting = max_waiting
@@ -75,7 +88,7 @@ class Decoder:
         self._waiting += 1
         try:
             return await loop.run_in_executor(
-                self._threads, decode, data, self._spec, self.limits, self._formats
+                self._threads, decode, data, self._spec, self.limits, self._formats, self._exact
             )
         finally:
             self._waiting -= 1
@@ -86,13 +99,18 @@ class Decoder:
 
 
 def decode(
-    data: bytes, spec: ImageSpec, limits: ImageLimits, formats: tuple[str, ...] = FORMATS
+    data: bytes,
+    spec: ImageSpec,
+    limits: ImageLimits,
+    formats: tuple[str, ...] = FORMATS,
+    exact: bool = False,
 ) -> Decoded:
     """Decode one image file of these formats (Pillow's names) to what `spec` asks for.
 
     The first frame counts; EXIF orientation is applied; transparency is laid on white; colour
     profiles are not (nor does the reference). What follows equals open_clip's own transform to
-    the bit.
+    the bit, except that a JPEG of four times the model's size or more is decoded at a half, a
+    quarter or an eighth of its own; `exact` decodes that in full too.
 
     Raises:
         Invalid, UnsupportedImage, TooLarge, DamagedImage: with field "image".
@@ -105,7 +123,7 @@ def decode(
     with _opened(data, formats) as image:
         _check_size(image, limits)
         try:
-            upright = to_rgb(_upright(image))
+            picture = _picture(image, None if exact else spec)
         except (Image.DecompressionBombError, MemoryError) as error:
             raise TooLarge(
                 f"the image cannot be held in memory ({type(error).__name__})", field="image"
@@ -115,7 +133,7 @@ def decode(
             raise DamagedImage(
                 f"the {image.format} file cannot be decoded", field="image"
             ) from error
-    return Decoded(fit(upright, spec), upright.width, upright.height)
+    return Decoded(fit(picture, spec), picture.width, picture.height)
 
 
 def looks_like_image(data: bytes) -> bool:
@@ -148,11 +166,33 @@ def _check_size(image: Image.Image, limits: ImageLimits) -> None:
         raise TooLarge(detail, field="image", limit=limits.pixels, value=pixels)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _picture(image: Image.Image, spec: ImageSpec | None) -> Picture:
+    """The first frame, upright, in RGB; with a `spec`, of a JPEG no more than that needs."""
+    width, height = image.size
+    scale = 1
+    if spec is not None and image.format == "JPEG" and image.mode in ("RGB", "L"):
+        scale = reduction(width, height, spec)
+        image.draft(image.mode, (width // scale, height // scale))
     image.load()
+    # what of the last pixels lies outside the picture
+    slack = image.width - width / scale, image.height - height / scale
+    orientation = _orientation(image)
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
+    if orientation >= 5:  # lies on its side
+        width, height, slack = height, width, slack[::-1]
+    left = slack[0] if orientation in (2, 3, 6, 7) else 0
+    top = slack[1] if orientation in (3, 4, 7, 8) else 0
+    right, bottom = left + image.width - slack[0], top + image.height - slack[1]
+    return Picture(to_rgb(image), width, height, (left, top, right, bottom))
+
+
+def _orientation(image: Image.Image) -> int:
     with contextlib.suppress(Exception):  # garbage in EXIF is no reason to refuse good pixels
-        return ImageOps.exif_transpose(image)
-    return image
+        found = image.getexif().get(ExifTags.Base.Orientation)
+        if isinstance(found, int) and found in UPRIGHT:
+            return found
+    return 1
 
 
 @contextlib.contextmanager

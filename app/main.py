@@ -155,6 +155,7 @@ async def _build(
         settings.cores_for_decoding(),
         settings.max_queue,
         settings.heic,
+        settings.exact_jpeg,
     )
     stack.callback(decoder.close)
     batcher = Batcher(

@@ -1,5 +1,6 @@
 """From a decoded picture to the pixels a model expects. Pure: knows no files and no limits."""
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,10 @@ EXTREME_RATIO: Final = 32
 
 # rows that are scaled to 8 bits at once
 STRIP: Final = 64
+
+# a JPEG is decoded at 1/8, 1/4 or 1/2 of its size while this many times the model's remains: the
+# resampling that follows then still has its say (measured in docs/performance.md)
+LEAST_OVERSAMPLING: Final = 2
 
 _RESAMPLING: Final = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -35,53 +40,81 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ground = Image.new("RGB", layer.size, WHITE)
         ground.paste(layer, mask=layer.getchannel("A"))
         return ground
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def fit(image: Image.Image, spec: ImageSpec) -> npt.NDArray[np.uint8]:
-    """Scale and crop an RGB picture as open_clip's transform does -> (3, H, W) uint8."""
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An RGB picture of `width` x `height`, of which `image` may hold a reduced version.
+
+    `box` (left, top, right, bottom) is where the picture lies in `image`, in the pixels of that:
+    an edge that the reduction does not divide ends within the last one.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    box: tuple[float, float, float, float]
+
+
+def reduction(width: int, height: int, spec: ImageSpec) -> int:
+    """By how much a picture may be reduced before `fit` (1: not at all), of JPEG's 8, 4 and 2."""
+    ratios = (width / spec.width, height / spec.height)
+    shrinks = max(ratios) if spec.resize_mode == "longest" else min(ratios)
+    return next((n for n in (8, 4, 2) if shrinks / n >= LEAST_OVERSAMPLING), 1)
+
+
+def fit(picture: Picture, spec: ImageSpec) -> npt.NDArray[np.uint8]:
+    """Scale and crop a picture as open_clip's transform does -> (3, H, W) uint8.
+
+    To the bit where it is not reduced.
+    """
     resample = _RESAMPLING[spec.interpolation]
     target = (spec.width, spec.height)
     if spec.resize_mode == "squash":
-        fitted = image.resize(target, resample)
+        fitted = picture.image.resize(target, resample, picture.box)
     elif spec.resize_mode == "longest":
-        ratio = max(image.height / spec.height, image.width / spec.width)
+        ratio = max(picture.height / spec.height, picture.width / spec.width)
         # a thread-thin picture would round to no pixels at all
-        size = (max(1, round(image.width / ratio)), max(1, round(image.height / ratio)))
-        scaled = image.resize(size, resample)
+        size = (max(1, round(picture.width / ratio)), max(1, round(picture.height / ratio)))
+        scaled = picture.image.resize(size, resample, picture.box)
         fitted = Image.new("RGB", target, (spec.fill_color,) * 3)
         fitted.paste(scaled, ((spec.width - size[0]) // 2, (spec.height - size[1]) // 2))
     else:
-        fitted = _shortest(_middle(image), spec, resample)
+        fitted = _shortest(_middle(picture), spec, resample)
     return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
 
 
-def _shortest(image: Image.Image, spec: ImageSpec, resample: Image.Resampling) -> Image.Image:
+def _shortest(picture: Picture, spec: ImageSpec, resample: Image.Resampling) -> Image.Image:
     if spec.width == spec.height:
         # torchvision's Resize: the longer edge is cut down to whole pixels
-        edge, short = spec.width, min(image.size)
-        size = (int(edge * image.width / short), int(edge * image.height / short))
+        edge, short = spec.width, min(picture.width, picture.height)
+        size = (int(edge * picture.width / short), int(edge * picture.height / short))
     else:
-        ratio = min(image.height / spec.height, image.width / spec.width)
-        size = (round(image.width / ratio), round(image.height / ratio))
+        ratio = min(picture.height / spec.height, picture.width / spec.width)
+        size = (round(picture.width / ratio), round(picture.height / ratio))
         resample = Image.Resampling.BICUBIC  # the reference knows no other here
-    scaled = image.resize(size, resample)
+    scaled = picture.image.resize(size, resample, picture.box)
     left = round((size[0] - spec.width) / 2.0)
     top = round((size[1] - spec.height) / 2.0)
     return scaled.crop((left, top, left + spec.width, top + spec.height))
 
 
-def _middle(image: Image.Image) -> Image.Image:
+def _middle(picture: Picture) -> Picture:
     """Cut away what the centre crop throws away, where scaling it would cost gigabytes."""
-    short, long = min(image.size), max(image.size)
+    short, long = min(picture.width, picture.height), max(picture.width, picture.height)
     if long <= EXTREME_RATIO * short:
-        return image
-    keep = EXTREME_RATIO * short
+        return picture
     # an even cut on both sides leaves the centre where it is
-    cut = (long - keep) // 2
-    if image.width > image.height:
-        return image.crop((cut, 0, image.width - cut, image.height))
-    return image.crop((0, cut, image.width, image.height - cut))
+    cut = (long - EXTREME_RATIO * short) // 2
+    (left, top, right, bottom), width, height = picture.box, picture.width, picture.height
+    if width > height:
+        trim = cut * (right - left) / width
+        box = (left + trim, top, right - trim, bottom)
+        return Picture(picture.image, width - 2 * cut, height, box)
+    trim = cut * (bottom - top) / height
+    box = (left, top + trim, right, bottom - trim)
+    return Picture(picture.image, width, height - 2 * cut, box)
 
 
 def _deep_grey(image: Image.Image) -> Image.Image:

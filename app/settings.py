@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     heic: bool = Field(
         False, description="Accept HEIC pictures; needs the extra `openvocab[heic]` (pi-heif)."
     )
+    exact_jpeg: bool = Field(
+        False,
+        description="Decode every JPEG in full. Otherwise one of four times the model's size or "
+        "more is decoded at a half, a quarter or an eighth of its own.",
+    )
     max_labels: int = Field(1_000, ge=1, description="Labels that one request may name.")
     max_label_length: int = Field(
         200, ge=1, le=10_000, description="Length of a label, in characters."

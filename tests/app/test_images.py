@@ -17,7 +17,7 @@ from PIL import Image
 
 from app.errors import DamagedImage, Invalid, Problem, TooLarge, UnsupportedImage
 from app.images import ImageLimits, decode, looks_like_image
-from app.pixels import EXTREME_RATIO, fit, to_rgb
+from app.pixels import EXTREME_RATIO, Picture, fit, reduction, to_rgb
 from models import ImageSpec
 
 SPEC = ImageSpec(32, 32, "shortest", "bicubic", 0)
@@ -35,6 +35,10 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
     random = np.random.default_rng(0)
     rgb = Image.fromarray(random.integers(0, 256, (*size[::-1], 3), np.uint8), "RGB")
     return rgb.convert(mode)
+
+
+def whole(image: Image.Image) -> Picture:
+    return Picture(image, *image.size, (0, 0, *image.size))
 
 
 def centre(data: bytes) -> tuple[int, ...]:
@@ -57,7 +61,7 @@ def test_every_accepted_format_is_decoded(kind: str) -> None:
 def test_lossless_formats_keep_every_pixel(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(picture(), kind, **options)
-    expected = fit(picture(), SPEC)
+    expected = fit(whole(picture()), SPEC)
     np.testing.assert_array_equal(decode(data, SPEC, LIMITS).pixels, expected)
 
 
@@ -270,7 +274,7 @@ def test_pixels_equal_open_clips_transform_to_the_bit(
     image = picture(size=(width, height))
     if mode == "longest" and round(min(target) * min(width, height) / max(width, height)) < 1:
         return  # the reference fails on a picture that becomes no pixels wide
-    found = torch.from_numpy(fit(image, spec)).float() / 255
+    found = torch.from_numpy(fit(whole(image), spec)).float() / 255
     torch.testing.assert_close(found, reference(image, spec), rtol=0, atol=0)
 
 
@@ -278,13 +282,13 @@ def test_pixels_equal_open_clips_transform_to_the_bit(
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
 def test_thread_thin_pictures_cost_no_memory(size: tuple[int, int], mode: Any) -> None:
     spec = ImageSpec(224, 224, mode, "bicubic", 0)
-    assert fit(Image.new("RGB", size, RED), spec).shape == (3, 224, 224)
+    assert fit(whole(Image.new("RGB", size, RED)), spec).shape == (3, 224, 224)
 
 
 def test_a_picture_thinner_than_the_bound_keeps_its_centre() -> None:
     image = Image.new("RGB", (4 * EXTREME_RATIO, 2), WHITE)
     image.paste(RED, (2 * EXTREME_RATIO - 3, 0, 2 * EXTREME_RATIO + 3, 2))
-    pixels = fit(image, SPEC)
+    pixels = fit(whole(image), SPEC)
     assert tuple(pixels[:, 16, 16]) == RED
 
 
@@ -298,10 +302,74 @@ def test_the_bundled_model_sees_what_open_clip_sees(pictogram: Any) -> None:
     encode = pictogram._model.encode_image
     pictogram._model.encode_image = lambda pixels: seen.append(pixels.clone()) or encode(pixels)
     try:
-        pictogram.submit_images([fit(image, pictogram.info.image)]).result()
+        pictogram.submit_images([fit(whole(image), pictogram.info.image)]).result()
     finally:
         pictogram._model.encode_image = encode
     torch.testing.assert_close(seen[0][0], transform(image), rtol=0, atol=0)
+
+
+def photograph(size: tuple[int, int]) -> Image.Image:
+    """Smooth, with edges and a mark that lies off centre in both directions."""
+    rows = np.linspace(0, 6, size[1])[:, None]
+    columns = np.linspace(0, 9, size[0])
+    waves = [np.sin(rows * k + columns) + np.cos(columns * k) for k in (1, 2, 3)]
+    image = Image.fromarray(np.uint8(np.stack(waves, 2) * 60 + 127))
+    image.paste(RED, (size[0] // 8, size[1] // 8, size[0] // 3, size[1] // 4))
+    return image
+
+
+def psnr(a: Any, b: Any) -> float:
+    """Peak signal-to-noise ratio in dB of two uint8 pictures."""
+    error = np.square(a.astype(np.float64) - b).mean()
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1001, 703), (705, 1003), (512, 512)])
+def test_a_large_jpeg_is_reduced_where_nobody_sees_it(
+    mode: Any, orientation: int, size: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photograph(size), "JPEG", quality=95, exif=exif)
+    spec = ImageSpec(64, 64, mode, "bicubic", 0)
+    assert reduction(*size, spec) >= 4
+    exact, found = decode(data, spec, LIMITS, exact=True), decode(data, spec, LIMITS)
+    assert (found.width, found.height) == (exact.width, exact.height)
+    assert not np.array_equal(found.pixels, exact.pixels)
+    # half a pixel off would cost 10 dB and more
+    assert psnr(found.pixels, exact.pixels) > 42
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_only_jpegs_of_four_times_the_size_or_more_are_reduced(kind: str) -> None:
+    size = (255, 127) if kind == "JPEG" else (1001, 703)
+    data = encoded(photograph(size), kind)
+    exact, found = decode(data, SPEC, LIMITS, exact=True), decode(data, SPEC, LIMITS)
+    np.testing.assert_array_equal(found.pixels, exact.pixels)
+
+
+def test_cmyk_jpegs_are_decoded_in_full() -> None:
+    data = encoded(photograph((512, 512)).convert("CMYK"), "JPEG")
+    exact, found = decode(data, SPEC, LIMITS, exact=True), decode(data, SPEC, LIMITS)
+    np.testing.assert_array_equal(found.pixels, exact.pixels)
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "expected"),
+    [
+        ((640, 480), "shortest", 1),
+        ((896, 896), "shortest", 2),
+        ((895, 4000), "shortest", 1),
+        ((4000, 3000), "shortest", 4),
+        ((4000, 3000), "longest", 8),
+        ((4000, 447), "squash", 1),
+        ((224, 224), "longest", 1),
+    ],
+)
+def test_twice_the_models_size_remains(size: tuple[int, int], mode: Any, expected: int) -> None:
+    assert reduction(*size, ImageSpec(224, 224, mode, "bicubic", 0)) == expected
 
 
 def test_heic_is_decoded_where_it_is_enabled() -> None:
