@@ -2,21 +2,21 @@
 
 import asyncio
 import importlib
-import logging
-import math
-import signal
 import socket
+from functools import partial
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from app.main import VERSION, create_app, guarded_store, load_encoder
+from app.logs import quiet_logging
+from app.main import VERSION, guarded_store, load_encoder
 from app.settings import Settings
 from app.stores.protocols import StoreAway, StoreUnusable
+from app.workers import MODEL_ERROR, Supervisor
+from app.workers import serve as serve_on
 from models import ModelError, catalog
 
 app = typer.Typer(no_args_is_help=True, help="Open-vocabulary image classification as a service.")
@@ -26,7 +26,6 @@ app.add_typer(models_app, name="models")
 BACKLOG = 2048
 PORT_ERROR = 1
 USAGE_ERROR = 2
-MODEL_ERROR = 3
 STORE_ERROR = 4
 
 
@@ -35,39 +34,36 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     model: Annotated[str | None, typer.Option(help="Model to load; OPENVOCAB_MODEL.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes; OPENVOCAB_WORKERS.")
+    ] = None,
 ) -> None:
     """Serve the API until a signal ends it.
 
     Exit status: 0 ended by a signal (130 or 143 before it serves), 1 the address cannot be listened
     on, 2 a setting is invalid, 3 the model cannot be loaded, 4 the store can never be used.
     """
-    settings = _settings(model)
-    _quiet_logging(settings.log_level)
+    settings = _settings(model=model, workers=workers)
+    quiet_logging(settings.log_level)
     _check_heic(settings)
+    _check_shared(settings)
     listener = _bind(host, port)
     _check_store(settings)
     typer.echo(f"openvocab {VERSION}: loading {settings.model}", err=True)
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listener.getsockname()[1]}"
+    if settings.workers > 1:
+        announce = partial(
+            typer.echo, f"serving on {address} with {settings.workers} workers", err=True
+        )
+        raise typer.Exit(Supervisor(settings, listener, settings.workers).run(announce))
     encoder = _or_exit(lambda: load_encoder(settings))
     info = encoder.info
     typer.echo(
         f"{info.name} on {info.device} in {info.precision}: {info.provenance.description}", err=True
     )
-    config = uvicorn.Config(
-        create_app(settings, encoder),
-        log_level=settings.log_level,
-        server_header=False,
-        root_path=settings.root_path,
-        timeout_graceful_shutdown=math.ceil(settings.request_timeout),
-    )
-    # the server raises the signal that ended it once more; a clean end is exit status 0
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    shown = f"[{host}]" if ":" in host else host
-    typer.echo(f"serving on http://{shown}:{listener.getsockname()[1]}", err=True)
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        encoder.close()
+    typer.echo(f"serving on {address}", err=True)
+    serve_on(settings, encoder, listener)
 
 
 @models_app.command("list")
@@ -97,20 +93,16 @@ def pull(name: Annotated[str, typer.Argument(help="A name as `serve --model` tak
     typer.echo(f"{name} is on this machine", err=True)
 
 
-def _quiet_logging(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for chatty in ("httpx", "httpcore", "PIL"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-    # open_clip writes to the root logger what only its developers need
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: record.name != "root")
-
-
 def _check_heic(settings: Settings) -> None:
     if settings.heic and not _is_installed("pi_heif"):
         typer.echo("openvocab: OPENVOCAB_HEIC needs pip install 'openvocab[heic]'", err=True)
+        raise typer.Exit(USAGE_ERROR)
+
+
+def _check_shared(settings: Settings) -> None:
+    if settings.workers > 1 and settings.store_url.startswith("memory:"):
+        detail = "a store in memory cannot be shared by several workers; use a file or Redis"
+        typer.echo(f"openvocab: OPENVOCAB_STORE_URL: {detail}", err=True)
         raise typer.Exit(USAGE_ERROR)
 
 
@@ -160,9 +152,9 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _settings(model: str | None) -> Settings:
+def _settings(**options: Any) -> Settings:
     try:
-        return Settings() if model is None else Settings(model=model)
+        return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = "OPENVOCAB_" + "_".join(map(str, first["loc"])).upper()

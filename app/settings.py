@@ -29,6 +29,13 @@ class Settings(BaseSettings):
         description="What the model computes in; `auto` is bf16 where the device has it natively, "
         "else fp32. `pictogram` always runs in fp32.",
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that serve, each with its own copy of the model; they share one "
+        "store, and the cores.",
+    )
     torch_threads: int = Field(
         0,
         ge=0,
