@@ -94,6 +94,7 @@ def load_encoder(settings: Settings) -> "Encoder":
         device=settings.device,
         precision=settings.precision,
         threads=settings.torch_threads,
+        max_batch=settings.max_batch,
     )
 
 

@@ -46,8 +46,8 @@ PLENTY = 100_000_000
 Floats = npt.NDArray[np.float32]
 
 
-def pictures(poses: int) -> list[bytes]:
-    """The samples on white, turned, cut and tinted a little; PNG files."""
+def pictures(poses: int, kind: str = "PNG", edge: int = 0) -> list[bytes]:
+    """The samples on white, turned, cut and tinted a little; `edge` x `edge`, or as they come."""
     dice = np.random.default_rng(0)
     files = []
     for path in sorted(SAMPLES.iterdir()):
@@ -61,7 +61,9 @@ def pictures(poses: int) -> list[bytes]:
             tint = np.asarray(turned.crop((left, top, *turned.size)), np.float32)
             tint = np.clip(tint * dice.uniform(0.7, 1.0, 3), 0, 255)
             out = io.BytesIO()
-            Image.fromarray(tint.astype(np.uint8)).save(out, "PNG")
+            posed = Image.fromarray(tint.astype(np.uint8))
+            posed = posed.resize((edge, edge), Image.Resampling.BICUBIC) if edge else posed
+            posed.save(out, kind, quality=90)
             files.append(out.getvalue())
     return files
 
@@ -86,14 +88,19 @@ def by_open_clip(
 
 
 def by_us(
-    encoder: Encoder, files: list[bytes], labels: tuple[str, ...], templates: tuple[str, ...]
+    encoder: Encoder,
+    files: list[bytes],
+    labels: tuple[str, ...],
+    templates: tuple[str, ...],
+    exact: bool = True,
 ) -> Floats:
     """The same by the parts that answer a request."""
     memory = TwoLevels(ByteLru(PLENTY), MemoryStore().vectors, encoder.info.embedding_width)
     ensemble = Ensemble(encoder, memory, PLENTY)
     concepts = [Concept((label,), templates) for label in labels]
     classes = asyncio.run(ensemble.vectors(concepts)).rows
-    pixels = [decode(data, encoder.info.image, ImageLimits()).pixels for data in files]
+    spec, limits = encoder.info.image, ImageLimits()
+    pixels = [decode(data, spec, limits, exact=exact).pixels for data in files]
     rows = np.vstack(
         [encoder.submit_images(pixels[i : i + 32]).result() for i in range(0, len(pixels), 32)]
     )
@@ -145,6 +152,15 @@ def main() -> None:
                 found = by_us(encoder, files, labels, templates[chosen].templates)
                 encoder.close()
                 results[f"{name}, {precision}"] = compare(reference, found)
+    encoder = load("pictogram", device="cpu")
+    for edge in (640, 3000):
+        files = pictures(POSES if edge < 1000 else RANDOM_POSES, "JPEG", edge)
+        sides = [
+            by_us(encoder, files, vocabulary, templates["pictogram"].templates, exact)
+            for exact in (True, False)
+        ]
+        results[f"pictogram, JPEG of {edge} x {edge}, reduced against full"] = compare(*sides)
+    encoder.close()
     document = {
         "what": "answers against open_clip in fp32",
         "date": datetime.now(UTC).date().isoformat(),

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from models.graphs import Graphs
 from models.info import EncoderInfo
 from models.tokens import Tokens
 from models.towers import TextTower
 from models.trees import Forest
+from models.vision import VisionTower
 from models.worker import DeviceThread
 
 Pixels = npt.NDArray[np.uint8]
@@ -42,17 +44,16 @@ class Encoder:
         model: Any,
         tokens: Tokens,
         tower: TextTower | None,
-        mean: Sequence[float],
-        std: Sequence[float],
+        vision: VisionTower,
+        graphs: Graphs | None = None,
     ) -> None:
         self.info = info
         self._model = model
         self._tokens = tokens
         self._tower = tower
-        self._device = torch.device(info.device)
-        self._dtype = next(model.parameters()).dtype
-        self._mean = torch.tensor(mean, device=self._device).view(1, 3, 1, 1)
-        self._std = torch.tensor(std, device=self._device).view(1, 3, 1, 1)
+        self._vision = vision
+        self._graphs = graphs
+        self._device = vision.device
         self._positions_per_second = 20_000.0  # corrected by each measured step
         self._thread = DeviceThread("encoder", info.in_flight)
 
@@ -83,19 +84,15 @@ class Encoder:
         self._thread.close()
 
     def _launch_images(self, batch: list[Pixels]) -> Callable[[], Vectors]:
-        rows = self._image_rows(np.stack(batch))
+        pixels = np.stack(batch)
+        if self._graphs is not None and len(batch) <= self._graphs.sizes[-1]:
+            return self._graphs.launch(pixels)
+        rows = self._image_rows(pixels)
         return lambda: rows.cpu().numpy()
 
-    @torch.inference_mode()
     def _image_rows(self, batch: Pixels) -> torch.Tensor:
         try:
-            staged = torch.from_numpy(batch)
-            if self._device.type == "cuda":
-                staged = staged.pin_memory()
-            pixels = staged.to(self._device, non_blocking=True).float()
-            # the same three operations, in the same order, as torchvision's ToTensor and Normalize
-            pixels = pixels.div_(255).sub_(self._mean).div_(self._std)
-            return _unit(self._model.encode_image(pixels.to(self._dtype)))
+            return self._vision.rows(torch.from_numpy(batch).to(self._device))
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise

@@ -15,9 +15,11 @@ from models.device import DTYPES, choose_device, choose_precision
 from models.encoder import Encoder
 from models.errors import BadCheckpoint, UnknownModel
 from models.fingerprint import TOKENIZER_PROBES, fingerprint
+from models.graphs import record
 from models.info import EncoderInfo, ImageSpec, Interpolation, Precision, ResizeMode
 from models.tokens import Tokens
 from models.towers import agrees_with_reference, text_family, trimmable_text_tower
+from models.vision import VisionTower, prepare
 
 OFFLINE_HINT: Final = f"what works without a download: --model {OFFLINE_MODEL}"
 
@@ -30,12 +32,20 @@ log = logging.getLogger("openvocab.models")
 Source = tuple[Any, Any, dict[str, Any]]
 
 
-def load(spec: str, *, device: str = "auto", precision: str = "auto", threads: int = 0) -> Encoder:
+def load(
+    spec: str,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    max_batch: int = 64,
+) -> Encoder:
     """Load a model, warm it up and hand over its encoder.
 
     `spec` is a name of the catalogue, `ARCH/TAG` as open_clip lists them, `hf-hub:owner/name`, or
     `local-dir:/path` with `open_clip_config.json` beside the weights. `threads` limits torch's CPU
-    threads (0: as many as there are cores).
+    threads (0: as many as there are cores). Batches of up to `max_batch` images are recorded on a
+    GPU (models/graphs.py); larger ones run all the same.
 
     Raises:
         UnknownModel, ModelUnavailable, BadCheckpoint, BadDevice: each a single line for a person.
@@ -51,7 +61,7 @@ def load(spec: str, *, device: str = "auto", precision: str = "auto", threads: i
     if kept_in == "fp32":
         # TF32 has 10 bits of mantissa; who asks for fp32 means 23
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    return _encoder(spec, model, tokenizer, architecture, where, kept_in)
+    return _encoder(spec, model, tokenizer, architecture, where, kept_in, max_batch)
 
 
 def fetch(spec: str) -> None:
@@ -114,6 +124,7 @@ def _encoder(
     architecture: dict[str, Any],
     device: torch.device,
     precision: Precision,
+    max_batch: int,
 ) -> Encoder:
     preprocess = open_clip.get_model_preprocess_cfg(model)
     tokens = Tokens(tokenizer, model.context_length)
@@ -139,8 +150,11 @@ def _encoder(
         in_flight=2 if device.type == "cuda" else 1,
         provenance=provenance_of(spec),
     )
+    prepare(model.visual)
     model.to(device=device, dtype=DTYPES[info.precision])
-    encoder = Encoder(info, model, tokens, tower, preprocess["mean"], preprocess["std"])
+    vision = VisionTower(model, preprocess["mean"], preprocess["std"])
+    graphs = record(vision, (info.image.height, info.image.width), max_batch, info.in_flight)
+    encoder = Encoder(info, model, tokens, tower, vision, graphs)
     encoder.warm_up()
     return encoder
 

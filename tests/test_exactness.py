@@ -22,6 +22,8 @@ SCALED_COSINE = 1e-3
 PROBABILITY = 1e-4
 # bf16: share of equal top-1 answers on the sample pictures
 BF16_TOP1 = 0.99
+# probability: a reduced JPEG against the whole one, on drawings with sharp edges
+REDUCED_JPEG = 0.02
 
 LABELS = ["cat", "dog", "a slice of pizza", "rocket, at night", "Guitar"]
 
@@ -86,13 +88,30 @@ def test_fp32_answers_equal_the_reference(
     local_dir = known.loader if known else f"local-dir:{random_checkpoint(model)}"
     expected = by_open_clip(local_dir, chosen, template_sets()[templates].templates)
     encoder = load(local_dir, precision="fp32", device="cpu")
-    with serve(encoder) as client:
+    with serve(encoder, exact_jpeg=True) as client:
         found = by_http(client, chosen, templates, encoder.info.scale)
     encoder.close()
     assert encoder.info.trims_text
     assert np.abs(found.scaled - expected.scaled).max() < SCALED_COSINE
     assert np.abs(found.probabilities - expected.probabilities).max() < PROBABILITY
     assert (found.scaled.argmax(1) == expected.scaled.argmax(1)).all()
+
+
+def test_reduced_jpegs_name_the_same_label(
+    samples: dict[str, Path], serve: Callable[..., Any], pictogram: Encoder, tmp_path: Path
+) -> None:
+    pictures = []
+    for label, path in samples.items():
+        pictures.append(tmp_path / f"{label}.jpg")
+        on_white(path).resize((640, 640)).save(pictures[-1], quality=90)
+    answers = []
+    for exact in (True, False):
+        with serve(pictogram, exact_jpeg=exact) as client:
+            answers.append(by_http(client, pictures, "pictogram", pictogram.info.scale))
+    full, reduced = answers
+    assert (full.scaled != reduced.scaled).any()
+    assert np.abs(full.probabilities - reduced.probabilities).max() < REDUCED_JPEG
+    assert (full.scaled.argmax(1) == reduced.scaled.argmax(1)).all()
 
 
 def test_bf16_names_the_same_label_on_the_samples(
