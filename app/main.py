@@ -160,7 +160,7 @@ async def _build(
     )
     stack.callback(decoder.close)
     batcher = Batcher(
-        _encode_images(encoder),
+        encode_images(encoder),
         BatchPolicy(settings.max_batch, settings.max_queue, info.in_flight),
     )
     stack.push_async_callback(_drain, batcher)
@@ -208,7 +208,9 @@ async def _drain(batcher: Batcher[Pixels, Floats]) -> None:
         log.error("the encoder did not finish within %s s; its work is dropped", DRAIN_SECONDS)
 
 
-def _encode_images(encoder: "Encoder") -> Callable[[Sequence[Pixels]], Awaitable[Sequence[Floats]]]:
+def encode_images(encoder: "Encoder") -> Callable[[Sequence[Pixels]], Awaitable[Sequence[Floats]]]:
+    """What the batcher runs: a batch of pixels to one row each."""
+
     async def run(batch: Sequence[Pixels]) -> Sequence[Floats]:
         rows = await asyncio.wrap_future(encoder.submit_images(batch))
         return list(rows)
