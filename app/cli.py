@@ -1,8 +1,10 @@
-"""The command line: `openvocab serve`, `openvocab models`. Knows nothing of requests."""
+"""The command line: `openvocab serve`, `bench`, `models`. Knows nothing of requests."""
 
 import asyncio
 import importlib
+import json
 import socket
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,8 +13,9 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from app.bench import machine, measured
 from app.logs import quiet_logging
-from app.main import VERSION, guarded_store, load_encoder
+from app.main import VERSION, guarded_store, load_encoder, template_sets
 from app.settings import Settings
 from app.stores.protocols import StoreAway, StoreUnusable
 from app.workers import MODEL_ERROR, Supervisor
@@ -64,6 +67,39 @@ def serve(
     )
     typer.echo(f"serving on {address}", err=True)
     serve_on(settings, encoder, listener)
+
+
+@app.command()
+def bench(
+    model: Annotated[str | None, typer.Option(help="Model to load; OPENVOCAB_MODEL.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="For each figure.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Time the parts of the service on this machine, each alone, as the settings have them.
+
+    Decoding and encoding share a CPU's cores: there a request costs their sum, on a GPU the
+    slower of both. Exit status: as for `serve`.
+    """
+    settings = _settings(model=model)
+    quiet_logging(settings.log_level)
+    encoder = _or_exit(lambda: load_encoder(settings))
+    sets = template_sets()
+    templates = sets[encoder.info.provenance.templates].templates
+    threads = settings.cores_for_decoding()
+    figures = list(measured(encoder, templates, settings.max_batch, threads, seconds))
+    encoder.close()
+    info = encoder.info
+    about = {"model": info.name, "device": info.device, "precision": info.precision, **machine()}
+    if as_json:
+        typer.echo(json.dumps({**about, "figures": [asdict(f) for f in figures]}, indent=2))
+        return
+    table = Table(box=None, pad_edge=False, title=", ".join(f"{k} {v}" for k, v in about.items()))
+    for heading in ("", "ms", "10 % to 90 %", "a second"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for f in figures:
+        spread = f"{f.low:.2f} to {f.high:.2f}"
+        table.add_row(f.name, f"{f.median:.2f}", spread, f"{f.rate:,.1f} {f.per}")
+    Console().print(table)
 
 
 @models_app.command("list")

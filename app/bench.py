@@ -1,0 +1,139 @@
+"""How fast the parts of the service are on this machine, each alone. Knows nothing of HTTP."""
+
+import asyncio
+import io
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from PIL import Image
+
+from app import scoring
+from app.concepts import Concept
+from app.ensemble import Ensemble
+from app.images import ImageLimits, decode
+from app.stores.levels import TwoLevels
+from app.stores.lru import ByteLru
+from app.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from models.encoder import Encoder
+
+SIZES: Final = ((640, 480), (4000, 3000))
+LABELS: Final = 50
+SCORED: Final = 1_000
+PLENTY: Final = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One thing that was timed: the median and the 10th and 90th percentile, in milliseconds.
+
+    `rate` is how many a second that is, of what `per` names.
+    """
+
+    name: str
+    median: float
+    low: float
+    high: float
+    rate: float
+    per: str
+
+
+def measured(
+    encoder: "Encoder", templates: tuple[str, ...], max_batch: int, threads: int, seconds: float
+) -> Iterator[Figure]:
+    """Every figure, as soon as it is there; each takes about `seconds`."""
+    yield from _encoding(encoder, max_batch, seconds)
+    for width, height in SIZES:
+        yield from _decoding(encoder, width, height, threads, seconds)
+    yield from _labels(encoder, templates, seconds)
+    dice = np.random.default_rng(0)
+    rows = dice.normal(size=(SCORED, encoder.info.embedding_width)).astype(np.float32)
+    scale = encoder.info.scale
+    yield _timed(
+        f"score {SCORED:,} labels",
+        lambda: scoring.rank(scoring.softmax(scoring.similarities(rows[0], rows), scale), 5, None),
+        seconds / 4, 1, "images",
+    )  # fmt: skip
+
+
+def photograph(width: int, height: int) -> bytes:
+    """A JPEG with the detail of a photograph, always the same."""
+    dice = np.random.default_rng(0)
+    coarse = dice.integers(0, 256, (height // 16, width // 16, 3), np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height)), np.int16)
+    noisy = smooth + dice.normal(0, 4, (height, width, 1)).astype(np.int16)
+    out = io.BytesIO()
+    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def _encoding(encoder: "Encoder", max_batch: int, seconds: float) -> Iterator[Figure]:
+    spec = encoder.info.image
+    dice = np.random.default_rng(0)
+    for batch in sorted({1, min(8, max_batch), min(32, max_batch), max_batch}):
+        images = [
+            dice.integers(0, 256, (3, spec.height, spec.width), np.uint8) for _ in range(batch)
+        ]
+        yield _timed(
+            f"encode {batch} image{'s' * (batch > 1)} at once",
+            lambda images=images: encoder.submit_images(images).result(),  # type: ignore[misc]
+            seconds, batch, "images",
+        )  # fmt: skip
+
+
+def _decoding(
+    encoder: "Encoder", width: int, height: int, threads: int, seconds: float
+) -> Iterator[Figure]:
+    data, spec, limits = photograph(width, height), encoder.info.image, ImageLimits()
+    with ThreadPoolExecutor(threads) as pool:
+        yield _timed(
+            f"decode {threads} JPEGs of {width} x {height} in {threads} threads",
+            lambda: list(pool.map(lambda _: decode(data, spec, limits), range(threads))),
+            seconds, threads, "images",
+        )  # fmt: skip
+
+
+def _labels(encoder: "Encoder", templates: tuple[str, ...], seconds: float) -> Iterator[Figure]:
+    count = 0
+
+    def embed(labels: int) -> None:
+        nonlocal count
+        vectors = TwoLevels(ByteLru(PLENTY), MemoryStore().vectors, encoder.info.embedding_width)
+        # words that no cache knows, of the length of usual labels
+        fresh = [Concept((f"small {count + n} thing",), templates) for n in range(labels)]
+        count += labels
+        asyncio.run(Ensemble(encoder, vectors, PLENTY).vectors(fresh))
+
+    for labels in (1, LABELS):
+        name = f"embed {labels} new label{'s' * (labels > 1)} in {len(templates)} templates"
+        yield _timed(name, lambda n=labels: embed(n), seconds, labels, "labels")  # type: ignore[misc]
+
+
+def _timed(name: str, action: Callable[[], object], seconds: float, count: int, per: str) -> Figure:
+    action()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        begun = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - begun)
+    low, high = np.percentile(times, [10, 90])
+    median = statistics.median(times)
+    return Figure(name, 1000 * median, 1000 * float(low), 1000 * float(high), count / median, per)
+
+
+def machine() -> dict[str, object]:
+    """What the figures depend on besides the model."""
+    return {
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
