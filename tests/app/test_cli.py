@@ -1,5 +1,6 @@
 """The command line as a person runs it: a process of its own."""
 
+import json
 import os
 import re
 import signal
@@ -100,6 +101,18 @@ def test_models_are_listed() -> None:
     assert found.returncode == 0
     assert re.search(r"^pictogram\s+-\s+\d+\s+Apache-2.0", found.stdout, re.MULTILINE)
     assert re.search(r"^ViT-B-32-256/datacomp_s34b_b86k\s+72.8", found.stdout, re.MULTILINE)
+
+
+def test_bench_times_every_part() -> None:
+    found = run("bench", "--model", "pictogram", "--seconds", "0.01", "--json")
+    assert found.returncode == 0
+    told = json.loads(found.stdout)
+    assert (told["model"], told["precision"]) == ("pictogram", "fp32")
+    names = " ".join(figure["name"] for figure in told["figures"])
+    assert all(part in names for part in ("encode 1 image", "decode", "embed 50", "score 1,000"))
+    assert all(0 < f["low"] <= f["median"] <= f["high"] for f in told["figures"])
+    table = run("bench", "--model", "pictogram", "--seconds", "0.01")
+    assert re.search(r"score 1,000 labels\s+[\d.]+", table.stdout)
 
 
 def test_pulling_what_is_here_works_and_what_is_nowhere_does_not() -> None:
