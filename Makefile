@@ -45,7 +45,7 @@ docs: .venv/ready  ## write what is generated: docs/settings.md
 
 lock: .venv/dev  ## pin every version anew, with hashes
 	$(PIP) install uv
-	$(BIN)/uv pip compile pyproject.toml $(LOCK) -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra openvino -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 

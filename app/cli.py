@@ -63,7 +63,9 @@ def serve(
     encoder = _or_exit(lambda: load_encoder(settings))
     info = encoder.info
     typer.echo(
-        f"{info.name} on {info.device} in {info.precision}: {info.provenance.description}", err=True
+        f"{info.name} on {info.device} in {info.precision} by {info.backend}: "
+        f"{info.provenance.description}",
+        err=True,
     )
     typer.echo(f"serving on {address}", err=True)
     serve_on(settings, encoder, listener)
@@ -89,7 +91,8 @@ def bench(
     figures = list(measured(encoder, templates, settings.max_batch, threads, seconds))
     encoder.close()
     info = encoder.info
-    about = {"model": info.name, "device": info.device, "precision": info.precision, **machine()}
+    about = {"model": info.name, "device": info.device, "precision": info.precision}
+    about |= {"backend": info.backend, **machine()}
     if as_json:
         typer.echo(json.dumps({**about, "figures": [asdict(f) for f in figures]}, indent=2))
         return

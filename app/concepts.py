@@ -1,7 +1,6 @@
 """What a class vector is made of, and how it is told from others. Pure: knows no encoder."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -41,15 +40,19 @@ class Concept:
 def keys_of(concepts: Sequence[Concept], fingerprint: str) -> list[str]:
     """Fingerprint, templates and texts decide every prompt and every vector.
 
-    So neither a changed model nor a changed template can be served an old one.
+    So neither a changed model nor a changed template can be served an old one. Each part is
+    digested behind its length, so that no two lists of texts run together into one.
     """
-    digests: dict[tuple[str, ...], str] = {}
+    begun: dict[tuple[str, ...], Any] = {}
     keys = []
     for concept in concepts:
-        templates = digests.get(concept.templates)
-        if templates is None:
-            templates = digests[concept.templates] = _digest(concept.templates)
-        keys.append(_digest([fingerprint, templates, concept.texts]))
+        digest = begun.get(concept.templates)
+        if digest is None:
+            digest = begun[concept.templates] = hashlib.sha256()
+            _add(digest, [fingerprint, str(len(concept.templates)), *concept.templates])
+        digest = digest.copy()
+        _add(digest, concept.texts)
+        keys.append(digest.hexdigest())
     return keys
 
 
@@ -77,5 +80,6 @@ def blocks(concepts: Mapping[str, Concept]) -> Iterator[Block]:
         yield block
 
 
-def _digest(named: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+def _add(digest: Any, texts: Sequence[str]) -> None:
+    coded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    digest.update(b"".join(b"%d:%b" % (len(text), text) for text in coded))

@@ -37,6 +37,7 @@ class LoadedModelAnswer(BaseModel):
     fingerprint: str
     precision: str
     device: str
+    backend: str
     image_width: int
     image_height: int
     context_length: int
@@ -61,6 +62,7 @@ class LoadedModelAnswer(BaseModel):
             fingerprint=info.fingerprint,
             precision=info.precision,
             device=info.device,
+            backend=info.backend,
             image_width=info.image.width,
             image_height=info.image.height,
             context_length=info.context_length,

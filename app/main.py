@@ -95,6 +95,7 @@ def load_encoder(settings: Settings) -> "Encoder":
         precision=settings.precision,
         threads=settings.torch_threads,
         max_batch=settings.max_batch,
+        backend=settings.backend,
     )
 
 

@@ -29,6 +29,11 @@ class Settings(BaseSettings):
         description="What the model computes in; `auto` is bf16 where the device has it natively, "
         "else fp32. `pictogram` always runs in fp32.",
     )
+    backend: Literal["auto", "torch", "openvino"] = Field(
+        "auto",
+        description="What runs the image tower; `auto` is OpenVINO on a CPU where "
+        "`openvocab[openvino]` is installed, else torch.",
+    )
     workers: int = Field(
         1,
         ge=1,

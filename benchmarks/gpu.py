@@ -72,7 +72,9 @@ def operations(encoder: Encoder) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     spec = encoder.info.image
-    pixels = torch.zeros((1, 3, spec.height, spec.width), dtype=torch.uint8, device=encoder.info.device)
+    pixels = torch.zeros(
+        (1, 3, spec.height, spec.width), dtype=torch.uint8, device=encoder.info.device
+    )
     counter = FlopCounterMode(display=False)
     with counter:
         encoder._vision.rows(pixels)
@@ -192,7 +194,7 @@ def measured(say: Callable[[Row], None], workers: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = random_checkpoint("ViT-B-32", Path(folder))
         encoder = load(source, device="cuda")
-        recorded = encoder._graphs is not None
+        recorded = encoder._fast is not None
         say(row("CUDA graphs recorded", float(recorded), "", None))
         say(row("encode of one image, p50", one_by_one(encoder), "ms", 1.5, below=True))
         for batch in (1, 8, 32, 64):

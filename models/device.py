@@ -5,7 +5,7 @@ from typing import cast, get_args
 import torch
 
 from models.errors import BadDevice
-from models.info import Precision
+from models.info import Backend, Precision
 
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
@@ -53,6 +53,19 @@ def choose_precision(wanted: str, device: torch.device, fixed: Precision | None)
             raise BadDevice("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
         return cast(Precision, wanted)
     return "bf16" if _has_fast_bf16(device) else "fp32"
+
+
+def choose_backend(wanted: str, device: torch.device, installed: bool) -> Backend:
+    """`wanted` is "auto" or a backend; auto takes OpenVINO on a CPU where it is `installed`."""
+    if wanted not in ("auto", *get_args(Backend)):
+        raise BadDevice(f"backend {wanted!r} is unknown; use auto, {', '.join(get_args(Backend))}")
+    if wanted == "openvino" and device.type != "cpu":
+        raise BadDevice(f"backend openvino runs on a CPU, not on {device}")
+    if wanted == "openvino" and not installed:
+        raise BadDevice("backend openvino needs pip install 'openvocab[openvino]'")
+    if wanted == "auto":
+        return "openvino" if device.type == "cpu" and installed else "torch"
+    return cast(Backend, wanted)
 
 
 def _has_fast_bf16(device: torch.device) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from models.compiled import CompiledTower
 from models.graphs import Graphs
 from models.info import EncoderInfo
 from models.tokens import Tokens
@@ -45,14 +46,14 @@ class Encoder:
         tokens: Tokens,
         tower: TextTower | None,
         vision: VisionTower,
-        graphs: Graphs | None = None,
+        fast: Graphs | CompiledTower | None = None,
     ) -> None:
         self.info = info
         self._model = model
         self._tokens = tokens
         self._tower = tower
         self._vision = vision
-        self._graphs = graphs
+        self._fast = fast
         self._device = vision.device
         self._positions_per_second = 20_000.0  # corrected by each measured step
         self._thread = DeviceThread("encoder", info.in_flight)
@@ -85,8 +86,8 @@ class Encoder:
 
     def _launch_images(self, batch: list[Pixels]) -> Callable[[], Vectors]:
         pixels = np.stack(batch)
-        if self._graphs is not None and len(batch) <= self._graphs.sizes[-1]:
-            return self._graphs.launch(pixels)
+        if self._fast is not None and len(batch) <= self._fast.most:
+            return self._fast.launch(pixels)
         rows = self._image_rows(pixels)
         return lambda: rows.cpu().numpy()
 

@@ -69,6 +69,7 @@ class Graphs:
             RuntimeError: the recording failed, or does not give what the plain pass gives.
         """
         self.sizes = ladder(most)
+        self.most = most
         self._tower = tower
         self._computing = torch.cuda.Stream(tower.device)  # type: ignore[no-untyped-call]
         self._copying = torch.cuda.Stream(tower.device)  # type: ignore[no-untyped-call]

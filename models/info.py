@@ -6,6 +6,7 @@ from typing import Literal
 ResizeMode = Literal["shortest", "longest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Backend = Literal["torch", "openvino"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,15 @@ class EncoderInfo:
     trained with a sigmoid loss (None for softmax-trained ones), both read in float32. `trims_text`
     says that prompts are cut to the longest of their batch, which is exact for this text tower.
     `fingerprint` changes whenever any of weights, architecture, precision, preprocessing or
-    tokenizer changes. `in_flight` is how many image batches are worth handing over at once.
+    tokenizer changes. `backend` runs the image tower. `in_flight` is how many image batches are
+    worth handing over at once.
     """
 
     name: str
     fingerprint: str
     precision: Precision
     device: str
+    backend: Backend
     image: ImageSpec
     context_length: int
     embedding_width: int

@@ -3,6 +3,7 @@
 import difflib
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -11,12 +12,13 @@ import torch
 
 from models import hub
 from models.catalog import HF_HUB, LOCAL_DIR, OFFLINE_MODEL, catalog, provenance_of
-from models.device import DTYPES, choose_device, choose_precision
+from models.compiled import CompiledTower, available, compile_tower
+from models.device import DTYPES, choose_backend, choose_device, choose_precision
 from models.encoder import Encoder
 from models.errors import BadCheckpoint, UnknownModel
 from models.fingerprint import TOKENIZER_PROBES, fingerprint
-from models.graphs import record
-from models.info import EncoderInfo, ImageSpec, Interpolation, Precision, ResizeMode
+from models.graphs import Graphs, record
+from models.info import Backend, EncoderInfo, ImageSpec, Interpolation, Precision, ResizeMode
 from models.tokens import Tokens
 from models.towers import agrees_with_reference, text_family, trimmable_text_tower
 from models.vision import VisionTower, prepare
@@ -39,13 +41,15 @@ def load(
     precision: str = "auto",
     threads: int = 0,
     max_batch: int = 64,
+    backend: str = "auto",
 ) -> Encoder:
     """Load a model, warm it up and hand over its encoder.
 
     `spec` is a name of the catalogue, `ARCH/TAG` as open_clip lists them, `hf-hub:owner/name`, or
     `local-dir:/path` with `open_clip_config.json` beside the weights. `threads` limits torch's CPU
     threads (0: as many as there are cores). Batches of up to `max_batch` images are recorded on a
-    GPU (models/graphs.py); larger ones run all the same.
+    GPU (models/graphs.py); larger ones run all the same. `backend` of the image tower: "torch",
+    "openvino", or "auto", which is OpenVINO on a CPU where it is installed.
 
     Raises:
         UnknownModel, ModelUnavailable, BadCheckpoint, BadDevice: each a single line for a person.
@@ -53,6 +57,7 @@ def load(
     entry = catalog().get(spec)
     where = choose_device(device)
     kept_in = choose_precision(precision, where, entry.precision if entry else None)
+    chosen = choose_backend(backend, where, available())
     if threads:
         torch.set_num_threads(threads)
     loader = entry.loader if entry else spec
@@ -61,7 +66,9 @@ def load(
     if kept_in == "fp32":
         # TF32 has 10 bits of mantissa; who asks for fp32 means 23
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    return _encoder(spec, model, tokenizer, architecture, where, kept_in, max_batch)
+    return _encoder(
+        spec, model, tokenizer, architecture, where, kept_in, chosen, threads, max_batch
+    )
 
 
 def fetch(spec: str) -> None:
@@ -124,6 +131,8 @@ def _encoder(
     architecture: dict[str, Any],
     device: torch.device,
     precision: Precision,
+    backend: Backend,
+    threads: int,
     max_batch: int,
 ) -> Encoder:
     preprocess = open_clip.get_model_preprocess_cfg(model)
@@ -139,6 +148,7 @@ def _encoder(
         fingerprint=fingerprint(model.state_dict(), architecture, precision, preprocess, probes),
         precision=precision,
         device=str(device),
+        backend=backend,
         image=_image_spec(spec, preprocess),
         context_length=tokens.context_length,
         embedding_width=int(model.encode_text(probes[:1]).shape[-1]),
@@ -151,10 +161,19 @@ def _encoder(
         provenance=provenance_of(spec),
     )
     prepare(model.visual)
+    shape = (info.image.height, info.image.width)
+    mean, std = preprocess["mean"], preprocess["std"]
+    fast: Graphs | CompiledTower | None = None
+    if info.backend == "openvino":
+        fast = compile_tower(VisionTower(model, mean, std), shape, precision, threads)
+        info = info if fast else replace(info, backend="torch")
+    if fast:
+        model.visual = torch.nn.Identity()  # one copy of the weights is enough
     model.to(device=device, dtype=DTYPES[info.precision])
-    vision = VisionTower(model, preprocess["mean"], preprocess["std"])
-    graphs = record(vision, (info.image.height, info.image.width), max_batch, info.in_flight)
-    encoder = Encoder(info, model, tokens, tower, vision, graphs)
+    vision = VisionTower(model, mean, std)
+    if device.type == "cuda":
+        fast = record(vision, shape, max_batch, info.in_flight)
+    encoder = Encoder(info, model, tokens, tower, vision, fast)
     encoder.warm_up()
     return encoder
 

@@ -25,6 +25,10 @@ class VisionTower:
     @torch.inference_mode()
     def rows(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) uint8 on the device -> (B, D) float32 of unit length."""
+        return self.traceable(pixels)
+
+    def traceable(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The same outside inference mode, in which nothing can be traced."""
         # the same three operations, in the same order, as torchvision's ToTensor and Normalize
         values = pixels.float().div_(255).sub_(self._mean).div_(self._std)
         seen = values.to(self._dtype, memory_format=self._layout)

@@ -49,6 +49,14 @@ def pictogram() -> Iterator[Encoder]:
 
 
 @pytest.fixture(scope="session")
+def plain_pictogram() -> Iterator[Encoder]:
+    """The bundled model with torch alone, whose forward pass can be watched and broken."""
+    encoder = load("pictogram", backend="torch")
+    yield encoder
+    encoder.close()
+
+
+@pytest.fixture(scope="session")
 def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Save an architecture of open_clip with random weights in local-directory form."""
     made: dict[str, Path] = {}

@@ -292,19 +292,21 @@ def test_a_picture_thinner_than_the_bound_keeps_its_centre() -> None:
     assert tuple(pixels[:, 16, 16]) == RED
 
 
-def test_the_bundled_model_sees_what_open_clip_sees(pictogram: Any) -> None:
+def test_the_bundled_model_sees_what_open_clip_sees(plain_pictogram: Any) -> None:
     """Geometry, mean and spread together: the very tensor that goes into the tower."""
     from models.catalog import catalog
 
     _, _, transform = open_clip.create_model_and_transforms(catalog()["pictogram"].loader)
     image = picture(size=(123, 77))
     seen: list[torch.Tensor] = []
-    encode = pictogram._model.encode_image
-    pictogram._model.encode_image = lambda pixels: seen.append(pixels.clone()) or encode(pixels)
+    encode = plain_pictogram._model.encode_image
+    plain_pictogram._model.encode_image = lambda pixels: (
+        seen.append(pixels.clone()) or encode(pixels)
+    )
     try:
-        pictogram.submit_images([fit(whole(image), pictogram.info.image)]).result()
+        plain_pictogram.submit_images([fit(whole(image), plain_pictogram.info.image)]).result()
     finally:
-        pictogram._model.encode_image = encode
+        plain_pictogram._model.encode_image = encode
     torch.testing.assert_close(seen[0][0], transform(image), rtol=0, atol=0)
 
 

@@ -63,11 +63,11 @@ def test_a_prompt_that_does_not_fit_is_named_and_not_cut(pictogram: Encoder) -> 
 
 
 def test_out_of_memory_halves_the_batch(
-    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+    plain_pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = pictures(7, pictogram.info.image.height)
-    expected = pictogram.submit_images(images).result()
-    encode, sizes = pictogram._model.encode_image, []
+    images = pictures(7, plain_pictogram.info.image.height)
+    expected = plain_pictogram.submit_images(images).result()
+    encode, sizes = plain_pictogram._model.encode_image, []
 
     def small_device(pixels: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixels))
@@ -75,20 +75,20 @@ def test_out_of_memory_halves_the_batch(
             raise torch.OutOfMemoryError
         return encode(pixels)
 
-    monkeypatch.setattr(pictogram._model, "encode_image", small_device)
-    np.testing.assert_allclose(pictogram.submit_images(images).result(), expected, atol=NEAR)
+    monkeypatch.setattr(plain_pictogram._model, "encode_image", small_device)
+    np.testing.assert_allclose(plain_pictogram.submit_images(images).result(), expected, atol=NEAR)
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
 
 
 def test_out_of_memory_for_a_single_image_is_an_error(
-    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+    plain_pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_device(pixels: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(pictogram._model, "encode_image", no_device)
+    monkeypatch.setattr(plain_pictogram._model, "encode_image", no_device)
     with pytest.raises(torch.OutOfMemoryError):
-        pictogram.submit_images(pictures(2, pictogram.info.image.height)).result()
+        plain_pictogram.submit_images(pictures(2, plain_pictogram.info.image.height)).result()
 
 
 def test_out_of_memory_halves_the_prompts(

@@ -23,18 +23,18 @@ def test_sizes_are_powers_of_two_and_the_largest(most: int, sizes: tuple[int, ..
     assert all(rung(sizes, size) == size for size in sizes)
 
 
-def test_nothing_is_recorded_on_a_cpu(pictogram: Encoder) -> None:
-    assert record(pictogram._vision, (64, 64), 8, 1) is None
+def test_nothing_is_recorded_on_a_cpu(plain_pictogram: Encoder) -> None:
+    assert record(plain_pictogram._vision, (64, 64), 8, 1) is None
 
 
 def test_a_recording_that_fails_leaves_plain_passes(
-    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    plain_pictogram: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(*_: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(graphs, "Graphs", fails)
-    monkeypatch.setattr(pictogram._vision, "device", torch.device("cuda"))
+    monkeypatch.setattr(plain_pictogram._vision, "device", torch.device("cuda"))
     with caplog.at_level(logging.WARNING):
-        assert record(pictogram._vision, (64, 64), 8, 1) is None
+        assert record(plain_pictogram._vision, (64, 64), 8, 1) is None
     assert "no CUDA graphs" in caplog.text
