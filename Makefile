@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup run test check docs lock clean redis
+.PHONY: help setup run test check bench docs lock clean redis wrk
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,9 @@ run: .venv/ready  ## serve on HOST:PORT with MODEL
 
 test: check redis  ## all checks and tests
 	$(BIN)/pytest
+
+bench: .venv/dev wrk redis  ## all measurements (about 40 minutes), then docs/performance.md
+	$(BIN)/python -m benchmarks.run $(BENCH)
 
 check: .venv/dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -68,6 +71,9 @@ endef
 redis:
 	@command -v redis-server >/dev/null || { $(call debian,redis-server); }
 	@command -v curl >/dev/null || { $(call debian,curl); }
+
+wrk:
+	@command -v wrk >/dev/null || { $(call debian,wrk); }
 
 .venv/ready: requirements.lock pyproject.toml | .venv/bin/python
 	@echo 'installing (PyTorch is large: about 5 GB on Linux)'

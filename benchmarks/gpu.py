@@ -45,7 +45,7 @@ CONCURRENCY: Final = 256
 Row = dict[str, Any]
 
 
-def row(name: str, value: float, unit: str, bar: float | None, *, below: bool = False) -> Row:
+def row(name: str, value: float, unit: str, bar: float | None, below: bool = False) -> Row:
     """A figure, and whether it is on the right side of its bar."""
     met = None if bar is None else (value <= bar if below else value >= bar)
     return {"name": name, "value": round(value, 3), "unit": unit, "bar": bar, "met": met}
@@ -179,53 +179,58 @@ def cold_seconds(encoder: Encoder, labels: int) -> float:
     return time.perf_counter() - begun
 
 
-def measured(say: Callable[[Row], None], workers: list[int]) -> None:
-    """Every row, as it is measured."""
+def measured(say: Callable[..., None], workers: list[int]) -> None:
+    """Every figure, as it is measured: name, value, unit, and its bar."""
     files = [jpeg(SMALL, seed) for seed in range(PICTURES)]
     rate = matrix_rate()
-    say(row("measured bf16 matrix rate", rate / 1e12, "TFLOP/s", None))
+    say("measured bf16 matrix rate", rate / 1e12, "TFLOP/s")
     with tempfile.TemporaryDirectory() as folder:
         large = load(random_checkpoint("ViT-L-14", Path(folder)), device="cuda", max_batch=256)
         images = encoder_rate(large, 256)
-        say(row("ViT-L-14 encoder, batch 256", images, "images/s", None))
+        say("ViT-L-14 encoder, batch 256", images, "images/s")
         share = 100 * images * operations(large) / rate
-        say(row("the same, share of the matrix rate", share, "%", 45))
+        say(
+                "ViT-L-14 encoder, batch 256, share of the measured bf16 matrix rate",
+                share,
+                "%",
+                45)
         large.close()
     with tempfile.TemporaryDirectory() as folder:
-        source = random_checkpoint("ViT-B-32", Path(folder))
+        source = random_checkpoint("ViT-B-32", Path(folder)
         encoder = load(source, device="cuda")
         recorded = encoder._fast is not None
-        say(row("CUDA graphs recorded", float(recorded), "", None))
-        say(row("encode of one image, p50", one_by_one(encoder), "ms", 1.5, below=True))
+        say("CUDA graphs recorded", float(recorded), "")
+        say("encoding within it", one_by_one(encoder), "ms", 1.5, below=True)
         for batch in (1, 8, 32, 64):
             say(
-                row(
                     f"ViT-B-32 encoder, batch {batch}",
                     encoder_rate(encoder, batch),
                     "images/s",
-                    None,
-                )
-            )
+                    None)
         say(
-            row(
-                "one request at a time, p50",
+                "p50 of one request, 1 connection",
                 asyncio.run(requests(encoder, files, 1))[1],
                 "ms",
                 6,
-                below=True,
-            )
-        )
+                below=True)
         say(
-            row("cold 1,000 labels x 80 templates", cold_seconds(encoder, 1000), "s", 3, below=True)
-        )
+                "cold build of 1,000 labels x 80 templates, ViT-B-32",
+                cold_seconds(encoder, 1000),
+                "s",
+                3,
+                below=True)
         decoding = decode_rate(encoder, files)
-        say(row("decoding alone, all cores", decoding, "images/s", None))
+        say("decoding alone, all cores", decoding, "images/s")
         encoder.close()
         rates = {n: together(source, files, n) for n in workers}
         for n, found in rates.items():
-            say(row(f"end to end, {n} workers", found, "images/s", None))
+            say(f"end to end, {n} workers", found, "images/s")
         best = 100 * max(rates.values()) / decoding
-        say(row("end to end at the best worker count, share of decoding", best, "%", 90))
+        say(
+                "ViT-B-32 end to end at the best worker count, share of what decoding allows",
+                best,
+                "%",
+                90)
 
 
 def main() -> None:
@@ -237,7 +242,8 @@ def main() -> None:
         raise SystemExit("benchmarks.gpu needs a CUDA device; none was found")
     rows: list[Row] = []
 
-    def say(found: Row) -> None:
+    def say(name: str, value: float, unit: str, bar: float | None = None, **side: bool) -> None:
+        found = row(name, value, unit, bar, **side)
         rows.append(found)
         print(json.dumps(found), flush=True)
         document = {
