@@ -189,36 +189,34 @@ def measured(say: Callable[..., None], workers: list[int]) -> None:
         images = encoder_rate(large, 256)
         say("ViT-L-14 encoder, batch 256", images, "images/s")
         share = 100 * images * operations(large) / rate
-        say(
-                "ViT-L-14 encoder, batch 256, share of the measured bf16 matrix rate",
-                share,
-                "%",
-                45)
+        say("ViT-L-14 encoder, batch 256, share of the measured bf16 matrix rate", share, "%", 45)
         large.close()
     with tempfile.TemporaryDirectory() as folder:
-        source = random_checkpoint("ViT-B-32", Path(folder)
+        source = random_checkpoint("ViT-B-32", Path(folder))
         encoder = load(source, device="cuda")
         recorded = encoder._fast is not None
         say("CUDA graphs recorded", float(recorded), "")
         say("encoding within it", one_by_one(encoder), "ms", 1.5, below=True)
         for batch in (1, 8, 32, 64):
             say(
-                    f"ViT-B-32 encoder, batch {batch}",
-                    encoder_rate(encoder, batch),
-                    "images/s",
-                    None)
+                f"ViT-B-32 encoder, batch {batch}",
+                encoder_rate(encoder, batch),
+                "images/s",
+            )
         say(
-                "p50 of one request, 1 connection",
-                asyncio.run(requests(encoder, files, 1))[1],
-                "ms",
-                6,
-                below=True)
+            "p50 of one request, 1 connection",
+            asyncio.run(requests(encoder, files, 1))[1],
+            "ms",
+            6,
+            below=True,
+        )
         say(
-                "cold build of 1,000 labels x 80 templates, ViT-B-32",
-                cold_seconds(encoder, 1000),
-                "s",
-                3,
-                below=True)
+            "cold build of 1,000 labels x 80 templates, ViT-B-32",
+            cold_seconds(encoder, 1000),
+            "s",
+            3,
+            below=True,
+        )
         decoding = decode_rate(encoder, files)
         say("decoding alone, all cores", decoding, "images/s")
         encoder.close()
@@ -227,10 +225,11 @@ def measured(say: Callable[..., None], workers: list[int]) -> None:
             say(f"end to end, {n} workers", found, "images/s")
         best = 100 * max(rates.values()) / decoding
         say(
-                "ViT-B-32 end to end at the best worker count, share of what decoding allows",
-                best,
-                "%",
-                90)
+            "ViT-B-32 end to end at the best worker count, share of what decoding allows",
+            best,
+            "%",
+            90,
+        )
 
 
 def main() -> None:
