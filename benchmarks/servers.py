@@ -1,32 +1,54 @@
-"""Start and end real processes for measurements and tests: the service, and Redis."""
+"""Start and end real processes for measurements and tests: the service, its peers, and Redis."""
 
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-START_SECONDS = 60
+START_SECONDS = 180
+
+
+class DidNotStart(RuntimeError):
+    """A server ended or stayed silent; the text ends with what it logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running `openvocab serve`, with a client for it."""
+    """A running server in a process group of its own, with a client for it."""
 
     process: subprocess.Popen[bytes]
     client: httpx.Client
 
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return str(self.client.base_url).rstrip("/")
+
     def kill(self) -> None:
         """End it as a power cut would: no signal handler runs."""
-        self.process.kill()
+        self._signal(signal.SIGKILL)
         self.process.wait()
+
+    def pause(self) -> None:
+        """Stop all its threads, so that another side is measured alone."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it run on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
 
 def free_port() -> int:
@@ -37,7 +59,35 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def openvocab(store_url: str, data_dir: Path, **settings: object) -> Iterator[Server]:
+def serving(
+    command: Sequence[str],
+    port: int,
+    log: Path,
+    env: Mapping[str, str],
+    ready: str = "/readyz",
+    start_seconds: float = START_SECONDS,
+) -> Iterator[Server]:
+    """Run a server's command until `ready` answers; ended, with its children, on leaving.
+
+    Raises DidNotStart.
+    """
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            list(command), env=dict(env), stdout=out, stderr=out, start_new_session=True
+        )
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
+        server = Server(process, client)
+        try:
+            _wait_for(server, ready, log, start_seconds)
+            yield server
+        finally:
+            server.kill()
+
+
+@contextlib.contextmanager
+def openvocab(
+    store_url: str, data_dir: Path, *arguments: str, **settings: object
+) -> Iterator[Server]:
     """Serve pictogram on a free port; settings as in OPENVOCAB_*, in lower case."""
     port = free_port()
     env = {
@@ -49,17 +99,9 @@ def openvocab(store_url: str, data_dir: Path, **settings: object) -> Iterator[Se
     }
     model = str(settings.get("model", "pictogram"))
     command = [sys.executable, "-c", "from app.cli import app; app()", "serve"]
-    with (data_dir / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*command, "--model", model, "--port", str(port)], env=env, stdout=log, stderr=log
-        )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            _wait_for(client, process, data_dir / "server.log")
-            yield Server(process, client)
-    finally:
-        process.kill()
-        process.wait()
+    command += ["--model", model, "--port", str(port), *arguments]
+    with serving(command, port, data_dir / "server.log", env) as server:
+        yield server
 
 
 @contextlib.contextmanager
@@ -88,14 +130,15 @@ def redis_server(folder: Path, port: int = 0) -> Iterator[str]:
         process.wait()
 
 
-def _wait_for(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + START_SECONDS
+def _wait_for(server: Server, ready: str, log: Path, seconds: float) -> None:
+    end = time.monotonic() + seconds
     while True:
         try:
-            client.get("/readyz").raise_for_status()
+            server.client.get(ready).raise_for_status()
         except httpx.HTTPError:
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"the server did not start:\n{log.read_text()}") from None
+            if server.process.poll() is not None or time.monotonic() > end:
+                said = log.read_text(errors="replace")
+                raise DidNotStart(f"the server did not start:\n{said}") from None
             time.sleep(0.02)
         else:
             return

@@ -1,0 +1,55 @@
+"""What the measurements are held against, by the names that results use. Knows no measurement."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bound on a ratio: at least `bound`, or under it."""
+
+    name: str
+    bound: float
+    under: bool = False
+    unit: str = "x"
+
+    def met(self, value: float) -> bool:
+        """Whether the value keeps to the bound."""
+        return value < self.bound if self.under else value >= self.bound
+
+    @property
+    def wanted(self) -> str:
+        """The bound in words."""
+        return f"{'under' if self.under else 'at least'} {self.bound:,g}{self.unit}"
+
+
+def _peer(name: str, bounds: tuple[float, float, float]) -> dict[str, Bar]:
+    return {
+        f"{name}.{count}": Bar(f"{name}, {count} connection{'s' * (count > 1)}", bound)
+        for count, bound in zip((1, 8, 32), bounds, strict=True)
+    }
+
+
+BARS: Final[dict[str, Bar]] = {
+    "eighty.1": Bar("tutorial server, 80 templates, 1 connection", 1000),
+    **_peer("tutorial, 1 template", (8, 18, 24)),
+    **_peer("transformers pipeline", (4, 7, 7)),
+    **_peer("infinity_emb", (2, 3, 3)),
+    "limit.cpu": Bar("CPU-seconds per request against encoder + decode + echo", 1.15, under=True),
+    "limit.pictogram": Bar(
+        "pictogram against the same server with an encoder that costs nothing", 60, unit=" %"
+    ),
+    "limit.labels": Bar("1,000 labels against 2, warm, p50", 1.05, under=True),
+    "limit.cold.bf16": Bar("cold build of 80 templates against open_clip, bf16", 25),
+    "limit.cold.fp32": Bar("cold build of 80 templates against open_clip, fp32", 7),
+    "limit.memory": Bar("memory after 10,000 requests against after 500", 1.05, under=True),
+}
+
+# measured by benchmarks.gpu, which writes name, value, unit, bar and whether it is met
+GPU_BARS: Final = {
+    "ViT-L-14 encoder, batch 256, share of the measured bf16 matrix rate": "at least 45 %",
+    "ViT-B-32 end to end at the best worker count, share of what decoding allows": "at least 90 %",
+    "p50 of one request, 1 connection": "under 6 ms",
+    "encoding within it": "under 1.5 ms",
+    "cold build of 1,000 labels x 80 templates, ViT-B-32": "under 3 s",
+}

@@ -1,0 +1,52 @@
+"""Environments of their own for the peers, from pinned versions, kept between runs."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from benchmarks.folders import cache
+
+PEERS: Final = Path(__file__).parent / "peers"
+
+
+class NoEnvironment(Exception):
+    """The peer's packages cannot be installed; the text is the last line of what was said."""
+
+
+def environment(name: str) -> Path:
+    """The `bin` folder of the peer's environment, made anew when its requirements changed.
+
+    Raises NoEnvironment.
+    """
+    requirements = PEERS / name / "requirements.txt"
+    folder = cache("environments", name)
+    stamp = folder / "made-from"
+    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print(f"installing the environment of {name} (gigabytes, once)", flush=True)
+        shutil.rmtree(folder)
+        _run([sys.executable, "-m", "venv", str(folder)])
+        python = str(folder / "bin" / "python")
+        uv = shutil.which("uv")
+        pip = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+        _run([*pip, "--quiet", "-r", str(requirements)])
+        stamp.write_text(wanted)
+    return folder / "bin"
+
+
+def clean_env(**more: str) -> dict[str, str]:
+    """The environment variables of a peer: no download, no telemetry, no settings of ours."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENVOCAB_", "PYTHON"))}
+    quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
+    return {**kept, **quiet, **more}
+
+
+def _run(command: list[str]) -> None:
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode:
+        said = (found.stderr or found.stdout).strip().splitlines()
+        raise NoEnvironment(said[-1] if said else f"{command[0]} failed")

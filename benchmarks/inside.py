@@ -1,0 +1,68 @@
+"""The parts of the service that are measured without HTTP around them. Knows nothing of timing."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from app.concepts import Concept
+from app.ensemble import Ensemble
+from app.images import ImageLimits, decode
+from app.main import presets, template_sets
+from app.stores.levels import TwoLevels
+from app.stores.lru import ByteLru
+from app.stores.memory import MemoryStore
+from benchmarks.checkpoint import open_clip_folder
+from models import ImageSpec
+from models.encoder import Encoder
+from models.loader import load
+
+PLENTY: Final = 100_000_000
+SAMPLED_LABELS: Final = 50
+
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+
+
+@contextlib.contextmanager
+def encoder(precision: str = "auto", threads: int = 0) -> Iterator[Encoder]:
+    """The random ViT-B-32 on the CPU, warm."""
+    source = f"local-dir:{open_clip_folder()}"
+    loaded = load(source, device="cpu", precision=precision, threads=threads)
+    try:
+        yield loaded
+    finally:
+        loaded.close()
+
+
+def fresh_ensemble(with_encoder: Encoder) -> Ensemble:
+    """An ensemble whose caches are empty."""
+    width = with_encoder.info.embedding_width
+    memory = TwoLevels(ByteLru(PLENTY), MemoryStore().vectors, width)
+    return Ensemble(with_encoder, memory, PLENTY)
+
+
+def class_vectors(ensemble: Ensemble, labels: Sequence[str], templates: Sequence[str]) -> Floats:
+    """(labels, D): what a request with these labels and templates is scored against."""
+    concepts = [Concept((label,), tuple(templates)) for label in labels]
+    return asyncio.run(ensemble.vectors(concepts)).rows
+
+
+def imagenet_templates() -> tuple[str, ...]:
+    """The 80 templates."""
+    return template_sets()["imagenet"].templates
+
+
+def imagenet_sample() -> tuple[str, ...]:
+    """50 of ImageNet's 1,000 class names, spread evenly."""
+    names = presets()["imagenet-1k"]
+    return tuple(names[:: len(names) // SAMPLED_LABELS][:SAMPLED_LABELS])
+
+
+def decoded(paths: Sequence[Path], spec: ImageSpec) -> list[Pixels]:
+    """The files as the encoder takes them."""
+    return [decode(path.read_bytes(), spec, ImageLimits()).pixels for path in paths]

@@ -1,0 +1,103 @@
+"""HTTP: event loop and parser, and the forms in which a picture may come. Knows no model."""
+
+import contextlib
+import statistics
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from benchmarks import bodies as made
+from benchmarks import pictures
+from benchmarks.bodies import Bodies
+from benchmarks.limit.pieces import cpu_of_reading
+from benchmarks.limit.starts import stand_in
+from benchmarks.peers.measure import WARM_SECONDS, Side
+from benchmarks.peers.sides import FIELDS, LABELS
+from benchmarks.pictures import LARGE, SMALL
+from benchmarks.record import Cell, Result
+from benchmarks.rounds import Effort, Spread, figure, in_turns
+
+FILES: Final = 16
+CONNECTIONS: Final = 32
+IN_THE_ADDRESS: Final = f"/classify?labels={','.join(LABELS)}&top_k={len(LABELS)}"
+
+
+def loops(effort: Effort) -> Result:
+    """A bare echo of 640x480 pictures under each event loop and HTTP parser of uvicorn."""
+    images = pictures.jpegs(SMALL, FILES)
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        small = made.raw([_tiny(folder)], folder / "tiny")
+        large = made.raw(images, folder / "raw")
+        sides: list[Side] = []
+        for loop, parser in (("asyncio", "h11"), ("asyncio", "httptools"), ("uvloop", "httptools")):
+            options = ["--loop", loop, "--http", parser]
+            server = stack.enter_context(stand_in("echo", folder, *options))
+            for shown, asked in (("100 bytes", small), ("110 kB", large)):
+                sides.append(Side(f"{loop} + {parser}, {shown}", server, "/", asked))
+        return Result(
+            "Event loop and HTTP parser, bare echo, 32 connections",
+            ["side", "requests/s, median (range)", "p50 ms"],
+            _in_turns(sides, effort),
+        )
+
+
+def bodies(effort: Effort) -> Result:
+    """A form, the raw file and base64 in JSON: what each costs to read, and to serve."""
+    rows: list[list[Cell]] = []
+    for size in (SMALL, LARGE):
+        path = pictures.jpegs(size, 1)[0]
+        with tempfile.TemporaryDirectory() as name:
+            for shown, asked in _forms([path], Path(name)).items():
+                spent = [cpu_of_reading(asked) for _ in range(effort.rounds)]
+                spread = Spread.of(1000 * value for value in spent)
+                kilobytes = round(path.stat().st_size / 1000)
+                rows.append([f"reading, {kilobytes:,} kB", shown, spread.shown(), "", ""])
+    images = pictures.jpegs(SMALL, FILES)
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        server = stack.enter_context(stand_in("free", folder, model="pictogram"))
+        sides = [
+            Side(shown, server, _path(shown), asked)
+            for shown, asked in _forms(images, folder).items()
+        ]
+        rows += [
+            ["requests, 640x480", shown, "", rate, p50]
+            for shown, rate, p50 in _in_turns(sides, effort)
+        ]
+    columns = ["what", "form", "CPU ms, median (range)", "requests/s, median (range)", "p50 ms"]
+    notes = ["Requests: decoding included, an encoder that costs nothing, 32 connections."]
+    return Result("The forms of a request", columns, rows, notes)
+
+
+def _in_turns(sides: list[Side], effort: Effort) -> list[list[Cell]]:
+    for side in sides:
+        side.load(CONNECTIONS, WARM_SECONDS)
+    turns = {side.name: partial(side.load, CONNECTIONS, effort.seconds / 2) for side in sides}
+    rows: list[list[Cell]] = []
+    for name, loads in in_turns(turns, effort.rounds).items():
+        p50 = figure(statistics.median(load.p50 for load in loads))
+        rows.append([name, Spread.of(load.rate for load in loads).shown(), p50])
+    return rows
+
+
+def _forms(images: list[Path], folder: Path) -> dict[str, Bodies]:
+    fields = {"labels": list(LABELS), "top_k": len(LABELS)}
+    return {
+        "multipart": made.multipart(images, FIELDS, folder / "multipart"),
+        "raw": made.raw(images, folder / "raw"),
+        "base64 in JSON": made.with_base64(
+            images, folder / "json", lambda coded: {"image": coded, **fields}
+        ),
+    }
+
+
+def _path(shown: str) -> str:
+    return IN_THE_ADDRESS if shown == "raw" else "/classify"
+
+
+def _tiny(folder: Path) -> Path:
+    path = folder / "tiny.jpg"
+    path.write_bytes(b"x" * 100)
+    return path

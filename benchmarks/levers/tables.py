@@ -1,0 +1,20 @@
+"""Rows of a table that sets sides beside the first one. Knows no lever."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from benchmarks.record import Cell
+from benchmarks.rounds import Spread, figure
+
+COLUMNS: Final = ["side", "ms, median (range)", "times as fast as the first"]
+
+
+def beside_the_first(times: Mapping[str, Sequence[float]]) -> list[list[Cell]]:
+    """Milliseconds by side from seconds, and how many times as fast each is as the first."""
+    first = statistics.median(next(iter(times.values())))
+    rows: list[list[Cell]] = []
+    for name, found in times.items():
+        spread = Spread.of(1000 * value for value in found)
+        rows.append([name, spread.shown(), f"{figure(1000 * first / spread.median)}x"])
+    return rows

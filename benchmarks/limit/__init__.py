@@ -1,0 +1,15 @@
+"""The service beside what its parts cost alone."""
+
+from benchmarks.limit.cold import cold
+from benchmarks.limit.cpu import cpu
+from benchmarks.limit.labels import labels
+from benchmarks.limit.memory import memory
+from benchmarks.limit.pictogram import pictogram
+
+PIECES = {
+    "cpu": cpu,
+    "pictogram": pictogram,
+    "labels": labels,
+    "cold": cold,
+    "memory": memory,
+}

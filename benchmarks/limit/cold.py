@@ -1,0 +1,110 @@
+"""Class vectors that nothing knows yet, against open_clip's own way, and how far both are apart."""
+
+import statistics
+from typing import Any, Final
+
+import numpy as np
+import open_clip
+import torch
+
+from benchmarks import pictures
+from benchmarks.checkpoint import open_clip_folder
+from benchmarks.inside import (
+    Floats,
+    class_vectors,
+    encoder,
+    fresh_ensemble,
+    imagenet_sample,
+    imagenet_templates,
+)
+from benchmarks.peers.agreement import reference_rows
+from benchmarks.pictures import SMALL
+from benchmarks.record import Cell, Result
+from benchmarks.rounds import Effort, Spread, figure, in_turns, seconds_of
+from models.encoder import Encoder
+
+# of the 50 labels, how many the slow side does in a round: it takes seconds for each
+REFERENCE_LABELS: Final = 4
+PICTURES: Final = 8
+TITLE: Final = "Cold build of 50 sampled ImageNet labels x 80 templates, ViT-B-32"
+
+
+def cold(effort: Effort) -> Result:
+    """Seconds for a label with 80 templates, in turns; and the differences of the vectors."""
+    labels = imagenet_sample()
+    templates = imagenet_templates()
+    kept: dict[str, Floats] = {}
+    model, tokenizer = reference_model()
+
+    def theirs() -> float:
+        def build() -> None:
+            kept["open_clip"] = by_open_clip(model, tokenizer, labels[:REFERENCE_LABELS])
+
+        return seconds_of(build) / REFERENCE_LABELS
+
+    def ours(name: str, with_encoder: Encoder) -> float:
+        ensemble = fresh_ensemble(with_encoder)
+
+        def build() -> None:
+            kept[name] = class_vectors(ensemble, labels, templates)
+
+        return seconds_of(build) / len(labels)
+
+    with encoder("bf16") as bf16, encoder("fp32") as fp32:
+        sides = {
+            "open_clip": theirs,
+            "bf16": lambda: ours("bf16", bf16),
+            "fp32": lambda: ours("fp32", fp32),
+        }
+        times = in_turns(sides, max(1, effort.rounds - 1))
+        scale = fp32.info.scale
+    seen = reference_rows([path.read_bytes() for path in pictures.jpegs(SMALL, PICTURES)])
+    reference = statistics.median(times["open_clip"])
+    rows: list[list[Cell]] = []
+    bars: dict[str, float] = {}
+    for name, found in times.items():
+        spread = Spread.of(found)
+        row: list[Cell] = [name, spread.shown(), figure(len(labels) * spread.median)]
+        if name == "open_clip":
+            rows.append([*row, "", "", "", ""])
+            continue
+        bars[f"limit.cold.{name}"] = reference / spread.median
+        faster = f"{figure(reference / spread.median)}x"
+        rows.append([*row, faster, *_apart(kept, name, seen, scale)])
+    notes = [
+        f"open_clip's `build_zero_shot_classifier` (fp32) did {REFERENCE_LABELS} of the labels a "
+        f"round, ours all {len(labels)}; its time for 50 is scaled from there.",
+        f"scale x cosine: against {PICTURES} pictures encoded in fp32, scale {scale:.0f}.",
+    ]
+    columns = [
+        "side", "seconds per label, median (range)", "50 labels, seconds", "faster by",
+        "largest 1-cos", "largest difference of scale x cosine", "best label equal",
+    ]  # fmt: skip
+    return Result(TITLE, columns, rows, notes, bars)
+
+
+def reference_model() -> tuple[Any, Any]:
+    """open_clip's own model of the same weights in fp32, and its tokenizer."""
+    source = f"local-dir:{open_clip_folder()}"
+    model, _, _ = open_clip.create_model_and_transforms(source)
+    return model.eval(), open_clip.get_tokenizer(source)
+
+
+@torch.inference_mode()
+def by_open_clip(model: Any, tokenizer: Any, labels: tuple[str, ...]) -> Floats:
+    """(labels, D) by `build_zero_shot_classifier`."""
+    found = open_clip.build_zero_shot_classifier(
+        model, tokenizer, labels, open_clip.OPENAI_IMAGENET_TEMPLATES
+    )
+    return np.asarray(found.T, np.float32)
+
+
+def _apart(kept: dict[str, Floats], name: str, seen: Floats, scale: float) -> list[Cell]:
+    reference, found = kept["open_clip"], kept[name][:REFERENCE_LABELS]
+    cosines = (reference.astype(np.float64) * found).sum(1)
+    wanted, got = scale * seen @ reference.T, scale * seen @ found.T
+    return [
+        f"{(1 - cosines).max():.1e}",
+        f"{np.abs(wanted - got).max():.1e}",
+        f"{100 * (wanted.argmax(1) == got.argmax(1)).mean():.0f} %",
+    ]

@@ -1,0 +1,67 @@
+"""Waiting time with 1,000 labels against that with two, all vectors known."""
+
+import contextlib
+import statistics
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from benchmarks import pictures
+from benchmarks.bodies import multipart
+from benchmarks.peers.measure import WARM_SECONDS, Side
+from benchmarks.peers.sides import ours
+from benchmarks.pictures import SMALL
+from benchmarks.record import Cell, Result
+from benchmarks.registering import names, register
+from benchmarks.rounds import Effort, Spread, figure, in_turns
+
+FILES: Final = 64
+MANY: Final = 1_000
+TEMPLATE: Final = "a photo of a {}."
+
+
+def labels(effort: Effort) -> Result:
+    """640 x 480, one connection; the labels sent along, and as a registered label set."""
+    images = pictures.jpegs(SMALL, FILES)
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        server = stack.enter_context(ours(folder))
+        register(server, "few", names(2), TEMPLATE)
+        register(server, "many", names(MANY), TEMPLATE)
+        sent = {
+            count: {"labels": ",".join(names(count)), "templates": TEMPLATE} for count in (2, MANY)
+        }
+        asked = {
+            "2 labels sent": sent[2],
+            "1,000 labels sent": sent[MANY],
+            "label set of 2": {"labelset": "few"},
+            "label set of 1,000": {"labelset": "many"},
+        }
+        sides = [
+            Side(what, server, "/classify", multipart(images, fields, folder / str(number)))
+            for number, (what, fields) in enumerate(asked.items())
+        ]
+        for side in sides:
+            side.load(1, WARM_SECONDS)
+        loads = in_turns(
+            {side.name: partial(side.load, 1, effort.seconds) for side in sides}, effort.rounds
+        )
+    p50 = {what: Spread.of(x.p50 for x in found) for what, found in loads.items()}
+    rows: list[list[Cell]] = [
+        [what, p50[what].shown(), figure(statistics.median(x.p99 for x in found))]
+        for what, found in loads.items()
+    ]
+    few, many, few_set, many_set = (spread.median for spread in p50.values())
+    ratios = [many / few, many_set / few_set]
+    notes = [
+        f"1,000 against 2: {ratios[0]:.3f} sent along, {ratios[1]:.3f} as label sets; "
+        "the larger one counts."
+    ]
+    return Result(
+        "1,000 labels against 2, ViT-B-32, 640x480, one connection",
+        ["asked", "p50 ms, median (range)", "p99 ms"],
+        rows,
+        notes,
+        {"limit.labels": max(ratios)},
+    )

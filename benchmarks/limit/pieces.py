@@ -1,0 +1,110 @@
+"""What a request costs beside encoder, decode and transport, each step alone. Knows no server."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import numpy as np
+from starlette.requests import Request
+
+from app import scoring
+from app.batching import Batcher, BatchPolicy
+from app.classifier import Classification, Image, Prediction
+from app.inputs import read_classify
+from app.labels import LabelLimits
+from app.queries import InputLimits
+from app.render import render
+from app.schemas import ClassifyAnswer
+from benchmarks.bodies import MULTIPART, RAW, Bodies, form
+from benchmarks.peers.sides import FIELDS, LABELS
+
+TIMES: Final = 200
+# what uvicorn hands over at once
+CHUNK: Final = 65_536
+
+
+def pieces_alone(image: bytes) -> dict[str, float]:
+    """CPU-seconds of one request by step."""
+    body = form(image, FIELDS)
+    return {
+        "reading the form": asyncio.run(_each(lambda: _read(body))),
+        "SHA-256 of the file": asyncio.run(_each(lambda: _hash(image))),
+        "hand-over to a decoding thread and back": asyncio.run(_hand_over()),
+        "hand-over to the batcher and back": asyncio.run(_batching()),
+        "from cosines to JSON": asyncio.run(_each(_answer)),
+    }
+
+
+def cpu_of_reading(bodies: Bodies) -> float:
+    """CPU-seconds to get image and query out of the first of these bodies."""
+    body = bodies.first(1)[0]
+    return asyncio.run(_each(lambda: _read(body, bodies.kind)))
+
+
+async def _each(step: Callable[[], Awaitable[object]]) -> float:
+    await step()
+    begun = time.process_time()
+    for _ in range(TIMES):
+        await step()
+    return (time.process_time() - begun) / TIMES
+
+
+async def _read(body: bytes, kind: str = MULTIPART) -> None:
+    chunks = [body[at : at + CHUNK] for at in range(0, len(body), CHUNK)]
+
+    async def receive() -> dict[str, Any]:
+        chunk = chunks.pop(0)
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
+
+    headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
+    query = b"" if kind != RAW else b"labels=" + ",".join(LABELS).encode()
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "headers": headers,
+        "query_string": query,
+        "path": "/",
+    }
+    await read_classify(Request(scope, receive), InputLimits(LabelLimits(1_000, 200), 200))
+
+
+async def _hash(image: bytes) -> None:
+    hashlib.sha256(image).hexdigest()
+
+
+async def _hand_over() -> float:
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as threads:
+        return await _each(lambda: loop.run_in_executor(threads, len, b""))
+
+
+async def _batching() -> float:
+    async def run(batch: Any) -> Any:
+        await asyncio.sleep(0)
+        return batch
+
+    batcher: Batcher[int, int] = Batcher(run, BatchPolicy())
+    return await _each(lambda: batcher.submit(0))
+
+
+async def _answer() -> None:
+    cosines = np.linspace(-0.1, 0.3, len(LABELS), dtype=np.float32)
+    scores = scoring.softmax(cosines, 100.0)
+    found = Classification(
+        model="ViT-B-32",
+        templates="imagenet",
+        labelset=None,
+        labelset_version=None,
+        cached=len(LABELS),
+        image=Image(640, 480, "0" * 64, cached=False),
+        predictions=tuple(
+            Prediction(LABELS[i], float(scores[i]), float(cosines[i]))
+            for i in scoring.rank(scores, len(LABELS), None)
+        ),
+        abstained=False,
+        warnings=(),
+    )
+    render(ClassifyAnswer.of(found), "*/*")

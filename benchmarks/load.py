@@ -1,0 +1,58 @@
+"""Drive a server with wrk and read what it counted. Knows nothing of what is asked."""
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.bodies import Bodies
+
+SCRIPT: Final = Path(__file__).with_name("load.lua")
+
+# what slow peers may take for one answer
+TIMEOUT_SECONDS: Final = 120
+
+
+class NoLoadGenerator(Exception):
+    """wrk is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run of wrk saw; times in milliseconds, as its users would wait."""
+
+    requests: int
+    seconds: float
+    errors: int
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+    @property
+    def rate(self) -> float:
+        """Good answers a second."""
+        return (self.requests - self.errors) / self.seconds
+
+
+def drive(url: str, bodies: Bodies, connections: int, seconds: float) -> Load:
+    """Post the bodies in turn over `connections` connections for about `seconds` (whole ones)."""
+    program = shutil.which("wrk")
+    if program is None:
+        raise NoLoadGenerator("wrk is missing (on Debian: apt-get install wrk)")
+    command = [program, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
+    command += ["--timeout", f"{TIMEOUT_SECONDS}s", "-s", str(SCRIPT), url, "--"]
+    command += [bodies.kind, str(bodies.index)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return parse(found.stdout)
+
+
+def parse(output: str) -> Load:
+    """The line that load.lua prints. wrk counts an answer that is no 2xx or 3xx as a request."""
+    line = output.rstrip().splitlines()[-1]
+    said = json.loads(line)
+    errors = sum(said[kind] for kind in ("connect", "read", "write", "status", "timeout"))
+    times = {name: said[name] for name in ("p50", "p90", "p99", "max")}
+    return Load(said["requests"], said["seconds"], errors, **times)

@@ -1,0 +1,207 @@
+"""Requests a second, waiting times and memory of all sides, in turns. Knows no peer by name."""
+
+import contextlib
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from benchmarks import pictures, record
+from benchmarks.bodies import Bodies, multipart
+from benchmarks.environments import NoEnvironment
+from benchmarks.load import Load, drive
+from benchmarks.peers.agreement import Disagrees, check, scores
+from benchmarks.peers.sides import EIGHTY, FIELDS, PEERS, Peer, ours, started
+from benchmarks.pictures import LARGE, SMALL, Size
+from benchmarks.record import Cell, Result
+from benchmarks.rounds import Effort, Spread, figure, in_turns, seconds_of
+from benchmarks.servers import DidNotStart, Server
+from benchmarks.usage import peak_mb
+
+OURS: Final = "openvocab"
+SMALL_FILES, LARGE_FILES = 64, 16
+WARM_SECONDS: Final = 2
+ANSWERS_EACH: Final = 2.5
+LONGEST_TURN: Final = 20.0
+COLUMNS: Final = [
+    "server", "connections", "requests/s, median (range)", "p50 ms", "p99 ms", "errors",
+    "peak memory MB", "openvocab is faster by",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A running server with what it is asked."""
+
+    name: str
+    server: Server
+    path: str
+    bodies: Bodies
+
+    def load(self, connections: int, seconds: float) -> Load:
+        """One turn of this side, the others being stopped."""
+        self.server.resume()
+        try:
+            return drive(self.server.url + self.path, self.bodies, connections, seconds)
+        finally:
+            self.server.pause()
+
+
+def variants(effort: Effort) -> Result:
+    """Which way of running each peer is its fastest, at 8 connections."""
+    rows: list[list[Cell]] = []
+    images = pictures.jpegs(SMALL, SMALL_FILES)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for peer in PEERS:
+            bodies = peer.bodies(images, folder / peer.environment)
+            for variant in peer.variants:
+                try:
+                    with started(peer, variant, folder) as server:
+                        side = Side(peer.name, server, peer.path, bodies)
+                        side.load(8, WARM_SECONDS)
+                        found = side.load(8, effort.seconds)
+                except (NoEnvironment, DidNotStart) as failure:
+                    rows.append([peer.name, variant, None, _reason(failure)])
+                    continue
+                rate = None if found.errors else found.rate
+                why = f"{found.errors} errors" if found.errors else ""
+                rows.append([peer.name, variant, rate, why])
+    notes = ["The fastest one is what the comparisons use."]
+    return Result("Ways to run each peer", ["server", "variant", "requests/s", ""], rows, notes)
+
+
+def small(effort: Effort) -> Result:
+    """640 x 480 at 1, 8 and 32 connections."""
+    return _compare(SMALL, SMALL_FILES, (1, 8, 32), effort)
+
+
+def large(effort: Effort) -> Result:
+    """12 megapixels at 1, 8 and 32 connections."""
+    return _compare(LARGE, LARGE_FILES, (1, 8, 32), effort)
+
+
+def eighty(effort: Effort) -> Result:
+    """The tutorial server with 80 templates: seconds per request, so counted one by one."""
+    images = pictures.jpegs(SMALL, SMALL_FILES)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with ours(folder) as us, started(EIGHTY, "async", folder) as peer:
+            said = check(EIGHTY, peer, us, images, folder)
+            bodies = multipart(images, FIELDS, folder / "forms")
+            side = Side(OURS, us, "/classify", bodies)
+            side.load(1, WARM_SECONDS)
+            files = [path.read_bytes() for path in images]
+            turns = iter(range(len(files)))
+
+            def slow() -> float:
+                peer.resume()
+                try:
+                    return seconds_of(lambda: scores(peer, files[next(turns)], FIELDS))
+                finally:
+                    peer.pause()
+
+            peer.pause()
+            times = in_turns(
+                {"peer": slow, OURS: lambda: 1 / side.load(1, effort.seconds).rate}, effort.rounds
+            )
+            rows: list[list[Cell]] = []
+            for shown, key, server in ((OURS, OURS, us), (EIGHTY.name, "peer", peer)):
+                spread = Spread.of(1000 * x for x in times[key])
+                rows.append([shown, spread.shown(), round(peak_mb(server.process.pid))])
+    ratio = statistics.median(times["peer"]) / statistics.median(times[OURS])
+    return Result(
+        "The tutorial server with 80 templates, 640x480, one connection",
+        ["server", "ms per request, median (range)", "peak memory MB"],
+        rows,
+        [f"{EIGHTY.name}: {EIGHTY.about}; {said}.", f"{effort.rounds} requests of the slow side."],
+        {"eighty.1": ratio},
+    )
+
+
+def _compare(size: Size, files: int, connections: Sequence[int], effort: Effort) -> Result:
+    images = pictures.jpegs(size, files)
+    average = statistics.mean(path.stat().st_size for path in images)
+    notes = [
+        f"{files} distinct JPEG files, quality {pictures.QUALITY}, {average / 1000:,.0f} kB on "
+        "average; openvocab answers in its 80 default templates.",
+    ]
+    rows: list[list[Cell]] = []
+    bars: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        us = stack.enter_context(ours(folder))
+        sides = [Side(OURS, us, "/classify", multipart(images, FIELDS, folder / "ours"))]
+        for peer in PEERS:
+            try:
+                side, said = stack.enter_context(_ready(peer, us, images, folder))
+            except (NoEnvironment, DidNotStart, Disagrees) as failure:
+                notes.append(f"{peer.name} is not measured: {_reason(failure)}.")
+            else:
+                sides.append(side)
+                notes.append(f"{side.name}: {peer.about}; {said}.")
+        for side in sides:
+            side.server.pause()
+        loads: dict[tuple[str, int], list[Load]] = {}
+        for count in connections:
+            turns = {
+                side.name: partial(side.load, count, _enough(side, count, effort)) for side in sides
+            }
+            for side_name, found in in_turns(turns, effort.rounds).items():
+                loads[side_name, count] = found
+        for count in connections:
+            own = statistics.median(x.rate for x in loads[OURS, count])
+            for side in sides:
+                found = loads[side.name, count]
+                rate = Spread.of(x.rate for x in found)
+                ratio = own / rate.median if rate.median else 0.0
+                rows.append(_row(side, count, found, rate, ratio))
+                if size is SMALL and side.name != OURS and ratio:
+                    bars[f"{side.name.partition(' (')[0]}.{count}"] = ratio
+    title = (
+        f"{size.name} ({size.megapixels:.2g} megapixels), {len(FIELDS['labels'].split(','))} labels"
+    )
+    return Result(title, COLUMNS, rows, notes, bars)
+
+
+def _enough(side: Side, count: int, effort: Effort) -> float:
+    """Seconds of a turn after warming up: a slow server answers each connection a few times."""
+    warm = side.load(count, WARM_SECONDS)
+    wanted = ANSWERS_EACH * count / warm.rate if warm.requests > warm.errors else LONGEST_TURN
+    return min(LONGEST_TURN, max(effort.seconds, wanted))
+
+
+def _row(side: Side, count: int, found: list[Load], rate: Spread, ratio: float) -> list[Cell]:
+    errors = sum(x.errors for x in found)
+    memory = round(peak_mb(side.server.process.pid))
+    if not rate.high:
+        return [side.name, count, "no answer within a turn", None, None, errors, memory, ""]
+    p50, p99 = (statistics.median(getattr(x, name) for x in found) for name in ("p50", "p99"))
+    faster = f"{figure(ratio)}x" if ratio and side.name != OURS else ""
+    return [side.name, count, rate.shown(), figure(p50), figure(p99), errors, memory, faster]
+
+
+@contextlib.contextmanager
+def _ready(
+    peer: Peer, us: Server, images: Sequence[Path], folder: Path
+) -> Iterator[tuple[Side, str]]:
+    variant = _fastest(peer)
+    with started(peer, variant, folder) as server:
+        said = check(peer, server, us, images, folder)
+        bodies = peer.bodies(images, folder / peer.environment)
+        yield Side(f"{peer.name} ({variant})", server, peer.path, bodies), said
+
+
+def _fastest(peer: Peer) -> str:
+    """As `variants` found; the first that is listed before it was measured."""
+    document = record.read("peers", "variants") or {"rows": []}
+    rates = {row[1]: row[2] for row in document["rows"] if row[0] == peer.name and row[2]}
+    return max(rates, key=rates.__getitem__) if rates else next(iter(peer.variants))
+
+
+def _reason(failure: Exception) -> str:
+    lines = [line for line in str(failure).splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else type(failure).__name__

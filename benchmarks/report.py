@@ -1,0 +1,142 @@
+"""Write docs/performance.md from the results: tables, bars and plots between the page's markers.
+
+    python -m benchmarks.report
+
+Text outside the markers is written by hand and stays. What has no result stands as not measured.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import plots
+from benchmarks.bars import BARS, GPU_BARS
+from benchmarks.folders import RESULTS
+from benchmarks.record import Cell, read
+from benchmarks.rounds import figure
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
+NOT_MEASURED: Final = "not measured"
+MARKED: Final = re.compile(r"(<!-- from: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(page: str, results: Path = RESULTS) -> str:
+    """The page with everything between its markers made anew."""
+    return MARKED.sub(lambda m: f"{m[1]}\n{_content(m[2], results)}\n\n{m[3]}", page)
+
+
+def write(page: Path = PAGE, results: Path = RESULTS) -> None:
+    """Fill the page where it stands, and draw its plots beside it."""
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"<!-- from: (\S+) -->", text):
+        document = _document(name, results)
+        if document and document.get("plot"):
+            try:
+                plots.save(document["plot"], document["title"], page.parent / _picture(name))
+            except plots.NoPlotter as missing:
+                print(f"no plot of {name}: {missing}")
+    page.write_text(filled(text, results), encoding="utf-8")
+
+
+def _content(name: str, results: Path) -> str:
+    if name == "bars":
+        return _bars(results)
+    if name == "gpu":
+        return _gpu(results)
+    if name == "machine":
+        return _machine(results)
+    document = _document(name, results)
+    if document is None:
+        return f"{name}: {NOT_MEASURED} (`python -m benchmarks.run --only {name}`)"
+    parts = [f"**{document['title']}**", _table(document["columns"], document["rows"])]
+    if document.get("plot"):
+        parts.append(f"![{document['title']}]({_picture(name)})")
+    if document["notes"]:
+        parts.append("\n".join(f"- {note}" for note in document["notes"]))
+    link = f"[{name.replace('.', '-')}.json](../benchmarks/results/{name.replace('.', '-')}.json)"
+    parts.append(f"`{document['command']}`, {document['date']}, {link}")
+    return "\n\n".join(parts)
+
+
+def _bars(results: Path) -> str:
+    values: dict[str, float] = {}
+    for path in sorted(results.glob("*-*.json")):
+        values |= json.loads(path.read_text(encoding="utf-8")).get("bars", {})
+    rows: list[list[Cell]] = []
+    for key, bar in BARS.items():
+        if key in values:
+            verdict = "met" if bar.met(values[key]) else "**not met**"
+            rows.append([bar.name, bar.wanted, f"{figure(values[key])}{bar.unit}", verdict])
+        else:
+            rows.append([bar.name, bar.wanted, NOT_MEASURED, ""])
+    return _table(["against", "wanted", "measured", ""], rows)
+
+
+def _gpu(results: Path) -> str:
+    path = results / "gpu.json"
+    if not path.exists():
+        return _table(
+            ["on an H200", "wanted", "measured"],
+            [[name, wanted, NOT_MEASURED] for name, wanted in GPU_BARS.items()],
+        )
+    document = json.loads(path.read_text(encoding="utf-8"))
+    verdicts = {True: "met", False: "**not met**", None: ""}
+    rows: list[list[Cell]] = [
+        [row["name"], _wanted(row), f"{_cell(row['value'])} {row['unit']}", verdicts[row["met"]]]
+        for row in document["rows"]
+    ]
+    table = _table([f"on {document['device']}", "wanted", "measured", ""], rows)
+    return f"{table}\n\n{document['date']}, [gpu.json](../benchmarks/results/gpu.json)"
+
+
+def _wanted(row: dict[str, Any]) -> str:
+    return "" if row["bar"] is None else f"{_cell(row['bar'])} {row['unit']}"
+
+
+def _machine(results: Path) -> str:
+    """The machines and versions of the results: one line each where they agree."""
+    seen: dict[str, list[str]] = {}
+    for path in sorted(results.glob("*-*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if "machine" not in document:
+            continue
+        machine, versions = document["machine"], document["versions"]
+        line = (
+            f"{machine['processor']}, {machine['cores']} cores "
+            f"({', '.join(machine['instructions'])}), {machine['memory_gb']} GB, "
+            f"{machine['system']}; "
+            + ", ".join(f"{package} {version}" for package, version in versions.items())
+        )
+        seen.setdefault(line, []).append(path.stem)
+    if not seen:
+        return NOT_MEASURED
+    if len(seen) == 1:
+        return f"All on one machine: {next(iter(seen))}."
+    return "\n".join(f"- {', '.join(names)}: {line}." for line, names in seen.items())
+
+
+def _document(name: str, results: Path) -> dict[str, Any] | None:
+    part, _, piece = name.partition(".")
+    return read(part, piece, results) if piece else None
+
+
+def _picture(name: str) -> str:
+    return f"plots/{name.replace('.', '-')}.svg"
+
+
+def _table(columns: list[str], rows: list[list[Cell]]) -> str:
+    lines = [columns, ["---"] * len(columns), *([_cell(x) for x in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Cell) -> str:
+    if value is None:
+        return NOT_MEASURED
+    if isinstance(value, float):
+        return figure(value)
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+if __name__ == "__main__":
+    write()

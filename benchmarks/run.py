@@ -1,0 +1,81 @@
+"""Run the measurements, one after the other, and write each result as it is there.
+
+    python -m benchmarks.run                            all of them, then the page
+    python -m benchmarks.run --only peers,limit.cpu     some
+    python -m benchmarks.run --seconds 1 --rounds 1     a look whether they work
+
+A measurement that fails is reported and the others go on; the exit status says so at the end.
+"""
+
+import argparse
+import importlib
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from benchmarks import record, report
+from benchmarks.folders import RESULTS
+from benchmarks.record import Result
+from benchmarks.rounds import Effort
+
+PARTS: Final = ("peers", "limit", "growth", "levers")
+
+Piece = Callable[[Effort], Result]
+
+
+def pieces(chosen: str) -> list[tuple[str, str, Piece]]:
+    """Part, name and function of each piece that `part` or `part.piece` between commas names.
+
+    Raises ValueError for a name that is none.
+    """
+    found: list[tuple[str, str, Piece]] = []
+    for name in chosen.split(",") if chosen else PARTS:
+        part, _, piece = name.strip().partition(".")
+        if part not in PARTS:
+            raise ValueError(f"no part is called {part!r}; there are {', '.join(PARTS)}")
+        known: dict[str, Piece] = importlib.import_module(f"benchmarks.{part}").PIECES
+        if piece and piece not in known:
+            raise ValueError(f"{part} has no piece {piece!r}, only {', '.join(known)}")
+        found += [(part, one, known[one]) for one in known if piece in ("", one)]
+    return found
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="parts or pieces, with commas between")
+    parser.add_argument("--seconds", type=float, default=Effort().seconds, help="of one turn")
+    parser.add_argument("--rounds", type=int, default=Effort().rounds, help="turns of each side")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    options = parser.parse_args()
+    try:
+        chosen = pieces(options.only)
+    except ValueError as error:
+        parser.error(str(error))
+    # whoever is ended ends its servers too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    failed = []
+    for part, name, piece in chosen:
+        begun = time.monotonic()
+        print(f"{part}.{name}: ", end="", flush=True)
+        try:
+            result = piece(Effort(options.seconds, options.rounds))
+        except Exception:
+            traceback.print_exc()
+            failed.append(f"{part}.{name}")
+            continue
+        took = time.monotonic() - begun
+        path = record.write(part, name, result, took, options.results)
+        print(f"{took:.0f} s -> {path.name}", flush=True)
+    if options.results == RESULTS:
+        report.write()
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

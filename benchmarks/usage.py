@@ -1,0 +1,58 @@
+"""What a process and its children used, from /proc. Knows nothing of what they do."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+MB = 1e6
+
+
+def tree(pid: int) -> list[int]:
+    """The process and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and (fields := _stat(int(folder.name))):
+            children.setdefault(int(fields[1]), []).append(int(folder.name))
+
+    def below(one: int) -> Iterator[int]:
+        yield one
+        for child in children.get(one, ()):
+            yield from below(child)
+
+    return list(below(pid))
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of the process and its descendants."""
+    ticks = 0
+    for one in tree(pid):
+        if fields := _stat(one):
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def peak_mb(pid: int) -> float:
+    """The largest resident sizes so far, added up over the processes."""
+    return sum(_status(one, "VmHWM") for one in tree(pid))
+
+
+def resident_mb(pid: int) -> float:
+    """The resident sizes now, added up over the processes."""
+    return sum(_status(one, "VmRSS") for one in tree(pid))
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on (proc(5)), none of a process that is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def _status(pid: int, name: str) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(float(line.split()[1]) * 1024 / MB for line in lines if line.startswith(f"{name}:"))

@@ -1,0 +1,94 @@
+"""The page of measurements: made from the results, complete, and honest about what is missing."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import plots, record, report
+from benchmarks.bars import BARS
+from benchmarks.record import Plot, Result
+from benchmarks.run import PARTS, pieces
+
+PAGE = report.PAGE.read_text(encoding="utf-8")
+
+RESULT = Result(
+    "A title",
+    ["side", "ms", "requests"],
+    [["ours", 1.25, 12_000], ["theirs", None, 3]],
+    ["A note."],
+    {"limit.labels": 1.01, "infinity_emb.1": 1.5},
+    Plot("labels", "ms", {"ours": [(1, 2.0), (1_000, 3.0)]}),
+)
+TEMPLATE = "before\n<!-- from: {} -->\nold\n<!-- end -->\nafter\n"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    record.write("limit", "labels", RESULT, 12.0, tmp_path)
+    return tmp_path
+
+
+def test_the_page_is_what_the_results_say() -> None:
+    assert report.filled(PAGE) == PAGE, "run python -m benchmarks.report"
+
+
+def test_every_measurement_has_its_place_on_the_page() -> None:
+    places = re.findall(r"<!-- from: (\S+) -->", PAGE)
+    wanted = [f"{part}.{name}" for part, name, _ in pieces(",".join(PARTS))]
+    assert sorted(places) == sorted([*wanted, "machine", "bars", "gpu"])
+
+
+def test_every_plot_of_a_result_lies_beside_the_page() -> None:
+    for path in report.RESULTS.glob("*-*.json"):
+        if json.loads(path.read_text(encoding="utf-8")).get("plot"):
+            assert (report.PAGE.parent / "plots" / f"{path.stem}.svg").exists()
+
+
+def test_a_result_becomes_a_table_between_its_markers(results: Path) -> None:
+    page = report.filled(TEMPLATE.format("limit.labels"), results)
+    assert "| ours | 1.25 | 12,000 |\n| theirs | not measured | 3 |" in page
+    assert "- A note." in page
+    assert "plots/limit-labels.svg" in page
+    assert "old" not in page
+    assert page.startswith("before\n")
+    assert page.endswith("after\n")
+    assert report.filled(page, results) == page
+
+
+def test_what_has_no_result_stands_as_not_measured(tmp_path: Path) -> None:
+    page = report.filled(TEMPLATE.format("growth.sizes"), tmp_path)
+    assert "not measured (`python -m benchmarks.run --only growth.sizes`)" in page
+    gpu = report.filled(TEMPLATE.format("gpu"), tmp_path)
+    assert gpu.count("not measured") == len(report.GPU_BARS)
+
+
+def test_bars_are_met_missed_or_not_measured(results: Path) -> None:
+    page = report.filled(TEMPLATE.format("bars"), results)
+    assert "| 1,000 labels against 2, warm, p50 | under 1.05x | 1.01x | met |" in page
+    assert "| infinity_emb, 1 connection | at least 2x | 1.50x | **not met** |" in page
+    assert page.count("not measured") == len(BARS) - 2
+
+
+def test_a_gpu_result_is_shown_with_its_verdicts(tmp_path: Path) -> None:
+    rows = [
+        {"name": "a rate", "value": 51.234, "unit": "%", "bar": 45.0, "met": True},
+        {"name": "a time", "value": 7.0, "unit": "ms", "bar": 6.0, "met": False},
+        {"name": "something", "value": 3.0, "unit": "s", "bar": None, "met": None},
+    ]
+    document = {"date": "2026-01-01", "device": "a card", "rows": rows}
+    (tmp_path / "gpu.json").write_text(json.dumps(document), encoding="utf-8")
+    page = report.filled(TEMPLATE.format("gpu"), tmp_path)
+    assert "| a rate | 45.0 % | 51.2 % | met |" in page
+    assert "| a time | 6.00 ms | 7.00 ms | **not met** |" in page
+    assert "| something |  | 3.00 s |  |" in page
+
+
+def test_a_plot_is_the_same_twice(results: Path) -> None:
+    pytest.importorskip("matplotlib")
+    document = record.read("limit", "labels", results)
+    assert document is not None
+    first = plots.draw(document["plot"], document["title"])
+    assert first == plots.draw(document["plot"], document["title"])
+    assert "<dc:date>" not in first
