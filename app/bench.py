@@ -17,7 +17,7 @@ from PIL import Image
 from app import scoring
 from app.concepts import Concept
 from app.ensemble import Ensemble
-from app.images import ImageLimits, decode
+from app.images import Decoded, ImageLimits, decode
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
@@ -47,12 +47,17 @@ class Figure:
 
 
 def measured(
-    encoder: "Encoder", templates: tuple[str, ...], max_batch: int, threads: int, seconds: float
+    encoder: "Encoder",
+    templates: tuple[str, ...],
+    max_batch: int,
+    threads: int,
+    seconds: float,
+    exact_jpeg: bool,
 ) -> Iterator[Figure]:
     """Every figure, as soon as it is there; each takes about `seconds`."""
     yield from _encoding(encoder, max_batch, seconds)
     for width, height in SIZES:
-        yield from _decoding(encoder, width, height, threads, seconds)
+        yield from _decoding(encoder, width, height, threads, seconds, exact_jpeg)
     yield from _labels(encoder, templates, seconds)
     dice = np.random.default_rng(0)
     rows = dice.normal(size=(SCORED, encoder.info.embedding_width)).astype(np.float32)
@@ -90,13 +95,17 @@ def _encoding(encoder: "Encoder", max_batch: int, seconds: float) -> Iterator[Fi
 
 
 def _decoding(
-    encoder: "Encoder", width: int, height: int, threads: int, seconds: float
+    encoder: "Encoder", width: int, height: int, threads: int, seconds: float, exact: bool
 ) -> Iterator[Figure]:
     data, spec, limits = photograph(width, height), encoder.info.image, ImageLimits()
+
+    def one(_: int) -> Decoded:
+        return decode(data, spec, limits, exact=exact)
+
     with ThreadPoolExecutor(threads) as pool:
         yield _timed(
             f"decode {threads} JPEGs of {width} x {height} in {threads} threads",
-            lambda: list(pool.map(lambda _: decode(data, spec, limits), range(threads))),
+            lambda: list(pool.map(one, range(threads))),
             seconds, threads, "images",
         )  # fmt: skip
 

@@ -5,7 +5,6 @@ import importlib
 import json
 import socket
 from dataclasses import asdict
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -16,10 +15,11 @@ from rich.table import Table
 from app.bench import machine, measured
 from app.logs import quiet_logging
 from app.main import VERSION, guarded_store, load_encoder, template_sets
+from app.serving import described
+from app.serving import serve as serve_on
 from app.settings import Settings
 from app.stores.protocols import StoreAway, StoreUnusable
 from app.workers import MODEL_ERROR, Supervisor
-from app.workers import serve as serve_on
 from models import ModelError, catalog
 
 app = typer.Typer(no_args_is_help=True, help="Open-vocabulary image classification as a service.")
@@ -44,7 +44,8 @@ def serve(
     """Serve the API until a signal ends it.
 
     Exit status: 0 ended by a signal (130 or 143 before it serves), 1 the address cannot be listened
-    on, 2 a setting is invalid, 3 the model cannot be loaded, 4 the store can never be used.
+    on or the server cannot start, 2 a setting is invalid, 3 the model cannot be loaded, 4 the store
+    can never be used.
     """
     settings = _settings(model=model, workers=workers)
     quiet_logging(settings.log_level)
@@ -56,19 +57,14 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}"
     if settings.workers > 1:
-        announce = partial(
-            typer.echo, f"serving on {address} with {settings.workers} workers", err=True
-        )
+
+        def announce(line: str) -> None:
+            typer.echo(f"{line}\nserving on {address} with {settings.workers} workers", err=True)
+
         raise typer.Exit(Supervisor(settings, listener, settings.workers).run(announce))
     encoder = _or_exit(lambda: load_encoder(settings))
-    info = encoder.info
-    typer.echo(
-        f"{info.name} on {info.device} in {info.precision} by {info.backend}: "
-        f"{info.provenance.description}",
-        err=True,
-    )
-    typer.echo(f"serving on {address}", err=True)
-    serve_on(settings, encoder, listener)
+    typer.echo(f"{described(encoder.info)}\nserving on {address}", err=True)
+    raise typer.Exit(serve_on(settings, encoder, listener))
 
 
 @app.command()
@@ -88,7 +84,9 @@ def bench(
     sets = template_sets()
     templates = sets[encoder.info.provenance.templates].templates
     threads = settings.cores_for_decoding()
-    figures = list(measured(encoder, templates, settings.max_batch, threads, seconds))
+    figures = list(
+        measured(encoder, templates, settings.max_batch, threads, seconds, settings.exact_jpeg)
+    )
     encoder.close()
     info = encoder.info
     about = {"model": info.name, "device": info.device, "precision": info.precision}

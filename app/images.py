@@ -170,8 +170,10 @@ def _picture(image: Image.Image, spec: ImageSpec | None) -> Picture:
     """The first frame, upright, in RGB; with a `spec`, of a JPEG no more than that needs."""
     width, height = image.size
     scale = 1
-    if spec is not None and image.format == "JPEG" and image.mode in ("RGB", "L"):
-        scale = reduction(width, height, spec)
+    # a phone's JPEG with a depth map or a video's frame behind it is called MPO
+    if spec is not None and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+        scale = min(reduction(width, height, spec), width, height)
+        scale = 1 << scale.bit_length() - 1  # thread-thin pictures keep a pixel
         image.draft(image.mode, (width // scale, height // scale))
     image.load()
     # what of the last pixels lies outside the picture

@@ -1,11 +1,9 @@
-"""One process that serves on a socket, or several with one to watch over them.
+"""Several processes that serve on one socket, and one that watches over them.
 
 Knows how processes begin and end; nothing of requests.
 """
 
-import gc
 import logging
-import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -14,55 +12,31 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING, Any, Final
-
-import uvicorn
+from typing import Any, Final
 
 from app.logs import quiet_logging
-from app.main import create_app, load_encoder
+from app.main import load_encoder
+from app.serving import START_ERROR, described, serve
 from app.settings import Settings
 from models import ModelError
 
-if TYPE_CHECKING:
-    from models.encoder import Encoder
-
 log = logging.getLogger("openvocab.workers")
 
-# seconds: between two looks at a signal, and before a worker that ended is replaced
+# seconds: between two looks at what happened, and before a worker that ended is replaced
 LOOK: Final = 0.2
 PAUSES: Final = (0.1, 1.0, 5.0, 30.0)
+
+# a worker that served for so many seconds is no failure when it ends
+STEADY: Final = 60.0
 
 # seconds beyond the request timeout that a worker may take to end
 GRACE: Final = 15.0
 
 MODEL_ERROR: Final = 3
-
-
-def serve(settings: Settings, encoder: "Encoder", listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; what was accepted is answered first."""
-    rest_garbage()
-    config = uvicorn.Config(
-        create_app(settings, encoder),
-        log_level=settings.log_level,
-        server_header=False,
-        root_path=settings.root_path,
-        timeout_graceful_shutdown=math.ceil(settings.request_timeout),
-    )
-    # the server raises the signal that ended it once more; a clean end is exit status 0
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        encoder.close()
-
-
-def rest_garbage() -> None:
-    """Spare the collector what is loaded and stays: each look at it stopped all for 0.3 s."""
-    gc.collect()
-    gc.freeze()
+SIGNALLED: Final = 128  # a shell's exit status for a signal is this and its number
 
 
 def share(settings: Settings, workers: int) -> Settings:
@@ -80,9 +54,9 @@ def share(settings: Settings, workers: int) -> Settings:
 class _Worker:
     number: int
     process: SpawnProcess
-    ready: bool = False
+    since: float | None = None  # when it began to serve
     failures: int = 0
-    again_at: float = 0.0
+    again_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -93,68 +67,85 @@ class Supervisor:
     listener: socket.socket
     count: int
     _workers: list[_Worker] = field(default_factory=list)
-    _stopping: bool = False
+    _signal: int = 0
 
-    def run(self, announce: Any) -> int:
+    def run(self, announce: Callable[[str], None]) -> int:
         """Until a signal: exit status 0. If a worker cannot even start: its exit status.
 
-        `announce` is called once, when all workers serve.
+        `announce` is called once, when all workers serve, with what they serve.
         """
-        context = multiprocessing.get_context("spawn")
-        ready, told = context.SimpleQueue(), False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
-        self._workers = [
-            _Worker(number, self._start(context, number, ready)) for number in range(self.count)
-        ]
-        status = 0
-        while not self._stopping:
+        try:
+            return self._watch(announce)
+        finally:
+            self._end()
+
+    def _watch(self, announce: Callable[[str], None]) -> int:
+        context = multiprocessing.get_context("spawn")
+        ready, told = context.SimpleQueue(), False
+        for number in range(self.count):
+            self._workers.append(_Worker(number, self._start(context, number, ready)))
+        while not self._signal:
             alive = [w.process.sentinel for w in self._workers if w.process.is_alive()]
             multiprocessing.connection.wait(alive, timeout=LOOK)
             while not ready.empty():
-                worker = self._workers[ready.get()]
-                worker.ready, worker.failures = True, 0
-            if not told and all(worker.ready for worker in self._workers):
-                told = True
-                announce()
+                number, line = ready.get()
+                self._workers[number].since = time.monotonic()
+                if not told and all(worker.since for worker in self._workers):
+                    told = True
+                    announce(line)
             for worker in self._workers:
-                if worker.process.is_alive() or self._stopping:
+                if worker.process.is_alive() or self._signal:
                     continue
-                if not told and not worker.ready:
+                if not told and worker.since is None:
                     # never began to serve: the others will not either
-                    status, self._stopping = worker.process.exitcode or 1, True
-                elif self._due(worker):
-                    worker.process = self._start(context, worker.number, ready)
-        self._end()
-        return status
+                    code = worker.process.exitcode or START_ERROR
+                    return code if code > 0 else SIGNALLED - code
+                if self._due(worker):
+                    self._replace(context, worker, ready)
+        return 0 if told else SIGNALLED + self._signal
 
     def _start(self, context: Any, number: int, ready: Any) -> SpawnProcess:
         arguments = (share(self.settings, self.count), self.listener, number, ready)
         process: SpawnProcess = context.Process(
             target=_work, args=arguments, name=f"openvocab worker {number}"
         )
-        process.start()
+        # a terminal's Ctrl-C reaches every process, but it is ours to tell the workers to end
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
         return process
 
     def _due(self, worker: _Worker) -> bool:
         """Whether a dead worker's replacement is to be started; one that keeps dying waits."""
-        if worker.again_at == 0.0:
+        now = time.monotonic()
+        if worker.again_at is None:
+            if worker.since is not None and now - worker.since > STEADY:
+                worker.failures = 0
             pause = PAUSES[min(worker.failures, len(PAUSES) - 1)]
             log.error(
                 "worker %d ended with status %s; a new one starts in %g s",
                 worker.number, worker.process.exitcode, pause,
             )  # fmt: skip
             worker.failures += 1
-            worker.ready, worker.again_at = False, time.monotonic() + pause
-        if time.monotonic() < worker.again_at:
-            return False
-        worker.again_at = 0.0
-        return True
+            worker.since, worker.again_at = None, now + pause
+        return now >= worker.again_at
 
-    def _stop(self, *_: object) -> None:
-        self._stopping = True
+    def _replace(self, context: Any, worker: _Worker, ready: Any) -> None:
+        worker.again_at = None
+        try:
+            worker.process = self._start(context, worker.number, ready)
+        except OSError as error:  # no memory for a process is no reason to end the others
+            log.error("worker %d cannot be started (%s)", worker.number, error)
+
+    def _stop(self, number: int, _frame: object) -> None:
+        self._signal = number
 
     def _end(self) -> None:
+        self.listener.close()  # or the kernel goes on accepting what nobody will answer
         for worker in self._workers:
             if worker.process.is_alive():
                 worker.process.terminate()
@@ -164,25 +155,27 @@ class Supervisor:
             if worker.process.is_alive():
                 log.error("worker %d did not end and is killed", worker.number)
                 worker.process.kill()
+                worker.process.join()
 
 
 def _work(settings: Settings, listener: socket.socket, number: int, ready: Any) -> None:
     """One worker, in a process of its own."""
-    # a terminal's Ctrl-C reaches every process; whoever watches over this one tells it to end
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    seconds = settings.request_timeout + GRACE
+    threading.Thread(target=_end_with, args=(parent, seconds), daemon=True).start()
     quiet_logging(settings.log_level)
     try:
         encoder = load_encoder(settings)
     except ModelError as error:
         sys.stderr.write(f"openvocab: {error}\n")
         sys.exit(MODEL_ERROR)
-    ready.put(number)
-    serve(settings, encoder, listener)
+    line = described(encoder.info)
+    told = (number, line)
+    sys.exit(serve(settings, encoder, listener, (signal.SIGTERM,), lambda: ready.put(told)))
 
 
-def _end_with(parent: Any) -> None:
+def _end_with(parent: Any, seconds: float) -> None:
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(seconds)
+    os._exit(START_ERROR)

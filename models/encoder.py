@@ -93,7 +93,10 @@ class Encoder:
 
     def _image_rows(self, batch: Pixels) -> torch.Tensor:
         try:
-            return self._vision.rows(torch.from_numpy(batch).to(self._device))
+            staged = torch.from_numpy(batch)
+            if self._device.type == "cuda":
+                staged = staged.pin_memory()  # or the copy would wait for the batch before
+            return self._vision.rows(staged.to(self._device, non_blocking=True))
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise

@@ -1,7 +1,7 @@
 """Recorded forward passes on a GPU: one CUDA graph for each of a ladder of batch sizes.
 
 A forward pass of a small batch is over before its hundreds of kernels have been launched one by
-one; a recorded one is launched at once. Copies run on a stream of their own, from and to pinned
+one; a recorded one is launched at once. Pixels are copied on a stream of their own, from pinned
 memory, while the batch before is computed. Knows nothing of the tower but its `rows`.
 """
 
@@ -25,6 +25,10 @@ TOLERANCE: Final = 1e-3
 
 # passes before the recording, in which libraries choose their kernels and take their memory
 WARM_UPS: Final = 3
+
+# the largest recorded batch: beyond it a pass takes longer than its launches, and each size holds
+# memory of its own, pinned and on the device
+LARGEST: Final = 256
 
 log = logging.getLogger("openvocab.models")
 
@@ -140,7 +144,8 @@ def record(tower: VisionTower, shape: tuple[int, int], most: int, in_flight: int
     if tower.device.type != "cuda":
         return None
     try:
-        return Graphs(tower, shape, most, in_flight)
+        return Graphs(tower, shape, min(most, LARGEST), in_flight)
     except RuntimeError as error:
-        log.warning("no CUDA graphs (%s); forward passes are launched one by one", error)
+        first = str(error).splitlines()[0]
+        log.warning("no CUDA graphs (%s); forward passes are launched one by one", first)
         return None

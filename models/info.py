@@ -43,7 +43,8 @@ class EncoderInfo:
 
     `scale` is the learned temperature, exp(logit_scale), and `bias` the learned offset of models
     trained with a sigmoid loss (None for softmax-trained ones), both read in float32. `trims_text`
-    says that prompts are cut to the longest of their batch, which is exact for this text tower.
+    says that padding is left out and equal beginnings of prompts are computed once, which is exact
+    for this text tower.
     `fingerprint` changes whenever any of weights, architecture, precision, preprocessing or
     tokenizer changes. `backend` runs the image tower. `in_flight` is how many image batches are
     worth handing over at once.

@@ -11,6 +11,7 @@ from models.errors import PromptTooLong
 
 # words come from strangers: what is remembered of them must be bounded
 WORD_CACHE_LIMIT = 65_536
+LONGEST_REMEMBERED = 40
 
 
 class Tokens:
@@ -62,7 +63,11 @@ class Tokens:
         tokenizer = self._tokenizer
         spelled = "".join(tokenizer.byte_encoder[byte] for byte in word.encode())
         pieces = tokenizer.bpe(spelled).split(" ")
-        ids = self._words[word] = tuple(tokenizer.encoder[piece] for piece in pieces)
+        ids = tuple(tokenizer.encoder[piece] for piece in pieces)
+        if len(word) <= LONGEST_REMEMBERED:
+            self._words[word] = ids
+        else:
+            tokenizer.cache.pop(spelled, None)
         return ids
 
     def _forget(self, tokenizer: SimpleTokenizer) -> None:

@@ -3,18 +3,20 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from app.settings import Settings
+from app.workers import STEADY, Supervisor, _Worker
 from benchmarks.servers import Server, openvocab
-
-ENOUGH = 40  # requests on connections of their own, so that every worker has its turn
 
 
 def workers_of(server: Server) -> list[int]:
@@ -62,7 +64,14 @@ def test_a_change_in_one_worker_is_seen_by_the_next_request_in_any(
                 params={"wait": True},
                 timeout=60,
             )
-            answers = [ask(server, samples["cat"], labelset="shared").json() for _ in range(ENOUGH)]
+            answers = []
+            for worker in workers_of(server):
+                os.kill(worker, signal.SIGSTOP)  # only the other one can answer
+                try:
+                    answers.append(ask(server, samples["cat"], labelset="shared").json())
+                finally:
+                    os.kill(worker, signal.SIGCONT)
+            assert len(answers) == 2
             assert {a["labelset_version"] for a in answers} == {put.json()["version"]}
             assert {a["predictions"][0]["label"] for a in answers} <= set(labels)
             assert len({a["predictions"][0]["score"] for a in answers}) == 1
@@ -93,6 +102,22 @@ def test_workers_end_when_the_one_that_watches_is_killed(tmp_path: Path) -> None
         pids = workers_of(server)
         server.process.kill()
         wait_until(lambda: all(gone(pid) for pid in pids))
+
+
+def test_one_that_dies_again_and_again_waits_longer_each_time() -> None:
+    supervisor = Supervisor(Settings(), socket.socket(), 1)
+    worker = _Worker(0, SimpleNamespace(exitcode=-9))  # type: ignore[arg-type]
+    pauses = []
+    for _ in range(5):
+        worker.since, worker.again_at = time.monotonic(), None  # it had begun to serve
+        before = time.monotonic()
+        supervisor._due(worker)
+        pauses.append(round(worker.again_at - before, 1))
+    assert pauses == [0.1, 1.0, 5.0, 30.0, 30.0]
+    worker.since, worker.again_at = time.monotonic() - 2 * STEADY, None
+    supervisor._due(worker)
+    assert worker.again_at < time.monotonic() + 1
+    supervisor.listener.close()
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.main import create_app, load_encoder
+from app.serving import tune_interpreter
 from app.settings import Settings
-from app.workers import rest_garbage
 from models.encoder import Encoder
 
 Floats = npt.NDArray[np.float32]
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--http", default="auto")
     options = parser.parse_args()
     app: Any = echo if options.kind == "echo" else service(options.kind)
-    rest_garbage()  # as `openvocab serve` does
+    tune_interpreter()  # as `openvocab serve` does
     uvicorn.run(
         app,
         port=options.port,

@@ -344,6 +344,26 @@ def test_a_large_jpeg_is_reduced_where_nobody_sees_it(
     assert psnr(found.pixels, exact.pixels) > 42
 
 
+@pytest.mark.parametrize("size", [(1000, 1), (1, 1000), (1000, 3), (3, 1000), (2000, 7), (257, 1)])
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_thread_thin_jpegs_are_decoded(size: tuple[int, int], mode: Any) -> None:
+    data = encoded(Image.new("RGB", size, RED), "JPEG")
+    spec = ImageSpec(64, 64, mode, "bicubic", 255)
+    found = decode(data, spec, LIMITS)
+    assert (found.width, found.height) == size
+    exact = decode(data, spec, LIMITS, exact=True)
+    np.testing.assert_allclose(found.pixels.astype(int), exact.pixels, atol=3)
+
+
+def test_a_jpeg_of_several_pictures_is_reduced_too() -> None:
+    first, second = photograph((1001, 703)), photograph((64, 64))
+    data = encoded(first, "MPO", save_all=True, append_images=[second], quality=95)
+    assert Image.open(io.BytesIO(data)).format == "MPO"
+    exact, found = decode(data, SPEC, LIMITS, exact=True), decode(data, SPEC, LIMITS)
+    assert not np.array_equal(found.pixels, exact.pixels)
+    assert psnr(found.pixels, exact.pixels) > 42
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_only_jpegs_of_four_times_the_size_or_more_are_reduced(kind: str) -> None:
     size = (255, 127) if kind == "JPEG" else (1001, 703)
