@@ -20,6 +20,7 @@ import open_clip
 import torch
 
 from app.images import ImageLimits, decode
+from app.serving import SWITCH_SECONDS
 from benchmarks.pictures import SMALL, jpeg
 from models import ImageSpec
 
@@ -81,9 +82,12 @@ def main() -> None:
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{os.environ['MODEL']}")
     model = model.eval().bfloat16()
     once = passes(model, record=mode == "grad")
+    if meanwhile == "quick":
+        sys.setswitchinterval(SWITCH_SECONDS)
     data = jpeg(SMALL, 0)
     extra: dict[str, Callable[[], object]] = {
         "busy": lambda: sum(range(1000)),
+        "quick": lambda: sum(range(1000)),
         "decode": lambda: decode(data, SPEC, ImageLimits()),
     }
     with ThreadPoolExecutor(1) as other:
