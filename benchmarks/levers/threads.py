@@ -66,8 +66,8 @@ def threads(effort: Effort) -> Result:
     notes = [
         "Cores busy: CPU time by wall time. Page faults: minor ones for each pass.",
         "A pass asks for the interpreter lock at each of its operations. A thread that is busy in "
-        "Python, as an event loop under load is, gives it up after the switch interval only: that is "
-        "what makes a pass beside it slow, not the thread that it runs in.",
+        "Python, as an event loop under load is, gives it up after the switch interval only: that "
+        "makes a pass beside it slow, not the thread that it runs in.",
     ]
     return Result("A forward pass in another thread, ViT-B-32, bf16, batch 1", columns, rows, notes)
 
