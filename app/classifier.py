@@ -160,9 +160,7 @@ class Classifier:
 
     async def _asked_for(self, query: Query) -> Classes:
         name, templates = self.templates.resolve(query.templates)
-        found = await self.ensemble.vectors(
-            [Concept((label,), templates) for label in query.labels]
-        )
+        found = await self.ensemble.matrix(query.labels, templates)
         background = await self._background(query, query.labels, templates)
         return Classes(query.labels, found.rows, background, found.cached, name, None)
 

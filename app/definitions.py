@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from app.concepts import Concept
@@ -36,11 +36,11 @@ class Definition:
     entries: tuple[Entry, ...]
     templates: Asked = None
     description: str = ""
+    labels: tuple[str, ...] = field(init=False, compare=False, repr=False)
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels in order."""
-        return tuple(entry.label for entry in self.entries)
+    def __post_init__(self) -> None:
+        # once, not at each request: there can be thousands
+        object.__setattr__(self, "labels", tuple(entry.label for entry in self.entries))
 
     def concepts(self, templates: tuple[str, ...]) -> list[Concept]:
         """One concept for each label, in order."""

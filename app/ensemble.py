@@ -4,10 +4,11 @@ Knows neither images nor requests.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,16 @@ from app.concepts import Block, Concept, blocks, ensemble_mean, keys_of
 from app.errors import Overloaded, TooLarge
 from app.labels import shown
 from app.stores.levels import TwoLevels
+from app.stores.lru import ByteLru
 from models import PromptTooLong
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
 
 Floats = npt.NDArray[np.float32]
+
+# assembled matrices of labels that requests brought along
+LISTS_BYTES: Final = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class Ensemble:
         self._pending = 0
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lists = ByteLru(min(LISTS_BYTES, cache.memory.max_bytes))
 
     async def vectors(self, concepts: Sequence[Concept], *, counted: bool = True) -> ClassVectors:
         """One row for each concept, in order; not `counted` is what bounds itself, as builds do.
@@ -77,6 +83,20 @@ class Ensemble:
                     encoded.add(key)
         cached = sum(key not in encoded for key in keys)
         return ClassVectors(np.stack([found[key] for key in keys]), cached)
+
+    async def matrix(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> ClassVectors:
+        """Of labels that are sent along, each one text; such lists come again and again.
+
+        Raises what `vectors` raises.
+        """
+        named = repr((self._encoder.info.fingerprint, templates, labels))
+        key = hashlib.sha256(named.encode()).hexdigest()
+        rows = self._lists.get(key)
+        if rows is not None:
+            return ClassVectors(rows, len(labels))
+        found = await self.vectors([Concept((label,), templates) for label in labels])
+        self._lists.put(key, found.rows)
+        return found
 
     async def known(self, concepts: Sequence[Concept]) -> Floats | None:
         """The rows (C, D) if memory and store have every one of them; nothing is encoded."""

@@ -1,10 +1,9 @@
-"""Draw training batches: concepts, one picture of each, one caption of each in a template.
+"""Draw training batches: concepts, one picture of each, one caption of each.
 
-Knows the work folder's arrays and the tokenizer; knows nothing of the model or the loss.
+Knows the work folder's arrays; knows nothing of the model or the loss.
 """
 
 import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,100 +11,94 @@ from typing import Any
 import numpy as np
 import torch
 from augment import augment
-from network import CONTEXT, IMAGE_SIZE
+from network import IMAGE_SIZE
 from numpy.typing import NDArray
-from open_clip.tokenizer import SimpleTokenizer
-from sources import ICON_SETS
+from texts import Tokens
+from torch import Tensor
 
-ONE_COLOUR = {"fluent-emoji-high-contrast", "emojione-monotone", "game-icons"}
-TEMPLATES = Path(__file__).parents[2] / "prompts" / "sets" / "pictogram.toml"
 BARE = 0.5  # share of batches without templates; half as long, they take half the text time
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """`false_negative[i, j]`: caption j is also true of picture i, so it is no negative for it."""
+class Draw:
+    """One batch as numbers: the same in every process that draws with the same seed."""
 
-    images: torch.Tensor
-    tokens: torch.Tensor
-    ends: torch.Tensor
-    false_negative: torch.Tensor
-
-
-def templates() -> list[str]:
-    return list(tomllib.loads(TEMPLATES.read_text("utf-8"))["templates"])
+    concepts: NDArray[np.int64]
+    pictures: NDArray[np.int64]
+    captions: NDArray[np.int64]
+    bare: bool
 
 
-class Sampler:
-    """Everything in memory; captions and templates tokenized once."""
+class Drawer:
+    """Concepts without replacement; a share of the batch comes from the one-colour sets. A concept
+    outside the emoji is drawn `others` times as often as an emoji."""
 
-    def __init__(self, work: Path, seed: int, strength: float) -> None:
-        self.strength = strength
+    def __init__(self, work: Path, seed: int, others: float) -> None:
         self.rng = np.random.default_rng(seed)
-        self.pixels: NDArray[np.uint8] = np.load(work / "train_pixels.npy")
-        concept: NDArray[np.int64] = np.load(work / "train_concept.npy")
-        weight: NDArray[np.float32] = np.load(work / "train_weight.npy")
-        sources = [line.split(",", 1)[0] for line in (work / "manifest.csv").open()][1:]
-        assert len(sources) == len(concept), "an author's name holds a line break"
-        self.one_colour = np.array([s in ONE_COLOUR for s in sources])
-        records: list[dict[str, Any]] = json.loads((work / "concepts.json").read_text())
-        self.sided = np.array([bool(r["sided"]) for r in records])
-        share = np.array([float(r["weight"]) for r in records])
-        self.share = share / share.sum()
-        order = np.argsort(concept, kind="stable")
-        bounds = np.searchsorted(concept[order], np.arange(len(records) + 1))
-        self.pictures = []
-        for i in range(len(records)):
-            rows = order[bounds[i] : bounds[i + 1]]
-            self.pictures.append((rows, np.cumsum(weight[rows] / weight[rows].sum())))
-        texts = sorted({t for r in records for t, _ in r["captions"]})
-        number = {t: i for i, t in enumerate(texts)}
+        self.concept: NDArray[np.int64] = np.load(work / "train_concept.npy")
+        self.weight: NDArray[np.float32] = np.load(work / "train_weight.npy")
+        self.one_colour: NDArray[np.bool_] = np.load(work / "train_one_colour.npy")
+        self.records: list[dict[str, Any]] = json.loads((work / "concepts.json").read_text())
+        self.shares, self.rows = [], []
+        for mono in (False, True):
+            rows = self._rows(self.one_colour == mono)
+            weight = np.array([1.0 if r["emoji"] else others for r in self.records])
+            weight[[i for i, (found, _) in enumerate(rows) if len(found) == 0]] = 0
+            self.shares.append(weight / weight.sum())
+            self.rows.append(rows)
+        self.texts = sorted({t for r in self.records for t, _ in r["captions"]})
+        number = {t: i for i, t in enumerate(self.texts)}
+        self.true_of = np.zeros((len(self.texts), len(self.records)), bool)
         self.captions = []
-        self.true_of = np.zeros((len(texts), len(records)), bool)
-        for i, r in enumerate(records):
-            rows = np.array([number[t] for t, _ in r["captions"]])
-            self.captions.append((rows, np.cumsum([w for _, w in r["captions"]])))
-            self.true_of[rows, i] = True
-        tokenizer = SimpleTokenizer(context_length=CONTEXT)
-        self.start, self.end = tokenizer.sot_token_id, tokenizer.eot_token_id
-        self.words = [tokenizer.encode(t) for t in texts]
-        self.frames = [
-            tuple(tokenizer.encode(part.strip()) for part in t.split("{}")) for t in templates()
-        ]
-        print(
-            f"{len(self.pixels)} pictures, {len(records)} concepts, {len(texts)} captions, "
-            f"{len(self.frames)} templates, {len(ICON_SETS) + 1} sources"
-        )
+        for i, r in enumerate(self.records):
+            of = np.array([number[t] for t, _ in r["captions"]])
+            self.captions.append((of, np.cumsum([w for _, w in r["captions"]])))
+            self.true_of[of, i] = True
+
+    def _rows(self, use: NDArray[np.bool_]) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """Every concept's pictures among `use`, with their cumulative weights."""
+        order = np.flatnonzero(use)[np.argsort(self.concept[use], kind="stable")]
+        bounds = np.searchsorted(self.concept[order], np.arange(len(self.records) + 1))
+        parts = [order[bounds[i] : bounds[i + 1]] for i in range(len(self.records))]
+        return [(p, np.cumsum(self.weight[p], dtype=np.float64)) for p in parts]
 
     def _pick(self, rows: NDArray[np.int64], cumulative: NDArray[np.float64]) -> int:
         at = np.searchsorted(cumulative, self.rng.random() * cumulative[-1])
         return int(rows[min(at, len(rows) - 1)])
 
-    def _tokens(self, text: int, bare: bool) -> list[int]:
-        words = self.words[text]
-        if not bare:
-            before, after = self.frames[self.rng.integers(len(self.frames))]
-            words = [*before, *words, *after]
-        return [self.start, *words[: CONTEXT - 2], self.end]
-
-    def draw(self, size: int) -> Batch:
-        """Concepts are drawn without replacement: no batch holds one twice."""
-        chosen = self.rng.choice(len(self.share), size, replace=False, p=self.share)
-        rows = [self._pick(*self.pictures[c]) for c in chosen]
-        texts = [self._pick(*self.captions[c]) for c in chosen]
+    def draw(self, size: int, one_colour_share: float) -> Draw:
+        mono = int(self.rng.binomial(size, one_colour_share))
+        first = self.rng.choice(len(self.records), size - mono, replace=False, p=self.shares[0])
+        rest = self.shares[1].copy()
+        rest[first] = 0
+        second = self.rng.choice(len(rest), mono, replace=False, p=rest / rest.sum())
+        pictures = [self._pick(*self.rows[0][c]) for c in first]
+        pictures += [self._pick(*self.rows[1][c]) for c in second]
+        concepts = np.concatenate([first, second])
+        captions = [self._pick(*self.captions[c]) for c in concepts]
+        mixed = self.rng.permutation(size)  # each process takes a part; all parts shall be alike
         bare = bool(self.rng.random() < BARE)
-        sentences = [self._tokens(t, bare) for t in texts]
-        tokens = torch.zeros(size, max(map(len, sentences)), dtype=torch.int64)
-        for i, sentence in enumerate(sentences):
-            tokens[i, : len(sentence)] = torch.tensor(sentence)
-        also_true = self.true_of[texts][:, chosen].T.copy()
-        np.fill_diagonal(also_true, False)
+        return Draw(concepts[mixed], np.array(pictures)[mixed], np.array(captions)[mixed], bare)
+
+
+class Loader:
+    """The pixels and tokens of one part of a draw."""
+
+    def __init__(self, work: Path, drawer: Drawer, seed: int) -> None:
+        self.pixels: NDArray[np.uint8] = np.load(work / "train_pixels.npy", mmap_mode="r")
+        self.drawer = drawer
+        self.sided = np.array([bool(r["sided"]) for r in drawer.records])
+        self.tokens = Tokens(seed)
+
+    def load(self, draw: Draw, part: slice, strength: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures (n, 3, size, size) in -1..1, tokens (n, L), ends (n,)."""
+        rows = draw.pictures[part]
         images = augment(
             torch.from_numpy(self.pixels[rows]),
             IMAGE_SIZE,
-            torch.from_numpy(~self.sided[chosen]),
-            torch.from_numpy(self.one_colour[rows]),
-            self.strength,
+            torch.from_numpy(~self.sided[draw.concepts[part]]),
+            torch.from_numpy(self.drawer.one_colour[rows]),
+            strength,
         )
-        ends = torch.tensor([len(s) - 1 for s in sentences])
-        return Batch(images, tokens, ends, torch.from_numpy(also_true))
+        texts = [self.drawer.texts[i] for i in draw.captions[part]]
+        return images, *self.tokens.batch(texts, draw.bare)

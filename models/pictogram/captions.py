@@ -51,6 +51,9 @@ def plain_forms(name: str) -> list[str]:
     return forms
 
 
+SHORTER = 0.4  # weight of a plain form against the full name
+
+
 class Concepts:
     """Gathers names and pictures under one number per thing shown.
 
@@ -83,23 +86,31 @@ class Concepts:
                 self.know(key, name)
         return key
 
-    def captions(self, key: str, spread: Counter[str]) -> list[tuple[str, float]]:
-        """(caption, weight), weights sum to 1: names 70 %, keywords the rest, rare ones first.
+    def forms(self, key: str) -> set[str]:
+        """Everything that names the concept, without its keywords."""
+        return {form for name in self.names.get(key, {}) for form in plain_forms(name)}
+
+    def captions(
+        self, key: str, spread: Counter[str], banned: frozenset[str]
+    ) -> list[tuple[str, float]]:
+        """(caption, weight), weights sum to 1: names 75 %, keywords the rest; empty without names.
 
         A keyword that fits n concepts weighs 1/n: "animal" is true of 150 pictures and says little.
         """
-        names: Counter[str] = Counter()
+        names: dict[str, float] = {}
         for name, count in self.names[key].items():
-            forms = plain_forms(name)
-            for form in forms:
-                names[form] += count
-        keywords = {w: 1.0 / spread[w] for w in self.keywords.get(key, {}) if w not in names}
-        total_names = sum(c**0.5 for c in names.values())
+            for form in plain_forms(name):
+                worth = count**0.5 if form == name else SHORTER * count**0.5
+                names[form] = max(names.get(form, 0.0), worth)
+        names = {n: w for n, w in names.items() if n not in banned}
+        words = {*self.keywords.get(key, {})} - names.keys() - banned
+        keywords = {w: 1.0 / spread[w] for w in words}
+        total_names = sum(names.values())
         total_words = sum(keywords.values())
-        share = 0.7 if keywords else 1.0
-        result = [(n, share * c**0.5 / total_names) for n, c in names.items()]
-        if keywords:
-            result += [(w, (1 - share) * v / total_words) for w, v in keywords.items()]
+        share = 0.75 if keywords else 1.0
+        result = [(n, share * w / total_names) for n, w in names.items()]
+        if names and keywords:
+            result += [(w, (1 - share) * v / total_words) for w, v in sorted(keywords.items())]
         return result
 
 

@@ -271,3 +271,36 @@ def test_vectors_come_from_the_store_after_a_restart_and_damaged_ones_do_not(
         np.testing.assert_allclose(third.rows, first.rows, atol=NEAR)
 
     run(work)
+
+
+def test_a_list_of_labels_that_comes_again_is_not_assembled_again(encoder: Counting) -> None:
+    ensemble = of(encoder)
+    labels = ("cat", "dog")
+
+    async def ask() -> list[Any]:
+        first = await ensemble.matrix(labels, TEMPLATES)
+        ensemble._cache.memory.__init__(PLENTY)  # nothing is left of the single vectors
+        again = await ensemble.matrix(labels, TEMPLATES)
+        others = [
+            await ensemble.matrix(labels[::-1], TEMPLATES),
+            await ensemble.matrix(labels, TEMPLATES[:1]),
+            await ensemble.matrix(("cat', 'dog",), TEMPLATES),
+        ]
+        return [first, again, *others]
+
+    first, again, backwards, plain, one = run(ask)
+    assert (first.cached, again.cached) == (0, 2)
+    np.testing.assert_array_equal(first.rows, again.rows)
+    np.testing.assert_allclose(backwards.rows, first.rows[::-1], atol=NEAR)
+    assert np.abs(plain.rows - first.rows).max() > 0.01
+    assert one.rows.shape == (1, WIDTH)
+
+
+def test_without_a_cache_lists_are_not_kept_either(encoder: Counting) -> None:
+    ensemble = of(encoder, cache_bytes=0)
+
+    async def ask() -> list[int]:
+        return [(await ensemble.matrix(("cat",), ("{}",))).cached for _ in range(2)]
+
+    run(ask)
+    assert len(ensemble._lists) == 0

@@ -1,0 +1,48 @@
+"""Accuracy and calibration of a similarity matrix. Pure numpy: no model, no files, no clock."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+def ranking(similarity: Array, own: Rows) -> dict[str, float]:
+    """Share of pictures whose own label (column `own`) is first, or among the first five."""
+    mine = similarity[np.arange(len(own)), own][:, None]
+    ahead = (similarity > mine).sum(1)
+    return {f"top{k}": round(float((ahead < k).mean()), 4) for k in (1, 5)}
+
+
+def draws(own: Rows, pool: Rows, ways: int, rounds: int, seed: int) -> Rows:
+    """(pictures, rounds, ways) label columns: the own label first, then others out of `pool`."""
+    rng = np.random.default_rng(seed)
+    result = np.empty((len(own), rounds, ways), np.int64)
+    for i, mine in enumerate(own):
+        others = pool[pool != mine]
+        for r in range(rounds):
+            result[i, r] = [mine, *rng.choice(others, ways - 1, replace=False)]
+    return result
+
+
+def choices(similarity: Array, columns: Rows) -> float:
+    """Share of `draws` in which the own label beats all others."""
+    chosen = np.take_along_axis(similarity[:, None, :], columns, axis=2)
+    return round(float((chosen[..., :1] > chosen[..., 1:]).all(-1).mean()), 4)
+
+
+def softmax(logits: Array) -> Array:
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    result: Array = odds / odds.sum(-1, keepdims=True)
+    return result
+
+
+def calibration_error(confidence: Array, right: NDArray[np.bool_], bins: int = 15) -> float:
+    """Expected calibration error: the gap between confidence and accuracy in equal-width bins of
+    confidence, weighted by how many answers fall in each (Guo et al. 2017, arXiv 1706.04599,
+    equation 3)."""
+    at = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    total = np.bincount(at, minlength=bins)
+    sure = np.bincount(at, weights=confidence, minlength=bins)
+    hits = np.bincount(at, weights=right, minlength=bins)
+    return round(float(np.abs(hits - sure).sum() / total.sum()), 4)
