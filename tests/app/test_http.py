@@ -369,13 +369,13 @@ def test_a_request_past_its_deadline_is_504(pictogram: Encoder, serve: Callable[
 
 
 def test_a_failing_encoder_is_a_500_that_tells_nothing(
-    pictogram: Encoder, serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    plain_pictogram: Encoder, serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(pixels: Any) -> None:
         raise RuntimeError("secret of the inside")
 
-    with serve(pictogram) as client:
-        monkeypatch.setattr(pictogram._model, "encode_image", broken)
+    with serve(plain_pictogram) as client:
+        monkeypatch.setattr(plain_pictogram._model, "encode_image", broken)
         found = problem(form(client, labels=LABELS), 500, "internal")
         assert "secret" not in json.dumps(found)
         assert problem(client.get("/readyz"), 503, "not_ready")

@@ -366,7 +366,8 @@ def test_progress_is_told_while_it_builds(
         return submit(prompts)
 
     monkeypatch.setattr(pictogram, "submit_texts", slow)
-    client.post("/labelsets", json={"name": "x", "labels": [f"number {n}" for n in range(200)]})
+    labels = [f"number {n}" for n in range(40)]
+    client.post("/labelsets", json={"name": "x", "labels": labels, "templates": "imagenet"})
     seen: list[float] = []
     while not seen or seen[-1] < 1:
         seen.append(client.get("/labelsets/x").json()["progress"])
