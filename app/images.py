@@ -172,8 +172,7 @@ def _picture(image: Image.Image, spec: ImageSpec | None) -> Picture:
     scale = 1
     # a phone's JPEG with a depth map or a video's frame behind it is called MPO
     if spec is not None and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-        scale = min(reduction(width, height, spec), width, height)
-        scale = 1 << scale.bit_length() - 1  # thread-thin pictures keep a pixel
+        scale = reduction(width, height, spec)
         image.draft(image.mode, (width // scale, height // scale))
     image.load()
     # what of the last pixels lies outside the picture

@@ -61,7 +61,8 @@ def reduction(width: int, height: int, spec: ImageSpec) -> int:
     """By how much a picture may be reduced before `fit` (1: not at all), of JPEG's 8, 4 and 2."""
     ratios = (width / spec.width, height / spec.height)
     shrinks = max(ratios) if spec.resize_mode == "longest" else min(ratios)
-    return next((n for n in (8, 4, 2) if shrinks / n >= LEAST_OVERSAMPLING), 1)
+    most = min(width, height, shrinks / LEAST_OVERSAMPLING)  # a thread-thin picture keeps a pixel
+    return next((n for n in (8, 4, 2) if n <= most), 1)
 
 
 def fit(picture: Picture, spec: ImageSpec) -> npt.NDArray[np.uint8]:

@@ -17,6 +17,7 @@ VERSIONS: Final = (
 )  # fmt: skip
 
 Cell = str | int | float | None
+Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Plot:
 
     x: str
     y: str
-    series: dict[str, list[tuple[float, float]]]
+    series: dict[str, Points]
     log_x: bool = True
     log_y: bool = False
 

@@ -12,6 +12,7 @@ LOOKS: Final = (
     "wet", "dusty", "broken", "painted", "striped", "shiny", "pale", "dark", "heavy", "round",
 )  # fmt: skip
 BUILD_SECONDS: Final = 600
+TEMPLATE: Final = "a photo of a {}."  # one: what labels and label sets cost, not what templates do
 
 
 def names(count: int) -> list[str]:

@@ -15,8 +15,8 @@ from benchmarks.peers.agreement import scores
 from benchmarks.peers.measure import WARM_SECONDS
 from benchmarks.peers.sides import FIELDS, ours
 from benchmarks.pictures import SIZES, SMALL
-from benchmarks.record import Cell, Plot, Result
-from benchmarks.registering import names, register
+from benchmarks.record import Cell, Plot, Points, Result
+from benchmarks.registering import TEMPLATE, names, register
 from benchmarks.rounds import Effort, figure, in_turns, seconds_of
 from benchmarks.servers import Server
 
@@ -24,10 +24,7 @@ FILES: Final = 32
 SENT: Final = (2, 10, 100, 1_000)
 REGISTERED: Final = (2, 10, 100, 1_000, 5_000, 20_000)
 TEMPLATES: Final = (1, 5, 20, 80)
-TEMPLATE: Final = "a photo of a {}."
 COLD_REQUESTS: Final = 3
-
-Points = list[tuple[float, float]]
 
 
 def labels(effort: Effort) -> Result:

@@ -12,8 +12,8 @@ from benchmarks.load import drive
 from benchmarks.peers.measure import WARM_SECONDS
 from benchmarks.peers.sides import FIELDS, LABELS, ours
 from benchmarks.pictures import SMALL
-from benchmarks.record import Cell, Plot, Result
-from benchmarks.registering import register
+from benchmarks.record import Cell, Plot, Points, Result
+from benchmarks.registering import TEMPLATE, register
 from benchmarks.rounds import Effort, figure
 from benchmarks.servers import START_SECONDS, DidNotStart
 from benchmarks.usage import peak_mb, resident_mb
@@ -21,9 +21,6 @@ from benchmarks.usage import peak_mb, resident_mb
 FILES: Final = 64
 STORED: Final = (1, 10, 100, 1_000)
 CONNECTIONS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-TEMPLATE: Final = "a photo of a {}."
-
-Points = list[tuple[float, float]]
 
 
 def labelsets(effort: Effort) -> Result:

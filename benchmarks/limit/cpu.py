@@ -17,6 +17,7 @@ from benchmarks.inside import Pixels, decoded, encoder
 from benchmarks.limit.pieces import pieces_alone
 from benchmarks.limit.starts import stand_in
 from benchmarks.load import drive
+from benchmarks.peers.measure import WARM_SECONDS
 from benchmarks.peers.sides import FIELDS, ours
 from benchmarks.pictures import SMALL
 from benchmarks.record import Cell, Result
@@ -29,7 +30,6 @@ from models.encoder import Encoder
 CONNECTIONS: Final = 32
 FILES: Final = 64
 SIZES: Final = (1, 8, 16, 32)
-WARM_SECONDS: Final = 2
 REST_SECONDS: Final = 0.5
 REST_LOOKS: Final = 60
 

@@ -13,12 +13,11 @@ from benchmarks.peers.measure import WARM_SECONDS, Side
 from benchmarks.peers.sides import ours
 from benchmarks.pictures import SMALL
 from benchmarks.record import Cell, Result
-from benchmarks.registering import names, register
+from benchmarks.registering import TEMPLATE, names, register
 from benchmarks.rounds import Effort, Spread, figure, in_turns
 
 FILES: Final = 64
 MANY: Final = 1_000
-TEMPLATE: Final = "a photo of a {}."
 
 
 def labels(effort: Effort) -> Result:
