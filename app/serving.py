@@ -49,6 +49,7 @@ def serve(
         return START_ERROR
     finally:
         encoder.close()
+        gc.unfreeze()  # or libraries that look for leaks at the end report what was frozen
     return 0
 
 
