@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import statistics
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,21 @@ def drive(url: str, bodies: Bodies, connections: int, seconds: float) -> Load:
     command += [bodies.kind, str(bodies.index)]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     return parse(found.stdout)
+
+
+def drive_repeatedly(
+    url: str, bodies: Bodies, connections: int, seconds: float, rounds: int
+) -> Load:
+    """The medians of several turns; requests, seconds, errors and the longest wait of them all."""
+    found = [drive(url, bodies, connections, seconds) for _ in range(rounds)]
+    middle = {
+        name: statistics.median(getattr(one, name) for one in found)
+        for name in ("p50", "p90", "p99")
+    }
+    requests, spent, errors = (
+        sum(getattr(one, name) for one in found) for name in ("requests", "seconds", "errors")
+    )
+    return Load(requests, spent, errors, **middle, max=max(one.max for one in found))
 
 
 def parse(output: str) -> Load:

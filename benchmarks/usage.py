@@ -1,10 +1,14 @@
 """What a process and its children used, from /proc. Knows nothing of what they do."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 MB = 1e6
+
+# CPU time in half a second below which a server does nothing but wait
+IDLE_SECONDS = 0.1
 
 
 def tree(pid: int) -> list[int]:
@@ -29,6 +33,20 @@ def cpu_seconds(pid: int) -> float:
         if fields := _stat(one):
             ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def settle(pid: int, longest: float = 120.0) -> None:
+    """Wait until the process and its descendants are idle, for `longest` seconds at most.
+
+    Clients that left may have left work behind, which the next measurement would meet.
+    """
+    end = time.monotonic() + longest
+    spent = cpu_seconds(pid)
+    while time.monotonic() < end:
+        time.sleep(0.5)
+        before, spent = spent, cpu_seconds(pid)
+        if spent - before < IDLE_SECONDS:
+            return
 
 
 def peak_mb(pid: int) -> float:

@@ -10,7 +10,7 @@ from typing import Final
 
 from benchmarks import bodies, pictures
 from benchmarks.inside import imagenet_templates
-from benchmarks.load import drive
+from benchmarks.load import drive, drive_repeatedly
 from benchmarks.peers.agreement import scores
 from benchmarks.peers.measure import WARM_SECONDS
 from benchmarks.peers.sides import FIELDS, ours
@@ -102,8 +102,9 @@ def sizes(effort: Effort) -> Result:
                 images = pictures.jpegs(size, FILES if size.megapixels < 1 else 8)
                 asked = bodies.multipart(images, FIELDS, folder / size.name)
                 drive(f"{server.url}/classify", asked, 8, WARM_SECONDS)
-                single = drive(f"{server.url}/classify", asked, 1, _short(effort))
-                eight = drive(f"{server.url}/classify", asked, 8, _short(effort))
+                turn = (_short(effort), effort.rounds)
+                single = drive_repeatedly(f"{server.url}/classify", asked, 1, *turn)
+                eight = drive_repeatedly(f"{server.url}/classify", asked, 8, *turn)
                 kilobytes = statistics.mean(path.stat().st_size for path in images) / 1000
                 row: list[Cell] = [size.name, figure(size.megapixels), round(kilobytes)]
                 rows.append([*row, figure(single.p50), figure(eight.rate)])

@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmarks import pictures
 from benchmarks.bodies import Bodies, multipart
-from benchmarks.load import drive
+from benchmarks.load import drive, drive_repeatedly
 from benchmarks.peers.measure import WARM_SECONDS
 from benchmarks.peers.sides import FIELDS, LABELS, ours
 from benchmarks.pictures import SMALL
@@ -68,7 +68,9 @@ def connections(effort: Effort) -> Result:
         with ours(folder) as server:
             for count in CONNECTIONS:
                 drive(f"{server.url}/classify", asked, count, WARM_SECONDS)
-                found = drive(f"{server.url}/classify", asked, count, effort.seconds)
+                found = drive_repeatedly(
+                    f"{server.url}/classify", asked, count, effort.seconds, effort.rounds
+                )
                 rates.append((count, found.rate))
                 row: list[Cell] = [count, figure(found.rate), figure(found.p50)]
                 rows.append([*row, figure(found.p99), figure(found.max), found.errors])
@@ -99,7 +101,9 @@ def workers(effort: Effort) -> Result:
                     with ours(folder, *options, store_url="", **chosen) as server:
                         _all_serve(folder / "server.log")
                         drive(f"{server.url}/classify", asked, 32, WARM_SECONDS)
-                        found = drive(f"{server.url}/classify", asked, 32, effort.seconds)
+                        found = drive_repeatedly(
+                            f"{server.url}/classify", asked, 32, effort.seconds, effort.rounds
+                        )
                         memory = round(peak_mb(server.process.pid))
                 except DidNotStart as failure:
                     notes.append(f"{shown}, {count} workers: {str(failure).splitlines()[-1]}")

@@ -19,13 +19,13 @@ from benchmarks.pictures import LARGE, SMALL, Size
 from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort, Spread, figure, in_turns, seconds_of
 from benchmarks.servers import DidNotStart, Server
-from benchmarks.usage import peak_mb
+from benchmarks.usage import peak_mb, settle
 
 OURS: Final = "openvocab"
 SMALL_FILES, LARGE_FILES = 64, 16
 WARM_SECONDS: Final = 2
 ANSWERS_EACH: Final = 2.5
-LONGEST_TURN: Final = 20.0
+LONGEST_TURN: Final = 40.0
 COLUMNS: Final = [
     "server", "connections", "requests/s, median (range)", "p50 ms", "p99 ms", "errors",
     "peak memory MB", "openvocab is faster by",
@@ -47,6 +47,7 @@ class Side:
         try:
             return drive(self.server.url + self.path, self.bodies, connections, seconds)
         finally:
+            settle(self.server.process.pid)
             self.server.pause()
 
 
