@@ -30,6 +30,13 @@ COPY models models
 COPY prompts prompts
 RUN pip install --no-deps --no-build-isolation . && pip check
 
+# what is in that folder, for scanners; the tool stays here, outside of it
+COPY requirements-build.lock requirements-build.lock
+RUN python -m venv /opt/tools \
+    && /opt/tools/bin/pip install --require-hashes --only-binary :all: -r requirements-build.lock \
+    && /opt/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+    -o /opt/sbom.cdx.json /opt/venv/bin/python
+
 # ---- runtime: the service, a user, and no compiler
 
 FROM python:${PYTHON}-slim-bookworm AS runtime
@@ -41,6 +48,7 @@ RUN groupadd --gid 10001 openvocab \
     && install -d -o openvocab -g openvocab /data
 
 COPY --from=build /opt/venv /opt/venv
+COPY --from=build /opt/sbom.cdx.json /opt/openvocab/sbom.cdx.json
 COPY docker/healthcheck.py /opt/openvocab/healthcheck.py
 
 # MODEL names a model whose weights become part of the image; without it nothing is downloaded here

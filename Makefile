@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup run test check bench docs lock clean redis wrk
+.PHONY: help setup run test check audit sbom bench docs lock clean redis wrk node
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,7 +30,7 @@ run: .venv/ready  ## serve on HOST:PORT with MODEL
 	"  curl --data-binary @tests/samples/doughnut.png '$(HOST):$(PORT)/classify?labels=cat,doughnut,rocket&top_k=1'" ''
 	@exec $(BIN)/openvocab serve --host $(HOST) --port $(PORT) --model $(MODEL)
 
-test: check redis  ## all checks and tests
+test: check audit redis node  ## all checks and tests
 	$(BIN)/pytest
 
 bench: .venv/dev wrk redis  ## all measurements (about 40 minutes), then docs/performance.md
@@ -43,13 +43,24 @@ check: .venv/dev  ## ruff, mypy --strict, import-linter
 	MYPYPATH=models/pictogram $(BIN)/mypy --explicit-package-bases models/pictogram/*.py
 	$(BIN)/lint-imports --no-cache
 
+audit: .venv/tools/ready  ## known vulnerabilities of what is locked, where the advisory data can be had
+	@.venv/tools/bin/python docker/audit.py requirements.lock requirements-dev.lock requirements-build.lock
+
+sbom: .venv/tools/ready  ## what is locked, as CycloneDX: build/sbom.cdx.json (the image has one of its own)
+	@mkdir -p build
+	.venv/tools/bin/python -W ignore::UserWarning -m cyclonedx_py requirements --pyproject pyproject.toml \
+	  --output-reproducible -o build/sbom.cdx.json requirements.lock
+
 docs: .venv/ready  ## write what is generated: docs/settings.md
-	$(BIN)/python -c 'from pathlib import Path; from app.settings import write_settings_page as w; w(Path("docs/settings.md"))'
+	$(BIN)/python -c 'from pathlib import Path; from app.settings_page import write_settings_page as w; w(Path("docs/settings.md"))'
 
 lock: .venv/dev  ## pin every version anew, with hashes
 	$(PIP) install uv
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra openvino -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
+	printf '%s\n' $(TOOLS) | $(BIN)/uv pip compile - $(LOCK) -o requirements-build.lock
+# apart from the service: they look at what is installed and are no part of it
+TOOLS := cyclonedx-bom pip-audit
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 clean:  ## remove what was set up
@@ -72,6 +83,13 @@ redis:
 	@command -v redis-server >/dev/null || { $(call debian,redis-server); }
 	@command -v curl >/dev/null || { $(call debian,curl); }
 
+# the JavaScript clients that the tests drive
+node: tests/clients/js/node_modules/.package-lock.json
+tests/clients/js/node_modules/.package-lock.json: tests/clients/js/package-lock.json
+	@command -v npm >/dev/null || { $(call debian,nodejs npm); }
+	npm ci --prefix tests/clients/js --no-audit --no-fund --ignore-scripts
+	@touch $@
+
 wrk:
 	@command -v wrk >/dev/null || { $(call debian,wrk); }
 
@@ -83,4 +101,9 @@ wrk:
 
 .venv/dev: requirements-dev.lock .venv/ready
 	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.venv/tools/ready: requirements-build.lock | .venv/bin/python
+	@$(BIN)/python -m venv .venv/tools
+	@.venv/tools/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-build.lock
 	@touch $@

@@ -46,7 +46,7 @@ class Batcher(Generic[T, R]):
     """Continuous batching: what arrives while the consumer is idle goes at once, the rest gathers.
 
     Order is that of arrival, across all callers. An item whose caller was cancelled is dropped
-    before it runs. A batch that fails is run again item by item, so that it fails only the item at
+    before it runs. A batch that fails is run again in halves, so that it fails only the items at
     fault. For one event loop.
     """
 
@@ -119,10 +119,12 @@ class Batcher(Generic[T, R]):
             if len(batch) == 1:
                 _settle(batch[0], error)
                 return
-            log.warning("a batch of %d failed (%r) and runs again item by item", len(batch), error)
-            for waiting in batch:
-                if not waiting.future.done():
-                    await self._serve([waiting])
+            log.warning("a batch of %d failed (%r) and runs again in halves", len(batch), error)
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]):
+                wanted = [waiting for waiting in half if not waiting.future.done()]
+                if wanted:
+                    await self._serve(wanted)
             return
         ran = time.perf_counter() - begun
         self._item_seconds = 0.9 * self._item_seconds + 0.1 * ran / len(batch)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from app import labels, scoring
+from app import explain, labels, namespaces, scoring
 from app.batching import Batcher
 from app.concepts import Concept
 from app.ensemble import Ensemble
@@ -25,6 +25,10 @@ Pixels = npt.NDArray[np.uint8]
 
 SHOWN_BY_DEFAULT: Final = 5
 
+# labels that get a heat map, and covered copies of a picture that are encoded at once for them
+MOST_EXPLAINED: Final = 10
+EXPLAINED_AT_ONCE: Final = 12
+
 # labels that one warning names
 WARNED: Final = 5
 
@@ -34,7 +38,10 @@ BACKGROUND: Final = ("something", "a thing", "an object")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked of one image: `labels`, or those of a registered `labelset`."""
+    """What is asked of one image: `labels`, or those of a `labelset` in the caller's `namespace`.
+
+    The request waits `patience` seconds for that one's first build.
+    """
 
     labels: tuple[str, ...]
     labelset: str | None = None
@@ -42,15 +49,22 @@ class Query:
     top_k: int | None = None
     threshold: float | None = None
     multi_label: bool = False
+    explain: bool = False
+    namespace: str = ""
+    patience: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A label with its score in 0..1 and the cosine similarity behind it."""
+    """A label with its score in 0..1 and the cosine similarity behind it.
+
+    `heatmap` is where the image agrees with it (app/explain.py), if that was asked.
+    """
 
     label: str
     score: float
     similarity: float
+    heatmap: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +108,7 @@ class Classification:
 class Classifier:
     """Decode, batch, encode, ensemble and score, each in its own module, here in one view.
 
-    `patience` is how many seconds a request waits for the first build of its label set, and
-    `max_prompts` how many prompts it may make of a label set in other templates than its own.
+    A request may make `max_prompts` prompts of a label set in other templates than its own.
     """
 
     info: EncoderInfo
@@ -105,7 +118,6 @@ class Classifier:
     ensemble: Ensemble
     labelsets: LabelSetService
     templates: TemplateSets
-    patience: float
     max_prompts: int
 
     async def classify(self, image: bytes, query: Query, stages: Stages) -> Classification:
@@ -115,7 +127,7 @@ class Classifier:
         """
         try:
             async with asyncio.TaskGroup() as both:
-                embedding = both.create_task(self._embed(image, stages))
+                embedding = both.create_task(self.embed(image, stages))
                 text = both.create_task(self._classes(query, stages))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -124,6 +136,10 @@ class Classifier:
             cosines = scoring.similarities(vector, classes.rows)
             scores = self._scores(vector, cosines, classes)
             order = scoring.rank(scores, query.top_k or SHOWN_BY_DEFAULT, query.threshold)
+        maps: dict[int, str] = {}
+        if query.explain:
+            with stages.stage("explain"):
+                maps = await self._explain(image, classes.rows, cosines, order[:MOST_EXPLAINED])
         return Classification(
             model=self.info.name,
             templates=classes.templates,
@@ -132,14 +148,40 @@ class Classifier:
             cached=classes.cached,
             image=seen,
             predictions=tuple(
-                Prediction(classes.labels[i], float(scores[i]), float(cosines[i])) for i in order
+                Prediction(classes.labels[i], float(scores[i]), float(cosines[i]), maps.get(i))
+                for i in order
             ),
             abstained=not order,
             # of a label set, which may be large, only what is answered
             warnings=self._warnings(query.labels or [classes.labels[i] for i in order]),
         )
 
-    async def _embed(self, data: bytes, stages: Stages) -> tuple[Image, Floats]:
+    async def _explain(
+        self, image: bytes, rows: Floats, cosines: Floats, chosen: Sequence[int]
+    ) -> dict[int, str]:
+        """A heat map for each chosen label, by its number."""
+        if not chosen:
+            return {}
+        decoded = await self.decoder.decode(image)
+        found: list[Floats] = []
+        copies = await asyncio.to_thread(explain.covered, decoded.pixels)
+        # some at a time: other requests want their turn
+        for start in range(0, len(copies), EXPLAINED_AT_ONCE):
+            some = copies[start : start + EXPLAINED_AT_ONCE]
+            ran = await asyncio.gather(*(self.batcher.submit(copy) for copy in some))
+            found += [one.value for one in ran]
+        wanted = list(chosen)
+        without = np.stack([scoring.similarities(vector, rows[wanted]) for vector in found])
+        maps = explain.heat(cosines[wanted], without)
+        shape = (decoded.width, decoded.height, self.info.image)
+        return {i: explain.png(cells, *shape) for i, cells in zip(wanted, maps, strict=True)}
+
+    async def prepare(self, query: Query) -> None:
+        """Make sure that labels and templates can be answered for, before many images are."""
+        await self._classes(query, Stages())
+
+    async def embed(self, data: bytes, stages: Stages) -> tuple[Image, Floats]:
+        """An image file to its unit row (D,) float32; raises what decoding and batching raise."""
         sha256 = await digest(data)
         known = self.images.get(sha256)
         if known is not None:
@@ -165,7 +207,9 @@ class Classifier:
         return Classes(query.labels, found.rows, background, found.cached, name, None)
 
     async def _registered(self, query: Query, labelset: str) -> Classes:
-        serving = await self.labelsets.resolve(labelset, self.patience)
+        serving = await self.labelsets.resolve(
+            namespaces.inside(query.namespace, labelset), query.patience
+        )
         definition = serving.stored.definition
         name, templates = self.templates.resolve(query.templates or definition.templates)
         rows, cached = serving.rows, len(serving.rows)

@@ -5,6 +5,7 @@ import importlib
 import json
 import socket
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,12 +13,15 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from app import key_commands, listening
 from app.bench import machine, measured
+from app.keys import BadKeys, KeyRing
 from app.logs import quiet_logging
-from app.main import VERSION, guarded_store, load_encoder, template_sets
+from app.main import VERSION, guarded_store, load_encoder
 from app.serving import described
 from app.serving import serve as serve_on
 from app.settings import Settings
+from app.shipped import template_sets
 from app.stores.protocols import StoreAway, StoreUnusable
 from app.workers import MODEL_ERROR, Supervisor
 from models import ModelError, catalog
@@ -25,8 +29,8 @@ from models import ModelError, catalog
 app = typer.Typer(no_args_is_help=True, help="Open-vocabulary image classification as a service.")
 models_app = typer.Typer(no_args_is_help=True, help="The models that can be served.")
 app.add_typer(models_app, name="models")
+app.add_typer(key_commands.app, name="keys")
 
-BACKLOG = 2048
 PORT_ERROR = 1
 USAGE_ERROR = 2
 STORE_ERROR = 4
@@ -40,6 +44,9 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, max=256, help="Processes; OPENVOCAB_WORKERS.")
     ] = None,
+    uds: Annotated[
+        Path | None, typer.Option(help="Unix socket to listen on, in place of host and port.")
+    ] = None,
 ) -> None:
     """Serve the API until a signal ends it.
 
@@ -51,11 +58,11 @@ def serve(
     quiet_logging(settings.log_level)
     _check_heic(settings)
     _check_shared(settings)
-    listener = _bind(host, port)
+    listener = _listener(host, port, uds)
+    _check_access(settings, listener)
     _check_store(settings)
     typer.echo(f"openvocab {VERSION}: loading {settings.model}", err=True)
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listener.getsockname()[1]}"
+    address = listening.shown(listener, tls=settings.tls_cert_file is not None)
     if settings.workers > 1:
 
         def announce(line: str) -> None:
@@ -169,24 +176,32 @@ def _check_store(settings: Settings) -> None:
         raise typer.Exit(STORE_ERROR) from None
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """Take the port before the model is loaded: a wrong one should not cost that wait."""
+def _listener(host: str, port: int, uds: Path | None) -> socket.socket:
     if not host:
         typer.echo("openvocab: --host is empty; 0.0.0.0 stands for every address", err=True)
         raise typer.Exit(USAGE_ERROR)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        # binding alone reserves nothing: a second server could do the same while this one loads
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        typer.echo(f"openvocab: cannot listen on {host}:{port}: {error.strerror}", err=True)
+        return listening.bind(host, port) if uds is None else listening.bind_unix(uds)
+    except listening.CannotListen as error:
+        typer.echo(f"openvocab: {error}", err=True)
         raise typer.Exit(PORT_ERROR) from None
-    listener.set_inheritable(True)
-    return listener
+
+
+def _check_access(settings: Settings, listener: socket.socket) -> None:
+    """Keys and certificate must be readable; being open to a network is said loudly."""
+    try:
+        keys = KeyRing(settings.api_keys_file, settings.api_keys)
+    except BadKeys as error:
+        typer.echo(f"openvocab: API keys: {error}", err=True)
+        raise typer.Exit(USAGE_ERROR) from None
+    if settings.tls_cert_file is not None:
+        wrong = listening.check_certificate(settings.tls_cert_file, settings.tls_key_file)
+        if wrong is not None:
+            typer.echo(f"openvocab: OPENVOCAB_TLS_CERT_FILE: {wrong}", err=True)
+            raise typer.Exit(USAGE_ERROR)
+    if not keys.required and not listening.is_local(listener):
+        detail = "whoever reaches this address may classify, and change and delete label sets"
+        typer.echo(f"openvocab: WARNING: no API keys: {detail}; see docs/security.md", err=True)
 
 
 def _settings(**options: Any) -> Settings:

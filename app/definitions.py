@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from app.concepts import Concept
 from app.errors import UnreadableLabelset
+from app.namespaces import outside
 from app.templates import Asked
 
 # raised when bodies written so far can no longer be read as they are
@@ -51,9 +52,10 @@ class Definition:
 class Stored:
     """A version of a label set: what it says, and what served before it until it is built.
 
-    `built` says that some process has had all of its vectors once; `previous` is kept until then.
-    `digest` stands for the definition, whatever its name and version. `unreadable` is a body that
-    this release cannot read, of a newer one or damaged; then the definition is empty.
+    `name` is the store's, with the namespace. `built` says that some process has had all of its
+    vectors once; `previous` is kept until then. `digest` stands for the definition, whatever its
+    name and version. `unreadable` is a body that this release cannot read, of a newer one or
+    damaged; then the definition is empty.
     """
 
     name: str
@@ -115,8 +117,9 @@ def unreadable(name: str, version: int) -> Stored:
 
 def unreadable_problem(name: str) -> UnreadableLabelset:
     """The problem of a definition that a newer release wrote, or that is damaged."""
-    detail = f"the label set {name} cannot be read by this release; replace it or delete it"
-    return UnreadableLabelset(detail, field="labelset", value=name)
+    own = outside(name)
+    detail = f"the label set {own} cannot be read by this release; replace it or delete it"
+    return UnreadableLabelset(detail, field="labelset", value=own)
 
 
 def _digest(definition: Definition) -> str:

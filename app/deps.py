@@ -1,15 +1,20 @@
 """What routes receive: one frozen value with everything that the lifespan built."""
 
+import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, Request
 
+from app.batch_inputs import UploadBatches
+from app.canary import Canary
 from app.classifier import Classifier
 from app.definitions import Stored
+from app.identity import Identity
 from app.labelsets import LabelSetService
-from app.metrics import Stages
+from app.metrics import Metrics, Stages
 from app.queries import InputLimits
+from app.rates import RateLimiter
 from app.stores.guard import Guarded
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
@@ -20,9 +25,13 @@ if TYPE_CHECKING:
     from models.encoder import Encoder
 
 
+# share of its time that a request waits for the first build of its label set
+PATIENCE: Final = 0.9
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of the running service; times are in seconds."""
+    """The parts of the running service."""
 
     encoder: "Encoder"
     classifier: Classifier
@@ -35,8 +44,12 @@ class Services:
     store_kind: str
     input_limits: InputLimits
     upload_limits: UploadLimits
-    request_timeout: float
-    patience: float
+    upload_batches: UploadBatches
+    limiter: RateLimiter
+    canary: Canary
+    metrics: Metrics
+    metrics_on: bool
+    explains: bool
 
     def templates_name(self, stored: Stored) -> str:
         """The name of the templates that a label set is built with."""
@@ -56,5 +69,19 @@ async def stages(request: Request) -> Stages:
     return clock
 
 
+async def caller(request: Request) -> Identity:
+    """Who makes this request."""
+    found: Identity = request.state.identity
+    return found
+
+
+async def patience(request: Request) -> float:
+    """Seconds that this request may wait for a build and still answer before its deadline."""
+    left: float = request.state.deadline - asyncio.get_running_loop().time()
+    return max(0.0, PATIENCE * left)
+
+
 ServicesDep = Annotated[Services, Depends(services)]
 StagesDep = Annotated[Stages, Depends(stages)]
+CallerDep = Annotated[Identity, Depends(caller)]
+PatienceDep = Annotated[float, Depends(patience)]

@@ -5,6 +5,7 @@ Knows neither images nor requests.
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.concepts import Block, Concept, blocks, ensemble_mean, keys_of
-from app.errors import Overloaded, TooLarge
+from app.errors import Internal, Overloaded, TooLarge
 from app.labels import shown
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
@@ -22,6 +23,8 @@ from models import PromptTooLong
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
+
+log = logging.getLogger("openvocab.ensemble")
 
 Floats = npt.NDArray[np.float32]
 
@@ -199,6 +202,10 @@ class Ensemble:
                 key: ensemble_mean(part)
                 for key, part in zip(block, _split(rows, block), strict=True)
             }
+            for key in [key for key, vector in vectors.items() if not np.isfinite(vector).all()]:
+                log.error("the model answered with numbers that are not finite for a label")
+                self._land(key, Internal("the model answered with numbers that are not finite"))
+                del vectors[key]
             for key, vector in vectors.items():
                 self._cache.memory.put(key, vector)
                 self._land(key, _Landed(vector, encoded=True))

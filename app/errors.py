@@ -39,6 +39,22 @@ class NotFound(Problem):
     status, code, title = 404, "not_found", "There is nothing at this address"
 
 
+class Unauthenticated(Problem):
+    status, code, title = 401, "unauthenticated", "An API key is needed"
+
+
+class Forbidden(Problem):
+    status, code, title = 403, "forbidden", "The key may not do this"
+
+
+class CrossOrigin(Forbidden):
+    code, title = "cross_origin", "Pages of another origin may not do this"
+
+
+class SlowBody(Problem):
+    status, code, title = 408, "slow_body", "The body did not arrive in time"
+
+
 class UnknownTemplates(Problem):
     status, code, title = 404, "unknown_templates", "No template set has this name"
 
@@ -63,6 +79,10 @@ class TooLarge(Problem):
     status, code, title = 413, "too_large", "Something in the request is over its limit"
 
 
+class Misdirected(Problem):
+    status, code, title = 421, "misdirected", "This server does not answer for that host"
+
+
 class UnsupportedImage(Problem):
     status, code, title = 415, "unsupported_image", "This is not an image format that is accepted"
 
@@ -73,6 +93,10 @@ class Invalid(Problem):
 
 class DamagedImage(Invalid):
     code, title = "damaged_image", "The image is damaged"
+
+
+class TooManyRequests(Problem):
+    status, code, title = 429, "too_many_requests", "The rate limit is reached"
 
 
 class Internal(Problem):

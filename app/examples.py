@@ -21,6 +21,39 @@ Which of these labels fits the image best?
 """
 
 
+BATCH_DESCRIPTION: Final = """\
+The same labels for many images; a result or an error for each.
+
+* **Form**: `curl -F labels=cat,dog -F image=@a.png -F image=@b.png localhost:8000/classify/batch`;
+  the fields come before the images.
+* **ZIP or TAR** (also compressed) as the body, the fields in the address.
+* **JSON**: `{"images": ["<base64>", {"name": "b.png", "image": "<base64>"}], "labels": [...]}`
+
+`Accept: application/x-ndjson` answers a line for each image as soon as it is done, with its index.
+"""
+
+
+def batch_body() -> dict[str, Any]:
+    """The `requestBody` object of a batch."""
+    body = classify_body()
+    content = body["requestBody"]["content"]
+    form = content["multipart/form-data"]["schema"]
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    form = {**form, "properties": {**form["properties"], "image": files}}
+    schema = ClassifyFields.model_json_schema()
+    images = {"type": "array", "minItems": 1, "items": {"type": "string"}}
+    batch = {**schema, "properties": {"images": images, **schema["properties"]}}
+    batch["required"] = ["images"]
+    file = {"schema": {"type": "string", "format": "binary"}}
+    body["requestBody"]["content"] = {
+        "multipart/form-data": {"schema": form},
+        "application/json": {"schema": batch},
+        "application/zip": file,
+        "application/x-tar": file,
+    }
+    return body
+
+
 def classify_body() -> dict[str, Any]:
     """The `requestBody` object (OpenAPI 3.1) and the query parameters of the raw form."""
     fields = ClassifyFields.model_json_schema()

@@ -2,27 +2,39 @@
 
 import asyncio
 import contextlib
+import ctypes
 import io
+import logging
+import re
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
+from app.costs import check_size
 from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedImage
 from app.pixels import Picture, fit, reduction, to_rgb
+from app.screening import screen
+from app.sniffing import is_heic, looks_like_image
 from models import ImageSpec
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 HEIC: Final = "HEIF"
 FORMAT_NAMES: Final = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 
-# brands of ISO base media files (ISO/IEC 23008-12) that are HEIF with HEVC inside
-HEIC_BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# what Pillow's complaint of a large picture holds
+PIXELS: Final = re.compile(r"(\d+) pixels")
+
+# more is not searched for an orientation
+EXIF_BYTES: Final = 262_144
 
 # EXIF orientation (CIPA DC-008, 4.6.4) -> what brings the picture upright; 1 is upright
 UPRIGHT: Final = {
@@ -65,10 +77,7 @@ class Decoder:
         heic: bool = False,
         exact: bool = False,
     ) -> None:
-        # our own limit is checked from the header, before Pillow's would matter
-        Image.MAX_IMAGE_PIXELS = None
-        # Pillow warns of odd metadata in files from strangers; nobody here can act on it
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        _quieten()
         self._formats = (*FORMATS, HEIC) if heic else FORMATS
         if heic:
             _enable_heic()
@@ -78,6 +87,12 @@ class Decoder:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._max_waiting = max_waiting
         self._waiting = 0
+        self._begun: dict[int, float] = {}  # of each thread that is decoding
+
+    @property
+    def busy_since(self) -> float | None:
+        """The `time.monotonic()` at which the oldest decoding under way began, None without any."""
+        return min(list(self._begun.values()), default=None)
 
     async def decode(self, data: bytes) -> Decoded:
         """`decode` in one of the threads; raises what it raises, and Overloaded."""
@@ -87,11 +102,17 @@ class Decoder:
         loop = asyncio.get_running_loop()
         self._waiting += 1
         try:
-            return await loop.run_in_executor(
-                self._threads, decode, data, self._spec, self.limits, self._formats, self._exact
-            )
+            return await loop.run_in_executor(self._threads, self._decode, data)
         finally:
             self._waiting -= 1
+
+    def _decode(self, data: bytes) -> Decoded:
+        thread = threading.get_ident()
+        self._begun[thread] = time.monotonic()
+        try:
+            return decode(data, self._spec, self.limits, self._formats, self._exact)
+        finally:
+            del self._begun[thread]
 
     def close(self) -> None:
         """Let the threads end."""
@@ -120,11 +141,11 @@ def decode(
     if len(data) > limits.bytes:
         detail = f"the image has {len(data)} bytes, the limit is {limits.bytes}"
         raise TooLarge(detail, field="image", limit=limits.bytes, value=len(data))
-    with _opened(data, formats) as image:
-        _check_size(image, limits)
+    with _opened(screen(data, limits.pixels), formats, limits) as image:
+        check_size(image.width, image.height, limits.pixels)
         try:
             picture = _picture(image, None if exact else spec)
-        except (Image.DecompressionBombError, MemoryError) as error:
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
             raise TooLarge(
                 f"the image cannot be held in memory ({type(error).__name__})", field="image"
             ) from error
@@ -136,34 +157,24 @@ def decode(
     return Decoded(fit(picture, spec), picture.width, picture.height)
 
 
-def looks_like_image(data: bytes) -> bool:
-    """Whether the first bytes are those of a format that `decode` accepts, or HEIC."""
-    return (
-        data[:3] in (b"\xff\xd8\xff", b"GIF")
-        or data[:4] in (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-        or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
-        or (data[:2] == b"BM" and data[6:10] == b"\0\0\0\0")
-        or (data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis", *HEIC_BRANDS))
-    )
-
-
-def is_heic(data: bytes) -> bool:
-    """Whether the file says that it is HEIF with HEVC inside (AVIF shares its container)."""
-    return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS and b"avif" not in data[:64]
+def _quieten() -> None:
+    """Decoders tell of oddities in files from strangers; nobody here can act on them."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    # libtiff writes to the standard error by itself, a line for each row that is damaged
+    with contextlib.suppress(OSError, AttributeError):
+        found = re.search(r"/\S*libtiff\S*", Path("/proc/self/maps").read_text())
+        if found:
+            libtiff = ctypes.CDLL(found[0])
+            libtiff.TIFFSetErrorHandler(None)
+            libtiff.TIFFSetWarningHandler(None)
 
 
 def _enable_heic() -> None:
     from pi_heif import register_heif_opener
 
     register_heif_opener()
-
-
-def _check_size(image: Image.Image, limits: ImageLimits) -> None:
-    pixels = image.width * image.height
-    if pixels > limits.pixels:
-        size = f"{image.width} x {image.height} = {pixels} pixels"
-        detail = f"the image has {size}, the limit is {limits.pixels}"
-        raise TooLarge(detail, field="image", limit=limits.pixels, value=pixels)
 
 
 def _picture(image: Image.Image, spec: ImageSpec | None) -> Picture:
@@ -175,6 +186,8 @@ def _picture(image: Image.Image, spec: ImageSpec | None) -> Picture:
         scale = reduction(width, height, spec)
         image.draft(image.mode, (width // scale, height // scale))
     image.load()
+    if scale == 1:
+        width, height = image.size  # some formats know their size for certain only now
     # what of the last pixels lies outside the picture
     slack = image.width - width / scale, image.height - height / scale
     orientation = _orientation(image)
@@ -189,6 +202,8 @@ def _picture(image: Image.Image, spec: ImageSpec | None) -> Picture:
 
 
 def _orientation(image: Image.Image) -> int:
+    if len(image.info.get("exif") or b"") > EXIF_BYTES:
+        return 1
     with contextlib.suppress(Exception):  # garbage in EXIF is no reason to refuse good pixels
         found = image.getexif().get(ExifTags.Base.Orientation)
         if isinstance(found, int) and found in UPRIGHT:
@@ -197,15 +212,22 @@ def _orientation(image: Image.Image) -> int:
 
 
 @contextlib.contextmanager
-def _opened(data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Iterator[Image.Image]:
     if is_heic(data) and HEIC not in formats:
         detail = (
             "HEIC is not enabled here: convert the image to JPEG, or have the operator install "
             "openvocab[heic] and set OPENVOCAB_HEIC=true"
         )
         raise UnsupportedImage(detail, field="image", limit=FORMAT_NAMES, value="HEIC")
+    # some plugins make room for the pixels while they open a file; Pillow errs at twice this limit
+    Image.MAX_IMAGE_PIXELS = limits.pixels
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        found = PIXELS.search(str(error))
+        value = int(found[1]) if found else None
+        detail = f"the image has {value or 'too many'} pixels, the limit is {limits.pixels}"
+        raise TooLarge(detail, field="image", limit=limits.pixels, value=value) from None
     except Exception as error:
         if not looks_like_image(data):
             detail = f"the first bytes are not those of {FORMAT_NAMES}"

@@ -108,6 +108,7 @@ class ModelsAnswer(BaseModel):
     """What GET /models tells: the model, and how much its caches hold."""
 
     loaded: LoadedModelAnswer
+    explains: bool = Field(description="Whether `explain=true` is answered.")
     vector_cache: CacheAnswer
     store: StoreAnswer
     image_cache: CacheAnswer

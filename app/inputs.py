@@ -19,8 +19,8 @@ from app import labels
 from app.bodies import address_fields, json_object, merge, offload, single
 from app.classifier import Query
 from app.errors import Invalid, TooLarge, Unparsable
-from app.images import is_heic, looks_like_image
 from app.queries import IMAGE, InputLimits, build_query
+from app.sniffing import is_heic, looks_like_image
 
 LISTS: Final = ("labels", "templates")
 DATA_URI: Final = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE)
@@ -55,7 +55,7 @@ async def read_classify(request: Request, limits: InputLimits) -> tuple[bytes, Q
             # curl's own default type: either a real form, or --data-binary of something
             fields, image = _join(fields, _urlencoded(image, limits))
     if isinstance(image, str):
-        image = await offload(len(image), _base64, image)
+        image = await offload(len(image), from_base64, image)
     if not image:
         detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
         raise Invalid(detail, field=IMAGE)
@@ -69,7 +69,7 @@ def _join(fields: dict[str, Any], body: dict[str, Any]) -> tuple[dict[str, Any],
 
 
 async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
-    _check_charset(request)
+    check_charset(request)
     try:
         async with aclosing(request.stream()) as stream:
             parser = _InMemory(
@@ -82,7 +82,7 @@ async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
             form = await parser.parse()
     except MultiPartException as error:
         if error.message.startswith("Too many fields"):
-            raise _too_many(limits) from None
+            raise too_many(limits) from None
         if error.message.startswith("Part exceeded"):
             detail = f"a text field has over {LARGEST_TEXT} bytes; send the image as a file"
             raise TooLarge(detail, limit=LARGEST_TEXT) from None
@@ -93,7 +93,7 @@ async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
         await form.close()
 
 
-def _check_charset(request: Request) -> None:
+def check_charset(request: Request) -> None:
     """Forms are UTF-8 (RFC 7578, section 5.1.2); other charsets make texts no answer can hold."""
     _, options = parse_options_header(request.headers["content-type"])
     charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
@@ -101,7 +101,8 @@ def _check_charset(request: Request) -> None:
         raise Unparsable(f"a form's charset can only be utf-8, not {labels.shown(charset)}")
 
 
-def _too_many(limits: InputLimits) -> TooLarge:
+def too_many(limits: InputLimits) -> TooLarge:
+    """The problem of a form with more fields than there can be."""
     detail = f"the form has over {limits.fields} fields; {limits.labels.count} labels are the limit"
     return TooLarge(detail, field="labels", limit=limits.labels.count)
 
@@ -141,11 +142,12 @@ def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
     try:
         found = parse_qs(text, keep_blank_values=True, max_num_fields=limits.fields)
     except ValueError:
-        raise _too_many(limits) from None
+        raise too_many(limits) from None
     return {name: single(name, values, LISTS) for name, values in found.items()}
 
 
-def _base64(text: str) -> bytes:
+def from_base64(text: str) -> bytes:
+    """The bytes of base64 or a data URI. Raises Invalid."""
     text = text.strip()
     prefix = DATA_URI.match(text[:200])
     if prefix is None and text[:5].lower() == "data:":

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.definitions import Stored
 from app.labelsets import Status
+from app.namespaces import outside
 from app.schemas import Templates
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -99,7 +100,7 @@ def answer(stored: Stored, status: Status, model: str, templates: str) -> LabelS
 
 def _common(stored: Stored, status: Status, model: str, templates: str) -> dict[str, Any]:
     return {
-        "name": stored.name,
+        "name": outside(stored.name),
         "version": stored.version,
         "label_count": len(stored.definition.entries),
         "templates": templates,

@@ -21,7 +21,8 @@ from app.errors import (
     StoreUnavailable,
     UnknownLabelset,
 )
-from app.preconditions import Match, exists, unknown
+from app.namespaces import outside
+from app.preconditions import Match, exists, overtaken, unknown
 from app.registry import Registry
 
 Floats = npt.NDArray[np.float32]
@@ -60,43 +61,41 @@ class LabelSetService:
         self._builds = builds
         self._served: dict[str, Stored] = {}
 
-    async def create(self, name: str, definition: Definition) -> Stored:
-        """Register a new name and begin its build.
+    async def create(self, name: str, definition: Definition, most: int | None = None) -> Stored:
+        """Register a new name and begin its build; its namespace may hold `most` sets.
 
         Raises: LabelsetExists, TooLarge, UnknownTemplates.
         """
         self._builds.check(definition)
         if await self._registry.fresh(name) is not None:
             raise exists(name)
-        return await self._write(new(name, 0, definition), expected=None)
+        return await self._write(new(name, 0, definition), None, most)
 
-    async def put(self, name: str, definition: Definition, match: Match) -> tuple[Stored, bool]:
-        """Create or replace, and whether it was created.
-
-        Raises: PreconditionFailed, TooLarge, UnknownTemplates.
-        """
+    async def put(
+        self, name: str, definition: Definition, match: Match, most: int | None = None
+    ) -> tuple[Stored, bool]:
+        """`create` or replace, and whether it was created. May also raise PreconditionFailed."""
         self._builds.check(definition)
         for last in (*[False] * (RACES - 1), True):
             current = await self._registry.fresh(name)
             match.check(name, current)
             try:
-                return await self._put(name, definition, current)
+                return await self._put(name, definition, current, most)
             except (PreconditionFailed, LabelsetExists):
                 if last or not match.anything:
                     raise  # somebody else was faster, and that was not allowed
         raise RuntimeError("a loop ended that always returns or raises. This is a bug.")
 
     async def _put(
-        self, name: str, definition: Definition, current: Stored | None
+        self, name: str, definition: Definition, current: Stored | None, most: int | None
     ) -> tuple[Stored, bool]:
         if current is None:
-            return await self._write(new(name, 0, definition), expected=None), True
+            return await self._write(new(name, 0, definition), None, most), True
         if current.definition == definition:
             self._ensure(current)
             return current, False
         serves = replace(current, previous=None) if current.built else current.previous
-        stored = new(name, 0, definition, serves)
-        return await self._write(stored, expected=current.version), False
+        return await self._write(new(name, 0, definition, serves), current.version), False
 
     async def delete(self, name: str, match: Match) -> None:
         """Forget a name for good. Raises UnknownLabelset, PreconditionFailed."""
@@ -121,9 +120,9 @@ class LabelSetService:
         self._ensure(stored)
         return stored
 
-    async def page(self, after: str, limit: int) -> Sequence[Stored]:
-        """Up to `limit` sets with names greater than `after`, by name; begins no build."""
-        return await self._registry.page(after, limit)
+    async def page(self, after: str, before: str, limit: int) -> Sequence[Stored]:
+        """Up to `limit` sets with names strictly between the two, by name; begins no build."""
+        return await self._registry.page(after, before, limit)
 
     def status(self, stored: Stored) -> Status:
         """How far this version is in this process."""
@@ -145,7 +144,7 @@ class LabelSetService:
         if build is not None and build.task is not None:
             await asyncio.wait({build.task}, timeout=patience)
         if build is None or self._builds.state(stored) is not build:
-            raise PreconditionFailed(f"the label set {stored.name} was changed again meanwhile")
+            raise overtaken(stored.name)
         if build.error is not None:
             raise build.error
 
@@ -176,7 +175,7 @@ class LabelSetService:
             if build.error is not None:
                 raise build.error
             if time.monotonic() >= deadline:
-                detail = f"the label set {name} is being built, {build.progress:.0%} done"
+                detail = f"the label set {outside(name)} is being built, {build.progress:.0%} done"
                 raise LabelsetBuilding(detail, field="labelset", retry_after=5)
 
     async def resume(self) -> None:
@@ -228,8 +227,8 @@ class LabelSetService:
             self._served.pop(name, None)
             raise
 
-    async def _write(self, stored: Stored, expected: int | None) -> Stored:
-        written = await self._registry.write(stored, expected)
+    async def _write(self, stored: Stored, expected: int | None, most: int | None = None) -> Stored:
+        written = await self._registry.write(stored, expected, most)
         self._ensure(written)
         return written
 

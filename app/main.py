@@ -3,27 +3,41 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 from fastapi import FastAPI
-from starlette.middleware import Middleware
 
-from app import labelset_routes, routes
+from app import (
+    batch_routes,
+    edge,
+    embedding_routes,
+    hf_routes,
+    labelset_routes,
+    openai_routes,
+    routes,
+)
+from app.admission import Admission
+from app.batch_inputs import UploadBatches
 from app.batching import Batcher, BatchPolicy
 from app.builds import Builds
+from app.canary import Canary
 from app.classifier import Classifier, Floats, Pixels
 from app.deps import Services
 from app.ensemble import Ensemble
+from app.errors import Internal
 from app.image_cache import ImageCache
 from app.images import Decoder, ImageLimits
 from app.labels import LabelLimits
 from app.labelsets import LabelSetService
-from app.middleware import BodyLimit, BodyLimits, RequestContext
+from app.metrics import Metrics
 from app.problems import add_handlers
 from app.queries import InputLimits
+from app.rates import RateLimiter
 from app.registry import Registry
 from app.settings import Settings
+from app.shipped import presets, template_sets
 from app.stores import open_store
 from app.stores.guard import Guarded
 from app.stores.levels import TwoLevels
@@ -31,7 +45,7 @@ from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway
 from app.templates import TemplateSets
 from app.uploads import UploadLimits
-from prompts import TemplateSet, load_sets, load_vocabularies
+from app.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
@@ -39,9 +53,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("openvocab")
 
 VERSION: Final = "0.1.0"
-
-# share of the request timeout that a request waits for the first build of its label set
-PATIENCE: Final = 0.9
 
 # seconds that a write to the SQLite file may take
 SQLITE_WRITE_SECONDS: Final = 5.0
@@ -53,8 +64,12 @@ DRAIN_SECONDS: Final = 10.0
 def create_app(settings: Settings, encoder: "Encoder | None" = None) -> FastAPI:
     """The application; without an encoder it loads its own at start and closes it at the end.
 
-    Raises, at start: models.ModelError, app.stores.protocols.StoreUnusable.
+    Raises: app.keys.BadKeys; at start models.ModelError, app.stores.protocols.StoreUnusable.
     """
+    metrics = Metrics()
+    admission = Admission(settings.max_queue + settings.max_batch, settings.max_pending_bytes)
+    metrics.watch("in_service", "Requests being worked on.", lambda: admission.in_service)
+    metrics.watch("pending_bytes", "Bytes of requests held.", lambda: admission.bytes)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -63,7 +78,7 @@ def create_app(settings: Settings, encoder: "Encoder | None" = None) -> FastAPI:
             if own is None:
                 own = await asyncio.to_thread(load_encoder, settings)
                 stack.callback(own.close)
-            app.state.services = await _build(settings, own, stack)
+            app.state.services = await _build(settings, own, metrics, stack)
             yield
 
     app = FastAPI(
@@ -71,16 +86,14 @@ def create_app(settings: Settings, encoder: "Encoder | None" = None) -> FastAPI:
         version=VERSION,
         summary="Send an image and any words; it answers which words fit.",
         lifespan=lifespan,
-        middleware=[
-            Middleware(RequestContext),
-            Middleware(
-                BodyLimit,
-                limits=BodyLimits(settings.max_image_bytes, settings.max_labelset_bytes),
-            ),
-        ],
+        middleware=edge.middleware(settings, metrics, admission),
+        # their pages load scripts from elsewhere
+        docs_url=None,
+        redoc_url=None,
     )
-    app.include_router(routes.router)
-    app.include_router(labelset_routes.router)
+    app.state.draining = False
+    for part in (routes, batch_routes, labelset_routes, embedding_routes, hf_routes, openai_routes):
+        app.include_router(part.router)
     add_handlers(app)
     return app
 
@@ -99,23 +112,6 @@ def load_encoder(settings: Settings) -> "Encoder":
     )
 
 
-def template_sets() -> Mapping[str, TemplateSet]:
-    """The shipped sets, and `imagenet` as open_clip has it."""
-    from models.templates import imagenet_templates
-
-    about = "The 80 templates of the CLIP paper, for photographs."
-    imagenet = TemplateSet("imagenet", about, "en", imagenet_templates())
-    return dict(sorted({**load_sets(), "imagenet": imagenet}.items()))
-
-
-def presets() -> Mapping[str, Sequence[str]]:
-    """The shipped vocabularies, and `imagenet-1k` as open_clip has it."""
-    from models.templates import imagenet_classes
-
-    shipped = {name: found.labels for name, found in load_vocabularies().items()}
-    return dict(sorted({**shipped, "imagenet-1k": imagenet_classes()}.items()))
-
-
 def guarded_store(settings: Settings) -> Guarded:
     """The store behind its circuit breaker, not opened yet; raises StoreUnusable."""
     store = open_store(
@@ -131,7 +127,7 @@ def guarded_store(settings: Settings) -> Guarded:
 
 
 async def _build(
-    settings: Settings, encoder: "Encoder", stack: contextlib.AsyncExitStack
+    settings: Settings, encoder: "Encoder", metrics: Metrics, stack: contextlib.AsyncExitStack
 ) -> Services:
     """All parts, bottom up; the stack ends them top down."""
     info, store = encoder.info, guarded_store(settings)
@@ -155,7 +151,7 @@ async def _build(
         info.image,
         ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
         settings.cores_for_decoding(),
-        settings.max_queue,
+        settings.max_queue + settings.max_batch,
         settings.heic,
         settings.exact_jpeg,
     )
@@ -165,8 +161,13 @@ async def _build(
         BatchPolicy(settings.max_batch, settings.max_queue, info.in_flight),
     )
     stack.push_async_callback(_drain, batcher)
+    canary = Canary(encoder)
+    await canary.learn(ensemble)
+    work = {"the model": lambda: encoder.busy_since, "a decoder": lambda: decoder.busy_since}
+    stack.callback(Watchdog(settings.hang_timeout, work).close)
+    metrics.watch("queued_images", "Images that wait for a forward pass.", lambda: batcher.queued)
+    metrics.watch("store_away", "1 while the store does not answer.", lambda: store.away)
     images = ImageCache(ByteLru(settings.image_cache_bytes), info.fingerprint)
-    patience = PATIENCE * settings.request_timeout
     return Services(
         encoder=encoder,
         classifier=Classifier(
@@ -177,7 +178,6 @@ async def _build(
             ensemble,
             labelsets,
             templates,
-            patience,
             settings.max_labels * settings.max_templates,
         ),
         labelsets=labelsets,
@@ -196,8 +196,17 @@ async def _build(
             templates=settings.max_templates,
             presets=presets(),
         ),
-        request_timeout=settings.request_timeout,
-        patience=patience,
+        upload_batches=UploadBatches(
+            settings.max_upload_images,
+            settings.max_upload_bytes,
+            settings.max_image_bytes,
+            settings.max_uploads,
+        ),
+        limiter=RateLimiter(store.rates),
+        canary=canary,
+        metrics=metrics,
+        explains=settings.explain,
+        metrics_on=settings.metrics != "off",
     )
 
 
@@ -214,6 +223,9 @@ def encode_images(encoder: "Encoder") -> Callable[[Sequence[Pixels]], Awaitable[
 
     async def run(batch: Sequence[Pixels]) -> Sequence[Floats]:
         rows = await asyncio.wrap_future(encoder.submit_images(batch))
+        if not np.isfinite(rows).all():
+            log.error("the model answered with numbers that are not finite")
+            raise Internal("the model answered with numbers that are not finite")
         return list(rows)
 
     return run

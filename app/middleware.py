@@ -13,14 +13,25 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import TooLarge
-from app.metrics import Stages
-from app.problems import internal, problem_response
+from app.metrics import Metrics, Stages
+from app.problems import internal, refuse
 
 log = logging.getLogger("openvocab.http")
+access = logging.getLogger("openvocab.access")
 
 REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 
+# for answers that are data; a page brings a policy of its own
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
 LABELSETS: Final = "/labelsets"
+
+# read and answered bit by bit, however large
+UPLOADS: Final = "/classify/batch"
 
 # a client that is still sending reads no answer; so much is read and thrown away for its sake
 DRAIN_BYTES: Final = 64_000_000
@@ -29,16 +40,19 @@ DRAIN_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Bytes a body may have: an image as it is, in base64 or among form fields; a label set."""
+    """Bytes a body may have: an image, as it is or in a form; a label set; many images."""
 
     image: int
     labelset: int
+    upload: int
 
     def of(self, path: str, content_type: str) -> int:
         """The limit for a body of this media type; fields beside the image have a megabyte."""
         if path.startswith(LABELSETS):
             return self.labelset
         kind = content_type.partition(";")[0].strip().lower()
+        if path == UPLOADS and kind != "application/json":
+            return self.upload
         if kind == "application/json" or kind.endswith("+json"):
             return self.image * 4 // 3 + 1_000_000
         if kind == "multipart/form-data":
@@ -52,8 +66,9 @@ class RequestContext:
     Outermost, so that every answer carries the id.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,17 +78,19 @@ class RequestContext:
         stages = Stages()
         scope.setdefault("state", {}).update(request_id=request_id, stages=stages)
         begun = time.perf_counter()
-        started = False
+        status = 0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 if stages.seconds:
                     stages.add("total", time.perf_counter() - begun)
                     headers["Server-Timing"] = stages.server_timing()
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:
@@ -82,9 +99,15 @@ class RequestContext:
             log.debug("request %s: the client left while it was sending", request_id)
         except Exception:
             log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
-            if started:
+            if status:
                 raise  # half an answer is out: the server must cut the connection
-            await internal(request_id)(scope, receive, send_with_headers)
+            await internal(scope)(scope, receive, send_with_headers)
+        finally:
+            if status:
+                problem = scope["state"].get("problem")
+                spent = time.perf_counter() - begun
+                self._metrics.answered(_route(scope), status, spent, stages, problem)
+                _note(scope, status, spent)
 
 
 class BodyLimit:
@@ -106,15 +129,13 @@ class BodyLimit:
         body = _Body(receive, limit, field, waits)
 
         async def send_after_body(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and not scope["state"].get("streams"):
                 await body.drain()
             await send(message)
 
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
-            refusal = problem_response(
-                _too_large(int(declared), limit, field), scope["state"]["request_id"]
-            )
+            refusal = refuse(_too_large(int(declared), limit, field), scope)
             await refusal(scope, receive, send_after_body)
             return
         await self._app(scope, body.receive, send_after_body)
@@ -157,6 +178,24 @@ class _Body:
         else:
             self._complete = True
         return message
+
+
+def _route(scope: Scope) -> str:
+    """The address as it is declared, so that names in it make no new series."""
+    route = scope.get("route")
+    return str(getattr(route, "path", "none"))
+
+
+def _note(scope: Scope, status: int, seconds: float) -> None:
+    """A line for each request: neither its query, which may hold labels, nor any secret."""
+    if access.isEnabledFor(logging.INFO):
+        state = scope["state"]
+        caller = state["identity"].name if "identity" in state else "-"
+        path = scope["raw_path"].decode("ascii", "replace")[:200]
+        access.info(
+            "%s %s %s %d %.1f ms, request %s",
+            caller, scope["method"], path, status, 1000 * seconds, state["request_id"],
+        )  # fmt: skip
 
 
 def _request_id(sent: str) -> str:

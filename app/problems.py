@@ -1,15 +1,25 @@
 """Every error as one problem document (RFC 9457). Knows nothing of what went wrong inside."""
 
 import logging
+from collections.abc import MutableMapping
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from app.errors import Internal, Invalid, MethodNotAllowed, NotFound, Problem, Unparsable
+from app.errors import (
+    Internal,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    Problem,
+    Unauthenticated,
+    Unparsable,
+)
+from app.openai_errors import openai_error
 from app.schemas import ProblemAnswer
 
 log = logging.getLogger("openvocab.http")
@@ -19,7 +29,17 @@ MEDIA_TYPE = "application/problem+json"
 
 def problem_response(problem: Problem, request_id: str | None = None) -> Response:
     """The document, with Retry-After where waiting helps."""
-    document = ProblemAnswer(
+    return Response(
+        document(problem, request_id).model_dump_json(exclude_none=True) + "\n",
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers=_retry(problem),
+    )
+
+
+def document(problem: Problem, request_id: str | None = None) -> ProblemAnswer:
+    """What is told of a problem."""
+    return ProblemAnswer(
         type=f"urn:openvocab:problem:{problem.code}",
         title=problem.title,
         status=problem.status,
@@ -31,13 +51,19 @@ def problem_response(problem: Problem, request_id: str | None = None) -> Respons
         value=_sendable(problem.value),
         request_id=request_id,
     )
-    headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
-    return Response(
-        document.model_dump_json(exclude_none=True) + "\n",
-        status_code=problem.status,
-        media_type=MEDIA_TYPE,
-        headers=headers,
-    )
+
+
+def refuse(problem: Problem, scope: MutableMapping[str, Any]) -> Response:
+    """The same for the request of an ASGI scope, noted for its metrics."""
+    state = scope["state"]
+    state["problem"] = problem.code
+    if _for_openai(scope):
+        response: Response = JSONResponse(openai_error(problem), problem.status, _retry(problem))
+    else:
+        response = problem_response(problem, state.get("request_id"))
+    if problem.status == Unauthenticated.status:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="openvocab"'  # RFC 6750, section 3
+    return response
 
 
 def _sendable(value: Any) -> Any:
@@ -45,9 +71,18 @@ def _sendable(value: Any) -> Any:
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
-def internal(request_id: str | None = None) -> Response:
+def internal(scope: MutableMapping[str, Any]) -> Response:
     """The answer to a fault of ours: the text of the exception stays in the log."""
-    return problem_response(Internal("the server failed; its log tells more"), request_id)
+    return refuse(Internal("the server failed; its log tells more"), scope)
+
+
+def _for_openai(scope: MutableMapping[str, Any]) -> bool:
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path.startswith("/v1/")
+
+
+def _retry(problem: Problem) -> dict[str, str]:
+    return {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -61,17 +96,17 @@ def add_handlers(app: FastAPI) -> None:
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)
-        return problem_response(error, request.state.request_id)
+        return refuse(error, request.scope)
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        response = problem_response(_from_framework(request, error), request.state.request_id)
+        response = refuse(_from_framework(request, error), request.scope)
         response.headers.update(error.headers or {})
         return response
 
     async def parameters(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem_response(_from_parameters(error), request.state.request_id)
+        return refuse(_from_parameters(error), request.scope)
 
     app.add_exception_handler(Problem, ours)
     app.add_exception_handler(RequestValidationError, parameters)

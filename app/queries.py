@@ -51,6 +51,7 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         top_k=checked.top_k,
         threshold=checked.threshold,
         multi_label=checked.multi_label,
+        explain=checked.explain,
     )
 
 

@@ -8,10 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+from app import namespaces
 from app.definitions import Stored, from_body, unreadable
-from app.errors import TooLarge
-from app.preconditions import away, changed, exists, unknown
-from app.stores.protocols import Head, LabelSets, Record, StoreAway, StoreFull, VersionConflict
+from app.preconditions import away, changed, exists, full, unknown
+from app.stores.protocols import (
+    Head,
+    LabelSets,
+    Quota,
+    Record,
+    StoreAway,
+    StoreFull,
+    VersionConflict,
+)
 
 log = logging.getLogger("openvocab.labelsets")
 
@@ -85,14 +93,14 @@ class Registry:
             raise away() from None
         self._forget(name)
 
-    async def page(self, after: str, limit: int) -> Sequence[Stored]:
-        """Up to `limit` sets with names greater than `after`, by name."""
+    async def page(self, after: str, before: str, limit: int) -> Sequence[Stored]:
+        """Up to `limit` sets with names strictly between the two, by name."""
         found: list[Stored] = []
         try:
             await self._look_for_lost()
             while len(found) < limit:
                 # a few at a time: bodies can be large, and others wait for the store too
-                records = await self._store.page(after, min(PAGE, limit - len(found)))
+                records = await self._store.page(after, before, min(PAGE, limit - len(found)))
                 found += [await self._learn(record) for record in records]
                 if len(records) < PAGE:
                     break
@@ -108,25 +116,27 @@ class Registry:
         except StoreAway:
             raise away() from None
 
-    async def write(self, stored: Stored, expected: int | None) -> Stored:
+    async def write(self, stored: Stored, expected: int | None, most: int | None = None) -> Stored:
         """Create (`expected` None) or replace a version; the result has its new number.
+
+        There may be `most` sets in the namespace of its name.
 
         Raises:
             LabelsetExists, PreconditionFailed, TooLarge, StoreUnavailable.
         """
         body = await _offload(len(stored.definition.entries) > MANY, stored.body)
+        bounds = namespaces.bounds(namespaces.of(stored.name))
+        quota = None if most is None else Quota(*bounds, most)
+        # as large as the time: a version never comes back, even if the store was lost
+        least = int(1000 * time.time())
         try:
-            # as large as the time: a version never comes back, even if the store was lost
-            record = await self._store.write(
-                stored.name, body, expected, self._most, least=int(1000 * time.time())
-            )
+            record = await self._store.write(stored.name, body, expected, self._most, least, quota)
         except VersionConflict as conflict:
             if expected is None:
                 raise exists(stored.name) from None
             raise changed(stored.name, conflict.current) from None
-        except StoreFull as full:
-            detail = f"{full.limit} label sets are stored, the limit of max_labelsets; delete one"
-            raise TooLarge(detail, field="name", limit=full.limit, value=full.limit + 1) from None
+        except StoreFull as error:
+            raise full(error.limit, own=error.own) from None
         except StoreAway:
             raise away() from None
         written = replace(stored, version=record.version)
@@ -177,8 +187,9 @@ class Registry:
         if known.unreadable:  # nothing is known that could be put there
             self._forget(name)
             return await self._store.head(name)
-        log.warning("the store lost version %d of label set %s; publishing it", known.version, name)
-        if not await self._store.restore(Record(name, known.version, known.body())):
+        if await self._store.restore(Record(name, known.version, known.body())):
+            log.warning("the store had lost label set %s; it has been published again", name)
+        else:
             head = await self._store.head(name)
             if head is not None and _went_back(head, known):
                 with contextlib.suppress(VersionConflict, StoreFull):
@@ -196,7 +207,7 @@ class Registry:
             stored = await _offload(
                 len(record.body) > LARGE, from_body, record.name, record.version, record.body
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             log.exception("label set %s cannot be read by this release", record.name)
             stored = unreadable(record.name, record.version)
         self._known[record.name] = stored

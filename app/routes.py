@@ -1,15 +1,13 @@
 """The routes: parse, one call, return a schema."""
 
-import asyncio
 import contextlib
-from typing import Final
+from dataclasses import replace
 
-import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from app import examples, inputs, render
-from app.deps import ServicesDep, StagesDep
-from app.errors import DeadlinePassed, NotReady
+from app.deps import CallerDep, ServicesDep, StagesDep, patience
+from app.errors import Draining, Invalid, NotFound
 from app.info_schemas import (
     CacheAnswer,
     HealthAnswer,
@@ -20,13 +18,12 @@ from app.info_schemas import (
     TemplatesAnswer,
     TemplateSetAnswer,
 )
+from app.metrics import MEDIA_TYPE
 from app.problems import documented
 from app.schemas import ClassifyAnswer
 from app.stores.protocols import StoreAway
 
 router = APIRouter()
-
-CANARY_SECONDS: Final = 5.0
 
 
 @router.post(
@@ -37,17 +34,17 @@ CANARY_SECONDS: Final = 5.0
     response_model=ClassifyAnswer,
     responses={
         200: {"content": {"text/plain": {}, "text/csv": {}}},
-        **documented(400, 404, 413, 415, 422, 503, 504),
+        **documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504),
     },
 )
-async def classify(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
-    try:
-        async with asyncio.timeout(services.request_timeout):
-            image, query = await inputs.read_classify(request, services.input_limits)
-            found = await services.classifier.classify(image, query, stages)
-    except TimeoutError:
-        limit = services.request_timeout
-        raise DeadlinePassed(f"no answer within {limit:g} seconds", limit=limit) from None
+async def classify(
+    request: Request, services: ServicesDep, stages: StagesDep, caller: CallerDep
+) -> Response:
+    image, query = await inputs.read_classify(request, services.input_limits)
+    if query.explain and not services.explains:
+        raise Invalid("explain is switched off here; OPENVOCAB_EXPLAIN", field="explain")
+    query = replace(query, namespace=caller.namespace, patience=await patience(request))
+    found = await services.classifier.classify(image, query, stages)
     return render.render(ClassifyAnswer.of(found), request.headers.get("accept", ""))
 
 
@@ -72,6 +69,7 @@ async def models(services: ServicesDep) -> ModelsAnswer:
     vectors = services.vectors
     return ModelsAnswer(
         loaded=LoadedModelAnswer.of(services.encoder.info),
+        explains=services.explains,
         vector_cache=CacheAnswer.of(vectors.memory),
         store=StoreAnswer(
             kind=services.store_kind,
@@ -92,19 +90,22 @@ async def healthz() -> HealthAnswer:
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Does the model answer?", responses=documented(503))
-async def readyz(services: ServicesDep) -> ReadyAnswer:
-    info = services.encoder.info
-    canary = np.zeros((3, info.image.height, info.image.width), np.uint8)
-    try:
-        async with asyncio.timeout(CANARY_SECONDS):
-            rows = await asyncio.wrap_future(services.encoder.submit_images([canary]))
-    except Exception as error:
-        raise NotReady("the model does not answer", retry_after=1) from error
-    if not np.isfinite(rows).all():
-        raise NotReady("the model answers with numbers that are not finite", retry_after=1)
+async def readyz(request: Request, services: ServicesDep) -> ReadyAnswer:
+    if request.app.state.draining:
+        raise Draining("the server is stopping; send requests to another one", retry_after=1)
+    await services.canary.check()
     with contextlib.suppress(StoreAway):
         await services.store.ping()  # a store that is back is found out even if nobody uses it
     away = services.store.away
     return ReadyAnswer(
-        status="degraded" if away else "ready", model=info.name, store="away" if away else "ok"
+        status="degraded" if away else "ready",
+        model=services.encoder.info.name,
+        store="away" if away else "ok",
     )
+
+
+@router.get("/metrics", summary="What is counted, for Prometheus", response_class=Response)
+async def metrics(services: ServicesDep) -> Response:
+    if not services.metrics_on:
+        raise NotFound("metrics are switched off here; OPENVOCAB_METRICS")
+    return Response(services.metrics.text(), media_type=MEDIA_TYPE)

@@ -2,10 +2,17 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    model_validator,
+)
 from pydantic_core import from_json
 
-from app.classifier import Classification
+from app.classifier import Classification, Prediction
 
 
 def _listed(value: Any) -> Any:
@@ -65,6 +72,10 @@ class ClassifyFields(BaseModel):
         False, description="Score each label on its own, instead of against the others."
     )
 
+    explain: bool = Field(
+        False, description="Answer a heat map for each prediction: where the image agrees with it."
+    )
+
     @model_validator(mode="after")
     def _one_source_and_a_scale(self) -> Self:
         if (self.labels is None) == (self.labelset is None):
@@ -106,6 +117,15 @@ class PredictionAnswer(BaseModel):
     similarity: float
 
 
+class ExplainedPredictionAnswer(PredictionAnswer):
+    """The same, with where the image agrees with the label."""
+
+    heatmap: str = Field(
+        description="Data URI of a grey PNG in the shape of the upright picture: white where "
+        "covering it costs the label most, black where it costs nothing or the model does not look."
+    )
+
+
 class ClassifyAnswer(BaseModel):
     """The answer of POST /classify, best prediction first."""
 
@@ -133,7 +153,7 @@ class ClassifyAnswer(BaseModel):
     labelset_version: int | None = Field(None, description="The version that answered.")
     cached: int = Field(description="How many of the label vectors needed no encoding.")
     image: ImageAnswer
-    predictions: list[PredictionAnswer]
+    predictions: list[SerializeAsAny[PredictionAnswer]]
     abstained: bool = Field(description="No label reached the threshold.")
     warnings: list[str]
 
@@ -152,17 +172,36 @@ class ClassifyAnswer(BaseModel):
                 sha256=found.image.sha256,
                 cached=found.image.cached,
             ),
-            predictions=[
-                PredictionAnswer(
-                    label=p.label,
-                    score=float(f"{p.score:.7g}"),
-                    similarity=float(f"{p.similarity:.7g}"),
-                )
-                for p in found.predictions
-            ],
+            predictions=[_prediction(p) for p in found.predictions],
             abstained=found.abstained,
             warnings=list(found.warnings),
         )
+
+
+def _prediction(found: Prediction) -> PredictionAnswer:
+    score, similarity = float(f"{found.score:.7g}"), float(f"{found.similarity:.7g}")
+    if found.heatmap is None:
+        return PredictionAnswer(label=found.label, score=score, similarity=similarity)
+    return ExplainedPredictionAnswer(
+        label=found.label, score=score, similarity=similarity, heatmap=found.heatmap
+    )
+
+
+class BatchLine(BaseModel):
+    """What became of one image of a batch; without `index`, why the rest of it is missing."""
+
+    index: int | None = Field(None, description="Place among the images that were sent, from 0.")
+    name: str | None = Field(None, description="File name, as it was sent.")
+    result: ClassifyAnswer | None = None
+    error: "ProblemAnswer | None" = None
+
+
+class BatchAnswer(BaseModel):
+    """The answer of POST /classify/batch, in the order of the images."""
+
+    count: int
+    failed: int
+    results: list[BatchLine]
 
 
 class ProblemAnswer(BaseModel):

@@ -6,13 +6,16 @@ import math
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
+from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
 
 from app.main import create_app
+from app.protocol import protocol
 from app.settings import Settings
 from models import EncoderInfo
 
@@ -33,14 +36,8 @@ def serve(
 ) -> int:
     """Serve until one of the signals; what was accepted is answered first. The exit status."""
     tune_interpreter()
-    config = uvicorn.Config(
-        create_app(settings, encoder),
-        log_level=settings.log_level,
-        server_header=False,
-        root_path=settings.root_path,
-        timeout_graceful_shutdown=math.ceil(settings.request_timeout),
-    )
-    server = _Server(config, ready)
+    app = create_app(settings, encoder)
+    server = _Server(app, uvicorn_config(app, settings), ready, settings.drain_seconds)
     for number in signals:
         signal.signal(number, server.end)
     try:
@@ -51,6 +48,25 @@ def serve(
         encoder.close()
         gc.unfreeze()  # or libraries that look for leaks at the end report what was frozen
     return 0
+
+
+def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How the server is run, whoever runs it."""
+    proxies = settings.listed("trusted_proxies")
+    return uvicorn.Config(
+        app,
+        http=protocol(settings.head_timeout, settings.max_connections),
+        ws="none",
+        log_level=settings.log_level,
+        access_log=False,  # ours names the caller and the request
+        server_header=False,
+        root_path=settings.root_path,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
+        ssl_certfile=settings.tls_cert_file,
+        ssl_keyfile=settings.tls_key_file,
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout),
+    )
 
 
 def tune_interpreter() -> None:
@@ -78,14 +94,31 @@ def described(info: EncoderInfo) -> str:
 class _Server(uvicorn.Server):
     """uvicorn with signal handlers that are there before its loop is, so that none is lost."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, app: FastAPI, config: uvicorn.Config, ready: Callable[[], None], drain: float
+    ) -> None:
         super().__init__(config)
+        self._app = app
         self._ready = ready
+        self._drain = drain
+        self._ends_at: float | None = None
 
     def end(self, number: int, _frame: object) -> None:
-        """Handle a signal: finish, or at the second Ctrl-C give up what is under way."""
+        """Handle a signal: finish, or at the second Ctrl-C give up what is under way.
+
+        After SIGTERM requests are taken for some seconds more, while /readyz says not to send any.
+        """
         self.force_exit = self.should_exit and number == signal.SIGINT
-        self.should_exit = True
+        self._app.state.draining = True
+        if number == signal.SIGTERM and self._drain and self._ends_at is None:
+            self._ends_at = time.monotonic() + self._drain
+        else:
+            self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

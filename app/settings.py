@@ -54,12 +54,29 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         512, ge=1, description="Images that may wait for a forward pass; more are answered 503."
     )
+    max_pending_bytes: int = Field(
+        1_000_000_000,
+        ge=1,
+        description="Bytes of requests that may be held at once; more are answered 503.",
+    )
+    max_connections: int = Field(
+        4_096, ge=1, description="Connections that may be open; more are answered 503 and closed."
+    )
     max_text_queue: int = Field(
         400_000,
         ge=1,
         description="Prompts (labels times templates) that may wait; more are answered 503.",
     )
     max_image_bytes: int = Field(20_000_000, ge=1, description="Largest image file, in bytes.")
+    max_upload_bytes: int = Field(
+        4_000_000_000, ge=1, description="Largest body of `POST /classify/batch`, in bytes."
+    )
+    max_upload_images: int = Field(
+        10_000, ge=1, description="Images in one `POST /classify/batch`."
+    )
+    max_uploads: int = Field(
+        8, ge=1, description="`POST /classify/batch` at a time; more are answered 503."
+    )
     max_image_pixels: int = Field(
         50_000_000,
         ge=1,
@@ -72,6 +89,10 @@ class Settings(BaseSettings):
         False,
         description="Decode every JPEG in full. Otherwise one of four times the model's size or "
         "more is decoded at a half, a quarter or an eighth of its own.",
+    )
+    explain: bool = Field(
+        True,
+        description="Answer heat maps where a request asks for them: 36 more forward passes each.",
     )
     max_labels: int = Field(1_000, ge=1, description="Labels that one request may name.")
     max_label_length: int = Field(
@@ -123,7 +144,70 @@ class Settings(BaseSettings):
         16_000_000, ge=1, description="Largest body that registers a label set."
     )
     request_timeout: float = Field(
-        30.0, gt=0, le=3600, description="Seconds after which a request is answered 504."
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds after which a request is answered 504, or 408 while its body is still "
+        "arriving; the header `X-Request-Timeout` may ask for less.",
+    )
+    head_timeout: float = Field(
+        10.0, gt=0, le=3600, description="Seconds that the head of a request may take to arrive."
+    )
+    hang_timeout: float = Field(
+        300.0,
+        gt=0,
+        le=86_400,
+        description="Seconds after which a forward pass or a decoder that does not return ends the "
+        "process with status 70; longer than the largest batch takes.",
+    )
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds after SIGTERM in which requests are still taken while `/readyz` "
+        "answers 503, so that a load balancer turns away first.",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="TOML file of API keys, read again when it changes (docs/security.md); without "
+        "keys anybody may do everything.",
+    )
+    api_keys: str = Field(
+        "",
+        repr=False,
+        description="More keys, as NAME:SCOPE+SCOPE:SHA256 with commas; `openvocab keys new` makes "
+        "one.",
+    )
+    rate_limit: float = Field(
+        0.0,
+        ge=0,
+        description="Requests a second of each key, or without keys of each address, counted over "
+        "all processes of a store; 0: no limit.",
+    )
+    rate_burst: int = Field(
+        1, ge=1, description="Requests that may come at once; at least one second's worth."
+    )
+    metrics: Literal["open", "admin", "off"] = Field(
+        "open", description="Who may read `/metrics`: anybody, keys with the scope `admin`, nobody."
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins whose pages may use the API from a browser, with commas, such as "
+        "`https://example.org`; `*`: all.",
+    )
+    allowed_hosts: str = Field(
+        "*", description="Host names that requests may be addressed to, with commas; `*`: any."
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks of proxies, with commas, whose `X-Forwarded-For` and "
+        "`X-Forwarded-Proto` are believed.",
+    )
+    tls_cert_file: Path | None = Field(
+        None, description="PEM file of the certificate chain; with it the server speaks HTTPS."
+    )
+    tls_key_file: Path | None = Field(
+        None, description="PEM file of its private key, if that is not in the same file."
     )
     root_path: str = Field(
         "", description="Path under which a proxy serves this, such as `/vision`."
@@ -132,52 +216,10 @@ class Settings(BaseSettings):
         "info", description="Least severe level that is logged."
     )
 
+    def listed(self, name: str) -> list[str]:
+        """The parts of a setting that is written with commas."""
+        return [part.strip() for part in getattr(self, name).split(",") if part.strip()]
+
     def cores_for_decoding(self) -> int:
         """`decode_threads`, or the number of cores."""
         return self.decode_threads or os.cpu_count() or 1
-
-
-def settings_page() -> str:
-    """docs/settings.md: a table of every setting, made from the fields above."""
-    rows = [
-        f"| `OPENVOCAB_{name.upper()}` | {_default(field.default)} | {_limits(field.metadata)} "
-        f"| {field.description} |"
-        for name, field in Settings.model_fields.items()
-    ]
-    return "\n".join(
-        [
-            "# Settings",
-            "",
-            "Environment variables, read once when the server starts. A value that does not fit",
-            "ends the start with one line that names it; `openvocab serve --help` shows which have",
-            "an option.",
-            "",
-            "This page is made from `app/settings.py` by `make docs`; a test holds both together.",
-            "",
-            "| variable | default | limits | what |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
-
-
-def _default(value: object) -> str:
-    """A default as the environment would spell it."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f"`{text}`" if text else "empty"
-
-
-def _limits(metadata: list[object]) -> str:
-    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥"}
-    return ", ".join(
-        f"{sign} {getattr(bound, name)}"
-        for bound in metadata
-        for name, sign in signs.items()
-        if hasattr(bound, name)
-    )
-
-
-def write_settings_page(path: Path) -> None:
-    """Write the page where the documentation keeps it."""
-    path.write_text(settings_page(), encoding="utf-8")

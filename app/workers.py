@@ -4,24 +4,21 @@ Knows how processes begin and end; nothing of requests.
 """
 
 import logging
-import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.context import SpawnProcess
-from typing import Any, Final
+from multiprocessing.connection import wait
+from typing import Final
 
-from app.logs import quiet_logging
-from app.main import load_encoder
-from app.serving import START_ERROR, described, serve
+from app.serving import START_ERROR
 from app.settings import Settings
-from models import ModelError
+from app.worker_process import MODEL_ERROR, WorkerProcess, patience
+
+__all__ = ["MODEL_ERROR", "STEADY", "Supervisor", "share"]
 
 log = logging.getLogger("openvocab.workers")
 
@@ -32,10 +29,6 @@ PAUSES: Final = (0.1, 1.0, 5.0, 30.0)
 # a worker that served for so many seconds is no failure when it ends
 STEADY: Final = 60.0
 
-# seconds beyond the request timeout that a worker may take to end
-GRACE: Final = 15.0
-
-MODEL_ERROR: Final = 3
 SIGNALLED: Final = 128  # a shell's exit status for a signal is this and its number
 
 
@@ -53,21 +46,29 @@ def share(settings: Settings, workers: int) -> Settings:
 @dataclass(slots=True)
 class _Worker:
     number: int
-    process: SpawnProcess
+    current: WorkerProcess
     since: float | None = None  # when it began to serve
+    successor: WorkerProcess | None = None  # loads, and takes its place when it serves
     failures: int = 0
     again_at: float | None = None
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Starts workers on one socket, replaces those that die, and ends them all together."""
+    """Starts workers on one socket, replaces those that die, and ends them all together.
+
+    SIGHUP replaces them one after the other, each when its successor serves; new files of weights
+    and certificates are read so, and no request is lost.
+    """
 
     settings: Settings
     listener: socket.socket
     count: int
     _workers: list[_Worker] = field(default_factory=list)
+    _leaving: list[tuple[WorkerProcess, float]] = field(default_factory=list)
+    _to_renew: list[_Worker] = field(default_factory=list)
     _signal: int = 0
+    _renew: bool = False
 
     def run(self, announce: Callable[[str], None]) -> int:
         """Until a signal: exit status 0. If a worker cannot even start: its exit status.
@@ -76,48 +77,91 @@ class Supervisor:
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
+        if not sys.stderr.isatty():  # there it means that the terminal is gone
+            signal.signal(signal.SIGHUP, self._ask_to_renew)
         try:
             return self._watch(announce)
         finally:
             self._end()
 
     def _watch(self, announce: Callable[[str], None]) -> int:
-        context = multiprocessing.get_context("spawn")
-        ready, told = context.SimpleQueue(), False
+        told = False
         for number in range(self.count):
-            self._workers.append(_Worker(number, self._start(context, number, ready)))
+            self._workers.append(_Worker(number, self._start(number)))
         while not self._signal:
-            alive = [w.process.sentinel for w in self._workers if w.process.is_alive()]
-            multiprocessing.connection.wait(alive, timeout=LOOK)
-            while not ready.empty():
-                number, line = ready.get()
-                self._workers[number].since = time.monotonic()
-                if not told and all(worker.since for worker in self._workers):
-                    told = True
-                    announce(line)
+            self._wait()
             for worker in self._workers:
-                if worker.process.is_alive() or self._signal:
+                self._look(worker)
+                if worker.current.alive or self._signal:
                     continue
-                if not told and worker.since is None:
+                if not told and worker.since is None and not worker.failures:
                     # never began to serve: the others will not either
-                    code = worker.process.exitcode or START_ERROR
+                    code = worker.current.status or START_ERROR
                     return code if code > 0 else SIGNALLED - code
                 if self._due(worker):
-                    self._replace(context, worker, ready)
+                    self._replace(worker)
+            if not told and all(worker.since for worker in self._workers):
+                told = True
+                announce(self._workers[0].current.line or "")
+            if told:
+                self._go_on_renewing()
         return 0 if told else SIGNALLED + self._signal
 
-    def _start(self, context: Any, number: int, ready: Any) -> SpawnProcess:
-        arguments = (share(self.settings, self.count), self.listener, number, ready)
-        process: SpawnProcess = context.Process(
-            target=_work, args=arguments, name=f"openvocab worker {number}"
-        )
-        # a terminal's Ctrl-C reaches every process, but it is ours to tell the workers to end
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            process.start()
-        finally:
-            signal.signal(signal.SIGINT, before)
-        return process
+    def _wait(self) -> None:
+        """Until something happens, or it is time to look."""
+        found = [w.current for w in self._workers]
+        found += [w.successor for w in self._workers if w.successor is not None]
+        alive = [one for one in found if one.alive]
+        silent = [one.pipe for one in alive if one.line is None]
+        wait([*(one.process.sentinel for one in alive), *silent], timeout=LOOK)
+
+    def _start(self, number: int) -> WorkerProcess:
+        settings = share(self.settings, self.count)
+        return WorkerProcess.start(settings, self.listener, f"openvocab worker {number}")
+
+    def _look(self, worker: _Worker) -> None:
+        """Note who began to serve; when a successor does, the process before it may go."""
+        worker.current.look()
+        if worker.successor is not None:
+            worker.successor.look()
+            if worker.successor.serves:
+                worker.current.process.terminate()
+                end = time.monotonic() + patience(self.settings)
+                self._leaving.append((worker.current, end))
+                worker.current, worker.successor = worker.successor, None
+                worker.since, worker.failures, worker.again_at = None, 0, None
+        if worker.since is None and worker.current.serves:
+            worker.since = time.monotonic()
+
+    def _go_on_renewing(self) -> None:
+        """One successor at a time; one that cannot serve ends it, and the others stay."""
+        for leaving, end in self._leaving[:]:
+            if not leaving.alive:
+                self._leaving.remove((leaving, end))
+            elif time.monotonic() > end:
+                log.error("a worker that was replaced did not end and is killed")
+                leaving.process.kill()
+                leaving.process.join()
+        if self._renew:
+            self._renew = False
+            self._to_renew = list(self._workers)
+            log.warning("all workers are replaced, one after the other")
+        for worker in self._workers:
+            if worker.successor is not None and worker.successor.alive:
+                return
+            if worker.successor is not None:
+                self._renewing_failed(f"it ended with status {worker.successor.status}")
+                worker.successor = None
+        if self._to_renew:
+            worker = self._to_renew.pop(0)
+            try:
+                worker.successor = self._start(worker.number)
+            except OSError as error:
+                self._renewing_failed(str(error))
+
+    def _renewing_failed(self, why: str) -> None:
+        log.error("the new worker cannot serve (%s); those that serve stay", why)
+        self._to_renew.clear()
 
     def _due(self, worker: _Worker) -> bool:
         """Whether a dead worker's replacement is to be started; one that keeps dying waits."""
@@ -128,54 +172,39 @@ class Supervisor:
             pause = PAUSES[min(worker.failures, len(PAUSES) - 1)]
             log.error(
                 "worker %d ended with status %s; a new one starts in %g s",
-                worker.number, worker.process.exitcode, pause,
+                worker.number, worker.current.status, pause,
             )  # fmt: skip
             worker.failures += 1
             worker.since, worker.again_at = None, now + pause
         return now >= worker.again_at
 
-    def _replace(self, context: Any, worker: _Worker, ready: Any) -> None:
+    def _replace(self, worker: _Worker) -> None:
         worker.again_at = None
+        if worker.successor is not None:  # it is being replaced already
+            worker.current, worker.successor = worker.successor, None
+            return
         try:
-            worker.process = self._start(context, worker.number, ready)
+            worker.current = self._start(worker.number)
         except OSError as error:  # no memory for a process is no reason to end the others
             log.error("worker %d cannot be started (%s)", worker.number, error)
 
     def _stop(self, number: int, _frame: object) -> None:
         self._signal = number
 
+    def _ask_to_renew(self, _number: int, _frame: object) -> None:
+        self._renew = True
+
     def _end(self) -> None:
         self.listener.close()  # or the kernel goes on accepting what nobody will answer
-        for worker in self._workers:
-            if worker.process.is_alive():
-                worker.process.terminate()
-        end = time.monotonic() + self.settings.request_timeout + GRACE
-        for worker in self._workers:
-            worker.process.join(max(0.0, end - time.monotonic()))
-            if worker.process.is_alive():
-                log.error("worker %d did not end and is killed", worker.number)
-                worker.process.kill()
-                worker.process.join()
-
-
-def _work(settings: Settings, listener: socket.socket, number: int, ready: Any) -> None:
-    """One worker, in a process of its own."""
-    parent = multiprocessing.parent_process()
-    seconds = settings.request_timeout + GRACE
-    threading.Thread(target=_end_with, args=(parent, seconds), daemon=True).start()
-    quiet_logging(settings.log_level)
-    try:
-        encoder = load_encoder(settings)
-    except ModelError as error:
-        sys.stderr.write(f"openvocab: {error}\n")
-        sys.exit(MODEL_ERROR)
-    line = described(encoder.info)
-    told = (number, line)
-    sys.exit(serve(settings, encoder, listener, (signal.SIGTERM,), lambda: ready.put(told)))
-
-
-def _end_with(parent: Any, seconds: float) -> None:
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(seconds)
-    os._exit(START_ERROR)
+        found = [w.current for w in self._workers] + [one for one, _ in self._leaving]
+        found += [w.successor for w in self._workers if w.successor is not None]
+        for one in found:
+            if one.alive:
+                one.process.terminate()
+        end = time.monotonic() + patience(self.settings)
+        for one in found:
+            one.process.join(max(0.0, end - time.monotonic()))
+            if one.alive:
+                log.error("%s did not end and is killed", one.process.name)
+                one.process.kill()
+                one.process.join()

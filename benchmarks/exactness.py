@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from app.concepts import Concept
 from app.ensemble import Ensemble
 from app.images import ImageLimits, decode
-from app.main import template_sets
+from app.shipped import template_sets
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore

@@ -28,7 +28,8 @@ from app.batching import Batcher, BatchPolicy
 from app.concepts import Concept
 from app.ensemble import Ensemble
 from app.images import Decoder, ImageLimits, decode
-from app.main import encode_images, presets, template_sets
+from app.main import encode_images
+from app.shipped import presets, template_sets
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from app.concepts import Concept
 from app.ensemble import Ensemble
 from app.images import ImageLimits, decode
-from app.main import presets, template_sets
+from app.shipped import presets, template_sets
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore

@@ -74,6 +74,11 @@ class Encoder:
         """
         return self._thread.submit_steps(self._encode_texts(list(prompts)))
 
+    @property
+    def busy_since(self) -> float | None:
+        """The `time.monotonic()` at which the device began what it works on, None if it waits."""
+        return self._thread.busy_since
+
     def warm_up(self) -> None:
         """One image and one prompt through the towers, so that the first caller does not pay."""
         image = np.zeros((3, self.info.image.height, self.info.image.width), np.uint8)

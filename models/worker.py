@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -35,6 +36,7 @@ class DeviceThread:
         self._launched: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._urgent_in_a_row = 0
         self._closed = False
+        self._since: float | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -46,6 +48,11 @@ class DeviceThread:
     def submit_steps(self, steps: Steps[R]) -> Future[R]:
         """Hand over stepwise work; the generator's return value is the result."""
         return self._add(self._steps, steps)
+
+    @property
+    def busy_since(self) -> float | None:
+        """The `time.monotonic()` at which the piece under way began, None between pieces."""
+        return self._since
 
     def close(self, timeout: float = 10.0) -> None:
         """Finish what is on the device, fail what waits with EncoderClosed, end the thread."""
@@ -78,12 +85,14 @@ class DeviceThread:
                 piece = self._take() if self._urgent or not self._launched else None
                 if piece is None and not self._launched:
                     return
-            if piece is None:
-                self._fetch_oldest()
-            else:
-                piece()
+            self._timed(piece or self._fetch_oldest)
             while len(self._launched) >= self._in_flight:
-                self._fetch_oldest()
+                self._timed(self._fetch_oldest)
+
+    def _timed(self, piece: Callable[[], None]) -> None:
+        self._since = time.monotonic()
+        piece()
+        self._since = None
 
     def _take(self) -> Callable[[], None] | None:
         turn_of_steps = self._steps and (

@@ -17,6 +17,7 @@ import uvicorn
 from safetensors.torch import save_file
 
 from app.main import create_app
+from app.serving import uvicorn_config
 from app.settings import Settings
 from models.encoder import Encoder
 from models.loader import load
@@ -92,9 +93,9 @@ def serve() -> Serve:
     def serving(encoder: Encoder, **settings: object) -> Iterator[httpx.Client]:
         # unless a test says otherwise: nothing is kept beyond it, and every image is encoded
         chosen = {"store_url": "memory://", "image_cache_bytes": 0, **settings}
-        app = create_app(Settings(model=encoder.info.name, **chosen), encoder)
-        root_path = str(chosen.get("root_path", ""))
-        config = uvicorn.Config(app, port=0, log_level="error", root_path=root_path)
+        wanted = Settings(model=encoder.info.name, log_level="error", **chosen)
+        config = uvicorn_config(create_app(wanted, encoder), wanted)
+        config.port = 0
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,18 +18,96 @@ import httpx
 import pytest
 
 from app.settings import Settings
+from app.watchdog import HUNG
 from app.workers import STEADY, Supervisor, _Worker
+from benchmarks.misbehaving import Fault, Faults, misbehaving
+from benchmarks.restarts import workers_of
 from benchmarks.servers import Server, openvocab
+from models.catalog import catalog
+
+GRACE_SECONDS = 40
+WEIGHTS = "open_clip_model.safetensors"
 
 
-def workers_of(server: Server) -> list[int]:
-    """Process ids of the workers, which are the children that load torch."""
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
-    return [
-        int(pid)
-        for pid in children.split()
-        if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+class Live:
+    """One server with two workers for all tests here; started anew if a test ended it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = folder / "model"
+        shutil.copytree(catalog()["pictogram"].loader.removeprefix("local-dir:"), self.model)
+        self._stack = contextlib.ExitStack()
+        self._found: tuple[Server, Faults] | None = None
+
+    def server(self) -> Server:
+        """It, with two workers that serve."""
+        if self._found is None or self._found[0].process.poll() is not None:
+            self.close()
+            log_before = self.log
+            self._found = self._stack.enter_context(
+                misbehaving(
+                    self.folder, "--workers", "2", hang_timeout=3, store_url="",
+                    model=f"local-dir:{self.model}", precision="fp32",
+                )
+            )  # fmt: skip
+            wait_until(lambda: "with 2 workers" in self.log[len(log_before) :])
+        wait_until(lambda: len(workers_of(self._found[0])) == 2)
+        return self._found[0]
+
+    @property
+    def faults(self) -> Faults:
+        return Faults(self.folder / "misbehaviour.json")
+
+    @property
+    def log(self) -> str:
+        path = self.folder / "server.log"
+        return path.read_text() if path.exists() else ""
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    found = Live(tmp_path_factory.mktemp("workers"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def server(live: Live) -> Server:
+    return live.server()
+
+
+class Callers:
+    """Clients that ask all the time, and again where they got no answer."""
+
+    def __init__(self, server: Server, picture: Path, count: int = 3) -> None:
+        self._server = server
+        self._picture = picture
+        self._stop = threading.Event()
+        self.statuses: list[int] = []
+        self.again = 0
+        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
+
+    def __enter__(self) -> "Callers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.03):
+            try:
+                found = ask(self._server, self._picture, labels="cat,dog", templates="pictogram")
+            except httpx.TransportError:
+                self.again += 1
+            else:
+                self.statuses.append(found.status_code)
 
 
 def gone(pid: int) -> bool:
@@ -48,57 +129,101 @@ def ask(server: Server, picture: Path, **fields: str) -> httpx.Response:
     return httpx.post(f"{server.url}/classify", files=files, data=fields, timeout=60)
 
 
-def announced(folder: Path) -> bool:
-    return "with 2 workers" in (folder / "server.log").read_text()
-
-
 def test_a_change_in_one_worker_is_seen_by_the_next_request_in_any(
-    samples: dict[str, Path], tmp_path: Path
+    server: Server, samples: dict[str, Path]
 ) -> None:
-    with openvocab("", tmp_path, "--workers", "2") as server:
-        wait_until(lambda: announced(tmp_path))
-        for labels in (["cat", "dog"], ["rocket", "key"]):
-            put = httpx.put(
-                f"{server.url}/labelsets/shared",
-                json={"labels": labels},
-                params={"wait": True},
-                timeout=60,
-            )
-            answers = []
-            for worker in workers_of(server):
-                os.kill(worker, signal.SIGSTOP)  # only the other one can answer
-                try:
-                    answers.append(ask(server, samples["cat"], labelset="shared").json())
-                finally:
-                    os.kill(worker, signal.SIGCONT)
-            assert len(answers) == 2
-            assert {a["labelset_version"] for a in answers} == {put.json()["version"]}
-            assert {a["predictions"][0]["label"] for a in answers} <= set(labels)
-            assert len({a["predictions"][0]["score"] for a in answers}) == 1
+    for labels in (["cat", "dog"], ["rocket", "key"]):
+        put = httpx.put(
+            f"{server.url}/labelsets/shared",
+            json={"labels": labels},
+            params={"wait": True},
+            timeout=60,
+        )
+        answers = []
+        for worker in workers_of(server):
+            os.kill(worker, signal.SIGSTOP)  # only the other one can answer
+            try:
+                answers.append(ask(server, samples["cat"], labelset="shared").json())
+            finally:
+                os.kill(worker, signal.SIGCONT)
+        assert len(answers) == 2
+        assert {a["labelset_version"] for a in answers} == {put.json()["version"]}
+        assert {a["predictions"][0]["label"] for a in answers} <= set(labels)
+        assert len({a["predictions"][0]["score"] for a in answers}) == 1
 
 
-def test_a_worker_that_dies_is_replaced_and_all_end_on_one_signal(
-    samples: dict[str, Path], tmp_path: Path
+def test_a_worker_that_dies_is_replaced_while_the_other_goes_on(
+    live: Live, server: Server, samples: dict[str, Path]
 ) -> None:
-    with openvocab("", tmp_path, "--workers", "2") as server:
-        wait_until(lambda: announced(tmp_path))
-        before = workers_of(server)
-        assert len(before) == 2
-        os.kill(before[0], signal.SIGKILL)
-        # the other one goes on
+    killed, other = workers_of(server)
+    os.kill(killed, signal.SIGKILL)
+    assert ask(server, samples["cat"], labels="cat,dog").status_code == 200
+    wait_until(lambda: len(workers_of(server)) == 2 and killed not in workers_of(server))
+    assert other in workers_of(server)
+    assert "ended with status -9" in live.log
+
+
+@pytest.mark.parametrize(("who", "named"), [("encoder", "the model"), ("decoder", "a decoder")])
+def test_a_worker_that_hangs_ends_and_is_replaced(
+    who: str, named: str, live: Live, server: Server, samples: dict[str, Path]
+) -> None:
+    before = workers_of(server)
+    told = live.log.count(f"ended with status {HUNG}")
+    live.faults.set(Fault(hang=who))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask, server, samples["cat"], labels="cat,dog")
+        wait_until(lambda: live.log.count(f"ended with status {HUNG}") == told + 1)
+        assert isinstance(asked.exception(), httpx.TransportError)
+    # the other one goes on
+    assert ask(server, samples["cat"], labels="cat,dog").status_code == 200
+    assert live.log.count(f"{named} hangs since ") == 1
+    wait_until(lambda: len(workers_of(server)) == 2)
+    assert len(set(workers_of(server)) & set(before)) == 1
+
+
+def test_all_are_renewed_without_a_lost_request(
+    live: Live, server: Server, samples: dict[str, Path]
+) -> None:
+    before = set(workers_of(server))
+    with Callers(server, samples["cat"]) as callers:
+        wait_until(lambda: len(callers.statuses) > 10)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(workers_of(server)) == 2 and not before & set(workers_of(server)))
+    assert set(callers.statuses) == {200}
+    # only what met a worker that had just stopped listening: it was never read
+    assert callers.again <= 3 * len(before)
+
+
+def test_those_that_serve_stay_where_a_new_one_cannot(
+    live: Live, server: Server, samples: dict[str, Path]
+) -> None:
+    before, weights = workers_of(server), (live.model / WEIGHTS).read_bytes()
+    (live.model / WEIGHTS).write_bytes(b"no weights")
+    try:
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "the new worker cannot serve (it ended with status 3)" in live.log)
+        assert workers_of(server) == before
         assert ask(server, samples["cat"], labels="cat,dog").status_code == 200
-        wait_until(lambda: len(workers_of(server)) == 2 and before[0] not in workers_of(server))
-        after = workers_of(server)
-        assert before[1] in after
-        assert "ended with status -9" in (tmp_path / "server.log").read_text()
+    finally:
+        (live.model / WEIGHTS).write_bytes(weights)
+
+
+def test_all_end_on_one_signal_and_answer_what_they_took(
+    live: Live, server: Server, samples: dict[str, Path]
+) -> None:
+    pids = workers_of(server)
+    with Callers(server, samples["cat"]) as callers:
+        wait_until(lambda: len(callers.statuses) > 10)
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(40) == 0
-        assert all(gone(pid) for pid in after)
+        assert server.process.wait(GRACE_SECONDS) == 0
+    assert set(callers.statuses) == {200}
+    assert all(gone(pid) for pid in pids)
+    assert "Traceback" not in live.log
 
 
 def test_workers_end_when_the_one_that_watches_is_killed(tmp_path: Path) -> None:
     with openvocab("", tmp_path, "--workers", "2") as server:
-        wait_until(lambda: announced(tmp_path))
+        wait_until(lambda: "with 2 workers" in (tmp_path / "server.log").read_text())
         pids = workers_of(server)
         server.process.kill()
         wait_until(lambda: all(gone(pid) for pid in pids))
@@ -106,7 +231,7 @@ def test_workers_end_when_the_one_that_watches_is_killed(tmp_path: Path) -> None
 
 def test_one_that_dies_again_and_again_waits_longer_each_time() -> None:
     supervisor = Supervisor(Settings(), socket.socket(), 1)
-    worker = _Worker(0, SimpleNamespace(exitcode=-9))  # type: ignore[arg-type]
+    worker = _Worker(0, SimpleNamespace(status=-9))  # type: ignore[arg-type]
     pauses = []
     for _ in range(5):
         worker.since, worker.again_at = time.monotonic(), None  # it had begun to serve

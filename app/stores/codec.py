@@ -31,9 +31,10 @@ def encode(vector: npt.NDArray[np.floating]) -> bytes:
     return head + _CHECKSUM.pack(_checksum(head, numbers)) + numbers
 
 
-def decode(data: bytes, width: int) -> npt.NDArray[np.float32] | None:
+def decode(data: object, width: int) -> npt.NDArray[np.float32] | None:
     """The unit vector (width,), float32, or None for anything that is not exactly one."""
-    if len(data) != _START + 4 * width:
+    # a damaged store may also answer a number or a text
+    if not isinstance(data, bytes) or len(data) != _START + 4 * width:
         return None
     head, numbers = data[: _HEAD.size], data[_START:]
     if _HEAD.unpack(head) != (MAGIC, FORMAT, width):

@@ -5,6 +5,7 @@ Knows nothing of what is stored.
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from app.stores import schema
+from app.stores.file import DatabaseFile
 from app.stores.protocols import StoreAway, StoreUnusable
 
 T = TypeVar("T")
@@ -33,15 +35,19 @@ class Database:
     """Runs functions of a connection, one after the other.
 
     `timeout` bounds the wait for other processes' writes, `patience` the same while opening, where
-    another process may be creating or migrating the file.
+    another process may be creating or migrating the file. `busy` is held while the connection is
+    used, opened or closed.
     """
 
-    def __init__(self, path: Path, timeout: float, patience: float) -> None:
-        self._path = path
+    def __init__(self, file: DatabaseFile, timeout: float, patience: float) -> None:
+        self.busy = threading.Lock()
+        self._file = file
+        self._path = file.path
         self._timeout = timeout * _SHARE_OF_TIMEOUT
         self._patience = patience
         self._threads = ThreadPoolExecutor(1, "openvocab-sqlite")
         self._connection: sqlite3.Connection | None = None
+        file.add(self)
 
     async def open(self) -> None:
         """Connect and migrate.
@@ -49,7 +55,7 @@ class Database:
         Raises:
             StoreUnusable, StoreAway
         """
-        await self._submit(self._connected)
+        await self._submit(self._open)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What the function returns; whatever SQLite has against it is StoreAway."""
@@ -61,7 +67,7 @@ class Database:
     async def close(self) -> None:
         """Let go of the file and the thread; nothing can be run afterwards."""
         try:
-            await self._submit(self._drop)
+            await self._submit(self._close)
         except StoreAway:
             return
         self._threads.shutdown()
@@ -73,39 +79,70 @@ class Database:
             raise StoreAway(f"{self._path} is closed") from error
         return await future
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None
+
+    def drop(self) -> None:
+        """Close the connection; the caller holds `busy`."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> None:
+        with self.busy:
+            self._connected()
+
+    def _close(self) -> None:
+        with self.busy:
+            self.drop()
+
     def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            with self.busy:
+                if not self._file.moved():
+                    return self._execute(work)
+            self._file.renew(self._timeout)
+            with self.busy:
+                return self._execute(work)
+        except OSError as error:
+            raise StoreAway(f"{self._path}: {error.strerror}") from error
+
+    def _execute(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._file.check()
         connection = self._connected()
         try:
             return work(connection)
         except sqlite3.Error as error:
             if _code(error) not in _BUSY:
-                self._drop()
+                self.drop()
             raise StoreAway(f"{self._path}: {error}") from error
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file.prepare()
                 self._connection = _connect(self._path, self._patience)
                 self._connection.execute(f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}")
+                self._file.opened()
             except sqlite3.Error as error:
                 kind = StoreUnusable if _code(error) in _HOPELESS else StoreAway
                 raise kind(f"{self._path}: {error}") from error
             except OSError as error:
-                text = f"{self._path}: its folder cannot be made: {error.strerror}"
+                self.drop()
+                text = f"{self._path}: its folder cannot be made or written: {error.strerror}"
                 raise StoreUnusable(text) from error
             except StoreUnusable as error:
                 raise StoreUnusable(f"{self._path}: {error}") from error
         return self._connection
 
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
 
 def _connect(path: Path, patience: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=patience, isolation_level=None)
+    # used by one thread at a time, and closed by any
+    connection = sqlite3.connect(
+        path, timeout=patience, isolation_level=None, check_same_thread=False
+    )
     try:
         _use_wal(connection, time.monotonic() + patience)
         # an acknowledged definition survives a power cut

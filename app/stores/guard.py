@@ -1,162 +1,172 @@
-"""A circuit breaker and a time limit before a store. Knows not which store it is."""
+"""Circuit breakers and time limits before a store. Knows not which store it is."""
 
-import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Final
+from contextlib import asynccontextmanager, suppress
+from typing import Literal
 
+from app.stores.breaker import Breaker, fails, gone, refuses
 from app.stores.chunks import CHUNK
+from app.stores.gcra import Grant
 from app.stores.protocols import (
     Head,
     LabelSets,
+    Quota,
+    RateLimits,
     Record,
     Store,
-    StoreAway,
-    StoreError,
+    StoreRefused,
     VectorCache,
 )
 
-log = logging.getLogger("openvocab.stores")
-
-FIRST_PAUSE: Final = 0.5
-LONGEST_PAUSE: Final = 10.0
+State = Literal["ok", "read-only", "away"]
 
 
-class Breaker:
-    """Lets calls through until one fails; then, after a pause, one at a time on trial.
+class Gates:
+    """What a call passes: breakers for reads, for writes and for buckets.
 
-    Each failed trial doubles the pause, a successful one lets all through again. Only StoreAway
-    and a passed time limit are failures: any other error is an answer.
+    Where `write_timeout` is None one server does it all: a call that it does not answer keeps all
+    others from asking, a write that it refuses only other writes. Else writes have a way of their
+    own, their failures say nothing of reads, and buckets are not to stop writes that may wait.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._pause = 0.0  # 0: closed
-        self._until = 0.0
-        self._trying = False
+    def __init__(
+        self, timeout: float, write_timeout: float | None, clock: Callable[[], float]
+    ) -> None:
+        self.timeout = timeout
+        self.write_timeout = timeout if write_timeout is None else write_timeout
+        self._together = write_timeout is None
+        refused = refuses if self._together else fails
+        self._reads = Breaker("is away", "is back", gone, clock)
+        self._writes = Breaker("takes no writes", "takes writes again", refused, clock)
+        self._buckets = Breaker("counts no requests", "counts requests again", fails, clock)
 
     @property
-    def away(self) -> bool:
-        return self._pause > 0
+    def state(self) -> State:
+        """What the store can do now."""
+        if self._reads.open:
+            return "away"
+        return "read-only" if self._writes.open else "ok"
 
     @asynccontextmanager
-    async def call(self, limit: float | None) -> AsyncIterator[None]:
-        """Around one call, which may take `limit` seconds.
+    async def read(self, limit: float | None) -> AsyncIterator[None]:
+        """Around a call that changes nothing."""
+        async with self._reads.call(limit):
+            yield
 
-        Raises:
-            StoreAway: it is no time to ask, or the call failed.
-        """
-        trial = self.away
-        if trial and (self._trying or self._clock() < self._until):
-            raise StoreAway("the store did not answer lately and is not asked for a moment")
-        self._trying = self._trying or trial
-        try:
-            async with asyncio.timeout(limit):
+    @asynccontextmanager
+    async def write(self, limit: float) -> AsyncIterator[None]:
+        """Around a call that changes something."""
+        if self._together:
+            async with self._writes.call(None), self._reads.call(limit):
                 yield
-        except StoreAway as error:
-            self._failed(trial, error)
-            raise
-        except TimeoutError as error:
-            away = StoreAway(f"no answer in {limit} s")
-            self._failed(trial, away)
-            raise away from error
-        except StoreError:
-            self._answered(trial)
-            raise
         else:
-            self._answered(trial)
-        finally:
-            if trial:
-                self._trying = False
+            async with self._writes.call(limit):
+                yield
 
-    def _failed(self, trial: bool, error: StoreAway) -> None:
-        if trial:
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        elif self.away:
-            return  # began before the one that opened the circuit
+    @asynccontextmanager
+    async def bucket(self) -> AsyncIterator[None]:
+        """Around taking from a bucket."""
+        if self._together:
+            async with self.write(self.timeout):
+                yield
         else:
-            self._pause = FIRST_PAUSE
-            log.warning("the store is away, going on without it: %s", error)
-        self._until = self._clock() + self._pause
+            async with self._buckets.call(self.timeout):
+                yield
 
-    def _answered(self, trial: bool) -> None:
-        if trial:
-            self._pause = 0.0
-            log.warning("the store is back")
+    @property
+    def to_probe(self) -> bool:
+        """Whether a write is to be tried: with one server always, else if the last one failed."""
+        return self._together or self._writes.open
 
 
 class GuardedLabelSets:
-    """The definitions of a store, behind its breaker."""
+    """The definitions of a store, behind its breakers."""
 
-    def __init__(self, inner: LabelSets, breaker: Breaker, read: float, write: float) -> None:
+    def __init__(self, inner: LabelSets, gates: Gates) -> None:
         self._inner = inner
-        self._breaker = breaker
-        self._read = read
-        self._write = write
+        self._gates = gates
+        self._read = gates.timeout
+        self._write = gates.write_timeout
 
     async def head(self, name: str) -> Head | None:
-        async with self._breaker.call(self._read):
+        async with self._gates.read(self._read):
             return await self._inner.head(name)
 
     async def get(self, name: str) -> Record | None:
-        async with self._breaker.call(self._read):
+        async with self._gates.read(self._read):
             return await self._inner.get(name)
 
-    async def page(self, after: str, limit: int) -> Sequence[Record]:
-        async with self._breaker.call(self._read):
-            return await self._inner.page(after, limit)
+    async def page(self, after: str, before: str, limit: int) -> Sequence[Record]:
+        async with self._gates.read(self._read):
+            return await self._inner.page(after, before, limit)
 
     async def write(
-        self, name: str, body: bytes, expected: int | None, most: int, least: int = 1
+        self,
+        name: str,
+        body: bytes,
+        expected: int | None,
+        most: int,
+        least: int = 1,
+        quota: Quota | None = None,
     ) -> Record:
-        async with self._breaker.call(self._write):
-            return await self._inner.write(name, body, expected, most, least)
+        async with self._gates.write(self._write):
+            return await self._inner.write(name, body, expected, most, least, quota)
 
     async def amend(self, name: str, version: int, body: bytes) -> bool:
-        async with self._breaker.call(self._write):
+        async with self._gates.write(self._write):
             return await self._inner.amend(name, version, body)
 
     async def delete(self, name: str, expected: int) -> None:
-        async with self._breaker.call(self._write):
+        async with self._gates.write(self._write):
             await self._inner.delete(name, expected)
 
     async def restore(self, record: Record) -> bool:
-        async with self._breaker.call(self._write):
+        async with self._gates.write(self._write):
             return await self._inner.restore(record)
 
     async def touch(self, name: str, when: float) -> None:
-        async with self._breaker.call(self._write):
+        async with self._gates.write(self._write):
             await self._inner.touch(name, when)
 
     async def recent(self) -> Sequence[str]:
-        async with self._breaker.call(self._read):
+        async with self._gates.read(self._read):
             return await self._inner.recent()
 
 
 class GuardedVectors:
-    """The vectors of a store, behind its breaker; the limit holds for each CHUNK of them."""
+    """The vectors of a store, behind its breakers; the limit holds for each CHUNK of them."""
 
-    def __init__(self, inner: VectorCache, breaker: Breaker, limit: float) -> None:
+    def __init__(self, inner: VectorCache, gates: Gates) -> None:
         self._inner = inner
-        self._breaker = breaker
-        self._limit = limit
+        self._gates = gates
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        async with self._breaker.call(self._limit * _pieces(len(keys))):
+        async with self._gates.read(self._gates.timeout * _pieces(len(keys))):
             return await self._inner.get_many(keys)
 
     async def put_many(self, values: Mapping[str, bytes]) -> None:
-        async with self._breaker.call(self._limit * _pieces(len(values))):
+        async with self._gates.write(self._gates.write_timeout * _pieces(len(values))):
             await self._inner.put_many(values)
+
+
+class GuardedRates:
+    """The buckets of a store, behind its breakers."""
+
+    def __init__(self, inner: RateLimits, gates: Gates) -> None:
+        self._inner = inner
+        self._gates = gates
+
+    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
+        async with self._gates.bucket():
+            return await self._inner.take(key, wanted, rate, burst)
 
 
 class Guarded:
     """A store that never keeps a caller longer than `timeout` seconds, and not at all while away.
 
-    `write_timeout` is for a store whose disk may be slow and whose answer matters (default:
-    `timeout`). A write that failed with StoreAway may have happened all the same.
+    `write_timeout` is for a store that writes on a way of its own, which may be slow and whose
+    answer matters. A write that failed with StoreAway may have happened all the same.
     """
 
     def __init__(
@@ -168,16 +178,20 @@ class Guarded:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._timeout = timeout
-        self._breaker = Breaker(clock)
-        write = timeout if write_timeout is None else write_timeout
-        self.labelsets: LabelSets = GuardedLabelSets(store.labelsets, self._breaker, timeout, write)
-        self.vectors: VectorCache = GuardedVectors(store.vectors, self._breaker, timeout)
+        self._gates = Gates(timeout, write_timeout, clock)
+        self.labelsets: LabelSets = GuardedLabelSets(store.labelsets, self._gates)
+        self.vectors: VectorCache = GuardedVectors(store.vectors, self._gates)
+        self.rates: RateLimits = GuardedRates(store.rates, self._gates)
+
+    @property
+    def state(self) -> State:
+        """What the store can do, as far as the last calls have shown."""
+        return self._gates.state
 
     @property
     def away(self) -> bool:
-        """True from the first failure until a call succeeds again."""
-        return self._breaker.away
+        """Whether the store cannot do all that it should."""
+        return self.state != "ok"
 
     async def open(self) -> None:
         """Connect and migrate, in the store's own time.
@@ -185,13 +199,18 @@ class Guarded:
         Raises:
             StoreUnusable, StoreAway
         """
-        async with self._breaker.call(None):
+        async with self._gates.read(None):
             await self._store.open()
 
     async def ping(self) -> None:
-        """Nothing if the store answers, else StoreAway."""
-        async with self._breaker.call(self._timeout):
-            await self._store.ping()
+        """Nothing if the store answers and takes writes, else StoreAway."""
+        # a server that cannot write refuses this as well: then the probe says so
+        with suppress(StoreRefused):
+            async with self._gates.read(self._gates.timeout):
+                await self._store.ping()
+        if self._gates.to_probe:
+            async with self._gates.write(self._gates.timeout):
+                await self._store.probe()
 
     async def close(self) -> None:
         """Let go of connections and threads."""

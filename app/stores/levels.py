@@ -32,13 +32,20 @@ class TwoLevels:
         except StoreAway:
             values = [None] * len(keys)
         found: dict[str, Floats] = {}
+        damaged: list[str] = []
         for key, value in zip(keys, values, strict=True):
             vector = None if value is None else decode(value, self._width)
             if vector is not None:
                 found[key] = vector
                 self.memory.put(key, vector)
             elif value is not None:
-                log.warning("the store holds a damaged vector under %s; it is computed anew", key)
+                damaged.append(key)
+        if damaged:
+            log.warning(
+                "the store holds %d damaged vectors, one of them under %s; they are computed anew",
+                len(damaged),
+                damaged[0],
+            )
         self.store_hits += len(found)
         self.store_misses += len(keys) - len(found)
         return found

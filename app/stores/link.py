@@ -13,9 +13,15 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
 
-from app.stores.protocols import StoreAway, StoreError, StoreUnusable
+from app.stores.protocols import StoreAway, StoreError, StoreRefused, StoreUnusable
 
 T = TypeVar("T")
 
@@ -31,6 +37,11 @@ _FAILURES: Final = (
     AttributeError,
     RecursionError,
 )
+
+
+# the server answers and takes no writes: it is full, a replica, without a disk or without replicas
+_REFUSALS: Final = (OutOfMemoryError, ReadOnlyError)
+_REFUSALS_BY_NAME: Final = ("MISCONF", "NOREPLICAS")
 
 
 class Link:
@@ -82,8 +93,7 @@ class Link:
         try:
             async with asyncio.timeout(self._timeout), self._slots:
                 if not self._checked:
-                    await self._check_schema()
-                    self._checked = True
+                    self._checked = await self._check_schema()
                 result = await work()
                 well = True
                 return result
@@ -92,6 +102,7 @@ class Link:
         except TimeoutError as error:
             raise StoreAway(f"no answer from {self._address} in {self._timeout} s") from error
         except _FAILURES as error:
+            well = _refuses_writes(error)
             raise self._failure(error) from error
         finally:
             if not well:
@@ -102,24 +113,38 @@ class Link:
         if await self.client.ping() is not True:
             raise ValueError("an answer to PING that is not PONG")
 
-    async def _check_schema(self) -> None:
+    async def _check_schema(self) -> bool:
+        """Whether it is known now; a server that takes no writes may have none, and be read."""
         found = await self.client.get(self._schema_key)
         if found is None:
-            await self.client.set(self._schema_key, SCHEMA, nx=True)
+            try:
+                await self.client.set(self._schema_key, SCHEMA, nx=True)
+            except RedisError as error:
+                if not _refuses_writes(error):
+                    raise
             found = await self.client.get(self._schema_key)
+        if found is None:
+            return False
         if int(found) > SCHEMA:
             raise StoreUnusable(
                 f"{self._address} has schema version {int(found)} and this release knows versions "
                 f"up to {SCHEMA}: start the newer release, or use another server"
             )
+        return True
 
     def _failure(self, error: Exception) -> StoreError:
         # one line, and not a page where the server sent one
         text = f"{self._address}: {' '.join(str(error).split())[:200] or type(error).__name__}"
-        refused = isinstance(error, AuthenticationError | NoPermissionError)
+        if _refuses_writes(error):
+            return StoreRefused(text)
+        hopeless = isinstance(error, AuthenticationError | NoPermissionError)
         # the server has fewer databases than the URL's number
-        refused = refused or "DB index is out of range" in text
-        return StoreUnusable(text) if refused else StoreAway(text)
+        hopeless = hopeless or "DB index is out of range" in text
+        return StoreUnusable(text) if hopeless else StoreAway(text)
+
+
+def _refuses_writes(error: Exception) -> bool:
+    return isinstance(error, _REFUSALS) or str(error).startswith(_REFUSALS_BY_NAME)
 
 
 def _without_password(url: str) -> str:
@@ -161,3 +186,10 @@ def _pool(url: str, timeout: float) -> ConnectionPool:
 def texts(values: Sequence[bytes]) -> Sequence[str]:
     """Names as Redis gives them, as text."""
     return [value.decode() for value in values]
+
+
+def answers(values: Sequence[Any], count: int) -> Sequence[Any]:
+    """The answers to so many questions; ValueError if they are not as many."""
+    if len(values) != count:
+        raise ValueError(f"{len(values)} answers to {count} questions")
+    return values

@@ -7,10 +7,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
+from app.stores.gcra import Grant, take
 from app.stores.protocols import (
     Head,
     LabelSets,
+    Quota,
+    RateLimits,
     Record,
     StoreFull,
     VectorCache,
@@ -42,20 +46,28 @@ class MemoryLabelSets:
             return None
         return Record(name, entry.version, entry.body)
 
-    async def page(self, after: str, limit: int) -> Sequence[Record]:
-        names = sorted(name for name in self._alive() if name > after)
-        records = [await self.get(name) for name in names[:limit]]
+    async def page(self, after: str, before: str, limit: int) -> Sequence[Record]:
+        records = [await self.get(name) for name in sorted(self._between(after, before))[:limit]]
         return [record for record in records if record is not None]
 
     async def write(
-        self, name: str, body: bytes, expected: int | None, most: int, least: int = 1
+        self,
+        name: str,
+        body: bytes,
+        expected: int | None,
+        most: int,
+        least: int = 1,
+        quota: Quota | None = None,
     ) -> Record:
         entry = self._entries.get(name)
         current = None if entry is None or entry.body is None else entry.version
         if current != expected:
             raise VersionConflict(current)
-        if current is None and len(self._alive()) >= most:
-            raise StoreFull(most)
+        if current is None:
+            if quota and len(self._between(quota.after, quota.before)) >= quota.most:
+                raise StoreFull(quota.most, own=True)
+            if len(self._alive()) >= most:
+                raise StoreFull(most)
         version = least if entry is None else max(entry.version + 1, least)
         self._entries[name] = _Entry(version, body, self._clock())
         return Record(name, version, body)
@@ -90,6 +102,9 @@ class MemoryLabelSets:
 
     def _alive(self) -> Sequence[str]:
         return [name for name, entry in self._entries.items() if entry.body is not None]
+
+    def _between(self, after: str, before: str) -> Sequence[str]:
+        return [name for name in self._alive() if after < name < before]
 
 
 class MemoryVectors:
@@ -126,20 +141,42 @@ class MemoryVectors:
             self._bytes -= len(dropped[1])
 
 
+class MemoryRates:
+    """Buckets in the order in which they were last used."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+
+    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
+        now = self._clock()
+        self._full_at[key], grant = take(self._full_at.get(key), now, wanted, rate, burst)
+        self._full_at.move_to_end(key)
+        # more than one is added; a full one says as much as none
+        for oldest in list(islice(self._full_at, 2)):
+            if self._full_at[oldest] <= now:
+                del self._full_at[oldest]
+        return grant
+
+
 class MemoryStore:
-    """Both, for one process; nothing can be away and nothing needs to be opened."""
+    """All of it, for one process; nothing can be away and nothing needs to be opened."""
 
     def __init__(
         self, vector_ttl: float = 0, vector_bytes: int = 0, clock: Callable[[], float] = time.time
     ) -> None:
         self.labelsets: LabelSets = MemoryLabelSets(clock)
         self.vectors: VectorCache = MemoryVectors(vector_ttl, vector_bytes, clock)
+        self.rates: RateLimits = MemoryRates(clock)
 
     async def open(self) -> None:
         """Nothing to open."""
 
     async def ping(self) -> None:
         """It is always there."""
+
+    async def probe(self) -> None:
+        """It always takes writes."""
 
     async def close(self) -> None:
         """Nothing to let go of."""

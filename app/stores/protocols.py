@@ -1,11 +1,13 @@
-"""What a store must do: keep definitions for ever, and vectors as long as there is room.
+"""What a store must do: keep definitions for ever, vectors while there is room, and count requests.
 
-Knows nothing of what a definition says or what a vector stands for.
+Knows nothing of what a definition says, what a vector stands for or who makes requests.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from app.stores.gcra import Grant
 
 
 class StoreError(Exception):
@@ -17,6 +19,10 @@ class StoreAway(StoreError):
 
     Where a write ends so, it may have happened all the same.
     """
+
+
+class StoreRefused(StoreAway):
+    """The store answers and takes no writes now: it is full, or a copy; it can still be read."""
 
 
 class StoreUnusable(StoreError):
@@ -32,11 +38,21 @@ class VersionConflict(StoreError):
 
 
 class StoreFull(StoreError):
-    """One more name would be over `limit`."""
+    """One more name would be over `limit`: that of a quota if it is `own`, else of the store."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, own: bool = False) -> None:
         super().__init__(f"{limit} label sets are stored already")
         self.limit = limit
+        self.own = own
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """At most so many names strictly between `after` and `before`."""
+
+    after: str
+    before: str
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +84,20 @@ class LabelSets(Protocol):
     async def get(self, name: str) -> Record | None:
         """The record of a name that is not deleted, else None."""
 
-    async def page(self, after: str, limit: int) -> Sequence[Record]:
-        """Up to `limit` records with a name greater than `after`, in the order of their names."""
+    async def page(self, after: str, before: str, limit: int) -> Sequence[Record]:
+        """Up to `limit` records with names strictly between the two, in the order of their names.
+
+        Names are in the order of their characters' code points.
+        """
 
     async def write(
-        self, name: str, body: bytes, expected: int | None, most: int, least: int = 1
+        self,
+        name: str,
+        body: bytes,
+        expected: int | None,
+        most: int,
+        least: int = 1,
+        quota: Quota | None = None,
     ) -> Record:
         """Create (`expected` None) or replace (at version `expected`), atomically and durably.
 
@@ -81,7 +106,7 @@ class LabelSets(Protocol):
 
         Raises:
             VersionConflict: the name exists although `expected` is None, or is not at `expected`.
-            StoreFull: a new name would be the `most` + 1st.
+            StoreFull: a new name would be the `most` + 1st, or one too many for the quota.
         """
 
     async def amend(self, name: str, version: int, body: bytes) -> bool:
@@ -117,11 +142,25 @@ class VectorCache(Protocol):
         """Keep the values until their time to live has passed, longer if used is not promised."""
 
 
+class RateLimits(Protocol):
+    """Buckets of requests by key, shared by all who share the store. May forget any that is full.
+
+    Raises StoreAway when the store cannot answer.
+    """
+
+    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
+        """Grant as many of `wanted` requests as there are in the bucket.
+
+        It fills by `rate` requests a second and holds `burst` of them.
+        """
+
+
 class Store(Protocol):
-    """Both, with a life of their own."""
+    """All three, with a life of their own."""
 
     labelsets: LabelSets
     vectors: VectorCache
+    rates: RateLimits
 
     async def open(self) -> None:
         """Connect and migrate.
@@ -133,6 +172,9 @@ class Store(Protocol):
 
     async def ping(self) -> None:
         """Nothing if the store answers, else StoreAway."""
+
+    async def probe(self) -> None:
+        """Write something that nobody misses; StoreAway if that cannot be done now."""
 
     async def close(self) -> None:
         """Let go of connections and threads."""

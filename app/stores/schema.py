@@ -39,6 +39,11 @@ MIGRATIONS: Final[list[tuple[str, ...]]] = [
             UPDATE vector_total SET bytes = bytes - length(old.value);
         END""",
     ),
+    (
+        # full_at: the time when a bucket of requests will be full again
+        "CREATE TABLE rates (key TEXT PRIMARY KEY, full_at REAL NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX rates_by_time ON rates (full_at)",
+    ),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What Redis runs as one step: the changes of a label set, in Lua.
+"""What Redis runs as one step: the changes of a label set, and taking from a bucket, in Lua.
 
 Knows nothing of connections. A definition is a hash (version, body, deleted); `names` and `recent`
 are sorted sets of the names that are not deleted, and each change repairs them for its name.
@@ -25,12 +25,19 @@ local function conflict()
 end
 """
 
-# ARGV: name, body, expected version or '', most, now, least version
+# ARGV: name, body, expected version or '', most, now, least version, and of a quota: how many names
+# at most ('': no quota), and the bounds that they lie strictly between
 WRITE: Final = (
     _COMMON
     + """
 if (alive and known[1] or '') ~= ARGV[3] then
     return conflict()
+end
+local quota = tonumber(ARGV[7])
+if not alive and quota then
+    if redis.call('ZLEXCOUNT', KEYS[2], '(' .. ARGV[8], '(' .. ARGV[9]) >= quota then
+        return {'own', ''}
+    end
 end
 if not alive and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[4]) then
     return {'full', ''}
@@ -105,3 +112,34 @@ end
 return {'done', ''}
 """
 )
+
+SERVER_TIME: Final = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+"""
+
+# KEYS: the bucket; ARGV: rate, burst, wanted, slack. The arithmetic is that of gcra.py, on the time
+# `now`; a bucket vanishes when it is full again, and a refusal changes nothing
+GCRA: Final = """
+local rate, burst, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local known = tonumber(redis.pcall('GET', KEYS[1]))
+local room = burst / rate
+local start = now
+if known and known == known then
+    start = math.min(math.max(known, now), now + room)
+end
+local there = math.floor((room - (start - now) + tonumber(ARGV[4])) * rate)
+local granted = math.max(0, math.min(wanted, burst, there))
+local after = start + granted / rate
+local wait = 0
+if granted < wanted then
+    wait = math.max(0, after - now - room + 1 / rate)
+end
+if after ~= known then
+    local life = math.max(1, math.ceil((after - now) * 1000))
+    redis.call('SET', KEYS[1], string.format('%.17g', after), 'PX', string.format('%.0f', life))
+end
+return {granted, string.format('%.17g', wait)}
+"""
+
+TAKE: Final = SERVER_TIME + GCRA

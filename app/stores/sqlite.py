@@ -1,6 +1,6 @@
 """The embedded store: one file that all processes of a machine share.
 
-Knows nothing of what a definition says or what a vector stands for.
+Knows nothing of what a definition says, what a vector stands for or who makes requests.
 """
 
 import sqlite3
@@ -12,108 +12,17 @@ from typing import Final
 
 from app.stores.chunks import CHUNK, chunks
 from app.stores.database import Database
-from app.stores.protocols import (
-    Head,
-    LabelSets,
-    Record,
-    StoreFull,
-    VectorCache,
-    VersionConflict,
-)
+from app.stores.file import DatabaseFile
+from app.stores.gcra import Grant, take
+from app.stores.protocols import LabelSets, RateLimits, VectorCache
 from app.stores.schema import not_waiting_for_the_disk, transaction
+from app.stores.sqlite_labelsets import SqliteLabelSets
 
 # vectors dropped in one transaction at most: more than it adds, and soon done
 _DROPPED: Final = 4 * CHUNK
-
-
-class SqliteLabelSets:
-    """Definitions in a table; each method is one transaction."""
-
-    def __init__(self, reads: Database, writes: Database, clock: Callable[[], float]) -> None:
-        self._reads = reads
-        self._writes = writes
-        self._clock = clock
-
-    async def head(self, name: str) -> Head | None:
-        return await self._reads.run(lambda connection: _head(connection, name))
-
-    async def get(self, name: str) -> Record | None:
-        def get(connection: sqlite3.Connection) -> Record | None:
-            sql = "SELECT version, body FROM labelsets WHERE name = ? AND body IS NOT NULL"
-            row = connection.execute(sql, (name,)).fetchone()
-            return None if row is None else Record(name, *row)
-
-        return await self._reads.run(get)
-
-    async def page(self, after: str, limit: int) -> Sequence[Record]:
-        def page(connection: sqlite3.Connection) -> Sequence[Record]:
-            sql = (
-                "SELECT name, version, body FROM labelsets "
-                "WHERE name > ? AND body IS NOT NULL ORDER BY name LIMIT ?"
-            )
-            return [Record(*row) for row in connection.execute(sql, (after, limit))]
-
-        return await self._reads.run(page)
-
-    async def write(
-        self, name: str, body: bytes, expected: int | None, most: int, least: int = 1
-    ) -> Record:
-        def write(connection: sqlite3.Connection) -> Record:
-            with transaction(connection):
-                head = _head(connection, name)
-                _expect(head, expected)
-                if expected is None:
-                    count = "SELECT count(*) FROM labelsets WHERE body IS NOT NULL"
-                    if connection.execute(count).fetchone()[0] >= most:
-                        raise StoreFull(most)
-                version = least if head is None else max(head.version + 1, least)
-                sql = "INSERT OR REPLACE INTO labelsets VALUES (?, ?, ?, ?)"
-                connection.execute(sql, (name, version, body, self._clock()))
-            return Record(name, version, body)
-
-        return await self._writes.run(write)
-
-    async def amend(self, name: str, version: int, body: bytes) -> bool:
-        sql = "UPDATE labelsets SET body = ? WHERE name = ? AND version = ? AND body IS NOT NULL"
-        return await self._change(sql, (body, name, version))
-
-    async def delete(self, name: str, expected: int) -> None:
-        def delete(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
-                head = _head(connection, name)
-                if head is None:
-                    raise VersionConflict(None)
-                _expect(head, expected)
-                sql = "UPDATE labelsets SET version = version + 1, body = NULL WHERE name = ?"
-                connection.execute(sql, (name,))
-
-        await self._writes.run(delete)
-
-    async def restore(self, record: Record) -> bool:
-        sql = "INSERT INTO labelsets VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-        return await self._change(sql, (record.name, record.version, record.body, self._clock()))
-
-    async def touch(self, name: str, when: float) -> None:
-        def touch(connection: sqlite3.Connection) -> None:
-            sql = "UPDATE labelsets SET used = ? WHERE name = ? AND used < ?"
-            with not_waiting_for_the_disk(connection), transaction(connection):
-                connection.execute(sql, (when, name, when))
-
-        await self._writes.run(touch)
-
-    async def recent(self) -> Sequence[str]:
-        def recent(connection: sqlite3.Connection) -> Sequence[str]:
-            sql = "SELECT name FROM labelsets WHERE body IS NOT NULL ORDER BY used DESC"
-            return [row[0] for row in connection.execute(sql)]
-
-        return await self._reads.run(recent)
-
-    async def _change(self, sql: str, values: tuple[str | bytes | float, ...]) -> bool:
-        def change(connection: sqlite3.Connection) -> bool:
-            with transaction(connection):
-                return connection.execute(sql, values).rowcount > 0
-
-        return await self._writes.run(change)
+# how often full buckets are looked for, and how many are dropped then: more than came since
+_TAKES: Final = 500
+_FORGOTTEN: Final = 2 * _TAKES
 
 
 class SqliteVectors:
@@ -173,12 +82,42 @@ class SqliteVectors:
         connection.executemany("DELETE FROM vectors WHERE id = ?", dropped)
 
 
-class SqliteStore:
-    """Both in one file, which is created with its folder.
+class SqliteRates:
+    """Buckets in a table; a power cut may fill them."""
 
-    Reads have a connection and a thread of their own and wait for no write. A write waits up to
-    `patience` seconds for other processes; `vector_ttl` is in seconds and `vector_bytes` bounds
-    all vectors together.
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self._takes = 0
+
+    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
+        def grant(connection: sqlite3.Connection) -> Grant:
+            with not_waiting_for_the_disk(connection), transaction(connection):
+                now = self._clock()  # not before the transaction: it may have waited for others
+                sql = "SELECT full_at FROM rates WHERE key = ? AND typeof(full_at) = 'real'"
+                known = (connection.execute(sql, (key,)).fetchone() or (None,))[0]
+                full_at, granted = take(known, now, wanted, rate, burst)
+                if full_at != known:
+                    sql = "INSERT OR REPLACE INTO rates VALUES (?, ?)"
+                    connection.execute(sql, (key, full_at))
+                self._prune(connection, now)
+            return granted
+
+        return await self._database.run(grant)
+
+    def _prune(self, connection: sqlite3.Connection, now: float) -> None:
+        self._takes += 1
+        if self._takes % _TAKES == 0:
+            some = "SELECT key FROM rates WHERE full_at < ? LIMIT ?"
+            connection.execute(f"DELETE FROM rates WHERE key IN ({some})", (now, _FORGOTTEN))  # noqa: S608
+
+
+class SqliteStore:
+    """All of it in one file, which is created with its folder.
+
+    Reads have a connection and a thread of their own and wait for no write, and so have buckets,
+    which wait no longer than `timeout`. Another write waits up to `patience` seconds for other
+    processes; `vector_ttl` is in seconds and `vector_bytes` bounds all vectors together.
     """
 
     def __init__(
@@ -191,12 +130,15 @@ class SqliteStore:
         clock: Callable[[], float] = time.time,
         patience: float = 5.0,
     ) -> None:
-        self._reads = Database(path, timeout, patience)
-        self._writes = Database(path, max(timeout, patience), patience)
+        self._file = DatabaseFile(path)
+        self._reads = Database(self._file, timeout, patience)
+        self._writes = Database(self._file, max(timeout, patience), patience)
+        self._buckets = Database(self._file, timeout, patience)
         self.labelsets: LabelSets = SqliteLabelSets(self._reads, self._writes, clock)
         self.vectors: VectorCache = SqliteVectors(
             self._reads, self._writes, vector_ttl, vector_bytes, clock
         )
+        self.rates: RateLimits = SqliteRates(self._buckets, clock)
 
     async def open(self) -> None:
         """Connect, create or migrate.
@@ -210,21 +152,20 @@ class SqliteStore:
 
     async def ping(self) -> None:
         """Nothing if the file can be read, else StoreAway."""
-        await self._reads.run(lambda connection: connection.execute("SELECT 1 FROM labelsets"))
+        sql = "SELECT count(*) FROM vector_total"
+        await self._reads.run(lambda connection: connection.execute(sql).fetchone())
+
+    async def probe(self) -> None:
+        """Write something that nobody misses; StoreAway if that cannot be done now."""
+
+        def probe(connection: sqlite3.Connection) -> None:
+            with not_waiting_for_the_disk(connection), transaction(connection):
+                connection.execute("UPDATE vector_total SET bytes = bytes")
+
+        await self._buckets.run(probe)
 
     async def close(self) -> None:
         """Let go of the file and its threads."""
-        await self._reads.close()
-        await self._writes.close()
-
-
-def _head(connection: sqlite3.Connection, name: str) -> Head | None:
-    sql = "SELECT version, body IS NULL FROM labelsets WHERE name = ?"
-    row = connection.execute(sql, (name,)).fetchone()
-    return None if row is None else Head(row[0], bool(row[1]))
-
-
-def _expect(head: Head | None, expected: int | None) -> None:
-    current = None if head is None or head.deleted else head.version
-    if current != expected:
-        raise VersionConflict(current)
+        for database in (self._buckets, self._reads, self._writes):
+            await database.close()
+        self._file.forget()

@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.main import create_app, load_encoder
-from app.serving import tune_interpreter
+from app.serving import tune_interpreter, uvicorn_config
 from app.settings import Settings
 from models.encoder import Encoder
 
@@ -51,6 +51,7 @@ class Free:
 
     def __init__(self, encoder: Encoder) -> None:
         self.info = encoder.info
+        self.busy_since = None
         self._row = np.full(self.info.embedding_width, self.info.embedding_width**-0.5, np.float32)
 
     def submit_images(self, images: Sequence[Pixels]) -> Future[Floats]:
@@ -106,10 +107,15 @@ def main() -> None:
     parser.add_argument("--loop", default="auto")
     parser.add_argument("--http", default="auto")
     options = parser.parse_args()
-    app: Any = echo if options.kind == "echo" else service(options.kind)
-    tune_interpreter()  # as `openvocab serve` does
+    if options.kind != "echo":
+        app = service(options.kind)
+        tune_interpreter()  # as `openvocab serve` does
+        config = uvicorn_config(app, Settings())
+        config.port = options.port
+        uvicorn.Server(config).run()
+        return
     uvicorn.run(
-        app,
+        echo,
         port=options.port,
         log_level="warning",
         access_log=False,

@@ -160,7 +160,7 @@ def test_a_failing_item_fails_alone_and_the_loop_lives() -> None:
             *(batcher.submit(n) for n in (1, 13, 2)), return_exceptions=True
         )
         assert [getattr(one, "value", type(one)) for one in found] == [2, ValueError, 4]
-        assert consumer.batches == [[1, 13, 2], [1], [13], [2]]
+        assert consumer.batches == [[1, 13, 2], [1], [13, 2], [13], [2]]
         assert (await batcher.submit(5)).value == 10
 
     run(test)

@@ -16,8 +16,9 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from app.errors import DamagedImage, Invalid, Problem, TooLarge, UnsupportedImage
-from app.images import ImageLimits, decode, looks_like_image
+from app.images import ImageLimits, decode
 from app.pixels import EXTREME_RATIO, Picture, fit, reduction, to_rgb
+from app.sniffing import looks_like_image
 from models import ImageSpec
 
 SPEC = ImageSpec(32, 32, "shortest", "bicubic", 0)

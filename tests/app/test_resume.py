@@ -10,9 +10,9 @@ from app.builds import Builds
 from app.definitions import Definition, Entry
 from app.ensemble import Ensemble
 from app.labelsets import LabelSetService
-from app.main import template_sets
 from app.preconditions import Match
 from app.registry import Registry
+from app.shipped import template_sets
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryLabelSets, MemoryStore

@@ -151,11 +151,22 @@ def test_the_user_is_a_fixed_number_and_not_root(target: str) -> None:
 def test_packages_are_installed_by_hash_and_the_project_without_any() -> None:
     runs = [rest for word, rest in INSTRUCTIONS if word == "RUN"]
     installs = [line for run in runs for line in run.split("&&") if "pip install" in line]
-    assert len(installs) == 2
-    assert "--require-hashes" in installs[0]
-    assert "-r requirements.lock" in installs[0]
+    assert len(installs) == 3
+    for line, lock in ((installs[0], "requirements"), (installs[2], "requirements-build")):
+        assert "--require-hashes --only-binary :all:" in line
+        assert f"-r {lock}.lock" in line
     assert "--no-deps" in installs[1]
     assert "--no-build-isolation" in installs[1]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_image_has_a_bill_of_materials_and_not_the_tool_that_made_it(target: str) -> None:
+    (made,) = re.findall(r"cyclonedx-py environment .* -o (\S+) (\S+)", str(stages()["build"]))
+    file, python = made[0], made[1].rstrip("',)]}")
+    assert python == "/opt/venv/bin/python"
+    copies = [rest for word, rest in whole(target) if word == "COPY"]
+    assert f"--from=build {file} /opt/openvocab/sbom.cdx.json" in copies
+    assert not any("/opt/tools" in rest for rest in copies)
 
 
 @pytest.mark.parametrize("target", TARGETS)

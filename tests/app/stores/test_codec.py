@@ -60,6 +60,11 @@ def test_any_bytes_are_no_vector_and_no_error(data: bytes, width: int) -> None:
     assert decode(data, width) is None
 
 
+@pytest.mark.parametrize("answer", [None, 5, 0.5, "text", [], b"", "OVEC" * 10, memoryview(b"x")])
+def test_what_are_no_bytes_is_no_vector_and_no_error(answer: object) -> None:
+    assert decode(answer, 2) is None
+
+
 @given(unit_vectors)
 def test_another_width_is_refused(vector: np.ndarray) -> None:
     for width in (0, len(vector) - 1, len(vector) + 1):

@@ -9,9 +9,11 @@ import pytest
 
 from app.stores import codec
 from app.stores.chunks import CHUNK
-from app.stores.protocols import Head, Record, Store, StoreFull, VersionConflict
+from app.stores.gcra import Grant
+from app.stores.protocols import Head, Quota, Record, Store, StoreFull, VersionConflict
 
 MOST = 1000
+END = "\U0010ffff"  # after every name
 Run = Callable[[Store, Callable[[Store], Awaitable[None]]], None]
 NAMES = [
     "pets",
@@ -74,7 +76,7 @@ def test_a_deleted_name_is_gone_and_leaves_a_tombstone(make_store, with_store: R
         await sets.delete("pets", 1)
         assert await sets.get("pets") is None
         assert await sets.head("pets") == Head(2, deleted=True)
-        assert await sets.page("", 10) == []
+        assert await sets.page("", END, 10) == []
         assert list(await sets.recent()) == []
 
     with_store(make_store(), test)
@@ -149,7 +151,7 @@ def test_a_lost_record_is_restored_at_its_version(make_store, with_store: Run) -
         sets = store.labelsets
         assert await sets.restore(Record("pets", 7, b"body"))
         assert await sets.get("pets") == Record("pets", 7, b"body")
-        assert [record.name for record in await sets.page("", 10)] == ["pets"]
+        assert [record.name for record in await sets.page("", END, 10)] == ["pets"]
         assert list(await sets.recent()) == ["pets"]
         assert (await sets.write("pets", b"next", 7, MOST)).version == 8
 
@@ -200,7 +202,7 @@ def test_concurrent_writers_never_pass_the_limit(make_store, with_store: Run) ->
 
         done = await asyncio.gather(*(write(number) for number in range(50)))
         assert sum(done) == 10
-        assert len(await store.labelsets.page("", 100)) == 10
+        assert len(await store.labelsets.page("", END, 100)) == 10
 
     with_store(make_store(), test)
 
@@ -225,6 +227,44 @@ def test_one_of_many_concurrent_writers_of_a_version_wins(make_store, with_store
     with_store(make_store(), test)
 
 
+def test_a_quota_counts_the_names_between_its_bounds_alone(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        sets, quota = store.labelsets, Quota("~a/", "~a0", 2)
+        for name in ("a", "~", "~a", "~a-b/x", "~a0", "~b/x"):  # neighbours of the bounds
+            await sets.write(name, b"", None, MOST)
+        for name in ("~a/x", "~a/y"):
+            await sets.write(name, b"", None, MOST, 1, quota)
+        with pytest.raises(StoreFull) as raised:
+            await sets.write("~a/z", b"", None, MOST, 1, quota)
+        assert (raised.value.limit, raised.value.own) == (2, True)
+        assert await sets.head("~a/z") is None
+        await sets.write("~a/x", b"replaced", 1, MOST, 1, quota)
+        await sets.delete("~a/y", 1)
+        await sets.write("~a/z", b"", None, MOST, 1, quota)
+        # the limit of all is one of its own, and is told apart
+        with pytest.raises(StoreFull) as raised:
+            await sets.write("~a/w", b"", None, 8, 1, Quota("~a/", "~a0", 3))
+        assert (raised.value.limit, raised.value.own) == (8, False)
+        await sets.write("~c/x", b"", None, MOST, 1, Quota("~c/", "~c0", 1))
+
+    with_store(make_store(), test)
+
+
+def test_concurrent_writers_never_pass_a_quota(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        async def write(number: int) -> bool:
+            quota = Quota("~a/", "~a0", 5)
+            try:
+                await store.labelsets.write(f"~a/{number}", b"", None, MOST, 1, quota)
+            except StoreFull:
+                return False
+            return True
+
+        assert sum(await asyncio.gather(*(write(number) for number in range(30)))) == 5
+
+    with_store(make_store(), test)
+
+
 def test_names_and_bodies_are_kept_to_the_byte(make_store, with_store: Run) -> None:
     async def test(store: Store) -> None:
         sets = store.labelsets
@@ -233,11 +273,11 @@ def test_names_and_bodies_are_kept_to_the_byte(make_store, with_store: Run) -> N
             body = bodies[number % len(bodies)]
             await sets.write(name, body, None, MOST)
             assert await sets.get(name) == Record(name, 1, body)
-        assert [record.name for record in await sets.page("", 100)] == sorted(NAMES)
+        assert [record.name for record in await sets.page("", END, 100)] == sorted(NAMES)
         assert sorted(await sets.recent()) == sorted(NAMES)
         for name in NAMES:
             await sets.delete(name, 1)
-        assert await sets.page("", 100) == []
+        assert await sets.page("", END, 100) == []
 
     with_store(make_store(), test)
 
@@ -250,13 +290,35 @@ def test_pages_follow_one_another_without_gap_or_repetition(make_store, with_sto
             await sets.write(name, name.encode(), None, MOST)
         for limit in (1, 7, len(names), len(names) + 1):
             seen: list[Record] = []
-            while page := await sets.page(seen[-1].name if seen else "", limit):
+            while page := await sets.page(seen[-1].name if seen else "", END, limit):
                 assert len(page) == min(limit, len(names) - len(seen))
                 seen += page
             assert seen == [Record(name, 1, name.encode()) for name in names]
-        assert [record.name for record in await sets.page("set 0", 2)] == ["set 000", "set 001"]
-        assert [record.name for record in await sets.page("set 00", 1)] == ["set 000"]
-        assert await sets.page(names[-1], 5) == []
+        assert [record.name for record in await sets.page("set 0", END, 2)] == [
+            "set 000",
+            "set 001",
+        ]
+        assert [record.name for record in await sets.page("set 00", END, 1)] == ["set 000"]
+        assert await sets.page(names[-1], END, 5) == []
+
+    with_store(make_store(), test)
+
+
+def test_a_page_ends_before_its_upper_bound(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        names = ["0", "z", "~", "~a", "~a-b/1", "~a/", "~a/1", "~a/2", "~a0", "~a0/1", "猫"]
+        for name in names:
+            await store.labelsets.write(name, b"", None, MOST)
+
+        async def between(after: str, before: str, limit: int = 100) -> list[str]:
+            return [one.name for one in await store.labelsets.page(after, before, limit)]
+
+        assert await between("", END) == names
+        assert await between("", "~") == ["0", "z"]
+        assert await between("~a/", "~a0") == ["~a/1", "~a/2"]
+        assert await between("~a/", "~a0", 1) == ["~a/1"]
+        assert await between("~a/1", "~a0") == ["~a/2"]
+        assert await between("~a/2", "~a0") == await between("z", "a") == []
 
     with_store(make_store(), test)
 
@@ -265,7 +327,7 @@ def test_more_names_than_a_chunk_are_listed(make_store, with_store: Run) -> None
     async def test(store: Store) -> None:
         names = [f"{number:04}" for number in range(CHUNK + 10)]
         await asyncio.gather(*(store.labelsets.write(n, b"", None, MOST) for n in names))
-        assert [record.name for record in await store.labelsets.page("", MOST)] == names
+        assert [record.name for record in await store.labelsets.page("", END, MOST)] == names
         assert sorted(await store.labelsets.recent()) == names
 
     with_store(make_store(), test)
@@ -305,7 +367,7 @@ def test_touching_what_does_not_exist_does_nothing(make_store, with_store: Run) 
         await sets.touch("gone", time.time())
         assert await sets.head("gone") == Head(2, deleted=True)
         assert list(await sets.recent()) == []
-        assert await sets.page("", 10) == []
+        assert await sets.page("", END, 10) == []
 
     with_store(make_store(), test)
 
@@ -315,7 +377,7 @@ def test_a_large_body_is_kept(make_store, with_store: Run) -> None:
         body = np.random.default_rng(0).bytes(5_000_000)
         await store.labelsets.write("large", body, None, MOST)
         assert await store.labelsets.get("large") == Record("large", 1, body)
-        assert await store.labelsets.page("", 1) == [Record("large", 1, body)]
+        assert await store.labelsets.page("", END, 1) == [Record("large", 1, body)]
         assert await store.labelsets.amend("large", 1, body[::-1])
         assert await store.labelsets.get("large") == Record("large", 1, body[::-1])
 
@@ -370,5 +432,44 @@ def test_vectors_expire_and_definitions_do_not(make_store, with_store: Run) -> N
     with_store(make_store(vector_ttl=1), test)
 
 
-def test_a_store_answers_a_ping(make_store, with_store: Run) -> None:
-    with_store(make_store(), lambda store: store.ping())
+def test_a_store_answers_a_ping_and_takes_a_probe(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        await store.ping()
+        await store.probe()
+        assert await store.labelsets.page("", END, 10) == []
+
+    with_store(make_store(), test)
+
+
+def test_a_bucket_grants_a_burst_and_then_its_rate(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        assert await store.rates.take("key", 3, 5, 4) == Grant(3, 0.0)
+        grant = await store.rates.take("key", 3, 5, 4)
+        assert grant.granted == 1
+        grant = await store.rates.take("key", 1, 5, 4)
+        assert grant.granted == 0
+        assert 0 < grant.wait <= 0.2
+        assert await store.rates.take("another", 1, 5, 4) == Grant(1, 0.0)
+        await asyncio.sleep(grant.wait + 0.001)
+        assert (await store.rates.take("key", 1, 5, 4)).granted == 1
+        await asyncio.sleep(1)
+        assert (await store.rates.take("key", 9, 5, 4)).granted == 4
+
+    with_store(make_store(), test)
+
+
+def test_many_at_once_are_never_granted_more_than_there_is(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        takes = (store.rates.take("key", 3, 0.001, 50) for _ in range(40))
+        assert sum(grant.granted for grant in await asyncio.gather(*takes)) == 50
+
+    with_store(make_store(), test)
+
+
+def test_keys_of_buckets_may_be_any_text(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        for name in [*NAMES, "127.0.0.1", "2001:db8::1", "x" * 1000]:
+            assert await store.rates.take(name, 1, 0.001, 1) == Grant(1, 0.0)
+            assert (await store.rates.take(name, 1, 0.001, 1)).granted == 0
+
+    with_store(make_store(), test)

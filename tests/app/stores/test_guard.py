@@ -7,12 +7,21 @@ from typing import Any
 
 import pytest
 
+from app.stores.breaker import FIRST_PAUSE, LONGEST_PAUSE
 from app.stores.chunks import CHUNK
-from app.stores.guard import FIRST_PAUSE, LONGEST_PAUSE, Guarded
+from app.stores.gcra import Grant
+from app.stores.guard import Guarded
 from app.stores.memory import MemoryStore
-from app.stores.protocols import Record, StoreAway, StoreFull, VersionConflict
+from app.stores.protocols import (
+    Record,
+    StoreAway,
+    StoreFull,
+    StoreRefused,
+    VersionConflict,
+)
 
 MOST = 10
+END = "\U0010ffff"  # after every name
 
 
 class Failing(MemoryStore):
@@ -22,7 +31,9 @@ class Failing(MemoryStore):
         super().__init__(60, 1 << 20)
         self.labelsets = Door(self, self.labelsets)
         self.vectors = Door(self, self.vectors)
+        self.rates = Door(self, self.rates)
         self.error: Exception | None = None
+        self.read_only = False
         self.gate = asyncio.Event()
         self.gate.set()
         self.calls = 0
@@ -36,12 +47,20 @@ class Failing(MemoryStore):
     async def ping(self) -> None:
         await self.pass_door()
 
+    async def probe(self) -> None:
+        await self.pass_door()
+        if self.read_only:
+            raise StoreRefused("full")
+
     async def open(self) -> None:
         await self.pass_door()
 
 
+WRITES = {"write", "amend", "delete", "restore", "touch", "put_many", "take"}
+
+
 class Door:
-    """Calls go through `pass_door` first."""
+    """Calls go through `pass_door` first, and writes need a store that takes them."""
 
     def __init__(self, store: Failing, inner: object) -> None:
         self._store = store
@@ -50,6 +69,8 @@ class Door:
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def call(*args: Any) -> Any:
             await self._store.pass_door()
+            if self._store.read_only and name in WRITES:
+                raise StoreRefused("full")
             return await getattr(self._inner, name)(*args)
 
         return call
@@ -93,12 +114,13 @@ def test_every_method_reaches_the_store() -> None:
         assert await sets.restore(Record("b", 5, b"b"))
         await sets.touch("a", 1e12)
         assert list(await sets.recent()) == ["a", "b"]
-        assert len(await sets.page("", 10)) == 2
+        assert len(await sets.page("", END, 10)) == 2
         await sets.delete("a", 1)
         await store.vectors.put_many({"k": b"v"})
         assert list(await store.vectors.get_many(["k"])) == [b"v"]
+        assert await store.rates.take("k", 1, 1, 1) == Grant(1, 0)
         await store.close()
-        assert inner.calls == 13
+        assert inner.calls == 15
         assert not store.away
 
     run(test)
@@ -307,3 +329,129 @@ def test_one_line_is_logged_when_it_opens_and_one_when_it_closes(
     opened, closed = caplog.messages
     assert "the reason" in opened
     assert "back" in closed
+
+
+def test_a_store_that_takes_no_writes_is_read_as_ever() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        await store.labelsets.write("a", b"", None, MOST)
+        inner.read_only = True
+        await refused(store.vectors.put_many({"k": b"v"}))
+        assert (store.state, store.away) == ("read-only", True)
+        before = inner.calls
+        for write in (
+            store.labelsets.write("b", b"", None, MOST),
+            store.labelsets.touch("a", 1.0),
+            store.vectors.put_many({"k": b"v"}),
+            store.rates.take("k", 1, 1, 1),
+        ):
+            await refused(write)
+        assert inner.calls == before  # not asked again and again
+        assert await store.labelsets.get("a") == Record("a", 1, b"")
+        assert list(await store.labelsets.recent()) == ["a"]
+        assert store.state == "read-only"
+        clock.now += FIRST_PAUSE
+        await refused(store.labelsets.write("b", b"", None, MOST))
+        assert inner.calls == before + 3
+        inner.read_only = False
+        clock.now += 2 * FIRST_PAUSE
+        await store.labelsets.write("b", b"", None, MOST)
+        assert (store.state, store.away) == ("ok", False)
+
+    run(test)
+
+
+def test_a_ping_finds_out_that_writes_are_refused_and_that_they_are_taken_again() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        await store.ping()
+        inner.read_only = True
+        await refused(store.ping())
+        assert store.state == "read-only"
+        inner.read_only = False
+        clock.now += FIRST_PAUSE
+        await store.ping()
+        assert store.state == "ok"
+
+    run(test)
+
+
+def test_a_store_that_even_refuses_a_ping_because_it_cannot_write_is_read() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.error = StoreRefused("no disk")  # what Redis answers to PING then
+        await refused(store.ping())
+        assert store.state == "read-only"
+        inner.error = None
+        assert await store.labelsets.get("a") is None
+
+    run(test)
+
+
+def test_a_store_that_goes_away_while_it_takes_no_writes_is_away_and_then_read_only() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.read_only = True
+        await refused(store.labelsets.touch("a", 1.0))
+        clock.now += FIRST_PAUSE
+        inner.error = StoreAway("gone")
+        await refused(store.labelsets.touch("a", 1.0))
+        assert store.state == "away"
+        inner.error = None
+        clock.now += FIRST_PAUSE
+        await store.labelsets.get("a")
+        assert store.state == "read-only"  # nothing has shown that it takes writes again
+
+    run(test)
+
+
+def run_apart(test: Callable[[Failing, Guarded, Clock], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            inner, clock = Failing(), Clock()
+            await test(inner, Guarded(inner, 0.05, write_timeout=0.2, clock=clock), clock)
+
+    asyncio.run(bounded())
+
+
+def test_where_writes_have_a_way_of_their_own_their_failures_say_nothing_of_reads() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.error = StoreAway("the disk is full")
+        await refused(store.labelsets.write("a", b"", None, MOST))
+        assert store.state == "read-only"
+        inner.error = None
+        assert await store.labelsets.get("a") is None
+        await refused(store.labelsets.write("a", b"", None, MOST))
+        # a ping finds out that it is over
+        await refused(store.ping())
+        clock.now += FIRST_PAUSE
+        await store.ping()
+        assert store.state == "ok"
+        inner.gate.clear()
+        await refused(store.labelsets.write("a", b"", None, MOST))  # in its own time
+        inner.gate.set()
+        assert store.state == "read-only"
+        assert await store.labelsets.get("a") is None
+
+    run_apart(test)
+
+
+def test_where_writes_have_a_way_of_their_own_a_busy_bucket_stops_none_of_them() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.gate.clear()
+        await refused(store.rates.take("k", 1, 1, 1))
+        before = inner.calls
+        await refused(store.rates.take("k", 1, 1, 1))
+        assert inner.calls == before
+        inner.gate.set()
+        assert store.state == "ok"
+        await store.labelsets.write("a", b"", None, MOST)
+        clock.now += FIRST_PAUSE
+        assert (await store.rates.take("k", 1, 1, 1)).granted == 1
+
+    run_apart(test)
+
+
+def test_a_ping_writes_nothing_where_writes_have_a_way_of_their_own_and_work() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.read_only = True
+        await store.ping()
+        assert inner.calls == 1
+
+    run_apart(test)

@@ -7,15 +7,28 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
+from app.stores import scripts
+from app.stores.gcra import SLACK, Grant, take
 from app.stores.link import SCHEMA
-from app.stores.protocols import Head, Record, StoreAway, StoreFull, StoreUnusable
+from app.stores.protocols import (
+    Head,
+    Record,
+    StoreAway,
+    StoreFull,
+    StoreRefused,
+    StoreUnusable,
+)
 from app.stores.redis import RedisStore
 
 MOST = 1000
+END = "\U0010ffff"  # after every name
 TIMEOUT = 0.25
-SOON = 1.0  # what a busy machine may make of TIMEOUT
+SOON = 3.0  # what a busy machine may make of TIMEOUT
 
 
 def at(url: str, timeout: float = 10.0) -> RedisStore:
@@ -53,7 +66,7 @@ async def away(store: RedisStore) -> str:
         store.ping,
         lambda: store.labelsets.head("pets"),
         lambda: store.labelsets.get("pets"),
-        lambda: store.labelsets.page("", 10),
+        lambda: store.labelsets.page("", END, 10),
         lambda: store.labelsets.write("new", b"", None, MOST),
         lambda: store.labelsets.amend("pets", 1, b""),
         lambda: store.labelsets.delete("pets", 1),
@@ -62,6 +75,8 @@ async def away(store: RedisStore) -> str:
         store.labelsets.recent,
         lambda: store.vectors.get_many(["a"]),
         lambda: store.vectors.put_many({"a": b"1"}),
+        lambda: store.rates.take("key", 1, 1, 1),
+        store.probe,
     ]
 
     async def ask(call: Callable[[], Awaitable[object]]) -> str:
@@ -239,7 +254,7 @@ def test_an_emptied_server_is_an_empty_store(start_redis) -> None:
             await redis.flushall()
             await redis.script_flush()
             assert await store.labelsets.head("pets") is None
-            assert await store.labelsets.page("", 10) == []
+            assert await store.labelsets.page("", END, 10) == []
             assert list(await store.labelsets.recent()) == []
             assert list(await store.vectors.get_many(["a"])) == [None]
             assert await store.labelsets.restore(Record("pets", 1, b"body"))
@@ -260,9 +275,9 @@ def test_names_without_a_definition_are_passed_over_and_make_room(start_redis) -
             assert sorted(await store.labelsets.recent()) == ["c", "d", "f"]
             with pytest.raises(StoreFull):
                 await store.labelsets.write("g", b"", None, 6)
-            page = await store.labelsets.page("", 2)
+            page = await store.labelsets.page("", END, 2)
             assert [record.name for record in page] == ["c", "d"]
-            page = await store.labelsets.page("d", 2)
+            page = await store.labelsets.page("d", END, 2)
             assert [record.name for record in page] == ["f"]
             await store.labelsets.write("g", b"", None, 6)
 
@@ -278,11 +293,11 @@ def test_definitions_without_a_name_on_the_lists_are_found_and_listed_again(star
                 await store.labelsets.write(name, name.encode(), None, MOST)
             await redis.delete("openvocab:names", "openvocab:recent")
             assert await store.labelsets.get("a") == Record("a", 1, b"a")
-            assert await store.labelsets.page("", 10) == []
+            assert await store.labelsets.page("", END, 10) == []
             assert not await store.labelsets.restore(Record("c", 1, b"c"))
             await store.labelsets.write("a", b"2", 1, MOST)
             await store.labelsets.touch("b", time.time())
-            assert [record.name for record in await store.labelsets.page("", 10)] == ["a", "b"]
+            assert [record.name for record in await store.labelsets.page("", END, 10)] == ["a", "b"]
             assert sorted(await store.labelsets.recent()) == ["a", "b"]
 
     run(test)
@@ -301,7 +316,7 @@ def test_keys_of_another_kind_are_an_outage_and_not_a_crash(start_redis) -> None
             with pytest.raises(StoreAway):
                 await store.labelsets.write("pets", b"", None, MOST)
             with pytest.raises(StoreAway):
-                await store.labelsets.page("", 10)
+                await store.labelsets.page("", END, 10)
             assert list(await store.vectors.get_many(["a", "b"])) == [None, None]
 
     run(test)
@@ -390,6 +405,26 @@ def test_the_schema_is_checked_again_after_an_outage(start_redis) -> None:
     run(test)
 
 
+async def refuses(store: RedisStore) -> None:
+    """Nothing can be written, and everything read."""
+    writes = [
+        lambda: store.labelsets.write("new", b"", None, MOST),
+        lambda: store.labelsets.restore(Record("new", 1, b"")),
+        lambda: store.vectors.put_many({"a": b"1"}),
+        lambda: store.rates.take("key", 1, 1, 1),
+        store.probe,
+    ]
+    for write in writes:
+        with pytest.raises(StoreRefused) as raised:
+            await write()
+        assert "\n" not in str(raised.value)
+    assert list(await store.vectors.get_many(["a"])) == [None]
+    assert await store.labelsets.head("new") is None
+    assert "new" not in await store.labelsets.recent()
+    await store.labelsets.page("", END, 10)
+    await store.ping()
+
+
 def test_a_full_server_keeps_serving_and_refuses_new_definitions(start_redis) -> None:
     server = start_redis("--maxmemory-policy", "noeviction")
 
@@ -397,12 +432,12 @@ def test_a_full_server_keeps_serving_and_refuses_new_definitions(start_redis) ->
         async with opened(server.url) as store, client(server.url) as redis:
             await store.labelsets.write("pets", b"body", None, MOST)
             await redis.config_set("maxmemory", "100kb")
-            await store.vectors.put_many({"a": b"1"})
-            assert list(await store.vectors.get_many(["a"])) == [None]
+            await refuses(store)
             assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
-            with pytest.raises(StoreAway):
-                await store.labelsets.write("new", b"", None, MOST)
-            assert await store.labelsets.head("new") is None
+            # to make room is no write of this kind
+            await store.labelsets.delete("pets", 1)
+            await redis.config_set("maxmemory", 0)
+            assert (await store.labelsets.write("new", b"", None, MOST)).version == 1
 
     run(test)
 
@@ -416,21 +451,110 @@ def test_eviction_only_takes_vectors(start_redis) -> None:
                 await store.labelsets.write(f"set {number}", b"body", None, MOST)
             for number in range(40):
                 await store.vectors.put_many({f"{number}": b"x" * 500_000})
-            assert len(await store.labelsets.page("", 100)) == 50
+            assert len(await store.labelsets.page("", END, 100)) == 50
             found = await store.vectors.get_many([f"{number}" for number in range(40)])
             assert 0 < sum(value is not None for value in found) < 40
 
     run(test)
 
 
-def test_a_replica_that_cannot_be_written_is_away_for_writes(start_redis) -> None:
+def test_a_replica_is_read_and_refuses_writes(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as store, client(server.url) as redis:
+            for name in "ab":
+                await store.labelsets.write(name, b"body", None, MOST)
+            await redis.delete("openvocab:labelset:b")  # lost; the replica cannot clear up
+            await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+            await refuses(store)
+            assert await store.labelsets.page("", END, 10) == [Record("a", 1, b"body")]
+            await redis.execute_command("REPLICAOF", "NO", "ONE")
+            assert (await store.labelsets.write("a", b"2", 1, MOST)).version == 2
+
+    run(test)
+
+
+def test_a_new_replica_without_a_schema_can_be_opened_and_read(start_redis) -> None:
     server = start_redis("--replicaof", "127.0.0.1 1")
 
     async def test() -> None:
-        store = at(server.url, TIMEOUT)
-        with pytest.raises(StoreAway):
-            await store.open()
-        await store.close()
+        async with opened(server.url, TIMEOUT) as store, client(server.url) as redis:
+            await refuses(store)
+            await redis.execute_command("REPLICAOF", "NO", "ONE")
+            await store.labelsets.write("new", b"", None, MOST)
+            assert await redis.get("openvocab:schema") == str(SCHEMA).encode()
+
+    run(test)
+
+
+def test_a_server_without_the_replicas_it_needs_refuses_writes(start_redis) -> None:
+    server = start_redis("--min-replicas-to-write", "1")
+
+    async def test() -> None:
+        async with opened(server.url) as store:
+            await refuses(store)
+
+    run(test)
+
+
+times = st.lists(
+    st.tuples(st.floats(-5, 5), st.integers(0, 20), st.sampled_from([0.1, 3.0, 1000.0])),
+    min_size=1,
+    max_size=20,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(times, st.integers(1, 30))
+def test_the_script_counts_as_the_formula_does(
+    redis_server, steps: list[tuple[float, int, float]], burst: int
+) -> None:
+    """The server's clock is replaced by a number, which may also go back."""
+    lua = "local now = tonumber(ARGV[5])" + scripts.GCRA
+    tat, now = None, float(int(time.time()))
+    with SyncRedis.from_url(redis_server.url) as redis:
+        redis.delete("bucket")
+        for pause, wanted, rate in steps:
+            now += pause
+            tat, grant = take(tat, now, wanted, rate, burst)
+            granted, wait = redis.eval(lua, 1, "bucket", rate, burst, wanted, SLACK, repr(now))
+            assert Grant(granted, float(wait)) == grant
+            # the server's own clock would let it vanish
+            assert float(redis.get("bucket") or tat) == tat
+            redis.set("bucket", repr(tat), px=10_000_000)
+
+
+def test_a_bucket_vanishes_when_it_is_full_again(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        one, two = opened(server.url), opened(server.url)
+        async with one as first, two as second, client(server.url) as redis:
+            await first.rates.take("key", 3, 1, 100)
+            assert 2_000 < await redis.pttl("openvocab:rate:key") <= 3_000
+            assert (await second.rates.take("key", 100, 1, 100)).granted == 97
+            # what is refused does not lengthen its life
+            assert (await first.rates.take("key", 100, 1, 100)).granted == 0
+            assert 90_000 < await redis.pttl("openvocab:rate:key") <= 100_000
+            await first.rates.take("short", 1, 20, 1)
+            await asyncio.sleep(0.1)
+            assert await redis.keys("*rate:*") == [b"openvocab:rate:key"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("value", ["text", "nan", "inf", "-inf", "1e999", ""])
+def test_a_damaged_bucket_is_mended(start_redis, value: str) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as store, client(server.url) as redis:
+            await redis.set("openvocab:rate:key", value)
+            await redis.lpush("openvocab:rate:list", value)
+            for key in ("key", "list"):
+                await store.rates.take(key, 1, 1, 3)
+                assert 0 < await redis.pttl(f"openvocab:rate:{key}") <= 3_000
 
     run(test)
 
@@ -489,6 +613,7 @@ async def strange_server(answer: Handler) -> AsyncIterator[str]:
         b"-CLUSTERDOWN The cluster is down\r\n",
         b"-MOVED 1 127.0.0.1:1\r\n",
         b"*1\r\n" * 5000,
+        b"*1\r\n:5\r\n",
         b"",
     ],
 )

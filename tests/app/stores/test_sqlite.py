@@ -16,6 +16,7 @@ from app.stores.protocols import Record, Store, StoreAway, StoreUnusable, Versio
 from app.stores.sqlite import SqliteStore
 
 MOST = 1000
+END = "\U0010ffff"  # after every name
 Run = Callable[[Store, Callable[[Store], Awaitable[None]]], None]
 
 
@@ -82,7 +83,8 @@ def test_definitions_wait_for_the_disk_also_after_vectors(
         return transaction(connection)
 
     async def test(store: Store) -> None:
-        monkeypatch.setattr("app.stores.sqlite.transaction", noting)
+        for module in ("sqlite", "sqlite_labelsets"):
+            monkeypatch.setattr(f"app.stores.{module}.transaction", noting)
         await store.vectors.put_many({"a": b"1"})
         await store.labelsets.write("pets", b"", None, MOST)
         await store.labelsets.touch("pets", 1.0)
@@ -119,6 +121,24 @@ def test_an_older_file_is_migrated_in_order_and_keeps_its_data(
     with_store(at(path), test)
     assert query(path, "PRAGMA user_version") == [(released + 2,)]
     assert query(path, "SELECT * FROM renamed") == []
+
+
+def test_a_file_of_each_released_version_is_opened_and_keeps_its_data(
+    tmp_path: Path, with_store: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for released in range(1, len(schema.MIGRATIONS)):
+        path = tmp_path / f"version {released}"
+        with monkeypatch.context() as older, closing(sqlite3.connect(path)) as connection:
+            older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:released])
+            schema.migrate(connection, schema.MIGRATIONS)
+            connection.execute("INSERT INTO labelsets VALUES ('pets', 3, ?, 0)", (b"body",))
+            connection.commit()
+
+        async def test(store: Store) -> None:
+            assert await store.labelsets.get("pets") == Record("pets", 3, b"body")
+            assert (await store.rates.take("key", 1, 1, 1)).granted == 1
+
+        with_store(at(path), test)
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(
@@ -192,7 +212,7 @@ def test_damage_found_later_is_an_outage_and_not_a_crash(tmp_path: Path, with_st
             file.seek(4096)
             file.write(b"\xff" * 50_000)
         with pytest.raises(StoreAway):
-            await store.labelsets.page("", 10)
+            await store.labelsets.page("", END, 10)
 
     with_store(at(path), fill)
     with_store(at(path), test)
@@ -282,6 +302,46 @@ def test_a_cancelled_call_does_not_harm_the_next(tmp_path: Path, with_store: Run
     with_store(at(tmp_path / "file"), test)
 
 
+def test_full_buckets_are_forgotten_and_others_are_not(tmp_path: Path, with_store: Run) -> None:
+    path, clock = tmp_path / "file", Clock()
+
+    async def test(store: Store) -> None:
+        for number in range(1_200):
+            await store.rates.take(f"stale {number}", 1, 10, 1)
+        await store.rates.take("used", 1, 0.001, 1)
+        clock.now += 60
+        for number in range(600):
+            await store.rates.take(f"new {number}", 1, 0.001, 1)
+        assert (await store.rates.take("used", 1, 0.001, 1)).granted == 0
+
+    with_store(at(path, clock=clock), test)
+    kinds = dict(query(path, "SELECT substr(key, 1, 3), count(*) FROM rates GROUP BY 1"))
+    assert (kinds["new"], kinds["use"]) == (600, 1)
+    assert kinds.get("sta", 0) <= 200
+
+
+def test_a_damaged_bucket_is_one_that_is_full(tmp_path: Path, with_store: Run) -> None:
+    path = tmp_path / "file"
+
+    async def test(store: Store) -> None:
+        for value in ("'text'", "x'00ff'", "9e999", "-9e999"):
+            await store.rates.take("key", 3, 1, 3)
+            subprocess.run(
+                [sys.executable, "-c", CHANGE, path, f"UPDATE rates SET full_at = {value}"],
+                check=True,
+            )
+            assert (await store.rates.take("key", 1, 0.001, 3)).wait <= 1000
+
+    with_store(at(path), test)
+
+
+# in another process: here, to close the file would let go of the locks of the store
+CHANGE = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as connection:
+    connection.execute(sys.argv[2])
+"""
+
 OTHER = """
 import asyncio, sys
 from pathlib import Path
@@ -294,6 +354,8 @@ async def main(path, mine):
     await store.labelsets.write(mine, mine.encode(), None, 1000)
     await store.vectors.put_many({mine: mine.encode()})
     done = 0
+    granted = sum([(await store.rates.take("key", 2, 0.001, 41)).granted for _ in range(30)])
+    print(granted)
     while done < 25:
         record = await store.labelsets.get("shared")
         try:
@@ -315,11 +377,16 @@ def test_processes_that_create_one_file_at_once_see_each_other(
     tmp_path: Path, with_store: Run
 ) -> None:
     path, names = tmp_path / "new" / "file", ["one", "two", "three", "four"]
-    others = [subprocess.Popen([sys.executable, "-c", OTHER, path, name]) for name in names]
-    assert [other.wait(60) for other in others] == [0, 0, 0, 0]
+    others = [
+        subprocess.Popen([sys.executable, "-c", OTHER, path, name], stdout=subprocess.PIPE)
+        for name in names
+    ]
+    granted = [int(other.communicate(timeout=60)[0]) for other in others]
+    assert [other.returncode for other in others] == [0, 0, 0, 0]
+    assert sum(granted) == 41  # of one bucket
 
     async def test(store: Store) -> None:
-        found = await store.labelsets.page("", 10)
+        found = await store.labelsets.page("", END, 10)
         assert [record.name for record in found] == sorted([*names, "shared"])
         # 25 increments by each, none lost
         assert await store.labelsets.get("shared") == Record("shared", 100, b"100")

@@ -1,0 +1,195 @@
+"""From the body of a batch to its images, one at a time, and what is asked of all of them.
+
+Knows nothing of what the fields mean.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any, Final
+
+from starlette.requests import ClientDisconnect, Request
+
+from app import archives, inputs
+from app.batch import Item
+from app.bodies import address_fields, json_object, merge, offload, single
+from app.classifier import Query
+from app.errors import Invalid, Overloaded, Problem, TooLarge, Unparsable
+from app.parts import Part, parts
+from app.queries import IMAGE, InputLimits, build_query
+
+IMAGES: Final = "images"
+
+# bytes of an archive that are written to its file at once
+WRITE: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class UploadBatches:
+    """What one upload may hold, and how many there may be at a time; sizes in bytes."""
+
+    images: int
+    bytes: int
+    image_bytes: int
+    at_once: int
+    under_way: int = field(default=0, init=False)
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Around one upload. Raises Overloaded."""
+        if self.under_way >= self.at_once:
+            detail = f"{self.under_way} batches are on their way, the limit of max_uploads"
+            raise Overloaded(detail, limit=self.at_once, value=self.under_way + 1, retry_after=5)
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+
+
+async def read_batch(
+    request: Request, limits: InputLimits, uploads: UploadBatches
+) -> tuple[Query, AsyncGenerator[Item, None]]:
+    """What is asked, and the images as they arrive; the rest of the body is read with them.
+
+    Raises:
+        Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    fields = address_fields(request.query_params, inputs.LISTS)
+    if kind == "multipart/form-data":
+        return await _form(request, fields, limits, uploads)
+    if kind == "application/json" or kind.endswith("+json"):
+        return await _json(request, fields, limits, uploads)
+    return build_query(fields, limits), _counted(_archive(request, uploads), uploads)
+
+
+async def _form(
+    request: Request, fields: dict[str, Any], limits: InputLimits, uploads: UploadBatches
+) -> tuple[Query, AsyncGenerator[Item, None]]:
+    content_type = request.headers["content-type"]
+    inputs.check_charset(request)
+    arriving = parts(_body(request), content_type, uploads.image_bytes, inputs.LARGEST_TEXT)
+    sent: dict[str, list[Any]] = {}
+    first: Part | None = None
+    async for part in arriving:
+        if part.filename is not None:
+            first = part
+            break
+        _keep(sent, part, limits)
+    texts = {name: single(name, values, inputs.LISTS) for name, values in sent.items()}
+    query = build_query(merge(fields, texts), limits)
+    if first is None:
+        raise Invalid(f"no image was sent: send each as a form field named {IMAGE}", field=IMAGE)
+    return query, _counted(_files(first, arriving), uploads)
+
+
+def _keep(sent: dict[str, list[Any]], part: Part, limits: InputLimits) -> None:
+    if isinstance(part.content, Problem):
+        raise part.content
+    if sum(map(len, sent.values())) >= limits.fields:
+        raise inputs.too_many(limits)
+    try:
+        sent.setdefault(part.name, []).append(part.content.decode())
+    except UnicodeDecodeError:
+        raise Unparsable(f"the field {part.name[:60]!r} is not UTF-8 text") from None
+
+
+async def _files(first: Part, rest: AsyncIterator[Part]) -> AsyncGenerator[tuple[str, Any], None]:
+    yield _file(first)
+    async for part in rest:
+        yield _file(part)
+
+
+def _file(part: Part) -> tuple[str, bytes | Problem]:
+    if part.filename is None:
+        detail = f"{part.name[:60]} comes after an image; send the fields first"
+        raise Invalid(detail, field=part.name[:60])
+    if part.name not in (IMAGE, IMAGES):
+        raise Invalid(f"{part.name[:60]} is sent as a file, only {IMAGE} can be", field=IMAGE)
+    return part.filename, part.content
+
+
+async def _json(
+    request: Request, fields: dict[str, Any], limits: InputLimits, uploads: UploadBatches
+) -> tuple[Query, AsyncGenerator[Item, None]]:
+    body = await request.body()
+    parsed = await offload(len(body), json_object, body)
+    images = parsed.pop(IMAGES, None)
+    if not isinstance(images, list) or not images:
+        raise Invalid(f"{IMAGES} is not a list of images", field=IMAGES)
+    if len(images) > uploads.images:
+        detail = f"{len(images)} images, the limit of max_upload_images is {uploads.images}"
+        raise TooLarge(detail, field=IMAGES, limit=uploads.images, value=len(images))
+    query = build_query(merge(fields, parsed), limits)
+
+    async def decoded() -> AsyncGenerator[tuple[str | None, bytes | Problem], None]:
+        for number, image in enumerate(images):
+            name, text = (image.get("name"), image.get(IMAGE)) if isinstance(image, dict) else (
+                None, image
+            )  # fmt: skip
+            if not isinstance(text, str) or not isinstance(name, str | None):
+                detail = f"{IMAGES}[{number}] is neither a text nor an object with image and name"
+                yield None, Invalid(detail, field=IMAGES)
+                continue
+            try:
+                yield name, await offload(len(text), inputs.from_base64, text)
+            except Problem as problem:
+                yield name, problem
+
+    return query, _counted(decoded(), uploads)
+
+
+async def _archive(
+    request: Request, uploads: UploadBatches
+) -> AsyncGenerator[tuple[str, Any], None]:
+    with tempfile.TemporaryFile() as file:
+        if not await _save(request, file):
+            detail = "send images as form fields, as JSON, or in a ZIP or TAR archive"
+            raise Unparsable(f"the body is none of what a batch can be: {detail}")
+        file.seek(0)
+        found = archives.entries(file, uploads.image_bytes, uploads.bytes)
+        while (entry := await asyncio.to_thread(next, found, None)) is not None:
+            yield entry
+
+
+async def _save(request: Request, file: IO[bytes]) -> bool:
+    """Write the body to the file; False if it is no archive, and then it is not."""
+    held = bytearray()
+    checked = False
+    async for chunk in _body(request):
+        held += chunk
+        if not checked and len(held) >= 512:
+            checked = True
+            if not archives.looks_like_archive(bytes(held[:512])):
+                return False
+        if checked and len(held) >= WRITE:
+            await asyncio.to_thread(file.write, bytes(held))
+            held.clear()
+    if not checked and not archives.looks_like_archive(bytes(held)):
+        return False
+    await asyncio.to_thread(file.write, bytes(held))
+    return True
+
+
+async def _body(request: Request) -> AsyncGenerator[bytes, None]:
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect:
+        raise Unparsable("the client left before the end of the body") from None
+
+
+async def _counted(
+    found: AsyncGenerator[tuple[str | None, Any], None], uploads: UploadBatches
+) -> AsyncGenerator[Item, None]:
+    index = 0
+    async with contextlib.aclosing(found):
+        async for name, image in found:
+            if index >= uploads.images:
+                detail = f"over {uploads.images} images, the limit of max_upload_images"
+                raise TooLarge(detail, field=IMAGE, limit=uploads.images, value=index + 1)
+            yield Item(index, name, image)
+            index += 1

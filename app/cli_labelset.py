@@ -1,0 +1,247 @@
+"""`openvocab labelset`: the label sets of a server. Knows nothing of how they are kept."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.labelset_client import LabelSets
+from app.labelset_files import BadFile, definition, exported, imported
+from app.records import json_text
+from app.remote import Client, http_client
+from app.shell import SOME_FAILED, STDIN, USAGE_ERROR, Ended, opened, printable, say, status_of
+
+EPILOG: Final = """Examples:
+
+openvocab labelset create pets pets.txt --url http://127.0.0.1:8000
+
+openvocab labelset export > backup.jsonl
+
+openvocab labelset import backup.jsonl --replace
+
+Exit status: 0 done, 1 the server refused, 2 an option or a file is wrong, \
+4 the server cannot be used, or not with this key.
+"""
+
+app = typer.Typer(no_args_is_help=True, help="The label sets of a server.", epilog=EPILOG)
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+
+# seconds to try again while a server is busy or away
+RETRY_FOR: Final = 10.0
+
+# no server takes a larger body
+LARGEST_FILE: Final = 200_000_000
+
+Name = Annotated[str, typer.Argument(help="The label set's name.")]
+File = Annotated[
+    str, typer.Argument(help="Text with one label a line, or JSON; - is standard input.")
+]
+Url = Annotated[str, typer.Option(envvar="OPENVOCAB_URL", help="The server.")]
+Key = Annotated[
+    str | None, typer.Option("--api-key", envvar="OPENVOCAB_API_KEY", help="Its key for you.")
+]
+Templates = Annotated[
+    list[str] | None,
+    typer.Option(help="A template set, or own templates with one {} each; may be repeated."),
+]
+Description = Annotated[str | None, typer.Option(help="What it is for.")]
+Wait = Annotated[bool, typer.Option(help="Until it can be used.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON lines.")]
+
+
+@app.command("list", epilog=EPILOG)
+def list_labelsets(url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> None:
+    """List the label sets by name."""
+
+    async def work(sets: LabelSets) -> int:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("name", "version", "labels", "status", "templates", "description"):
+            table.add_column(heading, no_wrap=heading == "name")
+        async for found in sets.all():
+            if as_json:
+                _out(json_text(found))
+                continue
+            numbers = (str(found["version"]), str(found["label_count"]))
+            said = (found["status"], found["templates"], printable(found["description"]))
+            table.add_row(found["name"], *numbers, *said)
+        if not as_json:
+            Console(markup=False).print(table)
+        return 0
+
+    _run(url, api_key, work)
+
+
+@app.command(epilog=EPILOG)
+def show(name: Name, url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> None:
+    """Print a label set: what it is, and its labels with the texts that stand for them."""
+
+    async def work(sets: LabelSets) -> int:
+        found = await sets.get(name)
+        if as_json:
+            _out(json_text(found))
+            return 0
+        about = f"{name}, version {found['version']}, {found['status']}, {found['templates']}"
+        say(f"{about}: {found['label_count']} labels. {found['description']}".rstrip())
+        for label in found["labels"]:
+            texts = found["prompts"].get(label) or found["synonyms"].get(label)
+            _out("\t".join(map(printable, (label, *([", ".join(texts)] if texts else [])))))
+        return 0
+
+    _run(url, api_key, work)
+
+
+@app.command(epilog=EPILOG)
+def create(
+    name: Name,
+    file: File = STDIN,
+    templates: Templates = None,
+    description: Description = None,
+    wait: Wait = True,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+) -> None:
+    """Register a label set that there is not yet."""
+
+    async def work(sets: LabelSets) -> int:
+        content = _content(name, file, templates, description)
+        return await _made(sets, await sets.create(content), wait)
+
+    _run(url, api_key, work)
+
+
+@app.command(epilog=EPILOG)
+def replace(
+    name: Name,
+    file: File = STDIN,
+    templates: Templates = None,
+    description: Description = None,
+    wait: Wait = True,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+) -> None:
+    """Replace a label set; the old version answers until the new one is built."""
+
+    async def work(sets: LabelSets) -> int:
+        content = _content(name, file, templates, description)
+        return await _made(sets, await sets.put(content, must_exist=True), wait)
+
+    _run(url, api_key, work)
+
+
+@app.command(epilog=EPILOG)
+def delete(
+    names: Annotated[list[str], typer.Argument(help="Names of label sets.")],
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+) -> None:
+    """Delete label sets."""
+
+    async def work(sets: LabelSets) -> int:
+        failed = 0
+        for name in names:
+            failed += not await _goes_on(name, sets.delete(name))
+        return SOME_FAILED if failed else 0
+
+    _run(url, api_key, work)
+
+
+@app.command("export", epilog=EPILOG)
+def export_labelsets(
+    names: Annotated[list[str] | None, typer.Argument(help="Which; all without.")] = None,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+) -> None:
+    """Print label sets with all that their owner wrote, one JSON object a line, for `import`."""
+
+    async def work(sets: LabelSets) -> int:
+        async def one(name: str) -> None:
+            _out(json_text(exported(await sets.get(name))))
+
+        failed = 0
+        chosen = names or [found["name"] async for found in sets.all()]
+        for name in chosen:
+            failed += not await _goes_on(name, one(name))
+        return SOME_FAILED if failed else 0
+
+    _run(url, api_key, work)
+
+
+@app.command("import", epilog=EPILOG)
+def import_labelsets(
+    file: Annotated[str, typer.Argument(help="What `export` printed; - is standard input.")],
+    overwrite: Annotated[
+        bool, typer.Option("--replace", help="Also those that there are already.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+) -> None:
+    """Register the label sets of a backup; they are built in the background."""
+
+    async def work(sets: LabelSets) -> int:
+        done, failed = 0, 0
+        with opened(file) as lines:
+            for content in imported(lines):
+                put = sets.put(content, must_exist=False) if overwrite else sets.create(content)
+                worked = await _goes_on(content["name"], put)
+                done, failed = done + worked, failed + (not worked)
+        say(f"{done} label sets are there, {failed} were refused")
+        return SOME_FAILED if failed else 0
+
+    _run(url, api_key, work)
+
+
+def _run(url: str, api_key: str | None, work: Callable[[LabelSets], Awaitable[int]]) -> None:
+    async def run() -> int:
+        async with http_client(url, api_key, jobs=1) as http:
+            return await work(LabelSets(Client(http, RETRY_FOR)))
+
+    def status() -> int:
+        try:
+            return asyncio.run(run())
+        except BadFile as error:
+            raise Ended(USAGE_ERROR, f"the file {error}") from None
+
+    raise typer.Exit(status_of(status))
+
+
+async def _goes_on(name: str, asked: Awaitable[Any]) -> bool:
+    """Whether it worked; a refusal is told, and only a server that cannot be used ends all."""
+    try:
+        await asked
+    except Ended as ended:
+        if ended.status != SOME_FAILED:
+            raise
+        say(f"{name}: {ended.line}")
+        return False
+    return True
+
+
+async def _made(sets: LabelSets, answer: dict[str, Any], wait: bool) -> int:
+    found = await sets.ready(answer) if wait else answer
+    say(f"{found['name']}, version {found['version']}, {found['status']}")
+    return 0
+
+
+def _content(
+    name: str, file: str, templates: list[str] | None, description: str | None
+) -> dict[str, Any]:
+    with opened(file) as source:
+        content = definition(source.read(LARGEST_FILE))
+    if content.get("name", name) != name:
+        raise BadFile(f"names the label set {content['name']!r}, not {name!r}")
+    content["name"] = name
+    if templates is not None:
+        content["templates"] = templates
+    if description is not None:
+        content["description"] = description
+    return content
+
+
+def _out(line: str) -> None:
+    sys.stdout.buffer.write(line.encode() + b"\n")
+    sys.stdout.buffer.flush()

@@ -1,0 +1,102 @@
+"""Where in a picture a label is seen: what covering each part of it takes from the similarity.
+
+Occlusion sensitivity (Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional
+Networks", section 4.2) with the cosine in place of a class probability. Works for every tower,
+since it only asks for embeddings. Knows neither encoders nor HTTP.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from models import ImageSpec
+
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+
+# cells along each edge, and how many of them a cover is wide: each cell lies under up to 4 covers
+GRID: Final = 7
+COVER: Final = 2
+COVERS: Final = (GRID - COVER + 1) ** 2
+
+# the longer edge of a map as it is answered
+EDGE: Final = 112
+
+
+def covered(pixels: Pixels) -> list[Pixels]:
+    """(3, H, W) uint8 -> COVERS copies, each with one square of cells in the picture's mean colour.
+
+    Row by row, from the upper left.
+    """
+    mean = pixels.reshape(3, -1).mean(axis=1).round().astype(np.uint8)[:, None, None]
+    found = []
+    for top, left in _corners():
+        copy = pixels.copy()
+        rows, columns = _span(top, pixels.shape[1]), _span(left, pixels.shape[2])
+        copy[:, rows, columns] = mean
+        found.append(copy)
+    return found
+
+
+def heat(cosines: Floats, without: Floats) -> Floats:
+    """Similarities (C,) of the picture and (COVERS, C) of its covered copies -> (C, GRID, GRID).
+
+    Each cell is the mean loss under the covers that lie over it; below 0 where covering it made the
+    label fit better.
+    """
+    total = np.zeros((len(cosines), GRID, GRID), np.float32)
+    count = np.zeros((GRID, GRID), np.float32)
+    for (top, left), left_over in zip(_corners(), without, strict=True):
+        cells = np.s_[top : top + COVER, left : left + COVER]
+        total[:, *cells] += (cosines - left_over)[:, None, None]
+        count[cells] += 1
+    return np.asarray(total / count, np.float32)
+
+
+def region(width: int, height: int, spec: ImageSpec) -> tuple[float, float, float, float]:
+    """The part (left, top, right, bottom) of an upright picture that the model sees, in 0..1.
+
+    Beyond 0..1 where the model sees more than the picture: a border.
+    """
+    if spec.resize_mode == "squash":
+        return 0.0, 0.0, 1.0, 1.0
+    ratios = width / spec.width, height / spec.height
+    ratio = max(ratios) if spec.resize_mode == "longest" else min(ratios)
+    seen = spec.width * ratio / width, spec.height * ratio / height
+    left, top = (1 - seen[0]) / 2, (1 - seen[1]) / 2
+    return left, top, left + seen[0], top + seen[1]
+
+
+def png(cells: Floats, width: int, height: int, spec: ImageSpec) -> str:
+    """(GRID, GRID) -> data URI of a grey PNG in the picture's shape, white where it matters most.
+
+    Black is no loss, or not seen by the model.
+    """
+    most = float(cells.max())
+    levels = np.clip(cells / most, 0, 1) if most > 0 else np.zeros_like(cells)
+    grey = Image.fromarray(np.rint(255 * levels).astype(np.uint8), "L")
+    scale = EDGE / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top, right, bottom = region(width, height, spec)
+    box = (round(left * size[0]), round(top * size[1]), round(right * size[0]),
+           round(bottom * size[1]))  # fmt: skip
+    shape = max(1, box[2] - box[0]), max(1, box[3] - box[1])
+    canvas = Image.new("L", size)
+    canvas.paste(grey.resize(shape, Image.Resampling.BICUBIC), box[:2])
+    out = io.BytesIO()
+    canvas.save(out, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _corners() -> Sequence[tuple[int, int]]:
+    places = range(GRID - COVER + 1)
+    return [(top, left) for top in places for left in places]
+
+
+def _span(first: int, length: int) -> slice:
+    return slice(round(first * length / GRID), round((first + COVER) * length / GRID))

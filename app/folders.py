@@ -1,0 +1,145 @@
+"""Find the files that a command names: files, folders, patterns, lists. Knows nothing of images.
+
+Names are as the system has them (os.fsdecode), whatever bytes they are made of.
+"""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+# what files of the formats that are read are called
+IMAGE_SUFFIXES: Final = frozenset(
+    (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
+        ".avif", ".heic", ".heif",
+    )
+)  # fmt: skip
+
+# bytes of a list that are read at once
+BLOCK: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file, or a name that leads to none and why."""
+
+    path: str
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Finder:
+    """How folders are searched; `skipped` counts what was passed over.
+
+    Without `everything` only files with an image's suffix are taken from a folder, and nothing
+    whose name begins with a dot. `leave_out` is a folder that is never entered.
+    """
+
+    recursive: bool = True
+    everything: bool = False
+    leave_out: Path | None = None
+    skipped: int = 0
+
+    def found(self, names: Iterable[str]) -> Iterator[Found]:
+        """The files of the names, one after the other, as they are needed."""
+        for name in names:
+            # pathlib would drop the slash that makes a link to a folder a folder
+            if os.path.isdir(name):  # noqa: PTH112
+                yield from self._inside(name)
+            elif glob.has_magic(name) and not os.path.lexists(name):
+                yield from self._matching(name)
+            else:
+                yield Found(name)
+
+    def _matching(self, pattern: str) -> Iterator[Found]:
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        if not matches:
+            yield Found(pattern, "no file matches this pattern")
+        for match in matches:
+            if not os.path.isdir(match):  # noqa: PTH112
+                yield Found(match)
+            elif "**" not in pattern:  # where ** stands, the files inside have matched already
+                yield from self._inside(match)
+
+    def _inside(self, root: str) -> Iterator[Found]:
+        """A folder's files by name, then those of the folders in it. Links to folders stay out."""
+        waiting = [root]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                with os.scandir(folder) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError as error:
+                yield Found(folder, reason(error))
+                continue
+            inner = []
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    inner.append(entry)
+                elif self._wanted(entry):
+                    yield Found(entry.path)
+            if self.recursive:
+                waiting += [e.path for e in reversed(inner) if self._entered(e)]
+
+    def _wanted(self, entry: os.DirEntry[str]) -> bool:
+        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+        named = not entry.name.startswith(".") and suffix in IMAGE_SUFFIXES
+        try:
+            wanted = (self.everything or named) and entry.is_file()
+        except OSError:  # a link in a circle
+            wanted = False
+        self.skipped += not wanted
+        return wanted
+
+    def _entered(self, entry: os.DirEntry[str]) -> bool:
+        if entry.name.startswith(".") and not self.everything:
+            return False
+        return self.leave_out is None or Path(entry.path).resolve() != self.leave_out
+
+
+def listed(source: int, *, null: bool) -> Iterator[str]:
+    """The names that a file descriptor gives, one a line; or with NUL between them.
+
+    A first block that holds NUL is taken for the latter.
+    """
+    rest, first = b"", True
+    # not a Python stream: whoever ends while another thread reads from one crashes
+    while block := os.read(source, BLOCK):
+        null, first = null or (first and b"\0" in block), False
+        *names, rest = (rest + block).split(b"\0" if null else b"\n")
+        yield from (os.fsdecode(name) for name in names if name)
+    if rest:
+        yield os.fsdecode(rest)
+
+
+def read(path: str, limit: int) -> bytes:
+    """A file's bytes.
+
+    Raises: OSError; ValueError for a file of more than `limit` bytes.
+    """
+    with Path(path).open("rb") as file:
+        return _at_most(file.fileno(), limit)
+
+
+def read_descriptor(source: int, limit: int) -> bytes:
+    """The same for what is open already."""
+    return _at_most(source, limit)
+
+
+def _at_most(source: int, limit: int) -> bytes:
+    pieces, left = [], limit + 1
+    while left and (piece := os.read(source, min(left, 1_048_576))):
+        pieces.append(piece)
+        left -= len(piece)
+    if not left:
+        raise ValueError(f"it has more than {limit} bytes, the limit of an image file")
+    return b"".join(pieces)
+
+
+def reason(error: OSError) -> str:
+    """What went wrong, without the name that stands beside it anyway."""
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,115 @@
+"""The socket that is served on, and what must be right before a model is loaded for it.
+
+Knows nothing of requests or models.
+"""
+
+import atexit
+import contextlib
+import ipaddress
+import os
+import socket
+import ssl
+import stat
+from pathlib import Path
+from typing import Final
+
+BACKLOG: Final = 2048
+
+
+class CannotListen(Exception):
+    """The address cannot be had; a line for a person."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take a port at once: a wrong one should not cost the wait for a model. Raises CannotListen.
+
+    Binding alone reserves nothing: a second server could do the same, so it listens too.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except (OSError, UnicodeError) as error:  # the latter: it can be no name of a host
+        listener.close()
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise CannotListen(f"cannot listen on {host}:{port}: {reason}") from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """Take a Unix socket; one that nobody listens on any more is replaced. Raises CannotListen.
+
+    Its file is removed when this process ends.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        _remove_left_over(path)
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise CannotListen(f"cannot listen on {path}: {error.strerror or error}") from None
+    atexit.register(_remove, path.absolute(), _identity(path))
+    listener.set_inheritable(True)
+    return listener
+
+
+def shown(listener: socket.socket, *, tls: bool) -> str:
+    """Where a client finds it, as a URL or a path."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return str(name)
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"{'https' if tls else 'http'}://{host}:{name[1]}"
+
+
+def is_local(listener: socket.socket) -> bool:
+    """Whether only this machine can reach it."""
+    if listener.family == socket.AF_UNIX:
+        return True
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def check_certificate(certificate: Path, key: Path | None) -> str | None:
+    """What is wrong with the files of a TLS server, None if nothing is."""
+    for file in (certificate, key):
+        if file is not None and not file.is_file():
+            return f"{file}: no such file"
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        # an empty password, or a key that has one would be asked for on the terminal
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except ssl.SSLError as error:
+        return f"{certificate}: not a certificate with its key ({error.reason or 'unreadable'})"
+    except (OSError, ValueError) as error:
+        return f"{certificate}: cannot be read ({error})"
+    return None
+
+
+def _remove_left_over(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(0, "a file that is no socket has this name, and is left alone")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)  # a busy server would let us wait
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()
+            except BlockingIOError:
+                pass  # somebody listens, and is busy
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
+
+
+def _remove(path: Path, ours: tuple[int, int]) -> None:
+    """Remove the file of a socket, unless it is another server's by now."""
+    with contextlib.suppress(OSError):
+        if _identity(path) == ours:
+            path.unlink()

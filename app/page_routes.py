@@ -1,0 +1,102 @@
+"""The playground: a page and what it loads, from files beside this module.
+
+Knows nothing of the API that the page talks to.
+"""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+
+from app.errors import NotFound
+
+FOLDER: Final = Path(__file__).with_name("page")
+INDEX: Final = "index.html"
+KINDS: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".md": "text/plain; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".webp": "image/webp",
+}
+
+# nothing inline, nothing from elsewhere, and no text that becomes markup (Trusted Types)
+POLICY: Final = "; ".join((
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self' data: blob:",
+    "connect-src 'self'",
+    "form-action 'none'",
+    "base-uri 'none'",
+    "frame-ancestors 'none'",
+    "require-trusted-types-for 'script'",
+    "trusted-types 'none'",
+))  # fmt: skip
+
+HEADERS: Final = {
+    # the names of the files carry no version, so each use asks whether they are the same
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), geolocation=(), microphone=()",
+}
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file of the page as it is sent."""
+
+    content: bytes
+    kind: str
+    etag: str
+
+
+@functools.cache
+def assets() -> Mapping[str, Asset]:
+    """Every file of the page by its path; what is not in here does not exist for anybody."""
+    return {
+        path.relative_to(FOLDER).as_posix(): _asset(path)
+        for path in sorted(FOLDER.rglob("*"))
+        if path.suffix in KINDS
+    }
+
+
+def _asset(path: Path) -> Asset:
+    content = path.read_bytes()
+    return Asset(content, KINDS[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def index(request: Request) -> Response:
+    return _answer(request, INDEX)
+
+
+@router.api_route("/page/{name:path}", methods=["GET", "HEAD"])
+async def part(name: str, request: Request) -> Response:
+    if name not in assets():
+        raise NotFound("the playground has no file of this name")
+    return _answer(request, name)
+
+
+def _answer(request: Request, name: str) -> Response:
+    """The file, or 304 where the caller has it; a HEAD's body is left out by the server."""
+    asset = assets()[name]
+    headers = {**HEADERS, "ETag": asset.etag}
+    if _has(request.headers.get("if-none-match", ""), asset.etag):
+        return Response(status_code=304, headers=headers)
+    return Response(asset.content, headers=headers, media_type=asset.kind)
+
+
+def _has(header: str, etag: str) -> bool:
+    """Weak comparison (RFC 9110, section 13.1.2): a proxy that compresses marks tags as weak."""
+    asked = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return "*" in asked or etag in asked

@@ -1,0 +1,72 @@
+"""How many requests a caller may make, counted together with other processes.
+
+Knows neither HTTP nor which store does the counting.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from app.stores.gcra import take
+from app.stores.protocols import RateLimits, StoreAway
+
+# callers remembered; who comes back after so many others starts anew in this process
+REMEMBERED: Final = 10_000
+
+# what is fetched from the store at once lasts about so many seconds, and is not kept longer
+LEASE: Final = 0.05
+KEPT: Final = 1.0
+
+
+@dataclass(slots=True)
+class _Caller:
+    tokens: int = 0
+    until: float = 0.0  # when the tokens lapse
+    blocked: float = 0.0  # until when the store need not be asked
+    tat: float | None = None  # of the bucket here, while the store is away
+
+
+class RateLimiter:
+    """Requests are paid from a bucket in the store, a few at a time for those who come often.
+
+    While the store is away each process counts for itself. Whoever is refused is refused from
+    memory until there is something to be had again, so that a flood costs the store nothing.
+    """
+
+    def __init__(self, store: RateLimits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._callers: OrderedDict[str, _Caller] = OrderedDict()
+
+    async def wait_for(self, name: str, rate: float, burst: int) -> float:
+        """0 if the caller may go on, else the seconds after which it may.
+
+        `rate` is in requests a second, of which `burst` may come at once.
+        """
+        caller = self._caller(name)
+        now = self._clock()
+        if caller.blocked > now:
+            return caller.blocked - now
+        if caller.tokens and caller.until > now:
+            caller.tokens -= 1
+            return 0.0
+        wanted = max(1, min(burst, int(rate * LEASE)))
+        try:
+            grant = await self._store.take(name, wanted, rate, burst)
+        except StoreAway:
+            caller.tat, grant = take(caller.tat, now, 1, rate, burst)
+        now = self._clock()
+        if not grant.granted:
+            caller.blocked = now + grant.wait
+            return grant.wait
+        caller.tokens, caller.until = grant.granted - 1, now + KEPT
+        return 0.0
+
+    def _caller(self, name: str) -> _Caller:
+        caller = self._callers.pop(name, None) or _Caller()
+        self._callers[name] = caller
+        if len(self._callers) > REMEMBERED:
+            self._callers.popitem(last=False)
+        return caller

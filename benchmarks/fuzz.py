@@ -1,0 +1,213 @@
+"""Decode thousands of damaged images; count what is anything but a picture or a clear refusal.
+
+    python -m benchmarks.fuzz --cases 20000 --seed 1
+
+Each case is a small file of some format, changed at random by --seed and its number alone: it can
+be made again with --case NUMBER. All are decoded, in several processes; every twentieth is sent to
+a running server as well. Accepted are pictures and problems of status 4xx. Anything else, a Python
+warning, a lost process or a case of over five seconds is written down, and its file kept.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from multiprocessing import get_context
+from pathlib import Path
+
+import httpx
+
+from app.errors import Problem
+from app.images import FORMATS, HEIC, Decoder, ImageLimits, decode
+from benchmarks.hostile.mutations import mutated
+from benchmarks.hostile.seeds import seeds
+from benchmarks.servers import openvocab
+from models import ImageSpec
+
+RESULTS = Path(__file__).parent / "results"
+SPEC = ImageSpec(224, 224, "shortest", "bicubic", 0)
+SLOW_SECONDS = 5.0
+SENT = 20
+TOGETHER = 100
+LABELS = "cat,dog"
+
+
+@dataclass
+class Found:
+    """What became of some cases; `unexpected` by case."""
+
+    cases: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    unexpected: dict[int, str] = field(default_factory=dict)
+    slowest: tuple[float, int] = (0.0, 0)
+    peak_mb: float = 0.0
+    largest_step_mb: float = 0.0
+
+    def add(self, more: "Found") -> None:
+        """Take over what others found."""
+        self.cases += more.cases
+        self.outcomes += more.outcomes
+        self.formats += more.formats
+        self.unexpected |= more.unexpected
+        self.slowest = max(self.slowest, more.slowest)
+        self.peak_mb = max(self.peak_mb, more.peak_mb)
+        self.largest_step_mb = max(self.largest_step_mb, more.largest_step_mb)
+
+
+@cache
+def _files() -> tuple[dict[str, bytes], tuple[str, ...]]:
+    found = seeds()
+    return found, (*FORMATS, HEIC) if "heic: plain" in found else FORMATS
+
+
+def case(seed: int, number: int) -> tuple[str, bytes]:
+    """The format that a case began as, and its file."""
+    dice = random.Random(f"{seed}/{number}")
+    files, _ = _files()
+    name = dice.choice(list(files))
+    return name.partition(":")[0], mutated(dice, files[name], list(files.values()))
+
+
+def prepare() -> None:
+    """Warnings count as errors but for those that the service ignores, too."""
+    warnings.resetwarnings()
+    warnings.simplefilter("error")
+    _, formats = _files()
+    Decoder(SPEC, ImageLimits(), 1, heic=HEIC in formats).close()
+
+
+def decode_cases(seed: int, numbers: Iterable[int]) -> Found:
+    """Decode cases one after the other in this process, which `prepare` has prepared."""
+    found = Found()
+    _, formats = _files()
+    for number in numbers:
+        kind, data = case(seed, number)
+        found.cases += 1
+        found.formats[kind] += 1
+        begun, before = time.perf_counter(), _peak_mb()
+        try:
+            decode(data, SPEC, ImageLimits(), formats)
+            found.outcomes["decoded"] += 1
+        except Problem as problem:
+            found.outcomes[problem.code] += 1
+            if not 400 <= problem.status < 500:
+                found.unexpected[number] = repr(problem)
+        except BaseException as error:
+            found.unexpected[number] = repr(error)
+        spent = time.perf_counter() - begun
+        found.slowest = max(found.slowest, (round(spent, 3), number))
+        found.largest_step_mb = max(found.largest_step_mb, _peak_mb() - before)
+        if spent > SLOW_SECONDS:
+            found.unexpected[number] = f"took {spent:.1f} s"
+    found.peak_mb = _peak_mb()
+    return found
+
+
+def send_cases(client: httpx.Client, seed: int, numbers: Iterable[int]) -> Found:
+    """Send cases to a server, in the three ways that it takes them."""
+    found = Found()
+    for number in numbers:
+        kind, data = case(seed, number)
+        found.cases += 1
+        found.formats[kind] += 1
+        begun = time.perf_counter()
+        try:
+            if number % 2:
+                files = {"image": data}
+                answer = client.post("/classify", files=files, data={"labels": LABELS})
+            else:
+                answer = client.post("/classify", content=data, params={"labels": LABELS})
+            found.outcomes[str(answer.status_code)] += 1
+            if not (answer.is_success or answer.is_client_error):
+                found.unexpected[number] = f"sent: {answer.status_code} {answer.text[:200]}"
+        except httpx.HTTPError as error:
+            found.unexpected[number] = f"sent: {error!r}"
+        spent = time.perf_counter() - begun
+        found.slowest = max(found.slowest, (round(spent, 3), number))
+    return found
+
+
+def decode_all(seed: int, cases: int, processes: int) -> Found:
+    """Decode in several processes; one that dies is a finding for each of its cases."""
+    found = Found()
+    parts = [range(start, min(start + TOGETHER, cases)) for start in range(0, cases, TOGETHER)]
+    context = get_context("spawn")
+    waiting: Sequence[range] = parts
+    while waiting:
+        lost: list[range] = []
+        with ProcessPoolExecutor(processes, context, prepare) as pool:
+            running = [(part, pool.submit(decode_cases, seed, part)) for part in waiting]
+            for part, future in running:
+                try:
+                    found.add(future.result())
+                except Exception:
+                    lost.append(part)
+        waiting = []
+        for part in lost:
+            if len(part) > 1:  # the guilty one is found by halving
+                half = len(part) // 2
+                waiting = [*waiting, part[:half], part[half:]]
+            else:
+                found.cases += 1
+                found.unexpected[part[0]] = "the process died"
+        processes = 1 if lost else processes
+    return found
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_000
+
+
+def _server_peak_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1_000 for line in lines if line.startswith("VmHWM"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--case", type=int, help="write this case's file to the standard output")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    if options.case is not None:
+        os.write(1, case(options.seed, options.case)[1])
+        return
+    begun = time.monotonic()
+    decoded = decode_all(options.seed, options.cases, options.processes)
+    print(f"decoded {decoded.cases} cases, {len(decoded.unexpected)} unexpected")
+    with tempfile.TemporaryDirectory() as name, openvocab("memory://", Path(name)) as server:
+        before = _server_peak_mb(server.process.pid)
+        sent = send_cases(server.client, options.seed, range(0, options.cases, SENT))
+        growth = _server_peak_mb(server.process.pid) - before
+        log = (Path(name) / "server.log").read_text()
+    document = {
+        "what": "damaged images: anything but a picture or a problem of status 4xx is unexpected",
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "pillow": metadata.version("pillow"),
+        "seed": options.seed,
+        "seconds": round(time.monotonic() - begun, 1),
+        "decoded": asdict(decoded),
+        "sent": {**asdict(sent), "peak_mb": round(before + growth), "log": log.splitlines()[:20]},
+    }
+    text = json.dumps(document, indent=2, sort_keys=False)
+    print(text)
+    (RESULTS / "fuzz.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Write docs/reliability.md from the results of what was tried: tables between the page's markers.
+
+    python -m benchmarks.reliability
+
+Text outside the markers is written by hand and stays. What has no result stands as not measured.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.folders import RESULTS
+from benchmarks.record import Cell, Result, machine, versions
+from benchmarks.report import MARKED, NOT_MEASURED
+from benchmarks.report import _table as table
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "reliability.md"
+
+Document = dict[str, Any]
+
+
+def write(
+    name: str, what: str, tables: Sequence[Result], seconds: float, folder: Path = RESULTS
+) -> Path:
+    """Write NAME.json, measured by `benchmarks.NAME`, for the page to show."""
+    path = folder / f"{name}.json"
+    document = {
+        "what": what,
+        "command": f"python -m benchmarks.{name}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "took_seconds": round(seconds, 1),
+        "machine": machine(),
+        "versions": versions(),
+        "tables": [asdict(one) for one in tables],
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def filled(page: str, results: Path = RESULTS) -> str:
+    """The page with everything between its markers made anew."""
+    return MARKED.sub(lambda m: f"{m[1]}\n{_content(m[2], results)}\n\n{m[3]}", page)
+
+
+def _content(name: str, results: Path) -> str:
+    names, show = SECTIONS[name]
+    found = {one: _read(results / f"{one}.json") for one in names}
+    missing = [one for one, document in found.items() if document is None]
+    if missing:
+        return f"{', '.join(missing)}: {NOT_MEASURED}"
+    documents = [document for document in found.values() if document is not None]
+    links = ", ".join(f"[{one}.json](../benchmarks/results/{one}.json)" for one in names)
+    dates = ", ".join(sorted({document["date"] for document in documents}))
+    return f"{show(documents)}\n\n{dates}, {links}"
+
+
+def _read(path: Path) -> Document | None:
+    if not path.exists():
+        return None
+    found: Document = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _tables(documents: list[Document]) -> str:
+    """Those of documents that `write` wrote."""
+    parts = []
+    for one in (one for document in documents for one in document["tables"]):
+        parts += [f"**{one['title']}**", table(one["columns"], one["rows"])]
+        if one["notes"]:
+            parts.append("\n".join(f"- {note}" for note in one["notes"]))
+    return "\n\n".join(parts)
+
+
+def _crashes(documents: list[Document]) -> str:
+    columns = ["store", "kill -9", "acknowledged changes", "lost", "wrong", "never built"]
+    keys = ("store", "kills", "changes", "lost", "wrong", "not_built")
+    return table(columns, [[one[key] for key in keys] for one in documents])
+
+
+def _redis(documents: list[Document]) -> str:
+    (found,) = documents
+    columns = ["Redis is", "requests", "not 200", "p50 ms", "slowest ms", "/readyz", "well after s"]
+    keys = ("fault", "requests", "not_answered_200", "median_ms", "slowest_ms", "readyz",
+            "healed_after_seconds")  # fmt: skip
+    rows: list[list[Cell]] = [[row[key] for key in keys] for row in found["faults"]]
+    usual = found["faults"][0]["usual_median_ms"]
+    bound = found["store_timeout_ms"] + found["margin_ms"]
+    note = f"Two clients; while all is well the median is {usual:g} ms. The bound is {bound:g} ms"
+    return f"{table(columns, rows)}\n\n- {note} more than that."
+
+
+SECTIONS: Final[dict[str, tuple[tuple[str, ...], Callable[[list[Document]], str]]]] = {
+    "overload": (("overload",), _tables),
+    "restarts": (("restarts",), _tables),
+    "crashes": (("crash-sqlite", "crash-redis"), _crashes),
+    "redis": (("faults-redis",), _redis),
+}
+
+
+def main() -> None:
+    """Fill the page where it stands."""
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def figures(page: str) -> set[str]:
+    """The names of the sections that a page has."""
+    return set(re.findall(r"<!-- from: (\S+) -->", page))
+
+
+if __name__ == "__main__":
+    main()

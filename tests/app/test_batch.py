@@ -1,0 +1,332 @@
+"""POST /classify/batch: forms, archives and JSON, streamed and whole, bounded and fair."""
+
+import asyncio
+import base64
+import io
+import json
+import socket
+import tarfile
+import threading
+import time
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.batch import WINDOW, WINDOW_BYTES, Item, outcomes
+from app.errors import Invalid, Overloaded
+from models.encoder import Encoder
+
+LABELS = "cat,dog,pizza,rocket,banana"
+NAMES = ("cat", "dog", "pizza", "rocket", "banana")
+
+
+@pytest.fixture(scope="module")
+def pictures(samples: dict[str, Path]) -> dict[str, bytes]:
+    return {f"{name}{samples[name].suffix}": samples[name].read_bytes() for name in NAMES}
+
+
+def best(line: dict[str, Any]) -> str:
+    found: str = line["result"]["predictions"][0]["label"]
+    return found
+
+
+def form(client: httpx.Client, files: list[tuple[str, bytes]], **asked: Any) -> httpx.Response:
+    parts = [("image", (name, data)) for name, data in files]
+    return client.post("/classify/batch", data={"labels": LABELS}, files=parts, **asked)
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def tarred(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def test_a_form_of_images_is_answered_in_its_order(
+    client: httpx.Client, pictures: dict[str, bytes]
+) -> None:
+    answer = form(client, list(pictures.items())).json()
+    assert (answer["count"], answer["failed"]) == (5, 0)
+    assert [(line["index"], line["name"]) for line in answer["results"]] == list(
+        enumerate(pictures)
+    )
+    assert [best(line) for line in answer["results"]] == list(NAMES)
+    alone = client.post(
+        "/classify", files={"image": pictures["cat.png"]}, data={"labels": LABELS}
+    ).json()
+    together = answer["results"][0]["result"]
+    assert together["image"]["sha256"] == alone["image"]["sha256"]
+    assert together["predictions"][0]["score"] == pytest.approx(
+        alone["predictions"][0]["score"], abs=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "pack", [zipped, tarred, lambda f: tarred(f, "w"), lambda f: tarred(f, "w:xz")]
+)
+def test_an_archive_is_a_batch(
+    client: httpx.Client, pictures: dict[str, bytes], pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    aside = {"__MACOSX/x.png": b"x", "folder/._cat.png": b"x"}
+    folder = {f"folder/{name}": data for name, data in pictures.items()}
+    answer = client.post(f"/classify/batch?labels={LABELS}", content=pack({**aside, **folder}))
+    assert answer.status_code == 200, answer.text
+    found = answer.json()["results"]
+    assert [line["name"] for line in found] == list(folder)
+    assert [best(line) for line in found] == list(NAMES)
+
+
+def test_json_carries_images_with_or_without_names(
+    client: httpx.Client, pictures: dict[str, bytes]
+) -> None:
+    cat, dog = (base64.b64encode(pictures[f"{n}.png"]).decode() for n in ("cat", "dog"))
+    body = {"images": [cat, {"name": "my dog", "image": dog}, "%%%", 7], "labels": list(NAMES)}
+    answer = client.post("/classify/batch", json=body).json()
+    assert (answer["count"], answer["failed"]) == (4, 2)
+    first, second, third, fourth = answer["results"]
+    assert (best(first), best(second), second["name"]) == ("cat", "dog", "my dog")
+    assert (third["error"]["status"], fourth["error"]["field"]) == (422, "images")
+
+
+def test_one_bad_image_fails_alone(client: httpx.Client, pictures: dict[str, bytes]) -> None:
+    files = [("a.png", pictures["cat.png"]), ("b.txt", b"no image"), ("c.png", b""),
+             ("d.png", pictures["cat.png"][:2000]), ("e.png", pictures["dog.png"])]  # fmt: skip
+    answer = form(client, files).json()
+    assert answer["failed"] == 3
+    kinds = [line.get("error", {}).get("error_type", "") for line in answer["results"]]
+    assert kinds == ["", "unsupported_image", "invalid", "damaged_image", ""]
+
+
+def test_lines_come_as_images_are_done_while_others_are_still_being_sent(
+    client: httpx.Client, pictures: dict[str, bytes]
+) -> None:
+    rest = threading.Event()
+    boundary = b"XXXX"
+
+    def body() -> Iterator[bytes]:
+        yield b"--XXXX\r\nContent-Disposition: form-data; name=labels\r\n\r\n" + LABELS.encode()
+        for number, data in enumerate(pictures.values()):
+            head = f'Content-Disposition: form-data; name=image; filename="{number}.png"'
+            yield b"\r\n--XXXX\r\n" + head.encode() + b"\r\n\r\n" + data
+            if number == 1:
+                yield b"\r\n--XXXX\r\nContent-Disposition: form-data; name=image; filename=x"
+                assert rest.wait(20), "no line came before the end of the body"
+                yield b"\r\n\r\n"
+        yield b"\r\n--XXXX--\r\n"
+
+    # a client that reads while it sends, as curl does
+    host, port = client.base_url.host, client.base_url.port
+    with socket.create_connection((host, port or 80), timeout=30) as sock:
+        sock.sendall(
+            b"POST /classify/batch HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n"
+            b"Content-Type: multipart/form-data; boundary=" + boundary + b"\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+
+        def send() -> None:
+            for chunk in body():
+                sock.sendall(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            sock.sendall(b"0\r\n\r\n")
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        seen = b""
+        while b'"index":0' not in seen or b'"index":1' not in seen:
+            seen += sock.recv(65536)
+        rest.set()
+        while b"\r\n0\r\n\r\n" not in seen:
+            seen += sock.recv(65536)
+        sender.join()
+    lines = [json.loads(part) for part in seen.split(b"\r\n") if part.startswith(b"{")]
+    assert all("index" in line for line in lines), lines
+    assert sorted(line["index"] for line in lines) == list(range(6))
+
+
+def test_ndjson_has_each_image_once_with_its_index(
+    client: httpx.Client, pictures: dict[str, bytes]
+) -> None:
+    files = list(pictures.items()) * 8
+    answer = form(client, files, headers={"Accept": "application/x-ndjson"})
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert sorted(line["index"] for line in lines) == list(range(40))
+    assert all(best(line) == NAMES[line["index"] % 5] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "field"),
+    [
+        (b"", "application/zip", 400, None),
+        (b"PK\x03\x04 is no archive", "application/zip", 400, None),
+        (b"\x1f\x8b\x08 neither", "application/gzip", 400, None),
+        (b"{}", "application/json", 422, "images"),
+        (b'{"images": []}', "application/json", 422, "images"),
+        (b"[]", "application/json", 400, None),
+        (b"--B\r\n", "multipart/form-data; boundary=B", 400, None),
+        (b"x", "multipart/form-data", 400, None),
+        (b"--B--\r\n", "multipart/form-data; boundary=B", 422, "image"),
+    ],
+)
+def test_a_body_that_is_no_batch_is_refused(
+    client: httpx.Client, content: bytes, kind: str, status: int, field: str | None
+) -> None:
+    answer = client.post(
+        "/classify/batch?labels=cat,dog", content=content, headers={"Content-Type": kind}
+    )
+    assert answer.status_code == status, answer.text
+    assert answer.json().get("field") == field
+
+
+def test_what_is_asked_is_checked_before_any_image_is_read(
+    client: httpx.Client, pictures: dict[str, bytes]
+) -> None:
+    body = zipped(pictures)
+    asked = {"labels=cat": 422, "labelset=none": 404, "labels=a,b&templates=x": 404}
+    for query, status in (asked | {"labels=a,b&colour=red": 422}).items():
+        for accept in ("application/json", "application/x-ndjson"):
+            answer = client.post(
+                f"/classify/batch?{query}", content=body, headers={"Accept": accept}
+            )
+            assert answer.status_code == status, answer.text
+
+
+def test_fields_after_an_image_and_files_of_other_names_are_refused(client: httpx.Client) -> None:
+    head = b'--B\r\nContent-Disposition: form-data; name="labels"\r\n\r\ncat,dog\r\n'
+    image = b'--B\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nx\r\n'
+    other = image.replace(b'"image"', b'"other"')
+    late = b'--B\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n1\r\n'
+    for parts, field in ((head + image + late, "top_k"), (head + other, "image")):
+        answer = client.post(
+            "/classify/batch", content=parts + b"--B--\r\n",
+            headers={"Content-Type": "multipart/form-data; boundary=B"},
+        )  # fmt: skip
+        assert (answer.status_code, answer.json()["field"]) == (422, field), answer.text
+
+
+def test_limits_of_a_batch_are_named(
+    pictogram: Encoder, serve: Callable[..., Any], pictures: dict[str, bytes]
+) -> None:
+    with serve(
+        pictogram, max_upload_images=3, max_image_bytes=20_000, max_upload_bytes=400_000
+    ) as c:
+        many = form(c, list(pictures.items()))
+        assert (many.status_code, many.json()["limit"]) == (413, 3)
+        streamed = form(c, list(pictures.items()), headers={"Accept": "application/x-ndjson"})
+        lines = [json.loads(line) for line in streamed.text.splitlines()]
+        assert [line.get("index") for line in lines].count(None) == 1
+        assert lines[-1]["error"]["limit"] == 3
+
+        large = {"a.png": pictures["cat.png"], "large": bytes(30_000)}
+        url = f"/classify/batch?labels={LABELS}"
+        sent = [form(c, list(large.items()))]
+        sent += [c.post(url, content=pack(large)) for pack in (zipped, tarred)]
+        for answer in sent:
+            good, bad = answer.json()["results"]
+            assert best(good) == "cat"
+            assert (bad["error"]["status"], bad["error"]["limit"]) == (413, 20_000)
+
+        bomb = tarred({"zeros": bytes(10_000_000)})
+        refused = c.post(f"/classify/batch?labels={LABELS}", content=bomb)
+        assert (refused.status_code, refused.json()["field"]) == (413, "archive")
+        whole = c.post(f"/classify/batch?labels={LABELS}", content=bytes(500_000))
+        assert (whole.status_code, whole.json()["limit"]) == (413, 400_000)
+
+
+def test_a_tar_whose_header_records_are_huge_is_refused(client: httpx.Client) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:xz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a")
+        info.pax_headers = {"comment": "x" * 5_000_000}
+        archive.addfile(info)
+    answer = client.post(f"/classify/batch?labels={LABELS}", content=out.getvalue())
+    assert answer.status_code == 400, answer.text
+
+
+def test_so_many_batches_at_a_time_and_no_more(
+    pictogram: Encoder, serve: Callable[..., Any], pictures: dict[str, bytes]
+) -> None:
+    with serve(pictogram, max_uploads=1) as client:
+        go = threading.Event()
+
+        def slowly() -> Iterator[bytes]:
+            yield b"PK\x03\x04"
+            assert go.wait(20)
+            yield b"x"
+
+        url = f"/classify/batch?labels={LABELS}"
+        thread = threading.Thread(target=lambda: client.post(url, content=slowly()))
+        thread.start()
+        end = time.monotonic() + 10
+        while (refused := client.post(url, content=zipped(pictures))).status_code != 503:
+            assert time.monotonic() < end
+        assert int(refused.headers["retry-after"]) >= 1
+        go.set()
+        thread.join()
+        assert client.post(url, content=zipped(pictures)).status_code == 200
+
+
+def run_batch(items: list[Item], classify: Callable[[bytes], Any]) -> list[Any]:
+    async def arriving() -> AsyncIterator[Item]:
+        for item in items:
+            yield item
+
+    async def run() -> list[Any]:
+        return [found async for found in outcomes(arriving(), classify)]
+
+    return asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_no_more_than_a_window_is_on_its_way_however_large_the_batch() -> None:
+    now = most = held = most_held = 0
+
+    async def classify(image: bytes) -> Any:
+        nonlocal now, most, held, most_held
+        now, held = now + 1, held + len(image)
+        most, most_held = max(most, now), max(most_held, held)
+        await asyncio.sleep(0.001)
+        now, held = now - 1, held - len(image)
+
+    found = run_batch([Item(n, None, b"x") for n in range(500)], classify)
+    assert (len(found), most) == (500, WINDOW)
+
+    large = b"x" * (WINDOW_BYTES // 3)
+    most_held = 0
+    assert len(run_batch([Item(n, None, large) for n in range(9)], classify)) == 9
+    assert most_held <= WINDOW_BYTES
+    alone = b"x" * (WINDOW_BYTES + 1)
+    assert len(run_batch([Item(n, None, alone) for n in range(2)], classify)) == 2
+
+
+def test_an_image_that_meets_a_full_queue_waits_and_one_at_fault_fails_alone() -> None:
+    asked: list[bytes] = []
+
+    async def classify(image: bytes) -> Any:
+        asked.append(image)
+        if image == b"bad":
+            raise Invalid("bad")
+        if image == b"bug":
+            raise RuntimeError("secret")
+        if asked.count(image) < 3:
+            raise Overloaded("full")
+        return image
+
+    items = [Item(n, None, data) for n, data in enumerate([b"a", b"bad", b"bug", b"b"])]
+    found = {one.index: one.found for one in run_batch(items, classify)}
+    assert (found[0], found[3]) == (b"a", b"b")
+    assert (found[1].detail, found[2].status) == ("bad", 500)
+    assert "secret" not in found[2].detail

@@ -1,0 +1,104 @@
+"""Heat maps: where a label is seen, in the shape of the picture."""
+
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import explain
+from models import ImageSpec
+from models.encoder import Encoder
+
+SQUARE = ImageSpec(224, 224, "shortest", "bicubic", 0)
+
+
+def shown(uri: str) -> np.ndarray[Any, Any]:
+    head, _, data = uri.partition(",")
+    assert head == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+def test_each_copy_is_covered_in_one_square_and_all_of_the_picture_is_covered_once() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 96, 80), np.uint8)
+    copies = explain.covered(pixels)
+    assert len(copies) == explain.COVERS
+    changed = [(copy != pixels).any(axis=0) for copy in copies]
+    assert np.logical_or.reduce(changed).mean() > 0.99
+    expected = (explain.COVER / explain.GRID) ** 2
+    assert all(one.mean() == pytest.approx(expected, rel=0.1) for one in changed)
+
+
+def test_heat_is_where_covering_costs_most() -> None:
+    without = np.full((explain.COVERS, 2), 0.5, np.float32)
+    # the first label is lost under the cover in the upper left corner, the second nowhere
+    without[0, 0] = 0.1
+    cells = explain.heat(np.full(2, 0.5, np.float32), without)
+    assert cells.shape == (2, explain.GRID, explain.GRID)
+    assert np.unravel_index(cells[0].argmax(), cells[0].shape) == (0, 0)
+    assert cells[0, 0, 0] == pytest.approx(0.4)
+    assert not cells[1].any()
+    assert not shown(explain.png(cells[1], 10, 10, SQUARE)).any()
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "region"),
+    [
+        ("shortest", (400, 200), (0.25, 0.0, 0.75, 1.0)),
+        ("shortest", (200, 400), (0.0, 0.25, 1.0, 0.75)),
+        ("longest", (400, 200), (0.0, -0.5, 1.0, 1.5)),
+        ("squash", (400, 200), (0.0, 0.0, 1.0, 1.0)),
+    ],
+)
+def test_the_map_lies_where_the_model_looks(
+    mode: Any, size: tuple[int, int], region: tuple[float, ...]
+) -> None:
+    spec = ImageSpec(224, 224, mode, "bicubic", 0)
+    assert explain.region(*size, spec) == pytest.approx(region)
+    grey = shown(explain.png(np.ones((explain.GRID, explain.GRID), np.float32), *size, spec))
+    assert grey.shape[::-1] == (explain.EDGE * size[0] // 400, explain.EDGE * size[1] // 400)
+    if mode == "shortest":
+        assert not grey[0, 0]
+    assert grey[grey.shape[0] // 2, grey.shape[1] // 2] == 255
+
+
+def test_the_map_of_a_label_is_bright_on_its_picture(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    # a cat on the left and a rocket on the right
+    both = Image.new("RGB", (512, 512), "white")
+    for name, corner in (("cat", (10, 150)), ("rocket", (280, 150))):
+        both.paste(Image.open(samples[name]).convert("RGB").resize((220, 220)), corner)
+    out = io.BytesIO()
+    both.save(out, "PNG")
+    answer = client.post(
+        "/classify", files={"image": out.getvalue()},
+        data={"labels": "cat,rocket", "explain": "true"},
+    )  # fmt: skip
+    assert answer.status_code == 200, answer.text
+    maps = {p["label"]: shown(p["heatmap"]) for p in answer.json()["predictions"]}
+    half = maps["cat"].shape[1] // 2
+    assert maps["cat"][:, :half].mean() > maps["cat"][:, half:].mean()
+    assert maps["rocket"][:, half:].mean() > maps["rocket"][:, :half].mean()
+    assert "explain;dur=" in answer.headers["server-timing"]
+    plain = client.post("/classify", files={"image": out.getvalue()}, data={"labels": "cat,rocket"})
+    assert "heatmap" not in plain.text
+
+
+def test_heat_maps_can_be_switched_off(
+    pictogram: Encoder, serve: Callable[..., Any], samples: dict[str, Path]
+) -> None:
+    picture = samples["cat"].read_bytes()
+    with serve(pictogram, explain=False) as client:
+        assert client.get("/models").json()["explains"] is False
+        refused = client.post("/classify?labels=cat,dog&explain=true", content=picture)
+        assert (refused.status_code, refused.json()["field"]) == (422, "explain")
+        refused = client.post(
+            "/classify/batch", data={"labels": "a,b", "explain": "1"}, files={"image": picture}
+        )
+        assert (refused.status_code, refused.json()["field"]) == (422, "explain")

@@ -1,0 +1,227 @@
+"""Who may come in: keys and scopes, rates, origins, hosts, and what every answer carries."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.keys import digest
+from models.encoder import Encoder
+
+SECRETS = {name: f"ov_{name}" for name in ("reader", "writer", "root", "slow", "shop")}
+SCOPES = {
+    "reader": ["classify"],
+    "writer": ["labelsets:write"],
+    "root": ["admin"],
+    "slow": ["classify"],
+    "shop": ["classify", "labelsets:write"],
+}
+MORE = {
+    "slow": "rate_limit = 0.5\nrate_burst = 2\n",
+    "shop": 'namespace = "shop"\nmax_labelsets = 2\n',
+}
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("keys") / "keys.toml"
+    file.write_text(
+        "".join(
+            f'[keys.{name}]\nsha256 = "{digest(secret)}"\nscopes = {SCOPES[name]}\n'
+            + MORE.get(name, "")
+            for name, secret in SECRETS.items()
+        )
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def guarded(pictogram: Encoder, serve: Callable[..., Any], keys: Path) -> Iterator[httpx.Client]:
+    with serve(pictogram, api_keys_file=keys, metrics="admin") as client:
+        yield client
+
+
+def by(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {SECRETS[name]}"}
+
+
+def classify(client: httpx.Client, picture: Path, **headers: str) -> httpx.Response:
+    return client.post(
+        "/classify?labels=cat,dog", content=picture.read_bytes(),
+        headers={"Content-Type": "image/png", **headers},
+    )  # fmt: skip
+
+
+def test_without_a_key_only_the_probes_answer(
+    guarded: httpx.Client, samples: dict[str, Path]
+) -> None:
+    for path in ("/healthz", "/readyz", "/openapi.json"):
+        assert guarded.get(path).status_code == 200
+    for path in ("/models", "/templates", "/labelsets", "/metrics", "/nowhere"):
+        assert guarded.get(path).status_code == 401
+    for headers in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer ov_nobody"},
+                    {"Authorization": f"Basic {SECRETS['root']}"}):  # fmt: skip
+        refused = classify(guarded, samples["cat"], **headers)
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"].startswith("Bearer")
+        assert refused.json()["error_type"] == "unauthenticated"
+        assert "ov_" not in refused.text
+
+
+def test_a_scope_opens_what_it_names_and_nothing_else(
+    guarded: httpx.Client, samples: dict[str, Path]
+) -> None:
+    def statuses(name: str) -> list[int]:
+        headers = by(name)
+        labels = {"labels": ["cat", "dog"]}
+        return [
+            classify(guarded, samples["cat"], **headers).status_code,
+            guarded.get("/labelsets", headers=headers).status_code,
+            guarded.put(
+                f"/labelsets/of-{name}?wait=true", json=labels, headers=headers
+            ).status_code,
+            guarded.delete(f"/labelsets/of-{name}", headers=headers).status_code,
+            guarded.get("/metrics", headers=headers).status_code,
+            guarded.post("/nowhere", headers=headers).status_code,
+        ]
+
+    assert statuses("reader") == [200, 200, 403, 403, 403, 403]
+    assert statuses("writer") == [403, 200, 201, 204, 403, 403]
+    assert statuses("root") == [200, 200, 201, 204, 200, 404]
+    refused = guarded.put("/labelsets/x", json={"labels": ["a"]}, headers=by("reader")).json()
+    assert (refused["error_type"], refused["limit"]) == ("forbidden", "labelsets:write")
+
+
+def test_a_refused_upload_can_read_its_answer(guarded: httpx.Client) -> None:
+    refused = guarded.post("/classify?labels=a,b", content=b"x" * 15_000_000)
+    assert refused.status_code == 401
+
+
+def test_label_sets_of_a_namespace_are_its_own(
+    guarded: httpx.Client, samples: dict[str, Path]
+) -> None:
+    labels = {"labels": ["rocket", "pizza"]}
+    made = guarded.put("/labelsets/mine?wait=true", json=labels, headers=by("shop"))
+    assert made.status_code == 201, made.text
+    assert (made.json()["name"], made.headers["location"]) == ("mine", "/labelsets/mine")
+    assert guarded.get("/labelsets/mine", headers=by("root")).status_code == 404
+    listed = guarded.get("/labelsets", headers=by("shop")).json()["labelsets"]
+    assert [one["name"] for one in listed] == ["mine"]
+    assert "mine" not in guarded.get("/labelsets", headers=by("root")).text
+
+    picture = samples["rocket"].read_bytes()
+    found = guarded.post("/classify?labelset=mine", content=picture, headers=by("shop"))
+    assert (found.json()["labelset"], found.json()["predictions"][0]["label"]) == ("mine", "rocket")
+    lost = guarded.post("/classify?labelset=mine", content=picture, headers=by("reader"))
+    assert lost.status_code == 404
+    assert "shop" not in lost.text
+
+    assert guarded.put("/labelsets/two", json=labels, headers=by("shop")).status_code in (201, 202)
+    full = guarded.put("/labelsets/three", json=labels, headers=by("shop"))
+    assert (full.status_code, full.json()["limit"]) == (413, 2)
+    for name in ("mine", "two"):
+        assert guarded.delete(f"/labelsets/{name}", headers=by("shop")).status_code == 204
+
+
+def test_a_key_over_its_rate_is_429_and_others_go_on(
+    guarded: httpx.Client, samples: dict[str, Path]
+) -> None:
+    statuses = [classify(guarded, samples["cat"], **by("slow")).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    refused = classify(guarded, samples["cat"], **by("slow"))
+    assert int(refused.headers["retry-after"]) >= 1
+    assert (refused.json()["error_type"], refused.json()["limit"]) == ("too_many_requests", 0.5)
+    assert classify(guarded, samples["cat"], **by("reader")).status_code == 200
+
+
+def test_without_keys_an_address_has_the_rate(
+    pictogram: Encoder, serve: Callable[..., Any], samples: dict[str, Path]
+) -> None:
+    with serve(pictogram, rate_limit=0.01, rate_burst=3) as client:
+        statuses = [classify(client, samples["cat"]).status_code for _ in range(5)]
+        assert statuses == [200, 200, 200, 429, 429]
+        # probes are not counted
+        assert [client.get("/readyz").status_code for _ in range(5)] == [200] * 5
+
+
+def test_a_page_of_another_origin_cannot_write_to_a_server_without_keys(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    own = f"http://{client.base_url.netloc.decode()}"
+    assert classify(client, samples["cat"], Origin=own).status_code == 200
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
+        refused = classify(client, samples["cat"], Origin=origin)
+        assert (refused.status_code, refused.json()["error_type"]) == (403, "cross_origin")
+    assert client.get("/models", headers={"Origin": "https://evil.example"}).status_code == 200
+
+
+def test_cross_origin_reading_is_closed_unless_listed(
+    client: httpx.Client, pictogram: Encoder, serve: Callable[..., Any], samples: dict[str, Path]
+) -> None:
+    asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in client.options("/classify", headers=asked).headers
+    with serve(pictogram, cors_origins="https://app.example, https://b.example") as listed:
+        flight = listed.options("/classify", headers=asked)
+        assert flight.headers["access-control-allow-origin"] == "https://app.example"
+        answer = classify(listed, samples["cat"], Origin="https://app.example")
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+        # also where the request was refused, or a page could not tell why
+        refused = listed.post("/classify", content=b"", headers={"Origin": "https://app.example"})
+        assert refused.status_code == 422
+        assert refused.headers["access-control-allow-origin"] == "https://app.example"
+        evil = classify(listed, samples["cat"], Origin="https://evil.example")
+        assert evil.status_code == 403
+        assert "access-control-allow-origin" not in evil.headers
+
+
+def test_only_the_listed_hosts_are_answered(pictogram: Encoder, serve: Callable[..., Any]) -> None:
+    with serve(pictogram, allowed_hosts="127.0.0.1,vision.example") as client:
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/healthz", headers={"Host": "[::1"}).status_code == 421
+        assert client.get("/healthz", headers={"Host": "vision.example"}).status_code == 200
+        assert client.get("/healthz", headers={"Host": "rebound.example"}).status_code == 421
+
+
+def test_logs_name_caller_and_request_and_never_the_key_or_the_labels(
+    guarded: httpx.Client, samples: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("DEBUG"):
+        classify(guarded, samples["cat"], **by("reader"), **{"X-Request-ID": "id-of-mine"})
+        classify(guarded, samples["cat"], Authorization="Bearer ov_mistyped")
+        guarded.get("/a%0Ab", headers=by("root"))
+    # what the client of this test logs is its own affair
+    ours = [record for record in caplog.records if record.name.startswith("openvocab")]
+    lines = [record.getMessage() for record in ours]
+    assert any(
+        line.startswith("reader POST /classify 200 ") and "id-of-mine" in line for line in lines
+    )
+    assert any("root GET /a%0Ab 404" in line for line in lines)
+    assert not [line for line in lines if "ov_" in line or "dog" in line or "\n" in line]
+
+
+def test_every_answer_tells_browsers_to_trust_nothing_in_it(client: httpx.Client) -> None:
+    for path in ("/healthz", "/nowhere", "/models"):
+        headers = client.get(path).headers
+        assert headers["content-security-policy"].startswith("default-src 'none'")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "server" not in headers
+
+
+@pytest.mark.parametrize("who", ["open", "off"])
+def test_metrics_are_for_whom_the_operator_says(
+    pictogram: Encoder, serve: Callable[..., Any], who: str, samples: dict[str, Path]
+) -> None:
+    with serve(pictogram, metrics=who) as client:
+        classify(client, samples["cat"])
+        client.get("/nowhere")
+        found = client.get("/metrics")
+        assert found.status_code == (200 if who == "open" else 404)
+        if who == "open":
+            assert 'openvocab_requests_total{route="/classify",status="200"} 1.0' in found.text
+            assert 'openvocab_problems_total{error_type="not_found"} 1.0' in found.text
+            assert "openvocab_in_service 0.0" in found.text
+            assert "openvocab_pending_bytes 0.0" in found.text

@@ -1,0 +1,247 @@
+"""Where a server listens: ports, Unix sockets, certificates, and who a proxy says is calling."""
+
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from app import listening
+from app.listening import CannotListen, bind, bind_unix, check_certificate
+from app.main import create_app
+from app.serving import uvicorn_config
+from app.settings import Settings
+from models.encoder import Encoder
+
+COMMAND = [sys.executable, "-c", "from app.cli import app; app()", "serve", "--model", "pictogram"]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A self-signed certificate for localhost, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
+
+
+@contextlib.contextmanager
+def running(*arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """The command line as a person runs it; yielded when it says where it serves."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments], env={**os.environ, **env}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if line.startswith("serving on "):
+                    break
+            yield process
+        finally:
+            process.kill()
+
+
+def curl(*arguments: str) -> str:
+    command = ["curl", "-sS", "--retry", "50", "--retry-all-errors", "--retry-delay", "0"]
+    return subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+
+
+def test_a_unix_socket_is_served_and_its_file_removed_at_the_end(
+    samples: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "o.sock"
+    with running("--uds", str(path)) as process:
+        text = curl(
+            "--unix-socket", str(path), "-F", f"image=@{samples['cat']}", "-F", "labels=cat,dog",
+            "-H", "Accept: text/plain", "http://localhost/classify",
+        )  # fmt: skip
+        assert text.splitlines()[0].endswith("\tcat")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert not path.exists()
+
+
+def test_a_left_over_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "o.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))  # and closed without removing its file, as a killed server leaves it
+    with bind_unix(path) as live:
+        assert listening.shown(live, tls=False) == str(path)
+        assert listening.is_local(live)
+        with pytest.raises(CannotListen, match="in use"):
+            bind_unix(path)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+
+def test_a_live_socket_with_a_full_backlog_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "o.sock"
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(socket.socket(socket.AF_UNIX))
+        busy.bind(str(path))
+        busy.listen(0)
+        for _ in range(5):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.connect(str(path))
+        with pytest.raises(CannotListen, match="in use"):
+            bind_unix(path)
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(CannotListen, match="no socket"):
+        bind_unix(path)
+    assert path.read_text() == "data"
+
+
+def test_only_our_own_socket_is_removed_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "o.sock"
+    bind_unix(path).close()
+    ours = listening._identity(path)
+    bind_unix(tmp_path / "other").close()
+    (tmp_path / "other").replace(path)
+    listening._remove(path, ours)
+    assert path.exists()
+    listening._remove(path, listening._identity(path))
+    assert not path.exists()
+    listening._remove(path, ours)
+
+
+@pytest.mark.parametrize("host", ["999.1.1.1", "a" * 80 + ".example", "1.2.3.4", "a..b"])
+def test_an_address_that_is_not_ours_is_said_in_one_line(host: str) -> None:
+    with pytest.raises(CannotListen) as caught:
+        bind(host, 0)
+    said = str(caught.value)
+    assert said.startswith(f"cannot listen on {host}:0: ")
+    assert "None" not in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("host", "local", "shown"),
+    [("127.0.0.1", True, "https://127.0.0.1:"), ("0.0.0.0", False, "https://0.0.0.0:"),
+     ("localhost", True, "https://127.0.0.1:")],
+)  # fmt: skip
+def test_whether_others_can_reach_it_is_known(host: str, local: bool, shown: str) -> None:
+    with bind(host, 0) as listener:
+        assert listening.is_local(listener) is local
+        assert listening.shown(listener, tls=True).startswith(shown)
+
+
+def test_a_certificate_and_its_key_are_taken_in_two_files_or_one(
+    certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    both = tmp_path / "both.pem"
+    both.write_text("".join(file.read_text() for file in certificate))
+    assert check_certificate(*certificate) is None
+    assert check_certificate(both, None) is None
+
+
+def test_what_is_wrong_with_a_certificate_is_said(
+    certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    good, key = certificate
+    garbage, locked = tmp_path / "garbage.pem", tmp_path / "locked.pem"
+    garbage.write_bytes(b"\0\1\2")
+    subprocess.run(
+        ["openssl", "ec", "-in", str(key), "-aes256", "-passout", "pass:x", "-out", str(locked)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    for one, two in ((good, None), (good, garbage), (garbage, key), (good, locked), (key, good)):
+        said = check_certificate(one, two)
+        assert said is not None
+        assert said.startswith(str(one))
+        assert "None" not in said
+    assert check_certificate(tmp_path / "none", key) == f"{tmp_path / 'none'}: no such file"
+    assert check_certificate(good, tmp_path / "none") == f"{tmp_path / 'none'}: no such file"
+
+
+@contextlib.contextmanager
+def served(encoder: Encoder, **settings: object) -> Iterator[httpx.Client]:
+    """The application as `openvocab serve` configures it, on a thread."""
+    chosen = Settings(model="pictogram", store_url="memory://", **settings)
+    server = uvicorn.Server(uvicorn_config(create_app(chosen, encoder), chosen))
+    with bind("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive(), "the server ended while it started"
+                time.sleep(0.01)
+            with httpx.Client(base_url=listening.shown(listener, tls=False)) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(30)
+
+
+def test_https_is_spoken_under_a_root_path(
+    certificate: tuple[Path, Path], samples: dict[str, Path], pictogram: Encoder
+) -> None:
+    file, key = certificate
+    with served(pictogram, tls_cert_file=file, tls_key_file=key, root_path="/vision") as plain:
+        url = str(plain.base_url).replace("http://127.0.0.1", "https://localhost")
+        with httpx.Client(verify=ssl.create_default_context(cafile=file)) as client:
+            answer = client.post(
+                f"{url}/classify",
+                files={"image": samples["cat"].read_bytes()}, data={"labels": "cat,dog"},
+            )  # fmt: skip
+            assert answer.json()["predictions"][0]["label"] == "cat"
+            made = client.put(f"{url}/labelsets/rooted", json={"labels": ["a", "b"]})
+            assert made.headers["location"].startswith("/vision/labelsets/rooted")
+            assert client.get(f"{url}/openapi.json").json()["servers"] == [{"url": "/vision"}]
+        assert "cat" in curl("-k", "-F", f"image=@{samples['cat']}", "-F", "labels=cat,dog",
+                             f"{url}/classify")  # fmt: skip
+        with httpx.Client() as stranger, pytest.raises(httpx.ConnectError):
+            stranger.get(f"{url}/healthz")
+        with pytest.raises(httpx.TransportError):
+            plain.get("/healthz")
+
+
+@pytest.mark.parametrize(
+    ("proxies", "statuses"),
+    [
+        ("127.0.0.1", [200, 429, 200]),
+        ("127.0.0.0/8", [200, 429, 200]),
+        ("10.0.0.1", [200, 429, 429]),
+        ("", [200, 429, 429]),
+    ],
+)
+def test_only_a_trusted_proxy_says_who_is_calling(
+    proxies: str, statuses: list[int], pictogram: Encoder
+) -> None:
+    with served(pictogram, trusted_proxies=proxies, rate_limit=0.01, rate_burst=1) as client:
+        found = [
+            client.get("/templates", headers={"X-Forwarded-For": who}).status_code
+            for who in ("192.0.2.1", "192.0.2.1", "192.0.2.2")
+        ]
+    assert found == statuses
+
+
+def test_what_a_client_claims_before_its_proxy_does_not_count(pictogram: Encoder) -> None:
+    with served(pictogram, trusted_proxies="127.0.0.1", rate_limit=0.01, rate_burst=1) as client:
+        found = [
+            client.get("/templates", headers={"X-Forwarded-For": f"{claim}, 192.0.2.1"}).status_code
+            for claim in ("198.51.100.1", "198.51.100.2")
+        ]
+    assert found == [200, 429]

@@ -1,0 +1,255 @@
+"""Namespaces of label sets: apart in every store, and not to be seen from one another."""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.definitions import Definition, Entry, new
+from app.keys import digest
+from app.labelset_schemas import NAME_PATTERN
+from app.namespaces import bounds, inside, of, outside
+from app.registry import PAGE, Registry
+from app.stores.memory import MemoryLabelSets
+from models.encoder import Encoder
+
+names = st.from_regex(NAME_PATTERN, fullmatch=True)
+namespaces = st.just("") | names
+
+KEYS = """
+[keys.{name}]
+sha256 = "{digest}"
+scopes = ["classify", "labelsets:write"]
+"""
+
+
+@given(namespaces, names)
+def test_a_name_goes_in_and_comes_out(namespace: str, name: str) -> None:
+    stored = inside(namespace, name)
+    assert (outside(stored), of(stored)) == (name, namespace)
+
+
+@given(namespaces, names, namespaces, names)
+def test_names_lie_between_the_bounds_of_their_own_namespace_alone(
+    namespace: str, name: str, another: str, other: str
+) -> None:
+    after, before = bounds(namespace)
+    assert after < inside(namespace, name) < before
+    assert (after < inside(another, other) < before) == (another == namespace)
+    assert (inside(namespace, name) == inside(another, other)) == (
+        (namespace, name) == (another, other)
+    )
+
+
+@given(namespaces, st.lists(names, min_size=2, max_size=2))
+def test_names_keep_their_order(namespace: str, two: list[str]) -> None:
+    one, other = two
+    assert (one < other) == (inside(namespace, one) < inside(namespace, other))
+
+
+@pytest.mark.parametrize("namespace", ["a", "a-b", "a.b", "a0", "a_b", "aa", "z" * 64, "~"])
+def test_namespaces_that_begin_alike_are_apart(namespace: str) -> None:
+    after, before = bounds("a")
+    assert (after < inside(namespace, "x") < before) == (namespace == "a")
+
+
+def test_a_registry_pages_and_counts_within_a_namespace() -> None:
+    async def test() -> None:
+        registry = Registry(MemoryLabelSets(), most=1000)
+        definition = Definition((Entry("a", ("a",)),))
+        wanted = [f"n{number:02}" for number in range(2 * PAGE + 3)]
+        for name in wanted:
+            for namespace in ("", "a", "a0", "b"):
+                await registry.write(new(inside(namespace, name), 0, definition), None, 100)
+        for namespace in ("", "a", "a0", "b"):
+            found = await registry.page(*bounds(namespace), 1000)
+            assert [outside(one.name) for one in found] == wanted
+            assert {of(one.name) for one in found} == {namespace}
+
+    asyncio.run(test())
+
+
+@pytest.fixture(scope="module")
+def callers(
+    pictogram: Encoder, serve: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], httpx.Client]]:
+    """Clients of one server by the name of their key."""
+    file = tmp_path_factory.mktemp("keys") / "keys.toml"
+    limited = 'namespace = "{name}"\nmax_labelsets = 3\n'
+    file.write_text(
+        "".join(
+            KEYS.format(name=name, digest=digest(name)) + rest.format(name=name)
+            for name, rest in [("red", limited), ("blue", limited), ("nobody", "")]
+        )
+    )
+    with serve(pictogram, api_keys_file=file, max_labelsets=50) as client:
+        made: list[httpx.Client] = []
+
+        def caller(name: str) -> httpx.Client:
+            headers = {"Authorization": f"Bearer {name}"}
+            made.append(httpx.Client(base_url=client.base_url, headers=headers, timeout=60))
+            return made[-1]
+
+        yield caller
+        for one in made:
+            one.close()
+
+
+@pytest.fixture
+def red(callers: Callable[[str], httpx.Client]) -> Iterator[httpx.Client]:
+    """Of a namespace of its own, with nothing in it."""
+    client = callers("red")
+    yield client
+    for one in client.get("/labelsets").json()["labelsets"]:
+        client.delete(f"/labelsets/{one['name']}")
+
+
+@pytest.fixture
+def blue(callers: Callable[[str], httpx.Client]) -> Iterator[httpx.Client]:
+    """Of another one."""
+    client = callers("blue")
+    yield client
+    for one in client.get("/labelsets").json()["labelsets"]:
+        client.delete(f"/labelsets/{one['name']}")
+
+
+@pytest.fixture
+def nobody(callers: Callable[[str], httpx.Client]) -> Iterator[httpx.Client]:
+    """Of a key without a namespace."""
+    client = callers("nobody")
+    yield client
+    for one in client.get("/labelsets").json()["labelsets"]:
+        client.delete(f"/labelsets/{one['name']}")
+
+
+def put(client: httpx.Client, name: str, *labels: str, **headers: str) -> httpx.Response:
+    body = {"labels": list(labels) or ["cat", "dog"]}
+    named = {key.replace("_", "-"): value for key, value in headers.items()}
+    return client.put(f"/labelsets/{name}", json=body, headers=named, params={"wait": True})
+
+
+def listed(client: httpx.Client, **params: Any) -> list[str]:
+    found = client.get("/labelsets", params=params).json()["labelsets"]
+    return [one["name"] for one in found]
+
+
+def classify(client: httpx.Client, picture: Path, labelset: str) -> httpx.Response:
+    files = {"image": picture.read_bytes()}
+    return client.post("/classify", files=files, data={"labelset": labelset})
+
+
+def test_one_name_in_two_namespaces_is_two_label_sets(
+    red: httpx.Client, blue: httpx.Client, nobody: httpx.Client, samples: dict[str, Path]
+) -> None:
+    labels = {red: ["cat", "dog"], blue: ["rocket", "pizza"], nobody: ["cat", "rocket", "key"]}
+    for client, own in labels.items():
+        made = put(client, "pets", *own)
+        assert (made.status_code, made.headers["location"]) == (201, "/labelsets/pets")
+        assert (made.json()["name"], made.json()["labels"]) == ("pets", own)
+    for client, own in labels.items():
+        assert client.get("/labelsets/pets").json()["labels"] == own
+        answer = classify(client, samples["cat"], "pets").json()
+        assert answer["labelset"] == "pets"
+        assert {one["label"] for one in answer["predictions"]} == set(own)
+    assert red.delete("/labelsets/pets").status_code == 204
+    assert [listed(client) for client in labels] == [[], ["pets"], ["pets"]]
+    assert classify(red, samples["cat"], "pets").status_code == 404
+
+
+def test_nobody_learns_of_another_namespace(
+    red: httpx.Client, blue: httpx.Client, nobody: httpx.Client, samples: dict[str, Path]
+) -> None:
+    put(red, "secret")
+    asked = ["secret", "~red/secret", "red/secret", "~red%2Fsecret", "%7Ered%2fsecret", "..%2fred"]
+    for client in (blue, nobody):
+        told: list[httpx.Response] = []
+        for name in asked:
+            told.append(client.get(f"/labelsets/{name}"))
+            told.append(client.delete(f"/labelsets/{name}"))
+            told.append(put(client, name, "a", "b", If_Match="*"))
+            told.append(classify(client, samples["cat"], name))
+        assert {one.status_code for one in told} <= {404, 405, 412, 422}
+        for after in ("", "~", "~red", "~red/", "~red/a", "\x00", "zzz", "~a"):
+            assert listed(client, after=after) == []
+        # a name nobody has is told of in the same words
+        texts = {
+            re.sub("secret|nothing", "NAME", client.get(f"/labelsets/{name}").json()["detail"])
+            for name in ("secret", "nothing")
+        }
+        assert len(texts) == 1
+    assert red.get("/labelsets/secret").status_code == 200
+
+
+def test_every_answer_names_it_as_its_owner_does(
+    red: httpx.Client, samples: dict[str, Path]
+) -> None:
+    told = [
+        put(red, "pets"),
+        put(red, "pets", If_None_Match="*"),
+        put(red, "pets", If_Match='"1"'),
+        put(red, "none", If_Match="*"),
+        red.post("/labelsets", json={"name": "pets", "labels": ["a", "b"]}),
+        red.get("/labelsets/pets"),
+        red.get("/labelsets/none"),
+        red.delete("/labelsets/none"),
+        red.delete("/labelsets/pets", headers={"If-Match": '"1"'}),
+        classify(red, samples["cat"], "pets"),
+        classify(red, samples["cat"], "none"),
+        put(red, "long", " ".join(["cat"] * 45), "dog"),
+        red.get("/labelsets/long"),
+        put(red, "third"),
+        put(red, "fourth"),
+        red.get("/labelsets", params={"limit": 1}),
+    ]
+    statuses = [one.status_code for one in told]
+    assert statuses == [
+        201, 412, 412, 412, 409, 200, 404, 404, 412, 200, 404, 413, 200, 201, 413, 200
+    ]  # fmt: skip
+    for one in told:
+        shown = one.text + str(dict(one.headers))
+        assert "~" not in shown
+        assert "red/" not in shown
+    assert told[4].json()["value"] == "pets"
+
+
+def test_the_list_is_paged_within_a_namespace(
+    red: httpx.Client, blue: httpx.Client, nobody: httpx.Client
+) -> None:
+    for client in (red, blue, nobody):
+        for name in ("a", "b", "c"):
+            put(client, name)
+    for client in (red, blue, nobody):
+        first = client.get("/labelsets", params={"limit": 2})
+        assert [one["name"] for one in first.json()["labelsets"]] == ["a", "b"]
+        assert first.json()["next"] == "b"
+        assert first.links["next"]["url"] == "/labelsets?after=b&limit=2"
+        last = client.get(first.links["next"]["url"]).json()
+        assert ([one["name"] for one in last["labelsets"]], last["next"]) == (["c"], None)
+        assert listed(client, after="c") == []
+
+
+def test_a_key_has_a_limit_of_its_own(
+    red: httpx.Client, blue: httpx.Client, nobody: httpx.Client
+) -> None:
+    for name in ("a", "b", "c"):
+        assert put(red, name).status_code == 201
+    for refused in (
+        put(red, "d"),
+        red.post("/labelsets", json={"name": "d", "labels": ["x", "y"]}),
+    ):
+        found = refused.json()
+        assert (refused.status_code, found["error_type"]) == (413, "too_large")
+        assert (found["field"], found["limit"], found["value"]) == ("name", 3, 4)
+        assert "this key" in found["detail"]
+    assert put(red, "a", "x", "y").status_code == 200
+    assert put(blue, "d").status_code == 201
+    for number in range(5):
+        assert put(nobody, f"n{number}").status_code == 201
+    assert red.delete("/labelsets/b").status_code == 204
+    assert put(red, "d").status_code == 201

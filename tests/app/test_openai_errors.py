@@ -1,0 +1,34 @@
+"""Problems in OpenAI's form."""
+
+import json
+
+import pytest
+
+from app import errors
+from app.openai_errors import openai_error
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind", "code"),
+    [
+        (errors.Invalid("x", field="input"), "invalid_request_error", "invalid"),
+        (errors.NotFound("x", field="model"), "invalid_request_error", "model_not_found"),
+        (errors.NotFound("x"), "invalid_request_error", "not_found"),
+        (errors.Unauthenticated("x"), "authentication_error", "unauthenticated"),
+        (errors.Forbidden("x"), "permission_error", "forbidden"),
+        (errors.TooManyRequests("x"), "rate_limit_error", "too_many_requests"),
+        (errors.Overloaded("x"), "server_error", "overloaded"),
+        (errors.Internal("x"), "server_error", "internal"),
+    ],
+)
+def test_a_problem_has_the_type_and_code_that_clients_know(
+    problem: errors.Problem, kind: str, code: str
+) -> None:
+    assert openai_error(problem) == {
+        "error": {"message": "x", "type": kind, "param": problem.field, "code": code}
+    }
+
+
+def test_half_of_a_surrogate_pair_is_sendable() -> None:
+    told = openai_error(errors.Invalid("\ud800", field="\ud800"))
+    json.dumps(told, ensure_ascii=False).encode()

@@ -1,0 +1,85 @@
+"""The rate limiter: a bucket in the store, one here while the store is away."""
+
+import asyncio
+
+from app.rates import KEPT, RateLimiter
+from app.stores.gcra import Grant
+from app.stores.protocols import StoreAway
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bucket:
+    """A store with so many tokens, or none that answers."""
+
+    def __init__(self, tokens: int, *, away: bool = False) -> None:
+        self.tokens, self.away, self.calls = tokens, away, 0
+
+    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
+        self.calls += 1
+        if self.away:
+            raise StoreAway("gone")
+        granted = min(wanted, self.tokens)
+        self.tokens -= granted
+        return Grant(granted, 0.0 if granted else 0.5)
+
+
+def test_who_comes_often_asks_the_store_seldom() -> None:
+    async def run() -> None:
+        bucket = Bucket(1_000)
+        limiter = RateLimiter(bucket, Clock())
+        waits = [await limiter.wait_for("key", 1_000, 1_000) for _ in range(100)]
+        assert waits == [0.0] * 100
+        assert bucket.calls == 2
+
+    asyncio.run(run())
+
+
+def test_who_was_refused_costs_the_store_nothing_until_there_is_something() -> None:
+    async def run() -> None:
+        clock, bucket = Clock(), Bucket(1)
+        limiter = RateLimiter(bucket, clock)
+        assert await limiter.wait_for("key", 2, 1) == 0
+        assert await limiter.wait_for("key", 2, 1) == 0.5
+        for _ in range(50):
+            clock.now += 0.009
+            assert 0 < await limiter.wait_for("key", 2, 1) < 0.5
+        assert bucket.calls == 2
+        clock.now += 0.1
+        bucket.tokens = 1
+        assert await limiter.wait_for("key", 2, 1) == 0
+        assert await limiter.wait_for("other", 2, 1) == 0.5
+
+    asyncio.run(run())
+
+
+def test_what_was_fetched_lapses() -> None:
+    async def run() -> None:
+        clock, bucket = Clock(), Bucket(1_000)
+        limiter = RateLimiter(bucket, clock)
+        await limiter.wait_for("key", 1_000, 1_000)
+        clock.now += KEPT + 0.1
+        await limiter.wait_for("key", 1_000, 1_000)
+        assert bucket.calls == 2
+
+    asyncio.run(run())
+
+
+def test_while_the_store_is_away_each_process_counts_for_itself() -> None:
+    async def run() -> None:
+        clock = Clock()
+        limiter = RateLimiter(Bucket(0, away=True), clock)
+        waits = [await limiter.wait_for("key", 1, 3) for _ in range(4)]
+        assert waits[:3] == [0.0] * 3
+        assert 0 < waits[3] <= 1
+        clock.now += 1.01
+        assert await limiter.wait_for("key", 1, 3) == 0
+        assert await limiter.wait_for("key", 1, 3) > 0
+
+    asyncio.run(run())

@@ -1,0 +1,439 @@
+"""`openvocab classify` as people use it: on folders, lists and pipes, here and against a server."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from models.encoder import Encoder
+
+LABELS = "cat,dog,pizza,rocket,key"
+OK = {
+    "model": "m", "templates": "t", "cached": 0, "warnings": [], "abstained": False,
+    "predictions": [{"label": "cat", "score": 0.9, "similarity": 0.3}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def url(client: httpx.Client) -> str:
+    """A running server with the bundled model."""
+    return str(client.base_url)
+
+
+@pytest.fixture
+def album(tmp_path: Path, samples: dict[str, Path]) -> Path:
+    """A folder with a cat, a key, a rocket, what is no picture, and other things."""
+    folder = tmp_path / "album"
+    (folder / "deep").mkdir(parents=True)
+    shutil.copy(samples["cat"], folder / "a.png")
+    shutil.copy(samples["key"], folder / "key.jpg")
+    shutil.copy(samples["rocket"], folder / "deep/a.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("notes")
+    return folder
+
+
+def best(records: list[dict[str, Any]]) -> dict[str, str]:
+    return {
+        Path(found["file"]).name: found["predictions"][0]["label"]
+        for found in records
+        if "error" not in found
+    }
+
+
+def test_a_folder_is_classified_in_this_process_without_any_server(
+    spawn: Any, album: Path, client: httpx.Client
+) -> None:
+    arguments = ("--labels", LABELS, "--model", "pictogram", "--format", "ndjson")
+    # what guards a server is not in the way, nor is a folder that cannot be written to
+    env = {"OPENVOCAB_API_KEYS": f"me:admin:{'0' * 64}", "OPENVOCAB_DATA_DIR": "/proc/nothing"}
+    found = spawn("classify", album, *arguments, **env)
+    assert found.returncode == 1, found.stderr
+    records = [json.loads(line) for line in found.stdout.splitlines()]
+    inside = [str(Path(record["file"]).relative_to(album)) for record in records]
+    assert inside == ["a.png", "broken.png", "key.jpg", "deep/a.png"]
+    assert [next(iter(r.get("predictions", [{}]))).get("label") for r in records] == [
+        "cat", None, "key", "rocket",
+    ]  # fmt: skip
+    assert records[1]["error"]["error_type"] == "unsupported_image"
+    lines = found.stderr.decode().splitlines()
+    assert len(lines) == 2
+    assert "broken.png: " in lines[0]
+    assert "passed over: 1" in lines[1]
+    # and it is what a server answers
+    served = client.post(
+        "/classify", files={"image": (album / "a.png").read_bytes()}, data={"labels": LABELS}
+    ).json()
+    assert records[0]["predictions"] == served["predictions"]
+
+
+def test_a_model_that_cannot_be_loaded_is_exit_status_3(run: Any, album: Path) -> None:
+    found = run("classify", album, "--labels", LABELS, "--model", "nothing")
+    assert found.exit_code == 3
+    assert found.stderr.startswith("openvocab: model ")
+
+
+def test_every_form_tells_the_same(run: Any, album: Path, url: str) -> None:
+    def told(form: str) -> str:
+        found = run("classify", album, "--labels", LABELS, "--url", url, "--format", form,
+                    "--top-k", 1)  # fmt: skip
+        assert found.exit_code == 1
+        assert "broken.png: " in found.stderr
+        return str(found.stdout)
+
+    right = {"a.png": "rocket", "key.jpg": "key"}  # the second a.png is the rocket
+    records = json.loads(told("json"))
+    assert best(records) == right
+    assert "error" in records[1]
+    assert best([json.loads(line) for line in told("ndjson").splitlines()]) == right
+    rows = [*csv.DictReader(io.StringIO(told("csv")))]
+    assert [row["label"] for row in rows] == ["cat", "", "key", "rocket"]
+    assert rows[1]["error"]
+    tabs = [line.split("\t") for line in told("tsv").splitlines()]
+    assert tabs[0] == ["file", "label", "score", "similarity", "target", "error"]
+    assert [row[1:3] for row in tabs[1:]] == [[row["label"], row["score"]] for row in rows]
+    assert re.findall(r"^0\.\d{4}  (\w+) +\S", told("table"), re.MULTILINE) == [
+        "cat", "key", "rocket",
+    ]  # fmt: skip
+
+
+def test_names_of_any_bytes_come_out_as_they_are(
+    run: Any, samples: dict[str, Path], tmp_path: Path, url: str
+) -> None:
+    name = b"two\nlines\t \xff.png"
+    path = os.fsencode(tmp_path) + b"/in/" + name
+    (tmp_path / "in").mkdir()
+    shutil.copy(samples["cat"], path)
+    (tmp_path / "list").write_bytes(path + b"\0")
+
+    def told(form: str, *more: object) -> bytes:
+        found = run("classify", "--labels", LABELS, "--url", url, "--format", form, *more)
+        assert found.exit_code == 0, found.stderr
+        return bytes(found.stdout_bytes)
+
+    listed = told("ndjson", "--files-from", tmp_path / "list")
+    assert os.fsencode(json.loads(listed)["file"]) == path
+    assert b'"' + path + b'"' in told("csv", tmp_path / "in")
+    named = os.fsdecode(path)
+    assert b"/two\\nlines\\t \xff.png\tcat\t" in told("tsv", named)
+    assert b"/two\\nlines\\t \\udcff.png\n" in told("table", named, "--top-k", 1)
+
+
+def test_a_picture_and_a_list_come_through_pipes(
+    spawn: Any, run: Any, album: Path, samples: dict[str, Path], url: str
+) -> None:
+    common = ("classify", "--labels", LABELS, "--url", url, "--format", "json", "--top-k", 1)
+    found = spawn(*common, "-", data=samples["cat"].read_bytes())
+    assert [record["file"] for record in json.loads(found.stdout)] == ["-"]
+    assert json.loads(found.stdout)[0]["predictions"][0]["label"] == "cat"
+    found = spawn(*common, "--files-from", "-", data=f"{album}/key.jpg\n{album}/deep\n".encode())
+    assert best(json.loads(found.stdout)) == {"key.jpg": "key", "a.png": "rocket"}
+
+
+def test_a_folder_without_images_is_no_error(run: Any, tmp_path: Path, url: str) -> None:
+    found = run("classify", tmp_path, "--labels", LABELS, "--url", url, "--format", "json")
+    assert (found.exit_code, json.loads(found.stdout)) == (0, [])
+    assert "there is no image" in found.stderr
+
+
+def test_results_come_while_a_list_is_still_being_written(
+    command: list[str], samples: dict[str, Path], url: str
+) -> None:
+    more = ["classify", "--labels", LABELS, "--url", url, "--format", "ndjson", "--files-from", "-"]
+    with subprocess.Popen(
+        [*command, *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for label in ("cat", "key"):
+            process.stdin.write(f"{samples[label]}\n".encode())
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["predictions"][0]["label"] == label
+        # and Ctrl-C ends it, though nobody closes the list
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr.read() == b"openvocab: interrupted\n"
+
+
+def test_a_reader_that_leaves_ends_it_quietly(
+    command: list[str], album: Path, samples: dict[str, Path], url: str
+) -> None:
+    names = "".join(f"{samples['cat']}\n" for _ in range(50)).encode()
+    more = ["classify", "--labels", LABELS, "--url", url, "--format", "csv", "--files-from", "-"]
+    with subprocess.Popen(
+        [*command, *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.stdin.write(names)
+        process.stdin.close()
+        assert process.wait(timeout=30) == 141
+        assert process.stderr.read() == b""
+
+
+def test_there_is_a_bar_on_a_terminal_and_none_in_a_pipe(
+    command: list[str], album: Path, url: str, tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    with (tmp_path / "out").open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "classify", str(album), "--labels", LABELS, "--url", url],
+            stdout=out, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+        )  # fmt: skip
+        os.close(theirs)
+        said = b""
+        try:
+            while piece := os.read(ours, 65_536):
+                said += piece
+        except OSError:  # how Linux says that the other side is closed
+            pass
+        assert process.wait(timeout=30) == 1
+    os.close(ours)
+    assert b"4/4" in said
+    assert b"broken.png: " in said
+    assert b"\x1b" not in (tmp_path / "out").read_bytes()
+
+
+def test_files_are_sorted_by_label_and_come_back(run: Any, album: Path, url: str) -> None:
+    before = sorted(album.rglob("*"))
+    common = ("classify", album, "--labels", LABELS, "--url", url, "--threshold", 0.5,
+              "--move-to", album / "sorted", "--format", "json")  # fmt: skip
+    planned = run(*common, "--dry-run")
+    assert sorted(album.rglob("*")) == before
+    assert "take it back" not in planned.stderr
+    done = run(*common)
+    assert [r.get("target") for r in json.loads(done.stdout)] == [
+        r.get("target") for r in json.loads(planned.stdout)
+    ]
+    assert done.exit_code == 1
+    assert (album / "broken.png").exists()  # it has no label
+    assert (album / "sorted/cat/a.png").exists()
+    assert (album / "sorted/rocket/a.png").exists()
+    again = run(*common)
+    assert [Path(r["file"]).name for r in json.loads(again.stdout)] == ["broken.png"]
+    log = re.search(r"openvocab undo (\S+)", done.stderr)
+    assert log is not None
+    assert run("undo", log[1], "--dry-run").stdout.count(" -> ") == 3
+    back = run("undo", log[1])
+    assert back.exit_code == 0
+    assert "3 are back, 0 not" in back.stderr
+    Path(log[1]).unlink()
+    (album / "sorted").rmdir()
+    assert sorted(album.rglob("*")) == before
+
+
+def test_what_reaches_no_threshold_goes_to_a_folder_of_its_own(
+    run: Any, album: Path, url: str, tmp_path: Path
+) -> None:
+    found = run("classify", album / "a.png", "--labels", "bus,tractor", "--multi-label",
+                "--threshold", 0.99, "--copy-to", tmp_path / "out", "--url", url,
+                "--undo-file", tmp_path / "undo")  # fmt: skip
+    assert found.exit_code == 0
+    assert (tmp_path / "out/_none/a.png").exists()
+    assert (album / "a.png").exists()
+    assert run("undo", tmp_path / "undo").exit_code == 0
+    assert not (tmp_path / "out/_none").exists()
+    assert run("undo", album / "a.png").exit_code == 2
+
+
+def test_an_interrupted_sorting_is_consistent_and_can_be_undone(
+    command: list[str], run: Any, samples: dict[str, Path], tmp_path: Path, url: str
+) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    for number in range(300):
+        shutil.copy(samples["cat"], album / f"{number}.png")
+    before = sorted(path.name for path in album.iterdir())
+    more = ["classify", str(album), "--labels", LABELS, "--url", url, "--format", "ndjson"]
+    with subprocess.Popen(
+        [*command, *more, "--move-to", str(tmp_path / "out")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for _ in range(5):
+            process.stdout.readline()
+        process.kill()  # no handler runs
+        process.wait()
+    (log,) = (tmp_path / "out").glob("openvocab-undo-*.jsonl")
+    left = {path.name for path in album.iterdir()}
+    moved = {path.name for path in (tmp_path / "out/cat").iterdir() if path.stat().st_size}
+    assert moved
+    assert len(moved) < len(before)
+    assert left | moved == set(before)
+    assert not left & moved
+    assert run("undo", log).exit_code == 0
+    assert sorted(path.name for path in album.iterdir()) == before
+    assert {path.stat().st_size for path in album.iterdir()} == {samples["cat"].stat().st_size}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["x.png"], "--labels or --labelset"),
+        (["x.png", "--labels", "a,b", "--labelset", "c"], "--labels or --labelset"),
+        (["--labels", "a,b"], "name files or folders"),
+        (["-", "--files-from", "-", "--labels", "a,b"], "standard input"),
+        (["-", "--labels", "a,b", "--move-to", "x"], "no file that could be sorted"),
+        (["x.png", "--labels", "a,b", "--move-to", "x", "--copy-to", "y"], "one is enough"),
+        (["x.png", "--labels", "a,b", "--dry-run"], "need --move-to"),
+        (["--files-from", "/nowhere", "--labels", "a,b"], "/nowhere: no such file"),
+        (["x.png", "--labels", "a,b", "--url", "localhost:1"], "http://HOST:PORT"),
+        (["x.png", "--labels", "a,b", "--model", "pictogram"], "its own model"),
+        (["x.png", "--labels", "a,b", "--format", "xml"], "xml"),
+        (["SAMPLE", "--labels", "a"], "one label alone"),
+        (["SAMPLE", "--labels", "a,a"], "a"),
+        (["SAMPLE", "--labels", "a,b", "--templates", "unknown"], "unknown"),
+        (["SAMPLE", "--labelset", "unknown"], "unknown"),
+    ],
+)
+def test_what_is_wrong_for_every_file_ends_it_with_one_line(
+    run: Any, url: str, samples: dict[str, Path], arguments: list[str], complaint: str
+) -> None:
+    given = [str(samples["cat"]) if one == "SAMPLE" else one for one in arguments]
+    found = run("classify", "--url", url, *given)
+    assert found.exit_code == 2, found.output
+    assert complaint in found.stderr
+
+
+def test_own_templates_and_labels_with_commas_arrive_as_they_are(
+    run: Any, url: str, samples: dict[str, Path]
+) -> None:
+    common = ("classify", samples["cat"], "--url", url, "--format", "json")
+    found = run(*common, "--labels", "a cat, sitting", "--labels", "dog", "--templates",
+                "a {}, small", "--templates", "the {}")  # fmt: skip
+    record = json.loads(found.stdout)[0]
+    assert {p["label"] for p in record["predictions"]} == {"a cat, sitting", "dog"}
+    assert record["templates"] == "custom"
+    found = run(*common, "--labels", '["a cat, sitting", "dog"]')
+    assert {p["label"] for p in json.loads(found.stdout)[0]["predictions"]} == {
+        "a cat, sitting", "dog",
+    }  # fmt: skip
+
+
+def test_a_busy_server_is_asked_again(run: Any, answers: Any, samples: dict[str, Path]) -> None:
+    def first_two_refused(number: int) -> tuple[int, dict[str, str], Any]:
+        return (
+            (503 if number == 1 else 429, {"Retry-After": "1"}, {}) if number < 3 else (200, {}, OK)
+        )
+
+    begun = time.monotonic()
+    with answers(first_two_refused) as url:
+        found = run("classify", samples["cat"], "--labels", LABELS, "--url", url)
+    assert found.exit_code == 0, found.output
+    assert time.monotonic() - begun >= 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "complaint"),
+    [
+        ((503, {}, {"status": 503, "detail": "too many"}), 4, "too many"),
+        ((401, {}, {"status": 401, "detail": "no API key was sent"}), 4, "no API key"),
+        ((200, {}, b"<html>"), 4, "not as openvocab"),
+        ((404, {}, b"<html>"), 4, "not as openvocab"),
+        ((308, {"Location": "https://other.example/"}, b""), 4, "to https://other.example/"),
+        ((0, {}, b""), 4, "does not answer"),
+        ((413, {}, b"<html>nginx"), 1, "status 413"),
+        ((500, {}, {"status": 500, "detail": "the server failed"}), 1, "the server failed"),
+    ],
+)
+def test_what_a_server_answers_becomes_a_line_and_an_exit_status(
+    run: Any, answers: Any, samples: dict[str, Path],
+    answer: tuple[int, dict[str, str], Any], status: int, complaint: str,
+) -> None:  # fmt: skip
+    with answers(lambda _: answer) as url:
+        found = run("classify", samples["cat"], "--labels", LABELS, "--url", url,
+                    "--retry-for", 0)  # fmt: skip
+    assert found.exit_code == status, found.output
+    assert complaint in found.stderr
+
+
+def test_a_picture_that_breaks_the_server_stops_no_other(
+    run: Any, answers: Any, samples: dict[str, Path]
+) -> None:
+    def second_cut(number: int) -> tuple[int, dict[str, str], Any]:
+        return (0, {}, b"") if number == 2 else (200, {}, OK)
+
+    with answers(second_cut) as url:
+        found = run("classify", *[samples["cat"]] * 3, "--labels", LABELS, "--url", url,
+                    "--retry-for", 0, "--jobs", 1, "--format", "ndjson")  # fmt: skip
+    assert found.exit_code == 1
+    assert [("error" in json.loads(line)) for line in found.stdout.splitlines()] == [
+        False, True, False,
+    ]  # fmt: skip
+
+
+def test_the_key_goes_to_the_server(
+    run: Any, samples: dict[str, Path], pictogram: Encoder, serve: Any
+) -> None:
+    secret = "ov_x"
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    with serve(pictogram, api_keys=f"me:classify:{digest}") as client:
+        common = ("classify", samples["cat"], "--labels", LABELS, "--url", str(client.base_url))
+        assert run(*common).exit_code == 4
+        assert run(*common, env={"OPENVOCAB_API_KEY": secret}).exit_code == 0
+        assert run(*common, "--api-key", secret).exit_code == 0
+
+
+def test_results_keep_the_order_and_memory_stays_bounded(
+    run: Any, answers: Any, samples: dict[str, Path], tmp_path: Path
+) -> None:
+    active, most = 0, 0
+    lock = threading.Lock()
+
+    def slow_first(number: int) -> tuple[int, dict[str, str], Any]:
+        nonlocal active, most
+        with lock:
+            active += 1
+            most = max(most, active)
+        time.sleep(0.3 if number == 1 else 0.001)
+        with lock:
+            active -= 1
+        return 200, {}, OK
+
+    names = [tmp_path / f"{number:03}.png" for number in range(100)]
+    for name in names:
+        name.write_bytes(b"x")
+    with answers(slow_first) as url:
+        found = run("classify", tmp_path, "--labels", LABELS, "--url", url, "--jobs", 3,
+                    "--format", "ndjson")  # fmt: skip
+    assert [json.loads(line)["file"] for line in found.stdout.splitlines()] == [*map(str, names)]
+    assert most <= 3
+
+
+def test_a_shell_completes_commands_options_and_values(run: Any) -> None:
+    def completed(words: str) -> set[str]:
+        env = {"_OPENVOCAB_COMPLETE": "complete_bash", "COMP_WORDS": words,
+               "COMP_CWORD": str(len(words.split(" ")) - 1)}  # fmt: skip
+        return set(run(env=env, prog_name="openvocab").stdout.split())
+
+    assert {"classify", "labelset", "undo"} <= completed("openvocab ")
+    assert completed("openvocab classify --form") == {"--format"}
+    assert completed("openvocab classify --format t") == {"table", "tsv"}
+    assert completed("openvocab classify --model pic") == {"pictogram"}
+    assert "export" in completed("openvocab labelset ")
+
+
+def test_help_shows_how_each_command_is_used(run: Any) -> None:
+    assert (
+        "openvocab classify photos/ --labels cat,dog --format csv"
+        in run("classify", "--help", env={"COLUMNS": "200"}).stdout
+    )
+    assert "130 interrupted" in run("classify", "--help", env={"COLUMNS": "200"}).stdout
+    assert "openvocab undo" in run("undo", "--help", env={"COLUMNS": "200"}).stdout

@@ -1,0 +1,173 @@
+"""`openvocab labelset`: the label sets of a live server, from files and back into files."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.labelset_files import BadFile, definition, exported, imported
+from models.encoder import Encoder
+
+
+@pytest.fixture(scope="module")
+def server(pictogram: Encoder, serve: Any) -> Iterator[httpx.Client]:
+    with serve(pictogram) as client:
+        yield client
+
+
+@pytest.fixture
+def labelset(run: Any, server: httpx.Client) -> Iterator[Any]:
+    """A `labelset` command against a server that holds nothing."""
+    yield lambda command, *rest, **options: run(
+        "labelset", command, *rest, "--url", server.base_url, **options
+    )
+    for found in server.get("/labelsets").json()["labelsets"]:
+        server.delete(f"/labelsets/{found['name']}").raise_for_status()
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_label_set_is_made_shown_replaced_and_deleted(
+    labelset: Any, server: httpx.Client, tmp_path: Path
+) -> None:
+    text = write(tmp_path / "pets.txt", "cat\ndog\r\n\n")
+    made = labelset("create", "pets", text, "--description", "small ones")
+    assert made.exit_code == 0, made.stderr
+    assert re.search(r"pets, version \d+, ready", made.stderr)
+    assert labelset("show", "pets").stdout == "cat\ndog\n"
+    assert json.loads(labelset("show", "pets", "--json").stdout)["description"] == "small ones"
+    again = labelset("create", "pets", text)
+    assert again.exit_code == 1
+    assert "pets" in again.stderr
+    content = json.dumps({"labels": {"cat": ["cat", "kitten"], "dog": []}})
+    other = labelset("replace", "pets", "-", input=content)
+    assert other.exit_code == 0, other.stderr
+    assert labelset("show", "pets").stdout == "cat\tcat, kitten\ndog\n"
+    assert labelset("replace", "birds", text).exit_code == 1  # there is none to replace
+    listed = labelset("list")
+    assert listed.stdout.split()[:6] == [
+        "name", "version", "labels", "status", "templates", "description",
+    ]  # fmt: skip
+    assert "pets" in listed.stdout
+    gone = labelset("delete", "birds", "pets")
+    assert gone.exit_code == 1  # but the one that there was is deleted
+    assert "birds" in gone.stderr
+    assert server.get("/labelsets").json()["labelsets"] == []
+
+
+SETS: list[dict[str, Any]] = [
+    {"name": "plain", "labels": ["b", "a"]},
+    {"name": "named", "labels": ["a", "b"], "templates": "imagenet", "description": "é\u2028"},
+    {"name": "own", "labels": ["a", "b"], "templates": ["a {}, drawn", "the {}"]},
+    {"name": "rich", "labels": {"cat": ["cat", "kitten"], "dog": [], "x": ["y"]},
+     "prompts": {"dog": ["a dog, as it is"]}},
+]  # fmt: skip
+
+
+def test_a_backup_restores_everything_that_an_owner_wrote(
+    labelset: Any, server: httpx.Client, run: Any, pictogram: Encoder, serve: Any, tmp_path: Path
+) -> None:
+    for content in SETS:
+        server.post("/labelsets?wait=true", json=content).raise_for_status()
+    backup = labelset("export")
+    assert backup.exit_code == 0
+    assert len(backup.stdout_bytes.splitlines()) == len(SETS)
+    file = write(tmp_path / "backup.jsonl", backup.stdout_bytes)
+    with serve(pictogram) as other:
+        done = run("labelset", "import", file, "--url", other.base_url)
+        assert done.exit_code == 0, done.stderr
+        assert "4 label sets are there, 0 were refused" in done.stderr
+        for content in SETS:
+            name = content["name"]
+            # a dict's order is part of it: it is the order of the labels
+            keys = ("labels", "synonyms", "prompts", "own_templates", "templates", "description")
+            here, there = (c.get(f"/labelsets/{name}").json() for c in (server, other))
+            assert [here[key] for key in keys] == [there[key] for key in keys]
+        twice = run("labelset", "import", file, "--url", other.base_url)
+        assert twice.exit_code == 1
+        assert "0 label sets are there, 4 were refused" in twice.stderr
+        assert run("labelset", "import", file, "--url", other.base_url, "--replace").exit_code == 0
+
+
+def test_some_label_sets_are_exported_by_name(labelset: Any, server: httpx.Client) -> None:
+    server.post("/labelsets", json=SETS[2]).raise_for_status()
+    found = labelset("export", "nobody", "own")
+    assert found.exit_code == 1
+    assert "nobody" in found.stderr
+    assert json.loads(found.stdout) == SETS[2]
+
+
+def test_long_lists_come_page_by_page(
+    labelset: Any, server: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.labelset_client.PAGE", 2)
+    for number in range(5):
+        content = {"name": f"s{number}", "labels": ["a", "b"]}
+        server.post("/labelsets", json=content).raise_for_status()
+    names = [json.loads(line)["name"] for line in labelset("list", "--json").stdout.splitlines()]
+    assert names == [f"s{number}" for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{", "begins like JSON"),
+        (b"\xff", "not UTF-8"),
+        ('{"name": "other", "labels": ["a"]}', "'other', not 'pets'"),
+    ],
+)
+def test_a_file_that_is_no_label_set_is_exit_status_2(
+    labelset: Any, tmp_path: Path, content: str | bytes, complaint: str
+) -> None:
+    found = labelset("create", "pets", write(tmp_path / "f", content))
+    assert found.exit_code == 2
+    assert complaint in found.stderr
+    assert labelset("create", "pets", tmp_path / "none").exit_code == 2
+
+
+def test_a_bad_line_of_a_backup_is_named(labelset: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "f", json.dumps(SETS[0]) + "\n\n{}\n")
+    found = labelset("import", file)
+    assert found.exit_code == 2
+    assert "line 3" in found.stderr
+
+
+def test_a_server_that_is_away_or_wants_a_key_is_exit_status_4(
+    run: Any, pictogram: Encoder, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli_labelset.RETRY_FOR", 0)
+    assert run("labelset", "list", "--url", "http://127.0.0.1:9").exit_code == 4
+    digest = hashlib.sha256(b"ov_x").hexdigest()
+    with serve(pictogram, api_keys=f"me:classify:{digest}") as client:
+        assert run("labelset", "list", "--url", client.base_url).exit_code == 4
+        key = {"OPENVOCAB_API_KEY": "ov_x", "OPENVOCAB_URL": str(client.base_url)}
+        assert run("labelset", "list", env=key).exit_code == 0
+        assert run("labelset", "create", "x", input="a\nb\n", env=key).exit_code == 4
+
+
+def test_a_label_set_that_cannot_be_built_is_told(labelset: Any, server: httpx.Client) -> None:
+    found = labelset("create", "bad", "--templates", "nothing", input="a\nb\n")
+    assert found.exit_code == 1
+    assert "nothing" in found.stderr
+
+
+def test_text_may_hold_what_other_line_breaks_are_made_of() -> None:
+    assert definition("\ufeffa\u2028b\nc\n".encode()) == {"labels": ["a\u2028b", "c"]}
+    assert definition(b'["a", "b"]') == {"labels": ["a", "b"]}
+    with pytest.raises(BadFile, match="line 1"):
+        [*imported([b"[]"])]
+
+
+def test_templates_that_nobody_chose_are_not_exported() -> None:
+    answer = {"name": "x", "labels": ["a"], "synonyms": {}, "prompts": {}, "templates": "pictogram",
+              "own_templates": None, "asked_templates": None, "description": ""}  # fmt: skip
+    assert exported(answer) == {"name": "x", "labels": ["a"]}
+    assert exported({**answer, "asked_templates": "imagenet"})["templates"] == "imagenet"

@@ -1,0 +1,202 @@
+"""The Python client openai against a live server: texts, images, encodings, models and errors."""
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from openai import OpenAI
+
+from models.encoder import Encoder
+
+TEXTS = ["a cat", "a dog", "a rocket"]
+
+
+@pytest.fixture
+def ai(url: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as found:
+        yield found
+
+
+def rows(answer: openai.types.CreateEmbeddingResponse) -> np.ndarray:
+    assert [one.index for one in answer.data] == list(range(len(answer.data)))
+    return np.array([one.embedding for one in answer.data], np.float32)
+
+
+def data_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def test_a_text_and_a_list_of_texts_have_the_encoders_own_rows(
+    ai: OpenAI, pictogram: Encoder
+) -> None:
+    own = pictogram.submit_texts(TEXTS).result()
+    answer = ai.embeddings.create(model="pictogram", input=TEXTS)
+    np.testing.assert_allclose(rows(answer), own, atol=1e-6)
+    alone = ai.embeddings.create(model="pictogram", input=TEXTS[1])
+    np.testing.assert_array_equal(rows(alone), rows(answer)[1:2])
+    assert answer.model == "pictogram"
+    assert (answer.usage.prompt_tokens, answer.usage.total_tokens) == (3, 3)
+
+
+def test_both_encodings_carry_the_same_float32(ai: OpenAI) -> None:
+    default = rows(ai.embeddings.create(model="pictogram", input=TEXTS))
+    numbers = ai.embeddings.create(model="pictogram", input=TEXTS, encoding_format="float")
+    coded = ai.embeddings.create(model="pictogram", input=TEXTS, encoding_format="base64")
+    np.testing.assert_array_equal(rows(numbers), default)
+    for row, one in zip(default, coded.data, strict=True):
+        assert isinstance(one.embedding, str)
+        np.testing.assert_array_equal(np.frombuffer(base64.b64decode(one.embedding), "<f4"), row)
+
+
+@pytest.mark.parametrize("body", [{}, {"modality": "image"}], ids=["detected", "told"])
+def test_data_uris_are_images(
+    ai: OpenAI, client: httpx.Client, samples: dict[str, Path], body: dict[str, str]
+) -> None:
+    files = [samples["cat"], samples["rocket"]]
+    answer = ai.embeddings.create(
+        model="pictogram", input=[data_uri(file) for file in files], extra_body=body
+    )
+    same = client.post(
+        "/embeddings/image", files=[("image", file.read_bytes()) for file in files]
+    ).json()
+    np.testing.assert_allclose(rows(answer), same["embeddings"], atol=1e-6)
+
+
+def test_bare_base64_is_an_image_where_that_is_told(ai: OpenAI, samples: dict[str, Path]) -> None:
+    uri = data_uri(samples["cat"])
+    answer = ai.embeddings.create(
+        model="pictogram", input=uri.partition(",")[2], extra_body={"modality": "image"}
+    )
+    same = ai.embeddings.create(model="pictogram", input=uri)
+    np.testing.assert_allclose(rows(answer), rows(same), atol=1e-6)
+
+
+def test_texts_and_images_of_one_request_keep_their_order(
+    ai: OpenAI, samples: dict[str, Path]
+) -> None:
+    cat, rocket = data_uri(samples["cat"]), data_uri(samples["rocket"])
+    mixed: Any = ["a cat", cat, {"text": "a rocket"}, {"image": rocket.partition(",")[2]}]
+    found = rows(ai.embeddings.create(model="pictogram", input=mixed))
+    cosines = found @ found.T
+    np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-5)
+    assert cosines[0, 1] > cosines[0, 3]
+    assert cosines[2, 3] > cosines[2, 1]
+
+
+def test_a_data_uri_is_a_text_where_that_is_told(ai: OpenAI, pictogram: Encoder) -> None:
+    uri = "data:image/png;base64,aGk="
+    answer = ai.embeddings.create(
+        model="pictogram", input=[uri, "a cat"], extra_body={"modality": "text"}
+    )
+    own = pictogram.submit_texts([uri, "a cat"]).result()
+    np.testing.assert_allclose(rows(answer), own, atol=1e-6)
+
+
+def test_the_width_itself_may_be_asked_for_and_nothing_else(ai: OpenAI, pictogram: Encoder) -> None:
+    width = pictogram.info.embedding_width
+    answer = ai.embeddings.create(model="pictogram", input="a cat", dimensions=width)
+    assert rows(answer).shape == (1, width)
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        ai.embeddings.create(model="pictogram", input="a cat", dimensions=64)
+    assert caught.value.param == "dimensions"
+    assert f"pictogram has {width} dimensions" in caught.value.message
+
+
+def test_the_loaded_model_is_listed_and_no_other_is_taken(ai: OpenAI) -> None:
+    assert [model.id for model in ai.models.list()] == ["pictogram"]
+    assert ai.models.retrieve("pictogram").id == "pictogram"
+    for call in (
+        lambda: ai.models.retrieve("openai/clip"),
+        lambda: ai.embeddings.create(model="openai/clip", input="a cat"),
+    ):
+        with pytest.raises(openai.NotFoundError) as caught:
+            call()
+        assert caught.value.code == "model_not_found"
+        assert caught.value.param == "model"
+        assert "this server has pictogram" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("sent", "kind", "code", "said"),
+    [
+        ([1, 2, 3], openai.UnprocessableEntityError, "invalid", "input holds token ids"),
+        ([[1, 2], [3]], openai.UnprocessableEntityError, "invalid", "input holds token ids"),
+        ([], openai.UnprocessableEntityError, "invalid", "input is missing"),
+        (["a cat", " "], openai.UnprocessableEntityError, "invalid", "number 2 of input is empty"),
+        (["a cat", None], openai.UnprocessableEntityError, "invalid", "input[1] is neither"),
+        ([{"audio": "x"}], openai.UnprocessableEntityError, "invalid", "input[0] is neither"),
+        ("cat " * 200, openai.APIStatusError, "too_large", "the model reads"),
+        ("x" * 2001, openai.APIStatusError, "too_large", "the limit is 2000"),
+        (["a"] * 1001, openai.APIStatusError, "too_large", "the limit is 1000"),
+        (
+            ["data:image/png;base64,aGk=", "data:image/png;base64,aGk"],
+            openai.UnprocessableEntityError,
+            "invalid",
+            "input[1]: image is not base64",
+        ),
+        (
+            ["data:image/png;base64,aGk="] * 2,
+            openai.APIStatusError,
+            "unsupported_image",
+            "image 1 of 2: the first bytes are not those of",
+        ),
+        (
+            ["data:image/png;base64,aGk="] * 65,
+            openai.APIStatusError,
+            "too_large",
+            "65 images or more, the limit is 64",
+        ),
+    ],
+)  # fmt: skip
+def test_an_error_names_the_input_and_what_is_wrong_with_it(
+    ai: OpenAI, sent: Any, kind: type[openai.APIStatusError], code: str, said: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        ai.embeddings.create(model="pictogram", input=sent)
+    assert said in caught.value.message
+    assert caught.value.param == "input"
+    assert caught.value.code == code
+    assert caught.value.type == "invalid_request_error"
+    assert caught.value.request_id
+
+
+def test_an_unknown_field_and_modality_are_refused(ai: OpenAI) -> None:
+    with pytest.raises(openai.UnprocessableEntityError, match="there is no field 'task'"):
+        ai.embeddings.create(model="pictogram", input="a cat", extra_body={"task": "x"})
+    with pytest.raises(openai.UnprocessableEntityError, match="should be 'text' or 'image'"):
+        ai.embeddings.create(model="pictogram", input="a cat", extra_body={"modality": "audio"})
+
+
+def test_the_api_key_is_the_clients(guarded: str) -> None:
+    with OpenAI(base_url=f"{guarded}/v1", api_key="a key of this test", max_retries=0) as known:
+        assert [model.id for model in known.models.list()] == ["pictogram"]
+    with (
+        OpenAI(base_url=f"{guarded}/v1", api_key="another", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError) as caught,
+    ):
+        stranger.embeddings.create(model="pictogram", input="a cat")
+    assert caught.value.code == "unauthenticated"
+    assert caught.value.type == "authentication_error"
+    assert "the API key is not known here" in caught.value.message
+
+
+def test_what_is_not_there_is_told_in_the_same_form(ai: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        ai.chat.completions.create(model="pictogram", messages=[])
+    assert caught.value.code == "not_found"
+    assert "there is nothing at /v1/chat/completions" in caught.value.message
+
+
+def test_the_asynchronous_client_is_answered_too(url: str) -> None:
+    async def call() -> int:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as ai:
+            answer = await ai.embeddings.create(model="pictogram", input=TEXTS)
+        return len(answer.data)
+
+    assert asyncio.run(call()) == len(TEXTS)

@@ -1,0 +1,69 @@
+"""The playground's files as they are sent."""
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.page_routes import FOLDER, assets
+
+PARTS = sorted(name for name in assets() if name != "index.html")
+
+
+def test_the_page_is_at_the_root_and_brings_its_own_policy(api: httpx.Client) -> None:
+    answer = api.get("/")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_each_file_is_sent_once_and_then_only_asked_about(api: httpx.Client, name: str) -> None:
+    first = api.get(f"/page/{name}")
+    assert first.content == (FOLDER / name).read_bytes()
+    assert first.headers["cache-control"] == "no-cache"
+    again = api.get(f"/page/{name}", headers={"If-None-Match": f'"x", W/{first.headers["etag"]}'})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    assert api.get(f"/page/{name}", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_a_head_has_no_body(api: httpx.Client) -> None:
+    answer = api.head("/")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    "path", ["/page/", "/page/gone.js", "/page/../gate.py", "/page/%2e%2e/gate.py", "/page/samples"]
+)
+def test_what_is_no_file_of_the_page_does_not_exist(api: httpx.Client, path: str) -> None:
+    answer = api.get(path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_nothing_on_the_page_is_inline_or_from_elsewhere() -> None:
+    page = (FOLDER / "index.html").read_text()
+    assert not re.search(r"\sstyle=|\son\w+=|<style|<script(?![^>]*\ssrc=)", page)
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', page)
+    elsewhere = [address for address in loaded if re.match(r"(?:[a-z]+:)?//|/", address)]
+    assert elsewhere == ["https://creativecommons.org/licenses/by/4.0/"]  # a link, not loaded
+
+
+def test_the_samples_are_small_and_name_their_authors() -> None:
+    pictures = sorted((FOLDER / "samples").glob("*.webp"))
+    assert sum(picture.stat().st_size for picture in pictures) < 150_000
+    attribution = (FOLDER / "samples" / "ATTRIBUTION.md").read_text()
+    assert all(f"`{picture.name}`" in attribution for picture in pictures)
+
+
+def test_no_script_makes_markup_from_texts() -> None:
+    sinks = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|Function\("
+    )
+    for script in Path(FOLDER).glob("*.js"):
+        assert not sinks.search(script.read_text()), script.name

@@ -1,0 +1,63 @@
+"""SECURITY.md and docs/reliability.md say nothing that is not so."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import reliability
+
+ROOT = Path(__file__).parents[2]
+SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+PAGE = reliability.PAGE.read_text(encoding="utf-8")
+LOSSES = ("lost", "wrong", "not_built", "not_answered_200")
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", SECURITY)))
+
+
+@pytest.mark.parametrize(("file", "test"), NAMED)
+def test_every_test_that_the_threat_model_names_exists(file: str, test: str) -> None:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_line_of_the_threat_model_names_a_test() -> None:
+    measures = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in SECURITY.partition("## What can be tried")[2].splitlines()[4:]
+        if line.startswith("| ") and not line.startswith("| **")
+    ]
+    assert len(measures) > 30
+    assert [row for row in measures if len(row) != 3 or "`tests/" not in row[2]] == []
+
+
+def test_the_page_is_what_the_results_say() -> None:
+    assert reliability.filled(PAGE) == PAGE, "run python -m benchmarks.reliability"
+
+
+def test_every_result_has_its_place_on_the_page() -> None:
+    assert reliability.figures(PAGE) == set(reliability.SECTIONS)
+
+
+def test_no_result_tells_of_a_loss() -> None:
+    def losses(found: Any) -> list[str]:
+        if isinstance(found, dict):
+            own = [
+                f"{k}: {v}" for k, v in found.items() if k in ("lost", "wrong", "not_built") and v
+            ]
+            return own + [one for value in found.values() for one in losses(value)]
+        return [one for value in found for one in losses(value)] if isinstance(found, list) else []
+
+    names = {name for names, _ in reliability.SECTIONS.values() for name in names}
+    for name in names:
+        path = reliability.RESULTS / f"{name}.json"
+        if path.exists():
+            assert losses(json.loads(path.read_text(encoding="utf-8"))) == [], name
+
+
+def test_what_was_not_tried_stands_as_not_measured(tmp_path: Path) -> None:
+    page = reliability.filled("<!-- from: restarts -->\nold\n<!-- end -->\n", tmp_path)
+    assert "restarts: not measured" in page
+    assert "old" not in page

@@ -1,0 +1,162 @@
+"""A running server while its Redis is broken in every way: it classifies, and it heals."""
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from benchmarks.faults.redis import FAULTS, Fault, Rig, full, replica
+from benchmarks.servers import openvocab
+
+PETS = ["cat", "dog", "rocket"]
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A Redis server that may be treated badly."""
+    found = Rig(tmp_path_factory.mktemp("redis"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def server(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a server on it; no fault needs another one."""
+    folder = tmp_path_factory.mktemp("server")
+    keys = {"rate_limit": 1000, "rate_burst": 1000}
+    with openvocab(rig.url, folder, image_cache_bytes=0, **keys) as found:
+        yield found.client
+
+
+@pytest.fixture
+def client(server: httpx.Client) -> Iterator[httpx.Client]:
+    """The same client, once all is well, with the label set that it knows."""
+    wait_until(lambda: status(server) == "ready")
+    put(server, "pets", PETS, wait=True)
+    yield server
+    for name in names(server):
+        if name != "pets":
+            server.delete(f"/labelsets/{name}")
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def status(client: httpx.Client) -> str:
+    answer = client.get("/readyz")
+    assert answer.status_code == 200, answer.text
+    found: str = answer.json()["status"]
+    return found
+
+
+def put(client: httpx.Client, name: str, labels: list[str], **params: Any) -> httpx.Response:
+    return client.put(f"/labelsets/{name}", json={"labels": labels}, params=params)
+
+
+def names(client: httpx.Client) -> list[str]:
+    listed: list[dict[str, Any]] = client.get("/labelsets").json()["labelsets"]
+    return [one["name"] for one in listed]
+
+
+def classify(client: httpx.Client, picture: Path, **fields: Any) -> dict[str, Any]:
+    files = {"image": picture.read_bytes()}
+    answer = client.post("/classify", files=files, data=fields)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def look(client: httpx.Client, picture: Path) -> list[dict[str, Any]]:
+    """Classify with a label set that is known, and with labels that nobody has seen."""
+    known = classify(client, picture, labelset="pets")
+    assert known["predictions"][0]["label"] == "cat"
+    new = json.dumps([f"thing {next(NUMBERS)}", f"animal {next(NUMBERS)}"])
+    assert classify(client, picture, labels=new)["cached"] == 0
+    return known["predictions"]  # type: ignore[no-any-return]
+
+
+def writes(client: httpx.Client, name: str) -> list[httpx.Response]:
+    """A new name, a change of a known one, and the end of it."""
+    return [
+        put(client, name, ["a", "b"]),
+        put(client, "pets", ["cat", "a bird"]),
+        client.delete("/labelsets/pets"),
+        client.post("/labelsets", json={"name": name, "labels": ["a", "b"]}),
+    ]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_it_classifies_refuses_writes_says_so_and_heals(
+    name: str, rig: Rig, client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    fault: Fault = FAULTS[name]
+    new = f"new-{name.replace(' ', '-')}"
+    put(client, "other", ["x", "y"], wait=True)
+    before = look(client, samples["cat"])
+    version = client.get("/labelsets/pets").headers["etag"]
+    with fault.happening(rig):
+        assert look(client, samples["cat"]) == before
+        if fault.leaves == "everything":
+            assert put(client, new, ["a", "b"], wait=True).status_code == 201
+            assert client.delete(f"/labelsets/{new}").status_code == 204
+            assert status(client) == "ready"
+        else:
+            for refused in writes(client, new):
+                assert refused.status_code == 503, refused.text
+                assert refused.json()["error_type"] == "store_unavailable"
+                assert int(refused.headers["retry-after"]) >= 1
+            assert status(client) == "degraded"
+        if fault.leaves == "reads":
+            assert names(client) == ["other", "pets"]
+        assert look(client, samples["cat"]) == before
+    # nothing but time heals it
+    wait_until(lambda: status(client) == "ready")
+    assert names(client) == ["other", "pets"]
+    assert client.get(f"/labelsets/{new}").status_code == 404
+    assert client.get("/labelsets/pets").headers["etag"] == version
+    assert look(client, samples["cat"]) == before
+    assert put(client, "pets", ["cat", "a fish", *PETS[1:]]).is_success
+    assert client.delete("/labelsets/other").status_code == 204
+
+
+@pytest.mark.parametrize("fault", [full, replica])
+def test_a_server_that_starts_on_a_redis_without_writes_serves_what_is_there(
+    fault: Callable[[Rig], Any],
+    rig: Rig,
+    client: httpx.Client,
+    samples: dict[str, Path],
+    serve: Any,
+    pictogram: Any,
+) -> None:
+    wanted = look(client, samples["cat"])
+    with fault(rig), serve(pictogram, store_url=rig.url) as other:
+        assert status(other) == "degraded"
+        assert look(other, samples["cat"]) == wanted
+        assert names(other) == ["pets"]
+        assert put(other, "new", ["a", "b"]).status_code == 503
+
+
+def test_definitions_survive_where_everything_else_is_evicted(
+    rig: Rig, client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    for number in range(20):
+        put(client, f"set-{number:02}", [f"a{number}", f"b{number}"], wait=True)
+    with rig.direct() as direct:
+        vectors = len(direct.keys("openvocab:vector:*"))
+        assert vectors >= 40
+        with FAULTS["evicting"].happening(rig):
+            room = direct.info("memory")["used_memory"] - 2_000_000
+            direct.config_set("maxmemory", room)  # more than all vectors
+            look(client, samples["cat"])
+            assert len(direct.keys("openvocab:vector:*")) < vectors
+    assert names(client) == ["pets", *(f"set-{number:02}" for number in range(20))]

@@ -1,0 +1,278 @@
+"""A running server while its SQLite file is full, locked, read-only, deleted or damaged."""
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import resource
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from benchmarks.faults.writers import kill_writers
+from benchmarks.servers import Server, free_port, serving
+
+PETS = ["cat", "dog", "rocket"]
+FILE = "openvocab.sqlite3"
+GARBAGE = b"this is no database " * 5_000
+NUMBERS = itertools.count()
+KILLS = 10  # `python -m benchmarks.faults --kills` does hundreds
+
+# what keeps the superuser from writing where permissions do not allow it
+DROP = """
+import ctypes
+for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP, in force after exec
+import os, sys
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+SERVE = "from app.cli import app; app()"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    """One without the superuser's right to write everywhere; no fault needs another one."""
+    with serve_modestly(folder) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def serve_modestly(folder: Path) -> Iterator[Server]:
+    port = free_port()
+    env = {**os.environ, "OPENVOCAB_STORE_URL": "", "OPENVOCAB_DATA_DIR": str(folder)}
+    env |= {"OPENVOCAB_LOG_LEVEL": "warning", "OPENVOCAB_RATE_LIMIT": "1000"}
+    log = folder.with_name(f"{folder.name}.log")
+    with serving(modest("--port", str(port)), port, log, env) as found:
+        yield found
+
+
+def modest(*options: str) -> list[str]:
+    arguments = ["-c", SERVE, "serve", "--model", "pictogram", *options]
+    return [sys.executable, "-c", DROP, *arguments]
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    """A client of it, once all is well, with the label set that it knows."""
+    client = server.client
+    wait_until(lambda: status(client) == "ready")
+    put(client, "pets", PETS, wait=True)
+    yield client
+    for name in names(client):
+        if name != "pets":
+            client.delete(f"/labelsets/{name}")
+
+
+def wait_until(true: Any, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def status(client: httpx.Client) -> str:
+    answer = client.get("/readyz")
+    assert answer.status_code == 200, answer.text
+    found: str = answer.json()["status"]
+    return found
+
+
+def put(client: httpx.Client, name: str, labels: list[str], **params: Any) -> httpx.Response:
+    return client.put(f"/labelsets/{name}", json={"labels": labels}, params=params)
+
+
+def names(client: httpx.Client) -> list[str]:
+    listed: list[dict[str, Any]] = client.get("/labelsets").json()["labelsets"]
+    return [one["name"] for one in listed]
+
+
+def classify(client: httpx.Client, picture: Path, **fields: Any) -> dict[str, Any]:
+    files = {"image": picture.read_bytes()}
+    answer = client.post("/classify", files=files, data=fields)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def look(client: httpx.Client, picture: Path) -> None:
+    """Classify with a label set that is known, and with labels that nobody has seen."""
+    known = classify(client, picture, labelset="pets")
+    assert known["predictions"][0]["label"] == "cat"
+    new = json.dumps([f"thing {next(NUMBERS)}", f"animal {next(NUMBERS)}"])
+    assert classify(client, picture, labels=new)["cached"] == 0
+
+
+def refused(*answers: httpx.Response) -> None:
+    for answer in answers:
+        assert answer.status_code == 503, answer.text
+        assert answer.json()["error_type"] == "store_unavailable"
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+def on_disk(folder: Path) -> dict[str, list[str]]:
+    """What another program finds in the file: names and labels."""
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as file:
+        assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        rows = file.execute("SELECT name, body FROM labelsets WHERE body IS NOT NULL").fetchall()
+    entries = {name: json.loads(body)["definition"]["entries"] for name, body in rows}
+    return {name: [label for label, *_ in found] for name, found in entries.items()}
+
+
+@contextlib.contextmanager
+def full_disk(server: Server) -> Iterator[None]:
+    """Nothing more can be written to any file."""
+    pid, kind = server.process.pid, resource.RLIMIT_FSIZE
+    _, most = resource.prlimit(pid, kind)
+    resource.prlimit(pid, kind, (0, most))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, kind, (most, most))
+
+
+def test_on_a_full_disk_it_classifies_refuses_writes_and_heals(
+    server: Server, client: httpx.Client, samples: dict[str, Path], folder: Path
+) -> None:
+    put(client, "other", ["x", "y"], wait=True)
+    with full_disk(server):
+        look(client, samples["cat"])
+        refused(
+            put(client, "new", [f"label {number}" for number in range(500)]),
+            put(client, "pets", ["a", "b"]),
+            client.delete("/labelsets/other"),
+        )
+        assert status(client) == "degraded"
+        # what is there can be read
+        assert names(client) == ["other", "pets"]
+        look(client, samples["cat"])
+    wait_until(lambda: status(client) == "ready")
+    assert on_disk(folder) == {"other": ["x", "y"], "pets": PETS}
+    assert put(client, "new", ["a", "b"]).is_success
+    assert on_disk(folder)["new"] == ["a", "b"]
+
+
+def test_while_another_process_holds_the_lock_it_classifies_and_writes_wait_their_time(
+    client: httpx.Client, samples: dict[str, Path], folder: Path
+) -> None:
+    other = sqlite3.connect(folder / FILE, isolation_level=None)
+    with contextlib.closing(other):
+        other.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        refused(put(client, "new", ["a", "b"]))
+        assert time.monotonic() - begun > 2
+        assert status(client) == "degraded"
+        look(client, samples["cat"])
+        assert names(client) == ["pets"]
+        other.execute("ROLLBACK")
+    wait_until(lambda: status(client) == "ready")
+    assert client.get("/labelsets/new").status_code == 404
+    assert put(client, "new", ["a", "b"]).is_success
+
+
+@pytest.mark.parametrize("endings", [("",), ("", "-wal", "-shm"), ("-wal",)])
+def test_a_deleted_file_is_made_anew_with_all_that_is_known(
+    client: httpx.Client, samples: dict[str, Path], folder: Path, endings: tuple[str, ...]
+) -> None:
+    put(client, "other", ["x", "y"], wait=True)
+    put(client, "gone", ["x", "y"], wait=True)
+    client.delete("/labelsets/gone")
+    for ending in endings:
+        (folder / f"{FILE}{ending}").unlink()
+    look(client, samples["cat"])
+    assert put(client, "new", ["a", "b"]).status_code in (201, 202)
+    assert names(client) == ["new", "other", "pets"]
+    assert on_disk(folder) == {"new": ["a", "b"], "other": ["x", "y"], "pets": PETS}
+    assert status(client) == "ready"
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(GARBAGE)
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("garbage")
+    other.write_bytes(GARBAGE)
+    other.replace(path)
+
+
+@pytest.mark.parametrize("damage", [overwrite, replace])
+def test_garbage_in_place_of_the_file_is_left_alone_until_it_is_gone(
+    client: httpx.Client, samples: dict[str, Path], folder: Path, damage: Any
+) -> None:
+    put(client, "other", ["x", "y"], wait=True)
+    damage(folder / FILE)
+    look(client, samples["cat"])
+    refused(put(client, "new", ["a", "b"]), client.delete("/labelsets/pets"))
+    assert status(client) == "degraded"
+    look(client, samples["cat"])
+    assert (folder / FILE).read_bytes() == GARBAGE
+    (folder / FILE).unlink()
+    wait_until(lambda: status(client) == "ready")
+    assert names(client) == ["other", "pets"]
+    assert on_disk(folder) == {"other": ["x", "y"], "pets": PETS}
+    assert put(client, "new", ["a", "b"]).is_success
+
+
+def test_a_file_and_folder_that_become_read_only_are_read(
+    client: httpx.Client, samples: dict[str, Path], folder: Path
+) -> None:
+    """As after a restore by another user: the file is another one, and may not be written."""
+    put(client, "other", ["x", "y"], wait=True)
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as file:
+        file.execute(f"VACUUM INTO '{folder / 'copy'}'")
+    (folder / "copy").chmod(0o400)
+    (folder / "copy").replace(folder / FILE)
+    folder.chmod(0o500)
+    try:
+        look(client, samples["cat"])
+        refused(put(client, "new", ["a", "b"]), client.delete("/labelsets/other"))
+        assert status(client) == "degraded"
+        look(client, samples["cat"])
+    finally:
+        folder.chmod(0o700)
+        (folder / FILE).chmod(0o600)
+    wait_until(lambda: status(client) == "ready")
+    assert names(client) == ["other", "pets"]
+    assert on_disk(folder) == {"other": ["x", "y"], "pets": PETS}
+    assert put(client, "new", ["a", "b"]).is_success
+
+
+def test_a_folder_that_cannot_be_written_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    env = {**os.environ, "OPENVOCAB_STORE_URL": "", "OPENVOCAB_DATA_DIR": str(tmp_path)}
+    try:
+        ended = subprocess.run(
+            modest("--port", str(free_port())),
+            check=False,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        tmp_path.chmod(0o700)
+    assert ended.returncode != 0
+    said = ended.stdout + ended.stderr
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if str(tmp_path) in line]
+    assert "Permission denied" in line
+
+
+def test_kills_in_the_middle_of_writes_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    found = kill_writers(KILLS, tmp_path, random.Random(7))
+    assert found.acknowledged > KILLS
+    assert (found.lost, found.wrong, found.unreadable) == (0, 0, 0)

@@ -1,0 +1,147 @@
+"""Starting and stopping: what was accepted is answered, and what cannot work says so."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from benchmarks.misbehaving import Fault, misbehaving
+from benchmarks.servers import Server, redis_server
+from models.catalog import catalog
+
+FIELDS = {"labels": "cat,dog,rocket", "templates": "pictogram"}
+DRAIN_SECONDS = 1.5
+GRACE_SECONDS = 30
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def classify(server: Server, picture: bytes) -> httpx.Response:
+    return httpx.post(f"{server.url}/classify", files={"image": picture}, data=FIELDS, timeout=60)
+
+
+def in_service(server: Server) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith("openvocab_in_service "))
+
+
+def test_what_was_accepted_is_answered_and_new_requests_are_turned_away(
+    samples: dict[str, Path], tmp_path: Path
+) -> None:
+    picture = samples["cat"].read_bytes()
+    with (
+        misbehaving(tmp_path, drain_seconds=DRAIN_SECONDS) as (server, faults),
+        ThreadPoolExecutor(4) as pool,
+    ):
+        faults.set(Fault(blocked=True))
+        accepted = [pool.submit(classify, server, picture) for _ in range(3)]
+        wait_until(lambda: in_service(server) == 3)
+        assert server.client.get("/healthz").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        # a load balancer is told, and what it still sends is taken
+        wait_until(lambda: server.client.get("/readyz").status_code == 503)
+        assert server.client.get("/readyz").json()["error_type"] == "draining"
+        accepted.append(pool.submit(classify, server, picture))
+        wait_until(lambda: in_service(server) == 4)
+        wait_until(lambda: refuses(server))
+        assert server.process.poll() is None
+        faults.set(Fault())
+        assert [one.result().status_code for one in accepted] == [200] * 4
+        assert server.process.wait(GRACE_SECONDS) == 0
+    assert "Traceback" not in (tmp_path / "server.log").read_text()
+
+
+def refuses(server: Server) -> bool:
+    """Whether nobody listens any more."""
+    try:
+        httpx.get(f"{server.url}/healthz")
+    except httpx.ConnectError:
+        return True
+    except httpx.TransportError:
+        return False
+    return False
+
+
+def start(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from app.cli import app; app()", "serve", "--port", "0"]
+    return subprocess.run(
+        [*command, *arguments],
+        env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def redis_with_password(tmp_path: Path) -> Iterator[str]:
+    import redis
+
+    with redis_server(tmp_path) as url:
+        with redis.Redis.from_url(url) as direct:
+            direct.config_set("requirepass", "secret")
+        yield url
+
+
+def ends_in_one_line(found: subprocess.CompletedProcess[str], status: int, said: str) -> None:
+    assert found.returncode == status, found.stderr
+    lines = [line for line in found.stderr.splitlines() if ": loading " not in line]
+    assert len(lines) == 1, found.stderr
+    assert lines[0].startswith("openvocab: ")
+    assert said in lines[0]
+
+
+def test_a_wrong_password_of_redis_ends_the_start(redis_with_password: str) -> None:
+    url = redis_with_password.replace("redis://", "redis://:guessed@")
+    found = start("--model", "pictogram", OPENVOCAB_STORE_URL=url)
+    ends_in_one_line(found, 4, "password")
+    assert "guessed" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        ("keys", "not TOML"),
+        ('[keys.a]\nsha256 = "secret"\nscopes = ["admin"]', "keys.a.sha256"),
+        ('[keys.a]\nscopes = ["root"]', "keys.a"),
+    ],
+)
+def test_a_file_of_keys_that_cannot_be_read_ends_the_start(
+    content: str | None, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.toml"
+    if content is not None:
+        file.write_text(content)
+    found = start("--model", "pictogram", OPENVOCAB_API_KEYS_FILE=str(file))
+    ends_in_one_line(found, 2, said)
+    assert "secret" not in found.stderr
+
+
+def test_a_certificate_that_is_none_ends_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "cert.pem"
+    file.write_text("-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n")
+    found = start("--model", "pictogram", OPENVOCAB_TLS_CERT_FILE=str(file))
+    ends_in_one_line(found, 2, "not a certificate with its key")
+
+
+def test_a_damaged_checkpoint_ends_the_start(tmp_path: Path) -> None:
+    bundled = Path(catalog()["pictogram"].loader.removeprefix("local-dir:"))
+    config = (bundled / "open_clip_config.json").read_text()
+    (tmp_path / "open_clip_config.json").write_text(config)
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"no weights")
+    ends_in_one_line(start("--model", f"local-dir:{tmp_path}"), 3, "openvocab: ")
+
+
+def test_a_folder_without_a_socket_ends_the_start(tmp_path: Path) -> None:
+    found = start("--model", "pictogram", "--uds", str(tmp_path / "none" / "x.sock"))
+    ends_in_one_line(found, 1, "cannot listen on")

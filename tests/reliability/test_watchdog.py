@@ -1,0 +1,183 @@
+"""A model or decoder that hangs, raises, answers nonsense or drifts, in a live process."""
+
+import asyncio
+import io
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from app.watchdog import HUNG, LOOKS, Heartbeat, Watchdog
+from benchmarks.misbehaving import Fault, Faults, misbehaving
+from benchmarks.servers import Server
+
+FIELDS = {"labels": "cat,dog,rocket", "templates": "pictogram"}
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults") / "server.log"
+
+
+@pytest.fixture(scope="module")
+def live(log: Path) -> Iterator[tuple[Server, Faults]]:
+    with misbehaving(log.parent, hang_timeout=8) as found:
+        yield found
+
+
+@pytest.fixture
+def server(live: tuple[Server, Faults]) -> Iterator[Server]:
+    """The server; what a test breaks is whole again at its end, without a restart."""
+    found, faults = live
+    yield found
+    faults.set(Fault())
+    wait_until(lambda: found.client.get("/readyz").status_code == 200)
+
+
+@pytest.fixture
+def faults(live: tuple[Server, Faults]) -> Faults:
+    return live[1]
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def classify(server: Server, picture: bytes) -> httpx.Response:
+    return httpx.post(f"{server.url}/classify", files={"image": picture}, data=FIELDS, timeout=60)
+
+
+def red() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(out, "PNG")
+    return out.getvalue()
+
+
+def together(server: Server, faults: Faults, pictures: list[bytes], fault: Fault) -> list[int]:
+    """The statuses of requests that meet in one batch, which then is under a fault."""
+    faults.set(Fault(blocked=True))
+    with ThreadPoolExecutor(len(pictures) + 1) as pool:
+        first = pool.submit(classify, server, pictures[0])  # holds the model
+        encoded = faults.encoded()
+        others = [pool.submit(classify, server, picture) for picture in pictures]
+        wait_until(lambda: queued(server) == len(pictures) + 1)
+        faults.set(fault)
+        assert first.result().status_code == 200
+        found = [one.result().status_code for one in others]
+    assert faults.encoded() > encoded
+    return found
+
+
+def queued(server: Server) -> int:
+    lines = server.client.get("/metrics").text.splitlines()
+    return int(sum(float(x.split()[1]) for x in lines if x.startswith("openvocab_in_service ")))
+
+
+@pytest.mark.parametrize("guilty", ["raises", "nan"])
+def test_a_picture_that_breaks_the_model_fails_alone(
+    guilty: str, server: Server, faults: Faults, samples: dict[str, Path]
+) -> None:
+    good = [samples[name].read_bytes() for name in ("cat", "dog", "pizza", "rocket", "key")]
+    found = together(server, faults, [*good, red()], Fault(guilty=guilty))
+    assert found == [200] * len(good) + [500]
+    refused = classify(server, red())
+    assert (refused.status_code, refused.json()["error_type"]) == (500, "internal")
+    assert "forward pass" not in refused.text
+    assert server.client.get("/readyz").status_code == 200
+
+
+def test_a_batch_that_is_too_large_for_the_memory_is_done_in_parts(
+    server: Server, faults: Faults, samples: dict[str, Path]
+) -> None:
+    pictures = [path.read_bytes() for path in samples.values()]
+    assert together(server, faults, pictures, Fault(most=2)) == [200] * len(pictures)
+
+
+def test_a_model_that_always_raises_is_not_ready_until_it_works_again(
+    server: Server, faults: Faults, samples: dict[str, Path]
+) -> None:
+    faults.set(Fault(raises=True))
+    assert classify(server, samples["cat"].read_bytes()).status_code == 500
+    wait_until(lambda: server.client.get("/readyz").status_code == 503)
+    assert server.client.get("/readyz").json()["error_type"] == "not_ready"
+    assert server.client.get("/healthz").status_code == 200
+    faults.set(Fault())
+    wait_until(lambda: server.client.get("/readyz").status_code == 200)
+    assert classify(server, samples["cat"].read_bytes()).status_code == 200
+
+
+def test_a_model_that_drifts_is_not_ready(server: Server, faults: Faults) -> None:
+    faults.set(Fault(drift=True))
+    wait_until(lambda: server.client.get("/readyz").status_code == 503)
+    assert "differently" in server.client.get("/readyz").json()["detail"]
+
+
+def ended_by(work: Callable[[], float | None], seconds: float, limit: float = 0.2) -> list[int]:
+    """The statuses with which a watchdog would have ended the process meanwhile."""
+    statuses: list[int] = []
+    watchdog = Watchdog(limit, {"the work": work}, statuses.append)
+    time.sleep(seconds)
+    watchdog.close()
+    return statuses
+
+
+def test_work_that_goes_on_is_left_alone() -> None:
+    assert ended_by(lambda: None, 0.6) == []
+    assert ended_by(time.monotonic, 0.6) == []
+
+
+def test_work_that_stands_still_is_ended_once() -> None:
+    begun = time.monotonic()
+    assert ended_by(lambda: begun, 0.8) == [HUNG]
+
+
+def test_a_process_that_was_stopped_for_a_while_does_not_hang() -> None:
+    """Its clock went on, and nothing else did: that is one look, not as many as it takes."""
+    hours_ago = time.monotonic() - 7200
+    assert ended_by(lambda: hours_ago, 1.0, limit=1.0 * LOOKS / 5) == []
+
+
+def test_an_event_loop_that_stands_still_is_noticed() -> None:
+    async def stand_still() -> list[int]:
+        heart = Heartbeat(asyncio.get_running_loop())
+        statuses: list[int] = []
+        watchdog = Watchdog(0.2, {"the event loop": heart.busy_since}, statuses.append)
+        await asyncio.sleep(0.6)
+        assert statuses == []
+        time.sleep(0.8)
+        watchdog.close()
+        return statuses
+
+    assert asyncio.run(stand_still()) == [HUNG]
+
+
+def test_an_event_loop_that_is_closed_does_not_hang() -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    assert Heartbeat(loop).busy_since() is None
+
+
+def test_a_forward_pass_that_hangs_is_not_ready_and_ends_the_process(
+    live: tuple[Server, Faults], log: Path, samples: dict[str, Path]
+) -> None:
+    """The last one here, because it ends the server that the others use."""
+    server, faults = live
+    faults.set(Fault(hang="encoder"))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(classify, server, samples["cat"].read_bytes())
+        wait_until(lambda: faults.now().hang == "")  # the model has met it
+        assert server.client.get("/healthz").status_code == 200
+        wait_until(lambda: server.client.get("/readyz").status_code == 503)
+        assert server.process.wait(30) == HUNG
+        assert isinstance(asked.exception(), httpx.TransportError)
+    lines = [line for line in log.read_text().splitlines() if "hangs" in line]
+    assert len(lines) == 1
+    assert re.search(r"the model hangs since \d+ s, the limit of hang_timeout is 8;", lines[0])
