@@ -50,6 +50,7 @@ class Bounds:
         scope["state"]["deadline"] = now + seconds
         streamed = path == UPLOADS
         call = _Call(receive, send, self._admission, counted, self._timeout if streamed else None)
+        scope["state"]["hold"] = call.hold
         endless = streamed and HEADER.lower().encode() not in dict(scope["headers"])
         try:
             async with asyncio.timeout_at(None if endless else now + seconds) as clock:
@@ -111,9 +112,7 @@ class _Call:
         if message["type"] != "http.request":
             return message
         count = 0 if self._pace else len(message.get("body", b""))
-        if count:
-            self._admission.take_bytes(count)
-            self._bytes += count
+        self.hold(count)
         if not message.get("more_body", False):
             self.complete = True
             if self._counted:
@@ -121,6 +120,11 @@ class _Call:
                 self._entered = True
             self._watch = asyncio.get_running_loop().create_task(self._until_left())
         return message
+
+    def hold(self, count: int) -> None:
+        """So many more bytes are kept for this request until it ends. Raises Overloaded."""
+        self._admission.take_bytes(count)
+        self._bytes += count
 
     async def send(self, message: Message) -> None:
         self.answering = True

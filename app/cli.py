@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from app import key_commands, listening
+from app import cli_classify, cli_labelset, cli_undo, key_commands, listening
 from app.bench import machine, measured
 from app.keys import BadKeys, KeyRing
 from app.logs import quiet_logging
@@ -30,6 +30,9 @@ app = typer.Typer(no_args_is_help=True, help="Open-vocabulary image classificati
 models_app = typer.Typer(no_args_is_help=True, help="The models that can be served.")
 app.add_typer(models_app, name="models")
 app.add_typer(key_commands.app, name="keys")
+app.add_typer(cli_labelset.app, name="labelset")
+cli_classify.add_to(app)
+app.command("undo")(cli_undo.undo)
 
 PORT_ERROR = 1
 USAGE_ERROR = 2

@@ -1,4 +1,8 @@
-"""What an image may cost to decode, as an error. Knows no format."""
+"""What an image, and what all images together, may cost to decode. Knows no format."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from app.errors import TooLarge
 
@@ -15,3 +19,25 @@ def check_size(width: int, height: int, limit: int) -> None:
     if width * height > limit:
         detail = f"the image has {width} x {height} = {width * height} pixels, the limit is {limit}"
         raise TooLarge(detail, field="image", limit=limit, value=width * height)
+
+
+class Room:
+    """So many pixels may be worked on at once, by whatever number of threads; others wait."""
+
+    def __init__(self, pixels: int) -> None:
+        self._all = self._free = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Wait for so much room and hold it; what is larger than all of it takes all."""
+        pixels = min(pixels, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()

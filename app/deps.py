@@ -10,6 +10,7 @@ from app.batch_inputs import UploadBatches
 from app.canary import Canary
 from app.classifier import Classifier
 from app.definitions import Stored
+from app.fetch import Fetcher
 from app.identity import Identity
 from app.labelsets import LabelSetService
 from app.metrics import Metrics, Stages
@@ -45,6 +46,7 @@ class Services:
     input_limits: InputLimits
     upload_limits: UploadLimits
     upload_batches: UploadBatches
+    fetcher: Fetcher | None
     limiter: RateLimiter
     canary: Canary
     metrics: Metrics

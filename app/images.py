@@ -2,26 +2,23 @@
 
 import asyncio
 import contextlib
-import ctypes
 import io
-import logging
 import re
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from app.costs import check_size
+from app.costs import Room, check_size
 from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedImage
 from app.pixels import Picture, fit, reduction, to_rgb
+from app.plugins import enable_heic, quieten
 from app.screening import screen
 from app.sniffing import is_heic, looks_like_image
 from models import ImageSpec
@@ -35,6 +32,10 @@ PIXELS: Final = re.compile(r"(\d+) pixels")
 
 # more is not searched for an orientation
 EXIF_BYTES: Final = 262_144
+
+# images of the largest size that are decoded at once; smaller ones may be more
+LARGE_AT_ONCE: Final = 2
+PIXELS_OF_A_THREAD: Final = 4_000_000
 
 # EXIF orientation (CIPA DC-008, 4.6.4) -> what brings the picture upright; 1 is upright
 UPRIGHT: Final = {
@@ -77,13 +78,15 @@ class Decoder:
         heic: bool = False,
         exact: bool = False,
     ) -> None:
-        _quieten()
+        quieten()
         self._formats = (*FORMATS, HEIC) if heic else FORMATS
         if heic:
-            _enable_heic()
+            enable_heic()
         self._spec = spec
         self._exact = exact
         self.limits = limits
+        # a pixel may take 17 bytes while it is decoded: many threads must not do that at once
+        self._room = Room(max(LARGE_AT_ONCE * limits.pixels, threads * PIXELS_OF_A_THREAD))
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._max_waiting = max_waiting
         self._waiting = 0
@@ -110,7 +113,7 @@ class Decoder:
         thread = threading.get_ident()
         self._begun[thread] = time.monotonic()
         try:
-            return decode(data, self._spec, self.limits, self._formats, self._exact)
+            return decode(data, self._spec, self.limits, self._formats, self._exact, self._room)
         finally:
             del self._begun[thread]
 
@@ -125,13 +128,15 @@ def decode(
     limits: ImageLimits,
     formats: tuple[str, ...] = FORMATS,
     exact: bool = False,
+    room: Room | None = None,
 ) -> Decoded:
     """Decode one image file of these formats (Pillow's names) to what `spec` asks for.
 
     The first frame counts; EXIF orientation is applied; transparency is laid on white; colour
     profiles are not (nor does the reference). What follows equals open_clip's own transform to
     the bit, except that a JPEG of four times the model's size or more is decoded at a half, a
-    quarter or an eighth of its own; `exact` decodes that in full too.
+    quarter or an eighth of its own; `exact` decodes that in full too. It waits until there is
+    room for its pixels.
 
     Raises:
         Invalid, UnsupportedImage, TooLarge, DamagedImage: with field "image".
@@ -142,49 +147,41 @@ def decode(
         detail = f"the image has {len(data)} bytes, the limit is {limits.bytes}"
         raise TooLarge(detail, field="image", limit=limits.bytes, value=len(data))
     with _opened(screen(data, limits.pixels), formats, limits) as image:
-        check_size(image.width, image.height, limits.pixels)
-        try:
-            picture = _picture(image, None if exact else spec)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-            raise TooLarge(
-                f"the image cannot be held in memory ({type(error).__name__})", field="image"
-            ) from error
-        except Exception as error:
-            # decoders raise whatever a damaged file leads them to; the file is at fault
-            raise DamagedImage(
-                f"the {image.format} file cannot be decoded", field="image"
-            ) from error
-    return Decoded(fit(picture, spec), picture.width, picture.height)
+        width, height = image.size
+        check_size(width, height, limits.pixels)
+        scale = 1 if exact else _reduce(image, spec)
+        whole = scale == 1 or "progressive" in image.info  # its coefficients are held in full
+        held = width * height if whole else image.width * image.height
+        with room.taken(held) if room else contextlib.nullcontext():
+            picture = _loaded(image, width, height, scale)
+            return Decoded(fit(picture, spec), picture.width, picture.height)
 
 
-def _quieten() -> None:
-    """Decoders tell of oddities in files from strangers; nobody here can act on them."""
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    # libtiff writes to the standard error by itself, a line for each row that is damaged
-    with contextlib.suppress(OSError, AttributeError):
-        found = re.search(r"/\S*libtiff\S*", Path("/proc/self/maps").read_text())
-        if found:
-            libtiff = ctypes.CDLL(found[0])
-            libtiff.TIFFSetErrorHandler(None)
-            libtiff.TIFFSetWarningHandler(None)
-
-
-def _enable_heic() -> None:
-    from pi_heif import register_heif_opener
-
-    register_heif_opener()
-
-
-def _picture(image: Image.Image, spec: ImageSpec | None) -> Picture:
-    """The first frame, upright, in RGB; with a `spec`, of a JPEG no more than that needs."""
-    width, height = image.size
-    scale = 1
+def _reduce(image: Image.Image, spec: ImageSpec) -> int:
+    """Have no more of a JPEG decoded than is needed; by how much it is reduced."""
     # a phone's JPEG with a depth map or a video's frame behind it is called MPO
-    if spec is not None and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-        scale = reduction(width, height, spec)
-        image.draft(image.mode, (width // scale, height // scale))
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        return 1
+    scale = reduction(image.width, image.height, spec)
+    image.draft(image.mode, (image.width // scale, image.height // scale))
+    return scale
+
+
+def _loaded(image: Image.Image, width: int, height: int, scale: int) -> Picture:
+    """`_picture`, with whatever may go wrong as a problem."""
+    try:
+        return _picture(image, width, height, scale)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+        detail = f"the image cannot be held in memory ({type(error).__name__})"
+        raise TooLarge(detail, field="image") from error
+    except Exception as error:
+        # decoders raise whatever a damaged file leads them to; the file is at fault
+        detail = f"the {image.format} file cannot be decoded"
+        raise DamagedImage(detail, field="image") from error
+
+
+def _picture(image: Image.Image, width: int, height: int, scale: int) -> Picture:
+    """The first frame, upright, in RGB, of a file of this size that is reduced by `scale`."""
     image.load()
     if scale == 1:
         width, height = image.size  # some formats know their size for certain only now

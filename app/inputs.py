@@ -19,9 +19,11 @@ from app import labels
 from app.bodies import address_fields, json_object, merge, offload, single
 from app.classifier import Query
 from app.errors import Invalid, TooLarge, Unparsable
+from app.fetch import Fetcher
 from app.queries import IMAGE, InputLimits, build_query
 from app.sniffing import is_heic, looks_like_image
 
+IMAGE_URL: Final = "image_url"
 LISTS: Final = ("labels", "templates")
 DATA_URI: Final = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE)
 
@@ -35,11 +37,14 @@ class _InMemory(MultiPartParser):
     spool_max_size = 2**31
 
 
-async def read_classify(request: Request, limits: InputLimits) -> tuple[bytes, Query]:
-    """The image file and what is asked of it.
+async def read_classify(
+    request: Request, limits: InputLimits, fetcher: Fetcher | None = None
+) -> tuple[bytes, Query]:
+    """The image file and what is asked of it; without a fetcher no image is taken by its URL.
 
     Raises:
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
+        FetchFailed, UnsupportedImage: what stands at the image's URL.
     """
     if IMAGE in request.query_params:
         raise Invalid(f"{IMAGE} belongs in the body, not in the address", field=IMAGE)
@@ -54,12 +59,28 @@ async def read_classify(request: Request, limits: InputLimits) -> tuple[bytes, Q
         if kind == "application/x-www-form-urlencoded" and not looks_like_image(image):
             # curl's own default type: either a real form, or --data-binary of something
             fields, image = _join(fields, _urlencoded(image, limits))
+    url = fields.pop(IMAGE_URL, None)
+    if url is not None:
+        query = build_query(fields, limits)
+        return await _fetched(request, url, image, fetcher), query
     if isinstance(image, str):
         image = await offload(len(image), from_base64, image)
     if not image:
         detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
         raise Invalid(detail, field=IMAGE)
     return image, build_query(fields, limits)
+
+
+async def _fetched(request: Request, url: Any, image: Any, fetcher: Fetcher | None) -> bytes:
+    if image:
+        raise Invalid(f"{IMAGE} and {IMAGE_URL} are both given", field=IMAGE_URL)
+    if not isinstance(url, str):
+        raise Invalid(f"{IMAGE_URL} is not a text", field=IMAGE_URL)
+    if fetcher is None:
+        detail = "images are not fetched by their URL here; OPENVOCAB_IMAGE_URLS switches it on"
+        raise Invalid(detail, field=IMAGE_URL)
+    with request.state.stages.stage("fetch"):
+        return await fetcher.fetch(url, request.state.hold)
 
 
 def _join(fields: dict[str, Any], body: dict[str, Any]) -> tuple[dict[str, Any], Any]:

@@ -65,6 +65,9 @@ class LabelSetAnswer(LabelSetSummary):
     synonyms: dict[str, list[str]] = Field(description="Texts of the labels that have their own.")
     prompts: dict[str, list[str]]
     own_templates: list[str] | None
+    asked_templates: list[str] | str | None = Field(
+        description="Templates as the owner chose them; null: the model's default."
+    )
     serving_version: int | None = Field(
         description="The version that answers while this one is being built."
     )
@@ -93,6 +96,11 @@ def answer(stored: Stored, status: Status, model: str, templates: str) -> LabelS
         prompts={e.label: list(e.prompts) for e in definition.entries if e.prompts},
         own_templates=(
             list(definition.templates) if isinstance(definition.templates, tuple) else None
+        ),
+        asked_templates=(
+            list(definition.templates)
+            if isinstance(definition.templates, tuple)
+            else definition.templates
         ),
         serving_version=stored.version if status.state == "ready" else before,
     )

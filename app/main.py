@@ -27,6 +27,7 @@ from app.classifier import Classifier, Floats, Pixels
 from app.deps import Services
 from app.ensemble import Ensemble
 from app.errors import Internal
+from app.fetch import Fetcher, FetchPolicy
 from app.image_cache import ImageCache
 from app.images import Decoder, ImageLimits
 from app.labels import LabelLimits
@@ -43,6 +44,7 @@ from app.stores.guard import Guarded
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway
+from app.targets import AllowedHost
 from app.templates import TemplateSets
 from app.uploads import UploadLimits
 from app.watchdog import Watchdog
@@ -167,6 +169,9 @@ async def _build(
     stack.callback(Watchdog(settings.hang_timeout, work).close)
     metrics.watch("queued_images", "Images that wait for a forward pass.", lambda: batcher.queued)
     metrics.watch("store_away", "1 while the store does not answer.", lambda: store.away)
+    fetcher = _fetcher(settings) if settings.image_urls else None
+    if fetcher is not None:
+        stack.callback(fetcher.close)
     images = ImageCache(ByteLru(settings.image_cache_bytes), info.fingerprint)
     return Services(
         encoder=encoder,
@@ -202,12 +207,19 @@ async def _build(
             settings.max_image_bytes,
             settings.max_uploads,
         ),
+        fetcher=fetcher,
         limiter=RateLimiter(store.rates),
         canary=canary,
         metrics=metrics,
         explains=settings.explain,
         metrics_on=settings.metrics != "off",
     )
+
+
+def _fetcher(settings: Settings) -> Fetcher:
+    hosts = tuple(AllowedHost.parse(host) for host in settings.listed("image_url_hosts"))
+    policy = FetchPolicy(settings.max_image_bytes, hosts, settings.image_url_timeout)
+    return Fetcher(policy, f"openvocab/{VERSION}")
 
 
 async def _drain(batcher: Batcher[Pixels, Floats]) -> None:

@@ -34,13 +34,13 @@ router = APIRouter()
     response_model=ClassifyAnswer,
     responses={
         200: {"content": {"text/plain": {}, "text/csv": {}}},
-        **documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504),
+        **documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
     },
 )
 async def classify(
     request: Request, services: ServicesDep, stages: StagesDep, caller: CallerDep
 ) -> Response:
-    image, query = await inputs.read_classify(request, services.input_limits)
+    image, query = await inputs.read_classify(request, services.input_limits, services.fetcher)
     if query.explain and not services.explains:
         raise Invalid("explain is switched off here; OPENVOCAB_EXPLAIN", field="explain")
     query = replace(query, namespace=caller.namespace, patience=await patience(request))

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.targets import AllowedHost
 
 DEFAULT_MODEL = "ViT-B-32-256/datacomp_s34b_b86k"
 
@@ -93,6 +95,19 @@ class Settings(BaseSettings):
     explain: bool = Field(
         True,
         description="Answer heat maps where a request asks for them: 36 more forward passes each.",
+    )
+    image_urls: bool = Field(
+        False,
+        description="Fetch images that `POST /classify` names by `image_url`, from public "
+        "addresses only.",
+    )
+    image_url_hosts: str = Field(
+        "",
+        description="Hosts that images may be fetched from, with commas: `example.org`, "
+        "`*.example.org`, `example.org:8443`; empty: all.",
+    )
+    image_url_timeout: float = Field(
+        10.0, gt=0, le=600, description="Seconds that fetching an image may take."
     )
     max_labels: int = Field(1_000, ge=1, description="Labels that one request may name.")
     max_label_length: int = Field(
@@ -215,6 +230,13 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
+
+    @field_validator("image_url_hosts")
+    @classmethod
+    def _hosts(cls, value: str) -> str:
+        for host in filter(None, map(str.strip, value.split(","))):
+            AllowedHost.parse(host)
+        return value
 
     def listed(self, name: str) -> list[str]:
         """The parts of a setting that is written with commas."""

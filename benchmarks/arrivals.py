@@ -6,6 +6,7 @@ one, and counts its waiting from that time on. Knows nothing of what is asked.
 """
 
 import asyncio
+import contextlib
 import math
 import random
 import time
@@ -104,7 +105,7 @@ class Caller:
                 if pause > 0:
                     await asyncio.sleep(pause)
                 group.create_task(self._ask(outcome, begun, moment))
-        self._close()
+        await self._close()
         return outcome
 
     async def closed_loop(
@@ -122,7 +123,7 @@ class Caller:
         async with asyncio.TaskGroup() as group:
             for _ in range(callers):
                 group.create_task(caller())
-        self._close()
+        await self._close()
         return outcome
 
     async def _ask(self, outcome: Outcome, begun: float, due: float) -> None:
@@ -136,7 +137,7 @@ class Caller:
         outcome.asked.append(Asked(due, answered, status, retry_after, late))
 
     async def _exchange(self) -> tuple[int, int | None]:
-        reader, writer = self._free() or await asyncio.open_connection(self._host, self._port)
+        reader, writer = await self._free() or await asyncio.open_connection(self._host, self._port)
         try:
             writer.write(self._message)
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
@@ -144,25 +145,31 @@ class Caller:
             fields = dict(line.split(": ", 1) for line in lines)
             await reader.readexactly(int(fields["content-length"]))
         except BaseException:
-            writer.close()
+            await _closed(writer)
             raise
         if fields.get("connection") == "close":
-            writer.close()
+            await _closed(writer)
         else:
             self._idle.append((reader, writer))
         retry_after = fields.get("retry-after")
         return int(status.split()[1]), None if retry_after is None else int(retry_after)
 
-    def _free(self) -> Connection | None:
+    async def _free(self) -> Connection | None:
         """One that the server has not closed meanwhile, for having been idle."""
         while self._idle:
             reader, writer = self._idle.pop()
             if not reader.at_eof():
                 return reader, writer
-            writer.close()
+            await _closed(writer)
         return None
 
-    def _close(self) -> None:
-        for _, writer in self._idle:
-            writer.close()
-        self._idle.clear()
+    async def _close(self) -> None:
+        while self._idle:
+            _, writer = self._idle.pop()
+            await _closed(writer)
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):  # the server was first
+        await writer.wait_closed()

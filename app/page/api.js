@@ -21,7 +21,7 @@ export const hasKey = () => key !== "";
 export function useKey(secret) {
   key = secret;
   try {
-    if (key) localStorage.setItem(KEY, key);
+    if (key) sessionStorage.setItem(KEY, key);
     else sessionStorage.removeItem(KEY);
   } catch {
     // storage is forbidden here: the key lasts as long as this page

@@ -9,12 +9,12 @@ import { Queue } from "./queue.js";
 import { counted, percent } from "./words.js";
 
 // pictures on their way to the server at once, and on the page
-const MOST_AT_ONCE = 9;
+const MOST_AT_ONCE = 3;
 const MOST_CARDS = 60;
 
 const UNREADABLE = {
   title: "The file cannot be read",
-  detail: "it is a folder, or it has changed since it was chosen",
+  detail: "it is a folder, or it was changed or moved since it was chosen",
   field: "image",
 };
 

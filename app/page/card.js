@@ -4,6 +4,8 @@ import { find, icon, make } from "./dom.js";
 import { drawHeat } from "./heat.js";
 import { bytes, facts, milliseconds, percent } from "./words.js";
 
+// as a picture goes through them; text runs beside it
+const STAGES = ["decode", "queue", "encode", "text", "score"];
 const TOTAL = "total"; // in Server-Timing, beside the stages
 const SHORTENED = 64;
 
@@ -171,7 +173,8 @@ export class Card {
 
   #showTiming() {
     const { stages, ms } = this.timed;
-    const parts = [...stages].filter(([name]) => name !== TOTAL);
+    const names = new Set([...STAGES, ...stages.keys()].filter((name) => stages.has(name) && name !== TOTAL));
+    const parts = [...names].map((name) => [name, stages.get(name)]);
     const sum = parts.reduce((total, [, spent]) => total + spent, 0) || 1;
     const bar = make("div", { class: "stack", "aria-hidden": "true" }, ...parts.map(([name, spent]) => {
       const piece = make("span", { class: "stage", "data-stage": name });
@@ -201,7 +204,7 @@ export class Card {
     this.slider.setAttribute("aria-label", `Opacity of the heat map over ${this.file.name}`);
     this.slider.value = getComputedStyle(find("cards")).getPropertyValue("--heat");
     try {
-      
+      await drawHeat(this.canvas, prediction.heatmap);
     } catch {
       this.canvas.hidden = true;
       this.heatText.textContent = "The heat map cannot be drawn.";

@@ -5,7 +5,7 @@ const SIMPLE_LABEL = /^[\p{L}\p{N}](?:[\p{L}\p{N} ._-]*[\p{L}\p{N}._-])?$/u;
 
 /** One word of a POSIX shell, whatever is in it. */
 export function quoted(text) {
-  return PLAIN.test(text) ? text : `'${text.replaceAll("'", "'")}'`;
+  return PLAIN.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 // in -F a semicolon, a comma or a quote would end the name of the file

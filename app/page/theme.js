@@ -8,6 +8,6 @@
     // storage is forbidden here: the system's theme it is
   }
   if (remembered === "light" || remembered === "dark") {
-    document.documentElement.dataset.other = remembered;
+    document.documentElement.dataset.theme = remembered;
   }
 })();

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from benchmarks.hostile import bombs
+from benchmarks.hostile import bombs, makers
 from benchmarks.hostile.parts import black, bmp, encoded, exif_block, gif, gif_picture, header, png
 
 HEIC = Path(__file__).parents[2] / "tests" / "data" / "red.heic"
@@ -91,12 +91,12 @@ def _tiffs() -> dict[str, bytes]:
     found["tiff: pages"] = encoded(small, "TIFF", save_all=True, append_images=[small] * 3)
     found["tiff: exif"] = encoded(picture(), "TIFF", exif=exif_block(8))
     found["tiff: big"] = encoded(picture(), "TIFF", big_tiff=True)
-    found["tiff: tile"] = bombs.tiff_tile(64)
+    found["tiff: tile"] = makers.tiff_tile(64)
     return found
 
 
 def _others() -> dict[str, bytes]:
-    rgb, rgba, frames = picture(), picture("RGBA"), [picture(size=(16, 16)), bombs.red((16, 16))]
+    rgb, rgba, frames = picture(), picture("RGBA"), [picture(size=(16, 16)), makers.red((16, 16))]
     moving = {"save_all": True, "append_images": frames[1:]}
     runs = b"".join(bytes([37, row]) + b"\0\0" for row in range(29)) + b"\0\1"
     odd = b"\0\5abcde\0\0\2\5\1\1\0\2\1\1" + runs
@@ -120,5 +120,5 @@ def _others() -> dict[str, bytes]:
         "avif: plain": encoded(rgb, "AVIF"),
         "avif: alpha": encoded(rgba, "AVIF", exif=exif_block(6)),
         "avif: animated": encoded(frames[0], "AVIF", **moving),
-        "avif: grid": bombs.avif_grid(64, 2, 2),
+        "avif: grid": makers.avif_grid(64, 2, 2),
     }

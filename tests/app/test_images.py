@@ -396,12 +396,13 @@ def test_twice_the_models_size_remains(size: tuple[int, int], mode: Any, expecte
 
 
 def test_heic_is_decoded_where_it_is_enabled() -> None:
-    from app.images import FORMATS, HEIC, _enable_heic
+    from app.images import FORMATS, HEIC
+    from app.plugins import enable_heic
 
     data = (Path(__file__).parents[1] / "data" / "red.heic").read_bytes()
     with pytest.raises(UnsupportedImage):
         decode(data, SPEC, LIMITS)
-    _enable_heic()
+    enable_heic()
     found = decode(data, SPEC, LIMITS, (*FORMATS, HEIC))
     assert (found.width, found.height) == (64, 48)
     np.testing.assert_allclose(found.pixels[:, 16, 16], RED, atol=12)

@@ -14,7 +14,6 @@ from models.encoder import Encoder
 from tests.conftest import Serve
 
 KEY = "ov_for-the-tests-of-the-page"
-OWN_ADDRESS = ("http:", "blob:http:", "data:")
 
 # what the browser itself says of an answer that is a problem; the page shows it in words
 REFUSED = "Failed to load resource: the server responded with a status of "

@@ -247,17 +247,17 @@ def test_a_server_that_does_not_answer_can_be_tried_again(open_page: Open) -> No
     visit.expected.append("net::ERR_INTERNET_DISCONNECTED")
 
 
-def test_a_file_that_changed_since_it_was_chosen_is_said_to_be_unreadable(
+def test_a_file_that_is_gone_since_it_was_chosen_is_said_to_be_unreadable(
     open_page: Open, samples: dict[str, Path], tmp_path: Path
 ) -> None:
     visit = open_page(**CLIPBOARD)
     page = visit.page
     page.get_by_role("button", name="Clear", exact=True).click()
-    changing = tmp_path / "cat.png"
-    changing.write_bytes(samples["cat"].read_bytes())
-    page.locator("#files").set_input_files(changing)
+    chosen = tmp_path / "cat.png"
+    chosen.write_bytes(samples["cat"].read_bytes())
+    page.locator("#files").set_input_files(chosen)
     expect(page.locator("#empty-text")).to_have_text("Type at least two words that it might be.")
-    changing.write_bytes(samples["dog"].read_bytes())
+    chosen.unlink()
     set_labels(page, ["cat", "dog"])
     expect(card(page, "cat.png").locator(".problem")).to_contain_text("The file cannot be read")
     visit.expected.append("net::ERR_")
@@ -427,7 +427,7 @@ def test_light_and_dark_follow_the_system_until_somebody_chooses(open_page: Open
 
 
 def test_the_page_works_under_a_path_that_a_proxy_puts_before_it(
-    open_page: Open, api: httpx.Client, browser: object
+    open_page: Open, api: httpx.Client
 ) -> None:
     site = str(api.base_url).rstrip("/")
     visit = open_page(f"{site}/openapi.json", ready="body", **CLIPBOARD)

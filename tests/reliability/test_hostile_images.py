@@ -1,0 +1,325 @@
+"""Images made to harm: none costs much more than its pixels, and none breaks anything."""
+
+import io
+import json
+import logging
+import struct
+import subprocess
+import sys
+import threading
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from app.costs import Room
+from app.errors import DamagedImage, Problem, TooLarge, UnsupportedImage
+from app.images import FORMATS, ImageLimits, decode
+from app.plugins import quieten
+from app.screening import SCANS, screen
+from benchmarks import fuzz
+from benchmarks.hostile import bombs, makers, seeds
+from benchmarks.hostile.parts import (
+    black,
+    bmp,
+    encoded,
+    frame,
+    gif,
+    gif_picture,
+    header,
+    png,
+    scan,
+    segment,
+    tables,
+)
+from models import ImageSpec
+
+SPEC = ImageSpec(32, 32, "shortest", "bicubic", 0)
+LIMITS = ImageLimits()
+FUZZED = 600
+
+# a picture of 49 megapixels in grey is among them
+MOST_SECONDS, MOST_MB = 5.0, 400
+
+
+@pytest.fixture(scope="module")
+def costs() -> dict[str, dict[str, Any]]:
+    """What each of the bombs costs, in a process of its own that turns warnings into errors."""
+    command = [sys.executable, "-m", "benchmarks.hostile.measure"]
+    found = subprocess.run(command, capture_output=True, check=True, timeout=250)
+    assert found.stderr == b""
+    return {one["name"]: one for one in json.loads(found.stdout)["bombs"]}
+
+
+@pytest.mark.parametrize("name", bombs.bombs())
+def test_a_bomb_costs_little(costs: dict[str, dict[str, Any]], name: str) -> None:
+    cost = costs[name]
+    assert cost["cpu_seconds"] < MOST_SECONDS
+    assert cost["memory_mb"] < MOST_MB
+    assert cost["outcome"].split(":")[0] in ("decoded", "413", "415", "422")
+
+
+def test_fuzzed_files_of_every_format_are_pictures_or_refused(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with warnings.catch_warnings():
+        fuzz.prepare()
+        found = fuzz.decode_cases(7, range(FUZZED))
+    assert found.unexpected == {}
+    assert found.cases == FUZZED
+    assert {"jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic"} <= set(found.formats)
+    assert min(found.outcomes[name] for name in ("decoded", "damaged_image", "too_large")) > 20
+    assert capfd.readouterr() == ("", "")  # not even from the libraries in C
+
+
+def test_a_fuzzed_case_can_be_made_again() -> None:
+    assert fuzz.case(7, 3) == fuzz.case(7, 3)
+    assert fuzz.case(7, 3) != fuzz.case(8, 3)
+
+
+def test_a_process_that_dies_of_a_case_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fuzzer itself: one guilty case among many is named, and the others are counted."""
+    monkeypatch.setattr(fuzz, "decode_cases", dies_at_five)
+    found = fuzz.decode_all(1, 12, 1)
+    assert found.unexpected == {5: "the process died"}
+    assert found.cases == 12
+
+
+def dies_at_five(seed: int, numbers: Any) -> fuzz.Found:
+    import os
+
+    if 5 in numbers:
+        os._exit(1)
+    return fuzz.Found(cases=len(numbers))
+
+
+@pytest.mark.parametrize("name", seeds.good())
+def test_screening_leaves_good_pictures_as_they_are(name: str) -> None:
+    if name.startswith("heic"):
+        pytest.skip("covered where HEIC is enabled")
+    data = seeds.good()[name]
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        plain = image.convert("RGBA").tobytes()
+    with Image.open(io.BytesIO(screen(data, LIMITS.pixels)), formats=FORMATS) as image:
+        assert image.convert("RGBA").tobytes() == plain
+
+
+@pytest.mark.parametrize("name", [n for n in seeds.good() if not n.startswith("heic")])
+def test_every_place_to_cut_a_file_is_survived(name: str) -> None:
+    data = seeds.good()[name]
+    step = max(1, len(data) // 60)
+    quieten()
+    seen = set()
+    for place in range(0, len(data), step):
+        try:
+            seen.add(decode(data[:place], SPEC, LIMITS).width)
+        except Problem as problem:
+            seen.add(problem.status)
+    assert 422 in seen
+    assert seen <= {415, 422, decode(data, SPEC, LIMITS).width}
+
+
+@pytest.mark.parametrize("kind", [*FORMATS])
+def test_what_follows_the_picture_does_no_harm(kind: str) -> None:
+    data = encoded(makers.red(), kind)
+    plain = decode(data, SPEC, LIMITS).pixels
+    for tail in (b"\0" * 1_000, b"PK\3\4" + b"x" * 500, b"<script>alert(1)</script>", data):
+        np.testing.assert_array_equal(decode(data + tail, SPEC, LIMITS).pixels, plain)
+
+
+def test_polyglots_are_the_pictures_that_they_begin_as() -> None:
+    script = b"*/=1;alert(1);/*"
+    files = [
+        makers.png_of((b"teXt", script), after=((b"zipA", b"PK\3\4" + b"\0" * 99),)),
+        encoded(makers.red(), "GIF", comment=script),
+        encoded(makers.red(), "JPEG", comment=b"%PDF-1.7\n" + script),
+    ]
+    for data in files:
+        assert decode(data, SPEC, LIMITS).width == 40
+
+
+OTHERS: dict[str, bytes] = {
+    "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
+    "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    "PDF": b"%PDF-1.7\n",
+    "PSD": b"8BPS\0\1" + b"\0" * 6 + struct.pack(">HIIHH", 3, 8, 8, 8, 3) + b"\0" * 40,
+    "FITS": b"SIMPLE  =                    T".ljust(2880),
+    "XBM": b"#define im_width 8\n#define im_height 8\nstatic char im_bits[] = {\n0x00\n};",
+    "PFM": b"PF\n2 2\n-1.0\n" + b"\0" * 48,
+    "DIB": bmp(8, 8, 0, b"\0" * 64)[14:],
+    "CUR": b"\0\0\2\0\1\0" + b"\0" * 40,
+    "WMF": b"\xd7\xcd\xc6\x9a" + b"\0" * 40,
+    "MPEG": b"\0\0\1\xb3" + b"\0" * 40,
+    **{
+        kind: encoded(makers.red(), kind)
+        for kind in ("DDS", "ICO", "ICNS", "PCX", "PPM", "SGI", "TGA", "QOI")
+    },
+    "JPEG 2000": encoded(makers.red(), "JPEG2000"),
+    "EPS behind a preview": b"\xc5\xd0\xd3\xc6" + b"\0" * 40,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_no_decoder_of_another_format_is_ever_called(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.init()
+    opened: list[str] = []
+
+    def spy(kind: str, factory: Callable[..., Any]) -> Callable[..., Any]:
+        def open_(*given: Any) -> Any:
+            opened.append(kind)
+            return factory(*given)
+
+        return open_
+
+    watched = {k: (spy(k, factory), accept) for k, (factory, accept) in Image.OPEN.items()}
+    monkeypatch.setattr(Image, "OPEN", watched)
+    with pytest.raises((UnsupportedImage, DamagedImage)):
+        decode(OTHERS[name], SPEC, LIMITS)
+    assert decode(encoded(makers.red(), "PNG"), SPEC, LIMITS).width == 40
+    assert opened == ["PNG"]
+
+
+def test_a_jpeg_of_several_pictures_opens_no_other_plugin() -> None:
+    data = encoded(makers.red(), "MPO", save_all=True, append_images=[makers.red()])
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        assert image.format == "MPO"
+    assert decode(data, SPEC, LIMITS).width == 40
+
+
+def test_texts_of_a_png_are_not_taken_for_what_pillow_knows_of_it() -> None:
+    plain = decode(makers.png_of(), SPEC, LIMITS).pixels
+    for key in (b"transparency", b"interlace", b"bbox", b"exif", b"icc_profile", b"default_image"):
+        data = makers.png_of((b"tEXt", key + b"\0" + b"1"))
+        np.testing.assert_array_equal(decode(data, SPEC, LIMITS).pixels, plain)
+
+
+def test_what_a_colour_profile_or_a_text_holds_is_no_reason_to_refuse_a_picture() -> None:
+    large = zlib.compress(np.random.default_rng(0).bytes(2_000_000))
+    for chunk in ((b"iCCP", b"x\0\0" + large), (b"zTXt", b"x\0\0" + large), (b"tIME", b"")):
+        assert decode(makers.png_of(chunk), SPEC, LIMITS).width == 40
+
+
+def test_the_first_frame_of_thousands_is_shown() -> None:
+    red, blue = Image.new("RGB", (16, 16), (255, 0, 0)), Image.new("RGB", (16, 16), (0, 0, 255))
+    for kind in ("GIF", "WEBP", "PNG", "TIFF", "AVIF"):
+        data = encoded(red, kind, save_all=True, append_images=[blue] * 20)
+        pixels = decode(data, SPEC, LIMITS).pixels
+        assert pixels[0].min() > 230, kind
+        assert pixels[2].max() < 30, kind
+
+
+def test_progressive_jpegs_of_real_encoders_have_few_scans() -> None:
+    for mode in ("L", "RGB", "CMYK"):
+        data = encoded(seeds.picture(mode, (300, 200)), "JPEG", progressive=True)
+        assert decode(data, SPEC, LIMITS).width == 300
+    assert decode(makers.jpeg_scans(64, 64, SCANS - 1), SPEC, LIMITS).width == 64
+    with pytest.raises(TooLarge) as caught:
+        decode(makers.jpeg_scans(64, 64, SCANS), SPEC, LIMITS)
+    assert caught.value.limit == SCANS
+
+
+def test_a_video_behind_a_photograph_holds_no_scans() -> None:
+    """Phones append one; by chance there are markers among its bytes."""
+    data = encoded(seeds.picture(size=(300, 200)), "JPEG", progressive=True)
+    assert decode(data + b"\xff\xda\0\2" * 1_000, SPEC, LIMITS).width == 300
+
+
+JPEG = b"\xff\xd8" + tables(b"\0")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        JPEG + frame(0xC0, 40, 0) + scan() + segment(0xDC, b"\0\x1e") + b"\xff\xd9",
+        JPEG + frame(0xC0, 0, 30) + scan() + b"\xff\xd9",
+        JPEG + frame(0xC0, 40, 30, 5) + scan() + b"\xff\xd9",
+        JPEG + frame(0xC0, 40, 30) + frame(0xC0, 9_000, 9_000) + scan(),
+        JPEG + frame(0xC0, 9_000, 9_000) + frame(0xC0, 40, 30) + scan(),
+        png((b"IHDR", header(0, 30)), (b"IDAT", black(1, 30)), (b"IEND", b"")),
+        png((b"IHDR", header(40, 30, 8, 3)), (b"IDAT", black(40, 30, 1)), (b"IEND", b"")),
+        png((b"IHDR", header(40, 30)), (b"IEND", b"")),
+        gif(40, 30, b";"),
+        gif(0, 0, gif_picture(0, 0), b";"),
+        bmp(40, -(2**31), 0, b"\0" * 100, 24),
+        bmp(40, 30, 77, b"\0" * 1_200),
+        bmp(40, 30, 0, b"\0" * 1_200, 7),
+        makers.tiff_of(0, 30, 1, data=b"\0"),
+        makers.tiff_of(40, 30, 9_999, data=b"\0"),
+        makers.tiff_of(40, 30, 1, (277, 3, 1, 60_000), data=b"\0" * 1_200),
+        makers.webp_canvas(8, 8)[:40],
+    ],
+)  # fmt: skip
+def test_a_header_that_makes_no_sense_is_a_problem(data: bytes) -> None:
+    with pytest.raises(Problem) as caught:
+        decode(data, SPEC, LIMITS)
+    assert caught.value.status in (413, 415, 422)
+    assert caught.value.field == "image"
+
+
+def test_restart_markers_by_the_thousand_cost_nothing() -> None:
+    whole = seeds.picture("L", (800, 800))
+    data = encoded(whole, "JPEG", restart_marker_blocks=1)
+    assert data.count(b"\xff\xd0") > 1_000
+    assert decode(data, SPEC, LIMITS).width == 800
+
+
+def test_large_images_are_not_decoded_all_at_once() -> None:
+    room, held, most = Room(100), 0, 0
+    lock = threading.Lock()
+
+    def work(pixels: int) -> None:
+        nonlocal held, most
+        for _ in range(5):
+            with room.taken(pixels):
+                with lock:
+                    held += min(pixels, 100)
+                    most = max(most, held)
+                time.sleep(0.002)
+                with lock:
+                    held -= min(pixels, 100)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in (1, 10, 40, 60, 90, 100, 5_000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert 60 <= most <= 100
+    assert held == 0
+
+
+@pytest.fixture(scope="module")
+def quick() -> dict[str, bytes]:
+    return {name: make() for name, make in bombs.bombs().items() if name in bombs.QUICK}
+
+
+@pytest.mark.parametrize("way", ["form", "raw", "base64"])
+def test_a_server_answers_bombs_and_serves_on(
+    client: httpx.Client, quick: dict[str, bytes], way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    from base64 import b64encode
+
+    for name, data in quick.items():
+        if way == "form":
+            answer = client.post("/classify", files={"image": data}, data={"labels": "a,b"})
+        elif way == "raw":
+            answer = client.post("/classify", content=data, params={"labels": "a,b"})
+        else:
+            sent = {"image": b64encode(data).decode(), "labels": "a,b"}
+            answer = client.post("/classify", json=sent)
+        assert answer.status_code in (200, 413, 415, 422), name
+        if not answer.is_success:
+            assert answer.json()["field"] == "image", name
+    assert client.get("/healthz").status_code == 200
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_truncated_files_are_never_completed() -> None:
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
