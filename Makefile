@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup run test check audit sbom bench docs lock clean redis wrk node
+.PHONY: help setup run test check audit sbom bench docs lock clean redis wrk node chromium
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,7 +30,7 @@ run: .venv/ready  ## serve on HOST:PORT with MODEL
 	"  curl --data-binary @tests/samples/doughnut.png '$(HOST):$(PORT)/classify?labels=cat,doughnut,rocket&top_k=1'" ''
 	@exec $(BIN)/openvocab serve --host $(HOST) --port $(PORT) --model $(MODEL)
 
-test: check audit redis node  ## all checks and tests
+test: check audit redis node chromium  ## all checks and tests
 	$(BIN)/pytest
 
 bench: .venv/dev wrk redis  ## all measurements (about 40 minutes), then docs/performance.md
@@ -89,6 +89,9 @@ tests/clients/js/node_modules/.package-lock.json: tests/clients/js/package-lock.
 	@command -v npm >/dev/null || { $(call debian,nodejs npm); }
 	npm ci --prefix tests/clients/js --no-audit --no-fund --ignore-scripts
 	@touch $@
+
+chromium:
+	@command -v chromium >/dev/null || { $(call debian,chromium); }
 
 wrk:
 	@command -v wrk >/dev/null || { $(call debian,wrk); }

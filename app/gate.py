@@ -26,6 +26,7 @@ from app.problems import refuse
 from app.rates import RateLimiter
 
 OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+PUBLIC: Final = ("/page",)
 METRICS: Final = "/metrics"
 ANY: Final = "*"
 READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -67,7 +68,9 @@ class Gate:
         client = scope.get("client")
         stranger = identity.anyone(client[0] if client else "local")
         scope["state"]["identity"] = stranger
-        is_open = path in OPEN or (path == METRICS and self._policy.open_metrics)
+        is_open = (
+            path in OPEN or _under(path, PUBLIC) or (path == METRICS and self._policy.open_metrics)
+        )
         try:
             self._check_host(headers.get("host", ""))
             if not is_open:

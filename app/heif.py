@@ -32,8 +32,8 @@ def screen_heif(data: bytes, pixels: int) -> bytes:
     found = bytearray(data)
     for number, (name, start, end) in enumerate(_boxes(data, 0, len(data))):
         check(number, BOXES, "boxes")
-        if name == b"ftyp" and data[start : start + 4] == b"avis":
-            found[start : start + 4] = b"avif"
+        if name == b"ftyp":
+            found[start:end] = found[start:end].replace(b"avis", b"avif")
         elif name == b"moov":
             found[start - 4 : start] = b"free"
         elif name == b"meta":

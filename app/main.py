@@ -16,6 +16,7 @@ from app import (
     hf_routes,
     labelset_routes,
     openai_routes,
+    page_routes,
     routes,
 )
 from app.admission import Admission
@@ -94,7 +95,9 @@ def create_app(settings: Settings, encoder: "Encoder | None" = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.draining = False
-    for part in (routes, batch_routes, labelset_routes, embedding_routes, hf_routes, openai_routes):
+    for part in (
+        routes, batch_routes, labelset_routes, embedding_routes, hf_routes, openai_routes, page_routes,
+    ):  # fmt: skip
         app.include_router(part.router)
     add_handlers(app)
     return app

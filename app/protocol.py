@@ -121,7 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # not a trailer: the application has read the headers by then
+        if True:  # not a trailer: the application has read the headers by then
             self._header_count += 1
             self._head_bytes += len(name) + len(value) + len(": \r\n")
             heads.check_size(self._head_bytes, self._header_count)

@@ -1,7 +1,6 @@
 """Small good files of every format, and small bad ones, for a fuzzer to begin with."""
 
 import importlib.util
-import io
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from benchmarks.hostile import bombs, makers
-from benchmarks.hostile.parts import black, bmp, encoded, exif_block, gif, gif_picture, header, png
+from benchmarks.hostile.parts import black, bmp, encoded, exif_block, header, png
 
 HEIC = Path(__file__).parents[2] / "tests" / "data" / "red.heic"
 
@@ -76,7 +75,7 @@ def _pngs() -> dict[str, bytes]:
     frames = [picture(size=(16, 16)), picture("L", (16, 16)).convert("RGB")]
     found["png: animated"] = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
     found["png: laced"] = png(
-        (b"IHDR", header(37, 29, laced=1)), (b"IDAT", black(37, 29)), (b"IEND", b"")
+        (b"IHDR", header(37, 29, laced=1)), (b"IDAT", black(37, 80)), (b"IEND", b"")
     )
     return found
 
@@ -99,24 +98,24 @@ def _others() -> dict[str, bytes]:
     rgb, rgba, frames = picture(), picture("RGBA"), [picture(size=(16, 16)), makers.red((16, 16))]
     moving = {"save_all": True, "append_images": frames[1:]}
     runs = b"".join(bytes([37, row]) + b"\0\0" for row in range(29)) + b"\0\1"
-    odd = b"\0\5abcde\0\0\2\5\1\1\0\2\1\1" + runs
-    out = io.BytesIO()
-    picture("P").save(out, "GIF", interlace=1)
+    plain = b"\0\x24" + b"ab" * 18 + b"\1\1\0\0" + runs
+    wide = encoded(picture("P"), "GIF")
     return {
         "webp: lossy": encoded(rgb, "WEBP"),
         "webp: lossless": encoded(rgba, "WEBP", lossless=True),
         "webp: exif": encoded(rgb, "WEBP", exif=exif_block(3)),
         "webp: animated": encoded(frames[0], "WEBP", **moving),
-        "gif: laced": out.getvalue(),
+        "gif: laced": encoded(picture("P"), "GIF", interlace=1),
         "gif: clear": encoded(picture("P"), "GIF", transparency=3, comment=b"none"),
         "gif: animated": encoded(frames[0], "GIF", **moving, disposal=2),
-        "gif: pixels outside": gif(40, 30, gif_picture(50, 40), b";"),
+        "gif: pixels outside": wide[:6] + b"\x10\0\x10\0" + wide[10:],
         "bmp: RGB": encoded(rgb, "BMP"),
         "bmp: RGBA": encoded(rgba, "BMP"),
         "bmp: 1": encoded(picture("1"), "BMP"),
         "bmp: P": encoded(picture("P"), "BMP"),
         "bmp: run lengths": bmp(37, 29, 1, runs),
-        "bmp: run lengths of 4 bits": bmp(37, 29, 2, odd, 4),
+        "bmp: run lengths and plain bytes": bmp(37, 29, 1, plain),
+        "bmp: run lengths of 4 bits": bmp(37, 29, 2, runs, 4),
         "avif: plain": encoded(rgb, "AVIF"),
         "avif: alpha": encoded(rgba, "AVIF", exif=exif_block(6)),
         "avif: animated": encoded(frames[0], "AVIF", **moving),

