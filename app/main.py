@@ -96,7 +96,8 @@ def create_app(settings: Settings, encoder: "Encoder | None" = None) -> FastAPI:
     )
     app.state.draining = False
     for part in (
-        routes, batch_routes, labelset_routes, embedding_routes, hf_routes, openai_routes, page_routes,
+        routes, batch_routes, labelset_routes, embedding_routes,
+        hf_routes, openai_routes, page_routes,
     ):  # fmt: skip
         app.include_router(part.router)
     add_handlers(app)

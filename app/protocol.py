@@ -77,7 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.turned_away.discard(self)
         self._stop_clock()
         self._stop_ending()
-        for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
+        for cycle in (None, *(waiting for waiting, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 _disconnect(cycle)
         self.pipeline.clear()
@@ -121,7 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if True:  # not a trailer: the application has read the headers by then
+        if self._in_head:  # not a trailer: the application has read the headers by then
             self._header_count += 1
             self._head_bytes += len(name) + len(value) + len(": \r\n")
             heads.check_size(self._head_bytes, self._header_count)

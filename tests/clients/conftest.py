@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def guarded(pictogram: Encoder, serve: Any) -> Iterator[str]:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """For a client in a process of its own: no proxy, no token of whoever runs the tests."""
     home = str(tmp_path_factory.mktemp("home"))
-    return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": home, "NO_PROXY": "*"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {"PATH": path, "LANG": "C.UTF-8", "HOME": home, "NO_PROXY": "*"}
 
 
 @pytest.fixture(scope="session")
