@@ -26,7 +26,9 @@ LABELS: Final = ("a heart", "a cat", "an airplane", "a tree")
 # a cosine moves by less than this between batches of different sizes, in bf16 too
 TOLERANCE: Final = 0.02
 
+# to wait for an answer: behind large batches of a slow model more than that
 SECONDS: Final = 5.0
+PIECES: Final = 3
 
 # what was found is good for so long: anybody may ask, and each look is a forward pass
 KEPT: Final = 1.0
@@ -67,7 +69,7 @@ class Canary:
         """Nothing if the model answers as it did.
 
         Raises:
-            NotReady: it does not answer within 5 seconds, not with numbers, or differently.
+            NotReady: it does not answer in time, not with numbers, or differently.
         """
         if self._looking is None and self._clock() - self._looked >= KEPT:
             self._looking = asyncio.create_task(self._look())
@@ -88,7 +90,7 @@ class Canary:
         if known is None:
             return NotReady("the model was not asked yet", retry_after=1)
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(max(SECONDS, PIECES * self._encoder.slowest)):
                 vector = await self._encode(known.pixels)
         except Exception:
             return NotReady("the model does not answer", retry_after=1)

@@ -23,7 +23,8 @@ from app.serving import serve as serve_on
 from app.settings import Settings
 from app.shipped import template_sets
 from app.stores.protocols import StoreAway, StoreUnusable
-from app.workers import MODEL_ERROR, Supervisor
+from app.worker_process import MODEL_ERROR
+from app.workers import Supervisor
 from models import ModelError, catalog
 
 app = typer.Typer(no_args_is_help=True, help="Open-vocabulary image classification as a service.")
@@ -197,6 +198,9 @@ def _check_access(settings: Settings, listener: socket.socket) -> None:
     except BadKeys as error:
         typer.echo(f"openvocab: API keys: {error}", err=True)
         raise typer.Exit(USAGE_ERROR) from None
+    if settings.tls_key_file is not None and settings.tls_cert_file is None:
+        typer.echo("openvocab: OPENVOCAB_TLS_KEY_FILE needs OPENVOCAB_TLS_CERT_FILE", err=True)
+        raise typer.Exit(USAGE_ERROR)
     if settings.tls_cert_file is not None:
         wrong = listening.check_certificate(settings.tls_cert_file, settings.tls_key_file)
         if wrong is not None:

@@ -35,6 +35,18 @@ class _InMemory(MultiPartParser):
     """Uploads stay in memory: the body is bounded already, and no picture ever touches a disk."""
 
     spool_max_size = 2**31
+    _ended = False
+
+    def on_end(self) -> None:
+        self._ended = True
+
+    async def parse(self) -> FormData:
+        form = await super().parse()
+        if not self._ended:
+            for file in self._files_to_close_on_error:
+                file.close()
+            raise MultiPartException("it ends before its last boundary")
+        return form
 
 
 async def read_classify(

@@ -48,7 +48,7 @@ from app.stores.protocols import StoreAway
 from app.targets import AllowedHost
 from app.templates import TemplateSets
 from app.uploads import UploadLimits
-from app.watchdog import Watchdog
+from app.watchdog import Heartbeat, Watchdog
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
@@ -169,13 +169,15 @@ async def _build(
     stack.push_async_callback(_drain, batcher)
     canary = Canary(encoder)
     await canary.learn(ensemble)
-    work = {"the model": lambda: encoder.busy_since, "a decoder": lambda: decoder.busy_since}
+    work = {
+        "the model": lambda: encoder.busy_since,
+        "a decoder": lambda: decoder.busy_since,
+        "the event loop": Heartbeat(asyncio.get_running_loop()).busy_since,
+    }
     stack.callback(Watchdog(settings.hang_timeout, work).close)
     metrics.watch("queued_images", "Images that wait for a forward pass.", lambda: batcher.queued)
     metrics.watch("store_away", "1 while the store does not answer.", lambda: store.away)
-    fetcher = _fetcher(settings) if settings.image_urls else None
-    if fetcher is not None:
-        stack.callback(fetcher.close)
+    fetcher = _fetcher(settings, stack) if settings.image_urls else None
     images = ImageCache(ByteLru(settings.image_cache_bytes), info.fingerprint)
     return Services(
         encoder=encoder,
@@ -220,10 +222,10 @@ async def _build(
     )
 
 
-def _fetcher(settings: Settings) -> Fetcher:
+def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetcher:
     hosts = tuple(AllowedHost.parse(host) for host in settings.listed("image_url_hosts"))
     policy = FetchPolicy(settings.max_image_bytes, hosts, settings.image_url_timeout)
-    return Fetcher(policy, f"openvocab/{VERSION}")
+    return stack.enter_context(contextlib.closing(Fetcher(policy, f"openvocab/{VERSION}")))
 
 
 async def _drain(batcher: Batcher[Pixels, Floats]) -> None:

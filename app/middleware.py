@@ -37,6 +37,9 @@ UPLOADS: Final = "/classify/batch"
 DRAIN_BYTES: Final = 64_000_000
 DRAIN_SECONDS: Final = 5.0
 
+# one that sends nothing for so long may be waiting for the answer
+QUIET_SECONDS: Final = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
@@ -166,9 +169,10 @@ class _Body:
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 while not self._complete and self._read < most:
-                    await self._next()
+                    async with asyncio.timeout(QUIET_SECONDS):
+                        await self._next()
         except TimeoutError:
-            log.info("a refused body did not end within %s s", DRAIN_SECONDS)
+            log.info("a refused body did not end in time")
 
     async def _next(self) -> Message:
         message = await self._receive()

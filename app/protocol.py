@@ -77,7 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.turned_away.discard(self)
         self._stop_clock()
         self._stop_ending()
-        for cycle in (None, *(waiting for waiting, _ in self.pipeline)):
+        for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 _disconnect(cycle)
         self.pipeline.clear()
@@ -167,9 +167,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
-
-    def _should_upgrade(self) -> bool:
-        return False
 
     # limits
 

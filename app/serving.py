@@ -2,10 +2,13 @@
 
 import contextlib
 import gc
+import logging
 import math
+import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
@@ -17,12 +20,18 @@ from threadpoolctl import threadpool_limits
 from app.main import create_app
 from app.protocol import protocol
 from app.settings import Settings
+from app.watchdog import HUNG
 from models import EncoderInfo
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
 
+log = logging.getLogger("openvocab")
+
 START_ERROR: Final = 1
+
+# for threads at the end
+LAST_SECONDS: Final = 10.0
 
 SWITCH_SECONDS: Final = 0.0001
 
@@ -45,9 +54,17 @@ def serve(
     except SystemExit:  # its own status for a failed start is taken by another failure
         return START_ERROR
     finally:
+        threading.Thread(target=_end_anyway, daemon=True).start()
         encoder.close()
         gc.unfreeze()  # or libraries that look for leaks at the end report what was frozen
     return 0
+
+
+def _end_anyway() -> None:
+    """Python waits at its end for threads, and would for ever for one that hangs."""
+    time.sleep(LAST_SECONDS)
+    log.critical("a thread does not end; the process ends without it")
+    os._exit(HUNG)
 
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

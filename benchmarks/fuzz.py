@@ -20,7 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -201,8 +201,9 @@ def main() -> None:
         "pillow": metadata.version("pillow"),
         "seed": options.seed,
         "seconds": round(time.monotonic() - begun, 1),
-        "decoded": asdict(decoded),
-        "sent": {**asdict(sent), "peak_mb": round(before + growth), "log": log.splitlines()[:20]},
+        "decoded": vars(decoded),
+        "sent": {**vars(sent), "peak_mb": round(before + growth), "grown_mb": round(growth)},
+        "server_log": log.splitlines()[:20],
     }
     text = json.dumps(document, indent=2, sort_keys=False)
     print(text)

@@ -20,6 +20,9 @@ from benchmarks.report import _table as table
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "reliability.md"
 
+# files that cost most, of those made to cost much
+COSTLIEST: Final = 8
+
 Document = dict[str, Any]
 
 
@@ -81,6 +84,12 @@ def _crashes(documents: list[Document]) -> str:
     return table(columns, [[one[key] for key in keys] for one in documents])
 
 
+def _writers(documents: list[Document]) -> str:
+    keys = ("kills", "acknowledged", "lost", "wrong", "unreadable")
+    columns = ["kill -9", "acknowledged changes", "lost", "wrong", "file unreadable"]
+    return table(columns, [[one[key] for key in keys] for one in documents])
+
+
 def _redis(documents: list[Document]) -> str:
     (found,) = documents
     columns = ["Redis is", "requests", "not 200", "p50 ms", "slowest ms", "/readyz", "well after s"]
@@ -93,11 +102,37 @@ def _redis(documents: list[Document]) -> str:
     return f"{table(columns, rows)}\n\n- {note} more than that."
 
 
+def _fuzz(documents: list[Document]) -> str:
+    (found,) = documents
+    columns = ["damaged images", "cases", "anything but a picture or a 4xx", "slowest s", "peak MB"]
+    rows: list[list[Cell]] = [
+        [about, found[key]["cases"], len(found[key]["unexpected"]), found[key]["slowest"][0],
+         round(found[key]["peak_mb"])]
+        for about, key in (("decoded", "decoded"), ("sent to a live server", "sent"))
+    ]  # fmt: skip
+    outcomes = ", ".join(f"{n:,} {what}" for what, n in found["decoded"]["outcomes"].items())
+    return f"{table(columns, rows)}\n\n- Of those decoded: {outcomes}. Seed {found['seed']}."
+
+
+def _bombs(documents: list[Document]) -> str:
+    (found,) = documents
+    costly = sorted(found["bombs"], key=lambda one: -float(one["memory_mb"]))[:COSTLIEST]
+    keys = ("name", "bytes", "cpu_seconds", "memory_mb", "outcome")
+    rows: list[list[Cell]] = [[one[key] for key in keys] for one in costly]
+    note = f"The {len(rows)} that take most memory of {len(found['bombs'])}"
+    most = max(one["cpu_seconds"] for one in found["bombs"])
+    shown = table(["file", "bytes", "CPU s", "MB", "answer"], rows)
+    return f"{shown}\n\n- {note}; none takes more than {most:g} s."
+
+
 SECTIONS: Final[dict[str, tuple[tuple[str, ...], Callable[[list[Document]], str]]]] = {
     "overload": (("overload",), _tables),
     "restarts": (("restarts",), _tables),
     "crashes": (("crash-sqlite", "crash-redis"), _crashes),
+    "writers": (("faults-sqlite",), _writers),
     "redis": (("faults-redis",), _redis),
+    "fuzz": (("fuzz",), _fuzz),
+    "bombs": (("bombs",), _bombs),
 }
 
 

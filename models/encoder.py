@@ -79,6 +79,11 @@ class Encoder:
         """The `time.monotonic()` at which the device began what it works on, None if it waits."""
         return self._thread.busy_since
 
+    @property
+    def slowest(self) -> float:
+        """Seconds that the longest piece of work so far took."""
+        return self._thread.slowest
+
     def warm_up(self) -> None:
         """One image and one prompt through the towers, so that the first caller does not pay."""
         image = np.zeros((3, self.info.image.height, self.info.image.width), np.uint8)

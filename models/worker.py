@@ -37,6 +37,7 @@ class DeviceThread:
         self._urgent_in_a_row = 0
         self._closed = False
         self._since: float | None = None
+        self._slowest = 0.0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -53,6 +54,11 @@ class DeviceThread:
     def busy_since(self) -> float | None:
         """The `time.monotonic()` at which the piece under way began, None between pieces."""
         return self._since
+
+    @property
+    def slowest(self) -> float:
+        """Seconds that the longest piece so far took."""
+        return self._slowest
 
     def close(self, timeout: float = 10.0) -> None:
         """Finish what is on the device, fail what waits with EncoderClosed, end the thread."""
@@ -90,9 +96,10 @@ class DeviceThread:
                 self._timed(self._fetch_oldest)
 
     def _timed(self, piece: Callable[[], None]) -> None:
-        self._since = time.monotonic()
+        begun = self._since = time.monotonic()
         piece()
         self._since = None
+        self._slowest = max(self._slowest, time.monotonic() - begun)
 
     def _take(self) -> Callable[[], None] | None:
         turn_of_steps = self._steps and (

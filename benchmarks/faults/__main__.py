@@ -14,6 +14,7 @@ import itertools
 import json
 import random
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -63,7 +64,9 @@ class Asker:
         begun = time.perf_counter()
         answer = self._client.post("/classify", files={"image": self._picture}, data=fields)
         seen.seconds.append(time.perf_counter() - begun)
-        seen.refused += answer.status_code != httpx.codes.OK
+        if answer.status_code != httpx.codes.OK:
+            seen.refused += 1
+            print(answer.status_code, answer.text, file=sys.stderr, flush=True)
 
     def during(self, seconds: float) -> Asked:
         """As many requests as there is time for."""

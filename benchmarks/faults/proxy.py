@@ -1,6 +1,7 @@
 """A TCP proxy that can be slow, talk nonsense, or be gone. Knows nothing of what passes."""
 
 import contextlib
+import queue
 import socket
 import threading
 import time
@@ -8,12 +9,15 @@ from collections.abc import Iterator
 
 CHUNK = 65536
 
+# what a client has sent, and when it arrives; None: no more
+Way = queue.SimpleQueue[tuple[float, bytes] | None]
+
 
 class Proxy:
     """Forwards connections of `port` to another one; how it behaves can be changed at any time.
 
-    `delay` is in seconds, for each piece that a client sends; `nonsense` is sent back in place of
-    passing the piece on.
+    `delay` is in seconds, for whatever a client sends, as on a long way: pieces follow one another.
+    `nonsense` is sent back in place of passing a piece on.
     """
 
     def __init__(self, target: int) -> None:
@@ -63,23 +67,33 @@ class Proxy:
             for one in (client, server):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open.add(one)
-            back = threading.Thread(target=self._answers, args=(server, client), daemon=True)
-            back.start()
+            way: Way = queue.SimpleQueue()
+            ends = [
+                threading.Thread(target=self._carry, args=(way, client, server), daemon=True),
+                threading.Thread(target=self._answers, args=(server, client), daemon=True),
+            ]
+            for end in ends:
+                end.start()
             try:
-                self._questions(client, server)
+                while data := client.recv(CHUNK):
+                    way.put((time.monotonic() + self.delay, data))
             finally:
+                way.put(None)
                 with contextlib.suppress(OSError):
                     server.shutdown(socket.SHUT_RDWR)
-                back.join()
+                for end in ends:
+                    end.join()
                 self._open -= {client, server}
 
-    def _questions(self, client: socket.socket, server: socket.socket) -> None:
-        while data := client.recv(CHUNK):
-            time.sleep(self.delay)
-            if self.nonsense is None:
-                server.sendall(data)
-            else:
-                client.sendall(self.nonsense)
+    def _carry(self, way: Way, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := way.get():
+                due, data = piece
+                time.sleep(max(0, due - time.monotonic()))
+                if self.nonsense is None:
+                    server.sendall(data)
+                else:
+                    client.sendall(self.nonsense)
 
     def _answers(self, server: socket.socket, client: socket.socket) -> None:
         with contextlib.suppress(OSError):

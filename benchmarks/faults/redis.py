@@ -97,7 +97,7 @@ def refused(rig: Rig) -> Iterator[None]:
 @contextlib.contextmanager
 def slow(rig: Rig) -> Iterator[None]:
     """Every answer takes longer than the store timeout."""
-    rig.proxy.delay = 1.0
+    rig.proxy.delay = 3.0
     try:
         yield
     finally:
@@ -106,8 +106,8 @@ def slow(rig: Rig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sluggish(rig: Rig) -> Iterator[None]:
-    """Every answer takes most of the store timeout."""
-    rig.proxy.delay = 0.15
+    """Every answer takes so long that a new connection just fits into the store timeout."""
+    rig.proxy.delay = 0.1
     try:
         yield
     finally:

@@ -52,6 +52,7 @@ class Free:
     def __init__(self, encoder: Encoder) -> None:
         self.info = encoder.info
         self.busy_since = None
+        self.slowest = 0.0
         self._row = np.full(self.info.embedding_width, self.info.embedding_width**-0.5, np.float32)
 
     def submit_images(self, images: Sequence[Pixels]) -> Future[Floats]:

@@ -13,7 +13,7 @@ from benchmarks import reliability
 ROOT = Path(__file__).parents[2]
 SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 PAGE = reliability.PAGE.read_text(encoding="utf-8")
-LOSSES = ("lost", "wrong", "not_built", "not_answered_200")
+LOSSES = ("lost", "wrong", "not_built", "not_answered_200", "unreadable", "unexpected")
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", SECURITY)))
 
 

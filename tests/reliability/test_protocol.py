@@ -69,7 +69,7 @@ def served(max_connections: int = 100, head_seconds: float = HEAD_SECONDS) -> It
     )  # fmt: skip
     config.timeout_keep_alive = 0.1  # type: ignore[assignment]
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
         while not server.started:
@@ -77,7 +77,7 @@ def served(max_connections: int = 100, head_seconds: float = HEAD_SECONDS) -> It
         recorder.port = server.servers[0].sockets[0].getsockname()[1]
         yield recorder
     finally:
-        server.should_exit = True
+        server.should_exit = server.force_exit = True
         thread.join(30)
 
 

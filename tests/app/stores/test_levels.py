@@ -119,13 +119,13 @@ def test_damaged_vectors_of_a_store_are_computed_anew_and_put_right(
         found: dict[str, Any] = client.post("/classify", files=files, data=data).json()
         return found
 
-    with serve(pictogram, **chosen) as client:
+    with serve(pictogram, store_timeout=5, **chosen) as client:
         before = classify(client)
     kept = read()
     assert len(kept) >= len(LABELS)
     wrong = [poisons(value)[number % 9] for number, value in enumerate(kept.values())]
     put(dict(zip(kept, wrong, strict=True)))
-    with serve(pictogram, **chosen) as client:
+    with serve(pictogram, store_timeout=5, **chosen) as client:
         after = classify(client)
     assert before["cached"] == after["cached"] == 0
     assert after["predictions"] == before["predictions"]
