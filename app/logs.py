@@ -8,7 +8,7 @@ def quiet_logging(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for chatty in ("httpx", "httpcore", "httpx2", "httpcore2", "PIL"):
+    for chatty in ("httpx", "httpcore", "httpx2", "httpcore2", "PIL", "python_multipart"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     # open_clip writes to the root logger what only its developers need
     for handler in logging.getLogger().handlers:

@@ -92,6 +92,7 @@ def create_app(settings: Settings, encoder: "Encoder | None" = None) -> FastAPI:
         middleware=edge.middleware(settings, metrics, admission),
         # their pages load scripts from elsewhere
         docs_url=None,
+        redirect_slashes=False,  # the address in a redirect would be of the caller's making
         redoc_url=None,
     )
     app.state.draining = False

@@ -14,19 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import TooLarge
 from app.metrics import Metrics, Stages
-from app.problems import internal, refuse
+from app.problems import SECURITY_HEADERS, internal, refuse
 
 log = logging.getLogger("openvocab.http")
 access = logging.getLogger("openvocab.access")
 
 REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
-
-# for answers that are data; a page brings a policy of its own
-SECURITY_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 LABELSETS: Final = "/labelsets"
 

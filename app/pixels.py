@@ -129,7 +129,9 @@ def _deep_grey(image: Image.Image) -> Image.Image:
     clear = image.info.get("transparency")
     grey = np.empty(raw.shape, np.uint8)
     for row in range(0, len(raw), STRIP):
-        strip = np.nan_to_num(raw[row : row + STRIP].astype(np.float64), posinf=0.0, neginf=0.0)
+        with np.errstate(invalid="ignore"):  # there are numbers that are none in two ways
+            strip = raw[row : row + STRIP].astype(np.float64)
+        strip = np.nan_to_num(strip, posinf=0.0, neginf=0.0)
         scaled = np.clip(np.rint(strip * factor), 0, 255)
         grey[row : row + STRIP] = scaled if clear is None else np.where(strip == clear, 255, scaled)
     return Image.fromarray(grey, "L")

@@ -1,8 +1,9 @@
 """Every error as one problem document (RFC 9457). Knows nothing of what went wrong inside."""
 
 import logging
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Iterable, MutableMapping
+from http import HTTPStatus
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -26,6 +27,13 @@ log = logging.getLogger("openvocab.http")
 
 MEDIA_TYPE = "application/problem+json"
 
+# for answers that are data; a page brings a policy of its own
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
 
 def problem_response(problem: Problem, request_id: str | None = None) -> Response:
     """The document, with Retry-After where waiting helps."""
@@ -35,6 +43,16 @@ def problem_response(problem: Problem, request_id: str | None = None) -> Respons
         media_type=MEDIA_TYPE,
         headers=_retry(problem),
     )
+
+
+def last_answer(problem: Problem, request_id: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The same as it goes onto a connection that is closed after it, with more headers."""
+    answer = problem_response(problem, request_id)
+    own = [(b"x-request-id", request_id.encode()), (b"connection", b"close")]
+    own += [(name.lower().encode(), text.encode()) for name, text in SECURITY_HEADERS.items()]
+    lines = [b"%s: %s\r\n" % line for line in (*headers, *answer.raw_headers, *own)]
+    first = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()
+    return b"".join([first, *lines, b"\r\n", bytes(answer.body)])
 
 
 def document(problem: Problem, request_id: str | None = None) -> ProblemAnswer:

@@ -10,17 +10,14 @@ from typing import Any, ClassVar, Final
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from app import heads
 from app.errors import Overloaded, Problem
 from app.heads import BadRequest, HeadTimeout
-from app.problems import problem_response
+from app.problems import last_answer
+from app.timers import Timer
 
 log = logging.getLogger("openvocab.http")
 
@@ -33,6 +30,7 @@ SEND_SECONDS: Final = 30.0
 # a refused client is still sending: closing at once would reset what it is to read
 LINGER_SECONDS: Final = 1.0
 LINGERING: Final = 64
+TOO_MANY: Final = "as many connections are open as there may be (max_connections)"
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -50,8 +48,8 @@ class BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._clock: asyncio.TimerHandle | None = None  # for what the client owes
-        self._ending: asyncio.TimerHandle | None = None  # for an answer to be read
+        self._clock = Timer(self.loop)  # for what the client owes
+        self._ending = Timer(self.loop)  # for an answer to be read
         self._running: RequestResponseCycle | None = None
         self._in_head = self._in_body = self._got_body = self._upgrading = False
         self._deaf = False  # whatever still comes is thrown away
@@ -67,16 +65,15 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self.connections.discard(self)
         self.turned_away.add(self)
-        detail = f"{self.max_connections} connections are open, the limit of max_connections"
-        self._answer(Overloaded(detail, limit=self.max_connections, retry_after=1))
+        self._answer(Overloaded(TOO_MANY, limit=self.max_connections, retry_after=1))
         if len(self.turned_away) > LINGERING:
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deaf = True
         self.turned_away.discard(self)
-        self._stop_clock()
-        self._stop_ending()
+        self._clock.stop()
+        self._ending.stop()
         for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 _disconnect(cycle)
@@ -105,8 +102,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if not self._deaf and not self.transport.is_closing():
-            self._stop_ending()
+        if not (self._deaf or self.transport.is_closing()):
+            self._ending.stop()
 
     # what the parser calls
 
@@ -177,7 +174,6 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             # llhttp takes what follows for another protocol; nothing is switched, so it is not
             parser, self.parser = self.parser, httptools.HttpRequestParser(self)
-            # what follows a request that says "Connection: close" is ignored
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             version = parser.get_http_version()
             head = heads.without_upgrade(parser.get_method(), self.url, version, self.headers)
@@ -195,12 +191,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def _watch(self) -> None:
         """Start the clock where the client owes us something; more bytes do not start it anew."""
         if self._busy() or self._deaf or self.transport.is_closing():
-            self._stop_clock()
-        elif self._clock is None:
-            self._clock = self.loop.call_later(self.head_seconds, self._too_slow)
+            self._clock.stop()
+        else:
+            self._clock.start(self.head_seconds, self._too_slow)
 
     def _too_slow(self) -> None:
-        self._clock = None
         if self._in_head:
             detail = f"the request's head did not arrive within {self.head_seconds:g} seconds"
             self._refuse(HeadTimeout(detail, limit=self.head_seconds))
@@ -208,18 +203,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _end_in(self, seconds: float) -> None:
-        if self._ending is None:
-            self._ending = self.loop.call_later(seconds, self.transport.abort)
-
-    def _stop_clock(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
-
-    def _stop_ending(self) -> None:
-        if self._ending is not None:
-            self._ending.cancel()
-            self._ending = None
+        self._ending.start(seconds, self.transport.abort)
 
     # refusals
 
@@ -243,16 +227,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def _answer(self, problem: Problem) -> None:
         """Write the answer ourselves, and end when the client had a moment to read it."""
         self._deaf = True
-        self._stop_clock()
-        self._stop_ending()
+        self._clock.stop()
+        self._ending.stop()
         self._unset_keepalive_if_required()
         request_id = f"{random.getrandbits(128):032x}"
         log.debug("request %s refused: %s", request_id, problem.detail)
-        answer = problem_response(problem, request_id)
-        own = [(b"x-request-id", request_id.encode()), (b"connection", b"close")]
-        headers = [*self.server_state.default_headers, *answer.raw_headers, *own]
-        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        self.transport.write(STATUS_LINE[problem.status] + lines + b"\r\n" + bytes(answer.body))
+        self.transport.write(last_answer(problem, request_id, self.server_state.default_headers))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()

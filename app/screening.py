@@ -48,7 +48,7 @@ FREQUENT: Final = frozenset({0xE1, 0xE2})  # XMP and colour profiles come in man
 
 # types of a TIFF's tags by their size in bytes (TIFF 6.0, section 2, and BigTIFF)
 TEXTS: Final = frozenset({1, 2, 7})
-INTEGERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
+INTEGERS: Final = {3: "H", 16: "Q", 17: "Q", 18: "Q"}
 LAYOUT: Final = frozenset({273, 279, 324, 325})
 TILE: Final = frozenset({322, 323})
 COLOUR_MAP: Final = 320
@@ -210,8 +210,8 @@ def _most_numbers(tag: int, kind: int) -> float:
 
 def _number(data: bytes, order: str, place: int, kind: int) -> int:
     """The value of a tag of one number; 8 bytes do not fit into an old TIFF's own 4."""
-    code = INTEGERS.get(kind, "B")
-    if code in "Qq" and data[2] != 43:
+    code = INTEGERS.get(kind, "I")  # libtiff takes more types than there should be
+    if code == "Q" and data[2] != 43:
         place = struct.unpack_from(order + "I", data, place)[0]
     found = data[place : place + struct.calcsize(code)].ljust(struct.calcsize(code), b"\0")
     return int(struct.unpack(order + code, found)[0])

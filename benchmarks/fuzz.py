@@ -5,7 +5,7 @@
 Each case is a small file of some format, changed at random by --seed and its number alone: it can
 be made again with --case NUMBER. All are decoded, in several processes; every twentieth is sent to
 a running server as well. Accepted are pictures and problems of status 4xx. Anything else, a Python
-warning, a lost process or a case of over five seconds is written down, and its file kept.
+warning, a lost process, over five seconds or 900 MB are written down.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +39,7 @@ from models import ImageSpec
 RESULTS = Path(__file__).parent / "results"
 SPEC = ImageSpec(224, 224, "shortest", "bicubic", 0)
 SLOW_SECONDS = 5.0
+LARGE_MB = 900
 SENT = 20
 TOGETHER = 100
 LABELS = "cat,dog"
@@ -53,8 +54,8 @@ class Found:
     formats: Counter[str] = field(default_factory=Counter)
     unexpected: dict[int, str] = field(default_factory=dict)
     slowest: tuple[float, int] = (0.0, 0)
-    peak_mb: float = 0.0
-    largest_step_mb: float = 0.0
+    peak_mb: int = 0
+    largest_step_mb: int = 0
 
     def add(self, more: "Found") -> None:
         """Take over what others found."""
@@ -103,16 +104,17 @@ def decode_cases(seed: int, numbers: Iterable[int]) -> Found:
             found.outcomes["decoded"] += 1
         except Problem as problem:
             found.outcomes[problem.code] += 1
-            if not 400 <= problem.status < 500:
-                found.unexpected[number] = repr(problem)
+            if not 400 <= problem.status < 500 or isinstance(problem.__cause__, Warning):
+                found.unexpected[number] = f"{problem!r} because of {problem.__cause__!r}"
         except BaseException as error:
             found.unexpected[number] = repr(error)
         spent = time.perf_counter() - begun
         found.slowest = max(found.slowest, (round(spent, 3), number))
-        found.largest_step_mb = max(found.largest_step_mb, _peak_mb() - before)
-        if spent > SLOW_SECONDS:
-            found.unexpected[number] = f"took {spent:.1f} s"
-    found.peak_mb = _peak_mb()
+        step = round(_peak_mb() - before)
+        found.largest_step_mb = max(found.largest_step_mb, step)
+        if spent > SLOW_SECONDS or step > LARGE_MB:
+            found.unexpected[number] = f"took {spent:.1f} s and {step} MB"
+    found.peak_mb = round(_peak_mb())
     return found
 
 
@@ -141,29 +143,31 @@ def send_cases(client: httpx.Client, seed: int, numbers: Iterable[int]) -> Found
 
 
 def decode_all(seed: int, cases: int, processes: int) -> Found:
-    """Decode in several processes; one that dies is a finding for each of its cases."""
-    found = Found()
+    """Decode in several processes; where one dies, its case is found and the others are redone."""
+    found, lost = Found(), []
     parts = [range(start, min(start + TOGETHER, cases)) for start in range(0, cases, TOGETHER)]
-    context = get_context("spawn")
-    waiting: Sequence[range] = parts
-    while waiting:
-        lost: list[range] = []
-        with ProcessPoolExecutor(processes, context, prepare) as pool:
-            running = [(part, pool.submit(decode_cases, seed, part)) for part in waiting]
-            for part, future in running:
-                try:
-                    found.add(future.result())
-                except Exception:
-                    lost.append(part)
-        waiting = []
-        for part in lost:
-            if len(part) > 1:  # the guilty one is found by halving
-                half = len(part) // 2
-                waiting = [*waiting, part[:half], part[half:]]
-            else:
-                found.cases += 1
-                found.unexpected[part[0]] = "the process died"
-        processes = 1 if lost else processes
+    with ProcessPoolExecutor(processes, get_context("spawn"), prepare) as pool:
+        running = [(part, pool.submit(decode_cases, seed, part)) for part in parts]
+        for part, future in running:
+            try:
+                found.add(future.result())
+            except Exception:  # with one process the pool loses all that waits
+                lost.append(part)
+    for part in lost:
+        found.add(_decode_alone(seed, part))
+    return found
+
+
+def _decode_alone(seed: int, part: range) -> Found:
+    """Decode in a process of its own, and if it dies, each half so."""
+    with ProcessPoolExecutor(1, get_context("spawn"), prepare) as pool:
+        try:
+            return pool.submit(decode_cases, seed, part).result()
+        except Exception as error:
+            if len(part) == 1:
+                return Found(1, unexpected={part[0]: f"the process died: {error!r}"})
+    found = _decode_alone(seed, part[: len(part) // 2])
+    found.add(_decode_alone(seed, part[len(part) // 2 :]))
     return found
 
 
@@ -189,7 +193,8 @@ def main() -> None:
     begun = time.monotonic()
     decoded = decode_all(options.seed, options.cases, options.processes)
     print(f"decoded {decoded.cases} cases, {len(decoded.unexpected)} unexpected")
-    with tempfile.TemporaryDirectory() as name, openvocab("memory://", Path(name)) as server:
+    folder = tempfile.TemporaryDirectory()
+    with folder as name, openvocab("memory://", Path(name), heic=True) as server:
         before = _server_peak_mb(server.process.pid)
         sent = send_cases(server.client, options.seed, range(0, options.cases, SENT))
         growth = _server_peak_mb(server.process.pid) - before

@@ -95,7 +95,8 @@ def test_sixteen_bits_are_scaled_and_not_cut(kind: str, value: int, grey: int) -
 
 
 def test_floating_point_pictures_of_both_habits_are_scaled() -> None:
-    for value, grey in ((0.5, 128), (200.0, 200), (float("nan"), 0)):
+    signalling = np.array([0x7F800001], np.uint32).view(np.float32)[0]
+    for value, grey in ((0.5, 128), (200.0, 200), (float("nan"), 0), (signalling, 0)):
         data = encoded(Image.fromarray(np.full((8, 8), value, np.float32)), "TIFF")
         assert centre(data) == (grey, grey, grey)
 

@@ -1,5 +1,6 @@
 """Images made to harm: none costs much more than its pixels, and none breaks anything."""
 
+import contextlib
 import io
 import json
 import logging
@@ -251,6 +252,28 @@ def test_restart_markers_by_the_thousand_cost_nothing() -> None:
     data = encoded(whole, "JPEG", restart_marker_blocks=1)
     assert data.count(b"\xff\xd0") > 1_000
     assert decode(data, SPEC, LIMITS).width == 800
+
+
+@pytest.mark.parametrize("kind", range(1, 20))
+def test_a_large_tile_is_refused_whatever_its_type(kind: int) -> None:
+    """libtiff takes types that no writer uses; the fuzzer found one that takes 1.8 GB."""
+    number = struct.pack("<Q", 46_000)
+    value = 16 if kind in (16, 17, 18) else 46_000  # eight bytes stand elsewhere
+    tags = [(322, kind, 1, value), (323, kind, 1, value), (324, 4, 1, 24), (325, 4, 1, 8)]
+    data = makers.tiff_of(16, 16, 8, *tags, data=number + zlib.compress(b""), layout=False)
+    with pytest.raises(TooLarge):
+        screen(data, LIMITS.pixels)
+
+
+def test_damaged_fax_pages_write_nothing_to_the_standard_error(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    quieten()
+    data = bytearray(encoded(seeds.picture("1", (200, 200)), "TIFF", compression="group4"))
+    data[20:60] = b"\x55" * 40
+    with contextlib.suppress(Problem):
+        decode(bytes(data), SPEC, LIMITS)
+    assert capfd.readouterr().err == ""
 
 
 def test_large_images_are_not_decoded_all_at_once() -> None:

@@ -182,7 +182,7 @@ def test_bytes_that_are_held_have_a_bound_and_are_let_go_with_their_client(
     [
         (ADDRESS, b"no picture", "image/png", 415),
         ("/classify", b"{", "application/json", 400),
-        ("/classify", b"--x\r\nbroken", "multipart/form-data; boundary=x", 422),
+        ("/classify", b"--x\r\nbroken", "multipart/form-data; boundary=x", 400),
         ("/nowhere", b"anything", "image/png", 404),
     ],
 )
