@@ -87,7 +87,7 @@ redis:
 node: tests/clients/js/node_modules/.package-lock.json
 tests/clients/js/node_modules/.package-lock.json: tests/clients/js/package-lock.json
 	@command -v npm >/dev/null || { $(call debian,nodejs npm); }
-	npm ci --prefix tests/clients/js --no-audit --no-fund --ignore-scripts
+	cd tests/clients/js && npm ci --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 chromium:

@@ -126,4 +126,4 @@ class ReadyAnswer(BaseModel):
 
     status: Literal["ready", "degraded"]
     model: str
-    store: Literal["ok", "away"]
+    store: Literal["ok", "read-only", "away"]

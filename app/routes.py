@@ -96,11 +96,10 @@ async def readyz(request: Request, services: ServicesDep) -> ReadyAnswer:
     await services.canary.check()
     with contextlib.suppress(StoreAway):
         await services.store.ping()  # a store that is back is found out even if nobody uses it
-    away = services.store.away
     return ReadyAnswer(
-        status="degraded" if away else "ready",
+        status="degraded" if services.store.away else "ready",
         model=services.encoder.info.name,
-        store="away" if away else "ok",
+        store=services.store.state,
     )
 
 
