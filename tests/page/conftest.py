@@ -51,7 +51,8 @@ class Visit:
         assert not unexpected
 
 
-@pytest.fixture(scope="session")
+# for each file: while Playwright runs, no test in this thread can run an event loop of its own
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The system's Chromium, with a camera that is none."""
     path = shutil.which("chromium")
@@ -63,14 +64,14 @@ def browser() -> Iterator[Browser]:
         found.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def api(pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
     """A client of the server whose page is visited."""
     with serve(pictogram) as client:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def guarded(pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
     """The same for a server that wants a key."""
     digest = hashlib.sha256(KEY.encode()).hexdigest()
