@@ -17,6 +17,7 @@ from app.batch import Item
 from app.bodies import address_fields, json_object, merge, offload, single
 from app.classifier import Query
 from app.errors import Invalid, Overloaded, Problem, TooLarge, Unparsable
+from app.media_types import is_json, media_type
 from app.parts import Part, parts
 from app.queries import IMAGE, InputLimits, build_query
 
@@ -57,11 +58,11 @@ async def read_batch(
     Raises:
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request.headers.get("content-type", ""))
     fields = address_fields(request.query_params, inputs.LISTS)
     if kind == "multipart/form-data":
         return await _form(request, fields, limits, uploads)
-    if kind == "application/json" or kind.endswith("+json"):
+    if is_json(kind):
         return await _json(request, fields, limits, uploads)
     return build_query(fields, limits), _counted(_archive(request, uploads), uploads)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -21,9 +20,10 @@ from app.main import VERSION, guarded_store, load_encoder
 from app.serving import described
 from app.serving import serve as serve_on
 from app.settings import Settings
+from app.shell import Ended, say, settings_from
 from app.shipped import template_sets
+from app.statuses import MODEL_ERROR, START_ERROR, STORE_ERROR, USAGE_ERROR
 from app.stores.protocols import StoreAway, StoreUnusable
-from app.worker_process import MODEL_ERROR
 from app.workers import Supervisor
 from models import ModelError, catalog
 
@@ -34,10 +34,6 @@ app.add_typer(key_commands.app, name="keys")
 app.add_typer(cli_labelset.app, name="labelset")
 cli_classify.add_to(app)
 app.command("undo")(cli_undo.undo)
-
-PORT_ERROR = 1
-USAGE_ERROR = 2
-STORE_ERROR = 4
 
 
 @app.command()
@@ -188,7 +184,7 @@ def _listener(host: str, port: int, uds: Path | None) -> socket.socket:
         return listening.bind(host, port) if uds is None else listening.bind_unix(uds)
     except listening.CannotListen as error:
         typer.echo(f"openvocab: {error}", err=True)
-        raise typer.Exit(PORT_ERROR) from None
+        raise typer.Exit(START_ERROR) from None
 
 
 def _check_access(settings: Settings, listener: socket.socket) -> None:
@@ -213,12 +209,10 @@ def _check_access(settings: Settings, listener: socket.socket) -> None:
 
 def _settings(**options: Any) -> Settings:
     try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = "OPENVOCAB_" + "_".join(map(str, first["loc"])).upper()
-        typer.echo(f"openvocab: {name}: {first['msg']}, got {first['input']!r}", err=True)
-        raise typer.Exit(USAGE_ERROR) from None
+        return settings_from(**{k: value for k, value in options.items() if value is not None})
+    except Ended as ended:
+        say(ended.line)
+        raise typer.Exit(ended.status) from None
 
 
 def _or_exit(action: Any) -> Any:

@@ -20,8 +20,9 @@ from app.classifying import Run, Source, Tally, counted
 from app.folders import Finder
 from app.reach import Reached, Service
 from app.records import Format, Record, Writer
-from app.shell import SOME_FAILED, STDIN, USAGE_ERROR, Ended, printable, say, status_of
+from app.shell import STDIN, Ended, printable, say, status_of
 from app.sorting import Sorter
+from app.statuses import SOME_FAILED, USAGE_ERROR
 from models import catalog
 
 EPILOG: Final = """Examples:

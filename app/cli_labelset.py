@@ -13,7 +13,8 @@ from app.labelset_client import LabelSets
 from app.labelset_files import BadFile, definition, exported, imported
 from app.records import json_text
 from app.remote import Client, http_client
-from app.shell import SOME_FAILED, STDIN, USAGE_ERROR, Ended, opened, printable, say, status_of
+from app.shell import STDIN, Ended, opened, printable, say, status_of
+from app.statuses import SOME_FAILED, USAGE_ERROR
 
 EPILOG: Final = """Examples:
 

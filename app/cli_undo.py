@@ -7,7 +7,8 @@ import typer
 
 from app import undoing
 from app.folders import reason
-from app.shell import SOME_FAILED, USAGE_ERROR, Ended, printable, say, status_of
+from app.shell import Ended, printable, say, status_of
+from app.statuses import SOME_FAILED, USAGE_ERROR
 
 
 def undo(

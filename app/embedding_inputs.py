@@ -17,6 +17,7 @@ from app.bodies import address_fields, json_object, merge, offload, single
 from app.embedding_schemas import Encoding, ImagesFields, TextsFields
 from app.errors import Invalid, Problem, TooLarge, Unparsable
 from app.labels import excerpt, shown
+from app.media_types import is_json, media_type
 from app.parts import Part, parts
 from app.queries import IMAGE, InputLimits, invalid, own_or_named
 from app.renaming import placed
@@ -67,11 +68,11 @@ async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
 
 async def read_images(request: Request) -> AskedImages:
     """What POST /embeddings/image asks for. Raises Unparsable, Invalid, TooLarge."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request.headers.get("content-type", ""))
     fields = address_fields(request.query_params, ())
     if kind == "multipart/form-data":
         files, more = await _form(request)
-    elif kind == "application/json" or kind.endswith("+json"):
+    elif is_json(kind):
         files, more = await _json(request)
     else:
         files, more = [await request.body()], {}

@@ -19,6 +19,7 @@ import httpx2
 from app import labels, targets
 from app.addresses import Address, Network, is_public, literal
 from app.errors import Problem, TooLarge, UnsupportedImage
+from app.media_types import media_type
 from app.targets import FIELD, AllowedHost, joined, port_of, refused
 
 REDIRECTS: Final = 3
@@ -218,7 +219,7 @@ def _check_head(status: int, headers: httpx2.Headers) -> None:
     if coding not in ("", "identity"):
         detail = f"image_url is answered compressed ({labels.shown(coding)}), though not asked for"
         raise UnsupportedImage(detail, field=FIELD, value=labels.excerpt(coding))
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(headers.get("content-type", ""))
     if not kind.startswith("image/") and kind not in BARE_TYPES:
         said = labels.shown(kind) if kind else "nothing"
         detail = f"image_url is answered as {said}, which is no image/… or application/octet-stream"

@@ -19,6 +19,7 @@ from app import inputs, labels
 from app.bodies import address_fields, json_object, offload
 from app.classifier import Query
 from app.errors import Invalid, Problem
+from app.media_types import is_json, media_type
 from app.queries import IMAGE, InputLimits, invalid, own_or_named
 from app.renaming import renamed
 from app.schemas import Labels
@@ -50,9 +51,9 @@ class HfParameters(BaseModel):
 
 async def read_hf(request: Request, limits: InputLimits) -> tuple[bytes, Query]:
     """The image file and what is asked of it. Raises Unparsable, Invalid, TooLarge."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request.headers.get("content-type", ""))
     body = await request.body()
-    if kind == "application/json" or kind.endswith("+json"):
+    if is_json(kind):
         coded, parameters = _taken_apart(await offload(len(body), json_object, body))
         query = _query(parameters, limits)
         image = await _file(coded)

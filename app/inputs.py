@@ -20,6 +20,7 @@ from app.bodies import address_fields, json_object, merge, offload, single
 from app.classifier import Query
 from app.errors import Invalid, TooLarge, Unparsable
 from app.fetch import Fetcher
+from app.media_types import is_json, media_type
 from app.queries import IMAGE, InputLimits, build_query
 from app.sniffing import is_heic, looks_like_image
 
@@ -61,10 +62,10 @@ async def read_classify(
     if IMAGE in request.query_params:
         raise Invalid(f"{IMAGE} belongs in the body, not in the address", field=IMAGE)
     fields = address_fields(request.query_params, LISTS)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request.headers.get("content-type", ""))
     if kind == "multipart/form-data":
         fields, image = _join(fields, await _form(request, limits))
-    elif kind == "application/json" or kind.endswith("+json"):
+    elif is_json(kind):
         fields, image = _join(fields, await _json(request))
     else:
         image = await request.body()

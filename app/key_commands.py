@@ -8,10 +8,9 @@ import typer
 
 from app.identity import SCOPES
 from app.keys import digest, new_secret
+from app.statuses import USAGE_ERROR
 
 app = typer.Typer(no_args_is_help=True, help="API keys.")
-
-USAGE_ERROR = 2
 
 
 @app.command("new")

@@ -8,7 +8,8 @@ from urllib.parse import quote
 import httpx2
 
 from app.remote import Client
-from app.shell import SERVER_ERROR, SOME_FAILED, Ended
+from app.shell import Ended
+from app.statuses import SERVER_ERROR, SOME_FAILED
 
 PAGE: Final = 1_000
 

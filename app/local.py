@@ -13,7 +13,8 @@ import httpx2
 from app.main import create_app, load_encoder
 from app.serving import tune_interpreter
 from app.settings import Settings
-from app.shell import MODEL_ERROR, SERVER_ERROR, Ended, settings_from
+from app.shell import Ended, settings_from
+from app.statuses import MODEL_ERROR, SERVER_ERROR
 from app.stores.protocols import StoreUnusable
 from models import ModelError
 

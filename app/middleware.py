@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import TooLarge
+from app.media_types import is_json, media_type
 from app.metrics import Metrics, Stages
 from app.problems import SECURITY_HEADERS, internal, refuse
 
@@ -46,10 +47,10 @@ class BodyLimits:
         """The limit for a body of this media type; fields beside the image have a megabyte."""
         if path.startswith(LABELSETS):
             return self.labelset
-        kind = content_type.partition(";")[0].strip().lower()
-        if path == UPLOADS and kind != "application/json":
+        kind = media_type(content_type)
+        if path == UPLOADS and not is_json(kind):
             return self.upload
-        if kind == "application/json" or kind.endswith("+json"):
+        if is_json(kind):
             return self.image * 4 // 3 + 1_000_000
         if kind == "multipart/form-data":
             return self.image + 1_000_000

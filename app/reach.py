@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 from app.local import in_process, loaded, local_settings
 from app.logs import quiet_logging
 from app.remote import Client, http_client
-from app.shell import USAGE_ERROR, Ended
+from app.shell import Ended
+from app.statuses import USAGE_ERROR
 
 T = TypeVar("T")
 

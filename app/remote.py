@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import httpx2
 
-from app.shell import SERVER_ERROR, USAGE_ERROR, Ended
+from app.shell import Ended
+from app.statuses import SERVER_ERROR, USAGE_ERROR
 
 # what another try may change; and where it is certain that nothing was done
 BUSY: Final = frozenset({408, 429, 502, 503, 504})

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from app.main import create_app
 from app.protocol import protocol
 from app.settings import Settings
-from app.watchdog import HUNG
+from app.statuses import HUNG, START_ERROR
 from models import EncoderInfo
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("openvocab")
 
-START_ERROR: Final = 1
 
 # for threads at the end
 LAST_SECONDS: Final = 10.0

@@ -14,19 +14,12 @@ from pydantic import ValidationError
 
 from app.folders import reason
 from app.settings import Settings
+from app.statuses import INTERRUPTED, READER_LEFT, USAGE_ERROR
 
 T = TypeVar("T")
 
 # names standard input
 STDIN: Final = "-"
-
-# exit statuses
-SOME_FAILED: Final = 1
-USAGE_ERROR: Final = 2
-MODEL_ERROR: Final = 3
-SERVER_ERROR: Final = 4
-INTERRUPTED: Final = 130
-READER_LEFT: Final = 141
 
 
 class Ended(Exception):

@@ -15,6 +15,7 @@ from app.definitions import Definition, Entry
 from app.errors import Invalid, Unparsable
 from app.labels import LabelLimits
 from app.labelset_schemas import LabelSetBody
+from app.media_types import is_json, media_type
 from app.preconditions import Match
 from app.queries import checked_name, invalid, own_or_named
 
@@ -44,7 +45,7 @@ async def read_labelset(
         Unparsable, Invalid, TooLarge: with the field at fault.
     """
     body = await request.body()
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request.headers.get("content-type", ""))
     params = request.query_params
     asked = QueryParams([(k, v) for k, v in params.multi_items() if k not in OPTIONS])
     fields = address_fields(asked, LISTS)
@@ -77,7 +78,7 @@ def _read(
     if kind.startswith("multipart/"):
         detail = "a label set is sent as JSON, or as text with one label a line (--data-binary)"
         raise Unparsable(detail)
-    if kind == "application/json" or kind.endswith("+json"):
+    if is_json(kind):
         fields = merge(fields, json_object(body))
     else:
         lines = _lines(body)

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from app.statuses import HUNG
+
 log = logging.getLogger("openvocab.watchdog")
 
-# EX_SOFTWARE of sysexits.h: an internal fault
-HUNG: Final = 70
 
 LOOKS: Final = 10
 

@@ -15,14 +15,13 @@ from typing import Any, Final
 
 from app.logs import quiet_logging
 from app.main import load_encoder
-from app.serving import START_ERROR, described, serve
+from app.serving import described, serve
 from app.settings import Settings
+from app.statuses import MODEL_ERROR, START_ERROR
 from models import ModelError
 
 # seconds beyond those of a request and of draining that a worker may take to end
 GRACE: Final = 15.0
-
-MODEL_ERROR: Final = 3
 
 
 @dataclass(slots=True)

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Final
 
-from app.serving import START_ERROR
 from app.settings import Settings
-from app.worker_process import MODEL_ERROR, WorkerProcess, patience
+from app.statuses import SIGNALLED, START_ERROR
+from app.worker_process import WorkerProcess, patience
 
-__all__ = ["MODEL_ERROR", "STEADY", "Supervisor", "share"]
+__all__ = ["STEADY", "Supervisor", "share"]
 
 log = logging.getLogger("openvocab.workers")
 
@@ -28,8 +28,6 @@ PAUSES: Final = (0.1, 1.0, 5.0, 30.0)
 
 # a worker that served for so many seconds is no failure when it ends
 STEADY: Final = 60.0
-
-SIGNALLED: Final = 128  # a shell's exit status for a signal is this and its number
 
 
 def share(settings: Settings, workers: int) -> Settings:

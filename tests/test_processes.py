@@ -2,14 +2,14 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from benchmarks.crash import kill_and_look
-from benchmarks.servers import openvocab, redis_server
+from benchmarks.servers import openvocab, redis_server, wait_until
 
 KILLS = 3  # `python -m benchmarks.crash` does a hundred
 
@@ -29,13 +29,6 @@ def store(
 
 def classify(client: httpx.Client, picture: Path, **fields: str) -> httpx.Response:
     return client.post("/classify", files={"image": picture.read_bytes()}, data=fields)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 def test_two_servers_see_each_others_changes_on_the_next_request(

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +19,9 @@ import httpx
 import pytest
 
 from app.settings import Settings
-from app.watchdog import HUNG
+from app.statuses import HUNG
 from app.workers import STEADY, Supervisor, _Worker
+from benchmarks import servers
 from benchmarks.misbehaving import Fault, Faults, misbehaving
 from benchmarks.restarts import workers_of
 from benchmarks.servers import Server, openvocab
@@ -27,6 +29,9 @@ from models.catalog import catalog
 
 GRACE_SECONDS = 40
 WEIGHTS = "open_clip_model.safetensors"
+
+
+wait_until = partial(servers.wait_until, seconds=40)
 
 
 class Live:
@@ -114,13 +119,6 @@ def gone(pid: int) -> bool:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     return True
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 40) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.1)
 
 
 def ask(server: Server, picture: Path, **fields: str) -> httpx.Response:

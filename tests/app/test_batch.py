@@ -247,6 +247,18 @@ def test_limits_of_a_batch_are_named(
         assert (whole.status_code, whole.json()["limit"]) == (413, 400_000)
 
 
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/x+json", "Application/JSON; a=b"]
+)
+def test_json_is_held_as_a_whole_and_so_has_the_limit_of_one_image_whatever_it_is_called(
+    pictogram: Encoder, serve: Callable[..., Any], kind: str
+) -> None:
+    with serve(pictogram, max_image_bytes=20_000) as client:
+        asked = {"content": b" " * 1_100_000, "headers": {"Content-Type": kind}}
+        refused = client.post("/classify/batch?labels=cat,dog", **asked)
+        assert (refused.status_code, refused.json()["limit"]) == (413, 1_026_666)
+
+
 def test_a_tar_whose_header_records_are_huge_is_refused(client: httpx.Client) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:xz", format=tarfile.PAX_FORMAT) as archive:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.servers import wait_until
 from models.encoder import Encoder
 
 LONG = " ".join(["cat"] * 40)  # more tokens than the bundled model reads
@@ -419,13 +420,6 @@ def test_the_body_of_a_label_set_has_a_limit_of_its_own(
     with serve(pictogram, max_labelset_bytes=1000) as client:
         found = problem(client.post("/labelsets?name=x", content=b"a" * 1001), 413, "too_large")
         assert (found["limit"], found.get("field")) == (1000, None)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_changes_without_a_precondition_never_conflict(client: httpx.Client) -> None:

@@ -5,7 +5,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from benchmarks.misbehaving import Fault, Faults, misbehaving
-from benchmarks.servers import Server
+from benchmarks.servers import Server, wait_until
 
 QUEUE, BATCH = 4, 1
 PLACES = QUEUE + BATCH
@@ -61,13 +61,6 @@ def figure(server: Server, name: str) -> float:
 
 def dropped(server: Server, reason: str) -> float:
     return figure(server, f'dropped_total{{reason="{reason}"}}')
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def ask(server: Server, picture: Path, **headers: str) -> httpx.Response:

@@ -1,8 +1,5 @@
 """A running server while its Redis is broken in every way: it classifies, and it heals."""
 
-import itertools
-import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.faults.asking import look, names, put, status
 from benchmarks.faults.redis import FAULTS, Fault, Rig, full, replica
-from benchmarks.servers import openvocab
+from benchmarks.servers import openvocab, wait_until
 
 PETS = ["cat", "dog", "rocket"]
-NUMBERS = itertools.count()
 TIMEOUT = (
     1.0  # of the store: a busy machine is no fault; how long answers take is measured elsewhere
 )
@@ -45,46 +42,6 @@ def client(server: httpx.Client) -> Iterator[httpx.Client]:
     for name in names(server):
         if name != "pets":
             server.delete(f"/labelsets/{name}")
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
-def status(client: httpx.Client) -> str:
-    answer = client.get("/readyz")
-    assert answer.status_code == 200, answer.text
-    found: str = answer.json()["status"]
-    return found
-
-
-def put(client: httpx.Client, name: str, labels: list[str], **params: Any) -> httpx.Response:
-    return client.put(f"/labelsets/{name}", json={"labels": labels}, params=params)
-
-
-def names(client: httpx.Client) -> list[str]:
-    listed: list[dict[str, Any]] = client.get("/labelsets").json()["labelsets"]
-    return [one["name"] for one in listed]
-
-
-def classify(client: httpx.Client, picture: Path, **fields: Any) -> dict[str, Any]:
-    files = {"image": picture.read_bytes()}
-    answer = client.post("/classify", files=files, data=fields)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-def look(client: httpx.Client, picture: Path) -> list[dict[str, Any]]:
-    """Classify with a label set that is known, and with labels that nobody has seen."""
-    known = classify(client, picture, labelset="pets")
-    assert known["predictions"][0]["label"] == "cat"
-    new = json.dumps([f"thing {next(NUMBERS)}", f"animal {next(NUMBERS)}"])
-    assert classify(client, picture, labels=new)["cached"] == 0
-    return known["predictions"]  # type: ignore[no-any-return]
 
 
 def writes(client: httpx.Client, name: str) -> list[httpx.Response]:

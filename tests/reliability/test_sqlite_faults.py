@@ -1,7 +1,6 @@
 """A running server while its SQLite file is full, locked, read-only, deleted or damaged."""
 
 import contextlib
-import itertools
 import json
 import os
 import random
@@ -17,13 +16,13 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.faults.asking import look, names, put, status
 from benchmarks.faults.writers import kill_writers
-from benchmarks.servers import Server, free_port, serving
+from benchmarks.servers import Server, free_port, serving, wait_until
 
 PETS = ["cat", "dog", "rocket"]
 FILE = "openvocab.sqlite3"
 GARBAGE = b"this is no database " * 5_000
-NUMBERS = itertools.count()
 KILLS = 10  # `python -m benchmarks.faults --kills` does hundreds
 
 # what keeps the superuser from writing where permissions do not allow it
@@ -75,45 +74,6 @@ def client(server: Server) -> Iterator[httpx.Client]:
     for name in names(client):
         if name != "pets":
             client.delete(f"/labelsets/{name}")
-
-
-def wait_until(true: Any, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
-def status(client: httpx.Client) -> str:
-    answer = client.get("/readyz")
-    assert answer.status_code == 200, answer.text
-    found: str = answer.json()["status"]
-    return found
-
-
-def put(client: httpx.Client, name: str, labels: list[str], **params: Any) -> httpx.Response:
-    return client.put(f"/labelsets/{name}", json={"labels": labels}, params=params)
-
-
-def names(client: httpx.Client) -> list[str]:
-    listed: list[dict[str, Any]] = client.get("/labelsets").json()["labelsets"]
-    return [one["name"] for one in listed]
-
-
-def classify(client: httpx.Client, picture: Path, **fields: Any) -> dict[str, Any]:
-    files = {"image": picture.read_bytes()}
-    answer = client.post("/classify", files=files, data=fields)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-def look(client: httpx.Client, picture: Path) -> None:
-    """Classify with a label set that is known, and with labels that nobody has seen."""
-    known = classify(client, picture, labelset="pets")
-    assert known["predictions"][0]["label"] == "cat"
-    new = json.dumps([f"thing {next(NUMBERS)}", f"animal {next(NUMBERS)}"])
-    assert classify(client, picture, labels=new)["cached"] == 0
 
 
 def refused(*answers: httpx.Response) -> None:

@@ -4,14 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from benchmarks import servers
 from benchmarks.misbehaving import Fault, misbehaving
 from benchmarks.servers import Server, redis_server
 from models.catalog import catalog
@@ -21,11 +22,7 @@ DRAIN_SECONDS = 1.5
 GRACE_SECONDS = 30
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
+wait_until = partial(servers.wait_until, seconds=60)
 
 
 def classify(server: Server, picture: bytes) -> httpx.Response:

@@ -6,17 +6,23 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
 
-from app.watchdog import HUNG, LOOKS, Heartbeat, Watchdog
+from app.statuses import HUNG
+from app.watchdog import LOOKS, Heartbeat, Watchdog
+from benchmarks import servers
 from benchmarks.misbehaving import Fault, Faults, misbehaving
 from benchmarks.servers import Server
 
 FIELDS = {"labels": "cat,dog,rocket", "templates": "pictogram"}
+
+
+wait_until = partial(servers.wait_until, seconds=30)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +48,6 @@ def server(live: tuple[Server, Faults]) -> Iterator[Server]:
 @pytest.fixture
 def faults(live: tuple[Server, Faults]) -> Faults:
     return live[1]
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 def classify(server: Server, picture: bytes) -> httpx.Response:

@@ -1,0 +1,19 @@
+"""Exit statuses of the commands. Knows nothing of what they do."""
+
+from typing import Final
+
+# `serve`: the address, or the start itself
+START_ERROR: Final = 1
+# the others: some of what was asked
+SOME_FAILED: Final = 1
+USAGE_ERROR: Final = 2
+MODEL_ERROR: Final = 3
+# the store; the server that a command asks
+STORE_ERROR: Final = 4
+SERVER_ERROR: Final = 4
+# EX_SOFTWARE of sysexits.h: an internal fault
+HUNG: Final = 70
+# a shell's status for a signal is this and the signal's number
+SIGNALLED: Final = 128
+INTERRUPTED: Final = 130
+READER_LEFT: Final = 141
