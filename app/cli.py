@@ -14,9 +14,9 @@ from rich.table import Table
 
 from app import cli_classify, cli_labelset, cli_undo, key_commands, listening
 from app.bench import machine, measured
+from app.building import VERSION, guarded_store, load_encoder
 from app.keys import BadKeys, KeyRing
 from app.logs import quiet_logging
-from app.main import VERSION, guarded_store, load_encoder
 from app.serving import described
 from app.serving import serve as serve_on
 from app.settings import Settings

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import httpx2
 
-from app.main import create_app, load_encoder
+from app.building import load_encoder
+from app.main import create_app
 from app.serving import tune_interpreter
 from app.settings import Settings
 from app.shell import Ended, settings_from

@@ -1,12 +1,10 @@
-"""The composition root: settings in, application out. Everything is built here and nowhere else."""
+"""The composition root: settings in, application out. Knows how, not what: see building.py."""
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
-import numpy as np
 from fastapi import FastAPI
 
 from app import (
@@ -20,48 +18,13 @@ from app import (
     routes,
 )
 from app.admission import Admission
-from app.batch_inputs import UploadBatches
-from app.batching import Batcher, BatchPolicy
-from app.builds import Builds
-from app.canary import Canary
-from app.classifier import Classifier, Floats, Pixels
-from app.deps import Services
-from app.ensemble import Ensemble
-from app.errors import Internal
-from app.fetch import Fetcher, FetchPolicy
-from app.image_cache import ImageCache
-from app.images import Decoder, ImageLimits
-from app.labels import LabelLimits
-from app.labelsets import LabelSetService
+from app.building import VERSION, build, load_encoder
 from app.metrics import Metrics
 from app.problems import add_handlers
-from app.queries import InputLimits
-from app.rates import RateLimiter
-from app.registry import Registry
 from app.settings import Settings
-from app.shipped import presets, template_sets
-from app.stores import open_store
-from app.stores.guard import Guarded
-from app.stores.levels import TwoLevels
-from app.stores.lru import ByteLru
-from app.stores.protocols import StoreAway
-from app.targets import AllowedHost
-from app.templates import TemplateSets
-from app.uploads import UploadLimits
-from app.watchdog import Heartbeat, Watchdog
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
-
-log = logging.getLogger("openvocab")
-
-VERSION: Final = "0.1.0"
-
-# seconds that a write to the SQLite file may take
-SQLITE_WRITE_SECONDS: Final = 5.0
-
-# seconds at the end for batches that were accepted
-DRAIN_SECONDS: Final = 10.0
 
 
 def create_app(settings: Settings, encoder: "Encoder | None" = None) -> FastAPI:
@@ -81,7 +44,7 @@ def create_app(settings: Settings, encoder: "Encoder | None" = None) -> FastAPI:
             if own is None:
                 own = await asyncio.to_thread(load_encoder, settings)
                 stack.callback(own.close)
-            app.state.services = await _build(settings, own, metrics, stack)
+            app.state.services = await build(settings, own, metrics, stack)
             yield
 
     app = FastAPI(
@@ -103,148 +66,3 @@ def create_app(settings: Settings, encoder: "Encoder | None" = None) -> FastAPI:
         app.include_router(part.router)
     add_handlers(app)
     return app
-
-
-def load_encoder(settings: Settings) -> "Encoder":
-    """The encoder that the settings name; raises models.ModelError."""
-    from models.loader import load  # torch takes seconds to import: only who serves pays for it
-
-    return load(
-        settings.model,
-        device=settings.device,
-        precision=settings.precision,
-        threads=settings.torch_threads,
-        max_batch=settings.max_batch,
-        backend=settings.backend,
-    )
-
-
-def guarded_store(settings: Settings) -> Guarded:
-    """The store behind its circuit breaker, not opened yet; raises StoreUnusable."""
-    store = open_store(
-        settings.store_url,
-        settings.data_dir.expanduser(),
-        settings.store_timeout,
-        settings.vector_ttl,
-        settings.vector_store_bytes,
-    )
-    # a file's disk may be slow, and whether a definition was written matters more than when
-    patient = None if settings.store_url else max(SQLITE_WRITE_SECONDS, settings.store_timeout)
-    return Guarded(store, settings.store_timeout, write_timeout=patient)
-
-
-async def _build(
-    settings: Settings, encoder: "Encoder", metrics: Metrics, stack: contextlib.AsyncExitStack
-) -> Services:
-    """All parts, bottom up; the stack ends them top down."""
-    info, store = encoder.info, guarded_store(settings)
-    stack.push_async_callback(store.close)
-    try:
-        await store.open()
-    except StoreAway as away:
-        log.warning("the store is away (%s); serving without it until it is back", away)
-    vectors = TwoLevels(ByteLru(settings.vector_cache_bytes), store.vectors, info.embedding_width)
-    ensemble = Ensemble(encoder, vectors, settings.max_text_queue)
-    stack.push_async_callback(ensemble.close)
-    templates = TemplateSets(template_sets(), info.provenance.templates)
-    registry = Registry(store.labelsets, settings.max_labelsets)
-    matrices = ByteLru(settings.labelset_cache_bytes)
-    builds = Builds(ensemble, templates, matrices, registry.built, settings.max_labelset_prompts)
-    labelsets = LabelSetService(registry, builds)
-    stack.push_async_callback(labelsets.close)
-    resuming = asyncio.create_task(labelsets.resume())
-    stack.callback(resuming.cancel)
-    decoder = Decoder(
-        info.image,
-        ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
-        settings.cores_for_decoding(),
-        settings.max_queue + settings.max_batch,
-        settings.heic,
-        settings.exact_jpeg,
-    )
-    stack.callback(decoder.close)
-    batcher = Batcher(
-        encode_images(encoder),
-        BatchPolicy(settings.max_batch, settings.max_queue, info.in_flight),
-    )
-    stack.push_async_callback(_drain, batcher)
-    canary = Canary(encoder)
-    await canary.learn(ensemble)
-    work = {
-        "the model": lambda: encoder.busy_since,
-        "a decoder": lambda: decoder.busy_since,
-        "the event loop": Heartbeat(asyncio.get_running_loop()).busy_since,
-    }
-    stack.callback(Watchdog(settings.hang_timeout, work).close)
-    metrics.watch("queued_images", "Images that wait for a forward pass.", lambda: batcher.queued)
-    metrics.watch("store_away", "1 while the store does not answer.", lambda: store.away)
-    fetcher = _fetcher(settings, stack) if settings.image_urls else None
-    images = ImageCache(ByteLru(settings.image_cache_bytes), info.fingerprint)
-    return Services(
-        encoder=encoder,
-        classifier=Classifier(
-            info,
-            decoder,
-            batcher,
-            images,
-            ensemble,
-            labelsets,
-            templates,
-            settings.max_labels * settings.max_templates,
-        ),
-        labelsets=labelsets,
-        templates=templates,
-        vectors=vectors,
-        images=images.memory,
-        matrices=matrices,
-        store=store,
-        store_kind=settings.store_url.partition(":")[0] or "sqlite",
-        input_limits=InputLimits(
-            LabelLimits(settings.max_labels, settings.max_label_length), settings.max_templates
-        ),
-        upload_limits=UploadLimits(
-            labels=LabelLimits(settings.max_labelset_labels, settings.max_label_length),
-            texts=LabelLimits(settings.max_label_texts, settings.max_label_length),
-            templates=settings.max_templates,
-            presets=presets(),
-        ),
-        upload_batches=UploadBatches(
-            settings.max_upload_images,
-            settings.max_upload_bytes,
-            settings.max_image_bytes,
-            settings.max_uploads,
-        ),
-        fetcher=fetcher,
-        limiter=RateLimiter(store.rates),
-        canary=canary,
-        metrics=metrics,
-        explains=settings.explain,
-        metrics_on=settings.metrics != "off",
-    )
-
-
-def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetcher:
-    hosts = tuple(AllowedHost.parse(host) for host in settings.listed("image_url_hosts"))
-    policy = FetchPolicy(settings.max_image_bytes, hosts, settings.image_url_timeout)
-    return stack.enter_context(contextlib.closing(Fetcher(policy, f"openvocab/{VERSION}")))
-
-
-async def _drain(batcher: Batcher[Pixels, Floats]) -> None:
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS):
-            await batcher.drain()
-    except TimeoutError:
-        log.error("the encoder did not finish within %s s; its work is dropped", DRAIN_SECONDS)
-
-
-def encode_images(encoder: "Encoder") -> Callable[[Sequence[Pixels]], Awaitable[Sequence[Floats]]]:
-    """What the batcher runs: a batch of pixels to one row each."""
-
-    async def run(batch: Sequence[Pixels]) -> Sequence[Floats]:
-        rows = await asyncio.wrap_future(encoder.submit_images(batch))
-        if not np.isfinite(rows).all():
-            log.error("the model answered with numbers that are not finite")
-            raise Internal("the model answered with numbers that are not finite")
-        return list(rows)
-
-    return run

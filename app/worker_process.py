@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
+from app.building import load_encoder
 from app.logs import quiet_logging
-from app.main import load_encoder
 from app.serving import described, serve
 from app.settings import Settings
 from app.statuses import MODEL_ERROR, START_ERROR

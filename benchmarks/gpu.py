@@ -25,10 +25,10 @@ import numpy as np
 import torch
 
 from app.batching import Batcher, BatchPolicy
+from app.building import encode_images
 from app.concepts import Concept
 from app.ensemble import Ensemble
 from app.images import Decoder, ImageLimits, decode
-from app.main import encode_images
 from app.shipped import presets, template_sets
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app import cli, images, worker_process
-from app.main import load_encoder
+from app.building import load_encoder
 from app.settings import Settings
 from benchmarks.servers import Server, free_port, serving
 

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import uvicorn
 from fastapi import FastAPI
 
-from app.main import create_app, load_encoder
+from app.building import load_encoder
+from app.main import create_app
 from app.serving import tune_interpreter, uvicorn_config
 from app.settings import Settings
 from models.encoder import Encoder

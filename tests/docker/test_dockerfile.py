@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from app.building import VERSION
 from app.cli import app
-from app.main import VERSION
-from app.settings import DEFAULT_MODEL, Settings
+from app.model_settings import DEFAULT_MODEL
+from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ("cpu", "gpu")
