@@ -1,4 +1,4 @@
-"""Write docs/performance.md from the results: tables, bars and plots between the page's markers.
+"""Write docs/performance.md and docs/operations.md from the results: what is between their markers.
 
     python -m benchmarks.report
 
@@ -10,13 +10,14 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import plots
+from benchmarks import plots, sizing
 from benchmarks.bars import BARS, GPU_BARS
 from benchmarks.folders import RESULTS
 from benchmarks.record import Cell, read
 from benchmarks.rounds import figure
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
+OPERATIONS: Final = PAGE.with_name("operations.md")
 NOT_MEASURED: Final = "not measured"
 MARKED: Final = re.compile(r"(<!-- from: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -46,6 +47,8 @@ def _content(name: str, results: Path) -> str:
         return _gpu(results)
     if name == "machine":
         return _machine(results)
+    if name == "sizing":
+        return sizing.table(_document("growth.workers", results), _table) or NOT_MEASURED
     document = _document(name, results)
     if document is None:
         return f"{name}: {NOT_MEASURED} (`python -m benchmarks.run --only {name}`)"
@@ -140,3 +143,4 @@ def _cell(value: Cell) -> str:
 
 if __name__ == "__main__":
     write()
+    write(OPERATIONS)

@@ -73,6 +73,7 @@ def main() -> None:
         print(f"{took:.0f} s -> {path.name}", flush=True)
     if options.results == RESULTS:
         report.write()
+        report.write(report.OPERATIONS)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,12 @@ import open_clip
 import pytest
 import torch
 import uvicorn
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from app.main import create_app
 from app.serving import uvicorn_config
 from app.settings import Settings
+from models.catalog import catalog
 from models.encoder import Encoder
 from models.loader import load
 
@@ -55,6 +57,24 @@ def plain_pictogram() -> Iterator[Encoder]:
     encoder = load("pictogram", backend="torch")
     yield encoder
     encoder.close()
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a model of pictogram's shape that embeds everything elsewhere: run it in fp32."""
+    bundled = Path(catalog()["pictogram"].loader.removeprefix("local-dir:"))
+    folder = tmp_path_factory.mktemp("other-model")
+    shutil.copy(bundled / "open_clip_config.json", folder)
+    weights = load_file(bundled / "open_clip_model.safetensors")
+    for tower in (
+        "text_projection",
+        "visual.attnpool.c_proj.weight",
+        "visual.attnpool.c_proj.bias",
+    ):
+        # both towers alike, so that it is as good as the first
+        weights[tower] = weights[tower].flip(-1 if tower == "text_projection" else 0).contiguous()
+    save_file(weights, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
 
 
 @pytest.fixture(scope="session")

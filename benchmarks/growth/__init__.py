@@ -2,6 +2,8 @@
 
 from benchmarks.growth.asked import labels, sizes, templates
 from benchmarks.growth.served import connections, labelsets, workers
+from benchmarks.growth.stored import stored
+from benchmarks.ray_scaling import encoders
 
 PIECES = {
     "labels": labels,
@@ -10,4 +12,6 @@ PIECES = {
     "labelsets": labelsets,
     "connections": connections,
     "workers": workers,
+    "stored": stored,
+    "encoders": encoders,
 }
