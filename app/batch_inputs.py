@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from app import archives, inputs
 from app.batch import Item
 from app.bodies import address_fields, json_object, merge, offload, single
-from app.classifier import Query
+from app.classification import Query
 from app.errors import Invalid, Overloaded, Problem, TooLarge, Unparsable
 from app.media_types import is_json, media_type
 from app.parts import Part, parts
@@ -64,7 +64,7 @@ async def read_batch(
         return await _form(request, fields, limits, uploads)
     if is_json(kind):
         return await _json(request, fields, limits, uploads)
-    return build_query(fields, limits), _counted(_archive(request, uploads), uploads)
+    return build_query(fields, limits), counted(archived(request, uploads), uploads)
 
 
 async def _form(
@@ -72,7 +72,7 @@ async def _form(
 ) -> tuple[Query, AsyncGenerator[Item, None]]:
     content_type = request.headers["content-type"]
     inputs.check_charset(request)
-    arriving = parts(_body(request), content_type, uploads.image_bytes, inputs.LARGEST_TEXT)
+    arriving = parts(arriving_body(request), content_type, uploads.image_bytes, inputs.LARGEST_TEXT)
     sent: dict[str, list[Any]] = {}
     first: Part | None = None
     async for part in arriving:
@@ -84,7 +84,7 @@ async def _form(
     query = build_query(merge(fields, texts), limits)
     if first is None:
         raise Invalid(f"no image was sent: send each as a form field named {IMAGE}", field=IMAGE)
-    return query, _counted(_files(first, arriving), uploads)
+    return query, counted(_files(first, arriving), uploads)
 
 
 def _keep(sent: dict[str, list[Any]], part: Part, limits: InputLimits) -> None:
@@ -99,12 +99,13 @@ def _keep(sent: dict[str, list[Any]], part: Part, limits: InputLimits) -> None:
 
 
 async def _files(first: Part, rest: AsyncIterator[Part]) -> AsyncGenerator[tuple[str, Any], None]:
-    yield _file(first)
+    yield file_of(first)
     async for part in rest:
-        yield _file(part)
+        yield file_of(part)
 
 
-def _file(part: Part) -> tuple[str, bytes | Problem]:
+def file_of(part: Part) -> tuple[str, bytes | Problem]:
+    """The name and content of an image's part. Raises Invalid for any other."""
     if part.filename is None:
         detail = f"{part.name[:60]} comes after an image; send the fields first"
         raise Invalid(detail, field=part.name[:60])
@@ -116,6 +117,16 @@ def _file(part: Part) -> tuple[str, bytes | Problem]:
 async def _json(
     request: Request, fields: dict[str, Any], limits: InputLimits, uploads: UploadBatches
 ) -> tuple[Query, AsyncGenerator[Item, None]]:
+    images, parsed = await json_images(request, uploads)
+    query = build_query(merge(fields, parsed), limits)
+    return query, counted(decoded(images), uploads)
+
+
+async def json_images(request: Request, uploads: UploadBatches) -> tuple[list[Any], dict[str, Any]]:
+    """The images of a JSON body, as they were sent, and its other fields.
+
+    Raises: Unparsable, Invalid, TooLarge.
+    """
     body = await request.body()
     parsed = await offload(len(body), json_object, body)
     images = parsed.pop(IMAGES, None)
@@ -124,34 +135,37 @@ async def _json(
     if len(images) > uploads.images:
         detail = f"{len(images)} images, the limit of max_upload_images is {uploads.images}"
         raise TooLarge(detail, field=IMAGES, limit=uploads.images, value=len(images))
-    query = build_query(merge(fields, parsed), limits)
-
-    async def decoded() -> AsyncGenerator[tuple[str | None, bytes | Problem], None]:
-        for number, image in enumerate(images):
-            name, text = (image.get("name"), image.get(IMAGE)) if isinstance(image, dict) else (
-                None, image
-            )  # fmt: skip
-            if not isinstance(text, str) or not isinstance(name, str | None):
-                detail = f"{IMAGES}[{number}] is neither a text nor an object with image and name"
-                yield None, Invalid(detail, field=IMAGES)
-                continue
-            try:
-                yield name, await offload(len(text), inputs.from_base64, text)
-            except Problem as problem:
-                yield name, problem
-
-    return query, _counted(decoded(), uploads)
+    return images, parsed
 
 
-async def _archive(
+async def decoded(images: list[Any]) -> AsyncGenerator[tuple[str | None, bytes | Problem], None]:
+    """Name and bytes of each: base64, or an object with image and name."""
+    for number, image in enumerate(images):
+        name, text = (image.get("name"), image.get(IMAGE)) if isinstance(image, dict) else (
+            None, image
+        )  # fmt: skip
+        if not isinstance(text, str) or not isinstance(name, str | None):
+            detail = f"{IMAGES}[{number}] is neither a text nor an object with image and name"
+            yield None, Invalid(detail, field=IMAGES)
+            continue
+        try:
+            yield name, await offload(len(text), inputs.from_base64, text)
+        except Problem as problem:
+            yield name, problem
+
+
+async def archived(
     request: Request, uploads: UploadBatches
 ) -> AsyncGenerator[tuple[str, Any], None]:
+    """Name and content of each file in the archive that the body is; see app.archives."""
     with tempfile.TemporaryFile() as file:
         if not await _save(request, file):
             detail = "send images as form fields, as JSON, or in a ZIP or TAR archive"
             raise Unparsable(f"the body is none of what a batch can be: {detail}")
         file.seek(0)
-        found = archives.entries(file, uploads.image_bytes, uploads.bytes)
+        found = archives.entries(
+            file, archives.ArchiveLimits(uploads.image_bytes, uploads.bytes, uploads.images)
+        )
         while (entry := await asyncio.to_thread(next, found, None)) is not None:
             yield entry
 
@@ -160,7 +174,7 @@ async def _save(request: Request, file: IO[bytes]) -> bool:
     """Write the body to the file; False if it is no archive, and then it is not."""
     held = bytearray()
     checked = False
-    async for chunk in _body(request):
+    async for chunk in arriving_body(request):
         held += chunk
         if not checked and len(held) >= 512:
             checked = True
@@ -175,7 +189,8 @@ async def _save(request: Request, file: IO[bytes]) -> bool:
     return True
 
 
-async def _body(request: Request) -> AsyncGenerator[bytes, None]:
+async def arriving_body(request: Request) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives. Raises Unparsable."""
     try:
         async for chunk in request.stream():
             yield chunk
@@ -183,9 +198,10 @@ async def _body(request: Request) -> AsyncGenerator[bytes, None]:
         raise Unparsable("the client left before the end of the body") from None
 
 
-async def _counted(
+async def counted(
     found: AsyncGenerator[tuple[str | None, Any], None], uploads: UploadBatches
 ) -> AsyncGenerator[Item, None]:
+    """The same as items of a batch. Raises TooLarge where there are too many."""
     index = 0
     async with contextlib.aclosing(found):
         async for name, image in found:

@@ -6,23 +6,26 @@ from dataclasses import replace
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app import batch_inputs, examples
 from app.batch import Item, Outcome, outcomes
-from app.classifier import Classification, Query
+from app.classification import Query
 from app.deps import CallerDep, Services, ServicesDep, patience
-from app.errors import Invalid, Problem
-from app.metrics import Stages
+from app.embedding_schemas import with_rows
+from app.errors import Invalid, Problem, TooLarge
 from app.problems import document, documented
 from app.schemas import BatchAnswer, BatchLine, ClassifyAnswer
+from app.stages import Stages
 
 router = APIRouter()
 
 NDJSON: Final = "application/x-ndjson"
 
-Line = BatchLine | Problem
+# bytes of an answer that is no stream, which is held as a whole
+LARGEST_WHOLE: Final = 64_000_000
 
 
 @router.post(
@@ -47,11 +50,11 @@ async def classify_batch(request: Request, services: ServicesDep, caller: Caller
         raise Invalid("explain is for one image at a time: POST /classify", field="explain")
     query = replace(query, namespace=caller.namespace, patience=await patience(request))
     await services.classifier.prepare(query)
-    lines = _lines(services, query, items)
+    done = _outcomes(services, query, items)
     if NDJSON not in request.headers.get("accept", ""):
-        return await _whole(lines)
+        return await _whole(done)
     request.state.streams = True
-    text = _streamed(lines, request.state.request_id)
+    text = _streamed(done, request.state.request_id)
     return _Duplex(text, media_type=NDJSON, headers={"Vary": "Accept"})
 
 
@@ -62,49 +65,61 @@ class _Duplex(StreamingResponse):
         await self.stream_response(send)
 
 
-async def _whole(lines: AsyncGenerator[Line, None]) -> Response:
-    found: list[BatchLine] = []
-    async with aclosing(lines):
-        async for line in lines:
-            if isinstance(line, Problem):
-                raise line
-            found.append(line)
-    found.sort(key=lambda line: line.index or 0)
-    failed = sum(line.error is not None for line in found)
-    answer = BatchAnswer(count=len(found), failed=failed, results=found)
+async def _whole(done: AsyncGenerator[Outcome | Problem, None]) -> Response:
+    lines: list[tuple[int, bytes]] = []
+    failed = size = 0
+    async with aclosing(done):
+        async for outcome in done:
+            if isinstance(outcome, Problem):
+                raise outcome
+            line = _line(outcome)
+            failed += isinstance(outcome.found, Problem)
+            size += len(line)
+            if size > LARGEST_WHOLE:
+                detail = f"the answer has over {LARGEST_WHOLE} bytes; ask for {NDJSON}, or a top_k"
+                raise TooLarge(detail, field="top_k", limit=LARGEST_WHOLE)
+            lines.append((outcome.index, line))
+    lines.sort()
+    head = {"count": len(lines), "failed": failed}
     return Response(
-        answer.model_dump_json(exclude_unset=True) + "\n",
+        with_rows(head, "results", [line for _, line in lines]),
         media_type="application/json",
         headers={"Vary": "Accept"},
     )
 
 
-async def _streamed(lines: AsyncGenerator[Line, None], request_id: str) -> AsyncIterator[str]:
-    async with aclosing(lines):
-        async for line in lines:
-            shown = (
-                BatchLine(error=document(line, request_id)) if isinstance(line, Problem) else line
-            )
-            yield shown.model_dump_json(exclude_unset=True) + "\n"
+async def _streamed(
+    done: AsyncGenerator[Outcome | Problem, None], request_id: str
+) -> AsyncIterator[bytes]:
+    async with aclosing(done):
+        async for outcome in done:
+            if isinstance(outcome, Problem):
+                yield _json(BatchLine(error=document(outcome, request_id))) + b"\n"
+            else:
+                yield _line(outcome) + b"\n"
 
 
-async def _lines(
+async def _outcomes(
     services: Services, query: Query, items: AsyncGenerator[Item, None]
-) -> AsyncGenerator[Line, None]:
+) -> AsyncGenerator[Outcome | Problem, None]:
     """What each image gives, as they are done."""
 
-    async def classify(image: bytes) -> Classification:
-        return await services.classifier.classify(image, query, Stages())
+    async def classify(image: bytes) -> bytes:
+        return _json(ClassifyAnswer.of(await services.classifier.classify(image, query, Stages())))
 
     async with aclosing(items), aclosing(outcomes(items, classify)) as done:
         async for outcome in done:
-            yield outcome if isinstance(outcome, Problem) else _line(outcome)
+            yield outcome
 
 
-def _line(outcome: Outcome) -> BatchLine:
-    line = {"index": outcome.index, "name": outcome.name}
-    if outcome.name is None:
-        del line["name"]
+def _line(outcome: Outcome) -> bytes:
+    """The JSON of a BatchLine."""
+    named = {} if outcome.name is None else {"name": outcome.name}
     if isinstance(outcome.found, Problem):
-        return BatchLine(**line, error=document(outcome.found))
-    return BatchLine(**line, result=ClassifyAnswer.of(outcome.found))
+        return _json(BatchLine(index=outcome.index, **named, error=document(outcome.found)))
+    begun = _json(BatchLine(index=outcome.index, **named)).removesuffix(b"}")
+    return b'%b,"result":%b}' % (begun, outcome.found)
+
+
+def _json(answer: BaseModel) -> bytes:
+    return answer.model_dump_json(exclude_unset=True).encode()

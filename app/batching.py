@@ -1,15 +1,20 @@
 """Group items into batches for one consumer. Knows nothing of images, torch or HTTP."""
 
 import asyncio
+import contextvars
 import logging
 import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from app.errors import Draining, Overloaded
+from app import spans
+from app.errors import Draining, Overloaded, Unavailable
+
+if TYPE_CHECKING:
+    from app.tracing import Place
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,11 +33,16 @@ class BatchPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Ran(Generic[R]):
-    """A result with the seconds its item waited in the queue and its batch ran."""
+    """A result with the seconds its item waited in the queue and its batch ran.
+
+    The batch had `size` items, and `span` in a trace if one of them is traced.
+    """
 
     value: R
     waited: float
     ran: float
+    size: int
+    span: "Place | None" = None
 
 
 @dataclass(slots=True)
@@ -40,6 +50,7 @@ class _Waiting(Generic[T, R]):
     item: T
     future: asyncio.Future[Ran[R]]
     since: float
+    place: "Place | None"
 
 
 class Batcher(Generic[T, R]):
@@ -65,6 +76,11 @@ class Batcher(Generic[T, R]):
         """Items that wait for a batch, those of cancelled callers included."""
         return len(self._queue)
 
+    @property
+    def oldest(self) -> float | None:
+        """The `time.perf_counter()` since which the first of them waits; for any thread."""
+        return next((waiting.since for waiting in self._queue.copy()), None)
+
     async def submit(self, item: T) -> Ran[R]:
         """Wait for the item's result.
 
@@ -80,7 +96,7 @@ class Batcher(Generic[T, R]):
         if len(self._queue) >= self._policy.max_queue:
             raise self._overloaded()
         loop = asyncio.get_running_loop()
-        waiting = _Waiting[T, R](item, loop.create_future(), time.perf_counter())
+        waiting = _Waiting[T, R](item, loop.create_future(), time.perf_counter(), spans.current())
         self._queue.append(waiting)
         # not at once: items that arrive in the same turn of the loop share a batch, at no wait
         loop.call_soon(self._pump)
@@ -101,7 +117,8 @@ class Batcher(Generic[T, R]):
                 if not waiting.future.done():  # done here means cancelled
                     batch.append(waiting)
             if batch:
-                task = asyncio.create_task(self._serve(batch))
+                # in no request's name: it is not for the one alone that happened to start it
+                task = asyncio.create_task(self._serve(batch), context=contextvars.Context())
                 self._batches.add(task)
                 task.add_done_callback(self._ended)
 
@@ -111,13 +128,16 @@ class Batcher(Generic[T, R]):
 
     async def _serve(self, batch: list[_Waiting[T, R]]) -> None:
         begun = time.perf_counter()
+        callers = [waiting.place for waiting in batch]
         try:
-            values = await self._run([waiting.item for waiting in batch])
+            with spans.joint("forward pass", callers, batch_size=len(batch)) as span:
+                values = await self._run([waiting.item for waiting in batch])
             if len(values) != len(batch):
                 raise RuntimeError(f"{len(batch)} items gave {len(values)} results. This is a bug.")
         except Exception as error:
-            if len(batch) == 1:
-                _settle(batch[0], error)
+            if len(batch) == 1 or isinstance(error, Unavailable):  # no item is at fault
+                for waiting in batch:
+                    _settle(waiting, error)
                 return
             log.warning("a batch of %d failed (%r) and runs again in halves", len(batch), error)
             middle = len(batch) // 2
@@ -129,7 +149,7 @@ class Batcher(Generic[T, R]):
         ran = time.perf_counter() - begun
         self._item_seconds = 0.9 * self._item_seconds + 0.1 * ran / len(batch)
         for waiting, value in zip(batch, values, strict=True):
-            _settle(waiting, Ran(value, begun - waiting.since, ran))
+            _settle(waiting, Ran(value, begun - waiting.since, ran, len(batch), span))
 
     def _overloaded(self) -> Overloaded:
         limit = self._policy.max_queue

@@ -15,10 +15,11 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
-from app import inputs, labels
+from app import inputs, labels, logs
 from app.bodies import address_fields, json_object, offload
-from app.classifier import Query
+from app.classification import Query
 from app.errors import Invalid, Problem
+from app.fetch import Fetcher
 from app.media_types import is_json, media_type
 from app.queries import IMAGE, InputLimits, invalid, own_or_named
 from app.renaming import renamed
@@ -28,7 +29,9 @@ LABELS: Final = "candidate_labels"
 TEMPLATE: Final = "hypothesis_template"
 
 # what the service's own fields are called here
-NAMES: Final = {"labels": LABELS, "templates": TEMPLATE, IMAGE: "inputs"}
+NAMES: Final = {
+    "labels": LABELS, "templates": TEMPLATE, IMAGE: "inputs", inputs.IMAGE_URL: "inputs",
+}  # fmt: skip
 
 # `options` is what old clients send to Hugging Face's own servers: nothing here answers to it
 KNOWN: Final = ("inputs", IMAGE, "parameters", "options")
@@ -49,14 +52,21 @@ class HfParameters(BaseModel):
     )
 
 
-async def read_hf(request: Request, limits: InputLimits) -> tuple[bytes, Query]:
-    """The image file and what is asked of it. Raises Unparsable, Invalid, TooLarge."""
+async def read_hf(
+    request: Request, limits: InputLimits, fetcher: Fetcher | None = None
+) -> tuple[bytes, Query]:
+    """The image file and what is asked of it; without a fetcher no image is taken by its URL.
+
+    Raises:
+        Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
+        FetchFailed, UnsupportedImage: what stands at the image's URL.
+    """
     kind = media_type(request.headers.get("content-type", ""))
     body = await request.body()
     if is_json(kind):
         coded, parameters = _taken_apart(await offload(len(body), json_object, body))
         query = _query(parameters, limits)
-        image = await _file(coded)
+        image = await _file(request, coded, fetcher)
     else:
         query = _query(address_fields(request.query_params, (LABELS,)), limits)
         image = body
@@ -65,9 +75,9 @@ async def read_hf(request: Request, limits: InputLimits) -> tuple[bytes, Query]:
     return image, query
 
 
-async def _file(coded: str) -> bytes:
+async def _file(request: Request, coded: str, fetcher: Fetcher | None) -> bytes:
     try:
-        return await offload(len(coded), inputs.from_base64, coded)
+        return await inputs.image_file(request, coded, fetcher)
     except Problem as problem:
         raise renamed(problem, NAMES) from None
 
@@ -103,6 +113,7 @@ def _query(parameters: dict[str, Any], limits: InputLimits) -> Query:
         detail = "one label alone always scores 1; give two or more"
         raise Invalid(f"{LABELS}: {detail}", field=LABELS, limit=2, value=1)
     template = checked.hypothesis_template
+    logs.note(labels=cleaned)
     return Query(
         labels=cleaned,
         templates=None if template is None else _template([template]),

@@ -21,7 +21,10 @@ BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "inputs": {"type": "string", "description": "The image file in base64."},
+                        "inputs": {
+                            "type": "string",
+                            "description": "The image file in base64, or its URL.",
+                        },
                         "parameters": HfParameters.model_json_schema(),
                     },
                     "required": ["inputs", "parameters"],
@@ -43,12 +46,12 @@ class HfPrediction(BaseModel):
     "/zero-shot-image-classification",
     summary="Score labels against an image, for Hugging Face's clients",
     openapi_extra=BODY,
-    responses=documented(400, 401, 403, 408, 413, 415, 422, 429, 503, 504),
+    responses=documented(400, 401, 403, 408, 413, 415, 422, 429, 502, 503, 504),
 )
 async def zero_shot_image_classification(
     request: Request, services: ServicesDep, stages: StagesDep
 ) -> list[HfPrediction]:
-    image, query = await read_hf(request, services.input_limits)
+    image, query = await read_hf(request, services.input_limits, services.fetcher)
     try:
         found = await services.classifier.classify(image, query, stages)
     except Problem as problem:

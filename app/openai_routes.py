@@ -19,7 +19,7 @@ from app.embedding_schemas import (
 )
 from app.errors import Invalid, NotFound, Problem
 from app.labels import excerpt, shown
-from app.openai_inputs import INPUT
+from app.openai_items import INPUT
 from app.problems import documented
 from app.renaming import renamed
 from models import EncoderInfo
@@ -42,10 +42,10 @@ BODY: dict[str, Any] = {
     summary="The vectors of texts and images, for OpenAI's clients",
     openapi_extra=BODY,
     response_model=OpenAiAnswer,
-    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504),
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
 )
 async def create(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
-    asked = await openai_inputs.read_items(request, services.input_limits)
+    asked = await openai_inputs.read_items(request, services.input_limits, services.fetcher)
     _check(asked.fields, services.encoder.info)
     try:
         rows = await embeddings.of_items(services.classifier, asked.items, stages)

@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.batch import WINDOW, WINDOW_BYTES, Item, outcomes
+from app import batch_routes
+from app.batch import WAITING_BYTES, WINDOW, WINDOW_BYTES, Classify, Item, outcomes
 from app.errors import Invalid, Overloaded
 from models.encoder import Encoder
 
@@ -292,7 +293,7 @@ def test_so_many_batches_at_a_time_and_no_more(
         assert client.post(url, content=zipped(pictures)).status_code == 200
 
 
-def run_batch(items: list[Item], classify: Callable[[bytes], Any]) -> list[Any]:
+def run_batch(items: list[Item], classify: Classify) -> list[Any]:
     async def arriving() -> AsyncIterator[Item]:
         for item in items:
             yield item
@@ -306,12 +307,13 @@ def run_batch(items: list[Item], classify: Callable[[bytes], Any]) -> list[Any]:
 def test_no_more_than_a_window_is_on_its_way_however_large_the_batch() -> None:
     now = most = held = most_held = 0
 
-    async def classify(image: bytes) -> Any:
+    async def classify(image: bytes) -> bytes:
         nonlocal now, most, held, most_held
         now, held = now + 1, held + len(image)
         most, most_held = max(most, now), max(most_held, held)
         await asyncio.sleep(0.001)
         now, held = now - 1, held - len(image)
+        return b""
 
     found = run_batch([Item(n, None, b"x") for n in range(500)], classify)
     assert (len(found), most) == (500, WINDOW)
@@ -324,10 +326,48 @@ def test_no_more_than_a_window_is_on_its_way_however_large_the_batch() -> None:
     assert len(run_batch([Item(n, None, alone) for n in range(2)], classify)) == 2
 
 
+def test_answers_that_nobody_reads_stop_the_reading_of_images() -> None:
+    begun = 0
+    answer = b"x" * (WAITING_BYTES // 10)
+
+    async def classify(_image: bytes) -> bytes:
+        nonlocal begun
+        begun += 1
+        return answer
+
+    async def arriving() -> AsyncIterator[Item]:
+        for number in range(100):
+            yield Item(number, None, b"x")
+
+    async def run() -> int:
+        done = outcomes(arriving(), classify)
+        await anext(done)
+        while True:
+            before = begun
+            await asyncio.sleep(0.05)
+            if begun == before:
+                break
+        assert begun <= 10 + WINDOW
+        return 1 + len([found async for found in done])
+
+    assert asyncio.run(asyncio.wait_for(run(), 30)) == 100
+
+
+def test_an_answer_that_is_held_as_a_whole_has_a_limit_and_a_stream_has_none(
+    client: httpx.Client, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_routes, "LARGEST_WHOLE", 3_000)
+    files = list(pictures.items())
+    refused = form(client, files)
+    assert (refused.status_code, refused.json()["field"]) == (413, "top_k")
+    streamed = form(client, files, headers={"Accept": "application/x-ndjson"})
+    assert len(streamed.text.splitlines()) == len(files)
+
+
 def test_an_image_that_meets_a_full_queue_waits_and_one_at_fault_fails_alone() -> None:
     asked: list[bytes] = []
 
-    async def classify(image: bytes) -> Any:
+    async def classify(image: bytes) -> bytes:
         asked.append(image)
         if image == b"bad":
             raise Invalid("bad")

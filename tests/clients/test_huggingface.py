@@ -42,6 +42,28 @@ def test_an_image_is_classified_in_every_form_that_the_client_takes(
     assert sum(scores) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_pil_image_is_refused_by_the_client_itself(
+    hf: InferenceClient, samples: dict[str, Path]
+) -> None:
+    """Its documents promise it; once this fails it has learnt to, and docs/clients.md is old."""
+    with (
+        Image.open(samples["cat"]) as image,
+        pytest.raises(ValueError, match="Expected binary inputs or a local path or a URL"),
+    ):
+        hf.zero_shot_image_classification(image, candidate_labels=LABELS)
+
+
+def test_labels_are_a_list_or_a_text_with_commas(
+    hf: InferenceClient, samples: dict[str, Path]
+) -> None:
+    commas: Any = ", ".join(LABELS)
+    asked = [
+        hf.zero_shot_image_classification(str(samples["cat"]), candidate_labels=labels)
+        for labels in (LABELS, commas)
+    ]
+    assert [one.label for one in asked[0]] == [one.label for one in asked[1]]
+
+
 def test_base_url_is_as_good_as_model(url: str, samples: dict[str, Path]) -> None:
     hf = InferenceClient(base_url=f"{url}{PATH}", token="none")
     found = hf.zero_shot_image_classification(str(samples["dog"]), candidate_labels=LABELS)
@@ -173,6 +195,7 @@ def test_a_body_that_is_the_image_has_its_parameters_in_the_address(
         ({"inputs": {"image": 3}, "parameters": {"candidate_labels": LABELS}}, "inputs"),
         ({"inputs": "", "parameters": {"candidate_labels": LABELS}}, "inputs"),
         ({"inputs": "!", "parameters": {"candidate_labels": LABELS}}, "inputs"),
+        ({"inputs": "http://127.0.0.1/", "parameters": {"candidate_labels": LABELS}}, "inputs"),
         ({"inputs": "aGk="}, "candidate_labels"),
         ({"inputs": "aGk=", "parameters": {"candidate_labels": ["cat"]}}, "candidate_labels"),
         ({"inputs": "aGk=", "parameters": []}, "candidate_labels"),

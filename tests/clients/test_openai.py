@@ -89,6 +89,39 @@ def test_texts_and_images_of_one_request_keep_their_order(
     assert cosines[2, 3] > cosines[2, 1]
 
 
+def test_the_forms_of_other_servers_of_clip_are_understood(
+    ai: OpenAI, samples: dict[str, Path]
+) -> None:
+    """Parts of messages as OpenRouter takes them, and messages as vLLM's clients send them."""
+    uri = data_uri(samples["cat"])
+    parts: list[Any] = [
+        {"type": "image_url", "image_url": {"url": uri}},
+        {"type": "text", "text": "a cat"},
+    ]
+    wanted = rows(ai.embeddings.create(model="pictogram", input=[uri, "a cat"]))
+    wrapped: Any = [{"content": [part]} for part in parts]
+    for items in (parts, wrapped):
+        found = rows(ai.embeddings.create(model="pictogram", input=items))
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    for part, row in zip(parts, wanted, strict=True):
+        answer = ai.post(
+            "/embeddings",
+            cast_to=openai.types.CreateEmbeddingResponse,
+            body={
+                "model": "pictogram",
+                "messages": [{"role": "user", "content": [part]}],
+                "encoding_format": "float",
+                "continue_final_message": False,
+                "add_special_tokens": False,
+            },
+        )
+        np.testing.assert_allclose(rows(answer)[0], row, atol=1e-6)
+    for messages in ([], [{"role": "system", "content": "x"}], [{"role": "user"}] * 2, "x"):
+        with pytest.raises(openai.UnprocessableEntityError) as caught:
+            ai.post("/embeddings", cast_to=object, body={"messages": messages})
+        assert caught.value.param == "messages"
+
+
 def test_a_data_uri_is_a_text_where_that_is_told(ai: OpenAI, pictogram: Encoder) -> None:
     uri = "data:image/png;base64,aGk="
     answer = ai.embeddings.create(
@@ -129,8 +162,20 @@ def test_the_loaded_model_is_listed_and_no_other_is_taken(ai: OpenAI) -> None:
         ([[1, 2], [3]], openai.UnprocessableEntityError, "invalid", "input holds token ids"),
         ([], openai.UnprocessableEntityError, "invalid", "input is missing"),
         (["a cat", " "], openai.UnprocessableEntityError, "invalid", "number 2 of input is empty"),
-        (["a cat", None], openai.UnprocessableEntityError, "invalid", "input[1] is neither"),
-        ([{"audio": "x"}], openai.UnprocessableEntityError, "invalid", "input[0] is neither"),
+        (["a cat", None], openai.UnprocessableEntityError, "invalid", "input[1] is not a text"),
+        ([{"audio": "x"}], openai.UnprocessableEntityError, "invalid", "input[0] is not a text"),
+        (
+            [{"content": [{"type": "text", "text": "a"}] * 2}],
+            openai.UnprocessableEntityError,
+            "invalid",
+            "input[0] has 2 parts",
+        ),
+        (
+            ["a cat", {"image": "http://127.0.0.1/cat.png"}],
+            openai.UnprocessableEntityError,
+            "invalid",
+            "input[1]: images are not fetched by their URL here; OPENVOCAB_IMAGE_URLS",
+        ),
         ("cat " * 200, openai.APIStatusError, "too_large", "the model reads"),
         ("x" * 2001, openai.APIStatusError, "too_large", "the limit is 2000"),
         (["a"] * 1001, openai.APIStatusError, "too_large", "the limit is 1000"),

@@ -60,5 +60,13 @@ def test_a_snippet_prints_what_the_page_says(
 
 def test_every_client_that_has_no_block_of_its_own_is_missed() -> None:
     assert {language for language, _, _ in SHOWN} == set(RUN)
-    for name in ("curl", "httpx", "huggingface_hub", "@huggingface/inference", "openai"):
+    for name in (
+        "curl",
+        "httpx",
+        "requests",
+        "huggingface_hub",
+        "@huggingface/inference",
+        "fetch",
+        "openai",
+    ):
         assert any(name in code for _, code, _ in SHOWN), name
