@@ -13,8 +13,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
+from app import logs
 from app.building import load_encoder
-from app.logs import quiet_logging
+from app.cells import Board
+from app.metrics import Metrics
 from app.serving import described, serve
 from app.settings import Settings
 from app.statuses import MODEL_ERROR, START_ERROR
@@ -33,11 +35,18 @@ class WorkerProcess:
     line: str | None = None
 
     @classmethod
-    def start(cls, settings: Settings, listener: socket.socket, name: str) -> "WorkerProcess":
-        """Begin to load a model and to serve. Raises OSError if there is no room for a process."""
+    def start(
+        cls, settings: Settings, listener: socket.socket, name: str, board: Board, page: int
+    ) -> "WorkerProcess":
+        """Begin to load a model and to serve, and count on a page of the board.
+
+        Raises OSError if there is no room for a process.
+        """
         context = multiprocessing.get_context("spawn")
         pipe, end = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(settings, listener, end), name=name)
+        process = context.Process(
+            target=_work, args=(settings, listener, end, board, page), name=name
+        )
         # a terminal's Ctrl-C and hang-up reach every process, but it is ours to tell the workers
         before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGHUP)}
         try:
@@ -78,17 +87,21 @@ def patience(settings: Settings) -> float:
     return settings.request_timeout + settings.drain_seconds + GRACE
 
 
-def _work(settings: Settings, listener: socket.socket, pipe: Connection) -> None:
+def _work(
+    settings: Settings, listener: socket.socket, pipe: Connection, board: Board, page: int
+) -> None:
     parent = multiprocessing.parent_process()
     threading.Thread(target=_end_with, args=(parent, patience(settings)), daemon=True).start()
-    quiet_logging(settings.log_level)
+    number = multiprocessing.current_process().name.rsplit(" ", 1)[-1]
+    logs.set_up(settings.log_level, settings.log_format, number)
     try:
         encoder = load_encoder(settings)
     except ModelError as error:
         sys.stderr.write(f"openvocab: {error}\n")
         sys.exit(MODEL_ERROR)
     line = described(encoder.info)
-    sys.exit(serve(settings, encoder, listener, (signal.SIGTERM,), lambda: pipe.send(line)))
+    ends, counted = (signal.SIGTERM,), Metrics(board, page)
+    sys.exit(serve(settings, encoder, listener, ends, lambda: pipe.send(line), counted))
 
 
 def _end_with(parent: Any, seconds: float) -> None:

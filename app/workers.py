@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Final
 
+from app.cells import Board
+from app.metrics import Metrics
+from app.process_gauges import watch_process
 from app.settings import Settings
-from app.statuses import SIGNALLED, START_ERROR
+from app.statuses import HUNG, SIGNALLED, START_ERROR
 from app.worker_process import WorkerProcess, patience
 
 __all__ = ["STEADY", "Supervisor", "share"]
@@ -25,6 +28,9 @@ log = logging.getLogger("openvocab.workers")
 # seconds: between two looks at what happened, and before a worker that ended is replaced
 LOOK: Final = 0.2
 PAUSES: Final = (0.1, 1.0, 5.0, 30.0)
+
+# a worker, its successor, and those before it that have not ended yet
+PAGES_A_WORKER: Final = 4
 
 # a worker that served for so many seconds is no failure when it ends
 STEADY: Final = 60.0
@@ -67,6 +73,14 @@ class Supervisor:
     _to_renew: list[_Worker] = field(default_factory=list)
     _signal: int = 0
     _renew: bool = False
+    _board: Board = field(init=False)
+    _metrics: Metrics = field(init=False)
+    _pages: list[tuple[WorkerProcess, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._board = Board(PAGES_A_WORKER * self.count + 1)
+        self._metrics = Metrics(self._board, self._board.take() or 0)
+        watch_process(self._metrics, self.settings, first=True)
 
     def run(self, announce: Callable[[str], None]) -> int:
         """Until a signal: exit status 0. If a worker cannot even start: its exit status.
@@ -78,7 +92,8 @@ class Supervisor:
         if not sys.stderr.isatty():  # there it means that the terminal is gone
             signal.signal(signal.SIGHUP, self._ask_to_renew)
         try:
-            return self._watch(announce)
+            with self._metrics.published():
+                return self._watch(announce)
         finally:
             self._end()
 
@@ -88,6 +103,7 @@ class Supervisor:
             self._workers.append(_Worker(number, self._start(number)))
         while not self._signal:
             self._wait()
+            self._give_pages_back()
             for worker in self._workers:
                 self._look(worker)
                 if worker.current.alive or self._signal:
@@ -114,8 +130,24 @@ class Supervisor:
         wait([*(one.process.sentinel for one in alive), *silent], timeout=LOOK)
 
     def _start(self, number: int) -> WorkerProcess:
-        settings = share(self.settings, self.count)
-        return WorkerProcess.start(settings, self.listener, f"openvocab worker {number}")
+        page = self._board.take()
+        if page is None:
+            raise OSError("too many workers that were replaced have not ended")
+        settings, name = share(self.settings, self.count), f"openvocab worker {number}"
+        try:
+            found = WorkerProcess.start(settings, self.listener, name, self._board, page)
+        except OSError:
+            self._board.give_back(page)
+            raise
+        self._pages.append((found, page))
+        return found
+
+    def _give_pages_back(self) -> None:
+        """Whoever comes next counts on where a process ended."""
+        for one, page in self._pages[:]:
+            if not one.alive:
+                self._pages.remove((one, page))
+                self._board.give_back(page)
 
     def _look(self, worker: _Worker) -> None:
         """Note who began to serve; when a successor does, the process before it may go."""
@@ -128,6 +160,7 @@ class Supervisor:
                 self._leaving.append((worker.current, end))
                 worker.current, worker.successor = worker.successor, None
                 worker.since, worker.failures, worker.again_at = None, 0, None
+                self._metrics.renewed("renewed")
         if worker.since is None and worker.current.serves:
             worker.since = time.monotonic()
 
@@ -172,6 +205,7 @@ class Supervisor:
                 "worker %d ended with status %s; a new one starts in %g s",
                 worker.number, worker.current.status, pause,
             )  # fmt: skip
+            self._metrics.renewed("hung" if worker.current.status == HUNG else "died")
             worker.failures += 1
             worker.since, worker.again_at = None, now + pause
         return now >= worker.again_at

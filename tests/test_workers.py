@@ -24,14 +24,17 @@ from app.workers import STEADY, Supervisor, _Worker
 from benchmarks import servers
 from benchmarks.misbehaving import Fault, Faults, misbehaving
 from benchmarks.restarts import workers_of
+from benchmarks.scraping import Scraped, scrape
 from benchmarks.servers import Server, openvocab
 from models.catalog import catalog
 
 GRACE_SECONDS = 40
+COUNTED = "openvocab_requests_total"
+RENEWALS = "openvocab_worker_renewals_total"
 WEIGHTS = "open_clip_model.safetensors"
 
 
-wait_until = partial(servers.wait_until, seconds=40)
+wait_until = partial(servers.wait_until, seconds=120)
 
 
 class Live:
@@ -150,14 +153,43 @@ def test_a_change_in_one_worker_is_seen_by_the_next_request_in_any(
         assert len({a["predictions"][0]["score"] for a in answers}) == 1
 
 
+def test_one_scrape_of_any_worker_answers_for_all(server: Server) -> None:
+    def answered(found: Scraped) -> float:
+        return found("openvocab_requests_total", route="/templates", status="200")
+
+    before = answered(scrape(server.url))
+    for worker in workers_of(server):  # both have something to count
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            for _ in range(7):
+                httpx.get(f"{server.url}/templates", timeout=60).raise_for_status()
+        finally:
+            os.kill(worker, signal.SIGCONT)
+    for worker in workers_of(server):
+        os.kill(worker, signal.SIGSTOP)  # one that hangs keeps nobody waiting
+        try:
+            found = scrape(server.url)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert answered(found) == before + 14
+        assert found("openvocab_workers") == found("openvocab_workers_serving") == 2
+        assert found("openvocab_max_queued_images") == 2 * 512
+        assert found("openvocab_canary_good") == 1
+        # shared by nobody: two models, and the process that watches
+        assert found("process_resident_memory_bytes") > 500_000_000
+
+
 def test_a_worker_that_dies_is_replaced_while_the_other_goes_on(
     live: Live, server: Server, samples: dict[str, Path]
 ) -> None:
     killed, other = workers_of(server)
+    counted = scrape(server.url)
     os.kill(killed, signal.SIGKILL)
     assert ask(server, samples["cat"], labels="cat,dog").status_code == 200
     wait_until(lambda: len(workers_of(server)) == 2 and killed not in workers_of(server))
     assert other in workers_of(server)
+    assert scrape(server.url).fell(counted) == []
+    assert scrape(server.url)(RENEWALS, reason="died") == counted(RENEWALS, reason="died") + 1
     assert "ended with status -9" in live.log
 
 
@@ -182,7 +214,7 @@ def test_a_worker_that_hangs_ends_and_is_replaced(
 def test_all_are_renewed_without_a_lost_request(
     live: Live, server: Server, samples: dict[str, Path]
 ) -> None:
-    before = set(workers_of(server))
+    before, counted = set(workers_of(server)), scrape(server.url)
     with Callers(server, samples["cat"]) as callers:
         wait_until(lambda: len(callers.statuses) > 10)
         server.process.send_signal(signal.SIGHUP)
@@ -190,6 +222,11 @@ def test_all_are_renewed_without_a_lost_request(
     assert set(callers.statuses) == {200}
     # only what met a worker that had just stopped listening: it was never read
     assert callers.again <= 2 * len(before)
+    now = scrape(server.url)
+    assert now.fell(counted) == []
+    assert now(RENEWALS, reason="renewed") == counted(RENEWALS, reason="renewed") + 2
+    classified = partial(Scraped.__call__, name=COUNTED, route="/classify", status="200")
+    assert classified(now) == classified(counted) + len(callers.statuses)
 
 
 def test_those_that_serve_stay_where_a_new_one_cannot(
