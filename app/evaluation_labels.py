@@ -1,0 +1,200 @@
+"""What a class is called and what its label is embedded as. Knows nothing of pictures.
+
+A folder's name, or a label of a CSV, is a key; `--names` and `--labels` say what keys stand for.
+"""
+
+import csv
+import io
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from app import labels
+from app.definitions import Definition, Entry
+from app.errors import Problem
+from app.folders import reason
+from app.labels import LabelLimits, shown
+from app.labelset_files import BadFile, definition
+from app.shipped import presets
+from app.templates import Asked
+from app.uploads import UploadLimits, definition_of
+
+LIMITS: Final = LabelLimits(count=100_000)
+TEXT_LIMITS: Final = LabelLimits(length=2_000)
+MOST_TEMPLATES: Final = 1_000
+
+# columns of --names as CSV
+FOLDER: Final = "folder"
+LABEL: Final = "label"
+BETWEEN: Final = "|"
+
+# keys that an error names
+NAMED: Final = 5
+
+
+class BadData(ValueError):
+    """Labelled data, or a file about it, that cannot be used; a line for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The classes: `labels` (C,) in order, what each is embedded as, the place of each key."""
+
+    labels: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    places: Mapping[str, int]
+    templates: Asked = None
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """`names`: a file that maps keys to labels; `vocabulary`: a label set's file, or a preset."""
+
+    names: Path | None = None
+    vocabulary: str | None = None
+
+    def chosen(self, keys: Sequence[str]) -> Chosen:
+        """The classes of these keys, which are all different. Raises BadData."""
+        texts: dict[str, tuple[str, ...]] = {key: (_spoken(key),) for key in keys}
+        if self.names is not None:
+            texts = _picked(keys, _names(self.names), self.names)
+        found = self._own(texts) if self.vocabulary is None else self._given(texts, self.vocabulary)
+        if len(found.labels) < 2:
+            raise BadData("two classes at least are needed, else there is nothing to tell apart")
+        return found
+
+    def _own(self, texts: Mapping[str, tuple[str, ...]]) -> Chosen:
+        """Each label as it comes; two folders are one class only where `--names` says so."""
+        first: dict[str, str] = {}
+        for key, (label, *_) in texts.items():
+            other = first.setdefault(label, key)
+            if other != key and self.names is None:
+                both = f"{shown(other)} and {shown(key)} both read as {shown(label)}"
+                raise BadData(f"{both}; rename one, or say with --names what they are")
+        checked = _checked(first)
+        by_label: dict[str, list[str]] = {label: [] for label in checked}
+        for label, *more in texts.values():
+            by_label[label.strip()] += [label.strip(), *more]
+        entries = tuple(
+            Entry(label, tuple(dict.fromkeys(found))) for label, found in by_label.items()
+        )
+        order = {label: place for place, label in enumerate(checked)}
+        return Chosen(checked, entries, {key: order[t[0].strip()] for key, t in texts.items()})
+
+    def _given(self, texts: Mapping[str, tuple[str, ...]], vocabulary: str) -> Chosen:
+        """The classes of a label set, whether or not there are pictures of each."""
+        said = _vocabulary(vocabulary)
+        exact = {label: place for place, label in enumerate(said.labels)}
+        alike = {_folded(label): place for label, place in exact.items()}
+        places: dict[str, int] = {}
+        unknown = []
+        for key, (label, *_) in texts.items():
+            place = exact.get(key, exact.get(label, alike.get(_folded(label))))
+            if place is None:
+                unknown.append(key)
+            else:
+                places[key] = place
+        if unknown:
+            raise BadData(f"not among the labels of {vocabulary}: {_listed(unknown)}")
+        return Chosen(said.labels, said.entries, places, said.templates)
+
+
+def _spoken(key: str) -> str:
+    return key.replace("_", " ").strip()
+
+
+def _folded(label: str) -> str:
+    return " ".join(label.replace("_", " ").casefold().split())
+
+
+def _checked(found: Iterable[str]) -> tuple[str, ...]:
+    try:
+        return labels.clean(list(found), LIMITS, "the data")
+    except Problem as problem:
+        raise BadData(problem.detail) from None
+
+
+def _picked(
+    keys: Sequence[str], names: Mapping[str, tuple[str, ...]], file: Path
+) -> dict[str, tuple[str, ...]]:
+    missing = [key for key in keys if key not in names]
+    if missing:
+        raise BadData(f"{file} does not say what these are: {_listed(missing)}")
+    return {key: names[key] for key in keys}
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return ", ".join(map(shown, keys[:NAMED])) + more
+
+
+def _names(file: Path) -> dict[str, tuple[str, ...]]:
+    """Key -> label and its synonyms, from TOML, JSON or CSV by the file's suffix."""
+    text = _text(file)
+    kind = file.suffix.lower()
+    try:
+        if kind == ".csv":
+            return dict(_names_of_csv(file, text))
+        found: Any = tomllib.loads(text) if kind == ".toml" else json.loads(text)
+    except (ValueError, csv.Error) as error:
+        if isinstance(error, BadData):
+            raise
+        raise BadData(f"{file}: {error}") from None
+    if not isinstance(found, dict):
+        raise BadData(f"{file}: an object is needed, of folder names with their labels")
+    names: dict[str, tuple[str, ...]] = {}
+    for key, value in found.items():
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+            raise BadData(f"{file}: {shown(key)} is neither a label nor a list of texts")
+        names[key] = _checked_texts(texts, f"{file}: {shown(key)}")
+    return names
+
+
+def _names_of_csv(file: Path, text: str) -> Iterable[tuple[str, tuple[str, ...]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    header = reader.fieldnames or []
+    if FOLDER not in header or LABEL not in header:
+        raise BadData(f"{file}, line 1: the header is to be {FOLDER},{LABEL}")
+    for row in reader:
+        where = f"{file}, line {reader.line_num}, column {LABEL}"
+        yield row[FOLDER], _checked_texts((row[LABEL] or "").split(BETWEEN), where)
+
+
+def _checked_texts(texts: Sequence[str], where: str) -> tuple[str, ...]:
+    try:
+        return labels.clean(texts, LIMITS)
+    except Problem as problem:
+        raise BadData(f"{where}: {problem.detail}") from None
+
+
+def _vocabulary(name: str) -> Definition:
+    """What a label set's file says, as the API reads it; or a shipped vocabulary."""
+    file, shipped = Path(name), presets()
+    try:
+        if file.exists():
+            fields = definition(file.read_bytes())
+        elif name in shipped:
+            fields = {"preset": name}
+        else:
+            raise BadData(f"--labels {name}: neither a file nor one of {', '.join(shipped)}")
+        limits = UploadLimits(LIMITS, TEXT_LIMITS, MOST_TEMPLATES, shipped)
+        return definition_of(fields, limits)
+    except OSError as error:
+        raise BadData(f"{name}: {reason(error)}") from None
+    except BadFile as error:
+        raise BadData(f"{name} {error}") from None
+    except Problem as problem:
+        raise BadData(f"{name}: {problem.detail}") from None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise BadData(f"{file}: {reason(error)}") from None
+    except UnicodeDecodeError as error:
+        raise BadData(f"{file}: is not UTF-8 text ({error.reason})") from None

@@ -1,0 +1,309 @@
+"""`openvocab eval` as people use it: here and against a server, killed and begun again."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score
+from typer.testing import CliRunner, Result
+
+from app.cli import app
+from app.row_file import DIGEST, HEAD
+
+COMMAND = [sys.executable, "-c", "from app.cli import app; app(prog_name='openvocab')"]
+
+# two ways to one number: batches of other sizes, base64 of float32
+CLOSE = 2e-5
+
+Eval = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def evaluate() -> Eval:
+    """The command in this process."""
+
+    def call(*arguments: object) -> Result:
+        found = CliRunner().invoke(app, ["eval", *map(str, arguments)])
+        if found.exception is not None and not isinstance(found.exception, SystemExit):
+            raise found.exception
+        return found
+
+    return call
+
+
+@pytest.fixture
+def url(client: httpx.Client) -> str:
+    """A running server with the bundled model."""
+    return str(client.base_url)
+
+
+@pytest.fixture
+def album(tmp_path: Path, samples: dict[str, Path]) -> Path:
+    """A folder for each sample's label, one picture of another thing, and a file that is none."""
+    folder = tmp_path / "album"
+    for label, path in samples.items():
+        (folder / label).mkdir(parents=True)
+        shutil.copy(path, folder / label)
+    shutil.copy(samples["octopus"], folder / "cat/octopus.png")
+    (folder / "dog/broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> Path:
+    """Many small pictures that are all different."""
+    rng = np.random.default_rng(0)
+    for number in range(240):
+        folder = tmp_path / "noise" / ("cat" if number % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (24, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03}.png")
+    return tmp_path / "noise"
+
+
+def predictions(folder: Path) -> dict[str, dict[str, str]]:
+    text = (folder / "predictions.csv").read_text(encoding="utf-8")
+    return {row["image"]: row for row in csv.DictReader(io.StringIO(text))}
+
+
+def test_a_folder_is_evaluated_here_and_on_a_server_alike_and_as_classify_answers(
+    evaluate: Eval, album: Path, tmp_path: Path, url: str, client: httpx.Client
+) -> None:
+    here = evaluate(
+        album, "--model", "pictogram", "--format", "json", "--output", tmp_path / "r",
+        "--cache", tmp_path / "kept", "--jobs", 1,
+    )  # fmt: skip
+    assert "before" not in here.stderr  # of two equal pictures the second was not there before
+    # all that can be is evaluated, and that something was missing is no success
+    assert here.exit_code == 1
+    assert "dog/broken.png: " in here.stderr
+    found = json.loads(here.stdout)
+    assert found == json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
+    assert found["data"]["pictures"] == 14
+    assert found["data"]["unread"][0]["file"].endswith("dog/broken.png")
+    assert found["data"]["duplicates"] == [["cat/octopus.png", "octopus/octopus.png"]]
+    assert found["figures"]["top1"]["hits"] == 13
+    assert found["figures"]["mean_per_class"] == pytest.approx(12.5 / 13, abs=1e-6)
+    assert found["confused"] == [{"truth": "cat", "predicted": "octopus", "count": 1, "share": 0.5}]
+    assert [m["file"] for m in found["mistakes"]] == ["cat/octopus.png"]
+    assert found["model"]["name"] == "pictogram"
+    assert found["templates"]["name"] == "pictogram"
+    there = evaluate(album, "--url", url, "--format", "json", "--output", tmp_path / "s")
+    assert there.exit_code == 1
+    served = json.loads(there.stdout)
+    for key in ("data", "classes", "confused", "confusion", "templates"):
+        assert served[key] == found[key]
+    rows = predictions(tmp_path / "s")
+    assert len(rows) == 14
+    labels = json.dumps([one["label"] for one in found["classes"]])
+    for name in ("cat/cat.png", "key/key.jpg", "cat/octopus.png"):
+        answer = client.post(
+            "/classify", files={"image": (album / name).read_bytes()}, data={"labels": labels}
+        ).json()["predictions"][0]
+        assert rows[name]["predicted"] == answer["label"]
+        assert float(rows[name]["score"]) == pytest.approx(answer["score"], abs=CLOSE)
+        assert float(rows[name]["similarity"]) == pytest.approx(answer["similarity"], abs=CLOSE)
+
+
+def test_several_labels_synonyms_and_prompts_are_scored_as_a_label_set_is(
+    evaluate: Eval, samples: dict[str, Path], tmp_path: Path, url: str, client: httpx.Client
+) -> None:
+    content = {
+        "labels": {"animal": ["cat", "dog"], "food": ["pizza", "banana"], "tool": []},
+        "prompts": {"tool": ["an icon of a key", "a key"]},
+        "templates": "none",
+    }
+    (tmp_path / "set.json").write_text(json.dumps(content), encoding="utf-8")
+    shown = {"cat": "animal", "pizza": "food", "key": "tool", "rocket": "", "dog": "animal"}
+    lines = [f"{samples[name]},{label}" for name, label in shown.items()]
+    (tmp_path / "data.csv").write_text("\n".join(["image,label", *lines]), encoding="utf-8")
+    client.put("/labelsets/evaluated?wait=true", json=content).raise_for_status()
+    found = evaluate(
+        tmp_path / "data.csv", "--labels", tmp_path / "set.json", "--multi-label", "--url", url,
+        "--format", "json", "--output", tmp_path / "r",
+    )  # fmt: skip
+    assert found.exit_code == 0, found.stderr
+    report = json.loads(found.stdout)
+    assert report["data"]["multi_label"]
+    assert report["templates"]["name"] == "none"
+    assert "top1" not in report["figures"]
+    rows = predictions(tmp_path / "r")
+    truth, scores = [], []
+    for name in shown:
+        answer = client.post(
+            "/classify",
+            files={"image": samples[name].read_bytes()},
+            data={"labelset": "evaluated", "multi_label": "true"},
+        ).json()["predictions"]
+        row = rows[str(samples[name])]
+        assert float(row["score"]) == pytest.approx(answer[0]["score"], abs=CLOSE)
+        assert row["label"] == shown[name]
+        found_scores = {one["label"]: one["score"] for one in answer}
+        truth.append([label == shown[name] for label in content["labels"]])
+        scores.append([found_scores[label] for label in content["labels"]])
+    expected = average_precision_score(np.array(truth), np.array(scores))
+    assert report["figures"]["map"] == pytest.approx(expected, abs=1e-6)
+
+
+def kept(folder: Path) -> int:
+    """How many whole records there are."""
+    files = list(folder.glob("*.rows"))
+    if not files:
+        return 0
+    width = int.from_bytes(files[0].read_bytes()[8 : HEAD.size], "little")
+    return (files[0].stat().st_size - HEAD.size) // (DIGEST + 4 * width + 4)
+
+
+def ended(arguments: list[str], folder: Path, at: int, sign: int) -> tuple[int, str]:
+    """Send a signal to the command when so many vectors are kept; its status and what it said."""
+    process = subprocess.Popen(
+        [*COMMAND, "eval", *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    try:
+        end = time.monotonic() + 60
+        while kept(folder) < at and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.002)
+        process.send_signal(sign)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+def test_whoever_is_interrupted_or_killed_goes_on_where_it_was(
+    evaluate: Eval, noise: Path, tmp_path: Path, url: str
+) -> None:
+    folder = tmp_path / "kept"
+    arguments = [str(noise), "--url", url, "--cache", str(folder), "--jobs", "1"]
+    status, said = ended(arguments, folder, 20, signal.SIGINT)
+    first = kept(folder)
+    assert 20 <= first < 240
+    assert status == 130, said
+    assert f"{first} of 240 pictures are encoded; the same command goes on there" in said
+    status, _ = ended(arguments, folder, first + 20, signal.SIGKILL)
+    second = kept(folder)
+    assert status == -signal.SIGKILL
+    assert first + 20 <= second < 240
+    last = evaluate(*arguments, "--format", "json")
+    assert last.exit_code == 0
+    assert f"{second} pictures were encoded before, {240 - second} now" in last.stderr
+    assert kept(folder) == 240
+    # and nothing else has changed
+    fresh = evaluate(noise, "--url", url, "--no-keep", "--format", "json")
+    assert "before" not in fresh.stderr
+    assert json.loads(fresh.stdout)["figures"] == json.loads(last.stdout)["figures"]
+
+
+def test_every_closer_look_is_a_section_and_what_it_leaves_can_be_used(
+    evaluate: Eval, noise: Path, tmp_path: Path, url: str
+) -> None:
+    out = tmp_path / "out"
+    found = evaluate(
+        noise, "--url", url, "--limit", 40, "--templates", "none,simple", "--templates", "my {}",
+        "--search-templates", "--shots", "0,1,2", "--seeds", 2, "--calibrate", "--risk", 0.5,
+        "--format", "json", "--output", out,
+    )  # fmt: skip
+    assert found.exit_code == 0, found.stderr
+    report = json.loads(found.stdout)
+    assert report["templates"]["name"] == "none"
+    assert report["data"]["pictures"] == 80
+    assert list(report["sections"]) == ["templates", "template_search", "shots", "calibration"]
+    sets = report["sections"]["templates"]["sets"]
+    assert [one["name"] for one in sets] == ["none", "simple", "custom"]
+    assert sets[0]["top1"]["value"] == report["figures"]["top1"]["value"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("<section ") == 5 + 4
+    assert len(set(re.findall(r' id="([^"]*)"', page))) == len(re.findall(r' id="', page))
+    # the templates that were found, as an option
+    chosen = (out / "templates.txt").read_text(encoding="utf-8").splitlines()
+    again = evaluate(
+        noise, "--url", url, "--templates", f"none,{out / 'templates.txt'}", "--format", "json"
+    )
+    sets = json.loads(again.stdout)["sections"]["templates"]["sets"]
+    assert [one["name"] for one in sets] == ["none", str(out / "templates.txt")]
+    assert "80 pictures were encoded before, 160 now" in again.stderr
+    assert all("{}" in template for template in chosen)
+
+
+def test_a_look_that_the_data_does_not_allow_is_left_out_and_said(
+    evaluate: Eval, album: Path, tmp_path: Path, url: str
+) -> None:
+    (album / "dog/broken.png").unlink()
+    found = evaluate(
+        album, "--url", url, "--shots", "1,2", "--format", "json", "--output", tmp_path
+    )
+    assert found.exit_code == 1
+    report = json.loads(found.stdout)
+    assert report["sections"] == {}
+    assert len(report["missing"]) == 1
+    assert report["missing"][0] in found.stderr
+    assert "Left out: " in (tmp_path / "report.html").read_text(encoding="utf-8")
+    bad = evaluate(album, "--url", url, "--shots", "1,many")
+    assert bad.exit_code == 2
+    assert "--shots: '1,many' is not a list of whole numbers" in bad.stderr
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_ends_nothing(
+    evaluate: Eval, album: Path, url: str
+) -> None:
+    found = evaluate(album, "--url", url, "--cache", "/proc/nothing")
+    assert found.exit_code == 1
+    assert "cannot be kept in /proc/nothing" in found.stderr
+    assert "top-1" in found.stdout
+
+
+def test_a_key_is_in_no_report(album: Path, tmp_path: Path, url: str) -> None:
+    done = subprocess.run(
+        [*COMMAND, "eval", str(album), "--url", url, "--api-key", "ov_secret",
+         "--api-key=ov_secret", "--output", str(tmp_path)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    for name in ("report.json", "report.html"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "ov_secret" not in text
+        assert "--api-key &#x27;***&#x27;" in text or "--api-key '***'" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("--templates", "nothing"), 2, "no template set is called 'nothing'"),
+        (("--templates", "a {} and {}"), 2, "--templates: "),
+        (("--templates", "none,"), 2, "a name is empty"),
+        (("--model", "pictogram"), 2, "leave out --model"),
+        (("--labels", "missing.txt"), 2, "neither a file nor one of"),
+        (("--output", "/proc/nothing"), 2, "--output /proc/nothing"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(
+    evaluate: Eval, album: Path, url: str, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    found = evaluate(album, "--url", url, *arguments)
+    assert found.exit_code == status
+    assert said in found.stderr.splitlines()[-1]
+
+
+def test_data_without_any_readable_picture_has_no_figures(
+    evaluate: Eval, tmp_path: Path, url: str
+) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / "d" / label).mkdir(parents=True)
+        (tmp_path / "d" / label / "a.png").write_bytes(label.encode())
+    found = evaluate(tmp_path / "d", "--url", url)
+    assert found.exit_code == 1
+    assert "none of the 2 pictures could be read" in found.stderr
+    away = evaluate(tmp_path / "d", "--url", "http://127.0.0.1:9", "--retry-for", "0")
+    assert away.exit_code == 4
