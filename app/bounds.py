@@ -48,7 +48,7 @@ class Bounds:
             return
         now = asyncio.get_running_loop().time()
         scope["state"]["deadline"] = now + seconds
-        streamed = path == UPLOADS
+        streamed = UPLOADS.fullmatch(path) is not None
         call = _Call(receive, send, self._admission, counted, self._timeout if streamed else None)
         scope["state"]["hold"] = call.hold
         endless = streamed and HEADER.lower().encode() not in dict(scope["headers"])
@@ -70,6 +70,7 @@ class Bounds:
             self._metrics.dropped("left")
         finally:
             call.end()
+            self._metrics.received(call.read)
             scope["state"].get("at_end", _nothing)()
 
     def _seconds(self, asked: str | None) -> float:
@@ -99,6 +100,7 @@ class _Call:
         self._task = asyncio.current_task()
         self._watch: asyncio.Task[Message] | None = None
         self._bytes = 0
+        self.read = 0
         self._entered = False
         self._answered = False
         self.answering = False
@@ -111,6 +113,7 @@ class _Call:
         message = await self._next()
         if message["type"] != "http.request":
             return message
+        self.read += len(message.get("body", b""))
         count = 0 if self._pace else len(message.get("body", b""))
         self.hold(count)
         if not message.get("more_body", False):

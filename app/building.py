@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from app.batch_inputs import UploadBatches
 from app.batching import Batcher, BatchPolicy
+from app.blending import Blending
 from app.builds import Builds
 from app.canary import Canary
 from app.classifier import Classifier, Floats, Pixels
@@ -17,6 +20,7 @@ from app.deps import Services
 from app.ensemble import Ensemble
 from app.errors import Internal
 from app.fetch import Fetcher, FetchPolicy
+from app.few_shot import ExampleLimits, FewShot
 from app.image_cache import ImageCache
 from app.images import Decoder, ImageLimits
 from app.labels import LabelLimits
@@ -32,6 +36,8 @@ from app.stores.guard import Guarded
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway
+from app.stores.tally import Tell, nobody
+from app.sweeping import keep_sweeping
 from app.targets import AllowedHost
 from app.templates import TemplateSets
 from app.uploads import UploadLimits
@@ -39,6 +45,7 @@ from app.watchdog import Heartbeat, Watchdog
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
+    from models.protocols import AnyEncoder
 
 log = logging.getLogger("openvocab")
 
@@ -65,7 +72,7 @@ def load_encoder(settings: Settings) -> "Encoder":
     )
 
 
-def guarded_store(settings: Settings) -> Guarded:
+def guarded_store(settings: Settings, tell: Tell = nobody) -> Guarded:
     """The store behind its circuit breaker, not opened yet; raises StoreUnusable."""
     store = open_store(
         settings.store_url,
@@ -76,30 +83,25 @@ def guarded_store(settings: Settings) -> Guarded:
     )
     # a file's disk may be slow, and whether a definition was written matters more than when
     patient = None if settings.store_url else max(SQLITE_WRITE_SECONDS, settings.store_timeout)
-    return Guarded(store, settings.store_timeout, write_timeout=patient)
+    return Guarded(store, settings.store_timeout, write_timeout=patient, tell=tell)
 
 
 async def build(
-    settings: Settings, encoder: "Encoder", metrics: Metrics, stack: contextlib.AsyncExitStack
+    settings: Settings, encoder: "AnyEncoder", metrics: Metrics, stack: contextlib.AsyncExitStack
 ) -> Services:
     """All parts, bottom up; the stack ends them top down. May raise StoreUnusable."""
-    info, store = encoder.info, guarded_store(settings)
+    info, store = encoder.info, guarded_store(settings, metrics.store_called)
     stack.push_async_callback(store.close)
     try:
         await store.open()
     except StoreAway as away:
         log.warning("the store is away (%s); serving without it until it is back", away)
     vectors = TwoLevels(ByteLru(settings.vector_cache_bytes), store.vectors, info.embedding_width)
-    ensemble = Ensemble(encoder, vectors, settings.max_text_queue)
+    ensemble = Ensemble(
+        encoder, vectors, settings.max_text_queue, functools.partial(metrics.encoded, "text")
+    )
     stack.push_async_callback(ensemble.close)
     templates = TemplateSets(template_sets(), info.provenance.templates)
-    registry = Registry(store.labelsets, settings.max_labelsets)
-    matrices = ByteLru(settings.labelset_cache_bytes)
-    builds = Builds(ensemble, templates, matrices, registry.built, settings.max_labelset_prompts)
-    labelsets = LabelSetService(registry, builds)
-    stack.push_async_callback(labelsets.close)
-    resuming = asyncio.create_task(labelsets.resume())
-    stack.callback(resuming.cancel)
     decoder = Decoder(
         info.image,
         ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
@@ -110,35 +112,71 @@ async def build(
     )
     stack.callback(decoder.close)
     batcher = Batcher(
-        encode_images(encoder),
+        encode_images(encoder, functools.partial(metrics.encoded, "image")),
         BatchPolicy(settings.max_batch, settings.max_queue, info.in_flight),
     )
     stack.push_async_callback(_drain, batcher)
+
+    async def embed(data: bytes) -> Floats:
+        return (await batcher.submit((await decoder.decode(data)).pixels)).value
+
+    blending = Blending(vectors, store.pictures, embed, info.fingerprint, info.scale)
+    registry = Registry(store.labelsets, store.pictures, settings.max_labelsets)
+    matrices = ByteLru(settings.labelset_cache_bytes)
+    builds = Builds(
+        ensemble,
+        blending,
+        templates,
+        matrices,
+        registry.built,
+        settings.max_labelset_prompts,
+        metrics.built,
+    )
+    metrics.watch(
+        "openvocab_labelset_builds_running",
+        "Builds of label sets under way, or waiting their turn.",
+        lambda: builds.running,
+    )
+    labelsets = LabelSetService(registry, builds)
+    stack.push_async_callback(labelsets.close)
+    resuming = asyncio.create_task(labelsets.resume())
+    stack.callback(resuming.cancel)
+    sweeping = asyncio.create_task(keep_sweeping(store.labelsets, store.pictures))
+    stack.callback(sweeping.cancel)
     canary = Canary(encoder)
     await canary.learn(ensemble)
+    stack.callback(asyncio.create_task(canary.keep_looking()).cancel)
     work = {
         "the model": lambda: encoder.busy_since,
         "a decoder": lambda: decoder.busy_since,
         "the event loop": Heartbeat(asyncio.get_running_loop()).busy_since,
     }
     stack.callback(Watchdog(settings.hang_timeout, work).close)
-    metrics.watch("queued_images", "Images that wait for a forward pass.", lambda: batcher.queued)
-    metrics.watch("store_away", "1 while the store does not answer.", lambda: store.away)
     fetcher = _fetcher(settings, stack) if settings.image_urls else None
     images = ImageCache(ByteLru(settings.image_cache_bytes), info.fingerprint)
+    classifier = Classifier(
+        info,
+        decoder,
+        batcher,
+        images,
+        ensemble,
+        labelsets,
+        templates,
+        settings.max_labels * settings.max_templates,
+    )
     return Services(
         encoder=encoder,
-        classifier=Classifier(
-            info,
-            decoder,
-            batcher,
-            images,
-            ensemble,
-            labelsets,
-            templates,
-            settings.max_labels * settings.max_templates,
-        ),
+        classifier=classifier,
         labelsets=labelsets,
+        few_shot=FewShot(
+            classifier,
+            labelsets,
+            blending,
+            store.pictures,
+            ExampleLimits(
+                settings.max_examples, settings.max_example_bytes, settings.example_store_bytes
+            ),
+        ),
         templates=templates,
         vectors=vectors,
         images=images.memory,
@@ -183,11 +221,15 @@ async def _drain(batcher: Batcher[Pixels, Floats]) -> None:
         log.error("the encoder did not finish within %s s; its work is dropped", DRAIN_SECONDS)
 
 
-def encode_images(encoder: "Encoder") -> Callable[[Sequence[Pixels]], Awaitable[Sequence[Floats]]]:
-    """What the batcher runs: a batch of pixels to one row each."""
+def encode_images(
+    encoder: "AnyEncoder", encoded: Callable[[int, float], None] = lambda _count, _seconds: None
+) -> Callable[[Sequence[Pixels]], Awaitable[Sequence[Floats]]]:
+    """What the batcher runs: a batch of pixels to one row each; `encoded` is told of each."""
 
     async def run(batch: Sequence[Pixels]) -> Sequence[Floats]:
+        begun = time.perf_counter()
         rows = await asyncio.wrap_future(encoder.submit_images(batch))
+        encoded(len(batch), time.perf_counter() - begun)
         if not np.isfinite(rows).all():
             log.error("the model answered with numbers that are not finite")
             raise Internal("the model answered with numbers that are not finite")

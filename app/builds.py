@@ -2,17 +2,20 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from app import spans
+from app.blending import Blending
 from app.concepts import PROMPTS_PER_BLOCK, Concept
 from app.definitions import Definition, Stored, unreadable_problem
 from app.ensemble import Ensemble
-from app.errors import Problem, TooLarge
+from app.errors import Internal, Problem, TooLarge
 from app.stores.lru import ByteLru
 from app.templates import TemplateSets
 
@@ -22,6 +25,10 @@ Version = tuple[str, int]
 log = logging.getLogger("openvocab.labelsets")
 
 BUILDS_AT_ONCE: Final = 4
+
+# `refused` for what the set holds, `failed` for a fault of ours
+Result = Literal["built", "refused", "failed", "cancelled"]
+Ended = Callable[[Result, float, int], None]
 
 
 @dataclass(slots=True)
@@ -39,15 +46,32 @@ class Build:
         return self.done / self.total if self.total else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a version is: `progress` 0..1, `error` where it failed."""
+
+    state: Literal["ready", "building", "failed"]
+    progress: float
+    error: str | None = None
+
+
+def _nobody(_result: Result, _seconds: float, _labels: int) -> None: ...
+
+
 @dataclass(slots=True)
 class Builds:
-    """Matrices (C, D) of label-set versions: in memory, from known vectors, or built anew."""
+    """Matrices (C, D) of label-set versions: in memory, from known vectors, or built anew.
+
+    `ended` hears of each build: its result, its seconds and its labels.
+    """
 
     ensemble: Ensemble
+    blending: Blending
     templates: TemplateSets
     matrices: ByteLru
     on_built: Callable[[Stored], Awaitable[None]]
     max_prompts: int
+    ended: Ended = _nobody
     _running: dict[Version, Build] = field(default_factory=dict)
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(BUILDS_AT_ONCE))
 
@@ -59,15 +83,32 @@ class Builds:
             detail = f"the label set makes {total} prompts, the limit is {self.max_prompts}"
             raise TooLarge(detail, field="labels", limit=self.max_prompts, value=total)
 
+    @property
+    def running(self) -> int:
+        """Builds under way, those that wait for their turn included."""
+        return sum(build.task is not None for build in list(self._running.values()))
+
     def state(self, stored: Stored) -> Build | None:
         """The build of this version, also when it has ended; None if none was started here."""
         return self._running.get((stored.name, stored.version))
+
+    def status(self, stored: Stored) -> Status:
+        """How far this version is in this process."""
+        if stored.unreadable:
+            return Status("failed", 0.0, unreadable_problem(stored.name).detail)
+        build = self.state(stored)
+        if build is None:
+            return Status("building", 0.0)
+        if build.error is not None:
+            return Status("failed", build.progress, build.error.detail)
+        return Status("ready" if build.task is None else "building", build.progress)
 
     async def rows(self, stored: Stored) -> Floats | None:
         """The matrix of a version if nothing needs to be encoded for it."""
         matrix = self.matrices.get(stored.digest)
         if matrix is None:
-            matrix = await self.ensemble.known(self._concepts(stored))
+            text = await self.ensemble.known(self._concepts(stored))
+            matrix = None if text is None else await self.blending.known(stored, text)
             if matrix is not None:
                 self.matrices.put(stored.digest, matrix)
         return matrix
@@ -80,8 +121,26 @@ class Builds:
         if stored.unreadable:
             build.error = unreadable_problem(stored.name)
             return build
+        if stored.built and self.matrices.get(stored.digest) is not None:
+            build.done = build.total  # another version has the same vectors
+            return build
         build.task = asyncio.get_running_loop().create_task(self._run(stored, build))
         return build
+
+    def ensure(self, stored: Stored) -> Build:
+        """The build of a version, begun if there was none."""
+        return self.state(stored) or self.start(stored)
+
+    def begin(self, stored: Stored) -> Build:
+        """The running build of a version, or a new one.
+
+        Raises: the problem of a build that can only fail again.
+        """
+        build = self.ensure(stored)
+        if build.error is not None and build.error.status < Internal.status:
+            raise build.error
+        # ended: it failed for a reason of ours, or every cache has lost its vectors since
+        return build if build.task is not None else self.start(stored)
 
     def forget(self, name: str) -> None:
         """End and drop the builds of every version of a name."""
@@ -101,19 +160,27 @@ class Builds:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, stored: Stored, build: Build) -> Floats | None:
+        begun = time.monotonic()
+        result: Result = "cancelled"
         try:
             async with self._slots:
-                matrix = await self._build(stored, build)
+                with spans.span("build label set", labels=build.total):
+                    matrix = await self._build(stored, build)
             await self.on_built(stored)
         except Problem as problem:
             build.error = problem
-            log.warning("label set %s version %d: %s", stored.name, stored.version, problem)
+            result = "refused" if problem.status < Internal.status else "failed"
+            # not its text: that may hold a label
+            log.warning("label set %s version %d: %s", stored.name, stored.version, problem.code)
         except Exception:
             build.error = Problem("the server failed; its log tells more")
+            result = "failed"
             log.exception("label set %s version %d cannot be built", stored.name, stored.version)
         else:
+            result = "built"
             return matrix
         finally:
+            self.ended(result, time.monotonic() - begun, build.total)
             # the matrix lives on in the bounded cache, and with those who wait for the task
             build.task = None
         return None
@@ -125,7 +192,7 @@ class Builds:
             found = await self.ensemble.vectors(step, counted=False)
             parts.append(found.rows)
             build.done += len(found.rows)
-        matrix = np.vstack(parts)
+        matrix = await self.blending.rows(stored, np.vstack(parts))
         self.matrices.put(stored.digest, matrix)
         return matrix
 

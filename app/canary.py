@@ -1,6 +1,7 @@
 """A picture whose answer is known, asked again and again. Knows neither HTTP nor stores."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from app.errors import NotReady
 from app.images import ImageLimits, decode
 
 if TYPE_CHECKING:
-    from models.encoder import Encoder
+    from models.protocols import AnyEncoder
 
 Floats = npt.NDArray[np.float32]
 
@@ -29,6 +30,9 @@ TOLERANCE: Final = 0.02
 # to wait for an answer: behind large batches of a slow model more than that
 SECONDS: Final = 5.0
 PIECES: Final = 3
+
+# seconds between two looks that nobody asked for; /readyz may be asked by nobody
+EVERY: Final = 30.0
 
 # what was found is good for so long: anybody may ask, and each look is a forward pass
 KEPT: Final = 1.0
@@ -44,13 +48,14 @@ class _Known:
 class Canary:
     """Scores a stored picture against stored labels and compares with what it was at the start."""
 
-    def __init__(self, encoder: "Encoder", clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, encoder: "AnyEncoder", clock: Callable[[], float] = time.monotonic) -> None:
         self._encoder = encoder
         self._clock = clock
         self._known: _Known | None = None
         self._looked = -KEPT
         self._problem: NotReady | None = None
         self._looking: asyncio.Task[NotReady | None] | None = None
+        self.good_at: float | None = None  # when the model last answered as it should
 
     async def learn(self, ensemble: Ensemble) -> None:
         """Score it once, and keep that. Raises what decoding and encoding raise."""
@@ -64,6 +69,19 @@ class Canary:
         )
         vector = await self._encode(pixels)
         self._known = _Known(pixels, found.rows, found.rows @ vector)
+        self.good_at = self._clock()
+
+    @property
+    def good(self) -> bool:
+        """Whether the last look found nothing wrong."""
+        return self._known is not None and self._problem is None
+
+    async def keep_looking(self) -> None:
+        """Look again and again, for whoever reads `good`; never returns."""
+        while True:
+            await asyncio.sleep(EVERY)
+            with contextlib.suppress(NotReady):
+                await self.check()
 
     async def check(self) -> None:
         """Nothing if the model answers as it did.
@@ -84,6 +102,8 @@ class Canary:
             self._problem = await self._compare()
         finally:
             self._looked, self._looking = self._clock(), None
+            if self._problem is None:
+                self.good_at = self._looked
 
     async def _compare(self) -> NotReady | None:
         known = self._known

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -10,13 +10,16 @@ import numpy.typing as npt
 
 from app import explain, labels, namespaces, scoring
 from app.batching import Batcher
+from app.classification import Classes, Classification, Image, Prediction, Query
 from app.concepts import Concept
+from app.deciding import Decision, Learned, Scale, Wanted, decide
 from app.ensemble import Ensemble
 from app.errors import TooLarge
 from app.image_cache import Embedded, ImageCache, digest
 from app.images import Decoder
 from app.labelsets import LabelSetService
-from app.metrics import Stages
+from app.learned import Calibrations
+from app.stages import Stages
 from app.templates import Asked, TemplateSets
 from models import EncoderInfo
 
@@ -37,74 +40,6 @@ BACKGROUND: Final = ("something", "a thing", "an object")
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """What is asked of one image: `labels`, or those of a `labelset` in the caller's `namespace`.
-
-    The request waits `patience` seconds for that one's first build.
-    """
-
-    labels: tuple[str, ...]
-    labelset: str | None = None
-    templates: Asked = None
-    top_k: int | None = None
-    threshold: float | None = None
-    multi_label: bool = False
-    explain: bool = False
-    namespace: str = ""
-    patience: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """A label with its score in 0..1 and the cosine similarity behind it.
-
-    `heatmap` is where the image agrees with it (app/explain.py), if that was asked.
-    """
-
-    label: str
-    score: float
-    similarity: float
-    heatmap: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """The image that was classified; `cached` where its embedding was known."""
-
-    width: int
-    height: int
-    sha256: str
-    cached: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Classes:
-    """What an image is compared with: `rows` (C, D), and `background` (D,) where it is needed."""
-
-    labels: tuple[str, ...]
-    rows: Floats
-    background: Floats | None
-    cached: int
-    templates: str
-    version: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Classification:
-    """The answer: predictions best first, and what they were made with."""
-
-    model: str
-    templates: str
-    labelset: str | None
-    labelset_version: int | None
-    cached: int
-    image: Image
-    predictions: tuple[Prediction, ...]
-    abstained: bool
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Classifier:
     """Decode, batch, encode, ensemble and score, each in its own module, here in one view.
 
@@ -119,6 +54,11 @@ class Classifier:
     labelsets: LabelSetService
     templates: TemplateSets
     max_prompts: int
+    calibrations: Calibrations = field(init=False)
+
+    def __post_init__(self) -> None:
+        known = Calibrations(self.info.fingerprint, self.templates)
+        object.__setattr__(self, "calibrations", known)
 
     async def classify(self, image: bytes, query: Query, stages: Stages) -> Classification:
         """Score every label of the query against the image.
@@ -134,12 +74,22 @@ class Classifier:
         (seen, vector), classes = embedding.result(), text.result()
         with stages.stage("score"):
             cosines = scoring.similarities(vector, classes.rows)
-            scores = self._scores(vector, cosines, classes)
-            order = scoring.rank(scores, query.top_k or SHOWN_BY_DEFAULT, query.threshold)
+            decision = self._decide(vector, cosines, classes, query)
         maps: dict[int, str] = {}
         if query.explain:
             with stages.stage("explain"):
-                maps = await self._explain(image, classes.rows, cosines, order[:MOST_EXPLAINED])
+                chosen = decision.order[:MOST_EXPLAINED]
+                maps = await self._explain(image, classes.rows, cosines, chosen)
+
+        def predictions(places: Sequence[int]) -> tuple[Prediction, ...]:
+            scores = decision.scores
+            return tuple(
+                Prediction(classes.labels[i], float(scores[i]), float(cosines[i]), maps.get(i))
+                for i in places
+            )
+
+        answered, withheld = predictions(decision.order), predictions(decision.withheld)
+        shown = [one.label for one in answered or withheld]
         return Classification(
             model=self.info.name,
             templates=classes.templates,
@@ -147,13 +97,13 @@ class Classifier:
             labelset_version=classes.version,
             cached=classes.cached,
             image=seen,
-            predictions=tuple(
-                Prediction(classes.labels[i], float(scores[i]), float(cosines[i]), maps.get(i))
-                for i in order
-            ),
-            abstained=not order,
+            predictions=answered,
+            abstained=decision.reason is not None,
             # of a label set, which may be large, only what is answered
-            warnings=self._warnings(query.labels or [classes.labels[i] for i in order]),
+            warnings=self._warnings(query.labels or shown, classes),
+            calibrated=classes.learned is not None,
+            reason=decision.reason,
+            withheld=withheld,
         )
 
     async def _explain(
@@ -189,8 +139,7 @@ class Classifier:
         with stages.stage("decode"):
             decoded = await self.decoder.decode(data)
         ran = await self.batcher.submit(decoded.pixels)
-        stages.add("queue", ran.waited)
-        stages.add("encode", ran.ran)
+        stages.ran(ran.waited, ran.ran, ran.size, ran.span)
         self.images.put(sha256, Embedded(ran.value, decoded.width, decoded.height))
         return Image(decoded.width, decoded.height, sha256, cached=False), ran.value
 
@@ -220,31 +169,49 @@ class Classifier:
                 detail = f"{labelset} in these templates makes {prompts} prompts; register it so"
                 raise TooLarge(detail, field="templates", limit=self.max_prompts, value=prompts)
             found = await self.ensemble.vectors(concepts)
-            rows, cached = found.rows, found.cached
-        background = await self._background(query, definition.labels, templates)
-        return Classes(definition.labels, rows, background, cached, name, serving.stored.version)
+            rows = await self.labelsets.blending.rows(serving.stored, found.rows)
+            cached = found.cached
+        own = self.templates.resolve(definition.templates)[1]
+        learned = self.calibrations.learned(serving.stored) if templates == own else None
+        warning = self.calibrations.stale(serving.stored)
+        if definition.calibration is not None and templates != own:
+            warning = "it was fitted with the label set's own templates"
+        background = await self._background(query, definition.labels, templates, learned)
+        version = serving.stored.version
+        return Classes(definition.labels, rows, background, cached, name, version, learned, warning)
 
     async def _background(
-        self, query: Query, asked: Sequence[str], templates: tuple[str, ...]
+        self,
+        query: Query,
+        asked: Sequence[str],
+        templates: tuple[str, ...],
+        learned: Learned | None = None,
     ) -> Floats | None:
-        if self.info.bias is not None or not (query.multi_label or len(asked) == 1):
+        alone = self.info.bias is None and (query.multi_label or len(asked) == 1)
+        if not alone and (learned is not None or not query.abstain):
             return None
-        found = await self.ensemble.vectors([Concept(BACKGROUND, templates)])
+        return await self.background(templates)
+
+    async def background(self, asked: Asked) -> Floats:
+        """The unit row (D,) of a text that names no thing in particular, in these templates."""
+        concept = Concept(BACKGROUND, self.templates.resolve(asked)[1])
+        found = await self.ensemble.vectors([concept])
         return np.asarray(found.rows[0], np.float32)
 
-    def _scores(self, vector: Floats, cosines: Floats, classes: Classes) -> Floats:
-        if self.info.bias is not None:
-            return scoring.sigmoid(cosines, self.info.scale, self.info.bias)
-        if classes.background is not None:
-            background = float(vector @ classes.background)
-            return scoring.against_background(cosines, background, self.info.scale)
-        return scoring.softmax(cosines, self.info.scale)
+    def _decide(self, vector: Floats, cosines: Floats, classes: Classes, query: Query) -> Decision:
+        background = None if classes.background is None else float(vector @ classes.background)
+        alone = query.multi_label or len(classes.labels) == 1
+        top_k = query.top_k or SHOWN_BY_DEFAULT
+        wanted = Wanted(top_k, query.threshold, alone, query.abstain)
+        model = Scale(self.info.scale, self.info.bias)
+        return decide(cosines, background, model, classes.learned, wanted)
 
-    def _warnings(self, asked: Sequence[str]) -> tuple[str, ...]:
+    def _warnings(self, asked: Sequence[str], classes: Classes) -> tuple[str, ...]:
+        found = [f"the calibration is not used: {classes.warning}"] if classes.warning else []
         unread = labels.unread(asked, self.info.provenance.languages)
-        if not unread:
-            return ()
-        named = ", ".join(repr(label) for label in unread[:WARNED])
-        more = f" and {len(unread) - WARNED} more" if len(unread) > WARNED else ""
-        text = f"{self.info.name} was not trained to read the script of {named}{more}"
-        return (f"{text}; such scores mean little",)
+        if unread:
+            named = ", ".join(repr(label) for label in unread[:WARNED])
+            more = f" and {len(unread) - WARNED} more" if len(unread) > WARNED else ""
+            text = f"{self.info.name} was not trained to read the script of {named}{more}"
+            found.append(f"{text}; such scores mean little")
+        return tuple(found)

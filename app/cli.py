@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import json
+import logging
 import socket
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +13,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app import cli_classify, cli_labelset, cli_undo, key_commands, listening
+from app import (
+    cli_classify,
+    cli_eval,
+    cli_labelset,
+    cli_undo,
+    cli_version,
+    key_commands,
+    listening,
+    logs,
+    telemetry,
+)
 from app.bench import machine, measured
 from app.building import VERSION, guarded_store, load_encoder
 from app.keys import BadKeys, KeyRing
-from app.logs import quiet_logging
 from app.serving import described
 from app.serving import serve as serve_on
 from app.settings import Settings
@@ -32,7 +42,9 @@ models_app = typer.Typer(no_args_is_help=True, help="The models that can be serv
 app.add_typer(models_app, name="models")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(cli_labelset.app, name="labelset")
+app.callback()(cli_version.root)
 cli_classify.add_to(app)
+cli_eval.add_to(app)
 app.command("undo")(cli_undo.undo)
 
 
@@ -55,22 +67,23 @@ def serve(
     can never be used.
     """
     settings = _settings(model=model, workers=workers)
-    quiet_logging(settings.log_level)
+    logs.set_up(settings.log_level, settings.log_format)
     _check_heic(settings)
+    _check_tracing(settings)
     _check_shared(settings)
     listener = _listener(host, port, uds)
     _check_access(settings, listener)
     _check_store(settings)
-    typer.echo(f"openvocab {VERSION}: loading {settings.model}", err=True)
+    logs.tell(f"openvocab {VERSION}: loading {settings.model}")
     address = listening.shown(listener, tls=settings.tls_cert_file is not None)
     if settings.workers > 1:
 
         def announce(line: str) -> None:
-            typer.echo(f"{line}\nserving on {address} with {settings.workers} workers", err=True)
+            logs.tell(f"{line}\nserving on {address} with {settings.workers} workers")
 
         raise typer.Exit(Supervisor(settings, listener, settings.workers).run(announce))
     encoder = _or_exit(lambda: load_encoder(settings))
-    typer.echo(f"{described(encoder.info)}\nserving on {address}", err=True)
+    logs.tell(f"{described(encoder.info)}\nserving on {address}")
     raise typer.Exit(serve_on(settings, encoder, listener))
 
 
@@ -86,7 +99,7 @@ def bench(
     slower of both. Exit status: as for `serve`.
     """
     settings = _settings(model=model)
-    quiet_logging(settings.log_level)
+    logs.set_up(settings.log_level)
     encoder = _or_exit(lambda: load_encoder(settings))
     sets = template_sets()
     templates = sets[encoder.info.provenance.templates].templates
@@ -143,6 +156,16 @@ def _check_heic(settings: Settings) -> None:
         raise typer.Exit(USAGE_ERROR)
 
 
+def _check_tracing(settings: Settings) -> None:
+    """Traces that were asked for here end the start; asked for by the environment, they are not."""
+    wrong = telemetry.hindrance(settings.tracing)
+    if wrong is not None and settings.tracing == "on":
+        typer.echo(f"openvocab: OPENVOCAB_TRACING: {wrong}", err=True)
+        raise typer.Exit(USAGE_ERROR)
+    if wrong is not None:
+        logs.tell(f"openvocab: WARNING: no traces: {wrong}", logging.WARNING)
+
+
 def _check_shared(settings: Settings) -> None:
     if settings.workers > 1 and settings.store_url.startswith("memory:"):
         detail = "a store in memory cannot be shared by several workers; use a file or Redis"
@@ -165,7 +188,7 @@ def _check_store(settings: Settings) -> None:
         try:
             await store.open()
         except StoreAway as away:
-            typer.echo(f"openvocab: the store is away for now: {away}", err=True)
+            logs.tell(f"openvocab: the store is away for now: {away}", logging.WARNING)
         finally:
             await store.close()
 
@@ -204,7 +227,9 @@ def _check_access(settings: Settings, listener: socket.socket) -> None:
             raise typer.Exit(USAGE_ERROR)
     if not keys.required and not listening.is_local(listener):
         detail = "whoever reaches this address may classify, and change and delete label sets"
-        typer.echo(f"openvocab: WARNING: no API keys: {detail}; see docs/security.md", err=True)
+        logs.tell(
+            f"openvocab: WARNING: no API keys: {detail}; see docs/security.md", logging.WARNING
+        )
 
 
 def _settings(**options: Any) -> Settings:

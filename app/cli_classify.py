@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from app import undoing
+from app.classify_fields import form_fields
 from app.classifying import Run, Source, Tally, counted
 from app.folders import Finder
 from app.reach import Reached, Service
-from app.records import Format, Record, Writer
+from app.records import NONE, Format, Record, Writer
 from app.shell import STDIN, Ended, printable, say, status_of
 from app.sorting import Sorter
 from app.statuses import SOME_FAILED, USAGE_ERROR
@@ -29,15 +30,15 @@ EPILOG: Final = """Examples:
 
 openvocab classify photos/ --labels cat,dog --format csv > found.csv
 
-openvocab classify photos/ --labels cat,dog --threshold 0.8 --move-to sorted --dry-run
+openvocab classify photos/ --labels cat,dog --abstain --move-to sorted --dry-run
 
 find . -name '*.png' -print0 | openvocab classify --files-from - --labels cat,dog
 
 curl -s https://example.org/cat.png | openvocab classify - --labels cat,dog
 
-Exit status: 0 all were classified, 1 some were not, 2 an option is wrong, \
-3 the model cannot be loaded, 4 the server or the store cannot be used, 130 interrupted, \
-141 the reader of the answers left.
+Exit status: 0 all were classified (none of these is an answer), 1 some were not, \
+2 an option is wrong, 3 the model cannot be loaded, 4 the server or the store cannot be used, \
+130 interrupted, 141 the reader of the answers left.
 """
 
 
@@ -65,6 +66,9 @@ def classify(
     ] = None,
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="Score each label on its own.")
+    ] = False,
+    abstain: Annotated[
+        bool, typer.Option("--abstain", help="None of these, where no label fits or two fit alike.")
     ] = False,
     url: Annotated[
         str, typer.Option(envvar="OPENVOCAB_URL", help="A server to ask; without: in this process.")
@@ -111,7 +115,9 @@ def classify(
     """Say which of your words fit each picture, and sort files by the answer."""
 
     def run() -> int:
-        fields = _fields(labels, labelset, templates, top_k, threshold, multi_label)
+        fields = form_fields(
+            labels, labelset, templates, top_k, threshold, multi_label=multi_label, abstain=abstain
+        )
         source = _source(paths or [], move_to or copy_to, recursive, all_files, files_from, null)
         service = Service(url, api_key, model, jobs, retry_for)
         with _sorter(move_to, copy_to, undo_file, dry_run) as sorter:
@@ -132,7 +138,10 @@ def _classify(
     sorter: Sorter | None,
     form: Format,
 ) -> int:
-    writer = Writer(form, sys.stdout.buffer, json.loads(fields.get("labels", "[]")))
+    labels = json.loads(fields.get("labels", "[]"))
+    writer = Writer(
+        form, sys.stdout.buffer, labels + [NONE] * (bool(labels) and "abstain" in fields)
+    )
 
     async def work(reached: Reached) -> Tally:
         run = Run(reached.client, fields, reached.jobs, reached.limit, sorter)
@@ -145,40 +154,6 @@ def _classify(
     if not tally.files:
         say("there is no image")
     return SOME_FAILED if tally.failed else 0
-
-
-def _fields(
-    labels: list[str] | None,
-    labelset: str | None,
-    templates: list[str] | None,
-    top_k: int | None,
-    threshold: float | None,
-    multi_label: bool,
-) -> dict[str, str]:
-    """The form fields of a request; lists as JSON, so that the server takes nothing apart."""
-    if (labels is None) == (labelset is None):
-        raise Ended(USAGE_ERROR, "give either --labels or --labelset")
-    fields: dict[str, str] = {"multi_label": json.dumps(multi_label)}
-    if labels is not None:
-        fields["labels"] = json.dumps(_split(labels[0]) if len(labels) == 1 else labels)
-    if labelset is not None:
-        fields["labelset"] = labelset
-    if templates is not None:
-        fields["templates"] = json.dumps(templates)
-    if top_k is not None:
-        fields["top_k"] = str(top_k)
-    if threshold is not None:
-        fields["threshold"] = repr(threshold)
-    return fields
-
-
-def _split(text: str) -> list[str]:
-    """The texts of a JSON list, or those between commas."""
-    with contextlib.suppress(ValueError):
-        found = json.loads(text)
-        if isinstance(found, list) and all(isinstance(one, str) for one in found):
-            return found
-    return text.split(",")
 
 
 def _source(

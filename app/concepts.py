@@ -80,6 +80,21 @@ def blocks(concepts: Mapping[str, Concept]) -> Iterator[Block]:
         yield block
 
 
+def split(rows: Floats, block: Block) -> list[Any]:
+    """The rows of a block's prompts, concept by concept."""
+    ends = np.cumsum([len(prompts) for prompts in block.values()])[:-1]
+    return list(np.split(rows, ends))
+
+
+def owner(block: Block, index: int) -> str:
+    """The key of the concept that the prompt of this number belongs to."""
+    for key, prompts in block.items():
+        if index < len(prompts):
+            return key
+        index -= len(prompts)
+    raise IndexError("the encoder named a prompt that it was not given. This is a bug.")
+
+
 def _add(digest: Any, texts: Sequence[str]) -> None:
     coded = [text.encode("utf-8", "surrogatepass") for text in texts]
     digest.update(b"".join(b"%d:%b" % (len(text), text) for text in coded))

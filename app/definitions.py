@@ -2,17 +2,21 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final
 
+from app.calibration import Calibration
 from app.concepts import Concept
 from app.errors import UnreadableLabelset
 from app.namespaces import outside
 from app.templates import Asked
 
-# raised when bodies written so far can no longer be read as they are
-FORMAT: Final = 1
+# what an older release cannot serve as its owner means it is written in the newer format, which it
+# refuses; everything else in the older one, so that both can run side by side
+PLAIN: Final = 1
+FORMAT: Final = 2
 
 WHOLE: Final = ("{}",)
 
@@ -31,17 +35,70 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """A picture of a label: `sha256` names it, `key` is where the store keeps its bytes.
+
+    Each addition has a key of its own, so that whoever removes a picture never removes one that
+    was added again meanwhile; the key begins with the time, in milliseconds as 12 hex digits.
+    """
+
+    sha256: str
+    label: str
+    width: int
+    height: int
+    size: int
+    key: str
+
+    @property
+    def added(self) -> float:
+        """When it was added: Unix time in seconds."""
+        return int(self.key[:12], 16) / 1000
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
-    """A label set as its owner wrote it; `templates` as in `app.templates`."""
+    """A label set as its owner wrote it; `templates` as in `app.templates`.
+
+    Each example's label is one of the entries'. Its `calibration` is no part of what it says: with
+    another one it is the same definition, with the same vectors.
+    """
 
     entries: tuple[Entry, ...]
     templates: Asked = None
     description: str = ""
+    examples: tuple[Example, ...] = ()
+    calibration: Calibration | None = field(default=None, compare=False)
     labels: tuple[str, ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # once, not at each request: there can be thousands
         object.__setattr__(self, "labels", tuple(entry.label for entry in self.entries))
+
+    @property
+    def plain(self) -> bool:
+        """Whether releases that know only the plain format can serve it."""
+        return not self.examples and self.calibration is None
+
+    def keys(self) -> frozenset[str]:
+        """Where the store keeps the pictures of its examples."""
+        return frozenset(example.key for example in self.examples)
+
+    def counts(self) -> dict[str, int]:
+        """How many examples each label has; labels without are left out."""
+        return dict(Counter(example.label for example in self.examples))
+
+    def relearned(self, other: "Definition") -> "Definition":
+        """The other one with what was learned of this one, unless it brings its own.
+
+        Examples go with their labels.
+        """
+        labels = frozenset(other.labels)
+        kept = tuple(example for example in self.examples if example.label in labels)
+        return replace(
+            other,
+            examples=other.examples or kept,
+            calibration=other.calibration or self.calibration,
+        )
 
     def concepts(self, templates: tuple[str, ...]) -> list[Concept]:
         """One concept for each label, in order."""
@@ -70,11 +127,12 @@ class Stored:
         """What a store keeps under the name."""
         previous = self.previous and {
             "version": self.previous.version,
-            "definition": _content(self.previous.definition),
+            "definition": _kept(self.previous.definition),
         }
+        plain = self.definition.plain and (not self.previous or self.previous.definition.plain)
         content = {
-            "format": FORMAT,
-            "definition": _content(self.definition),
+            "format": PLAIN if plain else FORMAT,
+            "definition": _kept(self.definition),
             "built": self.built,
             "previous": previous,
         }
@@ -93,9 +151,9 @@ def from_body(name: str, version: int, body: bytes) -> Stored:
         ValueError, KeyError, TypeError: the body is of a newer format, or is none.
     """
     content = json.loads(body)
-    if content["format"] != FORMAT:
+    if content["format"] not in (PLAIN, FORMAT):
         raise ValueError(
-            f"label set {name!r} is stored in format {content['format']}, not {FORMAT}"
+            f"label set {name!r} is stored in format {content['format']}, not up to {FORMAT}"
         )
     before = content["previous"]
     definition = _definition(content["definition"])
@@ -127,15 +185,25 @@ def _digest(definition: Definition) -> str:
 
 
 def _content(definition: Definition) -> dict[str, Any]:
-    return {
+    content: dict[str, Any] = {
         "entries": [(entry.label, entry.texts, entry.prompts) for entry in definition.entries],
         "templates": definition.templates,
         "description": definition.description,
     }
+    # absent where there is nothing: the same bytes as in the plain format
+    if definition.examples:
+        content["examples"] = [astuple(example) for example in definition.examples]
+    return content
+
+
+def _kept(definition: Definition) -> dict[str, Any]:
+    """The content, and what was learned of it."""
+    calibration = definition.calibration
+    return _content(definition) | ({"calibration": calibration.json()} if calibration else {})
 
 
 def _definition(content: Mapping[str, Any]) -> Definition:
-    templates = content["templates"]
+    templates, calibration = content["templates"], content.get("calibration")
     return Definition(
         entries=tuple(
             Entry(label, tuple(texts), tuple(prompts))
@@ -143,4 +211,6 @@ def _definition(content: Mapping[str, Any]) -> Definition:
         ),
         templates=tuple(templates) if isinstance(templates, list) else templates,
         description=content["description"],
+        examples=tuple(Example(*row) for row in content.get("examples", ())),
+        calibration=calibration and Calibration.from_json(calibration),
     )

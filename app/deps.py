@@ -11,11 +11,13 @@ from app.canary import Canary
 from app.classifier import Classifier
 from app.definitions import Stored
 from app.fetch import Fetcher
+from app.few_shot import FewShot
 from app.identity import Identity
 from app.labelsets import LabelSetService
-from app.metrics import Metrics, Stages
+from app.metrics import Metrics
 from app.queries import InputLimits
 from app.rates import RateLimiter
+from app.stages import Stages
 from app.stores.guard import Guarded
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
@@ -23,7 +25,7 @@ from app.templates import TemplateSets
 from app.uploads import UploadLimits
 
 if TYPE_CHECKING:
-    from models.encoder import Encoder
+    from models.protocols import AnyEncoder
 
 
 # share of its time that a request waits for the first build of its label set
@@ -34,9 +36,10 @@ PATIENCE: Final = 0.9
 class Services:
     """The parts of the running service."""
 
-    encoder: "Encoder"
+    encoder: "AnyEncoder"
     classifier: Classifier
     labelsets: LabelSetService
+    few_shot: FewShot
     templates: TemplateSets
     vectors: TwoLevels
     images: ByteLru

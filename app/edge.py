@@ -1,5 +1,7 @@
 """What every request passes before it reaches a route. Knows nothing of the routes."""
 
+from typing import TYPE_CHECKING
+
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -11,8 +13,13 @@ from app.metrics import Metrics
 from app.middleware import BodyLimit, BodyLimits, RequestContext
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.tracing import Tracing
 
-def middleware(settings: Settings, metrics: Metrics, admission: Admission) -> list[Middleware]:
+
+def middleware(
+    settings: Settings, metrics: Metrics, admission: Admission, tracing: "Tracing | None" = None
+) -> list[Middleware]:
     """From the outside in. Raises app.keys.BadKeys."""
     origins = settings.listed("cors_origins")
     policy = GatePolicy(
@@ -23,7 +30,9 @@ def middleware(settings: Settings, metrics: Metrics, admission: Admission) -> li
         settings.metrics == "open",
     )
     chosen = [
-        Middleware(RequestContext, metrics=metrics),
+        Middleware(
+            RequestContext, metrics=metrics, tracing=tracing, log_labels=settings.log_labels
+        ),
         Middleware(
             BodyLimit,
             limits=BodyLimits(
@@ -40,7 +49,7 @@ def middleware(settings: Settings, metrics: Metrics, admission: Admission) -> li
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match", HEADER],
             expose_headers=["ETag", "Link", "Location", "Retry-After", "Server-Timing",
-                            "X-Request-ID"],
+                            "X-Request-ID", "traceresponse"],
         )  # fmt: skip
         chosen.insert(0, cors)
     return chosen

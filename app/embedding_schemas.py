@@ -94,14 +94,22 @@ class OpenAiFields(BaseModel):
         None, description="What all inputs are; if not said, data URIs are images, the rest texts."
     )
     user: str | None = Field(None, description="Taken and not used.")
+    continue_final_message: bool = Field(False, description="As `user`; vLLM's clients send it.")
+    add_special_tokens: bool = Field(False, description="As `user`; vLLM's clients send it.")
 
 
 class OpenAiBody(OpenAiFields):
     """The JSON body of POST /v1/embeddings."""
 
-    input: str | list[str | dict[str, str]] = Field(
-        description='A text or many; images as data URIs; or `{"text": …}` and `{"image": …}`.',
+    input: str | list[str | dict[str, Any]] | None = Field(
+        None,
+        description="A text or many; images as data URIs, or as URLs where the operator allows "
+        'them and `modality` or the form says that they are images; or `{"text": …}` and '
+        '`{"image": …}`; or parts of a chat message.',
         examples=[["a cat", "a dog"]],
+    )
+    messages: list[dict[str, Any]] | None = Field(
+        None, description="In place of `input`: one chat message with one text or image."
     )
 
 

@@ -7,12 +7,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from app.classifier import Classifier, Image
+from app.classification import Image
+from app.classifier import Classifier
 from app.concepts import Concept
 from app.ensemble import ClassVectors
 from app.errors import Problem
-from app.metrics import Stages
 from app.renaming import placed
+from app.stages import Stages
 
 Floats = npt.NDArray[np.float32]
 

@@ -6,15 +6,17 @@ Knows neither images nor requests.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from app.concepts import Block, Concept, blocks, ensemble_mean, keys_of
+from app import spans
+from app.concepts import Block, Concept, blocks, ensemble_mean, keys_of, owner, split
 from app.errors import Internal, Overloaded, TooLarge
 from app.labels import shown
 from app.stores.levels import TwoLevels
@@ -22,7 +24,7 @@ from app.stores.lru import ByteLru
 from models import PromptTooLong
 
 if TYPE_CHECKING:
-    from models.encoder import Encoder
+    from models.protocols import AnyEncoder
 
 log = logging.getLogger("openvocab.ensemble")
 
@@ -42,6 +44,7 @@ class _Landed:
 class _Flight:
     future: "asyncio.Future[_Landed]"
     waiting: int = 0
+    since: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +59,30 @@ class Ensemble:
     """Class vectors by the published recipe, one computation per concept at a time.
 
     At most `max_pending` prompts wait to be encoded; what nobody waits for any more is dropped
-    before it is encoded.
+    before it is encoded. `encoded` is told of each batch: its prompts, and the seconds it took.
     """
 
-    def __init__(self, encoder: "Encoder", cache: TwoLevels, max_pending: int) -> None:
+    def __init__(
+        self,
+        encoder: "AnyEncoder",
+        cache: TwoLevels,
+        max_pending: int,
+        encoded: Callable[[int, float], None] = lambda _count, _seconds: None,
+    ) -> None:
         self._encoder = encoder
         self._cache = cache
         self._max_pending = max_pending
-        self._pending = 0
+        self._encoded = encoded
+        self.computed = 0  # vectors
+        self.pending = 0  # prompts that wait, but for those of label sets
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lists = ByteLru(min(LISTS_BYTES, cache.memory.max_bytes))
+        self.lists = ByteLru(min(LISTS_BYTES, cache.memory.max_bytes))
+
+    @property
+    def oldest(self) -> float | None:
+        """When the vector that is waited for the longest was asked for, by `time.monotonic()`."""
+        return min((flight.since for flight in list(self._flights.values())), default=None)
 
     async def vectors(self, concepts: Sequence[Concept], *, counted: bool = True) -> ClassVectors:
         """One row for each concept, in order; not `counted` is what bounds itself, as builds do.
@@ -94,11 +110,11 @@ class Ensemble:
         """
         named = repr((self._encoder.info.fingerprint, templates, labels))
         key = hashlib.sha256(named.encode()).hexdigest()
-        rows = self._lists.get(key)
+        rows = self.lists.get(key)
         if rows is not None:
             return ClassVectors(rows, len(labels))
         found = await self.vectors([Concept((label,), templates) for label in labels])
-        self._lists.put(key, found.rows)
+        self.lists.put(key, found.rows)
         return found
 
     async def known(self, concepts: Sequence[Concept]) -> Floats | None:
@@ -150,12 +166,12 @@ class Ensemble:
         if not concepts:
             return
         prompts = sum(concept.count for concept in concepts.values()) if counted else 0
-        if counted and self._pending and self._pending + prompts > self._max_pending:
-            detail = f"{self._pending} prompts wait to be encoded, the limit is {self._max_pending}"
+        if counted and self.pending and self.pending + prompts > self._max_pending:
+            detail = f"{self.pending} prompts wait to be encoded, the limit is {self._max_pending}"
             raise Overloaded(
-                detail, limit=self._max_pending, value=self._pending + prompts, retry_after=5
+                detail, limit=self._max_pending, value=self.pending + prompts, retry_after=5
             )
-        self._pending += prompts
+        self.pending += prompts
         loop = asyncio.get_running_loop()
         for key in concepts:
             self._flights[key] = _Flight(loop.create_future())
@@ -178,7 +194,7 @@ class Ensemble:
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._pending -= prompts
+            self.pending -= prompts
 
     def _wanted(self, block: Block) -> Block:
         """What of a block somebody still waits for; the rest is dropped."""
@@ -190,17 +206,21 @@ class Ensemble:
     async def _build_block(self, block: Block) -> None:
         while block:
             prompts = list(chain.from_iterable(block.values()))
+            begun = time.perf_counter()
             try:
-                rows = await asyncio.wrap_future(self._encoder.submit_texts(prompts))
+                with spans.span("encode texts", prompts=len(prompts)):
+                    rows = await asyncio.wrap_future(self._encoder.submit_texts(prompts))
             except PromptTooLong as error:
                 # the label at fault fails alone: others may wait for its neighbours
-                guilty = _owner(block, error.index)
+                guilty = owner(block, error.index)
                 self._land(guilty, _too_long(error))
                 del block[guilty]
                 continue
+            self._encoded(len(prompts), time.perf_counter() - begun)
+            self.computed += len(block)
             vectors = {
                 key: ensemble_mean(part)
-                for key, part in zip(block, _split(rows, block), strict=True)
+                for key, part in zip(block, split(rows, block), strict=True)
             }
             for key in [key for key, vector in vectors.items() if not np.isfinite(vector).all()]:
                 log.error("the model answered with numbers that are not finite for a label")
@@ -221,19 +241,6 @@ class Ensemble:
             flight.future.exception()  # counts as seen, even if every caller has left
         else:
             flight.future.set_result(outcome)
-
-
-def _split(rows: Floats, block: Block) -> list[Any]:
-    ends = np.cumsum([len(prompts) for prompts in block.values()])[:-1]
-    return list(np.split(rows, ends))
-
-
-def _owner(block: Block, index: int) -> str:
-    for key, prompts in block.items():
-        if index < len(prompts):
-            return key
-        index -= len(prompts)
-    raise IndexError("the encoder named a prompt that it was not given. This is a bug.")
 
 
 def _too_long(error: PromptTooLong) -> TooLarge:

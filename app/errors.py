@@ -67,6 +67,10 @@ class LabelsetExists(Problem):
     status, code, title = 409, "labelset_exists", "A label set has this name already"
 
 
+class ExampleElsewhere(Problem):
+    status, code, title = 409, "example_elsewhere", "The picture is an example of another label"
+
+
 class PreconditionFailed(Problem):
     status, code, title = 412, "precondition_failed", "It is not what the request expected"
 

@@ -4,6 +4,7 @@ Knows nothing of what the routes do.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -34,6 +35,9 @@ READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # what the scope `classify` may send; whatever is in neither list needs `admin`
 CLASSIFYING: Final = ("/classify", "/embeddings", "/v1", "/hf")
 WRITING: Final = ("/labelsets",)
+
+# pictures of somebody, which are for those alone who may also remove them
+PRIVATE: Final = re.compile(r"/labelsets/[^/]+/examples(/.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ class Gate:
         return caller
 
     def _check_scope(self, caller: Identity, method: str, path: str) -> None:
-        if path != METRICS and method in READS:
+        if path != METRICS and method in READS and not PRIVATE.fullmatch(path):
             allowed, wanted = caller.may("classify", "labelsets:write"), "classify"
         elif _under(path, CLASSIFYING):
             allowed, wanted = caller.may("classify"), "classify"

@@ -6,6 +6,7 @@ import io
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -59,11 +60,15 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """`pixels` (3, H, W) uint8 for the encoder; width and height as a viewer shows the picture."""
+    """`pixels` (3, H, W) uint8 for the encoder; width and height as a viewer shows the picture.
+
+    `format` is Pillow's name of what the file is.
+    """
 
     pixels: npt.NDArray[np.uint8]
     width: int
     height: int
+    format: str = ""
 
 
 class Decoder:
@@ -89,7 +94,8 @@ class Decoder:
         self._room = Room(max(LARGE_AT_ONCE * limits.pixels, threads * PIXELS_OF_A_THREAD))
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._max_waiting = max_waiting
-        self._waiting = 0
+        self.waiting = 0
+        self.decoded: Counter[str] = Counter()  # pictures, by their format
         self._begun: dict[int, float] = {}  # of each thread that is decoding
 
     @property
@@ -99,15 +105,17 @@ class Decoder:
 
     async def decode(self, data: bytes) -> Decoded:
         """`decode` in one of the threads; raises what it raises, and Overloaded."""
-        if self._waiting >= self._max_waiting:
-            detail = f"{self._waiting} images wait to be decoded, the limit of max_queue"
-            raise Overloaded(detail, limit=self._max_waiting, value=self._waiting, retry_after=1)
+        if self.waiting >= self._max_waiting:
+            detail = f"{self.waiting} images wait to be decoded, the limit of max_queue"
+            raise Overloaded(detail, limit=self._max_waiting, value=self.waiting, retry_after=1)
         loop = asyncio.get_running_loop()
-        self._waiting += 1
+        self.waiting += 1
         try:
-            return await loop.run_in_executor(self._threads, self._decode, data)
+            found = await loop.run_in_executor(self._threads, self._decode, data)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
+        self.decoded[found.format] += 1
+        return found
 
     def _decode(self, data: bytes) -> Decoded:
         thread = threading.get_ident()
@@ -154,7 +162,7 @@ def decode(
         held = width * height if whole else image.width * image.height
         with room.taken(held) if room else contextlib.nullcontext():
             picture = _loaded(image, width, height, scale)
-            return Decoded(fit(picture, spec), picture.width, picture.height)
+            return Decoded(fit(picture, spec), picture.width, picture.height, image.format or "")
 
 
 def _reduce(image: Image.Image, spec: ImageSpec) -> int:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from app import labels
 from app.bodies import address_fields, json_object, merge, offload, single
-from app.classifier import Query
+from app.classification import Query
 from app.errors import Invalid, TooLarge, Unparsable
 from app.fetch import Fetcher
 from app.media_types import is_json, media_type
@@ -27,6 +27,8 @@ from app.sniffing import is_heic, looks_like_image
 IMAGE_URL: Final = "image_url"
 LISTS: Final = ("labels", "templates")
 DATA_URI: Final = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE)
+# no base64 begins so
+URL: Final = re.compile(r"\s*https?://", re.IGNORECASE)
 
 # bytes of a text field, or of a whole form that is not multipart
 LARGEST_TEXT: Final = 1_000_000
@@ -89,11 +91,23 @@ async def _fetched(request: Request, url: Any, image: Any, fetcher: Fetcher | No
         raise Invalid(f"{IMAGE} and {IMAGE_URL} are both given", field=IMAGE_URL)
     if not isinstance(url, str):
         raise Invalid(f"{IMAGE_URL} is not a text", field=IMAGE_URL)
+    return await fetched(request, url, fetcher)
+
+
+async def fetched(request: Request, url: str, fetcher: Fetcher | None) -> bytes:
+    """What stands at an image's URL. Raises Invalid, TooLarge, UnsupportedImage, FetchFailed."""
     if fetcher is None:
         detail = "images are not fetched by their URL here; OPENVOCAB_IMAGE_URLS switches it on"
         raise Invalid(detail, field=IMAGE_URL)
     with request.state.stages.stage("fetch"):
         return await fetcher.fetch(url, request.state.hold)
+
+
+async def image_file(request: Request, text: str, fetcher: Fetcher | None) -> bytes:
+    """The file that base64, a data URI or a URL stands for. Raises what those raise."""
+    if URL.match(text):
+        return await fetched(request, text, fetcher)
+    return await offload(len(text), from_base64, text)
 
 
 def _join(fields: dict[str, Any], body: dict[str, Any]) -> tuple[dict[str, Any], Any]:

@@ -155,7 +155,12 @@ async def _answer(
     state = services.labelsets.status(stored)
     root = request.scope.get("root_path", "")
     content = labelset_schemas.answer(
-        stored, state, services.encoder.info.name, services.templates_name(stored)
+        stored,
+        state,
+        services.encoder.info.name,
+        services.templates_name(stored),
+        services.classifier.calibrations.stale(stored),
+        services.few_shot.blended(stored),
     )
     return Response(
         content.model_dump_json() + "\n",

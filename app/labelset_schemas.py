@@ -4,8 +4,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.blending import Blended
+from app.builds import Status
+from app.calibration_schemas import CalibrationSummary
+from app.calibration_schemas import summary as calibration_summary
 from app.definitions import Stored
-from app.labelsets import Status
+from app.example_schemas import BlendAnswer, blend_answer
 from app.namespaces import outside
 from app.schemas import Templates
 
@@ -71,6 +75,11 @@ class LabelSetAnswer(LabelSetSummary):
     serving_version: int | None = Field(
         description="The version that answers while this one is being built."
     )
+    calibration: CalibrationSummary | None = None
+    examples: dict[str, int] = Field({}, description="Examples of each label that has some.")
+    blend: BlendAnswer | None = Field(
+        None, description="How the examples are used; null without, and while building."
+    )
 
 
 class LabelSetsAnswer(BaseModel):
@@ -85,8 +94,15 @@ def summary(stored: Stored, status: Status, model: str, templates: str) -> Label
     return LabelSetSummary(**_common(stored, status, model, templates))
 
 
-def answer(stored: Stored, status: Status, model: str, templates: str) -> LabelSetAnswer:
-    """The whole set."""
+def answer(
+    stored: Stored,
+    status: Status,
+    model: str,
+    templates: str,
+    stale: str | None = None,
+    blended: Blended | None = None,
+) -> LabelSetAnswer:
+    """The whole set; `stale` is why its calibration is not used."""
     definition = stored.definition
     before = None if stored.previous is None else stored.previous.version
     return LabelSetAnswer(
@@ -103,6 +119,9 @@ def answer(stored: Stored, status: Status, model: str, templates: str) -> LabelS
             else definition.templates
         ),
         serving_version=stored.version if status.state == "ready" else before,
+        calibration=calibration_summary(stored, stale),
+        examples=definition.counts(),
+        blend=blend_answer(blended),
     )
 
 

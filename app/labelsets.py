@@ -3,17 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from app.builds import Build, Builds
+from app.builds import Builds, Status
 from app.definitions import Definition, Stored, new, unreadable_problem
 from app.errors import (
-    Internal,
     LabelsetBuilding,
     LabelsetExists,
     PreconditionFailed,
@@ -44,21 +43,13 @@ class Serving:
     rows: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How far a version is: `progress` 0..1, `error` where it failed."""
-
-    state: Literal["ready", "building", "failed"]
-    progress: float
-    error: str | None = None
-
-
 class LabelSetService:
     """Registers, replaces and serves label sets; old versions serve until new ones are built."""
 
     def __init__(self, registry: Registry, builds: Builds) -> None:
         self._registry = registry
         self._builds = builds
+        self.blending = builds.blending
         self._served: dict[str, Stored] = {}
 
     async def create(self, name: str, definition: Definition, most: int | None = None) -> Stored:
@@ -76,11 +67,39 @@ class LabelSetService:
     ) -> tuple[Stored, bool]:
         """`create` or replace, and whether it was created. May also raise PreconditionFailed."""
         self._builds.check(definition)
+
+        def made(current: Stored | None) -> Definition:
+            # what was learned stays: it knows itself what it is good for
+            return current.definition.relearned(definition) if current else definition
+
+        return await self._change(name, match, made, most)
+
+    async def change(
+        self, name: str, match: Match, make: Callable[[Definition], Definition]
+    ) -> Stored:
+        """As `put`, what `make` makes of the current definition; also raises UnknownLabelset."""
+
+        def made(current: Stored | None) -> Definition:
+            if current is None:
+                raise unknown(name)
+            if current.unreadable:
+                raise unreadable_problem(name)
+            return make(current.definition)
+
+        return (await self._change(name, match, made))[0]
+
+    async def _change(
+        self,
+        name: str,
+        match: Match,
+        make: Callable[[Stored | None], Definition],
+        most: int | None = None,
+    ) -> tuple[Stored, bool]:
         for last in (*[False] * (RACES - 1), True):
             current = await self._registry.fresh(name)
             match.check(name, current)
             try:
-                return await self._put(name, definition, current, most)
+                return await self._put(name, make(current), current, most)
             except (PreconditionFailed, LabelsetExists):
                 if last or not match.anything:
                     raise  # somebody else was faster, and that was not allowed
@@ -92,7 +111,11 @@ class LabelSetService:
         if current is None:
             return await self._write(new(name, 0, definition), None, most), True
         if current.definition == definition:
-            self._ensure(current)
+            if current.definition.calibration != definition.calibration:
+                # the same vectors: whatever is built of them stays so
+                learned = replace(current, definition=definition)
+                return await self._write(learned, current.version), False
+            self._builds.ensure(current)
             return current, False
         serves = replace(current, previous=None) if current.built else current.previous
         return await self._write(new(name, 0, definition, serves), current.version), False
@@ -117,7 +140,7 @@ class LabelSetService:
     async def get(self, name: str) -> Stored:
         """The current version. Raises UnknownLabelset; StoreUnavailable if nothing is known."""
         stored = await self._current(name)
-        self._ensure(stored)
+        self._builds.ensure(stored)
         return stored
 
     async def page(self, after: str, before: str, limit: int) -> Sequence[Stored]:
@@ -126,14 +149,7 @@ class LabelSetService:
 
     def status(self, stored: Stored) -> Status:
         """How far this version is in this process."""
-        if stored.unreadable:
-            return Status("failed", 0.0, unreadable_problem(stored.name).detail)
-        build = self._builds.state(stored)
-        if build is None:
-            return Status("building", 0.0)
-        if build.error is not None:
-            return Status("failed", build.progress, build.error.detail)
-        return Status("ready" if build.task is None else "building", build.progress)
+        return self._builds.status(stored)
 
     async def wait(self, stored: Stored, patience: float) -> None:
         """Return when the version is built, or after `patience` seconds.
@@ -162,10 +178,10 @@ class LabelSetService:
             for version in (stored, stored.previous, self._served.get(name)):
                 rows = await self._rows(version)
                 if version is not None and rows is not None:
-                    self._ensure(stored)
+                    self._builds.ensure(stored)
                     self._served[name] = version
                     return Serving(version, rows)
-            build = self._begin(stored)
+            build = self._builds.begin(stored)
             if build.task is not None:
                 # held here: the build lets go of its task, and with it of the matrix, when it ends
                 task = build.task
@@ -206,7 +222,7 @@ class LabelSetService:
     async def _resume(self, name: str) -> None:
         while True:
             try:
-                build = self._begin(await self._current(name))
+                build = self._builds.begin(await self._current(name))
                 if build.task is not None:
                     await asyncio.wait({build.task})
             except StoreUnavailable:
@@ -229,20 +245,5 @@ class LabelSetService:
 
     async def _write(self, stored: Stored, expected: int | None, most: int | None = None) -> Stored:
         written = await self._registry.write(stored, expected, most)
-        self._ensure(written)
+        self._builds.ensure(written)
         return written
-
-    def _ensure(self, stored: Stored) -> Build:
-        """The build of a version, begun if there was none."""
-        return self._builds.state(stored) or self._builds.start(stored)
-
-    def _begin(self, stored: Stored) -> Build:
-        """The running build of a version, or a new one.
-
-        Raises: the problem of a build that can only fail again.
-        """
-        build = self._ensure(stored)
-        if build.error is not None and build.error.status < Internal.status:
-            raise build.error
-        # ended: it failed for a reason of ours, or every cache has lost its vectors since
-        return build if build.task is not None else self._builds.start(stored)

@@ -34,6 +34,7 @@ def local_settings(model: str | None, *, stored: bool) -> Settings:
     options: dict[str, object] = {
         "api_keys_file": None, "api_keys": "", "rate_limit": 0.0, "allowed_hosts": "*",
         "root_path": "", "request_timeout": PATIENT, "log_level": "error",
+        "tracing": "off",
     }  # fmt: skip
     if model is not None:
         options["model"] = model

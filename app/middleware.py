@@ -2,30 +2,29 @@
 
 import asyncio
 import logging
-import random
 import re
-import time
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.access import Exchange
 from app.errors import TooLarge
 from app.media_types import is_json, media_type
-from app.metrics import Metrics, Stages
+from app.metrics import Metrics
 from app.problems import SECURITY_HEADERS, internal, refuse
 
-log = logging.getLogger("openvocab.http")
-access = logging.getLogger("openvocab.access")
+if TYPE_CHECKING:
+    from app.tracing import Tracing
 
-REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+log = logging.getLogger("openvocab.http")
 
 LABELSETS: Final = "/labelsets"
 
-# read and answered bit by bit, however large
-UPLOADS: Final = "/classify/batch"
+# read bit by bit, however large
+UPLOADS: Final = re.compile(r"/classify/batch|/labelsets/[^/]+/(calibrate|examples)")
 
 # a client that is still sending reads no answer; so much is read and thrown away for its sake
 DRAIN_BYTES: Final = 64_000_000
@@ -45,11 +44,12 @@ class BodyLimits:
 
     def of(self, path: str, content_type: str) -> int:
         """The limit for a body of this media type; fields beside the image have a megabyte."""
-        if path.startswith(LABELSETS):
-            return self.labelset
         kind = media_type(content_type)
-        if path == UPLOADS and not is_json(kind):
+        upload = UPLOADS.fullmatch(path)
+        if upload and not is_json(kind):
             return self.upload
+        if path.startswith(LABELSETS) and not upload:
+            return self.labelset
         if is_json(kind):
             return self.image * 4 // 3 + 1_000_000
         if kind == "multipart/form-data":
@@ -63,48 +63,49 @@ class RequestContext:
     Outermost, so that every answer carries the id.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        tracing: "Tracing | None" = None,
+        log_labels: bool = False,
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
+        self._log_labels = log_labels
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(Headers(scope=scope).get("x-request-id", ""))
-        stages = Stages()
-        scope.setdefault("state", {}).update(request_id=request_id, stages=stages)
-        begun = time.perf_counter()
-        status = 0
+        told = Exchange(scope, self._tracing, labels=self._log_labels)
+        scope.setdefault("state", {}).update(request_id=told.request_id, stages=told.stages)
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            told.answers(message)
             if message["type"] == "http.response.start":
-                status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                if stages.seconds:
-                    stages.add("total", time.perf_counter() - begun)
-                    headers["Server-Timing"] = stages.server_timing()
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_headers)
-        except ClientDisconnect:
-            log.debug("request %s: the client left while it was sending", request_id)
-        except Exception:
-            log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
-            if status:
-                raise  # half an answer is out: the server must cut the connection
-            await internal(scope)(scope, receive, send_with_headers)
-        finally:
-            if status:
-                problem = scope["state"].get("problem")
-                spent = time.perf_counter() - begun
-                self._metrics.answered(_route(scope), status, spent, stages, problem)
-                _note(scope, status, spent)
+        with told.current():
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except ClientDisconnect:
+                log.debug("the client left while it was sending")
+            except Exception:
+                log.exception("a request failed: %s %s", scope["method"], scope["path"])
+                if told.status:
+                    raise  # half an answer is out: the server must cut the connection
+                await internal(scope)(scope, receive, send_with_headers)
+            finally:
+                told.end()
+                if told.status:
+                    self._metrics.answered(
+                        told.route, told.status, told.seconds, told.stages, told.problem
+                    )
 
 
 class BodyLimit:
@@ -124,6 +125,7 @@ class BodyLimit:
         field = None if path.startswith(LABELSETS) else "image"
         waits = headers.get("expect", "").lower() == "100-continue"
         body = _Body(receive, limit, field, waits)
+        scope["state"]["body"] = body
 
         async def send_after_body(message: Message) -> None:
             if message["type"] == "http.response.start" and not scope["state"].get("streams"):
@@ -139,30 +141,30 @@ class BodyLimit:
 
 
 class _Body:
-    """A request's body as it arrives, counted."""
+    """A request's body as it arrives; `read` bytes of it have."""
 
     def __init__(self, receive: Receive, limit: int, field: str | None, waits: bool) -> None:
         self._receive = receive
         self._limit = limit
         self._field = field
         self._waits = waits  # for "100 Continue", which the first read sends
-        self._read = 0
+        self.read = 0
         self._complete = False
 
     async def receive(self) -> Message:
         message = await self._next()
-        if self._read > self._limit:
-            raise _too_large(self._read, self._limit, self._field)
+        if self.read > self._limit:
+            raise _too_large(self.read, self._limit, self._field)
         return message
 
     async def drain(self) -> None:
         """Read on until the end or a bound, if the client is sending at all."""
-        if self._complete or (self._waits and not self._read):
+        if self._complete or (self._waits and not self.read):
             return
-        most = self._read + DRAIN_BYTES
+        most = self.read + DRAIN_BYTES
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                while not self._complete and self._read < most:
+                while not self._complete and self.read < most:
                     async with asyncio.timeout(QUIET_SECONDS):
                         await self._next()
         except TimeoutError:
@@ -171,35 +173,11 @@ class _Body:
     async def _next(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
-            self._read += len(message.get("body", b""))
+            self.read += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
         else:
             self._complete = True
         return message
-
-
-def _route(scope: Scope) -> str:
-    """The address as it is declared, so that names in it make no new series."""
-    route = scope.get("route")
-    return str(getattr(route, "path", "none"))
-
-
-def _note(scope: Scope, status: int, seconds: float) -> None:
-    """A line for each request: neither its query, which may hold labels, nor any secret."""
-    if access.isEnabledFor(logging.INFO):
-        state = scope["state"]
-        caller = state["identity"].name if "identity" in state else "-"
-        path = scope["raw_path"].decode("ascii", "replace")[:200]
-        access.info(
-            "%s %s %s %d %.1f ms, request %s",
-            caller, scope["method"], path, status, 1000 * seconds, state["request_id"],
-        )  # fmt: skip
-
-
-def _request_id(sent: str) -> str:
-    """The caller's own id where it is harmless in a header and a log line, else a new one."""
-    # it tells requests apart and guards nothing: the system's own generator would take 40 us
-    return sent if REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
 
 
 def _too_large(size: int, limit: int, field: str | None) -> TooLarge:

@@ -7,8 +7,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from app import labels
-from app.classifier import Query
+from app import labels, logs
+from app.classification import Query
 from app.errors import Invalid, Problem, TooLarge
 from app.labels import LabelLimits
 from app.labelset_schemas import NAME_PATTERN
@@ -44,15 +44,18 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         checked = ClassifyFields.model_validate(fields)
     except ValidationError as error:
         raise invalid(error.errors(include_url=False), fields, KNOWN) from None
-    return Query(
+    query = Query(
         labels=() if checked.labels is None else labels.clean(checked.labels, limits.labels),
         labelset=None if checked.labelset is None else checked_name(checked.labelset, "labelset"),
         templates=own_or_named(checked.templates, limits.templates),
         top_k=checked.top_k,
         threshold=checked.threshold,
         multi_label=checked.multi_label,
+        abstain=checked.abstain,
         explain=checked.explain,
     )
+    logs.note(labels=query.labels, labelset=query.labelset)
+    return query
 
 
 def checked_name(name: str, field: str = "name") -> str:

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from app import logs
 from app.local import in_process, loaded, local_settings
-from app.logs import quiet_logging
 from app.remote import Client, http_client
 from app.shell import Ended
 from app.statuses import USAGE_ERROR
@@ -61,7 +61,7 @@ class Service:
 
     def _locally(self, work: Callable[[Reached], Awaitable[T]], stored: bool) -> T:
         settings = local_settings(self.model, stored=stored)
-        quiet_logging(settings.log_level)
+        logs.set_up(settings.log_level)
         jobs = min(self.jobs or LOCAL_JOBS, settings.max_queue)
 
         # before the loop begins: Ctrl-C ends a download at once

@@ -15,7 +15,13 @@ from rich.cells import cell_len
 from app.shell import printable
 
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
-COLUMNS: Final = ("file", "label", "score", "similarity", "target", "error")
+COLUMNS: Final = ("file", "label", "score", "similarity", "target", "error", "reason")
+
+# what a table says where somebody asked for it, and nothing fits
+NONE: Final = "none of these"
+
+# the reason of those who asked for a least score
+BELOW: Final = "score_below_threshold"
 
 # width of the column of labels where it is not known what will come
 USUAL_WIDTH: Final = 24
@@ -42,8 +48,13 @@ class Record:
 
     @property
     def predictions(self) -> Sequence[Mapping[str, Any]]:
-        """Best first; none where there is a problem, or no label reached the threshold."""
+        """Best first; none where there is a problem, or a reason to answer nothing."""
         return self.answer["predictions"] if self.answer else ()
+
+    @property
+    def reason(self) -> Mapping[str, Any] | None:
+        """Why there are no predictions."""
+        return self.answer.get("reason") if self.answer else None
 
 
 class Writer:
@@ -106,9 +117,10 @@ def _rows(record: Record) -> Iterator[tuple[str, ...]]:
     """A row for each prediction; one with no label where there is none."""
     error = str(record.problem["detail"]) if record.problem else ""
     target = record.target or ""
+    reason = str(record.reason["code"]) if record.reason else ""
     for found in record.predictions or ({"label": "", "score": "", "similarity": ""},):
         numbers = (str(found["score"]), str(found["similarity"]))
-        yield record.file, found["label"], *numbers, target, error
+        yield record.file, found["label"], *numbers, target, error, reason
 
 
 def _separated(row: Sequence[str], kind: Format) -> str:
@@ -133,11 +145,17 @@ def _table(record: Record, width: int) -> Iterator[str]:
     name = printable(os.fspath(record.file))
     if record.target is not None:
         name += f" -> {printable(record.target)}"
-    for found in record.predictions or ({"score": None, "label": "-"},):
+    for found in record.predictions or ({"score": None, "label": _none(record)},):
         score = "-" if found["score"] is None else f"{found['score']:.4f}"
         label = _padded(printable(found["label"]), width)
         yield f"{score:<6}  {label}  {name}".rstrip() + "\n"
         name = ""
+
+
+def _none(record: Record) -> str:
+    """What stands in the place of a label: asked to abstain, it is an answer."""
+    code = record.reason["code"] if record.reason else BELOW
+    return "-" if code == BELOW else NONE
 
 
 def _padded(text: str, width: int) -> str:

@@ -14,6 +14,7 @@ from app.preconditions import away, changed, exists, full, unknown
 from app.stores.protocols import (
     Head,
     LabelSets,
+    Pictures,
     Quota,
     Record,
     StoreAway,
@@ -43,8 +44,9 @@ class Registry:
     tombstone is published again.
     """
 
-    def __init__(self, store: LabelSets, most: int) -> None:
+    def __init__(self, store: LabelSets, pictures: Pictures, most: int) -> None:
         self._store = store
+        self._pictures = pictures
         self._most = most
         self._known: dict[str, Stored] = {}
         self._touched: dict[str, float] = {}
@@ -91,7 +93,10 @@ class Registry:
             raise changed(name, conflict.current) from None
         except StoreAway:
             raise away() from None
+        known = self._known.get(name)
         self._forget(name)
+        if known is not None:
+            await self._drop(known, frozenset())
 
     async def page(self, after: str, before: str, limit: int) -> Sequence[Stored]:
         """Up to `limit` sets with names strictly between the two, by name."""
@@ -139,9 +144,22 @@ class Registry:
             raise full(error.limit, own=error.own) from None
         except StoreAway:
             raise away() from None
+        before = self._known.get(stored.name)
         written = replace(stored, version=record.version)
         self._known[stored.name] = written
+        if before is not None:
+            await self._drop(before, stored.definition.keys())
         return written
+
+    async def _drop(self, before: Stored, kept: frozenset[str]) -> None:
+        """Forget the pictures that nothing names any more; where that fails they are swept later.
+
+        The version before needs none of them to serve: their vectors are known.
+        """
+        dropped = before.definition.keys() - kept
+        if dropped:
+            with contextlib.suppress(StoreAway):
+                await self._pictures.delete(before.name, sorted(dropped))
 
     async def built(self, stored: Stored) -> None:
         """Note in the store that a version is complete and needs no older one to serve for it."""

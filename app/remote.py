@@ -27,7 +27,9 @@ CONNECT: Final = 10.0
 ANSWER: Final = 120.0
 
 # fields that are the same for every image of a command
-COMMON: Final = frozenset({"labels", "labelset", "templates", "top_k", "threshold", "multi_label"})
+COMMON: Final = frozenset(
+    {"labels", "labelset", "templates", "top_k", "threshold", "multi_label", "abstain"}
+)
 
 
 class Refused(Exception):

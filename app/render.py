@@ -13,6 +13,9 @@ TEXT: Final = "text/plain"
 CSV: Final = "text/csv"
 OFFERED: Final = (JSON, TEXT, CSV)
 
+# what a line of text says where nothing fits
+NONE: Final = "-\tnone of these\n"
+
 
 def preferred(accept: str) -> str:
     """The type of OFFERED that an Accept header likes best; JSON where it names none of them.
@@ -32,12 +35,17 @@ def preferred(accept: str) -> str:
     return best if weights[best] > 0 else JSON
 
 
-def render(answer: ClassifyAnswer, accept: str) -> Response:
-    """JSON; or `score<TAB>label` lines; or CSV with a header line (RFC 4180)."""
+def render(answer: ClassifyAnswer, accept: str, *, says_none: bool = False) -> Response:
+    """JSON; or `score<TAB>label` lines; or CSV with a header line (RFC 4180).
+
+    Where there are no predictions there is no line, or in text one that says so.
+    """
     kind = preferred(accept)
     if kind == TEXT:
         # a label may hold no line break, so a line is a prediction
         content = "".join(f"{p.score:.6f}\t{p.label}\n" for p in answer.predictions)
+        if says_none and answer.abstained:
+            content = NONE
     elif kind == CSV:
         lines = io.StringIO()
         writer = csv.writer(lines)

@@ -1,5 +1,6 @@
 """The routes: parse, one call, return a schema."""
 
+import asyncio
 import contextlib
 from dataclasses import replace
 
@@ -45,7 +46,8 @@ async def classify(
         raise Invalid("explain is switched off here; OPENVOCAB_EXPLAIN", field="explain")
     query = replace(query, namespace=caller.namespace, patience=await patience(request))
     found = await services.classifier.classify(image, query, stages)
-    return render.render(ClassifyAnswer.of(found), request.headers.get("accept", ""))
+    accept = request.headers.get("accept", "")
+    return render.render(ClassifyAnswer.of(found), accept, says_none=query.abstain)
 
 
 @router.get("/templates", summary="The template sets")
@@ -107,4 +109,4 @@ async def readyz(request: Request, services: ServicesDep) -> ReadyAnswer:
 async def metrics(services: ServicesDep) -> Response:
     if not services.metrics_on:
         raise NotFound("metrics are switched off here; OPENVOCAB_METRICS")
-    return Response(services.metrics.text(), media_type=MEDIA_TYPE)
+    return Response(await asyncio.to_thread(services.metrics.text), media_type=MEDIA_TYPE)

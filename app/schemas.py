@@ -1,5 +1,6 @@
 """What comes in and goes out over HTTP, as pydantic sees it. Knows nothing of encoders."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -12,7 +13,8 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
-from app.classifier import Classification, Prediction
+from app.classification import Classification, Prediction
+from app.deciding import Reason
 
 
 def _listed(value: Any) -> Any:
@@ -71,7 +73,9 @@ class ClassifyFields(BaseModel):
     multi_label: bool = Field(
         False, description="Score each label on its own, instead of against the others."
     )
-
+    abstain: bool = Field(
+        False, description="Answer nothing, and why, where no label fits or two fit alike."
+    )
     explain: bool = Field(
         False, description="Answer a heat map for each prediction: where the image agrees with it."
     )
@@ -85,10 +89,9 @@ class ClassifyFields(BaseModel):
             and len(self.labels) == 1
             and not self.multi_label
             and self.threshold is None
+            and not self.abstain
         ):
-            raise ValueError(
-                "one label alone always scores 1; give more labels, a threshold, or multi_label"
-            )
+            raise ValueError("one label alone scores 1; give more, a threshold or multi_label")
         return self
 
 
@@ -126,6 +129,18 @@ class ExplainedPredictionAnswer(PredictionAnswer):
     )
 
 
+class ReasonAnswer(BaseModel):
+    """Why there are no predictions: `value` did not reach `limit`."""
+
+    code: str = Field(
+        description="`similarity_below_floor`, `margin_too_small` or `score_below_threshold`."
+    )
+    value: float
+    limit: float
+    detail: str
+    withheld: list[PredictionAnswer] = Field(description="What is not answered, best first.")
+
+
 class ClassifyAnswer(BaseModel):
     """The answer of POST /classify, best prediction first."""
 
@@ -141,6 +156,8 @@ class ClassifyAnswer(BaseModel):
                     "image": {"width": 256, "height": 256, "sha256": "9f2c…", "cached": False},
                     "predictions": [{"label": "cat", "score": 0.98, "similarity": 0.41}],
                     "abstained": False,
+                    "reason": None,
+                    "calibrated": False,
                     "warnings": [],
                 }
             ]
@@ -154,7 +171,9 @@ class ClassifyAnswer(BaseModel):
     cached: int = Field(description="How many of the label vectors needed no encoding.")
     image: ImageAnswer
     predictions: list[SerializeAsAny[PredictionAnswer]]
-    abstained: bool = Field(description="No label reached the threshold.")
+    abstained: bool = Field(description="There are no predictions, for a reason.")
+    reason: ReasonAnswer | None = None
+    calibrated: bool = Field(False, description="The label set's calibration was used.")
     warnings: list[str]
 
     @classmethod
@@ -174,8 +193,20 @@ class ClassifyAnswer(BaseModel):
             ),
             predictions=[_prediction(p) for p in found.predictions],
             abstained=found.abstained,
+            reason=found.reason and _reason(found.reason, found.withheld),
+            calibrated=found.calibrated,
             warnings=list(found.warnings),
         )
+
+
+def _reason(found: Reason, withheld: Sequence[Prediction]) -> ReasonAnswer:
+    return ReasonAnswer(
+        code=found.code,
+        value=float(f"{found.value:.7g}"),
+        limit=float(f"{found.limit:.7g}"),
+        detail=found.detail,
+        withheld=[_prediction(one) for one in withheld],
+    )
 
 
 def _prediction(found: Prediction) -> PredictionAnswer:

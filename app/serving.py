@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
 
 from app.main import create_app
+from app.metrics import Metrics
 from app.protocol import protocol
 from app.settings import Settings
 from app.statuses import HUNG, START_ERROR
@@ -41,10 +42,11 @@ def serve(
     listener: socket.socket,
     signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM),
     ready: Callable[[], None] = lambda: None,
+    metrics: Metrics | None = None,
 ) -> int:
     """Serve until one of the signals; what was accepted is answered first. The exit status."""
     tune_interpreter()
-    app = create_app(settings, encoder)
+    app = create_app(settings, encoder, metrics)
     server = _Server(app, uvicorn_config(app, settings), ready, settings.drain_seconds)
     for number in signals:
         signal.signal(number, server.end)
@@ -73,6 +75,7 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         app,
         http=protocol(settings.head_timeout, settings.max_connections),
         ws="none",
+        log_config=None,  # its lines read as ours do
         log_level=settings.log_level,
         access_log=False,  # ours names the caller and the request
         server_header=False,

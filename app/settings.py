@@ -45,8 +45,7 @@ class Settings(ModelSettings):
     )
     image_urls: bool = Field(
         False,
-        description="Fetch images that `POST /classify` names by `image_url`, from public "
-        "addresses only.",
+        description="Fetch images that requests name by their URL, from public addresses only.",
     )
     image_url_hosts: str = Field(
         "",
@@ -104,6 +103,13 @@ class Settings(ModelSettings):
     )
     max_labelset_bytes: int = Field(
         16_000_000, ge=1, description="Largest body that registers a label set."
+    )
+    max_examples: int = Field(1_000, ge=0, description="Example pictures of one label set.")
+    max_example_bytes: int = Field(
+        200_000_000, ge=0, description="Example pictures of one label set together, in bytes."
+    )
+    example_store_bytes: int = Field(
+        2_000_000_000, ge=0, description="All example pictures in a store together, in bytes."
     )
     request_timeout: float = Field(
         30.0,
@@ -176,6 +182,19 @@ class Settings(ModelSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto",
+        description="How the log reads: `text`, `json` (an object a line), or `auto`: text on a "
+        "terminal, JSON wherever else it goes.",
+    )
+    log_labels: bool = Field(
+        False, description="Write the labels that a request asks for into its line of the log."
+    )
+    tracing: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="OpenTelemetry traces, sent where the `OTEL_…` variables say; `auto`: if "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT` is set. Needs the extra `openvocab[otel]`.",
     )
 
     @field_validator("image_url_hosts")

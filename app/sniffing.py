@@ -17,6 +17,14 @@ def looks_like_image(data: bytes) -> bool:
     )
 
 
+def image_type(data: bytes) -> str:
+    """The media type of a format that `decode` accepts, by its first bytes."""
+    if data[4:8] == b"ftyp":
+        return "image/heic" if is_heic(data) else "image/avif"
+    known = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"GI": "gif", b"BM": "bmp", b"RI": "webp"}
+    return f"image/{known.get(data[:2], 'tiff')}"
+
+
 def is_heic(data: bytes) -> bool:
     """Whether the file says that it is HEIF with HEVC inside (AVIF shares its container)."""
     return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS and b"avif" not in data[:64]

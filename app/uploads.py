@@ -87,14 +87,23 @@ def _read(
         if "name" in fields:
             raise Invalid("the name stands in the address already", field="name")
         fields["name"] = name
-    try:
-        checked = LabelSetBody.model_validate(fields)
-    except ValidationError as error:
-        known = ", ".join(LabelSetBody.model_fields)
-        raise invalid(error.errors(include_url=False), fields, known) from None
+    checked = _checked(fields)
     if checked.name is None:
         raise Invalid("name is missing", field="name")
     return checked_name(checked.name), _definition(checked, limits)
+
+
+def definition_of(fields: dict[str, Any], limits: UploadLimits) -> Definition:
+    """What the fields of a label set say, whatever its name. Raises Invalid, TooLarge."""
+    return _definition(_checked(fields), limits)
+
+
+def _checked(fields: dict[str, Any]) -> LabelSetBody:
+    try:
+        return LabelSetBody.model_validate(fields)
+    except ValidationError as error:
+        known = ", ".join(LabelSetBody.model_fields)
+        raise invalid(error.errors(include_url=False), fields, known) from None
 
 
 def _lines(body: bytes) -> list[str]:

@@ -1,7 +1,7 @@
 """The encoder: arrays and prompts in, unit vectors out, on a thread of its own. Knows no labels."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import torch
 from models.compiled import CompiledTower
 from models.graphs import Graphs
 from models.info import EncoderInfo
+from models.memory import DeviceMemory, device_memory
 from models.tokens import Tokens
 from models.towers import TextTower
 from models.trees import Forest
@@ -83,6 +84,16 @@ class Encoder:
     def slowest(self) -> float:
         """Seconds that the longest piece of work so far took."""
         return self._thread.slowest
+
+    @property
+    def busy_seconds(self) -> Mapping[str, float]:
+        """Seconds that the device spent so far on images and on text."""
+        image, text = self._thread.busy_seconds
+        return {"image": image, "text": text}
+
+    def memory(self) -> DeviceMemory | None:
+        """What is in use of the device's own memory; None for a CPU."""
+        return device_memory(self.info.device)
 
     def warm_up(self) -> None:
         """One image and one prompt through the towers, so that the first caller does not pay."""

@@ -42,3 +42,7 @@ class PromptTooLong(ModelError):
         self.prompt = prompt
         self.tokens = tokens
         self.limit = limit
+
+    def __reduce__(self) -> tuple[type, tuple[int, str, int, int]]:
+        # from an encoder in another process
+        return type(self), (self.index, self.prompt, self.tokens, self.limit)

@@ -38,6 +38,9 @@ class DeviceThread:
         self._closed = False
         self._since: float | None = None
         self._slowest = 0.0
+        self._urgent_seconds = 0.0
+        self._step_seconds = 0.0
+        self._stepping = False  # whether the piece under way is a step
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -59,6 +62,11 @@ class DeviceThread:
     def slowest(self) -> float:
         """Seconds that the longest piece so far took."""
         return self._slowest
+
+    @property
+    def busy_seconds(self) -> tuple[float, float]:
+        """Seconds spent so far on urgent work, and on steps."""
+        return self._urgent_seconds, self._step_seconds
 
     def close(self, timeout: float = 10.0) -> None:
         """Finish what is on the device, fail what waits with EncoderClosed, end the thread."""
@@ -97,9 +105,15 @@ class DeviceThread:
 
     def _timed(self, piece: Callable[[], None]) -> None:
         begun = self._since = time.monotonic()
+        self._stepping = False
         piece()
         self._since = None
-        self._slowest = max(self._slowest, time.monotonic() - begun)
+        spent = time.monotonic() - begun
+        self._slowest = max(self._slowest, spent)
+        if self._stepping:
+            self._step_seconds += spent
+        else:
+            self._urgent_seconds += spent
 
     def _take(self) -> Callable[[], None] | None:
         turn_of_steps = self._steps and (
@@ -124,6 +138,7 @@ class DeviceThread:
             future.set_exception(error)
 
     def _step(self, future: Future[Any], steps: Steps[Any]) -> None:
+        self._stepping = True
         if not future.running() and not future.set_running_or_notify_cancel():
             steps.close()
             return

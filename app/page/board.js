@@ -6,7 +6,7 @@ import { Card } from "./card.js";
 import { curlLine } from "./curl.js";
 import { announce, copy, find, toast } from "./dom.js";
 import { Queue } from "./queue.js";
-import { counted, percent } from "./words.js";
+import { counted, noneOfThese, percent } from "./words.js";
 
 // pictures on their way to the server at once, and on the page
 const MOST_AT_ONCE = 3;
@@ -156,8 +156,9 @@ async function readable(file) {
   }
 }
 
-function best({ predictions, abstained }, count) {
-  if (abstained || !predictions.length) return "no word reached the least score";
+function best({ predictions, reason }, count) {
+  if (noneOfThese(reason)) return "none of these";
+  if (!predictions.length) return "no word reached the least score";
   const shown = predictions.slice(0, count);
   return shown.map(({ label, score }) => `${label} ${percent(score)}`).join(", ");
 }

@@ -2,7 +2,7 @@
 
 import { find, icon, make } from "./dom.js";
 import { drawHeat } from "./heat.js";
-import { bytes, facts, milliseconds, percent } from "./words.js";
+import { bytes, facts, milliseconds, noneOfThese, percent } from "./words.js";
 
 // as a picture goes through them; text runs beside it
 const STAGES = ["decode", "queue", "encode", "text", "score"];
@@ -72,6 +72,7 @@ export class Card {
     this.rows.append(...[0.9, 0.5, 0.3].map((share) => bone(share)));
     this.named = make("div", { class: "columns-named", "aria-hidden": "true", hidden: true },
       ...["word", "score", "similarity"].map((text) => make("span", { text })));
+    this.none = make("p", { class: "none", hidden: true });
     this.notes = make("ul", { class: "notes", role: "list" });
     this.basis = make("p", { class: "basis" });
     this.timing = make("div", { class: "timing", hidden: true });
@@ -85,7 +86,7 @@ export class Card {
     this.#mark(false);
     this.line = make("pre", { class: "line", tabindex: "0", "aria-label": "The curl line", hidden: true });
     this.foot = make("div", { class: "foot", hidden: true }, this.curl, raw);
-    this.body = make("div", { class: "body" }, this.named, this.rows, this.notes, this.basis, this.timing, this.foot, this.line);
+    this.body = make("div", { class: "body" }, this.none, this.named, this.rows, this.notes, this.basis, this.timing, this.foot, this.line);
     return this.body;
   }
 
@@ -121,14 +122,19 @@ export class Card {
   #showAnswer(answer) {
     const { threshold } = this.asked;
     const old = this.rows.dataset.bones === "gone" ? [...this.rows.children] : [];
-    this.rows.replaceChildren(...answer.predictions.map((one, at) => this.#row(old[at], one, at)));
+    const none = noneOfThese(answer.reason);
+    const shown = none ? answer.reason.withheld : answer.predictions;
+    this.rows.replaceChildren(...shown.map((one, at) => this.#row(old[at], one, at)));
     this.rows.dataset.bones = "gone";
-    this.named.hidden = !answer.predictions.length;
+    this.rows.classList.toggle("withheld", none);
+    this.none.hidden = !none;
+    if (none) this.none.replaceChildren(make("strong", { text: "None of these." }), ` ${sentence(answer.reason.detail)}`);
+    this.named.hidden = !shown.length;
     this.rows.style.setProperty("--threshold", threshold || 0);
     this.rows.classList.toggle("bounded", Boolean(threshold));
     this.#size(answer.image.width, answer.image.height);
     const notes = answer.warnings.map((text) => note("alert", text));
-    if (answer.abstained) notes.unshift(note("alert", `No word reached the least score of ${threshold}.`));
+    if (answer.abstained && !none) notes.unshift(note("alert", `No word reached the least score of ${threshold}.`));
     this.notes.replaceChildren(...notes);
     this.basis.textContent = this.#basisText(answer);
     this.#showTiming();
@@ -161,14 +167,15 @@ export class Card {
     if (!button.isConnected) word.replaceChildren(button);
   }
 
-  #basisText({ predictions, image, templates }) {
+  #basisText({ predictions, image, templates, calibrated }) {
     if (!predictions.length) return "";
     const { words, alone, threshold, most } = this.asked;
     const reached = threshold && predictions.length < most ? ` reached ${threshold}` : "";
     const shown = words > predictions.length ? reached ? `${predictions.length} of ${words} words${reached}. ` : `The best ${predictions.length} of ${words} words. ` : "";
     const basis = alone ? "Each scored on its own." : "Scores are shares among all words asked.";
     const known = image.cached ? " The picture was known, so it was not encoded again." : "";
-    return `${shown}${basis} Templates: ${templates}.${known}`;
+    const mended = calibrated ? " Calibrated on pictures of this label set." : "";
+    return `${shown}${basis}${mended} Templates: ${templates}.${known}`;
   }
 
   #showTiming() {
@@ -219,6 +226,10 @@ export class Card {
 // whether the same request may be answered another time
 function passing({ status }) {
   return status < 400 || status >= 500 || [401, 408, 429].includes(status);
+}
+
+function sentence(text) {
+  return `${text[0].toUpperCase()}${text.slice(1)}.`;
 }
 
 function bone(share) {

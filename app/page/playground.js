@@ -98,7 +98,7 @@ function clearErrors() {
 
 /** Shows what is asked, on all controls. */
 function show() {
-  const { mode, labels, templates, topK, threshold, multiLabel } = settings;
+  const { mode, labels, templates, topK, threshold, multiLabel, abstain } = settings;
   find("own").hidden = mode !== "own";
   find("set").hidden = mode !== "set";
   document.querySelector(`input[name="mode"][value="${mode}"]`).checked = true;
@@ -112,6 +112,7 @@ function show() {
     `best ${topK || USUAL_ANSWERS}`,
     threshold && `from ${threshold}`,
     multiLabel && "each on its own",
+    abstain && "or none of these",
   ].filter(Boolean).join(" · ");
   find("clear").hidden = !board.size;
   const reason = missing();
@@ -143,7 +144,7 @@ function setUpControls() {
     control.value = settings[name];
     control.addEventListener("input", () => change({ [name]: control.value }));
   }
-  for (const [id, name] of [["multi-label", "multiLabel"], ["explain", "explain"]]) {
+  for (const [id, name] of [["multi-label", "multiLabel"], ["abstain", "abstain"], ["explain", "explain"]]) {
     const control = find(id);
     control.checked = settings[name];
     control.addEventListener("change", () => change({ [name]: control.checked }));

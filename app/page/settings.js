@@ -14,6 +14,7 @@ const DEFAULTS = {
   topK: "",
   threshold: "",
   multiLabel: false,
+  abstain: false,
   explain: false,
   heat: 0.7,
 };
@@ -61,6 +62,7 @@ export function fields({ explains }) {
   if (settings.topK) found.push(["top_k", settings.topK]);
   if (settings.threshold) found.push(["threshold", settings.threshold]);
   if (settings.multiLabel) found.push(["multi_label", "true"]);
+  if (settings.abstain) found.push(["abstain", "true"]);
   if (settings.explain && explains) found.push(["explain", "true"]);
   return found;
 }
@@ -81,7 +83,7 @@ export function missing() {
 function missingWords() {
   if (settings.mode === "set") return settings.labelset ? "" : "Pick a label set.";
   if (settings.labels.length === 0) return "Type at least two words that it might be.";
-  if (settings.labels.length === 1 && !settings.multiLabel && !settings.threshold) {
+  if (settings.labels.length === 1 && !settings.multiLabel && !settings.threshold && !settings.abstain) {
     return "One word alone always scores 100 %. Add another, or set a least score in the options.";
   }
   return "";

@@ -1,6 +1,11 @@
 // Numbers and problems in words. Pure.
 
 /** A score from 0 to 1 as people read it. */
+/** Whether an answer says that no word fits, which somebody asked for. */
+export function noneOfThese(reason) {
+  return Boolean(reason) && reason.code !== "score_below_threshold";
+}
+
 export function percent(score) {
   const value = 100 * score;
   if (value > 0 && value < 0.05) return "< 0.1 %";

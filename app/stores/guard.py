@@ -8,9 +8,11 @@ from typing import Literal
 from app.stores.breaker import Breaker, fails, gone, refuses
 from app.stores.chunks import CHUNK
 from app.stores.gcra import Grant
+from app.stores.guarded_pictures import GuardedPictures
 from app.stores.protocols import (
     Head,
     LabelSets,
+    Pictures,
     Quota,
     RateLimits,
     Record,
@@ -18,6 +20,7 @@ from app.stores.protocols import (
     StoreRefused,
     VectorCache,
 )
+from app.stores.tally import Tell, nobody, told
 
 State = Literal["ok", "read-only", "away"]
 
@@ -31,8 +34,9 @@ class Gates:
     """
 
     def __init__(
-        self, timeout: float, write_timeout: float | None, clock: Callable[[], float]
+        self, timeout: float, write_timeout: float | None, clock: Callable[[], float], tell: Tell
     ) -> None:
+        self._tell = tell
         self.timeout = timeout
         self.write_timeout = timeout if write_timeout is None else write_timeout
         self._together = write_timeout is None
@@ -51,28 +55,31 @@ class Gates:
     @asynccontextmanager
     async def read(self, limit: float | None) -> AsyncIterator[None]:
         """Around a call that changes nothing."""
-        async with self._reads.call(limit):
-            yield
+        with told(self._tell, "read"):
+            async with self._reads.call(limit):
+                yield
 
     @asynccontextmanager
     async def write(self, limit: float) -> AsyncIterator[None]:
         """Around a call that changes something."""
-        if self._together:
-            async with self._writes.call(None), self._reads.call(limit):
-                yield
-        else:
-            async with self._writes.call(limit):
-                yield
+        with told(self._tell, "write"):
+            if self._together:
+                async with self._writes.call(None), self._reads.call(limit):
+                    yield
+            else:
+                async with self._writes.call(limit):
+                    yield
 
     @asynccontextmanager
     async def bucket(self) -> AsyncIterator[None]:
         """Around taking from a bucket."""
-        if self._together:
-            async with self.write(self.timeout):
-                yield
-        else:
-            async with self._buckets.call(self.timeout):
-                yield
+        with told(self._tell, "count"):
+            if self._together:
+                async with self._writes.call(None), self._reads.call(self.timeout):
+                    yield
+            else:
+                async with self._buckets.call(self.timeout):
+                    yield
 
     @property
     def to_probe(self) -> bool:
@@ -166,7 +173,8 @@ class Guarded:
     """A store that never keeps a caller longer than `timeout` seconds, and not at all while away.
 
     `write_timeout` is for a store that writes on a way of its own, which may be slow and whose
-    answer matters. A write that failed with StoreAway may have happened all the same.
+    answer matters. A write that failed with StoreAway may have happened all the same. `tell` hears
+    of every call, also of those that are not made.
     """
 
     def __init__(
@@ -176,10 +184,12 @@ class Guarded:
         *,
         write_timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        tell: Tell = nobody,
     ) -> None:
         self._store = store
-        self._gates = Gates(timeout, write_timeout, clock)
+        self._gates = Gates(timeout, write_timeout, clock, tell)
         self.labelsets: LabelSets = GuardedLabelSets(store.labelsets, self._gates)
+        self.pictures: Pictures = GuardedPictures(store.pictures, self._gates)
         self.vectors: VectorCache = GuardedVectors(store.vectors, self._gates)
         self.rates: RateLimits = GuardedRates(store.rates, self._gates)
 

@@ -13,6 +13,8 @@ from app.stores.gcra import Grant, take
 from app.stores.protocols import (
     Head,
     LabelSets,
+    Pictures,
+    PicturesFull,
     Quota,
     RateLimits,
     Record,
@@ -107,6 +109,32 @@ class MemoryLabelSets:
         return [name for name in self._alive() if after < name < before]
 
 
+class MemoryPictures:
+    """Pictures in a dictionary. No method awaits, so each is atomic in its event loop."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._values: dict[tuple[str, str], bytes] = {}
+
+    async def put(self, name: str, key: str, value: bytes, most: int) -> None:
+        total = self._bytes + len(value) - len(self._values.get((name, key), b""))
+        if total > most:
+            raise PicturesFull(most, total)
+        self._bytes = total
+        self._values[name, key] = value
+
+    async def get(self, name: str, key: str, size: int) -> bytes | None:
+        value = self._values.get((name, key))
+        return value if value is not None and len(value) == size else None
+
+    async def delete(self, name: str, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._bytes -= len(self._values.pop((name, key), b""))
+
+    async def listed(self) -> Sequence[tuple[str, str]]:
+        return list(self._values)
+
+
 class MemoryVectors:
     """Vectors in the order in which they expire, bounded in bytes; 0 bytes keep none."""
 
@@ -166,6 +194,7 @@ class MemoryStore:
         self, vector_ttl: float = 0, vector_bytes: int = 0, clock: Callable[[], float] = time.time
     ) -> None:
         self.labelsets: LabelSets = MemoryLabelSets(clock)
+        self.pictures: Pictures = MemoryPictures()
         self.vectors: VectorCache = MemoryVectors(vector_ttl, vector_bytes, clock)
         self.rates: RateLimits = MemoryRates(clock)
 

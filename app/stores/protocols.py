@@ -1,4 +1,5 @@
-"""What a store must do: keep definitions for ever, vectors while there is room, and count requests.
+"""What a store must do: keep definitions and pictures for ever, vectors while there is room, and
+count requests.
 
 Knows nothing of what a definition says, what a vector stands for or who makes requests.
 """
@@ -44,6 +45,15 @@ class StoreFull(StoreError):
         super().__init__(f"{limit} label sets are stored already")
         self.limit = limit
         self.own = own
+
+
+class PicturesFull(StoreError):
+    """One more picture would take more than `limit` bytes together; `value` is how many."""
+
+    def __init__(self, limit: int, value: int) -> None:
+        super().__init__(f"the pictures would have {value} bytes, the limit is {limit}")
+        self.limit = limit
+        self.value = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,30 @@ class LabelSets(Protocol):
         """All names that are not deleted, most recently touched or written first."""
 
 
+class Pictures(Protocol):
+    """Pictures by a label set's name and a key. Never expire.
+
+    Nothing looks at whether the label set exists: who writes the definition says which keys count.
+    Every method raises StoreAway when the store cannot answer.
+    """
+
+    async def put(self, name: str, key: str, value: bytes, most: int) -> None:
+        """Keep a picture, durably; all of the store together have `most` bytes at most.
+
+        Raises:
+            PicturesFull: there is no room for it.
+        """
+
+    async def get(self, name: str, key: str, size: int) -> bytes | None:
+        """A picture that was put with so many bytes; None if there is none, or not all of it."""
+
+    async def delete(self, name: str, keys: Sequence[str]) -> None:
+        """Forget pictures for good; nothing for those that there are none of."""
+
+    async def listed(self) -> Sequence[tuple[str, str]]:
+        """Name and key of every picture, also of one whose `put` never ended, in any order."""
+
+
 class VectorCache(Protocol):
     """Vectors by key, as bytes. May forget any of them at any time.
 
@@ -156,9 +190,10 @@ class RateLimits(Protocol):
 
 
 class Store(Protocol):
-    """All three, with a life of their own."""
+    """All four, with a life of their own."""
 
     labelsets: LabelSets
+    pictures: Pictures
     vectors: VectorCache
     rates: RateLimits
 

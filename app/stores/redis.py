@@ -12,8 +12,9 @@ from app.stores import scripts
 from app.stores.chunks import chunks
 from app.stores.gcra import SLACK, Grant
 from app.stores.link import Link, answers
-from app.stores.protocols import LabelSets, RateLimits, VectorCache
+from app.stores.protocols import LabelSets, Pictures, RateLimits, VectorCache
 from app.stores.redis_labelsets import RedisLabelSets
+from app.stores.redis_pictures import RedisPictures
 
 # milliseconds that a probe is kept
 _PROBE: Final = 1_000
@@ -96,6 +97,7 @@ class RedisStore:
         self._link = Link(url, timeout, f"{prefix}schema")
         self._probe = f"{prefix}probe"
         self.labelsets: LabelSets = RedisLabelSets(self._link, prefix, clock)
+        self.pictures: Pictures = RedisPictures(self._link, prefix)
         self.vectors: VectorCache = RedisVectors(self._link, prefix, vector_ttl)
         self.rates: RateLimits = RedisRates(self._link, prefix)
 

@@ -44,6 +44,24 @@ MIGRATIONS: Final[list[tuple[str, ...]]] = [
         "CREATE TABLE rates (key TEXT PRIMARY KEY, full_at REAL NOT NULL) WITHOUT ROWID",
         "CREATE INDEX rates_by_time ON rates (full_at)",
     ),
+    (
+        """CREATE TABLE pictures (
+            id INTEGER PRIMARY KEY,
+            name TEXT NOT NULL,
+            key TEXT NOT NULL,
+            value BLOB NOT NULL,
+            UNIQUE (name, key)
+        )""",
+        # kept as that of the vectors is
+        "CREATE TABLE picture_total (bytes INTEGER NOT NULL)",
+        "INSERT INTO picture_total VALUES (0)",
+        """CREATE TRIGGER picture_added AFTER INSERT ON pictures BEGIN
+            UPDATE picture_total SET bytes = bytes + length(new.value);
+        END""",
+        """CREATE TRIGGER picture_dropped AFTER DELETE ON pictures BEGIN
+            UPDATE picture_total SET bytes = bytes - length(old.value);
+        END""",
+    ),
 ]
 
 

@@ -113,6 +113,29 @@ return {'done', ''}
 """
 )
 
+# KEYS: the pictures' sizes by name and key, their sum; ARGV: name and key, size, most bytes
+HOLD_PICTURE: Final = """
+local before = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
+local total = tonumber(redis.call('GET', KEYS[2]) or '0') - before + tonumber(ARGV[2])
+if total > tonumber(ARGV[3]) then
+    return {'full', string.format('%.0f', total)}
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('SET', KEYS[2], string.format('%.0f', total))
+return {'done', ''}
+"""
+
+# KEYS: sizes, sum, the picture; ARGV: name and key
+DROP_PICTURE: Final = """
+local size = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
+redis.call('UNLINK', KEYS[3])
+redis.call('HDEL', KEYS[1], ARGV[1])
+if size > 0 then
+    redis.call('DECRBY', KEYS[2], string.format('%.0f', size))
+end
+return {'done', ''}
+"""
+
 SERVER_TIME: Final = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000

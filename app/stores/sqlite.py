@@ -14,9 +14,10 @@ from app.stores.chunks import CHUNK, chunks
 from app.stores.database import Database
 from app.stores.file import DatabaseFile
 from app.stores.gcra import Grant, take
-from app.stores.protocols import LabelSets, RateLimits, VectorCache
+from app.stores.protocols import LabelSets, Pictures, RateLimits, VectorCache
 from app.stores.schema import not_waiting_for_the_disk, transaction
 from app.stores.sqlite_labelsets import SqliteLabelSets
+from app.stores.sqlite_pictures import SqlitePictures
 
 # vectors dropped in one transaction at most: more than it adds, and soon done
 _DROPPED: Final = 4 * CHUNK
@@ -135,6 +136,7 @@ class SqliteStore:
         self._writes = Database(self._file, max(timeout, patience), patience)
         self._buckets = Database(self._file, timeout, patience)
         self.labelsets: LabelSets = SqliteLabelSets(self._reads, self._writes, clock)
+        self.pictures: Pictures = SqlitePictures(self._reads, self._writes)
         self.vectors: VectorCache = SqliteVectors(
             self._reads, self._writes, vector_ttl, vector_bytes, clock
         )

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from app import scoring
 from app.batching import Batcher, BatchPolicy
-from app.classifier import Classification, Image, Prediction
+from app.classification import Classification, Image, Prediction
 from app.inputs import read_classify
 from app.labels import LabelLimits
 from app.queries import InputLimits

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -166,3 +167,8 @@ def test_a_missing_extra_is_named() -> None:
     )
     assert found.returncode == 2
     assert "openvocab[heic]" in found.stderr
+
+
+def test_the_version_is_the_one_that_is_installed() -> None:
+    shown = run("--version")
+    assert (shown.returncode, shown.stdout) == (0, f"openvocab {version('openvocab')}\n")

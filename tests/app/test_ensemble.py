@@ -303,4 +303,4 @@ def test_without_a_cache_lists_are_not_kept_either(encoder: Counting) -> None:
         return [(await ensemble.matrix(("cat",), ("{}",))).cached for _ in range(2)]
 
     run(ask)
-    assert len(ensemble._lists) == 0
+    assert len(ensemble.lists) == 0

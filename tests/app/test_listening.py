@@ -49,7 +49,7 @@ def running(*arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
         try:
             assert process.stderr is not None
             for line in process.stderr:
-                if line.startswith("serving on "):
+                if "serving on " in line:
                     break
             yield process
         finally:

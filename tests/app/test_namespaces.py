@@ -16,7 +16,7 @@ from app.keys import digest
 from app.labelset_schemas import NAME_PATTERN
 from app.namespaces import bounds, inside, of, outside
 from app.registry import PAGE, Registry
-from app.stores.memory import MemoryLabelSets
+from app.stores.memory import MemoryLabelSets, MemoryPictures
 from models.encoder import Encoder
 
 names = st.from_regex(NAME_PATTERN, fullmatch=True)
@@ -61,7 +61,7 @@ def test_namespaces_that_begin_alike_are_apart(namespace: str) -> None:
 
 def test_a_registry_pages_and_counts_within_a_namespace() -> None:
     async def test() -> None:
-        registry = Registry(MemoryLabelSets(), most=1000)
+        registry = Registry(MemoryLabelSets(), MemoryPictures(), most=1000)
         definition = Definition((Entry("a", ("a",)),))
         wanted = [f"n{number:02}" for number in range(2 * PAGE + 3)]
         for name in wanted:

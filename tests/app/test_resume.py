@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.builds import Builds
+from app.blending import Blending
+from app.builds import Builds, Floats
 from app.definitions import Definition, Entry
 from app.ensemble import Ensemble
 from app.labelsets import LabelSetService
@@ -15,7 +16,7 @@ from app.registry import Registry
 from app.shipped import template_sets
 from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
-from app.stores.memory import MemoryLabelSets, MemoryStore
+from app.stores.memory import MemoryLabelSets, MemoryPictures, MemoryStore
 from app.stores.protocols import StoreAway
 from app.templates import TemplateSets
 from models.encoder import Encoder
@@ -27,13 +28,24 @@ def definition(*labels: str) -> Definition:
     return Definition(tuple(Entry(label, (label,)) for label in labels))
 
 
+async def no_picture(data: bytes) -> Floats:
+    raise AssertionError("no label set here has examples")
+
+
 def service(encoder: Encoder, store: Any) -> LabelSetService:
     """A service as it is in a process that has just started."""
     vectors = TwoLevels(ByteLru(PLENTY), MemoryStore().vectors, encoder.info.embedding_width)
     templates = TemplateSets(template_sets(), "none")
-    registry = Registry(store, most=100)
+    pictures = MemoryPictures()
+    registry = Registry(store, pictures, most=100)
+    blending = Blending(vectors, pictures, no_picture, encoder.info.fingerprint, 1.0)
     builds = Builds(
-        Ensemble(encoder, vectors, PLENTY), templates, ByteLru(PLENTY), registry.built, PLENTY
+        Ensemble(encoder, vectors, PLENTY),
+        blending,
+        templates,
+        ByteLru(PLENTY),
+        registry.built,
+        PLENTY,
     )
     return LabelSetService(registry, builds)
 
@@ -126,11 +138,11 @@ def test_builds_neither_fill_the_queue_of_requests_nor_are_stopped_by_it(
     async def work() -> None:
         found = service(pictogram, MemoryLabelSets())
         ensemble = found._builds.ensemble
-        ensemble._pending = ensemble._max_pending  # as if requests had filled the queue
+        ensemble.pending = ensemble._max_pending  # as if requests had filled the queue
         stored = await found.create("a", definition("x", "y"))
         await found.wait(stored, 10)
         assert found.status(stored).state == "ready"
-        assert ensemble._pending == ensemble._max_pending
+        assert ensemble.pending == ensemble._max_pending
         await found.close()
 
     asyncio.run(work())

@@ -108,7 +108,7 @@ def test_every_form_tells_the_same(run: Any, album: Path, url: str) -> None:
     assert [row["label"] for row in rows] == ["cat", "", "key", "rocket"]
     assert rows[1]["error"]
     tabs = [line.split("\t") for line in told("tsv").splitlines()]
-    assert tabs[0] == ["file", "label", "score", "similarity", "target", "error"]
+    assert tabs[0] == ["file", "label", "score", "similarity", "target", "error", "reason"]
     assert [row[1:3] for row in tabs[1:]] == [[row["label"], row["score"]] for row in rows]
     assert re.findall(r"^0\.\d{4}  (\w+) +\S", told("table"), re.MULTILINE) == [
         "cat", "key", "rocket",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.sorting import Sorter, folder_name
+from app.folder_names import folder_name
+from app.sorting import Sorter
 from app.transfer import transfer
 from app.undoing import BadUndoFile, Step, UndoLog, undo
 

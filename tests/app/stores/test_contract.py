@@ -10,7 +10,15 @@ import pytest
 from app.stores import codec
 from app.stores.chunks import CHUNK
 from app.stores.gcra import Grant
-from app.stores.protocols import Head, Quota, Record, Store, StoreFull, VersionConflict
+from app.stores.protocols import (
+    Head,
+    PicturesFull,
+    Quota,
+    Record,
+    Store,
+    StoreFull,
+    VersionConflict,
+)
 
 MOST = 1000
 END = "\U0010ffff"  # after every name
@@ -415,11 +423,12 @@ def test_ten_thousand_vectors_are_kept(make_store, with_store: Run) -> None:
     with_store(make_store(), test)
 
 
-def test_vectors_expire_and_definitions_do_not(make_store, with_store: Run) -> None:
+def test_vectors_expire_and_definitions_and_pictures_do_not(make_store, with_store: Run) -> None:
     async def test(store: Store) -> None:
         await store.labelsets.write("pets", b"body", None, MOST)
         await store.labelsets.write("gone", b"body", None, MOST)
         await store.labelsets.delete("gone", 1)
+        await store.pictures.put("pets", "0", b"picture", MOST)
         await store.vectors.put_many({"a": b"1", "b": b"2"})
         assert list(await store.vectors.get_many(["a", "b"])) == [b"1", b"2"]
         await asyncio.sleep(0.7)
@@ -428,8 +437,55 @@ def test_vectors_expire_and_definitions_do_not(make_store, with_store: Run) -> N
         assert list(await store.vectors.get_many(["a", "b"])) == [None, b"3"]
         assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
         assert await store.labelsets.head("gone") == Head(2, deleted=True)
+        assert await store.pictures.get("pets", "0", 7) == b"picture"
 
     with_store(make_store(vector_ttl=1), test)
+
+
+def test_pictures_are_kept_to_the_byte_under_name_and_key(make_store, with_store: Run) -> None:
+    large = bytes(range(256)) * 10_000  # more than Redis is given at once
+    values = {(name, key): f"{name} {key}".encode() for name in NAMES for key in ("0", "ff")}
+    values["large", "0"] = large
+
+    async def test(store: Store) -> None:
+        pictures = store.pictures
+        for (name, key), value in values.items():
+            await pictures.put(name, key, value, 100_000_000)
+        await pictures.put("large", "0", large, 100_000_000)  # again: the same, counted once
+        for (name, key), value in values.items():
+            assert await pictures.get(name, key, len(value)) == value
+            assert await pictures.get(name, key, len(value) + 1) is None
+        assert sorted(await pictures.listed()) == sorted(values)
+        await pictures.delete("large", ["0", "unknown"])
+        await pictures.delete("unknown", ["0"])
+        await pictures.delete("pets", [])
+        assert await pictures.get("large", "0", len(large)) is None
+        assert sorted(await pictures.listed()) == sorted(set(values) - {("large", "0")})
+
+    with_store(make_store(), test)
+
+
+def test_pictures_are_bounded_together_and_what_is_deleted_makes_room(
+    make_store, with_store: Run
+) -> None:
+    async def test(store: Store) -> None:
+        pictures = store.pictures
+        await pictures.put("a", "0", bytes(60), 100)
+        with pytest.raises(PicturesFull) as raised:
+            await pictures.put("b", "0", bytes(41), 100)
+        assert (raised.value.limit, raised.value.value) == (100, 101)
+        assert await pictures.get("b", "0", 41) is None
+        await pictures.put("b", "0", bytes(40), 100)
+        await pictures.put("a", "0", bytes(50), 100)  # in place of itself
+        await pictures.delete("b", ["0"])
+        await pictures.put("c", "0", bytes(50), 100)
+        assert sorted(await pictures.listed()) == [("a", "0"), ("c", "0")]
+        many = [f"{number:x}" for number in range(1_100)]
+        for key in many:
+            await pictures.put("d", key, b"", 100)
+        assert len(await pictures.listed()) == 1_102
+
+    with_store(make_store(), test)
 
 
 def test_a_store_answers_a_ping_and_takes_a_probe(make_store, with_store: Run) -> None:

@@ -32,6 +32,7 @@ class Failing(MemoryStore):
         self.labelsets = Door(self, self.labelsets)
         self.vectors = Door(self, self.vectors)
         self.rates = Door(self, self.rates)
+        self.pictures = Door(self, self.pictures)
         self.error: Exception | None = None
         self.read_only = False
         self.gate = asyncio.Event()
@@ -56,7 +57,7 @@ class Failing(MemoryStore):
         await self.pass_door()
 
 
-WRITES = {"write", "amend", "delete", "restore", "touch", "put_many", "take"}
+WRITES = {"put", "write", "amend", "delete", "restore", "touch", "put_many", "take"}
 
 
 class Door:
@@ -119,8 +120,12 @@ def test_every_method_reaches_the_store() -> None:
         await store.vectors.put_many({"k": b"v"})
         assert list(await store.vectors.get_many(["k"])) == [b"v"]
         assert await store.rates.take("k", 1, 1, 1) == Grant(1, 0)
+        await store.pictures.put("a", "0", b"picture", 100)
+        assert await store.pictures.get("a", "0", 7) == b"picture"
+        assert list(await store.pictures.listed()) == [("a", "0")]
+        await store.pictures.delete("a", ["0"])
         await store.close()
-        assert inner.calls == 15
+        assert inner.calls == 19
         assert not store.away
 
     run(test)

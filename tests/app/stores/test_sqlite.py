@@ -83,16 +83,17 @@ def test_definitions_wait_for_the_disk_also_after_vectors(
         return transaction(connection)
 
     async def test(store: Store) -> None:
-        for module in ("sqlite", "sqlite_labelsets"):
+        for module in ("sqlite", "sqlite_labelsets", "sqlite_pictures"):
             monkeypatch.setattr(f"app.stores.{module}.transaction", noting)
         await store.vectors.put_many({"a": b"1"})
         await store.labelsets.write("pets", b"", None, MOST)
         await store.labelsets.touch("pets", 1.0)
         await store.labelsets.delete("pets", 1)
+        await store.pictures.put("pets", "0", b"1", MOST)
 
     with_store(at(tmp_path / "file"), test)
     normal, full = 1, 2
-    assert levels == [normal, full, normal, full]
+    assert levels == [normal, full, normal, full, full]
 
 
 def test_an_empty_file_is_made_a_store(tmp_path: Path, with_store: Run) -> None:

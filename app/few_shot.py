@@ -1,0 +1,218 @@
+"""Examples of label sets: add pictures to labels, list and remove them. Knows nothing of HTTP.
+
+A picture is written before the definition that names it, so that no definition names one that was
+never there.
+"""
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, replace
+
+from app.batch import Item, Outcome, outcomes
+from app.blending import Blended, Blending
+from app.classifier import Classifier
+from app.definitions import Definition, Example, Stored, unreadable_problem
+from app.errors import NotFound, Problem, TooLarge
+from app.example_changes import (
+    Kept,
+    checked_label,
+    first_problem,
+    no_example,
+    sorted_out,
+    with_pictures,
+)
+from app.labelsets import LabelSetService
+from app.preconditions import Match, away
+from app.stages import Stages
+from app.stores.protocols import Pictures, PicturesFull, StoreAway
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleLimits:
+    """Pictures of one label set, their bytes, and the bytes of all pictures in a store."""
+
+    count: int
+    bytes: int
+    all_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of pictures that were sent; `failed` ones were not taken."""
+
+    stored: Stored
+    added: int
+    unchanged: int
+    failed: tuple[Outcome, ...]
+
+
+class FewShot:
+    """`classifier` sees pictures, `labelsets` says which count, `pictures` keeps their bytes."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        labelsets: LabelSetService,
+        blending: Blending,
+        pictures: Pictures,
+        limits: ExampleLimits,
+    ) -> None:
+        self._classifier = classifier
+        self._labelsets = labelsets
+        self._blending = blending
+        self._pictures = pictures
+        self._limits = limits
+
+    def blended(self, stored: Stored) -> Blended | None:
+        """How the examples of a version are used; None where there are none, or not yet."""
+        return self._blending.found(stored) if stored.definition.examples else None
+
+    async def current(self, name: str, match: Match) -> Stored:
+        """The label set that is to be changed. Raises UnknownLabelset, PreconditionFailed."""
+        stored = await self._labelsets.get(name)
+        match.check(name, stored)
+        if stored.unreadable:
+            raise unreadable_problem(name)
+        return stored
+
+    async def add(
+        self,
+        current: Stored,
+        match: Match,
+        items: AsyncGenerator[Item, None],
+        claims: Callable[[int], str | Problem],
+    ) -> Added:
+        """Add the items' pictures; `claims` knows an item's label once all items have been read.
+
+        Where none can be taken, raises why not the first. Also raises what the items raise,
+        TooLarge, ExampleElsewhere, PreconditionFailed, UnknownLabelset, StoreUnavailable.
+        """
+        name, written = current.name, list[str]()
+        try:
+            seen = await self._written(current, items, written)
+            kept, failed = sorted_out(seen, claims, current.definition)
+            if not kept:
+                raise first_problem(failed)
+            count = 0
+
+            def make(definition: Definition) -> Definition:
+                nonlocal count
+                made = with_pictures(definition, kept, name)
+                self._check(made)
+                count = len(made.keys() - definition.keys())
+                return made
+
+            stored = await self._labelsets.change(name, match, make)
+        except Problem as problem:
+            # what a store that went away has written nobody knows: then they are swept later
+            if problem.status < Problem.status:
+                await self._forget(name, written)
+            raise
+        await self._forget(name, set(written) - stored.definition.keys())
+        return Added(stored, count, len(kept) - count, failed)
+
+    async def remove(
+        self, name: str, match: Match, *, label: str | None = None, sha256: str | None = None
+    ) -> tuple[Stored, int]:
+        """Remove one example, those of a label, or all; and how many they were.
+
+        Raises NotFound, Invalid, PreconditionFailed, UnknownLabelset, StoreUnavailable.
+        """
+        count = 0
+
+        def make(definition: Definition) -> Definition:
+            nonlocal count
+            wanted = None if label is None else checked_label(label, definition.labels)
+            left = tuple(
+                one
+                for one in definition.examples
+                if (sha256 is not None and one.sha256 != sha256)
+                or (wanted is not None and one.label != wanted)
+            )
+            count = len(definition.examples) - len(left)
+            if sha256 is not None and not count:
+                raise no_example(sha256)
+            return replace(definition, examples=left)
+
+        return await self._labelsets.change(name, match, make), count
+
+    async def picture(self, name: str, sha256: str) -> bytes:
+        """The file of an example. Raises NotFound, UnknownLabelset, StoreUnavailable."""
+        stored = await self._labelsets.get(name)
+        for example in stored.definition.examples:
+            if example.sha256 == sha256:
+                data = await self._read(name, example)
+                if data is None:
+                    detail = "the store has lost the picture; send it again"
+                    raise NotFound(detail, field="id", value=sha256)
+                return data
+        raise no_example(sha256)
+
+    async def _written(
+        self, current: Stored, items: AsyncGenerator[Item, None], written: list[str]
+    ) -> list[Outcome]:
+        """Each item's picture embedded and written; a problem where that cannot be."""
+        there = {example.sha256: example for example in current.definition.examples}
+        room = self._limits.bytes - sum(example.size for example in there.values())
+
+        async def keep(image: bytes) -> bytes:
+            nonlocal room
+            picture, vector = await self._classifier.embed(image, Stages())
+            await self._blending.keep({picture.sha256: vector})
+            known, key = there.get(picture.sha256), ""
+            # also one that the store has lost is written again
+            if known is None or await self._read(current.name, known) is None:
+                room -= len(image)
+                if room < 0 or len(there) + len(written) >= self._limits.count:
+                    raise self._too_many(len(there) + len(written) + 1, self._limits.bytes - room)
+                key = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
+                written.append(key)
+                await self._put(current.name, key, image)
+            found = Kept(picture.sha256, picture.width, picture.height, len(image), key)
+            return json.dumps(asdict(found)).encode()
+
+        found: list[Outcome] = []
+        async with aclosing(items), aclosing(outcomes(items, keep)) as done:
+            async for outcome in done:
+                if isinstance(outcome, Problem):
+                    raise outcome
+                found.append(outcome)
+        return sorted(found, key=lambda outcome: outcome.index)
+
+    async def _put(self, name: str, key: str, image: bytes) -> None:
+        try:
+            await self._pictures.put(name, key, image, self._limits.all_bytes)
+        except PicturesFull as full:
+            detail = f"all pictures together would have {full.value} bytes; the limit of "
+            detail += f"example_store_bytes is {full.limit}"
+            raise TooLarge(detail, field="image", limit=full.limit, value=full.value) from None
+        except StoreAway:
+            raise away() from None
+
+    async def _read(self, name: str, example: Example) -> bytes | None:
+        try:
+            return await self._pictures.get(name, example.key, example.size)
+        except StoreAway:
+            raise away() from None
+
+    async def _forget(self, name: str, keys: Iterable[str]) -> None:
+        with contextlib.suppress(StoreAway):
+            await self._pictures.delete(name, sorted(keys))
+
+    def _check(self, definition: Definition) -> None:
+        size = sum(example.size for example in definition.examples)
+        if len(definition.examples) > self._limits.count or size > self._limits.bytes:
+            raise self._too_many(len(definition.examples), size)
+
+    def _too_many(self, count: int, size: int) -> TooLarge:
+        if count > self._limits.count:
+            detail = f"the label set would have {count} examples, the limit of max_examples is "
+            detail += str(self._limits.count)
+            return TooLarge(detail, field="image", limit=self._limits.count, value=count)
+        detail = f"the label set's examples would have {size} bytes, the limit of "
+        detail += f"max_example_bytes is {self._limits.bytes}; smaller pictures do as well"
+        return TooLarge(detail, field="image", limit=self._limits.bytes, value=size)

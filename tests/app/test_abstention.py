@@ -1,0 +1,211 @@
+"""When nothing is answered: bounds against brute force, promises against repeated draws."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+
+from app import scoring
+from app.calibration_abstention import Bounds, Seen, Unreachable, cautious, choose, promise
+from app.calibration_risk import at_most, fewest_answers, risk_coverage
+from app.deciding import COUNTS, LEAST_ODDS, Decision, Learned, Scale, Wanted, decide
+
+SOFTMAX = Scale(100.0, None)
+SIGMOID = Scale(100.0, -10.0)
+LEARNED = Learned(50.0, None, 0.25, 0.02, None)
+
+
+def drawn(rng: np.random.Generator, inside: int, outside: int) -> Seen:
+    """The larger the lead, the more often right; what is outside lies lower."""
+    lead = rng.gamma(1.5, 0.02, inside + outside)
+    right = rng.random(inside + outside) < 1 - 0.5 * np.exp(-lead / 0.02)
+    shows = np.arange(inside + outside) < inside
+    similarity = rng.normal(np.where(shows, 0.8, 0.7), 0.04)
+    return Seen(similarity, lead, right & shows, shows)
+
+
+def counted(seen: Seen, bounds: Bounds) -> tuple[int, int]:
+    answers = bounds.answer(seen)
+    return int((answers & seen.right).sum()), int((answers & ~seen.right).sum())
+
+
+@pytest.mark.parametrize("risk", [0.02, 0.1, 0.3])
+def test_no_other_bounds_keep_the_risk_with_more_right_answers(risk: float) -> None:
+    for seed in range(5):
+        seen = drawn(np.random.default_rng(seed), 30, 15)
+        right, wrong = counted(seen, choose(seen, risk))
+        assert wrong <= risk * (right + wrong)
+        for floor in (-1.0, *seen.similarity):
+            for margin in (0.0, *seen.lead):
+                more, bad = counted(seen, Bounds(floor, margin))
+                assert more <= right or bad > risk * (more + bad) or more + bad < 5
+
+
+def test_without_pictures_of_something_else_the_floor_costs_few_right_answers() -> None:
+    seen = drawn(np.random.default_rng(0), 400, 0)
+    floor = choose(seen, 1.0).floor
+    kept = (seen.similarity >= floor)[seen.right].mean()
+    assert 0.98 <= kept < 1
+
+
+def test_a_risk_that_cannot_be_had_says_what_can() -> None:
+    rng = np.random.default_rng(0)
+    right = np.arange(40) % 2 == 0
+    seen = Seen(rng.normal(size=40), np.arange(40) / 40, right, np.ones(40, bool))
+    with pytest.raises(Unreachable) as caught:
+        choose(seen, 0.01)
+    assert 0.4 < caught.value.least <= 0.5
+
+
+def test_the_cautious_choice_keeps_the_risk_better_on_new_pictures() -> None:
+    rng = np.random.default_rng(7)
+    future = drawn(rng, 100_000, 33_000)
+    risks: dict[str, list[float]] = {"plain": [], "cautious": []}
+    for seed in range(12):
+        seen = drawn(rng, 150, 50)
+        for name, bounds in (
+            ("plain", choose(seen, 0.1)),
+            ("cautious", cautious(seen, 0.1, seed)[0]),
+        ):
+            right, wrong = counted(future, bounds)
+            risks[name].append(wrong / (right + wrong))
+    assert np.mean(risks["cautious"]) < np.mean(risks["plain"])
+    assert np.mean(risks["cautious"]) < 0.12
+
+
+def test_a_promise_is_kept_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(8)
+    future = drawn(rng, 200_000, 0)
+    made = broken = 0
+    for seed in range(200):
+        try:
+            bounds, _ = promise(drawn(rng, 400, 0), 0.1, 0.8, seed)
+        except Unreachable:
+            continue
+        right, wrong = counted(future, bounds)
+        made += 1
+        broken += wrong > 0.1 * (right + wrong)
+    assert made > 100
+    # at 20 % there are 60 broken ones and more with a chance of one in a thousand
+    assert 0 < broken < 60
+
+
+def test_too_few_pictures_make_no_promise_and_the_error_says_how_many_do() -> None:
+    seen = drawn(np.random.default_rng(9), 50, 0)
+    with pytest.raises(Unreachable, match="at least 67 are needed"):
+        promise(seen, 0.05, 0.9, 0)
+    assert fewest_answers(0.05, 0.9) == 45
+    assert at_most(0, 45, 0.9) <= 0.05 < at_most(0, 44, 0.9)
+
+
+@pytest.mark.parametrize(("wrong", "answered"), [(0, 10), (1, 10), (3, 60), (40, 1000), (9, 10)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_bound_of_a_risk_is_clopper_and_pearsons(
+    wrong: int, answered: int, confidence: float
+) -> None:
+    exact = beta.ppf(confidence, wrong + 1, answered - wrong)
+    assert at_most(wrong, answered, confidence) == pytest.approx(exact, abs=1e-9)
+
+
+def test_nothing_answered_or_all_wrong_bounds_nothing() -> None:
+    assert at_most(0, 0, 0.95) == at_most(5, 5, 0.95) == 1.0
+
+
+def test_the_curve_of_risk_takes_equals_together() -> None:
+    curve = risk_coverage(np.array([0.9, 0.8, 0.8, 0.1]), np.array([True, False, True, False]))
+    assert curve.coverage.tolist() == [0.25, 0.75, 1.0]
+    assert curve.risk.tolist() == pytest.approx([0, 1 / 3, 1 / 2])
+    assert curve.area == pytest.approx((0 + 1 / 3 + 1 / 3 + 1 / 2) / 4)
+
+
+def test_the_area_below_the_curve_is_the_mean_of_selective_risks() -> None:
+    rng = np.random.default_rng(1)
+    confidence, right = rng.random(200), rng.random(200) < 0.7
+    order = np.argsort(-confidence)
+    risks = [1 - right[order[: count + 1]].mean() for count in range(200)]
+    assert risk_coverage(confidence, right).area == pytest.approx(np.mean(risks))
+
+
+def asked(cosines: list[float], learned: Learned | None = None, background: float | None = None,
+          model: Scale = SOFTMAX, **wanted: object) -> Decision:  # fmt: skip
+    chosen = Wanted(**{"top_k": 5, "abstain": True, **wanted})  # type: ignore[arg-type]
+    return decide(np.float32(cosines), background, model, learned, chosen)
+
+
+def test_a_similarity_below_the_floor_is_the_reason() -> None:
+    found = asked([0.20, 0.10], LEARNED)
+    assert found.reason is not None
+    assert found.reason.code == "similarity_below_floor"
+    assert (found.reason.value, found.reason.limit) == (pytest.approx(0.2), 0.25)
+    assert (found.order, found.withheld) == ((), (0, 1))
+
+
+def test_a_lead_below_the_margin_is_the_reason() -> None:
+    found = asked([0.30, 0.29], LEARNED)
+    assert found.reason is not None
+    assert found.reason.code == "margin_too_small"
+    assert found.reason.value == pytest.approx(0.01, abs=1e-6)
+
+
+def test_what_reaches_both_is_answered_and_scored_at_the_calibrated_scale() -> None:
+    found = asked([0.30, 0.27], LEARNED)
+    assert (found.order, found.reason) == ((0, 1), None)
+    np.testing.assert_allclose(found.scores, scoring.softmax(np.float32([0.30, 0.27]), 50.0))
+
+
+def test_without_abstain_a_calibration_only_scores() -> None:
+    found = asked([0.20, 0.19], LEARNED, abstain=False)
+    assert found.order == (0, 1)
+    assert found.scores[0] == pytest.approx(1 / (1 + math.exp(-0.5)), abs=1e-5)
+
+
+def test_without_a_calibration_the_background_is_the_floor_and_odds_are_the_margin() -> None:
+    enough = math.log(LEAST_ODDS) / 100
+    assert asked([0.30, 0.30 - 1.01 * enough], None, 0.29).order == (0, 1)
+    narrow = asked([0.30, 0.30 - 0.99 * enough], None, 0.29).reason
+    assert narrow is not None
+    assert narrow.code == "margin_too_small"
+    far = asked([0.30, 0.1], None, 0.31).reason
+    assert far is not None
+    assert (far.code, far.limit) == ("similarity_below_floor", 0.31)
+
+
+def test_a_threshold_counts_beside_abstaining_and_says_so() -> None:
+    found = asked([0.30, 0.29, 0.1], None, 0.2, threshold=0.99, abstain=False)
+    assert found.reason is not None
+    assert (found.reason.code, found.reason.limit) == ("score_below_threshold", 0.99)
+    assert found.withheld == (0, 1, 2)
+    assert asked([0.30, 0.1], LEARNED, threshold=0.5).order == (0,)
+
+
+@pytest.mark.parametrize(("model", "background"), [(SOFTMAX, 0.2), (SIGMOID, None)])
+def test_labels_scored_alone_count_from_their_own_threshold(
+    model: Scale, background: float | None
+) -> None:
+    above = np.float32([0.05, 0.01])
+    learned = Learned(50.0, -3.0, -1.0, 0.0, above)
+    cosines = [0.24, 0.22] if background else [0.04, 0.02]
+    found = asked(cosines, learned, background, model, alone=True, abstain=False)
+    assert found.order == (1,)  # the first is nearer, and not near enough for what it is
+    assert found.scores[1] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-4)
+    every = asked(cosines, learned, background, model, alone=True, abstain=False, threshold=0.0)
+    assert every.order == (1, 0)
+    none = asked([0.1, 0.1], learned, background or 0.2, SOFTMAX, alone=True, abstain=False)
+    assert none.reason is not None
+    assert none.reason.limit == COUNTS
+
+
+def test_labels_scored_alone_need_no_lead() -> None:
+    assert asked([0.30, 0.30], None, 0.2, alone=True).order == (0, 1)
+
+
+def test_one_label_alone_has_no_margin() -> None:
+    found = asked([0.30], None, 0.2, alone=True)
+    assert found.order == (0,)
+    assert asked([0.20], None, 0.3, alone=True).reason is not None
+
+
+def test_sigmoid_models_are_scored_with_the_fitted_bias() -> None:
+    found = asked([0.30, 0.1], Learned(50.0, -14.0, -1.0, 0.0, None), model=SIGMOID)
+    assert found.scores[0] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-4)

@@ -1,0 +1,232 @@
+"""Temperatures and thresholds against independent fits, and a calibration as JSON."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax
+from sklearn.metrics import f1_score, log_loss
+
+from app import calibration_classes as classes
+from app import calibration_scale as scales
+from app.calibration import Calibration, fitted_for
+from app.calibration_fit import Aim, Labelled, Model, NotEnough, fit
+from app.calibration_folds import splits
+from app.concepts import Concept
+
+MODEL = Model("m", "print", 100.0, None)
+NEAR = 1e-4
+
+
+def world(pictures: int, labels: int, scale: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines whose softmax at `scale` is the truth: labels are drawn from it."""
+    rng = np.random.default_rng(seed)
+    cosines = rng.normal(0.2, 0.03, (pictures, labels)).astype(np.float32)
+    logits = scale * cosines.astype(np.float64)
+    return cosines, (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+
+
+def data(cosines: np.ndarray, own: np.ndarray, **more: Any) -> Labelled:
+    truth = own[:, None] == np.arange(cosines.shape[1])
+    names = [f"label {place}" for place in range(cosines.shape[1])]
+    return Labelled(names, cosines, truth, **more)
+
+
+def test_the_scale_is_the_one_that_scipy_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    cosines, own = world(300, 7, 40.0)
+    monkeypatch.setattr(scales, "PRIOR", 0.0)
+
+    def loss(scale: float) -> float:
+        return float(log_loss(own, np.exp(log_softmax(scale * cosines.astype(float), axis=1))))
+
+    best = minimize_scalar(loss, bounds=(1, 500), method="bounded", options={"xatol": 1e-6})
+    assert scales.fit_scale(cosines, own, 100.0) == pytest.approx(best.x, rel=NEAR)
+    found = -scales.log_likelihoods(cosines, own, 40.0).mean()
+    assert found == pytest.approx(loss(40.0), rel=NEAR)
+
+
+@pytest.mark.parametrize("true_scale", [15.0, 40.0, 100.0])
+def test_a_scale_that_made_the_labels_is_found_again(true_scale: float) -> None:
+    cosines, own = world(4_000, 10, true_scale)
+    assert scales.fit_scale(cosines, own, 100.0) == pytest.approx(true_scale, rel=0.08)
+
+
+def test_few_pictures_that_are_all_right_do_not_make_scores_certain() -> None:
+    cosines = np.float32([[0.30, 0.28], [0.27, 0.31]] * 6)
+    own = np.array([0, 1] * 6)
+    found = scales.fit_scale(cosines, own, 50.0)
+    assert 50 < found < 150
+    # twelve right ones and ten of the prior: about as sure as that, never more
+    assert scales.best_scores(cosines, found).mean() < 1 - 0.2 * 10 / (12 + 10)
+    more = scales.fit_scale(np.tile(cosines, (10, 1)), np.tile(own, 10), 50.0)
+    assert found < more < 50 * scales.WIDEST
+
+
+def test_pictures_that_the_model_gets_wrong_end_at_a_bound_and_not_below_zero() -> None:
+    cosines = np.float32([[0.4, 0.2]] * 500)
+    found = scales.fit_scale(cosines, np.ones(500, np.int64), 100.0)
+    assert found == pytest.approx(100 / scales.WIDEST, rel=0.01)
+
+
+def test_scale_and_bias_of_sigmoids_are_those_that_scipy_finds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(1)
+    cosines = rng.normal(0.1, 0.05, (200, 6)).astype(np.float32)
+    truth = rng.random((200, 6)) < 1 / (1 + np.exp(-(60 * cosines - 8)))
+    monkeypatch.setattr(scales, "PRIOR", 0.0)
+
+    def loss(at: np.ndarray) -> float:
+        logits = at[0] * cosines.astype(float) + at[1]
+        return float((np.logaddexp(0, logits) - truth * logits).sum())
+
+    best = minimize(loss, [100.0, -10.0], method="Nelder-Mead", options={"maxiter": 5_000})
+    found = scales.fit_sigmoid(cosines, truth, 100.0, -10.0)
+    assert loss(np.array(found)) == pytest.approx(best.fun, rel=1e-6)
+    assert found == pytest.approx(best.x, rel=1e-2)
+
+
+def test_blocks_of_the_matrix_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    cosines, own = world(101, 9, 30.0)
+    whole = scales.fit_scale(cosines, own, 70.0)
+    monkeypatch.setattr(scales, "CELLS", 40)
+    assert scales.fit_scale(cosines, own, 70.0) == pytest.approx(whole, rel=1e-9)
+
+
+def test_a_labels_threshold_has_the_largest_f1_of_all_cuts() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(5):
+        values = rng.normal(0, 1, 60).round(1).astype(np.float32)
+        positive = rng.random(60) < 1 / (1 + np.exp(-2 * values))
+        found = f1_score(positive, values >= classes.best_threshold(values, positive))
+        cuts = [f1_score(positive, values >= cut) for cut in np.unique(values)]
+        assert found == pytest.approx(max(cuts))
+
+
+def test_the_common_threshold_has_the_largest_f1_of_all_pairs() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(0, 1, (40, 130)).round(2).astype(np.float32)
+    truth = rng.random((40, 130)) < 0.2 / (1 + np.exp(-3 * values))
+    common, own = classes.thresholds(values, truth)
+    found = f1_score(truth, values >= common, average="micro", zero_division=0)
+    cuts = [f1_score(truth, values >= cut, average="micro", zero_division=0)
+            for cut in np.unique(values[truth])[::4]]  # fmt: skip
+    assert found >= max(cuts)
+    micro, macro = classes.f1(truth, classes.said(values, common, own))
+    said = values >= np.where(np.isnan(own), common, own)
+    assert micro == pytest.approx(f1_score(truth, said, average="micro"))
+    shown = truth.any(axis=0)
+    assert macro == pytest.approx(f1_score(truth[:, shown], said[:, shown], average="macro"))
+
+
+def test_a_label_with_few_pictures_keeps_near_the_common_threshold() -> None:
+    values = np.float32([[0.9, 0.1]] * 30 + [[0.2, 0.5]] * 2 + [[0.1, 0.2]] * 30)
+    truth = np.zeros((62, 2), bool)
+    truth[:30, 0] = truth[30:32, 1] = True
+    common, own = classes.thresholds(values, truth)
+    best = [classes.best_threshold(values[:, i], truth[:, i]) for i in (0, 1)]
+    assert own[1] == pytest.approx((2 * best[1] + classes.PRIOR * common) / (2 + classes.PRIOR))
+    assert abs(own[0] - best[0]) < abs(own[1] - best[1])
+
+
+def test_overconfident_scores_are_mended_on_pictures_that_were_not_used() -> None:
+    cosines, own = world(600, 8, 30.0)
+    found = fit(data(cosines, own), MODEL, "x", Aim(risk=0.3)).calibration
+    assert found is not None
+    assert found.temperature == pytest.approx(100 / 30, rel=0.15)
+    assert found.before.ece > 0.2
+    assert found.after.ece < 0.08
+    assert found.after.nll < found.before.nll
+    assert found.before.accuracy == found.after.accuracy
+    assert found.threshold is None  # nobody gave a background
+
+
+def test_the_likelihood_that_is_told_is_of_pictures_that_others_fitted() -> None:
+    cosines, own = world(40, 5, 20.0)
+    found = fit(data(cosines, own), MODEL, "x", Aim(risk=1.0)).calibration
+    assert found is not None
+    held_out = []
+    for train, test in splits(40, 0):
+        scale = scales.fit_scale(cosines[train], own[train], MODEL.scale)
+        held_out += list(scales.log_likelihoods(cosines[test], own[test], scale))
+    assert found.after.nll == pytest.approx(-np.mean(held_out))
+    assert found.after.nll > -scales.log_likelihoods(cosines, own, found.scale).mean()
+
+
+def test_what_is_told_is_measured_on_others_than_it_was_fitted_to() -> None:
+    """Pictures without any truth in them: fitted figures would look good, held-out ones do not."""
+    rng = np.random.default_rng(5)
+    cosines = rng.normal(0.2, 0.03, (60, 40)).astype(np.float32)
+    own = rng.integers(0, 40, 60)
+    found = fit(data(cosines, own, background=np.full(60, 0.2, np.float32)), MODEL, "x", Aim(1.0))
+    assert found.calibration is not None
+    assert found.calibration.f1 is not None
+    common, each = classes.thresholds(cosines - 0.2, own[:, None] == np.arange(40))
+    fitted, _ = classes.f1(own[:, None] == np.arange(40), classes.said(cosines - 0.2, common, each))
+    assert found.calibration.f1.micro_after < fitted
+
+
+def test_sigmoid_models_get_scale_bias_and_thresholds_without_a_background() -> None:
+    rng = np.random.default_rng(6)
+    own = rng.integers(0, 5, 200)
+    truth = own[:, None] == np.arange(5)
+    cosines = (rng.normal(0.0, 0.02, (200, 5)) + 0.1 * truth).astype(np.float32)
+    model = Model("siglip", "print", 110.0, -14.0)
+    found = fit(data(cosines, own), model, "x", Aim()).calibration
+    assert found is not None
+    assert found.bias is not None
+    scores = 1 / (1 + np.exp(-(found.scale * cosines + found.bias)))
+    assert scores[truth].mean() > 0.9
+    assert scores[~truth].mean() < 0.1
+    assert found.after.nll < found.before.nll
+    assert found.threshold == pytest.approx(0.05, abs=0.03)
+    assert set(found.thresholds) == {f"label {place}" for place in range(5)}
+
+
+@pytest.mark.parametrize(
+    ("own", "limit", "value"), [([0, 1] * 4, 10, 8), ([2] * 12, 2, 1), ([], 10, 0)]
+)
+def test_too_few_pictures_or_labels_are_named(own: list[int], limit: int, value: int) -> None:
+    cosines = np.zeros((len(own), 3), np.float32)
+    with pytest.raises(NotEnough) as caught:
+        fit(data(cosines, np.array(own, np.int64)), MODEL, "x", Aim())
+    assert (caught.value.limit, caught.value.value) == (limit, value)
+
+
+def calibration() -> Calibration:
+    cosines, own = world(60, 4, 60.0)
+    found = fit(data(cosines, own, background=cosines.mean(1)), MODEL, "x", Aim(risk=0.4))
+    assert found.calibration is not None
+    return found.calibration
+
+
+def test_a_calibration_survives_its_json() -> None:
+    found = calibration()
+    assert Calibration.from_json(json.loads(json.dumps(found.json()))) == found
+    bare = replace(found, bias=None, threshold=None, thresholds={}, f1=None, confidence=0.9)
+    assert Calibration.from_json(json.loads(json.dumps(bare.json()))) == bare
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("scale", 0), ("scale", None), ("scale", "7"), ("floor", 1.5), ("margin", -0.1), ("format", 2),
+     ("pictures", 1.5), ("thresholds", []), ("thresholds", {"cat": float("nan")}), ("model", 3),
+     ("before", None), ("held_out", {"coverage": 1}), ("f1", {}), ("risk", True)],
+)  # fmt: skip
+def test_a_calibration_with_a_wrong_field_names_it(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{field}"):
+        Calibration.from_json({**calibration().json(), field: value})
+
+
+def test_what_it_was_fitted_for_is_all_that_vectors_are_made_of() -> None:
+    def made(label: str = "cat", text: str = "cat", template: str = "{}", *examples: str) -> str:
+        return fitted_for([label, "dog"], [Concept((text,), (template,))] * 2, examples)
+
+    assert made() == made()
+    others = [made("kat"), made("cat", "kitten"), made("cat", "cat", "a {}"),
+              made("cat", "cat", "{}", "0f cat")]  # fmt: skip
+    assert len({made(), *others}) == 5
+    assert made("cat", "cat", "{}", "a", "b") == made("cat", "cat", "{}", "b", "a")

@@ -1,0 +1,390 @@
+"""Calibrating a label set over HTTP, and what /classify does with it: a real server and model."""
+
+import base64
+import io
+import json
+import re
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from app.calibration_inputs import Shown
+from app.errors import Invalid
+from app.folder_names import NONE, folder_name
+from models.encoder import Encoder
+from tests.conftest import Serve
+
+LABELS = ["airplane", "banana", "bicycle", "cat", "dog", "doughnut", "guitar", "key"]
+ROOT = Path(__file__).parents[2]
+OTHERS = ["octopus", "umbrella", "sunflower"]
+Picture = tuple[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def served(pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
+    with serve(pictogram, image_cache_bytes=10_000_000) as client:
+        yield client
+
+
+def variants(path: Path) -> list[bytes]:
+    """The picture drawn four ways."""
+    with Image.open(path) as opened:
+        plain = opened.convert("RGBA").resize((96, 96))
+    white = Image.new("RGBA", plain.size, "white")
+    white.alpha_composite(plain)
+    drawn = white.convert("RGB")
+    found = [drawn, ImageOps.mirror(drawn), drawn.rotate(12, fillcolor="white"),
+             ImageOps.expand(drawn, 24, "white")]  # fmt: skip
+    return [_png(one) for one in found]
+
+
+def _png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pictures(samples: dict[str, Path]) -> list[Picture]:
+    """Labelled pictures; those of other things have an empty label."""
+    found = [(label, data) for label in LABELS for data in variants(samples[label])]
+    return found + [("", data) for label in OTHERS for data in variants(samples[label])]
+
+
+def register(client: httpx.Client, name: str, labels: list[str] = LABELS) -> dict[str, Any]:
+    put = client.put(f"/labelsets/{name}", json={"labels": labels}, params={"wait": "true"})
+    assert put.status_code in (200, 201), put.text
+    return put.json()
+
+
+def calibrate(
+    client: httpx.Client, name: str, pictures: list[Picture], **more: Any
+) -> httpx.Response:
+    files = [("image", (f"{place}.png", data)) for place, (_, data) in enumerate(pictures)]
+    labels = [label for label, _ in pictures]
+    headers = more.pop("headers", {})
+    form = {"label": labels, **more}
+    return client.post(f"/labelsets/{name}/calibrate", files=files, data=form, headers=headers)
+
+
+def classify(client: httpx.Client, image: bytes, **fields: Any) -> dict[str, Any]:
+    found = client.post("/classify", files={"image": image}, data=fields)
+    assert found.status_code == 200, found.text
+    return found.json()
+
+
+@pytest.fixture(scope="module")
+def calibrated(served: httpx.Client, pictures: list[Picture]) -> dict[str, Any]:
+    register(served, "pets")
+    answer = calibrate(served, "pets", pictures)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_calibration_says_what_it_found_and_what_it_is_worth(
+    served: httpx.Client, calibrated: dict[str, Any]
+) -> None:
+    assert (calibrated["count"], calibrated["failed"], calibrated["errors"]) == (44, 0, [])
+    found = calibrated["calibration"]
+    assert (found["pictures"], found["others"]) == (32, 12)
+    assert found["temperature"] == pytest.approx(found["model_scale"] / found["scale"])
+    assert 0 < found["floor"] < 1
+    assert set(found["thresholds"]) == set(LABELS)
+    assert found["held_out"]["refused"] > 0.5
+    assert found["before"]["accuracy"] > 0.8
+    told = served.get("/labelsets/pets")
+    assert told.json()["version"] == calibrated["version"]
+    assert told.headers["etag"] == f'"{calibrated["version"]}"'
+    summary = told.json()["calibration"]
+    assert (summary["status"], summary["floor"]) == ("used", found["floor"])
+    whole = served.get("/labelsets/pets/calibration")
+    assert whole.json() == found
+
+
+def test_scores_are_those_of_the_fitted_temperature(
+    served: httpx.Client, calibrated: dict[str, Any], samples: dict[str, Path]
+) -> None:
+    found = classify(served, samples["cat"].read_bytes(), labelset="pets", top_k=8)
+    assert found["calibrated"] is True
+    cosines = np.array([one["similarity"] for one in found["predictions"]])
+    powers = np.exp(calibrated["calibration"]["scale"] * (cosines - cosines.max()))
+    scores = [one["score"] for one in found["predictions"]]
+    np.testing.assert_allclose(scores, powers / powers.sum(), atol=1e-4)
+    assert classify(served, samples["cat"].read_bytes(), labels="cat,dog")["calibrated"] is False
+
+
+def test_abstaining_answers_pictures_of_its_labels_and_refuses_others_with_the_reason(
+    served: httpx.Client, calibrated: dict[str, Any], samples: dict[str, Path]
+) -> None:
+    fitted = calibrated["calibration"]
+    asked = {"labelset": "pets", "abstain": "true"}
+    for label in ("cat", "guitar", "banana"):
+        found = classify(served, samples[label].read_bytes(), **asked)
+        assert (found["abstained"], found["reason"]) == (False, None)
+        assert found["predictions"][0]["label"] == label
+    for label in ("octopus", "sunflower", "umbrella"):
+        found = classify(served, samples[label].read_bytes(), **asked)
+        assert (found["predictions"], found["abstained"]) == ([], True)
+        reason = found["reason"]
+        best, second = reason["withheld"][:2]
+        if reason["code"] == "similarity_below_floor":
+            assert reason["value"] == best["similarity"] < reason["limit"]
+            assert reason["limit"] == pytest.approx(fitted["floor"], rel=1e-6)
+        else:
+            assert reason["code"] == "margin_too_small"
+            lead = best["similarity"] - second["similarity"]
+            assert reason["value"] == pytest.approx(lead, abs=1e-6)
+            assert reason["value"] < reason["limit"]
+    plain = classify(served, samples["octopus"].read_bytes(), labelset="pets")
+    assert (plain["abstained"], len(plain["predictions"])) == (False, 5)
+
+
+def test_text_says_none_of_these_and_csv_has_no_row(
+    served: httpx.Client, calibrated: dict[str, Any], samples: dict[str, Path]
+) -> None:
+    def told(accept: str, **fields: str) -> str:
+        found = served.post("/classify", headers={"Accept": accept}, data=fields,
+                            files={"image": samples["octopus"].read_bytes()})  # fmt: skip
+        return found.text
+
+    asked = {"labelset": "pets", "abstain": "true"}
+    assert told("text/plain", **asked) == "-\tnone of these\n"
+    assert told("text/csv", **asked).splitlines() == ["label,score,similarity"]
+    assert told("text/plain", labelset="pets", threshold="1") == ""
+
+
+def test_batches_abstain_in_the_same_way(
+    served: httpx.Client, calibrated: dict[str, Any], samples: dict[str, Path]
+) -> None:
+    files = [("image", (name, samples[name].read_bytes())) for name in ("cat", "octopus")]
+    form = {"labelset": "pets", "abstain": "true"}
+    found = served.post("/classify/batch", data=form, files=files).json()["results"]
+    assert [one["result"]["abstained"] for one in found] == [False, True]
+    alone = classify(served, samples["octopus"].read_bytes(), **form)
+    assert found[1]["result"]["reason"] == alone["reason"]
+
+
+def test_multi_label_answers_what_reaches_its_own_threshold(
+    served: httpx.Client, calibrated: dict[str, Any], samples: dict[str, Path]
+) -> None:
+    several = {"labelset": "pets", "multi_label": "true"}
+    found = classify(served, samples["cat"].read_bytes(), **several)
+    assert found["predictions"][0]["label"] == "cat"
+    assert all(one["score"] >= 0.5 for one in found["predictions"])
+    nothing = classify(served, samples["octopus"].read_bytes(), **several)
+    if nothing["abstained"]:
+        assert nothing["reason"]["code"] == "score_below_threshold"
+        assert nothing["reason"]["limit"] == 0.5
+    every = classify(served, samples["cat"].read_bytes(), **several, threshold="0", top_k="8")
+    assert len(every["predictions"]) == 8
+    assert len(found["predictions"]) < 8
+
+
+def test_without_a_calibration_abstaining_takes_nothing_in_particular_for_the_floor(
+    served: httpx.Client, samples: dict[str, Path]
+) -> None:
+    asked = {"labels": "cat,dog,pizza", "abstain": "true"}
+    found = classify(served, samples["cat"].read_bytes(), **asked)
+    assert (found["calibrated"], found["predictions"][0]["label"]) == (False, "cat")
+    other = classify(served, samples["umbrella"].read_bytes(), **asked)
+    assert other["reason"]["code"] == "similarity_below_floor"
+    assert "nothing in particular" not in other["reason"]["withheld"]
+    one = classify(served, samples["umbrella"].read_bytes(), labels="cat", abstain="true")
+    assert one["abstained"] is True
+
+
+def test_archives_and_json_say_the_same_as_a_form(
+    served: httpx.Client, calibrated: dict[str, Any], pictures: list[Picture]
+) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for place, (label, data) in enumerate(pictures):
+            archive.writestr(f"sorted/{label or '_none'}/{place}.png", data)
+    register(served, "zipped")
+    zipped = served.post("/labelsets/zipped/calibrate?risk=0.05", content=out.getvalue(),
+                         headers={"Content-Type": "application/zip"})  # fmt: skip
+    images = [{"image": base64.b64encode(data).decode(), "label": label or None}
+              for label, data in pictures]  # fmt: skip
+    register(served, "coded")
+    coded = served.post("/labelsets/coded/calibrate", json={"images": images, "risk": 0.05})
+    for answer in (zipped, coded):
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["calibration"] == calibrated["calibration"]
+
+
+def test_folders_are_called_as_the_command_calls_them() -> None:
+    told = Shown(("cat", "either/or", "né"))
+    for folder in ("cat", folder_name("either/or"), "ne\u0301", NONE, "either_or"):
+        told.tell(folder)
+    *found, wrong = told.claims.values()
+    assert found == [(0,), (1,), (2,), ()]
+    assert isinstance(wrong, Invalid)
+
+
+def test_what_cannot_be_used_is_told_picture_by_picture(
+    served: httpx.Client, pictures: list[Picture]
+) -> None:
+    register(served, "some")
+    wrong = [("unicorn", pictures[0][1]), ("cat", b"no picture"), ("[1]", pictures[1][1])]
+    found = calibrate(served, "some", [*wrong, *pictures[:32]]).json()
+    assert (found["count"], found["failed"]) == (35, 3)
+    assert [one["index"] for one in found["errors"]] == [0, 1, 2]
+    assert [one["error"]["status"] for one in found["errors"]] == [422, 415, 422]
+    assert "unicorn" in found["errors"][0]["error"]["detail"]
+    loose = io.BytesIO()
+    with zipfile.ZipFile(loose, "w") as archive:
+        archive.writestr("cat.png", pictures[0][1])
+    zipped = served.post("/labelsets/some/calibrate", content=loose.getvalue(),
+                         headers={"Content-Type": "application/zip"})  # fmt: skip
+    assert (zipped.status_code, zipped.json()["value"]) == (422, 0)
+
+
+def test_several_labels_of_one_picture_are_a_json_list(
+    served: httpx.Client, pictures: list[Picture]
+) -> None:
+    register(served, "several")
+    some = [(json.dumps([label, "key"]), data) for label, data in pictures[:4]]
+    found = calibrate(served, "several", [*some, *pictures[4:32]]).json()
+    assert (found["failed"], found["calibration"]["pictures"]) == (0, 32)
+
+
+@pytest.mark.parametrize(
+    ("form", "field"),
+    [({"risk": "0.9"}, "risk"), ({"confidence": "2"}, "confidence"), ({"rsik": "0.1"}, "rsik"),
+     ({"risk": "0.05", "confidence": "0.95"}, "risk")],
+)  # fmt: skip
+def test_fields_that_cannot_be_are_named(
+    served: httpx.Client, pictures: list[Picture], form: dict[str, str], field: str
+) -> None:
+    register(served, "refused")
+    answer = calibrate(served, "refused", pictures[:20], **form)
+    assert (answer.status_code, answer.json()["field"]) == (422, field), answer.text
+    assert served.get("/labelsets/refused").json()["calibration"] is None
+
+
+def test_too_few_pictures_and_labels_that_do_not_match_are_refused(
+    served: httpx.Client, pictures: list[Picture]
+) -> None:
+    register(served, "few")
+    few = calibrate(served, "few", pictures[:9])
+    assert (few.status_code, few.json()["limit"], few.json()["value"]) == (422, 10, 9)
+    one = calibrate(served, "few", [("cat", data) for _, data in pictures[:12]])
+    assert (one.json()["limit"], one.json()["value"]) == (2, 1)
+    files = [("image", data) for _, data in pictures[:12]]
+    unequal = served.post("/labelsets/few/calibrate", files=files, data={"label": ["cat"] * 11})
+    assert (unequal.status_code, unequal.json()["field"]) == (422, "label")
+    assert calibrate(served, "unheard", pictures).status_code == 404
+
+
+def test_a_put_keeps_what_was_learned_and_marks_it_stale_where_it_no_longer_fits(
+    served: httpx.Client, pictures: list[Picture], samples: dict[str, Path]
+) -> None:
+    register(served, "mine")
+    first = calibrate(served, "mine", pictures).json()
+    again = register(served, "mine")
+    assert (again["version"], again["calibration"]["status"]) == (first["version"], "used")
+    put = {"labels": LABELS, "description": "the same but for this"}
+    described = served.put("/labelsets/mine", json=put, params={"wait": "true"}).json()
+    assert described["calibration"]["status"] == "used"
+    changed = register(served, "mine", [*LABELS, "octopus"])
+    assert changed["calibration"]["status"] == "stale"
+    assert "labels" in changed["calibration"]["detail"]
+    found = classify(served, samples["cat"].read_bytes(), labelset="mine", abstain="true")
+    assert found["calibrated"] is False
+    assert any("calibration is not used" in line for line in found["warnings"])
+    back = register(served, "mine")
+    assert back["calibration"]["status"] == "used"
+    other = classify(served, samples["cat"].read_bytes(), labelset="mine", templates="none")
+    assert (other["calibrated"], len(other["warnings"])) == (False, 1)
+
+
+def test_a_calibration_encodes_no_label_again(
+    served: httpx.Client, pictures: list[Picture]
+) -> None:
+    def texts() -> int:
+        lines = served.get("/metrics").text.splitlines()
+        found = [line for line in lines if "text" in line and line.startswith("openvocab_batch")
+                 and "_count" in line]  # fmt: skip
+        return sum(int(float(line.split()[-1])) for line in found)
+
+    register(served, "cheap")
+    calibrate(served, "cheap", pictures)  # now the background is known, too
+    before = texts()
+    told = calibrate(served, "cheap", pictures)
+    ready = served.get("/labelsets/cheap")
+    assert ready.json()["status"] == "ready"
+    assert told.json()["version"] == ready.json()["version"]
+    assert texts() == before > 0
+
+
+def test_preconditions_hold_and_deleting_forgets(
+    served: httpx.Client, pictures: list[Picture], samples: dict[str, Path]
+) -> None:
+    made = register(served, "guarded")
+    late = calibrate(served, "guarded", pictures, headers={"If-Match": '"1"'})
+    assert late.status_code == 412
+    match = {"If-Match": f'"{made["version"]}"'}
+    done = calibrate(served, "guarded", pictures, headers=match)
+    assert done.status_code == 200
+    assert done.headers["etag"] != match["If-Match"].strip()
+    assert served.delete("/labelsets/guarded/calibration", headers=match).status_code == 412
+    match = {"If-Match": done.headers["etag"]}
+    assert served.delete("/labelsets/guarded/calibration", headers=match).status_code == 204
+    assert served.get("/labelsets/guarded/calibration").status_code == 404
+    assert served.get("/labelsets/guarded").json()["calibration"] is None
+    found = classify(served, samples["cat"].read_bytes(), labelset="guarded")
+    assert (found["calibrated"], found["warnings"]) == (False, [])
+
+
+def test_a_calibration_can_be_carried_to_a_label_set_that_it_fits_and_to_no_other(
+    served: httpx.Client, calibrated: dict[str, Any]
+) -> None:
+    content = served.get("/labelsets/pets/calibration").json()
+    register(served, "copy")
+    assert served.put("/labelsets/copy/calibration", json=content).status_code == 204
+    assert served.get("/labelsets/copy/calibration").json() == content
+    register(served, "other", [*LABELS, "octopus"])
+    wrong = served.put("/labelsets/other/calibration", json=content)
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "fitted_for")
+    foreign = served.put("/labelsets/copy/calibration", json={**content, "fingerprint": "x"})
+    assert "another model" in foreign.json()["detail"]
+    bad = served.put("/labelsets/copy/calibration", json={**content, "scale": 0})
+    assert (bad.status_code, bad.json()["field"]) == (422, "scale")
+
+
+def test_the_lines_of_the_api_page_work_as_pasted(served: httpx.Client) -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    block = next(b for b in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "/calibrate" in b)
+    script = block.replace("localhost:8000", f"127.0.0.1:{served.base_url.port}")
+    script = script.replace("calibration.json", '"$OUT"')
+    script = script.replace('@"$OUT"', '"@$OUT"').replace("curl ", "curl -sS --fail-with-body ")
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"OUT=$(mktemp); {script}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    registered, calibrated, classified = ran.stdout.splitlines()
+    assert json.loads(registered)["label_count"] == json.loads(calibrated)["count"] == 13
+    assert json.loads(classified)["predictions"][0]["label"] == "cat"
+    assert served.get("/labelsets/things/calibration").status_code == 404
+
+
+def test_a_calibration_survives_the_process(
+    pictogram: Encoder, serve: Serve, tmp_path: Path, pictures: list[Picture]
+) -> None:
+    kept = {"store_url": "", "data_dir": tmp_path}
+    with serve(pictogram, **kept) as client:
+        register(client, "pets")
+        calibrate(client, "pets", pictures)
+        before = client.get("/labelsets/pets/calibration").json()
+    with serve(pictogram, **kept) as client:
+        assert client.get("/labelsets/pets/calibration").json() == before
+        found = classify(client, pictures[0][1], labelset="pets")
+        assert found["calibrated"] is True

@@ -1,0 +1,151 @@
+"""Blending texts with prototypes of pictures, on vectors with a gap between the two as CLIP has."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app.prototypes import OFFSETS, PRIOR, Choice, blend, blended, choose_weight
+
+WIDTH, SCALE = 64, 100.0
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+class World:
+    """Labels whose texts lie in one cone and whose pictures in another, as far as `clear` alike."""
+
+    def __init__(self, labels: int, clear: float, seed: int = 0, noise: float = 0.7) -> None:
+        self._noise = noise
+        self._random = np.random.default_rng(seed)
+        meanings = self._random.normal(size=(labels, WIDTH)) / WIDTH**0.5
+        others = self._random.normal(size=(labels, WIDTH)) / WIDTH**0.5
+        cones = unit(self._random.normal(size=(2, WIDTH)))
+        self.text = unit(3 * cones[0] + clear * meanings + (1 - clear) * others)
+        self._meant = 1.5 * cones[1] + meanings
+        self.labels = labels
+
+    def pictures(self, owners: np.ndarray) -> np.ndarray:
+        noise = self._random.normal(size=(len(owners), WIDTH)) / WIDTH**0.5
+        return unit(self._meant[owners] + self._noise * noise)
+
+
+def told(rows: np.ndarray, world: World, labels: np.ndarray) -> float:
+    owners = np.repeat(labels, 100)
+    return float(((world.pictures(owners) @ rows.T).argmax(1) == owners).mean())
+
+
+def test_examples_of_all_labels_raise_what_texts_alone_tell() -> None:
+    world = World(20, clear=0.3)
+    every = np.arange(20)
+    owners = np.repeat(every, 4)
+    found = blend(world.text, world.pictures(owners), owners, SCALE)
+    before, after = told(world.text, world, every), told(found.rows, world, every)
+    assert after > before + 0.2
+    assert found.choice.weight > 0
+    assert found.choice.tried == 80
+    assert found.choice.text is not None
+    assert found.choice.blend is not None
+    # what leave-one-out tells is what pictures that nobody has seen show
+    assert found.choice.text.accuracy == pytest.approx(before, abs=0.15)
+    assert found.choice.blend.accuracy == pytest.approx(after, abs=0.15)
+
+
+@pytest.mark.parametrize("known", [2, 10, 19])
+@pytest.mark.parametrize("clear", [0.3, 0.8])
+def test_labels_without_examples_do_not_lose(known: int, clear: float) -> None:
+    gains, losses = [], []
+    for seed in range(6):
+        world = World(20, clear, seed)
+        owners = np.repeat(np.arange(known), 4)
+        rows = blend(world.text, world.pictures(owners), owners, SCALE).rows
+        given, bare = np.arange(known), np.arange(known, 20)
+        gains.append(told(rows, world, given) - told(world.text, world, given))
+        losses.append(told(world.text, world, bare) - told(rows, world, bare))
+    assert np.mean(gains) > (0.2 if clear < 0.5 and known > 2 else -0.03)
+    assert np.mean(losses) < 0.02
+
+
+@pytest.mark.parametrize("own", [0, 1, 3])
+def test_one_picture_of_something_else_does_not_ruin_its_label(own: int) -> None:
+    changes = []
+    for seed in range(6):
+        world = World(21, clear=0.5, seed=seed)
+        text, last = world.text[:20], np.array([19])
+        owners = np.append(np.repeat(np.arange(20), [4] * 19 + [own]), 19)
+        shown = np.append(owners[:-1], 20)  # a picture of what is no label here
+        rows = blend(text, world.pictures(shown), owners, SCALE).rows
+        changes.append(told(rows, world, last) - told(text, world, last))
+    assert np.mean(changes) > -0.1
+
+
+def test_where_texts_tell_all_pictures_have_no_weight() -> None:
+    world = World(20, clear=1.0, noise=0.05)
+    owners = np.repeat(np.arange(20), 4)
+    found = choose_weight(world.text, world.pictures(owners), owners, SCALE)
+    assert (found.weight, found.reason) == (0.0, "no_gain")
+    assert found.text == found.blend
+
+
+@pytest.mark.parametrize(
+    ("owners", "tried", "reason"),
+    [
+        ([], 0, "one_label"),
+        ([0, 0, 0], 3, "one_label"),
+        ([0, 1, 2], 0, "too_few"),
+        ([0, 0, 1], 2, "too_few"),
+    ],
+)
+def test_where_nothing_can_be_tried_the_text_stays_as_it_is(
+    owners: list[int], tried: int, reason: str
+) -> None:
+    world = World(4, clear=0.3)
+    places = np.array(owners, np.int64)
+    found = blend(world.text, world.pictures(places), places, SCALE)
+    assert found.choice == Choice(0.0, 0.0, tried, reason=reason)
+    assert found.rows is world.text
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(("weight", "offset"), [(0.3, 0.0), (0.8, 0.2)])
+def test_the_dot_products_of_a_trial_are_those_of_rows_made_without_the_example(
+    whole: bool, weight: float, offset: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from app import prototypes
+
+    world = World(9, clear=0.4)
+    owners = np.array([0, 0, 0, 1, 1, 1, 4, 4, 4])
+    examples = world.pictures(owners)
+    trial = prototypes._Trial(world.text, examples, owners, SCALE)
+    terms = trial.terms(whole=whole)
+    trial.weigh(weight)
+    known = prototypes._Known.of
+    # a number that is taken from all examples, those left out included
+    reach = known(world.text.astype(np.float64), examples, owners).reach
+
+    def fixed(*parts: np.ndarray) -> prototypes._Known:
+        return replace(known(*parts), reach=reach)
+
+    monkeypatch.setattr(prototypes._Known, "of", fixed)
+    for place, owner in enumerate(owners):
+        left = owners != owner if whole else np.arange(len(owners)) != place
+        rows = blended(world.text, examples[left], owners[left], weight, offset)
+        logits = SCALE * (examples[place] @ rows.T).astype(np.float64)
+        loss = np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[owner]
+        figures = trial.figures(terms, offset, np.eye(len(owners))[place])
+        assert figures.log_loss == pytest.approx(loss, abs=1e-3)
+        assert figures.accuracy == (logits.argmax() == owner)
+
+
+def test_rows_are_a_product_and_keep_the_level_of_texts() -> None:
+    world = World(20, clear=0.5)
+    owners = np.repeat(np.arange(20), 3)
+    rows = blended(world.text, world.pictures(owners), owners, 0.8)
+    assert (rows.shape, rows.dtype) == (world.text.shape, np.float32)
+    seen = world.pictures(np.arange(20))
+    # what is held against a text that names nothing must not sink or rise as a whole
+    assert (seen @ rows.T).mean() == pytest.approx((seen @ world.text.T).mean(), abs=0.02)
+    assert min(OFFSETS) > 0
+    assert PRIOR > 0

@@ -1,0 +1,363 @@
+"""Traces: one span for a request, one for each stage, one for a forward pass that many share."""
+
+import asyncio
+import contextlib
+import gzip
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from app import spans, telemetry
+from app.batching import Batcher, BatchPolicy
+from app.statuses import USAGE_ERROR
+from app.tracing import Tracing
+from benchmarks.servers import openvocab, wait_until
+from models.encoder import Encoder
+from tests.conftest import Serve
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+NOT_SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
+STAGES = {"decode", "queue", "encode", "text", "score"}
+
+
+class Recorded:
+    """What OpenTelemetry's own SDK makes, kept in memory."""
+
+    def __init__(self) -> None:
+        self._memory = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self._memory))
+        self.tracing = Tracing(provider)
+
+    def taken(self) -> Sequence[ReadableSpan]:
+        """All that ended since the last call."""
+        found = self._memory.get_finished_spans()
+        self._memory.clear()
+        return found
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Recorded:
+    return Recorded()
+
+
+@pytest.fixture(scope="module")
+def client(recorded: Recorded, pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(telemetry, "start", lambda _mode, _version: recorded.tracing)
+        serving = serve(pictogram)
+        found = serving.__enter__()
+    with contextlib.ExitStack() as stack:
+        stack.push(serving)
+        recorded.taken()
+        yield found
+
+
+def server_span(found: Sequence[ReadableSpan]) -> ReadableSpan:
+    (span,) = [one for one in found if one.kind.name == "SERVER"]
+    return span
+
+
+def below(found: Sequence[ReadableSpan], span: ReadableSpan) -> dict[str, ReadableSpan]:
+    return {
+        one.name: one
+        for one in found
+        if one.parent is not None and one.parent.span_id == span.context.span_id
+    }
+
+
+def test_a_request_is_a_span_in_its_callers_trace_with_one_for_each_stage(
+    client: httpx.Client, recorded: Recorded, samples: dict[str, Path]
+) -> None:
+    answer = client.post(
+        "/classify?labels=confidential,cat", content=samples["cat"].read_bytes(), headers=SAMPLED
+    )
+    found = recorded.taken()
+    span = server_span(found)
+    assert span.name == "POST /classify"
+    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, PARENT)
+    assert answer.headers["traceresponse"] == f"00-{TRACE}-{span.context.span_id:016x}-01"
+    expected = {
+        "http.request.method": "POST", "http.route": "/classify", "url.path": "/classify",
+        "http.response.status_code": 200, "http.response.body.size": len(answer.content),
+        "openvocab.request_id": answer.headers["x-request-id"], "openvocab.model": "pictogram",
+    }  # fmt: skip
+    assert expected.items() <= dict(span.attributes).items()
+    inside = below(found, span)
+    assert set(inside) == {*STAGES, "forward pass"}
+    for stage in inside.values():
+        assert span.start_time <= stage.start_time <= stage.end_time <= span.end_time
+    assert inside["queue"].end_time <= inside["encode"].end_time
+    # from a request to the forward pass that it was in
+    (link,) = inside["encode"].links
+    assert link.context.span_id == inside["forward pass"].context.span_id
+    # nothing of what was sent
+    assert "confidential" not in "".join(one.to_json() for one in found)
+
+
+def test_requests_that_share_a_forward_pass_are_linked_with_its_one_span(
+    recorded: Recorded,
+) -> None:
+    async def run() -> None:
+        go = asyncio.Event()
+
+        async def wait(items: Sequence[int]) -> Sequence[int]:
+            await go.wait()
+            return items
+
+        batcher = Batcher(wait, BatchPolicy(max_batch=8, max_queue=8))
+
+        async def request(headers: dict[str, str]) -> None:
+            place = recorded.tracing.request(headers, "POST", {})
+            with spans.at(place):
+                ran = await batcher.submit(1)
+            assert ran.size == 3
+            place.end()
+
+        many = [asyncio.create_task(request(sent)) for sent in (NOT_SAMPLED, {}, SAMPLED)]
+        await asyncio.sleep(0.05)
+        go.set()
+        await asyncio.gather(*many)
+
+    asyncio.run(run())
+    found = recorded.taken()
+    (shared,) = [one for one in found if one.name == "forward pass"]
+    requests = [one for one in found if one.name == "POST"]
+    assert {link.context.span_id for link in shared.links} == {
+        one.context.span_id for one in requests
+    }
+    assert len(requests) == 2
+    assert shared.attributes == {"openvocab.batch_size": 3}
+
+
+def test_a_build_is_in_the_trace_of_who_asked_for_it(
+    client: httpx.Client, recorded: Recorded
+) -> None:
+    sent = {"labels": ["confidential", "traced"]}
+    client.put("/labelsets/traced", json=sent, params={"wait": True}, headers=SAMPLED)
+    found = recorded.taken()
+    span = server_span(found)
+    assert span.name == "PUT /labelsets/{name}"
+    build = below(found, span)["build label set"]
+    assert build.attributes == {"openvocab.labels": 2}
+    assert "encode texts" in below(found, build)
+    assert "confidential" not in "".join(one.to_json() for one in found)
+
+
+def test_what_nobody_wants_to_read_is_not_traced(
+    client: httpx.Client, recorded: Recorded, samples: dict[str, Path]
+) -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert "traceresponse" not in client.get(path).headers
+    picture = samples["cat"].read_bytes()
+    answer = client.post("/classify?labels=cat,dog", content=picture, headers=NOT_SAMPLED)
+    assert answer.headers["traceresponse"].endswith("-00")
+    assert recorded.taken() == ()
+
+    files = [("images", (f"{n}.png", picture)) for n in range(70)]
+    answer = client.post("/classify/batch", data={"labels": "cat,dog"}, files=files)
+    assert answer.json()["failed"] == 0
+    names = [span.name for span in recorded.taken()]
+    # of a large upload the first pictures stand for the others
+    assert (names.count("image"), names.count("decode")) == (64, 64)
+
+
+def test_only_faults_of_ours_are_errors_of_a_trace(
+    client: httpx.Client, recorded: Recorded, samples: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    client.post("/classify?labels=cat,dog", content=b"confidential", headers=SAMPLED)
+    span = server_span(recorded.taken())
+    assert span.status.is_unset
+    assert span.attributes["http.response.status_code"] == 415
+    assert span.attributes["openvocab.error_type"] == "unsupported_image"
+
+    def broken(*_: object) -> None:
+        raise ValueError("confidential")
+
+    monkeypatch.setattr("app.scoring.similarities", broken)
+    client.post("/classify?labels=cat,dog", content=samples["cat"].read_bytes())
+    found = recorded.taken()
+    span = server_span(found)
+    assert not span.status.is_ok
+    assert not span.status.is_unset
+    assert span.attributes["error.type"] == "internal"
+    assert below(found, span)["score"].attributes["error.type"] == "ValueError"
+    assert "confidential" not in "".join(one.to_json() for one in found)
+
+
+def test_without_traces_nothing_of_opentelemetry_is_imported() -> None:
+    code = (
+        "import sys; from app.main import create_app; from app.settings import Settings; "
+        "create_app(Settings(model='pictogram')); "
+        "print(*sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(found.stdout.split())
+    # the framework itself imports the names of its API
+    assert not {"app.tracing", "opentelemetry.sdk", "opentelemetry.exporter"} & loaded
+    assert "app.telemetry" in loaded
+
+
+@pytest.mark.parametrize(
+    ("mode", "env", "made", "hindrance"),
+    [
+        ("auto", {}, False, None),
+        ("on", {}, True, None),
+        ("auto", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}, True, None),
+        ("off", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}, False, None),
+        ("on", {"OTEL_SDK_DISABLED": "true"}, False, None),
+        ("on", {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, False, "http/protobuf only"),
+    ],
+)
+def test_traces_are_made_where_the_setting_or_the_standard_variables_ask_for_them(
+    mode: telemetry.Mode, env: dict[str, str], made: bool, hindrance: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    tracing = telemetry.start(mode, "1")
+    assert (tracing is not None) is made
+    if tracing is not None:
+        tracing.close()
+    assert (hindrance or "") in (telemetry.hindrance(mode) or "")
+    assert (telemetry.hindrance(mode) is None) is (hindrance is None)
+
+
+def test_traces_that_are_asked_for_and_cannot_be_had_end_the_start_with_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env = {**os.environ, "OPENVOCAB_TRACING": "on", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    command = [sys.executable, "-c", "from app.cli import app; app()", "serve"]
+    found = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert found.returncode == USAGE_ERROR
+    assert found.stderr.startswith("openvocab: OPENVOCAB_TRACING: traces are sent by http/protobuf")
+    assert found.stderr.count("\n") == 1
+
+    def not_there(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("importlib.util.find_spec", not_there)
+    assert "pip install 'openvocab[otel]'" in (telemetry.hindrance("on") or "")
+    assert telemetry.start("on", "1") is None
+
+
+@contextlib.contextmanager
+def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
+    """Something that speaks OTLP over HTTP; yields its address and what it was sent."""
+    got: list[ExportTraceServiceRequest] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers["Content-Encoding"] == "gzip":
+                body = gzip.decompress(body)
+            assert self.path == "/v1/traces"
+            got.append(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", got
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_each_worker_sends_its_spans_before_it_ends_and_writes_lines_of_json(
+    tmp_path: Path, samples: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = samples["cat"].read_bytes()
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "pictures")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")  # only the end sends them
+    # spans of the framework's own would be twice as many, and would hold the query
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    with collector() as (url, got):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        with openvocab("", tmp_path, "--workers", "2", log_level="info") as server:
+            wait_until(lambda: "with 2 workers" in (tmp_path / "server.log").read_text())
+
+            def ask(_: int) -> None:
+                # a connection of its own, so that either worker may take it
+                with httpx.Client(base_url=server.client.base_url, timeout=60) as one:
+                    answer = one.post(
+                        "/classify?labels=cat,confidential", content=picture, headers=SAMPLED
+                    )
+                    assert answer.status_code == 200
+
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(ask, range(24)))
+            server.process.terminate()
+            assert server.process.wait(30) == 0
+    resources = [found for request in got for found in request.resource_spans]
+    described = [
+        {one.key: one.value.string_value or one.value.int_value for one in r.resource.attributes}
+        for r in resources
+    ]
+    assert {one["service.name"] for one in described} == {"pictures"}
+    assert len({one["process.pid"] for one in described}) == 2
+    assert "confidential" not in str(got)
+    names = [s.name for r in resources for scope in r.scope_spans for s in scope.spans]
+    assert names.count("POST /classify") == names.count("score") == 24
+
+    lines = [json.loads(line) for line in (tmp_path / "server.log").read_text().splitlines()]
+    asked = [line for line in lines if line["logger"] == "openvocab.access"]
+    assert len(asked) == 24
+    assert {line["worker"] for line in asked} == {"0", "1"}
+    assert {line["trace_id"] for line in asked} == {TRACE}
+    assert any(line["logger"] == "uvicorn.error" for line in lines)
+
+
+def test_a_collector_that_is_away_or_silent_slows_nothing_and_is_told_of_once(
+    pictogram: Encoder, serve: Serve, samples: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
+    monkeypatch.setattr("app.tracing.FLUSH_SECONDS", 0.5)
+    picture = samples["cat"].read_bytes()
+    with socket.socket() as closed, socket.create_server(("127.0.0.1", 0)) as silent:
+        closed.bind(("127.0.0.1", 0))
+        for port, pause, told in ((closed, 0.8, 1), (silent, 0.0, 0)):
+            caplog.clear()
+            address = f"http://127.0.0.1:{port.getsockname()[1]}"
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+            if not pause:  # so that the end meets an export that waits for its answer
+                monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
+            with serve(pictogram) as client:
+                for _ in range(3):
+                    answer = client.post("/classify?labels=cat,dog", content=picture)
+                    assert answer.status_code == 200
+                    time.sleep(pause)
+                begun = time.monotonic()
+            assert time.monotonic() - begun < 10
+            lines = [r for r in caplog.records if r.name.startswith(("openvocab", "opentel"))]
+            lines = [r for r in lines if r.levelno >= logging.WARNING]
+            assert sum("does not take traces" in r.getMessage() for r in lines) == told
+            assert sum("were not sent within" in r.getMessage() for r in lines) == 1 - told
+            assert len(lines) == 1
