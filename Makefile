@@ -44,7 +44,7 @@ check: .venv/dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/lint-imports --no-cache
 
 audit: .venv/tools/ready  ## known vulnerabilities of what is locked, where the advisory data can be had
-	@.venv/tools/bin/python docker/audit.py requirements.lock requirements-dev.lock requirements-build.lock
+	@.venv/tools/bin/python docker/audit.py requirements.lock requirements-ray.lock requirements-dev.lock requirements-build.lock
 
 sbom: .venv/tools/ready  ## what is locked, as CycloneDX: build/sbom.cdx.json (the image has one of its own)
 	@mkdir -p build
@@ -59,7 +59,8 @@ docs: .venv/ready  ## write what is generated: docs/settings.md
 
 lock: .venv/dev  ## pin every version anew, with hashes
 	$(PIP) install uv
-	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra openvino -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra openvino --extra eval --extra otel -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra openvino --extra otel --extra ray -c requirements.lock -o requirements-ray.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
 	printf '%s\n' $(TOOLS) | $(BIN)/uv pip compile - $(LOCK) -o requirements-build.lock
 # apart from the service: they look at what is installed and are no part of it

@@ -115,7 +115,10 @@ def cautious(seen: Seen, risk: float, seed: int) -> tuple[Bounds, Truth]:
         rate = wrong / count if count else 1.0
         found.append((rate > risk, rate if rate > risk else 0.0, bounds, answers))
     # the first of equals is the least strict
-    _, _, bounds, answers = min(found, key=lambda one: one[:2])
+    _, least, bounds, answers = min(found, key=lambda one: one[:2])
+    if not answers.any():
+        detail = f"bounds that keep the share of wrong answers at {risk:g} leave nothing to answer"
+        raise Unreachable(f"{detail} among pictures that they were not chosen by", least)
     return bounds, answers
 
 

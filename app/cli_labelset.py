@@ -1,20 +1,19 @@
 """`openvocab labelset`: the label sets of a server. Knows nothing of how they are kept."""
 
-import asyncio
-import sys
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from app import cli_examples
+from app.cli_server import DEFAULT_URL, AsJson, Key, Name, Url, goes_on, out, run
+from app.example_client import backed_up, restore
 from app.labelset_client import LabelSets
 from app.labelset_files import BadFile, definition, exported, imported
 from app.records import json_text
-from app.remote import Client, http_client
-from app.shell import STDIN, Ended, opened, printable, say, status_of
-from app.statuses import SOME_FAILED, USAGE_ERROR
+from app.shell import STDIN, opened, printable, say
+from app.statuses import SOME_FAILED
 
 EPILOG: Final = """Examples:
 
@@ -29,22 +28,13 @@ Exit status: 0 done, 1 the server refused, 2 an option or a file is wrong, \
 """
 
 app = typer.Typer(no_args_is_help=True, help="The label sets of a server.", epilog=EPILOG)
-
-DEFAULT_URL: Final = "http://127.0.0.1:8000"
-
-# seconds to try again while a server is busy or away
-RETRY_FOR: Final = 10.0
+app.add_typer(cli_examples.app, name="examples")
 
 # no server takes a larger body
 LARGEST_FILE: Final = 200_000_000
 
-Name = Annotated[str, typer.Argument(help="The label set's name.")]
 File = Annotated[
     str, typer.Argument(help="Text with one label a line, or JSON; - is standard input.")
-]
-Url = Annotated[str, typer.Option(envvar="OPENVOCAB_URL", help="The server.")]
-Key = Annotated[
-    str | None, typer.Option("--api-key", envvar="OPENVOCAB_API_KEY", help="Its key for you.")
 ]
 Templates = Annotated[
     list[str] | None,
@@ -52,7 +42,6 @@ Templates = Annotated[
 ]
 Description = Annotated[str | None, typer.Option(help="What it is for.")]
 Wait = Annotated[bool, typer.Option(help="Until it can be used.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON lines.")]
 
 
 @app.command("list", epilog=EPILOG)
@@ -65,7 +54,7 @@ def list_labelsets(url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson 
             table.add_column(heading, no_wrap=heading == "name")
         async for found in sets.all():
             if as_json:
-                _out(json_text(found))
+                out(json_text(found))
                 continue
             numbers = (str(found["version"]), str(found["label_count"]))
             said = (found["status"], found["templates"], printable(found["description"]))
@@ -74,7 +63,7 @@ def list_labelsets(url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson 
             Console(markup=False).print(table)
         return 0
 
-    _run(url, api_key, work)
+    run(url, api_key, work)
 
 
 @app.command(epilog=EPILOG)
@@ -84,16 +73,16 @@ def show(name: Name, url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJso
     async def work(sets: LabelSets) -> int:
         found = await sets.get(name)
         if as_json:
-            _out(json_text(found))
+            out(json_text(found))
             return 0
         about = f"{name}, version {found['version']}, {found['status']}, {found['templates']}"
         say(f"{about}: {found['label_count']} labels. {found['description']}".rstrip())
         for label in found["labels"]:
             texts = found["prompts"].get(label) or found["synonyms"].get(label)
-            _out("\t".join(map(printable, (label, *([", ".join(texts)] if texts else [])))))
+            out("\t".join(map(printable, (label, *([", ".join(texts)] if texts else [])))))
         return 0
 
-    _run(url, api_key, work)
+    run(url, api_key, work)
 
 
 @app.command(epilog=EPILOG)
@@ -112,7 +101,7 @@ def create(
         content = _content(name, file, templates, description)
         return await _made(sets, await sets.create(content), wait)
 
-    _run(url, api_key, work)
+    run(url, api_key, work)
 
 
 @app.command(epilog=EPILOG)
@@ -131,7 +120,7 @@ def replace(
         content = _content(name, file, templates, description)
         return await _made(sets, await sets.put(content, must_exist=True), wait)
 
-    _run(url, api_key, work)
+    run(url, api_key, work)
 
 
 @app.command(epilog=EPILOG)
@@ -145,15 +134,18 @@ def delete(
     async def work(sets: LabelSets) -> int:
         failed = 0
         for name in names:
-            failed += not await _goes_on(name, sets.delete(name))
+            failed += not await goes_on(name, sets.delete(name))
         return SOME_FAILED if failed else 0
 
-    _run(url, api_key, work)
+    run(url, api_key, work)
 
 
 @app.command("export", epilog=EPILOG)
 def export_labelsets(
     names: Annotated[list[str] | None, typer.Argument(help="Which; all without.")] = None,
+    examples: Annotated[
+        bool, typer.Option(help="With the pictures of their examples, in base64.")
+    ] = True,
     url: Url = DEFAULT_URL,
     api_key: Key = None,
 ) -> None:
@@ -161,15 +153,18 @@ def export_labelsets(
 
     async def work(sets: LabelSets) -> int:
         async def one(name: str) -> None:
-            _out(json_text(exported(await sets.get(name))))
+            content = exported(found := await sets.get(name))
+            if examples and found.get("examples"):
+                content["examples"] = await backed_up(sets, name)
+            out(json_text(content))
 
         failed = 0
         chosen = names or [found["name"] async for found in sets.all()]
         for name in chosen:
-            failed += not await _goes_on(name, one(name))
+            failed += not await goes_on(name, one(name))
         return SOME_FAILED if failed else 0
 
-    _run(url, api_key, work)
+    run(url, api_key, work)
 
 
 @app.command("import", epilog=EPILOG)
@@ -184,42 +179,24 @@ def import_labelsets(
     """Register the label sets of a backup; they are built in the background."""
 
     async def work(sets: LabelSets) -> int:
+        async def imports(sets: LabelSets, content: dict[str, Any]) -> None:
+            kept = content.pop("examples", None)
+            if overwrite:
+                await sets.put(content, must_exist=False)
+            else:
+                await sets.create(content)
+            if kept is not None:
+                await restore(sets, content["name"], kept, say)
+
         done, failed = 0, 0
         with opened(file) as lines:
             for content in imported(lines):
-                put = sets.put(content, must_exist=False) if overwrite else sets.create(content)
-                worked = await _goes_on(content["name"], put)
+                worked = await goes_on(content["name"], imports(sets, content))
                 done, failed = done + worked, failed + (not worked)
         say(f"{done} label sets are there, {failed} were refused")
         return SOME_FAILED if failed else 0
 
-    _run(url, api_key, work)
-
-
-def _run(url: str, api_key: str | None, work: Callable[[LabelSets], Awaitable[int]]) -> None:
-    async def run() -> int:
-        async with http_client(url, api_key, jobs=1) as http:
-            return await work(LabelSets(Client(http, RETRY_FOR)))
-
-    def status() -> int:
-        try:
-            return asyncio.run(run())
-        except BadFile as error:
-            raise Ended(USAGE_ERROR, f"the file {error}") from None
-
-    raise typer.Exit(status_of(status))
-
-
-async def _goes_on(name: str, asked: Awaitable[Any]) -> bool:
-    """Whether it worked; a refusal is told, and only a server that cannot be used ends all."""
-    try:
-        await asked
-    except Ended as ended:
-        if ended.status != SOME_FAILED:
-            raise
-        say(f"{name}: {ended.line}")
-        return False
-    return True
+    run(url, api_key, work)
 
 
 async def _made(sets: LabelSets, answer: dict[str, Any], wait: bool) -> int:
@@ -241,8 +218,3 @@ def _content(
     if description is not None:
         content["description"] = description
     return content
-
-
-def _out(line: str) -> None:
-    sys.stdout.buffer.write(line.encode() + b"\n")
-    sys.stdout.buffer.flush()

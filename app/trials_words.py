@@ -41,7 +41,7 @@ def _to_reference(found: Trials) -> list[str]:
 
 
 def _to_best(found: Trials) -> list[str]:
-    if found.best == found.reference:
+    if found.best == found.reference or len(found.names) == 2:
         return []
     equal = (d for d in found.to_best if d.verdict is not Verdict.WORSE)
     return _listed(f"May be as good as the best, {found.best}: ", equal) or [

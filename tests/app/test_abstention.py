@@ -58,6 +58,16 @@ def test_a_risk_that_cannot_be_had_says_what_can() -> None:
     assert 0.4 < caught.value.least <= 0.5
 
 
+def test_bounds_that_nothing_else_would_reach_are_no_bounds() -> None:
+    """The five surest are right by chance: chosen without them, nothing is."""
+    lead = np.concatenate([np.arange(5) + 100.0, np.arange(60.0)])
+    right = np.concatenate([np.ones(5, bool), np.arange(60) % 5 == 0])
+    seen = Seen(np.full(65, 0.8), lead, right, np.ones(65, bool))
+    assert choose(seen, 0.05).margin > 50
+    with pytest.raises(Unreachable, match="leave nothing"):
+        cautious(seen, 0.05, 0)
+
+
 def test_the_cautious_choice_keeps_the_risk_better_on_new_pictures() -> None:
     rng = np.random.default_rng(7)
     future = drawn(rng, 100_000, 33_000)

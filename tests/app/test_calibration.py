@@ -1,11 +1,14 @@
 """Temperatures and thresholds against independent fits, and a calibration as JSON."""
 
+import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 from sklearn.metrics import f1_score, log_loss
@@ -15,7 +18,10 @@ from app import calibration_scale as scales
 from app.calibration import Calibration, fitted_for
 from app.calibration_fit import Aim, Labelled, Model, NotEnough, fit
 from app.calibration_folds import splits
+from app.calibration_report import calibrate
 from app.concepts import Concept
+from app.evaluation_data import ClassRows, Dataset, Encoded, ModelInfo
+from app.report_parts import esc
 
 MODEL = Model("m", "print", 100.0, None)
 NEAR = 1e-4
@@ -230,3 +236,44 @@ def test_what_it_was_fitted_for_is_all_that_vectors_are_made_of() -> None:
               made("cat", "cat", "{}", "0f cat")]  # fmt: skip
     assert len({made(), *others}) == 5
     assert made("cat", "cat", "{}", "a", "b") == made("cat", "cat", "{}", "b", "a")
+
+
+def study(pictures: int = 60, right: bool = True) -> tuple[Encoded, ClassRows]:
+    """Pictures near their label's vector, or near another one's."""
+    rng = np.random.default_rng(4)
+    rows = np.eye(6, 16, dtype=np.float32)
+    own = np.arange(pictures) % 6
+    seen = rows[own if right else (own + 1) % 6] + 0.15 * rng.normal(size=(pictures, 16))
+    seen = np.float32(seen / np.linalg.norm(seen, axis=1, keepdims=True))
+    names = tuple(f"<b>{place}" for place in range(6))
+    files = tuple(Path(f"{place}.png") for place in range(pictures))
+    dataset = Dataset(names, files, own[:, None] == np.arange(6), multi_label=False)
+    info = ModelInfo("m", "print", "fp32", "cpu", "torch", 5.0, None, 16, "none")
+    background = np.full(16, 0.25, np.float32)
+    return Encoded(dataset, seen, (), info), ClassRows(rows, background)
+
+
+def test_a_report_has_the_curve_the_words_and_the_file_that_stores_it() -> None:
+    section = calibrate(*study(), "x")
+    text = section.file_text()
+    assert text is not None
+    stored = Calibration.from_json(json.loads(text))
+    assert (stored.fitted_for, stored.pictures, stored.scale) == ("x", 60, section.fitted.scale)
+    found = json.loads(json.dumps(section.json()))
+    assert found["calibration"] == json.loads(text)
+    assert found["risk_coverage"]["points"][-1]["coverage"] == 1.0
+    html = section.html()
+    assert html.count("<svg") == 5  # two diagrams with their counts, and the curve
+    assert all(esc(line) in html for line in section.words())
+    assert "<b>0" not in html
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(section.table())
+    assert "temperature" in console.export_text()
+
+
+def test_a_report_says_where_the_wanted_risk_cannot_be_reached() -> None:
+    section = calibrate(*study(right=False), "x", aim=Aim(risk=0.05))
+    assert section.file_text() is None
+    assert section.json()["calibration"] is None
+    assert "share of wrong answers" in section.words()[-1]
+    assert section.words()[-1].split(":")[0] in section.html()

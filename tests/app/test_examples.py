@@ -4,10 +4,14 @@ import asyncio
 import base64
 import hashlib
 import io
+import json
+import re
+import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,15 @@ import httpx
 import pytest
 from PIL import Image, ImageEnhance
 
+from app.definitions import Definition, Entry, Example, from_body, new
 from app.keys import digest
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.sweeping import sweep
 from benchmarks.servers import redis_server
 from models.encoder import Encoder
+
+ROOT = Path(__file__).parents[2]
 
 # words that say nothing of what the pictures show, so that only examples can tell
 NAMES = {"alpha": "cat", "beta": "guitar", "gamma": "pizza"}
@@ -123,6 +130,24 @@ def test_examples_tell_what_words_do_not_and_removed_they_tell_nothing_any_more(
     removed = client.delete("/labelsets/own/examples?wait=true").json()
     assert (removed["removed"], removed["examples"], removed["blend"]) == (9, {}, None)
     assert told(client, pictures) == before
+
+
+def test_the_lines_of_the_api_page_work_as_pasted(client: httpx.Client) -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("### Examples")[2]
+    script = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)[0]
+    script = script.replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
+    script = script.replace("curl ", "curl -sS --fail-with-body ")
+    found = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout + found.stderr
+    answers = [json.loads(line) for line in re.split(r"(?<=})\s*(?={)", found.stdout)]
+    assert answers[3]["examples"] == {"cat": 2, "dog": 2, "guitar": 2}
+    assert answers[3]["blend"]["tried"] == 6
+    assert len(answers[4]["examples"]) == 2
+    assert answers[5]["predictions"][0]["label"] == "cat"
+    assert (answers[6]["removed"], answers[7]["removed"]) == (2, 4)
 
 
 def test_every_form_of_upload_adds_the_same(client: httpx.Client, pictures: Pictures) -> None:
@@ -325,6 +350,26 @@ def test_a_lost_picture_is_told_and_sent_again_it_counts_again(
         assert client.get("/labelsets/own").json()["blend"]["lost"] == 1
         assert add_all(client, pictures)["blend"]["lost"] == 0
         assert len(client.get("/labelsets/own/examples").json()["examples"]) == 9
+
+
+def test_older_releases_read_what_has_no_examples_and_refuse_what_has() -> None:
+    example = Example("ab", "a", 1, 2, 3, "0123456789ab00")
+    plain = Definition((Entry("a", ("a",)),))
+    few_shot = replace(plain, examples=(example,))
+    for definition, previous, wanted in (
+        (plain, None, 1),
+        (few_shot, None, 2),
+        (plain, few_shot, 2),
+        (plain, plain, 1),
+    ):
+        before = previous and replace(new("n", 1, previous), built=True)
+        stored = new("n", 2, definition, before)
+        body = stored.body()
+        assert json.loads(body)["format"] == wanted
+        assert from_body("n", 2, body) == stored
+    assert new("n", 1, plain).digest != new("n", 1, few_shot).digest
+    with pytest.raises(ValueError, match="format 3"):
+        from_body("n", 1, body.replace(b'"format": 1', b'"format": 3'))
 
 
 def test_only_who_may_change_label_sets_may_see_their_pictures(

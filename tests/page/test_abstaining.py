@@ -23,7 +23,9 @@ def test_none_of_these_is_answered_with_its_reason_and_what_was_nearest(
     expect(page.locator("#options-summary")).to_contain_text("or none of these")
     expect(card.locator(".none")).to_contain_text("None of these. The best similarity")
     expect(card.locator(".rows.withheld .word")).to_have_count(3)
-    expect(page.get_by_role("status").filter(has_text="umbrella.webp: none of these")).to_be_attached()
+    expect(
+        page.get_by_role("status").filter(has_text="umbrella.webp: none of these")
+    ).to_be_attached()
     page.get_by_label("Add a label").fill("umbrella,")
     expect(card.locator(".none")).to_be_hidden()
     expect(card.locator(".rows:not(.withheld) .word").first).to_have_text("umbrella")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-build.lock")
+LOCKS = tuple(f"requirements{part}.lock" for part in ("", "-ray", "-dev", "-build"))
 SHIPPED = ("app", "models", "prompts", "docker")
 
 # modules that run what they read

@@ -1,0 +1,109 @@
+"""`openvocab labelset examples`, and backups with the pictures in them."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from models.encoder import Encoder
+
+PAGE = Path(__file__).parents[2] / "app" / "page" / "samples"
+LABELS = ("cat", "dog", "guitar")
+
+
+@pytest.fixture(scope="module")
+def server(pictogram: Encoder, serve: Any) -> Iterator[httpx.Client]:
+    with serve(pictogram) as client:
+        yield client
+
+
+@pytest.fixture
+def labelset(run: Any, server: httpx.Client) -> Iterator[Any]:
+    """A `labelset` command against a server with the set `pets`."""
+    server.put("/labelsets/pets?wait=true", json={"labels": LABELS}).raise_for_status()
+    yield lambda *rest, **options: run("labelset", *rest, "--url", server.base_url, **options)
+    server.delete("/labelsets/pets")
+
+
+@pytest.fixture
+def folder(samples: dict[str, Path], tmp_path: Path) -> Path:
+    """A folder for each label, with two pictures in it."""
+    for label in LABELS:
+        own = tmp_path / "pictures" / label
+        own.mkdir(parents=True)
+        shutil.copy(samples[label], own)
+        shutil.copy(PAGE / f"{label}.webp", own)
+    return tmp_path / "pictures"
+
+
+def held(server: httpx.Client) -> set[tuple[str, str]]:
+    found = server.get("/labelsets/pets/examples?limit=1000").json()["examples"]
+    return {(one["label"], one["id"]) for one in found}
+
+
+def test_a_folder_for_each_label_is_sent_listed_and_removed(
+    labelset: Any, server: httpx.Client, folder: Path
+) -> None:
+    done = labelset("examples", "add", "pets", folder)
+    assert done.exit_code == 0, done.stderr
+    assert [line.split() for line in done.stdout.splitlines()[1:]] == [[la, "2"] for la in LABELS]
+    assert "6 examples added" in done.stderr
+    assert "weight" in done.stderr
+    (folder / "cat" / "broken.png").write_bytes(b"GIF89a")
+    (folder / "bird").mkdir()
+    shutil.copy(folder / "cat" / "cat.png", folder / "bird" / "bird.png")
+    again = labelset("examples", "add", "pets", folder)
+    assert again.exit_code == 1
+    assert "0 examples added, 6 were there" in again.stderr
+    assert "broken.png: " in again.stderr
+    assert "bird.png: 'bird' is no label of this label set" in again.stderr
+    lines = [
+        json.loads(one)
+        for one in labelset("examples", "list", "pets", "--json").stdout.splitlines()
+    ]
+    assert {(one["label"], one["id"]) for one in lines} == held(server)
+    plain = labelset("examples", "list", "pets").stdout.splitlines()
+    assert [one.split("\t")[0] for one in plain] == [one["id"] for one in lines]
+    assert labelset("examples", "remove", "pets", lines[0]["id"]).exit_code == 0
+    assert "2 examples removed" in labelset("examples", "remove", "pets", "--label", "dog").stderr
+    assert labelset("examples", "remove", "pets").exit_code == 2
+    assert len(held(server)) == 3
+    other = labelset("examples", "add", "pets", "--label", "dog", folder / "dog")
+    assert other.exit_code == 0, other.stderr
+    assert len(held(server)) == 5
+
+
+def test_a_backup_restores_the_pictures_and_an_older_one_leaves_them(
+    labelset: Any, server: httpx.Client, folder: Path, tmp_path: Path
+) -> None:
+    labelset("examples", "add", "pets", folder)
+    before = held(server)
+    backup = labelset("export")
+    (tmp_path / "full.jsonl").write_text(backup.stdout, encoding="utf-8")
+    small = labelset("export", "--no-examples").stdout
+    assert "examples" not in json.loads(small)
+    (tmp_path / "small.jsonl").write_text(small, encoding="utf-8")
+    server.delete("/labelsets/pets")
+    assert labelset("import", tmp_path / "full.jsonl").exit_code == 0
+    assert held(server) == before
+    # changed meanwhile: one gone, one under another label, one too many
+    cat, dog = (folder / label / f"{label}.png" for label in ("cat", "dog"))
+    labelset("examples", "remove", "pets", "--label", "cat")
+    labelset("examples", "add", "pets", "--label", "guitar", cat)
+    other = folder / "other.png"
+    other.write_bytes(dog.read_bytes() + b"behind the end")
+    labelset("examples", "add", "pets", "--label", "dog", other)
+    assert labelset("import", tmp_path / "small.jsonl", "--replace").exit_code == 0
+    assert len(held(server)) == 6
+    restored = labelset("import", tmp_path / "full.jsonl", "--replace")
+    assert restored.exit_code == 0, restored.stderr
+    assert held(server) == before
+    damaged = json.loads(backup.stdout)
+    damaged["examples"][0]["image"] = "no base64"
+    again = labelset("import", "-", "--replace", input=json.dumps(damaged))
+    assert (again.exit_code, "number 1" in again.stderr) == (2, True)
+    assert held(server) == before
