@@ -4,13 +4,13 @@ Pure numpy: knows neither stores nor what the vectors stand for.
 
 A picture is far closer to any picture than to any text, so a mean of both would let every label
 with examples win every picture. A row is therefore `(1 - weight) * text + weight * (middle + own)`:
-`own` is how the label's prototype differs from the mean of all prototypes (the image term of
-Tip-Adapter, Zhang et al. 2022, arXiv 2111.03930, centred and folded into one row); with the
-`middle` of the texts similarities stay where those of texts are. A prototype of few pictures is
-drawn towards the one that the label's text lets expect; a label without pictures has that one
-alone, and so has a label with a single one, which nothing else vouches for. `offset` is what labels
-with pictures pay for having them, where others have none: the best of many noisy terms would win
-too often.
+`own` is how the label's prototype, of unit length, differs from the mean of all prototypes (the
+image term of Tip-Adapter, Zhang et al. 2022, arXiv 2111.03930, centred and folded into one row);
+with the `middle` of the texts similarities stay where those of texts are. A prototype of few
+pictures is drawn towards the one that the label's text lets expect; a label without pictures has
+that one alone, and so has a label with a single one, which nothing else vouches for. `offset` is
+what labels with pictures pay for having them, where others have none: the best of many noisy terms
+would win too often.
 """
 
 import math
@@ -138,6 +138,11 @@ def _best(
     return best
 
 
+def _unit(rows: Wide) -> Wide:
+    """Rows of unit length; those of zeros stay."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+
+
 def _vouched_for(examples: Floats, owners: Whole) -> tuple[Floats, Whole]:
     """Those of labels that have two or more."""
     several = np.bincount(owners)[owners] > 1 if len(owners) else np.zeros(0, np.bool_)
@@ -167,7 +172,7 @@ class _Known:
         sums = np.zeros((len(used), text.shape[1]))
         np.add.at(sums, place, examples.astype(np.float64))
         shrink = counts / (counts + PRIOR)
-        prototypes = sums / counts[:, None]
+        prototypes = _unit(sums)
         mean = shrink @ prototypes / shrink.sum()
         apart = text[used] - shrink @ text[used] / shrink.sum()
         shared = shrink @ (apart * (prototypes - mean)).sum(1)
@@ -205,7 +210,7 @@ class _Trial:
         known, place, mine = self._known, self._known.place, (self._rows, self._known.place)
         left = known.counts[place] - (known.counts[place] if whole else 1)
         own = known.sums[place] - (known.sums[place] if whole else self._examples)
-        own /= np.maximum(left, 1)[:, None]
+        own = _unit(own) * (left > 0)[:, None]
         before, after = known.shrink[place], left / (left + PRIOR)
         total = known.shrink.sum() - before + after
         mean = known.shrink @ known.prototypes - before[:, None] * known.prototypes[place]

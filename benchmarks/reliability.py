@@ -68,7 +68,7 @@ def _read(path: Path) -> Document | None:
     return found
 
 
-def _tables(documents: list[Document]) -> str:
+def tables(documents: list[Document]) -> str:
     """Those of documents that `write` wrote."""
     parts = []
     for one in (one for document in documents for one in document["tables"]):
@@ -126,8 +126,8 @@ def _bombs(documents: list[Document]) -> str:
 
 
 SECTIONS: Final[dict[str, tuple[tuple[str, ...], Callable[[list[Document]], str]]]] = {
-    "overload": (("overload",), _tables),
-    "restarts": (("restarts",), _tables),
+    "overload": (("overload",), tables),
+    "restarts": (("restarts",), tables),
     "crashes": (("crash-sqlite", "crash-redis"), _crashes),
     "writers": (("faults-sqlite",), _writers),
     "redis": (("faults-redis",), _redis),

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import shutil
 import threading
@@ -34,6 +35,16 @@ def own_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENVOCAB_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_log_levels() -> Iterator[None]:
+    """A command that ran in this process leaves nothing unlogged for the tests after it."""
+    loggers = [logging.getLogger(name) for name in (None, "openvocab")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,8 @@ class SqlitePictures:
         def delete(connection: sqlite3.Connection) -> None:
             with _overwriting(connection), transaction(connection):
                 _delete(connection, name, keys)
+            # else the log holds what was there until it is full; a reader may be in the way
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
         if keys:
             await self._writes.run(delete)
@@ -59,8 +61,9 @@ def _delete(connection: sqlite3.Connection, name: str, keys: Sequence[str]) -> N
 @contextmanager
 def _overwriting(connection: sqlite3.Connection) -> Iterator[None]:
     """What is deleted inside is overwritten: a picture may show a person."""
+    before = connection.execute("PRAGMA secure_delete").fetchone()[0]
     connection.execute("PRAGMA secure_delete = ON")
     try:
         yield
     finally:
-        connection.execute("PRAGMA secure_delete = OFF")
+        connection.execute(f"PRAGMA secure_delete = {before:d}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import plots, record, report
+from benchmarks import plots, quality, record, report
 from benchmarks.bars import BARS
 from benchmarks.record import Plot, Result
 from benchmarks.run import PARTS, pieces
@@ -32,6 +32,11 @@ def results(tmp_path: Path) -> Path:
 
 def test_the_page_is_what_the_results_say() -> None:
     assert report.filled(PAGE) == PAGE, "run python -m benchmarks.report"
+
+
+def test_the_models_card_is_what_was_measured_on_pictures_it_never_saw() -> None:
+    card = quality.CARD.read_text(encoding="utf-8")
+    assert quality.filled(card) == card, "run python -m benchmarks.quality"
 
 
 def test_every_measurement_has_its_place_on_the_page() -> None:

@@ -143,7 +143,7 @@ def test_a_bad_line_of_a_backup_is_named(labelset: Any, tmp_path: Path) -> None:
 def test_a_server_that_is_away_or_wants_a_key_is_exit_status_4(
     run: Any, pictogram: Encoder, serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cli_labelset.RETRY_FOR", 0)
+    monkeypatch.setattr("app.cli_server.RETRY_FOR", 0)
     assert run("labelset", "list", "--url", "http://127.0.0.1:9").exit_code == 4
     digest = hashlib.sha256(b"ov_x").hexdigest()
     with serve(pictogram, api_keys=f"me:classify:{digest}") as client:

@@ -15,6 +15,7 @@ from app.stores import schema
 from app.stores.protocols import Record, Store, StoreAway, StoreUnusable, VersionConflict
 from app.stores.sqlite import SqliteStore
 
+PLENTY = 1_000_000
 MOST = 1000
 END = "\U0010ffff"  # after every name
 Run = Callable[[Store, Callable[[Store], Awaitable[None]]], None]
@@ -94,6 +95,23 @@ def test_definitions_wait_for_the_disk_also_after_vectors(
     with_store(at(tmp_path / "file"), test)
     normal, full = 1, 2
     assert levels == [normal, full, normal, full, full]
+
+
+def test_nothing_of_a_deleted_picture_is_left_on_the_disk(tmp_path: Path, with_store: Run) -> None:
+    picture = b"a face, " * 10_000
+
+    def found() -> bool:
+        return any(picture[:64] in file.read_bytes() for file in tmp_path.iterdir())
+
+    async def test(store: Store) -> None:
+        await store.pictures.put("pets", "0", picture, PLENTY)
+        await store.pictures.put("pets", "1", b"another", PLENTY)
+        assert found()
+        await store.pictures.delete("pets", ["0"])
+        assert not found()
+        assert await store.pictures.get("pets", "1", 7) == b"another"
+
+    with_store(at(tmp_path / "file"), test)
 
 
 def test_an_empty_file_is_made_a_store(tmp_path: Path, with_store: Run) -> None:
