@@ -12,16 +12,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from app import evaluating, report_files
 from app.building import VERSION
-from app.evaluating import Order, Steps
-from app.evaluation_encode import Progress as Done
-from app.evaluation_files import read
-from app.evaluation_labels import BadData, Naming
-from app.evaluation_looks import Asked, looks
-from app.evaluation_texts import Templates
+from app.evaluation import evaluating, report_files
+from app.evaluation.class_labels import BadData, Naming
+from app.evaluation.encode import Progress as Done
+from app.evaluation.evaluating import Order, Steps
+from app.evaluation.files import read
+from app.evaluation.looks import Asked, looks
+from app.evaluation.report import Result
+from app.evaluation.texts import Templates
 from app.reach import Service
-from app.report import Result
 from app.shell import Ended, opened, say, settings_from, status_of
 from app.statuses import SOME_FAILED, USAGE_ERROR
 from app.templates import OWN

@@ -14,9 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from app import figures
-from app.evaluation_data import Floats, Truth
-from app.resampling import Resampled, crossed, mean_average_precision, mean_per_class, top1
-from app.significance import ALPHA, bootstrap_p, holm, mcnemar_p
+from app.evaluation.data import Floats, Truth
+from app.evaluation.resampling import (
+    Resampled,
+    crossed,
+    mean_average_precision,
+    mean_per_class,
+    top1,
+)
+from app.evaluation.significance import ALPHA, bootstrap_p, holm, mcnemar_p
 
 HERE = Path(__file__).parent
 WORLDS = 600

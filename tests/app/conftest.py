@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.evaluation_data import Dataset, Encoded, ModelInfo, TemplateRows
+from app.evaluation.data import Dataset, Encoded, ModelInfo, TemplateRows
 from models.encoder import Encoder
 from prompts import expand, load_sets
 

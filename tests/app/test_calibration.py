@@ -18,10 +18,10 @@ from app import calibration_scale as scales
 from app.calibration import Calibration, fitted_for
 from app.calibration_fit import Aim, Labelled, Model, NotEnough, fit
 from app.calibration_folds import splits
-from app.calibration_report import calibrate
 from app.concepts import Concept
-from app.evaluation_data import ClassRows, Dataset, Encoded, ModelInfo
-from app.report_parts import esc
+from app.evaluation.calibration_report import calibrate
+from app.evaluation.data import ClassRows, Dataset, Encoded, ModelInfo
+from app.evaluation.report_parts import esc
 
 MODEL = Model("m", "print", 100.0, None)
 NEAR = 1e-4

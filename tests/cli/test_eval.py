@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner, Result
 
 from app.cli import app
-from app.row_file import DIGEST, HEAD
+from app.evaluation.row_file import DIGEST, HEAD
 
 COMMAND = [sys.executable, "-c", "from app.cli import app; app(prog_name='openvocab')"]
 

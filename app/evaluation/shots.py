@@ -1,0 +1,190 @@
+"""Zero-shot against few-shot on the same test pictures, as Radford et al. 2021, figure 6.
+
+Knows nothing of options or reports. The probe is a logistic regression on image vectors, the blend
+adds prototypes of the shots to the text rows (app.prototypes).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from app.evaluation import probe
+from app.evaluation.data import ClassRows, Encoded, Floats, Places, Truth
+from app.evaluation.halves import halves
+from app.evaluation.resampling import RESAMPLES, crossed
+from app.evaluation.shot_points import Curve, Point, Shots, interval
+from app.figures import Share, predictions
+from app.prototypes import blend, blended, choose_weight
+
+PROBE: Final = "probe"
+BLEND: Final = "blend"
+
+# shots by which a blend's weight is chosen; the choice holds a matrix of all by all
+CHOOSING: Final = 4_000
+
+Progress = Callable[[int, int], None]
+
+
+class ShotsError(ValueError):
+    """Shots that cannot be drawn; a line for a person."""
+
+
+def shots(
+    encoded: Encoded,
+    classes: ClassRows,
+    ks: Sequence[int],
+    *,
+    seeds: int = 5,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    progress: Progress | None = None,
+) -> Shots:
+    """Both methods with each of `ks` shots a class, in `seeds` draws. Raises ShotsError.
+
+    One half of the pictures is for testing alone. Of the other, each draw puts the pictures of each
+    class in an order, of which k shots are the first k, so that curves of one draw are nested. A
+    class with fewer gives all it has; one with fewer than two pictures takes no part anywhere.
+    """
+    data, rows, left_out = _taking_part(encoded, classes)
+    tested, drawn_from = halves(data.dataset.truth, seed)
+    targets = data.dataset.targets
+    pools = [drawn_from[targets[drawn_from] == place] for place in range(len(rows))]
+    largest = max(len(pool) for pool in pools)
+    wanted = sorted({k for k in ks if k > 0})
+    used = [k for k in wanted if k <= largest]
+    if not used:
+        problem = f"no class has {wanted[0]} to draw from" if wanted else "0 is zero-shot alone"
+        raise ShotsError(
+            f"--shots needs a number from 1 to {largest}: {problem}. The largest class has "
+            f"{largest}; the other half is for testing"
+        )
+    task = _Task(data.rows, targets, rows, data.info.scale, tested)
+    orders = [_order(pools, (seed, draw)) for draw in range(seeds)]
+    found: dict[tuple[str, int], tuple[Truth, Floats]] = {}
+    for done, k in enumerate(used):
+        taken = [np.concatenate([pool[:k] for pool in order]) for order in orders]
+        power = probe.strength(data.rows[taken[0]], targets[taken[0]])
+        found[PROBE, k] = task.by_probe(taken, power)
+        found[BLEND, k] = task.by_blend(taken, k)
+        if progress is not None:
+            progress(done + 1, len(used))
+    right = task.right(rows)
+
+    def curve(method: str) -> Curve:
+        return Curve(
+            method,
+            tuple(
+                _point(k, *found[method, k], right, resamples=resamples, seed=seed) for k in used
+            ),
+        )
+
+    names = data.dataset.classes
+    return Shots(
+        classes=names,
+        left_out=left_out,
+        tested=len(tested),
+        pool=len(drawn_from),
+        draws=seeds,
+        zero_shot=Share(int(right.sum()), len(right)),
+        curves=(curve(PROBE), curve(BLEND)),
+        short={k: tuple(n for n, p in zip(names, pools, strict=True) if len(p) < k) for k in used},
+        too_many=tuple(k for k in wanted if k > largest),
+        largest=largest,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Pictures (N, D), their classes, text rows (C, D), and the places of the tested pictures."""
+
+    pictures: Floats
+    targets: Places
+    text: Floats
+    scale: float
+    tested: Places
+
+    def right(self, rows: Floats) -> Truth:
+        """Which tested pictures (T,) class rows tell."""
+        return self._are(predictions(self.pictures[self.tested] @ rows.T))
+
+    def by_probe(self, taken: Sequence[Places], power: float) -> tuple[Truth, Floats]:
+        """Which tested pictures are told in each draw (S, T); the strengths (S,)."""
+        unknown = self.pictures[self.tested]
+        right = [
+            self._are(probe.predictions(self.pictures[some], self.targets[some], power, unknown))
+            for some in taken
+        ]
+        return np.stack(right), np.full(len(taken), power, np.float32)
+
+    def by_blend(self, taken: Sequence[Places], k: int) -> tuple[Truth, Floats]:
+        """The same of the blend; its weights (S,)."""
+        right, weights = [], []
+        for some in taken:
+            rows, weight = self._blended(some, k)
+            right.append(self.right(rows))
+            weights.append(weight)
+        return np.stack(right), np.array(weights, np.float32)
+
+    def _blended(self, some: Places, k: int) -> tuple[Floats, float]:
+        examples, owners = self.pictures[some], self.targets[some]
+        if len(some) <= CHOOSING:
+            found = blend(self.text, examples, owners, self.scale)
+            return found.rows, found.choice.weight
+        few = CHOOSING // k
+        part = owners < few
+        choice = choose_weight(self.text[:few], examples[part], owners[part], self.scale)
+        rows = blended(self.text, examples, owners, choice.weight, choice.offset)
+        return rows, choice.weight
+
+    def _are(self, said: Places) -> Truth:
+        return np.asarray(said == self.targets[self.tested], np.bool_)
+
+
+def _taking_part(encoded: Encoded, classes: ClassRows) -> tuple[Encoded, Floats, tuple[str, ...]]:
+    """Pictures and rows of the classes that have two pictures or more; names of the others."""
+    data = encoded.dataset
+    if data.multi_label:
+        raise ShotsError("--shots needs pictures with one label each, not --multi-label")
+    kept = np.flatnonzero(data.counts >= 2)
+    if len(kept) < 2:
+        raise ShotsError(
+            f"--shots needs 2 classes with 2 pictures at least, to draw from and to test on; "
+            f"got {len(kept)}"
+        )
+    some = encoded.subset(np.flatnonzero(data.truth[:, kept].any(axis=1)))
+    part = some.dataset
+    names = tuple(data.classes[place] for place in kept)
+    dataset = type(part)(names, part.files, part.truth[:, kept], multi_label=False)
+    left_out = tuple(name for name in data.classes if name not in set(names))
+    return Encoded(dataset, some.rows, some.unread, some.info), classes.rows[kept], left_out
+
+
+def _order(pools: Sequence[Places], seed: tuple[int, int]) -> list[Places]:
+    dice = np.random.default_rng(seed)
+    return [dice.permutation(pool) for pool in pools]
+
+
+def _point(
+    k: int, right: Truth, chosen: Floats, without: Truth, *, resamples: int, seed: int
+) -> Point:
+    """Right (S, T) in each draw with k shots, and `without` (T,) any."""
+    draws = right.mean(axis=1)
+    low, high = interval(draws)
+    leads = right.astype(np.float64) - without
+    behind, ahead = np.quantile(crossed(leads, resamples, seed), (0.025, 0.975))
+    return Point(
+        shots=k,
+        value=float(draws.mean()),
+        low=low,
+        high=high,
+        draws=tuple(draws.tolist()),
+        lead=float(leads.mean()),
+        lead_low=float(behind),
+        lead_high=float(ahead),
+        chosen=float(math.fsum(chosen.tolist()) / len(chosen)),
+    )

@@ -1,0 +1,214 @@
+"""Template sets on trial: their figures on the same pictures, and which differences are real.
+
+Knows nothing of prompts, files or reports; a set is its class rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import combinations
+from typing import Final
+
+import numpy as np
+
+from app import figures
+from app.evaluation.data import ClassRows, Encoded, Truth
+from app.evaluation.judging import scored
+from app.evaluation.resampling import (
+    RESAMPLES,
+    Resampled,
+    mean_average_precision,
+    mean_per_class,
+    top1,
+)
+from app.evaluation.significance import ALPHA, bootstrap_p, detectable, holm, mcnemar_p
+
+TOP1: Final = "top1"
+PER_CLASS: Final = "mean_per_class"
+MAP: Final = "map"
+
+
+class Verdict(StrEnum):
+    """What the pictures say of a difference: which there is."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNSURE = "unsure"
+    OPEN = "none seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A share and its 95 % interval: Wilson's for top-1, else the middle of its resamples."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far `name` is ahead of `other` in the figure that is compared, as a share.
+
+    `only_name` and `only_other` count the pictures that one of them alone has right; `p` is
+    uncorrected, `p_corrected` by Holm for `compared` comparisons. `detectable` is the least true
+    difference that these pictures would show in four of five trials.
+    """
+
+    name: str
+    other: str
+    lead: Estimate
+    p: float
+    p_corrected: float
+    compared: int
+    only_name: int | None
+    only_other: int | None
+    detectable: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Unsure: seen, but not after the correction, or on too few pictures for the exact test."""
+        if self.lead.low <= 0 <= self.lead.high:
+            return Verdict.OPEN
+        if self.p_corrected > ALPHA:
+            return Verdict.UNSURE
+        return Verdict.BETTER if self.lead.value > 0 else Verdict.WORSE
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """Figures of each set by name, and differences in the first figure.
+
+    `best` is chosen by these same pictures, so `to_best` is corrected for all pairs of sets;
+    `to_reference` for the sets beside the reference, which was chosen before.
+    """
+
+    pictures: int
+    classes: int
+    names: tuple[str, ...]
+    reference: str
+    best: str
+    figures: Mapping[str, Mapping[str, Estimate]]
+    to_reference: tuple[Difference, ...]
+    to_best: tuple[Difference, ...]
+    resamples: Mapping[str, int]
+    seed: int
+
+    @property
+    def compared_by(self) -> str:
+        """The figure that decides: the first."""
+        return next(iter(self.figures))
+
+
+def judge(
+    encoded: Encoded,
+    sets: Mapping[str, ClassRows],
+    reference: str,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Trials:
+    """Compare `sets`, of which `reference` is one, by the same resamples of pictures.
+
+    Raises ValueError: fewer than two sets, or no picture.
+    """
+    if len(sets) < 2 or reference not in sets:
+        raise ValueError(f"templates: 2 sets at least, {reference!r} among them; got {len(sets)}")
+    pictures = len(encoded.rows)
+    if not pictures:
+        raise ValueError("there is no picture to compare templates on")
+    names = tuple(sets)
+    # so that the least p-value that resamples can show passes the correction for all pairs
+    resamples = max(resamples, 100 * len(names) * (len(names) - 1) // 2)
+    right, found = measured(encoded, list(sets.values()), resamples, seed)
+    first = next(iter(found.values()))
+    pairs = {
+        (one, other): _compare(names, one, other, first, right, pictures)
+        for one, other in combinations(range(len(names)), 2)
+    }
+    base, best = names.index(reference), int(np.argmax(first.observed))
+    every = _corrected(list(pairs.values()))
+    return Trials(
+        pictures=pictures,
+        classes=len(encoded.dataset.classes),
+        names=names,
+        reference=reference,
+        best=names[best],
+        figures={
+            figure: {name: _own(figure, one, place, pictures) for place, name in enumerate(names)}
+            for figure, one in found.items()
+        },
+        to_reference=_towards(reference, _corrected([d for p, d in pairs.items() if base in p])),
+        to_best=_towards(names[best], [d for p, d in zip(pairs, every, strict=True) if best in p]),
+        resamples={figure: len(one.draws) for figure, one in found.items()},
+        seed=seed,
+    )
+
+
+def _own(figure: str, found: Resampled, one: int, pictures: int) -> Estimate:
+    """A candidate's figure."""
+    value = float(found.observed[one])
+    if figure == TOP1:
+        return Estimate(value, *figures.Share(round(value * pictures), pictures).interval)
+    return Estimate(value, *found.interval(one))
+
+
+def measured(
+    encoded: Encoded, sets: Sequence[ClassRows], resamples: int, seed: int
+) -> tuple[Truth | None, dict[str, Resampled]]:
+    """Which pictures each set has right (N, K), for a single label; the figures, first decides."""
+    data = encoded.dataset
+    if data.multi_label:
+        scores = [scored(encoded, rows).probabilities for rows in sets]
+        return None, {MAP: mean_average_precision(scores, data.truth, resamples, seed)}
+    targets = data.targets
+    columns = [figures.predictions(scored(encoded, rows).cosines) == targets for rows in sets]
+    right = np.stack(columns, axis=1)
+    return right, {
+        TOP1: top1(right, resamples, seed),
+        PER_CLASS: mean_per_class(right, targets, resamples, seed),
+    }
+
+
+def _compare(
+    names: tuple[str, ...],
+    one: int,
+    other: int,
+    found: Resampled,
+    right: Truth | None,
+    pictures: int,
+) -> Difference:
+    leads = found.draws[:, one] - found.draws[:, other]
+    p = bootstrap_p(leads)
+    ahead = behind = None
+    if right is not None:
+        a, b = right[:, one], right[:, other]
+        ahead, behind = int((a & ~b).sum()), int((b & ~a).sum())
+        # the larger: both have to agree that there is a difference
+        p = max(p, mcnemar_p(ahead, behind))
+    lead = Estimate(float(found.observed[one] - found.observed[other]), *found.interval(one, other))
+    seen = detectable(float(leads.std()), pictures)
+    return Difference(names[one], names[other], lead, p, p, 1, ahead, behind, seen)
+
+
+def _corrected(differences: Sequence[Difference]) -> list[Difference]:
+    """The same, corrected for their number."""
+    p_values = holm([found.p for found in differences])
+    return [
+        replace(found, p_corrected=p, compared=len(differences))
+        for found, p in zip(differences, p_values, strict=True)
+    ]
+
+
+def _towards(reference: str, differences: Sequence[Difference]) -> tuple[Difference, ...]:
+    """Each as the lead of a set over the reference, largest first."""
+    turned = [found if found.other == reference else _turned(found) for found in differences]
+    return tuple(sorted(turned, key=lambda found: -found.lead.value))
+
+
+def _turned(found: Difference) -> Difference:
+    lead = Estimate(-found.lead.value, -found.lead.high, -found.lead.low)
+    return replace(
+        found, name=found.other, other=found.name, lead=lead,
+        only_name=found.only_other, only_other=found.only_name,
+    )  # fmt: skip

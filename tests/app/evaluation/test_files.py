@@ -1,0 +1,169 @@
+"""Labelled pictures as people keep them, and what their classes are called."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.evaluation.class_labels import BadData, Naming
+from app.evaluation.files import Labelled, read
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+def found(
+    source: Path,
+    names: Path | None = None,
+    labels: str | None = None,
+    multi_label: bool = False,
+    limit: int | None = None,
+) -> Labelled:
+    return read(source, Naming(names, labels), multi_label=multi_label, limit=limit)
+
+
+def shown(one: Labelled, root: Path) -> dict[str, list[str]]:
+    data = one.dataset
+    return {
+        str(file.relative_to(root)): [data.classes[place] for place in row.nonzero()[0]]
+        for file, row in zip(data.files, data.truth, strict=True)
+    }
+
+
+def csv(folder: Path, text: str, name: str = "data.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_each_folder_is_a_class_whatever_lies_in_it_and_what_is_left_out_is_said(
+    tmp_path: Path,
+) -> None:
+    touch(
+        tmp_path, "hot_dog/a.png", "hot_dog/deep/b.JPG", "cat/c.webp", "cat/.hidden.png",
+        ".git/d.png", "empty/notes.txt", "beside.png",
+    )  # fmt: skip
+    one = found(tmp_path)
+    assert shown(one, tmp_path) == {
+        "cat/c.webp": ["cat"],
+        "hot_dog/a.png": ["hot dog"],
+        "hot_dog/deep/b.JPG": ["hot dog"],
+    }
+    # a class without pictures is an answer that can be wrong
+    assert one.dataset.classes == ("cat", "empty", "hot dog")
+    assert not one.dataset.multi_label
+    said = " ".join(one.notes)
+    assert "1 picture beside the classes' folders" in said
+    assert "2 files not called like an image" in said
+    assert "1 class without pictures, still answers: 'empty'" in said
+
+
+def test_names_say_what_folders_show_with_synonyms_and_may_join_two(tmp_path: Path) -> None:
+    data = touch(tmp_path / "d", "n02123045/a.png", "n02124075/b.png", "n02084071/c.png")
+    toml = csv(
+        tmp_path, 'n02123045 = ["cat", "kitten"]\nn02124075 = "cat"\nn02084071 = "dog"\n', "n.toml"
+    )
+    one = found(data, names=toml)
+    assert one.dataset.classes == ("dog", "cat")
+    assert shown(one, data)["n02124075/b.png"] == ["cat"]
+    assert {e.label: e.texts for e in one.chosen.entries} == {
+        "cat": ("cat", "kitten"),
+        "dog": ("dog",),
+    }
+    table = csv(
+        tmp_path, "folder,label\nn02123045,cat|kitten\nn02124075,cat\nn02084071,dog\n", "n.csv"
+    )
+    assert found(data, names=table).chosen == one.chosen
+    assert not one.notes
+    assert "these labels are WordNet ids" in found(data).notes[0]
+    short = csv(tmp_path, json.dumps({"n02123045": "cat"}), "n.json")
+    with pytest.raises(BadData, match=r"does not say what these are: 'n02084071', 'n02124075'"):
+        found(data, names=short)
+
+
+def test_a_label_set_gives_prompts_templates_and_classes_without_pictures(tmp_path: Path) -> None:
+    data = touch(tmp_path / "d", "Hot_Dog/a.png", "cat/b.png")
+    labels = {
+        "labels": {"cat": ["cat", "kitten"], "dog": [], "hot dog": []},
+        "prompts": {"dog": ["my dog"]},
+        "templates": ["a {}."],
+    }
+    file = csv(tmp_path, json.dumps(labels), "set.json")
+    one = found(data, labels=str(file))
+    assert one.dataset.classes == ("cat", "dog", "hot dog")
+    assert shown(one, data) == {"Hot_Dog/a.png": ["hot dog"], "cat/b.png": ["cat"]}
+    assert one.chosen.templates == ("a {}.",)
+    assert one.chosen.entries[1].prompts == ("my dog",)
+    assert len(found(touch(tmp_path / "e", "cat/a.png"), labels="animals").dataset.classes) > 50
+    with pytest.raises(BadData, match=r"not among the labels of .*: 'Hot_Dog'"):
+        found(data, labels=str(csv(tmp_path, "cat\nbird\n", "set.txt")))
+    with pytest.raises(BadData, match=r"neither a file nor one of animals"):
+        found(data, labels="nothing-of-this-name")
+
+
+def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
+    single = csv(tmp_path, "\ufeffwho,Label,image\nx, cat ,a.png\ny,hot_dog,sub/b.png\n")
+    one = found(single)
+    assert shown(one, tmp_path) == {"a.png": ["cat"], "sub/b.png": ["hot dog"]}
+    assert not one.dataset.multi_label
+    several = csv(tmp_path, 'image,label\na.png,cat|dog\n"b,c.png",dog\nd.png,\n')
+    one = found(several)
+    assert one.dataset.multi_label
+    assert shown(one, tmp_path) == {"a.png": ["cat", "dog"], "b,c.png": ["dog"], "d.png": []}
+    repeated = csv(tmp_path, "image,label\na.png,cat\nb.png,dog\na.png,dog\nb.png,dog\n")
+    one = found(repeated)
+    assert one.dataset.multi_label
+    assert shown(one, tmp_path)["a.png"] == ["cat", "dog"]
+    assert "1 line said again what a line before had said" in one.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a.png,cat\nb.png,dog\n", r"line 1: one column 'image' is needed in the header"),
+        ("", r"line 1: one column 'image' .* nothing"),
+        ("image,label,label\n", r"one column 'label'"),
+        ("image,label\na.png,cat\nb.png\n", r"line 3: has 1 column, the header 2"),
+        ("image,label\na.png,cat\n ,dog\n", r"line 3, column image: ' ' names no file"),
+        ("image,label\na.png,cat\nb.png,\n", r"line 3, column label: is empty; with --multi-label"),
+        ("image,label\na.png,cat|\nb.png,dog\n", r"line 2, column label: empty beside"),
+        ('image,label\na.png,"cat\n', r"line \d+: unexpected end"),
+        ("image,label\na.png,cat\n", r"two classes at least"),
+        ("image,label\n", r"holds no picture"),
+        ("image,label\na.png,cat\nb.png,a\x07b\n", r"control character"),
+    ],
+)
+def test_a_bad_csv_is_told_with_line_and_column(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(BadData, match=said):
+        found(csv(tmp_path, text))
+
+
+def test_bad_folders_and_bytes_are_told(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="has no folder in it"):
+        found(touch(tmp_path / "flat", "a.png"))
+    with pytest.raises(BadData, match="'hot dog' and 'hot_dog' both read as 'hot dog'"):
+        found(touch(tmp_path / "twice", "hot_dog/a.png", "hot dog/b.png"))
+    with pytest.raises(BadData, match="holds no picture"):
+        found(touch(tmp_path / "none", "a/x.txt", "b/y.txt"))
+    with pytest.raises(BadData, match=r"No such file|no such file"):
+        found(tmp_path / "missing.csv")
+    (tmp_path / "latin.csv").write_bytes("image,label\na.png,köter\n".encode("latin-1"))
+    with pytest.raises(BadData, match="line 2: is not UTF-8"):
+        found(tmp_path / "latin.csv")
+
+
+def test_a_limit_takes_the_same_pictures_each_time_and_as_many_of_each_class(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, *(f"{label}/{n:03}.png" for label in ("cat", "dog") for n in range(30)))
+    first = found(tmp_path, limit=5)
+    assert first.dataset.counts.tolist() == [5, 5]
+    assert first.dataset.files == found(tmp_path, limit=5).dataset.files
+    numbers = [int(file.stem) for file in first.dataset.files]
+    assert numbers[:5] != list(range(5))  # not the first of a burst
+    # more of a sample hold all of the smaller one
+    assert set(first.dataset.files) < set(found(tmp_path, limit=9).dataset.files)

@@ -1,0 +1,185 @@
+"""The report as a browser shows it: complete, quiet, for everyone, whatever things are called."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from app.evaluation.data import ClassRows, Dataset, Encoded, ModelInfo, Unread
+from app.evaluation.judging import figures_of, mistakes, scores_of
+from app.evaluation.report import Picture, Result, data_digest
+from app.evaluation.report_files import write
+from app.evaluation.report_parts import esc
+from app.evaluation.report_plots import NAMED
+from app.evaluation.thumbnails import thumbnail
+from app.images import ImageLimits
+
+STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+INFO = ModelInfo("tiny", "f" * 16, "fp32", "cpu", "torch", 30.0, None, 16, "simple")
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "\N{RIGHT-TO-LEFT OVERRIDE}dog & 'cat'",
+    "</title></style>" + "long " * 30,
+)
+
+
+class Section:
+    """What another module adds."""
+
+    key, title = "more_of_it", "More & more"
+
+    def json(self) -> dict[str, int]:
+        return {"answer": 42}
+
+    def html(self) -> str:
+        return "<p>More of it.</p>"
+
+    def table(self) -> str:
+        return "more"
+
+
+def small(file: Path) -> str | None:
+    return thumbnail(file, ImageLimits(), heic=False)
+
+
+def made(folder: Path, names: tuple[str, ...], *, multi_label: bool = False) -> Result:
+    """A result with these classes, two picture files of each, and vectors that know a little."""
+    rng = np.random.default_rng(3)
+    classes, count = len(names), 2 * len(names)
+    files = []
+    for number in range(count):
+        # a slash is all that a file name cannot hold
+        file = folder / f"{number}{names[number // 2].replace('/', '')[:60]}.png"
+        Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(file)
+        files.append(file)
+    truth = np.repeat(np.eye(classes, dtype=bool), 2, axis=0)
+    text = rng.normal(size=(classes, 16))
+    rows = text[truth.argmax(axis=1)] + rng.normal(size=(count, 16)) * 3
+    units = [(m / np.linalg.norm(m, axis=1, keepdims=True)).astype("f4") for m in (rows, text)]
+    if multi_label:
+        truth[0] = True
+    dataset = Dataset(names, tuple(files), truth, multi_label)
+    unread = (Unread(folder / "<b>gone</b>.png", "it is <i>gone</i>"),)
+    encoded = Encoded(dataset, units[0], unread, INFO)
+    background = np.full(16, 0.25, np.float32)
+    scores = scores_of(units[0], ClassRows(units[1], background), INFO, multi_label=multi_label)
+    found = figures_of(truth, scores, multi_label=multi_label)
+    return Result(
+        version="1", when=datetime(2026, 1, 2, tzinfo=UTC), command="openvocab eval '<x>'",
+        source="<my pictures>", data=data_digest(encoded, [str(n) for n in range(count)]),
+        encoded=encoded, names=[file.name for file in files], template_set="simple",
+        templates=("a {}.",), scores=scores, figures=found,
+        mistakes=[
+            Picture(m, files[m.picture].name, small(files[m.picture]))
+            for m in mistakes(truth, found, scores, 8)
+        ],
+        same=[(0, 1), (1, 2)], notes=["<u>note</u>"], sections=[Section()],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    assert path is not None, "these tests need Chromium; on Debian: apt-get install chromium"
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path)
+        yield found
+        found.close()
+
+
+def opened(browser: Browser, file: Path, **options: object) -> tuple[Page, list[str]]:
+    """The page from its file, and what it asked for or complained of."""
+    context = browser.new_context(**options)  # type: ignore[arg-type]
+    page, odd = context.new_page(), []
+    page.on("console", lambda message: odd.append(message.text))
+    page.on("pageerror", lambda error: odd.append(str(error)))
+    page.on("dialog", lambda dialog: odd.append("dialog"))
+    own = ("data:image/jpeg", "data:image/png", file.as_uri())
+    page.on("request", lambda r: None if r.url.startswith(own) else odd.append(r.url))
+    page.goto(file.as_uri())
+    return page, odd
+
+
+def test_names_do_nothing_and_nothing_is_asked_for(browser: Browser, tmp_path: Path) -> None:
+    result = made(tmp_path, HOSTILE)
+    write(result, tmp_path / "out")
+    page, odd = opened(browser, tmp_path / "out/report.html")
+    shown = page.locator("#classes tbody th").all_text_contents()
+    # what turns the writing direction stands for itself nowhere
+    wanted = [
+        name.replace("\N{RIGHT-TO-LEFT OVERRIDE}", "\N{REPLACEMENT CHARACTER}") for name in HOSTILE
+    ]
+    assert sorted(shown) == sorted(wanted)
+    assert page.title() == "<my pictures>: evaluation"
+    assert page.locator("script").count() == 1
+    assert page.locator("img").count() == len(result.mistakes) > 0
+    widths = page.evaluate("[...document.images].map(i => i.naturalWidth)")
+    assert widths == [256] * len(result.mistakes)
+    assert page.get_by_role("heading", name="More & more").count() == 1
+    assert "it is <i>gone</i>" in page.locator("#data").text_content()
+    assert odd == []
+    found = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    assert sorted(one["label"] for one in found["classes"]) == sorted(HOSTILE)
+    assert found["sections"] == {"more_of_it": {"answer": 42}}
+    # the lock behind the escaping holds by itself
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    broken = tmp_path / "broken.html"
+    broken.write_text(text.replace(esc(HOSTILE[0]), HOSTILE[0]), encoding="utf-8")
+    _, odd = opened(browser, broken)
+    assert "dialog" not in odd
+    assert any("Content Security Policy" in line for line in odd)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "kind"), [("light", "few"), ("dark", "many"), ("dark", "several")]
+)
+def test_axe_finds_nothing_and_a_phone_needs_no_scrolling_aside(
+    browser: Browser, tmp_path: Path, scheme: str, kind: str
+) -> None:
+    count = NAMED + 8 if kind == "many" else 6
+    names = tuple(f"class number {n}" for n in range(count))
+    write(made(tmp_path, names, multi_label=kind == "several"), tmp_path / "out")
+    file = tmp_path / "out/report.html"
+    options = {"color_scheme": scheme, "bypass_csp": True}
+    page, odd = opened(browser, file, viewport={"width": 360, "height": 740}, **options)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    found = Axe().run(page, options={"resultTypes": ["violations"], "runOnly": STANDARDS})
+    assert found.violations_count == 0, found.generate_report()
+    assert odd == []
+    # the other order of the matrix, with the keyboard; there is none for several labels
+    radio = page.locator("#order-1, #whole-1")
+    assert radio.count() == (0 if kind == "several" else 1)
+    if radio.count():
+        radio.focus()
+        page.keyboard.press("ArrowRight")
+        assert page.locator(".pane-2").is_visible()
+        assert not page.locator(".pane-1").is_visible()
+
+
+def test_the_table_of_classes_is_sorted_by_numbers_not_by_their_digits(
+    browser: Browser, tmp_path: Path
+) -> None:
+    result = made(tmp_path, tuple(f"c{n}" for n in range(12)))
+    table = result.figures.classes
+    counts = np.arange(12) * 9 + 2
+    result = replace(result, figures=replace(result.figures, classes=replace(table, count=counts)))
+    write(result, tmp_path / "out")
+    page, odd = opened(browser, tmp_path / "out/report.html")
+    page.get_by_role("button", name="pictures").click()
+    head = page.locator("#classes thead th").nth(1)
+    assert head.get_attribute("aria-sort") == "ascending"
+    cells = page.locator("#classes tbody td:nth-child(2)").all_text_contents()
+    assert [int(cell) for cell in cells] == counts.tolist()
+    page.get_by_role("button", name="class").first.click()
+    assert page.locator("#classes tbody th").first.text_content() == "c0"
+    assert odd == []

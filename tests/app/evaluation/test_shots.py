@@ -1,0 +1,230 @@
+"""Few-shot curves: the probe against scipy, what is drawn, what is tested, what is said."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+from scipy.stats import t
+
+from app.evaluation import probe
+from app.evaluation.data import ClassRows, Encoded, Floats, TemplateRows
+from app.evaluation.halves import halves
+from app.evaluation.shot_points import Curve, Point, Shots
+from app.evaluation.shots import ShotsError, shots
+from app.evaluation.shots_report import ShotsSection
+from app.evaluation.template_search import ensemble
+from app.figures import Share, top
+from app.prototypes import blend
+
+Posed = tuple[Encoded, TemplateRows]
+
+
+@pytest.fixture(scope="module")
+def data(posed: Posed) -> tuple[Encoded, ClassRows]:
+    """12 of the concepts, for the time that a probe takes; with fewer pictures of some."""
+    encoded, rows = posed
+    kept = np.concatenate([np.arange(8 * place, 8 * place + 8) for place in range(12)])
+    kept = np.setdiff1d(kept, [0, 1, 2, 3, 4, *range(8, 15)])
+    some = encoded.subset(kept)
+    classes = dataclasses.replace(
+        some.dataset, classes=some.dataset.classes[:12], truth=some.dataset.truth[:, :12]
+    )
+    text = ClassRows(ensemble(rows, ("{}",)).rows[:12])
+    return dataclasses.replace(some, dataset=classes), text
+
+
+@pytest.fixture(scope="module")
+def found(data: tuple[Encoded, ClassRows]) -> Shots:
+    return shots(*data, (0, 1, 2, 4, 8), seeds=3)
+
+
+def test_the_probe_is_the_regression_that_scipy_finds() -> None:
+    dice = np.random.default_rng(0)
+    targets = np.repeat([0, 2, 5], 6)
+    rows = dice.standard_normal((18, 4)).astype(np.float32) + targets[:, None] * 0.3
+    pictures = dice.standard_normal((300, 4)).astype(np.float32)
+    mean, spread = rows.mean(axis=0), (rows - rows.mean(axis=0)).std()
+    scaled = (rows - mean) / spread
+    own = np.searchsorted([0, 2, 5], targets)
+
+    def loss(flat: np.ndarray) -> float:
+        weights, offsets = flat[:12].reshape(3, 4), flat[12:]
+        logits = log_softmax(scaled @ weights.T + offsets, axis=1)
+        return 0.5 * 10**-0.5 * (weights**2).sum() - logits[np.arange(18), own].sum()
+
+    best = minimize(loss, np.zeros(15), tol=1e-10).x
+    logits = (pictures - mean) / spread @ best[:12].reshape(3, 4).T + best[12:]
+    expected = np.array([0, 2, 5])[logits.argmax(axis=1)]
+    assert (probe.predictions(rows, targets, -0.5, pictures) == expected).mean() > 0.99
+    two = targets > 0
+    assert set(probe.predictions(rows[two], targets[two], 0.0, pictures)) == {2, 5}
+
+
+def test_the_strength_is_chosen_by_shots_that_are_held_out() -> None:
+    targets = np.repeat(np.arange(4), 8)
+    # every fourth shot of each class
+    held_out = np.arange(32) % 4
+
+    def right(rows: Floats, power: float) -> int:
+        count = 0
+        for fold in range(4):
+            out = held_out == fold
+            said = probe.predictions(rows[~out], targets[~out], power, rows[out])
+            count += int((said == targets[out]).sum())
+        return count
+
+    for seed in range(4):
+        # four dimensions tell, the others distract
+        rows = 0.9 * np.random.default_rng(seed).standard_normal((32, 30)).astype(np.float32)
+        rows[np.arange(32), targets] += 1.2
+        chosen = probe.strength(rows, targets)
+        shares = {power: right(rows, power) for power in (*probe.COARSE, chosen)}
+        assert shares[chosen] == max(shares.values()) > min(shares.values())
+    assert probe.strength(rows[::8], targets[::8]) == probe.WITHOUT_CHOICE
+
+
+def test_zero_shot_and_curves_are_of_the_same_test_pictures(
+    data: tuple[Encoded, ClassRows], found: Shots
+) -> None:
+    encoded, classes = data
+    kept = np.flatnonzero(encoded.dataset.counts >= 2)
+    some = encoded.subset(np.flatnonzero(encoded.dataset.truth[:, kept].any(axis=1)))
+    truth = some.dataset.truth[:, kept]
+    tested, pool = halves(truth, 0)
+    targets = truth.argmax(axis=1)
+    expected = top(some.rows[tested] @ classes.rows[kept].T, targets[tested], 1)
+    assert found.zero_shot == expected
+    assert (found.tested, found.pool) == (len(tested), len(pool))
+    # with all there is, every draw is the whole other half
+    rows = blend(classes.rows[kept], some.rows[pool], targets[pool], encoded.info.scale).rows
+    full = top(some.rows[tested] @ rows.T, targets[tested], 1).value
+    assert found.curves[1].points[-1].draws == pytest.approx([full] * 3)
+
+
+def test_classes_with_too_few_pictures_are_named(
+    data: tuple[Encoded, ClassRows], found: Shots
+) -> None:
+    names = data[0].dataset.classes
+    assert found.left_out == (names[1],)
+    assert names[0] in found.short[4]
+    assert names[0] not in found.short[1]
+    assert found.too_many == (8,)
+    assert found.largest == 4
+    words = " ".join(ShotsSection(found).json()["words"])
+    assert f"left out everywhere, as answers too: {names[1]}." in words
+    assert f"Fewer than 4 to draw from, so with all they have: {names[0]}" in words
+    assert "Not drawn: 8 a class; the largest has 4 pictures in its half." in words
+
+
+def test_what_is_learned_does_not_depend_on_the_test_pictures(
+    data: tuple[Encoded, ClassRows], found: Shots
+) -> None:
+    encoded, classes = data
+    kept = encoded.dataset.counts >= 2
+    places = np.flatnonzero(encoded.dataset.truth[:, kept].any(axis=1))
+    tested = places[halves(encoded.dataset.truth[places][:, kept], 0)[0]]
+    changed = encoded.rows.copy()
+    changed[tested] = changed[tested[::-1]]
+    other = shots(dataclasses.replace(encoded, rows=changed), classes, (2,), seeds=3)
+    for one, two in zip(found.curves, other.curves, strict=True):
+        assert two.points[0].chosen == one.points[1].chosen
+        assert two.points[0].draws != one.points[1].draws
+
+
+def test_one_seed_gives_one_answer_and_another_gives_another(
+    data: tuple[Encoded, ClassRows], found: Shots
+) -> None:
+    again = shots(*data, (1, 2), seeds=3)
+    assert [one.points for one in again.curves] == [one.points[:2] for one in found.curves]
+    assert shots(*data, (1,), seeds=3, seed=1).curves[0].points[0] != found.curves[0].points[0]
+
+
+def test_more_pictures_help_and_the_interval_is_students(found: Shots) -> None:
+    for curve in found.curves:
+        assert curve.points[-1].value > curve.points[0].value - 0.02
+    point = found.curves[0].points[0]
+    draws = np.array(point.draws)
+    low, high = t.interval(0.95, 2, draws.mean(), draws.std(ddof=1) / np.sqrt(3))
+    assert (point.low, point.high) == pytest.approx((max(0, low), min(1, high)))
+    assert point.lead == pytest.approx(point.value - found.zero_shot.value)
+    assert point.lead_low < point.lead < point.lead_high
+
+
+def curve(*leads: float, sure: float = 0.03) -> Curve:
+    return Curve(
+        "probe",
+        tuple(
+            Point(2**place, 0.5 + lead, 0.4, 0.6, (0.5, 0.5), lead, lead - sure, lead + sure, 0.0)
+            for place, lead in enumerate(leads)
+        ),
+    )
+
+
+def test_the_crossing_is_log_linear_and_has_to_last() -> None:
+    found = curve(-0.2, -0.1, 0.1, 0.2)
+    assert (found.overtakes, found.certain) == (4, 4)
+    assert found.crossing == pytest.approx(2**1.5)
+    found = curve(-0.2, 0.01, -0.01, 0.02, 0.04)
+    assert (found.overtakes, found.certain) == (8, 16)
+    assert found.crossing == pytest.approx(2 ** (2 + 1 / 3))
+    assert (curve(0.1, 0.2).overtakes, curve(0.1, 0.2).crossing) == (1, None)
+    never = curve(-0.2, 0.1, -0.1)
+    assert (never.overtakes, never.certain, never.crossing) == (None, None, None)
+
+
+def test_a_report_says_with_how_many_pictures_a_method_overtakes(found: Shots) -> None:
+    told = dataclasses.replace(
+        found,
+        classes=("<i>cat</i>", "dog"),
+        left_out=("<i>ox</i>",),
+        zero_shot=Share(50, 100),
+        curves=(curve(-0.2, -0.1, 0.1), dataclasses.replace(curve(0, 0.01, 0.02), method="blend")),
+        short={1: (), 2: (), 4: ("<i>cat</i>",)},
+    )
+    section = ShotsSection(told)
+    words = section.words()
+    assert (
+        "Linear probe: ahead of zero-shot from 4 pictures a class (level at about 2.8), and "
+        in words[1]
+    )
+    assert (
+        "Text and pictures: ahead of zero-shot from 2 pictures a class, but never for certain"
+        in words[2]
+    )
+    page = section.html()
+    assert "<i>" not in page
+    assert "&lt;i&gt;ox" in page
+    assert "up to 4" in page
+    points = json.loads(json.dumps(section.json()))["curves"]["probe"]
+    assert (points["overtakes"], points["level_at"]) == (4, 2.828427)
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(section.table())
+    assert "<i>ox</i>" in shown.get()
+
+
+def test_what_cannot_be_drawn_is_one_line(
+    data: tuple[Encoded, ClassRows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, classes = data
+    several = dataclasses.replace(encoded.dataset, multi_label=True)
+    first = encoded.subset(np.flatnonzero(encoded.dataset.truth[:, 2]))
+    for bad, ks, line in (
+        (encoded, (0,), "needs a number from 1 to 4: 0 is zero-shot alone"),
+        (encoded, (50, 60), "from 1 to 4: no class has 50 to draw from"),
+        (dataclasses.replace(encoded, dataset=several), (1,), "not --multi-label"),
+        (first, (1,), "2 classes with 2 pictures at least.*got 1"),
+    ):
+        with pytest.raises(ShotsError, match=line):
+            shots(bad, classes, ks)
+    probe.available()
+    for module in [name for name in sys.modules if name.startswith("sklearn")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(probe.NoScikitLearn, match=r"pip install 'openvocab\[eval\]'"):
+        probe.available()

@@ -1,0 +1,206 @@
+"""The search for templates: against a brute search, and that it cannot see what it reports on."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+from sklearn.metrics import average_precision_score
+
+from app.concepts import ensemble_mean
+from app.evaluation import search_goals, template_search
+from app.evaluation.data import Encoded, Floats, TemplateRows
+from app.evaluation.halves import halves
+from app.evaluation.judging import scored
+from app.evaluation.template_search import ensemble, pool, search
+from app.evaluation.template_search_report import SearchSection
+from app.evaluation.trials import TOP1, Verdict
+from prompts import expand, load_sets, validate_templates
+
+Posed = tuple[Encoded, TemplateRows]
+
+SIMPLE = load_sets()["simple"].templates
+
+
+def with_labels(encoded: Encoded) -> Encoded:
+    """Some pictures with two labels, some with none."""
+    truth = encoded.dataset.truth.copy()
+    truth[::5, 3] = True
+    truth[::7] = False
+    data = dataclasses.replace(encoded.dataset, truth=truth, multi_label=True)
+    return dataclasses.replace(encoded, dataset=data)
+
+
+def test_halves_cut_every_class_in_half(posed: Posed) -> None:
+    truth = with_labels(posed[0]).dataset.truth
+    first, second = halves(truth, seed=4)
+    assert sorted([*first, *second]) == list(range(len(truth)))
+    plain = posed[0].dataset.truth
+    counts = [plain[half].sum(axis=0) for half in halves(plain, seed=4)]
+    assert (counts[0] == counts[1]).all()
+    assert list(halves(plain, 5)[0]) != list(halves(plain, 4)[0])
+    odd = np.repeat(np.eye(9, dtype=bool), [1, 2, 3, 1, 5, 2, 2, 7, 4], axis=0)
+    kept = [odd[half].sum(axis=0) for half in halves(odd, 0)]
+    assert np.abs(kept[0] - kept[1]).max() == 1
+
+
+def test_an_ensemble_is_the_one_that_answers_requests(posed: Posed, pictogram: object) -> None:
+    encoded, rows = posed
+    label = encoded.dataset.classes[7]
+    prompts = expand(SIMPLE, label)
+    vectors = pictogram.submit_texts(list(prompts)).result()
+    assert np.abs(ensemble(rows, SIMPLE).rows[7] - ensemble_mean(vectors)).max() < 1e-5
+
+
+def test_the_search_finds_what_a_brute_search_finds(posed: Posed) -> None:
+    encoded, rows = posed
+    found = search(encoded, rows, SIMPLE, default_name="simple", limit=3)
+    half = encoded.subset(halves(encoded.dataset.truth, 0)[0])
+    taken: list[str] = []
+    for step in found.steps:
+        best = max(
+            (t for t in rows.templates if t not in taken),
+            key=lambda template: worth(half, rows, [*taken, template]),
+        )
+        taken.append(best)
+        assert step.template == best
+        assert step.figure == worth(half, rows, taken)[0]
+    assert found.templates == tuple(taken[: len(found.templates)])
+    assert found.search.figures[TOP1]["chosen"].value == worth(half, rows, found.templates)[0]
+
+
+def worth(encoded: Encoded, rows: TemplateRows, templates: list[str]) -> tuple[float, float]:
+    scores = scored(encoded, ensemble(rows, templates))
+    targets = encoded.dataset.targets
+    own = scores.probabilities[np.arange(len(targets)), targets].astype(np.float64)
+    share = float((scores.cosines.argmax(axis=1) == targets).mean())
+    return share, round(float(np.log(own).mean()), 5)
+
+
+def test_labels_of_their_own_are_searched_by_average_precision(posed: Posed) -> None:
+    encoded, rows = with_labels(posed[0]), posed[1]
+    background = TemplateRows(rows.templates, rows.rows[:, :1] + rows.rows[:, 1:2])
+    found = search(
+        encoded,
+        rows,
+        SIMPLE,
+        default_name="simple",
+        background=background,
+        candidates=rows.templates[:6],
+        limit=2,
+        resamples=1_000,
+    )
+    half = encoded.subset(halves(encoded.dataset.truth, 0)[0])
+    truth = half.dataset.truth
+    shown = truth.any(axis=0)
+
+    def precision(templates: list[str]) -> float:
+        scores = scored(half, ensemble(rows, templates, background)).probabilities
+        return float(average_precision_score(truth[:, shown], scores[:, shown], average="macro"))
+
+    best = max(rows.templates[:6], key=lambda template: precision([template]))
+    assert found.steps[0].template == best
+    assert found.steps[0].figure == pytest.approx(precision([best]))
+    assert found.steps[1].figure == pytest.approx(
+        precision([step.template for step in found.steps[:2]])
+    )
+
+
+def test_the_search_never_sees_the_pictures_that_it_reports_on(posed: Posed) -> None:
+    encoded, rows = posed
+    found = search(encoded, rows, SIMPLE, default_name="simple", seed=2)
+    reported = halves(encoded.dataset.truth, 2)[1]
+    changed = encoded.rows.copy()
+    changed[reported] = changed[reported[::-1]]
+    other = search(
+        dataclasses.replace(encoded, rows=changed), rows, SIMPLE, default_name="simple", seed=2
+    )
+    assert other.steps == found.steps
+    assert other.search == found.search
+    assert other.report != found.report
+
+
+def test_blocks_and_a_shortlist_change_nothing_but_the_work(
+    posed: Posed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, rows = posed
+    found = search(encoded, rows, SIMPLE, default_name="simple", limit=4)
+    monkeypatch.setattr(search_goals, "BLOCK", 20_000)
+    assert search(encoded, rows, SIMPLE, default_name="simple", limit=4) == found
+    tried: list[int] = []
+    real = search_goals.Top1.with_each
+
+    def counting(self: search_goals.Top1, path: list[int], places: list[int]) -> list[object]:
+        tried.append(len(places))
+        return real(self, path, places)
+
+    monkeypatch.setattr(search_goals.Top1, "with_each", counting)
+    monkeypatch.setattr(template_search, "WORK", 1)
+    monkeypatch.setattr(template_search, "SHORTLIST", 5)
+    search(encoded, rows, SIMPLE, default_name="simple", limit=4)
+    assert tried == [len(rows.templates), 5, 4, 3][: len(tried)]
+
+
+def noisy(posed: Posed, count: int) -> TemplateRows:
+    """The default, and templates that say the same with an accident of their own."""
+    dice = np.random.default_rng(0)
+    base = ensemble(posed[1], SIMPLE).rows
+
+    def accident() -> Floats:
+        return np.asarray(base + 0.02 * dice.standard_normal(base.shape), np.float32)
+
+    templates = tuple(f"{place} {{}}" for place in range(count))
+    rows = np.stack([*(accident() for _ in templates), base])
+    return TemplateRows((*templates, "default {}"), rows)
+
+
+def test_a_lead_that_was_learned_by_heart_does_not_carry_over(posed: Posed) -> None:
+    found = search(
+        posed[0], noisy(posed, 60), ["default {}"], default_name="default",
+        candidates=[f"{place} {{}}" for place in range(60)], limit=8,
+    )  # fmt: skip
+    (searched,), (reported,) = found.search.to_reference, found.report.to_reference
+    assert searched.lead.value > 0.02
+    assert reported.verdict is not Verdict.BETTER
+    section = SearchSection(found)
+    assert section.words()[0].startswith(("Keep default", "Too few pictures to tell"))
+    assert "did not carry over to new pictures" in section.words()[2]
+
+
+def test_templates_that_are_better_are_found_and_proved(posed: Posed) -> None:
+    encoded, rows = posed
+    dice = np.random.default_rng(0)
+    bad = ensemble(rows, SIMPLE).rows + 0.08 * dice.standard_normal(rows.rows[0].shape)
+    both = TemplateRows(
+        (*rows.templates, "bad {}"), np.concatenate([rows.rows, bad[None].astype(np.float32)])
+    )
+    found = search(encoded, both, ["bad {}"], default_name="bad")
+    assert found.report.to_reference[0].verdict is Verdict.BETTER
+    section = SearchSection(found)
+    assert section.words()[0].startswith("Use them: ")
+    assert validate_templates(section.file_text().splitlines()) == found.templates
+    assert json.loads(section.labelset_json()) == {"templates": list(found.templates)}
+    assert json.loads(json.dumps(section.json()))["report"]["pictures"] == 160
+    assert 'class="note good"' in section.html()
+    console = Console(width=80, record=True, quiet=True)
+    with console.capture() as shown:
+        console.print(section.table())
+    assert isinstance(shown.get(), str)
+
+
+def test_the_pool_is_each_english_template_once() -> None:
+    sets = load_sets()
+    found = pool(sets)
+    assert len(found) == len(set(found))
+    assert set(SIMPLE) <= set(found)
+    assert not set(found) & set(sets["japanese"].templates[1:])
+    assert set(sets["german"].templates) == set(pool(sets, ["de"]))
+
+
+def test_too_few_pictures_and_unknown_templates_are_refused(posed: Posed) -> None:
+    encoded, rows = posed
+    with pytest.raises(ValueError, match=r"4 pictures at least.*got 3"):
+        search(encoded.subset(np.arange(3)), rows, SIMPLE, default_name="simple")
+    with pytest.raises(ValueError, match=r"without a vector: .'a {} on Mars'"):
+        ensemble(rows, ["a {} on Mars"])

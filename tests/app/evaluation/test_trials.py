@@ -1,0 +1,241 @@
+"""Template sets on trial, against scikit-learn, scipy, and every resample there is."""
+
+import dataclasses
+import io
+import itertools
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, recall_score
+
+from app.evaluation.data import ClassRows, Encoded, TemplateRows
+from app.evaluation.judging import figures_of, scored
+from app.evaluation.resampling import crossed, mean_average_precision, mean_per_class, top1
+from app.evaluation.significance import bootstrap_p, detectable, holm, mcnemar_p
+from app.evaluation.template_search import ensemble
+from app.evaluation.trials import MAP, PER_CLASS, TOP1, Trials, Verdict, judge
+from app.evaluation.trials_report import TrialsSection
+from prompts import load_sets
+
+Posed = tuple[Encoded, TemplateRows]
+
+# of the share of 10,000 resamples at or below a value
+SHARE = 0.02
+
+# of sums that differ in their order
+SUMS = 1e-6
+
+
+@pytest.fixture(scope="module")
+def found(posed: Posed) -> Trials:
+    encoded, rows = posed
+    sets = {name: ensemble(rows, load_sets()[name].templates) for name in ("pictogram", "simple")}
+    sets["simple again"] = sets["simple"]
+    sets["documents"] = ensemble(rows, load_sets()["documents"].templates)
+    return judge(encoded, sets, "simple")
+
+
+def several(encoded: Encoded) -> Encoded:
+    """The same pictures, now with labels of their own kind: some with two, some with none."""
+    truth = encoded.dataset.truth.copy()
+    truth[::5, 3] = True
+    truth[::7] = False
+    data = dataclasses.replace(encoded.dataset, truth=truth, multi_label=True)
+    return dataclasses.replace(encoded, dataset=data)
+
+
+def test_resamples_spread_as_all_resamples_there_are() -> None:
+    dice = np.random.default_rng(3)
+    targets = np.array([0, 0, 1, 1, 1])
+    right = np.array([[1, 0], [0, 1], [1, 1], [1, 0], [0, 0]], bool)
+    truth = targets[:, None] == np.arange(2)
+    scores = [np.round(dice.random((5, 2)), 1).astype(np.float32) for _ in range(2)]
+    every = [list(places) for places in itertools.product(range(5), repeat=5)]
+
+    def per_class(places: list[int], one: int) -> float:
+        present = np.unique(targets[places])
+        said = np.where(right[places, one], targets[places], 2)
+        return float(recall_score(targets[places], said, labels=present, average="macro"))
+
+    def precision(places: list[int], one: int) -> float:
+        each = [
+            average_precision_score(truth[places, place], scores[one][places, place])
+            for place in range(2)
+            if truth[places, place].any()
+        ]
+        return float(np.mean(each))
+
+    sorted_draws = sorted({tuple(sorted(places)): 0 for places in every})
+    weight = [sum(1 for _ in set(itertools.permutations(places))) for places in sorted_draws]
+    for resampled, figure in (
+        (top1(right, 10_000, 1), lambda places, one: float(right[places, one].mean())),
+        (mean_per_class(right, targets, 10_000, 1), per_class),
+        (mean_average_precision(scores, truth, 10_000, 1), precision),
+    ):
+        leads = [figure(list(p), 0) - figure(list(p), 1) for p in sorted_draws]
+        drawn = resampled.draws[:, 0] - resampled.draws[:, 1]
+        assert len(drawn) == 10_000
+        for value in sorted(set(np.round(leads, 6))):
+            exact = np.average(np.array(leads) <= value + SUMS, weights=weight)
+            assert (drawn <= value + SUMS).mean() == pytest.approx(exact, abs=SHARE)
+
+
+def test_figures_are_those_of_the_evaluation(posed: Posed, found: Trials) -> None:
+    encoded, rows = posed
+    classes = ensemble(rows, load_sets()["pictogram"].templates)
+    alone = figures_of(encoded.dataset.truth, scored(encoded, classes), multi_label=False)
+    assert alone.top1 is not None
+    assert found.figures[TOP1]["pictogram"].value == alone.top1.value
+    assert (
+        found.figures[TOP1]["pictogram"].low,
+        found.figures[TOP1]["pictogram"].high,
+    ) == alone.top1.interval
+    assert found.figures[PER_CLASS]["pictogram"].value == pytest.approx(alone.classes.mean_recall)
+    labelled = several(encoded)
+    both = {
+        name: dataclasses.replace(
+            ensemble(rows, load_sets()[name].templates), background=rows.rows[0, 0]
+        )
+        for name in ("simple", "documents")
+    }
+    ranked = judge(labelled, both, "simple", resamples=1_000)
+    alone = figures_of(
+        labelled.dataset.truth, scored(labelled, both["documents"]), multi_label=True
+    )
+    assert ranked.compared_by == MAP
+    assert ranked.figures[MAP]["documents"].value == pytest.approx(
+        alone.classes.mean_average_precision
+    )
+
+
+def test_mcnemars_test_is_scipys_binomial_test() -> None:
+    for only_one, only_other in ((5, 0), (3, 9), (0, 0), (40, 41), (400, 300), (9_000, 9_300)):
+        disagreed = only_one + only_other
+        exact = binomtest(only_one, disagreed).pvalue if disagreed else 1.0
+        assert mcnemar_p(only_one, only_other) == pytest.approx(exact, rel=1e-6)
+
+
+def test_holms_correction_rejects_what_the_steps_reject() -> None:
+    dice = np.random.default_rng(0)
+    for _ in range(200):
+        p_values = dice.random(6) ** 4
+        rejected = set()
+        for step, place in enumerate(np.argsort(p_values)):
+            if p_values[place] > 0.05 / (6 - step):
+                break
+            rejected.add(int(place))
+        assert {place for place, p in enumerate(holm(list(p_values))) if p <= 0.05} == rejected
+
+
+def test_what_is_compared_with_itself_is_not_different(found: Trials) -> None:
+    same = next(one for one in found.to_reference if one.name == "simple again")
+    assert (same.lead.value, same.p, same.only_name, same.only_other) == (0, 1, 0, 0)
+    assert same.verdict is Verdict.OPEN
+
+
+def test_a_real_difference_is_named_in_both_directions(posed: Posed, found: Trials) -> None:
+    one = next(one for one in found.to_reference if one.name == "documents")
+    assert one.verdict is Verdict.WORSE
+    assert one.lead.high < 0
+    encoded, rows = posed
+    sets = {name: ensemble(rows, load_sets()[name].templates) for name in ("simple", "documents")}
+    (other,) = judge(encoded, sets, "documents").to_reference
+    assert (other.name, other.verdict) == ("simple", Verdict.BETTER)
+    assert other.lead.value == -one.lead.value
+    assert (other.only_name, other.only_other) == (one.only_other, one.only_name)
+    assert other.compared == 1
+    assert other.p_corrected == other.p
+
+
+def test_the_best_is_compared_with_a_correction_for_all_pairs(posed: Posed, found: Trials) -> None:
+    figures = found.figures[TOP1]
+    assert figures[found.best].value == max(one.value for one in figures.values())
+    assert {one.name for one in found.to_best} == set(found.names) - {found.best}
+    assert {one.compared for one in found.to_best} == {6}
+    assert {one.compared for one in found.to_reference} == {3}
+    assert all(one.p_corrected >= one.p for one in (*found.to_best, *found.to_reference))
+
+
+def test_five_pictures_are_no_proof_and_six_are(posed: Posed) -> None:
+    encoded, _ = posed
+    own = np.eye(40, dtype=np.float32)
+    data = dataclasses.replace(
+        encoded, rows=own[encoded.dataset.targets], info=dataclasses.replace(encoded.info, width=40)
+    )
+    for few, verdict in ((5, Verdict.UNSURE), (6, Verdict.BETTER)):
+        pictures = data.rows.copy()
+        # one picture of each of some classes lies halfway to another class
+        for place in range(few):
+            pictures[8 * place] = (own[place] + 1.01 * own[39]) / np.linalg.norm([1, 1.01])
+        moved = own.copy()
+        moved[39] *= 0.9
+        found = judge(
+            dataclasses.replace(data, rows=pictures),
+            {"a": ClassRows(own), "b": ClassRows(moved)},
+            "a",
+        )
+        (lead,) = found.to_reference
+        assert (lead.only_name, lead.only_other) == (few, 0)
+        assert lead.lead.low > 0
+        assert lead.verdict is verdict
+
+
+def test_one_set_or_no_picture_is_refused(posed: Posed) -> None:
+    encoded, rows = posed
+    one = {"a": ensemble(rows, rows.templates)}
+    with pytest.raises(ValueError, match="2 sets at least"):
+        judge(encoded, one, "a")
+    with pytest.raises(ValueError, match="no picture"):
+        judge(encoded.subset(np.array([], np.int64)), one | {"b": one["a"]}, "a")
+
+
+def test_pictures_and_draws_are_resampled_together() -> None:
+    dice = np.random.default_rng(5)
+    values = dice.integers(-1, 2, (4, 30)).astype(np.float64)
+    rows, columns = dice.integers(0, 4, (20_000, 4)), dice.integers(0, 30, (20_000, 30))
+    brute = values[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
+    drawn = crossed(values, 20_000, 0)
+    assert drawn.mean() == pytest.approx(values.mean(), abs=0.01)
+    assert drawn.std() == pytest.approx(brute.std(), rel=0.04)
+
+
+def test_the_detectable_difference_is_found_in_four_of_five_trials() -> None:
+    dice, pictures = np.random.default_rng(1), 400
+    gained, lost = 0.11, 0.05
+    spread = np.sqrt((gained + lost - (gained - lost) ** 2) / pictures)
+    assert detectable(spread, pictures) == pytest.approx(gained - lost, rel=0.1)
+    seen = 0
+    for _ in range(200):
+        leads = dice.choice([1, -1, 0], pictures, p=[gained, lost, 1 - gained - lost])
+        right = np.stack([leads > 0, leads < 0], axis=1)
+        draws = top1(right, 500, int(dice.integers(1 << 30))).draws
+        seen += bootstrap_p(draws[:, 0] - draws[:, 1]) <= 0.05
+    assert 0.7 <= seen / 200 <= 0.95
+
+
+def test_a_report_says_which_differences_are_real_and_escapes_names(
+    posed: Posed, found: Trials
+) -> None:
+    encoded, rows = posed
+    sets = {name: ensemble(rows, load_sets()[name].templates) for name in ("simple", "documents")}
+    section = TrialsSection(
+        judge(
+            encoded,
+            {"<i>own</i> [b]": sets["simple"], "documents": sets["documents"]},
+            "<i>own</i> [b]",
+        )
+    )
+    words = " ".join(section.words())
+    assert "Worse than <i>own</i> [b], and that is real: documents (−" in words
+    assert "seed 0" in words
+    page = section.html()
+    assert "<i>" not in page.replace("<i class", "")
+    assert "&lt;i&gt;own" in page
+    assert 'class="badge bad">worse' in page
+    assert json.loads(json.dumps(section.json()))["to_reference"][0]["verdict"] == "worse"
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(section.table())
+    assert "<i>own</i> [b]" in console.export_text()
