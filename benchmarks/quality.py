@@ -10,8 +10,6 @@ Zero-shot figures, templates and shots are those of `openvocab eval`. Examples, 
 import argparse
 import json
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,14 +19,13 @@ from typing import Any, Final
 import httpx
 
 from benchmarks import reliability
+from benchmarks.evaluated import evaluated
 from benchmarks.folders import RESULTS
 from benchmarks.record import Cell, Result
 from benchmarks.report import MARKED
 from benchmarks.servers import openvocab
 
 CARD: Final = Path(__file__).parents[1] / "models" / "pictogram" / "README.md"
-TEMPLATES: Final = ("none", "pictogram", "simple", "imagenet")
-SHOTS: Final = "0,1,2,4"
 
 # labels of a set, and pictures of each that it is shown; as many labels again are the others
 LABELS: Final = 40
@@ -39,69 +36,6 @@ DRAWS: Final = 5
 SENT: Final = 200
 
 Labelled = list[tuple[Path, str]]
-
-
-def evaluated(folder: Path) -> list[Result]:
-    """What `openvocab eval` says of the folder."""
-    with tempfile.TemporaryDirectory() as name:
-        command = [sys.executable, "-c", "from app.cli import app; app()", "eval", str(folder)]
-        command += ["--model", "pictogram", "--templates", ",".join(TEMPLATES)]
-        command += ["--shots", SHOTS, "--output", name]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        report = json.loads((Path(name) / "report.json").read_text(encoding="utf-8"))
-    return [_zero_shot(report), _templates(report["sections"]["templates"]),
-            _shots(report["sections"]["shots"])]  # fmt: skip
-
-
-def _zero_shot(report: dict[str, Any]) -> Result:
-    figures, data = report["figures"], report["data"]
-    rows: list[list[Cell]] = [
-        ["top-1", _share(figures["top1"])],
-        ["top-5", _share(figures["top5"])],
-        ["mean of the classes", f"{figures['mean_per_class']:.1%}"],
-        ["mean average precision", f"{figures['map']:.1%}"],
-        ["expected calibration error", f"{figures['ece']:.1%}"],
-    ]
-    counted = f"{data['pictures']:,} drawings of {data['classes']} concepts never trained on"
-    return Result(f"Zero-shot: {counted}, bare labels", ["figure", "95 % interval"], rows)
-
-
-def _templates(section: dict[str, Any]) -> Result:
-    against = {one["name"]: one for one in section["to_reference"]}
-    rows: list[list[Cell]] = []
-    for one in section["sets"]:
-        other = against.get(one["name"])
-        rows.append([one["name"], _share(one["top1"]), _difference(other) if other else ""])
-    best = f"to `{section['reference']}`, points"
-    return Result("Templates", ["templates", "top-1", best], rows, section["words"][1:3])
-
-
-def _shots(section: dict[str, Any]) -> Result:
-    rows: list[list[Cell]] = [["0", f"{section['zero_shot']['value']:.1%}", "", ""]]
-    probe, blend = (section["curves"][name]["points"] for name in ("probe", "blend"))
-    for one, other in zip(probe, blend, strict=True):
-        rows.append([str(one["shots"]), "", _spread(one), _spread(other)])
-    columns = ["pictures a class", "zero-shot", "linear probe", "text and pictures"]
-    note = (
-        f"{section['test_pictures']} other pictures are for testing; mean and 95 % interval of "
-        f"{section['draws']} draws. Classes with fewer pictures give all they have."
-    )
-    return Result("Zero-shot, few-shot, linear probe", columns, rows, [note])
-
-
-def _share(found: dict[str, Any]) -> str:
-    low, high = found["interval95"]
-    return f"{found['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def _difference(found: dict[str, Any]) -> str:
-    low, high = (100 * bound for bound in found["interval95"])
-    return f"{100 * found['value']:+.1f} ({low:+.1f} to {high:+.1f}): {found['verdict']}"
-
-
-def _spread(found: dict[str, Any]) -> str:
-    low, high = found["interval95"]
-    return f"{found['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def taught(folder: Path) -> list[Result]:

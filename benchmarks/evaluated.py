@@ -1,0 +1,114 @@
+"""What `openvocab eval` says of a folder, as tables. Knows nothing of pages or live servers."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.record import Cell, Result
+
+TEMPLATES: Final = ("none", "pictogram", "simple", "imagenet")
+SHOTS: Final = "0,1,2,4"
+
+# pairs that are shown
+CONFUSED: Final = 8
+
+
+def evaluated(folder: Path) -> list[Result]:
+    """What `openvocab eval` says of the folder."""
+    with tempfile.TemporaryDirectory() as name:
+        command = [sys.executable, "-c", "from app.cli import app; app()", "eval", str(folder)]
+        command += ["--model", "pictogram", "--templates", ",".join(TEMPLATES)]
+        command += ["--search-templates", "--shots", SHOTS, "--calibrate", "--output", name]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        report = json.loads((Path(name) / "report.json").read_text(encoding="utf-8"))
+    sections = report["sections"]
+    return [
+        _zero_shot(report),
+        _confused(report),
+        _templates(sections["templates"], sections["template_search"]),
+        _shots(sections["shots"]),
+        _calibrated(sections["calibration"]["calibration"]),
+    ]
+
+
+def _zero_shot(report: dict[str, Any]) -> Result:
+    figures, data = report["figures"], report["data"]
+    rows: list[list[Cell]] = [
+        ["top-1", _share(figures["top1"])],
+        ["top-5", _share(figures["top5"])],
+        ["mean of the classes", f"{figures['mean_per_class']:.1%}"],
+        ["mean average precision", f"{figures['map']:.1%}"],
+        ["expected calibration error", f"{figures['ece']:.1%}"],
+    ]
+    counted = f"{data['pictures']:,} drawings of {data['classes']} concepts never trained on"
+    return Result(f"Zero-shot: {counted}, bare labels", ["figure", "95 % interval"], rows)
+
+
+def _confused(report: dict[str, Any]) -> Result:
+    rows: list[list[Cell]] = [
+        [one["truth"], one["predicted"], one["count"], f"{one['share']:.0%}"]
+        for one in report["confused"][:CONFUSED]
+    ]
+    return Result("Most confused", ["what it is", "taken for", "pictures", "of its class"], rows)
+
+
+def _templates(section: dict[str, Any], search: dict[str, Any]) -> Result:
+    against = {one["name"]: one for one in section["to_reference"]}
+    rows: list[list[Cell]] = []
+    for one in section["sets"]:
+        other = against.get(one["name"])
+        rows.append([one["name"], _share(one["top1"]), _difference(other) if other else ""])
+    best = f"to `{section['reference']}`, points"
+    return Result(
+        "Templates", ["templates", "top-1", best], rows, [*section["words"][1:3], _said(search)]
+    )
+
+
+def _said(search: dict[str, Any]) -> str:
+    chosen = ", ".join(f"`{one}`" for one in search["templates"])
+    among = f"Searched among {search['candidates']} templates on one half: {chosen}."
+    return f"{among} {search['words'][0]}"
+
+
+def _calibrated(found: dict[str, Any]) -> Result:
+    before, after, held_out = found["before"], found["after"], found["held_out"]
+    rows: list[list[Cell]] = [
+        ["expected calibration error", f"{before['ece']:.1%}", f"{after['ece']:.1%}"],
+        ["negative log likelihood", f"{before['nll']:.3f}", f"{after['nll']:.3f}"],
+        ["pictures answered", "100 %", f"{held_out['coverage']:.1%}"],
+        ["answers that are wrong", f"{1 - before['accuracy']:.1%}", f"{held_out['risk']:.1%}"],
+    ]
+    title = f"Calibration and abstaining among all {len(found['thresholds'])} labels"
+    told = f"On pictures that it was not fitted to; temperature {found['temperature']:.2f}."
+    return Result(title, ["", "before", "after"], rows, [told])
+
+
+def _shots(section: dict[str, Any]) -> Result:
+    rows: list[list[Cell]] = [["0", f"{section['zero_shot']['value']:.1%}", "", ""]]
+    probe, blend = (section["curves"][name]["points"] for name in ("probe", "blend"))
+    for one, other in zip(probe, blend, strict=True):
+        rows.append([str(one["shots"]), "", _spread(one), _spread(other)])
+    columns = ["pictures a class", "zero-shot", "linear probe", "text and pictures"]
+    note = (
+        f"{section['test_pictures']} other pictures are for testing; mean and 95 % interval of "
+        f"{section['draws']} draws. Classes with fewer pictures give all they have."
+    )
+    return Result("Zero-shot, few-shot, linear probe", columns, rows, [note])
+
+
+def _share(found: dict[str, Any]) -> str:
+    low, high = found["interval95"]
+    return f"{found['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _difference(found: dict[str, Any]) -> str:
+    low, high = (100 * bound for bound in found["interval95"])
+    return f"{100 * found['value']:+.1f} ({low:+.1f} to {high:+.1f}): {found['verdict']}"
+
+
+def _spread(found: dict[str, Any]) -> str:
+    low, high = found["interval95"]
+    return f"{found['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})"
