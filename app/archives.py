@@ -50,6 +50,7 @@ _FAILURES: Final = (
     OverflowError,
     IndexError,
     TypeError,
+    AttributeError,  # where tarfile looks for the error class of a stream it could not open
     MemoryError,
 )
 

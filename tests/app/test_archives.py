@@ -103,7 +103,6 @@ def folders() -> bytes:
     ("made", "said"),
     [
         (long_directory, "list of contents has 1880000 bytes, the limit is 1000000"),
-        (overlapping, "unpacks to over 1000000 bytes"),
         (holes, "ReadError"),
         (pax_holes, "ReadError"),
         (folders, "over 1000 members"),
@@ -121,6 +120,17 @@ def test_an_archive_does_not_fill_the_memory(made: Callable[[], bytes], said: st
         assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY
     finally:
         tracemalloc.stop()
+
+
+def test_files_that_overlap_unpack_to_no_more_than_the_limit() -> None:
+    unpacked = 0
+    try:
+        for _, content in entries(io.BytesIO(overlapping()), LIMITS):
+            unpacked += len(content) if isinstance(content, bytes) else 0
+    except TooLarge as problem:
+        assert "unpacks to over 1000000 bytes" in problem.detail
+    # some releases of Python refuse each such file instead
+    assert unpacked <= LIMITS.bytes
 
 
 def test_headers_that_hold_for_all_that_follows_are_not_gathered() -> None:
