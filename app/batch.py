@@ -6,6 +6,7 @@ Knows nothing of HTTP or archives, nor of what an answer says.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,6 +70,17 @@ async def outcomes(
         for task in run.tasks:
             task.cancel()
         await asyncio.gather(reader, *run.tasks, return_exceptions=True)
+
+
+async def every_outcome(items: AsyncGenerator[Item, None], work: Classify) -> list[Outcome]:
+    """All outcomes in the order of the items. Raises the problem that the items had."""
+    found: list[Outcome] = []
+    async with aclosing(items), aclosing(outcomes(items, work)) as done:
+        async for outcome in done:
+            if isinstance(outcome, Problem):
+                raise outcome
+            found.append(outcome)
+    return sorted(found, key=lambda outcome: outcome.index)
 
 
 class _Run:

@@ -6,8 +6,10 @@ Knows nothing of what the fields mean.
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import IO, Any, Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -17,6 +19,7 @@ from app.batch import Item
 from app.bodies import address_fields, json_object, merge, offload, single
 from app.classification import Query
 from app.errors import Invalid, Overloaded, Problem, TooLarge, Unparsable
+from app.example_changes import LABEL
 from app.media_types import is_json, media_type
 from app.parts import Part, parts
 from app.queries import IMAGE, InputLimits, build_query
@@ -92,10 +95,15 @@ def _keep(sent: dict[str, list[Any]], part: Part, limits: InputLimits) -> None:
         raise part.content
     if sum(map(len, sent.values())) >= limits.fields:
         raise inputs.too_many(limits)
+    sent.setdefault(part.name, []).append(text_of(part.name, part.content))
+
+
+def text_of(name: str, content: bytes) -> str:
+    """The text of a form's field. Raises Unparsable."""
     try:
-        sent.setdefault(part.name, []).append(part.content.decode())
+        return content.decode()
     except UnicodeDecodeError:
-        raise Unparsable(f"the field {part.name[:60]!r} is not UTF-8 text") from None
+        raise Unparsable(f"the field {name[:60]!r} is not UTF-8 text") from None
 
 
 async def _files(first: Part, rest: AsyncIterator[Part]) -> AsyncGenerator[tuple[str, Any], None]:
@@ -117,25 +125,27 @@ def file_of(part: Part) -> tuple[str, bytes | Problem]:
 async def _json(
     request: Request, fields: dict[str, Any], limits: InputLimits, uploads: UploadBatches
 ) -> tuple[Query, AsyncGenerator[Item, None]]:
-    images, parsed = await json_images(request, uploads)
+    parsed = await json_body(request)
+    images = json_images(parsed, uploads)
     query = build_query(merge(fields, parsed), limits)
     return query, counted(decoded(images), uploads)
 
 
-async def json_images(request: Request, uploads: UploadBatches) -> tuple[list[Any], dict[str, Any]]:
-    """The images of a JSON body, as they were sent, and its other fields.
-
-    Raises: Unparsable, Invalid, TooLarge.
-    """
+async def json_body(request: Request) -> dict[str, Any]:
+    """The fields of a JSON body. Raises Unparsable."""
     body = await request.body()
-    parsed = await offload(len(body), json_object, body)
+    return await offload(len(body), json_object, body)
+
+
+def json_images(parsed: dict[str, Any], uploads: UploadBatches) -> list[Any]:
+    """The images of a JSON body, as they were sent, taken out of it. Raises Invalid, TooLarge."""
     images = parsed.pop(IMAGES, None)
     if not isinstance(images, list) or not images:
         raise Invalid(f"{IMAGES} is not a list of images", field=IMAGES)
     if len(images) > uploads.images:
         detail = f"{len(images)} images, the limit of max_upload_images is {uploads.images}"
         raise TooLarge(detail, field=IMAGES, limit=uploads.images, value=len(images))
-    return images, parsed
+    return images
 
 
 async def decoded(images: list[Any]) -> AsyncGenerator[tuple[str | None, bytes | Problem], None]:
@@ -168,6 +178,17 @@ async def archived(
         )
         while (entry := await asyncio.to_thread(next, found, None)) is not None:
             yield entry
+
+
+async def labelled(
+    request: Request, uploads: UploadBatches, tell: Callable[[str | Problem], None]
+) -> AsyncGenerator[tuple[str, Any], None]:
+    """`archived`; of each file first the folder that it lies in is told, which is its label."""
+    async with aclosing(archived(request, uploads)) as files:
+        async for name, content in files:
+            folder = PurePosixPath(name).parent.name
+            tell(folder or Invalid("it lies in no folder", field=LABEL))
+            yield name, content
 
 
 async def _save(request: Request, file: IO[bytes]) -> bool:

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from app.batch import Item, Outcome, outcomes
+from app.batch import Item, Outcome, every_outcome
 from app.calibration import Calibration
 from app.calibration_fit import Aim, Fitted, Labelled, Model, NotEnough, fit
 from app.calibration_inputs import Shown
@@ -68,13 +67,7 @@ class Calibrator:
                 raise Invalid(detail, field="image")
             return vector.tobytes()
 
-        found: list[Outcome] = []
-        async with aclosing(items), aclosing(outcomes(items, embedded)) as done:
-            async for outcome in done:
-                if isinstance(outcome, Problem):
-                    raise outcome
-                found.append(outcome)
-        found.sort(key=lambda outcome: outcome.index)
+        found = await every_outcome(items, embedded)
         return _joined(found, told, self.classifier.info.embedding_width)
 
     async def fitted(self, serving: Serving, pictures: Pictures, aim: Aim) -> Calibration:

@@ -6,9 +6,7 @@ Knows nothing of vectors or stores.
 import json
 import unicodedata
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -17,23 +15,25 @@ from app import inputs
 from app.batch import Item
 from app.batch_inputs import (
     UploadBatches,
-    archived,
     arriving_body,
     counted,
     decoded,
     file_of,
+    json_body,
     json_images,
+    labelled,
+    text_of,
 )
 from app.bodies import address_fields, merge
 from app.calibration_fit import Aim
-from app.errors import Invalid, Problem, Unparsable
+from app.errors import Invalid, Problem
+from app.example_changes import LABEL
 from app.folder_names import NONE, folder_name
 from app.labels import excerpt, shown
 from app.media_types import is_json, media_type
 from app.parts import Part, parts
 from app.queries import IMAGE
 
-LABEL: Final = "label"
 FIELDS: Final = ("risk", "confidence")
 
 MOST_RISK: Final = 0.5
@@ -109,14 +109,15 @@ async def read_calibration(
         inputs.check_charset(request)
         return told, counted(_form(request, told, uploads), uploads)
     if is_json(kind):
-        images, parsed = await json_images(request, uploads)
+        parsed = await json_body(request)
+        images = json_images(parsed, uploads)
         told.fields = merge(told.fields, _known(parsed))
         for image in images:
             sent = LABEL in image if isinstance(image, dict) else False
             detail = f"an image has no {LABEL}; null or an empty text is none of them"
             told.tell(image[LABEL] if sent else Invalid(detail, field=LABEL))
         return told, counted(decoded(images), uploads)
-    return told, counted(_archive(request, told, uploads), uploads)
+    return told, counted(labelled(request, uploads, told.tell), uploads)
 
 
 async def _form(
@@ -139,10 +140,7 @@ async def _form(
 def _text(part: Part, told: Shown, uploads: UploadBatches) -> None:
     if isinstance(part.content, Problem):
         raise part.content
-    try:
-        text = part.content.decode()
-    except UnicodeDecodeError:
-        raise Unparsable(f"the field {part.name[:60]!r} is not UTF-8 text") from None
+    text = text_of(part.name, part.content)
     if part.name != LABEL:
         told.fields = merge(told.fields, _known({part.name: text}))
         return
@@ -152,17 +150,6 @@ def _text(part: Part, told: Shown, uploads: UploadBatches) -> None:
     # a list as JSON, unless a label is called so
     listed = text.lstrip().startswith("[") and text.strip() not in told.labels
     told.tell(_json_list(text) if listed else text)
-
-
-async def _archive(
-    request: Request, told: Shown, uploads: UploadBatches
-) -> AsyncGenerator[tuple[str, Any], None]:
-    """The folder that a file lies in is what it shows."""
-    async with aclosing(archived(request, uploads)) as files:
-        async for name, content in files:
-            folder = PurePosixPath(name).parent.name
-            told.tell(folder if folder else Invalid("it lies in no folder", field=LABEL))
-            yield name, content
 
 
 def _json_list(text: str) -> Any:

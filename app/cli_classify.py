@@ -18,13 +18,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from app import undoing
 from app.classify_fields import form_fields
 from app.classifying import Run, Source, Tally, counted
+from app.cli_options import Key, Model, RetryFor, Url
 from app.folders import Finder
 from app.reach import Reached, Service
 from app.records import NONE, Format, Record, Writer
 from app.shell import STDIN, Ended, printable, say, status_of
 from app.sorting import Sorter
 from app.statuses import SOME_FAILED, USAGE_ERROR
-from models import catalog
 
 EPILOG: Final = """Examples:
 
@@ -70,18 +70,9 @@ def classify(
     abstain: Annotated[
         bool, typer.Option("--abstain", help="None of these, where no label fits or two fit alike.")
     ] = False,
-    url: Annotated[
-        str, typer.Option(envvar="OPENVOCAB_URL", help="A server to ask; without: in this process.")
-    ] = "",
-    api_key: Annotated[
-        str | None, typer.Option(envvar="OPENVOCAB_API_KEY", help="The server's key for you.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model to load; OPENVOCAB_MODEL.", autocompletion=lambda: list(catalog())
-        ),
-    ] = None,
+    url: Url = "",
+    api_key: Key = None,
+    model: Model = None,
     form: Annotated[Format, typer.Option("--format", help="How to answer.")] = Format.TABLE,
     recursive: Annotated[bool, typer.Option(help="Enter the folders in folders.")] = True,
     all_files: Annotated[
@@ -96,9 +87,7 @@ def classify(
         bool, typer.Option("--null", "-0", help="In --files-from NUL stands between names.")
     ] = False,
     jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Images at once.")] = None,
-    retry_for: Annotated[
-        float, typer.Option(min=0, help="Seconds to try again while a server is busy or away.")
-    ] = 60.0,
+    retry_for: RetryFor = 60.0,
     move_to: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Move each file to DIR/BEST-LABEL/.")
     ] = None,

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from app.building import VERSION
+from app.cli_options import Key, Model, RetryFor, Url
 from app.evaluation import evaluating, report_files
 from app.evaluation.class_labels import BadData, Naming
 from app.evaluation.encode import Progress as Done
@@ -25,7 +26,6 @@ from app.reach import Service
 from app.shell import Ended, opened, say, settings_from, status_of
 from app.statuses import SOME_FAILED, USAGE_ERROR
 from app.templates import OWN
-from models import catalog
 from prompts import PLACEHOLDER, TemplateError, validate_templates
 
 EPILOG: Final = """Examples:
@@ -108,22 +108,11 @@ def evaluate(
     previews: Annotated[
         bool, typer.Option(help="Small copies of mistaken pictures in the report.")
     ] = True,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model to load; OPENVOCAB_MODEL.", autocompletion=lambda: list(catalog())
-        ),
-    ] = None,
-    url: Annotated[
-        str, typer.Option(envvar="OPENVOCAB_URL", help="A server to ask; without: in this process.")
-    ] = "",
-    api_key: Annotated[
-        str | None, typer.Option(envvar="OPENVOCAB_API_KEY", help="The server's key for you.")
-    ] = None,
+    model: Model = None,
+    url: Url = "",
+    api_key: Key = None,
     jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Pictures at once.")] = None,
-    retry_for: Annotated[
-        float, typer.Option(min=0, help="Seconds to try again while a server is busy or away.")
-    ] = 60.0,
+    retry_for: RetryFor = 60.0,
     kept: Annotated[
         Path | None,
         typer.Option("--cache", metavar="DIR", help="For vectors; usually in OPENVOCAB_DATA_DIR."),

@@ -4,9 +4,7 @@ Knows nothing of vectors or stores.
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from starlette.requests import Request
@@ -16,15 +14,17 @@ from app.batch import Item
 from app.batch_inputs import (
     IMAGES,
     UploadBatches,
-    archived,
     arriving_body,
     counted,
     decoded,
     file_of,
+    json_body,
     json_images,
+    labelled,
+    text_of,
 )
-from app.bodies import address_fields, json_object, offload
-from app.errors import Invalid, Problem, TooLarge, Unparsable
+from app.bodies import address_fields
+from app.errors import Invalid, Problem, TooLarge
 from app.example_changes import LABEL
 from app.labels import excerpt, shown
 from app.media_types import is_json, media_type
@@ -40,6 +40,11 @@ class Claims:
 
     told: list[Any] = field(default_factory=list)
     images: int = 0
+
+    def tell(self, said: str | Problem) -> None:
+        """What the next picture shows."""
+        self.told.append(said)
+        self.images += 1
 
     def of(self, index: int) -> str | Problem:
         """The label of a picture by its number, once all have been read."""
@@ -74,7 +79,7 @@ async def read_examples(
         return claims, counted(decoded(images), uploads)
     if LABEL in fields:
         return claims, counted(_raw(request, claims, uploads), uploads)
-    return claims, counted(_archive(request, claims, uploads), uploads)
+    return claims, counted(labelled(request, uploads, claims.tell), uploads)
 
 
 def _fields(request: Request) -> dict[str, Any]:
@@ -112,20 +117,16 @@ def _text(part: Part, claims: Claims, uploads: UploadBatches) -> str:
     if len(claims.told) >= uploads.images:
         detail = f"over {uploads.images} labels, the limit of max_upload_images"
         raise TooLarge(detail, field=LABEL, limit=uploads.images, value=len(claims.told) + 1)
-    try:
-        return part.content.decode()
-    except UnicodeDecodeError:
-        raise Unparsable(f"the field {part.name[:60]!r} is not UTF-8 text") from None
+    return text_of(part.name, part.content)
 
 
 async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> list[Any]:
     """One `image` with its `label`, or `images` with theirs."""
-    body = await request.body()
-    parsed = await offload(len(body), json_object, body)
+    parsed = await json_body(request)
     if IMAGE in parsed:
         images: list[Any] = [{IMAGE: parsed.pop(IMAGE)}]
     else:
-        images, parsed = await json_images(request, uploads)
+        images = json_images(parsed, uploads)
         own = [isinstance(image, dict) and LABEL in image for image in images]
         if any(own):
             missing = Invalid(f"an image has no {LABEL}", field=LABEL)
@@ -154,15 +155,3 @@ async def _raw(
             raise TooLarge(detail, field=IMAGE, limit=uploads.image_bytes, value=len(held))
     claims.images = 1
     yield None, bytes(held)
-
-
-async def _archive(
-    request: Request, claims: Claims, uploads: UploadBatches
-) -> AsyncGenerator[tuple[str, Any], None]:
-    """The folder that a file lies in is its label."""
-    async with aclosing(archived(request, uploads)) as files:
-        async for name, content in files:
-            folder = PurePosixPath(name).parent.name
-            claims.told.append(folder or Invalid("it lies in no folder", field=LABEL))
-            claims.images += 1
-            yield name, content

@@ -9,10 +9,9 @@ import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 
-from app.batch import Item, Outcome, outcomes
+from app.batch import Item, Outcome, every_outcome
 from app.blending import Blended, Blending
 from app.classifier import Classifier
 from app.definitions import Definition, Example, Stored, unreadable_problem
@@ -175,13 +174,7 @@ class FewShot:
             found = Kept(picture.sha256, picture.width, picture.height, len(image), key)
             return json.dumps(asdict(found)).encode()
 
-        found: list[Outcome] = []
-        async with aclosing(items), aclosing(outcomes(items, keep)) as done:
-            async for outcome in done:
-                if isinstance(outcome, Problem):
-                    raise outcome
-                found.append(outcome)
-        return sorted(found, key=lambda outcome: outcome.index)
+        return await every_outcome(items, keep)
 
     async def _put(self, name: str, key: str, image: bytes) -> None:
         try:
