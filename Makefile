@@ -55,7 +55,7 @@ image-steps: .venv/bin/python  ## carry out the install steps of the Dockerfile 
 	$(PYTHON) docker/image_steps.py
 
 docs: .venv/ready  ## write what is generated: docs/settings.md
-	$(BIN)/python -c 'from pathlib import Path; from app.settings_page import write_settings_page as w; w(Path("docs/settings.md"))'
+	$(BIN)/python -c 'from pathlib import Path; from app.server.settings import write_settings_page as w; w(Path("docs/settings.md"))'
 
 lock: .venv/dev  ## pin every version anew, with hashes
 	$(PIP) install uv

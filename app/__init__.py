@@ -1,1 +1,5 @@
 """The service: HTTP, command line, stores, batching, scoring."""
+
+from typing import Final
+
+VERSION: Final = "0.1.0"

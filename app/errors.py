@@ -1,6 +1,7 @@
 """What can go wrong in a request: one class per answer, with its status, code and title."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, Final
 
 
 class Problem(Exception):
@@ -137,3 +138,39 @@ class NotReady(Unavailable):
 
 class DeadlinePassed(Problem):
     status, code, title = 504, "deadline_passed", "The request took longer than it may"
+
+
+SHOWN: Final = 60
+
+
+def shown(text: str) -> str:
+    """A text as an error may quote it: in quotes, printable and short, whatever was sent."""
+    return repr(text) if len(text) <= SHOWN else repr(text[:SHOWN]) + "..."
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text as a problem document may hold it: always valid UTF-8."""
+    return text[:SHOWN].encode(errors="replace").decode()
+
+
+def renamed(problem: Problem, names: Mapping[str, str]) -> Problem:
+    """The same problem with its field under the name that this client gave it.
+
+    A new one, because callers that wait for the same label are handed the same problem.
+    """
+    return _copy(problem, problem.detail, names.get(problem.field or "", problem.field))
+
+
+def placed(problem: Problem, place: str) -> Problem:
+    """The same problem, said of one of many."""
+    return _copy(problem, f"{place}: {problem.detail}", problem.field)
+
+
+def _copy(problem: Problem, detail: str, field: str | None) -> Problem:
+    return type(problem)(
+        detail,
+        field=field,
+        limit=problem.limit,
+        value=problem.value,
+        retry_after=problem.retry_after,
+    )

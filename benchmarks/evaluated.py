@@ -19,7 +19,7 @@ CONFUSED: Final = 8
 def evaluated(folder: Path) -> list[Result]:
     """What `openvocab eval` says of the folder."""
     with tempfile.TemporaryDirectory() as name:
-        command = [sys.executable, "-c", "from app.cli import app; app()", "eval", str(folder)]
+        command = [sys.executable, "-c", "from app.__main__ import app; app()", "eval", str(folder)]
         command += ["--model", "pictogram", "--templates", ",".join(TEMPLATES)]
         command += ["--search-templates", "--shots", SHOTS, "--calibrate", "--output", name]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

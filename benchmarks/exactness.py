@@ -25,13 +25,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from app.concepts import Concept
-from app.ensemble import Ensemble
-from app.images import ImageLimits, decode
-from app.shipped import template_sets
-from app.stores.levels import TwoLevels
+from app.classify.concept import Concept
+from app.classify.ensemble import Ensemble
+from app.classify.templates import template_sets
+from app.images.decode import decode
+from app.images.limits import ImageLimits
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
+from app.stores.vectors import TwoLevels
 from models.catalog import catalog
 from models.encoder import Encoder
 from models.loader import load

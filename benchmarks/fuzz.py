@@ -30,7 +30,8 @@ from pathlib import Path
 import httpx
 
 from app.errors import Problem
-from app.images import FORMATS, HEIC, Decoder, ImageLimits, decode
+from app.images.decode import FORMATS, HEIC, Decoder, decode
+from app.images.limits import ImageLimits
 from benchmarks.hostile.mutations import mutated
 from benchmarks.hostile.seeds import seeds
 from benchmarks.servers import openvocab

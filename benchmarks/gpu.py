@@ -24,15 +24,16 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from app.batching import Batcher, BatchPolicy
-from app.building import encode_images
-from app.concepts import Concept
-from app.ensemble import Ensemble
-from app.images import Decoder, ImageLimits, decode
-from app.shipped import presets, template_sets
-from app.stores.levels import TwoLevels
+from app.classify.batching import Batcher, BatchPolicy
+from app.classify.concept import Concept
+from app.classify.ensemble import Ensemble
+from app.classify.templates import presets, template_sets
+from app.images.decode import Decoder, decode
+from app.images.limits import ImageLimits
+from app.server.build import encode_images
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
+from app.stores.vectors import TwoLevels
 from benchmarks.exactness import random_checkpoint
 from benchmarks.pictures import SMALL, jpeg
 from models.encoder import Encoder

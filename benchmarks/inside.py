@@ -9,13 +9,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from app.concepts import Concept
-from app.ensemble import Ensemble
-from app.images import ImageLimits, decode
-from app.shipped import presets, template_sets
-from app.stores.levels import TwoLevels
+from app.classify.concept import Concept
+from app.classify.ensemble import Ensemble
+from app.classify.templates import presets, template_sets
+from app.images.decode import decode
+from app.images.limits import ImageLimits
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
+from app.stores.vectors import TwoLevels
 from benchmarks.checkpoint import open_clip_folder
 from models import ImageSpec
 from models.encoder import Encoder

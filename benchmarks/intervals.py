@@ -13,16 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from app import figures
+from app.evaluation import figures
 from app.evaluation.data import Floats, Truth
-from app.evaluation.resampling import (
+from app.evaluation.statistics import (
+    ALPHA,
     Resampled,
+    bootstrap_p,
     crossed,
+    holm,
+    mcnemar_p,
     mean_average_precision,
     mean_per_class,
     top1,
 )
-from app.evaluation.significance import ALPHA, bootstrap_p, holm, mcnemar_p
 
 HERE = Path(__file__).parent
 WORLDS = 600

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from app.instruments import Family
-from app.main import create_app
-from app.settings import Settings
-from models.protocols import AnyEncoder
+from app.server.main import create_app
+from app.server.settings import Settings
+from app.telemetry.instruments import Family
+from models.info import AnyEncoder
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "metrics.md"
 

@@ -19,9 +19,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from app import canary, cli, images, worker_process
-from app.building import load_encoder
-from app.settings import Settings
+from app import __main__
+from app.classify import canary
+from app.cli import serve
+from app.images import decode
+from app.server import workers
+from app.server.build import load_encoder
+from app.server.settings import Settings
 from benchmarks.servers import Server, free_port, serving
 
 VARIABLE: Final = "MISBEHAVIOUR"
@@ -131,15 +135,15 @@ def install(faults: Faults) -> None:
         vars(encoder)["_launch_images"] = encoding(faults, encoder._launch_images)
         return encoder
 
-    decode = images.decode
+    plainly = decode.decode
 
-    def decoding(*arguments: Any) -> images.Decoded:
+    def decoding(*arguments: Any) -> decode.Decoded:
         faults.hang_if("decoder")
-        return decode(*arguments)
+        return plainly(*arguments)
 
-    for module in (cli, worker_process):
+    for module in (serve, workers):
         vars(module)["load_encoder"] = load
-    vars(images)["decode"] = decoding
+    vars(decode)["decode"] = decoding
     vars(canary)["EVERY"] = 86_400.0  # what is looked at unasked would be counted too
 
 
@@ -174,4 +178,4 @@ def command_line(*arguments: str) -> Sequence[str]:
 if __name__ in ("__main__", "__mp_main__"):
     install(Faults(Path(os.environ[VARIABLE])))
 if __name__ == "__main__":
-    cli.app()
+    __main__.app()

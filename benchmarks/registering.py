@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.servers import Server
-from models.templates import imagenet_classes
+from models.imagenet import imagenet_classes
 
 LOOKS: Final = (
     "red", "green", "blue", "yellow", "black", "white", "old", "new", "small", "large", "wooden",

@@ -140,7 +140,7 @@ def stopping(count: int, folder: Path) -> tuple[Clients, Counter[int]]:
 
 
 def _serving(folder: Path, port: int, *arguments: str) -> AbstractContextManager[Server]:
-    command = [sys.executable, "-c", "from app.cli import app; app()", "serve"]
+    command = [sys.executable, "-c", "from app.__main__ import app; app()", "serve"]
     command += ["--model", "pictogram", "--port", str(port), *arguments]
     env = {**os.environ, "OPENVOCAB_DATA_DIR": str(folder), "OPENVOCAB_LOG_LEVEL": "warning"}
     return serving(command, port, folder / "server.log", env)

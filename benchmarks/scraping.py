@@ -5,9 +5,9 @@ from multiprocessing.synchronize import Event
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.cells import Board
-from app.metrics import Metrics
-from app.stages import Stages
+from app.telemetry.metrics import Metrics
+from app.telemetry.shared_memory import Board
+from app.telemetry.spans import Stages
 
 Labels = frozenset[tuple[str, str]]
 

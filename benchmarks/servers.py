@@ -107,7 +107,7 @@ def openvocab(
         **{f"OPENVOCAB_{name.upper()}": str(value) for name, value in settings.items()},
     }
     model = str(settings.get("model", "pictogram"))
-    command = [sys.executable, "-c", "from app.cli import app; app()", "serve"]
+    command = [sys.executable, "-c", "from app.__main__ import app; app()", "serve"]
     command += ["--model", model, "--port", str(port), *arguments]
     with serving(command, port, data_dir / "server.log", env) as server:
         yield server

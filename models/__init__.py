@@ -2,10 +2,6 @@
 
 import os
 
-# read by the hub's client when it is imported; its own default waits far longer on a dead network
-os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
 from models.catalog import OFFLINE_MODEL, CatalogEntry, catalog
 from models.errors import (
     BadCheckpoint,
@@ -17,6 +13,10 @@ from models.errors import (
     UnknownModel,
 )
 from models.info import EncoderInfo, ImageSpec, Provenance
+
+# read by the hub's client when it is imported; its own default waits far longer on a dead network
+os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "OFFLINE_MODEL",

@@ -1,5 +1,6 @@
 """Choose the device and the precision a model runs in. Knows nothing of models."""
 
+from dataclasses import dataclass
 from typing import cast, get_args
 
 import torch
@@ -72,3 +73,24 @@ def _has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Bytes: held by tensors, reserved by this process, and all that the device has."""
+
+    allocated: int
+    reserved: int
+    total: int
+
+
+def device_memory(name: str) -> DeviceMemory | None:
+    """Of a torch device, None for a CPU. The driver is not asked: one that hangs keeps nobody."""
+    device = torch.device(name)
+    if device.type != "cuda":
+        return None
+    return DeviceMemory(
+        torch.cuda.memory_allocated(device),
+        torch.cuda.memory_reserved(device),
+        torch.cuda.get_device_properties(device).total_memory,
+    )

@@ -9,15 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.compiled import CompiledTower
-from models.graphs import Graphs
+from models.cuda_graphs import Graphs
+from models.device import DeviceMemory, device_memory
+from models.device_thread import DeviceThread
+from models.image_tower import VisionTower
 from models.info import EncoderInfo
-from models.memory import DeviceMemory, device_memory
+from models.openvino_tower import CompiledTower
+from models.text_tower import Forest, TextTower
 from models.tokens import Tokens
-from models.towers import TextTower
-from models.trees import Forest
-from models.vision import VisionTower
-from models.worker import DeviceThread
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]

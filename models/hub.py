@@ -1,7 +1,6 @@
 """Say in one line, and within seconds, why a download cannot work. Knows nothing of models."""
 
 import contextlib
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Final

@@ -12,16 +12,16 @@ import torch
 
 from models import hub
 from models.catalog import HF_HUB, LOCAL_DIR, OFFLINE_MODEL, catalog, provenance_of
-from models.compiled import CompiledTower, available, compile_tower
+from models.cuda_graphs import Graphs, record
 from models.device import DTYPES, choose_backend, choose_device, choose_precision
 from models.encoder import Encoder
 from models.errors import BadCheckpoint, UnknownModel
 from models.fingerprint import TOKENIZER_PROBES, fingerprint
-from models.graphs import Graphs, record
+from models.image_tower import VisionTower, prepare
 from models.info import Backend, EncoderInfo, ImageSpec, Interpolation, Precision, ResizeMode
+from models.openvino_tower import CompiledTower, available, compile_tower
+from models.text_tower import agrees_with_reference, text_family, trimmable_text_tower
 from models.tokens import Tokens
-from models.towers import agrees_with_reference, text_family, trimmable_text_tower
-from models.vision import VisionTower, prepare
 
 OFFLINE_HINT: Final = f"what works without a download: --model {OFFLINE_MODEL}"
 

@@ -18,9 +18,9 @@ import torch
 import uvicorn
 from safetensors.torch import load_file, save_file
 
-from app.main import create_app
-from app.serving import uvicorn_config
-from app.settings import Settings
+from app.server.main import create_app
+from app.server.run import uvicorn_config
+from app.server.settings import Settings
 from models.catalog import catalog
 from models.encoder import Encoder
 from models.loader import load

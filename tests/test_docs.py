@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.api.fields import ClassifyFields
 from app.errors import Problem
-from app.main import create_app
-from app.schemas import ClassifyFields
-from app.settings import Settings
+from app.server.main import create_app
+from app.server.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from app.shipped import template_sets
+from app.classify.templates import template_sets
 from models.catalog import catalog
 from models.encoder import Encoder
 from models.loader import load

@@ -18,9 +18,9 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from app.settings import Settings
-from app.statuses import HUNG
-from app.workers import STEADY, Supervisor, _Worker
+from app.server.exit_status import HUNG
+from app.server.settings import Settings
+from app.server.workers import STEADY, Supervisor, _Worker
 from benchmarks import servers
 from benchmarks.misbehaving import Fault, Faults, misbehaving
 from benchmarks.restarts import workers_of
@@ -291,7 +291,7 @@ def test_what_cannot_work_ends_the_start(
     store: str, model: str, status: int, said: str, tmp_path: Path
 ) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", "from app.cli import app; app()", "serve", "--workers", "2",
+        [sys.executable, "-c", "from app.__main__ import app; app()", "serve", "--workers", "2",
          "--port", "0", "--model", model],
         env={**os.environ, "OPENVOCAB_STORE_URL": store, "OPENVOCAB_DATA_DIR": str(tmp_path)},
         stderr=subprocess.PIPE, timeout=60, check=False,

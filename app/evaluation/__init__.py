@@ -1,1 +1,1 @@
-"""How good a model is on labelled pictures: figures, comparisons, and a report of all of it."""
+"""`openvocab eval`: labelled pictures in, figures and a report out."""

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from app import labels
-from app.definitions import Definition, Entry
-from app.errors import Problem
-from app.folders import reason
-from app.labels import LabelLimits, shown
-from app.labelset_files import BadFile, definition
-from app.shipped import presets
-from app.templates import Asked
-from app.uploads import UploadLimits, definition_of
+from app.api.labelset_body import UploadLimits, definition_of
+from app.classify import labels
+from app.classify.labels import LabelLimits
+from app.classify.templates import Asked, presets
+from app.cli.files import reason
+from app.cli.labelset_client import BadFile, definition
+from app.errors import Problem, shown
+from app.labelsets.definition import Definition, Entry
 
 LIMITS: Final = LabelLimits(count=100_000)
 TEXT_LIMITS: Final = LabelLimits(length=2_000)

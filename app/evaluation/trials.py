@@ -11,17 +11,21 @@ from typing import Final
 
 import numpy as np
 
-from app import figures
+from app.evaluation import figures
 from app.evaluation.data import ClassRows, Encoded, Truth
-from app.evaluation.judging import scored
-from app.evaluation.resampling import (
+from app.evaluation.figures import scored
+from app.evaluation.statistics import (
+    ALPHA,
     RESAMPLES,
     Resampled,
+    bootstrap_p,
+    detectable,
+    holm,
+    mcnemar_p,
     mean_average_precision,
     mean_per_class,
     top1,
 )
-from app.evaluation.significance import ALPHA, bootstrap_p, detectable, holm, mcnemar_p
 
 TOP1: Final = "top1"
 PER_CLASS: Final = "mean_per_class"

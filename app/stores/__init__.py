@@ -22,7 +22,7 @@ def open_store(
         StoreUnusable: no store has such an URL; the text is one line without the password.
     """
     if not url:
-        from app.stores.sqlite import SqliteStore
+        from app.stores.sqlite.store import SqliteStore
 
         return SqliteStore(data_dir / FILE, timeout, vector_ttl, vector_bytes)
     if url == "memory://":
@@ -32,7 +32,7 @@ def open_store(
         return MemoryStore()
     scheme = re.match(r"[a-z][a-z0-9+.-]*://", url, re.IGNORECASE)
     if scheme and scheme[0].lower() in _REDIS:
-        from app.stores.redis import RedisStore
+        from app.stores.redis.store import RedisStore
 
         return RedisStore(url, timeout, vector_ttl)
     # no more of it: any other part may be of the password

@@ -1,15 +1,14 @@
 """Circuit breakers and time limits before a store. Knows not which store it is."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Literal
 
 from app.stores.breaker import Breaker, fails, gone, refuses
-from app.stores.chunks import CHUNK
 from app.stores.gcra import Grant
-from app.stores.guarded_pictures import GuardedPictures
 from app.stores.protocols import (
+    CHUNK,
     Head,
     LabelSets,
     Pictures,
@@ -17,10 +16,40 @@ from app.stores.protocols import (
     RateLimits,
     Record,
     Store,
+    StoreAway,
+    StoreError,
     StoreRefused,
     VectorCache,
 )
-from app.stores.tally import Tell, nobody, told
+
+Call = Literal["read", "write", "count"]
+Result = Literal["ok", "refused", "away"]
+Tell = Callable[[Call, Result, float], None]
+
+
+def nobody(_call: Call, _result: Result, _seconds: float) -> None:
+    """For a store whose calls are not counted."""
+
+
+@contextmanager
+def told(tell: Tell, call: Call) -> Iterator[None]:
+    """Around one call; one that is cancelled is none."""
+    begun = time.perf_counter()
+    try:
+        yield
+    except StoreRefused:
+        tell(call, "refused", time.perf_counter() - begun)
+        raise
+    except StoreAway:
+        tell(call, "away", time.perf_counter() - begun)
+        raise
+    except StoreError:
+        # that somebody else was faster is an answer
+        tell(call, "ok", time.perf_counter() - begun)
+        raise
+    else:
+        tell(call, "ok", time.perf_counter() - begun)
+
 
 State = Literal["ok", "read-only", "away"]
 
@@ -229,3 +258,31 @@ class Guarded:
 
 def _pieces(count: int) -> int:
     return max(1, -(-count // CHUNK))
+
+
+class GuardedPictures:
+    """The pictures of a store, behind its breakers; the limit holds for each megabyte of one."""
+
+    def __init__(self, inner: Pictures, gates: "Gates") -> None:
+        self._inner = inner
+        self._gates = gates
+
+    async def put(self, name: str, key: str, value: bytes, most: int) -> None:
+        async with self._gates.write(self._gates.write_timeout * _megabytes(len(value))):
+            await self._inner.put(name, key, value, most)
+
+    async def get(self, name: str, key: str, size: int) -> bytes | None:
+        async with self._gates.read(self._gates.timeout * _megabytes(size)):
+            return await self._inner.get(name, key, size)
+
+    async def delete(self, name: str, keys: Sequence[str]) -> None:
+        async with self._gates.write(self._gates.write_timeout * max(1, len(keys))):
+            await self._inner.delete(name, keys)
+
+    async def listed(self) -> Sequence[tuple[str, str]]:
+        async with self._gates.read(None):  # nobody waits for it, and each page has its limit
+            return await self._inner.listed()
+
+
+def _megabytes(size: int) -> int:
+    return 2 + size // 1_000_000

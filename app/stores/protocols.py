@@ -4,11 +4,22 @@ count requests.
 Knows nothing of what a definition says, what a vector stands for or who makes requests.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol, TypeVar
 
 from app.stores.gcra import Grant
+
+T = TypeVar("T")
+
+# 256 vectors of 1,024 numbers are 1 MB; also well under SQLite's limit of variables
+CHUNK: Final = 256
+
+
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The items in order, at most CHUNK at a time."""
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
 
 
 class StoreError(Exception):

@@ -11,11 +11,11 @@ from typing import Final
 import numpy as np
 from redis.asyncio import Redis
 
-from app.definitions import Definition, Entry, new
-from app.stores import codec
+from app.labelsets.definition import Definition, Entry, new
+from app.stores import vectors
 from app.stores.protocols import Store
-from app.stores.redis import RedisStore
-from app.stores.sqlite import SqliteStore
+from app.stores.redis.store import RedisStore
+from app.stores.sqlite.store import SqliteStore
 from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort
 from benchmarks.servers import redis_server
@@ -52,7 +52,7 @@ async def _vectors(width: int) -> tuple[int, int]:
     async def fill(store: Store) -> None:
         for start in range(0, VECTORS, 1_000):
             some = keys[start : start + 1_000]
-            await store.vectors.put_many(dict.fromkeys(some, codec.encode(row)))
+            await store.vectors.put_many(dict.fromkeys(some, vectors.encode(row)))
 
     return await _measured(fill, VECTORS)
 

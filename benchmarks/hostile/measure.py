@@ -16,7 +16,8 @@ from importlib import metadata
 from pathlib import Path
 
 from app.errors import Problem
-from app.images import Decoder, ImageLimits, decode
+from app.images.decode import Decoder, decode
+from app.images.limits import ImageLimits
 from benchmarks.hostile.bombs import bombs
 from models import ImageSpec
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from app.images import ImageLimits, decode
+from app.images.decode import decode
+from app.images.limits import ImageLimits
 from benchmarks import pictures
 from benchmarks.inside import encoder
 from benchmarks.levers.tables import COLUMNS, beside_the_first

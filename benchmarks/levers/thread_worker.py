@@ -19,8 +19,9 @@ from typing import Any
 import open_clip
 import torch
 
-from app.images import ImageLimits, decode
-from app.serving import SWITCH_SECONDS
+from app.images.decode import decode
+from app.images.limits import ImageLimits
+from app.server.run import SWITCH_SECONDS
 from benchmarks.pictures import SMALL, jpeg
 from models import ImageSpec
 

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from app.images import ImageLimits, decode
+from app.images.decode import decode
+from app.images.limits import ImageLimits
 from benchmarks import pictures
 from benchmarks.bodies import Bodies, multipart
 from benchmarks.inside import Pixels, decoded, encoder

@@ -10,14 +10,12 @@ from typing import Any, Final
 import numpy as np
 from starlette.requests import Request
 
-from app import scoring
-from app.batching import Batcher, BatchPolicy
-from app.classification import Classification, Image, Prediction
-from app.inputs import read_classify
-from app.labels import LabelLimits
-from app.queries import InputLimits
-from app.render import render
-from app.schemas import ClassifyAnswer
+from app.api.classify import ClassifyAnswer, read_classify, render
+from app.api.fields import InputLimits
+from app.classify import scoring
+from app.classify.batching import Batcher, BatchPolicy
+from app.classify.labels import LabelLimits
+from app.classify.query import Classification, Image, Prediction
 from benchmarks.bodies import MULTIPART, RAW, Bodies, form
 from benchmarks.peers.sides import FIELDS, LABELS
 

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import uvicorn
 from fastapi import FastAPI
 
-from app.building import load_encoder
-from app.main import create_app
-from app.serving import tune_interpreter, uvicorn_config
-from app.settings import Settings
+from app.server.build import load_encoder
+from app.server.main import create_app
+from app.server.run import tune_interpreter, uvicorn_config
+from app.server.settings import Settings
 from models.encoder import Encoder
 
 Floats = npt.NDArray[np.float32]

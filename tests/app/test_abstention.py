@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from app import scoring
-from app.calibration_abstention import Bounds, Seen, Unreachable, cautious, choose, promise
-from app.calibration_risk import at_most, fewest_answers, risk_coverage
-from app.deciding import COUNTS, LEAST_ODDS, Decision, Learned, Scale, Wanted, decide
+from app.classify import scoring
+from app.classify.scoring import COUNTS, LEAST_ODDS, Decision, Learned, Scale, Wanted, decide
+from app.labelsets.calibration.abstention import (
+    Bounds,
+    Seen,
+    Unreachable,
+    at_most,
+    cautious,
+    choose,
+    fewest_answers,
+    promise,
+    risk_coverage,
+)
 
 SOFTMAX = Scale(100.0, None)
 SIGMOID = Scale(100.0, -10.0)

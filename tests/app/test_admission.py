@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.admission import LONGEST_RETRY, Admission
+from app.api.middleware.admission import LONGEST_RETRY, Admission
 from app.errors import Overloaded
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.archives import ArchiveLimits, entries
 from app.errors import Problem, TooLarge, Unparsable
+from app.images.archives import ArchiveLimits, entries
 
 LIMITS = ArchiveLimits(file_bytes=100_000, bytes=1_000_000, files=100)
 

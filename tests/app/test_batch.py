@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app import batch_routes
-from app.batch import WAITING_BYTES, WINDOW, WINDOW_BYTES, Classify, Item, outcomes
+from app.api import batch
+from app.classify.bulk import WAITING_BYTES, WINDOW, WINDOW_BYTES, Classify, Item, outcomes
 from app.errors import Invalid, Overloaded
 from models.encoder import Encoder
 
@@ -356,7 +356,7 @@ def test_answers_that_nobody_reads_stop_the_reading_of_images() -> None:
 def test_an_answer_that_is_held_as_a_whole_has_a_limit_and_a_stream_has_none(
     client: httpx.Client, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_routes, "LARGEST_WHOLE", 3_000)
+    monkeypatch.setattr(batch, "LARGEST_WHOLE", 3_000)
     files = list(pictures.items())
     refused = form(client, files)
     assert (refused.status_code, refused.json()["field"]) == (413, "top_k")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.batching import Batcher, BatchPolicy
+from app.classify.batching import Batcher, BatchPolicy
 from app.errors import Draining, Overloaded
 
 

@@ -13,15 +13,14 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 from sklearn.metrics import f1_score, log_loss
 
-from app import calibration_classes as classes
-from app import calibration_scale as scales
-from app.calibration import Calibration, fitted_for
-from app.calibration_fit import Aim, Labelled, Model, NotEnough, fit
-from app.calibration_folds import splits
-from app.concepts import Concept
-from app.evaluation.calibration_report import calibrate
+from app.classify.concept import Concept
 from app.evaluation.data import ClassRows, Dataset, Encoded, ModelInfo
-from app.evaluation.report_parts import esc
+from app.evaluation.report.calibration import calibrate
+from app.evaluation.report.html import esc
+from app.labelsets.calibration import temperature, thresholds
+from app.labelsets.calibration.abstention import splits
+from app.labelsets.calibration.fit import Aim, Labelled, Model, NotEnough, fit
+from app.labelsets.calibration.value import Calibration, fitted_for
 
 MODEL = Model("m", "print", 100.0, None)
 NEAR = 1e-4
@@ -43,38 +42,38 @@ def data(cosines: np.ndarray, own: np.ndarray, **more: Any) -> Labelled:
 
 def test_the_scale_is_the_one_that_scipy_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     cosines, own = world(300, 7, 40.0)
-    monkeypatch.setattr(scales, "PRIOR", 0.0)
+    monkeypatch.setattr(temperature, "PRIOR", 0.0)
 
     def loss(scale: float) -> float:
         return float(log_loss(own, np.exp(log_softmax(scale * cosines.astype(float), axis=1))))
 
     best = minimize_scalar(loss, bounds=(1, 500), method="bounded", options={"xatol": 1e-6})
-    assert scales.fit_scale(cosines, own, 100.0) == pytest.approx(best.x, rel=NEAR)
-    found = -scales.log_likelihoods(cosines, own, 40.0).mean()
+    assert temperature.fit_scale(cosines, own, 100.0) == pytest.approx(best.x, rel=NEAR)
+    found = -temperature.log_likelihoods(cosines, own, 40.0).mean()
     assert found == pytest.approx(loss(40.0), rel=NEAR)
 
 
 @pytest.mark.parametrize("true_scale", [15.0, 40.0, 100.0])
 def test_a_scale_that_made_the_labels_is_found_again(true_scale: float) -> None:
     cosines, own = world(4_000, 10, true_scale)
-    assert scales.fit_scale(cosines, own, 100.0) == pytest.approx(true_scale, rel=0.08)
+    assert temperature.fit_scale(cosines, own, 100.0) == pytest.approx(true_scale, rel=0.08)
 
 
 def test_few_pictures_that_are_all_right_do_not_make_scores_certain() -> None:
     cosines = np.float32([[0.30, 0.28], [0.27, 0.31]] * 6)
     own = np.array([0, 1] * 6)
-    found = scales.fit_scale(cosines, own, 50.0)
+    found = temperature.fit_scale(cosines, own, 50.0)
     assert 50 < found < 150
     # twelve right ones and ten of the prior: about as sure as that, never more
-    assert scales.best_scores(cosines, found).mean() < 1 - 0.2 * 10 / (12 + 10)
-    more = scales.fit_scale(np.tile(cosines, (10, 1)), np.tile(own, 10), 50.0)
-    assert found < more < 50 * scales.WIDEST
+    assert temperature.best_scores(cosines, found).mean() < 1 - 0.2 * 10 / (12 + 10)
+    more = temperature.fit_scale(np.tile(cosines, (10, 1)), np.tile(own, 10), 50.0)
+    assert found < more < 50 * temperature.WIDEST
 
 
 def test_pictures_that_the_model_gets_wrong_end_at_a_bound_and_not_below_zero() -> None:
     cosines = np.float32([[0.4, 0.2]] * 500)
-    found = scales.fit_scale(cosines, np.ones(500, np.int64), 100.0)
-    assert found == pytest.approx(100 / scales.WIDEST, rel=0.01)
+    found = temperature.fit_scale(cosines, np.ones(500, np.int64), 100.0)
+    assert found == pytest.approx(100 / temperature.WIDEST, rel=0.01)
 
 
 def test_scale_and_bias_of_sigmoids_are_those_that_scipy_finds(
@@ -83,23 +82,23 @@ def test_scale_and_bias_of_sigmoids_are_those_that_scipy_finds(
     rng = np.random.default_rng(1)
     cosines = rng.normal(0.1, 0.05, (200, 6)).astype(np.float32)
     truth = rng.random((200, 6)) < 1 / (1 + np.exp(-(60 * cosines - 8)))
-    monkeypatch.setattr(scales, "PRIOR", 0.0)
+    monkeypatch.setattr(temperature, "PRIOR", 0.0)
 
     def loss(at: np.ndarray) -> float:
         logits = at[0] * cosines.astype(float) + at[1]
         return float((np.logaddexp(0, logits) - truth * logits).sum())
 
     best = minimize(loss, [100.0, -10.0], method="Nelder-Mead", options={"maxiter": 5_000})
-    found = scales.fit_sigmoid(cosines, truth, 100.0, -10.0)
+    found = temperature.fit_sigmoid(cosines, truth, 100.0, -10.0)
     assert loss(np.array(found)) == pytest.approx(best.fun, rel=1e-6)
     assert found == pytest.approx(best.x, rel=1e-2)
 
 
 def test_blocks_of_the_matrix_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     cosines, own = world(101, 9, 30.0)
-    whole = scales.fit_scale(cosines, own, 70.0)
-    monkeypatch.setattr(scales, "CELLS", 40)
-    assert scales.fit_scale(cosines, own, 70.0) == pytest.approx(whole, rel=1e-9)
+    whole = temperature.fit_scale(cosines, own, 70.0)
+    monkeypatch.setattr(temperature, "CELLS", 40)
+    assert temperature.fit_scale(cosines, own, 70.0) == pytest.approx(whole, rel=1e-9)
 
 
 def test_a_labels_threshold_has_the_largest_f1_of_all_cuts() -> None:
@@ -107,7 +106,7 @@ def test_a_labels_threshold_has_the_largest_f1_of_all_cuts() -> None:
     for _ in range(5):
         values = rng.normal(0, 1, 60).round(1).astype(np.float32)
         positive = rng.random(60) < 1 / (1 + np.exp(-2 * values))
-        found = f1_score(positive, values >= classes.best_threshold(values, positive))
+        found = f1_score(positive, values >= thresholds.best_threshold(values, positive))
         cuts = [f1_score(positive, values >= cut) for cut in np.unique(values)]
         assert found == pytest.approx(max(cuts))
 
@@ -116,12 +115,12 @@ def test_the_common_threshold_has_the_largest_f1_of_all_pairs() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(0, 1, (40, 130)).round(2).astype(np.float32)
     truth = rng.random((40, 130)) < 0.2 / (1 + np.exp(-3 * values))
-    common, own = classes.thresholds(values, truth)
+    common, own = thresholds.thresholds(values, truth)
     found = f1_score(truth, values >= common, average="micro", zero_division=0)
     cuts = [f1_score(truth, values >= cut, average="micro", zero_division=0)
             for cut in np.unique(values[truth])[::4]]  # fmt: skip
     assert found >= max(cuts)
-    micro, macro = classes.f1(truth, classes.said(values, common, own))
+    micro, macro = thresholds.f1(truth, thresholds.said(values, common, own))
     said = values >= np.where(np.isnan(own), common, own)
     assert micro == pytest.approx(f1_score(truth, said, average="micro"))
     shown = truth.any(axis=0)
@@ -132,9 +131,11 @@ def test_a_label_with_few_pictures_keeps_near_the_common_threshold() -> None:
     values = np.float32([[0.9, 0.1]] * 30 + [[0.2, 0.5]] * 2 + [[0.1, 0.2]] * 30)
     truth = np.zeros((62, 2), bool)
     truth[:30, 0] = truth[30:32, 1] = True
-    common, own = classes.thresholds(values, truth)
-    best = [classes.best_threshold(values[:, i], truth[:, i]) for i in (0, 1)]
-    assert own[1] == pytest.approx((2 * best[1] + classes.PRIOR * common) / (2 + classes.PRIOR))
+    common, own = thresholds.thresholds(values, truth)
+    best = [thresholds.best_threshold(values[:, i], truth[:, i]) for i in (0, 1)]
+    assert own[1] == pytest.approx(
+        (2 * best[1] + thresholds.PRIOR * common) / (2 + thresholds.PRIOR)
+    )
     assert abs(own[0] - best[0]) < abs(own[1] - best[1])
 
 
@@ -156,10 +157,10 @@ def test_the_likelihood_that_is_told_is_of_pictures_that_others_fitted() -> None
     assert found is not None
     held_out = []
     for train, test in splits(40, 0):
-        scale = scales.fit_scale(cosines[train], own[train], MODEL.scale)
-        held_out += list(scales.log_likelihoods(cosines[test], own[test], scale))
+        scale = temperature.fit_scale(cosines[train], own[train], MODEL.scale)
+        held_out += list(temperature.log_likelihoods(cosines[test], own[test], scale))
     assert found.after.nll == pytest.approx(-np.mean(held_out))
-    assert found.after.nll > -scales.log_likelihoods(cosines, own, found.scale).mean()
+    assert found.after.nll > -temperature.log_likelihoods(cosines, own, found.scale).mean()
 
 
 def test_what_is_told_is_measured_on_others_than_it_was_fitted_to() -> None:
@@ -170,8 +171,10 @@ def test_what_is_told_is_measured_on_others_than_it_was_fitted_to() -> None:
     found = fit(data(cosines, own, background=np.full(60, 0.2, np.float32)), MODEL, "x", Aim(1.0))
     assert found.calibration is not None
     assert found.calibration.f1 is not None
-    common, each = classes.thresholds(cosines - 0.2, own[:, None] == np.arange(40))
-    fitted, _ = classes.f1(own[:, None] == np.arange(40), classes.said(cosines - 0.2, common, each))
+    common, each = thresholds.thresholds(cosines - 0.2, own[:, None] == np.arange(40))
+    fitted, _ = thresholds.f1(
+        own[:, None] == np.arange(40), thresholds.said(cosines - 0.2, common, each)
+    )
     assert found.calibration.f1.micro_after < fitted
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from app.calibration_inputs import Shown
+from app.api.labelled_images import Shown
+from app.classify.labels import NONE, folder_name
 from app.errors import Invalid
-from app.folder_names import NONE, folder_name
 from models.encoder import Encoder
 from tests.conftest import Serve
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-COMMAND = [sys.executable, "-c", "from app.cli import app; app()"]
+COMMAND = [sys.executable, "-c", "from app.__main__ import app; app()"]
 
 
 def free_port() -> int:
@@ -156,7 +156,7 @@ def test_what_can_never_work_ends_the_start_with_one_line(
 
 
 def test_a_missing_extra_is_named() -> None:
-    code = "import sys; sys.modules['pi_heif'] = None; from app.cli import app; app()"
+    code = "import sys; sys.modules['pi_heif'] = None; from app.__main__ import app; app()"
     found = subprocess.run(
         [sys.executable, "-c", code, "serve"],
         env={**os.environ, "OPENVOCAB_HEIC": "true"},

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.concepts import Concept, keys_of
-from app.ensemble import Ensemble
-from app.stores.levels import TwoLevels
+from app.classify.concept import Concept, keys_of
+from app.classify.ensemble import Ensemble
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
+from app.stores.vectors import TwoLevels
 from models.catalog import catalog
 from models.encoder import Encoder
 from models.loader import load

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.embedding_schemas import ImageEmbeddingsAnswer, TextEmbeddingsAnswer
+from app.api.embeddings import ImageEmbeddingsAnswer, TextEmbeddingsAnswer
 from models.encoder import Encoder
 
 LABELS = ["cat", "dog", "rocket"]

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from app.batching import Batcher, BatchPolicy
-from app.encoding import OtherModel, SharedEncoder
+from app.classify.batching import Batcher, BatchPolicy
 from app.errors import Internal, Overloaded
-from app.settings import Settings
+from app.server.settings import Settings
+from app.server.shared_encoder import OtherModel, SharedEncoder
 from models import PromptTooLong
 from models.encoder import Encoder
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.concepts import Concept, ensemble_mean, keys_of
-from app.ensemble import Ensemble
+from app.classify.concept import Concept, ensemble_mean, keys_of
+from app.classify.ensemble import Ensemble
 from app.errors import Overloaded, TooLarge
-from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
+from app.stores.vectors import TwoLevels
 from models.encoder import Encoder
 
 TEMPLATES = ("a photo of a {}.", "a drawing of {}", "{}")
@@ -185,7 +185,7 @@ def test_a_failing_encoder_fails_the_request_and_the_next_one_tries_again(
 def test_many_labels_go_in_blocks_and_come_back_in_order(
     encoder: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.concepts.PROMPTS_PER_BLOCK", 10)
+    monkeypatch.setattr("app.classify.concept.PROMPTS_PER_BLOCK", 10)
 
     async def work() -> None:
         names = [f"number {n}" for n in range(20)]
@@ -216,7 +216,7 @@ def test_too_many_waiting_prompts_are_refused(encoder: Counting) -> None:
 def test_what_nobody_waits_for_any_more_is_not_encoded(
     encoder: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.concepts.PROMPTS_PER_BLOCK", 3)
+    monkeypatch.setattr("app.classify.concept.PROMPTS_PER_BLOCK", 3)
 
     async def work() -> None:
         ensemble = of(encoder)
@@ -237,7 +237,7 @@ def test_what_nobody_waits_for_any_more_is_not_encoded(
 def test_a_label_too_long_is_told_before_the_rest_is_encoded(
     encoder: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.concepts.PROMPTS_PER_BLOCK", 3)
+    monkeypatch.setattr("app.classify.concept.PROMPTS_PER_BLOCK", 3)
 
     async def work() -> None:
         long = " ".join(["cat"] * encoder.info.context_length)

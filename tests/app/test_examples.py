@@ -19,11 +19,11 @@ import httpx
 import pytest
 from PIL import Image, ImageEnhance
 
-from app.definitions import Definition, Entry, Example, from_body, new
-from app.keys import digest
+from app.api.middleware.keys import digest
+from app.labelsets.definition import Definition, Entry, Example, from_body, new
+from app.labelsets.registry import sweep
 from app.stores.memory import MemoryStore
-from app.stores.sqlite import SqliteStore
-from app.sweeping import sweep
+from app.stores.sqlite.store import SqliteStore
 from benchmarks.servers import redis_server
 from models.encoder import Encoder
 

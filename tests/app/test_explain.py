@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app import explain
+from app.classify import heatmap
 from models import ImageSpec
 from models.encoder import Encoder
 
@@ -26,24 +26,24 @@ def shown(uri: str) -> np.ndarray[Any, Any]:
 
 def test_each_copy_is_covered_in_one_square_and_all_of_the_picture_is_covered_once() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 96, 80), np.uint8)
-    copies = explain.covered(pixels)
-    assert len(copies) == explain.COVERS
+    copies = heatmap.covered(pixels)
+    assert len(copies) == heatmap.COVERS
     changed = [(copy != pixels).any(axis=0) for copy in copies]
     assert np.logical_or.reduce(changed).mean() > 0.99
-    expected = (explain.COVER / explain.GRID) ** 2
+    expected = (heatmap.COVER / heatmap.GRID) ** 2
     assert all(one.mean() == pytest.approx(expected, rel=0.1) for one in changed)
 
 
 def test_heat_is_where_covering_costs_most() -> None:
-    without = np.full((explain.COVERS, 2), 0.5, np.float32)
+    without = np.full((heatmap.COVERS, 2), 0.5, np.float32)
     # the first label is lost under the cover in the upper left corner, the second nowhere
     without[0, 0] = 0.1
-    cells = explain.heat(np.full(2, 0.5, np.float32), without)
-    assert cells.shape == (2, explain.GRID, explain.GRID)
+    cells = heatmap.heat(np.full(2, 0.5, np.float32), without)
+    assert cells.shape == (2, heatmap.GRID, heatmap.GRID)
     assert np.unravel_index(cells[0].argmax(), cells[0].shape) == (0, 0)
     assert cells[0, 0, 0] == pytest.approx(0.4)
     assert not cells[1].any()
-    assert not shown(explain.png(cells[1], 10, 10, SQUARE)).any()
+    assert not shown(heatmap.png(cells[1], 10, 10, SQUARE)).any()
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_the_map_lies_where_the_model_looks(
     mode: Any, size: tuple[int, int], region: tuple[float, ...]
 ) -> None:
     spec = ImageSpec(224, 224, mode, "bicubic", 0)
-    assert explain.region(*size, spec) == pytest.approx(region)
-    grey = shown(explain.png(np.ones((explain.GRID, explain.GRID), np.float32), *size, spec))
-    assert grey.shape[::-1] == (explain.EDGE * size[0] // 400, explain.EDGE * size[1] // 400)
+    assert heatmap.region(*size, spec) == pytest.approx(region)
+    grey = shown(heatmap.png(np.ones((heatmap.GRID, heatmap.GRID), np.float32), *size, spec))
+    assert grey.shape[::-1] == (heatmap.EDGE * size[0] // 400, heatmap.EDGE * size[1] // 400)
     if mode == "shortest":
         assert not grey[0, 0]
     assert grey[grey.shape[0] // 2, grey.shape[1] // 2] == 255

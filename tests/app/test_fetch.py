@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from app.addresses import is_public
 from app.errors import Invalid, Problem, TooLarge, UnsupportedImage
-from app.fetch import Fetcher, FetchFailed, FetchPolicy, Resolve
-from app.targets import AllowedHost, checked
+from app.images.fetch import Fetcher, FetchFailed, FetchPolicy, Resolve
+from app.images.urls import AllowedHost, checked, is_public
 
 LOCAL = (ipaddress.ip_network("127.0.0.1/32"),)
 PICTURE = b"\x89PNG the bytes of a picture"

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.keys import digest
+from app.api.middleware.keys import digest
 from models.encoder import Encoder
 
 SECRETS = {name: f"ov_{name}" for name in ("reader", "writer", "root", "slow", "shop")}

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.canary import KEPT
+from app.classify.canary import KEPT
 from models.encoder import Encoder
 
 LABELS = "cat,dog,pizza,rocket"

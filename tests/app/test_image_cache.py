@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from app.image_cache import LARGE, Embedded, ImageCache, digest
+from app.classify.embedding import LARGE, Embedded, ImageCache, digest
 from app.stores.lru import ByteLru
 from models.encoder import Encoder
 

@@ -12,9 +12,9 @@ import httpx
 import numpy as np
 import pytest
 
-from app import building
-from app.fetch import Fetcher, FetchPolicy
-from app.targets import AllowedHost
+from app.images.fetch import Fetcher, FetchPolicy
+from app.images.urls import AllowedHost
+from app.server import build
 from models.encoder import Encoder
 
 PARAMETERS = {"candidate_labels": ["cat", "dog"]}
@@ -46,7 +46,7 @@ def fetching(pictogram: Encoder, serve: Callable[..., Any], site: str) -> Iterat
         also=(ipaddress.ip_network("127.0.0.1/32"),),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "_fetcher", lambda *_: Fetcher(policy))
+        patch.setattr(build, "_fetcher", lambda *_: Fetcher(policy))
         with serve(pictogram, image_urls=True) as client:
             yield client
 

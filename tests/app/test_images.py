@@ -16,9 +16,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from app.errors import DamagedImage, Invalid, Problem, TooLarge, UnsupportedImage
-from app.images import ImageLimits, decode
-from app.pixels import EXTREME_RATIO, Picture, fit, reduction, to_rgb
-from app.sniffing import looks_like_image
+from app.images.decode import decode
+from app.images.formats import looks_like_image
+from app.images.limits import ImageLimits
+from app.images.pixels import EXTREME_RATIO, Picture, fit, reduction, to_rgb
 from models import ImageSpec
 
 SPEC = ImageSpec(32, 32, "shortest", "bicubic", 0)
@@ -397,8 +398,7 @@ def test_twice_the_models_size_remains(size: tuple[int, int], mode: Any, expecte
 
 
 def test_heic_is_decoded_where_it_is_enabled() -> None:
-    from app.images import FORMATS, HEIC
-    from app.plugins import enable_heic
+    from app.images.decode import FORMATS, HEIC, enable_heic
 
     data = (Path(__file__).parents[1] / "data" / "red.heic").read_bytes()
     with pytest.raises(UnsupportedImage):
@@ -434,7 +434,7 @@ def test_images_that_wait_to_be_decoded_are_counted() -> None:
     import threading
 
     from app.errors import Overloaded
-    from app.images import Decoder
+    from app.images.decode import Decoder
 
     async def flood() -> list[object]:
         decoder = Decoder(SPEC, LIMITS, threads=1, max_waiting=3)

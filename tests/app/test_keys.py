@@ -6,9 +6,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.identity import anyone
-from app.keys import LOOK_EVERY, BadKeys, KeyRing, digest, from_line, from_toml, new_secret
+from app.__main__ import app
+from app.api.middleware.keys import (
+    LOOK_EVERY,
+    BadKeys,
+    KeyRing,
+    anyone,
+    digest,
+    from_line,
+    from_toml,
+    new_secret,
+)
 
 ONE, OTHER = "ov_one", "ov_other"
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from app import labels
+from app.classify import labels
+from app.classify.labels import LabelLimits
 from app.errors import Invalid, TooLarge
-from app.labels import LabelLimits
 
 LIMITS = LabelLimits(count=3, length=5)
 

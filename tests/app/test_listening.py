@@ -16,14 +16,21 @@ import httpx
 import pytest
 import uvicorn
 
-from app import listening
-from app.listening import CannotListen, bind, bind_unix, check_certificate
-from app.main import create_app
-from app.serving import uvicorn_config
-from app.settings import Settings
+from app.server import sockets
+from app.server.main import create_app
+from app.server.run import uvicorn_config
+from app.server.settings import Settings
+from app.server.sockets import CannotListen, bind, bind_unix, check_certificate
 from models.encoder import Encoder
 
-COMMAND = [sys.executable, "-c", "from app.cli import app; app()", "serve", "--model", "pictogram"]
+COMMAND = [
+    sys.executable,
+    "-c",
+    "from app.__main__ import app; app()",
+    "serve",
+    "--model",
+    "pictogram",
+]
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +90,8 @@ def test_a_left_over_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))  # and closed without removing its file, as a killed server leaves it
     with bind_unix(path) as live:
-        assert listening.shown(live, tls=False) == str(path)
-        assert listening.is_local(live)
+        assert sockets.shown(live, tls=False) == str(path)
+        assert sockets.is_local(live)
         with pytest.raises(CannotListen, match="in use"):
             bind_unix(path)
         with socket.socket(socket.AF_UNIX) as client:
@@ -117,14 +124,14 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 def test_only_our_own_socket_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "o.sock"
     bind_unix(path).close()
-    ours = listening._identity(path)
+    ours = sockets._identity(path)
     bind_unix(tmp_path / "other").close()
     (tmp_path / "other").replace(path)
-    listening._remove(path, ours)
+    sockets._remove(path, ours)
     assert path.exists()
-    listening._remove(path, listening._identity(path))
+    sockets._remove(path, sockets._identity(path))
     assert not path.exists()
-    listening._remove(path, ours)
+    sockets._remove(path, ours)
 
 
 @pytest.mark.parametrize("host", ["999.1.1.1", "a" * 80 + ".example", "1.2.3.4", "a..b"])
@@ -144,8 +151,8 @@ def test_an_address_that_is_not_ours_is_said_in_one_line(host: str) -> None:
 )  # fmt: skip
 def test_whether_others_can_reach_it_is_known(host: str, local: bool, shown: str) -> None:
     with bind(host, 0) as listener:
-        assert listening.is_local(listener) is local
-        assert listening.shown(listener, tls=True).startswith(shown)
+        assert sockets.is_local(listener) is local
+        assert sockets.shown(listener, tls=True).startswith(shown)
 
 
 def test_a_certificate_and_its_key_are_taken_in_two_files_or_one(
@@ -188,7 +195,7 @@ def served(encoder: Encoder, **settings: object) -> Iterator[httpx.Client]:
             while not server.started:
                 assert thread.is_alive(), "the server ended while it started"
                 time.sleep(0.01)
-            with httpx.Client(base_url=listening.shown(listener, tls=False)) as client:
+            with httpx.Client(base_url=sockets.shown(listener, tls=False)) as client:
                 yield client
         finally:
             server.should_exit = True

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app import logs
+from app.telemetry import logs
 from benchmarks.servers import wait_until
 from models.encoder import Encoder
 from tests.conftest import Serve

@@ -18,17 +18,16 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from app import canary
-from app.canary import Canary
-from app.cells import SCRATCH, SIZE, WORD, Board
-from app.certificates import valid_until
-from app.ensemble import Ensemble
-from app.metrics import Metrics
-from app.process import memory_limit
-from app.stages import Stages
-from app.stores.levels import TwoLevels
+from app.classify import canary
+from app.classify.canary import Canary
+from app.classify.ensemble import Ensemble
+from app.server.gauges import memory_limit, valid_until
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
+from app.stores.vectors import TwoLevels
+from app.telemetry.metrics import Metrics
+from app.telemetry.shared_memory import SCRATCH, SIZE, WORD, Board
+from app.telemetry.spans import Stages
 from benchmarks import metrics_page, servers
 from benchmarks.scraping import Scraped, count_until_killed
 from models.encoder import Encoder

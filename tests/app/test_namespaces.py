@@ -11,11 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.definitions import Definition, Entry, new
-from app.keys import digest
-from app.labelset_schemas import NAME_PATTERN
-from app.namespaces import bounds, inside, of, outside
-from app.registry import PAGE, Registry
+from app.api.fields import NAME_PATTERN
+from app.api.middleware.keys import digest
+from app.labelsets.definition import (
+    Definition,
+    Entry,
+    in_namespace,
+    namespace_bounds,
+    namespace_of,
+    new,
+    without_namespace,
+)
+from app.labelsets.registry import PAGE, Registry
 from app.stores.memory import MemoryLabelSets, MemoryPictures
 from models.encoder import Encoder
 
@@ -31,18 +38,18 @@ scopes = ["classify", "labelsets:write"]
 
 @given(namespaces, names)
 def test_a_name_goes_in_and_comes_out(namespace: str, name: str) -> None:
-    stored = inside(namespace, name)
-    assert (outside(stored), of(stored)) == (name, namespace)
+    stored = in_namespace(namespace, name)
+    assert (without_namespace(stored), namespace_of(stored)) == (name, namespace)
 
 
 @given(namespaces, names, namespaces, names)
 def test_names_lie_between_the_bounds_of_their_own_namespace_alone(
     namespace: str, name: str, another: str, other: str
 ) -> None:
-    after, before = bounds(namespace)
-    assert after < inside(namespace, name) < before
-    assert (after < inside(another, other) < before) == (another == namespace)
-    assert (inside(namespace, name) == inside(another, other)) == (
+    after, before = namespace_bounds(namespace)
+    assert after < in_namespace(namespace, name) < before
+    assert (after < in_namespace(another, other) < before) == (another == namespace)
+    assert (in_namespace(namespace, name) == in_namespace(another, other)) == (
         (namespace, name) == (another, other)
     )
 
@@ -50,13 +57,13 @@ def test_names_lie_between_the_bounds_of_their_own_namespace_alone(
 @given(namespaces, st.lists(names, min_size=2, max_size=2))
 def test_names_keep_their_order(namespace: str, two: list[str]) -> None:
     one, other = two
-    assert (one < other) == (inside(namespace, one) < inside(namespace, other))
+    assert (one < other) == (in_namespace(namespace, one) < in_namespace(namespace, other))
 
 
 @pytest.mark.parametrize("namespace", ["a", "a-b", "a.b", "a0", "a_b", "aa", "z" * 64, "~"])
 def test_namespaces_that_begin_alike_are_apart(namespace: str) -> None:
-    after, before = bounds("a")
-    assert (after < inside(namespace, "x") < before) == (namespace == "a")
+    after, before = namespace_bounds("a")
+    assert (after < in_namespace(namespace, "x") < before) == (namespace == "a")
 
 
 def test_a_registry_pages_and_counts_within_a_namespace() -> None:
@@ -66,11 +73,11 @@ def test_a_registry_pages_and_counts_within_a_namespace() -> None:
         wanted = [f"n{number:02}" for number in range(2 * PAGE + 3)]
         for name in wanted:
             for namespace in ("", "a", "a0", "b"):
-                await registry.write(new(inside(namespace, name), 0, definition), None, 100)
+                await registry.write(new(in_namespace(namespace, name), 0, definition), None, 100)
         for namespace in ("", "a", "a0", "b"):
-            found = await registry.page(*bounds(namespace), 1000)
-            assert [outside(one.name) for one in found] == wanted
-            assert {of(one.name) for one in found} == {namespace}
+            found = await registry.page(*namespace_bounds(namespace), 1000)
+            assert [without_namespace(one.name) for one in found] == wanted
+            assert {namespace_of(one.name) for one in found} == {namespace}
 
     asyncio.run(test())
 

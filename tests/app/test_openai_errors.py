@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app import errors
-from app.openai_errors import openai_error
+from app.api.problems import openai_error
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.prototypes import OFFSETS, PRIOR, Choice, blend, blended, choose_weight
+from app.labelsets.prototypes import OFFSETS, PRIOR, Choice, blend, blended, choose_weight
 
 WIDTH, SCALE = 64, 100.0
 
@@ -113,7 +113,7 @@ def test_where_nothing_can_be_tried_the_text_stays_as_it_is(
 def test_the_dot_products_of_a_trial_are_those_of_rows_made_without_the_example(
     whole: bool, weight: float, offset: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from app import prototypes
+    from app.labelsets import prototypes
 
     world = World(9, clear=0.4)
     owners = np.array([0, 0, 0, 1, 1, 1, 4, 4, 4])

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.rates import KEPT, RateLimiter
+from app.api.middleware.rate_limit import KEPT, RateLimiter
 from app.stores.gcra import Grant
 from app.stores.protocols import StoreAway
 

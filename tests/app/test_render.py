@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from app.render import CSV, JSON, TEXT, preferred, render
-from app.schemas import ClassifyAnswer, ImageAnswer, PredictionAnswer
+from app.api.answers import CSV, JSON, TEXT, preferred
+from app.api.classify import ClassifyAnswer, ImageAnswer, PredictionAnswer, render
 
 ANSWER = ClassifyAnswer(
     model="m",

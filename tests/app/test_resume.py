@@ -6,19 +6,18 @@ from typing import Any
 
 import pytest
 
-from app.blending import Blending
-from app.builds import Builds, Floats
-from app.definitions import Definition, Entry
-from app.ensemble import Ensemble
-from app.labelsets import LabelSetService
-from app.preconditions import Match
-from app.registry import Registry
-from app.shipped import template_sets
-from app.stores.levels import TwoLevels
+from app.classify.ensemble import Ensemble
+from app.classify.templates import TemplateSets, template_sets
+from app.labelsets.blending import Blending
+from app.labelsets.builds import Builds, Floats
+from app.labelsets.definition import Definition, Entry
+from app.labelsets.preconditions import Match
+from app.labelsets.registry import Registry
+from app.labelsets.service import LabelSetService
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryLabelSets, MemoryPictures, MemoryStore
 from app.stores.protocols import StoreAway
-from app.templates import TemplateSets
+from app.stores.vectors import TwoLevels
 from models.encoder import Encoder
 
 PLENTY = 10_000_000
@@ -83,7 +82,7 @@ def test_the_most_recently_used_is_built_first(
 def test_a_store_that_is_away_at_the_start_is_waited_for(
     pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.labelsets.RETRY_EVERY", 0.01)
+    monkeypatch.setattr("app.labelsets.service.RETRY_EVERY", 0.01)
 
     class Flaky(MemoryLabelSets):
         failures = 3

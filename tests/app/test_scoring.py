@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from app import scoring
+from app.classify import scoring
 
 COSINES = arrays(np.float32, st.integers(1, 40), elements=st.floats(-1, 1, width=32))
 NEAR = 1e-5

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.settings import Settings
-from app.settings_page import settings_page
+from app.server.settings import Settings, settings_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 

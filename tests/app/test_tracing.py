@@ -23,10 +23,10 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from app import spans, telemetry
-from app.batching import Batcher, BatchPolicy
-from app.statuses import USAGE_ERROR
-from app.tracing import Tracing
+from app.classify.batching import Batcher, BatchPolicy
+from app.server.exit_status import USAGE_ERROR
+from app.telemetry import spans
+from app.telemetry.otel import Tracing
 from benchmarks.servers import openvocab, wait_until
 from models.encoder import Encoder
 from tests.conftest import Serve
@@ -61,7 +61,7 @@ def recorded() -> Recorded:
 @pytest.fixture(scope="module")
 def client(recorded: Recorded, pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(telemetry, "start", lambda _mode, _version: recorded.tracing)
+        patch.setattr(spans, "start", lambda _mode, _version: recorded.tracing)
         serving = serve(pictogram)
         found = serving.__enter__()
     with contextlib.ExitStack() as stack:
@@ -192,7 +192,7 @@ def test_only_faults_of_ours_are_errors_of_a_trace(
     def broken(*_: object) -> None:
         raise ValueError("confidential")
 
-    monkeypatch.setattr("app.scoring.similarities", broken)
+    monkeypatch.setattr("app.classify.scoring.similarities", broken)
     client.post("/classify?labels=cat,dog", content=samples["cat"].read_bytes())
     found = recorded.taken()
     span = server_span(found)
@@ -205,15 +205,15 @@ def test_only_faults_of_ours_are_errors_of_a_trace(
 
 def test_without_traces_nothing_of_opentelemetry_is_imported() -> None:
     code = (
-        "import sys; from app.main import create_app; from app.settings import Settings; "
+        "import sys; from app.server.main import create_app; from app.server.settings import Settings; "
         "create_app(Settings(model='pictogram')); "
         "print(*sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(found.stdout.split())
     # the framework itself imports the names of its API
-    assert not {"app.tracing", "opentelemetry.sdk", "opentelemetry.exporter"} & loaded
-    assert "app.telemetry" in loaded
+    assert not {"app.telemetry.otel", "opentelemetry.sdk", "opentelemetry.exporter"} & loaded
+    assert "app.telemetry.spans" in loaded
 
 
 @pytest.mark.parametrize(
@@ -228,24 +228,24 @@ def test_without_traces_nothing_of_opentelemetry_is_imported() -> None:
     ],
 )
 def test_traces_are_made_where_the_setting_or_the_standard_variables_ask_for_them(
-    mode: telemetry.Mode, env: dict[str, str], made: bool, hindrance: str | None,
+    mode: spans.Mode, env: dict[str, str], made: bool, hindrance: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    tracing = telemetry.start(mode, "1")
+    tracing = spans.start(mode, "1")
     assert (tracing is not None) is made
     if tracing is not None:
         tracing.close()
-    assert (hindrance or "") in (telemetry.hindrance(mode) or "")
-    assert (telemetry.hindrance(mode) is None) is (hindrance is None)
+    assert (hindrance or "") in (spans.hindrance(mode) or "")
+    assert (spans.hindrance(mode) is None) is (hindrance is None)
 
 
 def test_traces_that_are_asked_for_and_cannot_be_had_end_the_start_with_a_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     env = {**os.environ, "OPENVOCAB_TRACING": "on", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-    command = [sys.executable, "-c", "from app.cli import app; app()", "serve"]
+    command = [sys.executable, "-c", "from app.__main__ import app; app()", "serve"]
     found = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert found.returncode == USAGE_ERROR
     assert found.stderr.startswith("openvocab: OPENVOCAB_TRACING: traces are sent by http/protobuf")
@@ -255,8 +255,8 @@ def test_traces_that_are_asked_for_and_cannot_be_had_end_the_start_with_a_line(
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr("importlib.util.find_spec", not_there)
-    assert "pip install 'openvocab[otel]'" in (telemetry.hindrance("on") or "")
-    assert telemetry.start("on", "1") is None
+    assert "pip install 'openvocab[otel]'" in (spans.hindrance("on") or "")
+    assert spans.start("on", "1") is None
 
 
 @contextlib.contextmanager
@@ -339,7 +339,7 @@ def test_a_collector_that_is_away_or_silent_slows_nothing_and_is_told_of_once(
 ) -> None:  # fmt: skip
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
-    monkeypatch.setattr("app.tracing.FLUSH_SECONDS", 0.5)
+    monkeypatch.setattr("app.telemetry.otel.FLUSH_SECONDS", 0.5)
     picture = samples["cat"].read_bytes()
     with socket.socket() as closed, socket.create_server(("127.0.0.1", 0)) as silent:
         closed.bind(("127.0.0.1", 0))

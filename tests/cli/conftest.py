@@ -15,14 +15,14 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from app import cli_classify, cli_labelset, cli_undo
+from app.cli import classify, labelset
 
 COMMAND = [
     sys.executable,
     "-c",
-    "import typer; from app import cli_classify, cli_labelset, cli_undo; app = typer.Typer();"
-    "cli_classify.add_to(app); app.command('undo')(cli_undo.undo);"
-    "app.add_typer(cli_labelset.app, name='labelset'); app(prog_name='openvocab')",
+    "import typer; from app.cli import classify, labelset; app = typer.Typer();"
+    "classify.add_to(app); app.command('undo')(classify.undo);"
+    "app.add_typer(labelset.app, name='labelset'); app(prog_name='openvocab')",
 ]
 ENV = {**os.environ, "COLUMNS": "200"}
 
@@ -35,9 +35,9 @@ Answers = Callable[[Callable[[int], tuple[int, dict[str, str], Any]]], AbstractC
 def run() -> Run:
     """A command in this process; what it printed and its exit status."""
     app = typer.Typer()
-    cli_classify.add_to(app)
-    app.command("undo")(cli_undo.undo)
-    app.add_typer(cli_labelset.app, name="labelset")
+    classify.add_to(app)
+    app.command("undo")(classify.undo)
+    app.add_typer(labelset.app, name="labelset")
 
     def invoke(*arguments: object, **options: Any) -> Result:
         found = CliRunner().invoke(app, [*map(str, arguments)], **options)

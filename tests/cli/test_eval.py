@@ -19,10 +19,10 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner, Result
 
-from app.cli import app
-from app.evaluation.row_file import DIGEST, HEAD
+from app.__main__ import app
+from app.evaluation.picture_vectors import DIGEST, HEAD
 
-COMMAND = [sys.executable, "-c", "from app.cli import app; app(prog_name='openvocab')"]
+COMMAND = [sys.executable, "-c", "from app.__main__ import app; app(prog_name='openvocab')"]
 
 # two ways to one number: batches of other sizes, base64 of float32
 CLOSE = 2e-5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.folders import Finder, Found, listed, read
+from app.cli.files import Finder, Found, listed, read
 
 
 def make(folder: Path, *names: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.labelset_files import BadFile, definition, exported, imported
+from app.cli.labelset_client import BadFile, definition, exported, imported
 from models.encoder import Encoder
 
 
@@ -108,7 +108,7 @@ def test_some_label_sets_are_exported_by_name(labelset: Any, server: httpx.Clien
 def test_long_lists_come_page_by_page(
     labelset: Any, server: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.labelset_client.PAGE", 2)
+    monkeypatch.setattr("app.cli.labelset_client.PAGE", 2)
     for number in range(5):
         content = {"name": f"s{number}", "labels": ["a", "b"]}
         server.post("/labelsets", json=content).raise_for_status()
@@ -143,7 +143,7 @@ def test_a_bad_line_of_a_backup_is_named(labelset: Any, tmp_path: Path) -> None:
 def test_a_server_that_is_away_or_wants_a_key_is_exit_status_4(
     run: Any, pictogram: Encoder, serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cli_server.RETRY_FOR", 0)
+    monkeypatch.setattr("app.cli.options.RETRY_FOR", 0)
     assert run("labelset", "list", "--url", "http://127.0.0.1:9").exit_code == 4
     digest = hashlib.sha256(b"ov_x").hexdigest()
     with serve(pictogram, api_keys=f"me:classify:{digest}") as client:

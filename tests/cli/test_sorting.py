@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.folder_names import folder_name
-from app.sorting import Sorter
-from app.transfer import transfer
-from app.undoing import BadUndoFile, Step, UndoLog, undo
+from app.classify.labels import folder_name
+from app.cli.sorting import BadUndoFile, Sorter, Step, UndoLog, transfer, undo
 
 ODD = [
     "a/b", "a\\b", "..", ".", "", " cat ", "cat.", "CON", "nul.png", "_none", "-rf", "a\nb",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.settings import Settings
+from app.server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker"

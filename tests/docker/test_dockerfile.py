@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.building import VERSION
-from app.cli import app
-from app.model_settings import DEFAULT_MODEL
-from app.settings import Settings
+from app import VERSION
+from app.__main__ import app
+from app.server.settings import DEFAULT_MODEL, Settings
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ("cpu", "gpu")

@@ -11,8 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app.settings import Settings
-from app.worker_process import GRACE
+from app.server.settings import Settings
+from app.server.workers import GRACE
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker" / "kubernetes"

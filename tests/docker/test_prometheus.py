@@ -15,8 +15,8 @@ import httpx
 import pytest
 import yaml
 
-from app.main import create_app
-from app.settings import Settings
+from app.server.main import create_app
+from app.server.settings import Settings
 from benchmarks.metrics_page import PAGE as METRICS_PAGE
 from benchmarks.servers import free_port, wait_until
 from models.encoder import Encoder

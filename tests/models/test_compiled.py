@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import compiled
-from models.compiled import compile_tower
+from models import openvino_tower
 from models.device import choose_backend
 from models.encoder import Encoder
 from models.errors import BadDevice
 from models.loader import load
+from models.openvino_tower import compile_tower
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 EXACT = 1e-5  # 1 - cosine, float32
@@ -53,7 +53,7 @@ def test_the_automatic_choice_is_openvino_on_a_cpu_that_has_it(
     assert choose_backend("auto", CPU, installed=False) == "torch"
     assert choose_backend("auto", GPU, installed=True) == "torch"
     monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
-    monkeypatch.setattr(compiled.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(openvino_tower.importlib.util, "find_spec", lambda name: None)
     encoder = load("pictogram")
     assert encoder.info.backend == "torch"
     encoder.close()
@@ -83,7 +83,7 @@ def test_a_tower_that_does_not_compile_is_served_by_torch(
         rows[:, 0] = 1
         return rows
 
-    monkeypatch.setattr(compiled.CompiledTower, "__call__", other)
+    monkeypatch.setattr(openvino_tower.CompiledTower, "__call__", other)
     with caplog.at_level(logging.WARNING):
         assert compile_tower(plain_pictogram._vision, (64, 64), "fp32", 0) is None
         encoder = load("pictogram", backend="openvino")

@@ -8,9 +8,9 @@ import logging
 import pytest
 import torch
 
-from models import graphs
+from models import cuda_graphs
+from models.cuda_graphs import ladder, record, rung
 from models.encoder import Encoder
-from models.graphs import ladder, record, rung
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_recording_that_fails_leaves_plain_passes(
     def fails(*_: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(graphs, "Graphs", fails)
+    monkeypatch.setattr(cuda_graphs, "Graphs", fails)
     monkeypatch.setattr(plain_pictogram._vision, "device", torch.device("cuda"))
     with caplog.at_level(logging.WARNING):
         assert record(plain_pictogram._vision, (64, 64), 8, 1) is None

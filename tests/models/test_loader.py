@@ -152,7 +152,7 @@ def test_a_hub_out_of_reach_ends_the_start_within_seconds(model: str, tmp_path: 
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     begun = time.monotonic()
     found = subprocess.run(
-        [sys.executable, "-c", "from app.cli import app; app()", "serve", "--port", "0",
+        [sys.executable, "-c", "from app.__main__ import app; app()", "serve", "--port", "0",
          "--model", model],
         env=env, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
@@ -210,7 +210,7 @@ def test_half_a_download_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     begun = time.monotonic()
     found = subprocess.run(
-        [sys.executable, "-c", "from app.cli import app; app()", "models", "pull",
+        [sys.executable, "-c", "from app.__main__ import app; app()", "models", "pull",
          "ViT-B-32-256/datacomp_s34b_b86k"],
         env=env, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip

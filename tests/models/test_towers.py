@@ -7,8 +7,13 @@ import torch
 from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
 
-from models.towers import TextTower, agrees_with_reference, text_family, trimmable_text_tower
-from models.trees import Forest
+from models.text_tower import (
+    Forest,
+    TextTower,
+    agrees_with_reference,
+    text_family,
+    trimmable_text_tower,
+)
 
 CONTEXT, WORDS, END = 24, 100, 99
 EXACT = 1e-6  # 1 - cosine, float32

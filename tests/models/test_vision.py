@@ -6,7 +6,7 @@ import open_clip
 import pytest
 import torch
 
-from models.vision import VisionTower, layout, prepare
+from models.image_tower import VisionTower, layout, prepare
 
 EXACT = 1e-5  # 1 - cosine, float32
 

@@ -6,8 +6,8 @@ from concurrent.futures import CancelledError
 
 import pytest
 
+from models.device_thread import URGENT_IN_A_ROW, DeviceThread
 from models.errors import EncoderClosed
-from models.worker import URGENT_IN_A_ROW, DeviceThread
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.page_routes import FOLDER, assets
+from app.api.playground import FOLDER, assets
 
 PARTS = sorted(name for name in assets() if name != "index.html")
 

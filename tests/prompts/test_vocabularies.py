@@ -10,7 +10,7 @@ import pytest
 
 import models
 import prompts
-from app.labels import LabelLimits, clean, unread
+from app.classify.labels import LabelLimits, clean, unread
 from models.encoder import Encoder
 from models.tokens import Tokens
 from prompts import Vocabulary, VocabularyError, expand, load_sets, load_vocabularies

@@ -217,7 +217,9 @@ def test_a_new_setting_is_deployed_under_load_and_loses_no_request(
 
 
 def test_a_store_that_replicas_cannot_share_is_refused() -> None:
-    program = "from app.ray_serve import build; build({'store_url': 'memory://'})"
+    program = "from app.server.ray_serve import build; build({'store_url': 'memory://'})"
     command = [sys.executable, "-c", program]
     found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert found.stderr.splitlines()[-1].startswith("app.ray_serve.Unfit: OPENVOCAB_STORE_URL: ")
+    assert found.stderr.splitlines()[-1].startswith(
+        "app.server.ray_serve.Unfit: OPENVOCAB_STORE_URL: "
+    )

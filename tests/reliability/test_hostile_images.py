@@ -19,11 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from app.costs import Room
 from app.errors import DamagedImage, Problem, TooLarge, UnsupportedImage
-from app.images import FORMATS, ImageLimits, decode
-from app.plugins import quieten
-from app.screening import SCANS, screen
+from app.images.decode import FORMATS, decode, quieten
+from app.images.limits import ImageLimits, Room
+from app.images.screening import SCANS, screen
 from benchmarks import fuzz
 from benchmarks.hostile import bombs, makers, seeds
 from benchmarks.hostile.parts import (

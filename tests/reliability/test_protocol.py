@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from app.heads import HEAD_BYTES, HEADERS
-from app.protocol import LINGER_SECONDS, PIPELINED, protocol
+from app.server.http_protocol import HEAD_BYTES, HEADERS, LINGER_SECONDS, PIPELINED, protocol
 
 HEAD_SECONDS = 0.5
 
@@ -458,7 +457,7 @@ def test_a_broken_body_lets_its_request_go(server: Recorder) -> None:
 
 
 def test_an_answer_that_nobody_reads_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.protocol.SEND_SECONDS", 0.5)
+    monkeypatch.setattr("app.server.http_protocol.SEND_SECONDS", 0.5)
     with served() as server, connect(server) as sock:
         sock.sendall(head("/large", method=b"GET"))
         time.sleep(1.5)

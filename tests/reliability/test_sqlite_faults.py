@@ -33,7 +33,7 @@ for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 import os, sys
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
-SERVE = "from app.cli import app; app()"
+SERVE = "from app.__main__ import app; app()"
 
 
 @pytest.fixture(scope="module")

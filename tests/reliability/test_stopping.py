@@ -72,7 +72,7 @@ def refuses(server: Server) -> bool:
 
 
 def start(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from app.cli import app; app()", "serve", "--port", "0"]
+    command = [sys.executable, "-c", "from app.__main__ import app; app()", "serve", "--port", "0"]
     return subprocess.run(
         [*command, *arguments],
         env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False,

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.statuses import HUNG
-from app.watchdog import LOOKS, Heartbeat, Watchdog
+from app.server.exit_status import HUNG
+from app.server.watchdog import LOOKS, Heartbeat, Watchdog
 from benchmarks import servers
 from benchmarks.misbehaving import Fault, Faults, misbehaving
 from benchmarks.servers import Server

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from app import figures
+from app.evaluation import figures
 from app.evaluation.data import ClassRows, ModelInfo, Scores
-from app.evaluation.judging import figures_of, mistakes, scores_of
+from app.evaluation.figures import figures_of, mistakes, scores_of
+from app.labelsets.calibration import reliability
 
 TOLERANCE = 1e-6
 INFO = ModelInfo("m", "f", "fp32", "cpu", "torch", 40.0, None, 8, "simple")
@@ -94,9 +95,9 @@ def test_the_reliability_diagram_is_scikit_learns_and_its_error_guos(seed: int, 
     # on the edges of bins, too
     confidence = rng.choice([rng.random(), 0.0, 0.2, 0.4, 1.0, *rng.random(9)], count)
     right = rng.random(count) < confidence
-    found = figures.calibration(confidence.astype(np.float32), right)
+    found = reliability.reliability(confidence.astype(np.float32), right)
     confidence = confidence.astype(np.float32).astype(np.float64)
-    shares, means = calibration_curve(right, confidence, n_bins=figures.BINS)
+    shares, means = calibration_curve(right, confidence, n_bins=reliability.BINS)
     used = found.count > 0
     np.testing.assert_allclose(found.accuracy[used], shares)
     np.testing.assert_allclose(found.confidence[used], means)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.evaluation.class_labels import BadData, Naming
-from app.evaluation.files import Labelled, read
+from app.evaluation.dataset_files import Labelled, read
 
 
 def touch(root: Path, *names: str) -> Path:

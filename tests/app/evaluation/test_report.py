@@ -14,13 +14,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from app.evaluation.data import ClassRows, Dataset, Encoded, ModelInfo, Unread
-from app.evaluation.judging import figures_of, mistakes, scores_of
-from app.evaluation.report import Picture, Result, data_digest
-from app.evaluation.report_files import write
-from app.evaluation.report_parts import esc
-from app.evaluation.report_plots import NAMED
-from app.evaluation.thumbnails import thumbnail
-from app.images import ImageLimits
+from app.evaluation.figures import figures_of, mistakes, scores_of
+from app.evaluation.report.files import thumbnail, write
+from app.evaluation.report.html import esc
+from app.evaluation.report.plots import NAMED
+from app.evaluation.report.result import Picture, Result, data_digest
+from app.images.limits import ImageLimits
 
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 INFO = ModelInfo("tiny", "f" * 16, "fp32", "cpu", "torch", 30.0, None, 16, "simple")

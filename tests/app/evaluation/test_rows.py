@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.evaluation.row_file import DIGEST, HEAD, RowFile
+from app.evaluation.picture_vectors import DIGEST, HEAD, RowFile
 
 WIDTH = 16
 RECORD = DIGEST + 4 * WIDTH + 4

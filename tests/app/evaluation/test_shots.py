@@ -11,15 +11,13 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from scipy.stats import t
 
-from app.evaluation import probe
-from app.evaluation.data import ClassRows, Encoded, Floats, TemplateRows
-from app.evaluation.halves import halves
-from app.evaluation.shot_points import Curve, Point, Shots
-from app.evaluation.shots import ShotsError, shots
-from app.evaluation.shots_report import ShotsSection
+from app.evaluation import linear_probe
+from app.evaluation.data import ClassRows, Encoded, Floats, TemplateRows, halves
+from app.evaluation.figures import Share, top
+from app.evaluation.report.shots import ShotsSection
+from app.evaluation.shots import Curve, Point, Shots, ShotsError, shots
 from app.evaluation.template_search import ensemble
-from app.figures import Share, top
-from app.prototypes import blend
+from app.labelsets.prototypes import blend
 
 Posed = tuple[Encoded, TemplateRows]
 
@@ -60,9 +58,9 @@ def test_the_probe_is_the_regression_that_scipy_finds() -> None:
     best = minimize(loss, np.zeros(15), tol=1e-10).x
     logits = (pictures - mean) / spread @ best[:12].reshape(3, 4).T + best[12:]
     expected = np.array([0, 2, 5])[logits.argmax(axis=1)]
-    assert (probe.predictions(rows, targets, -0.5, pictures) == expected).mean() > 0.99
+    assert (linear_probe.predictions(rows, targets, -0.5, pictures) == expected).mean() > 0.99
     two = targets > 0
-    assert set(probe.predictions(rows[two], targets[two], 0.0, pictures)) == {2, 5}
+    assert set(linear_probe.predictions(rows[two], targets[two], 0.0, pictures)) == {2, 5}
 
 
 def test_the_strength_is_chosen_by_shots_that_are_held_out() -> None:
@@ -74,7 +72,7 @@ def test_the_strength_is_chosen_by_shots_that_are_held_out() -> None:
         count = 0
         for fold in range(4):
             out = held_out == fold
-            said = probe.predictions(rows[~out], targets[~out], power, rows[out])
+            said = linear_probe.predictions(rows[~out], targets[~out], power, rows[out])
             count += int((said == targets[out]).sum())
         return count
 
@@ -82,10 +80,10 @@ def test_the_strength_is_chosen_by_shots_that_are_held_out() -> None:
         # four dimensions tell, the others distract
         rows = 0.9 * np.random.default_rng(seed).standard_normal((32, 30)).astype(np.float32)
         rows[np.arange(32), targets] += 1.2
-        chosen = probe.strength(rows, targets)
-        shares = {power: right(rows, power) for power in (*probe.COARSE, chosen)}
+        chosen = linear_probe.strength(rows, targets)
+        shares = {power: right(rows, power) for power in (*linear_probe.COARSE, chosen)}
         assert shares[chosen] == max(shares.values()) > min(shares.values())
-    assert probe.strength(rows[::8], targets[::8]) == probe.WITHOUT_CHOICE
+    assert linear_probe.strength(rows[::8], targets[::8]) == linear_probe.WITHOUT_CHOICE
 
 
 def test_zero_shot_and_curves_are_of_the_same_test_pictures(
@@ -222,9 +220,9 @@ def test_what_cannot_be_drawn_is_one_line(
     ):
         with pytest.raises(ShotsError, match=line):
             shots(bad, classes, ks)
-    probe.available()
+    linear_probe.available()
     for module in [name for name in sys.modules if name.startswith("sklearn")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(probe.NoScikitLearn, match=r"pip install 'openvocab\[eval\]'"):
-        probe.available()
+    with pytest.raises(linear_probe.NoScikitLearn, match=r"pip install 'openvocab\[eval\]'"):
+        linear_probe.available()

@@ -8,13 +8,12 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import average_precision_score
 
-from app.concepts import ensemble_mean
-from app.evaluation import search_goals, template_search
-from app.evaluation.data import Encoded, Floats, TemplateRows
-from app.evaluation.halves import halves
-from app.evaluation.judging import scored
+from app.classify.concept import ensemble_mean
+from app.evaluation import template_search
+from app.evaluation.data import Encoded, Floats, TemplateRows, halves
+from app.evaluation.figures import scored
+from app.evaluation.report.template_search import SearchSection
 from app.evaluation.template_search import ensemble, pool, search
-from app.evaluation.template_search_report import SearchSection
 from app.evaluation.trials import TOP1, Verdict
 from prompts import expand, load_sets, validate_templates
 
@@ -126,16 +125,16 @@ def test_blocks_and_a_shortlist_change_nothing_but_the_work(
 ) -> None:
     encoded, rows = posed
     found = search(encoded, rows, SIMPLE, default_name="simple", limit=4)
-    monkeypatch.setattr(search_goals, "BLOCK", 20_000)
+    monkeypatch.setattr(template_search, "BLOCK", 20_000)
     assert search(encoded, rows, SIMPLE, default_name="simple", limit=4) == found
     tried: list[int] = []
-    real = search_goals.Top1.with_each
+    real = template_search.Top1.with_each
 
-    def counting(self: search_goals.Top1, path: list[int], places: list[int]) -> list[object]:
+    def counting(self: template_search.Top1, path: list[int], places: list[int]) -> list[object]:
         tried.append(len(places))
         return real(self, path, places)
 
-    monkeypatch.setattr(search_goals.Top1, "with_each", counting)
+    monkeypatch.setattr(template_search.Top1, "with_each", counting)
     monkeypatch.setattr(template_search, "WORK", 1)
     monkeypatch.setattr(template_search, "SHORTLIST", 5)
     search(encoded, rows, SIMPLE, default_name="simple", limit=4)

@@ -12,12 +12,20 @@ from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, recall_score
 
 from app.evaluation.data import ClassRows, Encoded, TemplateRows
-from app.evaluation.judging import figures_of, scored
-from app.evaluation.resampling import crossed, mean_average_precision, mean_per_class, top1
-from app.evaluation.significance import bootstrap_p, detectable, holm, mcnemar_p
+from app.evaluation.figures import figures_of, scored
+from app.evaluation.report.trials import TrialsSection
+from app.evaluation.statistics import (
+    bootstrap_p,
+    crossed,
+    detectable,
+    holm,
+    mcnemar_p,
+    mean_average_precision,
+    mean_per_class,
+    top1,
+)
 from app.evaluation.template_search import ensemble
 from app.evaluation.trials import MAP, PER_CLASS, TOP1, Trials, Verdict, judge
-from app.evaluation.trials_report import TrialsSection
 from prompts import load_sets
 
 Posed = tuple[Encoded, TemplateRows]

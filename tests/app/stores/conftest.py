@@ -16,8 +16,8 @@ import pytest
 
 from app.stores.memory import MemoryStore
 from app.stores.protocols import Store
-from app.stores.redis import RedisStore
-from app.stores.sqlite import SqliteStore
+from app.stores.redis.store import RedisStore
+from app.stores.sqlite.store import SqliteStore
 
 # long enough for a busy machine; tests of time-outs choose their own
 PATIENT = 10.0

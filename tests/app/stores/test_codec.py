@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from app.stores.codec import FORMAT, MAGIC, decode, encode
+from app.stores.vectors import FORMAT, MAGIC, decode, encode
 
 numbers = st.floats(-1, 1, width=32)
 unit_vectors = (

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import pytest
 
-from app.stores import codec
-from app.stores.chunks import CHUNK
+from app.stores import vectors
 from app.stores.gcra import Grant
 from app.stores.protocols import (
+    CHUNK,
     Head,
     PicturesFull,
     Quota,
@@ -415,7 +415,7 @@ def test_ten_thousand_vectors_are_kept(make_store, with_store: Run) -> None:
     async def test(store: Store) -> None:
         rows = np.random.default_rng(0).normal(size=(10_000, 128)).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        vectors = {f"key {number}": codec.encode(row) for number, row in enumerate(rows)}
+        vectors = {f"key {number}": vectors.encode(row) for number, row in enumerate(rows)}
         await store.vectors.put_many(vectors)
         found = await store.vectors.get_many(list(vectors))
         assert list(found) == list(vectors.values())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.stores.protocols import Record, Store, StoreAway
-from app.stores.sqlite import SqliteStore
+from app.stores.sqlite.store import SqliteStore
 
 MOST = 1000
 END = "\U0010ffff"

@@ -8,17 +8,10 @@ from typing import Any
 import pytest
 
 from app.stores.breaker import FIRST_PAUSE, LONGEST_PAUSE
-from app.stores.chunks import CHUNK
 from app.stores.gcra import Grant
 from app.stores.guard import Guarded
 from app.stores.memory import MemoryStore
-from app.stores.protocols import (
-    Record,
-    StoreAway,
-    StoreFull,
-    StoreRefused,
-    VersionConflict,
-)
+from app.stores.protocols import CHUNK, Record, StoreAway, StoreFull, StoreRefused, VersionConflict
 
 MOST = 10
 END = "\U0010ffff"  # after every name

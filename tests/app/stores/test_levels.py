@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from app.stores.codec import encode
-from app.stores.levels import TwoLevels
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryVectors
+from app.stores.vectors import TwoLevels, encode
 from models.encoder import Encoder
 
 WIDTH = 4

@@ -7,8 +7,8 @@ import pytest
 from app.stores import open_store
 from app.stores.memory import MemoryStore
 from app.stores.protocols import StoreUnusable
-from app.stores.redis import RedisStore
-from app.stores.sqlite import SqliteStore
+from app.stores.redis.store import RedisStore
+from app.stores.sqlite.store import SqliteStore
 
 
 @pytest.mark.parametrize(

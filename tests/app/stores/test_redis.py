@@ -12,18 +12,11 @@ from hypothesis import strategies as st
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from app.stores import scripts
 from app.stores.gcra import SLACK, Grant, take
-from app.stores.link import SCHEMA
-from app.stores.protocols import (
-    Head,
-    Record,
-    StoreAway,
-    StoreFull,
-    StoreRefused,
-    StoreUnusable,
-)
-from app.stores.redis import RedisStore
+from app.stores.protocols import Head, Record, StoreAway, StoreFull, StoreRefused, StoreUnusable
+from app.stores.redis import scripts
+from app.stores.redis.link import SCHEMA
+from app.stores.redis.store import RedisStore
 
 MOST = 1000
 END = "\U0010ffff"  # after every name

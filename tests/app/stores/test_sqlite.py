@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from app.stores import schema
 from app.stores.protocols import Record, Store, StoreAway, StoreUnusable, VersionConflict
-from app.stores.sqlite import SqliteStore
+from app.stores.sqlite import schema
+from app.stores.sqlite.store import SqliteStore
 
 PLENTY = 1_000_000
 MOST = 1000

@@ -1,0 +1,217 @@
+"""The route of batches: parse, run, and answer as images are done."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import ExitStack, aclosing
+from dataclasses import replace
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.api import bodies, multipart, openapi
+from app.api.answers import with_rows
+from app.api.bodies import address_fields, is_json, media_type, merge, single
+from app.api.classify import ClassifyAnswer
+from app.api.fields import IMAGE, InputLimits, build_query
+from app.api.multipart import Part, parts
+from app.api.problems import ProblemAnswer, document, documented
+from app.api.services import CallerDep, Services, ServicesDep, patience
+from app.api.uploads import (
+    UploadBatches,
+    archived,
+    arriving_body,
+    counted,
+    decoded,
+    file_of,
+    json_body,
+    json_images,
+    text_of,
+)
+from app.classify.bulk import Item, Outcome, outcomes
+from app.classify.query import Query
+from app.errors import Invalid, Problem, TooLarge
+from app.telemetry.spans import Stages
+
+
+class BatchLine(BaseModel):
+    """What became of one image of a batch; without `index`, why the rest of it is missing."""
+
+    index: int | None = Field(None, description="Place among the images that were sent, from 0.")
+    name: str | None = Field(None, description="File name, as it was sent.")
+    result: ClassifyAnswer | None = None
+    error: "ProblemAnswer | None" = None
+
+
+class BatchAnswer(BaseModel):
+    """The answer of POST /classify/batch, in the order of the images."""
+
+    count: int
+    failed: int
+    results: list[BatchLine]
+
+
+async def read_batch(
+    request: Request, limits: InputLimits, uploads: UploadBatches
+) -> tuple[Query, AsyncGenerator[Item, None]]:
+    """What is asked, and the images as they arrive; the rest of the body is read with them.
+
+    Raises:
+        Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
+    """
+    kind = media_type(request.headers.get("content-type", ""))
+    fields = address_fields(request.query_params, bodies.LISTS)
+    if kind == "multipart/form-data":
+        return await _form(request, fields, limits, uploads)
+    if is_json(kind):
+        return await _json(request, fields, limits, uploads)
+    return build_query(fields, limits), counted(archived(request, uploads), uploads)
+
+
+async def _form(
+    request: Request, fields: dict[str, Any], limits: InputLimits, uploads: UploadBatches
+) -> tuple[Query, AsyncGenerator[Item, None]]:
+    content_type = request.headers["content-type"]
+    multipart.check_charset(request)
+    arriving = parts(arriving_body(request), content_type, uploads.image_bytes, bodies.LARGEST_TEXT)
+    sent: dict[str, list[Any]] = {}
+    first: Part | None = None
+    async for part in arriving:
+        if part.filename is not None:
+            first = part
+            break
+        _keep(sent, part, limits)
+    texts = {name: single(name, values, bodies.LISTS) for name, values in sent.items()}
+    query = build_query(merge(fields, texts), limits)
+    if first is None:
+        raise Invalid(f"no image was sent: send each as a form field named {IMAGE}", field=IMAGE)
+    return query, counted(_files(first, arriving), uploads)
+
+
+def _keep(sent: dict[str, list[Any]], part: Part, limits: InputLimits) -> None:
+    if isinstance(part.content, Problem):
+        raise part.content
+    if sum(map(len, sent.values())) >= limits.fields:
+        raise bodies.too_many(limits)
+    sent.setdefault(part.name, []).append(text_of(part.name, part.content))
+
+
+async def _files(first: Part, rest: AsyncIterator[Part]) -> AsyncGenerator[tuple[str, Any], None]:
+    yield file_of(first)
+    async for part in rest:
+        yield file_of(part)
+
+
+async def _json(
+    request: Request, fields: dict[str, Any], limits: InputLimits, uploads: UploadBatches
+) -> tuple[Query, AsyncGenerator[Item, None]]:
+    parsed = await json_body(request)
+    images = json_images(parsed, uploads)
+    query = build_query(merge(fields, parsed), limits)
+    return query, counted(decoded(images), uploads)
+
+
+router = APIRouter()
+
+NDJSON: Final = "application/x-ndjson"
+
+# bytes of an answer that is no stream, which is held as a whole
+LARGEST_WHOLE: Final = 64_000_000
+
+
+@router.post(
+    "/classify/batch",
+    summary="Score labels against many images",
+    description=openapi.BATCH_DESCRIPTION,
+    openapi_extra=openapi.batch_body(),
+    response_model=BatchAnswer,
+    responses={
+        200: {"content": {NDJSON: {}}},
+        **documented(400, 401, 403, 404, 408, 413, 422, 429, 503),
+    },
+)
+async def classify_batch(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
+    place = ExitStack()
+    request.state.at_end = place.close  # however the request ends
+    place.enter_context(services.upload_batches.one())
+    query, items = await read_batch(request, services.input_limits, services.upload_batches)
+    if query.explain:
+        raise Invalid("explain is for one image at a time: POST /classify", field="explain")
+    query = replace(query, namespace=caller.namespace, patience=await patience(request))
+    await services.classifier.prepare(query)
+    done = _outcomes(services, query, items)
+    if NDJSON not in request.headers.get("accept", ""):
+        return await _whole(done)
+    request.state.streams = True
+    text = _streamed(done, request.state.request_id)
+    return _Duplex(text, media_type=NDJSON, headers={"Vary": "Accept"})
+
+
+class _Duplex(StreamingResponse):
+    """Answers while the body still arrives; the framework's own would read that itself."""
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await self.stream_response(send)
+
+
+async def _whole(done: AsyncGenerator[Outcome | Problem, None]) -> Response:
+    lines: list[tuple[int, bytes]] = []
+    failed = size = 0
+    async with aclosing(done):
+        async for outcome in done:
+            if isinstance(outcome, Problem):
+                raise outcome
+            line = _line(outcome)
+            failed += isinstance(outcome.found, Problem)
+            size += len(line)
+            if size > LARGEST_WHOLE:
+                detail = f"the answer has over {LARGEST_WHOLE} bytes; ask for {NDJSON}, or a top_k"
+                raise TooLarge(detail, field="top_k", limit=LARGEST_WHOLE)
+            lines.append((outcome.index, line))
+    lines.sort()
+    head = {"count": len(lines), "failed": failed}
+    return Response(
+        with_rows(head, "results", [line for _, line in lines]),
+        media_type="application/json",
+        headers={"Vary": "Accept"},
+    )
+
+
+async def _streamed(
+    done: AsyncGenerator[Outcome | Problem, None], request_id: str
+) -> AsyncIterator[bytes]:
+    async with aclosing(done):
+        async for outcome in done:
+            if isinstance(outcome, Problem):
+                yield _to_json(BatchLine(error=document(outcome, request_id))) + b"\n"
+            else:
+                yield _line(outcome) + b"\n"
+
+
+async def _outcomes(
+    services: Services, query: Query, items: AsyncGenerator[Item, None]
+) -> AsyncGenerator[Outcome | Problem, None]:
+    """What each image gives, as they are done."""
+
+    async def classify(image: bytes) -> bytes:
+        return _to_json(
+            ClassifyAnswer.of(await services.classifier.classify(image, query, Stages()))
+        )
+
+    async with aclosing(items), aclosing(outcomes(items, classify)) as done:
+        async for outcome in done:
+            yield outcome
+
+
+def _line(outcome: Outcome) -> bytes:
+    """The JSON of a BatchLine."""
+    named = {} if outcome.name is None else {"name": outcome.name}
+    if isinstance(outcome.found, Problem):
+        return _to_json(BatchLine(index=outcome.index, **named, error=document(outcome.found)))
+    begun = _to_json(BatchLine(index=outcome.index, **named)).removesuffix(b"}")
+    return b'%b,"result":%b}' % (begun, outcome.found)
+
+
+def _to_json(answer: BaseModel) -> bytes:
+    return answer.model_dump_json(exclude_unset=True).encode()

@@ -1,0 +1,229 @@
+"""The routes of calibrations: parse, one call, return a schema."""
+
+import json
+from contextlib import ExitStack
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, Field
+
+from app.api import fields
+from app.api.batch import BatchLine
+from app.api.bodies import json_object, offload
+from app.api.labelled_images import read_calibration
+from app.api.problems import document, documented
+from app.api.services import CallerDep, PatienceDep, ServicesDep, read_match
+from app.errors import Invalid, NotFound, Problem
+from app.labelsets.calibration.calibrator import Calibrator, Pictures
+from app.labelsets.calibration.value import Calibration
+from app.labelsets.definition import Stored, in_namespace, without_namespace
+
+
+class CalibrationSummary(BaseModel):
+    """What a label set's answer says of its calibration."""
+
+    status: str = Field(description="`used`, or `stale`: it is kept, and not used.")
+    detail: str | None = Field(description="Why it is stale.")
+    temperature: float = Field(description="What the model's logits are divided by.")
+    floor: float = Field(description="Least similarity that is answered with abstain.")
+    margin: float = Field(description="Least lead of the best similarity over the second.")
+    pictures: int = Field(description="Pictures of its labels that it was fitted to.")
+    others: int = Field(description="Pictures of none of its labels.")
+    coverage: float = Field(description="Share of the former that is answered.")
+    risk: float = Field(description="Share of the answers that are wrong.")
+    risk_at_most: float = Field(
+        description="The same at most, with 95 % confidence, or that asked for."
+    )
+
+
+class CalibratedAnswer(BaseModel):
+    """The answer of POST /labelsets/{name}/calibrate."""
+
+    labelset: str
+    version: int
+    count: int = Field(description="Images that were sent.")
+    failed: int
+    errors: list[BatchLine] = Field(description="Those that could not be used.")
+    calibration: dict[str, Any] = Field(
+        description="All of it, as GET and PUT /labelsets/{name}/calibration have it."
+    )
+
+
+def summary(stored: Stored, stale: str | None) -> CalibrationSummary | None:
+    """What is told of a label set's calibration; None where it has none."""
+    found = stored.definition.calibration
+    if found is None:
+        return None
+    return CalibrationSummary(
+        status="used" if stale is None else "stale",
+        detail=stale,
+        temperature=found.temperature,
+        floor=found.floor,
+        margin=found.margin,
+        pictures=found.pictures,
+        others=found.others,
+        coverage=found.held_out.coverage,
+        risk=found.held_out.risk,
+        risk_at_most=found.held_out.risk_at_most,
+    )
+
+
+router = APIRouter(prefix="/labelsets/{name}", tags=["label sets"])
+
+ALWAYS: Final = (401, 403, 404, 422, 429, 503, 504)
+CONTENT: Final = {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}}
+NUMBERS: Final = {
+    "risk": {
+        "type": "number",
+        "default": 0.05,
+        "description": "Wanted share of wrong ones among the answers of abstain=true.",
+    },
+    "confidence": {
+        "type": "number",
+        "description": "Promise the risk with this confidence, instead of observing it.",
+    },
+}
+LABELS: Final = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "What each image shows: a label, a JSON list of labels; empty: none of them.",
+}
+FILE: Final = {"schema": {"type": "string", "format": "binary"}}
+IMAGES: Final = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"image": {"type": "string"}, "label": {}, "name": {"type": "string"}},
+        "required": ["image", "label"],
+    },
+}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": CONTENT | {"label": LABELS} | NUMBERS}
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"images": IMAGES} | NUMBERS,
+                    "required": ["images"],
+                }
+            },
+            "application/zip": FILE,
+            "application/x-tar": FILE,
+        },
+    }
+}
+STORED: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+}
+
+
+async def calibrator(services: ServicesDep) -> Calibrator:
+    """The part that calibrates."""
+    return Calibrator(services.classifier, services.labelsets)
+
+
+async def stored_name(name: str, caller: CallerDep) -> str:
+    """The name of the address as the store keeps it."""
+    return in_namespace(caller.namespace, fields.checked_name(name))
+
+
+CalibratorDep = Annotated[Calibrator, Depends(calibrator)]
+NameDep = Annotated[str, Depends(stored_name)]
+
+
+@router.post(
+    "/calibrate",
+    summary="Fit temperature and thresholds to labelled images",
+    openapi_extra=BODY,
+    response_model=CalibratedAnswer,
+    responses=documented(400, *ALWAYS, 408, 412, 413),
+)
+async def calibrate(
+    name: NameDep,
+    request: Request,
+    services: ServicesDep,
+    calibrator: CalibratorDep,
+    patience: PatienceDep,
+) -> Response:
+    place = ExitStack()
+    request.state.at_end = place.close  # however the request ends
+    place.enter_context(services.upload_batches.one())
+    match = read_match(request)
+    serving = await calibrator.current(name, match, patience)
+    definition = serving.stored.definition
+    told, items = await read_calibration(request, definition.labels, services.upload_batches)
+    pictures = await calibrator.seen(items, told, definition)
+    fitted = await calibrator.fitted(serving, pictures, told.aim)
+    stored = await calibrator.keep(name, fitted, match, fresh=True)
+    return _json(_answer(stored, fitted, pictures).model_dump_json(), stored)
+
+
+@router.get(
+    "/calibration", summary="All of a calibration, as PUT takes it", responses=documented(*ALWAYS)
+)
+async def get(name: NameDep, services: ServicesDep) -> Response:
+    stored = await services.labelsets.get(name)
+    found = stored.definition.calibration
+    if found is None:
+        raise NotFound(f"the label set {without_namespace(name)} has no calibration")
+    return _json(json.dumps(found.json(), ensure_ascii=False), stored)
+
+
+@router.put(
+    "/calibration",
+    status_code=204,
+    summary="Store a calibration that was fitted elsewhere",
+    openapi_extra=STORED,
+    responses=documented(400, *ALWAYS, 412, 413),
+)
+async def put(name: NameDep, request: Request, calibrator: CalibratorDep) -> Response:
+    body = await request.body()
+    content = await offload(len(body), json_object, body)
+    try:
+        found = Calibration.from_json(content)
+    except ValueError as error:
+        detail = str(error)
+        raise Invalid(
+            f"the calibration cannot be read: {detail}", field=detail.split(maxsplit=1)[0]
+        ) from None
+    stored = await calibrator.keep(name, found, read_match(request))
+    return Response(status_code=204, headers={"ETag": f'"{stored.version}"'})
+
+
+@router.delete(
+    "/calibration",
+    status_code=204,
+    summary="Forget a calibration",
+    responses=documented(412, *ALWAYS),
+)
+async def delete(name: NameDep, request: Request, calibrator: CalibratorDep) -> Response:
+    await calibrator.keep(name, None, read_match(request))
+    return Response(status_code=204)
+
+
+def _json(text: str, stored: Stored) -> Response:
+    headers = {"ETag": f'"{stored.version}"'}
+    return Response(text + "\n", media_type="application/json", headers=headers)
+
+
+def _answer(stored: Stored, fitted: Calibration, pictures: Pictures) -> CalibratedAnswer:
+    errors = [
+        BatchLine(index=one.index, name=one.name, error=document(one.found))
+        for one in pictures.failed
+        if isinstance(one.found, Problem)
+    ]
+    return CalibratedAnswer(
+        labelset=without_namespace(stored.name),
+        version=stored.version,
+        count=len(pictures.shown) + len(errors),
+        failed=len(errors),
+        errors=errors,
+        calibration=fitted.json(),
+    )

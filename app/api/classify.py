@@ -1,0 +1,339 @@
+"""From a request's bytes to an image and a query, whichever form the client chose.
+
+Knows nothing of what the fields mean.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from fastapi import Request, Response
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from app.api import openapi
+from app.api.answers import CSV, TEXT, preferred
+from app.api.bodies import (
+    IMAGE_URL,
+    LARGEST_TEXT,
+    LISTS,
+    address_fields,
+    fetched,
+    from_base64,
+    is_json,
+    json_object,
+    media_type,
+    merge,
+    offload,
+    single,
+    too_many,
+)
+from app.api.fields import IMAGE, InputLimits, build_query
+from app.api.info import router
+from app.api.multipart import check_charset
+from app.api.problems import documented
+from app.api.services import CallerDep, ServicesDep, StagesDep, patience
+from app.classify.query import Classification, Prediction, Query
+from app.classify.scoring import Reason
+from app.errors import Invalid, TooLarge, Unparsable
+from app.images.fetch import Fetcher
+from app.images.formats import is_heic, looks_like_image
+
+
+class ImageAnswer(BaseModel):
+    """The image that was classified, upright, as a viewer shows it."""
+
+    width: int
+    height: int
+    sha256: str = Field(description="Digest of the bytes that were sent.")
+    cached: bool = Field(description="Its embedding was known, so nothing was encoded.")
+
+
+class PredictionAnswer(BaseModel):
+    """One label with its score and the cosine similarity behind it."""
+
+    label: str
+    score: float
+    similarity: float
+
+
+class ExplainedPredictionAnswer(PredictionAnswer):
+    """The same, with where the image agrees with the label."""
+
+    heatmap: str = Field(
+        description="Data URI of a grey PNG in the shape of the upright picture: white where "
+        "covering it costs the label most, black where it costs nothing or the model does not look."
+    )
+
+
+class ReasonAnswer(BaseModel):
+    """Why there are no predictions: `value` did not reach `limit`."""
+
+    code: str = Field(
+        description="`similarity_below_floor`, `margin_too_small` or `score_below_threshold`."
+    )
+    value: float
+    limit: float
+    detail: str
+    withheld: list[PredictionAnswer] = Field(description="What is not answered, best first.")
+
+
+class ClassifyAnswer(BaseModel):
+    """The answer of POST /classify, best prediction first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "pictogram",
+                    "templates": "pictogram",
+                    "labelset": None,
+                    "cached": 0,
+                    "labelset_version": None,
+                    "image": {"width": 256, "height": 256, "sha256": "9f2c…", "cached": False},
+                    "predictions": [{"label": "cat", "score": 0.98, "similarity": 0.41}],
+                    "abstained": False,
+                    "reason": None,
+                    "calibrated": False,
+                    "warnings": [],
+                }
+            ]
+        }
+    )
+
+    model: str
+    templates: str = Field(description="Name of the template set; `custom` for own templates.")
+    labelset: str | None = None
+    labelset_version: int | None = Field(None, description="The version that answered.")
+    cached: int = Field(description="How many of the label vectors needed no encoding.")
+    image: ImageAnswer
+    predictions: list[SerializeAsAny[PredictionAnswer]]
+    abstained: bool = Field(description="There are no predictions, for a reason.")
+    reason: ReasonAnswer | None = None
+    calibrated: bool = Field(False, description="The label set's calibration was used.")
+    warnings: list[str]
+
+    @classmethod
+    def of(cls, found: Classification) -> "ClassifyAnswer":
+        """The answer to a classification, numbers to 7 significant digits (float32 has no more)."""
+        return cls(
+            model=found.model,
+            templates=found.templates,
+            labelset=found.labelset,
+            labelset_version=found.labelset_version,
+            cached=found.cached,
+            image=ImageAnswer(
+                width=found.image.width,
+                height=found.image.height,
+                sha256=found.image.sha256,
+                cached=found.image.cached,
+            ),
+            predictions=[_prediction(p) for p in found.predictions],
+            abstained=found.abstained,
+            reason=found.reason and _reason(found.reason, found.withheld),
+            calibrated=found.calibrated,
+            warnings=list(found.warnings),
+        )
+
+
+def _reason(found: Reason, withheld: Sequence[Prediction]) -> ReasonAnswer:
+    return ReasonAnswer(
+        code=found.code,
+        value=float(f"{found.value:.7g}"),
+        limit=float(f"{found.limit:.7g}"),
+        detail=found.detail,
+        withheld=[_prediction(one) for one in withheld],
+    )
+
+
+def _prediction(found: Prediction) -> PredictionAnswer:
+    score, similarity = float(f"{found.score:.7g}"), float(f"{found.similarity:.7g}")
+    if found.heatmap is None:
+        return PredictionAnswer(label=found.label, score=score, similarity=similarity)
+    return ExplainedPredictionAnswer(
+        label=found.label, score=score, similarity=similarity, heatmap=found.heatmap
+    )
+
+
+class _InMemory(MultiPartParser):
+    """Uploads stay in memory: the body is bounded already, and no picture ever touches a disk."""
+
+    spool_max_size = 2**31
+    _ended = False
+
+    def on_end(self) -> None:
+        self._ended = True
+
+    async def parse(self) -> FormData:
+        form = await super().parse()
+        if not self._ended:
+            for file in self._files_to_close_on_error:
+                file.close()
+            raise MultiPartException("it ends before its last boundary")
+        return form
+
+
+async def read_classify(
+    request: Request, limits: InputLimits, fetcher: Fetcher | None = None
+) -> tuple[bytes, Query]:
+    """The image file and what is asked of it; without a fetcher no image is taken by its URL.
+
+    Raises:
+        Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
+        FetchFailed, UnsupportedImage: what stands at the image's URL.
+    """
+    if IMAGE in request.query_params:
+        raise Invalid(f"{IMAGE} belongs in the body, not in the address", field=IMAGE)
+    fields = address_fields(request.query_params, LISTS)
+    kind = media_type(request.headers.get("content-type", ""))
+    if kind == "multipart/form-data":
+        fields, image = _join(fields, await _form(request, limits))
+    elif is_json(kind):
+        fields, image = _join(fields, await _json(request))
+    else:
+        image = await request.body()
+        if kind == "application/x-www-form-urlencoded" and not looks_like_image(image):
+            # curl's own default type: either a real form, or --data-binary of something
+            fields, image = _join(fields, _urlencoded(image, limits))
+    url = fields.pop(IMAGE_URL, None)
+    if url is not None:
+        query = build_query(fields, limits)
+        return await _fetched(request, url, image, fetcher), query
+    if isinstance(image, str):
+        image = await offload(len(image), from_base64, image)
+    if not image:
+        detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
+        raise Invalid(detail, field=IMAGE)
+    return image, build_query(fields, limits)
+
+
+async def _fetched(request: Request, url: Any, image: Any, fetcher: Fetcher | None) -> bytes:
+    if image:
+        raise Invalid(f"{IMAGE} and {IMAGE_URL} are both given", field=IMAGE_URL)
+    if not isinstance(url, str):
+        raise Invalid(f"{IMAGE_URL} is not a text", field=IMAGE_URL)
+    return await fetched(request, url, fetcher)
+
+
+def _join(fields: dict[str, Any], body: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The fields of address and body together, and apart from them the body's image."""
+    more = {name: value for name, value in body.items() if name != IMAGE}
+    return merge(fields, more), body.get(IMAGE)
+
+
+async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
+    check_charset(request)
+    try:
+        async with aclosing(request.stream()) as stream:
+            parser = _InMemory(
+                request.headers,
+                stream,
+                max_files=2,
+                max_fields=limits.fields,
+                max_part_size=LARGEST_TEXT,
+            )
+            form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many fields"):
+            raise too_many(limits) from None
+        if error.message.startswith("Part exceeded"):
+            detail = f"a text field has over {LARGEST_TEXT} bytes; send the image as a file"
+            raise TooLarge(detail, limit=LARGEST_TEXT) from None
+        raise Unparsable(f"the multipart body cannot be parsed: {error.message}") from None
+    try:
+        return await _form_fields(form)
+    finally:
+        await form.close()
+
+
+async def _form_fields(form: FormData) -> dict[str, Any]:
+    fields = {name: single(name, form.getlist(name), LISTS) for name in dict.fromkeys(form)}
+    for name, value in fields.items():
+        if isinstance(value, UploadFile):
+            if name != IMAGE:
+                raise Invalid(f"{name} is sent as a file, only {IMAGE} can be", field=name)
+            fields[name] = await value.read()
+    return fields
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    body = await request.body()
+    parsed = await offload(len(body), json_object, body)
+    if not isinstance(parsed.get(IMAGE, ""), str):
+        raise Invalid("image is not a text; send base64 or a data URI", field=IMAGE)
+    return parsed
+
+
+def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
+    if is_heic(body):
+        return {IMAGE: body}
+    if len(body) > LARGEST_TEXT:
+        detail = f"a body that is no image has over {LARGEST_TEXT} bytes; use -F image=@FILE"
+        raise TooLarge(detail, limit=LARGEST_TEXT, value=len(body))
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        detail = (
+            "the body is neither an image nor a form; with curl, send a file by -F image=@FILE "
+            "or --data-binary @FILE"
+        )
+        raise Unparsable(detail) from None
+    try:
+        found = parse_qs(text, keep_blank_values=True, max_num_fields=limits.fields)
+    except ValueError:
+        raise too_many(limits) from None
+    return {name: single(name, values, LISTS) for name, values in found.items()}
+
+
+# what a line of text says where nothing fits
+NONE: Final = "-\tnone of these\n"
+
+
+def render(answer: ClassifyAnswer, accept: str, *, says_none: bool = False) -> Response:
+    """JSON; or `score<TAB>label` lines; or CSV with a header line (RFC 4180).
+
+    Where there are no predictions there is no line, or in text one that says so.
+    """
+    kind = preferred(accept)
+    if kind == TEXT:
+        # a label may hold no line break, so a line is a prediction
+        content = "".join(f"{p.score:.6f}\t{p.label}\n" for p in answer.predictions)
+        if says_none and answer.abstained:
+            content = NONE
+    elif kind == CSV:
+        lines = io.StringIO()
+        writer = csv.writer(lines)
+        writer.writerow(("label", "score", "similarity"))
+        writer.writerows((p.label, p.score, p.similarity) for p in answer.predictions)
+        content = lines.getvalue()
+    else:
+        content = answer.model_dump_json() + "\n"  # a terminal's prompt belongs on its own line
+    return Response(content, media_type=kind, headers={"Vary": "Accept"})
+
+
+@router.post(
+    "/classify",
+    summary="Score labels against an image",
+    description=openapi.CLASSIFY_DESCRIPTION,
+    openapi_extra=openapi.classify_body(),
+    response_model=ClassifyAnswer,
+    responses={
+        200: {"content": {"text/plain": {}, "text/csv": {}}},
+        **documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
+    },
+)
+async def classify(
+    request: Request, services: ServicesDep, stages: StagesDep, caller: CallerDep
+) -> Response:
+    image, query = await read_classify(request, services.input_limits, services.fetcher)
+    if query.explain and not services.explains:
+        raise Invalid("explain is switched off here; OPENVOCAB_EXPLAIN", field="explain")
+    query = replace(query, namespace=caller.namespace, patience=await patience(request))
+    found = await services.classifier.classify(image, query, stages)
+    accept = request.headers.get("accept", "")
+    return render(ClassifyAnswer.of(found), accept, says_none=query.abstain)

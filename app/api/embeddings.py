@@ -1,0 +1,340 @@
+"""From a request's bytes to the texts or images to embed, whichever form the client chose.
+
+Knows nothing of models.
+"""
+
+import sys
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.api import bodies, multipart
+from app.api.answers import Encoding, Floats, rows_as_json, with_rows
+from app.api.bodies import address_fields, is_json, json_object, media_type, merge, offload, single
+from app.api.fields import IMAGE, InputLimits, Templates, invalid, own_or_named
+from app.api.multipart import Part, parts
+from app.api.problems import documented
+from app.api.services import ServicesDep, StagesDep
+from app.classify import embedding
+from app.classify.templates import Asked
+from app.errors import Invalid, Problem, TooLarge, Unparsable, excerpt, placed, renamed, shown
+from models import EncoderInfo
+
+Row = list[float] | str
+
+ENCODING: Final = "`float`: numbers; `base64`: the row's float32 numbers, little-endian."
+
+EncodingField = Annotated[Encoding, Field(description=ENCODING)]
+Rows = Annotated[list[Row], Field(description="Rows of unit length, in the order of the request.")]
+Cached = Annotated[int, Field(description="How many rows needed no encoding.")]
+
+
+class TextsFields(BaseModel):
+    """The JSON body of POST /embeddings/text."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    texts: list[str] = Field(
+        description="Each is embedded as it is, in no template.", examples=[["a cat", "a dog"]]
+    )
+    templates: Templates | None = Field(
+        None,
+        description="A template set's name, or own templates with one `{}` each: the row of a text "
+        "is then that of a label, the ensemble over these templates.",
+    )
+    encoding_format: EncodingField = "float"
+
+
+class ImagesFields(BaseModel):
+    """What POST /embeddings/image takes beside the images."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    encoding_format: EncodingField = "float"
+
+
+class ImagesBody(ImagesFields):
+    """The JSON body of POST /embeddings/image."""
+
+    images: list[str] = Field(description="Image files in base64, or data URIs of them.")
+
+
+class TextEmbeddingsAnswer(BaseModel):
+    """The answer of POST /embeddings/text."""
+
+    model: str
+    fingerprint: str = Field(description="Vectors of one fingerprint can be compared.")
+    width: int = Field(description="Numbers in each row.")
+    templates: str | None = Field(description="The template set; null for bare texts.")
+    cached: Cached
+    embeddings: Rows
+
+
+class EmbeddedImageAnswer(BaseModel):
+    """An image that was embedded, upright, as a viewer shows it."""
+
+    width: int
+    height: int
+    sha256: str
+    cached: bool
+
+
+class ImageEmbeddingsAnswer(BaseModel):
+    """The answer of POST /embeddings/image."""
+
+    model: str
+    fingerprint: str
+    width: int
+    images: list[EmbeddedImageAnswer]
+    cached: Cached
+    embeddings: Rows
+
+
+TEXTS: Final = "texts"
+IMAGES: Final = "images"
+
+# images of one request
+MOST_IMAGES: Final = 64
+
+# characters of a text: more than any text tower reads, and little to find that out
+LONGEST_TEXT: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class AskedTexts:
+    """Texts to embed, bare where `templates` is None."""
+
+    texts: tuple[str, ...]
+    templates: Asked
+    encoding: Encoding
+
+
+@dataclass(frozen=True, slots=True)
+class AskedImages:
+    """Image files to embed."""
+
+    files: tuple[bytes, ...]
+    encoding: Encoding
+
+
+async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
+    """What POST /embeddings/text asks for. Raises Unparsable, Invalid, TooLarge."""
+    body = await request.body()
+    fields = await offload(len(body), json_object, body)
+    try:
+        checked = TextsFields.model_validate(fields)
+    except ValidationError as error:
+        known = ", ".join(TextsFields.model_fields)
+        raise invalid(error.errors(include_url=False), fields, known) from None
+    return AskedTexts(
+        checked_texts(checked.texts, limits.labels.count, TEXTS),
+        own_or_named(checked.templates, limits.templates),
+        checked.encoding_format,
+    )
+
+
+async def read_images(request: Request) -> AskedImages:
+    """What POST /embeddings/image asks for. Raises Unparsable, Invalid, TooLarge."""
+    kind = media_type(request.headers.get("content-type", ""))
+    fields = address_fields(request.query_params, ())
+    if kind == "multipart/form-data":
+        files, more = await _form(request)
+    elif is_json(kind):
+        files, more = await _json(request)
+    else:
+        files, more = [await request.body()], {}
+    fields = merge(fields, more)
+    try:
+        checked = ImagesFields.model_validate(fields)
+    except ValidationError as error:
+        known = ", ".join([IMAGE, IMAGES, *ImagesFields.model_fields])
+        raise invalid(error.errors(include_url=False), fields, known) from None
+    if files in ([], [b""]):
+        detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
+        raise Invalid(detail, field=IMAGE)
+    return AskedImages(tuple(files), checked.encoding_format)
+
+
+def checked_texts(raw: Sequence[str], most: int, field: str) -> tuple[str, ...]:
+    """Texts without the white space around them, or why one cannot be embedded.
+
+    Raises:
+        Invalid: none at all, an empty one, or one with characters that are not text.
+        TooLarge: too many, or one too long for any text tower.
+    """
+    if not raw:
+        raise Invalid(f"at least one text is needed in {field}", field=field, limit=1, value=0)
+    if len(raw) > most:
+        detail = f"{field} holds {len(raw)} texts, the limit is {most}"
+        raise TooLarge(detail, field=field, limit=most, value=len(raw))
+    texts = tuple(map(str.strip, raw))
+    for place, text in enumerate(texts, start=1):
+        if not text:
+            raise Invalid(f"text number {place} of {field} is empty", field=field, value="")
+        if len(text) > LONGEST_TEXT:
+            detail = f"text {shown(text)} has {len(text)} characters, the limit is {LONGEST_TEXT}"
+            raise TooLarge(detail, field=field, limit=LONGEST_TEXT, value=len(text))
+        if not text.isprintable() and any(map(_is_no_text, text)):
+            detail = f"text {shown(text)} holds a control character or half of a surrogate pair"
+            raise Invalid(detail, field=field, value=excerpt(text))
+    return texts
+
+
+def too_many_images(count: int, field: str) -> TooLarge:
+    """The problem of a request with more images than it may carry."""
+    detail = f"the request carries {count} images or more, the limit is {MOST_IMAGES}"
+    return TooLarge(detail, field=field, limit=MOST_IMAGES, value=count)
+
+
+def _is_no_text(character: str) -> bool:
+    # sentences, unlike labels, may have lines
+    return character not in "\n\r\t" and unicodedata.category(character) in ("Cc", "Cs")
+
+
+async def _form(request: Request) -> tuple[list[bytes], dict[str, Any]]:
+    multipart.check_charset(request)
+    files: list[bytes] = []
+    fields: dict[str, list[str]] = {}
+    content_type = request.headers["content-type"]
+    # the body is bounded already, and what decodes an image tells best that it is too large
+    async for part in parts(request.stream(), content_type, sys.maxsize, bodies.LARGEST_TEXT):
+        if isinstance(part.content, Problem):
+            raise part.content
+        if part.filename is None and part.name not in (IMAGE, IMAGES):
+            _keep(fields, part, part.content)
+            continue
+        if part.name not in (IMAGE, IMAGES):
+            detail = f"{shown(part.name)} is sent as a file, only {IMAGE} can be"
+            raise Invalid(detail, field=excerpt(part.name))
+        files.append(part.content)
+        if len(files) > MOST_IMAGES:
+            raise too_many_images(len(files), IMAGE)
+    return files, {name: single(name, values, ()) for name, values in fields.items()}
+
+
+def _keep(fields: dict[str, list[str]], part: Part, content: bytes) -> None:
+    if len(fields) > len(ImagesFields.model_fields):
+        raise Invalid("the form has too many fields", field=excerpt(part.name))
+    try:
+        fields.setdefault(part.name, []).append(content.decode())
+    except UnicodeDecodeError:
+        raise Unparsable(f"the field {shown(part.name)} is not UTF-8 text") from None
+
+
+async def _json(request: Request) -> tuple[list[bytes], dict[str, Any]]:
+    body = await request.body()
+    fields = await offload(len(body), json_object, body)
+    if IMAGE in fields and IMAGES in fields:
+        raise Invalid(f"give either {IMAGE} or {IMAGES}", field=IMAGE)
+    sent = fields.pop(IMAGES, None) if IMAGES in fields else fields.pop(IMAGE, None)
+    coded = sent if isinstance(sent, list) else [] if sent is None else [sent]
+    if len(coded) > MOST_IMAGES:
+        raise too_many_images(len(coded), IMAGE)
+    for place, text in enumerate(coded, start=1):
+        if not isinstance(text, str):
+            detail = f"image number {place} is not a text; send base64 or a data URI"
+            raise Invalid(detail, field=IMAGE)
+    return [await _file(coded, place) for place in range(len(coded))], fields
+
+
+async def _file(coded: list[str], place: int) -> bytes:
+    try:
+        return await offload(len(coded[place]), bodies.from_base64, coded[place])
+    except Problem as problem:
+        if len(coded) == 1:
+            raise
+        raise placed(problem, f"image {place + 1} of {len(coded)}") from None
+
+
+router = APIRouter(prefix="/embeddings", tags=["embeddings"])
+
+# problems that either route may answer
+ALWAYS: Final = (400, 401, 403, 408, 413, 422, 429, 503, 504)
+
+# the field that the ensemble complains of, as it is called here
+NAMES: Final = {"labels": TEXTS}
+
+TEXTS_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": TextsFields.model_json_schema()}},
+    }
+}
+FORM: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        **ImagesFields.model_json_schema()["properties"],
+    },
+    "required": ["image"],
+}
+IMAGES_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": FORM},
+            "application/json": {"schema": ImagesBody.model_json_schema()},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+@router.post(
+    "/text",
+    summary="The vectors of texts",
+    description="Each text as it is; with `templates`, as a label is embedded.",
+    openapi_extra=TEXTS_BODY,
+    response_model=TextEmbeddingsAnswer,
+    responses=documented(404, *ALWAYS),
+)
+async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
+    asked = await read_texts(request, services.input_limits)
+    name, templates = None, embedding.BARE
+    if asked.templates is not None:
+        name, templates = services.templates.resolve(asked.templates)
+    try:
+        found = await embedding.of_texts(services.classifier, asked.texts, stages, templates)
+    except Problem as problem:
+        raise renamed(problem, NAMES) from None
+    head = {**_model(services.encoder.info), "templates": name, "cached": found.cached}
+    return await _answer(head, found.rows, asked.encoding)
+
+
+@router.post(
+    "/image",
+    summary="The vectors of images",
+    description="One image or several: form fields `image`, a JSON list of base64, or a raw body.",
+    openapi_extra=IMAGES_BODY,
+    response_model=ImageEmbeddingsAnswer,
+    responses=documented(415, *ALWAYS),
+)
+async def image(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
+    asked = await read_images(request)
+    found = await embedding.of_images(services.classifier, asked.files, stages)
+    images = [
+        EmbeddedImageAnswer(
+            width=seen.width, height=seen.height, sha256=seen.sha256, cached=seen.cached
+        )
+        for seen, _ in found
+    ]
+    cached = sum(seen.cached for seen, _ in found)
+    head = {**_model(services.encoder.info), "images": images, "cached": cached}
+    return await _answer(head, embedding.rows_of(found), asked.encoding)
+
+
+def _model(info: EncoderInfo) -> dict[str, Any]:
+    return {
+        "model": info.name,
+        "fingerprint": info.fingerprint,
+        "width": info.embedding_width,
+    }
+
+
+async def _answer(head: dict[str, Any], rows: Floats, encoding: Encoding) -> Response:
+    items = await offload(rows.nbytes, rows_as_json, rows, encoding)
+    return Response(with_rows(head, "embeddings", items), media_type="application/json")

@@ -1,0 +1,309 @@
+"""The routes of examples: parse, one call, return a schema."""
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from app.api import fields
+from app.api.batch import BatchLine
+from app.api.labelled_images import read_examples
+from app.api.problems import document, documented
+from app.api.services import CallerDep, PatienceDep, Services, ServicesDep, read_match
+from app.errors import Problem
+from app.images.formats import image_type
+from app.labelsets.blending import Blended
+from app.labelsets.definition import Example, Stored, in_namespace, without_namespace
+from app.labelsets.examples import checked_label, no_example
+from app.labelsets.prototypes import Figures
+
+WHY: Final = {
+    "one_label": "examples of one label say nothing of what tells it from the others: "
+    "add some of another label",
+    "too_few": "examples count for labels that have two or more, of which there must be two",
+    "no_gain": "left out one at a time, the examples are told no better with their help",
+}
+
+
+class FiguresAnswer(BaseModel):
+    """How the examples are told, each by all others: means over their labels."""
+
+    accuracy: float = Field(description="Share told right.")
+    log_loss: float
+
+
+class BlendAnswer(BaseModel):
+    """How much the examples count in the label set's vectors."""
+
+    weight: float = Field(description="0: the text alone; 1 would be the pictures alone.")
+    reason: str | None = Field(description="Why the weight is 0.")
+    tried: int = Field(description="Examples that were left out in turn to choose the weight.")
+    text: FiguresAnswer | None = Field(description="By the text alone.")
+    blend: FiguresAnswer | None = Field(description="With the weight.")
+    lost: int = Field(description="Examples whose picture the store has lost: send them again.")
+
+
+class ExamplesAnswer(BaseModel):
+    """What a change of examples has led to."""
+
+    name: str
+    version: int
+    status: str = Field(description="`ready`, `building` or `failed`.")
+    added: int = 0
+    unchanged: int = Field(0, description="Sent, and there already.")
+    removed: int = 0
+    failed: int = 0
+    errors: list[BatchLine] = Field([], description="Pictures that were not taken.")
+    examples: dict[str, int] = Field(description="Examples of each label that has some.")
+    blend: BlendAnswer | None = Field(description="null without examples, and while building.")
+
+
+class ExampleAnswer(BaseModel):
+    """One example."""
+
+    id: str = Field(description="SHA-256 of the file.")
+    label: str
+    width: int
+    height: int
+    bytes: int
+    added: datetime
+
+
+class ExampleList(BaseModel):
+    """A page of examples, in the order in which they were added."""
+
+    examples: list[ExampleAnswer]
+    next: str | None = Field(description="What to send as `after` for the next page.")
+
+
+def blend_answer(found: Blended | None) -> BlendAnswer | None:
+    """How examples are used, for a person."""
+    if found is None:
+        return None
+    choice = found.choice
+    return BlendAnswer(
+        weight=choice.weight,
+        reason=None if choice.reason is None else WHY[choice.reason],
+        tried=choice.tried,
+        text=_figures(choice.text),
+        blend=_figures(choice.blend),
+        lost=found.lost,
+    )
+
+
+def example_answer(example: Example) -> ExampleAnswer:
+    """One example, without its picture."""
+    return ExampleAnswer(
+        id=example.sha256,
+        label=example.label,
+        width=example.width,
+        height=example.height,
+        bytes=example.size,
+        added=datetime.fromtimestamp(example.added, UTC),
+    )
+
+
+def _figures(found: Figures | None) -> FiguresAnswer | None:
+    if found is None:
+        return None
+    return FiguresAnswer(accuracy=round(found.accuracy, 4), log_loss=round(found.log_loss, 4))
+
+
+router = APIRouter(prefix="/labelsets/{name}/examples", tags=["label sets"])
+
+ALWAYS: Final = (401, 403, 404, 422, 429, 503, 504)
+TEXT: Final = {"type": "string"}
+FILE: Final = {"type": "string", "format": "binary"}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "image": {"type": "array", "items": FILE},
+                        "label": {
+                            "type": "array",
+                            "items": TEXT,
+                            "description": "One for all images, or one for each.",
+                        },
+                    },
+                    "required": ["image"],
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "image": TEXT | {"description": "Base64 or a data URI."},
+                        "label": TEXT,
+                        "images": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "properties": {"image": TEXT, "label": TEXT, "name": TEXT},
+                                "required": ["image"],
+                            },
+                        },
+                    },
+                }
+            },
+            "image/*": {"schema": FILE},
+            "application/zip": {"schema": FILE},
+            "application/x-tar": {"schema": FILE},
+        },
+    }
+}
+CHANGED: dict[int | str, dict[str, Any]] = {202: {"model": ExamplesAnswer}}
+
+Wait = Annotated[bool, Query(description="Answer when the build has ended, or in time to tell.")]
+Label = Annotated[str | None, Query(description="Those of this label alone.", max_length=10_000)]
+
+
+async def stored_name(name: str, caller: CallerDep) -> str:
+    """The name of the address as the store keeps it."""
+    return in_namespace(caller.namespace, fields.checked_name(name))
+
+
+NameDep = Annotated[str, Depends(stored_name)]
+
+
+@router.post(
+    "",
+    summary="Add pictures to labels",
+    openapi_extra=BODY,
+    response_model=ExamplesAnswer,
+    responses={**CHANGED, **documented(400, *ALWAYS, 408, 409, 412, 413, 415)},
+)
+async def add(
+    name: NameDep,
+    request: Request,
+    services: ServicesDep,
+    patience: PatienceDep,
+    wait: Wait = False,
+) -> Response:
+    place = ExitStack()
+    request.state.at_end = place.close  # however the request ends
+    place.enter_context(services.upload_batches.one())
+    match = read_match(request)
+    current = await services.few_shot.current(name, match)
+    claims, items = await read_examples(request, services.upload_batches)
+    done = await services.few_shot.add(current, match, items, claims.of)
+    errors = [
+        BatchLine(index=one.index, name=one.name, error=document(one.found))
+        for one in done.failed
+        if isinstance(one.found, Problem)
+    ]
+    return await _answer(
+        services,
+        done.stored,
+        patience if wait else None,
+        added=done.added,
+        unchanged=done.unchanged,
+        failed=len(errors),
+        errors=errors,
+    )
+
+
+@router.get("", summary="List examples", responses=documented(*ALWAYS))
+async def page(
+    name: NameDep,
+    request: Request,
+    response: Response,
+    services: ServicesDep,
+    label: Label = None,
+    after: Annotated[str, Query(description="Those after this id.", max_length=64)] = "",
+    limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+) -> ExampleList:
+    stored = await services.labelsets.get(name)
+    wanted = None if label is None else checked_label(label, stored.definition.labels)
+    found = [one for one in stored.definition.examples if wanted in (None, one.label)]
+    if after:
+        ids = [one.sha256 for one in found]
+        if after not in ids:
+            raise no_example(after)
+        found = found[ids.index(after) + 1 :]
+    more = found[limit - 1].sha256 if len(found) > limit else None
+    response.headers["ETag"] = f'"{stored.version}"'
+    if more is not None:
+        url = request.url.include_query_params(after=more, limit=limit)
+        path = request.scope.get("root_path", "") + f"/labelsets/{without_namespace(name)}/examples"
+        response.headers["Link"] = f'<{path}?{url.query}>; rel="next"'
+    answers: list[ExampleAnswer] = [example_answer(one) for one in found[:limit]]
+    return ExampleList(examples=answers, next=more)
+
+
+@router.get(
+    "/{id}",
+    summary="The picture of an example",
+    response_class=Response,
+    responses={200: {"content": {"image/*": {"schema": FILE}}}, **documented(*ALWAYS)},
+)
+async def picture(name: NameDep, id: str, services: ServicesDep) -> Response:  # noqa: A002
+    data = await services.few_shot.picture(name, id)
+    headers = {"Content-Disposition": "attachment", "Cache-Control": "private, no-store"}
+    return Response(data, media_type=image_type(data), headers=headers)
+
+
+@router.delete(
+    "/{id}",
+    summary="Remove an example",
+    response_model=ExamplesAnswer,
+    responses={**CHANGED, **documented(*ALWAYS, 412)},
+)
+async def remove(
+    name: NameDep,
+    id: str,  # noqa: A002
+    request: Request,
+    services: ServicesDep,
+    patience: PatienceDep,
+    wait: Wait = False,
+) -> Response:
+    match = read_match(request)
+    stored, count = await services.few_shot.remove(name, match, sha256=id)
+    return await _answer(services, stored, patience if wait else None, removed=count)
+
+
+@router.delete(
+    "",
+    summary="Remove the examples of a label, or all",
+    response_model=ExamplesAnswer,
+    responses={**CHANGED, **documented(*ALWAYS, 412)},
+)
+async def remove_all(
+    name: NameDep,
+    request: Request,
+    services: ServicesDep,
+    patience: PatienceDep,
+    label: Label = None,
+    wait: Wait = False,
+) -> Response:
+    match = read_match(request)
+    stored, count = await services.few_shot.remove(name, match, label=label)
+    return await _answer(services, stored, patience if wait else None, removed=count)
+
+
+async def _answer(
+    services: Services, stored: Stored, patience: float | None, **done: Any
+) -> Response:
+    """What the label set has become, after `patience` seconds of waiting for its build."""
+    if patience is not None:
+        await services.labelsets.wait(stored, patience)
+    state = services.labelsets.status(stored).state
+    content = ExamplesAnswer(
+        name=without_namespace(stored.name),
+        version=stored.version,
+        status=state,
+        examples=stored.definition.counts(),
+        blend=blend_answer(services.few_shot.blended(stored)),
+        **done,
+    )
+    return Response(
+        content.model_dump_json() + "\n",
+        status_code=200 if state == "ready" else 202,
+        media_type="application/json",
+        headers={"ETag": f'"{stored.version}"'},
+    )

@@ -1,0 +1,200 @@
+"""From the fields of a request to a checked query. Knows nothing of bodies or images."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, from_json
+
+from app import errors
+from app.classify import labels
+from app.classify.labels import LabelLimits
+from app.classify.query import Query
+from app.classify.templates import Asked
+from app.errors import Invalid, Problem, TooLarge
+from app.telemetry import logs
+from prompts import PLACEHOLDER, TemplateError, validate_templates
+
+
+def _listed(value: Any) -> Any:
+    """A list from what a shell sends: a JSON list, or texts between commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return _json_list(value)
+    return value.split(",")
+
+
+def _json_list(value: str) -> Any:
+    try:
+        return from_json(value)
+    except (ValueError, TypeError):  # TypeError: half of a surrogate pair
+        raise ValueError("starts like a JSON list and is none") from None
+
+
+def _one_or_listed(value: Any) -> Any:
+    """Templates hold commas, so only a JSON list is taken apart."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        return _json_list(value)
+    return [value] if isinstance(value, str) else value
+
+
+Labels = Annotated[list[str], BeforeValidator(_listed)]
+Templates = Annotated[list[str], BeforeValidator(_one_or_listed)]
+
+
+class ClassifyFields(BaseModel):
+    """The fields of a classification, the same in form, JSON and query."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    labels: Labels | None = Field(
+        None,
+        description="Repeated, each taken as it is; or once, with commas between; or a JSON list.",
+        examples=[["cat", "dog", "pizza", "rocket"]],
+    )
+    labelset: str | None = Field(
+        None, description="A registered label set, in place of labels.", examples=["pets"]
+    )
+    templates: Templates | None = Field(
+        None,
+        description="A template set's name (GET /templates), or own templates with one `{}` each.",
+        examples=[["a photo of a {}."]],
+    )
+    top_k: int | None = Field(None, ge=1, description="Predictions answered; default: 5 at most.")
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Least score that is answered; below it on all: abstained.",
+    )
+    multi_label: bool = Field(
+        False, description="Score each label on its own, instead of against the others."
+    )
+    abstain: bool = Field(
+        False, description="Answer nothing, and why, where no label fits or two fit alike."
+    )
+    explain: bool = Field(
+        False, description="Answer a heat map for each prediction: where the image agrees with it."
+    )
+
+    @model_validator(mode="after")
+    def _one_source_and_a_scale(self) -> Self:
+        if (self.labels is None) == (self.labelset is None):
+            raise ValueError("give either labels or a labelset")
+        if (
+            self.labels is not None
+            and len(self.labels) == 1
+            and not self.multi_label
+            and self.threshold is None
+            and not self.abstain
+        ):
+            raise ValueError("one label alone scores 1; give more, a threshold or multi_label")
+        return self
+
+
+class ClassifyBody(ClassifyFields):
+    """The JSON body of POST /classify: the fields, and the image as text."""
+
+    image: str = Field(
+        description="The image file in base64 (RFC 4648, section 4), or a data URI of it."
+    )
+
+
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+
+IMAGE: Final = "image"
+NAME: Final = re.compile(NAME_PATTERN)
+KNOWN: Final = ", ".join([IMAGE, *ClassifyFields.model_fields])
+
+
+@dataclass(frozen=True, slots=True)
+class InputLimits:
+    """What one request may carry; `templates` counts own templates."""
+
+    labels: LabelLimits
+    templates: int
+
+    @property
+    def fields(self) -> int:
+        """Parts of a form: every list repeated up to its limit, and each other field once."""
+        return self.labels.count + self.templates + len(ClassifyFields.model_fields)
+
+
+def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
+    """Check every field and put the query together.
+
+    Raises:
+        Invalid, TooLarge: with the field at fault, its limit and its value.
+    """
+    try:
+        checked = ClassifyFields.model_validate(fields)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False), fields, KNOWN) from None
+    query = Query(
+        labels=() if checked.labels is None else labels.clean(checked.labels, limits.labels),
+        labelset=None if checked.labelset is None else checked_name(checked.labelset, "labelset"),
+        templates=own_or_named(checked.templates, limits.templates),
+        top_k=checked.top_k,
+        threshold=checked.threshold,
+        multi_label=checked.multi_label,
+        abstain=checked.abstain,
+        explain=checked.explain,
+    )
+    logs.note(labels=query.labels, labelset=query.labelset)
+    return query
+
+
+def checked_name(name: str, field: str = "name") -> str:
+    """The name of a label set, if it is one. Raises Invalid."""
+    if not NAME.fullmatch(name):
+        detail = (
+            f"{errors.shown(name)} is no name for a label set: letters, digits, dots, hyphens and "
+            "underscores, 64 at most, a letter or digit first"
+        )
+        raise Invalid(detail, field=field, value=errors.excerpt(name))
+    return name
+
+
+def own_or_named(asked: list[str] | None, limit: int) -> Asked:
+    """Own templates, checked, or a set's name, not looked up yet. Raises Invalid, TooLarge."""
+    if asked is None:
+        return None
+    if len(asked) == 1 and asked[0].strip() and not set(PLACEHOLDER) & set(asked[0]):
+        return asked[0]
+    try:
+        return validate_templates(asked, limit)
+    except TemplateError as error:
+        value, most = error.value, error.limit
+        over = isinstance(value, int) and most is not None and value > most
+        kind: type[Problem] = TooLarge if over else Invalid
+        raise kind(str(error), field="templates", limit=most, value=value) from None
+
+
+def invalid(found: list[ErrorDetails], fields: dict[str, Any], known: str) -> Invalid:
+    """One problem from what pydantic found; a misspelt name explains a missing field, so first."""
+    error = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+    name = str(error["loc"][0]) if error["loc"] else "labels"
+    if error["type"] == "extra_forbidden":
+        detail = f"there is no field {errors.shown(name)}; the fields are {known}"
+        return Invalid(detail, field=errors.excerpt(name))
+    if error["type"] == "missing":
+        return Invalid(f"{name} is missing", field=name)
+    message = error["msg"].removeprefix("Value error, ")
+    context = error.get("ctx", {})
+    limit = next((context[key] for key in ("ge", "gt", "le", "lt") if key in context), None)
+    return Invalid(
+        f"{name}: {message[:1].lower()}{message[1:]}",
+        field=name,
+        limit=limit,
+        value=_value(fields.get(name)),
+    )
+
+
+def _value(sent: Any) -> Any:
+    if isinstance(sent, str):
+        return errors.excerpt(sent)
+    return sent if isinstance(sent, bool | int | float) else None

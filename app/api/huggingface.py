@@ -1,0 +1,185 @@
+"""From what Hugging Face's clients send to an image and a query. Knows nothing of labels.
+
+The task is zero-shot image classification. Where the clients put things, read in their sources:
+huggingface_hub 0.28.1 to 2.4.0: `inputs` is base64, `parameters.candidate_labels` a list;
+huggingface_hub 0.26.5: `inputs.image` is base64, `inputs.candidateLabels` a text with commas;
+huggingface_hub 0.17.3 to 0.24.7: `image` is base64, `parameters.candidate_labels` has commas;
+@huggingface/inference 2.8.1 to 4.13.30: `inputs.image`, `parameters.candidate_labels` a list.
+`parameters.hypothesis_template` is there only if the caller gave one. A body that is not JSON is
+the image itself, with the parameters in the address.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app import errors
+from app.api import bodies
+from app.api.bodies import address_fields, is_json, json_object, media_type, offload
+from app.api.fields import IMAGE, InputLimits, Labels, invalid, own_or_named
+from app.api.problems import documented
+from app.api.services import ServicesDep, StagesDep
+from app.classify import labels
+from app.classify.query import Query
+from app.errors import Invalid, Problem, renamed
+from app.images.fetch import Fetcher
+from app.telemetry import logs
+
+LABELS: Final = "candidate_labels"
+TEMPLATE: Final = "hypothesis_template"
+
+# what the service's own fields are called here
+NAMES: Final = {
+    "labels": LABELS, "templates": TEMPLATE, IMAGE: "inputs", bodies.IMAGE_URL: "inputs",
+}  # fmt: skip
+
+# `options` is what old clients send to Hugging Face's own servers: nothing here answers to it
+KNOWN: Final = ("inputs", IMAGE, "parameters", "options")
+
+
+class HfParameters(BaseModel):
+    """What is asked of the image."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    candidate_labels: Labels = Field(
+        description="A list, or one text with commas between.", examples=[["cat", "dog"]]
+    )
+    hypothesis_template: str | None = Field(
+        None,
+        description="One template with one `{}`; default: the service's own templates.",
+        examples=["This is a photo of {}."],
+    )
+
+
+async def read_hf(
+    request: Request, limits: InputLimits, fetcher: Fetcher | None = None
+) -> tuple[bytes, Query]:
+    """The image file and what is asked of it; without a fetcher no image is taken by its URL.
+
+    Raises:
+        Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
+        FetchFailed, UnsupportedImage: what stands at the image's URL.
+    """
+    kind = media_type(request.headers.get("content-type", ""))
+    body = await request.body()
+    if is_json(kind):
+        coded, parameters = _taken_apart(await offload(len(body), json_object, body))
+        query = _query(parameters, limits)
+        image = await _file(request, coded, fetcher)
+    else:
+        query = _query(address_fields(request.query_params, (LABELS,)), limits)
+        image = body
+    if not image:
+        raise Invalid("no image was sent: inputs is empty", field="inputs")
+    return image, query
+
+
+async def _file(request: Request, coded: str, fetcher: Fetcher | None) -> bytes:
+    try:
+        return await bodies.image_file(request, coded, fetcher)
+    except Problem as problem:
+        raise renamed(problem, NAMES) from None
+
+
+def _taken_apart(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The image in base64, and the parameters, from wherever this client puts them."""
+    for name in body:
+        if name not in KNOWN:
+            detail = f"there is no field {errors.shown(name)}; the fields are {', '.join(KNOWN)}"
+            raise Invalid(detail, field=errors.excerpt(name))
+    parameters = body.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise Invalid("parameters is not an object", field="parameters")
+    given = {name: value for name, value in parameters.items() if value is not None}
+    sent = body.get("inputs", body.get(IMAGE))
+    if isinstance(sent, dict):
+        if "candidateLabels" in sent:
+            given.setdefault(LABELS, sent["candidateLabels"])
+        sent = sent.get(IMAGE)
+    if not isinstance(sent, str):
+        raise Invalid("inputs holds no image; send base64 or a data URI", field="inputs")
+    return sent, given
+
+
+def _query(parameters: dict[str, Any], limits: InputLimits) -> Query:
+    try:
+        checked = HfParameters.model_validate(parameters)
+    except ValidationError as error:
+        known = ", ".join(HfParameters.model_fields)
+        raise invalid(error.errors(include_url=False), parameters, known) from None
+    cleaned = labels.clean(checked.candidate_labels, limits.labels, LABELS)
+    if len(cleaned) == 1:
+        detail = "one label alone always scores 1; give two or more"
+        raise Invalid(f"{LABELS}: {detail}", field=LABELS, limit=2, value=1)
+    template = checked.hypothesis_template
+    logs.note(labels=cleaned)
+    return Query(
+        labels=cleaned,
+        templates=None if template is None else _template([template]),
+        top_k=len(cleaned),
+    )
+
+
+def _template(asked: Sequence[str]) -> tuple[str, ...]:
+    try:
+        found = own_or_named(list(asked), 1)
+    except Problem as problem:
+        raise renamed(problem, NAMES) from None
+    if isinstance(found, tuple):
+        return found
+    detail = f"{TEMPLATE} has no {{}} for the label to stand in"
+    raise Invalid(detail, field=TEMPLATE, value=errors.excerpt(asked[0]))
+
+
+router = APIRouter(prefix="/hf", tags=["Hugging Face's clients"])
+
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "inputs": {
+                            "type": "string",
+                            "description": "The image file in base64, or its URL.",
+                        },
+                        "parameters": HfParameters.model_json_schema(),
+                    },
+                    "required": ["inputs", "parameters"],
+                }
+            },
+        },
+    }
+}
+
+
+class HfPrediction(BaseModel):
+    """One label with its score."""
+
+    label: str
+    score: float
+
+
+@router.post(
+    "/zero-shot-image-classification",
+    summary="Score labels against an image, for Hugging Face's clients",
+    openapi_extra=BODY,
+    responses=documented(400, 401, 403, 408, 413, 415, 422, 429, 502, 503, 504),
+)
+async def zero_shot_image_classification(
+    request: Request, services: ServicesDep, stages: StagesDep
+) -> list[HfPrediction]:
+    image, query = await read_hf(request, services.input_limits, services.fetcher)
+    try:
+        found = await services.classifier.classify(image, query, stages)
+    except Problem as problem:
+        raise renamed(problem, NAMES) from None
+    return [
+        HfPrediction(label=prediction.label, score=float(f"{prediction.score:.7g}"))
+        for prediction in found.predictions
+    ]

@@ -1,0 +1,202 @@
+"""The routes: parse, one call, return a schema."""
+
+import asyncio
+import contextlib
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from app.api.problems import documented
+from app.api.services import ServicesDep
+from app.errors import Draining, NotFound
+from app.stores.lru import ByteLru
+from app.stores.protocols import StoreAway
+from app.telemetry.metrics import MEDIA_TYPE
+from models import EncoderInfo
+
+
+class TemplateSetAnswer(BaseModel):
+    """One template set."""
+
+    name: str
+    description: str
+    language: str
+    templates: list[str]
+
+
+class TemplatesAnswer(BaseModel):
+    """All template sets, and the one that is used where a request names none."""
+
+    default: str
+    sets: list[TemplateSetAnswer]
+
+
+class LoadedModelAnswer(BaseModel):
+    """The model that answers, where it comes from and what it is good for."""
+
+    name: str
+    description: str
+    licence: str
+    source: str
+    imagenet_top1: float | None = Field(description="Published zero-shot accuracy in percent.")
+    languages: list[str]
+    default_templates: str
+    fingerprint: str
+    precision: str
+    device: str
+    backend: str
+    image_width: int
+    image_height: int
+    context_length: int
+    embedding_width: int
+    logit_scale: float
+    logit_bias: float | None
+    text_family: str
+    trims_text: bool
+
+    @classmethod
+    def of(cls, info: EncoderInfo) -> "LoadedModelAnswer":
+        """What an encoder tells of itself."""
+        origin = info.provenance
+        return cls(
+            name=info.name,
+            description=origin.description,
+            licence=origin.licence,
+            source=origin.source,
+            imagenet_top1=origin.imagenet_top1,
+            languages=list(origin.languages),
+            default_templates=origin.templates,
+            fingerprint=info.fingerprint,
+            precision=info.precision,
+            device=info.device,
+            backend=info.backend,
+            image_width=info.image.width,
+            image_height=info.image.height,
+            context_length=info.context_length,
+            embedding_width=info.embedding_width,
+            logit_scale=info.scale,
+            logit_bias=info.bias,
+            text_family=info.text_family,
+            trims_text=info.trims_text,
+        )
+
+
+class CacheAnswer(BaseModel):
+    """What one cache in memory holds."""
+
+    entries: int
+    bytes: int
+    max_bytes: int
+    hits: int
+    misses: int
+
+    @classmethod
+    def of(cls, cache: ByteLru) -> "CacheAnswer":
+        """The figures of a cache."""
+        return cls(
+            entries=len(cache),
+            bytes=cache.bytes,
+            max_bytes=cache.max_bytes,
+            hits=cache.hits,
+            misses=cache.misses,
+        )
+
+
+class StoreAnswer(BaseModel):
+    """The store behind the label vectors in memory."""
+
+    kind: str = Field(description="`sqlite`, `redis` or `memory`.")
+    away: bool
+    hits: int
+    misses: int
+
+
+class ModelsAnswer(BaseModel):
+    """What GET /models tells: the model, and how much its caches hold."""
+
+    loaded: LoadedModelAnswer
+    explains: bool = Field(description="Whether `explain=true` is answered.")
+    vector_cache: CacheAnswer
+    store: StoreAnswer
+    image_cache: CacheAnswer
+    labelset_cache: CacheAnswer
+
+
+class HealthAnswer(BaseModel):
+    """GET /healthz: the process answers."""
+
+    status: str = "ok"
+
+
+class ReadyAnswer(BaseModel):
+    """GET /readyz: the model answers; `degraded` while the store does not."""
+
+    status: Literal["ready", "degraded"]
+    model: str
+    store: Literal["ok", "read-only", "away"]
+
+
+router = APIRouter()
+
+
+@router.get("/templates", summary="The template sets")
+async def templates(services: ServicesDep) -> TemplatesAnswer:
+    return TemplatesAnswer(
+        default=services.templates.default,
+        sets=[
+            TemplateSetAnswer(
+                name=found.name,
+                description=found.description,
+                language=found.language,
+                templates=list(found.templates),
+            )
+            for found in services.templates.sets.values()
+        ],
+    )
+
+
+@router.get("/models", summary="The loaded model, and how much its caches hold")
+async def models(services: ServicesDep) -> ModelsAnswer:
+    vectors = services.vectors
+    return ModelsAnswer(
+        loaded=LoadedModelAnswer.of(services.encoder.info),
+        explains=services.explains,
+        vector_cache=CacheAnswer.of(vectors.memory),
+        store=StoreAnswer(
+            kind=services.store_kind,
+            away=services.store.away,
+            hits=vectors.store_hits,
+            misses=vectors.store_misses,
+        ),
+        image_cache=CacheAnswer.of(services.images),
+        labelset_cache=CacheAnswer.of(services.matrices),
+    )
+
+
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz", summary="Does the process answer?")
+async def healthz() -> HealthAnswer:
+    return HealthAnswer()
+
+
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", summary="Does the model answer?", responses=documented(503))
+async def readyz(request: Request, services: ServicesDep) -> ReadyAnswer:
+    if request.app.state.draining:
+        raise Draining("the server is stopping; send requests to another one", retry_after=1)
+    await services.canary.check()
+    with contextlib.suppress(StoreAway):
+        await services.store.ping()  # a store that is back is found out even if nobody uses it
+    return ReadyAnswer(
+        status="degraded" if services.store.away else "ready",
+        model=services.encoder.info.name,
+        store=services.store.state,
+    )
+
+
+@router.get("/metrics", summary="What is counted, for Prometheus", response_class=Response)
+async def metrics(services: ServicesDep) -> Response:
+    if not services.metrics_on:
+        raise NotFound("metrics are switched off here; OPENVOCAB_METRICS")
+    return Response(await asyncio.to_thread(services.metrics.text), media_type=MEDIA_TYPE)

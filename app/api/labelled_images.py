@@ -1,0 +1,307 @@
+"""From the body of a calibration to its images, one at a time, each with what it shows.
+
+Knows nothing of vectors or stores.
+"""
+
+import json
+import unicodedata
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from starlette.requests import Request
+
+from app.api import bodies, multipart
+from app.api.bodies import address_fields, is_json, media_type, merge
+from app.api.fields import IMAGE
+from app.api.multipart import Part, parts
+from app.api.uploads import (
+    IMAGES,
+    UploadBatches,
+    arriving_body,
+    counted,
+    decoded,
+    file_of,
+    json_body,
+    json_images,
+    labelled,
+    text_of,
+)
+from app.classify.bulk import Item
+from app.classify.labels import NONE, folder_name
+from app.errors import Invalid, Problem, TooLarge, excerpt, shown
+from app.labelsets.calibration.fit import Aim
+from app.labelsets.examples import LABEL
+
+FIELDS: Final = ("risk", "confidence")
+
+MOST_RISK: Final = 0.5
+LEAST_CONFIDENCE: Final = 0.5
+MOST_CONFIDENCE: Final = 0.999
+
+
+@dataclass(slots=True)
+class Shown:
+    """What the images show, as it is told: complete once all images have been read.
+
+    `claims` are by the number of the image: places of labels, none of them, or why neither.
+    """
+
+    labels: Sequence[str]
+    claims: dict[int, tuple[int, ...] | Problem] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    told: int = 0
+    _places: dict[str, int] = field(init=False)
+    _folders: dict[str, int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._places = {label: place for place, label in enumerate(self.labels)}
+
+    def tell(self, said: Any) -> None:
+        """What the next image shows: a label, a list of them, or nothing of the sort."""
+        self.claims[self.told] = self._claim(said)
+        self.told += 1
+
+    def _claim(self, said: Any) -> tuple[int, ...] | Problem:
+        if isinstance(said, Problem):
+            return said
+        if said is None or said == [] or (isinstance(said, str) and not said.strip()):
+            return ()
+        every = [said] if isinstance(said, str) else said
+        if not isinstance(every, list) or not all(isinstance(one, str) for one in every):
+            return Invalid(f"{LABEL} is neither a text nor a list of texts", field=LABEL)
+        found = []
+        for one in every:
+            place = self._place(one)
+            if place is None and one == NONE and len(every) == 1:
+                return ()
+            if place is None:
+                detail = f"{shown(one)} is no label of this label set"
+                return Invalid(detail, field=LABEL, value=excerpt(one))
+            found.append(place)
+        return tuple(sorted(set(found)))
+
+    def _place(self, text: str) -> int | None:
+        for form in (text, text.strip(), unicodedata.normalize("NFC", text.strip())):
+            if form in self._places:
+                return self._places[form]
+        if not self._folders:
+            # as `openvocab classify --move-to` calls them
+            self._folders = {folder_name(label): at for label, at in self._places.items()}
+        return self._folders.get(text)
+
+    @property
+    def aim(self) -> Aim:
+        """What is asked of the calibration. Raises Invalid."""
+        risk = _number(self.fields, "risk", 0.0, MOST_RISK)
+        confidence = _number(self.fields, "confidence", LEAST_CONFIDENCE, MOST_CONFIDENCE)
+        return Aim(Aim().risk if risk is None else risk, confidence)
+
+
+async def read_calibration(
+    request: Request, labels: Sequence[str], uploads: UploadBatches
+) -> tuple[Shown, AsyncGenerator[Item, None]]:
+    """What is told, as it arrives with the images. Raises Unparsable, Invalid, TooLarge."""
+    kind = media_type(request.headers.get("content-type", ""))
+    told = Shown(labels, fields=_known(address_fields(request.query_params, ())))
+    if kind == "multipart/form-data":
+        multipart.check_charset(request)
+        return told, counted(_form(request, told, uploads), uploads)
+    if is_json(kind):
+        parsed = await json_body(request)
+        images = json_images(parsed, uploads)
+        told.fields = merge(told.fields, _known(parsed))
+        for image in images:
+            sent = LABEL in image if isinstance(image, dict) else False
+            detail = f"an image has no {LABEL}; null or an empty text is none of them"
+            told.tell(image[LABEL] if sent else Invalid(detail, field=LABEL))
+        return told, counted(decoded(images), uploads)
+    return told, counted(labelled(request, uploads, told.tell), uploads)
+
+
+async def _form(
+    request: Request, told: Shown, uploads: UploadBatches
+) -> AsyncGenerator[tuple[str, Any], None]:
+    """Labels may come before, between and after the images; the first is that of the first."""
+    content_type, images = request.headers["content-type"], 0
+    arriving = parts(arriving_body(request), content_type, uploads.image_bytes, bodies.LARGEST_TEXT)
+    async for part in arriving:
+        if part.filename is None:
+            _text(part, told, uploads)
+        else:
+            images += 1
+            yield file_of(part)
+    if images != told.told:
+        detail = f"there are {images} images and {told.told} labels; each image needs one"
+        raise Invalid(detail, field=LABEL, limit=images, value=told.told)
+
+
+def _text(part: Part, told: Shown, uploads: UploadBatches) -> None:
+    if isinstance(part.content, Problem):
+        raise part.content
+    text = text_of(part.name, part.content)
+    if part.name != LABEL:
+        told.fields = merge(told.fields, _known({part.name: text}))
+        return
+    if told.told >= uploads.images:
+        detail = f"over {uploads.images} labels, the limit of max_upload_images"
+        raise Invalid(detail, field=LABEL, limit=uploads.images, value=told.told + 1)
+    # a list as JSON, unless a label is called so
+    listed = text.lstrip().startswith("[") and text.strip() not in told.labels
+    told.tell(_json_list(text) if listed else text)
+
+
+def _json_list(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return Invalid(f"{LABEL} starts like a JSON list and is none", field=LABEL)
+
+
+def _known(fields: dict[str, Any]) -> dict[str, Any]:
+    for name in fields:
+        if name not in FIELDS:
+            known = ", ".join((IMAGE, LABEL, *FIELDS))
+            detail = f"there is no field {shown(name)}; the fields are {known}"
+            raise Invalid(detail, field=excerpt(name))
+    return fields
+
+
+def _number(fields: dict[str, Any], name: str, low: float, high: float) -> float | None:
+    sent = fields.get(name)
+    if sent is None or sent == "":
+        return None
+    try:
+        value = float(sent) if isinstance(sent, str | int | float) else -1.0
+    except ValueError:
+        value = -1.0
+    if not low <= value <= high:
+        detail = f"{name} is a number from {low:g} to {high:g}"
+        raise Invalid(detail, field=name, limit=high, value=excerpt(str(sent)))
+    return value
+
+
+OPTIONS = ("wait",)
+
+
+@dataclass(slots=True)
+class Claims:
+    """The labels as they are told: one for all pictures, or one for each, in order."""
+
+    told: list[Any] = field(default_factory=list)
+    images: int = 0
+
+    def tell(self, said: str | Problem) -> None:
+        """What the next picture shows."""
+        self.told.append(said)
+        self.images += 1
+
+    def of(self, index: int) -> str | Problem:
+        """The label of a picture by its number, once all have been read."""
+        if not self.told:
+            return Invalid(f"{LABEL} is missing: what the pictures show", field=LABEL)
+        if len(self.told) not in (1, self.images):
+            detail = f"there are {self.images} images and {len(self.told)} labels; send one for "
+            detail += "all or one for each"
+            return Invalid(detail, field=LABEL, limit=self.images, value=len(self.told))
+        said = self.told[0 if len(self.told) == 1 else index]
+        if isinstance(said, Problem):
+            return said
+        return said if isinstance(said, str) else Invalid(f"{LABEL} is not a text", field=LABEL)
+
+
+async def read_examples(
+    request: Request, uploads: UploadBatches
+) -> tuple[Claims, AsyncGenerator[Item, None]]:
+    """What is told, complete once all pictures have been read. Raises Unparsable, Invalid."""
+    kind = media_type(request.headers.get("content-type", ""))
+    claims = Claims()
+    fields = {k: v for k, v in _fields(request).items() if k not in OPTIONS}
+    _check(fields)
+    if LABEL in fields:
+        claims.told.append(fields[LABEL])
+    if kind == "multipart/form-data":
+        multipart.check_charset(request)
+        return claims, counted(_example_form(request, claims, uploads), uploads)
+    if is_json(kind):
+        images = await _json(request, claims, uploads)
+        claims.images = len(images)
+        return claims, counted(decoded(images), uploads)
+    if LABEL in fields:
+        return claims, counted(_raw(request, claims, uploads), uploads)
+    return claims, counted(labelled(request, uploads, claims.tell), uploads)
+
+
+def _fields(request: Request) -> dict[str, Any]:
+    return address_fields(request.query_params, ())
+
+
+def _check(fields: dict[str, Any]) -> None:
+    for name in fields:
+        if name != LABEL:
+            detail = f"there is no field {shown(name)}; the fields are {IMAGE}, {LABEL}"
+            raise Invalid(detail, field=excerpt(name))
+
+
+async def _example_form(
+    request: Request, claims: Claims, uploads: UploadBatches
+) -> AsyncGenerator[tuple[str, Any], None]:
+    """Labels may come before, between and after the pictures."""
+    content_type = request.headers["content-type"]
+    arriving = parts(arriving_body(request), content_type, uploads.image_bytes, bodies.LARGEST_TEXT)
+    async for part in arriving:
+        if part.filename is None:
+            claims.told.append(_example_text(part, claims, uploads))
+        else:
+            claims.images += 1
+            yield file_of(part)
+    if not claims.images:
+        detail = f"no image was sent: send each as a form field named {IMAGE}"
+        raise Invalid(detail, field=IMAGE)
+
+
+def _example_text(part: Part, claims: Claims, uploads: UploadBatches) -> str:
+    if isinstance(part.content, Problem):
+        raise part.content
+    _check({part.name: None})
+    if len(claims.told) >= uploads.images:
+        detail = f"over {uploads.images} labels, the limit of max_upload_images"
+        raise TooLarge(detail, field=LABEL, limit=uploads.images, value=len(claims.told) + 1)
+    return text_of(part.name, part.content)
+
+
+async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> list[Any]:
+    """One `image` with its `label`, or `images` with theirs."""
+    parsed = await json_body(request)
+    if IMAGE in parsed:
+        images: list[Any] = [{IMAGE: parsed.pop(IMAGE)}]
+    else:
+        images = json_images(parsed, uploads)
+        own = [isinstance(image, dict) and LABEL in image for image in images]
+        if any(own):
+            missing = Invalid(f"an image has no {LABEL}", field=LABEL)
+            claims.told += [
+                image[LABEL] if has else missing for image, has in zip(images, own, strict=True)
+            ]
+    if claims.told and LABEL in parsed:
+        raise Invalid(f"{LABEL} is given twice", field=LABEL)
+    if LABEL in parsed:
+        claims.told.append(parsed.pop(LABEL))
+    for name in parsed:
+        detail = f"there is no field {shown(name)}; the fields are {IMAGE}, {IMAGES}, {LABEL}"
+        raise Invalid(detail, field=excerpt(name))
+    return images
+
+
+async def _raw(
+    request: Request, claims: Claims, uploads: UploadBatches
+) -> AsyncGenerator[tuple[None, bytes], None]:
+    """The body is the picture."""
+    held = bytearray()
+    async for chunk in arriving_body(request):
+        held += chunk
+        if len(held) > uploads.image_bytes:
+            detail = f"the image has {len(held)} bytes or more, the limit is {uploads.image_bytes}"
+            raise TooLarge(detail, field=IMAGE, limit=uploads.image_bytes, value=len(held))
+    claims.images = 1
+    yield None, bytes(held)

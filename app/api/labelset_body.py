@@ -1,0 +1,173 @@
+"""From a request's bytes to the name and definition of a label set. Knows no store."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+
+from app import errors
+from app.api.bodies import address_fields, is_json, json_object, media_type, merge, offload
+from app.api.fields import NAME_PATTERN, Templates, checked_name, invalid, own_or_named
+from app.classify import labels
+from app.classify.labels import LabelLimits
+from app.errors import Invalid, Unparsable
+from app.labelsets.definition import Definition, Entry
+
+EXAMPLE: dict[str, Any] = {
+    "name": "pets",
+    "labels": {"cat": ["cat", "kitten"], "dog": ["dog", "puppy"], "parrot": []},
+    "description": "What comes through the cat flap",
+}
+
+
+class LabelSetBody(BaseModel):
+    """A label set as its owner writes it."""
+
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, json_schema_extra={"examples": [EXAMPLE]}
+    )
+
+    name: str | None = Field(
+        None, description=f"For POST; a name is {NAME_PATTERN}.", examples=["pets"]
+    )
+    labels: list[str] | dict[str, list[str]] | None = Field(
+        None,
+        description="Labels, or labels with the texts that stand for them (none: itself).",
+    )
+    prompts: dict[str, list[str]] = Field(
+        default_factory=dict, description="Whole prompts for a label, used as they are."
+    )
+    templates: Templates | None = Field(
+        None, description="A template set's name or own templates; default: the model's."
+    )
+    description: str = Field("", max_length=1_000)
+    preset: str | None = Field(
+        None, description="A vocabulary that is shipped, in place of labels: `imagenet-1k`, …"
+    )
+
+
+OPTIONS: Final = ("wait",)
+LISTS: Final = ("templates",)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """What one label set may hold; `texts` of one label."""
+
+    labels: LabelLimits
+    texts: LabelLimits
+    templates: int
+    presets: Mapping[str, Sequence[str]]
+
+
+async def read_labelset(
+    request: Request, limits: UploadLimits, name: str | None = None
+) -> tuple[str, Definition]:
+    """The name (that of the address, if given) and what the label set says.
+
+    The body is JSON, or text with one label a line and the other fields in the address.
+
+    Raises:
+        Unparsable, Invalid, TooLarge: with the field at fault.
+    """
+    body = await request.body()
+    kind = media_type(request.headers.get("content-type", ""))
+    params = request.query_params
+    asked = QueryParams([(k, v) for k, v in params.multi_items() if k not in OPTIONS])
+    fields = address_fields(asked, LISTS)
+    return await offload(len(body), _read, body, kind, fields, limits, name)
+
+
+def _read(
+    body: bytes, kind: str, fields: dict[str, Any], limits: UploadLimits, name: str | None
+) -> tuple[str, Definition]:
+    if kind.startswith("multipart/"):
+        detail = "a label set is sent as JSON, or as text with one label a line (--data-binary)"
+        raise Unparsable(detail)
+    if is_json(kind):
+        fields = merge(fields, json_object(body))
+    else:
+        lines = _lines(body)
+        fields = merge(fields, {"labels": lines} if lines else {})
+    if name is not None:
+        if "name" in fields:
+            raise Invalid("the name stands in the address already", field="name")
+        fields["name"] = name
+    checked = _checked(fields)
+    if checked.name is None:
+        raise Invalid("name is missing", field="name")
+    return checked_name(checked.name), _definition(checked, limits)
+
+
+def definition_of(fields: dict[str, Any], limits: UploadLimits) -> Definition:
+    """What the fields of a label set say, whatever its name. Raises Invalid, TooLarge."""
+    return _definition(_checked(fields), limits)
+
+
+def _checked(fields: dict[str, Any]) -> LabelSetBody:
+    try:
+        return LabelSetBody.model_validate(fields)
+    except ValidationError as error:
+        known = ", ".join(LabelSetBody.model_fields)
+        raise invalid(error.errors(include_url=False), fields, known) from None
+
+
+def _lines(body: bytes) -> list[str]:
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unparsable(f"the body is not UTF-8 text: {error.reason} at {error.start}") from None
+    # not splitlines: it also splits at characters that a label may hold
+    return [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
+
+
+def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
+    sources = [body.labels is not None, body.preset is not None]
+    if sum(sources) > 1:
+        raise Invalid("labels and preset are both given; one is enough", field="preset")
+    texts = _texts(body, limits)
+    names = labels.clean(list(texts), limits.labels)
+    known = set(names)
+    unknown = [label for label in body.prompts if label.strip() not in known]
+    if unknown:
+        shown = errors.shown(unknown[0])
+        raise Invalid(f"prompts are given for {shown}, which is no label", field="prompts")
+    prompts = {
+        label.strip(): _all(lines, limits, "prompts") for label, lines in body.prompts.items()
+    }
+    entries = tuple(
+        Entry(label, _all(own, limits, "labels") or (label,), prompts.get(label, ()))
+        for label, own in zip(names, texts.values(), strict=True)
+    )
+    templates = own_or_named(body.templates, limits.templates)
+    return Definition(entries, templates, body.description)
+
+
+def _texts(body: LabelSetBody, limits: UploadLimits) -> dict[str, Sequence[str]]:
+    if body.preset is not None:
+        if body.preset not in limits.presets:
+            known, asked = ", ".join(limits.presets), errors.shown(body.preset)
+            detail = f"no preset is called {asked}; there are {known}"
+            raise Invalid(detail, field="preset", value=errors.excerpt(body.preset))
+        return _numbered(limits.presets[body.preset])
+    if isinstance(body.labels, dict):
+        return dict(body.labels)
+    chosen = body.labels if body.labels is not None else list(body.prompts)
+    seen = labels.clean(chosen, LabelLimits(max(1, len(chosen)), 10_000)) if chosen else ()
+    return dict.fromkeys(seen, ())
+
+
+def _numbered(names: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Two classes of ImageNet share a name: the second is told apart by a number."""
+    found: dict[str, Sequence[str]] = {}
+    for name in names:
+        found[f"{name} (2)" if name in found else name] = (name,)
+    return found
+
+
+def _all(texts: Sequence[str], limits: UploadLimits, field: str) -> tuple[str, ...]:
+    return labels.clean(texts, limits.texts, field) if texts else ()

@@ -1,0 +1,273 @@
+"""The routes of label sets: parse, one call, return a schema."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from app.api import fields, labelset_body
+from app.api.calibration import CalibrationSummary
+from app.api.calibration import summary as calibration_summary
+from app.api.examples import BlendAnswer, blend_answer
+from app.api.labelset_body import LabelSetBody
+from app.api.middleware.keys import Identity
+from app.api.problems import documented
+from app.api.services import CallerDep, PatienceDep, Services, ServicesDep, read_etags, read_match
+from app.labelsets.blending import Blended
+from app.labelsets.builds import Status
+from app.labelsets.definition import Stored, in_namespace, namespace_bounds, without_namespace
+
+
+class LabelSetSummary(BaseModel):
+    """A label set without its labels."""
+
+    name: str
+    version: int
+    label_count: int
+    templates: str = Field(description="Name of the template set; `custom` for own templates.")
+    description: str
+    model: str
+    status: str = Field(description="`ready`, `building` or `failed`.")
+    progress: float = Field(description="Share of the labels that have their vector, 0 to 1.")
+    error: str | None = Field(None, description="Why it failed.")
+
+
+class LabelSetAnswer(LabelSetSummary):
+    """A label set with all that its owner wrote."""
+
+    labels: list[str]
+    synonyms: dict[str, list[str]] = Field(description="Texts of the labels that have their own.")
+    prompts: dict[str, list[str]]
+    own_templates: list[str] | None
+    asked_templates: list[str] | str | None = Field(
+        description="Templates as the owner chose them; null: the model's default."
+    )
+    serving_version: int | None = Field(
+        description="The version that answers while this one is being built."
+    )
+    calibration: CalibrationSummary | None = None
+    examples: dict[str, int] = Field({}, description="Examples of each label that has some.")
+    blend: BlendAnswer | None = Field(
+        None, description="How the examples are used; null without, and while building."
+    )
+
+
+class LabelSetsAnswer(BaseModel):
+    """A page of label sets, by name."""
+
+    labelsets: list[LabelSetSummary]
+    next: str | None = Field(description="What to send as `after` for the next page.")
+
+
+def summary(stored: Stored, status: Status, model: str, templates: str) -> LabelSetSummary:
+    """A line of the list."""
+    return LabelSetSummary(**_common(stored, status, model, templates))
+
+
+def answer(
+    stored: Stored,
+    status: Status,
+    model: str,
+    templates: str,
+    stale: str | None = None,
+    blended: Blended | None = None,
+) -> LabelSetAnswer:
+    """The whole set; `stale` is why its calibration is not used."""
+    definition = stored.definition
+    before = None if stored.previous is None else stored.previous.version
+    return LabelSetAnswer(
+        **_common(stored, status, model, templates),
+        labels=list(definition.labels),
+        synonyms={e.label: list(e.texts) for e in definition.entries if e.texts != (e.label,)},
+        prompts={e.label: list(e.prompts) for e in definition.entries if e.prompts},
+        own_templates=(
+            list(definition.templates) if isinstance(definition.templates, tuple) else None
+        ),
+        asked_templates=(
+            list(definition.templates)
+            if isinstance(definition.templates, tuple)
+            else definition.templates
+        ),
+        serving_version=stored.version if status.state == "ready" else before,
+        calibration=calibration_summary(stored, stale),
+        examples=definition.counts(),
+        blend=blend_answer(blended),
+    )
+
+
+def _common(stored: Stored, status: Status, model: str, templates: str) -> dict[str, Any]:
+    return {
+        "name": without_namespace(stored.name),
+        "version": stored.version,
+        "label_count": len(stored.definition.entries),
+        "templates": templates,
+        "description": stored.definition.description,
+        "model": model,
+        "status": status.state,
+        "progress": round(status.progress, 4),
+        "error": status.error,
+    }
+
+
+router = APIRouter(prefix="/labelsets", tags=["label sets"])
+
+# problems that any of these routes may answer
+ALWAYS: Final = (401, 403, 422, 429, 503, 504)
+
+Wait = Annotated[bool, Query(description="Answer when the build has ended, or in time to tell.")]
+UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": LabelSetBody.model_json_schema()},
+            "text/plain": {
+                "schema": {"type": "string"},
+                "examples": {"pets": {"summary": "One label a line", "value": "cat\ndog\n"}},
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Register a label set",
+    openapi_extra=UPLOAD,
+    response_model=LabelSetAnswer,
+    responses={202: {"model": LabelSetAnswer}, **documented(400, *ALWAYS, 408, 409, 413)},
+)
+async def create(
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    patience: PatienceDep,
+    wait: Wait = False,
+) -> Response:
+    name, definition = await labelset_body.read_labelset(request, services.upload_limits)
+    stored = await services.labelsets.create(
+        in_namespace(caller.namespace, name), definition, caller.max_labelsets
+    )
+    return await _answer(request, services, stored, 201, patience if wait else None)
+
+
+@router.get("", summary="List label sets by name", responses=documented(*ALWAYS))
+async def page(
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    response: Response,
+    after: Annotated[str, Query(description="Names greater than this.", max_length=64)] = "",
+    limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+) -> LabelSetsAnswer:
+    first, last = namespace_bounds(caller.namespace)
+    start = in_namespace(caller.namespace, after) if after else first
+    found = await services.labelsets.page(start, last, limit + 1)
+    more = without_namespace(found[limit - 1].name) if len(found) > limit else None
+    if more is not None:
+        root = request.scope.get("root_path", "")
+        response.headers["Link"] = f'<{root}/labelsets?after={more}&limit={limit}>; rel="next"'
+    model = services.encoder.info.name
+    summaries = [
+        summary(stored, services.labelsets.status(stored), model, services.templates_name(stored))
+        for stored in found[:limit]
+    ]
+    return LabelSetsAnswer(labelsets=summaries, next=more)
+
+
+@router.get(
+    "/{name}",
+    summary="One label set",
+    response_model=LabelSetAnswer,
+    responses={
+        304: {"description": "Ready, and at the version of If-None-Match"},
+        **documented(404, *ALWAYS),
+    },
+)
+async def get(name: str, request: Request, services: ServicesDep, caller: CallerDep) -> Response:
+    stored = await services.labelsets.get(_stored_name(caller, name))
+    ready = services.labelsets.status(stored).state == "ready"
+    wanted = request.headers.get("if-none-match", "")
+    same = wanted.strip() == "*" or stored.version in read_etags(wanted, weak=True)
+    if ready and same:
+        return Response(status_code=304, headers={"ETag": _etag(stored)})
+    return await _answer(request, services, stored, 200, building=200)
+
+
+@router.put(
+    "/{name}",
+    summary="Create or replace a label set",
+    openapi_extra=UPLOAD,
+    response_model=LabelSetAnswer,
+    responses={
+        201: {"model": LabelSetAnswer},
+        202: {"model": LabelSetAnswer},
+        **documented(400, *ALWAYS, 408, 409, 412, 413),
+    },
+)
+async def put(
+    name: str,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    patience: PatienceDep,
+    wait: Wait = False,
+) -> Response:
+    match = read_match(request)
+    name, definition = await labelset_body.read_labelset(request, services.upload_limits, name)
+    stored, created = await services.labelsets.put(
+        in_namespace(caller.namespace, name), definition, match, caller.max_labelsets
+    )
+    status = 201 if created else 200
+    return await _answer(request, services, stored, status, patience if wait else None)
+
+
+@router.delete(
+    "/{name}",
+    status_code=204,
+    summary="Delete a label set",
+    responses=documented(404, 412, *ALWAYS),
+)
+async def delete(name: str, request: Request, services: ServicesDep, caller: CallerDep) -> Response:
+    await services.labelsets.delete(_stored_name(caller, name), read_match(request))
+    return Response(status_code=204)
+
+
+async def _answer(
+    request: Request,
+    services: Services,
+    stored: Stored,
+    status: int,
+    patience: float | None = None,
+    building: int = 202,
+) -> Response:
+    """The set with its ETag, after `patience` seconds of waiting for its build.
+
+    `building` is the status while it is not ready.
+    """
+    if patience is not None:
+        await services.labelsets.wait(stored, patience)
+    state = services.labelsets.status(stored)
+    root = request.scope.get("root_path", "")
+    content = answer(
+        stored,
+        state,
+        services.encoder.info.name,
+        services.templates_name(stored),
+        services.classifier.calibrations.stale(stored),
+        services.few_shot.blended(stored),
+    )
+    return Response(
+        content.model_dump_json() + "\n",
+        status_code=status if state.state == "ready" else building,
+        media_type="application/json",
+        headers={"ETag": _etag(stored), "Location": f"{root}/labelsets/{content.name}"},
+    )
+
+
+def _stored_name(caller: Identity, name: str) -> str:
+    return in_namespace(caller.namespace, fields.checked_name(name))
+
+
+def _etag(stored: Stored) -> str:
+    return f'"{stored.version}"'

@@ -1,0 +1,1 @@
+"""What every request passes before a route: bookkeeping, keys, rates, bounds. Knows no route."""

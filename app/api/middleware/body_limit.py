@@ -1,0 +1,128 @@
+"""What happens to a request before anything is parsed: an id, a clock, a limit on its body."""
+
+import asyncio
+import logging
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.bodies import is_json, media_type
+from app.api.problems import refuse
+from app.errors import TooLarge
+
+log = logging.getLogger("openvocab.http")
+
+LABELSETS: Final = "/labelsets"
+
+# read bit by bit, however large
+UPLOADS: Final = re.compile(r"/classify/batch|/labelsets/[^/]+/(calibrate|examples)")
+
+# a client that is still sending reads no answer; so much is read and thrown away for its sake
+DRAIN_BYTES: Final = 64_000_000
+DRAIN_SECONDS: Final = 5.0
+
+# one that sends nothing for so long may be waiting for the answer
+QUIET_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """Bytes a body may have: an image, as it is or in a form; a label set; many images."""
+
+    image: int
+    labelset: int
+    upload: int
+
+    def of(self, path: str, content_type: str) -> int:
+        """The limit for a body of this media type; fields beside the image have a megabyte."""
+        kind = media_type(content_type)
+        upload = UPLOADS.fullmatch(path)
+        if upload and not is_json(kind):
+            return self.upload
+        if path.startswith(LABELSETS) and not upload:
+            return self.labelset
+        if is_json(kind):
+            return self.image * 4 // 3 + 1_000_000
+        if kind == "multipart/form-data":
+            return self.image + 1_000_000
+        return self.image
+
+
+class BodyLimit:
+    """Stops a body at its limit while it streams in, and lets the client read the answer."""
+
+    def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        limit = self._limits.of(path, headers.get("content-type", ""))
+        field = None if path.startswith(LABELSETS) else "image"
+        waits = headers.get("expect", "").lower() == "100-continue"
+        body = _Body(receive, limit, field, waits)
+        scope["state"]["body"] = body
+
+        async def send_after_body(message: Message) -> None:
+            if message["type"] == "http.response.start" and not scope["state"].get("streams"):
+                await body.drain()
+            await send(message)
+
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            refusal = refuse(_too_large(int(declared), limit, field), scope)
+            await refusal(scope, receive, send_after_body)
+            return
+        await self._app(scope, body.receive, send_after_body)
+
+
+class _Body:
+    """A request's body as it arrives; `read` bytes of it have."""
+
+    def __init__(self, receive: Receive, limit: int, field: str | None, waits: bool) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._field = field
+        self._waits = waits  # for "100 Continue", which the first read sends
+        self.read = 0
+        self._complete = False
+
+    async def receive(self) -> Message:
+        message = await self._next()
+        if self.read > self._limit:
+            raise _too_large(self.read, self._limit, self._field)
+        return message
+
+    async def drain(self) -> None:
+        """Read on until the end or a bound, if the client is sending at all."""
+        if self._complete or (self._waits and not self.read):
+            return
+        most = self.read + DRAIN_BYTES
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self._complete and self.read < most:
+                    async with asyncio.timeout(QUIET_SECONDS):
+                        await self._next()
+        except TimeoutError:
+            log.info("a refused body did not end in time")
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.read += len(message.get("body", b""))
+            self._complete = not message.get("more_body", False)
+        else:
+            self._complete = True
+        return message
+
+
+def _too_large(size: int, limit: int, field: str | None) -> TooLarge:
+    detail = f"the body has {size} bytes or more, the limit is {limit}"
+    return TooLarge(detail, field=field, limit=limit, value=size)

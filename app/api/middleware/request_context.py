@@ -1,0 +1,240 @@
+"""A request and its answer as they are told of: headers, access line, span.
+
+Knows nothing of what is asked, nor of limits.
+"""
+
+import contextlib
+import logging
+import random
+import re
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.middleware.body_limit import log
+from app.api.problems import SECURITY_HEADERS, internal
+from app.telemetry import logs, spans
+from app.telemetry.metrics import Metrics
+from app.telemetry.spans import Stages
+
+if TYPE_CHECKING:
+    from app.telemetry.otel import Place, Tracing
+
+
+access = logging.getLogger("openvocab.access")
+
+REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+
+TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+# asked for every few seconds, by machines
+PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+
+METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"}
+)
+
+# characters of a path, and labels, that a line tells
+PATH: Final = 200
+LABELS: Final = 100
+
+
+class Exchange:
+    """One request from its first byte to the last of its answer."""
+
+    def __init__(self, scope: Scope, tracing: "Tracing | None", *, labels: bool = False) -> None:
+        headers = Headers(scope=scope)
+        self.stages = Stages()
+        self.request_id = _request_id(headers.get("x-request-id", ""))
+        self.status = 0
+        self.seconds = 0.0
+        self._scope = scope
+        self._labels = labels
+        self._begun = time.perf_counter()
+        self._sent = 0
+        self._probe = scope["path"].removeprefix(scope.get("root_path", "")) in PROBES
+        self._place: Place | None = None
+        if tracing is not None and not self._probe:
+            method, attributes = _asked(scope, headers)
+            self._place = tracing.request(headers, method, attributes)
+        trace_id = _trace_id(headers) if self._place is None else self._place.trace_id
+        self._about = logs.Request(self.request_id, trace_id)
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """What happens inside happens for this request."""
+        with logs.about(self._about), spans.at(self._place):
+            yield
+
+    def answers(self, message: Message) -> None:
+        """Note a part of the answer; what answers say of themselves is put into the first."""
+        if message["type"] == "http.response.body":
+            self._sent += len(message.get("body", b""))
+            return
+        self.status = message["status"]
+        headers = MutableHeaders(scope=message)
+        headers["X-Request-ID"] = self.request_id
+        if self._place is not None:
+            headers["traceresponse"] = self._place.response
+        if self.stages.seconds:
+            self.stages.add("total", time.perf_counter() - self._begun)
+            headers["Server-Timing"] = self.stages.server_timing()
+
+    @property
+    def route(self) -> str:
+        """The address as it is declared, so that names in it make no new series."""
+        return str(getattr(self._scope.get("route"), "path", "none"))
+
+    @property
+    def problem(self) -> str | None:
+        """The code of what was answered in place of a result."""
+        found: str | None = self._scope["state"].get("problem")
+        return found
+
+    def end(self) -> None:
+        """Take the time, write the access line and end the span."""
+        self.seconds = time.perf_counter() - self._begun
+        if self._place is not None:
+            self._end_span(self._place)
+        # that of a probe tells something only when it fails
+        level = logging.DEBUG if self._probe and self.status < 400 else logging.INFO
+        if self.status and access.isEnabledFor(level):
+            self._write(level)
+
+    def _write(self, level: int) -> None:
+        method, path, ms = self._scope["method"], _path(self._scope), 1000 * self.seconds
+        stages = {name: round(1000 * s, 2) for name, s in self.stages.seconds.items()}
+        stages.pop("total", None)
+        noted = dict(self._about.noted)
+        labels = noted.pop("labels", ())
+        if labels and self._labels:
+            noted |= {"labels": labels[:LABELS], "label_count": len(labels)}
+        caller = self._caller() or "-"
+        access.log(
+            level,
+            "%s %s %s %d %.1f ms, request %s",
+            caller, method, path, self.status, ms, self.request_id,
+            extra=logs.fields(
+                method=method, route=self.route, path=path, status=self.status, ms=round(ms, 2),
+                bytes_in=self._received(), bytes_out=self._sent, caller=caller,
+                model=self._model(), stages_ms=stages or None, error_type=self.problem, **noted,
+            ),
+        )  # fmt: skip
+
+    def _end_span(self, place: "Place") -> None:
+        method = self._scope["method"] if self._scope["method"] in METHODS else "HTTP"
+        place.span.update_name(f"{method} {self.route}" if self.route != "none" else method)
+        found = {
+            "http.route": None if self.route == "none" else self.route,
+            "http.response.status_code": self.status or None,
+            "http.request.body.size": self._received(),
+            "http.response.body.size": self._sent,
+            "openvocab.caller": self._caller(),
+            "openvocab.error_type": self.problem,
+            "openvocab.model": self._model(),
+            "openvocab.request_id": self.request_id,
+        }
+        place.span.set_attributes({k: v for k, v in found.items() if v is not None})
+        if not self.status:
+            place.end("client_left")
+        else:
+            place.end((self.problem or str(self.status)) if self.status >= 500 else None)
+
+    def _caller(self) -> str | None:
+        identity = self._scope["state"].get("identity")
+        return None if identity is None else str(identity.name)
+
+    def _received(self) -> int:
+        body = self._scope["state"].get("body")
+        return 0 if body is None else int(body.read)
+
+    def _model(self) -> str | None:
+        services = getattr(self._scope["app"].state, "services", None)
+        return None if services is None else str(services.encoder.info.name)
+
+
+def _asked(scope: Scope, headers: Headers) -> tuple[str, dict[str, Any]]:
+    """The first name of a request's span, and its attributes (HTTP semantic conventions)."""
+    known = scope["method"] in METHODS
+    attributes = {
+        "http.request.method": scope["method"] if known else "_OTHER",
+        "network.protocol.version": scope["http_version"],
+        "url.path": _path(scope),
+        "url.scheme": scope["scheme"],
+        "user_agent.original": headers.get("user-agent", "")[:PATH],
+    }
+    if not known:
+        attributes["http.request.method_original"] = scope["method"][:PATH]
+    return scope["method"] if known else "HTTP", attributes
+
+
+def _path(scope: Scope) -> str:
+    """As it was sent, without the query, which may hold labels."""
+    return str(scope["raw_path"].decode("ascii", "replace")[:PATH])
+
+
+def _trace_id(headers: Headers) -> str:
+    """That of the caller's trace, where none is made here."""
+    found = TRACEPARENT.match(headers.get("traceparent", ""))
+    return found[1] if found else ""
+
+
+def _request_id(sent: str) -> str:
+    """The caller's own id where it is harmless in a header and a log line, else a new one."""
+    # it tells requests apart and guards nothing: the system's own generator would take 40 us
+    return sent if REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
+
+
+class RequestContext:
+    """Gives each request an id and a clock, answers both, and turns a crash into a 500.
+
+    Outermost, so that every answer carries the id.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        tracing: "Tracing | None" = None,
+        log_labels: bool = False,
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._tracing = tracing
+        self._log_labels = log_labels
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        told = Exchange(scope, self._tracing, labels=self._log_labels)
+        scope.setdefault("state", {}).update(request_id=told.request_id, stages=told.stages)
+
+        async def send_with_headers(message: Message) -> None:
+            told.answers(message)
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        with told.current():
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except ClientDisconnect:
+                log.debug("the client left while it was sending")
+            except Exception:
+                log.exception("a request failed: %s %s", scope["method"], scope["path"])
+                if told.status:
+                    raise  # half an answer is out: the server must cut the connection
+                await internal(scope)(scope, receive, send_with_headers)
+            finally:
+                told.end()
+                if told.status:
+                    self._metrics.answered(
+                        told.route, told.status, told.seconds, told.stages, told.problem
+                    )

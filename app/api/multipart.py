@@ -1,0 +1,143 @@
+"""The parts of a multipart form as they arrive, none held longer than needed.
+
+Knows nothing of what the parts mean.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from app import errors
+from app.errors import Problem, TooLarge, Unparsable
+
+
+def check_charset(request: Request) -> None:
+    """Forms are UTF-8 (RFC 7578, section 5.1.2); other charsets make texts no answer can hold."""
+    _, options = parse_options_header(request.headers["content-type"])
+    charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise Unparsable(f"a form's charset can only be utf-8, not {errors.shown(charset)}")
+
+
+LARGEST_HEAD: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part; `filename` is None for a text field. One over its limit comes with its problem."""
+
+    name: str
+    filename: str | None
+    content: bytes | Problem
+
+
+@dataclass(slots=True)
+class _Arriving:
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    name: str | None = None
+    filename: str | None = None
+    content: bytearray = field(default_factory=bytearray)
+    size: int = 0
+
+
+async def parts(
+    stream: AsyncIterator[bytes], content_type: str, most_file: int, most_text: int
+) -> AsyncIterator[Part]:
+    """Each part once it is complete, files of up to `most_file` bytes and texts of `most_text`.
+
+    Raises:
+        Unparsable: it is no multipart form. Problem: what the stream raises.
+    """
+    _, options = parse_options_header(content_type)
+    if not options.get(b"boundary"):
+        raise Unparsable("the multipart body cannot be parsed: no boundary in its content type")
+    reader = _Reader(options[b"boundary"], most_file, most_text)
+    async for chunk in stream:
+        try:
+            reader.feed(chunk)
+        except FormParserError as error:
+            raise Unparsable(f"the multipart body cannot be parsed: {error}") from None
+        while reader.complete:
+            yield reader.complete.popleft()
+    if not reader.ended:
+        raise Unparsable("the multipart body ends before its last boundary")
+
+
+class _Reader:
+    """The callbacks of the parser, and what they found."""
+
+    def __init__(self, boundary: bytes, most_file: int, most_text: int) -> None:
+        self.complete: deque[Part] = deque()
+        self.ended = False
+        self._most_file = most_file
+        self._most_text = most_text
+        self._part = _Arriving()
+        self._head = (bytearray(), bytearray())
+        callbacks: Any = {
+            "on_part_begin": self._begin,
+            "on_header_begin": self._header_begin,
+            "on_header_field": lambda data, start, end: self._header(0, data[start:end]),
+            "on_header_value": lambda data, start, end: self._header(1, data[start:end]),
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_end,
+            "on_part_data": self._data,
+            "on_part_end": self._end,
+            "on_end": self._all,
+        }
+        self._parser = MultipartParser(boundary, callbacks)
+
+    def feed(self, chunk: bytes) -> None:
+        self._parser.write(chunk)
+
+    def _begin(self) -> None:
+        self._part = _Arriving()
+
+    def _header_begin(self) -> None:
+        self._head = (bytearray(), bytearray())
+
+    def _header(self, which: int, data: bytes) -> None:
+        self._head[which].extend(data)
+        if len(self._head[which]) > LARGEST_HEAD:
+            raise Unparsable(f"a part's header has over {LARGEST_HEAD} bytes")
+
+    def _header_end(self) -> None:
+        self._part.headers[bytes(self._head[0]).lower()] = bytes(self._head[1])
+
+    def _headers_end(self) -> None:
+        disposition = self._part.headers.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition)
+        if b"name" not in options:
+            raise Unparsable("a part of the form has no name")
+        self._part.name = options[b"name"].decode("utf-8", "replace")
+        if b"filename" in options:
+            self._part.filename = options[b"filename"].decode("utf-8", "replace")
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        part = self._part
+        part.size += end - start
+        if part.size <= self._limit:
+            part.content += data[start:end]
+        else:
+            part.content.clear()  # only its size still counts
+
+    @property
+    def _limit(self) -> int:
+        return self._most_text if self._part.filename is None else self._most_file
+
+    def _end(self) -> None:
+        part, limit = self._part, self._limit
+        content: bytes | Problem = bytes(part.content)
+        if part.size > limit:
+            what = "the image" if part.filename is not None else "the text field"
+            detail = f"{what} has {part.size} bytes, the limit is {limit}"
+            content = TooLarge(detail, field=part.name, limit=limit, value=part.size)
+        self.complete.append(Part(part.name or "", part.filename, content))
+        self._part = _Arriving()
+
+    def _all(self) -> None:
+        self.ended = True

@@ -1,0 +1,314 @@
+"""What one input of POST /v1/embeddings is: a text or an image, however servers of CLIP take it.
+
+Knows nothing of bodies or files. Bare texts and lists of them are OpenAI's. Images are data URIs,
+or URLs with `"modality": "image"` (infinity_emb 0.0.77, fastapi_schemas/pymodels.py), objects
+`{"image": …}` beside `{"text": …}` (Jina's API, SGLang), parts of a chat message (OpenRouter), or
+`messages` of one such part in place of `input` (vLLM).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.api import bodies
+from app.api.answers import rows_as_json, with_rows
+from app.api.bodies import json_object, offload
+from app.api.embeddings import MOST_IMAGES, EncodingField, Row, checked_texts, too_many_images
+from app.api.fields import IMAGE, InputLimits, invalid
+from app.api.problems import documented
+from app.api.services import ServicesDep, StagesDep
+from app.classify import embedding
+from app.errors import Invalid, NotFound, Problem, excerpt, placed, renamed, shown
+from app.images.fetch import Fetcher
+from models import EncoderInfo
+
+
+class OpenAiFields(BaseModel):
+    """The JSON body of POST /v1/embeddings, but for its input, which has many forms."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
+
+    model: str | None = Field(None, description="The loaded model's name; any other is refused.")
+    encoding_format: EncodingField = "float"
+    dimensions: int | None = Field(None, description="Nothing but the width of the model.")
+    modality: Literal["text", "image"] | None = Field(
+        None, description="What all inputs are; if not said, data URIs are images, the rest texts."
+    )
+    user: str | None = Field(None, description="Taken and not used.")
+    continue_final_message: bool = Field(False, description="As `user`; vLLM's clients send it.")
+    add_special_tokens: bool = Field(False, description="As `user`; vLLM's clients send it.")
+
+
+class OpenAiBody(OpenAiFields):
+    """The JSON body of POST /v1/embeddings."""
+
+    input: str | list[str | dict[str, Any]] | None = Field(
+        None,
+        description="A text or many; images as data URIs, or as URLs where the operator allows "
+        'them and `modality` or the form says that they are images; or `{"text": …}` and '
+        '`{"image": …}`; or parts of a chat message.',
+        examples=[["a cat", "a dog"]],
+    )
+    messages: list[dict[str, Any]] | None = Field(
+        None, description="In place of `input`: one chat message with one text or image."
+    )
+
+
+class OpenAiEmbedding(BaseModel):
+    """One row."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: Row
+
+
+class OpenAiUsage(BaseModel):
+    """How much was asked: inputs, because tokens are not counted here."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class OpenAiAnswer(BaseModel):
+    """The answer of POST /v1/embeddings."""
+
+    object: Literal["list"] = "list"
+    model: str
+    usage: OpenAiUsage
+    data: list[OpenAiEmbedding]
+
+
+class OpenAiModel(BaseModel):
+    """The loaded model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(0, description="Not known, so 0.")
+    owned_by: str = "openvocab"
+
+
+class OpenAiModels(BaseModel):
+    """The answer of GET /v1/models."""
+
+    object: Literal["list"] = "list"
+    data: list[OpenAiModel]
+
+
+INPUT: Final = "input"
+MESSAGES: Final = "messages"
+
+Kind = Literal["text", "image"]
+FORMS: Final = 'a text, a data URI, {"text": …}, {"image": …} or a part of a message'
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A text, or an image as base64, data URI or URL; `where` in the request it stands."""
+
+    kind: Kind
+    content: str
+    where: str
+
+
+def told(raw: Any, messages: Any, modality: Kind | None) -> list[Told]:
+    """The inputs in their order, one at least. Raises Invalid."""
+    if messages is None:
+        return [_item(one, f"{INPUT}[{at}]", modality) for at, one in enumerate(_listed(raw))]
+    if raw is not None:
+        raise Invalid(f"{INPUT} and {MESSAGES} are both given", field=MESSAGES)
+    if not isinstance(messages, list) or len(messages) != 1 or not isinstance(messages[0], dict):
+        detail = "messages is not a list of one message; each request embeds one"
+        raise Invalid(detail, field=MESSAGES)
+    if messages[0].get("role") != "user":
+        raise Invalid("the message's role is not user", field=MESSAGES)
+    return [_content(messages[0].get("content"), MESSAGES, modality)]
+
+
+def _listed(raw: Any) -> list[Any]:
+    listed = raw if isinstance(raw, list) else [raw]
+    if raw is None or not listed:
+        raise Invalid("input is missing: send a text or a list of texts", field=INPUT)
+    if any(isinstance(item, int | list) and not isinstance(item, bool) for item in listed):
+        detail = "input holds token ids; this model has a tokenizer of its own: send texts"
+        raise Invalid(detail, field=INPUT)
+    return listed
+
+
+def _item(item: Any, where: str, modality: Kind | None) -> Told:
+    if isinstance(item, str):
+        is_uri = bodies.DATA_URI.match(item[:200]) is not None
+        return Told(modality or ("image" if is_uri else "text"), item, where)
+    if isinstance(item, dict) and set(item) == {"content"}:
+        return _content(item["content"], where, modality)
+    return _part(item, where, modality)
+
+
+def _content(content: Any, where: str, modality: Kind | None) -> Told:
+    """What a chat message holds, which can be but one thing here."""
+    if isinstance(content, list) and len(content) != 1:
+        detail = f"{where} has {len(content)} parts; a text or an image is embedded by itself"
+        raise Invalid(detail, field=_field(where), limit=1, value=len(content))
+    return _part(
+        {"text": content} if isinstance(content, str) else _first(content), where, modality
+    )
+
+
+def _first(content: Any) -> Any:
+    return content[0] if isinstance(content, list) else content
+
+
+def _part(part: Any, where: str, modality: Kind | None) -> Told:
+    for kind in ("text", "image"):
+        content = _said(part, kind)
+        if isinstance(content, str) and modality in (None, kind):
+            return Told(kind, content, where)
+    detail = f"not a {modality}" if modality else f"not {FORMS}"
+    raise Invalid(f"{where} is {detail}", field=_field(where))
+
+
+def _said(part: Any, kind: Kind) -> Any:
+    """The text or the image that a part is, if it is one."""
+    if not isinstance(part, dict):
+        return None
+    if set(part) == {kind}:
+        return part[kind]
+    name = "text" if kind == "text" else "image_url"
+    if set(part) != {"type", name} or part["type"] != name:
+        return None
+    said = part[name]
+    return said.get("url") if name == "image_url" and isinstance(said, dict) else said
+
+
+def _field(where: str) -> str:
+    return where.partition("[")[0]
+
+
+# images of one request that are fetched or decoded at once
+AT_ONCE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class AskedItems:
+    """Texts (str) and image files (bytes) in the order of the request, and how to answer."""
+
+    items: tuple[str | bytes, ...]
+    fields: OpenAiFields
+
+
+async def read_items(
+    request: Request, limits: InputLimits, fetcher: Fetcher | None = None
+) -> AskedItems:
+    """What POST /v1/embeddings asks for; without a fetcher no image is taken by its URL.
+
+    Raises:
+        Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
+        FetchFailed, UnsupportedImage: what stands at an image's URL.
+    """
+    body = await request.body()
+    sent = await offload(len(body), json_object, body)
+    raw, messages = sent.pop(INPUT, None), sent.pop(MESSAGES, None)
+    try:
+        fields = OpenAiFields.model_validate(sent)
+    except ValidationError as error:
+        known = ", ".join(OpenAiBody.model_fields)
+        raise invalid(error.errors(include_url=False), sent, known) from None
+    asked = told(raw, messages, fields.modality)
+    pictures = [one for one in asked if one.kind == "image"]
+    if len(pictures) > MOST_IMAGES:
+        raise too_many_images(len(pictures), INPUT)
+    said = [one.content for one in asked if one.kind == "text"]
+    texts = iter(checked_texts(said, limits.labels.count, INPUT) if said else ())
+    files = iter(await _files(request, pictures, fetcher))
+    items = tuple(next(texts) if one.kind == "text" else next(files) for one in asked)
+    return AskedItems(items, fields)
+
+
+async def _files(
+    request: Request, pictures: Sequence[Told], fetcher: Fetcher | None
+) -> list[bytes]:
+    """The files in order; the first that cannot be had fails them all."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(picture: Told) -> bytes:
+        async with room:
+            try:
+                return await bodies.image_file(request, picture.content, fetcher)
+            except Problem as problem:
+                field = picture.where.partition("[")[0]
+                names = {IMAGE: field, bodies.IMAGE_URL: field}
+                raise placed(renamed(problem, names), picture.where) from None
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(picture)) for picture in pictures]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+router = APIRouter(prefix="/v1", tags=["OpenAI's API"])
+
+# the fields that ensemble and decoder complain of, as they are called here
+NAMES: Final = {"labels": INPUT, "image": INPUT}
+
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": OpenAiBody.model_json_schema()}},
+    }
+}
+
+
+@router.post(
+    "/embeddings",
+    summary="The vectors of texts and images, for OpenAI's clients",
+    openapi_extra=BODY,
+    response_model=OpenAiAnswer,
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
+)
+async def create(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
+    asked = await read_items(request, services.input_limits, services.fetcher)
+    _check(asked.fields, services.encoder.info)
+    try:
+        rows = await embedding.of_items(services.classifier, asked.items, stages)
+    except Problem as problem:
+        raise renamed(problem, NAMES) from None
+    # tokens are not counted: a text that is known is not tokenized at all
+    usage = OpenAiUsage(prompt_tokens=len(rows), total_tokens=len(rows))
+    head = {"object": "list", "model": services.encoder.info.name, "usage": usage}
+    vectors = await offload(rows.nbytes, rows_as_json, rows, asked.fields.encoding_format)
+    items = [
+        b'{"object":"embedding","index":%d,"embedding":%b}' % (index, vector)
+        for index, vector in enumerate(vectors)
+    ]
+    return Response(with_rows(head, "data", items), media_type="application/json")
+
+
+@router.get("/models", summary="The loaded model", responses=documented(401, 403, 429))
+async def models(services: ServicesDep) -> OpenAiModels:
+    return OpenAiModels(data=[OpenAiModel(id=services.encoder.info.name)])
+
+
+@router.get(
+    "/models/{name:path}",
+    summary="The loaded model by its name",
+    responses=documented(401, 403, 404, 429),
+)
+async def model(name: str, services: ServicesDep) -> OpenAiModel:
+    _check(OpenAiFields(model=name), services.encoder.info)
+    return OpenAiModel(id=name)
+
+
+def _check(fields: OpenAiFields, info: EncoderInfo) -> None:
+    """Vectors of two models look alike and cannot be compared, so no other name is taken."""
+    if fields.model not in (None, info.name):
+        detail = f"the model {shown(fields.model)} is not loaded; this server has {info.name}"
+        raise NotFound(detail, field="model", limit=info.name, value=excerpt(fields.model))
+    width = info.embedding_width
+    if fields.dimensions not in (None, width):
+        detail = f"{info.name} has {width} dimensions and was not trained for fewer"
+        raise Invalid(detail, field="dimensions", limit=width, value=fields.dimensions)

@@ -1,0 +1,194 @@
+"""Every error as one problem document (RFC 9457). Knows nothing of what went wrong inside."""
+
+import logging
+from collections.abc import Iterable, MutableMapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app.errors import (
+    Internal,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    Problem,
+    Unauthenticated,
+    Unparsable,
+)
+
+# the types that its clients' users know; what is not named here is the request's fault
+TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+
+
+def openai_error(problem: Problem) -> dict[str, Any]:
+    """`{"error": {"message", "type", "param", "code"}}`, each of its clients' error attributes."""
+    fault = "server_error" if problem.status >= 500 else "invalid_request_error"
+    unknown_model = isinstance(problem, NotFound) and problem.field == "model"
+    return {
+        "error": {
+            "message": _without_surrogates(problem.detail),
+            "type": TYPES.get(problem.status, fault),
+            "param": None if problem.field is None else _without_surrogates(problem.field),
+            "code": "model_not_found" if unknown_model else problem.code,
+        }
+    }
+
+
+def _without_surrogates(text: str) -> str:
+    """Texts from strangers may hold halves of surrogate pairs, which no answer can carry."""
+    return text.encode(errors="replace").decode()
+
+
+class ProblemAnswer(BaseModel):
+    """A problem document (RFC 9457), with `error` and `error_type` for inference clients."""
+
+    type: str = Field(examples=["urn:openvocab:problem:too_large"])
+    title: str
+    status: int
+    detail: str
+    error: str = Field(description="The same text as `detail`.")
+    error_type: str = Field(description="The last part of `type`.")
+    field: str | None = None
+    limit: int | float | str | None = None
+    value: Any = None
+    request_id: str | None = None
+
+
+log = logging.getLogger("openvocab.http")
+
+MEDIA_TYPE = "application/problem+json"
+
+# for answers that are data; a page brings a policy of its own
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def problem_response(problem: Problem, request_id: str | None = None) -> Response:
+    """The document, with Retry-After where waiting helps."""
+    return Response(
+        document(problem, request_id).model_dump_json(exclude_none=True) + "\n",
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers=_retry(problem),
+    )
+
+
+def last_answer(problem: Problem, request_id: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The same as it goes onto a connection that is closed after it, with more headers."""
+    answer = problem_response(problem, request_id)
+    own = [(b"x-request-id", request_id.encode()), (b"connection", b"close")]
+    own += [(name.lower().encode(), text.encode()) for name, text in SECURITY_HEADERS.items()]
+    lines = [b"%s: %s\r\n" % line for line in (*headers, *answer.raw_headers, *own)]
+    first = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()
+    return b"".join([first, *lines, b"\r\n", bytes(answer.body)])
+
+
+def document(problem: Problem, request_id: str | None = None) -> ProblemAnswer:
+    """What is told of a problem."""
+    return ProblemAnswer(
+        type=f"urn:openvocab:problem:{problem.code}",
+        title=problem.title,
+        status=problem.status,
+        detail=_sendable(problem.detail),
+        error=_sendable(problem.detail),
+        error_type=problem.code,
+        field=_sendable(problem.field),
+        limit=problem.limit,
+        value=_sendable(problem.value),
+        request_id=request_id,
+    )
+
+
+def refuse(problem: Problem, scope: MutableMapping[str, Any]) -> Response:
+    """The same for the request of an ASGI scope, noted for its metrics."""
+    state = scope["state"]
+    state["problem"] = problem.code
+    if _for_openai(scope):
+        response: Response = JSONResponse(openai_error(problem), problem.status, _retry(problem))
+    else:
+        response = problem_response(problem, state.get("request_id"))
+    if problem.status == Unauthenticated.status:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="openvocab"'  # RFC 6750, section 3
+    return response
+
+
+def _sendable(value: Any) -> Any:
+    """Texts from strangers may hold halves of surrogate pairs, which no answer can carry."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def internal(scope: MutableMapping[str, Any]) -> Response:
+    """The answer to a fault of ours: the text of the exception stays in the log."""
+    return refuse(Internal("the server failed; its log tells more"), scope)
+
+
+def _for_openai(scope: MutableMapping[str, Any]) -> bool:
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path.startswith("/v1/")
+
+
+def _retry(problem: Problem) -> dict[str, str]:
+    return {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route's OpenAPI entry says of its problems."""
+    content = {MEDIA_TYPE: {"schema": ProblemAnswer.model_json_schema()}}
+    return {status: {"description": "Problem", "content": content} for status in statuses}
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer our own problems and the framework's in the same form."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return refuse(error, request.scope)
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        response = refuse(_from_framework(request, error), request.scope)
+        response.headers.update(error.headers or {})
+        return response
+
+    async def parameters(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return refuse(_from_parameters(error), request.scope)
+
+    app.add_exception_handler(Problem, ours)
+    app.add_exception_handler(RequestValidationError, parameters)
+    app.add_exception_handler(HTTPException, framework)
+
+
+def _from_framework(request: Request, error: HTTPException) -> Problem:
+    if error.status_code == 404:
+        return NotFound(
+            f"there is nothing at {request.url.path}; GET /openapi.json lists the addresses"
+        )
+    if error.status_code == 405:
+        return MethodNotAllowed(f"{request.url.path} does not take {request.method}")
+    if error.status_code < 500:
+        return Unparsable(str(error.detail))
+    log.error("the framework raised %r", error)
+    return Internal("the server failed; its log tells more")
+
+
+def _from_parameters(error: RequestValidationError) -> Invalid:
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    context = first.get("ctx", {})
+    limit = next((context[key] for key in ("ge", "le", "max_length") if key in context), None)
+    message = first["msg"][:1].lower() + first["msg"][1:]
+    return Invalid(f"{name}: {message}", field=name, limit=limit, value=str(first["input"])[:60])

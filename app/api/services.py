@@ -1,0 +1,118 @@
+"""What routes receive: one frozen value with everything that the lifespan built."""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final
+
+from fastapi import Depends, Request
+
+from app.api.fields import InputLimits
+from app.api.labelset_body import UploadLimits
+from app.api.middleware.keys import Identity
+from app.api.middleware.rate_limit import RateLimiter
+from app.api.uploads import UploadBatches
+from app.classify.canary import Canary
+from app.classify.classifier import Classifier
+from app.classify.templates import TemplateSets
+from app.errors import Invalid
+from app.images.fetch import Fetcher
+from app.labelsets.definition import Stored
+from app.labelsets.examples import FewShot
+from app.labelsets.preconditions import Match
+from app.labelsets.service import LabelSetService
+from app.stores.guard import Guarded
+from app.stores.lru import ByteLru
+from app.stores.vectors import TwoLevels
+from app.telemetry.metrics import Metrics
+from app.telemetry.spans import Stages
+
+if TYPE_CHECKING:
+    from models.info import AnyEncoder
+
+
+ETAG: Final = re.compile(r'(W/)?"(\d{1,18})"')
+
+
+def read_match(request: Request) -> Match:
+    """The preconditions of a change (RFC 9110, section 13.1). Raises Invalid."""
+    match, none_match = (request.headers.get(h) for h in ("if-match", "if-none-match"))
+    versions, exists = None, None
+    if none_match is not None:
+        if none_match.strip() != "*":
+            raise Invalid("If-None-Match of a change can only be *", field="If-None-Match")
+        exists = False
+    if match is not None and match.strip() == "*":
+        exists = True
+    elif match is not None:
+        versions = read_etags(match)
+    return Match(versions, exists)
+
+
+def read_etags(header: str, *, weak: bool = False) -> frozenset[int]:
+    """The versions that a header names; weak ones count for If-None-Match alone (RFC 9110)."""
+    return frozenset(int(number) for mark, number in ETAG.findall(header) if weak or not mark)
+
+
+# share of its time that a request waits for the first build of its label set
+PATIENCE: Final = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of the running service."""
+
+    encoder: "AnyEncoder"
+    classifier: Classifier
+    labelsets: LabelSetService
+    few_shot: FewShot
+    templates: TemplateSets
+    vectors: TwoLevels
+    images: ByteLru
+    matrices: ByteLru
+    store: Guarded
+    store_kind: str
+    input_limits: InputLimits
+    upload_limits: UploadLimits
+    upload_batches: UploadBatches
+    fetcher: Fetcher | None
+    limiter: RateLimiter
+    canary: Canary
+    metrics: Metrics
+    metrics_on: bool
+    explains: bool
+
+    def templates_name(self, stored: Stored) -> str:
+        """The name of the templates that a label set is built with."""
+        return self.templates.name_of(stored.definition.templates)
+
+
+# these are coroutines because the framework calls plain functions in a thread, at 0.2 ms each
+async def services(request: Request) -> Services:
+    """The services of the application that this request reached."""
+    found: Services = request.app.state.services
+    return found
+
+
+async def stages(request: Request) -> Stages:
+    """The clock of this request; the middleware answers it as Server-Timing."""
+    clock: Stages = request.state.stages
+    return clock
+
+
+async def caller(request: Request) -> Identity:
+    """Who makes this request."""
+    found: Identity = request.state.identity
+    return found
+
+
+async def patience(request: Request) -> float:
+    """Seconds that this request may wait for a build and still answer before its deadline."""
+    left: float = request.state.deadline - asyncio.get_running_loop().time()
+    return max(0.0, PATIENCE * left)
+
+
+ServicesDep = Annotated[Services, Depends(services)]
+StagesDep = Annotated[Stages, Depends(stages)]
+CallerDep = Annotated[Identity, Depends(caller)]
+PatienceDep = Annotated[float, Depends(patience)]

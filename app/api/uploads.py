@@ -1,0 +1,172 @@
+"""From the body of a batch to its images, one at a time, and what is asked of all of them.
+
+Knows nothing of what the fields mean.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import IO, Any, Final
+
+from starlette.requests import ClientDisconnect, Request
+
+from app.api import bodies
+from app.api.bodies import json_object, offload
+from app.api.fields import IMAGE
+from app.api.multipart import Part
+from app.classify.bulk import Item
+from app.errors import Invalid, Overloaded, Problem, TooLarge, Unparsable
+from app.images import archives
+from app.labelsets.examples import LABEL
+
+IMAGES: Final = "images"
+
+# bytes of an archive that are written to its file at once
+WRITE: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class UploadBatches:
+    """What one upload may hold, and how many there may be at a time; sizes in bytes."""
+
+    images: int
+    bytes: int
+    image_bytes: int
+    at_once: int
+    under_way: int = field(default=0, init=False)
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Around one upload. Raises Overloaded."""
+        if self.under_way >= self.at_once:
+            detail = f"{self.under_way} batches are on their way, the limit of max_uploads"
+            raise Overloaded(detail, limit=self.at_once, value=self.under_way + 1, retry_after=5)
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+
+
+def text_of(name: str, content: bytes) -> str:
+    """The text of a form's field. Raises Unparsable."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise Unparsable(f"the field {name[:60]!r} is not UTF-8 text") from None
+
+
+def file_of(part: Part) -> tuple[str, bytes | Problem]:
+    """The name and content of an image's part. Raises Invalid for any other."""
+    if part.filename is None:
+        detail = f"{part.name[:60]} comes after an image; send the fields first"
+        raise Invalid(detail, field=part.name[:60])
+    if part.name not in (IMAGE, IMAGES):
+        raise Invalid(f"{part.name[:60]} is sent as a file, only {IMAGE} can be", field=IMAGE)
+    return part.filename, part.content
+
+
+async def json_body(request: Request) -> dict[str, Any]:
+    """The fields of a JSON body. Raises Unparsable."""
+    body = await request.body()
+    return await offload(len(body), json_object, body)
+
+
+def json_images(parsed: dict[str, Any], uploads: UploadBatches) -> list[Any]:
+    """The images of a JSON body, as they were sent, taken out of it. Raises Invalid, TooLarge."""
+    images = parsed.pop(IMAGES, None)
+    if not isinstance(images, list) or not images:
+        raise Invalid(f"{IMAGES} is not a list of images", field=IMAGES)
+    if len(images) > uploads.images:
+        detail = f"{len(images)} images, the limit of max_upload_images is {uploads.images}"
+        raise TooLarge(detail, field=IMAGES, limit=uploads.images, value=len(images))
+    return images
+
+
+async def decoded(images: list[Any]) -> AsyncGenerator[tuple[str | None, bytes | Problem], None]:
+    """Name and bytes of each: base64, or an object with image and name."""
+    for number, image in enumerate(images):
+        name, text = (image.get("name"), image.get(IMAGE)) if isinstance(image, dict) else (
+            None, image
+        )  # fmt: skip
+        if not isinstance(text, str) or not isinstance(name, str | None):
+            detail = f"{IMAGES}[{number}] is neither a text nor an object with image and name"
+            yield None, Invalid(detail, field=IMAGES)
+            continue
+        try:
+            yield name, await offload(len(text), bodies.from_base64, text)
+        except Problem as problem:
+            yield name, problem
+
+
+async def archived(
+    request: Request, uploads: UploadBatches
+) -> AsyncGenerator[tuple[str, Any], None]:
+    """Name and content of each file in the archive that the body is; see app.archives."""
+    with tempfile.TemporaryFile() as file:
+        if not await _save(request, file):
+            detail = "send images as form fields, as JSON, or in a ZIP or TAR archive"
+            raise Unparsable(f"the body is none of what a batch can be: {detail}")
+        file.seek(0)
+        found = archives.entries(
+            file, archives.ArchiveLimits(uploads.image_bytes, uploads.bytes, uploads.images)
+        )
+        while (entry := await asyncio.to_thread(next, found, None)) is not None:
+            yield entry
+
+
+async def labelled(
+    request: Request, uploads: UploadBatches, tell: Callable[[str | Problem], None]
+) -> AsyncGenerator[tuple[str, Any], None]:
+    """`archived`; of each file first the folder that it lies in is told, which is its label."""
+    async with aclosing(archived(request, uploads)) as files:
+        async for name, content in files:
+            folder = PurePosixPath(name).parent.name
+            tell(folder or Invalid("it lies in no folder", field=LABEL))
+            yield name, content
+
+
+async def _save(request: Request, file: IO[bytes]) -> bool:
+    """Write the body to the file; False if it is no archive, and then it is not."""
+    held = bytearray()
+    checked = False
+    async for chunk in arriving_body(request):
+        held += chunk
+        if not checked and len(held) >= 512:
+            checked = True
+            if not archives.looks_like_archive(bytes(held[:512])):
+                return False
+        if checked and len(held) >= WRITE:
+            await asyncio.to_thread(file.write, bytes(held))
+            held.clear()
+    if not checked and not archives.looks_like_archive(bytes(held)):
+        return False
+    await asyncio.to_thread(file.write, bytes(held))
+    return True
+
+
+async def arriving_body(request: Request) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives. Raises Unparsable."""
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect:
+        raise Unparsable("the client left before the end of the body") from None
+
+
+async def counted(
+    found: AsyncGenerator[tuple[str | None, Any], None], uploads: UploadBatches
+) -> AsyncGenerator[Item, None]:
+    """The same as items of a batch. Raises TooLarge where there are too many."""
+    index = 0
+    async with contextlib.aclosing(found):
+        async for name, image in found:
+            if index >= uploads.images:
+                detail = f"over {uploads.images} images, the limit of max_upload_images"
+                raise TooLarge(detail, field=IMAGE, limit=uploads.images, value=index + 1)
+            yield Item(index, name, image)
+            index += 1

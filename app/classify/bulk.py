@@ -1,0 +1,177 @@
+"""Many images through the one data flow, a few at a time.
+
+Knows nothing of HTTP or archives, nor of what an answer says.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from app.errors import Internal, Overloaded, Problem
+from app.telemetry import spans
+
+log = logging.getLogger("openvocab.batch")
+
+# images of one upload on their way at once: enough to fill batches with others', too few to keep
+# others waiting; and bytes of them, beyond which one at a time goes
+WINDOW: Final = 16
+WINDOW_BYTES: Final = 64_000_000
+
+# bytes of answers that wait to be read, beyond which no more images are
+WAITING_BYTES: Final = 64_000_000
+
+# seconds until an image that met a full queue is tried again
+PAUSE: Final = 0.1
+
+# images of one upload that get spans of their own
+TRACED: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a batch, or why there is none; `name` is what its sender calls it."""
+
+    index: int
+    name: str | None
+    image: bytes | Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an item: the answer as it is sent, or why there is none."""
+
+    index: int
+    name: str | None
+    found: bytes | Problem
+
+
+Classify = Callable[[bytes], Awaitable[bytes]]
+
+
+async def outcomes(
+    items: AsyncIterator[Item], classify: Classify
+) -> AsyncGenerator[Outcome | Problem, None]:
+    """One outcome for each item, as they are done; a problem at the end if the items had one.
+
+    Never holds more than WINDOW images or, but for a single one, WINDOW_BYTES; of answers that
+    nobody has read yet little more than WAITING_BYTES.
+    """
+    run = _Run(items, classify)
+    reader = asyncio.create_task(run.read())
+    try:
+        while (outcome := await run.done.get()) is not None:
+            yield outcome
+            await run.was_read(outcome)
+    finally:
+        reader.cancel()
+        for task in run.tasks:
+            task.cancel()
+        await asyncio.gather(reader, *run.tasks, return_exceptions=True)
+
+
+async def every_outcome(items: AsyncGenerator[Item, None], work: Classify) -> list[Outcome]:
+    """All outcomes in the order of the items. Raises the problem that the items had."""
+    found: list[Outcome] = []
+    async with aclosing(items), aclosing(outcomes(items, work)) as done:
+        async for outcome in done:
+            if isinstance(outcome, Problem):
+                raise outcome
+            found.append(outcome)
+    return sorted(found, key=lambda outcome: outcome.index)
+
+
+class _Run:
+    def __init__(self, items: AsyncIterator[Item], classify: Classify) -> None:
+        self._items = items
+        self._classify = classify
+        self._bytes = 0
+        self._waiting = 0  # bytes of answers in `done`
+        self._room = asyncio.Condition()
+        self.tasks: set[asyncio.Task[None]] = set()
+        # bounded by WAITING_BYTES and not by number: a client that reads only after it has sent
+        # all must not stop its own upload where the answers are small
+        self.done: asyncio.Queue[Outcome | Problem | None] = asyncio.Queue()
+
+    async def read(self) -> None:
+        """Begin the items as there is room for them, and say when all are done."""
+        problem: Problem | None = None
+        try:
+            async for item in self._items:
+                await self._begin(item)
+        except Problem as error:
+            problem = error
+        except Exception:
+            log.exception("a batch of images cannot be read")
+            problem = Internal("the server failed; its log tells more")
+        async with self._room:
+            await self._room.wait_for(lambda: not self.tasks)
+        if problem is not None:
+            self.done.put_nowait(problem)
+        self.done.put_nowait(None)
+
+    async def was_read(self, outcome: Outcome | Problem) -> None:
+        """An answer has left `done` for good."""
+        async with self._room:
+            self._waiting -= _size(outcome)
+            self._room.notify_all()
+
+    async def _begin(self, item: Item) -> None:
+        size = 0 if isinstance(item.image, Problem) else len(item.image)
+        async with self._room:
+            await self._room.wait_for(lambda: self._fits(size))
+            self._bytes += size
+        if isinstance(item.image, Problem):
+            self._put(Outcome(item.index, item.name, item.image))
+        else:
+            # the task needs the lock to end, and so finds itself listed
+            self.tasks.add(asyncio.create_task(self._run(item, item.image)))
+
+    def _fits(self, size: int) -> bool:
+        if self._waiting >= WAITING_BYTES:
+            return False
+        return not self.tasks or (len(self.tasks) < WINDOW and self._bytes + size <= WINDOW_BYTES)
+
+    def _put(self, outcome: Outcome) -> None:
+        self._waiting += _size(outcome)
+        self.done.put_nowait(outcome)
+
+    async def _run(self, item: Item, image: bytes) -> None:
+        found: bytes | Problem
+        try:
+            with self._span(item):
+                found = await self._patiently(image)
+        except Problem as error:
+            found = error
+        except Exception:
+            log.exception("image %d of a batch failed", item.index)
+            found = Internal("the server failed; its log tells more")
+        self._put(Outcome(item.index, item.name, found))
+        async with self._room:
+            self._bytes -= len(image)
+            self.tasks = {one for one in self.tasks if one is not asyncio.current_task()}
+            self._room.notify_all()
+
+    def _span(self, item: Item) -> spans.Traced:
+        """A trace of ten thousand pictures would be of no use to anybody."""
+        if item.index >= TRACED:
+            return spans.at(None)
+        return spans.span("image", index=item.index)
+
+    async def _patiently(self, image: bytes) -> bytes:
+        """A full queue is a reason to wait for who has time, not to fail."""
+        while True:
+            try:
+                return await self._classify(image)
+            except Overloaded:
+                await asyncio.sleep(PAUSE)
+
+
+def _size(outcome: Outcome | Problem) -> int:
+    """Bytes that an answer keeps, but for what all have."""
+    if isinstance(outcome, Problem):
+        return 0
+    answer = 0 if isinstance(outcome.found, Problem) else len(outcome.found)
+    return answer + len(outcome.name or "")

@@ -1,0 +1,250 @@
+"""One vector for each label: an ensemble over prompts, computed once, then kept.
+
+Knows neither images nor requests.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from app.classify.concept import Block, Concept, blocks, ensemble_mean, keys_of, owner, split
+from app.errors import Internal, Overloaded, TooLarge, shown
+from app.stores.lru import ByteLru
+from app.stores.vectors import TwoLevels
+from app.telemetry import spans
+from models import PromptTooLong
+
+if TYPE_CHECKING:
+    from models.info import AnyEncoder
+
+
+log = logging.getLogger("openvocab.ensemble")
+
+Floats = npt.NDArray[np.float32]
+
+# assembled matrices of labels that requests brought along
+LISTS_BYTES: Final = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Landed:
+    vector: Floats
+    encoded: bool
+
+
+@dataclass(slots=True)
+class _Flight:
+    future: "asyncio.Future[_Landed]"
+    waiting: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassVectors:
+    """`rows` (C, D) float32 of unit length, `cached` of which needed no encoding."""
+
+    rows: Floats
+    cached: int
+
+
+class Ensemble:
+    """Class vectors by the published recipe, one computation per concept at a time.
+
+    At most `max_pending` prompts wait to be encoded; what nobody waits for any more is dropped
+    before it is encoded. `encoded` is told of each batch: its prompts, and the seconds it took.
+    """
+
+    def __init__(
+        self,
+        encoder: "AnyEncoder",
+        cache: TwoLevels,
+        max_pending: int,
+        encoded: Callable[[int, float], None] = lambda _count, _seconds: None,
+    ) -> None:
+        self._encoder = encoder
+        self._cache = cache
+        self._max_pending = max_pending
+        self._encoded = encoded
+        self.computed = 0  # vectors
+        self.pending = 0  # prompts that wait, but for those of label sets
+        self._flights: dict[str, _Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.lists = ByteLru(min(LISTS_BYTES, cache.memory.max_bytes))
+
+    @property
+    def oldest(self) -> float | None:
+        """When the vector that is waited for the longest was asked for, by `time.monotonic()`."""
+        return min((flight.since for flight in list(self._flights.values())), default=None)
+
+    async def vectors(self, concepts: Sequence[Concept], *, counted: bool = True) -> ClassVectors:
+        """One row for each concept, in order; not `counted` is what bounds itself, as builds do.
+
+        Raises:
+            TooLarge: a prompt has more tokens than the model reads.
+            Overloaded: too many prompts wait already.
+        """
+        keys = keys_of(concepts, self._encoder.info.fingerprint)
+        found = self._in_memory(keys)
+        missing = {k: c for k, c in zip(keys, concepts, strict=True) if k not in found}
+        encoded: set[str] = set()
+        if missing:
+            for key, landed in (await self._missing(missing, counted)).items():
+                found[key] = landed.vector
+                if landed.encoded:
+                    encoded.add(key)
+        cached = sum(key not in encoded for key in keys)
+        return ClassVectors(np.stack([found[key] for key in keys]), cached)
+
+    async def matrix(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> ClassVectors:
+        """Of labels that are sent along, each one text; such lists come again and again.
+
+        Raises what `vectors` raises.
+        """
+        named = repr((self._encoder.info.fingerprint, templates, labels))
+        key = hashlib.sha256(named.encode()).hexdigest()
+        rows = self.lists.get(key)
+        if rows is not None:
+            return ClassVectors(rows, len(labels))
+        found = await self.vectors([Concept((label,), templates) for label in labels])
+        self.lists.put(key, found.rows)
+        return found
+
+    async def known(self, concepts: Sequence[Concept]) -> Floats | None:
+        """The rows (C, D) if memory and store have every one of them; nothing is encoded."""
+        keys = keys_of(concepts, self._encoder.info.fingerprint)
+        found = self._in_memory(keys)
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        if missing:
+            found |= await self._cache.fetch(missing)
+        if any(key not in found for key in keys):
+            return None
+        return np.stack([found[key] for key in keys])
+
+    async def close(self) -> None:
+        """End what still runs."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _in_memory(self, keys: Sequence[str]) -> dict[str, Floats]:
+        found: dict[str, Floats] = {}
+        for key in dict.fromkeys(keys):
+            vector = self._cache.memory.get(key)
+            if vector is not None:
+                found[key] = vector
+        return found
+
+    async def _missing(self, concepts: dict[str, Concept], counted: bool) -> dict[str, "_Landed"]:
+        mine = {key: concept for key, concept in concepts.items() if key not in self._flights}
+        self._take_off(mine, counted)
+        flights = {key: self._flights[key] for key in concepts}
+        for flight in flights.values():
+            flight.waiting += 1
+        try:
+            # wait, unlike gather, leaves the futures alone when this caller is cancelled
+            await asyncio.wait(
+                [flight.future for flight in flights.values()],
+                return_when=asyncio.FIRST_EXCEPTION,
+            )
+        finally:
+            for flight in flights.values():
+                flight.waiting -= 1
+        ended = [flight.future for flight in flights.values() if flight.future.done()]
+        for future in ended:
+            future.result()  # the first failure, if there is one
+        return {key: flight.future.result() for key, flight in flights.items()}
+
+    def _take_off(self, concepts: dict[str, Concept], counted: bool) -> None:
+        if not concepts:
+            return
+        prompts = sum(concept.count for concept in concepts.values()) if counted else 0
+        if counted and self.pending and self.pending + prompts > self._max_pending:
+            detail = f"{self.pending} prompts wait to be encoded, the limit is {self._max_pending}"
+            raise Overloaded(
+                detail, limit=self._max_pending, value=self.pending + prompts, retry_after=5
+            )
+        self.pending += prompts
+        loop = asyncio.get_running_loop()
+        for key in concepts:
+            self._flights[key] = _Flight(loop.create_future())
+        task = loop.create_task(self._build(concepts, prompts))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _build(self, concepts: dict[str, Concept], prompts: int) -> None:
+        flights = {key: self._flights[key] for key in concepts}
+        try:
+            for key, vector in (await self._cache.fetch(list(concepts))).items():
+                self._land(key, _Landed(vector, encoded=False))
+            missing = {key: c for key, c in concepts.items() if key in self._flights}
+            for block in blocks(missing):
+                await self._build_block(self._wanted(block))
+        except BaseException as error:
+            for key, flight in flights.items():
+                if self._flights.get(key) is flight:  # not one that began after ours was dropped
+                    self._land(key, error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.pending -= prompts
+
+    def _wanted(self, block: Block) -> Block:
+        """What of a block somebody still waits for; the rest is dropped."""
+        for key in [key for key in block if not self._flights[key].waiting]:
+            self._flights.pop(key).future.cancel()
+            del block[key]
+        return block
+
+    async def _build_block(self, block: Block) -> None:
+        while block:
+            prompts = list(chain.from_iterable(block.values()))
+            begun = time.perf_counter()
+            try:
+                with spans.span("encode texts", prompts=len(prompts)):
+                    rows = await asyncio.wrap_future(self._encoder.submit_texts(prompts))
+            except PromptTooLong as error:
+                # the label at fault fails alone: others may wait for its neighbours
+                guilty = owner(block, error.index)
+                self._land(guilty, _too_long(error))
+                del block[guilty]
+                continue
+            self._encoded(len(prompts), time.perf_counter() - begun)
+            self.computed += len(block)
+            vectors = {
+                key: ensemble_mean(part)
+                for key, part in zip(block, split(rows, block), strict=True)
+            }
+            for key in [key for key, vector in vectors.items() if not np.isfinite(vector).all()]:
+                log.error("the model answered with numbers that are not finite for a label")
+                self._land(key, Internal("the model answered with numbers that are not finite"))
+                del vectors[key]
+            for key, vector in vectors.items():
+                self._cache.memory.put(key, vector)
+                self._land(key, _Landed(vector, encoded=True))
+            await self._cache.keep(vectors)
+            return
+
+    def _land(self, key: str, outcome: "_Landed | BaseException") -> None:
+        flight = self._flights.pop(key, None)
+        if flight is None or flight.future.done():
+            return
+        if isinstance(outcome, BaseException):
+            flight.future.set_exception(outcome)
+            flight.future.exception()  # counts as seen, even if every caller has left
+        else:
+            flight.future.set_result(outcome)
+
+
+def _too_long(error: PromptTooLong) -> TooLarge:
+    detail = (
+        f"the prompt {shown(error.prompt)} has {error.tokens} tokens, the model reads {error.limit}"
+    )
+    return TooLarge(detail, field="labels", limit=error.limit, value=error.tokens)

@@ -1,0 +1,94 @@
+"""What is asked of an image, what it is compared with and what is answered: plain values.
+
+Knows nothing of how an answer is found.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from app.classify.scoring import Learned, Reason
+from app.classify.templates import Asked
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked of one image: `labels`, or those of a `labelset` in the caller's `namespace`.
+
+    The request waits `patience` seconds for that one's first build.
+    """
+
+    labels: tuple[str, ...]
+    labelset: str | None = None
+    templates: Asked = None
+    top_k: int | None = None
+    threshold: float | None = None
+    multi_label: bool = False
+    abstain: bool = False
+    explain: bool = False
+    namespace: str = ""
+    patience: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A label with its score in 0..1 and the cosine similarity behind it.
+
+    `heatmap` is where the image agrees with it (app/explain.py), if that was asked.
+    """
+
+    label: str
+    score: float
+    similarity: float
+    heatmap: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The image that was classified; `cached` where its embedding was known."""
+
+    width: int
+    height: int
+    sha256: str
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """What an image is compared with: `rows` (C, D), and `background` (D,) where it is needed.
+
+    `learned` is the calibration of just these rows; `warning` says why there is none.
+    """
+
+    labels: tuple[str, ...]
+    rows: Floats
+    background: Floats | None
+    cached: int
+    templates: str
+    version: int | None
+    learned: Learned | None = None
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The answer: predictions best first, and what they were made with.
+
+    Where it `abstained` there is a `reason`, and the predictions are `withheld`.
+    """
+
+    model: str
+    templates: str
+    labelset: str | None
+    labelset_version: int | None
+    cached: int
+    image: Image
+    predictions: tuple[Prediction, ...]
+    abstained: bool
+    warnings: tuple[str, ...]
+    calibrated: bool = False
+    reason: Reason | None = None
+    withheld: tuple[Prediction, ...] = ()

@@ -1,0 +1,193 @@
+"""From cosines to what is answered: scores, order, and whether it is better to answer nothing.
+
+Pure functions; knows neither images nor HTTP.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+def similarities(image: Floats, classes: Floats) -> Floats:
+    """Cosines of `image` (D,) with `classes` (C, D), all unit rows, float32 -> (C,)."""
+    return classes @ image
+
+
+def softmax(cosines: Floats, scale: float) -> Floats:
+    """Probabilities (C,) that sum to 1: softmax(scale x cosine), float32.
+
+    `scale` is the learned temperature exp(logit_scale) of Radford et al. 2021, section 2.3.
+    """
+    logits = np.float32(scale) * cosines
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / powers.sum(), np.float32)
+
+
+def sigmoid(cosines: Floats, scale: float, bias: float) -> Floats:
+    """Independent probabilities (C,): sigmoid(scale x cosine + bias), Zhai et al. 2023 (SigLIP)."""
+    logits = np.float32(scale) * cosines + np.float32(bias)
+    # tanh does not overflow where exp would
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), np.float32)
+
+
+def against_background(cosines: Floats, background: float, scale: float) -> Floats:
+    """Independent scores (C,) of a softmax-trained model: each label alone against a background.
+
+    The two-way softmax of the label and a text that names no thing in particular, which is
+    sigmoid(scale x (cosine - background)). Such a model has no offset of its own, so 0.5 means "as
+    near as no label at all", not a calibrated probability.
+    """
+    return sigmoid(cosines, scale, -scale * background)
+
+
+def rank(scores: Floats, top_k: int, threshold: float | None) -> tuple[int, ...]:
+    """Places of the `top_k` best of `scores` (C,) that reach `threshold`, best first.
+
+    Equal scores keep the order of their labels.
+    """
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    if threshold is not None:
+        order = order[scores[order] >= threshold]
+    return tuple(int(place) for place in order)
+
+
+Code = Literal["similarity_below_floor", "margin_too_small", "score_below_threshold"]
+
+# without a calibration the best label must be this many times as likely as the second; measured
+# with pictogram, see docs/decisions.md
+LEAST_ODDS: Final = 2.0
+
+# where a label that is scored alone begins to count, if nothing else is asked
+COUNTS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of the scores is answered; `alone`: each label is scored on its own."""
+
+    top_k: int
+    threshold: float | None = None
+    alone: bool = False
+    abstain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A calibration as it is used: `shifts` (C,) is how far above the background (above 0 with a
+    `bias`) each label begins to count when scored alone; None: not known.
+    """
+
+    scale: float
+    bias: float | None
+    floor: float
+    margin: float
+    shifts: Floats | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The model's own; `bias` None: softmax-trained."""
+
+    scale: float
+    bias: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why nothing is answered: `value` did not reach `limit`."""
+
+    code: Code
+    value: float
+    limit: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`scores` (C,), and the places of what is answered, best first; or of what is `withheld`, and
+    the reason.
+    """
+
+    scores: Floats
+    order: tuple[int, ...]
+    withheld: tuple[int, ...] = ()
+    reason: Reason | None = None
+
+
+def decide(
+    cosines: Floats, background: float | None, model: Scale, learned: Learned | None, wanted: Wanted
+) -> Decision:
+    """What to answer for `cosines` (C,); `background` is needed to score alone, and to abstain
+    without a calibration.
+    """
+    scores = _scores(cosines, background, model, learned, wanted.alone)
+    best = rank(scores, wanted.top_k, None)
+    threshold = _threshold(learned, wanted)
+    reason = None
+    if wanted.abstain:
+        reason = _reason(cosines, background, model, learned, wanted.alone)
+    order = best if threshold is None else tuple(i for i in best if scores[i] >= threshold)
+    if reason is None and threshold is not None and not order:
+        value = float(scores[best[0]])
+        detail = f"the best score is {value:.4g}, below {threshold:g}"
+        reason = Reason("score_below_threshold", value, threshold, detail)
+    if reason is None:
+        return Decision(scores, order)
+    return Decision(scores, (), best, reason)
+
+
+def _scores(
+    cosines: Floats, background: float | None, model: Scale, learned: Learned | None, alone: bool
+) -> Floats:
+    shifts = learned.shifts if learned is not None and alone else None
+    if model.bias is not None:
+        if shifts is not None:
+            return sigmoid(cosines - shifts, model.scale, 0.0)
+        bias = learned.bias if learned is not None and learned.bias is not None else model.bias
+        return sigmoid(cosines, learned.scale if learned else model.scale, bias)
+    if not alone:
+        return softmax(cosines, learned.scale if learned else model.scale)
+    if background is None:
+        raise ValueError("labels are scored alone without a background. This is a bug.")
+    above = cosines if shifts is None else cosines - shifts
+    return against_background(above, background, model.scale)
+
+
+def _threshold(learned: Learned | None, wanted: Wanted) -> float | None:
+    if wanted.threshold is not None or not wanted.alone:
+        return wanted.threshold
+    known = learned is not None and learned.shifts is not None
+    return COUNTS if known or wanted.abstain else None
+
+
+def _reason(
+    cosines: Floats, background: float | None, model: Scale, learned: Learned | None, alone: bool
+) -> Reason | None:
+    """Why the best label is not good enough; None: it is."""
+    similarity, lead = _best_and_lead(cosines)
+    if learned is not None:
+        floor, margin, than = learned.floor, learned.margin, "the floor of the calibration"
+    elif background is not None:
+        floor, margin = background, math.log(LEAST_ODDS) / model.scale
+        than = "that of a text that names no thing in particular"
+    else:
+        raise ValueError("abstaining without calibration or background. This is a bug.")
+    if similarity < floor:
+        detail = f"the best similarity, {similarity:.4f}, is below {than}, {floor:.4f}"
+        return Reason("similarity_below_floor", similarity, floor, detail)
+    if not alone and lead < margin:
+        detail = f"the best similarity leads by {lead:.4f}, the least margin is {margin:.4f}"
+        return Reason("margin_too_small", lead, margin, detail)
+    return None
+
+
+def _best_and_lead(cosines: Floats) -> tuple[float, float]:
+    if len(cosines) == 1:
+        return float(cosines[0]), math.inf
+    second, first = np.partition(cosines, -2)[-2:]
+    return float(first), float(first) - float(second)

@@ -1,0 +1,58 @@
+"""Which templates a request or a label set means. Knows nothing of labels or vectors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from app.errors import UnknownTemplates, excerpt, shown
+from prompts import TemplateSet, load_sets, load_vocabularies
+
+
+def template_sets() -> Mapping[str, TemplateSet]:
+    """The shipped sets, and `imagenet` as open_clip has it."""
+    from models.imagenet import imagenet_templates
+
+    about = "The 80 templates of the CLIP paper, for photographs."
+    imagenet = TemplateSet("imagenet", about, "en", imagenet_templates())
+    return dict(sorted({**load_sets(), "imagenet": imagenet}.items()))
+
+
+def presets() -> Mapping[str, Sequence[str]]:
+    """The shipped vocabularies, and `imagenet-1k` as open_clip has it."""
+    from models.imagenet import imagenet_classes
+
+    shipped = {name: found.labels for name, found in load_vocabularies().items()}
+    return dict(sorted({**shipped, "imagenet-1k": imagenet_classes()}.items()))
+
+
+OWN: Final = "custom"
+
+# a set's name, own templates, or None for the default
+Asked = str | tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateSets:
+    """The sets by name, and the one that the model's provenance makes the default."""
+
+    sets: Mapping[str, TemplateSet]
+    default: str
+
+    def name_of(self, asked: Asked) -> str:
+        """The name that answers give, whether or not there is such a set."""
+        return OWN if isinstance(asked, tuple) else asked or self.default
+
+    def resolve(self, asked: Asked) -> tuple[str, tuple[str, ...]]:
+        """The name that answers give, and the templates themselves.
+
+        Raises:
+            UnknownTemplates: no set has this name.
+        """
+        name = self.name_of(asked)
+        if isinstance(asked, tuple):
+            return name, asked
+        found = self.sets.get(name)
+        if found is None:
+            detail = f"no template set is called {shown(name)}; GET /templates lists them"
+            raise UnknownTemplates(detail, field="templates", value=excerpt(name))
+        return name, found.templates

@@ -1,0 +1,1 @@
+"""The commands, and the client of the service that they share."""

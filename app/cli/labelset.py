@@ -1,0 +1,230 @@
+"""`openvocab labelset`: the label sets of a server. Knows nothing of how they are kept."""
+
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.cli import labelset_examples
+from app.cli.labelset_client import (
+    BadFile,
+    LabelSets,
+    backed_up,
+    definition,
+    exported,
+    imported,
+    restore,
+)
+from app.cli.options import DEFAULT_URL, AsJson, Name, ServerKey, ServerUrl, goes_on, out, run
+from app.cli.output import json_text
+from app.cli.terminal import STDIN, opened, printable, say
+from app.server.exit_status import SOME_FAILED
+
+EPILOG: Final = """Examples:
+
+openvocab labelset create pets pets.txt --url http://127.0.0.1:8000
+
+openvocab labelset export > backup.jsonl
+
+openvocab labelset import backup.jsonl --replace
+
+Exit status: 0 done, 1 the server refused, 2 an option or a file is wrong, \
+4 the server cannot be used, or not with this key.
+"""
+
+app = typer.Typer(no_args_is_help=True, help="The label sets of a server.", epilog=EPILOG)
+app.add_typer(labelset_examples.app, name="examples")
+
+# no server takes a larger body
+LARGEST_FILE: Final = 200_000_000
+
+File = Annotated[
+    str, typer.Argument(help="Text with one label a line, or JSON; - is standard input.")
+]
+Templates = Annotated[
+    list[str] | None,
+    typer.Option(help="A template set, or own templates with one {} each; may be repeated."),
+]
+Description = Annotated[str | None, typer.Option(help="What it is for.")]
+Wait = Annotated[bool, typer.Option(help="Until it can be used.")]
+
+
+@app.command("list", epilog=EPILOG)
+def list_labelsets(
+    url: ServerUrl = DEFAULT_URL, api_key: ServerKey = None, as_json: AsJson = False
+) -> None:
+    """List the label sets by name."""
+
+    async def work(sets: LabelSets) -> int:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("name", "version", "labels", "status", "templates", "description"):
+            table.add_column(heading, no_wrap=heading == "name")
+        async for found in sets.all():
+            if as_json:
+                out(json_text(found))
+                continue
+            numbers = (str(found["version"]), str(found["label_count"]))
+            said = (found["status"], found["templates"], printable(found["description"]))
+            table.add_row(found["name"], *numbers, *said)
+        if not as_json:
+            Console(markup=False).print(table)
+        return 0
+
+    run(url, api_key, work)
+
+
+@app.command(epilog=EPILOG)
+def show(
+    name: Name, url: ServerUrl = DEFAULT_URL, api_key: ServerKey = None, as_json: AsJson = False
+) -> None:
+    """Print a label set: what it is, and its labels with the texts that stand for them."""
+
+    async def work(sets: LabelSets) -> int:
+        found = await sets.get(name)
+        if as_json:
+            out(json_text(found))
+            return 0
+        about = f"{name}, version {found['version']}, {found['status']}, {found['templates']}"
+        say(f"{about}: {found['label_count']} labels. {found['description']}".rstrip())
+        for label in found["labels"]:
+            texts = found["prompts"].get(label) or found["synonyms"].get(label)
+            out("\t".join(map(printable, (label, *([", ".join(texts)] if texts else [])))))
+        return 0
+
+    run(url, api_key, work)
+
+
+@app.command(epilog=EPILOG)
+def create(
+    name: Name,
+    file: File = STDIN,
+    templates: Templates = None,
+    description: Description = None,
+    wait: Wait = True,
+    url: ServerUrl = DEFAULT_URL,
+    api_key: ServerKey = None,
+) -> None:
+    """Register a label set that there is not yet."""
+
+    async def work(sets: LabelSets) -> int:
+        content = _content(name, file, templates, description)
+        return await _made(sets, await sets.create(content), wait)
+
+    run(url, api_key, work)
+
+
+@app.command(epilog=EPILOG)
+def replace(
+    name: Name,
+    file: File = STDIN,
+    templates: Templates = None,
+    description: Description = None,
+    wait: Wait = True,
+    url: ServerUrl = DEFAULT_URL,
+    api_key: ServerKey = None,
+) -> None:
+    """Replace a label set; the old version answers until the new one is built."""
+
+    async def work(sets: LabelSets) -> int:
+        content = _content(name, file, templates, description)
+        return await _made(sets, await sets.put(content, must_exist=True), wait)
+
+    run(url, api_key, work)
+
+
+@app.command(epilog=EPILOG)
+def delete(
+    names: Annotated[list[str], typer.Argument(help="Names of label sets.")],
+    url: ServerUrl = DEFAULT_URL,
+    api_key: ServerKey = None,
+) -> None:
+    """Delete label sets."""
+
+    async def work(sets: LabelSets) -> int:
+        failed = 0
+        for name in names:
+            failed += not await goes_on(name, sets.delete(name))
+        return SOME_FAILED if failed else 0
+
+    run(url, api_key, work)
+
+
+@app.command("export", epilog=EPILOG)
+def export_labelsets(
+    names: Annotated[list[str] | None, typer.Argument(help="Which; all without.")] = None,
+    examples: Annotated[
+        bool, typer.Option(help="With the pictures of their examples, in base64.")
+    ] = True,
+    url: ServerUrl = DEFAULT_URL,
+    api_key: ServerKey = None,
+) -> None:
+    """Print label sets with all that their owner wrote, one JSON object a line, for `import`."""
+
+    async def work(sets: LabelSets) -> int:
+        async def one(name: str) -> None:
+            content = exported(found := await sets.get(name))
+            if examples and found.get("examples"):
+                content["examples"] = await backed_up(sets, name)
+            out(json_text(content))
+
+        failed = 0
+        chosen = names or [found["name"] async for found in sets.all()]
+        for name in chosen:
+            failed += not await goes_on(name, one(name))
+        return SOME_FAILED if failed else 0
+
+    run(url, api_key, work)
+
+
+@app.command("import", epilog=EPILOG)
+def import_labelsets(
+    file: Annotated[str, typer.Argument(help="What `export` printed; - is standard input.")],
+    overwrite: Annotated[
+        bool, typer.Option("--replace", help="Also those that there are already.")
+    ] = False,
+    url: ServerUrl = DEFAULT_URL,
+    api_key: ServerKey = None,
+) -> None:
+    """Register the label sets of a backup; they are built in the background."""
+
+    async def work(sets: LabelSets) -> int:
+        async def imports(sets: LabelSets, content: dict[str, Any]) -> None:
+            kept = content.pop("examples", None)
+            if overwrite:
+                await sets.put(content, must_exist=False)
+            else:
+                await sets.create(content)
+            if kept is not None:
+                await restore(sets, content["name"], kept, say)
+
+        done, failed = 0, 0
+        with opened(file) as lines:
+            for content in imported(lines):
+                worked = await goes_on(content["name"], imports(sets, content))
+                done, failed = done + worked, failed + (not worked)
+        say(f"{done} label sets are there, {failed} were refused")
+        return SOME_FAILED if failed else 0
+
+    run(url, api_key, work)
+
+
+async def _made(sets: LabelSets, answer: dict[str, Any], wait: bool) -> int:
+    found = await sets.ready(answer) if wait else answer
+    say(f"{found['name']}, version {found['version']}, {found['status']}")
+    return 0
+
+
+def _content(
+    name: str, file: str, templates: list[str] | None, description: str | None
+) -> dict[str, Any]:
+    with opened(file) as source:
+        content = definition(source.read(LARGEST_FILE))
+    if content.get("name", name) != name:
+        raise BadFile(f"names the label set {content['name']!r}, not {name!r}")
+    content["name"] = name
+    if templates is not None:
+        content["templates"] = templates
+    if description is not None:
+        content["description"] = description
+    return content

@@ -1,0 +1,263 @@
+"""The label sets of a server, as its answers tell them. Knows nothing of files or terminals."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx2
+
+from app.cli.client import Client
+from app.cli.terminal import Ended
+from app.server.exit_status import SERVER_ERROR, SOME_FAILED
+
+PAGE: Final = 1_000
+
+# seconds between two looks at a build
+LOOK_EVERY: Final = 0.5
+
+
+class LabelSets:
+    """Every method raises Ended, with what the server said or that it is away."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def all(self) -> AsyncIterator[dict[str, Any]]:
+        """The summary of each, by name."""
+        after: str | None = ""
+        while after is not None:
+            query = {"limit": str(PAGE), **({"after": after} if after else {})}
+            page = await self._ask("GET", "/labelsets", params=query)
+            for found in page["labelsets"]:
+                yield found
+            after = page["next"]
+
+    async def get(self, name: str) -> dict[str, Any]:
+        """One with all that its owner wrote."""
+        return await self._ask("GET", _path(name))
+
+    async def create(self, content: dict[str, Any]) -> dict[str, Any]:
+        """A new one."""
+        return await self._ask("POST", "/labelsets", json=content)
+
+    async def put(self, content: dict[str, Any], *, must_exist: bool) -> dict[str, Any]:
+        """In place of one; or as a new one, unless there must be one."""
+        rest = {key: value for key, value in content.items() if key != "name"}
+        headers = {"If-Match": "*"} if must_exist else {}
+        return await self._ask("PUT", _path(content["name"]), json=rest, headers=headers)
+
+    async def delete(self, name: str) -> None:
+        """One, with all its versions."""
+        await self._ask("DELETE", _path(name))
+
+    async def examples(self, name: str) -> AsyncIterator[dict[str, Any]]:
+        """Each example of a set, without its picture."""
+        after: str | None = ""
+        while after is not None:
+            query = {"limit": str(PAGE), **({"after": after} if after else {})}
+            page = await self._ask("GET", f"{_path(name)}/examples", params=query)
+            for found in page["examples"]:
+                yield found
+            after = page["next"]
+
+    async def add_examples(
+        self, name: str, pictures: Sequence[tuple[str, str, bytes]]
+    ) -> dict[str, Any]:
+        """Pictures as label, name and bytes; what became of them."""
+        kind = "application/octet-stream"
+        files = [("image", (called, data, kind)) for _, called, data in pictures]
+        labels = {"label": [label for label, _, _ in pictures]}
+        return await self._ask("POST", f"{_path(name)}/examples", files=files, data=labels)
+
+    async def remove_examples(
+        self, name: str, id_: str | None = None, label: str | None = None
+    ) -> dict[str, Any]:
+        """One example, those of a label, or all."""
+        path = f"{_path(name)}/examples" + (f"/{quote(id_, safe='')}" if id_ else "")
+        return await self._ask("DELETE", path, params={} if label is None else {"label": label})
+
+    async def picture(self, name: str, id_: str) -> bytes:
+        """The file of an example."""
+        return (await self._answer("GET", f"{_path(name)}/examples/{id_}")).content
+
+    async def ready(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The set when it is built."""
+        while answer["status"] == "building":
+            await asyncio.sleep(LOOK_EVERY)
+            answer = await self.get(answer["name"])
+        if answer["status"] == "failed":
+            raise Ended(SOME_FAILED, f"{answer['name']} cannot be built: {answer['error']}")
+        return answer
+
+    async def _ask(self, method: str, path: str, **content: Any) -> dict[str, Any]:
+        response = await self._answer(method, path, **content)
+        return dict(self._client.content(response)) if response.content else {}
+
+    async def _answer(self, method: str, path: str, **content: Any) -> httpx2.Response:
+        try:
+            response = await self._client.request(method, path, **content)
+        except httpx2.TransportError as error:
+            raise self._client.away(error) from None
+        if response.is_success:
+            return response
+        problem = self._client.problem(response)
+        code = int(problem["status"])
+        barred = code in (401, 403, 421, 429) or code >= 500
+        raise Ended(SERVER_ERROR if barred else SOME_FAILED, str(problem["detail"]))
+
+
+def _path(name: str) -> str:
+    return f"/labelsets/{quote(name, safe='')}"
+
+
+class BadFile(ValueError):
+    """A file that holds no label set; a line for a person."""
+
+
+def definition(data: bytes) -> dict[str, Any]:
+    """What a file says: a JSON object as the API takes it, a JSON list, or one label a line.
+
+    Raises BadFile.
+    """
+    text = _text(data)
+    if not text.lstrip().startswith(("{", "[")):
+        # not splitlines: it also splits at characters that a label may hold
+        return {"labels": [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]}
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise BadFile(f"begins like JSON and is none: {error}") from None
+    return dict(found) if isinstance(found, dict) else {"labels": found}
+
+
+def exported(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What an owner wrote, from the server's answer: sent again, it makes an equal label set."""
+    synonyms = answer["synonyms"]
+    labels = {label: synonyms.get(label, []) for label in answer["labels"]}
+    by_name = answer["own_templates"] or answer["templates"]
+    found = {
+        "name": answer["name"],
+        "labels": labels if synonyms else answer["labels"],
+        "prompts": answer["prompts"],
+        "templates": answer.get("asked_templates", by_name),
+        "description": answer["description"],
+    }
+    return {key: value for key, value in found.items() if value or key in ("name", "labels")}
+
+
+def imported(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The label sets of a backup, one JSON object a line. Raises BadFile, with the line."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(_text(line))
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not isinstance(found.get("name"), str):
+            raise BadFile(f"line {number} is no JSON object with a name")
+        yield found
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadFile(f"is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+# pictures and bytes of them that one request carries: each request makes a version
+BATCH: Final = 200
+BATCH_BYTES: Final = 16_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A file with what it shows; `name` is what its sender calls it."""
+
+    label: str
+    name: str
+    data: bytes
+
+
+@dataclass(slots=True)
+class Sent:
+    """What became of pictures; `answer` is the server's last one."""
+
+    added: int = 0
+    unchanged: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    answer: dict[str, Any] | None = None
+
+
+async def send(
+    sets: LabelSets, name: str, pictures: Iterable[Picture], tell: Callable[[str], None]
+) -> Sent:
+    """Add pictures to a label set, batch by batch; `tell` hears how far it is. Raises Ended."""
+    sent = Sent()
+    for batch in _batches(pictures):
+        answer = await sets.add_examples(name, [(one.label, one.name, one.data) for one in batch])
+        sent.added += answer["added"]
+        sent.unchanged += answer["unchanged"]
+        for error in answer["errors"]:
+            sent.refused.append((batch[error["index"]].name, error["error"]["detail"]))
+        sent.answer = answer
+        tell(f"{name}: {sent.added} examples added, {sent.unchanged} were there")
+    return sent
+
+
+async def backed_up(sets: LabelSets, name: str) -> list[dict[str, str]]:
+    """Every example with its picture, as a backup holds it."""
+    return [
+        {
+            "label": example["label"],
+            "image": base64.b64encode(await sets.picture(name, example["id"])).decode(),
+        }
+        async for example in sets.examples(name)
+    ]
+
+
+async def restore(
+    sets: LabelSets, name: str, kept: Iterable[Mapping[str, Any]], tell: Callable[[str], None]
+) -> None:
+    """Make the examples those of a backup. Raises Ended, BadFile."""
+    pictures = [_picture(one, number) for number, one in enumerate(kept)]
+    wanted = {hashlib.sha256(one.data).hexdigest(): one.label for one in pictures}
+    there = {example["id"]: example["label"] async for example in sets.examples(name)}
+    # first those that are in the way: a picture can be of one label alone
+    for id_, label in there.items():
+        if wanted.get(id_) != label:
+            await sets.remove_examples(name, id_)
+    # those that are there already change nothing
+    sent = await send(sets, name, pictures, tell)
+    if sent.refused:
+        which, why = sent.refused[0]
+        raise Ended(SOME_FAILED, f"{len(sent.refused)} examples were refused; {which}: {why}")
+
+
+def _picture(kept: Mapping[str, Any], number: int) -> Picture:
+    try:
+        data = base64.b64decode(kept["image"], validate=True)
+        return Picture(str(kept["label"]), f"example {number + 1}", data)
+    except (KeyError, TypeError, ValueError, binascii.Error):
+        raise BadFile(f"holds an example, number {number + 1}, that is none") from None
+
+
+def _batches(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
+    batch: list[Picture] = []
+    size = 0
+    for one in pictures:
+        if batch and (len(batch) == BATCH or size + len(one.data) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(one)
+        size += len(one.data)
+    if batch:
+        yield batch

@@ -1,0 +1,119 @@
+"""What commands that work on files and servers have in common. Knows nothing of what they do."""
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeVar
+
+import typer
+
+from app.cli.files import reason
+from app.server.exit_status import INTERRUPTED, MODEL_ERROR, READER_LEFT, USAGE_ERROR
+from app.server.settings import BadSettings, Settings, settings_from
+from models import ModelError
+
+T = TypeVar("T")
+# names standard input
+STDIN: Final = "-"
+
+
+class Ended(Exception):
+    """Why a command cannot go on: a line for a person, and its exit status."""
+
+    def __init__(self, status: int, line: str) -> None:
+        super().__init__(line)
+        self.status = status
+        self.line = line
+
+
+def say(line: str) -> None:
+    """A line to standard error, where nothing reads data."""
+    typer.echo(f"openvocab: {printable(line)}", err=True)
+
+
+def printable(text: str) -> str:
+    """The text in one line without what moves a terminal's cursor, or is no character at all."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@contextlib.contextmanager
+def opened(name: str) -> Iterator[BinaryIO]:
+    """A file that an option or argument names, or standard input. Raises Ended."""
+    if name == STDIN:
+        yield sys.stdin.buffer
+        return
+    try:
+        file: BinaryIO = Path(name).open("rb")  # noqa: SIM115
+    except OSError as error:
+        raise Ended(USAGE_ERROR, f"{name}: {reason(error)}") from None
+    with file:
+        yield file
+
+
+async def aside(function: Callable[[], T]) -> T:
+    """What the function returns, from a thread that nobody waits for when the command ends.
+
+    For reading: a pipe or a disk of the network may never answer, and Ctrl-C must.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(value)  # type: ignore[arg-type]
+
+    def run() -> None:
+        value, error = None, None
+        try:
+            value = function()
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await future
+
+
+def settings_or_exit(**options: Any) -> Settings:
+    """The settings, with the options that are given; ends the command where one is invalid."""
+    try:
+        return settings_from(**{k: value for k, value in options.items() if value is not None})
+    except BadSettings as error:
+        say(str(error))
+        raise typer.Exit(USAGE_ERROR) from None
+
+
+def or_exit(action: Callable[[], T]) -> T:
+    """What the action returns; ends the command where the model cannot be had."""
+    try:
+        return action()
+    except ModelError as error:
+        say(str(error))
+        raise typer.Exit(MODEL_ERROR) from None
+
+
+def status_of(run: Callable[[], int]) -> int:
+    """The exit status of a command, with a line for whoever typed it."""
+    try:
+        return run()
+    except Ended as ended:
+        say(ended.line)
+        return ended.status
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # or Python tries to write the rest when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_LEFT

@@ -1,0 +1,171 @@
+"""Labels in templates to class vectors, by a service: here or elsewhere. Knows no pictures.
+
+The vectors are those that /classify compares with.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+import httpx2
+import numpy as np
+
+from app.classify.classifier import BACKGROUND
+from app.classify.concept import Concept, ensemble_mean
+from app.cli.client import Client
+from app.cli.terminal import Ended
+from app.evaluation.data import ClassRows, Floats, ModelInfo, TemplateRows
+from app.evaluation.picture_vectors import EVERYBODYS, rows_from, same_model
+from app.labelsets.definition import WHOLE, Entry
+from app.server.exit_status import SERVER_ERROR, USAGE_ERROR
+from prompts import TemplateSet
+
+# of one request
+PROMPTS: Final = 1_024
+TEXTS: Final = 200
+
+# the model's own template set
+DEFAULT: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """A set of templates as reports call it."""
+
+    name: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextSide:
+    """What a service says of itself and of texts. Every method raises Ended."""
+
+    client: Client
+    info: ModelInfo
+    sets: Mapping[str, TemplateSet]
+    languages: tuple[str, ...] = ()
+
+    def templates(self, name: str) -> Templates:
+        """A set by its name; DEFAULT is the model's own."""
+        name = name or self.info.templates
+        found = self.sets.get(name)
+        if found is None:
+            line = f"no template set is called {name!r}; there are {', '.join(self.sets)}"
+            raise Ended(USAGE_ERROR, line)
+        return Templates(name, found.templates)
+
+    async def classes(
+        self, entries: Sequence[Entry], templates: Templates, *, multi_label: bool
+    ) -> ClassRows:
+        """The class vectors, and where labels are scored alone what they are held against."""
+        rows = await self._ensembles([entry.concept(templates.texts) for entry in entries])
+        if not multi_label or self.info.bias is not None:
+            return ClassRows(rows)
+        background = await self._ensembles([Concept(BACKGROUND, templates.texts)])
+        return ClassRows(rows, np.asarray(background[0], np.float32))
+
+    async def by_template(self, entries: Sequence[Entry], templates: Templates) -> TemplateRows:
+        """A row for each template and class, from which any subset's ensemble can be made.
+
+        Whole prompts of a class stand in the place of every template.
+        """
+        concepts = [entry.concept(templates.texts) for entry in entries]
+        prompts = list(chain.from_iterable(concept.prompts() for concept in concepts))
+        flat = await self.bare(prompts)
+        shape = (len(templates.texts), len(entries), self.info.width)
+        found, at = np.empty(shape, np.float32), 0
+        for place, concept in enumerate(concepts):
+            rows = flat[at : at + concept.count]
+            at += concept.count
+            # text by text, and of each text template by template
+            own = rows.reshape(len(concept.texts), len(concept.templates), -1).mean(axis=0)
+            found[:, place] = own
+        return TemplateRows(templates.texts, found)
+
+    async def bare(self, texts: Sequence[str]) -> Floats:
+        """A row (D,) for each text as it is, in no template."""
+        unique = list(dict.fromkeys(texts))
+        parts = [await self._asked(unique[i : i + TEXTS]) for i in range(0, len(unique), TEXTS)]
+        rows = np.concatenate(parts)
+        place = {text: number for number, text in enumerate(unique)}
+        return np.asarray(rows[[place[text] for text in texts]], np.float32)
+
+    async def _ensembles(self, concepts: Sequence[Concept]) -> Floats:
+        """One vector for each concept; the service makes those of one text itself."""
+        found = np.empty((len(concepts), self.info.width), np.float32)
+        for templates, places in _alike(concepts):
+            size = max(1, min(TEXTS, PROMPTS // len(templates)))
+            for start in range(0, len(places), size):
+                some = places[start : start + size]
+                texts = [concepts[place].texts[0] for place in some]
+                found[some] = await self._asked(texts, templates)
+        for place, concept in enumerate(concepts):
+            if len(concept.texts) > 1:
+                found[place] = ensemble_mean(await self.bare(concept.prompts()))
+        return found
+
+    async def _asked(self, texts: Sequence[str], templates: Sequence[str] = WHOLE) -> Floats:
+        """Rows of up to TEXTS texts, each an ensemble over the templates."""
+        body: dict[str, Any] = {"texts": list(texts), "encoding_format": "base64"}
+        if tuple(templates) != WHOLE:
+            body["templates"] = self._name_of(templates) or list(templates)
+        try:
+            response = await self.client.request("POST", "/embeddings/text", json=body)
+        except httpx2.TransportError as error:
+            raise self.client.away(error) from None
+        if response.status_code != 200:
+            problem = self.client.problem(response)
+            everybodys = problem["status"] in EVERYBODYS or problem["status"] >= 500
+            raise Ended(SERVER_ERROR if everybodys else USAGE_ERROR, str(problem["detail"]))
+        answer = self.client.content(response)
+        same_model(answer, self.info)
+        return rows_from(answer, self.info.width)
+
+    def _name_of(self, templates: Sequence[str]) -> str | None:
+        """What the service calls them, which may be shorter, and allows more, than they are."""
+        wanted = tuple(templates)
+        return next((s.name for s in self.sets.values() if s.templates == wanted), None)
+
+
+async def connected(client: Client) -> TextSide:
+    """Who answers: the model and its template sets. Raises Ended."""
+    loaded = (await _got(client, "/models"))["loaded"]
+    info = ModelInfo(
+        name=loaded["name"],
+        fingerprint=loaded["fingerprint"],
+        precision=loaded["precision"],
+        device=loaded["device"],
+        backend=loaded["backend"],
+        scale=loaded["logit_scale"],
+        bias=loaded["logit_bias"],
+        width=loaded["embedding_width"],
+        templates=loaded["default_templates"],
+    )
+    sets = (await _got(client, "/templates"))["sets"]
+    by_name = {one["name"]: _set(one) for one in sets}
+    return TextSide(client, info, by_name, tuple(loaded["languages"]))
+
+
+def _set(found: Mapping[str, Any]) -> TemplateSet:
+    templates = tuple(found["templates"])
+    return TemplateSet(found["name"], found["description"], found["language"], templates)
+
+
+async def _got(client: Client, path: str) -> Any:
+    try:
+        response = await client.request("GET", path)
+    except httpx2.TransportError as error:
+        raise client.away(error) from None
+    if response.status_code != 200:
+        raise Ended(SERVER_ERROR, str(client.problem(response)["detail"]))
+    return client.content(response)
+
+
+def _alike(concepts: Sequence[Concept]) -> Iterator[tuple[tuple[str, ...], list[int]]]:
+    """Places of the concepts of one text, by their templates."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, concept in enumerate(concepts):
+        if len(concept.texts) == 1:
+            groups.setdefault(concept.templates, []).append(place)
+    yield from groups.items()

@@ -1,0 +1,237 @@
+"""`openvocab eval`: options in, an evaluation, figures and a report out. Knows no formulas."""
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from app import VERSION
+from app.classify.templates import OWN
+from app.cli.client import Service
+from app.cli.options import Key, Model, RetryFor, Url
+from app.cli.terminal import Ended, opened, say, settings_or_exit, status_of
+from app.evaluation import evaluate
+from app.evaluation.class_labels import BadData, Naming
+from app.evaluation.class_vectors import Templates
+from app.evaluation.dataset_files import read
+from app.evaluation.evaluate import Asked, Order, Steps, looks
+from app.evaluation.picture_vectors import Progress as Done
+from app.evaluation.report import files
+from app.evaluation.report.result import Result
+from app.server.exit_status import SOME_FAILED, USAGE_ERROR
+from prompts import PLACEHOLDER, TemplateError, validate_templates
+
+EPILOG: Final = """Examples:
+
+openvocab eval photos/ --output report
+
+openvocab eval labels.csv --labels pets.json --templates none,simple,imagenet
+
+openvocab eval photos/ --names names.toml --limit 50 --model ViT-B-32-256/datacomp_s34b_b86k
+
+openvocab eval photos/ --url http://127.0.0.1:8000 --format json > figures.json
+
+Exit status: 0 all pictures were evaluated, 1 some could not be read, 2 an option or the data is \
+wrong, 3 the model cannot be loaded, 4 the server cannot be used, 130 interrupted: the same \
+command goes on where it was.
+"""
+
+# of a command line, what nobody else may read
+HIDDEN: Final = "--api-key"
+
+LARGEST_TEMPLATES: Final = 1_000_000
+
+
+class Form(StrEnum):
+    """How figures are written to standard output."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def eval_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="A folder with one for each class; or a CSV: image,label."
+        ),
+    ],
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The labels, as a label set's file or a vocabulary."),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What the folders show: TOML, JSON or CSV."),
+    ] = None,
+    templates: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Template sets with commas between, files of templates, or one with {}; repeated."
+        ),
+    ] = None,
+    search_templates: Annotated[
+        bool,
+        typer.Option(
+            "--search-templates", help="Pick templates on half of the pictures, report on the rest."
+        ),
+    ] = False,
+    shots: Annotated[
+        str | None,
+        typer.Option(metavar="0,1,2,...", help="Examples a class: few-shot against zero-shot."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Draws of examples for --shots.")] = 5,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Fit a temperature, and when to answer.")
+    ] = False,
+    risk: Annotated[
+        float, typer.Option(min=0, max=1, help="Wrong answers that --calibrate may leave, a share.")
+    ] = 0.05,
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="A picture may have several labels, or none.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Pictures of each class, chosen by their names.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="For report.html, report.json and predictions.csv."),
+    ] = None,
+    form: Annotated[Form, typer.Option("--format", help="On standard output.")] = Form.TABLE,
+    previews: Annotated[
+        bool, typer.Option(help="Small copies of mistaken pictures in the report.")
+    ] = True,
+    model: Model = None,
+    url: Url = "",
+    api_key: Key = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Pictures at once.")] = None,
+    retry_for: RetryFor = 60.0,
+    kept: Annotated[
+        Path | None,
+        typer.Option("--cache", metavar="DIR", help="For vectors; usually in OPENVOCAB_DATA_DIR."),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep/--no-keep", help="Keep vectors, so that a rerun goes on.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of whatever is drawn by chance.")] = 0,
+) -> None:
+    """Measure how well a model tells your own pictures apart, with no training."""
+
+    def run() -> int:
+        sets = _chosen(templates or [])
+        wanted = risk if calibrate else None
+        asked = Asked(len(sets) > 1, search_templates, shots, seeds, wanted, seed)
+        try:
+            labelled = read(source, Naming(names, labels), multi_label=multi_label, limit=limit)
+            closer = looks(asked, multi_label=labelled.dataset.multi_label)
+        except BadData as error:
+            raise Ended(USAGE_ERROR, str(error)) from None
+        for note in labelled.notes:
+            say(note)
+        settings = settings_or_exit()
+        folder = kept or settings.data_dir.expanduser() / "evaluations"
+        variant = "server" if url else "exact" if settings.exact_jpeg else "reduced"
+        order = Order(
+            source, labelled, sets, closer, folder if keep else None, variant, settings.heic,
+            previews and output is not None, _command(sys.argv), VERSION,
+        )  # fmt: skip
+        service = Service(url, api_key, model, jobs, retry_for)
+        with _shown(len(labelled.dataset.files)) as steps:
+            result = service.run(
+                lambda reached: evaluate.evaluate(reached, order, steps), stored=False
+            )
+        return _told(result, output, form)
+
+    raise typer.Exit(status_of(run))
+
+
+def add_to(app: typer.Typer) -> None:
+    """The command, with its examples below its options."""
+    app.command("eval", epilog=EPILOG)(eval_command)
+
+
+def _told(result: Result, output: Path | None, form: Form) -> int:
+    if output is not None:
+        files.write(result, output)
+    if form is Form.JSON:
+        sys.stdout.buffer.write(files.json_report(result).encode())
+        sys.stdout.buffer.flush()
+    else:
+        files.show(result, Console(markup=False, highlight=False))
+    if output is not None:
+        say(f"the report: {output / files.REPORT}")
+    return SOME_FAILED if result.encoded.unread or result.missing else 0
+
+
+def _chosen(given: list[str]) -> tuple[str | Templates, ...]:
+    """Names of template sets, and sets of own templates: those of a file, those given here."""
+    found: dict[str, str | Templates] = {}
+    own = tuple(dict.fromkeys(text for text in given if PLACEHOLDER in text))
+    for text in given:
+        if PLACEHOLDER in text:
+            found[OWN] = Templates(OWN, _checked(own, "--templates"))
+            continue
+        for name in map(str.strip, text.split(",")):
+            file = Path(name)
+            if not name:
+                line = "--templates: a name is empty; give a set's, a file's, or one with {}"
+                raise Ended(USAGE_ERROR, line)
+            found[name] = _of_file(file) if file.suffix and file.is_file() else name
+    return tuple(found.values())
+
+
+def _of_file(file: Path) -> Templates:
+    """One template a line, as --search-templates leaves them."""
+    with opened(str(file)) as lines:
+        try:
+            text = lines.read(LARGEST_TEMPLATES).decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise Ended(USAGE_ERROR, f"{file} is not UTF-8 text") from None
+    texts = tuple(line.strip() for line in text.splitlines() if line.strip())
+    return Templates(str(file), _checked(texts, str(file)))
+
+
+def _checked(texts: tuple[str, ...], where: str) -> tuple[str, ...]:
+    try:
+        return validate_templates(texts)
+    except TemplateError as error:
+        raise Ended(USAGE_ERROR, f"{where}: {error}") from None
+
+
+def _command(words: list[str]) -> str:
+    """What was typed, without the key."""
+    found = ["openvocab"]
+    hide = False
+    for word in words[1:]:
+        found.append("***" if hide else word)
+        hide = word == HIDDEN
+        if word.startswith(f"{HIDDEN}="):
+            found[-1] = f"{HIDDEN}=***"
+    return shlex.join(found)
+
+
+@contextlib.contextmanager
+def _shown(count: int) -> Iterator[Steps]:
+    """A bar on a terminal; nothing where standard error is read by a program."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+        TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("pictures", total=count)
+
+        def encoding(done: Done) -> None:
+            bar.update(task, completed=done.done)
+
+        def step(what: str) -> None:
+            bar.update(task, description=what, completed=0, total=None)
+
+        yield Steps(encoding, step)

@@ -1,0 +1,204 @@
+"""Labelled pictures as people keep them: a folder for each class, or a CSV. Knows no model.
+
+No picture is opened here; whether one can be read shows when it is encoded.
+"""
+
+import csv
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from app.cli.files import Finder, Found, reason
+from app.errors import shown
+from app.evaluation.class_labels import BadData, Chosen, Naming
+from app.evaluation.data import Dataset
+
+IMAGE: Final = "image"
+LABEL: Final = "label"
+
+# between the labels of one picture
+BETWEEN: Final = "|"
+
+LARGEST_CSV: Final = 1_000_000_000
+
+# what ImageNet's folders are called
+WORDNET: Final = re.compile(r"n\d{8}")
+
+# a picture and the keys (folder or label as written) of what it shows
+Row = tuple[Path, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """What was found: the data, what its labels are embedded as, and what a person should know."""
+
+    dataset: Dataset
+    chosen: Chosen
+    notes: tuple[str, ...]
+
+
+def read(source: Path, naming: Naming, *, multi_label: bool, limit: int | None) -> Labelled:
+    """The pictures of a folder or CSV. Raises BadData, with a line for a person."""
+    notes: list[str] = []
+    if source.is_dir():
+        rows, keys = _of_folder(source, notes)
+        several = multi_label
+    else:
+        rows, several = _of_csv(source, multi_label, notes)
+        keys = list(dict.fromkeys(key for _, found in rows for key in found))
+    if not rows:
+        raise BadData(f"{source} holds no picture")
+    chosen = naming.chosen(keys)
+    if naming.names is None and sum(map(bool, map(WORDNET.fullmatch, keys))) > len(keys) / 2:
+        notes.append("these labels are WordNet ids, no words: say with --names what they show")
+    dataset = _dataset(rows, chosen, several)
+    if limit is not None:
+        dataset = dataset.subset(np.asarray(_some(dataset, source, limit), np.int64))
+    empty = [chosen.labels[place] for place in np.flatnonzero(dataset.counts == 0)]
+    if empty:
+        named = ", ".join(map(shown, empty[:3])) + (", ..." if len(empty) > 3 else "")
+        notes.append(f"{_many(len(empty), 'class')} without pictures, still answers: {named}")
+    return Labelled(dataset, chosen, tuple(notes))
+
+
+def _of_folder(source: Path, notes: list[str]) -> tuple[list[Row], list[str]]:
+    try:
+        inside = sorted(source.iterdir(), key=lambda path: path.name)
+    except OSError as error:
+        raise BadData(f"{source}: {reason(error)}") from None
+    folders = [path for path in inside if path.is_dir() and not path.name.startswith(".")]
+    if not folders:
+        raise BadData(f"{source} has no folder in it: one for each class is needed, or a CSV file")
+    finder = Finder()
+    rows: list[Row] = []
+    for folder in folders:
+        for found in finder.found([os.fspath(folder)]):
+            if found.error is not None:
+                raise BadData(f"{found.path}: {found.error}")
+            rows.append((Path(found.path), (folder.name,)))
+    beside = sum(1 for _ in _pictures(source))
+    if beside:
+        notes.append(f"{_many(beside, 'picture')} beside the classes' folders passed over")
+    if finder.skipped:
+        notes.append(f"{_many(finder.skipped, 'file')} not called like an image passed over")
+    return rows, [folder.name for folder in folders]
+
+
+def _pictures(folder: Path) -> Iterator[Found]:
+    yield from Finder(recursive=False).found([os.fspath(folder)])
+
+
+def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row], bool]:
+    """The rows, one a picture, and whether pictures have several labels."""
+    found: dict[str, dict[str, None]] = {}
+    begun: dict[str, int] = {}  # the line of each picture
+    empty: int | None = None
+    several, again = multi_label, 0
+    for line, name, text in _lines(source):
+        keys = [key.strip() for key in text.split(BETWEEN)] if text.strip() else []
+        if "" in keys:
+            raise BadData(f"{source}, line {line}, column {LABEL}: empty beside {BETWEEN!r}")
+        known = found.setdefault(name, {})
+        if begun.setdefault(name, line) != line:
+            again += not keys or all(key in known for key in keys)
+            several |= any(key not in known for key in keys)
+        several |= len(keys) > 1
+        empty = line if not keys and empty is None else empty
+        known.update(dict.fromkeys(keys))
+    if empty is not None and not several:
+        raise BadData(
+            f"{source}, line {empty}, column {LABEL}: is empty; with --multi-label a picture "
+            "may have none"
+        )
+    if again:
+        notes.append(f"{_many(again, 'line')} said again what a line before had said")
+    folder = source.parent
+    return [(folder / name, tuple(keys)) for name, keys in found.items()], several
+
+
+def _lines(source: Path) -> Iterator[tuple[int, str, str]]:
+    """Line number, picture and label of each line that is not blank."""
+    reader = csv.reader(
+        io.StringIO(_text(source), newline=""),
+        delimiter="\t" if source.suffix.lower() == ".tsv" else ",",
+        strict=True,
+    )
+    try:
+        header = [name.strip().lower() for name in next(reader, [])]
+        places = [_column(source, header, name) for name in (IMAGE, LABEL)]
+        for cells in reader:
+            if not any(cells):
+                continue
+            if len(cells) <= max(places):
+                said = f"has {_many(len(cells), 'column')}, the header {len(header)}"
+                raise BadData(f"{source}, line {reader.line_num}: {said}")
+            name, text = (cells[place] for place in places)
+            if not name.strip() or "\0" in name:
+                where = f"{source}, line {reader.line_num}, column {IMAGE}"
+                raise BadData(f"{where}: {shown(name)} names no file")
+            yield reader.line_num, name.strip(), text
+    except csv.Error as error:
+        raise BadData(f"{source}, line {reader.line_num}: {error}") from None
+
+
+def _text(source: Path) -> str:
+    try:
+        with source.open("rb") as file:
+            data = file.read(LARGEST_CSV)
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise BadData(f"{source}: {reason(error)}") from None
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise BadData(f"{source}, line {line}: is not UTF-8 text ({error.reason})") from None
+
+
+def _column(source: Path, header: Sequence[str], name: str) -> int:
+    if header.count(name) != 1:
+        said = ", ".join(map(shown, header[:8])) or "nothing"
+        what = f"one column {name!r} is needed in the header, which is {said}"
+        raise BadData(f"{source}, line 1: {what}")
+    return header.index(name)
+
+
+def _dataset(rows: Sequence[Row], chosen: Chosen, several: bool) -> Dataset:
+    truth = np.zeros((len(rows), len(chosen.labels)), bool)
+    for place, (_, keys) in enumerate(rows):
+        truth[place, [chosen.places[key] for key in keys]] = True
+    return Dataset(chosen.labels, tuple(file for file, _ in rows), truth, several)
+
+
+def _some(dataset: Dataset, source: Path, limit: int) -> list[int]:
+    """Places of up to `limit` pictures of each class, or in all where they have several labels.
+
+    A hash of their names decides: the same each time, and not the first of a burst.
+    """
+    root = source if source.is_dir() else source.parent
+    names = [os.fsencode(os.path.relpath(file, root)) for file in dataset.files]
+    order = sorted(range(len(names)), key=lambda place: hashlib.sha256(names[place]).digest())
+    if dataset.multi_label:
+        return sorted(order[:limit])
+    targets = dataset.targets
+    left = dict.fromkeys(range(len(dataset.classes)), limit)
+    return sorted(_while_left(order, targets.tolist(), left))
+
+
+def _while_left(
+    order: Iterable[int], targets: Sequence[int], left: dict[int, int]
+) -> Iterator[int]:
+    for place in order:
+        if left[targets[place]]:
+            left[targets[place]] -= 1
+            yield place
+
+
+def _many(count: int, what: str) -> str:
+    plural = "es" if what.endswith("s") else "s"
+    return f"{count:,} {what}{plural if count != 1 else ''}"

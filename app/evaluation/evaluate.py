@@ -1,0 +1,371 @@
+"""An evaluation from end to end: encode, score, look closer, put together. Knows no options.
+
+What looks closer (templates on trial, shots, calibration) is handed in: a `Look` takes a `Study`
+and returns what it has seen, a section of the report.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from app.classify.classifier import BACKGROUND
+from app.classify.labels import unread
+from app.classify.templates import OWN
+from app.cli.client import Reached
+from app.cli.files import reason
+from app.cli.terminal import Ended, say
+from app.evaluation.class_labels import BadData
+from app.evaluation.class_vectors import DEFAULT, Templates, TextSide, connected
+from app.evaluation.data import ClassRows, Dataset, Encoded, Scores, Section, TemplateRows
+from app.evaluation.dataset_files import Labelled
+from app.evaluation.figures import figures_of, mistakes, scored
+from app.evaluation.linear_probe import NoScikitLearn, available
+from app.evaluation.picture_vectors import Encoding, Pictures, Progress, RowFile, twice
+from app.evaluation.report.calibration import calibrate
+from app.evaluation.report.files import thumbnail
+from app.evaluation.report.result import Picture, Result, data_digest
+from app.evaluation.report.shots import ShotsSection
+from app.evaluation.report.template_search import SearchSection
+from app.evaluation.report.trials import TrialsSection
+from app.evaluation.shots import ShotsError, shots
+from app.evaluation.template_search import pool, search
+from app.evaluation.trials import judge
+from app.images.limits import ImageLimits
+from app.labelsets.calibration.fit import Aim, NotEnough
+from app.labelsets.calibration.value import fitted_for
+from app.labelsets.definition import Entry
+from app.server.exit_status import SOME_FAILED
+
+# a preview is never worth more than what the service takes by default
+PREVIEWS: Final = ImageLimits()
+
+# wrong answers that a report shows
+MISTAKES: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What a closer look can use: pictures and labels as vectors, and the text side for more.
+
+    `sets` are the template sets that were asked for, the first is that of `classes` and `scores`.
+    `step` tells a person what is being done.
+    """
+
+    encoded: Encoded
+    entries: tuple[Entry, ...]
+    texts: TextSide
+    sets: tuple[Templates, ...]
+    classes: ClassRows
+    scores: Scores
+    step: Callable[[str], None]
+
+    async def classes_in(self, templates: Templates) -> ClassRows:
+        """The class vectors in another template set. Raises Ended."""
+        if templates == self.sets[0]:
+            return self.classes
+        several = self.encoded.dataset.multi_label
+        return await self.texts.classes(self.entries, templates, multi_label=several)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A section of the report, and files that belong beside it, by name."""
+
+    section: Section
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+class CannotLook(ValueError):
+    """Why one look cannot be taken at this data; the others can. A line for a person."""
+
+
+Look = Callable[[Study], Awaitable[Seen]]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked: template sets by name, or as they are; none: those of the data or the model.
+
+    `kept` is the folder of vectors, None to keep none; `variant` tells apart vectors that one model
+    makes of one file in different ways.
+    """
+
+    source: Path
+    labelled: Labelled
+    sets: tuple[str | Templates, ...]
+    looks: Sequence[Look]
+    kept: Path | None
+    variant: str
+    heic: bool
+    previews: bool
+    command: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How a person sees it move: `encoding` after each picture, `step` for what comes then."""
+
+    encoding: Callable[[Progress], None]
+    step: Callable[[str], None]
+
+
+async def evaluate(reached: Reached, order: Order, steps: Steps) -> Result:
+    """Everything there is to say. Raises Ended."""
+    texts = await connected(reached.client)
+    sets = _sets(order, texts)
+    pictures = await _pictures(reached, order, texts, steps)
+    encoded, entries = pictures.encoded, order.labelled.chosen.entries
+    several = encoded.dataset.multi_label
+    steps.step(f"{len(entries):,} labels in the templates {sets[0].name}")
+    classes = await texts.classes(entries, sets[0], multi_label=several)
+    scores = await asyncio.to_thread(scored, encoded, classes)
+    study = Study(encoded, entries, texts, sets, classes, scores, steps.step)
+    seen, missing = [], []
+    for look in order.looks:
+        try:
+            seen.append(await look(study))
+        except CannotLook as error:
+            say(str(error))
+            missing.append(str(error))
+    steps.step("the report")
+    return await asyncio.to_thread(_result, order, pictures, study, seen, missing)
+
+
+def _sets(order: Order, texts: TextSide) -> tuple[Templates, ...]:
+    """The template sets that are asked for, else the data's, else the model's."""
+    found = [texts.templates(one) if isinstance(one, str) else one for one in order.sets]
+    said = order.labelled.chosen.templates
+    if found:
+        return tuple(dict.fromkeys(found))
+    if isinstance(said, tuple):
+        return (Templates(OWN, said),)
+    return (texts.templates(said or DEFAULT),)
+
+
+async def _pictures(reached: Reached, order: Order, texts: TextSide, steps: Steps) -> Pictures:
+    dataset = order.labelled.dataset
+    kept = _kept(order, texts)
+    encoding = Encoding(reached.client, texts.info, reached.jobs, reached.limit, kept)
+    progress = Progress(len(dataset.files))
+    try:
+        found = await encoding.run(dataset, progress, partial(steps.encoding, progress))
+    except (asyncio.CancelledError, Ended):
+        done = progress.encoded + progress.known
+        if encoding.kept is not None:
+            say(f"{done} of {progress.count} pictures are encoded; the same command goes on there")
+        raise
+    finally:
+        if kept is not None:
+            kept.close()
+    if progress.known:
+        say(f"{progress.known} pictures were encoded before, {progress.encoded} now")
+    for one in found.encoded.unread:
+        say(f"{one.file}: {one.reason}")
+    if not len(found.encoded.rows):
+        raise Ended(SOME_FAILED, f"none of the {progress.count} pictures could be read")
+    return found
+
+
+def _kept(order: Order, texts: TextSide) -> RowFile | None:
+    if order.kept is None:
+        return None
+    name = "".join(c if c.isalnum() else "-" for c in texts.info.fingerprint)
+    try:
+        return RowFile(order.kept / f"{name}-{order.variant}.rows", texts.info.width)
+    except OSError as error:
+        say(f"what is encoded cannot be kept in {order.kept}: {reason(error)}")
+        return None
+
+
+def _result(
+    order: Order, pictures: Pictures, study: Study, seen: Sequence[Seen], missing: Sequence[str]
+) -> Result:
+    encoded, data = pictures.encoded, pictures.encoded.dataset
+    found = figures_of(data.truth, study.scores, multi_label=data.multi_label)
+    names = _names(order.source, data)
+    worst = mistakes(data.truth, found, study.scores, MISTAKES)
+    first = study.sets[0]
+    return Result(
+        version=order.version,
+        when=datetime.now(UTC),
+        command=order.command,
+        source=order.source.resolve().name or str(order.source),
+        data=data_digest(encoded, pictures.digests),
+        encoded=encoded,
+        names=names,
+        template_set=first.name,
+        templates=first.texts,
+        scores=study.scores,
+        figures=found,
+        mistakes=[
+            Picture(
+                one,
+                names[one.picture],
+                thumbnail(data.files[one.picture], PREVIEWS, heic=order.heic)
+                if order.previews
+                else None,
+            )
+            for one in worst
+        ],
+        same=twice(pictures.digests),
+        notes=[*order.labelled.notes, *_warnings(data, study.texts)],
+        missing=missing,
+        sections=[one.section for one in seen],
+        files={name: text for one in seen for name, text in one.files.items()},
+    )
+
+
+def _names(source: Path, data: Dataset) -> list[str]:
+    """Each file's name below the data's folder."""
+    root = source if source.is_dir() else source.parent
+    return [
+        str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
+        for file in data.files
+    ]
+
+
+def _warnings(data: Dataset, texts: TextSide) -> list[str]:
+    foreign = unread(data.classes, texts.languages)
+    if not foreign:
+        return []
+    named = ", ".join(repr(label) for label in foreign[:3])
+    return [
+        f"{texts.info.name} was not trained to read the script of {named}: {len(foreign)} in all"
+    ]
+
+
+# files that a look leaves beside the report
+TEMPLATES_FILE = "templates.txt"
+CALIBRATION_FILE = "calibration.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which looks: `compare` template sets, `search` a subset, `shots` a class, a wanted `risk`.
+
+    `seeds` draws of examples; `seed` begins whatever is drawn by chance.
+    """
+
+    compare: bool
+    search: bool
+    shots: str | None
+    seeds: int
+    risk: float | None
+    seed: int
+
+
+def looks(asked: Asked, *, multi_label: bool) -> Sequence[Look]:
+    """The looks, in the order of the report. Raises BadData for what they could not do."""
+    found: list[Look] = []
+    if asked.compare:
+        found.append(_trials(asked.seed))
+    if asked.search:
+        found.append(_search(asked.seed))
+    if asked.shots is not None:
+        found.append(_shots(_counts(asked.shots, multi_label), asked.seeds, asked.seed))
+    if asked.risk is not None:
+        found.append(_calibration(Aim(asked.risk), asked.seed))
+    return found
+
+
+def _trials(seed: int) -> Look:
+    async def look(study: Study) -> Seen:
+        """The first set that is asked for is what the others are compared with."""
+        sets = {}
+        for one in study.sets:
+            study.step(f"labels in the templates {one.name}")
+            sets[one.name] = await study.classes_in(one)
+        study.step("templates on trial")
+        default = study.sets[0].name
+        found = await asyncio.to_thread(judge, study.encoded, sets, default, seed=seed)
+        return Seen(TrialsSection(found))
+
+    return look
+
+
+def _search(seed: int) -> Look:
+    async def look(study: Study) -> Seen:
+        """Among the templates of all sets in the model's languages; the first set is compared."""
+        first = study.sets[0]
+        languages = study.texts.languages or ("en",)
+        texts = tuple(dict.fromkeys((*pool(study.texts.sets, languages), *first.texts)))
+        study.step(f"labels in {len(texts)} templates")
+        every = Templates("", texts)
+        rows = await study.texts.by_template(study.entries, every)
+        background = await _background(study, every)
+        study.step("the search for templates")
+        try:
+            found = await asyncio.to_thread(
+                search,
+                study.encoded,
+                rows,
+                first.texts,
+                default_name=first.name,
+                background=background,
+                seed=seed,
+            )
+        except ValueError as error:
+            raise CannotLook(f"--search-templates: {error}") from None
+        section = SearchSection(found)
+        return Seen(section, {TEMPLATES_FILE: section.file_text()})
+
+    return look
+
+
+async def _background(study: Study, templates: Templates) -> TemplateRows | None:
+    if not study.encoded.dataset.multi_label or study.encoded.info.bias is not None:
+        return None
+    return await study.texts.by_template([Entry("background", BACKGROUND)], templates)
+
+
+def _shots(counts: Sequence[int], seeds: int, seed: int) -> Look:
+    async def look(study: Study) -> Seen:
+        study.step("zero-shot, few-shot, linear probe")
+        try:
+            found = await asyncio.to_thread(
+                shots, study.encoded, study.classes, counts, seeds=seeds, seed=seed
+            )
+        except ShotsError as error:
+            raise CannotLook(str(error)) from None
+        return Seen(ShotsSection(found))
+
+    return look
+
+
+def _counts(text: str, multi_label: bool) -> list[int]:
+    """From 0,1,2,4. Raises BadData, before anything is encoded."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) < 6 for part in parts):
+        raise BadData(f"--shots: {text!r} is not a list of whole numbers like 0,1,2,4,8,16")
+    if multi_label:
+        raise BadData("--shots needs pictures of one label each")
+    try:
+        available()
+    except NoScikitLearn as error:
+        raise BadData(str(error)) from None
+    return sorted({int(part) for part in parts})
+
+
+def _calibration(aim: Aim, seed: int) -> Look:
+    async def look(study: Study) -> Seen:
+        """With a background, so that labels that are scored alone get thresholds, too."""
+        study.step("calibration")
+        first = study.sets[0]
+        classes = await study.texts.classes(study.entries, first, multi_label=True)
+        concepts = [entry.concept(first.texts) for entry in study.entries]
+        stamp = fitted_for(study.encoded.dataset.classes, concepts)
+        try:
+            found = await asyncio.to_thread(
+                calibrate, study.encoded, classes, stamp, aim=aim, seed=seed
+            )
+        except NotEnough as error:
+            raise CannotLook(f"--calibrate: {error}") from None
+        text = found.file_text()
+        return Seen(found, {} if text is None else {CALIBRATION_FILE: text})
+
+    return look

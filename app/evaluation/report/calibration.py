@@ -1,0 +1,183 @@
+"""A calibration as a section of a report: words, tables, plots, and the file that stores it.
+
+Fits nothing itself.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from app.evaluation.data import ClassRows, Encoded
+from app.evaluation.report.html import Column, figure, legend, paragraph, percent, table
+from app.evaluation.report.plots import Plot, reliability, shares
+from app.labelsets.calibration.abstention import Curve
+from app.labelsets.calibration.fit import Aim, Fitted, Labelled, Model, fit
+from app.labelsets.calibration.value import Calibration
+
+# points of the curve that report.json has
+POINTS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSection:
+    """What was fitted, for whom it is and what it was to reach."""
+
+    fitted: Fitted
+    aim: Aim
+    model_scale: float
+
+    key = "calibration"
+    title = "Calibration and abstention"
+
+    def words(self) -> list[str]:
+        """What came out, in sentences."""
+        found, before, after = self.fitted, self.fitted.before, self.fitted.after
+        said = [
+            f"Temperature {self.model_scale / found.scale:.3g}: expected calibration error "
+            f"{percent(before.error)} before, {percent(after.error)} after, on pictures that it "
+            f"was not fitted to; negative log likelihood {found.nll[0]:.3f} and {found.nll[1]:.3f}."
+        ]
+        if found.calibration is None:
+            return [*said, f"Abstention: {found.why}."]
+        return [*said, *_abstention(found.calibration), *_thresholds(found.calibration)]
+
+    def json(self) -> Mapping[str, Any]:
+        """The calibration as it is stored, the curve, reliability before and after."""
+        found = self.fitted
+        return {
+            "calibration": found.calibration and found.calibration.json(),
+            "why_not": found.why,
+            "aim": asdict(self.aim),
+            "temperature": self.model_scale / found.scale,
+            "nll": {"before": found.nll[0], "after": found.nll[1]},
+            "ece": {"before": found.before.error, "after": found.after.error},
+            "risk_coverage": {"area": found.curve.area, "points": _points(found.curve)},
+            "words": self.words(),
+        }
+
+    def file_text(self) -> str | None:
+        """What PUT /labelsets/{name}/calibration takes; None where there is nothing to store."""
+        found = self.fitted.calibration
+        return None if found is None else json.dumps(found.json(), indent=1, ensure_ascii=False)
+
+    def html(self) -> str:
+        """Words, the table of figures, reliability before and after, the curve."""
+        found = self.fitted
+        words = "".join(paragraph(line) for line in self.words())
+        rows = table(
+            "Before and after",
+            [Column("figure"), Column("before", number=True), Column("after", number=True)],
+            self._rows(),
+        )
+        return (
+            words + rows
+            + figure(reliability(found.before), "Reliability before, at the model's temperature.")
+            + figure(reliability(found.after), "Reliability after, on pictures held out.")
+            + figure(self._curve(), "What answering only the surest pictures would risk.")
+        )  # fmt: skip
+
+    def table(self) -> RenderableType:
+        """The same figures, and the words below."""
+        grid = Table(box=None, pad_edge=False)
+        for heading in ("", "before", "after"):
+            grid.add_column(heading, justify="right" if heading else "left")
+        for row in self._rows():
+            grid.add_row(*row)
+        return Group(grid, *(Text(line) for line in self.words()))
+
+    def _rows(self) -> list[Sequence[str]]:
+        found = self.fitted
+        rows: list[Sequence[str]] = [
+            ("temperature", "1", f"{self.model_scale / found.scale:.3g}"),
+            ("calibration error", percent(found.before.error), percent(found.after.error)),
+            ("negative log likelihood", *(f"{one:.3f}" for one in found.nll)),
+        ]
+        fitted = found.calibration
+        if fitted is None:
+            return rows
+        held = fitted.held_out
+        rows += [
+            ("pictures answered", percent(1.0), percent(held.coverage)),
+            ("wrong among the answers", percent(_all(found.curve)), percent(held.risk)),
+        ]
+        if held.refused is not None:
+            rows.append(("pictures of others refused", percent(0.0), percent(held.refused)))
+        if fitted.f1 is not None:
+            f1 = fitted.f1
+            rows.append(("F1 alone, micro", percent(f1.micro_before), percent(f1.micro_after)))
+            rows.append(("F1 alone, macro", percent(f1.macro_before), percent(f1.macro_after)))
+        return rows
+
+    def _curve(self) -> str:
+        curve, fitted = self.fitted.curve, self.fitted.calibration
+        high = max(0.05, float(curve.risk.max()))
+        plot = Plot(shares("answered, % of all pictures"), shares("wrong, %", 0, high), 560, 330)
+        plot.line([(point["coverage"], point["risk"]) for point in _points(curve)], "s1")
+        plot.level(self.aim.risk, "ideal", f"wanted: {percent(self.aim.risk)}")
+        keys = [("s1", "risk of the surest"), ("ideal", "wanted")]
+        if fitted is not None:
+            plot.dots([_chosen(fitted)], "s2", lambda _: "chosen; measured on held-out pictures")
+            keys.append(("s2", "chosen, held out"))
+        return plot.svg(f"Risk and coverage; area {curve.area:.4f}") + legend(keys)
+
+
+def calibrate(
+    encoded: Encoded, classes: ClassRows, fitted_for: str, *, aim: Aim | None = None, seed: int = 0
+) -> CalibrationSection:
+    """Fit to an evaluation's pictures. Raises NotEnough."""
+    aim, info = aim or Aim(), encoded.info
+    background = None if classes.background is None else encoded.rows @ classes.background
+    dataset = encoded.dataset
+    data = Labelled(dataset.classes, encoded.rows @ classes.rows.T, dataset.truth, background)
+    model = Model(info.name, info.fingerprint, info.scale, info.bias)
+    return CalibrationSection(fit(data, model, fitted_for, aim, seed), aim, info.scale)
+
+
+def _abstention(found: Calibration) -> list[str]:
+    held = found.held_out
+    sure = found.confidence or 0.95
+    line = (
+        f"Abstaining below similarity {found.floor:.4f} or lead {found.margin:.4f}: "
+        f"{percent(held.coverage)} of the pictures of these labels are answered, "
+        f"{percent(held.risk)} of the answers are wrong (with {percent(sure, 0)} confidence at "
+        f"most {percent(held.risk_at_most)}); wanted were {percent(found.risk)}."
+    )
+    if held.refused is None:
+        more = "No picture showed something else: the floor keeps 98 % of the right answers."
+    else:
+        more = f"Of {found.others} pictures of something else {percent(held.refused)} are refused."
+    return [line, more]
+
+
+def _thresholds(found: Calibration) -> list[str]:
+    if found.f1 is None:
+        return []
+    f1 = found.f1
+    return [
+        f"Labels scored alone, each with its own threshold: F1 {percent(f1.micro_after)} over all "
+        f"(before {percent(f1.micro_before)}), {percent(f1.macro_after)} as a mean of the labels "
+        f"(before {percent(f1.macro_before)}), on pictures held out."
+    ]
+
+
+def _points(curve: Curve) -> list[dict[str, float]]:
+    places = np.unique(np.linspace(0, len(curve.risk) - 1, POINTS).astype(int))
+    return [{"coverage": float(curve.coverage[at]), "risk": float(curve.risk[at])} for at in places]
+
+
+def _all(curve: Curve) -> float:
+    return float(curve.risk[-1])
+
+
+def _chosen(found: Calibration) -> tuple[float, float]:
+    """Coverage of all pictures and risk, as the curve has them."""
+    held = found.held_out
+    inside = held.coverage * found.pictures
+    outside = 0.0 if held.refused is None else (1 - held.refused) * found.others
+    return (inside + outside) / (found.pictures + found.others), held.risk

@@ -1,0 +1,262 @@
+"""Few-shot curves as a section of a report: plot, table, JSON. Computes nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rich.box import SIMPLE
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from app.evaluation.figures import number, share_json
+from app.evaluation.report.html import (
+    Cell,
+    Column,
+    esc,
+    figure,
+    legend,
+    many,
+    paragraph,
+    percent,
+    plain,
+    points,
+    span,
+    table,
+)
+from app.evaluation.report.plots import Plot, Scale, shares
+from app.evaluation.shots import Curve, Point, Shots
+
+METHODS: Final = {"probe": "linear probe", "blend": "text and pictures"}
+
+# names that a sentence lists
+NAMED: Final = 6
+
+
+def words_of(found: Shots) -> list[str]:
+    """The verdicts."""
+    share = found.zero_shot
+    return [
+        f"Zero-shot, without any picture: {percent(share.value)} of "
+        f"{many(found.tested, 'test picture')} ({span(*share.interval)}), among "
+        f"{many(len(found.classes), 'class', 'classes')}.",
+        *(_crossing(curve) for curve in found.curves),
+        _at_most(found),
+    ]
+
+
+def notes_of(found: Shots) -> list[str]:
+    """What the data did not give."""
+    notes = []
+    if found.left_out:
+        notes.append(
+            f"Without two pictures, so left out everywhere, as answers too: "
+            f"{_named(found.left_out)}."
+        )
+    for shots, names in found.short.items():
+        if names:
+            notes.append(
+                f"Fewer than {shots} to draw from, so with all they have: "
+                f"{_named(names)} ({len(names)} of {len(found.classes)})."
+            )
+    if found.too_many:
+        notes.append(
+            f"Not drawn: {', '.join(map(str, found.too_many))} a class; the largest has "
+            f"{found.largest} pictures in its half."
+        )
+    return notes
+
+
+def method_of(found: Shots) -> list[str]:
+    """How the curves were made."""
+    whiskers = (
+        f"Whiskers: 95 % interval of the mean over {found.draws} draws (Student's t)."
+        if found.draws > 1
+        else "One draw, so no interval over draws."
+    )
+    return [
+        f"One half of each class, {many(found.tested, 'picture')}, is for testing alone; shots are "
+        f"drawn from the other {found.pool:,}, those of one draw nested, seed {found.seed}. "
+        f"{whiskers} Intervals of a lead over zero-shot resample test pictures and draws, "
+        f"{found.resamples:,} times.",
+        "Linear probe: logistic regression on image vectors, L-BFGS, its L2 strength by "
+        "cross-validation on the first draw's shots from 1e-6 to 1e6; 1 where one picture a class "
+        "leaves none to choose by. Text and pictures: class vectors of the templates with centred "
+        "prototypes, weight by leave-one-out on each draw; with one picture a class it stays 0.",
+    ]
+
+
+def _crossing(curve: Curve) -> str:
+    name = METHODS[curve.method].capitalize()
+    first, last = curve.overtakes, curve.points[-1]
+    if first is None:
+        if last.lead == 0:
+            return f"{name}: as good as zero-shot with up to {last.shots} pictures a class."
+        return f"{name}: behind zero-shot with up to {last.shots} pictures a class."
+    about = "" if curve.crossing is None else f" (level at about {curve.crossing:.1f})"
+    said = f"{name}: ahead of zero-shot from {many(first, 'picture')} a class{about}"
+    if curve.certain is None:
+        ends = f"{points(last.lead_low)} to {points(last.lead_high)}"
+        return (
+            f"{said}, but never for certain: {points(last.lead)} points ({ends}) with {last.shots}."
+        )
+    if curve.certain == first:
+        return f"{said}, and that is real."
+    return f"{said}, for certain from {curve.certain}."
+
+
+def _at_most(found: Shots) -> str:
+    last = [curve.points[-1] for curve in found.curves]
+    reached = ", ".join(
+        f"{METHODS[curve.method]} {percent(point.value)}"
+        for curve, point in zip(found.curves, last, strict=True)
+    )
+    return f"With {many(last[0].shots, 'picture')} a class: {reached}."
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NAMED])
+    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
+
+
+COLOURS: Final = {"probe": "s2", "blend": "s3"}
+
+# how far beside the number of shots a method's points stand, so that whiskers do not cover others
+BESIDE: Final = {"probe": 1.0, "blend": 1.05}
+MARGIN: Final = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class ShotsSection:
+    """Zero-shot against few-shot."""
+
+    shots: Shots
+
+    key = "shots"
+    title = "Zero-shot, few-shot, linear probe"
+
+    def words(self) -> list[str]:
+        """The verdicts, in sentences."""
+        return words_of(self.shots)
+
+    def json(self) -> Mapping[str, Any]:
+        """All points and their draws."""
+        found = self.shots
+        return {
+            "zero_shot": share_json(found.zero_shot),
+            "curves": {curve.method: _curve(curve) for curve in found.curves},
+            "classes": len(found.classes),
+            "left_out": list(found.left_out),
+            "short": {str(shots): list(names) for shots, names in found.short.items() if names},
+            "not_drawn": list(found.too_many),
+            "test_pictures": found.tested,
+            "pool_pictures": found.pool,
+            "draws": found.draws,
+            "resamples": found.resamples,
+            "seed": found.seed,
+            "words": [*self.words(), *notes_of(found)],
+        }
+
+    def html(self) -> str:
+        """Verdicts, plot, table, what the data lacked, and the method."""
+        found = self.shots
+        columns = [Column(heading, number=place > 0) for place, heading in enumerate(self._head())]
+        notes = "".join(f'<p class="note">{esc(note)}</p>' for note in notes_of(found))
+        caption = (
+            f"Top-1 on the same {found.tested:,} test pictures. Line and band: zero-shot with its "
+            "95 % interval. Whiskers: 95 % interval of the mean over draws."
+        )
+        keys = [("line s1", "zero-shot")]
+        keys += [(f"line {COLOURS[c.method]}", METHODS[c.method]) for c in found.curves]
+        return (
+            "".join(paragraph(line) for line in self.words())
+            + figure(self._plot() + legend(keys), caption)
+            + table(
+                "Top-1 by shots, which are pictures a class; ± of the mean over draws, at 95 %",
+                columns,
+                self._rows(),
+            )
+            + notes
+            + "".join(paragraph(line, "soft") for line in method_of(found))
+        )
+
+    def table(self) -> RenderableType:
+        """Points, verdicts, and what the data lacked."""
+        grid = Table(box=SIMPLE, padding=(0, 0, 0, 1))
+        for heading in self._head():
+            grid.add_column(heading)
+        for row in self._rows():
+            grid.add_row(*(plain(cell) for cell in row))
+        said = [*self.words(), *notes_of(self.shots), *method_of(self.shots)]
+        return Group(grid, *(Text(line) for line in said))
+
+    def _head(self) -> list[str]:
+        names = [METHODS[curve.method] for curve in self.shots.curves]
+        return ["shots", *(part for name in names for part in (name, "to zero-shot"))]
+
+    def _rows(self) -> list[list[Cell]]:
+        zero = percent(self.shots.zero_shot.value)
+        rows: list[list[Cell]] = [["0 (zero-shot)", *(zero, None) * len(self.shots.curves)]]
+        for together in zip(*(curve.points for curve in self.shots.curves), strict=True):
+            shots = together[0].shots
+            short = len(self.shots.short[shots])
+            row: list[Cell] = [f"{'up to ' if short else ''}{shots}"]
+            for point in together:
+                row += [_mean(point), f"{points(point.lead)} ({_ends(point)})"]
+            rows.append(row)
+        return rows
+
+    def _plot(self) -> str:
+        found = self.shots
+        every = [point for curve in found.curves for point in curve.points]
+        low, high = found.zero_shot.interval
+        y = shares(
+            "top-1, %", min(low, *(p.low for p in every)), max(high, *(p.high for p in every))
+        )
+        numbers = sorted({point.shots for point in every})
+        ticks = [(float(shots), str(shots)) for shots in numbers]
+        x = Scale(
+            numbers[0] / MARGIN, numbers[-1] * MARGIN, ticks, "pictures a class", logarithmic=True
+        )
+        plot = Plot(x, y, 640, 380)
+        ends = (x.low, x.high)
+        plot.band([(at, low) for at in ends], [(at, high) for at in ends], "s1")
+        plot.level(found.zero_shot.value, "s1")
+        for curve in found.curves:
+            colour, beside = COLOURS[curve.method], BESIDE[curve.method]
+            for point in curve.points:
+                plot.whisker(point.shots * beside, point.low, point.high, colour)
+            line = [(point.shots * beside, point.value) for point in curve.points]
+            plot.line(line, colour)
+            plot.dots(line, colour, lambda at: percent(at[1]))
+        return plot.svg(" ".join(self.words()))
+
+
+def _mean(point: Point) -> str:
+    half = 100 * (point.high - point.low) / 2
+    return percent(point.value) + (f" ± {half:.1f}" if half else "")
+
+
+def _ends(point: Point) -> str:
+    return f"{points(point.lead_low)} to {points(point.lead_high)}"
+
+
+def _curve(curve: Curve) -> dict[str, Any]:
+    chosen = "l2_strength_log10" if curve.method == "probe" else "weight"
+    return {
+        "overtakes": curve.overtakes,
+        "overtakes_for_certain": curve.certain,
+        "level_at": None if curve.crossing is None else number(curve.crossing),
+        "points": [
+            {
+                "shots": point.shots,
+                "value": number(point.value),
+                "interval95": [number(point.low), number(point.high)],
+                "draws": [number(draw) for draw in point.draws],
+                "lead": number(point.lead),
+                "lead_interval95": [number(point.lead_low), number(point.lead_high)],
+                chosen: number(point.chosen),
+            }
+            for point in curve.points
+        ],
+    }

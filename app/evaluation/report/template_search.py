@@ -1,0 +1,177 @@
+"""A search for templates as a section of a report: what was chosen, and what it is worth.
+
+Computes nothing.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from app.evaluation.figures import number
+from app.evaluation.report.html import (
+    Cell,
+    Column,
+    esc,
+    many,
+    paragraph,
+    percent,
+    plain,
+    points,
+    table,
+)
+from app.evaluation.report.trials import FIGURE_NAMES, how, power, trials_json
+from app.evaluation.template_search import CHOSEN, Search
+from app.evaluation.trials import Difference, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSection:
+    """Templates that were chosen on one half of the pictures, and judged on the other."""
+
+    search: Search
+
+    key = "template_search"
+    title = "Search for templates"
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The chosen ones."""
+        return self.search.templates
+
+    def labelset_json(self) -> str:
+        """What goes into PUT /labelsets/{name}, beside its labels."""
+        return json.dumps({"templates": list(self.templates)}, ensure_ascii=False)
+
+    def file_text(self) -> str:
+        """One template a line."""
+        return "".join(f"{template}\n" for template in self.templates)
+
+    def words(self) -> list[str]:
+        """What to do first, then how it was found."""
+        found = self.search
+        chosen, before = _leads(found)
+        figure = FIGURE_NAMES[found.report.compared_by]
+        own, base = (found.report.figures[found.report.compared_by][name].value
+                     for name in (CHOSEN, found.default))  # fmt: skip
+        return [
+            _advice(found, chosen),
+            f"On the {many(found.report.pictures, 'picture')} that the search never saw, they "
+            f"reach {percent(own)} {figure}, {found.default} {percent(base)}: "
+            f"{points(chosen.lead.value)} points (95 % interval {points(chosen.lead.low)} to "
+            f"{points(chosen.lead.high)}).",
+            f"On the {many(found.search.pictures, 'picture')} that chose them, the lead is "
+            f"{points(before.lead.value)} points. {_overfitting(before, chosen)}",
+            f"{many(found.candidates, 'template')} were tried, one added at a time; of the sets on "
+            "the way, the smallest that is within one standard error of the best was kept. Each "
+            f"class was cut in half, seed {found.seed}.",
+            how(found.report),
+            power([chosen], found.report.pictures),
+        ]
+
+    def json(self) -> Mapping[str, Any]:
+        """The chosen templates, the way there, both halves."""
+        found = self.search
+        return {
+            "templates": list(found.templates),
+            "steps": [
+                {"template": step.template, "value": number(step.figure), "kept": step.kept}
+                for step in found.steps
+            ],
+            "candidates": found.candidates,
+            "default": found.default,
+            "search": trials_json(found.search),
+            "report": trials_json(found.report),
+            "seed": found.seed,
+            "words": self.words(),
+        }
+
+    def html(self) -> str:
+        """The verdict, both halves, the way there, and the templates to copy."""
+        advice, *rest = self.words()
+        columns = [Column(heading, number=place > 0) for place, heading in enumerate(self._head())]
+        halves = table("The lead on both halves", columns, self._rows())
+        steps = table(
+            f"The search, on its half: {FIGURE_NAMES[self.search.report.compared_by]} with each "
+            "template added",
+            [Column("template"), Column("with it", number=True), Column("kept")],
+            [
+                [step.template, percent(step.figure), "yes" if step.kept else "no"]
+                for step in self.search.steps
+            ],
+        )
+        return (
+            f'<p class="note{self._tone()}">{esc(advice)}</p>'
+            + "<p>For <code>PUT /labelsets/NAME</code>, beside its labels:</p>"
+            + f"<p><code>{esc(self.labelset_json())}</code></p>"
+            + halves
+            + "".join(paragraph(line) for line in rest[:2])
+            + steps
+            + "".join(paragraph(line, "soft") for line in rest[2:])
+        )
+
+    def table(self) -> RenderableType:
+        """Both halves, the verdict, and the templates to copy."""
+        grid = Table(*self._head(), box=SIMPLE, padding=(0, 0, 0, 1))
+        for row in self._rows():
+            grid.add_row(*(plain(cell) for cell in row))
+        words = [Text(line) for line in self.words()]
+        copied = (Text(f"  {template}") for template in self.templates)
+        return Group(grid, *words, Text("The templates:"), *copied)
+
+    def _head(self) -> list[str]:
+        return ["half", "pictures", "chosen", "default", "lead", "95 %"]
+
+    def _rows(self) -> list[list[Cell]]:
+        rows: list[list[Cell]] = []
+        for name, found in (("searched", self.search.search), ("reported", self.search.report)):
+            figures, lead = found.figures[found.compared_by], found.to_reference[0].lead
+            rows.append(
+                [
+                    name, found.pictures, percent(figures[CHOSEN].value),
+                    percent(figures[self.search.default].value), points(lead.value),
+                    f"{points(lead.low)} to {points(lead.high)}",
+                ]
+            )  # fmt: skip
+        return rows
+
+    def _tone(self) -> str:
+        tones = {Verdict.BETTER: " good", Verdict.WORSE: " bad"}
+        return tones.get(self.search.report.to_reference[0].verdict, "")
+
+
+def _leads(found: Search) -> tuple[Difference, Difference]:
+    """Of the chosen templates over the default: reported, searched."""
+    return found.report.to_reference[0], found.search.to_reference[0]
+
+
+def _advice(found: Search, lead: Difference) -> str:
+    many_templates = many(len(found.templates), "template")
+    if lead.verdict is Verdict.BETTER:
+        return (
+            f"Use them: the {many_templates} found do better than {found.default} on new pictures."
+        )
+    if lead.verdict is Verdict.WORSE:
+        return f"Keep {found.default}: the {many_templates} found are worse on new pictures."
+    if lead.detectable >= 0.05:
+        return (
+            f"Too few pictures to tell: {found.report.pictures} show differences of "
+            f"{points(lead.detectable).removeprefix('+')} points and more. Keep {found.default}, "
+            "or come back with more."
+        )
+    return (
+        f"Keep {found.default}: no difference from the {many_templates} found was seen on new "
+        "pictures."
+    )
+
+
+def _overfitting(searched: Difference, reported: Difference) -> str:
+    lost = searched.lead.value - reported.lead.value
+    if lost <= 0:
+        return "None of it was lost on new pictures."
+    return f"{points(lost).removeprefix('+')} points of it did not carry over to new pictures."

@@ -1,0 +1,277 @@
+"""Trials of template sets as a section of a report: table, forest plot, JSON. Computes nothing."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rich.box import SIMPLE
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from app.evaluation.figures import number
+from app.evaluation.report.html import (
+    Cell,
+    Column,
+    Html,
+    esc,
+    figure,
+    many,
+    paragraph,
+    percent,
+    plain,
+    points,
+    share_cell,
+    span,
+    table,
+)
+from app.evaluation.report.plots import Lead, forest
+from app.evaluation.trials import MAP, PER_CLASS, TOP1, Difference, Estimate, Trials, Verdict
+
+FIGURE_NAMES: Final = {TOP1: "top-1", PER_CLASS: "mean per class", MAP: "mAP"}
+
+# names that a sentence lists
+NAMED: Final = 8
+
+
+def words_of(found: Trials) -> list[str]:
+    """The verdicts first, then how they were reached."""
+    figure = found.compared_by
+    best = found.figures[figure][found.best]
+    return [
+        f"Best of {len(found.names)} on {many(found.pictures, 'picture')}: {found.best}, "
+        f"{FIGURE_NAMES[figure]} {percent(best.value)}.",
+        *_to_reference(found),
+        *_to_best(found),
+        how(found),
+        power(found.to_reference, found.pictures),
+    ]
+
+
+def _to_reference(found: Trials) -> list[str]:
+    name = found.reference
+    return [
+        sentence
+        for verdict, begun in (
+            (Verdict.BETTER, f"Better than {name}, and that is real: "),
+            (Verdict.WORSE, f"Worse than {name}, and that is real: "),
+            (Verdict.UNSURE, f"Perhaps different from {name}, but not for certain: "),
+            (Verdict.OPEN, f"Not told apart from {name}: "),
+        )
+        for sentence in _listed(begun, (d for d in found.to_reference if d.verdict is verdict))
+    ]
+
+
+def _to_best(found: Trials) -> list[str]:
+    if found.best == found.reference or len(found.names) == 2:
+        return []
+    equal = (d for d in found.to_best if d.verdict is not Verdict.WORSE)
+    return _listed(f"May be as good as the best, {found.best}: ", equal) or [
+        f"Every other set is behind {found.best}, and that is real."
+    ]
+
+
+def _listed(begun: str, differences: Iterable[Difference]) -> list[str]:
+    leads = [f"{found.name} ({points(found.lead.value)})" for found in differences]
+    if len(leads) > NAMED:
+        leads[NAMED:] = [f"{len(leads) - NAMED} more"]
+    return [begun + ", ".join(leads) + " points."] if leads else []
+
+
+def how(found: Trials) -> str:
+    """When a difference counts as real."""
+    resamples = found.resamples[found.compared_by]
+    first = (
+        f"A difference is real if its 95 % interval excludes 0: {resamples:,} resamples of the "
+        f"pictures, the same for every set, seed {found.seed}"
+    )
+    if found.compared_by == TOP1:
+        first += ", and if McNemar's exact test on the pictures that one of two alone has right "
+        first += "says so too"
+    compared = len(found.names) - 1
+    if compared == 1:
+        return first + "."
+    pairs = ""
+    if found.best != found.reference:
+        pairs = (
+            f", or where the best is one of two, which these pictures chose, for all "
+            f"{compared * (compared + 1) // 2} pairs"
+        )
+    against = f"{compared} comparisons with {found.reference}{pairs}"
+    return f"{first}; after Holm's correction for {against}."
+
+
+def power(differences: Iterable[Difference], pictures: int) -> str:
+    """What so many pictures cannot show."""
+    least = max(found.detectable for found in differences)
+    return (
+        f"{many(pictures, 'picture')} show a true difference of {points(least).removeprefix('+')} "
+        "points in 4 of 5 cases; a smaller one mostly goes unseen."
+    )
+
+
+# classes of a verdict's colour: of a badge, of a line
+BADGES: Final = {
+    Verdict.BETTER: "badge good",
+    Verdict.WORSE: "badge bad",
+    Verdict.UNSURE: "badge warn",
+    Verdict.OPEN: "badge",
+}
+LINES: Final = {
+    Verdict.BETTER: "s1",
+    Verdict.WORSE: "s6",
+    Verdict.UNSURE: "s2",
+    Verdict.OPEN: "quiet",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrialsSection:
+    """Template sets compared on the same pictures."""
+
+    trials: Trials
+
+    key = "templates"
+    title = "Templates on trial"
+
+    def words(self) -> list[str]:
+        """The verdicts, in sentences."""
+        return words_of(self.trials)
+
+    def json(self) -> Mapping[str, Any]:
+        """All figures and differences."""
+        return trials_json(self.trials) | {"words": self.words()}
+
+    def html(self) -> str:
+        """Verdicts, forest plot, table."""
+        *said, how, power = self.words()
+        words = "".join(paragraph(line) for line in said)
+        method = paragraph(how, "soft") + paragraph(power, "soft")
+        return words + forest_figure(self.trials) + self._html_table() + method
+
+    def table(self) -> RenderableType:
+        """The table, with intervals of differences only, and the verdicts below."""
+        found = self.trials
+        grid = Table(box=SIMPLE, padding=(0, 0, 0, 1))
+        own = [FIGURE_NAMES[figure] for figure in found.figures]
+        to = [f"to {found.reference}, points", "difference"]
+        to += ["to the best"] if found.best != found.reference else []
+        for heading in ("templates", *own, *to):
+            grid.add_column(escape(heading), no_wrap=heading in to)
+        for name in self._order():
+            row = self._row(name)
+            del row[2]
+            at = 1 + len(own)
+            lead, ends = (plain(cell) for cell in row[at : at + 2])
+            both = lead if row[at] is None else Text.assemble(lead, " (", ends, ")")
+            grid.add_row(
+                *(plain(cell) for cell in row[:at]), both,
+                *(plain(cell) for cell in row[at + 2 :]),
+            )  # fmt: skip
+        return Group(grid, *(Text(line) for line in self.words()))
+
+    def _order(self) -> list[str]:
+        first = self.trials.figures[self.trials.compared_by]
+        return sorted(self.trials.names, key=lambda name: -first[name].value)
+
+    def _headings(self) -> list[str]:
+        found = self.trials
+        to = [f"to {found.best}, the best"] if found.best != found.reference else []
+        own = [FIGURE_NAMES[figure] for figure in found.figures]
+        towards = [f"to {found.reference}", "95 %", "difference"]
+        return ["templates", own[0], "95 %", *own[1:], *towards, *to]
+
+    def _row(self, name: str) -> list[Cell]:
+        found = self.trials
+        first, *others = (figures[name] for figures in found.figures.values())
+        row: list[Cell] = [name, share_cell(first.value), span(first.low, first.high)]
+        row += [share_cell(other.value) for other in others]
+        row += _cells(_of(found.to_reference, name))
+        if found.best != found.reference:
+            row.append(_verdict(_of(found.to_best, name)))
+        return row
+
+    def _html_table(self) -> str:
+        columns = [
+            Column(heading, number=place > 0) for place, heading in enumerate(self._headings())
+        ]
+        rows = [self._row(name) for name in self._order()]
+        return table("Template sets, best first", columns, rows)
+
+
+def forest_figure(found: Trials) -> str:
+    """Each set's lead over the reference."""
+    what = FIGURE_NAMES[found.compared_by]
+    leads = [
+        Lead(d.name, d.lead.value, d.lead.low, d.lead.high, LINES[d.verdict], d.verdict.value)
+        for d in found.to_reference
+    ]
+    caption = (
+        f"Lead over {found.reference} in {what}, in points, with its 95 % interval from "
+        f"{found.resamples[found.compared_by]:,} paired resamples of {found.pictures:,} pictures. "
+        "Green and red: real after correction; orange: unsure; grey: none seen."
+    )
+    label = f"Lead of {len(leads)} template sets over {found.reference}"
+    return figure(forest(leads, f"{what}, points over {found.reference}", label), caption)
+
+
+def trials_json(found: Trials) -> dict[str, Any]:
+    """Trials as plain values."""
+    return {
+        "compared_by": found.compared_by,
+        "pictures": found.pictures,
+        "reference": found.reference,
+        "best": found.best,
+        "resamples": dict(found.resamples),
+        "seed": found.seed,
+        "sets": [
+            {"name": name}
+            | {figure: _estimate(figures[name]) for figure, figures in found.figures.items()}
+            for name in found.names
+        ],
+        "to_reference": [_difference(one) for one in found.to_reference],
+        "to_best": [_difference(one) for one in found.to_best],
+    }
+
+
+def _estimate(found: Estimate) -> dict[str, Any]:
+    return {
+        "value": number(found.value),
+        "interval95": [number(found.low), number(found.high)],
+    }
+
+
+def _difference(found: Difference) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "other": found.other,
+        **_estimate(found.lead),
+        "p": number(found.p),
+        "p_corrected": number(found.p_corrected),
+        "comparisons": found.compared,
+        "only_name_right": found.only_name,
+        "only_other_right": found.only_other,
+        "detectable": number(found.detectable),
+        "verdict": found.verdict.value,
+    }
+
+
+def _of(differences: Sequence[Difference], name: str) -> Difference | None:
+    return next((found for found in differences if found.name == name), None)
+
+
+def _cells(found: Difference | None) -> list[Cell]:
+    if found is None:
+        return [None, None, None]
+    lead = found.lead
+    ends = f"{points(lead.low)} to {points(lead.high)}"
+    return [Html(esc(points(lead.value)), lead.value), ends, _verdict(found)]
+
+
+def _verdict(found: Difference | None) -> Cell:
+    return None if found is None else Html(_badge(found), found.lead.value)
+
+
+def _badge(found: Difference) -> str:
+    return f'<span class="{BADGES[found.verdict]}">{esc(found.verdict.value)}</span>'

@@ -1,0 +1,1 @@
+"""Image files of strangers: fetched, unpacked, screened, decoded. Knows neither labels nor HTTP."""

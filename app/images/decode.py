@@ -1,0 +1,259 @@
+"""From the bytes of an image file to the pixels a model expects. Knows neither torch nor HTTP."""
+
+import asyncio
+import contextlib
+import ctypes
+import io
+import logging
+import re
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image
+
+from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedImage
+from app.images.formats import is_heic, looks_like_image
+from app.images.limits import ImageLimits, Room, check_size
+from app.images.pixels import Picture, fit, reduction, to_rgb
+from app.images.screening import screen
+from models import ImageSpec
+
+
+def quieten() -> None:
+    """Decoders tell of oddities in files from strangers; nobody here can act on them."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    # libtiff writes to the standard error by itself, a line for each row that is damaged
+    with contextlib.suppress(OSError, AttributeError):
+        found = re.search(r"/\S*libtiff\S*", Path("/proc/self/maps").read_text())
+        if found:
+            libtiff = ctypes.CDLL(found[0])
+            libtiff.TIFFSetErrorHandler(None)
+            libtiff.TIFFSetWarningHandler(None)
+
+
+def enable_heic() -> None:
+    """Have Pillow read HEIC, too; needs pi-heif."""
+    from pi_heif import register_heif_opener
+
+    register_heif_opener()
+
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+HEIC: Final = "HEIF"
+FORMAT_NAMES: Final = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+
+# what Pillow's complaint of a large picture holds
+PIXELS: Final = re.compile(r"(\d+) pixels")
+
+# more is not searched for an orientation
+EXIF_BYTES: Final = 262_144
+
+# images of the largest size that are decoded at once; smaller ones may be more
+LARGE_AT_ONCE: Final = 2
+PIXELS_OF_A_THREAD: Final = 4_000_000
+
+# EXIF orientation (CIPA DC-008, 4.6.4) -> what brings the picture upright; 1 is upright
+UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """`pixels` (3, H, W) uint8 for the encoder; width and height as a viewer shows the picture.
+
+    `format` is Pillow's name of what the file is.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    width: int
+    height: int
+    format: str = ""
+
+
+class Decoder:
+    """Decodes in threads, so that neither the event loop nor the encoder waits for it."""
+
+    def __init__(
+        self,
+        spec: ImageSpec,
+        limits: ImageLimits,
+        threads: int,
+        max_waiting: int = 512,
+        heic: bool = False,
+        exact: bool = False,
+    ) -> None:
+        quieten()
+        self._formats = (*FORMATS, HEIC) if heic else FORMATS
+        if heic:
+            enable_heic()
+        self._spec = spec
+        self._exact = exact
+        self.limits = limits
+        # a pixel may take 17 bytes while it is decoded: many threads must not do that at once
+        self._room = Room(max(LARGE_AT_ONCE * limits.pixels, threads * PIXELS_OF_A_THREAD))
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._max_waiting = max_waiting
+        self.waiting = 0
+        self.decoded: Counter[str] = Counter()  # pictures, by their format
+        self._begun: dict[int, float] = {}  # of each thread that is decoding
+
+    @property
+    def busy_since(self) -> float | None:
+        """The `time.monotonic()` at which the oldest decoding under way began, None without any."""
+        return min(list(self._begun.values()), default=None)
+
+    async def decode(self, data: bytes) -> Decoded:
+        """`decode` in one of the threads; raises what it raises, and Overloaded."""
+        if self.waiting >= self._max_waiting:
+            detail = f"{self.waiting} images wait to be decoded, the limit of max_queue"
+            raise Overloaded(detail, limit=self._max_waiting, value=self.waiting, retry_after=1)
+        loop = asyncio.get_running_loop()
+        self.waiting += 1
+        try:
+            found = await loop.run_in_executor(self._threads, self._decode, data)
+        finally:
+            self.waiting -= 1
+        self.decoded[found.format] += 1
+        return found
+
+    def _decode(self, data: bytes) -> Decoded:
+        thread = threading.get_ident()
+        self._begun[thread] = time.monotonic()
+        try:
+            return decode(data, self._spec, self.limits, self._formats, self._exact, self._room)
+        finally:
+            del self._begun[thread]
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def decode(
+    data: bytes,
+    spec: ImageSpec,
+    limits: ImageLimits,
+    formats: tuple[str, ...] = FORMATS,
+    exact: bool = False,
+    room: Room | None = None,
+) -> Decoded:
+    """Decode one image file of these formats (Pillow's names) to what `spec` asks for.
+
+    The first frame counts; EXIF orientation is applied; transparency is laid on white; colour
+    profiles are not (nor does the reference). What follows equals open_clip's own transform to
+    the bit, except that a JPEG of four times the model's size or more is decoded at a half, a
+    quarter or an eighth of its own; `exact` decodes that in full too. It waits until there is
+    room for its pixels.
+
+    Raises:
+        Invalid, UnsupportedImage, TooLarge, DamagedImage: with field "image".
+    """
+    if not data:
+        raise Invalid("the image is empty", field="image", limit=1, value=0)
+    if len(data) > limits.bytes:
+        detail = f"the image has {len(data)} bytes, the limit is {limits.bytes}"
+        raise TooLarge(detail, field="image", limit=limits.bytes, value=len(data))
+    with _opened(screen(data, limits.pixels), formats, limits) as image:
+        width, height = image.size
+        check_size(width, height, limits.pixels)
+        scale = 1 if exact else _reduce(image, spec)
+        whole = scale == 1 or "progressive" in image.info  # its coefficients are held in full
+        held = width * height if whole else image.width * image.height
+        with room.taken(held) if room else contextlib.nullcontext():
+            picture = _loaded(image, width, height, scale)
+            return Decoded(fit(picture, spec), picture.width, picture.height, image.format or "")
+
+
+def _reduce(image: Image.Image, spec: ImageSpec) -> int:
+    """Have no more of a JPEG decoded than is needed; by how much it is reduced."""
+    # a phone's JPEG with a depth map or a video's frame behind it is called MPO
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        return 1
+    scale = reduction(image.width, image.height, spec)
+    image.draft(image.mode, (image.width // scale, image.height // scale))
+    return scale
+
+
+def _loaded(image: Image.Image, width: int, height: int, scale: int) -> Picture:
+    """`_picture`, with whatever may go wrong as a problem."""
+    try:
+        return _picture(image, width, height, scale)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+        detail = f"the image cannot be held in memory ({type(error).__name__})"
+        raise TooLarge(detail, field="image") from error
+    except Exception as error:
+        # decoders raise whatever a damaged file leads them to; the file is at fault
+        detail = f"the {image.format} file cannot be decoded"
+        raise DamagedImage(detail, field="image") from error
+
+
+def _picture(image: Image.Image, width: int, height: int, scale: int) -> Picture:
+    """The first frame, upright, in RGB, of a file of this size that is reduced by `scale`."""
+    image.load()
+    if scale == 1:
+        width, height = image.size  # some formats know their size for certain only now
+    # what of the last pixels lies outside the picture
+    slack = image.width - width / scale, image.height - height / scale
+    orientation = _orientation(image)
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
+    if orientation >= 5:  # lies on its side
+        width, height, slack = height, width, slack[::-1]
+    left = slack[0] if orientation in (2, 3, 6, 7) else 0
+    top = slack[1] if orientation in (3, 4, 7, 8) else 0
+    right, bottom = left + image.width - slack[0], top + image.height - slack[1]
+    return Picture(to_rgb(image), width, height, (left, top, right, bottom))
+
+
+def _orientation(image: Image.Image) -> int:
+    if len(image.info.get("exif") or b"") > EXIF_BYTES:
+        return 1
+    with contextlib.suppress(Exception):  # garbage in EXIF is no reason to refuse good pixels
+        found = image.getexif().get(ExifTags.Base.Orientation)
+        if isinstance(found, int) and found in UPRIGHT:
+            return found
+    return 1
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Iterator[Image.Image]:
+    if is_heic(data) and HEIC not in formats:
+        detail = (
+            "HEIC is not enabled here: convert the image to JPEG, or have the operator install "
+            "openvocab[heic] and set OPENVOCAB_HEIC=true"
+        )
+        raise UnsupportedImage(detail, field="image", limit=FORMAT_NAMES, value="HEIC")
+    # some plugins make room for the pixels while they open a file; Pillow errs at twice this limit
+    Image.MAX_IMAGE_PIXELS = limits.pixels
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        found = PIXELS.search(str(error))
+        value = int(found[1]) if found else None
+        detail = f"the image has {value or 'too many'} pixels, the limit is {limits.pixels}"
+        raise TooLarge(detail, field="image", limit=limits.pixels, value=value) from None
+    except Exception as error:
+        if not looks_like_image(data):
+            detail = f"the first bytes are not those of {FORMAT_NAMES}"
+            raise UnsupportedImage(detail, field="image", limit=FORMAT_NAMES) from None
+        raise DamagedImage("the image's header cannot be read", field="image") from error
+    with image:
+        yield image

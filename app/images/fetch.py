@@ -1,0 +1,240 @@
+"""Fetch an image from the public internet, and from nowhere else. Knows nothing of images.
+
+Every hop starts anew: the URL is checked, its name is resolved once, every address found is
+checked, and the connection goes to such an address while certificate and Host stay the name's.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpcore2
+import httpx2
+
+from app import errors
+from app.errors import Problem, TooLarge, UnsupportedImage
+from app.images import urls
+from app.images.urls import (
+    FIELD,
+    Address,
+    AllowedHost,
+    Network,
+    is_public,
+    joined,
+    literal,
+    port_of,
+    refused,
+)
+
+REDIRECTS: Final = 3
+REDIRECTING: Final = (301, 302, 303, 307, 308)
+
+# media types without a picture's name that stores of files give everything
+BARE_TYPES: Final = ("application/octet-stream", "binary/octet-stream")
+
+# names that are looked up at once: the system's resolver holds a thread for each
+LOOKUPS: Final = 16
+
+# addresses of one name that are tried
+TRIED: Final = 4
+
+BROKEN: Final = (
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.TimeoutException,
+    ssl.SSLError,
+    OSError,
+)
+
+# the addresses of a host; raises OSError where it has none
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+class FetchFailed(Problem):
+    status, code, title = 502, "fetch_failed", "The image could not be fetched"
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPolicy:
+    """What may be fetched: `hosts` is empty for all; times in seconds.
+
+    `also` are networks that may be reached although they are not public.
+    """
+
+    max_bytes: int
+    hosts: tuple[AllowedHost, ...] = ()
+    timeout: float = 10.0
+    connect_timeout: float = 3.0
+    at_once: int = 64
+    also: tuple[Network, ...] = ()
+
+
+class Fetcher:
+    """Fetches what the policy allows; `user_agent` says to other servers who asks."""
+
+    def __init__(
+        self,
+        policy: FetchPolicy,
+        user_agent: str = "openvocab",
+        *,
+        resolve: Resolve | None = None,
+        certificates: ssl.SSLContext | None = None,
+    ) -> None:
+        self._policy = policy
+        self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="openvocab-lookup")
+        self._network = _Pinned(policy, resolve or self._system_resolve)
+        self._certificates = certificates or httpcore2.default_ssl_context()
+        self._places = asyncio.Semaphore(policy.at_once)
+        self._headers: dict[bytes | str, bytes | str] = {
+            "User-Agent": user_agent,
+            "Accept": "image/*, application/octet-stream;q=0.5",
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+        }
+
+    async def fetch(self, url: str, count: Callable[[int], None] = lambda _: None) -> bytes:
+        """The bytes at a URL; `count` hears of each piece before it is kept, and may raise.
+
+        Raises:
+            Invalid: the URL, or where it leads, is none that may be fetched.
+            TooLarge, UnsupportedImage: what is there is too large, or says that it is no image.
+            FetchFailed: the other server did not answer, or not with a file.
+        """
+        target = urls.checked(url, self._policy.hosts)
+        async with self._places:
+            try:
+                async with asyncio.timeout(self._policy.timeout) as clock:
+                    return await self._follow(target, count)
+            except TimeoutError:
+                if not clock.expired():
+                    raise
+                limit = self._policy.timeout
+                detail = f"image_url was not fetched within {limit:g} seconds"
+                raise FetchFailed(detail, field=FIELD, limit=limit) from None
+
+    def close(self) -> None:
+        """Wait for no name any more."""
+        self._lookups.shutdown(wait=False, cancel_futures=True)
+
+    async def _follow(self, target: httpx2.URL, count: Callable[[int], None]) -> bytes:
+        for _ in range(REDIRECTS + 1):
+            found = await self._get(target, count)
+            if isinstance(found, bytes):
+                return found
+            target = urls.checked(found, self._policy.hosts)
+        raise FetchFailed(
+            f"image_url redirects more than {REDIRECTS} times", field=FIELD, limit=REDIRECTS
+        )
+
+    async def _get(self, target: httpx2.URL, count: Callable[[int], None]) -> bytes | str:
+        """The body, or the URL that the answer leads to."""
+        url = httpcore2.URL(
+            scheme=target.raw_scheme, host=target.raw_host, port=port_of(target),
+            target=target.raw_path,
+        )  # fmt: skip
+        headers = {"Host": target.netloc.decode("ascii"), **self._headers}
+        limits = {"timeout": {"connect": self._policy.connect_timeout}}
+        # a pool of its own: no connection is ever used again without its name being looked up
+        try:
+            async with (
+                httpcore2.AsyncConnectionPool(
+                    ssl_context=self._certificates, network_backend=self._network
+                ) as pool,
+                pool.stream("GET", url, headers=headers, extensions=limits) as response,
+            ):
+                answer = httpx2.Headers(response.headers)
+                if response.status in REDIRECTING and "location" in answer:
+                    return joined(target, answer["location"])
+                _check_head(response.status, answer)
+                return await self._read(response, answer, count)
+        except BROKEN:
+            detail = "the server of image_url did not answer, or broke off"
+            raise FetchFailed(detail, field=FIELD, value=target.host) from None
+
+    async def _read(
+        self, response: httpcore2.Response, headers: httpx2.Headers, count: Callable[[int], None]
+    ) -> bytes:
+        limit = self._policy.max_bytes
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            raise _too_large(int(declared), limit)
+        pieces, size = [], 0
+        async for piece in response.aiter_stream():
+            size += len(piece)
+            if size > limit:
+                raise _too_large(size, limit)
+            count(len(piece))
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def _system_resolve(self, host: str, port: int) -> Sequence[str]:
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._lookups, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        )
+        return [str(entry[4][0]) for entry in found]
+
+
+class _Pinned(httpcore2.AsyncNetworkBackend):
+    """Connects to addresses that were checked, so that a name cannot mean another one later."""
+
+    def __init__(self, policy: FetchPolicy, resolve: Resolve) -> None:
+        self._policy = policy
+        self._resolve = resolve
+        self._sockets = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """A connection to the first address of the host that takes one. Raises Invalid."""
+        broken: Exception = httpcore2.ConnectError()
+        for address in (await self._addresses(host, port))[:TRIED]:
+            try:
+                return await self._sockets.connect_tcp(
+                    str(address), port, timeout, local_address, socket_options
+                )
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                broken = error
+        raise broken
+
+    async def _addresses(self, host: str, port: int) -> list[Address]:
+        """All of the host's; one that is not public refuses the host. Raises Invalid."""
+        try:
+            itself = literal(host)
+            found = [str(itself)] if itself else await self._resolve(host, port)
+            addresses = [ipaddress.ip_address(text) for text in dict.fromkeys(found)]
+        except (OSError, ValueError):
+            addresses = []
+        if addresses and all(is_public(address, self._policy.also) for address in addresses):
+            return addresses
+        # the same for a name that does not exist: nobody learns what names there are inside
+        raise refused("its host has no public address", host)
+
+
+def _check_head(status: int, headers: httpx2.Headers) -> None:
+    if status != 200:
+        detail = f"the server of image_url answered with status {status}"
+        raise FetchFailed(detail, field=FIELD, value=status)
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        detail = f"image_url is answered compressed ({errors.shown(coding)}), though not asked for"
+        raise UnsupportedImage(detail, field=FIELD, value=errors.excerpt(coding))
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not kind.startswith("image/") and kind not in BARE_TYPES:
+        said = errors.shown(kind) if kind else "nothing"
+        detail = f"image_url is answered as {said}, which is no image/… or application/octet-stream"
+        raise UnsupportedImage(detail, field=FIELD, value=errors.excerpt(kind))
+
+
+def _too_large(size: int, limit: int) -> TooLarge:
+    detail = f"the file at image_url has {size} bytes or more, the limit is {limit}"
+    return TooLarge(detail, field=FIELD, limit=limit, value=size)

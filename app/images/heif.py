@@ -1,0 +1,199 @@
+"""The boxes of an AVIF or HEIC file: what stands in them that pixels do not need is taken out.
+
+Knows the container (ISO/IEC 14496-12 and 23008-12), and no decoder.
+"""
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from app.images.limits import check, check_size
+
+SEQUENCE_HEADER: Final = 1
+HEADER_BYTES: Final = 512  # more than it can have
+
+# of the first byte of a unit (OBU): type, marker of an extension, marker of a size
+TYPE_SHIFT: Final = 3
+EXTENDED: Final = 4
+SIZED: Final = 2
+
+
+def frame_sizes(picture: bytes) -> Iterator[tuple[int, int]]:
+    """The most width and height that each unit of the picture allows; 0 where it says nothing.
+
+    Raises IndexError: the picture is broken.
+    """
+    place = 0
+    while place < len(picture):
+        first = picture[place]
+        place += 2 if first & EXTENDED else 1
+        size = len(picture) - place
+        if first & SIZED:
+            size, place = _leb128(picture, place)
+        if first >> TYPE_SHIFT & 15 == SEQUENCE_HEADER:
+            yield _frame_size(_Bits(picture[place : place + min(size, HEADER_BYTES)]))
+        else:
+            yield 0, 0
+        place += size
+
+
+def _leb128(data: bytes, place: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    number = 0
+    for count in range(8):
+        number |= (data[place + count] & 127) << (7 * count)
+        if data[place + count] < 128:
+            break
+    return number, place + count + 1
+
+
+def _frame_size(bits: "_Bits") -> tuple[int, int]:
+    bits.read(4)
+    if bits.read(1):  # a still picture with a reduced header
+        bits.read(5)
+    else:
+        _skip_operating_points(bits)
+    wide, high = bits.read(4) + 1, bits.read(4) + 1
+    return bits.read(wide) + 1, bits.read(high) + 1
+
+
+def _skip_operating_points(bits: "_Bits") -> None:
+    delay, model = 0, 0
+    if bits.read(1):  # timing
+        bits.read(64)
+        if bits.read(1):
+            zeros = 0
+            while not bits.read(1):
+                zeros += 1
+            bits.read(zeros)
+        model = bits.read(1)
+        if model:
+            delay = bits.read(5) + 1
+            bits.read(42)
+    display = bits.read(1)
+    for _ in range(bits.read(5) + 1):
+        bits.read(12)
+        if bits.read(5) > 7:
+            bits.read(1)
+        if model and bits.read(1):
+            bits.read(2 * delay + 1)
+        if display and bits.read(1):
+            bits.read(4)
+
+
+class _Bits:
+    """Numbers of any number of bits, one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._place = 0
+
+    def read(self, count: int) -> int:
+        """The next bits. Raises IndexError at the end."""
+        first, end = self._place // 8, self._place + count
+        last = -(-end // 8)
+        if last > len(self._data):
+            raise IndexError("the data end too soon")
+        self._place = end
+        return int.from_bytes(self._data[first:last], "big") >> (8 * last - end) & (1 << count) - 1
+
+
+BOXES: Final = 1_000
+
+# bytes of the boxes that name items; libavif takes a time that grows with their number squared
+LISTS: Final = {b"iinf": 65_536, b"iloc": 65_536, b"iref": 16_384, b"ipma": 16_384}
+
+# what an AV1 picture is made of; one has three or four
+UNITS: Final = 50_000
+
+# beside the picture a file may hold its transparency, a preview and more
+PICTURES: Final = 4
+
+
+def screen_heif(data: bytes, pixels: int) -> bytes:
+    """The file as the still picture that it is first of all, without its EXIF.
+
+    Orientation is a property of its own there (ISO/IEC 23008-12, 6.5.10). Raises TooLarge, where
+    the pictures inside are larger than `pixels`, whatever the file says of them.
+    """
+    found = bytearray(data)
+    for number, (name, start, end) in enumerate(_boxes(data, 0, len(data))):
+        check(number, BOXES, "boxes")
+        if name == b"ftyp":
+            found[start:end] = found[start:end].replace(b"avis", b"avif")
+        elif name == b"moov":
+            found[start - 4 : start] = b"free"
+        elif name == b"meta":
+            found[start:end] = found[start:end].replace(b"Exif", b"skip")
+            _check_lists(data, start + 4, end)
+            _check_pictures(data, start + 4, end, pixels)
+    return bytes(found)
+
+
+def _check_lists(data: bytes, start: int, end: int) -> None:
+    for name, first, last in _boxes(data, start, end):
+        if name in LISTS:
+            check(last - first, LISTS[name], f"bytes of {name.decode()}")
+        elif name == b"iprp":
+            _check_lists(data, first, last)
+
+
+def _check_pictures(data: bytes, start: int, end: int, pixels: int) -> None:
+    total, held, units, within, places = 0, 0, 0, 0, b""
+    for name, first, last in _boxes(data, start, end):
+        if name == b"iloc":
+            places = data[first:last]
+        elif name == b"idat":
+            within = first
+    for spans in _items(places, within):
+        held += sum(min(size or len(data), len(data)) for _, size in spans)
+        check(held, 2 * len(data), "bytes in its items, which is twice what it has")
+        picture = b"".join(data[first : first + (size or len(data))] for first, size in spans)
+        with contextlib.suppress(IndexError):  # it is broken; others may not be
+            for width, height in frame_sizes(picture):
+                units, total = units + 1, total + width * height
+                check(units, UNITS, "units in its pictures")
+                check_size(width, height, pixels)
+                check(total, PICTURES * pixels, "pixels in all of its pictures")
+
+
+def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, begin and end of the body of each box."""
+    while start + 16 <= end:
+        size, name, large = struct.unpack_from(">I4sQ", data, start)
+        head = 16 if size == 1 else 8
+        size = large if size == 1 else size or end - start
+        if size < head:
+            return
+        yield name, start + head, min(start + size, end)
+        start += size
+
+
+def _items(places: bytes, within: int) -> Iterator[list[tuple[int, int]]]:
+    """Offset and length of the parts of each item, from the body of an `iloc` box."""
+    if len(places) < 6:
+        return
+    version, sizes, more = places[0], places[4], places[5]
+    offset, length, base, index = sizes >> 4, sizes & 15, more >> 4, more & 15
+    index = index if version in (1, 2) else 0
+    wide = 2 if version < 2 else 4
+    place = 6
+
+    def number(size: int) -> int:
+        nonlocal place
+        place += size
+        return int.from_bytes(places[place - size : place], "big")
+
+    for _ in range(number(wide)):
+        if place > len(places):
+            return  # the box ends too soon
+        number(wide)
+        method = number(2) & 15 if version in (1, 2) else 0
+        number(2)
+        origin = number(base) + (within if method == 1 else 0)
+        spans = []
+        for _ in range(min(number(2), len(places))):
+            number(index)
+            spans.append((origin + number(offset), number(length)))
+        yield spans

@@ -1,0 +1,1 @@
+"""Registered vocabularies: definitions, versions, builds, examples. Does not know HTTP."""

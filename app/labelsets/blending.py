@@ -1,0 +1,146 @@
+"""Blend a label set's text rows with its example pictures. Knows neither HTTP nor what is written.
+
+The vectors of pictures are in the cache of vectors, under the model's fingerprint; one that is not
+there is made anew from the stored picture. So a changed model, an evicted vector and a restart are
+one path.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from app.errors import Internal, Overloaded, Problem
+from app.labelsets.definition import Example, Stored
+from app.labelsets.preconditions import away
+from app.labelsets.prototypes import Choice, blend, blended
+from app.stores.protocols import Pictures, StoreAway
+from app.stores.vectors import TwoLevels
+
+Floats = npt.NDArray[np.float32]
+Embed = Callable[[bytes], Awaitable[Floats]]
+
+log = logging.getLogger("openvocab.labelsets")
+
+# pictures that one build has on their way at once: requests that wait for an answer go first
+AT_ONCE: Final = 4
+PAUSE: Final = 0.1
+
+# label sets whose figures are kept
+KEPT: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Blended:
+    """How a label set's examples are used; `lost` have neither vector nor picture any more."""
+
+    choice: Choice
+    lost: int
+
+
+class Blending:
+    """`embed` makes the unit row (D,) of a picture; `scale` is what cosines are multiplied with."""
+
+    def __init__(
+        self, cache: TwoLevels, pictures: Pictures, embed: Embed, fingerprint: str, scale: float
+    ) -> None:
+        self._cache = cache
+        self._pictures = pictures
+        self._embed = embed
+        self._fingerprint = fingerprint
+        self._scale = scale
+        self._found: OrderedDict[str, Blended] = OrderedDict()
+
+    def found(self, stored: Stored) -> Blended | None:
+        """How a version's examples are used; None before its rows were made here."""
+        return self._found.get(stored.digest)
+
+    async def keep(self, vectors: Mapping[str, Floats]) -> None:
+        """Keep the vectors of pictures, by the SHA-256 of their files."""
+        keyed = {self._key(sha256): vector for sha256, vector in vectors.items()}
+        for key, vector in keyed.items():
+            self._cache.memory.put(key, vector)
+        await self._cache.keep(keyed)
+
+    async def known(self, stored: Stored, text: Floats) -> Floats | None:
+        """The rows (C, D), if no picture has to be read for them; `text` (C, D) are unit rows."""
+        examples = stored.definition.examples
+        if not examples:
+            return text
+        vectors = await self._known(examples)
+        return await self._blended(stored, text, vectors) if len(vectors) == len(examples) else None
+
+    async def rows(self, stored: Stored, text: Floats) -> Floats:
+        """The same, from stored pictures where need be. Raises StoreUnavailable."""
+        examples = stored.definition.examples
+        if not examples:
+            return text
+        vectors = await self._known(examples)
+        missing = [example for example in examples if example.sha256 not in vectors]
+        for start in range(0, len(missing), AT_ONCE):
+            some = missing[start : start + AT_ONCE]
+            made = await asyncio.gather(*(self._made(stored.name, example) for example in some))
+            fresh = {e.sha256: v for e, v in zip(some, made, strict=True) if v is not None}
+            await self.keep(fresh)
+            vectors |= fresh
+        return await self._blended(stored, text, vectors)
+
+    async def _known(self, examples: Sequence[Example]) -> dict[str, Floats]:
+        keys = {self._key(example.sha256): example.sha256 for example in examples}
+        found: dict[str, Floats] = {}
+        for key in keys:
+            vector = self._cache.memory.get(key)
+            if vector is not None:
+                found[key] = vector
+        missing = [key for key in keys if key not in found]
+        if missing:
+            found |= await self._cache.fetch(missing)
+        return {keys[key]: vector for key, vector in found.items()}
+
+    async def _made(self, name: str, example: Example) -> Floats | None:
+        """The vector of a stored picture; None where it is lost, or cannot be read any more."""
+        try:
+            data = await self._pictures.get(name, example.key, example.size)
+        except StoreAway:
+            raise away() from None
+        if data is None or hashlib.sha256(data).hexdigest() != example.sha256:
+            log.warning("label set %s: the picture of an example is lost", name)
+            return None
+        while True:
+            try:
+                return await self._embed(data)
+            except Overloaded:
+                await asyncio.sleep(PAUSE)
+            except Problem as problem:
+                if problem.status >= Internal.status:
+                    raise
+                log.warning("label set %s: an example is not taken: %s", name, problem.code)
+                return None
+
+    async def _blended(self, stored: Stored, text: Floats, vectors: Mapping[str, Floats]) -> Floats:
+        places = {label: place for place, label in enumerate(stored.definition.labels)}
+        used = [e for e in stored.definition.examples if e.sha256 in vectors]
+        owners = np.array([places[example.label] for example in used], np.int64)
+        rows = np.stack([vectors[example.sha256] for example in used]) if used else text[:0]
+        known = self._found.get(stored.digest)
+        if known is not None and known.lost == len(stored.definition.examples) - len(used):
+            # chosen with the set's own templates; others of a request change nothing of it
+            choice = known.choice
+            return await asyncio.to_thread(
+                blended, text, rows, owners, choice.weight, choice.offset
+            )
+        made = await asyncio.to_thread(blend, text, rows, owners, self._scale)
+        lost = len(stored.definition.examples) - len(used)
+        self._found[stored.digest] = Blended(made.choice, lost)
+        while len(self._found) > KEPT:
+            self._found.popitem(last=False)
+        return made.rows
+
+    def _key(self, sha256: str) -> str:
+        return hashlib.sha256(f"{self._fingerprint}\0image\0{sha256}".encode()).hexdigest()

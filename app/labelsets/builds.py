@@ -1,0 +1,211 @@
+"""Build the class vectors of label sets in the background. Knows neither stores nor HTTP."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from app.classify.concept import PROMPTS_PER_BLOCK, Concept
+from app.classify.ensemble import Ensemble
+from app.classify.templates import TemplateSets
+from app.errors import Internal, Problem, TooLarge
+from app.labelsets.blending import Blending
+from app.labelsets.definition import Definition, Stored, unreadable_problem
+from app.stores.lru import ByteLru
+from app.telemetry import spans
+
+Floats = npt.NDArray[np.float32]
+Version = tuple[str, int]
+
+log = logging.getLogger("openvocab.labelsets")
+
+BUILDS_AT_ONCE: Final = 4
+
+# `refused` for what the set holds, `failed` for a fault of ours
+Result = Literal["built", "refused", "failed", "cancelled"]
+Ended = Callable[[Result, float, int], None]
+
+
+@dataclass(slots=True)
+class Build:
+    """One build: `done` of `total` labels, its task while it runs, and why it failed."""
+
+    total: int
+    done: int = 0
+    error: Problem | None = None
+    task: asyncio.Task[Floats | None] | None = None
+
+    @property
+    def progress(self) -> float:
+        """0..1."""
+        return self.done / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a version is: `progress` 0..1, `error` where it failed."""
+
+    state: Literal["ready", "building", "failed"]
+    progress: float
+    error: str | None = None
+
+
+def _nobody(_result: Result, _seconds: float, _labels: int) -> None: ...
+
+
+@dataclass(slots=True)
+class Builds:
+    """Matrices (C, D) of label-set versions: in memory, from known vectors, or built anew.
+
+    `ended` hears of each build: its result, its seconds and its labels.
+    """
+
+    ensemble: Ensemble
+    blending: Blending
+    templates: TemplateSets
+    matrices: ByteLru
+    on_built: Callable[[Stored], Awaitable[None]]
+    max_prompts: int
+    ended: Ended = _nobody
+    _running: dict[Version, Build] = field(default_factory=dict)
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(BUILDS_AT_ONCE))
+
+    def check(self, definition: Definition) -> None:
+        """Nothing if a set like this can be built. Raises TooLarge, UnknownTemplates."""
+        _, templates = self.templates.resolve(definition.templates)
+        total = sum(concept.count for concept in definition.concepts(templates))
+        if total > self.max_prompts:
+            detail = f"the label set makes {total} prompts, the limit is {self.max_prompts}"
+            raise TooLarge(detail, field="labels", limit=self.max_prompts, value=total)
+
+    @property
+    def running(self) -> int:
+        """Builds under way, those that wait for their turn included."""
+        return sum(build.task is not None for build in list(self._running.values()))
+
+    def state(self, stored: Stored) -> Build | None:
+        """The build of this version, also when it has ended; None if none was started here."""
+        return self._running.get((stored.name, stored.version))
+
+    def status(self, stored: Stored) -> Status:
+        """How far this version is in this process."""
+        if stored.unreadable:
+            return Status("failed", 0.0, unreadable_problem(stored.name).detail)
+        build = self.state(stored)
+        if build is None:
+            return Status("building", 0.0)
+        if build.error is not None:
+            return Status("failed", build.progress, build.error.detail)
+        return Status("ready" if build.task is None else "building", build.progress)
+
+    async def rows(self, stored: Stored) -> Floats | None:
+        """The matrix of a version if nothing needs to be encoded for it."""
+        matrix = self.matrices.get(stored.digest)
+        if matrix is None:
+            text = await self.ensemble.known(self._concepts(stored))
+            matrix = None if text is None else await self.blending.known(stored, text)
+            if matrix is not None:
+                self.matrices.put(stored.digest, matrix)
+        return matrix
+
+    def start(self, stored: Stored) -> Build:
+        """Begin a build of this version; builds of the name's older versions end."""
+        self._end(v for v in self._running if v[0] == stored.name and v[1] <= stored.version)
+        build = Build(total=len(stored.definition.entries))
+        self._running[stored.name, stored.version] = build
+        if stored.unreadable:
+            build.error = unreadable_problem(stored.name)
+            return build
+        if stored.built and self.matrices.get(stored.digest) is not None:
+            build.done = build.total  # another version has the same vectors
+            return build
+        build.task = asyncio.get_running_loop().create_task(self._run(stored, build))
+        return build
+
+    def ensure(self, stored: Stored) -> Build:
+        """The build of a version, begun if there was none."""
+        return self.state(stored) or self.start(stored)
+
+    def begin(self, stored: Stored) -> Build:
+        """The running build of a version, or a new one.
+
+        Raises: the problem of a build that can only fail again.
+        """
+        build = self.ensure(stored)
+        if build.error is not None and build.error.status < Internal.status:
+            raise build.error
+        # ended: it failed for a reason of ours, or every cache has lost its vectors since
+        return build if build.task is not None else self.start(stored)
+
+    def forget(self, name: str) -> None:
+        """End and drop the builds of every version of a name."""
+        self._end(version for version in self._running if version[0] == name)
+
+    def _end(self, versions: Iterable[Version]) -> None:
+        for version in list(versions):
+            build = self._running.pop(version)
+            if build.task is not None:
+                build.task.cancel()
+
+    async def close(self) -> None:
+        """End all builds; what they computed is in the store already."""
+        tasks = [build.task for build in self._running.values() if build.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, stored: Stored, build: Build) -> Floats | None:
+        begun = time.monotonic()
+        result: Result = "cancelled"
+        try:
+            async with self._slots:
+                with spans.span("build label set", labels=build.total):
+                    matrix = await self._build(stored, build)
+            await self.on_built(stored)
+        except Problem as problem:
+            build.error = problem
+            result = "refused" if problem.status < Internal.status else "failed"
+            # not its text: that may hold a label
+            log.warning("label set %s version %d: %s", stored.name, stored.version, problem.code)
+        except Exception:
+            build.error = Problem("the server failed; its log tells more")
+            result = "failed"
+            log.exception("label set %s version %d cannot be built", stored.name, stored.version)
+        else:
+            result = "built"
+            return matrix
+        finally:
+            self.ended(result, time.monotonic() - begun, build.total)
+            # the matrix lives on in the bounded cache, and with those who wait for the task
+            build.task = None
+        return None
+
+    async def _build(self, stored: Stored, build: Build) -> Floats:
+        concepts = self._concepts(stored)
+        parts = []
+        for step in _steps(concepts):
+            found = await self.ensemble.vectors(step, counted=False)
+            parts.append(found.rows)
+            build.done += len(found.rows)
+        matrix = await self.blending.rows(stored, np.vstack(parts))
+        self.matrices.put(stored.digest, matrix)
+        return matrix
+
+    def _concepts(self, stored: Stored) -> list[Concept]:
+        _, templates = self.templates.resolve(stored.definition.templates)
+        return stored.definition.concepts(templates)
+
+
+def _steps(concepts: Sequence[Concept]) -> Iterator[list[Concept]]:
+    step: list[Concept] = []
+    for concept in concepts:
+        if step and sum(c.count for c in step) + concept.count > PROMPTS_PER_BLOCK:
+            yield step
+            step = []
+        step.append(concept)
+    yield step

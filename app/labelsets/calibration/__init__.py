@@ -1,0 +1,1 @@
+"""What labelled pictures teach a label set: temperature, thresholds, when to abstain."""

@@ -1,0 +1,72 @@
+"""Which calibration holds for a label set here, and why one does not. Knows nothing of images."""
+
+import asyncio
+from collections import OrderedDict
+from typing import Final
+
+import numpy as np
+
+from app.classify.scoring import Learned
+from app.classify.templates import TemplateSets
+from app.labelsets.calibration.value import Calibration, fitted_for
+from app.labelsets.definition import Definition, Stored
+
+# label sets whose calibrations are kept ready
+KEPT: Final = 256
+
+
+class Calibrations:
+    """A calibration holds for the model and the vectors that it was fitted to, for no others."""
+
+    def __init__(self, fingerprint: str, templates: TemplateSets) -> None:
+        self._fingerprint = fingerprint
+        self._templates = templates
+        # one fit at a time: each holds a matrix, and a core
+        self.fitting = asyncio.Lock()
+        self._known: OrderedDict[tuple[str, int], tuple[Learned | None, str | None]] = OrderedDict()
+
+    def learned(self, stored: Stored) -> Learned | None:
+        """What is used for the label set; None where there is nothing, or it does not hold."""
+        return self._find(stored)[0]
+
+    def stale(self, stored: Stored) -> str | None:
+        """Why a label set's calibration is not used; None where it is, or there is none."""
+        return self._find(stored)[1]
+
+    def fitted_for(self, definition: Definition) -> str:
+        """What a calibration fitted to the label set now is fitted for."""
+        _, templates = self._templates.resolve(definition.templates)
+        pictures = [f"{example.sha256} {example.label}" for example in definition.examples]
+        return fitted_for(definition.labels, definition.concepts(templates), pictures)
+
+    def why_not(self, calibration: Calibration, definition: Definition) -> str | None:
+        """Why a calibration does not hold for a label set here; None where it does."""
+        if calibration.fingerprint != self._fingerprint:
+            return "it was fitted with another model, or another precision of it"
+        if calibration.fitted_for != self.fitted_for(definition):
+            return "labels, texts, templates or examples have changed since it was fitted"
+        return None
+
+    def _find(self, stored: Stored) -> tuple[Learned | None, str | None]:
+        calibration = stored.definition.calibration
+        if calibration is None:
+            return None, None
+        key = (stored.name, stored.version)
+        found = self._known.get(key)
+        if found is None:
+            stale = self.why_not(calibration, stored.definition)
+            found = None if stale else _learned(calibration, stored.definition.labels), stale
+            self._known[key] = found
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        return found
+
+
+def _learned(calibration: Calibration, labels: tuple[str, ...]) -> Learned:
+    shifts = None
+    if calibration.threshold is not None:
+        common, own = calibration.threshold, calibration.thresholds
+        shifts = np.array([own.get(label, common) for label in labels], np.float32)
+    return Learned(
+        calibration.scale, calibration.bias, calibration.floor, calibration.margin, shifts
+    )

@@ -1,0 +1,243 @@
+"""What a label set says, as checked values and as the bytes a store keeps. Knows no store."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any, Final
+
+from app.classify.concept import Concept
+from app.classify.templates import Asked
+from app.errors import UnreadableLabelset
+from app.labelsets.calibration.value import Calibration
+
+# no name of a label set holds it, and every such name sorts before it
+MARK: Final = "~"
+_END: Final = "/"
+_AFTER_END: Final = "0"  # the character that follows "/"
+
+
+def in_namespace(namespace: str, name: str) -> str:
+    """The name under which the store keeps a label set; "" is the namespace of no key."""
+    return f"{MARK}{namespace}{_END}{name}" if namespace else name
+
+
+def without_namespace(stored: str) -> str:
+    """The name as its owner knows it."""
+    return stored.partition(_END)[2] if stored.startswith(MARK) else stored
+
+
+def namespace_of(stored: str) -> str:
+    """The namespace that a stored name is in."""
+    return stored[len(MARK) :].partition(_END)[0] if stored.startswith(MARK) else ""
+
+
+def namespace_bounds(namespace: str) -> tuple[str, str]:
+    """What all stored names of a namespace lie strictly between, and no other's do."""
+    if not namespace:
+        return "", MARK
+    return f"{MARK}{namespace}{_END}", f"{MARK}{namespace}{_AFTER_END}"
+
+
+# what an older release cannot serve as its owner means it is written in the newer format, which it
+# refuses; everything else in the older one, so that both can run side by side
+PLAIN: Final = 1
+FORMAT: Final = 2
+
+WHOLE: Final = ("{}",)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One label: the texts that stand for it, and whole prompts that replace the templates."""
+
+    label: str
+    texts: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
+
+    def concept(self, templates: tuple[str, ...]) -> Concept:
+        """What its vector is made of."""
+        return Concept(self.prompts, WHOLE) if self.prompts else Concept(self.texts, templates)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A picture of a label: `sha256` names it, `key` is where the store keeps its bytes.
+
+    Each addition has a key of its own, so that whoever removes a picture never removes one that
+    was added again meanwhile; the key begins with the time, in milliseconds as 12 hex digits.
+    """
+
+    sha256: str
+    label: str
+    width: int
+    height: int
+    size: int
+    key: str
+
+    @property
+    def added(self) -> float:
+        """When it was added: Unix time in seconds."""
+        return int(self.key[:12], 16) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A label set as its owner wrote it; `templates` as in `app.templates`.
+
+    Each example's label is one of the entries'. Its `calibration` is no part of what it says: with
+    another one it is the same definition, with the same vectors.
+    """
+
+    entries: tuple[Entry, ...]
+    templates: Asked = None
+    description: str = ""
+    examples: tuple[Example, ...] = ()
+    calibration: Calibration | None = field(default=None, compare=False)
+    labels: tuple[str, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # once, not at each request: there can be thousands
+        object.__setattr__(self, "labels", tuple(entry.label for entry in self.entries))
+
+    @property
+    def plain(self) -> bool:
+        """Whether releases that know only the plain format can serve it."""
+        return not self.examples and self.calibration is None
+
+    def keys(self) -> frozenset[str]:
+        """Where the store keeps the pictures of its examples."""
+        return frozenset(example.key for example in self.examples)
+
+    def counts(self) -> dict[str, int]:
+        """How many examples each label has; labels without are left out."""
+        return dict(Counter(example.label for example in self.examples))
+
+    def relearned(self, other: "Definition") -> "Definition":
+        """The other one with what was learned of this one, unless it brings its own.
+
+        Examples go with their labels.
+        """
+        labels = frozenset(other.labels)
+        kept = tuple(example for example in self.examples if example.label in labels)
+        return replace(
+            other,
+            examples=other.examples or kept,
+            calibration=other.calibration or self.calibration,
+        )
+
+    def concepts(self, templates: tuple[str, ...]) -> list[Concept]:
+        """One concept for each label, in order."""
+        return [entry.concept(templates) for entry in self.entries]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A version of a label set: what it says, and what served before it until it is built.
+
+    `name` is the store's, with the namespace. `built` says that some process has had all of its
+    vectors once; `previous` is kept until then. `digest` stands for the definition, whatever its
+    name and version. `unreadable` is a body that this release cannot read, of a newer one or
+    damaged; then the definition is empty.
+    """
+
+    name: str
+    version: int
+    definition: Definition
+    digest: str
+    built: bool = False
+    previous: "Stored | None" = None
+    unreadable: bool = False
+
+    def body(self) -> bytes:
+        """What a store keeps under the name."""
+        previous = self.previous and {
+            "version": self.previous.version,
+            "definition": _kept(self.previous.definition),
+        }
+        plain = self.definition.plain and (not self.previous or self.previous.definition.plain)
+        content = {
+            "format": PLAIN if plain else FORMAT,
+            "definition": _kept(self.definition),
+            "built": self.built,
+            "previous": previous,
+        }
+        return json.dumps(content, ensure_ascii=False).encode()
+
+
+def new(name: str, version: int, definition: Definition, previous: Stored | None = None) -> Stored:
+    """A version that is not built yet."""
+    return Stored(name, version, definition, _digest(definition), previous=previous)
+
+
+def from_body(name: str, version: int, body: bytes) -> Stored:
+    """The reverse of `Stored.body`.
+
+    Raises:
+        ValueError, KeyError, TypeError: the body is of a newer format, or is none.
+    """
+    content = json.loads(body)
+    if content["format"] not in (PLAIN, FORMAT):
+        raise ValueError(
+            f"label set {name!r} is stored in format {content['format']}, not up to {FORMAT}"
+        )
+    before = content["previous"]
+    definition = _definition(content["definition"])
+    return Stored(
+        name=name,
+        version=version,
+        definition=definition,
+        digest=_digest(definition),
+        built=content["built"],
+        previous=before
+        and replace(new(name, before["version"], _definition(before["definition"])), built=True),
+    )
+
+
+def unreadable(name: str, version: int) -> Stored:
+    """A version whose body cannot be read: it can be replaced and deleted, and nothing else."""
+    return Stored(name, version, Definition(()), digest="", unreadable=True)
+
+
+def unreadable_problem(name: str) -> UnreadableLabelset:
+    """The problem of a definition that a newer release wrote, or that is damaged."""
+    own = without_namespace(name)
+    detail = f"the label set {own} cannot be read by this release; replace it or delete it"
+    return UnreadableLabelset(detail, field="labelset", value=own)
+
+
+def _digest(definition: Definition) -> str:
+    return hashlib.sha256(json.dumps(_content(definition)).encode()).hexdigest()
+
+
+def _content(definition: Definition) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "entries": [(entry.label, entry.texts, entry.prompts) for entry in definition.entries],
+        "templates": definition.templates,
+        "description": definition.description,
+    }
+    # absent where there is nothing: the same bytes as in the plain format
+    if definition.examples:
+        content["examples"] = [astuple(example) for example in definition.examples]
+    return content
+
+
+def _kept(definition: Definition) -> dict[str, Any]:
+    """The content, and what was learned of it."""
+    calibration = definition.calibration
+    return _content(definition) | ({"calibration": calibration.json()} if calibration else {})
+
+
+def _definition(content: Mapping[str, Any]) -> Definition:
+    templates, calibration = content["templates"], content.get("calibration")
+    return Definition(
+        entries=tuple(
+            Entry(label, tuple(texts), tuple(prompts))
+            for label, texts, prompts in content["entries"]
+        ),
+        templates=tuple(templates) if isinstance(templates, list) else templates,
+        description=content["description"],
+        examples=tuple(Example(*row) for row in content.get("examples", ())),
+        calibration=calibration and Calibration.from_json(calibration),
+    )

@@ -1,0 +1,291 @@
+"""Examples of label sets: add pictures to labels, list and remove them. Knows nothing of HTTP.
+
+A picture is written before the definition that names it, so that no definition names one that was
+never there.
+"""
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
+from typing import Final
+
+from app import errors
+from app.classify.bulk import Item, Outcome, every_outcome
+from app.classify.classifier import Classifier
+from app.errors import ExampleElsewhere, Invalid, NotFound, Problem, TooLarge
+from app.labelsets.blending import Blended, Blending
+from app.labelsets.definition import (
+    Definition,
+    Example,
+    Stored,
+    unreadable_problem,
+    without_namespace,
+)
+from app.labelsets.preconditions import Match, away, overtaken
+from app.labelsets.service import LabelSetService
+from app.stores.protocols import Pictures, PicturesFull, StoreAway
+from app.telemetry.spans import Stages
+
+LABEL: Final = "label"
+
+# labels that an error offers in place of an unknown one
+NEAR: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A picture that was read; `key` is where it was written, "" if it was there already."""
+
+    sha256: str
+    width: int
+    height: int
+    size: int
+    key: str
+
+
+def checked_label(label: str, known: Sequence[str]) -> str:
+    """The label, if it is one of those. Raises Invalid, which offers near ones."""
+    if label in known:
+        return label
+    if label.strip() in known:
+        return label.strip()
+    near = get_close_matches(label, known, NEAR)
+    offer = f"; near are {', '.join(map(repr, near))}" if near else ""
+    detail = f"{errors.shown(label)} is no label of this label set{offer}"
+    raise Invalid(detail, field=LABEL, value=errors.excerpt(label))
+
+
+def no_example(sha256: str) -> NotFound:
+    """The problem of an id that no example has."""
+    return NotFound("no example has this id", field="id", value=errors.excerpt(sha256))
+
+
+def sorted_out(
+    seen: Sequence[Outcome], claims: Callable[[int], str | Problem], definition: Definition
+) -> tuple[list[tuple[Kept, str]], tuple[Outcome, ...]]:
+    """Pictures with their labels, and those that cannot be taken."""
+    kept: list[tuple[Kept, str]] = []
+    failed: list[Outcome] = []
+    for outcome in seen:
+        try:
+            label = claims(outcome.index)
+            for found in (outcome.found, label):
+                if isinstance(found, Problem):
+                    raise found
+            assert isinstance(outcome.found, bytes)
+            assert isinstance(label, str)
+            label = checked_label(label, definition.labels)
+            kept.append((Kept(**json.loads(outcome.found)), label))
+        except Problem as problem:
+            failed.append(replace(outcome, found=problem))
+    return kept, tuple(failed)
+
+
+def first_problem(failed: Sequence[Outcome]) -> Problem:
+    found = failed[0].found if failed else Invalid("no image was sent", field="image")
+    assert isinstance(found, Problem)
+    return found
+
+
+def with_pictures(
+    definition: Definition, kept: Sequence[tuple[Kept, str]], name: str
+) -> Definition:
+    """The definition with these pictures. Raises Invalid, ExampleElsewhere, PreconditionFailed."""
+    found = {example.sha256: example for example in definition.examples}
+    for one, label in kept:
+        checked_label(label, definition.labels)
+        there = found.get(one.sha256)
+        if there is not None and there.label != label:
+            detail = f"the picture {one.sha256[:12]}… is an example of {there.label!r} in "
+            detail += f"{without_namespace(name)}; remove it there to make it one of {label!r}"
+            raise ExampleElsewhere(detail, field=LABEL, value=there.label)
+        if one.key and (there is None or there.key not in {k.key for k, _ in kept}):
+            found[one.sha256] = Example(one.sha256, label, one.width, one.height, one.size, one.key)
+        elif there is None:
+            raise overtaken(name)
+    return replace(definition, examples=tuple(found.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleLimits:
+    """Pictures of one label set, their bytes, and the bytes of all pictures in a store."""
+
+    count: int
+    bytes: int
+    all_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of pictures that were sent; `failed` ones were not taken."""
+
+    stored: Stored
+    added: int
+    unchanged: int
+    failed: tuple[Outcome, ...]
+
+
+class FewShot:
+    """`classifier` sees pictures, `labelsets` says which count, `pictures` keeps their bytes."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        labelsets: LabelSetService,
+        blending: Blending,
+        pictures: Pictures,
+        limits: ExampleLimits,
+    ) -> None:
+        self._classifier = classifier
+        self._labelsets = labelsets
+        self._blending = blending
+        self._pictures = pictures
+        self._limits = limits
+
+    def blended(self, stored: Stored) -> Blended | None:
+        """How the examples of a version are used; None where there are none, or not yet."""
+        return self._blending.found(stored) if stored.definition.examples else None
+
+    async def current(self, name: str, match: Match) -> Stored:
+        """The label set that is to be changed. Raises UnknownLabelset, PreconditionFailed."""
+        stored = await self._labelsets.get(name)
+        match.check(name, stored)
+        if stored.unreadable:
+            raise unreadable_problem(name)
+        return stored
+
+    async def add(
+        self,
+        current: Stored,
+        match: Match,
+        items: AsyncGenerator[Item, None],
+        claims: Callable[[int], str | Problem],
+    ) -> Added:
+        """Add the items' pictures; `claims` knows an item's label once all items have been read.
+
+        Where none can be taken, raises why not the first. Also raises what the items raise,
+        TooLarge, ExampleElsewhere, PreconditionFailed, UnknownLabelset, StoreUnavailable.
+        """
+        name, written = current.name, list[str]()
+        try:
+            seen = await self._written(current, items, written)
+            kept, failed = sorted_out(seen, claims, current.definition)
+            if not kept:
+                raise first_problem(failed)
+            count = 0
+
+            def make(definition: Definition) -> Definition:
+                nonlocal count
+                made = with_pictures(definition, kept, name)
+                self._check(made)
+                count = len(made.keys() - definition.keys())
+                return made
+
+            stored = await self._labelsets.change(name, match, make)
+        except Problem as problem:
+            # what a store that went away has written nobody knows: then they are swept later
+            if problem.status < Problem.status:
+                await self._forget(name, written)
+            raise
+        await self._forget(name, set(written) - stored.definition.keys())
+        return Added(stored, count, len(kept) - count, failed)
+
+    async def remove(
+        self, name: str, match: Match, *, label: str | None = None, sha256: str | None = None
+    ) -> tuple[Stored, int]:
+        """Remove one example, those of a label, or all; and how many they were.
+
+        Raises NotFound, Invalid, PreconditionFailed, UnknownLabelset, StoreUnavailable.
+        """
+        count = 0
+
+        def make(definition: Definition) -> Definition:
+            nonlocal count
+            wanted = None if label is None else checked_label(label, definition.labels)
+            left = tuple(
+                one
+                for one in definition.examples
+                if (sha256 is not None and one.sha256 != sha256)
+                or (wanted is not None and one.label != wanted)
+            )
+            count = len(definition.examples) - len(left)
+            if sha256 is not None and not count:
+                raise no_example(sha256)
+            return replace(definition, examples=left)
+
+        return await self._labelsets.change(name, match, make), count
+
+    async def picture(self, name: str, sha256: str) -> bytes:
+        """The file of an example. Raises NotFound, UnknownLabelset, StoreUnavailable."""
+        stored = await self._labelsets.get(name)
+        for example in stored.definition.examples:
+            if example.sha256 == sha256:
+                data = await self._read(name, example)
+                if data is None:
+                    detail = "the store has lost the picture; send it again"
+                    raise NotFound(detail, field="id", value=sha256)
+                return data
+        raise no_example(sha256)
+
+    async def _written(
+        self, current: Stored, items: AsyncGenerator[Item, None], written: list[str]
+    ) -> list[Outcome]:
+        """Each item's picture embedded and written; a problem where that cannot be."""
+        there = {example.sha256: example for example in current.definition.examples}
+        room = self._limits.bytes - sum(example.size for example in there.values())
+
+        async def keep(image: bytes) -> bytes:
+            nonlocal room
+            picture, vector = await self._classifier.embed(image, Stages())
+            await self._blending.keep({picture.sha256: vector})
+            known, key = there.get(picture.sha256), ""
+            # also one that the store has lost is written again
+            if known is None or await self._read(current.name, known) is None:
+                room -= len(image)
+                if room < 0 or len(there) + len(written) >= self._limits.count:
+                    raise self._too_many(len(there) + len(written) + 1, self._limits.bytes - room)
+                key = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
+                written.append(key)
+                await self._put(current.name, key, image)
+            found = Kept(picture.sha256, picture.width, picture.height, len(image), key)
+            return json.dumps(asdict(found)).encode()
+
+        return await every_outcome(items, keep)
+
+    async def _put(self, name: str, key: str, image: bytes) -> None:
+        try:
+            await self._pictures.put(name, key, image, self._limits.all_bytes)
+        except PicturesFull as full:
+            detail = f"all pictures together would have {full.value} bytes; the limit of "
+            detail += f"example_store_bytes is {full.limit}"
+            raise TooLarge(detail, field="image", limit=full.limit, value=full.value) from None
+        except StoreAway:
+            raise away() from None
+
+    async def _read(self, name: str, example: Example) -> bytes | None:
+        try:
+            return await self._pictures.get(name, example.key, example.size)
+        except StoreAway:
+            raise away() from None
+
+    async def _forget(self, name: str, keys: Iterable[str]) -> None:
+        with contextlib.suppress(StoreAway):
+            await self._pictures.delete(name, sorted(keys))
+
+    def _check(self, definition: Definition) -> None:
+        size = sum(example.size for example in definition.examples)
+        if len(definition.examples) > self._limits.count or size > self._limits.bytes:
+            raise self._too_many(len(definition.examples), size)
+
+    def _too_many(self, count: int, size: int) -> TooLarge:
+        if count > self._limits.count:
+            detail = f"the label set would have {count} examples, the limit of max_examples is "
+            detail += str(self._limits.count)
+            return TooLarge(detail, field="image", limit=self._limits.count, value=count)
+        detail = f"the label set's examples would have {size} bytes, the limit of "
+        detail += f"max_example_bytes is {self._limits.bytes}; smaller pictures do as well"
+        return TooLarge(detail, field="image", limit=self._limits.bytes, value=size)

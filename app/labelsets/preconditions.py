@@ -1,0 +1,81 @@
+"""What a change of a label set may expect, and the problems of its name. Knows no store.
+
+Names come as the store keeps them; what is said of them is said to their owner.
+"""
+
+from dataclasses import dataclass
+
+from app.errors import (
+    LabelsetExists,
+    PreconditionFailed,
+    StoreUnavailable,
+    TooLarge,
+    UnknownLabelset,
+)
+from app.labelsets.definition import Stored, without_namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """If-Match and If-None-Match of a change: versions it expects, or whether the name exists."""
+
+    versions: frozenset[int] | None = None
+    exists: bool | None = None
+
+    @property
+    def anything(self) -> bool:
+        """Whether no precondition was sent."""
+        return self.versions is None and self.exists is None
+
+    def check(self, name: str, current: Stored | None) -> None:
+        """Nothing if the change may go on. Raises PreconditionFailed."""
+        if self.exists is True and current is None:
+            raise PreconditionFailed(
+                f"there is no label set {without_namespace(name)}", field="If-Match"
+            )
+        if self.exists is False and current is not None:
+            raise PreconditionFailed(
+                f"the label set {without_namespace(name)} exists", field="If-None-Match"
+            )
+        if self.versions is not None and (current is None or current.version not in self.versions):
+            raise changed(name, None if current is None else current.version)
+
+
+def unknown(name: str) -> UnknownLabelset:
+    """The problem of a name that is in no store."""
+    own = without_namespace(name)
+    return UnknownLabelset(f"no label set is called {own}", field="labelset", value=own)
+
+
+def exists(name: str) -> LabelsetExists:
+    """The problem of a name that is taken."""
+    own = without_namespace(name)
+    detail = f"the label set {own} exists; PUT /labelsets/{own} replaces it"
+    return LabelsetExists(detail, field="name", value=own)
+
+
+def changed(name: str, current: int | None) -> PreconditionFailed:
+    """The problem of a version that is not the expected one; None: the name does not exist."""
+    at = "it does not exist" if current is None else f"it is at version {current}"
+    detail = f"the label set {without_namespace(name)} has changed: {at}"
+    return PreconditionFailed(detail, field="If-Match", value=at)
+
+
+def full(limit: int, *, own: bool) -> TooLarge:
+    """The problem of one name too many: of the caller's `own`, or of all."""
+    which = "this key has, its limit" if own else "are stored, the limit of max_labelsets"
+    detail = f"{limit} label sets {which}; delete one"
+    return TooLarge(detail, field="name", limit=limit, value=limit + 1)
+
+
+def overtaken(name: str) -> PreconditionFailed:
+    """The problem of a version that is the current one no more."""
+    return PreconditionFailed(
+        f"the label set {without_namespace(name)} was changed again meanwhile"
+    )
+
+
+def away() -> StoreUnavailable:
+    """The problem of a store that does not answer."""
+    detail = "the store of label sets is away; label sets that are known go on"
+    return StoreUnavailable(detail, retry_after=1)

@@ -1,0 +1,299 @@
+"""The label sets of one store as one process sees them. Knows nothing of vectors or HTTP."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+from app.labelsets import definition
+from app.labelsets.definition import Stored, from_body, unreadable
+from app.labelsets.preconditions import away, changed, exists, full, unknown
+from app.stores.protocols import (
+    Head,
+    LabelSets,
+    Pictures,
+    Quota,
+    Record,
+    StoreAway,
+    StoreFull,
+    VersionConflict,
+)
+
+log = logging.getLogger("openvocab.labelsets")
+
+T = TypeVar("T")
+
+# records asked of the store at once for a list
+PAGE: Final = 8
+
+# bytes of a body, and labels of a definition, that are handled in a thread
+LARGE: Final = 256_000
+MANY: Final = 2_000
+
+# seconds between two notes of when a set was last used
+TOUCH_EVERY: Final = 60.0
+
+
+class Registry:
+    """Asks the store for the current version at each use, so that others' changes are seen at once.
+
+    While the store is away, what is known goes on from memory. What the store lost without a
+    tombstone is published again.
+    """
+
+    def __init__(self, store: LabelSets, pictures: Pictures, most: int) -> None:
+        self._store = store
+        self._pictures = pictures
+        self._most = most
+        self._known: dict[str, Stored] = {}
+        self._touched: dict[str, float] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def current(self, name: str) -> Stored:
+        """The current version. Raises UnknownLabelset; StoreUnavailable if nothing is known."""
+        known = self._known.get(name)
+        try:
+            head = await self._store.head(name)
+            if known is not None and _went_back(head, known):
+                head = await self._publish_again(known)
+            if head is None or head.deleted:
+                self._forget(name)
+                raise unknown(name)
+            known = self._known.get(name)
+            if known is None or known.version != head.version:
+                record = await self._store.get(name)
+                if record is None:  # deleted between the two calls
+                    self._forget(name)
+                    raise unknown(name)
+                return await self._learn(record)
+        except StoreAway:
+            if known is None:
+                raise away() from None
+        return known
+
+    async def fresh(self, name: str) -> Stored | None:
+        """What the store has now, for a change that must not start from memory."""
+        try:
+            known = self._known.get(name)
+            if known is not None and _went_back(await self._store.head(name), known):
+                await self._publish_again(known)
+            record = await self._store.get(name)
+        except StoreAway:
+            raise away() from None
+        return None if record is None else await self._learn(record, anew=True)
+
+    async def delete(self, name: str, version: int) -> None:
+        """Leave a tombstone. Raises PreconditionFailed, StoreUnavailable."""
+        try:
+            await self._store.delete(name, version)
+        except VersionConflict as conflict:
+            raise changed(name, conflict.current) from None
+        except StoreAway:
+            raise away() from None
+        known = self._known.get(name)
+        self._forget(name)
+        if known is not None:
+            await self._drop(known, frozenset())
+
+    async def page(self, after: str, before: str, limit: int) -> Sequence[Stored]:
+        """Up to `limit` sets with names strictly between the two, by name."""
+        found: list[Stored] = []
+        try:
+            await self._look_for_lost()
+            while len(found) < limit:
+                # a few at a time: bodies can be large, and others wait for the store too
+                records = await self._store.page(after, before, min(PAGE, limit - len(found)))
+                found += [await self._learn(record) for record in records]
+                if len(records) < PAGE:
+                    break
+                after = records[-1].name
+        except StoreAway:
+            raise away() from None
+        return found
+
+    async def recent(self) -> Sequence[str]:
+        """All names, most recently used first. Raises StoreUnavailable."""
+        try:
+            return await self._store.recent()
+        except StoreAway:
+            raise away() from None
+
+    async def write(self, stored: Stored, expected: int | None, most: int | None = None) -> Stored:
+        """Create (`expected` None) or replace a version; the result has its new number.
+
+        There may be `most` sets in the namespace of its name.
+
+        Raises:
+            LabelsetExists, PreconditionFailed, TooLarge, StoreUnavailable.
+        """
+        body = await _offload(len(stored.definition.entries) > MANY, stored.body)
+        bounds = definition.namespace_bounds(definition.namespace_of(stored.name))
+        quota = None if most is None else Quota(*bounds, most)
+        # as large as the time: a version never comes back, even if the store was lost
+        least = int(1000 * time.time())
+        try:
+            record = await self._store.write(stored.name, body, expected, self._most, least, quota)
+        except VersionConflict as conflict:
+            if expected is None:
+                raise exists(stored.name) from None
+            raise changed(stored.name, conflict.current) from None
+        except StoreFull as error:
+            raise full(error.limit, own=error.own) from None
+        except StoreAway:
+            raise away() from None
+        before = self._known.get(stored.name)
+        written = replace(stored, version=record.version)
+        self._known[stored.name] = written
+        if before is not None:
+            await self._drop(before, stored.definition.keys())
+        return written
+
+    async def _drop(self, before: Stored, kept: frozenset[str]) -> None:
+        """Forget the pictures that nothing names any more; where that fails they are swept later.
+
+        The version before needs none of them to serve: their vectors are known.
+        """
+        dropped = before.definition.keys() - kept
+        if dropped:
+            with contextlib.suppress(StoreAway):
+                await self._pictures.delete(before.name, sorted(dropped))
+
+    async def built(self, stored: Stored) -> None:
+        """Note in the store that a version is complete and needs no older one to serve for it."""
+        known = self._known.get(stored.name)
+        if known is not None and known.version == stored.version and not known.built:
+            done = replace(stored, built=True, previous=None)
+            self._known[stored.name] = done
+            with contextlib.suppress(StoreAway):
+                await self._store.amend(stored.name, stored.version, done.body())
+
+    def touch(self, name: str) -> None:
+        """Note, once a minute and without waiting, that a name is in use."""
+        now = time.time()
+        if now - self._touched.get(name, 0) > TOUCH_EVERY:
+            self._touched[name] = now
+            task = asyncio.get_running_loop().create_task(self._note_use(name, now))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    async def _note_use(self, name: str, now: float) -> None:
+        with contextlib.suppress(StoreAway):
+            await self._store.touch(name, now)
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def _look_for_lost(self) -> None:
+        """Publish again what is known here and in the store no more, unless it was deleted."""
+        listed = set(await self._store.recent())
+        for known in [known for name, known in self._known.items() if name not in listed]:
+            head = await self._store.head(known.name)
+            if head is None:
+                await self._publish_again(known)
+            elif head.deleted:
+                self._forget(known.name)
+
+    async def _publish_again(self, known: Stored) -> Head | None:
+        """Put what is known in the place of what the store lost, or went back to."""
+        name = known.name
+        if known.unreadable:  # nothing is known that could be put there
+            self._forget(name)
+            return await self._store.head(name)
+        if await self._store.restore(Record(name, known.version, known.body())):
+            log.warning("the store had lost label set %s; it has been published again", name)
+        else:
+            head = await self._store.head(name)
+            if head is not None and _went_back(head, known):
+                with contextlib.suppress(VersionConflict, StoreFull):
+                    await self._store.write(
+                        name, known.body(), head.version, self._most, least=known.version
+                    )
+        return await self._store.head(name)
+
+    async def _learn(self, record: Record, *, anew: bool = False) -> Stored:
+        """What a record says; read `anew` where another process may have amended it."""
+        known = self._known.get(record.name)
+        if known is not None and known.version == record.version and (known.built or not anew):
+            return known
+        try:
+            stored = await _offload(
+                len(record.body) > LARGE, from_body, record.name, record.version, record.body
+            )
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            log.exception("label set %s cannot be read by this release", record.name)
+            stored = unreadable(record.name, record.version)
+        self._known[record.name] = stored
+        return stored
+
+    def _forget(self, name: str) -> None:
+        self._known.pop(name, None)
+        self._touched.pop(name, None)
+
+
+def _went_back(head: Head | None, known: Stored) -> bool:
+    """Whether the store has nothing of the name, or less than is known, and no tombstone."""
+    return head is None or (head.version < known.version and not head.deleted)
+
+
+async def _offload(large: bool, function: Callable[..., T], *values: Any) -> T:
+    """Large definitions are handled in a thread, so that other requests do not wait."""
+    return await asyncio.to_thread(function, *values) if large else function(*values)
+
+
+# seconds: a younger picture may be of a definition that is still to be written
+GRACE: Final = 3_600.0
+
+# seconds between two sweeps, and until the first
+EVERY: Final = 6 * 3_600.0
+FIRST: Final = 60.0
+
+
+async def keep_sweeping(labelsets: LabelSets, pictures: Pictures) -> None:
+    """Sweep now and then, for ever."""
+    await asyncio.sleep(FIRST)
+    while True:
+        with contextlib.suppress(StoreAway):
+            count = await sweep(labelsets, pictures, time.time() - GRACE)
+            if count:
+                log.info("%d pictures that no label set names are forgotten", count)
+        await asyncio.sleep(EVERY)
+
+
+async def sweep(labelsets: LabelSets, pictures: Pictures, before: float) -> int:
+    """Forget those that were added `before` (Unix time); how many. Raises StoreAway."""
+    old: defaultdict[str, list[str]] = defaultdict(list)
+    for name, key in await pictures.listed():
+        if int(key[:12], 16) / 1000 < before:
+            old[name].append(key)
+    count = 0
+    for name, keys in old.items():
+        named = await _named(labelsets, name)
+        unnamed = [] if named is None else [key for key in keys if key not in named]
+        await pictures.delete(name, unnamed)
+        count += len(unnamed)
+    return count
+
+
+async def _named(labelsets: LabelSets, name: str) -> frozenset[str] | None:
+    """The keys that a label set names; None where nobody can tell."""
+    head = await labelsets.head(name)
+    if head is None:
+        return None  # lost, not deleted: whoever knows the definition publishes it again
+    if head.deleted:
+        return frozenset()
+    record = await labelsets.get(name)
+    if record is None:
+        return None
+    try:
+        stored = from_body(name, record.version, record.body)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None  # of a newer release, which may need them
+    before = stored.previous.definition.keys() if stored.previous else frozenset()
+    return stored.definition.keys() | before

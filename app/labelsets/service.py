@@ -1,0 +1,249 @@
+"""Label sets by name: what serves, and what is built meanwhile. Knows neither stores nor HTTP."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from app.errors import (
+    LabelsetBuilding,
+    LabelsetExists,
+    PreconditionFailed,
+    Problem,
+    StoreUnavailable,
+    UnknownLabelset,
+)
+from app.labelsets.builds import Builds, Status
+from app.labelsets.definition import Definition, Stored, new, unreadable_problem, without_namespace
+from app.labelsets.preconditions import Match, exists, overtaken, unknown
+from app.labelsets.registry import Registry
+
+Floats = npt.NDArray[np.float32]
+
+log = logging.getLogger("openvocab.labelsets")
+
+# seconds between two looks for a store that is away when the process starts
+RETRY_EVERY: Final = 1.0
+
+# times that a change without a precondition is tried where others change the same name
+RACES: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What answers for a label set now: `rows` (C, D) float32 of unit length, one a label."""
+
+    stored: Stored
+    rows: Floats
+
+
+class LabelSetService:
+    """Registers, replaces and serves label sets; old versions serve until new ones are built."""
+
+    def __init__(self, registry: Registry, builds: Builds) -> None:
+        self._registry = registry
+        self._builds = builds
+        self.blending = builds.blending
+        self._served: dict[str, Stored] = {}
+
+    async def create(self, name: str, definition: Definition, most: int | None = None) -> Stored:
+        """Register a new name and begin its build; its namespace may hold `most` sets.
+
+        Raises: LabelsetExists, TooLarge, UnknownTemplates.
+        """
+        self._builds.check(definition)
+        if await self._registry.fresh(name) is not None:
+            raise exists(name)
+        return await self._write(new(name, 0, definition), None, most)
+
+    async def put(
+        self, name: str, definition: Definition, match: Match, most: int | None = None
+    ) -> tuple[Stored, bool]:
+        """`create` or replace, and whether it was created. May also raise PreconditionFailed."""
+        self._builds.check(definition)
+
+        def made(current: Stored | None) -> Definition:
+            # what was learned stays: it knows itself what it is good for
+            return current.definition.relearned(definition) if current else definition
+
+        return await self._change(name, match, made, most)
+
+    async def change(
+        self, name: str, match: Match, make: Callable[[Definition], Definition]
+    ) -> Stored:
+        """As `put`, what `make` makes of the current definition; also raises UnknownLabelset."""
+
+        def made(current: Stored | None) -> Definition:
+            if current is None:
+                raise unknown(name)
+            if current.unreadable:
+                raise unreadable_problem(name)
+            return make(current.definition)
+
+        return (await self._change(name, match, made))[0]
+
+    async def _change(
+        self,
+        name: str,
+        match: Match,
+        make: Callable[[Stored | None], Definition],
+        most: int | None = None,
+    ) -> tuple[Stored, bool]:
+        for last in (*[False] * (RACES - 1), True):
+            current = await self._registry.fresh(name)
+            match.check(name, current)
+            try:
+                return await self._put(name, make(current), current, most)
+            except (PreconditionFailed, LabelsetExists):
+                if last or not match.anything:
+                    raise  # somebody else was faster, and that was not allowed
+        raise RuntimeError("a loop ended that always returns or raises. This is a bug.")
+
+    async def _put(
+        self, name: str, definition: Definition, current: Stored | None, most: int | None
+    ) -> tuple[Stored, bool]:
+        if current is None:
+            return await self._write(new(name, 0, definition), None, most), True
+        if current.definition == definition:
+            if current.definition.calibration != definition.calibration:
+                # the same vectors: whatever is built of them stays so
+                learned = replace(current, definition=definition)
+                return await self._write(learned, current.version), False
+            self._builds.ensure(current)
+            return current, False
+        serves = replace(current, previous=None) if current.built else current.previous
+        return await self._write(new(name, 0, definition, serves), current.version), False
+
+    async def delete(self, name: str, match: Match) -> None:
+        """Forget a name for good. Raises UnknownLabelset, PreconditionFailed."""
+        for last in (*[False] * (RACES - 1), True):
+            current = await self._registry.fresh(name)
+            if current is None:
+                raise unknown(name)
+            match.check(name, current)
+            try:
+                await self._registry.delete(name, current.version)
+            except PreconditionFailed:
+                if last or not match.anything:
+                    raise
+            else:
+                break
+        self._builds.forget(name)
+        self._served.pop(name, None)
+
+    async def get(self, name: str) -> Stored:
+        """The current version. Raises UnknownLabelset; StoreUnavailable if nothing is known."""
+        stored = await self._current(name)
+        self._builds.ensure(stored)
+        return stored
+
+    async def page(self, after: str, before: str, limit: int) -> Sequence[Stored]:
+        """Up to `limit` sets with names strictly between the two, by name; begins no build."""
+        return await self._registry.page(after, before, limit)
+
+    def status(self, stored: Stored) -> Status:
+        """How far this version is in this process."""
+        return self._builds.status(stored)
+
+    async def wait(self, stored: Stored, patience: float) -> None:
+        """Return when the version is built, or after `patience` seconds.
+
+        Raises: why it failed; PreconditionFailed if it was replaced or deleted meanwhile.
+        """
+        build = self._builds.state(stored)
+        if build is not None and build.task is not None:
+            await asyncio.wait({build.task}, timeout=patience)
+        if build is None or self._builds.state(stored) is not build:
+            raise overtaken(stored.name)
+        if build.error is not None:
+            raise build.error
+
+    async def resolve(self, name: str, patience: float) -> Serving:
+        """What serves for a name now; waits `patience` seconds for a first build.
+
+        Raises:
+            UnknownLabelset, LabelsetBuilding; what made the build fail.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            stored = await self._current(name)
+            self._registry.touch(name)
+            # the last one is what this process served, if others were faster than it
+            for version in (stored, stored.previous, self._served.get(name)):
+                rows = await self._rows(version)
+                if version is not None and rows is not None:
+                    self._builds.ensure(stored)
+                    self._served[name] = version
+                    return Serving(version, rows)
+            build = self._builds.begin(stored)
+            if build.task is not None:
+                # held here: the build lets go of its task, and with it of the matrix, when it ends
+                task = build.task
+                await asyncio.wait({task}, timeout=max(0, deadline - time.monotonic()))
+                if task.done() and not task.cancelled() and (rows := task.result()) is not None:
+                    return Serving(stored, rows)
+            if build.error is not None:
+                raise build.error
+            if time.monotonic() >= deadline:
+                own = without_namespace(name)
+                detail = f"the label set {own} is being built, {build.progress:.0%} done"
+                raise LabelsetBuilding(detail, field="labelset", retry_after=5)
+
+    async def resume(self) -> None:
+        """Build what the store has, most recently used first; waits for a store that is away."""
+        while True:
+            try:
+                names = await self._registry.recent()
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY_EVERY)
+        for name in names:
+            await self._resume(name)
+        log.info("%d stored label sets looked after", len(names))
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        await self._registry.close()
+        await self._builds.close()
+
+    async def _rows(self, version: Stored | None) -> Floats | None:
+        if version is None:
+            return None
+        build = self._builds.state(version)
+        if version.unreadable or (build is not None and (build.task or build.error)):
+            return None  # being built, or never will be: asking the store would only cost time
+        return await self._builds.rows(version)
+
+    async def _resume(self, name: str) -> None:
+        while True:
+            try:
+                build = self._builds.begin(await self._current(name))
+                if build.task is not None:
+                    await asyncio.wait({build.task})
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY_EVERY)
+            except Problem:
+                return  # deleted meanwhile, or never buildable: told to whoever asks for it
+            except Exception:
+                log.exception("label set %s cannot be looked after", name)
+                return
+            else:
+                return
+
+    async def _current(self, name: str) -> Stored:
+        try:
+            return await self._registry.current(name)
+        except UnknownLabelset:
+            self._builds.forget(name)
+            self._served.pop(name, None)
+            raise
+
+    async def _write(self, stored: Stored, expected: int | None, most: int | None = None) -> Stored:
+        written = await self._registry.write(stored, expected, most)
+        self._builds.ensure(written)
+        return written

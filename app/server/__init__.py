@@ -1,0 +1,1 @@
+"""Settings in, running process out: composition root, uvicorn, workers, Ray."""

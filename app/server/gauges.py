@@ -1,0 +1,329 @@
+"""What the parts of the service hold and do now, for the metrics. Changes nothing.
+
+The functions here are called from another thread than the event loop's: they only look.
+"""
+
+import asyncio
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+
+from prometheus_client import ProcessCollector
+
+from app import VERSION
+from app.api.middleware.admission import Admission
+from app.api.services import Services
+from app.server.settings import Settings
+from app.server.watchdog import Heartbeat
+from app.stores.lru import ByteLru
+from app.telemetry.instruments import Together
+from app.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from models.device import DeviceMemory
+
+
+PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+# tags of DER
+VERSION_TAG: Final = 0xA0
+UTC_TIME: Final = 0x17
+
+
+def valid_until(file: Path) -> float:
+    """Seconds since 1970 at which the first certificate of a PEM file ends.
+
+    Raises: OSError, ValueError.
+    """
+    found = PEM.search(file.read_text(encoding="ascii"))
+    if found is None:
+        raise ValueError("there is no certificate in PEM format")
+    _, certificate, _ = _element(ssl.PEM_cert_to_DER_cert(found[0]))
+    _, signed, _ = _element(certificate)
+    tag, _, rest = _element(signed)
+    # the version may be missing; then serial number, algorithm and issuer
+    for _ in range(3 if tag == VERSION_TAG else 2):
+        _, _, rest = _element(rest)
+    _, validity, _ = _element(rest)
+    _, _, rest = _element(validity)
+    tag, text, _ = _element(rest)
+    # a year of two digits is one from 1950 to 2049, and strptime's from 1969 to 2068
+    when = datetime.strptime(text.decode(), "%y%m%d%H%M%SZ" if tag == UTC_TIME else "%Y%m%d%H%M%SZ")
+    return when.replace(tzinfo=UTC).timestamp()
+
+
+def _element(data: bytes) -> tuple[int, bytes, bytes]:
+    """The tag and content of the first element, and what follows it."""
+    if len(data) < 2:
+        raise ValueError("the certificate is damaged")
+    tag, size, start = data[0], data[1], 2
+    if size & 0x80:
+        start += size & 0x7F
+        size = int.from_bytes(data[2:start])
+    return tag, data[start : start + size], data[start + size :]
+
+
+STATES: Final = ("ok", "read-only", "away")
+
+
+def watch_services(
+    metrics: Metrics,
+    services: Services,
+    settings: Settings,
+    admission: Admission,
+    draining: Callable[[], bool],
+) -> None:
+    """The parts of a service that is built, from within its event loop."""
+    info = services.encoder.info
+    metrics.info("openvocab_model_info", "The model that is served; always 1.", {
+        "model": info.name,
+        "fingerprint": info.fingerprint,
+        "precision": info.precision,
+        "device": info.device,
+        "backend": info.backend,
+    })  # fmt: skip
+    metrics.watch("openvocab_workers_serving", "Processes that serve.", lambda: 1)
+    metrics.watch("openvocab_draining", "Processes that are told to end.", draining)
+    _watch_queues(metrics, services, settings, admission)
+    _watch_caches(metrics, services)
+    _watch_store(metrics, services)
+    _watch_device(metrics, services)
+
+
+def _watch_queues(
+    metrics: Metrics, services: Services, settings: Settings, admission: Admission
+) -> None:
+    batcher, ensemble = services.classifier.batcher, services.classifier.ensemble
+    decoder, uploads = services.classifier.decoder, services.upload_batches
+    in_service = settings.max_queue + settings.max_batch
+    for name, about, read in (
+        ("in_service", "Requests being worked on.", lambda: admission.in_service),
+        ("max_in_service", "Requests that may be worked on at once.", lambda: in_service),
+        ("pending_bytes", "Bytes of bodies held.", lambda: admission.bytes),
+        ("max_pending_bytes", "Bytes that may be held.", lambda: settings.max_pending_bytes),
+        ("queued_images", "Images that wait for a forward pass.", lambda: batcher.queued),
+        ("max_queued_images", "Images that may wait.", lambda: settings.max_queue),
+        ("queued_prompts", "Prompts of requests that wait to be encoded.",
+         lambda: ensemble.pending),
+        ("max_queued_prompts", "Prompts that may wait.", lambda: settings.max_text_queue),
+        ("decoding_images", "Images that are or wait to be decoded.", lambda: decoder.waiting),
+        ("uploads", "Batches that are being uploaded.", lambda: uploads.under_way),
+        ("max_uploads", "Batches that may be uploaded at once.", lambda: uploads.at_once),
+    ):  # fmt: skip
+        metrics.watch(f"openvocab_{name}", about, read)
+    metrics.watch(
+        "openvocab_oldest_queued_seconds",
+        "Seconds that the first of the queue has waited; 0 without any.",
+        lambda: {
+            ("image",): _since(batcher.oldest, time.perf_counter),
+            ("text",): _since(ensemble.oldest, time.monotonic),
+        },
+        "kind",
+        together="max",
+    )
+    metrics.follow(
+        "openvocab_images_total", "Images decoded, by the format of their file.",
+        lambda: {(name.lower(),): count for name, count in list(decoder.decoded.items())},
+        "format",
+    )  # fmt: skip
+
+
+def _watch_caches(metrics: Metrics, services: Services) -> None:
+    ensemble, vectors = services.classifier.ensemble, services.vectors
+    caches = {
+        "label_vectors": vectors.memory,
+        "label_lists": ensemble.lists,
+        "labelsets": services.matrices,
+        "images": services.images,
+    }
+    metrics.follow(
+        "openvocab_cache_lookups_total", "What was asked of the caches in memory.",
+        lambda: {
+            key: count for name, cache in caches.items()
+            for key, count in (((name, "hit"), cache.hits), ((name, "miss"), cache.misses))
+        },
+        "cache", "result",
+    )  # fmt: skip
+    held: Mapping[str, tuple[str, Callable[[ByteLru], float]]] = {
+        "bytes": ("Bytes that the caches in memory hold.", lambda cache: cache.bytes),
+        "max_bytes": ("Bytes that they may hold.", lambda cache: cache.max_bytes),
+        "entries": ("Entries that they hold.", len),
+    }
+    for name, (about, read) in held.items():
+        metrics.watch(
+            f"openvocab_cache_{name}", about, functools.partial(_each, caches, read), "cache"
+        )
+    metrics.follow(
+        "openvocab_label_vectors_total",
+        "Where vectors of labels came from: memory, the store, or the model.",
+        lambda: {
+            ("memory",): vectors.memory.hits,
+            ("store",): vectors.store_hits,
+            ("computed",): ensemble.computed,
+        },
+        "level",
+    )
+    metrics.watch(
+        "openvocab_labelsets_in_memory", "Label sets that are ready to be used, in the process "
+        "with the most.", lambda: len(services.matrices), together="max",
+    )  # fmt: skip
+
+
+def _watch_store(metrics: Metrics, services: Services) -> None:
+    store = services.store
+    metrics.watch(
+        "openvocab_store_away", "1 while the store does not do all that it should.",
+        lambda: store.away, together="max",
+    )  # fmt: skip
+    metrics.watch(
+        "openvocab_store_state", "1 for what the store can do, for any process.",
+        lambda: {(state,): store.state == state for state in STATES}, "state", together="max",
+    )  # fmt: skip
+
+
+def _watch_device(metrics: Metrics, services: Services) -> None:
+    encoder, canary, decoder = services.encoder, services.canary, services.classifier.decoder
+    heart = Heartbeat(asyncio.get_running_loop())
+    metrics.watch(
+        "openvocab_busy_seconds",
+        "Seconds at the same piece of work; past OPENVOCAB_HANG_TIMEOUT the process ends.",
+        lambda: {
+            ("model",): _since(encoder.busy_since, time.monotonic),
+            ("decoder",): _since(decoder.busy_since, time.monotonic),
+            ("event_loop",): _since(heart.busy_since(), time.monotonic),
+        },
+        "part",
+        together="max",
+    )
+    metrics.watch(
+        "openvocab_canary_good", "1 while the model answers as it did at the start.",
+        lambda: canary.good, together="min",
+    )  # fmt: skip
+    metrics.watch(
+        "openvocab_canary_age_seconds", "Seconds since the model last did.",
+        lambda: _since(canary.good_at, time.monotonic), together="max",
+    )  # fmt: skip
+    if not isinstance(encoder, _Device):
+        return  # it computes elsewhere
+    metrics.follow(
+        "openvocab_device_busy_seconds_total", "Seconds that the device spent on a kind of work.",
+        lambda: {(kind,): seconds for kind, seconds in encoder.busy_seconds.items()}, "kind",
+    )  # fmt: skip
+    # without a GPU there is none: see process_resident_memory_bytes
+    memory: Mapping[str, tuple[Together, str]] = {
+        "allocated": ("sum", "Memory of the GPU that tensors hold."),
+        "reserved": ("sum", "Memory of the GPU that processes keep for tensors."),
+        "total": ("max", "Memory that the GPU has."),
+    }
+    for name, (together, about) in memory.items():
+        metrics.watch(
+            f"openvocab_device_memory_{name}_bytes", about,
+            functools.partial(_memory, encoder, name), together=together,
+        )  # fmt: skip
+
+
+@runtime_checkable
+class _Device(Protocol):
+    """An encoder with a device in this process."""
+
+    @property
+    def busy_seconds(self) -> Mapping[str, float]: ...
+
+    def memory(self) -> "DeviceMemory | None": ...
+
+
+def _each(
+    caches: Mapping[str, ByteLru], read: Callable[[ByteLru], float]
+) -> Mapping[tuple[str, ...], float]:
+    return {(name,): read(cache) for name, cache in caches.items()}
+
+
+def _memory(device: _Device, name: str) -> float | None:
+    return getattr(device.memory(), name, None)
+
+
+def _since(begun: float | None, clock: Callable[[], float]) -> float:
+    return 0.0 if begun is None else max(0.0, clock() - begun)
+
+
+# what bounds the memory of a container: version 2 of control groups, and version 1
+LIMITS: Final = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def process_figures() -> Callable[[], Mapping[str, float]]:
+    """A function that reads CPU seconds, memory and open files by their usual names."""
+    collector = ProcessCollector(registry=None)
+
+    def read() -> Mapping[str, float]:
+        return {s.name: s.value for family in collector.collect() for s in family.samples}
+
+    return read
+
+
+def memory_limit(files: tuple[Path, ...] = LIMITS) -> int:
+    """Bytes that processes here may use together: of the machine, or of their container."""
+    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for file in files:
+        try:
+            limit = min(limit, int(file.read_text()))
+        except (OSError, ValueError):  # no such bound, or "max"
+            continue
+    return limit
+
+
+# names that every exporter uses, how those of several processes become one, and their meaning
+PROCESS: Final[Mapping[str, tuple[Together, str]]] = {
+    "process_resident_memory_bytes": ("sum", "Resident memory; shared pages count in each."),
+    "process_virtual_memory_bytes": ("sum", "Virtual memory."),
+    "process_open_fds": ("max", "Open file descriptors of the process with the most."),
+    "process_max_fds": ("min", "File descriptors that a process may have open."),
+}
+START: Final = "process_start_time_seconds"
+CPU: Final = "process_cpu_seconds_total"
+
+
+def watch_process(metrics: Metrics, settings: Settings, *, first: bool) -> None:
+    """What the operating system says, and what was installed and set.
+
+    The `first` process of a server is there for as long as the server is.
+    """
+    figures = process_figures()
+    for name, (together, about) in PROCESS.items():
+        metrics.watch(name, about, functools.partial(_figure, figures, name), together=together)
+    metrics.follow(CPU, "CPU seconds, in user and system mode.", lambda: figures()[CPU])
+    started = figures().get(START) if first else None
+    metrics.watch(START, "When the server started.", lambda: started, together="min")
+    metrics.watch(
+        "openvocab_memory_limit_bytes", "Memory of the machine, or of the container.",
+        memory_limit, together="min",
+    )  # fmt: skip
+    metrics.watch(
+        "openvocab_workers", "Processes that are to serve.", lambda: settings.workers,
+        together="max",
+    )  # fmt: skip
+    file = settings.tls_cert_file
+    until = None if file is None else valid_until(file)
+    metrics.watch(
+        "openvocab_certificate_expiry_timestamp_seconds", "When the certificate that is served "
+        "ends; none without TLS.", lambda: until, together="min",
+    )  # fmt: skip
+    metrics.info("openvocab_build_info", "What is installed; always 1.", {
+        "version": VERSION,
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+    })  # fmt: skip
+
+
+def _figure(read: Callable[[], Mapping[str, float]], name: str) -> float | None:
+    return read().get(name)

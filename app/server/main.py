@@ -1,0 +1,129 @@
+"""The composition root: settings in, application out. Knows how, not what: see building.py."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from app import VERSION
+from app.api import (
+    batch,
+    calibration,
+    embeddings,
+    examples,
+    huggingface,
+    info,
+    labelsets,
+    openai,
+    playground,
+)
+from app.api.middleware.admission import HEADER, Admission, Bounds
+from app.api.middleware.auth import Gate, GatePolicy
+from app.api.middleware.body_limit import BodyLimit, BodyLimits
+from app.api.middleware.keys import KeyRing
+from app.api.middleware.request_context import RequestContext
+from app.api.problems import add_handlers
+from app.server.build import build, load_encoder
+from app.server.gauges import watch_process, watch_services
+from app.server.settings import Settings
+from app.telemetry import spans
+from app.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from app.telemetry.otel import Tracing
+    from models.info import AnyEncoder
+
+
+def middleware(
+    settings: Settings, metrics: Metrics, admission: Admission, tracing: "Tracing | None" = None
+) -> list[Middleware]:
+    """From the outside in. Raises app.keys.BadKeys."""
+    origins = settings.listed("cors_origins")
+    policy = GatePolicy(
+        settings.rate_limit,
+        settings.rate_burst,
+        frozenset(origins),
+        frozenset(host.lower() for host in settings.listed("allowed_hosts")),
+        settings.metrics == "open",
+    )
+    chosen = [
+        Middleware(
+            RequestContext, metrics=metrics, tracing=tracing, log_labels=settings.log_labels
+        ),
+        Middleware(
+            BodyLimit,
+            limits=BodyLimits(
+                settings.max_image_bytes, settings.max_labelset_bytes, settings.max_upload_bytes
+            ),
+        ),
+        Middleware(Gate, keys=KeyRing(settings.api_keys_file, settings.api_keys), policy=policy),
+        Middleware(Bounds, admission=admission, timeout=settings.request_timeout, metrics=metrics),
+    ]
+    if origins:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match", HEADER],
+            expose_headers=["ETag", "Link", "Location", "Retry-After", "Server-Timing",
+                            "X-Request-ID", "traceresponse"],
+        )  # fmt: skip
+        chosen.insert(0, cors)
+    return chosen
+
+
+def create_app(
+    settings: Settings, encoder: "AnyEncoder | None" = None, metrics: Metrics | None = None
+) -> FastAPI:
+    """The application; without an encoder it loads its own at start and closes it at the end.
+
+    `metrics` are those of a process that counts together with others.
+
+    Raises: app.keys.BadKeys; at start models.ModelError, app.stores.protocols.StoreUnusable.
+    """
+    counted = metrics or Metrics()
+    watch_process(counted, settings, first=metrics is None)
+    admission = Admission(settings.max_queue + settings.max_batch, settings.max_pending_bytes)
+    tracing = spans.start(settings.tracing, VERSION)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            if tracing is not None:
+                stack.push_async_callback(asyncio.to_thread, tracing.close)
+                stack.enter_context(spans.at(tracing.outside()))
+            own = encoder
+            if own is None:
+                own = await asyncio.to_thread(load_encoder, settings)
+                stack.callback(own.close)
+            services = await build(settings, own, counted, stack)
+            watch_services(counted, services, settings, admission, lambda: app.state.draining)
+            stack.enter_context(counted.published())
+            app.state.services = services
+            yield
+
+    app = FastAPI(
+        title="openvocab",
+        version=VERSION,
+        summary="Send an image and any words; it answers which words fit.",
+        lifespan=lifespan,
+        middleware=middleware(settings, counted, admission, tracing),
+        # their pages load scripts from elsewhere
+        docs_url=None,
+        redirect_slashes=False,  # the address in a redirect would be of the caller's making
+        redoc_url=None,
+        # the framework's own would hold the query, and so labels
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    app.state.draining = False
+    for part in (
+        info, batch, labelsets, calibration, examples,
+        embeddings, huggingface, openai, playground,
+    ):  # fmt: skip
+        app.include_router(part.router)
+    add_handlers(app)
+    return app

@@ -1,0 +1,241 @@
+"""The service on a Ray cluster: replicas that take requests, and replicas that encode.
+
+    serve run app.ray_serve:build model=pictogram
+    serve deploy docker/ray/serve.yaml
+
+Knows nothing of what is asked, nor of batches.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import ray
+from prometheus_client.parser import text_string_to_metric_families
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from ray.serve.metrics import Gauge
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from app.server.main import create_app
+from app.server.remote_encoder import CALL_IMAGES, RemoteEncoder
+from app.server.run import tune_interpreter
+from app.server.settings import BadSettings, Settings, settings_from
+from app.server.shared_encoder import SharedEncoder
+from app.telemetry import logs
+from models import EncoderInfo
+
+log = logging.getLogger("openvocab.metrics")
+
+EVERY: Final = 5.0
+
+
+class Exporter:
+    """Copies metrics in Prometheus' text format to Ray every few seconds.
+
+    All as gauges: a counter or a bucket there could only be added to, and here it is known whole.
+    Ray names them `ray_` and their name, with the replica as labels.
+    """
+
+    def __init__(self, text: Callable[[], bytes]) -> None:
+        self._text = text
+        self._gauges: dict[str, Gauge] = {}
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def close(self) -> None:
+        """Copy no more."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                await asyncio.to_thread(self._copy)
+            except Exception:  # metrics never end what they measure
+                log.exception("the metrics could not be handed to Ray")
+
+    def _copy(self) -> None:
+        for family in text_string_to_metric_families(self._text().decode()):
+            for sample in family.samples:
+                gauge = self._gauges.get(sample.name)
+                if gauge is None:
+                    names: Any = tuple(sample.labels)  # Ray's type allows a single one
+                    gauge = Gauge(sample.name, family.documentation, names)
+                    self._gauges[sample.name] = gauge
+                gauge.set(sample.value, dict(sample.labels))
+
+
+# read by Ray when it is imported; nobody asked it to report how it is used
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# requests that an ingress holds beyond those that may classify: label sets, health, the page
+OTHERS: Final = 256
+
+# calls that an encoder holds: enough of them with a single picture to fill its next two batches
+BATCHES_HELD: Final = 2
+TEXTS_HELD: Final = 16
+
+# what an encoder is made of: a change of any other setting leaves it as it is
+ENCODER_SETTINGS: Final = frozenset({
+    "model", "device", "precision", "backend", "torch_threads", "max_batch", "max_text_queue",
+    "hang_timeout", "log_level", "log_format",
+})  # fmt: skip
+
+# seconds beyond a request's that a replica has to finish what it accepted
+GRACE: Final = 15.0
+
+
+class Unfit(ValueError):
+    """The settings are not for a cluster; the text is one line for a person."""
+
+
+class Encoder:
+    """One copy of the model, on a GPU or on CPU cores, for all ingresses."""
+
+    async def __init__(self, args: dict[str, str]) -> None:  # type: ignore[misc] # Ray awaits it
+        settings = _settings(args)
+        logs.set_up(settings.log_level, settings.log_format)
+        threads = settings.torch_threads or _cores()
+        self._shared = await SharedEncoder.load(
+            settings.model_copy(update={"torch_threads": threads})
+        )
+        self._exporter = Exporter(self._shared.metrics.text)
+        tune_interpreter()
+
+    def describe(self, model: str, precision: str) -> EncoderInfo:
+        """What the model is; raises OtherModel."""
+        return self._shared.describe(model, precision)
+
+    async def images(
+        self, fingerprint: str, pixels: npt.NDArray[np.uint8]
+    ) -> tuple[npt.NDArray[np.float32], float]:
+        """As SharedEncoder has it."""
+        return await self._shared.images(fingerprint, pixels)
+
+    async def texts(self, fingerprint: str, prompts: list[str]) -> npt.NDArray[np.float32]:
+        """As SharedEncoder has it."""
+        return await self._shared.texts(fingerprint, prompts)
+
+    async def check_health(self) -> None:
+        """Ray replaces a replica that fails this three times in a row."""
+        await self._shared.check()
+
+    async def __del__(self) -> None:
+        if hasattr(self, "_shared"):
+            await self._shared.close()
+
+
+@serve.ingress()
+class Ingress:
+    """The whole service but the model: it decodes, scores, and keeps label sets."""
+
+    def __init__(self, args: dict[str, str], encoder: DeploymentHandle[Any]) -> None:
+        self._settings = _settings(args)
+        self._encoder = encoder
+        logs.set_up(self._settings.log_level, self._settings.log_format)
+        _check_machines(self._settings)
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        settings = self._settings
+        remote = await RemoteEncoder.find(
+            self._encoder, settings.model, settings.precision, settings.request_timeout
+        )
+        here = {
+            "max_batch": CALL_IMAGES,
+            "decode_threads": settings.decode_threads or _cores(),
+            # they would be one replica's, now of this one and now of that; Ray has those of all
+            "metrics": "off",
+        }
+        app = create_app(settings.model_copy(update=here), remote)
+
+        def counted() -> bytes:
+            found: bytes = app.state.services.metrics.text()
+            return found
+
+        self._exporter = Exporter(counted)
+        tune_interpreter()
+        return _Door(app, settings.listed("trusted_proxies"))
+
+
+class _Door:
+    """What Ray's proxy leaves to do around the service, or does twice."""
+
+    def __init__(self, app: ASGIApp, proxies: list[str]) -> None:
+        whole: Any = app  # uvicorn's types of ASGI are others than starlette's
+        self._app: Any = ProxyHeadersMiddleware(whole, proxies) if proxies else app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_once(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # the proxy gave the request its id, and answers it
+                message["headers"] = [
+                    pair for pair in message["headers"] if pair[0].lower() != b"x-request-id"
+                ]
+            await send(message)
+
+        await self._app(scope, receive, send_once)
+
+
+def build(args: Mapping[str, Any]) -> serve.Application:
+    """The application; `args` are settings in lower case, and come before the environment's.
+
+    How many replicas of what size there are is said where it is deployed: docker/ray/serve.yaml.
+    Raises Unfit.
+    """
+    given = {name: str(value) for name, value in args.items()}
+    settings = _settings(given)
+    if settings.store_url.startswith("memory:"):
+        raise Unfit(
+            "OPENVOCAB_STORE_URL: a store in memory cannot be shared by replicas; use redis://…"
+        )
+    finish = settings.request_timeout + settings.drain_seconds + GRACE
+    encoder = serve.deployment(
+        name="Encoder",
+        max_ongoing_requests=BATCHES_HELD * settings.max_batch + TEXTS_HELD,
+        # the new one serves before the old one goes
+        max_surge_percent=100,
+        graceful_shutdown_timeout_s=finish,
+        graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+    )(Encoder)
+    ingress = serve.deployment(
+        name="Ingress",
+        # beyond what the service itself refuses, so that its own answer says why
+        max_ongoing_requests=settings.max_queue + settings.max_batch + OTHERS,
+        max_surge_percent=100,
+        graceful_shutdown_timeout_s=finish,
+        graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+    )(Ingress)
+    own = {name: value for name, value in given.items() if name in ENCODER_SETTINGS}
+    return ingress.bind(given, encoder.bind(own))
+
+
+def _settings(args: dict[str, str]) -> Settings:
+    try:
+        return settings_from(**args)
+    except BadSettings as error:
+        raise Unfit(str(error)) from None
+
+
+def _check_machines(settings: Settings) -> None:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    machines = sum(bool(node["Alive"]) for node in nodes)
+    if machines > 1 and not settings.store_url:
+        raise Unfit(
+            f"OPENVOCAB_STORE_URL: a SQLite file cannot be shared by {machines} machines; "
+            "use redis://…"
+        )
+
+
+def _cores() -> int:
+    """CPUs that Ray gave this replica, at least one; a share of one counts as one."""
+    given: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+    return max(1, round(given.get("CPU", 1)))

@@ -1,0 +1,149 @@
+"""Serve on a socket in this process. Knows how that begins and ends; nothing of requests."""
+
+import contextlib
+import gc
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+from fastapi import FastAPI
+from threadpoolctl import threadpool_limits
+
+from app.server.exit_status import HUNG, START_ERROR
+from app.server.http_protocol import protocol
+from app.server.main import create_app
+from app.server.settings import Settings
+from app.telemetry.metrics import Metrics
+from models import EncoderInfo
+
+if TYPE_CHECKING:
+    from models.encoder import Encoder
+
+
+log = logging.getLogger("openvocab")
+
+
+# for threads at the end
+LAST_SECONDS: Final = 10.0
+
+SWITCH_SECONDS: Final = 0.0001
+
+
+def serve(
+    settings: Settings,
+    encoder: "Encoder",
+    listener: socket.socket,
+    signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM),
+    ready: Callable[[], None] = lambda: None,
+    metrics: Metrics | None = None,
+) -> int:
+    """Serve until one of the signals; what was accepted is answered first. The exit status."""
+    tune_interpreter()
+    app = create_app(settings, encoder, metrics)
+    server = _Server(app, uvicorn_config(app, settings), ready, settings.drain_seconds)
+    for number in signals:
+        signal.signal(number, server.end)
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:  # its own status for a failed start is taken by another failure
+        return START_ERROR
+    finally:
+        threading.Thread(target=_end_anyway, daemon=True).start()
+        encoder.close()
+        gc.unfreeze()  # or libraries that look for leaks at the end report what was frozen
+    return 0
+
+
+def _end_anyway() -> None:
+    """Python waits at its end for threads, and would for ever for one that hangs."""
+    time.sleep(LAST_SECONDS)
+    log.critical("a thread does not end; the process ends without it")
+    os._exit(HUNG)
+
+
+def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How the server is run, whoever runs it."""
+    proxies = settings.listed("trusted_proxies")
+    return uvicorn.Config(
+        app,
+        http=protocol(settings.head_timeout, settings.max_connections),
+        ws="none",
+        log_config=None,  # its lines read as ours do
+        log_level=settings.log_level,
+        access_log=False,  # ours names the caller and the request
+        server_header=False,
+        root_path=settings.root_path,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
+        ssl_certfile=settings.tls_cert_file,
+        ssl_keyfile=settings.tls_key_file,
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout),
+    )
+
+
+def tune_interpreter() -> None:
+    """What a process that serves does once, after the model is loaded.
+
+    The collector spares what is loaded and stays: each look at it stopped all threads for 0.3 s.
+    And a thread that wants the interpreter gets it sooner: a forward pass of torch asks for it at
+    each of its hundreds of operations, and beside a busy event loop waited 5 ms each time
+    (docs/performance.md).
+    """
+    gc.collect()
+    gc.freeze()
+    # a product with 1,000 labels takes one thread 0.1 ms; more threads spin for their next one
+    # meanwhile and take the cores from the forward pass
+    threadpool_limits(1, user_api="blas")
+    sys.setswitchinterval(SWITCH_SECONDS)
+
+
+def described(info: EncoderInfo) -> str:
+    """What an encoder is and what it is good for, in a line."""
+    how = f"{info.name} on {info.device} in {info.precision} by {info.backend}"
+    return f"{how}: {info.provenance.description}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with signal handlers that are there before its loop is, so that none is lost."""
+
+    def __init__(
+        self, app: FastAPI, config: uvicorn.Config, ready: Callable[[], None], drain: float
+    ) -> None:
+        super().__init__(config)
+        self._app = app
+        self._ready = ready
+        self._drain = drain
+        self._ends_at: float | None = None
+
+    def end(self, number: int, _frame: object) -> None:
+        """Handle a signal: finish, or at the second Ctrl-C give up what is under way.
+
+        After SIGTERM requests are taken for some seconds more, while /readyz says not to send any.
+        """
+        self.force_exit = self.should_exit and number == signal.SIGINT
+        self._app.state.draining = True
+        if number == signal.SIGTERM and self._drain and self._ends_at is None:
+            self._ends_at = time.monotonic() + self._drain
+        else:
+            self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()

@@ -1,0 +1,332 @@
+"""The settings: names, defaults, limits, purposes. Read by entry points and main only."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.images.urls import AllowedHost
+
+DEFAULT_MODEL = "ViT-B-32-256/datacomp_s34b_b86k"
+
+
+class ModelSettings(BaseSettings):
+    """Which model computes, on what, and how much of it at once."""
+
+    model: str = Field(
+        DEFAULT_MODEL,
+        min_length=1,
+        description="Model to load: a name of `openvocab models list`, `ARCH/TAG`, "
+        "`hf-hub:owner/name` or `local-dir:/path`.",
+    )
+    device: str = Field(
+        "auto", description="`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="What the model computes in; `auto` is bf16 where the device has it natively, "
+        "else fp32. `pictogram` always runs in fp32.",
+    )
+    backend: Literal["auto", "torch", "openvino"] = Field(
+        "auto",
+        description="What runs the image tower; `auto` is OpenVINO on a CPU where "
+        "`openvocab[openvino]` is installed, else torch.",
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that serve, each with its own copy of the model; they share one "
+        "store, and the cores.",
+    )
+    torch_threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="CPU threads of a forward pass; 0: as many as there are cores.",
+    )
+    decode_threads: int = Field(
+        0, ge=0, le=1024, description="Threads that decode images; 0: as many as there are cores."
+    )
+    max_batch: int = Field(64, ge=1, le=4096, description="Images in one forward pass, at most.")
+    max_queue: int = Field(
+        512, ge=1, description="Images that may wait for a forward pass; more are answered 503."
+    )
+    max_pending_bytes: int = Field(
+        1_000_000_000,
+        ge=1,
+        description="Bytes of requests that may be held at once; more are answered 503.",
+    )
+    max_connections: int = Field(
+        4_096, ge=1, description="Connections that may be open; more are answered 503 and closed."
+    )
+    max_text_queue: int = Field(
+        400_000,
+        ge=1,
+        description="Prompts (labels times templates) that may wait; more are answered 503.",
+    )
+
+
+class Settings(ModelSettings):
+    """Every field is set by the environment variable OPENVOCAB_ and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="OPENVOCAB_", frozen=True, protected_namespaces=())
+
+    max_image_bytes: int = Field(20_000_000, ge=1, description="Largest image file, in bytes.")
+    max_upload_bytes: int = Field(
+        4_000_000_000, ge=1, description="Largest body of `POST /classify/batch`, in bytes."
+    )
+    max_upload_images: int = Field(
+        10_000, ge=1, description="Images in one `POST /classify/batch`."
+    )
+    max_uploads: int = Field(
+        8, ge=1, description="`POST /classify/batch` at a time; more are answered 503."
+    )
+    max_image_pixels: int = Field(
+        50_000_000,
+        ge=1,
+        description="Largest image, width x height in pixels, read from its header.",
+    )
+    heic: bool = Field(
+        False, description="Accept HEIC pictures; needs the extra `openvocab[heic]` (pi-heif)."
+    )
+    exact_jpeg: bool = Field(
+        False,
+        description="Decode every JPEG in full. Otherwise one of four times the model's size or "
+        "more is decoded at a half, a quarter or an eighth of its own.",
+    )
+    explain: bool = Field(
+        True,
+        description="Answer heat maps where a request asks for them: 36 more forward passes each.",
+    )
+    image_urls: bool = Field(
+        False,
+        description="Fetch images that requests name by their URL, from public addresses only.",
+    )
+    image_url_hosts: str = Field(
+        "",
+        description="Hosts that images may be fetched from, with commas: `example.org`, "
+        "`*.example.org`, `example.org:8443`; empty: all.",
+    )
+    image_url_timeout: float = Field(
+        10.0, gt=0, le=600, description="Seconds that fetching an image may take."
+    )
+    max_labels: int = Field(1_000, ge=1, description="Labels that one request may name.")
+    max_label_length: int = Field(
+        200, ge=1, le=10_000, description="Length of a label, in characters."
+    )
+    max_templates: int = Field(
+        200, ge=1, le=10_000, description="Own templates that one request may bring."
+    )
+    vector_cache_bytes: int = Field(
+        256_000_000,
+        ge=0,
+        description="Memory for label vectors; the least recently used go first. 0: none.",
+    )
+    image_cache_bytes: int = Field(
+        32_000_000,
+        ge=0,
+        description="Memory for embeddings of pictures seen lately, so that scoring one again "
+        "costs nothing. 0: none.",
+    )
+    labelset_cache_bytes: int = Field(
+        512_000_000, ge=0, description="Memory for the matrices of label sets in use."
+    )
+    store_url: str = Field(
+        "",
+        description="Where label sets are kept: empty (a SQLite file in the data directory), "
+        "`redis://…`, `rediss://…`, `unix://…`, or `memory://` (gone at the end).",
+    )
+    store_timeout: float = Field(
+        0.25, gt=0, le=60, description="Seconds that nothing waits longer for the store."
+    )
+    data_dir: Path = Field(
+        Path("~/.local/share/openvocab"), description="Folder of the SQLite file; made if missing."
+    )
+    vector_ttl: float = Field(
+        2_592_000, ge=60, description="Seconds that the store keeps a label vector (30 days)."
+    )
+    vector_store_bytes: int = Field(
+        2_000_000_000, ge=0, description="Room for label vectors in the SQLite file."
+    )
+    max_labelsets: int = Field(1_000, ge=1, description="Label sets in a store.")
+    max_labelset_labels: int = Field(10_000, ge=1, description="Labels of one label set.")
+    max_label_texts: int = Field(
+        100, ge=1, description="Synonyms, or whole prompts, of one label of a label set."
+    )
+    max_labelset_prompts: int = Field(
+        1_000_000, ge=1, description="Prompts of one label set: texts times templates."
+    )
+    max_labelset_bytes: int = Field(
+        16_000_000, ge=1, description="Largest body that registers a label set."
+    )
+    max_examples: int = Field(1_000, ge=0, description="Example pictures of one label set.")
+    max_example_bytes: int = Field(
+        200_000_000, ge=0, description="Example pictures of one label set together, in bytes."
+    )
+    example_store_bytes: int = Field(
+        2_000_000_000, ge=0, description="All example pictures in a store together, in bytes."
+    )
+    request_timeout: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds after which a request is answered 504, or 408 while its body is still "
+        "arriving; the header `X-Request-Timeout` may ask for less.",
+    )
+    head_timeout: float = Field(
+        10.0, gt=0, le=3600, description="Seconds that the head of a request may take to arrive."
+    )
+    hang_timeout: float = Field(
+        300.0,
+        gt=0,
+        le=86_400,
+        description="Seconds after which a forward pass or a decoder that does not return ends the "
+        "process with status 70; longer than the largest batch takes.",
+    )
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds after SIGTERM in which requests are still taken while `/readyz` "
+        "answers 503, so that a load balancer turns away first.",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="TOML file of API keys, read again when it changes (docs/security.md); without "
+        "keys anybody may do everything.",
+    )
+    api_keys: str = Field(
+        "",
+        repr=False,
+        description="More keys, as NAME:SCOPE+SCOPE:SHA256 with commas; `openvocab keys new` makes "
+        "one.",
+    )
+    rate_limit: float = Field(
+        0.0,
+        ge=0,
+        description="Requests a second of each key, or without keys of each address, counted over "
+        "all processes of a store; 0: no limit.",
+    )
+    rate_burst: int = Field(
+        1, ge=1, description="Requests that may come at once; at least one second's worth."
+    )
+    metrics: Literal["open", "admin", "off"] = Field(
+        "open", description="Who may read `/metrics`: anybody, keys with the scope `admin`, nobody."
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins whose pages may use the API from a browser, with commas, such as "
+        "`https://example.org`; `*`: all.",
+    )
+    allowed_hosts: str = Field(
+        "*", description="Host names that requests may be addressed to, with commas; `*`: any."
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks of proxies, with commas, whose `X-Forwarded-For` and "
+        "`X-Forwarded-Proto` are believed.",
+    )
+    tls_cert_file: Path | None = Field(
+        None, description="PEM file of the certificate chain; with it the server speaks HTTPS."
+    )
+    tls_key_file: Path | None = Field(
+        None, description="PEM file of its private key, if that is not in the same file."
+    )
+    root_path: str = Field(
+        "", description="Path under which a proxy serves this, such as `/vision`."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto",
+        description="How the log reads: `text`, `json` (an object a line), or `auto`: text on a "
+        "terminal, JSON wherever else it goes.",
+    )
+    log_labels: bool = Field(
+        False, description="Write the labels that a request asks for into its line of the log."
+    )
+    tracing: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="OpenTelemetry traces, sent where the `OTEL_…` variables say; `auto`: if "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT` is set. Needs the extra `openvocab[otel]`.",
+    )
+
+    @field_validator("image_url_hosts")
+    @classmethod
+    def _hosts(cls, value: str) -> str:
+        for host in filter(None, map(str.strip, value.split(","))):
+            AllowedHost.parse(host)
+        return value
+
+    def listed(self, name: str) -> list[str]:
+        """The parts of a setting that is written with commas."""
+        return [part.strip() for part in getattr(self, name).split(",") if part.strip()]
+
+    def cores_for_decoding(self) -> int:
+        """`decode_threads`, or the number of cores."""
+        return self.decode_threads or os.cpu_count() or 1
+
+
+def settings_page() -> str:
+    """The page: a table of every setting."""
+    rows = [
+        f"| `OPENVOCAB_{name.upper()}` | {_default(field.default)} | {_limits(field.metadata)} "
+        f"| {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "Environment variables, read once when the server starts. A value that does not fit",
+            "ends the start with one line that names it; `openvocab serve --help` shows which have",
+            "an option.",
+            "",
+            "This page is made from `app/settings.py` by `make docs`; a test holds both together.",
+            "",
+            "| variable | default | limits | what |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _default(value: object) -> str:
+    """A default as the environment would spell it."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{text}`" if text else "empty"
+
+
+def _limits(metadata: list[object]) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥"}
+    return ", ".join(
+        f"{sign} {getattr(bound, name)}"
+        for bound in metadata
+        for name, sign in signs.items()
+        if hasattr(bound, name)
+    )
+
+
+def write_settings_page(path: Path) -> None:
+    """Write the page where the documentation keeps it."""
+    path.write_text(settings_page(), encoding="utf-8")
+
+
+class BadSettings(ValueError):
+    """Which setting is invalid, in one line."""
+
+
+def settings_from(**options: Any) -> Settings:
+    """The settings of the environment, and over them those that are given. Raises BadSettings."""
+    try:
+        return Settings(**options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "OPENVOCAB_" + "_".join(map(str, first["loc"])).upper()
+        line = f"{name}: {first['msg']}, got {first['input']!r}"
+        raise BadSettings(line) from None

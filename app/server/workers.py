@@ -1,0 +1,338 @@
+"""Several processes that serve on one socket, and one that watches over them.
+
+Knows how processes begin and end; nothing of requests.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, Final
+
+from app.server.build import load_encoder
+from app.server.exit_status import HUNG, MODEL_ERROR, SIGNALLED, START_ERROR
+from app.server.gauges import watch_process
+from app.server.run import described, serve
+from app.server.settings import Settings
+from app.telemetry import logs
+from app.telemetry.metrics import Metrics
+from app.telemetry.shared_memory import Board
+from models import ModelError
+
+# seconds beyond those of a request and of draining that a worker may take to end
+GRACE: Final = 15.0
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """A worker as the one that watches sees it; it says `line` of itself when it serves."""
+
+    process: SpawnProcess
+    pipe: Connection
+    line: str | None = None
+
+    @classmethod
+    def start(
+        cls, settings: Settings, listener: socket.socket, name: str, board: Board, page: int
+    ) -> "WorkerProcess":
+        """Begin to load a model and to serve, and count on a page of the board.
+
+        Raises OSError if there is no room for a process.
+        """
+        context = multiprocessing.get_context("spawn")
+        pipe, end = context.Pipe(duplex=False)
+        process = context.Process(
+            target=_work, args=(settings, listener, end, board, page), name=name
+        )
+        # a terminal's Ctrl-C and hang-up reach every process, but it is ours to tell the workers
+        before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGHUP)}
+        try:
+            process.start()
+        except OSError:
+            pipe.close()
+            raise
+        finally:
+            end.close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return cls(process, pipe)
+
+    def look(self) -> None:
+        """Read what it said, if it did."""
+        if self.line is None and self.pipe.poll():
+            with contextlib.suppress(EOFError, OSError):  # it ended without a word
+                self.line = self.pipe.recv()
+
+    @property
+    def serves(self) -> bool:
+        """Whether it said that it does, and lives."""
+        return self.line is not None and self.alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return self.process.is_alive()
+
+    @property
+    def status(self) -> int | None:
+        """How it ended; minus a signal's number."""
+        return self.process.exitcode
+
+
+def patience(settings: Settings) -> float:
+    """Seconds that a worker has to end, once it is told."""
+    return settings.request_timeout + settings.drain_seconds + GRACE
+
+
+def _work(
+    settings: Settings, listener: socket.socket, pipe: Connection, board: Board, page: int
+) -> None:
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_with, args=(parent, patience(settings)), daemon=True).start()
+    number = multiprocessing.current_process().name.rsplit(" ", 1)[-1]
+    logs.set_up(settings.log_level, settings.log_format, number)
+    try:
+        encoder = load_encoder(settings)
+    except ModelError as error:
+        sys.stderr.write(f"openvocab: {error}\n")
+        sys.exit(MODEL_ERROR)
+    line = described(encoder.info)
+    ends, counted = (signal.SIGTERM,), Metrics(board, page)
+    sys.exit(serve(settings, encoder, listener, ends, lambda: pipe.send(line), counted))
+
+
+def _end_with(parent: Any, seconds: float) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(seconds)
+    os._exit(START_ERROR)
+
+
+__all__ = ["STEADY", "Supervisor", "share"]
+
+log = logging.getLogger("openvocab.workers")
+
+# seconds: between two looks at what happened, and before a worker that ended is replaced
+LOOK: Final = 0.2
+PAUSES: Final = (0.1, 1.0, 5.0, 30.0)
+
+# a worker, its successor, and those before it that have not ended yet
+PAGES_A_WORKER: Final = 4
+
+# a worker that served for so many seconds is no failure when it ends
+STEADY: Final = 60.0
+
+
+def share(settings: Settings, workers: int) -> Settings:
+    """The settings of one of several workers: the cores are divided among them."""
+    cores = max(1, (os.cpu_count() or 1) // workers)
+    return settings.model_copy(
+        update={
+            "torch_threads": settings.torch_threads or cores,
+            "decode_threads": settings.decode_threads or cores,
+        }
+    )
+
+
+@dataclass(slots=True)
+class _Worker:
+    number: int
+    current: WorkerProcess
+    since: float | None = None  # when it began to serve
+    successor: WorkerProcess | None = None  # loads, and takes its place when it serves
+    failures: int = 0
+    again_at: float | None = None
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Starts workers on one socket, replaces those that die, and ends them all together.
+
+    SIGHUP replaces them one after the other, each when its successor serves; new files of weights
+    and certificates are read so, and no request is lost.
+    """
+
+    settings: Settings
+    listener: socket.socket
+    count: int
+    _workers: list[_Worker] = field(default_factory=list)
+    _leaving: list[tuple[WorkerProcess, float]] = field(default_factory=list)
+    _to_renew: list[_Worker] = field(default_factory=list)
+    _signal: int = 0
+    _renew: bool = False
+    _board: Board = field(init=False)
+    _metrics: Metrics = field(init=False)
+    _pages: list[tuple[WorkerProcess, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._board = Board(PAGES_A_WORKER * self.count + 1)
+        self._metrics = Metrics(self._board, self._board.take() or 0)
+        watch_process(self._metrics, self.settings, first=True)
+
+    def run(self, announce: Callable[[str], None]) -> int:
+        """Until a signal: exit status 0. If a worker cannot even start: its exit status.
+
+        `announce` is called once, when all workers serve, with what they serve.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        if not sys.stderr.isatty():  # there it means that the terminal is gone
+            signal.signal(signal.SIGHUP, self._ask_to_renew)
+        try:
+            with self._metrics.published():
+                return self._watch(announce)
+        finally:
+            self._end()
+
+    def _watch(self, announce: Callable[[str], None]) -> int:
+        told = False
+        for number in range(self.count):
+            self._workers.append(_Worker(number, self._start(number)))
+        while not self._signal:
+            self._wait()
+            self._give_pages_back()
+            for worker in self._workers:
+                self._look(worker)
+                if worker.current.alive or self._signal:
+                    continue
+                if not told and worker.since is None and not worker.failures:
+                    # never began to serve: the others will not either
+                    code = worker.current.status or START_ERROR
+                    return code if code > 0 else SIGNALLED - code
+                if self._due(worker):
+                    self._replace(worker)
+            if not told and all(worker.since for worker in self._workers):
+                told = True
+                announce(self._workers[0].current.line or "")
+            if told:
+                self._go_on_renewing()
+        return 0 if told else SIGNALLED + self._signal
+
+    def _wait(self) -> None:
+        """Until something happens, or it is time to look."""
+        found = [w.current for w in self._workers]
+        found += [w.successor for w in self._workers if w.successor is not None]
+        alive = [one for one in found if one.alive]
+        silent = [one.pipe for one in alive if one.line is None]
+        wait([*(one.process.sentinel for one in alive), *silent], timeout=LOOK)
+
+    def _start(self, number: int) -> WorkerProcess:
+        page = self._board.take()
+        if page is None:
+            raise OSError("too many workers that were replaced have not ended")
+        settings, name = share(self.settings, self.count), f"openvocab worker {number}"
+        try:
+            found = WorkerProcess.start(settings, self.listener, name, self._board, page)
+        except OSError:
+            self._board.give_back(page)
+            raise
+        self._pages.append((found, page))
+        return found
+
+    def _give_pages_back(self) -> None:
+        """Whoever comes next counts on where a process ended."""
+        for one, page in self._pages[:]:
+            if not one.alive:
+                self._pages.remove((one, page))
+                self._board.give_back(page)
+
+    def _look(self, worker: _Worker) -> None:
+        """Note who began to serve; when a successor does, the process before it may go."""
+        worker.current.look()
+        if worker.successor is not None:
+            worker.successor.look()
+            if worker.successor.serves:
+                worker.current.process.terminate()
+                end = time.monotonic() + patience(self.settings)
+                self._leaving.append((worker.current, end))
+                worker.current, worker.successor = worker.successor, None
+                worker.since, worker.failures, worker.again_at = None, 0, None
+                self._metrics.renewed("renewed")
+        if worker.since is None and worker.current.serves:
+            worker.since = time.monotonic()
+
+    def _go_on_renewing(self) -> None:
+        """One successor at a time; one that cannot serve ends it, and the others stay."""
+        for leaving, end in self._leaving[:]:
+            if not leaving.alive:
+                self._leaving.remove((leaving, end))
+            elif time.monotonic() > end:
+                log.error("a worker that was replaced did not end and is killed")
+                leaving.process.kill()
+                leaving.process.join()
+        if self._renew:
+            self._renew = False
+            self._to_renew = list(self._workers)
+            log.warning("all workers are replaced, one after the other")
+        for worker in self._workers:
+            if worker.successor is not None and worker.successor.alive:
+                return
+            if worker.successor is not None:
+                self._renewing_failed(f"it ended with status {worker.successor.status}")
+                worker.successor = None
+        if self._to_renew:
+            worker = self._to_renew.pop(0)
+            try:
+                worker.successor = self._start(worker.number)
+            except OSError as error:
+                self._renewing_failed(str(error))
+
+    def _renewing_failed(self, why: str) -> None:
+        log.error("the new worker cannot serve (%s); those that serve stay", why)
+        self._to_renew.clear()
+
+    def _due(self, worker: _Worker) -> bool:
+        """Whether a dead worker's replacement is to be started; one that keeps dying waits."""
+        now = time.monotonic()
+        if worker.again_at is None:
+            if worker.since is not None and now - worker.since > STEADY:
+                worker.failures = 0
+            pause = PAUSES[min(worker.failures, len(PAUSES) - 1)]
+            log.error(
+                "worker %d ended with status %s; a new one starts in %g s",
+                worker.number, worker.current.status, pause,
+            )  # fmt: skip
+            self._metrics.renewed("hung" if worker.current.status == HUNG else "died")
+            worker.failures += 1
+            worker.since, worker.again_at = None, now + pause
+        return now >= worker.again_at
+
+    def _replace(self, worker: _Worker) -> None:
+        worker.again_at = None
+        if worker.successor is not None:  # it is being replaced already
+            worker.current, worker.successor = worker.successor, None
+            return
+        try:
+            worker.current = self._start(worker.number)
+        except OSError as error:  # no memory for a process is no reason to end the others
+            log.error("worker %d cannot be started (%s)", worker.number, error)
+
+    def _stop(self, number: int, _frame: object) -> None:
+        self._signal = number
+
+    def _ask_to_renew(self, _number: int, _frame: object) -> None:
+        self._renew = True
+
+    def _end(self) -> None:
+        self.listener.close()  # or the kernel goes on accepting what nobody will answer
+        found = [w.current for w in self._workers] + [one for one, _ in self._leaving]
+        found += [w.successor for w in self._workers if w.successor is not None]
+        for one in found:
+            if one.alive:
+                one.process.terminate()
+        end = time.monotonic() + patience(self.settings)
+        for one in found:
+            one.process.join(max(0.0, end - time.monotonic()))
+            if one.alive:
+                log.error("%s did not end and is killed", one.process.name)
+                one.process.kill()
+                one.process.join()

@@ -1,0 +1,1 @@
+"""Label sets, vectors and pictures in Redis, shared by machines."""

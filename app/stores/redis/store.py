@@ -1,0 +1,349 @@
+"""Definitions of label sets on a Redis server. Knows nothing of what a definition says."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+from app.stores.gcra import SLACK, Grant
+from app.stores.protocols import (
+    Head,
+    LabelSets,
+    Pictures,
+    PicturesFull,
+    Quota,
+    RateLimits,
+    Record,
+    StoreFull,
+    StoreRefused,
+    VectorCache,
+    VersionConflict,
+    chunks,
+)
+from app.stores.redis import scripts
+from app.stores.redis.link import Link, answers, texts
+
+
+class RedisLabelSets:
+    """Definitions as hashes without expiry; changes are scripts, so each is one step."""
+
+    def __init__(self, link: Link, prefix: str, clock: Callable[[], float]) -> None:
+        self._link = link
+        self._prefix = prefix
+        self._clock = clock
+        self._names = f"{prefix}names"
+        self._recent = f"{prefix}recent"
+        register = link.client.register_script
+        self._write = register(scripts.WRITE)
+        self._amend = register(scripts.AMEND)
+        self._delete = register(scripts.DELETE)
+        self._restore = register(scripts.RESTORE)
+        self._touch = register(scripts.TOUCH)
+        self._forget = register(scripts.FORGET)
+
+    async def head(self, name: str) -> Head | None:
+        async def head() -> Head | None:
+            version, deleted = await self._do("HMGET", self._key(name), "version", "deleted")
+            return None if version is None else Head(int(version), deleted == b"1")
+
+        return await self._link.call(head)
+
+    async def get(self, name: str) -> Record | None:
+        async def get() -> Record | None:
+            return _record(name, await self._do("HMGET", self._key(name), "version", "body"))
+
+        return await self._link.call(get)
+
+    async def page(self, after: str, before: str, limit: int) -> Sequence[Record]:
+        records: list[Record] = []
+        while len(records) < limit:
+            bounds = (f"({after}", f"({before}", "BYLEX", "LIMIT", 0, limit - len(records))
+            names = await self._list("ZRANGE", self._names, *bounds)
+            if not names:
+                break
+            for some in chunks(names):
+                records += await self._records(some)
+            after = names[-1]
+        return records
+
+    async def write(
+        self,
+        name: str,
+        body: bytes,
+        expected: int | None,
+        most: int,
+        least: int = 1,
+        quota: Quota | None = None,
+    ) -> Record:
+        wanted = "" if expected is None else str(expected)
+        room = (quota.most, quota.after, quota.before) if quota else ("", "", "")
+        arguments = [name, body, wanted, most, repr(self._clock()), least, *room]
+        kind, value = await self._run(self._write, name, arguments)
+        if kind == "own" and quota:
+            raise StoreFull(quota.most, own=True)
+        if kind == "full":
+            raise StoreFull(most)
+        if kind == "conflict" or value is None:
+            raise VersionConflict(value)
+        return Record(name, value, body)
+
+    async def amend(self, name: str, version: int, body: bytes) -> bool:
+        kind, _ = await self._run(self._amend, name, [version, body])
+        return kind == "done"
+
+    async def delete(self, name: str, expected: int) -> None:
+        kind, value = await self._run(self._delete, name, [name, expected])
+        if kind == "conflict":
+            raise VersionConflict(value)
+
+    async def restore(self, record: Record) -> bool:
+        arguments = [record.name, record.body, record.version, repr(self._clock())]
+        kind, _ = await self._run(self._restore, record.name, arguments)
+        return kind == "done"
+
+    async def touch(self, name: str, when: float) -> None:
+        await self._run(self._touch, name, [name, repr(float(when))])
+
+    async def recent(self) -> Sequence[str]:
+        names = await self._list("ZRANGE", self._recent, 0, -1, "REV")
+        lost: set[str] = set()
+        for some in chunks(names):
+            versions = await self._each(some, "HGET", "version")
+            lost |= {name for name, version in zip(some, versions, strict=True) if version is None}
+        return [name for name in names if name not in lost]
+
+    async def _records(self, names: Sequence[str]) -> Sequence[Record]:
+        """Of the names that have one; a name whose definition was lost is taken off the lists."""
+        records = []
+        for name, row in zip(
+            names, await self._each(names, "HMGET", "version", "body"), strict=True
+        ):
+            record = _record(name, row)
+            if record is not None:
+                records.append(record)
+            elif row[0] is None:
+                with suppress(StoreRefused):
+                    await self._run(self._forget, name, [name])
+        return records
+
+    async def _each(self, names: Sequence[str], command: str, *fields: str) -> Sequence[Any]:
+        """One answer per name, in one round trip."""
+
+        async def each() -> Sequence[Any]:
+            async with self._link.client.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.execute_command(command, self._key(name), *fields)
+                return answers(await pipe.execute(), len(names))
+
+        return await self._link.call(each)
+
+    async def _list(self, *command: str | int) -> Sequence[str]:
+        async def names() -> Sequence[str]:
+            return texts(await self._do(*command))
+
+        return await self._link.call(names)
+
+    async def _run(
+        self, script: Any, name: str, arguments: Sequence[object]
+    ) -> tuple[str, int | None]:
+        keys = [self._key(name), self._names, self._recent]
+
+        async def run() -> tuple[str, int | None]:
+            kind, value = await script(keys=keys, args=arguments)
+            return kind.decode(), int(value) if value else None
+
+        return await self._link.call(run)
+
+    async def _do(self, *command: str | int) -> Any:
+        return await self._link.client.execute_command(*command)
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}labelset:{name}"
+
+
+def _record(name: str, row: Sequence[bytes | None]) -> Record | None:
+    version, body = row
+    return None if version is None or body is None else Record(name, int(version), body)
+
+
+# bytes that one call carries: as many as a chunk of vectors has
+PIECE: Final = 1_000_000
+
+# keys that one call lists, about
+LISTED: Final = 1_000
+
+# between a name and a key in the hash of sizes; no key holds it
+_MARK: Final = "/"
+
+
+class RedisPictures:
+    """Pictures as strings without expiry, written and read piece by piece.
+
+    The hash of their sizes is first in and last out: it lists whatever there may be a piece of.
+    """
+
+    def __init__(self, link: Link, prefix: str) -> None:
+        self._link = link
+        self._prefix = prefix
+        self._sizes = f"{prefix}pictures"
+        self._total = f"{prefix}picture_bytes"
+        self._hold = link.client.register_script(scripts.HOLD_PICTURE)
+        self._drop = link.client.register_script(scripts.DROP_PICTURE)
+
+    async def put(self, name: str, key: str, value: bytes, most: int) -> None:
+        arguments = [f"{name}{_MARK}{key}", len(value), most]
+        kind, total = await self._link.call(
+            partial(self._hold, keys=[self._sizes, self._total], args=arguments)
+        )
+        if kind == b"full":
+            raise PicturesFull(most, int(total))
+        command: tuple[Any, ...] = ("SET", self._key(name, key))
+        for start in range(0, len(value) or 1, PIECE):
+            await self._do(*command, value[start : start + PIECE])
+            command = ("SETRANGE", self._key(name, key), start + PIECE)
+
+    async def get(self, name: str, key: str, size: int) -> bytes | None:
+        found = bytearray()
+        for start in range(0, size or 1, PIECE):
+            piece = await self._do("GETRANGE", self._key(name, key), start, start + PIECE - 1)
+            if not isinstance(piece, bytes):
+                raise ValueError("an answer to GETRANGE that is no string")  # noqa: TRY004
+            found += piece
+        return bytes(found) if len(found) == size and size else None
+
+    async def delete(self, name: str, keys: Sequence[str]) -> None:
+        for key in keys:
+            names = [self._sizes, self._total, self._key(name, key)]
+            await self._link.call(partial(self._drop, keys=names, args=[f"{name}{_MARK}{key}"]))
+
+    async def listed(self) -> Sequence[tuple[str, str]]:
+        found: dict[tuple[str, str], None] = {}
+        cursor = 0
+        while True:
+            cursor, fields = await self._link.call(
+                partial(self._link.client.hscan, self._sizes, cursor, count=LISTED)
+            )
+            for field in fields:
+                name, _, key = field.decode().rpartition(_MARK)
+                found[name, key] = None
+            if not cursor:
+                return list(found)
+
+    async def _do(self, *command: Any) -> Any:
+        return await self._link.call(partial(self._link.client.execute_command, *command))
+
+    def _key(self, name: str, key: str) -> str:
+        return f"{self._prefix}picture:{name}{_MARK}{key}"
+
+
+# milliseconds that a probe is kept
+_PROBE: Final = 1_000
+
+
+class RedisVectors:
+    """Vectors as strings that expire, so that the server may also drop them when it is full."""
+
+    def __init__(self, link: Link, prefix: str, ttl: float) -> None:
+        self._link = link
+        self._prefix = prefix
+        self._ttl = max(1, int(ttl * 1000))
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        found: list[bytes | None] = []
+        for some in chunks(keys):
+            found += await self._link.call(partial(self._get, some))
+        return found
+
+    async def put_many(self, values: Mapping[str, bytes]) -> None:
+        for some in chunks(list(values.items())):
+            await self._link.call(partial(self._put, some))
+
+    async def _get(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        names = [self._key(key) for key in keys]
+        return answers(await self._link.client.execute_command("MGET", *names), len(keys))
+
+    async def _put(self, items: Sequence[tuple[str, bytes]]) -> None:
+        async with self._link.client.pipeline(transaction=False) as pipe:
+            for key, value in items:
+                pipe.execute_command("SET", self._key(key), value, "PX", self._ttl)
+            for answer in await pipe.execute(raise_on_error=False):
+                if isinstance(answer, Exception):
+                    raise answer
+                if answer is not True:
+                    raise ValueError("an answer to SET that is not OK")
+
+    def _key(self, key: str) -> str:
+        return f"{self._prefix}vector:{key}"
+
+
+class RedisRates:
+    """Buckets as strings that expire when they are full again; all go by the server's clock."""
+
+    def __init__(self, link: Link, prefix: str) -> None:
+        self._link = link
+        self._prefix = prefix
+        self._take = link.client.register_script(scripts.TAKE)
+
+    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
+        arguments = [repr(float(rate)), burst, wanted, SLACK]
+
+        async def take() -> Grant:
+            granted, wait = await self._take(keys=[f"{self._prefix}rate:{key}"], args=arguments)
+            return Grant(int(granted), float(wait))
+
+        return await self._link.call(take)
+
+
+class RedisStore:
+    """All of it on one server.
+
+    `timeout` in seconds bounds every call, and every 256 of its vectors; `vector_ttl` is in
+    seconds. While the server is away every method raises StoreAway, and the same object works
+    again when it is back.
+
+    Raises:
+        StoreUnusable: the URL can never work.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout: float,
+        vector_ttl: float,
+        prefix: str = "openvocab:",
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._link = Link(url, timeout, f"{prefix}schema")
+        self._probe = f"{prefix}probe"
+        self.labelsets: LabelSets = RedisLabelSets(self._link, prefix, clock)
+        self.pictures: Pictures = RedisPictures(self._link, prefix)
+        self.vectors: VectorCache = RedisVectors(self._link, prefix, vector_ttl)
+        self.rates: RateLimits = RedisRates(self._link, prefix)
+
+    async def open(self) -> None:
+        """Connect and check the schema.
+
+        Raises:
+            StoreUnusable: wrong password, newer schema.
+            StoreAway: no answer; the schema is checked with the first one.
+        """
+        await self._link.open()
+
+    async def ping(self) -> None:
+        """Nothing if the server answers, else StoreAway."""
+        await self._link.ping()
+
+    async def probe(self) -> None:
+        """Write something that nobody misses; StoreAway if that cannot be done now."""
+
+        async def probe() -> None:
+            if await self._link.client.set(self._probe, 1, px=_PROBE) is not True:
+                raise ValueError("an answer to SET that is not OK")
+
+        await self._link.call(probe)
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self._link.close()

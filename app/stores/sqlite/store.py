@@ -1,0 +1,361 @@
+"""The embedded store: one file that all processes of a machine share.
+
+Knows nothing of what a definition says, what a vector stands for or who makes requests.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from app.stores.gcra import Grant, take
+from app.stores.protocols import (
+    CHUNK,
+    Head,
+    LabelSets,
+    Pictures,
+    PicturesFull,
+    Quota,
+    RateLimits,
+    Record,
+    StoreFull,
+    VectorCache,
+    VersionConflict,
+    chunks,
+)
+from app.stores.sqlite.database import Database, DatabaseFile
+from app.stores.sqlite.schema import not_waiting_for_the_disk, transaction
+
+
+class SqliteLabelSets:
+    """Definitions in a table; each method is one transaction."""
+
+    def __init__(self, reads: Database, writes: Database, clock: Callable[[], float]) -> None:
+        self._reads = reads
+        self._writes = writes
+        self._clock = clock
+
+    async def head(self, name: str) -> Head | None:
+        return await self._reads.run(lambda connection: _head(connection, name))
+
+    async def get(self, name: str) -> Record | None:
+        def get(connection: sqlite3.Connection) -> Record | None:
+            sql = "SELECT version, body FROM labelsets WHERE name = ? AND body IS NOT NULL"
+            row = connection.execute(sql, (name,)).fetchone()
+            return None if row is None else Record(name, *row)
+
+        return await self._reads.run(get)
+
+    async def page(self, after: str, before: str, limit: int) -> Sequence[Record]:
+        def page(connection: sqlite3.Connection) -> Sequence[Record]:
+            sql = (
+                "SELECT name, version, body FROM labelsets "
+                "WHERE name > ? AND name < ? AND body IS NOT NULL ORDER BY name LIMIT ?"
+            )
+            return [Record(*row) for row in connection.execute(sql, (after, before, limit))]
+
+        return await self._reads.run(page)
+
+    async def write(
+        self,
+        name: str,
+        body: bytes,
+        expected: int | None,
+        most: int,
+        least: int = 1,
+        quota: Quota | None = None,
+    ) -> Record:
+        def write(connection: sqlite3.Connection) -> Record:
+            with transaction(connection):
+                head = _head(connection, name)
+                _expect(head, expected)
+                if expected is None:
+                    _make_sure_of_room(connection, most, quota)
+                version = least if head is None else max(head.version + 1, least)
+                sql = "INSERT OR REPLACE INTO labelsets VALUES (?, ?, ?, ?)"
+                connection.execute(sql, (name, version, body, self._clock()))
+            return Record(name, version, body)
+
+        return await self._writes.run(write)
+
+    async def amend(self, name: str, version: int, body: bytes) -> bool:
+        sql = "UPDATE labelsets SET body = ? WHERE name = ? AND version = ? AND body IS NOT NULL"
+        return await self._change(sql, (body, name, version))
+
+    async def delete(self, name: str, expected: int) -> None:
+        def delete(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                head = _head(connection, name)
+                if head is None:
+                    raise VersionConflict(None)
+                _expect(head, expected)
+                sql = "UPDATE labelsets SET version = version + 1, body = NULL WHERE name = ?"
+                connection.execute(sql, (name,))
+
+        await self._writes.run(delete)
+
+    async def restore(self, record: Record) -> bool:
+        sql = "INSERT INTO labelsets VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        return await self._change(sql, (record.name, record.version, record.body, self._clock()))
+
+    async def touch(self, name: str, when: float) -> None:
+        def touch(connection: sqlite3.Connection) -> None:
+            sql = "UPDATE labelsets SET used = ? WHERE name = ? AND used < ?"
+            with not_waiting_for_the_disk(connection), transaction(connection):
+                connection.execute(sql, (when, name, when))
+
+        await self._writes.run(touch)
+
+    async def recent(self) -> Sequence[str]:
+        def recent(connection: sqlite3.Connection) -> Sequence[str]:
+            sql = "SELECT name FROM labelsets WHERE body IS NOT NULL ORDER BY used DESC"
+            return [row[0] for row in connection.execute(sql)]
+
+        return await self._reads.run(recent)
+
+    async def _change(self, sql: str, values: tuple[str | bytes | float, ...]) -> bool:
+        def change(connection: sqlite3.Connection) -> bool:
+            with transaction(connection):
+                return connection.execute(sql, values).rowcount > 0
+
+        return await self._writes.run(change)
+
+
+def _make_sure_of_room(connection: sqlite3.Connection, most: int, quota: Quota | None) -> None:
+    count = "SELECT count(*) FROM labelsets WHERE body IS NOT NULL"
+    if quota is not None:
+        between = f"{count} AND name > ? AND name < ?"
+        bounds = (quota.after, quota.before)
+        if connection.execute(between, bounds).fetchone()[0] >= quota.most:
+            raise StoreFull(quota.most, own=True)
+    if connection.execute(count).fetchone()[0] >= most:
+        raise StoreFull(most)
+
+
+def _head(connection: sqlite3.Connection, name: str) -> Head | None:
+    sql = "SELECT version, body IS NULL FROM labelsets WHERE name = ?"
+    row = connection.execute(sql, (name,)).fetchone()
+    return None if row is None else Head(row[0], bool(row[1]))
+
+
+def _expect(head: Head | None, expected: int | None) -> None:
+    current = None if head is None or head.deleted else head.version
+    if current != expected:
+        raise VersionConflict(current)
+
+
+class SqlitePictures:
+    """Pictures in a table; each method is one transaction."""
+
+    def __init__(self, reads: Database, writes: Database) -> None:
+        self._reads = reads
+        self._writes = writes
+
+    async def put(self, name: str, key: str, value: bytes, most: int) -> None:
+        def put(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                _delete(connection, name, [key])
+                total = connection.execute("SELECT bytes FROM picture_total").fetchone()[0]
+                if total + len(value) > most:
+                    raise PicturesFull(most, total + len(value))
+                sql = "INSERT INTO pictures (name, key, value) VALUES (?, ?, ?)"
+                connection.execute(sql, (name, key, value))
+
+        await self._writes.run(put)
+
+    async def get(self, name: str, key: str, size: int) -> bytes | None:
+        def get(connection: sqlite3.Connection) -> bytes | None:
+            sql = "SELECT value FROM pictures WHERE name = ? AND key = ? AND length(value) = ?"
+            row = connection.execute(sql, (name, key, size)).fetchone()
+            return None if row is None else bytes(row[0])
+
+        return await self._reads.run(get)
+
+    async def delete(self, name: str, keys: Sequence[str]) -> None:
+        def delete(connection: sqlite3.Connection) -> None:
+            with _overwriting(connection), transaction(connection):
+                _delete(connection, name, keys)
+            # else the log holds what was there until it is full; a reader may be in the way
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+        if keys:
+            await self._writes.run(delete)
+
+    async def listed(self) -> Sequence[tuple[str, str]]:
+        def listed(connection: sqlite3.Connection) -> Sequence[tuple[str, str]]:
+            return connection.execute("SELECT name, key FROM pictures").fetchall()
+
+        return await self._reads.run(listed)
+
+
+def _delete(connection: sqlite3.Connection, name: str, keys: Sequence[str]) -> None:
+    sql = "DELETE FROM pictures WHERE name = ? AND key = ?"
+    connection.executemany(sql, [(name, key) for key in keys])
+
+
+@contextmanager
+def _overwriting(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is deleted inside is overwritten: a picture may show a person."""
+    before = connection.execute("PRAGMA secure_delete").fetchone()[0]
+    connection.execute("PRAGMA secure_delete = ON")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA secure_delete = {before:d}")
+
+
+# vectors dropped in one transaction at most: more than it adds, and soon done
+_DROPPED: Final = 4 * CHUNK
+# how often full buckets are looked for, and how many are dropped then: more than came since
+_TAKES: Final = 500
+_FORGOTTEN: Final = 2 * _TAKES
+
+
+class SqliteVectors:
+    """Vectors in a table, bounded in bytes; what expires soonest goes first."""
+
+    def __init__(
+        self,
+        reads: Database,
+        writes: Database,
+        ttl: float,
+        most: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._reads = reads
+        self._writes = writes
+        self._ttl = ttl
+        self._most = most
+        self._clock = clock
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        found: dict[str, bytes] = {}
+        for some in chunks(keys):
+            found |= await self._reads.run(partial(self._get, some))
+        return [found.get(key) for key in keys]
+
+    async def put_many(self, values: Mapping[str, bytes]) -> None:
+        fitting = [(key, value) for key, value in values.items() if len(value) <= self._most]
+        for some in chunks(fitting):
+            await self._writes.run(partial(self._put, some))
+
+    def _get(self, keys: Sequence[str], connection: sqlite3.Connection) -> dict[str, bytes]:
+        marks = ",".join("?" * len(keys))
+        sql = f"SELECT key, value FROM vectors WHERE key IN ({marks}) AND expires > ?"  # noqa: S608
+        return dict(connection.execute(sql, (*keys, self._clock())))
+
+    def _put(self, items: Sequence[tuple[str, bytes]], connection: sqlite3.Connection) -> None:
+        now = self._clock()
+        sql = (
+            "INSERT INTO vectors (key, value, expires) VALUES (?, ?, ?) ON CONFLICT (key) "
+            "DO UPDATE SET value = excluded.value, expires = excluded.expires"
+        )
+        # a vector lost in a power cut is computed again
+        with not_waiting_for_the_disk(connection), transaction(connection):
+            rows = [(key, value, now + self._ttl) for key, value in items]
+            connection.executemany(sql, rows)
+            self._prune(connection, now)
+
+    def _prune(self, connection: sqlite3.Connection, now: float) -> None:
+        total = connection.execute("SELECT bytes FROM vector_total").fetchone()[0]
+        sql = "SELECT id, length(value), expires FROM vectors ORDER BY expires LIMIT ?"
+        dropped = []
+        for row, size, expires in connection.execute(sql, (_DROPPED,)):
+            if total <= self._most and expires > now:
+                break
+            total -= size
+            dropped.append((row,))
+        connection.executemany("DELETE FROM vectors WHERE id = ?", dropped)
+
+
+class SqliteRates:
+    """Buckets in a table; a power cut may fill them."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self._takes = 0
+
+    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
+        def grant(connection: sqlite3.Connection) -> Grant:
+            with not_waiting_for_the_disk(connection), transaction(connection):
+                now = self._clock()  # not before the transaction: it may have waited for others
+                sql = "SELECT full_at FROM rates WHERE key = ? AND typeof(full_at) = 'real'"
+                known = (connection.execute(sql, (key,)).fetchone() or (None,))[0]
+                full_at, granted = take(known, now, wanted, rate, burst)
+                if full_at != known:
+                    sql = "INSERT OR REPLACE INTO rates VALUES (?, ?)"
+                    connection.execute(sql, (key, full_at))
+                self._prune(connection, now)
+            return granted
+
+        return await self._database.run(grant)
+
+    def _prune(self, connection: sqlite3.Connection, now: float) -> None:
+        self._takes += 1
+        if self._takes % _TAKES == 0:
+            some = "SELECT key FROM rates WHERE full_at < ? LIMIT ?"
+            connection.execute(f"DELETE FROM rates WHERE key IN ({some})", (now, _FORGOTTEN))  # noqa: S608
+
+
+class SqliteStore:
+    """All of it in one file, which is created with its folder.
+
+    Reads have a connection and a thread of their own and wait for no write, and so have buckets,
+    which wait no longer than `timeout`. Another write waits up to `patience` seconds for other
+    processes; `vector_ttl` is in seconds and `vector_bytes` bounds all vectors together.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        timeout: float,
+        vector_ttl: float,
+        vector_bytes: int,
+        *,
+        clock: Callable[[], float] = time.time,
+        patience: float = 5.0,
+    ) -> None:
+        self._file = DatabaseFile(path)
+        self._reads = Database(self._file, timeout, patience)
+        self._writes = Database(self._file, max(timeout, patience), patience)
+        self._buckets = Database(self._file, timeout, patience)
+        self.labelsets: LabelSets = SqliteLabelSets(self._reads, self._writes, clock)
+        self.pictures: Pictures = SqlitePictures(self._reads, self._writes)
+        self.vectors: VectorCache = SqliteVectors(
+            self._reads, self._writes, vector_ttl, vector_bytes, clock
+        )
+        self.rates: RateLimits = SqliteRates(self._buckets, clock)
+
+    async def open(self) -> None:
+        """Connect, create or migrate.
+
+        Raises:
+            StoreUnusable: not a database, a newer schema, or nothing can be written there.
+            StoreAway: another process holds it, or the disk fails; the next call tries again.
+        """
+        await self._writes.open()
+        await self._reads.open()
+
+    async def ping(self) -> None:
+        """Nothing if the file can be read, else StoreAway."""
+        sql = "SELECT count(*) FROM vector_total"
+        await self._reads.run(lambda connection: connection.execute(sql).fetchone())
+
+    async def probe(self) -> None:
+        """Write something that nobody misses; StoreAway if that cannot be done now."""
+
+        def probe(connection: sqlite3.Connection) -> None:
+            with not_waiting_for_the_disk(connection), transaction(connection):
+                connection.execute("UPDATE vector_total SET bytes = bytes")
+
+        await self._buckets.run(probe)
+
+    async def close(self) -> None:
+        """Let go of the file and its threads."""
+        for database in (self._buckets, self._reads, self._writes):
+            await database.close()
+        self._file.forget()

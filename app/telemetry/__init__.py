@@ -1,0 +1,1 @@
+"""Logs, spans and metrics. Does not know what is counted or traced."""

@@ -1,0 +1,214 @@
+"""What the processes of one server count, for Prometheus to fetch. Knows nothing of HTTP."""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Literal
+
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from app.telemetry.instruments import Family, Instruments, Read, Together
+from app.telemetry.shared_memory import Board
+from app.telemetry.spans import Stages
+
+MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
+
+# seconds; fine where answers are, from a cached image on a GPU to a picture on two cores
+SECONDS: Final = (
+    0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5,
+    10, 30,
+)  # fmt: skip
+BUILD_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+
+# seconds between two times that a process tells the others what is read from its parts
+EVERY: Final = 1.0
+
+# why work was given up before it was done
+Reason = Literal["left", "expired"]
+
+# what the device works on
+Kind = Literal["image", "text"]
+
+# how a build of a label set ended: `refused` by what it holds, `failed` by a fault of ours
+Built = Literal["built", "refused", "failed", "cancelled"]
+
+# a call of the store, and what came of it: an answer, a refusal to write, nothing
+StoreCall = Literal["read", "write", "count"]
+StoreResult = Literal["ok", "refused", "away"]
+
+# why a worker was replaced
+Renewal = Literal["died", "hung", "renewed"]
+
+
+class Metrics:
+    """What one process counts, and the text with what all of its server do.
+
+    Alone it has a board of its own. What ends with `_total` and what has buckets is counted where
+    it happens, in memory that outlives the process; the rest is read once a second, and when asked.
+    """
+
+    def __init__(self, board: Board | None = None, page: int = 0) -> None:
+        self._shared = board is not None
+        board = board or Board(1)
+        self._all = all_of = Instruments(board, board.pages[page])
+        self._requests = all_of.counter(
+            "openvocab_requests_total", "Requests answered.", "route", "status"
+        )
+        self._seconds = all_of.histogram(
+            "openvocab_request_seconds",
+            "Seconds from the first byte of a request to its answer.",
+            SECONDS,
+            "route",
+        )
+        self._stages = all_of.histogram(
+            "openvocab_stage_seconds",
+            "Seconds of a request's stages: decode, queue, encode, text, score.",
+            SECONDS,
+            "stage",
+        )
+        self._problems = all_of.counter(
+            "openvocab_problems_total", "Requests refused or failed.", "error_type"
+        )
+        self._dropped = all_of.counter(
+            "openvocab_dropped_total",
+            "Requests given up: their client left, or their time passed.",
+            "reason",
+        )
+        self._received = all_of.counter("openvocab_received_bytes_total", "Bytes of bodies read.")
+        self._batches = all_of.histogram(
+            "openvocab_batch_size", "Images or prompts that were encoded together.", BATCH_SIZES,
+            "kind",
+        )  # fmt: skip
+        self._forward = all_of.histogram(
+            "openvocab_forward_seconds",
+            "Seconds from handing a batch to the device to its vectors.",
+            SECONDS,
+            "kind",
+        )
+        self._builds = all_of.counter(
+            "openvocab_labelset_builds_total", "Builds of label sets that ended.", "result"
+        )
+        self._build_seconds = all_of.histogram(
+            "openvocab_labelset_build_seconds", "Seconds of builds of label sets.", BUILD_SECONDS
+        )
+        self._build_labels = all_of.counter(
+            "openvocab_labelset_build_labels_total", "Labels of label sets that were built."
+        )
+        self._store_calls = all_of.counter(
+            "openvocab_store_calls_total", "Calls of the store.", "call", "result"
+        )
+        self._store_seconds = all_of.histogram(
+            "openvocab_store_seconds", "Seconds of calls of the store.", SECONDS, "call"
+        )
+        self._renewals = all_of.counter(
+            "openvocab_worker_renewals_total", "Worker processes that were replaced.", "reason"
+        )
+        all_of.gauge(
+            "openvocab_silent_seconds",
+            "Seconds since the last sign of a process, which gives one each second.",
+            all_of.silent,
+            together="max",
+        )
+        self._begin()
+
+    @property
+    def families(self) -> Sequence[Family]:
+        """What is counted."""
+        return self._all.families
+
+    def _begin(self) -> None:
+        """Show 0 for what has not happened: a rate has no start without it."""
+        for reason in ("left", "expired"):
+            self._dropped.inc(reason, by=0)
+        for error in ("internal", "overloaded", "too_many_requests", "deadline_passed"):
+            self._problems.inc(error, by=0)
+        for result in ("built", "refused", "failed", "cancelled"):
+            self._builds.inc(result, by=0)
+        for call in ("read", "write", "count"):
+            for answer in ("ok", "refused", "away"):
+                self._store_calls.inc(call, answer, by=0)
+        for renewal in ("died", "hung", "renewed"):
+            self._renewals.inc(renewal, by=0)
+        self._received.inc(by=0)
+        self._build_labels.inc(by=0)
+
+    def answered(
+        self, route: str, status: int, seconds: float, stages: Stages, problem: str | None
+    ) -> None:
+        """One request, with the code of its problem if it had one."""
+        self._requests.inc(route, str(status))
+        self._seconds.observe(seconds, route)
+        for name, spent in stages.seconds.items():
+            if name != "total":  # that is the request itself
+                self._stages.observe(spent, name)
+        if problem is not None:
+            self._problems.inc(problem)
+
+    def dropped(self, reason: Reason) -> None:
+        """One request whose work was given up."""
+        self._dropped.inc(reason)
+
+    def received(self, count: int) -> None:
+        """So many bytes of a body."""
+        self._received.inc(by=count)
+
+    def encoded(self, kind: Kind, count: int, seconds: float) -> None:
+        """One batch of images or prompts, from its submission to its vectors."""
+        self._batches.observe(count, kind)
+        self._forward.observe(seconds, kind)
+
+    def built(self, result: Built, seconds: float, labels: int) -> None:
+        """One build of a label set."""
+        self._builds.inc(result)
+        if result == "built":
+            self._build_seconds.observe(seconds)
+            self._build_labels.inc(by=labels)
+
+    def store_called(self, call: StoreCall, result: StoreResult, seconds: float) -> None:
+        """One call of the store, or one that was not made because it is away."""
+        self._store_calls.inc(call, result)
+        if result != "away":  # most of those are not even asked
+            self._store_seconds.observe(seconds, call)
+
+    def renewed(self, reason: Renewal) -> None:
+        """One worker that was replaced."""
+        self._renewals.inc(reason)
+
+    def watch(
+        self, name: str, about: str, read: Read, *labels: str, together: Together = "sum"
+    ) -> None:
+        """A value that is read; with `labels` a mapping of their values. None: there is none."""
+        self._all.gauge(name, about, read, *labels, together=together)
+
+    def info(self, name: str, about: str, values: Mapping[str, str]) -> None:
+        """A series that is 1 and tells by its labels; several where processes differ."""
+        self.watch(name, about, lambda: {tuple(values.values()): 1.0}, *values, together="max")
+
+    def follow(self, name: str, about: str, read: Read, *labels: str) -> None:
+        """A count that is kept elsewhere in this process, and only grows."""
+        self._all.follow(name, about, read, *labels)
+
+    @contextlib.contextmanager
+    def published(self) -> Iterator[None]:
+        """Tell other processes what is read here, from a thread: the event loop may be busy."""
+        if not self._shared:
+            yield  # it is read when it is asked for
+            return
+        ended = threading.Event()
+        thread = threading.Thread(target=self._publish, args=(ended,), name="metrics", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(EVERY)
+
+    def _publish(self, ended: threading.Event) -> None:
+        self._all.publish()
+        while not ended.wait(EVERY):
+            self._all.publish()
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' text format, for a thread: it takes some milliseconds."""
+        return self._all.text()
