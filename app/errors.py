@@ -1,7 +1,8 @@
 """What can go wrong in a request: one class per answer, with its status, code and title."""
 
-from collections.abc import Mapping
-from typing import ClassVar, Final
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Final, Self
 
 
 class Problem(Exception):
@@ -30,6 +31,22 @@ class Problem(Exception):
         self.limit = limit
         self.value = value
         self.retry_after = retry_after
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """The same problem with its field under the name that this client gave it.
+
+        A new one, because callers that wait for the same label are handed the same problem.
+        """
+        return self._copy(self.detail, names.get(self.field or "", self.field))
+
+    def placed(self, place: str) -> Self:
+        """The same problem, said of one of many."""
+        return self._copy(f"{place}: {self.detail}", self.field)
+
+    def _copy(self, detail: str, field: str | None) -> Self:
+        return type(self)(
+            detail, field=field, limit=self.limit, value=self.value, retry_after=self.retry_after
+        )
 
 
 class Unparsable(Problem):
@@ -153,24 +170,10 @@ def excerpt(text: str) -> str:
     return text[:SHOWN].encode(errors="replace").decode()
 
 
-def renamed(problem: Problem, names: Mapping[str, str]) -> Problem:
-    """The same problem with its field under the name that this client gave it.
-
-    A new one, because callers that wait for the same label are handed the same problem.
-    """
-    return _copy(problem, problem.detail, names.get(problem.field or "", problem.field))
-
-
-def placed(problem: Problem, place: str) -> Problem:
-    """The same problem, said of one of many."""
-    return _copy(problem, f"{place}: {problem.detail}", problem.field)
-
-
-def _copy(problem: Problem, detail: str, field: str | None) -> Problem:
-    return type(problem)(
-        detail,
-        field=field,
-        limit=problem.limit,
-        value=problem.value,
-        retry_after=problem.retry_after,
-    )
+@contextlib.contextmanager
+def first_of_group() -> Iterator[None]:
+    """Raises the first exception of a task group alone, since its tasks are one request's."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None

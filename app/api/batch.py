@@ -155,7 +155,7 @@ class _Duplex(StreamingResponse):
         await self.stream_response(send)
 
 
-async def _whole(done: AsyncGenerator[Outcome | Problem, None]) -> Response:
+async def _whole(done: AsyncGenerator[Outcome[bytes] | Problem, None]) -> Response:
     lines: list[tuple[int, bytes]] = []
     failed = size = 0
     async with aclosing(done):
@@ -163,7 +163,7 @@ async def _whole(done: AsyncGenerator[Outcome | Problem, None]) -> Response:
             if isinstance(outcome, Problem):
                 raise outcome
             line = _line(outcome)
-            failed += isinstance(outcome.found, Problem)
+            failed += isinstance(outcome.result, Problem)
             size += len(line)
             if size > LARGEST_WHOLE:
                 detail = f"the answer has over {LARGEST_WHOLE} bytes; ask for {NDJSON}, or a top_k"
@@ -179,7 +179,7 @@ async def _whole(done: AsyncGenerator[Outcome | Problem, None]) -> Response:
 
 
 async def _streamed(
-    done: AsyncGenerator[Outcome | Problem, None], request_id: str
+    done: AsyncGenerator[Outcome[bytes] | Problem, None], request_id: str
 ) -> AsyncIterator[bytes]:
     async with aclosing(done):
         async for outcome in done:
@@ -191,7 +191,7 @@ async def _streamed(
 
 async def _outcomes(
     services: Services, query: Query, items: AsyncGenerator[Item, None]
-) -> AsyncGenerator[Outcome | Problem, None]:
+) -> AsyncGenerator[Outcome[bytes] | Problem, None]:
     """What each image gives, as they are done."""
 
     async def classify(image: bytes) -> bytes:
@@ -199,18 +199,18 @@ async def _outcomes(
             ClassifyAnswer.of(await services.classifier.classify(image, query, Stages()))
         )
 
-    async with aclosing(items), aclosing(outcomes(items, classify)) as done:
+    async with aclosing(items), aclosing(outcomes(items, classify, len)) as done:
         async for outcome in done:
             yield outcome
 
 
-def _line(outcome: Outcome) -> bytes:
+def _line(outcome: Outcome[bytes]) -> bytes:
     """The JSON of a BatchLine."""
     named = {} if outcome.name is None else {"name": outcome.name}
-    if isinstance(outcome.found, Problem):
-        return _to_json(BatchLine(index=outcome.index, **named, error=document(outcome.found)))
+    if isinstance(outcome.result, Problem):
+        return _to_json(BatchLine(index=outcome.index, **named, error=document(outcome.result)))
     begun = _to_json(BatchLine(index=outcome.index, **named)).removesuffix(b"}")
-    return b'%b,"result":%b}' % (begun, outcome.found)
+    return b'%b,"result":%b}' % (begun, outcome.result)
 
 
 def _to_json(answer: BaseModel) -> bytes:

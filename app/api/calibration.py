@@ -14,7 +14,7 @@ from app.api.labelled_images import read_calibration
 from app.api.problems import document, documented
 from app.api.services import CallerDep, PatienceDep, ServicesDep, read_match
 from app.errors import Invalid, NotFound, Problem
-from app.labelsets.calibration.calibrator import Calibrator, Pictures
+from app.labelsets.calibration.calibrator import Calibrator, LabelledVectors
 from app.labelsets.calibration.value import Calibration
 from app.labelsets.definition import Stored, in_namespace, without_namespace
 
@@ -126,7 +126,9 @@ STORED: dict[str, Any] = {
 
 async def calibrator(services: ServicesDep) -> Calibrator:
     """The part that calibrates."""
-    return Calibrator(services.classifier, services.labelsets)
+    return Calibrator(
+        services.encoder.info, services.embedder, services.classifier.ensemble, services.labelsets
+    )
 
 
 async def stored_name(name: str, caller: CallerDep) -> str:
@@ -159,7 +161,7 @@ async def calibrate(
     serving = await calibrator.current(name, match, patience)
     definition = serving.stored.definition
     told, items = await read_calibration(request, definition.labels, services.upload_batches)
-    pictures = await calibrator.seen(items, told, definition)
+    pictures = await calibrator.seen(items, told.claims.__getitem__, definition)
     fitted = await calibrator.fitted(serving, pictures, told.aim)
     stored = await calibrator.keep(name, fitted, match, fresh=True)
     return _json(_answer(stored, fitted, pictures).model_dump_json(), stored)
@@ -213,11 +215,11 @@ def _json(text: str, stored: Stored) -> Response:
     return Response(text + "\n", media_type="application/json", headers=headers)
 
 
-def _answer(stored: Stored, fitted: Calibration, pictures: Pictures) -> CalibratedAnswer:
+def _answer(stored: Stored, fitted: Calibration, pictures: LabelledVectors) -> CalibratedAnswer:
     errors = [
-        BatchLine(index=one.index, name=one.name, error=document(one.found))
+        BatchLine(index=one.index, name=one.name, error=document(one.result))
         for one in pictures.failed
-        if isinstance(one.found, Problem)
+        if isinstance(one.result, Problem)
     ]
     return CalibratedAnswer(
         labelset=without_namespace(stored.name),

@@ -21,7 +21,7 @@ from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep
 from app.classify import embedding
 from app.classify.templates import Asked
-from app.errors import Invalid, Problem, TooLarge, Unparsable, excerpt, placed, renamed, shown
+from app.errors import Invalid, Problem, TooLarge, Unparsable, excerpt, shown
 from models import EncoderInfo
 
 Row = list[float] | str
@@ -247,7 +247,7 @@ async def _file(coded: list[str], place: int) -> bytes:
     except Problem as problem:
         if len(coded) == 1:
             raise
-        raise placed(problem, f"image {place + 1} of {len(coded)}") from None
+        raise problem.placed(f"image {place + 1} of {len(coded)}") from None
 
 
 router = APIRouter(prefix="/embeddings", tags=["embeddings"])
@@ -298,9 +298,11 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
     if asked.templates is not None:
         name, templates = services.templates.resolve(asked.templates)
     try:
-        found = await embedding.of_texts(services.classifier, asked.texts, stages, templates)
+        found = await embedding.of_texts(
+            services.classifier.ensemble, asked.texts, stages, templates
+        )
     except Problem as problem:
-        raise renamed(problem, NAMES) from None
+        raise problem.renamed(NAMES) from None
     head = {**_model(services.encoder.info), "templates": name, "cached": found.cached}
     return await _answer(head, found.rows, asked.encoding)
 
@@ -315,7 +317,7 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
 )
 async def image(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
     asked = await read_images(request)
-    found = await embedding.of_images(services.classifier, asked.files, stages)
+    found = await services.embedder.embed_all(asked.files, stages)
     images = [
         EmbeddedImageAnswer(
             width=seen.width, height=seen.height, sha256=seen.sha256, cached=seen.cached

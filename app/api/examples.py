@@ -193,9 +193,9 @@ async def add(
     claims, items = await read_examples(request, services.upload_batches)
     done = await services.few_shot.add(current, match, items, claims.of)
     errors = [
-        BatchLine(index=one.index, name=one.name, error=document(one.found))
+        BatchLine(index=one.index, name=one.name, error=document(one.result))
         for one in done.failed
-        if isinstance(one.found, Problem)
+        if isinstance(one.result, Problem)
     ]
     return await _answer(
         services,

@@ -23,7 +23,7 @@ from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep
 from app.classify import labels
 from app.classify.query import Query
-from app.errors import Invalid, Problem, renamed
+from app.errors import Invalid, Problem
 from app.images.fetch import Fetcher
 from app.telemetry import logs
 
@@ -81,7 +81,7 @@ async def _file(request: Request, coded: str, fetcher: Fetcher | None) -> bytes:
     try:
         return await bodies.image_file(request, coded, fetcher)
     except Problem as problem:
-        raise renamed(problem, NAMES) from None
+        raise problem.renamed(NAMES) from None
 
 
 def _taken_apart(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -127,7 +127,7 @@ def _template(asked: Sequence[str]) -> tuple[str, ...]:
     try:
         found = own_or_named(list(asked), 1)
     except Problem as problem:
-        raise renamed(problem, NAMES) from None
+        raise problem.renamed(NAMES) from None
     if isinstance(found, tuple):
         return found
     detail = f"{TEMPLATE} has no {{}} for the label to stand in"
@@ -178,7 +178,7 @@ async def zero_shot_image_classification(
     try:
         found = await services.classifier.classify(image, query, stages)
     except Problem as problem:
-        raise renamed(problem, NAMES) from None
+        raise problem.renamed(NAMES) from None
     return [
         HfPrediction(label=prediction.label, score=float(f"{prediction.score:.7g}"))
         for prediction in found.predictions

@@ -254,7 +254,7 @@ async def _answer(
         state,
         services.encoder.info.name,
         services.templates_name(stored),
-        services.classifier.calibrations.stale(stored),
+        services.labelsets.validity.stale(stored),
         services.few_shot.blended(stored),
     )
     return Response(

@@ -22,7 +22,7 @@ from app.api.fields import IMAGE, InputLimits, invalid
 from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep
 from app.classify import embedding
-from app.errors import Invalid, NotFound, Problem, excerpt, placed, renamed, shown
+from app.errors import Invalid, NotFound, Problem, excerpt, first_of_group, shown
 from app.images.fetch import Fetcher
 from models import EncoderInfo
 
@@ -240,13 +240,11 @@ async def _files(
             except Problem as problem:
                 field = picture.where.partition("[")[0]
                 names = {IMAGE: field, bodies.IMAGE_URL: field}
-                raise placed(renamed(problem, names), picture.where) from None
+                raise problem.renamed(names).placed(picture.where) from None
 
-    try:
+    with first_of_group():
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(picture)) for picture in pictures]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
 
 
@@ -274,9 +272,11 @@ async def create(request: Request, services: ServicesDep, stages: StagesDep) -> 
     asked = await read_items(request, services.input_limits, services.fetcher)
     _check(asked.fields, services.encoder.info)
     try:
-        rows = await embedding.of_items(services.classifier, asked.items, stages)
+        rows = await embedding.of_items(
+            services.classifier.ensemble, services.embedder, asked.items, stages
+        )
     except Problem as problem:
-        raise renamed(problem, NAMES) from None
+        raise problem.renamed(NAMES) from None
     # tokens are not counted: a text that is known is not tokenized at all
     usage = OpenAiUsage(prompt_tokens=len(rows), total_tokens=len(rows))
     head = {"object": "list", "model": services.encoder.info.name, "usage": usage}

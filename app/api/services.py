@@ -14,6 +14,7 @@ from app.api.middleware.rate_limit import RateLimiter
 from app.api.uploads import UploadBatches
 from app.classify.canary import Canary
 from app.classify.classifier import Classifier
+from app.classify.embedding import ImageEmbedder
 from app.classify.templates import TemplateSets
 from app.errors import Invalid
 from app.images.fetch import Fetcher
@@ -64,6 +65,7 @@ class Services:
 
     encoder: "AnyEncoder"
     classifier: Classifier
+    embedder: ImageEmbedder
     labelsets: LabelSetService
     few_shot: FewShot
     templates: TemplateSets

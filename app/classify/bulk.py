@@ -8,12 +8,14 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from app.errors import Internal, Overloaded, Problem
 from app.telemetry import spans
 
 log = logging.getLogger("openvocab.batch")
+
+R = TypeVar("R")
 
 # images of one upload on their way at once: enough to fill batches with others', too few to keep
 # others waiting; and bytes of them, beyond which one at a time goes
@@ -40,26 +42,29 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of an item: the answer as it is sent, or why there is none."""
+class Outcome(Generic[R]):
+    """What became of an item: what was made of its image, or why nothing was."""
 
     index: int
     name: str | None
-    found: bytes | Problem
+    result: R | Problem
 
 
-Classify = Callable[[bytes], Awaitable[bytes]]
+def _weightless(_result: object) -> int:
+    return 0
 
 
 async def outcomes(
-    items: AsyncIterator[Item], classify: Classify
-) -> AsyncGenerator[Outcome | Problem, None]:
+    items: AsyncIterator[Item],
+    work: Callable[[bytes], Awaitable[R]],
+    size_of: Callable[[R], int] = _weightless,
+) -> AsyncGenerator[Outcome[R] | Problem, None]:
     """One outcome for each item, as they are done; a problem at the end if the items had one.
 
     Never holds more than WINDOW images or, but for a single one, WINDOW_BYTES; of answers that
-    nobody has read yet little more than WAITING_BYTES.
+    nobody has read yet little more than WAITING_BYTES, counted by `size_of`.
     """
-    run = _Run(items, classify)
+    run = _Run(items, work, size_of)
     reader = asyncio.create_task(run.read())
     try:
         while (outcome := await run.done.get()) is not None:
@@ -72,9 +77,11 @@ async def outcomes(
         await asyncio.gather(reader, *run.tasks, return_exceptions=True)
 
 
-async def every_outcome(items: AsyncGenerator[Item, None], work: Classify) -> list[Outcome]:
+async def every_outcome(
+    items: AsyncGenerator[Item, None], work: Callable[[bytes], Awaitable[R]]
+) -> list[Outcome[R]]:
     """All outcomes in the order of the items. Raises the problem that the items had."""
-    found: list[Outcome] = []
+    found: list[Outcome[R]] = []
     async with aclosing(items), aclosing(outcomes(items, work)) as done:
         async for outcome in done:
             if isinstance(outcome, Problem):
@@ -83,17 +90,23 @@ async def every_outcome(items: AsyncGenerator[Item, None], work: Classify) -> li
     return sorted(found, key=lambda outcome: outcome.index)
 
 
-class _Run:
-    def __init__(self, items: AsyncIterator[Item], classify: Classify) -> None:
+class _Run(Generic[R]):
+    def __init__(
+        self,
+        items: AsyncIterator[Item],
+        work: Callable[[bytes], Awaitable[R]],
+        size_of: Callable[[R], int],
+    ) -> None:
         self._items = items
-        self._classify = classify
+        self._work = work
+        self._size_of = size_of
         self._bytes = 0
         self._waiting = 0  # bytes of answers in `done`
         self._room = asyncio.Condition()
         self.tasks: set[asyncio.Task[None]] = set()
         # bounded by WAITING_BYTES and not by number: a client that reads only after it has sent
         # all must not stop its own upload where the answers are small
-        self.done: asyncio.Queue[Outcome | Problem | None] = asyncio.Queue()
+        self.done: asyncio.Queue[Outcome[R] | Problem | None] = asyncio.Queue()
 
     async def read(self) -> None:
         """Begin the items as there is room for them, and say when all are done."""
@@ -112,10 +125,10 @@ class _Run:
             self.done.put_nowait(problem)
         self.done.put_nowait(None)
 
-    async def was_read(self, outcome: Outcome | Problem) -> None:
+    async def was_read(self, outcome: Outcome[R] | Problem) -> None:
         """An answer has left `done` for good."""
         async with self._room:
-            self._waiting -= _size(outcome)
+            self._waiting -= self._size(outcome)
             self._room.notify_all()
 
     async def _begin(self, item: Item) -> None:
@@ -134,21 +147,21 @@ class _Run:
             return False
         return not self.tasks or (len(self.tasks) < WINDOW and self._bytes + size <= WINDOW_BYTES)
 
-    def _put(self, outcome: Outcome) -> None:
-        self._waiting += _size(outcome)
+    def _put(self, outcome: Outcome[R]) -> None:
+        self._waiting += self._size(outcome)
         self.done.put_nowait(outcome)
 
     async def _run(self, item: Item, image: bytes) -> None:
-        found: bytes | Problem
+        result: R | Problem
         try:
             with self._span(item):
-                found = await self._patiently(image)
+                result = await self._patiently(image)
         except Problem as error:
-            found = error
+            result = error
         except Exception:
             log.exception("image %d of a batch failed", item.index)
-            found = Internal("the server failed; its log tells more")
-        self._put(Outcome(item.index, item.name, found))
+            result = Internal("the server failed; its log tells more")
+        self._put(Outcome(item.index, item.name, result))
         async with self._room:
             self._bytes -= len(image)
             self.tasks = {one for one in self.tasks if one is not asyncio.current_task()}
@@ -160,18 +173,17 @@ class _Run:
             return spans.at(None)
         return spans.span("image", index=item.index)
 
-    async def _patiently(self, image: bytes) -> bytes:
+    async def _patiently(self, image: bytes) -> R:
         """A full queue is a reason to wait for who has time, not to fail."""
         while True:
             try:
-                return await self._classify(image)
+                return await self._work(image)
             except Overloaded:
                 await asyncio.sleep(PAUSE)
 
-
-def _size(outcome: Outcome | Problem) -> int:
-    """Bytes that an answer keeps, but for what all have."""
-    if isinstance(outcome, Problem):
-        return 0
-    answer = 0 if isinstance(outcome.found, Problem) else len(outcome.found)
-    return answer + len(outcome.name or "")
+    def _size(self, outcome: Outcome[R] | Problem) -> int:
+        """Bytes that an outcome keeps, but for what all have."""
+        if isinstance(outcome, Problem):
+            return 0
+        result = 0 if isinstance(outcome.result, Problem) else self._size_of(outcome.result)
+        return result + len(outcome.name or "")

@@ -1,21 +1,35 @@
-"""Texts or images to unit rows: what a classification does before it scores. Knows no HTTP."""
+"""Texts or image files to unit rows: what a classification does before it scores.
+
+Does not know what the rows are compared with.
+"""
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from app.classify.classifier import Classifier
+from app.classify.batching import Batcher
 from app.classify.concept import Concept
-from app.classify.ensemble import ClassVectors
+from app.classify.ensemble import ClassVectors, Ensemble
 from app.classify.query import Image
-from app.errors import Problem, placed
+from app.errors import Internal, Problem, first_of_group
+from app.images.decode import Decoder
 from app.stores.lru import ByteLru
 from app.telemetry.spans import Stages
+
+if TYPE_CHECKING:
+    from models.info import AnyEncoder
+
+log = logging.getLogger("openvocab")
+
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
 
 # beyond this many bytes a picture is digested in a thread, so that other requests do not wait
 LARGE: Final = 1_000_000
@@ -64,8 +78,6 @@ async def digest(data: bytes) -> str:
     return (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()
 
 
-Floats = npt.NDArray[np.float32]
-
 # a text as it is, in no template
 BARE: Final[tuple[str, ...]] = ("{}",)
 
@@ -74,7 +86,7 @@ AT_ONCE: Final = 16
 
 
 async def of_texts(
-    classifier: Classifier,
+    ensemble: Ensemble,
     texts: Sequence[str],
     stages: Stages,
     templates: tuple[str, ...] = BARE,
@@ -84,35 +96,72 @@ async def of_texts(
     Raises what the ensemble raises.
     """
     with stages.stage("text"):
-        return await classifier.ensemble.vectors([Concept((text,), templates) for text in texts])
+        return await ensemble.vectors([Concept((text,), templates) for text in texts])
 
 
-async def of_images(
-    classifier: Classifier, files: Sequence[bytes], stages: Stages
-) -> list[tuple[Image, Floats]]:
-    """What each image file is, and its row (D,), in order; the first that fails fails them all.
+def encode_images(
+    encoder: "AnyEncoder", encoded: Callable[[int, float], None] = lambda _count, _seconds: None
+) -> Callable[[Sequence[Pixels]], Awaitable[Sequence[Floats]]]:
+    """What the batcher runs: a batch of pixels to one row each; `encoded` is told of each."""
 
-    Raises: what decoding and batching raise, with the place of the file if it is one of many.
-    """
-    room = asyncio.Semaphore(AT_ONCE)
+    async def run(batch: Sequence[Pixels]) -> Sequence[Floats]:
+        begun = time.perf_counter()
+        rows = await asyncio.wrap_future(encoder.submit_images(batch))
+        encoded(len(batch), time.perf_counter() - begun)
+        if not np.isfinite(rows).all():
+            log.error("the model answered with numbers that are not finite")
+            raise Internal("the model answered with numbers that are not finite")
+        return list(rows)
 
-    async def one(place: int, data: bytes) -> tuple[Image, Floats]:
-        async with room:
-            try:
-                return await classifier.embed(data, stages)
-            except Problem as problem:
-                if len(files) == 1:
-                    raise
-                raise placed(problem, f"image {place} of {len(files)}") from None
+    return run
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(one(place, data)) for place, data in enumerate(files, start=1)
-            ]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in tasks]
+
+@dataclass(frozen=True, slots=True)
+class ImageEmbedder:
+    """The one way from an image file to its unit row: known, or decoded, batched and encoded."""
+
+    decoder: Decoder
+    batcher: Batcher[Pixels, Floats]
+    cache: ImageCache
+
+    async def embed(self, data: bytes, stages: Stages) -> tuple[Image, Floats]:
+        """An image file to what it is and its unit row (D,) float32.
+
+        Raises: what decoding and batching raise.
+        """
+        sha256 = await digest(data)
+        known = self.cache.get(sha256)
+        if known is not None:
+            return Image(known.width, known.height, sha256, cached=True), known.vector
+        with stages.stage("decode"):
+            decoded = await self.decoder.decode(data)
+        ran = await self.batcher.submit(decoded.pixels)
+        stages.ran(ran.waited, ran.ran, ran.size, ran.span)
+        self.cache.put(sha256, Embedded(ran.value, decoded.width, decoded.height))
+        return Image(decoded.width, decoded.height, sha256, cached=False), ran.value
+
+    async def embed_all(self, files: Sequence[bytes], stages: Stages) -> list[tuple[Image, Floats]]:
+        """The same for each file, in order; the first that fails fails them all.
+
+        Raises: what `embed` raises, with the place of the file if it is one of many.
+        """
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(place: int, data: bytes) -> tuple[Image, Floats]:
+            async with room:
+                try:
+                    return await self.embed(data, stages)
+                except Problem as problem:
+                    if len(files) == 1:
+                        raise
+                    raise problem.placed(f"image {place} of {len(files)}") from None
+
+        with first_of_group():
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(one(place, data)) for place, data in enumerate(files, start=1)
+                ]
+        return [task.result() for task in tasks]
 
 
 def rows_of(found: Sequence[tuple[Image, Floats]]) -> Floats:
@@ -120,14 +169,16 @@ def rows_of(found: Sequence[tuple[Image, Floats]]) -> Floats:
     return np.stack([row for _, row in found])
 
 
-async def of_items(classifier: Classifier, items: Sequence[str | bytes], stages: Stages) -> Floats:
+async def of_items(
+    ensemble: Ensemble, embedder: ImageEmbedder, items: Sequence[str | bytes], stages: Stages
+) -> Floats:
     """Texts (str) and image files (bytes) in any order -> their rows (N, D) in the same order.
 
-    Raises what `of_texts` and `of_images` raise.
+    Raises what `of_texts` and `ImageEmbedder.embed_all` raise.
     """
     texts = [item for item in items if isinstance(item, str)]
     files = [item for item in items if isinstance(item, bytes)]
     # texts first: what is wrong with them is found before any image has cost anything
-    read = iter((await of_texts(classifier, texts, stages)).rows if texts else ())
-    seen = iter(await of_images(classifier, files, stages))
+    read = iter((await of_texts(ensemble, texts, stages)).rows if texts else ())
+    seen = iter(await embedder.embed_all(files, stages))
     return np.stack([next(read) if isinstance(item, str) else next(seen)[1] for item in items])

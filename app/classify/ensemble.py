@@ -30,6 +30,9 @@ log = logging.getLogger("openvocab.ensemble")
 
 Floats = npt.NDArray[np.float32]
 
+# texts that name no thing in particular: what a label is held against when it is scored alone
+BACKGROUND: Final = ("something", "a thing", "an object")
+
 # assembled matrices of labels that requests brought along
 LISTS_BYTES: Final = 64_000_000
 
@@ -116,6 +119,11 @@ class Ensemble:
         found = await self.vectors([Concept((label,), templates) for label in labels])
         self.lists.put(key, found.rows)
         return found
+
+    async def background(self, templates: tuple[str, ...]) -> Floats:
+        """The unit row (D,) of a text that names no thing in particular, in these templates."""
+        found = await self.vectors([Concept(BACKGROUND, templates)])
+        return np.asarray(found.rows[0], np.float32)
 
     async def known(self, concepts: Sequence[Concept]) -> Floats | None:
         """The rows (C, D) if memory and store have every one of them; nothing is encoded."""

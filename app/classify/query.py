@@ -37,7 +37,7 @@ class Query:
 class Prediction:
     """A label with its score in 0..1 and the cosine similarity behind it.
 
-    `heatmap` is where the image agrees with it (app/explain.py), if that was asked.
+    `heatmap` is where the image agrees with it (heatmap.py), if that was asked.
     """
 
     label: str
@@ -58,17 +58,18 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """What an image is compared with: `rows` (C, D), and `background` (D,) where it is needed.
+    """What an image is compared with: `rows` (C, D) of the labels in these templates.
 
+    `template_set` is the name of the templates, `cached` how many rows needed no encoding.
     `learned` is the calibration of just these rows; `warning` says why there is none.
     """
 
     labels: tuple[str, ...]
     rows: Floats
-    background: Floats | None
     cached: int
-    templates: str
-    version: int | None
+    template_set: str
+    templates: tuple[str, ...]
+    version: int | None = None
     learned: Learned | None = None
     warning: str | None = None
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 import httpx2
 import numpy as np
 
-from app.classify.classifier import BACKGROUND
 from app.classify.concept import Concept, ensemble_mean
+from app.classify.ensemble import BACKGROUND
 from app.cli.client import Client
 from app.cli.terminal import Ended
 from app.evaluation.data import ClassRows, Floats, ModelInfo, TemplateRows

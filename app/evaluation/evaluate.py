@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from app.classify.classifier import BACKGROUND
+from app.classify.ensemble import BACKGROUND
 from app.classify.labels import unread
 from app.classify.templates import OWN
 from app.cli.client import Reached

@@ -9,22 +9,23 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from app.classify.embedding import ImageEmbedder
 from app.errors import Internal, Overloaded, Problem
 from app.labelsets.definition import Example, Stored
 from app.labelsets.preconditions import away
 from app.labelsets.prototypes import Choice, blend, blended
 from app.stores.protocols import Pictures, StoreAway
 from app.stores.vectors import TwoLevels
+from app.telemetry.spans import Stages
 
 Floats = npt.NDArray[np.float32]
-Embed = Callable[[bytes], Awaitable[Floats]]
 
 log = logging.getLogger("openvocab.labelsets")
 
@@ -45,14 +46,19 @@ class Blended:
 
 
 class Blending:
-    """`embed` makes the unit row (D,) of a picture; `scale` is what cosines are multiplied with."""
+    """`embedder` makes the row of a picture; `scale` is what cosines are multiplied with."""
 
     def __init__(
-        self, cache: TwoLevels, pictures: Pictures, embed: Embed, fingerprint: str, scale: float
+        self,
+        cache: TwoLevels,
+        pictures: Pictures,
+        embedder: ImageEmbedder,
+        fingerprint: str,
+        scale: float,
     ) -> None:
         self._cache = cache
         self._pictures = pictures
-        self._embed = embed
+        self._embedder = embedder
         self._fingerprint = fingerprint
         self._scale = scale
         self._found: OrderedDict[str, Blended] = OrderedDict()
@@ -114,7 +120,7 @@ class Blending:
             return None
         while True:
             try:
-                return await self._embed(data)
+                return (await self._embedder.embed(data, Stages()))[1]
             except Overloaded:
                 await asyncio.sleep(PAUSE)
             except Problem as problem:

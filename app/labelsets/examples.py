@@ -5,17 +5,16 @@ never there.
 """
 
 import contextlib
-import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Final
 
 from app import errors
 from app.classify.bulk import Item, Outcome, every_outcome
-from app.classify.classifier import Classifier
+from app.classify.embedding import ImageEmbedder
 from app.errors import ExampleElsewhere, Invalid, NotFound, Problem, TooLarge
 from app.labelsets.blending import Blended, Blending
 from app.labelsets.definition import (
@@ -65,28 +64,26 @@ def no_example(sha256: str) -> NotFound:
 
 
 def sorted_out(
-    seen: Sequence[Outcome], claims: Callable[[int], str | Problem], definition: Definition
-) -> tuple[list[tuple[Kept, str]], tuple[Outcome, ...]]:
+    seen: Sequence[Outcome[Kept]], claims: Callable[[int], str | Problem], definition: Definition
+) -> tuple[list[tuple[Kept, str]], tuple[Outcome[Kept], ...]]:
     """Pictures with their labels, and those that cannot be taken."""
     kept: list[tuple[Kept, str]] = []
-    failed: list[Outcome] = []
+    failed: list[Outcome[Kept]] = []
     for outcome in seen:
         try:
+            if isinstance(outcome.result, Problem):
+                raise outcome.result
             label = claims(outcome.index)
-            for found in (outcome.found, label):
-                if isinstance(found, Problem):
-                    raise found
-            assert isinstance(outcome.found, bytes)
-            assert isinstance(label, str)
-            label = checked_label(label, definition.labels)
-            kept.append((Kept(**json.loads(outcome.found)), label))
+            if isinstance(label, Problem):
+                raise label
+            kept.append((outcome.result, checked_label(label, definition.labels)))
         except Problem as problem:
-            failed.append(replace(outcome, found=problem))
+            failed.append(replace(outcome, result=problem))
     return kept, tuple(failed)
 
 
-def first_problem(failed: Sequence[Outcome]) -> Problem:
-    found = failed[0].found if failed else Invalid("no image was sent", field="image")
+def first_problem(failed: Sequence[Outcome[Kept]]) -> Problem:
+    found = failed[0].result if failed else Invalid("no image was sent", field="image")
     assert isinstance(found, Problem)
     return found
 
@@ -126,21 +123,21 @@ class Added:
     stored: Stored
     added: int
     unchanged: int
-    failed: tuple[Outcome, ...]
+    failed: tuple[Outcome[Kept], ...]
 
 
 class FewShot:
-    """`classifier` sees pictures, `labelsets` says which count, `pictures` keeps their bytes."""
+    """`embedder` sees pictures, `labelsets` says which count, `pictures` keeps their bytes."""
 
     def __init__(
         self,
-        classifier: Classifier,
+        embedder: ImageEmbedder,
         labelsets: LabelSetService,
         blending: Blending,
         pictures: Pictures,
         limits: ExampleLimits,
     ) -> None:
-        self._classifier = classifier
+        self._embedder = embedder
         self._labelsets = labelsets
         self._blending = blending
         self._pictures = pictures
@@ -233,14 +230,14 @@ class FewShot:
 
     async def _written(
         self, current: Stored, items: AsyncGenerator[Item, None], written: list[str]
-    ) -> list[Outcome]:
+    ) -> list[Outcome[Kept]]:
         """Each item's picture embedded and written; a problem where that cannot be."""
         there = {example.sha256: example for example in current.definition.examples}
         room = self._limits.bytes - sum(example.size for example in there.values())
 
-        async def keep(image: bytes) -> bytes:
+        async def keep(image: bytes) -> Kept:
             nonlocal room
-            picture, vector = await self._classifier.embed(image, Stages())
+            picture, vector = await self._embedder.embed(image, Stages())
             await self._blending.keep({picture.sha256: vector})
             known, key = there.get(picture.sha256), ""
             # also one that the store has lost is written again
@@ -251,8 +248,7 @@ class FewShot:
                 key = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
                 written.append(key)
                 await self._put(current.name, key, image)
-            found = Kept(picture.sha256, picture.width, picture.height, len(image), key)
-            return json.dumps(asdict(found)).encode()
+            return Kept(picture.sha256, picture.width, picture.height, len(image), key)
 
         return await every_outcome(items, keep)
 

@@ -10,16 +10,26 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from app.classify.query import Classes, Query
 from app.errors import (
     LabelsetBuilding,
     LabelsetExists,
     PreconditionFailed,
     Problem,
     StoreUnavailable,
+    TooLarge,
     UnknownLabelset,
 )
 from app.labelsets.builds import Builds, Status
-from app.labelsets.definition import Definition, Stored, new, unreadable_problem, without_namespace
+from app.labelsets.calibration.validity import Validity
+from app.labelsets.definition import (
+    Definition,
+    Stored,
+    in_namespace,
+    new,
+    unreadable_problem,
+    without_namespace,
+)
 from app.labelsets.preconditions import Match, exists, overtaken, unknown
 from app.labelsets.registry import Registry
 
@@ -45,10 +55,14 @@ class Serving:
 class LabelSetService:
     """Registers, replaces and serves label sets; old versions serve until new ones are built."""
 
-    def __init__(self, registry: Registry, builds: Builds) -> None:
+    def __init__(
+        self, registry: Registry, builds: Builds, validity: Validity, max_prompts: int
+    ) -> None:
+        """A request may make `max_prompts` prompts of a set in other templates than its own."""
         self._registry = registry
         self._builds = builds
-        self.blending = builds.blending
+        self.validity = validity
+        self._max_prompts = max_prompts
         self._served: dict[str, Stored] = {}
 
     async def create(self, name: str, definition: Definition, most: int | None = None) -> Stored:
@@ -194,6 +208,29 @@ class LabelSetService:
                 detail = f"the label set {own} is being built, {build.progress:.0%} done"
                 raise LabelsetBuilding(detail, field="labelset", retry_after=5)
 
+    def templates_of(self, definition: Definition) -> tuple[str, ...]:
+        """The templates that a label set is built with. Raises UnknownTemplates."""
+        return self._builds.templates.resolve(definition.templates)[1]
+
+    async def classes(self, query: Query) -> Classes:
+        """What the label set of a query compares an image with, in the query's templates.
+
+        Raises: as `resolve`; UnknownTemplates, TooLarge.
+        """
+        if query.labelset is None:
+            raise RuntimeError("a query without a label set has come here. This is a bug.")
+        serving = await self.resolve(in_namespace(query.namespace, query.labelset), query.patience)
+        definition = serving.stored.definition
+        name, templates = self._builds.templates.resolve(query.templates or definition.templates)
+        rows, cached = serving.rows, len(serving.rows)
+        if query.templates is not None:
+            rows, cached = await self._in_templates(serving.stored, templates, query.labelset)
+        learned, warning = self.validity.found(serving.stored)
+        if definition.calibration is not None and templates != self.templates_of(definition):
+            learned, warning = None, "it was fitted with the label set's own templates"
+        version = serving.stored.version
+        return Classes(definition.labels, rows, cached, name, templates, version, learned, warning)
+
     async def resume(self) -> None:
         """Build what the store has, most recently used first; waits for a store that is away."""
         while True:
@@ -210,6 +247,17 @@ class LabelSetService:
         """End what runs in the background."""
         await self._registry.close()
         await self._builds.close()
+
+    async def _in_templates(
+        self, stored: Stored, templates: tuple[str, ...], shown: str
+    ) -> tuple[Floats, int]:
+        concepts = stored.definition.concepts(templates)
+        prompts = sum(concept.count for concept in concepts)
+        if prompts > self._max_prompts:
+            detail = f"{shown} in these templates makes {prompts} prompts; register it so"
+            raise TooLarge(detail, field="templates", limit=self._max_prompts, value=prompts)
+        found = await self._builds.ensemble.vectors(concepts)
+        return await self._builds.blending.rows(stored, found.rows), found.cached
 
     async def _rows(self, version: Stored | None) -> Floats | None:
         if version is None:

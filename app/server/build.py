@@ -4,11 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-import time
-from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
-
-import numpy as np
 
 from app import VERSION
 from app.api.fields import InputLimits
@@ -18,18 +14,18 @@ from app.api.services import Services
 from app.api.uploads import UploadBatches
 from app.classify.batching import Batcher, BatchPolicy
 from app.classify.canary import Canary
-from app.classify.classifier import Classifier, Floats, Pixels
-from app.classify.embedding import ImageCache
+from app.classify.classifier import Classifier
+from app.classify.embedding import Floats, ImageCache, ImageEmbedder, Pixels, encode_images
 from app.classify.ensemble import Ensemble
 from app.classify.labels import LabelLimits
 from app.classify.templates import TemplateSets, presets, template_sets
-from app.errors import Internal
 from app.images.decode import Decoder
 from app.images.fetch import Fetcher, FetchPolicy
 from app.images.limits import ImageLimits
 from app.images.urls import AllowedHost
 from app.labelsets.blending import Blending
 from app.labelsets.builds import Builds
+from app.labelsets.calibration.validity import Validity
 from app.labelsets.examples import ExampleLimits, FewShot
 from app.labelsets.registry import Registry, keep_sweeping
 from app.labelsets.service import LabelSetService
@@ -116,10 +112,9 @@ async def build(
     )
     stack.push_async_callback(_drain, batcher)
 
-    async def embed(data: bytes) -> Floats:
-        return (await batcher.submit((await decoder.decode(data)).pixels)).value
-
-    blending = Blending(vectors, store.pictures, embed, info.fingerprint, info.scale)
+    images = ImageCache(ByteLru(settings.image_cache_bytes), info.fingerprint)
+    embedder = ImageEmbedder(decoder, batcher, images)
+    blending = Blending(vectors, store.pictures, embedder, info.fingerprint, info.scale)
     registry = Registry(store.labelsets, store.pictures, settings.max_labelsets)
     matrices = ByteLru(settings.labelset_cache_bytes)
     builds = Builds(
@@ -136,7 +131,12 @@ async def build(
         "Builds of label sets under way, or waiting their turn.",
         lambda: builds.running,
     )
-    labelsets = LabelSetService(registry, builds)
+    labelsets = LabelSetService(
+        registry,
+        builds,
+        Validity(info.fingerprint, templates),
+        settings.max_labels * settings.max_templates,
+    )
     stack.push_async_callback(labelsets.close)
     resuming = asyncio.create_task(labelsets.resume())
     stack.callback(resuming.cancel)
@@ -152,23 +152,13 @@ async def build(
     }
     stack.callback(Watchdog(settings.hang_timeout, work).close)
     fetcher = _fetcher(settings, stack) if settings.image_urls else None
-    images = ImageCache(ByteLru(settings.image_cache_bytes), info.fingerprint)
-    classifier = Classifier(
-        info,
-        decoder,
-        batcher,
-        images,
-        ensemble,
-        labelsets,
-        templates,
-        settings.max_labels * settings.max_templates,
-    )
     return Services(
         encoder=encoder,
-        classifier=classifier,
+        classifier=Classifier(info, embedder, ensemble, templates, labelsets.classes),
+        embedder=embedder,
         labelsets=labelsets,
         few_shot=FewShot(
-            classifier,
+            embedder,
             labelsets,
             blending,
             store.pictures,
@@ -218,20 +208,3 @@ async def _drain(batcher: Batcher[Pixels, Floats]) -> None:
             await batcher.drain()
     except TimeoutError:
         log.error("the encoder did not finish within %s s; its work is dropped", DRAIN_SECONDS)
-
-
-def encode_images(
-    encoder: "AnyEncoder", encoded: Callable[[int, float], None] = lambda _count, _seconds: None
-) -> Callable[[Sequence[Pixels]], Awaitable[Sequence[Floats]]]:
-    """What the batcher runs: a batch of pixels to one row each; `encoded` is told of each."""
-
-    async def run(batch: Sequence[Pixels]) -> Sequence[Floats]:
-        begun = time.perf_counter()
-        rows = await asyncio.wrap_future(encoder.submit_images(batch))
-        encoded(len(batch), time.perf_counter() - begun)
-        if not np.isfinite(rows).all():
-            log.error("the model answered with numbers that are not finite")
-            raise Internal("the model answered with numbers that are not finite")
-        return list(rows)
-
-    return run

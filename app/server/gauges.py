@@ -101,8 +101,8 @@ def watch_services(
 def _watch_queues(
     metrics: Metrics, services: Services, settings: Settings, admission: Admission
 ) -> None:
-    batcher, ensemble = services.classifier.batcher, services.classifier.ensemble
-    decoder, uploads = services.classifier.decoder, services.upload_batches
+    batcher, ensemble = services.embedder.batcher, services.classifier.ensemble
+    decoder, uploads = services.embedder.decoder, services.upload_batches
     in_service = settings.max_queue + settings.max_batch
     for name, about, read in (
         ("in_service", "Requests being worked on.", lambda: admission.in_service),
@@ -190,7 +190,7 @@ def _watch_store(metrics: Metrics, services: Services) -> None:
 
 
 def _watch_device(metrics: Metrics, services: Services) -> None:
-    encoder, canary, decoder = services.encoder, services.canary, services.classifier.decoder
+    encoder, canary, decoder = services.encoder, services.canary, services.embedder.decoder
     heart = Heartbeat(asyncio.get_running_loop())
     metrics.watch(
         "openvocab_busy_seconds",

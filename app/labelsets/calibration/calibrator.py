@@ -1,16 +1,16 @@
 """Calibrate a label set: from labelled images to what is stored. Knows nothing of HTTP."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from app.api.labelled_images import Shown
 from app.classify.bulk import Item, Outcome, every_outcome
-from app.classify.classifier import Classifier
+from app.classify.embedding import ImageEmbedder
+from app.classify.ensemble import Ensemble
 from app.errors import Invalid, LabelsetBuilding, Problem, TooLarge
 from app.labelsets.calibration.fit import Aim, Fitted, Labelled, Model, NotEnough, fit
 from app.labelsets.calibration.value import Calibration
@@ -18,29 +18,34 @@ from app.labelsets.definition import Definition, Stored, without_namespace
 from app.labelsets.preconditions import Match, overtaken
 from app.labelsets.service import LabelSetService, Serving
 from app.telemetry.spans import Stages
+from models import EncoderInfo
 
 Floats = npt.NDArray[np.float32]
+# what an image shows, by its number: places of labels, none of them, or why neither is known
+Claims = Callable[[int], tuple[int, ...] | Problem]
 
 # similarities that one calibration holds: images times labels
 MOST_CELLS: Final = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class LabelledVectors:
     """Images that could be used: `vectors` (N, D), the places of the labels that each shows; and
     what became of the others.
     """
 
     vectors: Floats
     shown: tuple[tuple[int, ...], ...]
-    failed: tuple[Outcome, ...]
+    failed: tuple[Outcome[Floats], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrator:
-    """`classifier` sees the images, `labelsets` keeps what comes of them."""
+    """`embedder` sees the images, `labelsets` keeps what comes of them."""
 
-    classifier: Classifier
+    info: EncoderInfo
+    embedder: ImageEmbedder
+    ensemble: Ensemble
     labelsets: LabelSetService
 
     async def current(self, name: str, match: Match, patience: float) -> Serving:
@@ -54,32 +59,35 @@ class Calibrator:
         return serving
 
     async def seen(
-        self, items: AsyncGenerator[Item, None], told: Shown, definition: Definition
-    ) -> Pictures:
-        """Every image's vector. Raises what the items raise."""
+        self, items: AsyncGenerator[Item, None], claims: Claims, definition: Definition
+    ) -> LabelledVectors:
+        """Every image's vector; `claims` knows what one shows once all items have been read.
+
+        Raises: what the items raise.
+        """
         examples = {example.sha256 for example in definition.examples}
 
-        async def embedded(image: bytes) -> bytes:
-            picture, vector = await self.classifier.embed(image, Stages())
+        async def embedded(image: bytes) -> Floats:
+            picture, vector = await self.embedder.embed(image, Stages())
             if picture.sha256 in examples:
                 detail = "it is an example of the label set, which knows it; use other pictures"
                 raise Invalid(detail, field="image")
-            return vector.tobytes()
+            return vector
 
         found = await every_outcome(items, embedded)
-        return _joined(found, told, self.classifier.info.embedding_width)
+        return _joined(found, claims, self.info.embedding_width)
 
-    async def fitted(self, serving: Serving, pictures: Pictures, aim: Aim) -> Calibration:
+    async def fitted(self, serving: Serving, pictures: LabelledVectors, aim: Aim) -> Calibration:
         """The calibration. Raises Invalid where it cannot be had, TooLarge."""
         definition, labels = serving.stored.definition, serving.stored.definition.labels
         cells = len(pictures.shown) * len(labels)
         if cells > MOST_CELLS:
             detail = f"{len(pictures.shown)} images and {len(labels)} labels have {cells} scores"
             raise TooLarge(detail, field="image", limit=MOST_CELLS, value=cells)
-        background = await self.classifier.background(definition.templates)
-        info = self.classifier.info
+        background = await self.ensemble.background(self.labelsets.templates_of(definition))
+        info = self.info
         model = Model(info.name, info.fingerprint, info.scale, info.bias)
-        fits = self.classifier.calibrations.fitted_for(definition)
+        fits = self.labelsets.validity.fitted_for(definition)
 
         def work() -> Fitted:
             cosines = pictures.vectors @ serving.rows.T
@@ -90,7 +98,7 @@ class Calibrator:
             return fit(Labelled(labels, cosines, truth, behind), model, fits, aim)
 
         try:
-            async with self.classifier.calibrations.fitting:
+            async with self.labelsets.validity.fitting:
                 found = await asyncio.to_thread(work)
         except NotEnough as error:
             raise Invalid(str(error), field="image", limit=error.limit, value=error.value) from None
@@ -107,7 +115,7 @@ class Calibrator:
         """
 
         def learned(definition: Definition) -> Definition:
-            why_not = calibration and self.classifier.calibrations.why_not(calibration, definition)
+            why_not = calibration and self.labelsets.validity.why_not(calibration, definition)
             if why_not and fresh:
                 raise overtaken(name)
             if why_not:
@@ -118,16 +126,16 @@ class Calibrator:
         return await self.labelsets.change(name, match, learned)
 
 
-def _joined(found: Sequence[Outcome], told: Shown, width: int) -> Pictures:
+def _joined(outcomes: Sequence[Outcome[Floats]], claims: Claims, width: int) -> LabelledVectors:
     """Images and what they show, which may arrive in any order."""
     vectors, shown, failed = [np.empty((0, width), np.float32)], [], []
-    for outcome in found:
-        claim = told.claims[outcome.index]
-        if isinstance(outcome.found, Problem):
+    for outcome in outcomes:
+        claim = claims(outcome.index)
+        if isinstance(outcome.result, Problem):
             failed.append(outcome)
         elif isinstance(claim, Problem):
-            failed.append(replace(outcome, found=claim))
+            failed.append(replace(outcome, result=claim))
         else:
-            vectors.append(np.frombuffer(outcome.found, np.float32)[None])
+            vectors.append(outcome.result[None])
             shown.append(claim)
-    return Pictures(np.concatenate(vectors), tuple(shown), tuple(failed))
+    return LabelledVectors(np.concatenate(vectors), tuple(shown), tuple(failed))

@@ -15,7 +15,7 @@ from app.labelsets.definition import Definition, Stored
 KEPT: Final = 256
 
 
-class Calibrations:
+class Validity:
     """A calibration holds for the model and the vectors that it was fitted to, for no others."""
 
     def __init__(self, fingerprint: str, templates: TemplateSets) -> None:
@@ -25,13 +25,24 @@ class Calibrations:
         self.fitting = asyncio.Lock()
         self._known: OrderedDict[tuple[str, int], tuple[Learned | None, str | None]] = OrderedDict()
 
-    def learned(self, stored: Stored) -> Learned | None:
-        """What is used for the label set; None where there is nothing, or it does not hold."""
-        return self._find(stored)[0]
+    def found(self, stored: Stored) -> tuple[Learned | None, str | None]:
+        """What a label set's calibration has learned, and why it is not used; None, None: none."""
+        calibration = stored.definition.calibration
+        if calibration is None:
+            return None, None
+        key = (stored.name, stored.version)
+        found = self._known.get(key)
+        if found is None:
+            stale = self.why_not(calibration, stored.definition)
+            found = None if stale else _learned(calibration, stored.definition.labels), stale
+            self._known[key] = found
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        return found
 
     def stale(self, stored: Stored) -> str | None:
         """Why a label set's calibration is not used; None where it is, or there is none."""
-        return self._find(stored)[1]
+        return self.found(stored)[1]
 
     def fitted_for(self, definition: Definition) -> str:
         """What a calibration fitted to the label set now is fitted for."""
@@ -46,20 +57,6 @@ class Calibrations:
         if calibration.fitted_for != self.fitted_for(definition):
             return "labels, texts, templates or examples have changed since it was fitted"
         return None
-
-    def _find(self, stored: Stored) -> tuple[Learned | None, str | None]:
-        calibration = stored.definition.calibration
-        if calibration is None:
-            return None, None
-        key = (stored.name, stored.version)
-        found = self._known.get(key)
-        if found is None:
-            stale = self.why_not(calibration, stored.definition)
-            found = None if stale else _learned(calibration, stored.definition.labels), stale
-            self._known[key] = found
-            while len(self._known) > KEPT:
-                self._known.popitem(last=False)
-        return found
 
 
 def _learned(calibration: Calibration, labels: tuple[str, ...]) -> Learned:
