@@ -26,11 +26,11 @@ import torch
 
 from app.classify.batching import Batcher, BatchPolicy
 from app.classify.concept import Concept
+from app.classify.embedding import encode_images
 from app.classify.ensemble import Ensemble
 from app.classify.templates import presets, template_sets
 from app.images.decode import Decoder, decode
 from app.images.limits import ImageLimits
-from app.server.build import encode_images
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels

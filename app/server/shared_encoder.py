@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from app.classify.batching import Batcher, BatchPolicy
 from app.classify.canary import Canary
+from app.classify.embedding import encode_images
 from app.classify.ensemble import Ensemble
 from app.errors import Internal, Problem
-from app.server.build import encode_images, load_encoder
+from app.server.build import load_encoder
 from app.server.settings import Settings
 from app.server.watchdog import Heartbeat, Watchdog
 from app.stores.lru import ByteLru

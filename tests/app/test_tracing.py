@@ -205,7 +205,8 @@ def test_only_faults_of_ours_are_errors_of_a_trace(
 
 def test_without_traces_nothing_of_opentelemetry_is_imported() -> None:
     code = (
-        "import sys; from app.server.main import create_app; from app.server.settings import Settings; "
+        "import sys; from app.server.main import create_app; "
+        "from app.server.settings import Settings; "
         "create_app(Settings(model='pictogram')); "
         "print(*sys.modules)"
     )
