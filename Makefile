@@ -92,10 +92,10 @@ prometheus:
 	@command -v promtool >/dev/null || { $(call debian,prometheus,--no-install-recommends); }
 
 # the JavaScript clients that the tests drive
-node: tests/clients/js/node_modules/.package-lock.json
-tests/clients/js/node_modules/.package-lock.json: tests/clients/js/package-lock.json
+node: tests/system/clients/js/node_modules/.package-lock.json
+tests/system/clients/js/node_modules/.package-lock.json: tests/system/clients/js/package-lock.json
 	@command -v npm >/dev/null || { $(call debian,nodejs npm); }
-	cd tests/clients/js && npm ci --no-audit --no-fund --ignore-scripts
+	cd tests/system/clients/js && npm ci --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 chromium:

@@ -1,6 +1,7 @@
 """Fixtures that many tests share: real encoders, a real server, real pictures."""
 
 import contextlib
+import csv
 import json
 import logging
 import math
@@ -12,18 +13,22 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import open_clip
 import pytest
 import torch
 import uvicorn
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from app.evaluation.data import Dataset, Encoded, ModelInfo, TemplateRows
 from app.server.main import create_app
 from app.server.run import uvicorn_config
 from app.server.settings import Settings
 from models.catalog import catalog
 from models.encoder import Encoder
 from models.loader import load
+from prompts import expand, load_sets
 
 SAMPLES = Path(__file__).parent / "samples"
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
@@ -150,3 +155,55 @@ def client(pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
     """A client of a server with the bundled model and default settings."""
     with serve(pictogram) as found:
         yield found
+
+
+SHEET = Path(__file__).parent / "models" / "pictogram"
+SIDE, CONCEPTS, POSES = 64, 40, 8
+Posed = tuple[Encoded, TemplateRows]
+
+
+@pytest.fixture(scope="session")
+def posed(pictogram: Encoder) -> Posed:
+    """40 Twemoji concepts in 8 poses, noisy enough for a third of them to be mistaken.
+
+    And their names in the templates of three sets.
+    """
+    with (SHEET / "twemoji-64.csv").open(newline="") as handle:
+        labels = [row["label"] for row in csv.DictReader(handle)]
+    dice = np.random.default_rng(0)
+    chosen = np.sort(dice.choice(len(labels), CONCEPTS, replace=False))
+    sheet = Image.open(SHEET / "twemoji-64.png").convert("RGB")
+    across = sheet.width // SIDE
+    pixels = []
+    for place in chosen:
+        left, top = place % across * SIDE, place // across * SIDE
+        tile = sheet.crop((left, top, left + SIDE, top + SIDE))
+        for _ in range(POSES):
+            turned = tile.rotate(
+                dice.uniform(-50, 50), Image.Resampling.BILINEAR, fillcolor="white"
+            )
+            noisy = np.asarray(turned, np.float32) + dice.normal(0, 45, (SIDE, SIDE, 3))
+            pixels.append(
+                np.ascontiguousarray(np.clip(noisy, 0, 255).astype(np.uint8).transpose(2, 0, 1))
+            )
+    rows = np.concatenate(
+        [pictogram.submit_images(pixels[i : i + 64]).result() for i in range(0, len(pixels), 64)]
+    )
+    names = tuple(labels[place] for place in chosen)
+    truth = np.repeat(np.eye(CONCEPTS, dtype=bool), POSES, axis=0)
+    files = tuple(Path(f"{place}.png") for place in range(len(rows)))
+    own = pictogram.info
+    info = ModelInfo(
+        own.name, own.fingerprint, own.precision, own.device, own.backend,
+        own.scale, None, own.embedding_width, "pictogram",
+    )  # fmt: skip
+    sets = load_sets()
+    templates = tuple(
+        dict.fromkeys(
+            text for name in ("pictogram", "simple", "documents") for text in sets[name].templates
+        )
+    )
+    prompts = [prompt for name in names for prompt in expand(templates, name)]
+    texts = pictogram.submit_texts(prompts).result().reshape(CONCEPTS, len(templates), -1)
+    by_template = TemplateRows(templates, np.ascontiguousarray(texts.transpose(1, 0, 2)))
+    return Encoded(Dataset(names, files, truth, False), rows, (), info), by_template

@@ -11,7 +11,7 @@ import pytest
 
 from models.encoder import Encoder
 
-PAGE = Path(__file__).parents[2] / "app" / "page" / "samples"
+PAGE = Path(__file__).parents[2] / "app" / "api" / "page" / "samples"
 LABELS = ("cat", "dog", "guitar")
 
 

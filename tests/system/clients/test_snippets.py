@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
 SHOWN = re.findall(
     r"^```(\w+)\n(.*?)^```\n(?:```text\n(.*?)^```$)?", PAGE, re.DOTALL | re.MULTILINE

@@ -3,7 +3,7 @@
 import httpx
 from playwright.sync_api import expect
 
-from tests.page.conftest import Open
+from tests.system.page.conftest import Open
 
 
 def test_none_of_these_is_answered_with_its_reason_and_what_was_nearest(

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
 from app.classify.templates import TemplateSets, template_sets
 from app.labelsets.blending import Blending
-from app.labelsets.builds import Builds, Floats
+from app.labelsets.builds import Builds
+from app.labelsets.calibration.validity import Validity
 from app.labelsets.definition import Definition, Entry
 from app.labelsets.preconditions import Match
 from app.labelsets.registry import Registry
@@ -27,8 +29,9 @@ def definition(*labels: str) -> Definition:
     return Definition(tuple(Entry(label, (label,)) for label in labels))
 
 
-async def no_picture(data: bytes) -> Floats:
-    raise AssertionError("no label set here has examples")
+def no_pictures() -> ImageEmbedder:
+    """No label set here has examples."""
+    return cast("ImageEmbedder", None)
 
 
 def service(encoder: Encoder, store: Any) -> LabelSetService:
@@ -37,7 +40,7 @@ def service(encoder: Encoder, store: Any) -> LabelSetService:
     templates = TemplateSets(template_sets(), "none")
     pictures = MemoryPictures()
     registry = Registry(store, pictures, most=100)
-    blending = Blending(vectors, pictures, no_picture, encoder.info.fingerprint, 1.0)
+    blending = Blending(vectors, pictures, no_pictures(), encoder.info.fingerprint, 1.0)
     builds = Builds(
         Ensemble(encoder, vectors, PLENTY),
         blending,
@@ -46,7 +49,9 @@ def service(encoder: Encoder, store: Any) -> LabelSetService:
         registry.built,
         PLENTY,
     )
-    return LabelSetService(registry, builds)
+    return LabelSetService(
+        registry, builds, Validity(encoder.info.fingerprint, templates), max_prompts=PLENTY
+    )
 
 
 def test_the_most_recently_used_is_built_first(

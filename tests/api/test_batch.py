@@ -9,7 +9,7 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from app.api import batch
-from app.classify.bulk import WAITING_BYTES, WINDOW, WINDOW_BYTES, Classify, Item, outcomes
+from app.classify.bulk import WAITING_BYTES, WINDOW, WINDOW_BYTES, Item, outcomes
 from app.errors import Invalid, Overloaded
 from models.encoder import Encoder
 
@@ -293,13 +293,13 @@ def test_so_many_batches_at_a_time_and_no_more(
         assert client.post(url, content=zipped(pictures)).status_code == 200
 
 
-def run_batch(items: list[Item], classify: Classify) -> list[Any]:
+def run_batch(items: list[Item], work: Callable[[bytes], Awaitable[bytes]]) -> list[Any]:
     async def arriving() -> AsyncIterator[Item]:
         for item in items:
             yield item
 
     async def run() -> list[Any]:
-        return [found async for found in outcomes(arriving(), classify)]
+        return [found async for found in outcomes(arriving(), work, len)]
 
     return asyncio.run(asyncio.wait_for(run(), 30))
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.page.conftest import KEY, REFUSED, Open
+from tests.system.page.conftest import KEY, REFUSED, Open
 
 HOSTILE = "<img src=x onerror=document.title='hacked'>"
 NASTY = [
@@ -238,7 +238,7 @@ def test_a_server_that_does_not_answer_can_be_tried_again(open_page: Open) -> No
     visit = open_page()
     page = visit.page
     page.context.set_offline(True)
-    page.locator("#files").set_input_files(Path(__file__).parents[1] / "samples" / "cat.png")
+    page.locator("#files").set_input_files(Path(__file__).parents[2] / "samples" / "cat.png")
     problem = card(page, "cat.png").locator(".problem")
     expect(problem).to_contain_text("The server does not answer")
     page.context.set_offline(False)

@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.page.conftest import REFUSED, Open
+from tests.system.page.conftest import REFUSED, Open
 
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 NOTES = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}

@@ -234,7 +234,7 @@ def test_a_model_that_turns_bad_is_noticed_though_nobody_asks(
     asyncio.run(asyncio.wait_for(test(), 30))
 
 
-# several processes: tests/test_workers.py has whole servers
+# several processes: tests/server/test_workers.py has whole servers
 
 
 def test_a_killed_process_leaves_what_it_counted_and_nothing_else() -> None:
