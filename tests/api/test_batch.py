@@ -340,7 +340,7 @@ def test_answers_that_nobody_reads_stop_the_reading_of_images() -> None:
             yield Item(number, None, b"x")
 
     async def run() -> int:
-        done = outcomes(arriving(), classify)
+        done = outcomes(arriving(), classify, len)
         await anext(done)
         while True:
             before = begun
@@ -378,7 +378,7 @@ def test_an_image_that_meets_a_full_queue_waits_and_one_at_fault_fails_alone() -
         return image
 
     items = [Item(n, None, data) for n, data in enumerate([b"a", b"bad", b"bug", b"b"])]
-    found = {one.index: one.found for one in run_batch(items, classify)}
+    found = {one.index: one.result for one in run_batch(items, classify)}
     assert (found[0], found[3]) == (b"a", b"b")
     assert (found[1].detail, found[2].status) == ("bad", 500)
     assert "secret" not in found[2].detail

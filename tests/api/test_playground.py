@@ -11,8 +11,8 @@ from app.api.playground import FOLDER, assets
 PARTS = sorted(name for name in assets() if name != "index.html")
 
 
-def test_the_page_is_at_the_root_and_brings_its_own_policy(api: httpx.Client) -> None:
-    answer = api.get("/")
+def test_the_page_is_at_the_root_and_brings_its_own_policy(client: httpx.Client) -> None:
+    answer = client.get("/")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]
@@ -22,26 +22,26 @@ def test_the_page_is_at_the_root_and_brings_its_own_policy(api: httpx.Client) ->
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_each_file_is_sent_once_and_then_only_asked_about(api: httpx.Client, name: str) -> None:
-    first = api.get(f"/page/{name}")
+def test_each_file_is_sent_once_and_then_only_asked_about(client: httpx.Client, name: str) -> None:
+    first = client.get(f"/page/{name}")
     assert first.content == (FOLDER / name).read_bytes()
     assert first.headers["cache-control"] == "no-cache"
-    again = api.get(f"/page/{name}", headers={"If-None-Match": f'"x", W/{first.headers["etag"]}'})
+    again = client.get(f"/page/{name}", headers={"If-None-Match": f'"x", W/{first.headers["etag"]}'})
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["etag"] == first.headers["etag"]
-    assert api.get(f"/page/{name}", headers={"If-None-Match": '"other"'}).status_code == 200
+    assert client.get(f"/page/{name}", headers={"If-None-Match": '"other"'}).status_code == 200
 
 
-def test_a_head_has_no_body(api: httpx.Client) -> None:
-    answer = api.head("/")
+def test_a_head_has_no_body(client: httpx.Client) -> None:
+    answer = client.head("/")
     assert (answer.status_code, answer.content) == (200, b"")
 
 
 @pytest.mark.parametrize(
     "path", ["/page/", "/page/gone.js", "/page/../gate.py", "/page/%2e%2e/gate.py", "/page/samples"]
 )
-def test_what_is_no_file_of_the_page_does_not_exist(api: httpx.Client, path: str) -> None:
-    answer = api.get(path)
+def test_what_is_no_file_of_the_page_does_not_exist(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
 
