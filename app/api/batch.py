@@ -13,10 +13,10 @@ from starlette.types import Receive, Scope, Send
 from app.api import bodies, multipart, openapi
 from app.api.answers import with_rows
 from app.api.bodies import address_fields, is_json, media_type, merge, single
-from app.api.classify import ClassifyAnswer
 from app.api.fields import IMAGE, InputLimits, build_query
 from app.api.multipart import Part, parts
 from app.api.problems import ProblemAnswer, document, documented
+from app.api.results import Answer, answer_of
 from app.api.services import CallerDep, Services, ServicesDep, patience
 from app.api.uploads import (
     UploadBatches,
@@ -40,7 +40,7 @@ class BatchLine(BaseModel):
 
     index: int | None = Field(None, description="Place among the images that were sent, from 0.")
     name: str | None = Field(None, description="File name, as it was sent.")
-    result: ClassifyAnswer | None = None
+    result: Answer | None = None
     error: "ProblemAnswer | None" = None
 
 
@@ -195,9 +195,7 @@ async def _outcomes(
     """What each image gives, as they are done."""
 
     async def classify(image: bytes) -> bytes:
-        return _to_json(
-            ClassifyAnswer.of(await services.classifier.classify(image, query, Stages()))
-        )
+        return _to_json(answer_of(await services.classifier.classify(image, query, Stages())))
 
     async with aclosing(items), aclosing(outcomes(items, classify, len)) as done:
         async for outcome in done:

@@ -3,21 +3,16 @@
 Knows nothing of what the fields mean.
 """
 
-import csv
-import io
-from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 from urllib.parse import parse_qs
 
-from fastapi import Request, Response
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from fastapi import APIRouter, Request, Response
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.api import openapi
-from app.api.answers import CSV, TEXT, preferred
 from app.api.bodies import (
     IMAGE_URL,
     LARGEST_TEXT,
@@ -34,130 +29,14 @@ from app.api.bodies import (
     too_many,
 )
 from app.api.fields import IMAGE, InputLimits, build_query
-from app.api.info import router
 from app.api.multipart import check_charset
 from app.api.problems import documented
+from app.api.results import Answer, answer_of, render
 from app.api.services import CallerDep, ServicesDep, StagesDep, patience
-from app.classify.query import Classification, Prediction, Query
-from app.classify.scoring import Reason
+from app.classify.query import Query
 from app.errors import Invalid, TooLarge, Unparsable
 from app.images.fetch import Fetcher
 from app.images.formats import is_heic, looks_like_image
-
-
-class ImageAnswer(BaseModel):
-    """The image that was classified, upright, as a viewer shows it."""
-
-    width: int
-    height: int
-    sha256: str = Field(description="Digest of the bytes that were sent.")
-    cached: bool = Field(description="Its embedding was known, so nothing was encoded.")
-
-
-class PredictionAnswer(BaseModel):
-    """One label with its score and the cosine similarity behind it."""
-
-    label: str
-    score: float
-    similarity: float
-
-
-class ExplainedPredictionAnswer(PredictionAnswer):
-    """The same, with where the image agrees with the label."""
-
-    heatmap: str = Field(
-        description="Data URI of a grey PNG in the shape of the upright picture: white where "
-        "covering it costs the label most, black where it costs nothing or the model does not look."
-    )
-
-
-class ReasonAnswer(BaseModel):
-    """Why there are no predictions: `value` did not reach `limit`."""
-
-    code: str = Field(
-        description="`similarity_below_floor`, `margin_too_small` or `score_below_threshold`."
-    )
-    value: float
-    limit: float
-    detail: str
-    withheld: list[PredictionAnswer] = Field(description="What is not answered, best first.")
-
-
-class ClassifyAnswer(BaseModel):
-    """The answer of POST /classify, best prediction first."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "pictogram",
-                    "templates": "pictogram",
-                    "labelset": None,
-                    "cached": 0,
-                    "labelset_version": None,
-                    "image": {"width": 256, "height": 256, "sha256": "9f2c…", "cached": False},
-                    "predictions": [{"label": "cat", "score": 0.98, "similarity": 0.41}],
-                    "abstained": False,
-                    "reason": None,
-                    "calibrated": False,
-                    "warnings": [],
-                }
-            ]
-        }
-    )
-
-    model: str
-    templates: str = Field(description="Name of the template set; `custom` for own templates.")
-    labelset: str | None = None
-    labelset_version: int | None = Field(None, description="The version that answered.")
-    cached: int = Field(description="How many of the label vectors needed no encoding.")
-    image: ImageAnswer
-    predictions: list[SerializeAsAny[PredictionAnswer]]
-    abstained: bool = Field(description="There are no predictions, for a reason.")
-    reason: ReasonAnswer | None = None
-    calibrated: bool = Field(False, description="The label set's calibration was used.")
-    warnings: list[str]
-
-    @classmethod
-    def of(cls, found: Classification) -> "ClassifyAnswer":
-        """The answer to a classification, numbers to 7 significant digits (float32 has no more)."""
-        return cls(
-            model=found.model,
-            templates=found.templates,
-            labelset=found.labelset,
-            labelset_version=found.labelset_version,
-            cached=found.cached,
-            image=ImageAnswer(
-                width=found.image.width,
-                height=found.image.height,
-                sha256=found.image.sha256,
-                cached=found.image.cached,
-            ),
-            predictions=[_prediction(p) for p in found.predictions],
-            abstained=found.abstained,
-            reason=found.reason and _reason(found.reason, found.withheld),
-            calibrated=found.calibrated,
-            warnings=list(found.warnings),
-        )
-
-
-def _reason(found: Reason, withheld: Sequence[Prediction]) -> ReasonAnswer:
-    return ReasonAnswer(
-        code=found.code,
-        value=float(f"{found.value:.7g}"),
-        limit=float(f"{found.limit:.7g}"),
-        detail=found.detail,
-        withheld=[_prediction(one) for one in withheld],
-    )
-
-
-def _prediction(found: Prediction) -> PredictionAnswer:
-    score, similarity = float(f"{found.score:.7g}"), float(f"{found.similarity:.7g}")
-    if found.heatmap is None:
-        return PredictionAnswer(label=found.label, score=score, similarity=similarity)
-    return ExplainedPredictionAnswer(
-        label=found.label, score=score, similarity=similarity, heatmap=found.heatmap
-    )
 
 
 class _InMemory(MultiPartParser):
@@ -290,30 +169,7 @@ def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
     return {name: single(name, values, LISTS) for name, values in found.items()}
 
 
-# what a line of text says where nothing fits
-NONE: Final = "-\tnone of these\n"
-
-
-def render(answer: ClassifyAnswer, accept: str, *, says_none: bool = False) -> Response:
-    """JSON; or `score<TAB>label` lines; or CSV with a header line (RFC 4180).
-
-    Where there are no predictions there is no line, or in text one that says so.
-    """
-    kind = preferred(accept)
-    if kind == TEXT:
-        # a label may hold no line break, so a line is a prediction
-        content = "".join(f"{p.score:.6f}\t{p.label}\n" for p in answer.predictions)
-        if says_none and answer.abstained:
-            content = NONE
-    elif kind == CSV:
-        lines = io.StringIO()
-        writer = csv.writer(lines)
-        writer.writerow(("label", "score", "similarity"))
-        writer.writerows((p.label, p.score, p.similarity) for p in answer.predictions)
-        content = lines.getvalue()
-    else:
-        content = answer.model_dump_json() + "\n"  # a terminal's prompt belongs on its own line
-    return Response(content, media_type=kind, headers={"Vary": "Accept"})
+router = APIRouter()
 
 
 @router.post(
@@ -321,7 +177,7 @@ def render(answer: ClassifyAnswer, accept: str, *, says_none: bool = False) -> R
     summary="Score labels against an image",
     description=openapi.CLASSIFY_DESCRIPTION,
     openapi_extra=openapi.classify_body(),
-    response_model=ClassifyAnswer,
+    response_model=Answer,
     responses={
         200: {"content": {"text/plain": {}, "text/csv": {}}},
         **documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
@@ -334,6 +190,6 @@ async def classify(
     if query.explain and not services.explains:
         raise Invalid("explain is switched off here; OPENVOCAB_EXPLAIN", field="explain")
     query = replace(query, namespace=caller.namespace, patience=await patience(request))
-    found = await services.classifier.classify(image, query, stages)
+    classification = await services.classifier.classify(image, query, stages)
     accept = request.headers.get("accept", "")
-    return render(ClassifyAnswer.of(found), accept, says_none=query.abstain)
+    return render(answer_of(classification), accept, says_none=query.abstain)

@@ -1,6 +1,7 @@
 """From the fields of a request to a checked query. Knows nothing of bodies or images."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
 
@@ -11,8 +12,10 @@ from app import errors
 from app.classify import labels
 from app.classify.labels import LabelLimits
 from app.classify.query import Query
+from app.classify.scoring import Scoring
 from app.classify.templates import Asked
 from app.errors import Invalid, Problem, TooLarge
+from app.labelsets.presets import PREFIX, TAGS
 from app.telemetry import logs
 from prompts import PLACEHOLDER, TemplateError, validate_templates
 
@@ -54,8 +57,11 @@ class ClassifyFields(BaseModel):
         description="Repeated, each taken as it is; or once, with commas between; or a JSON list.",
         examples=[["cat", "dog", "pizza", "rocket"]],
     )
-    labelset: str | None = Field(
-        None, description="A registered label set, in place of labels.", examples=["pets"]
+    labelset: Labels | None = Field(
+        None,
+        description="In place of labels, a registered label set or `preset:NAME`, a shipped "
+        "vocabulary. Several, repeated or with commas between, are answered each on its own.",
+        examples=[["pets"]],
     )
     templates: Templates | None = Field(
         None,
@@ -73,8 +79,15 @@ class ClassifyFields(BaseModel):
     multi_label: bool = Field(
         False, description="Score each label on its own, instead of against the others."
     )
-    abstain: bool = Field(
-        False, description="Answer nothing, and why, where no label fits or two fit alike."
+    scores: Scoring | None = Field(
+        None,
+        description="`softmax`: labels share 1 among them; `sigmoid`: each from 0 to 1 by itself; "
+        "default: as the model was trained, and sigmoid for labels that are scored alone.",
+    )
+    abstain: bool | None = Field(
+        None,
+        description="Answer nothing, and why, where no label fits or two fit alike; default: "
+        "false, but true where no labels are given.",
     )
     explain: bool = Field(
         False, description="Answer a heat map for each prediction: where the image agrees with it."
@@ -82,14 +95,15 @@ class ClassifyFields(BaseModel):
 
     @model_validator(mode="after")
     def _one_source_and_a_scale(self) -> Self:
-        if (self.labels is None) == (self.labelset is None):
-            raise ValueError("give either labels or a labelset")
+        if self.labels is not None and self.labelset is not None:
+            raise ValueError("labels and labelset are both given; one is enough")
         if (
             self.labels is not None
             and len(self.labels) == 1
             and not self.multi_label
             and self.threshold is None
             and not self.abstain
+            and self.scores != "sigmoid"
         ):
             raise ValueError("one label alone scores 1; give more, a threshold or multi_label")
         return self
@@ -108,6 +122,9 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 IMAGE: Final = "image"
 NAME: Final = re.compile(NAME_PATTERN)
+# label sets of one request
+MOST_LABELSETS: Final = 20
+
 KNOWN: Final = ", ".join([IMAGE, *ClassifyFields.model_fields])
 
 
@@ -121,7 +138,9 @@ class InputLimits:
     @property
     def fields(self) -> int:
         """Parts of a form: every list repeated up to its limit, and each other field once."""
-        return self.labels.count + self.templates + len(ClassifyFields.model_fields)
+        return (
+            self.labels.count + self.templates + MOST_LABELSETS + len(ClassifyFields.model_fields)
+        )
 
 
 def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
@@ -134,18 +153,38 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         checked = ClassifyFields.model_validate(fields)
     except ValidationError as error:
         raise invalid(error.errors(include_url=False), fields, KNOWN) from None
+    if checked.multi_label and checked.scores == "softmax":
+        detail = "scores=softmax and multi_label exclude each other; leave one out"
+        raise Invalid(detail, field="scores", value="softmax")
+    tags = checked.labels is None and checked.labelset is None
     query = Query(
         labels=() if checked.labels is None else labels.clean(checked.labels, limits.labels),
-        labelset=None if checked.labelset is None else checked_name(checked.labelset, "labelset"),
+        labelsets=(TAGS,) if tags else _labelsets(checked.labelset or ()),
         templates=own_or_named(checked.templates, limits.templates),
         top_k=checked.top_k,
         threshold=checked.threshold,
         multi_label=checked.multi_label,
-        abstain=checked.abstain,
+        abstain=tags if checked.abstain is None else checked.abstain,
         explain=checked.explain,
+        scores=checked.scores,
+        tags=tags,
     )
-    logs.note(labels=query.labels, labelset=query.labelset)
+    logs.note(labels=query.labels, labelset=",".join(query.labelsets) or None)
     return query
+
+
+def _labelsets(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of label sets, and of shipped vocabularies behind `preset:`. Raises Invalid."""
+    stripped = tuple(map(str.strip, names))
+    if len(stripped) > MOST_LABELSETS:
+        detail = f"{len(stripped)} label sets are named, the limit is {MOST_LABELSETS}"
+        raise Invalid(detail, field="labelset", limit=MOST_LABELSETS, value=len(stripped))
+    for place, name in enumerate(stripped):
+        checked_name(name.removeprefix(PREFIX), "labelset")
+        if name in stripped[:place]:
+            detail = f"duplicate label set {errors.shown(name)}"
+            raise Invalid(detail, field="labelset", value=errors.excerpt(name))
+    return stripped
 
 
 def checked_name(name: str, field: str = "name") -> str:

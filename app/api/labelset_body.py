@@ -14,6 +14,7 @@ from app.api.bodies import address_fields, is_json, json_object, media_type, mer
 from app.api.fields import NAME_PATTERN, Templates, checked_name, invalid, own_or_named
 from app.classify import labels
 from app.classify.labels import LabelLimits
+from app.classify.templates import numbered
 from app.errors import Invalid, Unparsable
 from app.labelsets.definition import Definition, Entry
 
@@ -153,20 +154,12 @@ def _texts(body: LabelSetBody, limits: UploadLimits) -> dict[str, Sequence[str]]
             known, asked = ", ".join(limits.presets), errors.shown(body.preset)
             detail = f"no preset is called {asked}; there are {known}"
             raise Invalid(detail, field="preset", value=errors.excerpt(body.preset))
-        return _numbered(limits.presets[body.preset])
+        return dict(numbered(limits.presets[body.preset]))
     if isinstance(body.labels, dict):
         return dict(body.labels)
     chosen = body.labels if body.labels is not None else list(body.prompts)
     seen = labels.clean(chosen, LabelLimits(max(1, len(chosen)), 10_000)) if chosen else ()
     return dict.fromkeys(seen, ())
-
-
-def _numbered(names: Sequence[str]) -> dict[str, Sequence[str]]:
-    """Two classes of ImageNet share a name: the second is told apart by a number."""
-    found: dict[str, Sequence[str]] = {}
-    for name in names:
-        found[f"{name} (2)" if name in found else name] = (name,)
-    return found
 
 
 def _all(texts: Sequence[str], limits: UploadLimits, field: str) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from app.classify import heatmap, labels, scoring
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
-from app.classify.query import Classes, Classification, Prediction, Query
+from app.classify.query import Classes, Classification, Prediction, Query, Result
 from app.classify.scoring import Decision, Scale, Wanted, decide
 from app.classify.templates import TemplateSets
-from app.errors import first_of_group
+from app.errors import Invalid, first_of_group
 from app.telemetry.spans import Stages
 from models import EncoderInfo
 
@@ -34,27 +34,37 @@ WARNED: Final = 5
 class Classifier:
     """Decode, batch, encode, ensemble and score, each in its own module, here in one view.
 
-    `registered` finds what the label set of a query is made of.
+    `registered` finds what a label set of a query is made of.
     """
 
     info: EncoderInfo
     embedder: ImageEmbedder
     ensemble: Ensemble
     templates: TemplateSets
-    registered: Callable[[Query], Awaitable[Classes]]
+    registered: Callable[[Query, str], Awaitable[Classes]]
 
     async def classify(self, image: bytes, query: Query, stages: Stages) -> Classification:
         """Score every label of the query against the image.
 
-        Raises: what decoding, batching, the ensemble and the label sets raise.
+        Raises: what decoding, batching, the ensemble and the label sets raise; Invalid.
         """
         with first_of_group():
             async with asyncio.TaskGroup() as both:
                 embedding = both.create_task(self.embedder.embed(image, stages))
-                text = both.create_task(self._classes(query, stages))
-        (seen, vector), (classes, background) = embedding.result(), text.result()
+                text = both.create_task(self._lists(query, stages))
+        seen, vector = embedding.result()
+        results = [
+            await self._result(image, vector, compared, query, stages) for compared in text.result()
+        ]
+        return Classification(self.info.name, seen, tuple(results))
+
+    async def _result(
+        self, image: bytes, vector: Floats, compared: "_Compared", query: Query, stages: Stages
+    ) -> Result:
+        classes = compared.classes
         with stages.stage("score"):
             cosines = scoring.similarities(vector, classes.rows)
+            background = compared.background
             alone = None if background is None else float(vector @ background)
             decision = self._decide(cosines, alone, classes, query)
         maps: dict[int, str] = {}
@@ -71,18 +81,16 @@ class Classifier:
             )
 
         answered, withheld = predictions(decision.order), predictions(decision.withheld)
-        shown = [one.label for one in answered or withheld]
-        return Classification(
-            model=self.info.name,
+        shown = [prediction.label for prediction in answered or withheld]
+        return Result(
             templates=classes.template_set,
-            labelset=query.labelset,
+            labelset=compared.labelset,
             labelset_version=classes.version,
             cached=classes.cached,
-            image=seen,
             predictions=answered,
             abstained=decision.reason is not None,
             # of a label set, which may be large, only what is answered
-            warnings=self._warnings(query.labels or shown, classes),
+            warnings=self._warnings(query.labels or shown, classes, query),
             calibrated=classes.learned is not None,
             reason=decision.reason,
             withheld=withheld,
@@ -110,38 +118,55 @@ class Classifier:
 
     async def prepare(self, query: Query) -> None:
         """Make sure that labels and templates can be answered for, before many images are."""
-        await self._classes(query, Stages())
+        await self._lists(query, Stages())
 
-    async def _classes(self, query: Query, stages: Stages) -> tuple[Classes, Floats | None]:
-        """What the image is compared with, and the background's row (D,) where it is needed."""
+    async def _lists(self, query: Query, stages: Stages) -> list["_Compared"]:
+        """What the image is compared with: the labels of the request, or those of each set."""
         with stages.stage("text"):
-            asked = self._asked_for if query.labelset is None else self.registered
-            classes = await asked(query)
-            if not self._needs_background(query, classes):
-                return classes, None
-            return classes, await self.ensemble.background(classes.templates)
+            if not query.labelsets:
+                return [await self._compared(await self._sent_along(query), None, query)]
 
-    async def _asked_for(self, query: Query) -> Classes:
+            async def of(name: str) -> _Compared:
+                return await self._compared(await self.registered(query, name), name, query)
+
+            return await asyncio.gather(*map(of, query.labelsets))
+
+    async def _compared(self, classes: Classes, labelset: str | None, query: Query) -> "_Compared":
+        if len(classes.labels) == 1 and query.scores == "softmax":
+            detail = "scores=softmax compares labels with one another, and there is 1; give more"
+            raise Invalid(detail, field="scores", limit=2, value=1)
+        background = None
+        if self._needs_background(query, classes):
+            background = await self.ensemble.background(classes.templates)
+        return _Compared(classes, background, labelset)
+
+    async def _sent_along(self, query: Query) -> Classes:
         name, templates = self.templates.resolve(query.templates)
         found = await self.ensemble.matrix(query.labels, templates)
         return Classes(query.labels, found.rows, found.cached, name, templates)
 
     def _needs_background(self, query: Query, classes: Classes) -> bool:
-        if self.info.bias is None and (query.multi_label or len(classes.labels) == 1):
+        sigmoids = self._scale.scoring(_wanted(query, classes)) == "sigmoid"
+        if self.info.bias is None and sigmoids:
             return True
         return query.abstain and classes.learned is None
 
     def _decide(
         self, cosines: Floats, background: float | None, classes: Classes, query: Query
     ) -> Decision:
-        alone = query.multi_label or len(classes.labels) == 1
-        top_k = query.top_k or SHOWN_BY_DEFAULT
-        wanted = Wanted(top_k, query.threshold, alone, query.abstain)
-        model = Scale(self.info.scale, self.info.bias)
-        return decide(cosines, background, model, classes.learned, wanted)
+        wanted = _wanted(query, classes)
+        return decide(cosines, background, self._scale, classes.learned, wanted)
 
-    def _warnings(self, asked: Sequence[str], classes: Classes) -> tuple[str, ...]:
+    @property
+    def _scale(self) -> Scale:
+        return Scale(self.info.scale, self.info.bias)
+
+    def _warnings(self, asked: Sequence[str], classes: Classes, query: Query) -> tuple[str, ...]:
         found = [f"the calibration is not used: {classes.warning}"] if classes.warning else []
+        if query.tags:
+            found.append("no labels were given: these are tags from a shipped list of nouns")
+        if classes.learned and self.info.bias is not None and query.scores == "softmax":
+            found.append("the calibration's temperature is not used: it was fitted to sigmoids")
         unread = labels.unread(asked, self.info.provenance.languages)
         if unread:
             named = ", ".join(repr(label) for label in unread[:WARNED])
@@ -149,3 +174,18 @@ class Classifier:
             text = f"{self.info.name} was not trained to read the script of {named}{more}"
             found.append(f"{text}; such scores mean little")
         return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """One list of labels, and the background's row (D,) where it is needed."""
+
+    classes: Classes
+    background: Floats | None
+    labelset: str | None
+
+
+def _wanted(query: Query, classes: Classes) -> Wanted:
+    alone = query.multi_label or len(classes.labels) == 1
+    top_k = query.top_k or SHOWN_BY_DEFAULT
+    return Wanted(top_k, query.threshold, alone, query.abstain, query.scores, lead=not query.tags)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.classify.scoring import Learned, Reason
+from app.classify.scoring import Learned, Reason, Scoring
 from app.classify.templates import Asked
 
 Floats = npt.NDArray[np.float32]
@@ -16,19 +16,22 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked of one image: `labels`, or those of a `labelset` in the caller's `namespace`.
+    """What is asked of one image: `labels`, or those of `labelsets` in the caller's `namespace`.
 
-    The request waits `patience` seconds for that one's first build.
+    The request waits `patience` seconds for the first build of a label set. `tags` are nouns that
+    do not exclude one another, asked of whatever the image shows.
     """
 
     labels: tuple[str, ...]
-    labelset: str | None = None
+    labelsets: tuple[str, ...] = ()
     templates: Asked = None
     top_k: int | None = None
     threshold: float | None = None
     multi_label: bool = False
     abstain: bool = False
     explain: bool = False
+    scores: Scoring | None = None
+    tags: bool = False
     namespace: str = ""
     patience: float = 0.0
 
@@ -75,21 +78,28 @@ class Classes:
 
 
 @dataclass(frozen=True, slots=True)
-class Classification:
-    """The answer: predictions best first, and what they were made with.
+class Result:
+    """Predictions among one list of labels, best first, and what they were made with.
 
     Where it `abstained` there is a `reason`, and the predictions are `withheld`.
     """
 
-    model: str
     templates: str
     labelset: str | None
     labelset_version: int | None
     cached: int
-    image: Image
     predictions: tuple[Prediction, ...]
     abstained: bool
     warnings: tuple[str, ...]
     calibrated: bool = False
     reason: Reason | None = None
     withheld: tuple[Prediction, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The answer: a result for each label set, in the order of the request."""
+
+    model: str
+    image: Image
+    results: tuple[Result, ...]

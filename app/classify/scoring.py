@@ -56,6 +56,9 @@ def rank(scores: Floats, top_k: int, threshold: float | None) -> tuple[int, ...]
     return tuple(int(place) for place in order)
 
 
+# how cosines become scores: against one another, or each label on its own
+Scoring = Literal["softmax", "sigmoid"]
+
 Code = Literal["similarity_below_floor", "margin_too_small", "score_below_threshold"]
 
 # without a calibration the best label must be this many times as likely as the second; measured
@@ -68,12 +71,18 @@ COUNTS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of the scores is answered; `alone`: each label is scored on its own."""
+    """What of the scores is answered; `alone`: labels do not exclude one another, and each begins
+    to count by itself. `scores` None: sigmoid for labels alone and models trained so, else softmax.
+
+    `lead`: abstain also where two labels fit alike.
+    """
 
     top_k: int
     threshold: float | None = None
     alone: bool = False
     abstain: bool = False
+    scores: Scoring | None = None
+    lead: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,11 @@ class Scale:
 
     scale: float
     bias: float | None
+
+    def scoring(self, wanted: Wanted) -> Scoring:
+        """How this model's cosines become the wanted scores."""
+        independent = wanted.alone or self.bias is not None
+        return wanted.scores or ("sigmoid" if independent else "softmax")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +136,15 @@ class Decision:
 def decide(
     cosines: Floats, background: float | None, model: Scale, learned: Learned | None, wanted: Wanted
 ) -> Decision:
-    """What to answer for `cosines` (C,); `background` is needed to score alone, and to abstain
-    without a calibration.
+    """What to answer for `cosines` (C,); `background` is needed for sigmoids of a softmax-trained
+    model, and to abstain without a calibration.
     """
-    scores = _scores(cosines, background, model, learned, wanted.alone)
+    scores = _scores(cosines, background, model, learned, wanted)
     best = rank(scores, wanted.top_k, None)
     threshold = _threshold(learned, wanted)
     reason = None
     if wanted.abstain:
-        reason = _reason(cosines, background, model, learned, wanted.alone)
+        reason = _reason(cosines, background, model, learned, wanted)
     order = best if threshold is None else tuple(i for i in best if scores[i] >= threshold)
     if reason is None and threshold is not None and not order:
         value = float(scores[best[0]])
@@ -142,16 +156,18 @@ def decide(
 
 
 def _scores(
-    cosines: Floats, background: float | None, model: Scale, learned: Learned | None, alone: bool
+    cosines: Floats, background: float | None, model: Scale, learned: Learned | None, wanted: Wanted
 ) -> Floats:
-    shifts = learned.shifts if learned is not None and alone else None
+    shifts = learned.shifts if learned is not None and wanted.alone else None
+    if model.scoring(wanted) == "softmax":
+        # a sigmoid-trained model's calibration has fitted its sigmoids
+        fitted = learned is not None and model.bias is None
+        return softmax(cosines, learned.scale if learned and fitted else model.scale)
     if model.bias is not None:
         if shifts is not None:
             return sigmoid(cosines - shifts, model.scale, 0.0)
         bias = learned.bias if learned is not None and learned.bias is not None else model.bias
         return sigmoid(cosines, learned.scale if learned else model.scale, bias)
-    if not alone:
-        return softmax(cosines, learned.scale if learned else model.scale)
     if background is None:
         raise ValueError("labels are scored alone without a background. This is a bug.")
     above = cosines if shifts is None else cosines - shifts
@@ -166,7 +182,7 @@ def _threshold(learned: Learned | None, wanted: Wanted) -> float | None:
 
 
 def _reason(
-    cosines: Floats, background: float | None, model: Scale, learned: Learned | None, alone: bool
+    cosines: Floats, background: float | None, model: Scale, learned: Learned | None, wanted: Wanted
 ) -> Reason | None:
     """Why the best label is not good enough; None: it is."""
     similarity, lead = _best_and_lead(cosines)
@@ -180,7 +196,7 @@ def _reason(
     if similarity < floor:
         detail = f"the best similarity, {similarity:.4f}, is below {than}, {floor:.4f}"
         return Reason("similarity_below_floor", similarity, floor, detail)
-    if not alone and lead < margin:
+    if wanted.lead and not wanted.alone and lead < margin:
         detail = f"the best similarity leads by {lead:.4f}, the least margin is {margin:.4f}"
         return Reason("margin_too_small", lead, margin, detail)
     return None

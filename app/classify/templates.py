@@ -25,6 +25,17 @@ def presets() -> Mapping[str, Sequence[str]]:
     return dict(sorted({**shipped, "imagenet-1k": imagenet_classes()}.items()))
 
 
+def numbered(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Labels of a vocabulary with the text of each.
+
+    Two classes of ImageNet share a name: the second is told apart by a number.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        found[f"{name} (2)" if name in found else name] = (name,)
+    return found
+
+
 OWN: Final = "custom"
 
 # a set's name, own templates, or None for the default

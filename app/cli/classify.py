@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -26,24 +27,32 @@ from app.cli.terminal import STDIN, Ended, printable, say, status_of
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
 
 
+class Scores(StrEnum):
+    """How similarities become scores."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+
+
 def form_fields(
     labels: list[str] | None,
-    labelset: str | None,
+    labelset: list[str] | None,
     templates: list[str] | None,
     top_k: int | None,
     threshold: float | None,
     *,
     multi_label: bool,
     abstain: bool = False,
+    scores: Scores | None = None,
 ) -> dict[str, str]:
     """The form fields of a request; lists as JSON, so that the server takes nothing apart."""
-    if (labels is None) == (labelset is None):
-        raise Ended(USAGE_ERROR, "give either --labels or --labelset")
+    if labels is not None and labelset is not None:
+        raise Ended(USAGE_ERROR, "--labels and --labelset are both given; one is enough")
     fields: dict[str, str] = {"multi_label": json.dumps(multi_label)}
     if labels is not None:
         fields["labels"] = json.dumps(_split(labels[0]) if len(labels) == 1 else labels)
     if labelset is not None:
-        fields["labelset"] = labelset
+        fields["labelset"] = json.dumps(_split(labelset[0]) if len(labelset) == 1 else labelset)
     if templates is not None:
         fields["templates"] = json.dumps(templates)
     if top_k is not None:
@@ -52,6 +61,8 @@ def form_fields(
         fields["threshold"] = repr(threshold)
     if abstain:
         fields["abstain"] = "true"
+    if scores is not None:
+        fields["scores"] = scores.value
     return fields
 
 
@@ -64,11 +75,18 @@ def _split(text: str) -> list[str]:
     return text.split(",")
 
 
+def _labelsets(fields: dict[str, str]) -> list[str]:
+    names: list[str] = json.loads(fields.get("labelset", "[]"))
+    return [name.strip() for name in names]
+
+
 EPILOG: Final = """Examples:
 
 openvocab classify photos/ --labels cat,dog --format csv > found.csv
 
 openvocab classify photos/ --labels cat,dog --abstain --move-to sorted --dry-run
+
+openvocab classify photos/ --labelset colour,kind,preset:weather
 
 find . -name '*.png' -print0 | openvocab classify --files-from - --labels cat,dog
 
@@ -90,7 +108,11 @@ def classify(
         typer.Option(help="With commas between; or repeated, then each as it is."),
     ] = None,
     labelset: Annotated[
-        str | None, typer.Option(help="A registered label set in place of --labels.")
+        list[str] | None,
+        typer.Option(
+            help="A registered label set, or preset:NAME, in place of --labels; several, repeated "
+            "or comma-separated, get a column each. Without labels: tags, everyday nouns."
+        ),
     ] = None,
     templates: Annotated[
         list[str] | None,
@@ -108,6 +130,10 @@ def classify(
     abstain: Annotated[
         bool, typer.Option("--abstain", help="None of these, where no label fits or two fit alike.")
     ] = False,
+    scores: Annotated[
+        Scores | None,
+        typer.Option(help="Labels share 1 (softmax), or each has a score of its own (sigmoid)."),
+    ] = None,
     url: Url = "",
     api_key: Key = None,
     model: Model = None,
@@ -143,8 +169,17 @@ def classify(
 
     def run() -> int:
         fields = form_fields(
-            labels, labelset, templates, top_k, threshold, multi_label=multi_label, abstain=abstain
+            labels,
+            labelset,
+            templates,
+            top_k,
+            threshold,
+            multi_label=multi_label,
+            abstain=abstain,
+            scores=scores,
         )
+        if len(_labelsets(fields)) > 1 and (move_to or copy_to):
+            raise Ended(USAGE_ERROR, "files can be sorted by one label set only")
         source = _source(paths or [], move_to or copy_to, recursive, all_files, files_from, null)
         service = Service(url, api_key, model, jobs, retry_for)
         with _sorter(move_to, copy_to, undo_file, dry_run) as sorter:
@@ -165,9 +200,12 @@ def _classify(
     sorter: Sorter | None,
     form: Format,
 ) -> int:
-    labels = json.loads(fields.get("labels", "[]"))
+    labels, labelsets = json.loads(fields.get("labels", "[]")), _labelsets(fields)
     writer = Writer(
-        form, sys.stdout.buffer, labels + [NONE] * (bool(labels) and "abstain" in fields)
+        form,
+        sys.stdout.buffer,
+        labels + [NONE] * (bool(labels) and "abstain" in fields),
+        labelsets if len(labelsets) > 1 else (),
     )
 
     async def work(reached: Reached) -> Tally:

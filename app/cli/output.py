@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Final
 
 from rich.cells import cell_len
 
+from app.classify.score_text import score_text
 from app.cli.terminal import printable
 
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -49,7 +50,12 @@ class Record:
     @property
     def predictions(self) -> Sequence[Mapping[str, Any]]:
         """Best first; none where there is a problem, or a reason to answer nothing."""
-        return self.answer["predictions"] if self.answer else ()
+        return self.answer.get("predictions", ()) if self.answer else ()
+
+    @property
+    def results(self) -> Mapping[str, Mapping[str, Any]]:
+        """Of several label sets the result of each, by its name."""
+        return self.answer.get("results", {}) if self.answer else {}
 
     @property
     def reason(self) -> Mapping[str, Any] | None:
@@ -60,7 +66,15 @@ class Record:
 class Writer:
     """Writes records to a stream as they come. File names keep their bytes wherever they can."""
 
-    def __init__(self, kind: Format, out: BinaryIO, labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        kind: Format,
+        out: BinaryIO,
+        labels: Sequence[str] = (),
+        labelsets: Sequence[str] = (),
+    ) -> None:
+        """`labelsets` are those of answers that have several: each gets columns of its own."""
+        self._labelsets = labelsets
         self._kind = kind
         self._out = out
         self._count = 0
@@ -69,22 +83,28 @@ class Writer:
     def begin(self) -> None:
         """What stands before the first record."""
         if self._kind is Format.TABLE:
-            self._write(f"score   {_padded('label', self._width)}  file\n")
+            names = [printable(name) for name in self._labelsets] or ["label"]
+            heads = (f"score   {_padded(name, self._width)}  " for name in names)
+            self._write("".join(heads) + "file\n")
         elif self._kind is Format.JSON:
             self._write("[")
         elif self._kind is not Format.NDJSON:
-            self._write(_separated(COLUMNS, self._kind))
+            several = (column for name in self._labelsets for column in (name, f"{name} score"))
+            columns = ("file", *several, "target", "error") if self._labelsets else COLUMNS
+            self._write(_separated(columns, self._kind))
 
     def write(self, record: Record) -> None:
         """One file's lines."""
         if self._kind is Format.TABLE:
-            self._write("".join(_table(record, self._width)))
+            table = _table_of_several if self._labelsets else _table
+            self._write("".join(table(record, self._width)))
         elif self._kind is Format.JSON:
             self._write((",\n" if self._count else "\n") + json_text(_object(record)))
         elif self._kind is Format.NDJSON:
             self._write(json_text(_object(record)) + "\n")
         else:
-            self._write("".join(_separated(row, self._kind) for row in _rows(record)))
+            rows = _rows_of_several(record, self._labelsets) if self._labelsets else _rows(record)
+            self._write("".join(_separated(row, self._kind) for row in rows))
         self._count += 1
 
     def end(self) -> None:
@@ -123,6 +143,24 @@ def _rows(record: Record) -> Iterator[tuple[str, ...]]:
         yield record.file, found["label"], *numbers, target, error, reason
 
 
+def _rows_of_several(record: Record, labelsets: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The best of each label set in the first row, the second best in the next, …"""
+    error = str(record.problem["detail"]) if record.problem else ""
+    for place in range(_depth(record)):
+        cells: list[str] = []
+        for name in labelsets:
+            predictions = record.results.get(name, {}).get("predictions", ())
+            found = predictions[place] if place < len(predictions) else {"label": "", "score": ""}
+            cells += (found["label"], str(found["score"]))
+        yield record.file, *cells, record.target or "", error
+
+
+def _depth(record: Record) -> int:
+    """Rows of a file: one at least."""
+    lengths = (len(result["predictions"]) for result in record.results.values())
+    return max(lengths, default=0) or 1
+
+
 def _separated(row: Sequence[str], kind: Format) -> str:
     """A line as RFC 4180 has it, or with tabs between and escapes inside the values."""
     if kind is Format.TSV:
@@ -145,17 +183,35 @@ def _table(record: Record, width: int) -> Iterator[str]:
     name = printable(os.fspath(record.file))
     if record.target is not None:
         name += f" -> {printable(record.target)}"
-    for found in record.predictions or ({"score": None, "label": _none(record)},):
-        score = "-" if found["score"] is None else f"{found['score']:.4f}"
-        label = _padded(printable(found["label"]), width)
-        yield f"{score:<6}  {label}  {name}".rstrip() + "\n"
+    for found in record.predictions or (_nothing(record.reason),):
+        yield f"{_cell(found, width)}  {name}".rstrip() + "\n"
         name = ""
 
 
-def _none(record: Record) -> str:
-    """What stands in the place of a label: asked to abstain, it is an answer."""
-    code = record.reason["code"] if record.reason else BELOW
-    return "-" if code == BELOW else NONE
+def _table_of_several(record: Record, width: int) -> Iterator[str]:
+    """As `_table`, with a column for each label set."""
+    if record.problem is not None:
+        return
+    name = printable(os.fspath(record.file))
+    for place in range(_depth(record)):
+        cells = []
+        for result in record.results.values():
+            nothing = () if place else (_nothing(result["reason"]),)
+            shown = (*(result["predictions"] or nothing),)
+            cells.append(_cell(shown[place], width) if place < len(shown) else " " * (8 + width))
+        yield "  ".join((*cells, name)).rstrip() + "\n"
+        name = ""
+
+
+def _cell(found: Mapping[str, Any], width: int) -> str:
+    score = "-" if found["score"] is None else score_text(found["score"], 4)
+    return f"{score:<6}  {_padded(printable(found['label']), width)}"
+
+
+def _nothing(reason: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What stands in the place of a prediction: asked to abstain, it is an answer."""
+    code = reason["code"] if reason else BELOW
+    return {"score": None, "label": "-" if code == BELOW else NONE}
 
 
 def _padded(text: str, width: int) -> str:

@@ -31,6 +31,7 @@ from app.labelsets.definition import (
     without_namespace,
 )
 from app.labelsets.preconditions import Match, exists, overtaken, unknown
+from app.labelsets.presets import Presets
 from app.labelsets.registry import Registry
 
 Floats = npt.NDArray[np.float32]
@@ -56,9 +57,15 @@ class LabelSetService:
     """Registers, replaces and serves label sets; old versions serve until new ones are built."""
 
     def __init__(
-        self, registry: Registry, builds: Builds, validity: Validity, max_prompts: int
+        self,
+        registry: Registry,
+        builds: Builds,
+        validity: Validity,
+        presets: Presets,
+        max_prompts: int,
     ) -> None:
         """A request may make `max_prompts` prompts of a set in other templates than its own."""
+        self._presets = presets
         self._registry = registry
         self._builds = builds
         self.validity = validity
@@ -186,7 +193,8 @@ class LabelSetService:
         deadline = time.monotonic() + patience
         while True:
             stored = await self._current(name)
-            self._registry.touch(name)
+            if stored.version:
+                self._registry.touch(name)
             # the last one is what this process served, if others were faster than it
             for version in (stored, stored.previous, self._served.get(name)):
                 rows = await self._rows(version)
@@ -212,24 +220,32 @@ class LabelSetService:
         """The templates that a label set is built with. Raises UnknownTemplates."""
         return self._builds.templates.resolve(definition.templates)[1]
 
-    async def classes(self, query: Query) -> Classes:
-        """What the label set of a query compares an image with, in the query's templates.
+    async def classes(self, query: Query, name: str) -> Classes:
+        """What a label set of a query compares an image with, in the query's templates.
 
         Raises: as `resolve`; UnknownTemplates, TooLarge.
         """
-        if query.labelset is None:
-            raise RuntimeError("a query without a label set has come here. This is a bug.")
-        serving = await self.resolve(in_namespace(query.namespace, query.labelset), query.patience)
+        own = name if self._presets.named(name) else in_namespace(query.namespace, name)
+        serving = await self.resolve(own, query.patience)
         definition = serving.stored.definition
-        name, templates = self._builds.templates.resolve(query.templates or definition.templates)
+        asked = query.templates or definition.templates
+        template_set, templates = self._builds.templates.resolve(asked)
         rows, cached = serving.rows, len(serving.rows)
         if query.templates is not None:
-            rows, cached = await self._in_templates(serving.stored, templates, query.labelset)
+            rows, cached = await self._in_templates(serving.stored, templates, name)
         learned, warning = self.validity.found(serving.stored)
         if definition.calibration is not None and templates != self.templates_of(definition):
             learned, warning = None, "it was fitted with the label set's own templates"
-        version = serving.stored.version
-        return Classes(definition.labels, rows, cached, name, templates, version, learned, warning)
+        return Classes(
+            definition.labels,
+            rows,
+            cached,
+            template_set,
+            templates,
+            serving.stored.version or None,
+            learned,
+            warning,
+        )
 
     async def resume(self) -> None:
         """Build what the store has, most recently used first; waits for a store that is away."""
@@ -284,6 +300,10 @@ class LabelSetService:
                 return
 
     async def _current(self, name: str) -> Stored:
+        if self._presets.named(name):
+            stored = self._presets.stored(name)
+            self._builds.check(stored.definition)
+            return stored
         try:
             return await self._registry.current(name)
         except UnknownLabelset:

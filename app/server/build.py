@@ -27,6 +27,7 @@ from app.labelsets.blending import Blending
 from app.labelsets.builds import Builds
 from app.labelsets.calibration.validity import Validity
 from app.labelsets.examples import ExampleLimits, FewShot
+from app.labelsets.presets import Presets
 from app.labelsets.registry import Registry, keep_sweeping
 from app.labelsets.service import LabelSetService
 from app.server.settings import Settings
@@ -131,10 +132,12 @@ async def build(
         "Builds of label sets under way, or waiting their turn.",
         lambda: builds.running,
     )
+    vocabularies = presets()
     labelsets = LabelSetService(
         registry,
         builds,
         Validity(info.fingerprint, templates),
+        Presets(vocabularies, templates.default),
         settings.max_labels * settings.max_templates,
     )
     stack.push_async_callback(labelsets.close)
@@ -179,7 +182,7 @@ async def build(
             labels=LabelLimits(settings.max_labelset_labels, settings.max_label_length),
             texts=LabelLimits(settings.max_label_texts, settings.max_label_length),
             templates=settings.max_templates,
-            presets=presets(),
+            presets=vocabularies,
         ),
         upload_batches=UploadBatches(
             settings.max_upload_images,

@@ -13,6 +13,7 @@ from app import VERSION
 from app.api import (
     batch,
     calibration,
+    classify,
     embeddings,
     examples,
     huggingface,
@@ -121,7 +122,7 @@ def create_app(
     )
     app.state.draining = False
     for part in (
-        info, batch, labelsets, calibration, examples,
+        info, classify, batch, labelsets, calibration, examples,
         embeddings, huggingface, openai, playground,
     ):  # fmt: skip
         app.include_router(part.router)

@@ -10,12 +10,13 @@ from typing import Any, Final
 import numpy as np
 from starlette.requests import Request
 
-from app.api.classify import ClassifyAnswer, read_classify, render
+from app.api.classify import read_classify
 from app.api.fields import InputLimits
+from app.api.results import answer_of, render
 from app.classify import scoring
 from app.classify.batching import Batcher, BatchPolicy
 from app.classify.labels import LabelLimits
-from app.classify.query import Classification, Image, Prediction
+from app.classify.query import Classification, Image, Prediction, Result
 from benchmarks.bodies import MULTIPART, RAW, Bodies, form
 from benchmarks.peers.sides import FIELDS, LABELS
 
@@ -91,13 +92,11 @@ async def _batching() -> float:
 async def _answer() -> None:
     cosines = np.linspace(-0.1, 0.3, len(LABELS), dtype=np.float32)
     scores = scoring.softmax(cosines, 100.0)
-    found = Classification(
-        model="ViT-B-32",
+    result = Result(
         templates="imagenet",
         labelset=None,
         labelset_version=None,
         cached=len(LABELS),
-        image=Image(640, 480, "0" * 64, cached=False),
         predictions=tuple(
             Prediction(LABELS[i], float(scores[i]), float(cosines[i]))
             for i in scoring.rank(scores, len(LABELS), None)
@@ -105,4 +104,5 @@ async def _answer() -> None:
         abstained=False,
         warnings=(),
     )
-    render(ClassifyAnswer.of(found), "*/*")
+    image = Image(640, 480, "0" * 64, cached=False)
+    render(answer_of(Classification("ViT-B-32", image, (result,))), "*/*")

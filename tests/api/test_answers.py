@@ -7,7 +7,8 @@ import json
 import pytest
 
 from app.api.answers import CSV, JSON, TEXT, preferred
-from app.api.classify import ClassifyAnswer, ImageAnswer, PredictionAnswer, render
+from app.api.results import ClassifyAnswer, ImageAnswer, PredictionAnswer, render
+from app.classify.score_text import score_text
 
 ANSWER = ClassifyAnswer(
     model="m",
@@ -46,7 +47,7 @@ def test_the_form_is_what_the_client_likes_best(accept: str, kind: str) -> None:
 
 def test_plain_text_is_score_tab_label() -> None:
     found = render(ANSWER, "text/plain")
-    assert found.body.decode() == '0.750000\ta "quoted", one\n0.000000\t고양이\n'
+    assert found.body.decode() == '0.750000\ta "quoted", one\n0.00000000100\t고양이\n'
     assert found.headers["content-type"] == "text/plain; charset=utf-8"
 
 
@@ -61,3 +62,19 @@ def test_json_is_the_default_and_caches_may_keep_forms_apart() -> None:
     found = render(ANSWER, "*/*")
     assert json.loads(found.body)["predictions"][1]["label"] == "고양이"
     assert found.headers["vary"] == "Accept"
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        (0.0, "0.000000"),
+        (1.0, "1.000000"),
+        (0.25, "0.250000"),
+        (0.001, "0.001000"),
+        (0.00012345, "0.000123"),
+        (9.996e-5, "0.000100"),
+        (1.2345e-7, "0.000000123"),
+    ],
+)
+def test_a_small_score_never_reads_zero_in_text(score: float, text: str) -> None:
+    assert score_text(score, 6) == text

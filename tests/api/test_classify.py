@@ -196,7 +196,7 @@ def test_labels_in_an_unread_script_earn_a_warning(client: httpx.Client) -> None
 @pytest.mark.parametrize(
     ("fields", "status", "field"),
     [
-        ({}, 422, "labels"),
+        ({"labels": ""}, 422, "labels"),
         ({"label": "cat"}, 422, "label"),
         ({"labels": "cat,dog", "nonsense": "1"}, 422, "nonsense"),
         ({"labels": "cat"}, 422, "labels"),
@@ -510,3 +510,92 @@ def test_an_image_is_fetched_by_its_url_only_where_that_is_switched_on(
             switched.post("/classify", json={**asked, "image_url": 7}),
         ):
             assert problem(answer, 422, "invalid")["field"] == "image_url"
+
+
+def register(client: httpx.Client, name: str, labels: list[str]) -> None:
+    made = client.put(f"/labelsets/{name}", params={"wait": True}, json={"labels": labels})
+    assert made.status_code in (200, 201), made.text
+
+
+def test_several_label_sets_are_answered_each_as_if_asked_alone(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    register(client, "several-kind", ["cat", "dog", "rocket"])
+    register(client, "several-food", ["pizza", "banana"])
+    image = samples["cat"].read_bytes()
+    names = ["several-kind", "several-food", "preset:weather"]
+    together = form(client, image, labelset=",".join(names)).json()
+    assert list(together["results"]) == names
+    assert "predictions" not in together
+    for name in names:
+        alone = form(client, image, labelset=name).json()
+        result = together["results"][name]
+        assert result["predictions"] == alone["predictions"]
+        assert (result["labelset"], result["templates"]) == (name, alone["templates"])
+    assert together["results"]["several-kind"]["predictions"][0]["label"] == "cat"
+    assert form(client, image, labelset=names).json() == together
+    listed = form(client, image, labelset=json.dumps(names)).json()
+    assert listed == together
+
+
+def test_of_several_label_sets_a_line_says_which(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    register(client, "several-kind", ["cat", "dog", "rocket"])
+    files = {"image": samples["cat"].read_bytes()}
+    data = {"labelset": "several-kind,preset:weather", "top_k": "1"}
+    text = client.post("/classify", files=files, data=data, headers={"Accept": "text/plain"}).text
+    rows = [line.split("\t") for line in text.splitlines()]
+    assert [(row[1], row[2]) for row in rows][0] == ("cat", "several-kind")
+    assert [row[2] for row in rows] == ["several-kind", "preset:weather"]
+    table = client.post("/classify", files=files, data=data, headers={"Accept": "text/csv"}).text
+    assert table.splitlines()[0] == "label,score,similarity,labelset"
+    assert table.splitlines()[1].endswith(",several-kind")
+
+
+def test_what_is_wrong_with_several_label_sets_is_named(client: httpx.Client) -> None:
+    found = problem(form(client, labelset="preset:weather,preset:whether"), 404)
+    assert found["field"] == "labelset"
+    assert "whether" in found["detail"] and "imagenet-1k" in found["detail"]
+    found = problem(form(client, labelset="preset:food,preset:food"), 422)
+    assert found["detail"] == "duplicate label set 'preset:food'"
+    found = problem(form(client, labelset=",".join(f"set-{n}" for n in range(21))), 422)
+    assert (found["limit"], found["value"]) == (20, 21)
+    problem(form(client, labelset="preset:food", labels="a,b"), 422)
+
+
+def test_without_labels_the_answer_is_tags(client: httpx.Client, samples: dict[str, Path]) -> None:
+    found = form(client, samples["umbrella"].read_bytes()).json()
+    assert found["labelset"] == "preset:everyday-nouns"
+    assert found["predictions"][0]["label"] == "umbrella"
+    assert any("no labels were given" in warning for warning in found["warnings"])
+    plain = png((64, 64))
+    nothing = form(client, plain, abstain="true").json()
+    anything = form(client, plain, abstain="false").json()
+    assert anything["predictions"]
+    assert form(client, plain).json() == nothing
+
+
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+def test_scores_of_choice_keep_the_order(
+    client: httpx.Client, samples: dict[str, Path], scores: str
+) -> None:
+    image = samples["cat"].read_bytes()
+    own = form(client, image, labels=LABELS).json()["predictions"]
+    chosen = form(client, image, labels=LABELS, scores=scores).json()["predictions"]
+    assert [p["label"] for p in chosen] == [p["label"] for p in own]
+    total = sum(p["score"] for p in chosen)
+    if scores == "softmax":
+        assert chosen == own
+    else:
+        alone = form(client, image, labels="cat", scores="sigmoid").json()["predictions"]
+        assert chosen[0]["score"] == pytest.approx(alone[0]["score"], abs=1e-5)
+        assert abs(total - 1) > 1e-3
+
+
+def test_scores_that_contradict_are_refused(client: httpx.Client) -> None:
+    found = problem(form(client, labels=LABELS, multi_label="true", scores="softmax"), 422)
+    assert found["field"] == "scores"
+    found = problem(form(client, labels="cat", threshold="0.5", scores="softmax"), 422)
+    assert (found["field"], found["limit"], found["value"]) == ("scores", 2, 1)
+    assert problem(form(client, labels=LABELS, scores="percent"), 422)["field"] == "scores"

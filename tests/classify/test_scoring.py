@@ -52,3 +52,35 @@ def test_ranking_is_best_first_and_keeps_the_order_of_equals() -> None:
     assert scoring.rank(scores, 4, None) == (1, 2, 3, 0)
     assert scoring.rank(scores, 9, 0.2) == (1, 2, 3)
     assert scoring.rank(scores, 9, 0.5) == ()
+
+
+@pytest.mark.parametrize("bias", [None, -10.0])
+def test_scores_of_choice_are_the_two_formulas(bias: float | None) -> None:
+    cosines = np.float32([0.31, 0.3, 0.1])
+    model, background = scoring.Scale(100.0, bias), 0.25
+
+    def scores(chosen: scoring.Scoring | None) -> np.ndarray:
+        wanted = scoring.Wanted(3, scores=chosen)
+        return scoring.decide(cosines, background, model, None, wanted).scores
+
+    shares = scoring.softmax(cosines, 100.0)
+    alone = (
+        scoring.against_background(cosines, background, 100.0)
+        if bias is None
+        else scoring.sigmoid(cosines, 100.0, bias)
+    )
+    np.testing.assert_array_equal(scores("softmax"), shares)
+    np.testing.assert_array_equal(scores("sigmoid"), alone)
+    np.testing.assert_array_equal(scores(None), shares if bias is None else alone)
+
+
+def test_tags_that_fit_alike_are_no_reason_to_abstain() -> None:
+    alike, model = np.float32([0.3, 0.3, 0.1]), scoring.Scale(100.0, None)
+    strict = scoring.decide(alike, 0.2, model, None, scoring.Wanted(3, abstain=True))
+    assert strict.reason is not None
+    assert strict.reason.code == "margin_too_small"
+    tags = scoring.decide(alike, 0.2, model, None, scoring.Wanted(3, abstain=True, lead=False))
+    assert tags.reason is None
+    below = scoring.decide(alike, 0.4, model, None, scoring.Wanted(3, abstain=True, lead=False))
+    assert below.reason is not None
+    assert below.reason.code == "similarity_below_floor"

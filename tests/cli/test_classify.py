@@ -291,8 +291,8 @@ def test_an_interrupted_sorting_is_consistent_and_can_be_undone(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["x.png"], "--labels or --labelset"),
-        (["x.png", "--labels", "a,b", "--labelset", "c"], "--labels or --labelset"),
+        (["x.png", "--labels", "a,b", "--labelset", "c"], "--labels and --labelset"),
+        (["x.png", "--labelset", "a,b", "--move-to", "x"], "by one label set only"),
         (["--labels", "a,b"], "name files or folders"),
         (["-", "--files-from", "-", "--labels", "a,b"], "standard input"),
         (["-", "--labels", "a,b", "--move-to", "x"], "no file that could be sorted"),
@@ -442,3 +442,24 @@ def test_help_shows_how_each_command_is_used(run: Any) -> None:
     )
     assert "130 interrupted" in run("classify", "--help", env={"COLUMNS": "200"}).stdout
     assert "openvocab undo" in run("undo", "--help", env={"COLUMNS": "200"}).stdout
+
+
+def test_several_label_sets_get_a_column_each(run: Any, url: str, samples: dict[str, Path]) -> None:
+    asked = ("classify", str(samples["cat"]), "--labelset", "preset:animals,preset:weather")
+    table = run(*asked, "--url", url, "--top-k", 2).stdout.splitlines()
+    assert "preset:animals" in table[0]
+    assert "preset:weather" in table[0]
+    assert len(table) == 3
+    assert table[1].split()[1] == "cat"
+    assert table[1].endswith(str(samples["cat"]))
+    rows = list(csv.DictReader(run(*asked, "--url", url, "--format", "csv").stdout.splitlines()))
+    assert rows[0]["preset:animals"] == "cat"
+    assert 0 < float(rows[0]["preset:weather score"]) < 1
+    assert len(rows) == 5
+
+
+def test_without_labels_tags_are_answered(run: Any, url: str, samples: dict[str, Path]) -> None:
+    found = run("classify", str(samples["umbrella"]), "--url", url, "--format", "json")
+    (answer,) = json.loads(found.stdout)
+    assert answer["labelset"] == "preset:everyday-nouns"
+    assert answer["predictions"][0]["label"] == "umbrella"

@@ -22,7 +22,7 @@ HEADER = "# description: Two pets.\n# source: nowhere\n"
 GOOD = HEADER + "cat\ndog\n"
 EVERYDAY = {
     *("animals", "food", "household", "vehicles", "scenes", "weather", "sports"),
-    *("instruments", "tools", "clothing", "feelings", "emoji-concepts"),
+    *("instruments", "tools", "clothing", "feelings", "emoji-concepts", "everyday-nouns"),
 }
 
 

@@ -37,6 +37,21 @@ def test_the_readmes_lines_work_as_pasted(block: str, client: httpx.Client) -> N
     assert "urn:openvocab:problem" not in found.stdout
 
 
+ANSWERS = API.partition("### Several label sets")[2].partition("\n## ")[0]
+CALLS = re.findall(r"```sh\n(.*?)```", ANSWERS, re.DOTALL)
+
+
+@pytest.mark.parametrize("call", CALLS, ids=range(len(CALLS)))
+def test_the_api_pages_ways_to_ask_work_as_pasted(call: str, client: httpx.Client) -> None:
+    script = call.replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
+    found = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script.replace("curl ", "curl -sS --fail-with-body ")],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert found.stdout.strip()
+
+
 def test_the_readmes_first_picture_has_its_answer(client: httpx.Client) -> None:
     line = next(line for line in README.splitlines() if line.startswith("$ curl"))
     script = line[2:].replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")

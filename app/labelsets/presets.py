@@ -1,0 +1,45 @@
+"""Shipped vocabularies as label sets that nobody had to register. Knows no store."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from app.classify.templates import numbered
+from app.errors import UnknownLabelset, excerpt, shown
+from app.labelsets.definition import Definition, Entry, Stored, new
+
+# no name of a registered label set holds the colon
+PREFIX: Final = "preset:"
+
+# what a request without labels is answered from; in a few templates where the model's own are many,
+# so that the first such request need not wait for minutes
+TAGS: Final = PREFIX + "everyday-nouns"
+MANY: Final = "imagenet"
+FEW: Final = "simple"
+
+
+class Presets:
+    """Label sets in version 0 by the names `preset:NAME`, made when first asked for."""
+
+    def __init__(self, vocabularies: Mapping[str, Sequence[str]], templates: str) -> None:
+        """`templates` is the name of the set that is the model's own."""
+        self._vocabularies = vocabularies
+        self._templates = templates
+        self._stored: dict[str, Stored] = {}
+
+    def named(self, name: str) -> bool:
+        """Whether a name means a shipped vocabulary."""
+        return name.startswith(PREFIX)
+
+    def stored(self, name: str) -> Stored:
+        """The label set of this name. Raises UnknownLabelset."""
+        found = self._stored.get(name)
+        if found is None:
+            labels = self._vocabularies.get(name.removeprefix(PREFIX))
+            if labels is None:
+                known = ", ".join(self._vocabularies)
+                detail = f"no vocabulary is shipped as {shown(name)}; there are {known}"
+                raise UnknownLabelset(detail, field="labelset", value=excerpt(name))
+            entries = tuple(Entry(label, texts) for label, texts in numbered(labels).items())
+            templates = FEW if name == TAGS and self._templates == MANY else None
+            found = self._stored[name] = new(name, 0, Definition(entries, templates))
+        return found
