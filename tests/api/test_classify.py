@@ -546,7 +546,7 @@ def test_of_several_label_sets_a_line_says_which(
     data = {"labelset": "several-kind,preset:weather", "top_k": "1"}
     text = client.post("/classify", files=files, data=data, headers={"Accept": "text/plain"}).text
     rows = [line.split("\t") for line in text.splitlines()]
-    assert [(row[1], row[2]) for row in rows][0] == ("cat", "several-kind")
+    assert rows[0][1] == "cat"
     assert [row[2] for row in rows] == ["several-kind", "preset:weather"]
     table = client.post("/classify", files=files, data=data, headers={"Accept": "text/csv"}).text
     assert table.splitlines()[0] == "label,score,similarity,labelset"
@@ -556,7 +556,8 @@ def test_of_several_label_sets_a_line_says_which(
 def test_what_is_wrong_with_several_label_sets_is_named(client: httpx.Client) -> None:
     found = problem(form(client, labelset="preset:weather,preset:whether"), 404)
     assert found["field"] == "labelset"
-    assert "whether" in found["detail"] and "imagenet-1k" in found["detail"]
+    assert "whether" in found["detail"]
+    assert "imagenet-1k" in found["detail"]
     found = problem(form(client, labelset="preset:food,preset:food"), 422)
     assert found["detail"] == "duplicate label set 'preset:food'"
     found = problem(form(client, labelset=",".join(f"set-{n}" for n in range(21))), 422)
