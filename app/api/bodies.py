@@ -76,7 +76,7 @@ def is_json(kind: str) -> bool:
 
 
 IMAGE_URL: Final = "image_url"
-LISTS: Final = ("labels", "labelset", "templates")
+LISTS: Final = ("labels", "labelset", "templates", "boxes")
 DATA_URI: Final = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE)
 # no base64 begins so
 URL: Final = re.compile(r"\s*https?://", re.IGNORECASE)

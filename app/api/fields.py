@@ -9,12 +9,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails, from_json
 
 from app import errors
+from app.api.boxes import MOST_BOXES, Boxes, look_of
 from app.classify import labels
 from app.classify.labels import LabelLimits
 from app.classify.query import Query
 from app.classify.scoring import Scoring
 from app.classify.templates import Asked
 from app.errors import Invalid, Problem, TooLarge
+from app.images.views import View
 from app.labelsets.presets import PREFIX, TAGS
 from app.telemetry import logs
 from prompts import PLACEHOLDER, TemplateError, validate_templates
@@ -84,6 +86,19 @@ class ClassifyFields(BaseModel):
         description="`softmax`: labels share 1 among them; `sigmoid`: each from 0 to 1 by itself; "
         "default: as the model was trained, and sigmoid for labels that are scored alone.",
     )
+    view: View = Field(
+        "auto",
+        description="What of the picture is looked at. `auto`: as the model was trained; `center`: "
+        "the middle, cut to the model's shape; `pad`: all, with a border; `squash`: all, "
+        "distorted; `tiles`: all and parts of it, the best of them counts for each label; "
+        "`tiles-mean`: the mean of them.",
+    )
+    boxes: Boxes | None = Field(
+        None,
+        description="Parts of the picture, answered each on its own: x, y, width, height in "
+        "pixels, or as shares of its edges where no number is above 1.",
+        examples=[[[0, 0, 0.5, 1], [0.5, 0, 0.5, 1]]],
+    )
     abstain: bool | None = Field(
         None,
         description="Answer nothing, and why, where no label fits or two fit alike; default: "
@@ -138,9 +153,8 @@ class InputLimits:
     @property
     def fields(self) -> int:
         """Parts of a form: every list repeated up to its limit, and each other field once."""
-        return (
-            self.labels.count + self.templates + MOST_LABELSETS + len(ClassifyFields.model_fields)
-        )
+        lists = self.labels.count + self.templates + MOST_LABELSETS + MOST_BOXES
+        return lists + len(ClassifyFields.model_fields)
 
 
 def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
@@ -167,6 +181,7 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         abstain=tags if checked.abstain is None else checked.abstain,
         explain=checked.explain,
         scores=checked.scores,
+        look=look_of(checked.view, checked.boxes, explain=checked.explain),
         tags=tags,
     )
     logs.note(labels=query.labels, labelset=",".join(query.labelsets) or None)

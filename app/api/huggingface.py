@@ -181,5 +181,5 @@ async def zero_shot_image_classification(
         raise problem.renamed(NAMES) from None
     return [
         HfPrediction(label=prediction.label, score=float(f"{prediction.score:.7g}"))
-        for prediction in found.results[0].predictions
+        for prediction in found.parts[0].results[0].predictions
     ]

@@ -3,15 +3,16 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
 from app.api.answers import CSV, TEXT, preferred
-from app.classify.query import Classification, Image, Prediction, Result
+from app.classify.query import Classification, Image, Part, Prediction, Result
 from app.classify.score_text import score_text
 from app.classify.scoring import Reason
+from app.images.views import Cut
 
 
 class ImageAnswer(BaseModel):
@@ -100,27 +101,73 @@ class ClassifyAnswer(ResultAnswer, _Head):
     )
 
 
-class SeveralAnswer(_Head):
-    """The answer of POST /classify for several label sets: a result for each, by its name."""
-
+class _Several(BaseModel):
     results: dict[str, ResultAnswer]
 
 
-Answer = ClassifyAnswer | SeveralAnswer
+class SeveralAnswer(_Several, _Head):
+    """The answer of POST /classify for several label sets: a result for each, by its name."""
+
+
+class BoxAnswer(BaseModel):
+    """A part of the upright picture, in whole pixels from its upper left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, area: Cut) -> "BoxAnswer":
+        """What a box of the request came to."""
+        return cls(x=area.left, y=area.top, width=area.width, height=area.height)
+
+
+class _InBox(BaseModel):
+    box: BoxAnswer
+
+
+class BoxResultAnswer(ResultAnswer, _InBox):
+    """Predictions for one box among the labels of one list."""
+
+
+class BoxSeveralAnswer(_Several, _InBox):
+    """Results for one box, by label set."""
+
+
+class BoxesAnswer(_Head):
+    """The answer of POST /classify for `boxes`: one for each, in their order."""
+
+    boxes: list[SerializeAsAny[BoxResultAnswer | BoxSeveralAnswer]]
+
+
+Answer = ClassifyAnswer | SeveralAnswer | BoxesAnswer
 
 
 def answer_of(classification: Classification) -> Answer:
     """The answer to a classification, numbers to 7 significant digits (float32 has no more)."""
     model, image = classification.model, ImageAnswer.of(classification.image)
-    if len(classification.results) == 1:
-        return ClassifyAnswer(model=model, image=image, **_result(classification.results[0]))
-    results = {
-        result.labelset or "": ResultAnswer(**_result(result)) for result in classification.results
-    }
-    return SeveralAnswer(model=model, image=image, results=results)
+    if classification.boxes:
+        boxes = [_in_box(part) for part in classification.parts]
+        return BoxesAnswer(model=model, image=image, boxes=boxes)
+    (part,) = classification.parts
+    if len(part.results) == 1:
+        return ClassifyAnswer(model=model, image=image, **_fields(part.results[0]))
+    return SeveralAnswer(model=model, image=image, results=_by_labelset(part))
 
 
-def _result(result: Result) -> dict[str, object]:
+def _in_box(part: Part) -> BoxResultAnswer | BoxSeveralAnswer:
+    box = BoxAnswer.of(part.area)
+    if len(part.results) == 1:
+        return BoxResultAnswer(box=box, **_fields(part.results[0]))
+    return BoxSeveralAnswer(box=box, results=_by_labelset(part))
+
+
+def _by_labelset(part: Part) -> dict[str, ResultAnswer]:
+    return {result.labelset or "": ResultAnswer(**_fields(result)) for result in part.results}
+
+
+def _fields(result: Result) -> dict[str, Any]:
     return {
         "templates": result.templates,
         "labelset": result.labelset,
@@ -165,7 +212,8 @@ DECIMALS: Final = 6
 def render(answer: Answer, accept: str, *, says_none: bool = False) -> Response:
     """JSON; or `score<TAB>label` lines; or CSV with a header line (RFC 4180).
 
-    Of several label sets each line has one column more, the name of the set. Where there are no
+    Of several label sets each line has one column more, the name of the set, and of boxes the
+    number of the box, from 0. Where there are no
     predictions there is no line, or in text one that says so.
     """
     kind = preferred(accept)
@@ -175,10 +223,11 @@ def render(answer: Answer, accept: str, *, says_none: bool = False) -> Response:
     elif kind == CSV:
         lines = io.StringIO()
         writer = csv.writer(lines)
-        several = isinstance(answer, SeveralAnswer)
-        writer.writerow(("label", "score", "similarity", *(["labelset"] if several else [])))
-        for result, more in _results(answer):
-            writer.writerows((p.label, p.score, p.similarity, *more) for p in result.predictions)
+        results = list(_results(answer))
+        writer.writerow(("label", "score", "similarity", *results[0][1]))
+        for result, more in results:
+            columns = more.values()
+            writer.writerows((p.label, p.score, p.similarity, *columns) for p in result.predictions)
         content = lines.getvalue()
     else:
         content = answer.model_dump_json() + "\n"  # a terminal's prompt belongs on its own line
@@ -188,15 +237,25 @@ def render(answer: Answer, accept: str, *, says_none: bool = False) -> Response:
 def _text_rows(answer: Answer, says_none: bool) -> Iterator[tuple[str, ...]]:
     for result, more in _results(answer):
         for prediction in result.predictions:
-            yield score_text(prediction.score, DECIMALS), prediction.label, *more
+            yield score_text(prediction.score, DECIMALS), prediction.label, *more.values()
         if says_none and result.abstained:
-            yield "-", NONE, *more
+            yield "-", NONE, *more.values()
 
 
-def _results(answer: Answer) -> Iterator[tuple[ResultAnswer, tuple[str, ...]]]:
-    """Each result, and what stands in the columns that are there for several alone."""
-    if isinstance(answer, ClassifyAnswer):
-        yield answer, ()
+def _results(answer: Answer) -> Iterator[tuple[ResultAnswer, dict[str, str]]]:
+    """Each result, and the columns that are there for several label sets or boxes alone."""
+    if not isinstance(answer, BoxesAnswer):
+        yield from _of_part(answer, {})
         return
-    for name, result in answer.results.items():
-        yield result, (name,)
+    for number, part in enumerate(answer.boxes):
+        yield from _of_part(part, {"box": str(number)})
+
+
+def _of_part(
+    part: ResultAnswer | _Several, more: dict[str, str]
+) -> Iterator[tuple[ResultAnswer, dict[str, str]]]:
+    if isinstance(part, ResultAnswer):
+        yield part, more
+        return
+    for name, result in part.results.items():
+        yield result, {"labelset": name, **more}

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from app.classify import heatmap, labels, scoring
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
-from app.classify.query import Classes, Classification, Prediction, Query, Result
+from app.classify.query import Classes, Classification, Part, Prediction, Query, Result
 from app.classify.scoring import Decision, Scale, Wanted, decide
 from app.classify.templates import TemplateSets
 from app.errors import Invalid, first_of_group
+from app.images.views import Look
 from app.telemetry.spans import Stages
 from models import EncoderInfo
 
@@ -22,9 +23,8 @@ Floats = npt.NDArray[np.float32]
 
 SHOWN_BY_DEFAULT: Final = 5
 
-# labels that get a heat map, and covered copies of a picture that are encoded at once for them
+# labels that get a heat map
 MOST_EXPLAINED: Final = 10
-EXPLAINED_AT_ONCE: Final = 12
 
 # labels that one warning names
 WARNED: Final = 5
@@ -50,28 +50,32 @@ class Classifier:
         """
         with first_of_group():
             async with asyncio.TaskGroup() as both:
-                embedding = both.create_task(self.embedder.embed(image, stages))
+                embedding = both.create_task(self.embedder.embed_regions(image, query.look, stages))
                 text = both.create_task(self._lists(query, stages))
-        seen, vector = embedding.result()
-        results = [
-            await self._result(image, vector, compared, query, stages) for compared in text.result()
-        ]
-        return Classification(self.info.name, seen, tuple(results))
+        described, regions = embedding.result()
+        parts = []
+        for place, seen in enumerate(regions):
+            results = [
+                await self._result(_Looked(image, place, seen.rows), compared, query, stages)
+                for compared in text.result()
+            ]
+            parts.append(Part(seen.area, tuple(results)))
+        return Classification(self.info.name, described, tuple(parts), bool(query.look.boxes))
 
     async def _result(
-        self, image: bytes, vector: Floats, compared: "_Compared", query: Query, stages: Stages
+        self, looked: "_Looked", compared: "_Compared", query: Query, stages: Stages
     ) -> Result:
         classes = compared.classes
         with stages.stage("score"):
-            cosines = scoring.similarities(vector, classes.rows)
+            cosines = scoring.best_similarities(looked.rows, classes.rows)
             background = compared.background
-            alone = None if background is None else float(vector @ background)
+            alone = None if background is None else float((looked.rows @ background).max())
             decision = self._decide(cosines, alone, classes, query)
         maps: dict[int, str] = {}
         if query.explain:
             with stages.stage("explain"):
                 chosen = decision.order[:MOST_EXPLAINED]
-                maps = await self._explain(image, classes.rows, cosines, chosen)
+                maps = await self._explain(looked, query.look, classes.rows, cosines, chosen)
 
         def predictions(places: Sequence[int]) -> tuple[Prediction, ...]:
             scores = decision.scores
@@ -97,23 +101,19 @@ class Classifier:
         )
 
     async def _explain(
-        self, image: bytes, rows: Floats, cosines: Floats, chosen: Sequence[int]
+        self, looked: "_Looked", look: Look, rows: Floats, cosines: Floats, chosen: Sequence[int]
     ) -> dict[int, str]:
         """A heat map for each chosen label, by its number."""
         if not chosen:
             return {}
-        decoded = await self.embedder.decoder.decode(image)
-        found: list[Floats] = []
-        copies = await asyncio.to_thread(heatmap.covered, decoded.pixels)
-        # some at a time: other requests want their turn
-        for start in range(0, len(copies), EXPLAINED_AT_ONCE):
-            some = copies[start : start + EXPLAINED_AT_ONCE]
-            ran = await asyncio.gather(*(self.embedder.batcher.submit(copy) for copy in some))
-            found += [one.value for one in ran]
+        decoded = await self.embedder.decoder.decode(looked.image, look)
+        (pixels,), area = decoded.views[looked.place], decoded.regions[looked.place].area
+        copies = await asyncio.to_thread(heatmap.covered, pixels)
+        found = await self.embedder.encode(copies, Stages())
         wanted = list(chosen)
         without = np.stack([scoring.similarities(vector, rows[wanted]) for vector in found])
         maps = heatmap.heat(cosines[wanted], without)
-        shape = (decoded.width, decoded.height, self.info.image)
+        shape = (area.width, area.height, look.spec(self.info.image))
         return {i: heatmap.png(cells, *shape) for i, cells in zip(wanted, maps, strict=True)}
 
     async def prepare(self, query: Query) -> None:
@@ -174,6 +174,15 @@ class Classifier:
             text = f"{self.info.name} was not trained to read the script of {named}{more}"
             found.append(f"{text}; such scores mean little")
         return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A region of an image file by its place among those asked for, and its rows (V, D)."""
+
+    image: bytes
+    place: int
+    rows: Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from app.classify.ensemble import ClassVectors, Ensemble
 from app.classify.query import Image
 from app.errors import Internal, Problem, first_of_group
 from app.images.decode import Decoder
+from app.images.views import WHOLE, Cut, Look, View
 from app.stores.lru import ByteLru
 from app.telemetry.spans import Stages
 
@@ -44,8 +45,29 @@ class Embedded:
     height: int
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A part of a picture and its unit rows (V, D): of several views the best one counts."""
+
+    area: Cut
+    rows: Floats
+
+
+def pooled(rows: Floats, view: View) -> Floats:
+    """Unit rows (V, D) of one region's views -> what labels are compared with.
+
+    The mean of `tiles-mean` is one row, of unit length; else each row is kept.
+    """
+    if view != "tiles-mean":
+        return rows
+    mean = rows.mean(axis=0, keepdims=True, dtype=np.float32)
+    return np.asarray(mean / np.linalg.norm(mean), np.float32)
+
+
 class ImageCache:
-    """By SHA-256 of the file and the encoder's fingerprint; nothing of the picture itself is kept.
+    """By SHA-256 of the file, how it is looked at, and the encoder's fingerprint.
+
+    Nothing of the picture itself is kept.
 
     The size in pixels is kept behind the vector's numbers: float32 holds whole numbers to 2^24,
     far beyond any edge a picture can have.
@@ -55,20 +77,20 @@ class ImageCache:
         self.memory = memory
         self._fingerprint = fingerprint
 
-    def get(self, sha256: str) -> Embedded | None:
-        """What is known of the file with this digest."""
-        found = self.memory.get(self._key(sha256)) if self.memory.max_bytes else None
+    def get(self, sha256: str, look: Look = WHOLE) -> Embedded | None:
+        """What is known of the file with this digest; of several views the rows in one."""
+        found = self.memory.get(self._key(sha256, look)) if self.memory.max_bytes else None
         if found is None:
             return None
         return Embedded(found[:-2], int(found[-2]), int(found[-1]))
 
-    def put(self, sha256: str, embedded: Embedded) -> None:
+    def put(self, sha256: str, embedded: Embedded, look: Look = WHOLE) -> None:
         """Keep it for as long as there is room."""
         size = np.array([embedded.width, embedded.height], np.float32)
-        self.memory.put(self._key(sha256), np.concatenate([embedded.vector, size]))
+        self.memory.put(self._key(sha256, look), np.concatenate([embedded.vector, size]))
 
-    def _key(self, sha256: str) -> str:
-        return f"{self._fingerprint}{sha256}"
+    def _key(self, sha256: str, look: Look) -> str:
+        return f"{self._fingerprint}{sha256}{'' if look.plain else look}"
 
 
 async def digest(data: bytes) -> str:
@@ -139,6 +161,55 @@ class ImageEmbedder:
         stages.ran(ran.waited, ran.ran, ran.size, ran.span)
         self.cache.put(sha256, Embedded(ran.value, decoded.width, decoded.height))
         return Image(decoded.width, decoded.height, sha256, cached=False), ran.value
+
+    async def embed_regions(
+        self, data: bytes, look: Look, stages: Stages
+    ) -> tuple[Image, list[Seen]]:
+        """The rows of each region of a picture that is looked at so, a row for each of its cuts.
+
+        Raises: what `embed` raises; Invalid for a box outside of the picture.
+        """
+        if look.plain:
+            image, vector = await self.embed(data, stages)
+            return image, [Seen(Cut(0, 0, image.width, image.height), vector[None])]
+        sha256 = await digest(data)
+        known = self.cache.get(sha256, look)
+        if known is None:
+            with stages.stage("decode"):
+                decoded = await self.decoder.decode(data, look)
+            rows = await self.encode([cut for views in decoded.views for cut in views], stages)
+            known = Embedded(rows.ravel(), decoded.width, decoded.height)
+            self.cache.put(sha256, known, look)
+            cached = False
+        else:
+            cached = True
+        image = Image(known.width, known.height, sha256, cached)
+        regions = look.regions(known.width, known.height)
+        each = known.vector.reshape(sum(len(region.cuts) for region in regions), -1)
+        seen, start = [], 0
+        for region in regions:
+            end = start + len(region.cuts)
+            seen.append(Seen(region.area, pooled(each[start:end], look.view)))
+            start = end
+        return image, seen
+
+    async def encode(self, pictures: Sequence[Pixels], stages: Stages) -> Floats:
+        """Pixels (3, H, W) each -> unit rows (N, D), some at a time: others want their turn.
+
+        Raises what batching raises.
+        """
+        rows: list[Floats] = []
+        for start in range(0, len(pictures), AT_ONCE):
+            some = pictures[start : start + AT_ONCE]
+            ran = await asyncio.gather(*map(self.batcher.submit, some))
+            stages.ran(
+                max(one.waited for one in ran),
+                max(one.ran for one in ran),
+                ran[0].size,
+                ran[0].span,
+            )
+            rows += [one.value for one in ran]
+        return np.stack(rows)
 
     async def embed_all(self, files: Sequence[bytes], stages: Stages) -> list[tuple[Image, Floats]]:
         """The same for each file, in order; the first that fails fails them all.

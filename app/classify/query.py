@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from app.classify.scoring import Learned, Reason, Scoring
 from app.classify.templates import Asked
+from app.images.views import WHOLE, Cut, Look
 
 Floats = npt.NDArray[np.float32]
 
@@ -32,6 +33,7 @@ class Query:
     explain: bool = False
     scores: Scoring | None = None
     tags: bool = False
+    look: Look = WHOLE
     namespace: str = ""
     patience: float = 0.0
 
@@ -97,9 +99,18 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What is answered for a part of the picture: a result for each label set, in their order."""
+
+    area: Cut
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Classification:
-    """The answer: a result for each label set, in the order of the request."""
+    """The answer: for the whole picture, or for each box of the request in their order."""
 
     model: str
     image: Image
-    results: tuple[Result, ...]
+    parts: tuple[Part, ...]
+    boxes: bool = False

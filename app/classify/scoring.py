@@ -18,6 +18,16 @@ def similarities(image: Floats, classes: Floats) -> Floats:
     return classes @ image
 
 
+def best_similarities(views: Floats, classes: Floats) -> Floats:
+    """The best cosine among `views` (V, D) of a picture for each of `classes` (C, D) -> (C,).
+
+    Unit rows, float32.
+    """
+    if len(views) == 1:
+        return similarities(views[0], classes)
+    return np.asarray((classes @ views.T).max(axis=1), np.float32)
+
+
 def softmax(cosines: Floats, scale: float) -> Floats:
     """Probabilities (C,) that sum to 1: softmax(scale x cosine), float32.
 

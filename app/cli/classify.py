@@ -34,6 +34,17 @@ class Scores(StrEnum):
     SIGMOID = "sigmoid"
 
 
+class View(StrEnum):
+    """What of a picture is looked at."""
+
+    AUTO = "auto"
+    CENTER = "center"
+    PAD = "pad"
+    SQUASH = "squash"
+    TILES = "tiles"
+    TILES_MEAN = "tiles-mean"
+
+
 def form_fields(
     labels: list[str] | None,
     labelset: list[str] | None,
@@ -44,6 +55,7 @@ def form_fields(
     multi_label: bool,
     abstain: bool = False,
     scores: Scores | None = None,
+    view: View | None = None,
 ) -> dict[str, str]:
     """The form fields of a request; lists as JSON, so that the server takes nothing apart."""
     if labels is not None and labelset is not None:
@@ -63,6 +75,8 @@ def form_fields(
         fields["abstain"] = "true"
     if scores is not None:
         fields["scores"] = scores.value
+    if view is not None:
+        fields["view"] = view.value
     return fields
 
 
@@ -134,6 +148,9 @@ def classify(
         Scores | None,
         typer.Option(help="Labels share 1 (softmax), or each has a score of its own (sigmoid)."),
     ] = None,
+    view: Annotated[
+        View | None, typer.Option(help="What of the picture is looked at (default: auto).")
+    ] = None,
     url: Url = "",
     api_key: Key = None,
     model: Model = None,
@@ -177,6 +194,7 @@ def classify(
             multi_label=multi_label,
             abstain=abstain,
             scores=scores,
+            view=view,
         )
         if len(_labelsets(fields)) > 1 and (move_to or copy_to):
             raise Ended(USAGE_ERROR, "files can be sorted by one label set only")

@@ -25,6 +25,7 @@ from app.images.formats import is_heic, looks_like_image
 from app.images.limits import ImageLimits, Room, check_size
 from app.images.pixels import Picture, fit, reduction, to_rgb
 from app.images.screening import screen
+from app.images.views import WHOLE, Look, Region
 from models import ImageSpec
 
 
@@ -79,13 +80,20 @@ UPRIGHT: Final = {
 class Decoded:
     """`pixels` (3, H, W) uint8 for the encoder; width and height as a viewer shows the picture.
 
-    `format` is Pillow's name of what the file is.
+    `format` is Pillow's name of what the file is. `views` are the pixels of each cut of each of
+    `regions`; `pixels` is the first.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    views: tuple[tuple[npt.NDArray[np.uint8], ...], ...]
     width: int
     height: int
     format: str = ""
+    regions: tuple[Region, ...] = ()
+
+    @property
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """Of a picture that is looked at once."""
+        return self.views[0][0]
 
 
 class Decoder:
@@ -120,7 +128,7 @@ class Decoder:
         """The `time.monotonic()` at which the oldest decoding under way began, None without any."""
         return min(list(self._begun.values()), default=None)
 
-    async def decode(self, data: bytes) -> Decoded:
+    async def decode(self, data: bytes, look: Look = WHOLE) -> Decoded:
         """`decode` in one of the threads; raises what it raises, and Overloaded."""
         if self.waiting >= self._max_waiting:
             detail = f"{self.waiting} images wait to be decoded, the limit of max_queue"
@@ -128,17 +136,19 @@ class Decoder:
         loop = asyncio.get_running_loop()
         self.waiting += 1
         try:
-            found = await loop.run_in_executor(self._threads, self._decode, data)
+            found = await loop.run_in_executor(self._threads, self._decode, data, look)
         finally:
             self.waiting -= 1
         self.decoded[found.format] += 1
         return found
 
-    def _decode(self, data: bytes) -> Decoded:
+    def _decode(self, data: bytes, look: Look) -> Decoded:
         thread = threading.get_ident()
         self._begun[thread] = time.monotonic()
         try:
-            return decode(data, self._spec, self.limits, self._formats, self._exact, self._room)
+            return decode(
+                data, self._spec, self.limits, self._formats, self._exact, self._room, look
+            )
         finally:
             del self._begun[thread]
 
@@ -154,16 +164,18 @@ def decode(
     formats: tuple[str, ...] = FORMATS,
     exact: bool = False,
     room: Room | None = None,
+    look: Look = WHOLE,
 ) -> Decoded:
     """Decode one image file of these formats (Pillow's names) to what `spec` asks for.
 
     The first frame counts; EXIF orientation is applied; transparency is laid on white; colour
     profiles are not (nor does the reference). What follows equals open_clip's own transform to
     the bit, except that a JPEG of four times the model's size or more is decoded at a half, a
-    quarter or an eighth of its own; `exact` decodes that in full too. It waits until there is
-    room for its pixels.
+    quarter or an eighth of its own; `exact` decodes that in full too, and so do parts of a picture.
+    It waits until there is room for its pixels.
 
     Raises:
+        Invalid: with field "boxes" for a part that lies outside.
         Invalid, UnsupportedImage, TooLarge, DamagedImage: with field "image".
     """
     if not data:
@@ -174,12 +186,20 @@ def decode(
     with _opened(screen(data, limits.pixels), formats, limits) as image:
         width, height = image.size
         check_size(width, height, limits.pixels)
-        scale = 1 if exact else _reduce(image, spec)
+        spec = look.spec(spec)
+        parts = bool(look.boxes) or look.view.startswith("tiles")
+        scale = 1 if exact or parts else _reduce(image, spec)
         whole = scale == 1 or "progressive" in image.info  # its coefficients are held in full
         held = width * height if whole else image.width * image.height
         with room.taken(held) if room else contextlib.nullcontext():
             picture = _loaded(image, width, height, scale)
-            return Decoded(fit(picture, spec), picture.width, picture.height, image.format or "")
+            width, height, kind = picture.width, picture.height, image.format or ""
+            regions = look.regions(width, height)
+            views = tuple(
+                tuple(fit(picture.part(cut) if parts else picture, spec) for cut in region.cuts)
+                for region in regions
+            )
+            return Decoded(views, width, height, kind, regions)
 
 
 def _reduce(image: Image.Image, spec: ImageSpec) -> int:

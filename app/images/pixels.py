@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
+from app.images.views import Cut
 from models import ImageSpec
 
 WHITE: Final = (255, 255, 255)
@@ -55,6 +56,14 @@ class Picture:
     width: int
     height: int
     box: tuple[float, float, float, float]
+
+    def part(self, cut: Cut) -> "Picture":
+        """What lies in a cut of it."""
+        (left, top, right, bottom), width, height = self.box, self.width, self.height
+        across, down = (right - left) / width, (bottom - top) / height
+        x, y = left + cut.left * across, top + cut.top * down
+        box = (x, y, x + cut.width * across, y + cut.height * down)
+        return Picture(self.image, cut.width, cut.height, box)
 
 
 def reduction(width: int, height: int, spec: ImageSpec) -> int:

@@ -16,7 +16,8 @@ from app.api.results import answer_of, render
 from app.classify import scoring
 from app.classify.batching import Batcher, BatchPolicy
 from app.classify.labels import LabelLimits
-from app.classify.query import Classification, Image, Prediction, Result
+from app.classify.query import Classification, Image, Part, Prediction, Result
+from app.images.views import Cut
 from benchmarks.bodies import MULTIPART, RAW, Bodies, form
 from benchmarks.peers.sides import FIELDS, LABELS
 
@@ -105,4 +106,6 @@ async def _answer() -> None:
         warnings=(),
     )
     image = Image(640, 480, "0" * 64, cached=False)
-    render(answer_of(Classification("ViT-B-32", image, (result,))), "*/*")
+    render(
+        answer_of(Classification("ViT-B-32", image, (Part(Cut(0, 0, 640, 480), (result,)),))), "*/*"
+    )

@@ -600,3 +600,106 @@ def test_scores_that_contradict_are_refused(client: httpx.Client) -> None:
     found = problem(form(client, labels="cat", threshold="0.5", scores="softmax"), 422)
     assert (found["field"], found["limit"], found["value"]) == ("scores", 2, 1)
     assert problem(form(client, labels=LABELS, scores="percent"), 422)["field"] == "scores"
+
+
+def beside(*files: bytes) -> bytes:
+    """Pictures side by side, each 128 pixels wide and high."""
+    canvas = Image.new("RGB", (128 * len(files), 128), "white")
+    for place, file in enumerate(files):
+        canvas.paste(
+            Image.open(io.BytesIO(file)).convert("RGB").resize((128, 128)), (128 * place, 0)
+        )
+    out = io.BytesIO()
+    canvas.save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        "[[0,0,128,128],[128,0,128,128]]",
+        '[{"x":0,"y":0,"width":0.5,"height":1},{"x":0.5,"y":0,"width":0.5,"height":1}]',
+        ["0,0,0.5,1", "0.5,0,0.5,1"],
+    ],
+)
+def test_each_box_is_answered_on_its_own(
+    client: httpx.Client, samples: dict[str, Path], boxes: str | list[str]
+) -> None:
+    image = beside(samples["cat"].read_bytes(), samples["pizza"].read_bytes())
+    found = form(client, image, labels=LABELS, boxes=boxes).json()
+    assert [part["predictions"][0]["label"] for part in found["boxes"]] == ["cat", "pizza"]
+    assert found["boxes"][1]["box"] == {"x": 128, "y": 0, "width": 128, "height": 128}
+    assert "predictions" not in found
+    several = form(client, image, labelset="preset:food,preset:animals", boxes=boxes).json()
+    assert list(several["boxes"][1]["results"]) == ["preset:food", "preset:animals"]
+
+
+def test_lines_say_which_box(client: httpx.Client, samples: dict[str, Path]) -> None:
+    image = beside(samples["cat"].read_bytes(), samples["pizza"].read_bytes())
+    data = {"labels": LABELS, "boxes": "[[0,0,0.5,1],[0.5,0,0.5,1]]", "top_k": "1"}
+    ask = {"files": {"image": image}, "data": data}
+    text = client.post("/classify", **ask, headers={"Accept": "text/plain"}).text
+    assert [line.split("\t")[1:] for line in text.splitlines()] == [["cat", "0"], ["pizza", "1"]]
+    table = client.post("/classify", **ask, headers={"Accept": "text/csv"}).text
+    assert table.splitlines()[0] == "label,score,similarity,box"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"boxes": "[[0,0,300,8]]"}, "boxes"),
+        ({"boxes": "[[0,0,1]]"}, "boxes"),
+        ({"boxes": "[[0,0,0,1]]"}, "boxes"),
+        ({"boxes": "[[-1,0,1,1]]"}, "boxes"),
+        ({"boxes": "[]"}, "boxes"),
+        ({"boxes": "everything"}, "boxes"),
+        ({"boxes": json.dumps([[0, 0, 1, 1]] * 65)}, "boxes"),
+        ({"boxes": json.dumps([[0, 0, 1, 1]] * 5), "explain": "true"}, "boxes"),
+        ({"view": "tiles", "explain": "true"}, "view"),
+        ({"view": "sideways"}, "view"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_named(
+    client: httpx.Client, fields: dict[str, str], field: str
+) -> None:
+    assert problem(form(client, labels=LABELS, **fields), 422)["field"] == field
+
+
+def test_tiles_see_what_is_small_in_a_large_picture(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    """The middle of a wide picture is all that the model's own view has of it."""
+    image = beside(samples["cat"].read_bytes(), png((128, 128)), png((128, 128)), png((128, 128)))
+
+    def cat(**fields: str) -> float:
+        found = form(client, image, labels=LABELS, scores="sigmoid", **fields).json()
+        similarities = {p["label"]: p["similarity"] for p in found["predictions"]}
+        return float(similarities["cat"])
+
+    assert cat(view="tiles") > cat()
+    assert cat(view="tiles") >= cat(view="tiles-mean")
+
+
+def test_views_and_boxes_are_cached_apart(serve: Any, pictogram: Encoder) -> None:
+    image = beside(png((60, 20)), png((30, 30)))
+    with serve(pictogram, image_cache_bytes=1_000_000) as client:
+        for fields in ({}, {"view": "pad"}, {"boxes": "[[0,0,0.5,1]]"}, {"view": "tiles"}):
+            first, again = (form(client, image, labels=LABELS, **fields).json() for _ in range(2))
+            assert (first["image"]["cached"], again["image"]["cached"]) == (False, True)
+            again["image"]["cached"] = False
+            again.get("boxes", [again])[0]["cached"] = first.get("boxes", [first])[0]["cached"]
+            assert again == first
+
+
+def test_the_heat_map_has_the_shape_of_its_box(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    image = beside(samples["cat"].read_bytes(), samples["pizza"].read_bytes())
+    fields = {"boxes": "[[0,0,1,1],[0.5,0,0.5,1]]", "explain": "true", "top_k": "1", "view": "pad"}
+    found = form(client, image, labels=LABELS, **fields).json()
+    shapes = []
+    for part in found["boxes"]:
+        coded = part["predictions"][0]["heatmap"].partition(",")[2]
+        width, height = Image.open(io.BytesIO(base64.b64decode(coded))).size
+        shapes.append(width / height)
+    assert shapes == [2, 1]

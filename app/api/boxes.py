@@ -1,0 +1,65 @@
+"""From the fields `view` and `boxes` of a request to how a picture is looked at."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import from_json
+
+from app.errors import Invalid
+from app.images.views import Box, Look, View
+
+# boxes of one request; each heat map costs dozens of forward passes
+MOST_BOXES: Final = 64
+MOST_BOXES_EXPLAINED: Final = 4
+
+NAMES: Final = ("x", "y", "width", "height")
+
+
+def _listed(value: Any) -> Any:
+    """Boxes from what a shell sends: a JSON list of boxes, or one as four numbers."""
+    if isinstance(value, str):
+        value = [value] if not value.lstrip().startswith("[") else _json(value)
+    if not isinstance(value, list):
+        return value
+    if value and all(isinstance(number, int | float) for number in value):
+        value = [value]
+    return [box.split(",") if isinstance(box, str) else box for box in value]
+
+
+def _json(text: str) -> Any:
+    try:
+        return from_json(text)
+    except ValueError:
+        raise ValueError("looks like a JSON list but is not valid JSON") from None
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == set(NAMES):
+        return [value[name] for name in NAMES]
+    if not isinstance(value, list) or len(value) != len(NAMES):
+        raise ValueError(f"a box is four numbers: {', '.join(NAMES)}")
+    return value
+
+
+Corner = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Edge = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Boxes = Annotated[
+    list[Annotated[tuple[Corner, Corner, Edge, Edge], BeforeValidator(_numbers)]],
+    BeforeValidator(_listed),
+    Field(min_length=1),
+]
+
+
+def look_of(
+    view: View, boxes: Sequence[tuple[float, float, float, float]] | None, *, explain: bool
+) -> Look:
+    """How a picture is looked at. Raises Invalid."""
+    count, most = len(boxes or ()), MOST_BOXES_EXPLAINED if explain else MOST_BOXES
+    if count > most:
+        detail = f"{count} boxes are given, the limit is {most}{' with explain' if explain else ''}"
+        raise Invalid(detail, field="boxes", limit=most, value=count)
+    if explain and view.startswith("tiles"):
+        detail = "explain shows one view of a picture, and tiles are several; choose another view"
+        raise Invalid(detail, field="view", value=view)
+    return Look(view, tuple(Box(*box) for box in boxes or ()))

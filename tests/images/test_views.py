@@ -1,0 +1,112 @@
+"""Which parts of a picture are shown to a model: geometry, and pixels that are those of the part."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from app.errors import Invalid
+from app.images.decode import decode
+from app.images.limits import ImageLimits
+from app.images.views import Box, Cut, Look, View
+from models import ImageSpec
+
+SPEC = ImageSpec(32, 32, "shortest", "bicubic", 0)
+EDGES = st.integers(1, 4000)
+
+
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, quality=95)
+    return out.getvalue()
+
+
+def halves(size: tuple[int, int] = (200, 100)) -> Image.Image:
+    """Red to the left, blue to the right."""
+    image = Image.new("RGB", size, (250, 10, 10))
+    image.paste((10, 10, 250), (size[0] // 2, 0, *size))
+    return image
+
+
+@given(EDGES, EDGES)
+def test_tiles_lie_in_the_picture_and_are_smaller_than_it(width: int, height: int) -> None:
+    (region,) = Look("tiles").regions(width, height)
+    assert region.cuts[0] == region.area == Cut(0, 0, width, height)
+    for cut in region.cuts[1:]:
+        assert 0 <= cut.left < cut.right <= width
+        assert 0 <= cut.top < cut.bottom <= height
+    if max(width, height) <= 4 * min(width, height):
+        covered = np.zeros((height, width), bool)
+        for cut in region.cuts[1:]:
+            covered[cut.top : cut.bottom, cut.left : cut.right] = True
+        assert covered.all()
+
+
+def test_shares_and_pixels_name_the_same_box() -> None:
+    shares = Look(boxes=(Box(0.5, 0.25, 0.5, 0.75),)).regions(200, 100)
+    pixels = Look(boxes=(Box(100, 25, 100, 75),)).regions(200, 100)
+    assert shares == pixels
+    assert shares[0].area == Cut(100, 25, 200, 100)
+
+
+def test_a_rounded_box_is_cut_at_the_edge_and_one_beyond_is_refused() -> None:
+    (region,) = Look(boxes=(Box(100, 0, 100.8, 100),)).regions(200, 100)
+    assert region.area == Cut(100, 0, 200, 100)
+    with pytest.raises(
+        Invalid, match=r"box 1 .* reaches beyond the picture; .* 200 x 100"
+    ) as raised:
+        Look(boxes=(Box(0, 0, 10, 10), Box(150, 0, 60, 10))).regions(200, 100)
+    assert raised.value.field == "boxes"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_box_shows_its_part_alone(kind: str) -> None:
+    boxes = (Box(0, 0, 0.5, 1), Box(0.5, 0, 0.5, 1))
+    file = encoded(halves((2000, 1000)), kind)
+    left, right = decode(file, SPEC, ImageLimits(), look=Look(boxes=boxes)).views
+    (red,), (blue,) = left, right
+    assert red[0].min() > 200
+    assert red[2].max() < 60
+    assert blue[2].min() > 200
+    assert blue[0].max() < 60
+
+
+def test_a_box_equals_the_picture_cut_by_hand() -> None:
+    image = Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8), "RGB"
+    )
+    look = Look(boxes=(Box(20, 10, 80, 60),))
+    ((part,),) = decode(encoded(image), SPEC, ImageLimits(), look=look).views
+    by_hand = decode(encoded(image.crop((20, 10, 100, 70))), SPEC, ImageLimits()).pixels
+    # resampling looks a little beyond the edge of a part
+    inner = np.s_[:, 4:-4, 4:-4]
+    np.testing.assert_allclose(part[inner].astype(int), by_hand[inner].astype(int), atol=2)
+
+
+@pytest.mark.parametrize(
+    ("view", "red", "blue", "border"),
+    [("center", True, True, False), ("pad", True, True, True), ("squash", True, True, False)],
+)
+def test_each_view_shows_what_it_says(view: View, red: bool, blue: bool, border: bool) -> None:
+    pixels = decode(encoded(halves()), SPEC, ImageLimits(), look=Look(view)).pixels
+    assert (pixels[0].max() > 200) is red
+    assert (pixels[2].max() > 200) is blue
+    assert bool((pixels.max(axis=0) == 0).any()) is border
+    own = decode(encoded(halves()), SPEC, ImageLimits()).pixels
+    assert np.array_equal(pixels, own) is (view == "center")
+
+
+def test_a_box_of_a_picture_that_lies_on_its_side_is_one_of_the_upright_picture() -> None:
+    image = halves((100, 200)).transpose(Image.Transpose.ROTATE_90)
+    upright = encoded(image)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees to the right
+    out = io.BytesIO()
+    image.transpose(Image.Transpose.ROTATE_90).save(out, "PNG", exif=exif)
+    look = Look(boxes=(Box(0, 0, 1, 0.5),))
+    ((part,),) = decode(out.getvalue(), SPEC, ImageLimits(), look=look).views
+    ((wanted,),) = decode(upright, SPEC, ImageLimits(), look=look).views
+    np.testing.assert_array_equal(part, wanted)
