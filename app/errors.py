@@ -53,6 +53,10 @@ class Unparsable(Problem):
     status, code, title = 400, "unparsable_body", "The body cannot be parsed"
 
 
+class BadRequest(Problem):
+    status, code, title = 400, "bad_request", "The request is not valid HTTP/1.1"
+
+
 class NotFound(Problem):
     status, code, title = 404, "not_found", "There is nothing at this address"
 

@@ -1,7 +1,7 @@
 """The route of batches: parse, run, and answer as images are done."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from app.api import bodies, multipart, openapi
 from app.api.answers import with_rows
 from app.api.bodies import address_fields, is_json, media_type, merge, single
 from app.api.fields import IMAGE, InputLimits, build_query
+from app.api.middleware.state import state_of
 from app.api.multipart import Part, parts
 from app.api.problems import ProblemAnswer, document, documented
 from app.api.results import Answer, answer_of
@@ -132,9 +133,7 @@ LARGEST_WHOLE: Final = 64_000_000
     },
 )
 async def classify_batch(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
-    place = ExitStack()
-    request.state.at_end = place.close  # however the request ends
-    place.enter_context(services.upload_batches.one())
+    state_of(request.scope).closing.enter_context(services.upload_batches.one())
     query, items = await read_batch(request, services.input_limits, services.upload_batches)
     if query.explain:
         raise Invalid("explain is for one image at a time: POST /classify", field="explain")
@@ -143,8 +142,9 @@ async def classify_batch(request: Request, services: ServicesDep, caller: Caller
     done = _outcomes(services, query, items)
     if NDJSON not in request.headers.get("accept", ""):
         return await _whole(done)
-    request.state.streams = True
-    text = _streamed(done, request.state.request_id)
+    state = state_of(request.scope)
+    state.duplex = True
+    text = _streamed(done, state.request_id)
     return _Duplex(text, media_type=NDJSON, headers={"Vary": "Accept"})
 
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from app import errors
 from app.api.fields import IMAGE, InputLimits
+from app.api.middleware.state import state_of
 from app.errors import Invalid, TooLarge, Unparsable
 from app.images.fetch import Fetcher
 
@@ -90,8 +91,9 @@ async def fetched(request: Request, url: str, fetcher: Fetcher | None) -> bytes:
     if fetcher is None:
         detail = "images are not fetched by their URL here; OPENVOCAB_IMAGE_URLS switches it on"
         raise Invalid(detail, field=IMAGE_URL)
-    with request.state.stages.stage("fetch"):
-        return await fetcher.fetch(url, request.state.hold)
+    state = state_of(request.scope)
+    with state.stages.stage("fetch"):
+        return await fetcher.fetch(url, state.hold)
 
 
 async def image_file(request: Request, text: str, fetcher: Fetcher | None) -> bytes:

@@ -1,7 +1,6 @@
 """The routes of calibrations: parse, one call, return a schema."""
 
 import json
-from contextlib import ExitStack
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -11,6 +10,7 @@ from app.api import fields
 from app.api.batch import BatchLine
 from app.api.bodies import json_object, offload
 from app.api.labelled_images import read_calibration
+from app.api.middleware.state import state_of
 from app.api.problems import document, documented
 from app.api.services import CallerDep, PatienceDep, ServicesDep, read_match
 from app.errors import Invalid, NotFound, Problem
@@ -154,9 +154,7 @@ async def calibrate(
     calibrator: CalibratorDep,
     patience: PatienceDep,
 ) -> Response:
-    place = ExitStack()
-    request.state.at_end = place.close  # however the request ends
-    place.enter_context(services.upload_batches.one())
+    state_of(request.scope).closing.enter_context(services.upload_batches.one())
     match = read_match(request)
     serving = await calibrator.current(name, match, patience)
     definition = serving.stored.definition

@@ -1,6 +1,5 @@
 """The routes of examples: parse, one call, return a schema."""
 
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, Field
 from app.api import fields
 from app.api.batch import BatchLine
 from app.api.labelled_images import read_examples
+from app.api.middleware.state import state_of
 from app.api.problems import document, documented
 from app.api.services import CallerDep, PatienceDep, Services, ServicesDep, read_match
 from app.errors import Problem
@@ -185,9 +185,7 @@ async def add(
     patience: PatienceDep,
     wait: Wait = False,
 ) -> Response:
-    place = ExitStack()
-    request.state.at_end = place.close  # however the request ends
-    place.enter_context(services.upload_batches.one())
+    state_of(request.scope).closing.enter_context(services.upload_batches.one())
     match = read_match(request)
     current = await services.few_shot.current(name, match)
     claims, items = await read_examples(request, services.upload_batches)

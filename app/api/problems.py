@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from app.api.middleware.state import state_of
 from app.errors import (
     Internal,
     Invalid,
@@ -114,12 +115,12 @@ def document(problem: Problem, request_id: str | None = None) -> ProblemAnswer:
 
 def refuse(problem: Problem, scope: MutableMapping[str, Any]) -> Response:
     """The same for the request of an ASGI scope, noted for its metrics."""
-    state = scope["state"]
-    state["problem"] = problem.code
+    state = state_of(scope)
+    state.problem = problem.code
     if _for_openai(scope):
         response: Response = JSONResponse(openai_error(problem), problem.status, _retry(problem))
     else:
-        response = problem_response(problem, state.get("request_id"))
+        response = problem_response(problem, state.request_id)
     if problem.status == Unauthenticated.status:
         response.headers["WWW-Authenticate"] = 'Bearer realm="openvocab"'  # RFC 6750, section 3
     return response

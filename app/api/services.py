@@ -11,6 +11,7 @@ from app.api.fields import InputLimits
 from app.api.labelset_body import UploadLimits
 from app.api.middleware.keys import Identity
 from app.api.middleware.rate_limit import RateLimiter
+from app.api.middleware.state import state_of
 from app.api.uploads import UploadBatches
 from app.classify.canary import Canary
 from app.classify.classifier import Classifier
@@ -98,19 +99,19 @@ async def services(request: Request) -> Services:
 
 async def stages(request: Request) -> Stages:
     """The clock of this request; the middleware answers it as Server-Timing."""
-    clock: Stages = request.state.stages
-    return clock
+    return state_of(request.scope).stages
 
 
 async def caller(request: Request) -> Identity:
     """Who makes this request."""
-    found: Identity = request.state.identity
-    return found
+    identity = state_of(request.scope).caller
+    assert identity is not None  # the middleware let it in
+    return identity
 
 
 async def patience(request: Request) -> float:
     """Seconds that this request may wait for a build and still answer before its deadline."""
-    left: float = request.state.deadline - asyncio.get_running_loop().time()
+    left = state_of(request.scope).deadline - asyncio.get_running_loop().time()
     return max(0.0, PATIENCE * left)
 
 

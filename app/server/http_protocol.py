@@ -15,17 +15,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from app.api.problems import last_answer
-from app.errors import Overloaded, Problem
+from app.errors import BadRequest, Overloaded, Problem
 
 # request line and headers together; and the trailers, or one chunk's extensions
 HEAD_BYTES: Final = 65_536
 HEADERS: Final = 200
 
 Headers = Sequence[tuple[bytes, bytes]]
-
-
-class BadRequest(Problem):
-    status, code, title = 400, "bad_request", "The request is not valid HTTP/1.1"
 
 
 class HeadTimeout(Problem):

@@ -22,6 +22,7 @@ from app.api import (
     openai,
     playground,
 )
+from app.api.middleware import RouteTable
 from app.api.middleware.admission import HEADER, Admission, Bounds
 from app.api.middleware.auth import Gate, GatePolicy
 from app.api.middleware.body_limit import BodyLimit, BodyLimits
@@ -40,7 +41,11 @@ if TYPE_CHECKING:
 
 
 def middleware(
-    settings: Settings, metrics: Metrics, admission: Admission, tracing: "Tracing | None" = None
+    settings: Settings,
+    routes: RouteTable,
+    metrics: Metrics,
+    admission: Admission,
+    tracing: "Tracing | None" = None,
 ) -> list[Middleware]:
     """From the outside in. Raises app.keys.BadKeys."""
     origins = settings.listed("cors_origins")
@@ -53,7 +58,11 @@ def middleware(
     )
     chosen = [
         Middleware(
-            RequestContext, metrics=metrics, tracing=tracing, log_labels=settings.log_labels
+            RequestContext,
+            routes=routes,
+            metrics=metrics,
+            tracing=tracing,
+            log_labels=settings.log_labels,
         ),
         Middleware(
             BodyLimit,
@@ -90,6 +99,7 @@ def create_app(
     watch_process(counted, settings, first=metrics is None)
     admission = Admission(settings.max_queue + settings.max_batch, settings.max_pending_bytes)
     tracing = spans.start(settings.tracing, VERSION)
+    routes = RouteTable()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -112,7 +122,7 @@ def create_app(
         version=VERSION,
         summary="Send an image and any words; it answers which words fit.",
         lifespan=lifespan,
-        middleware=middleware(settings, counted, admission, tracing),
+        middleware=middleware(settings, routes, counted, admission, tracing),
         # their pages load scripts from elsewhere
         docs_url=None,
         redirect_slashes=False,  # the address in a redirect would be of the caller's making
@@ -121,10 +131,12 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.draining = False
+    routes.add(app.routes)
     for part in (
         info, classify, batch, labelsets, calibration, examples,
         embeddings, huggingface, openai, playground,
     ):  # fmt: skip
         app.include_router(part.router)
+        routes.add(part.router.routes)
     add_handlers(app)
     return app

@@ -1,1 +1,128 @@
-"""What every request passes before a route: bookkeeping, keys, rates, bounds. Knows no route."""
+"""What every request passes before its route: bookkeeping, keys, rates, bounds. Knows no route.
+
+The table of routes stands here: what a request may cost and who may send it is decided by the
+route that it matches, as the router itself matches it, and by nothing else.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
+
+from app.api.middleware.keys import Scope as KeyScope
+
+
+class Body(Enum):
+    """What a route's body is, and so which limit it has."""
+
+    NONE = "none"
+    IMAGE = "image"
+    LABELSET = "labelset"
+    UPLOAD = "upload"  # many images, read bit by bit, however large
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What holds for the requests of one route.
+
+    `needs`: a key with any of these scopes; None: no key. `queued`: it takes a place in the queue
+    of images. `probe`: asked for every few seconds, by machines.
+    """
+
+    needs: tuple[KeyScope, ...] | None
+    body: Body = Body.NONE
+    queued: bool = False
+    probe: bool = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether the body is read bit by bit, and has no deadline but a pace."""
+        return self.body is Body.UPLOAD
+
+
+CLASSIFY: Final[tuple[KeyScope, ...]] = ("classify",)
+WRITE: Final[tuple[KeyScope, ...]] = ("labelsets:write",)
+READ: Final[tuple[KeyScope, ...]] = ("classify", "labelsets:write")
+ADMIN: Final[tuple[KeyScope, ...]] = ("admin",)
+
+METRICS: Final = "/metrics"
+
+ROUTES: Final[Mapping[str, Rule]] = {
+    "GET /": Rule(None),
+    "GET /page/{name:path}": Rule(None),
+    "GET /openapi.json": Rule(None),
+    "GET /healthz": Rule(None, probe=True),
+    "GET /readyz": Rule(None, probe=True),
+    "GET /metrics": Rule(ADMIN, probe=True),  # or open, as the settings say
+    "GET /models": Rule(READ),
+    "GET /templates": Rule(READ),
+    "POST /classify": Rule(CLASSIFY, Body.IMAGE, queued=True),
+    "POST /classify/batch": Rule(CLASSIFY, Body.UPLOAD, queued=True),
+    "POST /embeddings/text": Rule(CLASSIFY, Body.IMAGE, queued=True),
+    "POST /embeddings/image": Rule(CLASSIFY, Body.IMAGE, queued=True),
+    "POST /hf/zero-shot-image-classification": Rule(CLASSIFY, Body.IMAGE, queued=True),
+    "POST /v1/embeddings": Rule(CLASSIFY, Body.IMAGE, queued=True),
+    "GET /v1/models": Rule(READ),
+    "GET /v1/models/{name:path}": Rule(READ),
+    "GET /labelsets": Rule(READ),
+    "POST /labelsets": Rule(WRITE, Body.LABELSET),
+    "GET /labelsets/{name}": Rule(READ),
+    "PUT /labelsets/{name}": Rule(WRITE, Body.LABELSET),
+    "DELETE /labelsets/{name}": Rule(WRITE),
+    "POST /labelsets/{name}/calibrate": Rule(WRITE, Body.UPLOAD),
+    "GET /labelsets/{name}/calibration": Rule(READ),
+    "PUT /labelsets/{name}/calibration": Rule(WRITE, Body.LABELSET),
+    "DELETE /labelsets/{name}/calibration": Rule(WRITE),
+    # pictures of somebody, which are for those alone who may also remove them
+    "GET /labelsets/{name}/examples": Rule(WRITE),
+    "POST /labelsets/{name}/examples": Rule(WRITE, Body.UPLOAD),
+    "DELETE /labelsets/{name}/examples": Rule(WRITE),
+    "GET /labelsets/{name}/examples/{id}": Rule(WRITE),
+    "DELETE /labelsets/{name}/examples/{id}": Rule(WRITE),
+}
+
+# for an address where there is nothing, and a method that its route does not take: whoever has a
+# key learns as much
+NOWHERE: Final = Rule(("classify", "labelsets:write", "admin"))
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """The route of a request by its address as it is declared, or "none"; and its rule."""
+
+    path: str
+    rule: Rule
+
+
+class RouteTable:
+    """Which rule holds for a request: that of the route which the router will call."""
+
+    def __init__(self) -> None:
+        self._routes: list[tuple[Route, Mapping[str, Matched]]] = []
+
+    def add(self, routes: Iterable[BaseRoute]) -> None:
+        """Routes in the order in which the router tries them. Raises LookupError for one without a
+        rule: nothing is served that nobody has decided on."""
+        for route in routes:
+            assert isinstance(route, Route)  # no mounts, no sockets: they have no one address
+            rules = {}
+            for method in route.methods or ():
+                declared = "GET" if method == "HEAD" else method
+                if (rule := ROUTES.get(f"{declared} {route.path}")) is None:
+                    raise LookupError(f"{method} {route.path} has no rule. This is a bug.")
+                rules[method] = Matched(route.path, rule)
+            self._routes.append((route, rules))
+
+    def of(self, scope: Scope) -> Matched:
+        """The route that the router will call for an HTTP request, with its rule."""
+        partial = None
+        for route, rules in self._routes:
+            match, _ = route.matches(scope)
+            if match is Match.FULL:
+                return rules[scope["method"]]
+            if match is Match.PARTIAL:
+                partial = partial or Matched(route.path, NOWHERE)
+        return partial or Matched("none", NOWHERE)

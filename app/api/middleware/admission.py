@@ -12,7 +12,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.middleware.body_limit import UPLOADS
+from app.api.middleware.state import state_of
 from app.api.problems import refuse
 from app.errors import DeadlinePassed, Invalid, Overloaded, SlowBody
 from app.telemetry.metrics import Metrics
@@ -89,9 +89,6 @@ class Admission:
 
 HEADER: Final = "X-Request-Timeout"
 
-# what takes a place in the queue of images
-COUNTED: Final = ("/classify", "/embeddings", "/v1/embeddings", "/hf")
-
 
 class Bounds:
     """Each request has until its deadline, a place in service, and a client that still listens."""
@@ -108,26 +105,26 @@ class Bounds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        counted = scope["method"] == "POST" and path.startswith(COUNTED)
+        state = state_of(scope)
+        rule = state.route.rule
         try:
             seconds = self._seconds(Headers(scope=scope).get(HEADER))
-            if counted:
+            if rule.queued:
                 self._admission.check()  # before its body is read
         except (Invalid, Overloaded) as problem:
             await refuse(problem, scope)(scope, receive, send)
             return
         now = asyncio.get_running_loop().time()
-        scope["state"]["deadline"] = now + seconds
-        streamed = UPLOADS.fullmatch(path) is not None
-        call = _Call(receive, send, self._admission, counted, self._timeout if streamed else None)
-        scope["state"]["hold"] = call.hold
-        endless = streamed and HEADER.lower().encode() not in dict(scope["headers"])
+        state.deadline = now + seconds
+        pace = self._timeout if rule.streams else None
+        call = _Call(receive, send, self._admission, rule.queued, pace)
+        state.hold = call.hold
+        endless = rule.streams and HEADER.lower().encode() not in dict(scope["headers"])
         try:
             async with asyncio.timeout_at(None if endless else now + seconds) as clock:
                 await self._app(scope, call.receive, call.send)
         except TimeoutError:
-            if not (clock.expired() or streamed):
+            if not (clock.expired() or rule.streams):
                 raise
             self._metrics.dropped("expired")
             if call.answering:
@@ -142,7 +139,7 @@ class Bounds:
         finally:
             call.end()
             self._metrics.received(call.read)
-            scope["state"].get("at_end", _nothing)()
+            state.closing.close()
 
     def _seconds(self, asked: str | None) -> float:
         if asked is None:
@@ -230,9 +227,6 @@ class _Call:
             self.left = True
             self._task.cancel()
         return message
-
-
-def _nothing() -> None: ...
 
 
 def _late(seconds: float, complete: bool) -> DeadlinePassed | SlowBody:

@@ -12,11 +12,14 @@ from urllib.parse import SplitResult, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.middleware import keys
+from app.api.middleware import METRICS, keys
 from app.api.middleware.keys import Identity, KeyRing
+from app.api.middleware.keys import Scope as KeyScope
 from app.api.middleware.rate_limit import RateLimiter
+from app.api.middleware.state import RequestState, state_of
 from app.api.problems import refuse
 from app.errors import (
+    BadRequest,
     CrossOrigin,
     Forbidden,
     Misdirected,
@@ -25,18 +28,11 @@ from app.errors import (
     Unauthenticated,
 )
 
-OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
-PUBLIC: Final = ("/page",)
-METRICS: Final = "/metrics"
 ANY: Final = "*"
 READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-# what the scope `classify` may send; whatever is in neither list needs `admin`
-CLASSIFYING: Final = ("/classify", "/embeddings", "/v1", "/hf")
-WRITING: Final = ("/labelsets",)
-
-# pictures of somebody, which are for those alone who may also remove them
-PRIVATE: Final = re.compile(r"/labelsets/[^/]+/examples(/.*)?")
+# no address of ours holds any, and two readers of one could see two addresses
+CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,7 @@ class GatePolicy:
 
 
 class Gate:
-    """Finds out who calls, and lets in who may do what the request asks for."""
+    """Finds out who calls, and lets in who may do what the matched route does."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing, policy: GatePolicy) -> None:
         self._app = app
@@ -66,26 +62,31 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
         headers = Headers(scope=scope)
+        state = state_of(scope)
         client = scope.get("client")
-        stranger = keys.anyone(client[0] if client else "local")
-        scope["state"]["identity"] = stranger
-        is_open = (
-            path in OPEN or _under(path, PUBLIC) or (path == METRICS and self._policy.open_metrics)
-        )
+        state.caller = keys.anyone(client[0] if client else "local")
         try:
+            _check_address(scope["path"])
             self._check_host(headers.get("host", ""))
-            if not is_open:
-                caller = self._caller(headers, stranger, scope["method"], path)
-                scope["state"]["identity"] = caller
-                await self._pay(scope, caller)
+            needs = self._needs(state)
+            if needs is not None:
+                state.caller = self._caller(headers, state.caller, scope["method"], needs)
+                await self._pay(scope, state.caller)
         except Problem as problem:
             await refuse(problem, scope)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _caller(self, headers: Headers, stranger: Identity, method: str, path: str) -> Identity:
+    def _needs(self, state: RequestState) -> tuple[KeyScope, ...] | None:
+        """Scopes of which the caller needs any; None: no key."""
+        if state.route.path == METRICS and self._policy.open_metrics:
+            return None
+        return state.route.rule.needs
+
+    def _caller(
+        self, headers: Headers, stranger: Identity, method: str, needs: tuple[KeyScope, ...]
+    ) -> Identity:
         if not self._keys.required:
             if method not in READS:
                 self._check_origin(headers)
@@ -97,21 +98,10 @@ class Gate:
         caller = self._keys.identify(secret.strip())
         if caller is None:
             raise Unauthenticated("the API key is not known here", field="Authorization")
-        self._check_scope(caller, method, path)
+        if not caller.may(*needs):
+            detail = f"the key {caller.name} lacks the scope {needs[0]}, which this request needs"
+            raise Forbidden(detail, field="Authorization", limit=needs[0])
         return caller
-
-    def _check_scope(self, caller: Identity, method: str, path: str) -> None:
-        if path != METRICS and method in READS and not PRIVATE.fullmatch(path):
-            allowed, wanted = caller.may("classify", "labelsets:write"), "classify"
-        elif _under(path, CLASSIFYING):
-            allowed, wanted = caller.may("classify"), "classify"
-        elif _under(path, WRITING):
-            allowed, wanted = caller.may("labelsets:write"), "labelsets:write"
-        else:
-            allowed, wanted = caller.may("admin"), "admin"
-        if not allowed:
-            detail = f"the key {caller.name} has not the scope {wanted} that this needs"
-            raise Forbidden(detail, field="Authorization", limit=wanted)
 
     def _check_host(self, host: str) -> None:
         if ANY in self._policy.hosts:
@@ -143,12 +133,15 @@ class Gate:
             raise TooManyRequests(detail, limit=rate, retry_after=max(1, math.ceil(wait)))
 
 
+def _check_address(path: str) -> None:
+    found = CONTROLS.search(path)
+    if found is not None:
+        detail = f"the address holds the control character U+{ord(found[0]):04X}"
+        raise BadRequest(detail, field="path", value=f"U+{ord(found[0]):04X}")
+
+
 def _address(text: str) -> SplitResult | None:
     try:
         return urlsplit(text)
     except ValueError:
         return None
-
-
-def _under(path: str, roots: tuple[str, ...]) -> bool:
-    return any(path == root or path.startswith(f"{root}/") for root in roots)

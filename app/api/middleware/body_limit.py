@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,15 +9,15 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.bodies import is_json, media_type
+from app.api.middleware import Body
+from app.api.middleware.state import RequestState, state_of
 from app.api.problems import refuse
 from app.errors import TooLarge
 
 log = logging.getLogger("openvocab.http")
 
-LABELSETS: Final = "/labelsets"
-
-# read bit by bit, however large
-UPLOADS: Final = re.compile(r"/classify/batch|/labelsets/[^/]+/(calibrate|examples)")
+# bytes of a body that its route does not read
+SPARE: Final = 1_000_000
 
 # a client that is still sending reads no answer; so much is read and thrown away for its sake
 DRAIN_BYTES: Final = 64_000_000
@@ -36,14 +35,15 @@ class BodyLimits:
     labelset: int
     upload: int
 
-    def of(self, path: str, content_type: str) -> int:
+    def of(self, body: Body, content_type: str) -> int:
         """The limit for a body of this media type; fields beside the image have a megabyte."""
         kind = media_type(content_type)
-        upload = UPLOADS.fullmatch(path)
-        if upload and not is_json(kind):
-            return self.upload
-        if path.startswith(LABELSETS) and not upload:
+        if body is Body.NONE:
+            return SPARE
+        if body is Body.LABELSET:
             return self.labelset
+        if body is Body.UPLOAD and not is_json(kind):
+            return self.upload
         if is_json(kind):
             return self.image * 4 // 3 + 1_000_000
         if kind == "multipart/form-data":
@@ -63,15 +63,15 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        limit = self._limits.of(path, headers.get("content-type", ""))
-        field = None if path.startswith(LABELSETS) else "image"
+        state = state_of(scope)
+        kind = state.route.rule.body
+        limit = self._limits.of(kind, headers.get("content-type", ""))
+        field = "image" if kind in (Body.IMAGE, Body.UPLOAD) else None
         waits = headers.get("expect", "").lower() == "100-continue"
-        body = _Body(receive, limit, field, waits)
-        scope["state"]["body"] = body
+        body = _Body(receive, state, limit, field, waits)
 
         async def send_after_body(message: Message) -> None:
-            if message["type"] == "http.response.start" and not scope["state"].get("streams"):
+            if message["type"] == "http.response.start" and not state.duplex:
                 await body.drain()
             await send(message)
 
@@ -84,30 +84,32 @@ class BodyLimit:
 
 
 class _Body:
-    """A request's body as it arrives; `read` bytes of it have."""
+    """A request's body as it arrives."""
 
-    def __init__(self, receive: Receive, limit: int, field: str | None, waits: bool) -> None:
+    def __init__(
+        self, receive: Receive, state: RequestState, limit: int, field: str | None, waits: bool
+    ) -> None:
         self._receive = receive
+        self._state = state
         self._limit = limit
         self._field = field
         self._waits = waits  # for "100 Continue", which the first read sends
-        self.read = 0
         self._complete = False
 
     async def receive(self) -> Message:
         message = await self._next()
-        if self.read > self._limit:
-            raise _too_large(self.read, self._limit, self._field)
+        if self._state.received > self._limit:
+            raise _too_large(self._state.received, self._limit, self._field)
         return message
 
     async def drain(self) -> None:
         """Read on until the end or a bound, if the client is sending at all."""
-        if self._complete or (self._waits and not self.read):
+        if self._complete or (self._waits and not self._state.received):
             return
-        most = self.read + DRAIN_BYTES
+        most = self._state.received + DRAIN_BYTES
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                while not self._complete and self.read < most:
+                while not self._complete and self._state.received < most:
                     async with asyncio.timeout(QUIET_SECONDS):
                         await self._next()
         except TimeoutError:
@@ -116,7 +118,7 @@ class _Body:
     async def _next(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
-            self.read += len(message.get("body", b""))
+            self._state.received += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
         else:
             self._complete = True

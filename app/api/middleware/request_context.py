@@ -15,7 +15,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.middleware import Matched, RouteTable
 from app.api.middleware.body_limit import log
+from app.api.middleware.state import RequestState
 from app.api.problems import SECURITY_HEADERS, internal
 from app.telemetry import logs, spans
 from app.telemetry.metrics import Metrics
@@ -31,9 +33,6 @@ REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 
 TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
-# asked for every few seconds, by machines
-PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-
 METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"}
 )
@@ -46,23 +45,25 @@ LABELS: Final = 100
 class Exchange:
     """One request from its first byte to the last of its answer."""
 
-    def __init__(self, scope: Scope, tracing: "Tracing | None", *, labels: bool = False) -> None:
+    def __init__(
+        self, scope: Scope, route: Matched, tracing: "Tracing | None", *, labels: bool = False
+    ) -> None:
         headers = Headers(scope=scope)
-        self.stages = Stages()
-        self.request_id = _request_id(headers.get("x-request-id", ""))
+        self.state = RequestState(_request_id(headers.get("x-request-id", "")), Stages(), route)
+        self.state.put_in(scope)
         self.status = 0
         self.seconds = 0.0
         self._scope = scope
         self._labels = labels
         self._begun = time.perf_counter()
         self._sent = 0
-        self._probe = scope["path"].removeprefix(scope.get("root_path", "")) in PROBES
+        self._probe = route.rule.probe
         self._place: Place | None = None
         if tracing is not None and not self._probe:
             method, attributes = _asked(scope, headers)
             self._place = tracing.request(headers, method, attributes)
         trace_id = _trace_id(headers) if self._place is None else self._place.trace_id
-        self._about = logs.Request(self.request_id, trace_id)
+        self._about = logs.Request(self.state.request_id, trace_id)
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -77,26 +78,20 @@ class Exchange:
             return
         self.status = message["status"]
         headers = MutableHeaders(scope=message)
-        headers["X-Request-ID"] = self.request_id
+        headers["X-Request-ID"] = self.state.request_id
         if self._place is not None:
             headers["traceresponse"] = self._place.response
-        if self.stages.seconds:
-            self.stages.add("total", time.perf_counter() - self._begun)
-            headers["Server-Timing"] = self.stages.server_timing()
+        if self.state.stages.seconds:
+            self.state.stages.add("total", time.perf_counter() - self._begun)
+            headers["Server-Timing"] = self.state.stages.server_timing()
 
     @property
     def route(self) -> str:
         """The address as it is declared, so that names in it make no new series."""
-        return str(getattr(self._scope.get("route"), "path", "none"))
+        return self.state.route.path
 
-    @property
-    def problem(self) -> str | None:
-        """The code of what was answered in place of a result."""
-        found: str | None = self._scope["state"].get("problem")
-        return found
-
-    def end(self) -> None:
-        """Take the time, write the access line and end the span."""
+    def end(self, metrics: Metrics) -> None:
+        """Take the time, write the access line, end the span and count what was answered."""
         self.seconds = time.perf_counter() - self._begun
         if self._place is not None:
             self._end_span(self._place)
@@ -104,10 +99,13 @@ class Exchange:
         level = logging.DEBUG if self._probe and self.status < 400 else logging.INFO
         if self.status and access.isEnabledFor(level):
             self._write(level)
+        if self.status:
+            state = self.state
+            metrics.answered(self.route, self.status, self.seconds, state.stages, state.problem)
 
     def _write(self, level: int) -> None:
         method, path, ms = self._scope["method"], _path(self._scope), 1000 * self.seconds
-        stages = {name: round(1000 * s, 2) for name, s in self.stages.seconds.items()}
+        stages = {name: round(1000 * s, 2) for name, s in self.state.stages.seconds.items()}
         stages.pop("total", None)
         noted = dict(self._about.noted)
         labels = noted.pop("labels", ())
@@ -117,11 +115,12 @@ class Exchange:
         access.log(
             level,
             "%s %s %s %d %.1f ms, request %s",
-            caller, method, path, self.status, ms, self.request_id,
+            caller, method, path, self.status, ms, self.state.request_id,
             extra=logs.fields(
                 method=method, route=self.route, path=path, status=self.status, ms=round(ms, 2),
-                bytes_in=self._received(), bytes_out=self._sent, caller=caller,
-                model=self._model(), stages_ms=stages or None, error_type=self.problem, **noted,
+                bytes_in=self.state.received, bytes_out=self._sent, caller=caller,
+                model=self._model(), stages_ms=stages or None, error_type=self.state.problem,
+                **noted,
             ),
         )  # fmt: skip
 
@@ -131,26 +130,22 @@ class Exchange:
         found = {
             "http.route": None if self.route == "none" else self.route,
             "http.response.status_code": self.status or None,
-            "http.request.body.size": self._received(),
+            "http.request.body.size": self.state.received,
             "http.response.body.size": self._sent,
             "openvocab.caller": self._caller(),
-            "openvocab.error_type": self.problem,
+            "openvocab.error_type": self.state.problem,
             "openvocab.model": self._model(),
-            "openvocab.request_id": self.request_id,
+            "openvocab.request_id": self.state.request_id,
         }
         place.span.set_attributes({k: v for k, v in found.items() if v is not None})
         if not self.status:
             place.end("client_left")
         else:
-            place.end((self.problem or str(self.status)) if self.status >= 500 else None)
+            place.end((self.state.problem or str(self.status)) if self.status >= 500 else None)
 
     def _caller(self) -> str | None:
-        identity = self._scope["state"].get("identity")
-        return None if identity is None else str(identity.name)
-
-    def _received(self) -> int:
-        body = self._scope["state"].get("body")
-        return 0 if body is None else int(body.read)
+        caller = self.state.caller
+        return None if caller is None else caller.name
 
     def _model(self) -> str | None:
         services = getattr(self._scope["app"].state, "services", None)
@@ -198,11 +193,13 @@ class RequestContext:
     def __init__(
         self,
         app: ASGIApp,
+        routes: RouteTable,
         metrics: Metrics,
         tracing: "Tracing | None" = None,
         log_labels: bool = False,
     ) -> None:
         self._app = app
+        self._routes = routes
         self._metrics = metrics
         self._tracing = tracing
         self._log_labels = log_labels
@@ -211,30 +208,26 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        told = Exchange(scope, self._tracing, labels=self._log_labels)
-        scope.setdefault("state", {}).update(request_id=told.request_id, stages=told.stages)
+        route = self._routes.of(scope)
+        exchange = Exchange(scope, route, self._tracing, labels=self._log_labels)
 
         async def send_with_headers(message: Message) -> None:
-            told.answers(message)
+            exchange.answers(message)
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        with told.current():
+        with exchange.current():
             try:
                 await self._app(scope, receive, send_with_headers)
             except ClientDisconnect:
                 log.debug("the client left while it was sending")
             except Exception:
                 log.exception("a request failed: %s %s", scope["method"], scope["path"])
-                if told.status:
+                if exchange.status:
                     raise  # half an answer is out: the server must cut the connection
                 await internal(scope)(scope, receive, send_with_headers)
             finally:
-                told.end()
-                if told.status:
-                    self._metrics.answered(
-                        told.route, told.status, told.seconds, told.stages, told.problem
-                    )
+                exchange.end(self._metrics)
