@@ -6,6 +6,7 @@ Knows nothing of what the fields mean.
 import asyncio
 import contextlib
 import tempfile
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -106,17 +107,19 @@ async def decoded(images: list[Any]) -> AsyncGenerator[tuple[str | None, bytes |
 async def archived(
     request: Request, uploads: UploadBatches
 ) -> AsyncGenerator[tuple[str, Any], None]:
-    """Name and content of each file in the archive that the body is; see app.archives."""
+    """Name and content of each file in the archive that the body is; see app.images.archives."""
     with tempfile.TemporaryFile() as file:
         if not await _save(request, file):
             detail = "send images as form fields, as JSON, or in a ZIP or TAR archive"
             raise Unparsable(f"the body is none of what a batch can be: {detail}")
-        file.seek(0)
-        found = archives.entries(
-            file, archives.ArchiveLimits(uploads.image_bytes, uploads.bytes, uploads.images)
-        )
-        while (entry := await asyncio.to_thread(next, found, None)) is not None:
-            yield entry
+        limits = archives.ArchiveLimits(uploads.image_bytes, uploads.bytes, uploads.images)
+        left = threading.Event()
+        found = archives.entries(file, limits, left.is_set)
+        try:
+            while (entry := await asyncio.to_thread(next, found, None)) is not None:
+                yield entry
+        finally:
+            left.set()  # a thread cannot be cancelled: it looks at this between pieces
 
 
 async def labelled(

@@ -1,18 +1,36 @@
-"""The files in a ZIP or TAR archive, one at a time, each bounded. Knows nothing of images."""
+"""The files in a ZIP or TAR archive, one at a time, each bounded. Knows nothing of images.
 
+Everything is unpacked in small pieces, and no more of it than `ArchiveLimits` and the size of the
+archive itself allow.
+"""
+
+import bz2
+import io
 import lzma
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Final, NoReturn
 
 from app.errors import Problem, TooLarge, Unparsable
+from app.images.decompression import (
+    XZ_MEMORY,
+    Budget,
+    Decoder,
+    Unpacked,
+    decoder_of,
+    deflate,
+    lzma_alone,
+)
 
-# header records of a TAR file that say something of the next file are read into memory whole
-LARGEST_HEADER: Final = 1_000_000
+# header records of a TAR file that say something of the next file are read into memory whole;
+# all together may have so many bytes, and ten for each byte of the archive
+LARGEST_HEADER: Final = 65_536
+LEAST_HEADERS: Final = 1_000_000
+HEADER_TIMES: Final = 10
 _HEADERS: Final = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -32,6 +50,11 @@ LEAST_MEMBERS: Final = 1_000
 # characters of a name with its folders
 LONGEST_NAME: Final = 4_096
 
+# bytes of a ZIP file's header before a member, and two of its flags
+ZIP_HEAD: Final = 30
+ZIP_ENCRYPTED: Final = 0x41
+ZIP_ENDS: Final = 0x02  # LZMA data with a mark at its end
+
 # what packers on a Mac add
 _ASIDE: Final = ("__MACOSX/", "._", ".DS_Store")
 
@@ -44,13 +67,13 @@ _FAILURES: Final = (
     struct.error,
     OSError,
     EOFError,
-    RuntimeError,  # encrypted
+    RuntimeError,
     NotImplementedError,
     ValueError,
     OverflowError,
-    IndexError,
+    LookupError,
     TypeError,
-    AttributeError,  # where tarfile looks for the error class of a stream it could not open
+    AttributeError,
     MemoryError,
 )
 
@@ -68,46 +91,64 @@ class ArchiveLimits:
 
 def looks_like_archive(start: bytes) -> bool:
     """Whether a file's first 512 bytes are those of an archive that `entries` can read."""
-    return (
-        start[:4] in (b"PK\x03\x04", b"PK\x05\x06")
-        or start[257:262] == b"ustar"
-        or start[:3] in (b"\x1f\x8b\x08", b"BZh")
-        or start[:6] == b"\xfd7zXZ\0"
-    )
+    return start[:4] in (b"PK\x03\x04", b"PK\x05\x06") or start[257:262] == b"ustar" or (
+        decoder_of(start) is not None
+    )  # fmt: skip
 
 
-def entries(file: IO[bytes], limits: ArchiveLimits) -> Iterator[Entry]:
+def _never() -> bool:
+    return False
+
+
+def entries(
+    file: IO[bytes], limits: ArchiveLimits, stopped: Callable[[], bool] = _never
+) -> Iterator[Entry]:
     """Name and content of each regular file, in the archive's order; names are for showing only.
 
     A file that is too large, or cannot be read, comes with its problem. Memory does not grow with
-    the archive.
+    the archive. `stopped` is asked between pieces, from the thread that reads.
 
     Raises:
         Unparsable, TooLarge: the archive itself, perhaps after some of its files.
+        Stopped: as `stopped` says.
     """
-    start = file.read(4)
+    size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    yield from (_of_zip if start[:2] == b"PK" else _of_tar)(file, limits)
+    start = file.read(6)
+    file.seek(0)
+    budget = Budget(size, limits.file_bytes, limits.bytes, stopped)
+    yield from (_of_zip if start[:2] == b"PK" else _of_tar)(file, start, limits, budget)
 
 
-def _of_zip(file: IO[bytes], limits: ArchiveLimits) -> Iterator[Entry]:
+ZIP_METHODS: Final[Mapping[int, Callable[[], Decoder] | None]] = {
+    zipfile.ZIP_STORED: None,
+    zipfile.ZIP_DEFLATED: deflate,
+    zipfile.ZIP_BZIP2: bz2.BZ2Decompressor,
+    zipfile.ZIP_LZMA: lzma_alone,
+}
+
+
+def _of_zip(
+    file: IO[bytes], _start: bytes, limits: ArchiveLimits, budget: Budget
+) -> Iterator[Entry]:
     try:
         _check_directory(file, limits)
         archive = zipfile.ZipFile(file)
     except _FAILURES as error:
         raise _unreadable("ZIP", error) from None
-    unpacked = 0
-    with archive:
-        for info in archive.infolist():
-            # not is_dir, which an empty name breaks
-            if info.filename.endswith("/") or _is_aside(info.filename):
-                continue
-            content = _from_zip(archive, info, limits.file_bytes)
-            # entries may overlap: few bytes can be unpacked many times
-            unpacked += len(content) if isinstance(content, bytes) else 0
-            if unpacked > limits.bytes:
-                raise _too_much(limits.bytes)
-            yield info.filename, content
+    for info in archive.infolist():
+        # not is_dir, which an empty name breaks
+        if info.filename.endswith("/") or _is_aside(info.filename):
+            continue
+        if info.file_size > limits.file_bytes:
+            yield info.filename, _too_large(info.file_size, limits.file_bytes)
+            continue
+        try:
+            # entries may overlap: few bytes can be unpacked many times, which the budget bounds
+            content: bytes | Problem = _from_zip(file, info, budget)
+        except _FAILURES as error:
+            content = _unreadable("ZIP", error)
+        yield info.filename, content
 
 
 def _check_directory(file: IO[bytes], limits: ArchiveLimits) -> None:
@@ -120,23 +161,48 @@ def _check_directory(file: IO[bytes], limits: ArchiveLimits) -> None:
         raise TooLarge(detail, field="archive", limit=most, value=size)
 
 
-def _from_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes | Problem:
-    if info.file_size > most:
-        return _too_large(info.file_size, most)
-    try:
-        with archive.open(info) as opened:
-            content = opened.read(most + 1)
-    except _FAILURES as error:
-        return _unreadable("ZIP", error)
-    return content if len(content) <= most else _too_large(len(content), most)
+def _from_zip(file: IO[bytes], info: zipfile.ZipInfo, budget: Budget) -> bytes:
+    """The content of a member; the library's own reader unpacks bzip2 and LZMA without bounds."""
+    file.seek(info.header_offset)
+    head = file.read(ZIP_HEAD)
+    if head[:4] != b"PK\x03\x04" or len(head) < ZIP_HEAD:
+        raise zipfile.BadZipFile("no file where the list of contents says")
+    if info.flag_bits & ZIP_ENCRYPTED:
+        raise NotImplementedError("encrypted")
+    name, extra = struct.unpack("<HH", head[26:])
+    file.seek(name + extra, io.SEEK_CUR)
+    length, start = info.compress_size, b""
+    if info.compress_type == zipfile.ZIP_LZMA:
+        # a version, how long the properties are, and these: as a file of LZMA has them, and a size
+        _, properties = struct.unpack("<HH", file.read(4))
+        start = file.read(properties) + struct.pack(
+            "<q", -1 if info.flag_bits & ZIP_ENDS else info.file_size
+        )
+        length -= 4 + properties
+    decoder = ZIP_METHODS[info.compress_type]
+    unpacked = Unpacked(file, length, decoder, budget, start=start)
+    content = unpacked.read(info.file_size + 1)
+    if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
+        raise zipfile.BadZipFile("not the size or the checksum of the list of contents")
+    return content
 
 
-class _Bounded(tarfile.TarInfo):
+class _Member(tarfile.TarInfo):
     """A member whose header records are no larger than any honest one, and which has no holes."""
 
-    def _proc_member(self, archive: tarfile.TarFile) -> Any:
-        if self.type in _HEADERS and self.size > LARGEST_HEADER:
-            raise tarfile.ReadError("a header record of over a megabyte")
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
+        """The next one. Raises ReadError where the library would take damage for the end."""
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(str(error)) from None
+
+    def _proc_member(self, archive: "_Tar") -> Any:
+        if self.size < 0:
+            raise tarfile.ReadError("a file of less than no bytes")
+        if self.type in _HEADERS:
+            archive.spend_on_header(self.size)
         return super()._proc_member(archive)  # type: ignore[misc]
 
     # their maps of holes are read into memory whole, however long
@@ -147,47 +213,67 @@ class _Bounded(tarfile.TarInfo):
         raise tarfile.ReadError("a file with holes")
 
 
-def _of_tar(file: IO[bytes], limits: ArchiveLimits) -> Iterator[Entry]:
+class _Tar(tarfile.TarFile):
+    """A TAR archive that is read forwards, within a budget."""
+
+    tarinfo = _Member
+
+    def __init__(self, unpacked: Unpacked, budget: Budget) -> None:
+        # before the first member, which the library reads at once
+        self._left = LEAST_HEADERS + HEADER_TIMES * budget.size
+        super().__init__(fileobj=unpacked)
+
+    def spend_on_header(self, count: int) -> None:
+        """So many bytes are those of a header record. Raises tarfile.ReadError."""
+        self._left -= count
+        if count > LARGEST_HEADER or self._left < 0:
+            raise tarfile.ReadError("header records that are too long")
+
+
+def _of_tar(
+    file: IO[bytes], start: bytes, limits: ArchiveLimits, budget: Budget
+) -> Iterator[Entry]:
     most_members = max(LEAST_MEMBERS, PER_MEMBER * limits.files)
+    unpacked = Unpacked(file, budget.size, decoder_of(start), budget, streams=True)
     try:
-        # as a stream, so that nothing of a compressed one is kept or read twice
-        with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Bounded) as archive:
+        with _Tar(unpacked, budget) as archive:
             for number, info in enumerate(archive, start=1):
-                if info.offset_data + info.size > limits.bytes:
-                    raise _too_much(limits.bytes)
+                # before anything of it is passed over
+                budget.check(info.offset_data + info.size)
                 if number > most_members:
                     detail = f"the archive has over {most_members} members"
                     raise TooLarge(detail, field="archive", limit=most_members)
                 if len(info.name) > LONGEST_NAME:
                     raise tarfile.ReadError(f"a name of over {LONGEST_NAME} characters")
                 if info.isreg() and not _is_aside(info.name):
-                    yield info.name, _from_tar(archive, info, limits.file_bytes)
+                    yield info.name, _from_tar(unpacked, info, limits.file_bytes)
                 archive.members.clear()  # type: ignore[attr-defined] # it would remember them all
                 archive.pax_headers.clear()  # type: ignore[attr-defined] # and these
     except _FAILURES as error:
         raise _unreadable("TAR", error) from None
 
 
-def _from_tar(archive: tarfile.TarFile, info: tarfile.TarInfo, most: int) -> bytes | Problem:
+def _from_tar(unpacked: Unpacked, info: tarfile.TarInfo, most: int) -> bytes | Problem:
     if info.size > most:
         return _too_large(info.size, most)
-    opened = archive.extractfile(info)
-    return b"" if opened is None else opened.read()
+    unpacked.seek(info.offset_data)
+    content = unpacked.read(info.size)
+    if len(content) < info.size:
+        raise tarfile.ReadError("the archive ends in the middle of a file")
+    return content
 
 
 def _is_aside(name: str) -> bool:
     return name.startswith(_ASIDE[0]) or name.rpartition("/")[2].startswith(_ASIDE[1:])
 
 
-def _unreadable(kind: str, error: BaseException) -> Unparsable:
+def _unreadable(kind: str, error: BaseException) -> Problem:
+    if isinstance(error, lzma.LZMAError) and "emory" in str(error):
+        detail = f"the {kind} archive needs over {XZ_MEMORY} bytes of memory to unpack"
+        return TooLarge(detail, field="archive", limit=XZ_MEMORY)
     return Unparsable(f"the {kind} archive cannot be read ({type(error).__name__})")
 
 
 def _too_large(size: int, most: int) -> TooLarge:
     detail = f"the image has {size} bytes or more, the limit is {most}"
     return TooLarge(detail, field="image", limit=most, value=size)
-
-
-def _too_much(most: int) -> TooLarge:
-    detail = f"the archive unpacks to over {most} bytes, the limit of max_upload_bytes"
-    return TooLarge(detail, field="archive", limit=most)

@@ -1,19 +1,24 @@
 """ZIP and TAR archives that are damaged, or made to fill the memory of who reads them."""
 
+import bz2
+import contextlib
 import gzip
 import io
+import lzma
 import os
 import random
 import struct
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from app.errors import Problem, TooLarge, Unparsable
 from app.images.archives import ArchiveLimits, entries
+from app.images.decompression import Stopped
 
 LIMITS = ArchiveLimits(file_bytes=100_000, bytes=1_000_000, files=100)
 
@@ -85,12 +90,34 @@ def remembered() -> bytes:
     """Folders between headers that hold for all that follows, each with a name of its own."""
     blocks = b""
     for number in range(300):
-        record = {f"key {number}": "x" * 100_000}
+        record = {f"key {number}": "x" * 60_000}
         blocks += tarfile.TarInfo.create_pax_global_header(record)
         folder = tarfile.TarInfo(f"{number}")
         folder.type = tarfile.DIRTYPE
         blocks += folder.tobuf(tarfile.GNU_FORMAT)
     return gzip.compress(blocks + bytes(1024), 1)
+
+
+def bomb(compress: Callable[[bytes], bytes], megabytes: int = 100) -> bytes:
+    """A TAR archive of one file of zeros."""
+    info = tarfile.TarInfo("a/z.png")
+    info.size = megabytes << 20
+    return compress(info.tobuf() + bytes(info.size + 1024))
+
+
+def bombs_of_bzip2() -> bytes:
+    """Each stream unpacks to 45 MB from 46 bytes, and there are many."""
+    return bz2.compress(tarfile.TarInfo("a").tobuf()) + bz2.compress(bytes(45_000_000)) * 20
+
+
+def wide() -> bytes:
+    """A file of xz whose decoder is to hold 4 GiB."""
+    packed = bytearray(bomb(lambda raw: lzma.compress(raw, check=lzma.CHECK_NONE, preset=0), 1))
+    assert packed[14] == 0x21  # LZMA2, and behind its length the code of its dictionary's size
+    packed[16] = 40
+    size = (packed[12] + 1) * 4
+    packed[8 + size : 12 + size] = struct.pack("<I", zlib.crc32(packed[12 : 8 + size]))
+    return bytes(packed)
 
 
 def folders() -> bytes:
@@ -102,6 +129,12 @@ def folders() -> bytes:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
+        (lambda: bomb(gzip.compress), "unpacks to over 1000000 bytes"),
+        (lambda: bomb(bz2.compress), "over 100 times its size"),
+        (lambda: bomb(lambda raw: lzma.compress(raw, preset=0)), "unpacks to over 1000000 bytes"),
+        (bombs_of_bzip2, "over 100 times its size"),
+        (lambda: gzip.compress(gzip.compress(bomb(gzip.compress))), "ReadError"),
+        (wide, "over 75497472 bytes of memory"),
         (long_directory, "list of contents has 1880000 bytes, the limit is 1000000"),
         (holes, "ReadError"),
         (pax_holes, "ReadError"),
@@ -133,17 +166,81 @@ def test_files_that_overlap_unpack_to_no_more_than_the_limit() -> None:
     assert unpacked <= LIMITS.bytes
     # some releases of Python refuse each such file themselves
     assert said
-    assert all("unpacks to over 1000000 bytes" in one or "BadZipFile" in one for one in said)
+    assert all("over 100 times its size" in one or "BadZipFile" in one for one in said)
 
 
 def test_headers_that_hold_for_all_that_follows_are_not_gathered() -> None:
     file = io.BytesIO(remembered())
     tracemalloc.start()
     try:
-        assert list(entries(file, ArchiveLimits(100_000, 10**9, 10_000))) == []
+        with pytest.raises(Unparsable, match="ReadError"):
+            list(entries(file, ArchiveLimits(100_000, 10**9, 10_000)))
         assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_of_a_zip_file_unpacks_to_no_more_than_it_says(method: int) -> None:
+    packed = bytearray(zipped({"a.png": bytes(50_000_000)}, method))
+    at = packed.index(b"PK\1\2") + 24
+    assert packed[at : at + 4] == struct.pack("<I", 50_000_000)
+    packed[at : at + 4] = struct.pack("<I", 50_000)
+    tracemalloc.start()
+    try:
+        # bzip2 packs it to so little that even the first piece is over what it may unpack to
+        with contextlib.suppress(TooLarge):
+            for _, content in entries(io.BytesIO(packed), LIMITS):
+                assert isinstance(content, Unparsable)
+        assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_is_too_large_is_passed_over_where_the_archive_may_unpack_so_far() -> None:
+    for mode in ("w", "w:gz", "w:bz2", "w:xz"):
+        files = {"large.png": os.urandom(150_000), "small.png": DATA}
+        (_, large), (_, small) = entries(io.BytesIO(tarred(files, mode)), LIMITS)
+        assert isinstance(large, TooLarge)
+        assert (large.limit, large.value) == (100_000, 150_000)
+        assert small == DATA
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, gzip.compress, lzma.compress])
+def test_compressed_streams_may_follow_each_other(compress: Callable[[bytes], bytes]) -> None:
+    files = {"a.png": DATA, "b.png": os.urandom(100_000), "c.png": b""}
+    whole = tarred(files, "w")
+    packed = b"".join(compress(whole[at : at + 50_000]) for at in range(0, len(whole), 50_000))
+    assert dict(entries(io.BytesIO(packed + bytes(512)), LIMITS)) == files
+
+
+def test_every_method_of_a_zip_file_that_can_be_read_gives_what_was_put_in() -> None:
+    files = {"a.png": DATA, "b.png": os.urandom(90_000), "c.png": b"", "d.png": bytes(90_000)}
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        assert dict(entries(io.BytesIO(zipped(files, method)), LIMITS)) == files
+
+
+def test_reading_stops_when_nobody_wants_the_files_any_more() -> None:
+    wanted = ArchiveLimits(file_bytes=10**9, bytes=10**9, files=100)
+    asked = 0
+
+    def stopped() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 3
+
+    with pytest.raises(Stopped):
+        list(entries(io.BytesIO(bomb(gzip.compress)), wanted, stopped))
+    assert asked == 4  # after a megabyte of a hundred
+
+
+def test_damage_within_a_tar_file_is_not_taken_for_its_end() -> None:
+    whole = bytearray(tarred({"a.png": DATA, "b.png": DATA}, "w", tarfile.GNU_FORMAT))
+    whole[512 + -(-len(DATA) // 512) * 512] ^= 1  # the first letter of the second name
+    found = entries(io.BytesIO(whole), LIMITS)
+    assert next(found) == ("a.png", DATA)
+    with pytest.raises(Unparsable):
+        next(found)
 
 
 def seeds() -> Iterator[bytes]:

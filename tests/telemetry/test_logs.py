@@ -125,8 +125,8 @@ def test_an_access_line_tells_all_of_a_request_but_labels(
     server.get("/labelsets/a%0Ab?labels=confidential")
     text = written.text(requests=1)
     line = json.loads(text)
-    assert (line["path"], line["status"]) == ("/labelsets/a%0Ab", 422)
-    assert (line["route"], line["error_type"]) == ("/labelsets/{name}", "invalid")
+    assert (line["path"], line["status"]) == ("/labelsets/a%0Ab", 400)
+    assert (line["route"], line["error_type"]) == ("/labelsets/{name}", "bad_request")
     assert "confidential" not in text
 
 
