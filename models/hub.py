@@ -2,7 +2,8 @@
 
 import contextlib
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
@@ -10,7 +11,15 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from models.errors import ModelUnavailable, UnknownModel
 
 SECONDS: Final = 5
-HF_WEIGHTS: Final = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
+EXTRA_HINT: Final = "install the extra: pip install 'openvocab[hf]'"
+# of open_clip's form and of transformers', each whole or in parts
+HF_WEIGHTS: Final = (
+    HF_SAFE_WEIGHTS_NAME,
+    HF_WEIGHTS_NAME,
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+)
 
 
 @contextlib.contextmanager
@@ -31,12 +40,40 @@ def reachable(
     except (ModelUnavailable, UnknownModel):
         raise
     except ImportError as error:
-        raise ModelUnavailable(
-            f"model {name!r}: {error}; install the extra: pip install 'openvocab[hf]'"
-        ) from error
+        raise ModelUnavailable(f"model {name!r}: {error}; {EXTRA_HINT}") from error
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelUnavailable(f"model {name!r}: cannot be loaded ({first}); {hint}") from error
+
+
+def has_file(repository: str, name: str) -> bool:
+    """Whether a repository has a file; without a network, what the cache knows."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    known = try_to_load_from_cache(repository, name)
+    if known is not None:
+        return isinstance(known, str)
+    try:
+        return bool(HfApi().file_exists(repository, name))
+    except Exception:
+        if _is_here(repository, ""):
+            return False
+        raise
+
+
+def snapshot(repository: str, small: Sequence[str], weights: Sequence[str]) -> Path:
+    """A folder with the files of a repository that match `small`, and its weights.
+
+    `weights` are patterns in order of preference: the first that matches any file is downloaded.
+    """
+    from huggingface_hub import snapshot_download
+
+    folder = Path()
+    for pattern in weights:
+        folder = Path(snapshot_download(repository, allow_patterns=[*small, pattern]))
+        if any(folder.glob(pattern)):
+            break
+    return folder
 
 
 def _check_repository(name: str, repository: str, hint: str) -> None:

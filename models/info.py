@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-ResizeMode = Literal["shortest", "longest", "squash"]
+ResizeMode = Literal["shortest", "shortest-floor", "longest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Backend = Literal["torch", "openvino"]
@@ -19,7 +19,8 @@ class ImageSpec:
     """The geometry of the model's own preprocessing; mean and std stay with the encoder.
 
     `height` and `width` are pixels. `resize_mode` is open_clip's: "shortest" scales the shorter
-    edge and crops the centre, "longest" scales the longer edge and pads with `fill_color` (grey
+    edge and crops the centre, "shortest-floor" too, with the crop's place rounded down as
+    transformers does, "longest" scales the longer edge and pads with `fill_color` (grey
     level 0..255), "squash" ignores the aspect ratio.
     """
 

@@ -10,12 +10,12 @@ from typing import Any, Final, get_args
 import open_clip
 import torch
 
-from models import hub
+from models import hub, huggingface
 from models.catalog import HF_HUB, LOCAL_DIR, OFFLINE_MODEL, catalog, provenance_of
 from models.cuda_graphs import Graphs, record
 from models.device import DTYPES, choose_backend, choose_device, choose_precision
 from models.encoder import Encoder
-from models.errors import BadCheckpoint, UnknownModel
+from models.errors import BadCheckpoint, ModelUnavailable, UnknownModel
 from models.fingerprint import TOKENIZER_PROBES, fingerprint
 from models.image_tower import VisionTower, prepare
 from models.info import Backend, EncoderInfo, ImageSpec, Interpolation, Precision, ResizeMode
@@ -46,10 +46,11 @@ def load(
     """Load a model, warm it up and hand over its encoder.
 
     `spec` is a name of the catalogue, `ARCH/TAG` as open_clip lists them, `hf-hub:owner/name`, or
-    `local-dir:/path` with `open_clip_config.json` beside the weights. `threads` limits torch's CPU
-    threads (0: as many as there are cores). Batches of up to `max_batch` images are recorded on a
-    GPU (models/graphs.py); larger ones run all the same. `backend` of the image tower: "torch",
-    "openvino", or "auto", which is OpenVINO on a CPU where it is installed.
+    `local-dir:/path` with `open_clip_config.json` or transformers' `config.json` beside the
+    weights. `threads` limits torch's CPU threads (0: as many as there are cores). Batches of up to
+    `max_batch` images are recorded on a GPU (models/cuda_graphs.py); larger ones run all the same.
+    `backend` of the image tower: "torch", "openvino", or "auto", which is OpenVINO on a CPU where
+    it is installed.
 
     Raises:
         UnknownModel, ModelUnavailable, BadCheckpoint, BadDevice: each a single line for a person.
@@ -81,8 +82,13 @@ def _from_source(loader: str) -> Source:
     if loader.startswith(LOCAL_DIR):
         return _from_directory(loader)
     if loader.startswith(HF_HUB):
-        with hub.reachable(loader, OFFLINE_HINT, repository=loader.removeprefix(HF_HUB)):
-            return _create(loader, None)
+        repository = loader.removeprefix(HF_HUB)
+        with hub.reachable(loader, OFFLINE_HINT, repository=repository):
+            if hub.has_file(repository, "open_clip_config.json"):
+                return _create(loader, None)
+            return huggingface.load_folder(
+                hub.snapshot(repository, huggingface.FILES, huggingface.WEIGHT_FILES)
+            )
     architecture, _, tag = loader.rpartition("/")
     if architecture not in open_clip.list_models():
         raise UnknownModel(_unknown(loader))
@@ -100,16 +106,21 @@ def _from_directory(loader: str) -> Source:
     folder = Path(loader.removeprefix(LOCAL_DIR)).expanduser()
     if not folder.is_dir():
         raise BadCheckpoint(f"model {loader!r}: no such folder; {OFFLINE_HINT}")
-    if not (folder / "open_clip_config.json").is_file():
+    transformers = huggingface.is_checkpoint(folder)
+    if not transformers and not (folder / "open_clip_config.json").is_file():
         raise BadCheckpoint(
-            f"model {loader!r}: no open_clip_config.json in the folder; {OFFLINE_HINT}"
+            f"model {loader!r}: neither open_clip_config.json nor config.json in the folder; "
+            f"{OFFLINE_HINT}"
         )
     if not any(path.suffix in WEIGHTS for path in folder.iterdir()):
-        raise BadCheckpoint(
-            f"model {loader!r}: no open_clip_model.safetensors in the folder; {OFFLINE_HINT}"
-        )
+        name = "model.safetensors" if transformers else "open_clip_model.safetensors"
+        raise BadCheckpoint(f"model {loader!r}: no {name} in the folder; {OFFLINE_HINT}")
     try:
+        if transformers:
+            return huggingface.load_folder(folder)
         return _create(LOCAL_DIR + str(folder), None)
+    except ImportError as error:
+        raise ModelUnavailable(f"model {loader!r}: {error}; {hub.EXTRA_HINT}") from error
     except Exception as error:
         # whatever a damaged file makes a parser raise, the operator needs one line
         log.debug("loading %s", loader, exc_info=True)

@@ -75,7 +75,7 @@ def reduction(width: int, height: int, spec: ImageSpec) -> int:
 
 
 def fit(picture: Picture, spec: ImageSpec) -> npt.NDArray[np.uint8]:
-    """Scale and crop a picture as open_clip's transform does -> (3, H, W) uint8.
+    """Scale and crop a picture as the model's own transform does -> (3, H, W) uint8.
 
     To the bit where it is not reduced.
     """
@@ -105,8 +105,8 @@ def _shortest(picture: Picture, spec: ImageSpec, resample: Image.Resampling) -> 
         size = (round(picture.width / ratio), round(picture.height / ratio))
         resample = Image.Resampling.BICUBIC  # the reference knows no other here
     scaled = picture.image.resize(size, resample, picture.box)
-    left = round((size[0] - spec.width) / 2.0)
-    top = round((size[1] - spec.height) / 2.0)
+    place = int if spec.resize_mode == "shortest-floor" else round
+    left, top = place((size[0] - spec.width) / 2.0), place((size[1] - spec.height) / 2.0)
     return scaled.crop((left, top, left + spec.width, top + spec.height))
 
 

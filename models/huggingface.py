@@ -1,0 +1,524 @@
+"""Checkpoints as Hugging Face's transformers saves them, mapped onto open_clip's modules.
+
+Everything after loading is one path: what comes out are open_clip's own towers. Needs transformers
+for tokenizers other than CLIP's alone.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from open_clip import CLIP, CustomTextCLIP, set_model_preprocess_cfg
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+CONFIG: Final = "config.json"
+WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
+# what is needed of a repository of the hub
+FILES: Final = ("*.json", "*.txt", "*.model")
+WEIGHT_FILES: Final = ("model*.safetensors", "pytorch_model*.bin")
+
+# open_clip's activations: the name of transformers, then the argument of GELU (None: quick_gelu)
+ACTIVATIONS: Final[Mapping[str, dict[str, str] | None]] = {
+    "quick_gelu": None,
+    "gelu": {},
+    "gelu_new": {"approximate": "tanh"},
+    "gelu_pytorch_tanh": {"approximate": "tanh"},
+}
+TIMM_ACTIVATIONS: Final = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+INTERPOLATIONS: Final = {2: "bilinear", 3: "bicubic"}
+
+# a configuration holds only what is not the default of its class
+SIGLIP_TOWER: Final = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+}
+SIGLIP_TEXT: Final = {**SIGLIP_TOWER, "vocab_size": 32_000, "max_position_embeddings": 64}
+SIGLIP_VISION: Final = {
+    **SIGLIP_TOWER,
+    "num_channels": 3,
+    "patch_size": 16,
+    "vision_use_head": True,
+}
+DEFAULTS: Final[Mapping[str, tuple[dict[str, Any], dict[str, Any]]]] = {
+    "clip": (
+        {
+            "vocab_size": 49_408,
+            "hidden_size": 512,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 8,
+            "max_position_embeddings": 77,
+            "hidden_act": "quick_gelu",
+            "layer_norm_eps": 1e-5,
+            "eos_token_id": 49_407,
+        },
+        {
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "num_channels": 3,
+            "image_size": 224,
+            "patch_size": 32,
+            "hidden_act": "quick_gelu",
+            "layer_norm_eps": 1e-5,
+        },
+    ),
+    "siglip": (SIGLIP_TEXT, {**SIGLIP_VISION, "image_size": 224}),
+    "siglip2": (SIGLIP_TEXT, {**SIGLIP_VISION, "num_patches": 256}),
+}
+CLASSES: Final = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
+
+# the id by which CLIP's configurations of 2021 to 2023 mean "the highest id of the prompt"
+LEGACY_EOS: Final = 2
+
+Weights = dict[str, torch.Tensor]
+
+
+class Unmappable(ValueError):
+    """A checkpoint that has no equal among open_clip's modules; the text names what is odd."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What config.json says, with the defaults of its class filled in."""
+
+    kind: str
+    text: Mapping[str, Any]
+    vision: Mapping[str, Any]
+    embedding_width: int
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint in this form, and not in open_clip's."""
+    return (folder / CONFIG).is_file() and not (folder / "open_clip_config.json").is_file()
+
+
+def load_folder(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """A folder with config.json -> the model, its tokenizer, and all that the weights do not show.
+
+    Raises:
+        Unmappable: something in it has no equal in open_clip's modules.
+        ImportError: the tokenizer needs the extra `hf`.
+        OSError, ValueError, KeyError: a file is missing or damaged.
+    """
+    raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = _configuration(raw)
+    preprocess = _preprocessing(folder, config)
+    model, weights = _model(config, _read(folder))
+    _fill(model, weights)
+    set_model_preprocess_cfg(model, preprocess)
+    tokenizer = _tokenizer(folder, config)
+    architecture = {
+        "kind": config.kind, "text": dict(config.text), "vision": dict(config.vision),
+    }  # fmt: skip
+    return model, tokenizer, architecture
+
+
+def _configuration(raw: Mapping[str, Any]) -> Configuration:
+    kind: str = raw.get("model_type") or ""
+    if kind not in DEFAULTS:
+        raise Unmappable(f"model_type is {kind!r}, only {', '.join(DEFAULTS)} can be served")
+    for name in raw.get("architectures") or ():
+        if name != CLASSES[kind]:
+            raise Unmappable(f"architectures names {name}, only {CLASSES[kind]} has both towers")
+    if raw.get("quantization_config"):
+        raise Unmappable("quantization_config: quantized weights are not supported")
+    text, vision = (
+        {
+            **defaults,
+            **(raw.get(part) or {}),
+            # written before 2023, and read before the other
+            **(raw.get(f"{part}_dict") or {}),
+        }
+        for part, defaults in zip(("text_config", "vision_config"), DEFAULTS[kind], strict=True)
+    )
+    _check_tower("text_config", text)
+    _check_tower("vision_config", vision)
+    _check_patches(kind, vision)
+    if kind == "clip":
+        if text["hidden_act"] != vision["hidden_act"]:
+            raise Unmappable("hidden_act of the two towers differs")
+        if not isinstance(text["eos_token_id"], int):
+            raise Unmappable(f"text_config.eos_token_id is {text['eos_token_id']}, not one id")
+        return Configuration(kind, text, vision, raw.get("projection_dim", 512))
+    if not vision["vision_use_head"]:
+        raise Unmappable("vision_config.vision_use_head is false: there is no pooling")
+    width = text.get("projection_size") or text["hidden_size"]
+    if width != vision["hidden_size"]:
+        raise Unmappable(f"the towers embed in {width} and {vision['hidden_size']} dimensions")
+    return Configuration(kind, text, vision, width)
+
+
+def _check_tower(part: str, values: Mapping[str, Any]) -> None:
+    if values["hidden_act"] not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise Unmappable(f"{part}.hidden_act is {values['hidden_act']!r}, not one of {known}")
+    if values["hidden_size"] % values["num_attention_heads"]:
+        raise Unmappable(f"{part}.hidden_size is no multiple of num_attention_heads")
+
+
+def _check_patches(kind: str, vision: dict[str, Any]) -> None:
+    """Refuse what is no square of RGB; a Siglip2Model gets the square that it was trained on."""
+    if vision["num_channels"] != 3:
+        raise Unmappable(f"vision_config.num_channels is {vision['num_channels']}, not 3")
+    if kind == "siglip2":
+        side = math.isqrt(vision["num_patches"])
+        if side**2 != vision["num_patches"]:
+            raise Unmappable(f"vision_config.num_patches is {vision['num_patches']}, no square")
+        vision["image_size"] = side * vision["patch_size"]
+    for name in ("image_size", "patch_size"):
+        if not isinstance(vision[name], int):
+            raise Unmappable(f"vision_config.{name} is {vision[name]!r}, not one number")
+
+
+def _fill(model: nn.Module, weights: Weights) -> None:
+    """Copy the weights into the model, each to its place, none left."""
+    wanted = model.state_dict()
+    for name, tensor in weights.items():
+        if name not in wanted:
+            raise Unmappable(f"tensor {name} has no place in a model of this config.json")
+        if tensor.shape != wanted[name].shape:
+            shapes = f"{tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
+            raise Unmappable(f"tensor {name} has the shape {shapes} as config.json says")
+    model.load_state_dict(weights)
+
+
+def _read(folder: Path) -> Weights:
+    """All tensors, from one file or from the parts that an index lists."""
+    for name in WEIGHTS:
+        index = folder / f"{name}.index.json"
+        files = [folder / name] if (folder / name).is_file() else []
+        if index.is_file():
+            parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            # a name with a path in it would leave the folder
+            files = [folder / Path(part).name for part in sorted(set(parts))]
+        if files:
+            return {key: value for file in files for key, value in _tensors(file).items()}
+    raise Unmappable("there is no model.safetensors")
+
+
+def _tensors(file: Path) -> Weights:
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    tensors: Weights = torch.load(file, map_location="cpu", weights_only=True)
+    return tensors
+
+
+def _model(config: Configuration, read: Weights) -> tuple[nn.Module, Weights]:
+    """An open_clip model of this shape with random weights, and the weights by its own names."""
+    # positions are numbers 0, 1, 2, ... that old releases saved
+    rest = {name: value for name, value in read.items() if not name.endswith("position_ids")}
+    try:
+        if config.kind == "clip":
+            return _clip(config), dict(_clip_weights(config, rest))
+        return _siglip(config), dict(_siglip_weights(config, rest))
+    except KeyError as error:
+        raise Unmappable(f"tensor {error.args[0]} is missing") from error
+
+
+def _text_options(config: Configuration) -> dict[str, Any]:
+    text = config.text
+    return {
+        "context_length": text["max_position_embeddings"],
+        "vocab_size": text["vocab_size"],
+        "width": text["hidden_size"],
+        "heads": text["num_attention_heads"],
+        "layers": text["num_hidden_layers"],
+        "mlp_ratio": _ratio(text),
+        "act_kwargs": ACTIVATIONS[text["hidden_act"]],
+        "norm_kwargs": {"eps": text["layer_norm_eps"]},
+    }
+
+
+def _clip(config: Configuration) -> CLIP:
+    text, vision = config.text, config.vision
+    by_highest = text["eos_token_id"] == LEGACY_EOS
+    return CLIP(
+        config.embedding_width,
+        vision_cfg={
+            "image_size": vision["image_size"],
+            "patch_size": vision["patch_size"],
+            "width": vision["hidden_size"],
+            "head_width": vision["hidden_size"] // vision["num_attention_heads"],
+            "layers": vision["num_hidden_layers"],
+            "mlp_ratio": _ratio(vision),
+            "act_kwargs": ACTIVATIONS[vision["hidden_act"]],
+            "norm_kwargs": {"eps": vision["layer_norm_eps"]},
+        },
+        text_cfg={
+            **_text_options(config),
+            "pool_type": "argmax" if by_highest else "eos",
+            "eos_id": text["eos_token_id"],
+        },
+        quick_gelu=text["hidden_act"] == "quick_gelu",
+    )
+
+
+def _siglip(config: Configuration) -> CustomTextCLIP:
+    vision = config.vision
+    model = CustomTextCLIP(
+        config.embedding_width,
+        # the least that can be built: timm's names give no tower of any width, so it is replaced
+        vision_cfg={"layers": 1, "width": 64, "patch_size": 16, "image_size": 16},
+        text_cfg={
+            **_text_options(config),
+            "no_causal_mask": True,
+            "proj_bias": True,
+            "pool_type": "last",
+        },
+        quick_gelu=config.text["hidden_act"] == "quick_gelu",
+        init_logit_bias=0.0,
+    )
+    model.visual = VisionTransformer(
+        img_size=vision["image_size"],
+        patch_size=vision["patch_size"],
+        embed_dim=vision["hidden_size"],
+        depth=vision["num_hidden_layers"],
+        num_heads=vision["num_attention_heads"],
+        mlp_ratio=_ratio(vision),
+        class_token=False,
+        global_pool="map",
+        num_classes=0,
+        act_layer=TIMM_ACTIVATIONS[vision["hidden_act"]],
+        norm_layer=partial(nn.LayerNorm, eps=vision["layer_norm_eps"]),
+        weight_init="skip",
+    )
+    return model
+
+
+def _ratio(tower: Mapping[str, Any]) -> float:
+    # open_clip and timm cut width times ratio down to a whole number
+    return float((tower["intermediate_size"] + 0.5) / tower["hidden_size"])
+
+
+Named = Iterator[tuple[str, torch.Tensor]]
+
+
+def _clip_weights(config: Configuration, read: Weights) -> Named:
+    yield "logit_scale", read.pop("logit_scale").reshape(())
+    yield "text_projection", read.pop("text_projection.weight").T
+    yield "visual.proj", read.pop("visual_projection.weight").T
+    source = "vision_model.embeddings"
+    yield "visual.class_embedding", read.pop(f"{source}.class_embedding")
+    yield "visual.conv1.weight", read.pop(f"{source}.patch_embedding.weight")
+    yield "visual.positional_embedding", read.pop(f"{source}.position_embedding.weight")
+    # the name is misspelled in every checkpoint
+    yield from _both(read, "vision_model.pre_layrnorm", "visual.ln_pre")
+    yield from _both(read, "vision_model.post_layernorm", "visual.ln_post")
+    yield from _blocks(read, "vision_model", "visual.", config.vision["num_hidden_layers"])
+    yield from _text_weights(config, read, "")
+    yield from read.items()
+
+
+def _siglip_weights(config: Configuration, read: Weights) -> Named:
+    yield "logit_scale", read.pop("logit_scale").reshape(())
+    yield "logit_bias", read.pop("logit_bias").reshape(())
+    yield from _both(read, "text_model.head", "text.text_projection")
+    yield from _text_weights(config, read, "text.")
+    source, width = "vision_model.embeddings", config.vision["hidden_size"]
+    patches = read.pop(f"{source}.patch_embedding.weight")
+    if config.kind == "siglip2":
+        # a row of pixels after the other, each with its three channels
+        size = config.vision["patch_size"]
+        patches = patches.reshape(width, size, size, 3).permute(0, 3, 1, 2)
+    yield "visual.patch_embed.proj.weight", patches
+    yield "visual.patch_embed.proj.bias", read.pop(f"{source}.patch_embedding.bias")
+    yield "visual.pos_embed", read.pop(f"{source}.position_embedding.weight")[None]
+    yield from _both(read, "vision_model.post_layernorm", "visual.norm")
+    for place in range(config.vision["num_hidden_layers"]):
+        source, target = f"vision_model.encoder.layers.{place}", f"visual.blocks.{place}"
+        yield from _both(read, f"{source}.layer_norm1", f"{target}.norm1")
+        yield from _both(read, f"{source}.layer_norm2", f"{target}.norm2")
+        for part in ("weight", "bias"):
+            yield f"{target}.attn.qkv.{part}", _stacked(read, f"{source}.self_attn", part)
+        yield from _both(read, f"{source}.self_attn.out_proj", f"{target}.attn.proj")
+        for layer in ("fc1", "fc2"):
+            yield from _both(read, f"{source}.mlp.{layer}", f"{target}.mlp.{layer}")
+    source, target = "vision_model.head", "visual.attn_pool"
+    yield f"{target}.latent", read.pop(f"{source}.probe")
+    for part in ("weight", "bias"):
+        joint = read.pop(f"{source}.attention.in_proj_{part}")
+        yield f"{target}.q.{part}", joint[:width]
+        yield f"{target}.kv.{part}", joint[width:]
+    yield from _both(read, f"{source}.attention.out_proj", f"{target}.proj")
+    yield from _both(read, f"{source}.layernorm", f"{target}.norm")
+    for layer in ("fc1", "fc2"):
+        yield from _both(read, f"{source}.mlp.{layer}", f"{target}.mlp.{layer}")
+    yield from read.items()
+
+
+def _text_weights(config: Configuration, read: Weights, prefix: str) -> Named:
+    source = "text_model.embeddings"
+    yield f"{prefix}token_embedding.weight", read.pop(f"{source}.token_embedding.weight")
+    yield f"{prefix}positional_embedding", read.pop(f"{source}.position_embedding.weight")
+    yield from _both(read, "text_model.final_layer_norm", f"{prefix}ln_final")
+    yield from _blocks(read, "text_model", prefix, config.text["num_hidden_layers"])
+
+
+def _blocks(read: Weights, source_tower: str, prefix: str, layers: int) -> Named:
+    """The transformer blocks of a tower, as open_clip's own transformer names them."""
+    for place in range(layers):
+        source = f"{source_tower}.encoder.layers.{place}"
+        target = f"{prefix}transformer.resblocks.{place}"
+        yield from _both(read, f"{source}.layer_norm1", f"{target}.ln_1")
+        yield from _both(read, f"{source}.layer_norm2", f"{target}.ln_2")
+        for part in ("weight", "bias"):
+            yield f"{target}.attn.in_proj_{part}", _stacked(read, f"{source}.self_attn", part)
+        yield from _both(read, f"{source}.self_attn.out_proj", f"{target}.attn.out_proj")
+        yield from _both(read, f"{source}.mlp.fc1", f"{target}.mlp.c_fc")
+        yield from _both(read, f"{source}.mlp.fc2", f"{target}.mlp.c_proj")
+
+
+def _stacked(read: Weights, attention: str, part: str) -> torch.Tensor:
+    return torch.cat([read.pop(f"{attention}.{letter}_proj.{part}") for letter in "qkv"])
+
+
+def _both(read: Weights, source: str, target: str) -> Named:
+    for part in ("weight", "bias"):
+        yield f"{target}.{part}", read.pop(f"{source}.{part}")
+
+
+def _preprocessing(folder: Path, config: Configuration) -> dict[str, Any]:
+    """The settings of the image processor, in open_clip's words."""
+    options = _image_processor(folder)
+    edge = config.vision["image_size"]
+    for name, needed in (("do_resize", True), ("do_rescale", True), ("do_pad", False)):
+        if bool(options.get(name) if options.get(name) is not None else needed) is not needed:
+            raise Unmappable(f"the image processor's {name} is {options[name]}")
+    if not math.isclose(options.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-6):
+        raise Unmappable(f"the image processor's rescale_factor is {options['rescale_factor']}")
+    resample = options.get("resample", 2 if config.kind == "siglip2" else 3)
+    if resample not in INTERPOLATIONS:
+        raise Unmappable(f"the image processor's resample is {resample}, not 2 or 3")
+    normalizes = options.get("do_normalize", True)
+    return {
+        "size": (edge, edge),
+        "mode": "RGB",
+        "mean": tuple(options["image_mean"]) if normalizes else (0.0, 0.0, 0.0),
+        "std": tuple(options["image_std"]) if normalizes else (1.0, 1.0, 1.0),
+        "interpolation": INTERPOLATIONS[resample],
+        "resize_mode": _resize_mode(options, edge),
+        "fill_color": 0,
+    }
+
+
+def _image_processor(folder: Path) -> dict[str, Any]:
+    old, new = folder / "preprocessor_config.json", folder / "processor_config.json"
+    if old.is_file():
+        options: dict[str, Any] = json.loads(old.read_text(encoding="utf-8"))
+        return options
+    if new.is_file():
+        options = json.loads(new.read_text(encoding="utf-8")).get("image_processor") or {}
+        if options:
+            return options
+    raise Unmappable(
+        "there is no preprocessor_config.json: copy it from the model that this one was made from"
+    )
+
+
+def _resize_mode(options: Mapping[str, Any], edge: int) -> str:
+    size, crop = _extent(options.get("size")), _extent(options.get("crop_size"))
+    crops = options.get("do_center_crop", False)
+    if size is None and "max_num_patches" in options:
+        return "squash"  # of any shape in its own model; here, as many patches in a square
+    if isinstance(size, int) and crops and size == edge and crop in (edge, (edge, edge)):
+        return "shortest-floor"
+    if size == (edge, edge) and (not crops or crop in (edge, (edge, edge))):
+        return "squash"
+    cropped = f" and crop_size {options.get('crop_size')}" if crops else ""
+    raise Unmappable(
+        f"the image processor's size {options.get('size')}{cropped} does not give the tower's "
+        f"{edge} x {edge} pixels"
+    )
+
+
+def _extent(size: Any) -> int | tuple[int, int] | None:
+    """A size in any of its spellings: (height, width), or the length of the shorter edge."""
+    if isinstance(size, int):
+        return size
+    if isinstance(size, dict) and size.get("height") is not None:
+        return size["height"], size["width"]
+    if isinstance(size, dict) and isinstance(size.get("shortest_edge"), int):
+        return int(size["shortest_edge"])
+    return None
+
+
+class FolderTokenizer:
+    """A tokenizer of transformers, used as its own model uses it."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+
+    def __call__(self, texts: list[str], context_length: int) -> torch.Tensor:
+        """(N, context_length) int64 ids."""
+        encoded = self.tokenizer(
+            texts,
+            padding="max_length",
+            max_length=context_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        ids: torch.Tensor = encoded["input_ids"]
+        return ids
+
+
+def _tokenizer(folder: Path, config: Configuration) -> SimpleTokenizer | FolderTokenizer:
+    length = config.text["max_position_embeddings"]
+    names = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+    if not any((folder / name).is_file() for name in names):
+        raise Unmappable(
+            "there is no tokenizer.json: copy the tokenizer's files from the model that this one "
+            "was made from"
+        )
+    if config.kind == "clip" and _is_clips_own(folder):
+        tokenizer: SimpleTokenizer | FolderTokenizer = SimpleTokenizer(context_length=length)
+        ids = tokenizer(["a"], context_length=length)
+    else:
+        tokenizer = FolderTokenizer(folder)
+        ids = tokenizer(["a"], length)
+    if int(ids.max()) >= config.text["vocab_size"]:
+        raise Unmappable(
+            f"the tokenizer has ids up to {int(ids.max())}, text_config.vocab_size is "
+            f"{config.text['vocab_size']}"
+        )
+    eos = config.text.get("eos_token_id")
+    if config.kind == "clip" and eos != LEGACY_EOS and eos not in ids:
+        # the first id would be pooled instead, whatever the prompt says
+        raise Unmappable(f"text_config.eos_token_id is {eos}, which the tokenizer never writes")
+    return tokenizer
+
+
+def _is_clips_own(folder: Path) -> bool:
+    """Whether the vocabulary is that of CLIP, for which open_clip brings a tokenizer."""
+    written = folder / "vocab.json"
+    if written.is_file():
+        vocabulary = json.loads(written.read_text(encoding="utf-8"))
+    else:
+        whole = folder / "tokenizer.json"
+        if not whole.is_file():
+            return False
+        vocabulary = json.loads(whole.read_text(encoding="utf-8"))["model"]["vocab"]
+    own = dict(SimpleTokenizer().encoder)
+    for id_, name in ((49_406, "<|startoftext|>"), (49_407, "<|endoftext|>")):
+        own = {piece: place for piece, place in own.items() if place != id_} | {name: id_}
+    return bool(vocabulary == own)

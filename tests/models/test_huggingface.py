@@ -1,0 +1,397 @@
+"""Checkpoints of transformers give its own logits over HTTP; what is odd is refused."""
+
+import io
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+import transformers
+from open_clip.tokenizer import SimpleTokenizer
+from PIL import Image
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+
+from models import BadCheckpoint, ModelUnavailable
+from models.loader import load
+from prompts import load_vocabularies
+
+LABELS = [
+    "a photo of a cat",
+    "Two DOGS, in 1999!",
+    "a café",
+    "electroencephalograph",
+    "it's 3 o'clock",
+]
+# as wide and deep as the published base models, or small and of unusual shape
+SIZES = {
+    "small": {"hidden_size": 96, "intermediate_size": 200, "num_hidden_layers": 2,
+              "num_attention_heads": 4},
+    "base": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+             "num_attention_heads": 12},
+}  # fmt: skip
+
+
+Serve = Callable[..., Any]
+Save = Callable[..., Path]
+# 1 - cosine times the scale that trained models end with
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def words() -> list[str]:
+    return [label for vocabulary in load_vocabularies().values() for label in vocabulary.labels]
+
+
+@pytest.fixture(scope="module")
+def save(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> Save:
+    """Save a model of transformers with random weights, its tokenizer and its image processor."""
+
+    def saving(kind: str, size: str, *, act: str | None = None, eos: int = 49_407) -> Path:
+        folder = tmp_path_factory.mktemp(f"{kind}-{size}")
+        tower = dict(SIZES[size], **({"hidden_act": act} if act else {}))
+        # every text vocabulary but CLIP's own is made here, of few words
+        few = {"vocab_size": 1200, "max_position_embeddings": 64}
+        torch.manual_seed(0)
+        model: Any
+        if kind == "clip":
+            config = transformers.CLIPConfig(
+                text_config={**tower, "eos_token_id": eos},
+                vision_config={**tower, "image_size": 96, "patch_size": 16},
+                projection_dim=48,
+            )
+            model, tokenizer = transformers.CLIPModel(config), _clip_tokenizer()
+            processor = transformers.CLIPImageProcessor(
+                size={"shortest_edge": 96}, crop_size={"height": 96, "width": 96}
+            )
+        elif kind == "siglip":
+            config = transformers.SiglipConfig(
+                text_config={**tower, **few},
+                vision_config={**tower, "image_size": 90, "patch_size": 14},
+            )
+            model, tokenizer = transformers.SiglipModel(config), _siglip_tokenizer(folder, words)
+            processor = transformers.SiglipImageProcessor(size={"height": 90, "width": 90})
+        else:
+            config = transformers.Siglip2Config(
+                text_config={**tower, **few},
+                vision_config={**tower, "num_patches": 36, "patch_size": 16},
+            )
+            model, tokenizer = transformers.Siglip2Model(config), _siglip2_tokenizer(words)
+            processor = transformers.Siglip2ImageProcessor(patch_size=16, max_num_patches=36)
+        for name, parameter in model.named_parameters():
+            # what is zero or one at first would hide a tensor that went to the wrong place
+            noise = torch.randn_like(parameter)
+            parameter.data = parameter.data + 0.05 * noise if "norm" in name else 0.05 * noise
+        model.logit_scale.data.fill_(math.log(100))
+        for part in (model, tokenizer, processor):
+            part.save_pretrained(folder)
+        return folder
+
+    return saving
+
+
+def _clip_tokenizer() -> Any:
+    own = SimpleTokenizer()
+    vocabulary = {piece: place for piece, place in own.encoder.items() if place < 49_406}
+    vocabulary |= {"<|startoftext|>": 49_406, "<|endoftext|>": 49_407}
+    merges = [pair for pair, _ in sorted(own.bpe_ranks.items(), key=lambda item: item[1])]
+    return transformers.CLIPTokenizer(vocab=vocabulary, merges=merges)
+
+
+def _siglip_tokenizer(folder: Path, words: list[str]) -> Any:
+    text = folder / "text.txt"
+    text.write_text("\n".join(words).lower())
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(folder / "spiece"), vocab_size=600, pad_id=-1, bos_id=-1,
+        unk_id=2, eos_id=1, minloglevel=2, character_coverage=1.0,
+    )  # fmt: skip
+    return transformers.SiglipTokenizer(str(folder / "spiece.model"))
+
+
+def _siglip2_tokenizer(words: list[str]) -> Any:
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    trained = Tokenizer(BPE(unk_token="<unk>", byte_fallback=True))
+    trainer = BpeTrainer(vocab_size=900, special_tokens=[
+        *special, *(f"<0x{byte:02X}>" for byte in range(256)),
+    ], show_progress=False)  # fmt: skip
+    trained.train_from_iterator([word.lower().replace(" ", "▁") for word in words], trainer)
+    model = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    return transformers.Siglip2Tokenizer(vocab=model["vocab"], merges=merges, padding_side="right")
+
+
+def _pictures(square: bool) -> list[Image.Image]:
+    """Noise that is smooth enough for scaling to keep some of it."""
+    dice = np.random.default_rng(0)
+    sizes = (
+        [(211, 211), (96, 96), (40, 40)] if square else [(301, 200), (150, 333), (96, 96), (97, 50)]
+    )
+    return [
+        Image.fromarray(dice.integers(0, 256, (8, 8, 3), np.uint8), "RGB").resize(size)
+        for size in sizes
+    ]
+
+
+@torch.inference_mode()
+def _expected(folder: Path, pictures: list[Image.Image]) -> np.ndarray[Any, Any]:
+    """Transformers' own logits (pictures, LABELS), with Pillow's scaling, which is ours as well."""
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    length = model.config.text_config.max_position_embeddings
+    ids = tokenizer(LABELS, padding="max_length", max_length=length, return_tensors="pt")
+    inputs = processor(images=pictures, return_tensors="pt")
+    output = model(input_ids=ids["input_ids"], **inputs)
+    return np.asarray(output.logits_per_image)
+
+
+def _served(client: httpx.Client, pictures: list[Image.Image]) -> np.ndarray[Any, Any]:
+    """The same by what the server says: scale, bias and the similarities."""
+    loaded = client.get("/models").json()["loaded"]
+    rows = []
+    for picture in pictures:
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        response = client.post(
+            "/classify",
+            files={"image": file.getvalue()},
+            data={"labels": json.dumps(LABELS), "templates": "{}", "top_k": len(LABELS)},
+        )
+        assert response.status_code == 200, response.text
+        found = {each["label"]: each["similarity"] for each in response.json()["predictions"]}
+        rows.append([found[label] for label in LABELS])
+    return loaded["logit_scale"] * np.array(rows) + (loaded["logit_bias"] or 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "options"),
+    [
+        ("clip", "small", {}),
+        ("clip", "small", {"act": "gelu", "eos": 2}),
+        ("siglip", "small", {}),
+        ("siglip2", "small", {}),
+        ("clip", "base", {}),
+        ("siglip", "base", {}),
+        ("siglip2", "base", {}),
+    ],
+)
+def test_logits_over_http_are_those_of_transformers(
+    save: Save, serve: Serve, kind: str, size: str, options: dict[str, Any]
+) -> None:
+    folder = save(kind, size, **options)
+    pictures = _pictures(square=kind == "siglip2")
+    expected = _expected(folder, pictures)
+    assert np.ptp(expected) > 100 * TOLERANCE, "logits that are all alike prove nothing"
+    encoder = load(f"local-dir:{folder}", precision="fp32")
+    try:
+        with serve(encoder) as client:
+            served = _served(client, pictures)
+    finally:
+        encoder.close()
+    np.testing.assert_allclose(served, expected, atol=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def clip(save: Save) -> Path:
+    """A small CLIPModel."""
+    return save("clip", "small")
+
+
+def test_the_tokenizer_of_clip_needs_no_transformers(clip: Path) -> None:
+    encoder = load(f"local-dir:{clip}", precision="fp32")
+    code = "import sys, models.loader as m; sys.modules['transformers'] = None; m.load(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, f"local-dir:{clip}"], check=True, timeout=300)
+    assert encoder.info.trims_text
+    encoder.close()
+
+
+def test_another_vocabulary_is_read_by_transformers(clip: Path, tmp_path: Path) -> None:
+    folder = _copy(clip, tmp_path)
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = whole["model"]["vocab"]
+    vocabulary["cat</w>"], vocabulary["dog</w>"] = vocabulary["dog</w>"], vocabulary["cat</w>"]
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    encoders = [load(f"local-dir:{each}", precision="fp32") for each in (clip, folder)]
+    cat, dog = encoders[0].submit_texts(["a cat", "a dog"]).result()
+    np.testing.assert_allclose(encoders[1].submit_texts(["a cat"]).result()[0], dog, atol=1e-5)
+    assert not np.allclose(cat, dog, atol=1e-3)
+    assert encoders[0].info.fingerprint != encoders[1].info.fingerprint
+    for encoder in encoders:
+        encoder.close()
+
+
+def test_weights_in_parts_or_of_torch_are_the_same_model(clip: Path, tmp_path: Path) -> None:
+    vectors = []
+    for name in ("whole", "parts", "torch"):
+        folder = _copy(clip, tmp_path / name)
+        weights = folder / "model.safetensors"
+        tensors = load_file(weights)
+        if name == "parts":
+            weights.unlink()
+            transformers.CLIPModel.from_pretrained(clip).save_pretrained(
+                folder, max_shard_size="5MB"
+            )
+            assert not weights.exists()
+        elif name == "torch":
+            weights.unlink()
+            # a buffer that old releases saved
+            positions = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+            torch.save(tensors | positions, folder / "pytorch_model.bin")
+        encoder = load(f"local-dir:{folder}", precision="fp32")
+        vectors.append(encoder.submit_texts(["a cat"]).result())
+        encoder.close()
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+    np.testing.assert_array_equal(vectors[0], vectors[2])
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "value", "complaint"),
+    [
+        ("config.json", "model_type", "blip", "model_type is 'blip', only clip, siglip, siglip2"),
+        (
+            "config.json",
+            "architectures",
+            ["CLIPVisionModel"],
+            "architectures names CLIPVisionModel",
+        ),
+        ("config.json", "quantization_config", {"bits": 4}, "quantization_config"),
+        ("config.json", "vision_config.hidden_act", "relu", "hidden_act is 'relu'"),
+        ("config.json", "vision_config.hidden_act", "gelu", "hidden_act of the two towers differs"),
+        ("config.json", "vision_config.num_channels", 4, "num_channels is 4, not 3"),
+        ("config.json", "text_config.num_attention_heads", 5, "no multiple of num_attention_heads"),
+        ("config.json", "vision_config.image_size", [96, 48], "image_size is [96, 48]"),
+        (
+            "config.json",
+            "text_config.num_hidden_layers",
+            1,
+            "layer_norm1.bias has no place",
+        ),
+        (
+            "config.json",
+            "text_config.num_hidden_layers",
+            3,
+            "layers.2.layer_norm1.weight is missing",
+        ),
+        ("config.json", "text_config.eos_token_id", 7, "eos_token_id is 7, which the tokenizer"),
+        ("config.json", "text_config.vocab_size", 500, "vocab_size"),
+        (
+            "config.json",
+            "projection_dim",
+            64,
+            "has the shape (96, 48), not (96, 64)",
+        ),
+        ("processor_config.json", "image_processor.size", {"shortest_edge": 128}, "128"),
+        ("processor_config.json", "image_processor.resample", 0, "resample is 0, not 2 or 3"),
+        ("processor_config.json", "image_processor.rescale_factor", 1.0, "rescale_factor is 1.0"),
+        ("processor_config.json", "image_processor.do_resize", False, "do_resize is False"),
+        ("processor_config.json", "image_processor", None, "no preprocessor_config.json"),
+        ("tokenizer.json", "", None, "no tokenizer.json"),
+        ("model.safetensors", "", None, "no model.safetensors"),
+    ],
+)
+def test_what_cannot_be_mapped_is_refused_by_its_name(
+    clip: Path, tmp_path: Path, file: str, path: str, value: object, complaint: str
+) -> None:
+    folder = _copy(clip, tmp_path)
+    if path:
+        whole = json.loads((folder / file).read_text())
+        *parents, last = path.split(".")
+        part = whole
+        for parent in parents:
+            part = part[parent]
+        part[last] = value
+        (folder / file).write_text(json.dumps(whole))
+    else:
+        (folder / file).unlink()
+    with pytest.raises(BadCheckpoint) as caught:
+        load(f"local-dir:{folder}")
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_the_extra_the_message_names_it(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save("siglip2", "small")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ModelUnavailable, match=r"pip install 'openvocab\[hf\]'"):
+        load(f"local-dir:{folder}")
+
+
+@pytest.fixture
+def hub(clip: Path) -> Iterator[str]:
+    """The address of a model hub that has one repository, `someone/tuned`."""
+    commit = "0" * 40
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/api/models/someone/tuned"):
+                files = [{"rfilename": file.name} for file in clip.iterdir()]
+                self._answer(
+                    json.dumps({"id": "someone/tuned", "sha": commit, "siblings": files}).encode()
+                )
+                return
+            file = clip / self.path.rpartition("/")[2]
+            if self.path.startswith("/someone/tuned/resolve/") and file.is_file():
+                self._answer(file.read_bytes(), etag=file.name)
+            else:
+                self._answer(b"{}", status=404)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def _answer(self, body: bytes, status: int = 200, etag: str = "") -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("X-Repo-Commit", commit)
+            if status == 404:
+                self.send_header("X-Error-Code", "EntryNotFound")
+            if etag:
+                self.send_header("ETag", f'"{etag}"')
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: pytest shows what failed."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_repository_of_the_hub_is_downloaded_once(hub: str, clip: Path, tmp_path: Path) -> None:
+    code = (
+        "from models.loader import fetch, load; fetch('hf-hub:someone/tuned');"
+        "print(load('hf-hub:someone/tuned', precision='fp32').info.fingerprint)"
+    )
+    encoder = load(f"local-dir:{clip}", precision="fp32")
+    encoder.close()
+    for endpoint in (hub, "http://127.0.0.1:9"):  # at port 9 nothing listens: all is here by then
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path)},
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == encoder.info.fingerprint
+
+
+def _copy(folder: Path, target: Path) -> Path:
+    return Path(shutil.copytree(folder, target, dirs_exist_ok=True))
