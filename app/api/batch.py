@@ -28,7 +28,6 @@ from app.api.uploads import (
     file_of,
     json_body,
     json_images,
-    text_of,
 )
 from app.classify.bulk import Item, Outcome, outcomes
 from app.classify.query import Query
@@ -79,7 +78,7 @@ async def _form(
     sent: dict[str, list[Any]] = {}
     first: Part | None = None
     async for part in arriving:
-        if part.filename is not None:
+        if part.filename is not None and part.name not in bodies.LISTS:
             first = part
             break
         _keep(sent, part, limits)
@@ -91,11 +90,9 @@ async def _form(
 
 
 def _keep(sent: dict[str, list[Any]], part: Part, limits: InputLimits) -> None:
-    if isinstance(part.content, Problem):
-        raise part.content
-    if sum(map(len, sent.values())) >= limits.fields:
+    sent.setdefault(part.name, []).extend(bodies.field_values(part))
+    if sum(map(len, sent.values())) > limits.fields:
         raise bodies.too_many(limits)
-    sent.setdefault(part.name, []).append(text_of(part.name, part.content))
 
 
 async def _files(first: Part, rest: AsyncIterator[Part]) -> AsyncGenerator[tuple[str, Any], None]:

@@ -3,24 +3,39 @@
 import asyncio
 import base64
 import binascii
+import codecs
 import re
+import sys
 from collections.abc import Callable, Collection
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from pydantic_core import from_json
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from app import errors
-from app.api.fields import IMAGE, InputLimits
+from app.api import multipart
+from app.api.fields import IMAGE, listed_lines
 from app.api.middleware.state import state_of
-from app.errors import Invalid, TooLarge, Unparsable
+from app.classify.labels import LabelLimits
+from app.errors import Invalid, Problem, TooLarge, Unparsable
 from app.images.fetch import Fetcher
+from app.images.formats import looks_like_image
 
 T = TypeVar("T")
 
 # beyond this many bytes a body is handled in a thread, so that other requests do not wait
 LARGE: Final = 256_000
+
+# byte-order marks (Unicode 16.0, section 23.8); UTF-32's begins like UTF-16's
+MARKS: Final = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
 
 async def offload(size: int, function: Callable[..., T], *values: Any) -> T:
@@ -28,10 +43,29 @@ async def offload(size: int, function: Callable[..., T], *values: Any) -> T:
     return function(*values) if size < LARGE else await asyncio.to_thread(function, *values)
 
 
-def json_object(body: bytes) -> dict[str, Any]:
-    """The object that a JSON body is. Raises Unparsable."""
+def text_of(content: bytes, what: str = "the body") -> str:
+    """The text of `content`: in UTF-8, or what its byte-order mark says, which is passed over.
+
+    Raises Unparsable, which says how to save it.
+    """
+    mark, coding = next((m for m in MARKS if content.startswith(m[0])), (b"", "utf-8"))
     try:
-        parsed = from_json(body)
+        text = content[len(mark) :].decode(coding)
+    except UnicodeDecodeError as error:
+        why = f"{error.reason} at byte {error.start + len(mark)}"
+        name = coding.upper().removesuffix("-LE").removesuffix("-BE")
+        raise Unparsable(f"{what} is not {name} text ({why}); save it as UTF-8") from None
+    if not mark and (content[1:2] == b"\0" or content[:1] == b"\0") and len(content) > 1:
+        detail = f"{what} looks like UTF-16 without its byte-order mark; save it as UTF-8"
+        raise Unparsable(detail)
+    return text
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The object that a JSON body is; a byte-order mark is passed over. Raises Unparsable."""
+    marked = body.startswith(tuple(mark for mark, _ in MARKS)) or body[:2].find(b"\0") >= 0
+    try:
+        parsed = from_json(text_of(body) if marked else body)
     except ValueError as error:
         raise Unparsable(f"the body is not JSON: {error}") from None
     if not isinstance(parsed, dict):
@@ -64,6 +98,7 @@ def merge(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 JSON = "application/json"
 FORM = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
 
 
 def media_type(content_type: str) -> str:
@@ -78,9 +113,35 @@ def is_json(kind: str) -> bool:
 
 IMAGE_URL: Final = "image_url"
 LISTS: Final = ("labels", "labelset", "templates", "boxes")
-DATA_URI: Final = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE)
+# RFC 2397; parameters may be quoted, and are often not encoded
+DATA_URI: Final = re.compile(
+    r'data:([\w.+-]*/?[\w.+*-]*)((?:\s*;(?:[^;,"]|"(?:[^"\\]|\\.)*")*+)*+),', re.IGNORECASE
+)
+# characters in front of a data URI's comma
+LONGEST_URI_HEAD: Final = 10_000
+
 # no base64 begins so
 URL: Final = re.compile(r"\s*https?://", re.IGNORECASE)
+
+# a file of more bytes holds line ends or zeros
+CURL_BYTES: Final = 64
+
+# RFC 4648, section 5
+URL_ALPHABET: Final = str.maketrans("-_", "+/")
+
+
+class FormLimits(Protocol):
+    """How much one form may hold."""
+
+    @property
+    def labels(self) -> LabelLimits: ...
+
+    @property
+    def fields(self) -> int: ...
+
+
+# the values of each field, in the order of the form
+Fields = dict[str, list[Any]]
 
 # bytes of a text field, or of a whole form that is not multipart
 LARGEST_TEXT: Final = 1_000_000
@@ -103,22 +164,106 @@ async def image_file(request: Request, text: str, fetcher: Fetcher | None) -> by
     return await offload(len(text), from_base64, text)
 
 
-def too_many(limits: InputLimits) -> TooLarge:
+async def raw_image(request: Request) -> bytes:
+    """The body, which is the picture. Raises Unparsable."""
+    body = await request.body()
+    if media_type(request.headers.get("content-type", "")) == URLENCODED:
+        check_curl(body)
+    return body
+
+
+def check_curl(body: bytes) -> None:
+    """A picture that `curl -d @FILE` sent has lost its line ends and zeros. Raises Unparsable."""
+    stripped = len(body) > CURL_BYTES and not any(lost in body for lost in (b"\n", b"\r", b"\0"))
+    if stripped and looks_like_image(body):
+        detail = (
+            "this was a picture before curl's -d took line ends and zeros out of it; send it with "
+            "-F image=@FILE, or with --data-binary @FILE"
+        )
+        raise Unparsable(detail, field=IMAGE)
+
+
+def too_many(limits: FormLimits) -> TooLarge:
     """The problem of a form with more fields than there can be."""
     detail = f"the form has over {limits.fields} fields; {limits.labels.count} labels are the limit"
     return TooLarge(detail, field="labels", limit=limits.labels.count)
 
 
+async def form_fields(request: Request, files: Collection[str], limits: FormLimits) -> Fields:
+    """Every value of each field of a multipart form: `files` as bytes, the others as text.
+
+    A list that comes as a file, or as a text of several lines, has one item a line.
+
+    Raises: Unparsable, Invalid, TooLarge.
+    """
+    multipart.check_charset(request)
+    found: Fields = {}
+    count = 0
+    # the body is bounded already, and what decodes an image tells best that it is too large
+    async for part in multipart.parts(
+        request.stream(), request.headers["content-type"], sys.maxsize, LARGEST_TEXT
+    ):
+        if isinstance(part.content, Problem):
+            detail = f"{part.content.detail}; send the image as a file, -F {IMAGE}=@FILE"
+            raise TooLarge(detail, field=part.name, limit=LARGEST_TEXT, value=part.content.value)
+        count += 1
+        if count > limits.fields:
+            raise too_many(limits)
+        values = found.setdefault(part.name, [])
+        if part.filename is not None and part.name in files:
+            values.append(part.content)
+            continue
+        if part.filename is not None and part.name not in LISTS:
+            raise not_a_file(part.name, files)
+        values += field_values(part)
+        if len(values) > limits.fields:
+            raise too_many(limits)
+    return found
+
+
+def field_values(part: multipart.Part) -> list[Any]:
+    """The text of a field; of a list that is a file, its lines. Raises Problem, Unparsable."""
+    if isinstance(part.content, Problem):
+        raise part.content
+    text = text_of(part.content, f"the field {errors.shown(part.name)}")
+    lines = listed_lines(text) if part.filename is not None else None
+    return [text] if lines is None else list(lines)
+
+
+def not_a_file(name: str, files: Collection[str]) -> Invalid:
+    """The problem of a file in a field that takes none."""
+    detail = (
+        f"unexpected file field {errors.shown(name)}; send the picture as {next(iter(files))!r}"
+    )
+    return Invalid(detail, field=errors.excerpt(name))
+
+
+def is_image_uri(text: str) -> bool:
+    """Whether a text is a data URI of a file, and not just begins like one."""
+    match = DATA_URI.match(text, 0, LONGEST_URI_HEAD)
+    if match is None:
+        return False
+    return match[1].lower().startswith("image/") or _says_base64(match[2])
+
+
 def from_base64(text: str) -> bytes:
-    """The bytes of base64 or a data URI. Raises Invalid."""
-    text = text.strip()
-    prefix = DATA_URI.match(text[:200])
-    if prefix is None and text[:5].lower() == "data:":
-        raise Invalid("image is a data URI, but not one with ;base64,", field=IMAGE)
-    payload = text[prefix.end() :] if prefix else text
+    """The bytes of base64 (RFC 4648, sections 4 and 5) or a data URI (RFC 2397). Raises Invalid."""
+    text = text.strip().removeprefix("\ufeff")
+    payload = text
+    if text[:5].lower() == "data:":
+        match = DATA_URI.match(text, 0, LONGEST_URI_HEAD)
+        if match is None:
+            detail = "image is a data URI without the comma that its data stand behind"
+            raise Invalid(detail, field=IMAGE, value=errors.excerpt(text[:40]))
+        payload = text[match.end() :]
+        if not _says_base64(match[2]):
+            return unquote_to_bytes(payload)
+        if "%" in payload:
+            payload = unquote_to_bytes(payload).decode("latin-1")
     try:
         # line breaks inside are what the base64 command writes
-        return base64.b64decode("".join(payload.split()), validate=True)
+        coded = "".join(payload.split()).rstrip("=").translate(URL_ALPHABET)
+        return base64.b64decode(coded + "=" * (-len(coded) % 4), validate=True)
     except (binascii.Error, ValueError):
         start = payload[:40]
         raise Invalid(
@@ -126,3 +271,7 @@ def from_base64(text: str) -> bytes:
             field=IMAGE,
             value=errors.excerpt(start),
         ) from None
+
+
+def _says_base64(parameters: str) -> bool:
+    return parameters.rpartition(";")[2].strip().lower() == "base64"

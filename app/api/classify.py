@@ -3,22 +3,22 @@
 Knows nothing of what the fields mean.
 """
 
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.api import openapi
 from app.api.bodies import (
     IMAGE_URL,
     LARGEST_TEXT,
     LISTS,
+    URLENCODED,
     address_fields,
+    check_curl,
     fetched,
+    form_fields,
     from_base64,
     is_json,
     json_object,
@@ -29,32 +29,13 @@ from app.api.bodies import (
     too_many,
 )
 from app.api.fields import IMAGE, InputLimits, build_query
-from app.api.multipart import check_charset
 from app.api.problems import documented
 from app.api.results import Answer, answer_of, render
 from app.api.services import CallerDep, ServicesDep, StagesDep, patience
 from app.classify.query import Query
 from app.errors import Invalid, TooLarge, Unparsable
 from app.images.fetch import Fetcher
-from app.images.formats import is_heic, looks_like_image
-
-
-class _InMemory(MultiPartParser):
-    """Uploads stay in memory: the body is bounded already, and no picture ever touches a disk."""
-
-    spool_max_size = 2**31
-    _ended = False
-
-    def on_end(self) -> None:
-        self._ended = True
-
-    async def parse(self) -> FormData:
-        form = await super().parse()
-        if not self._ended:
-            for file in self._files_to_close_on_error:
-                file.close()
-            raise MultiPartException("it ends before its last boundary")
-        return form
+from app.images.unsupported import is_form
 
 
 async def read_classify(
@@ -72,11 +53,11 @@ async def read_classify(
     kind = media_type(request.headers.get("content-type", ""))
     if kind == "multipart/form-data":
         fields, image = _join(fields, await _form(request, limits))
-    elif is_json(kind):
+    elif is_json(kind) or (kind == URLENCODED and (await request.body()).lstrip()[:1] == b"{"):
         fields, image = _join(fields, await _json(request))
     else:
         image = await request.body()
-        if kind == "application/x-www-form-urlencoded" and not looks_like_image(image):
+        if kind == URLENCODED:
             # curl's own default type: either a real form, or --data-binary of something
             fields, image = _join(fields, _urlencoded(image, limits))
     url = fields.pop(IMAGE_URL, None)
@@ -106,38 +87,8 @@ def _join(fields: dict[str, Any], body: dict[str, Any]) -> tuple[dict[str, Any],
 
 
 async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
-    check_charset(request)
-    try:
-        async with aclosing(request.stream()) as stream:
-            parser = _InMemory(
-                request.headers,
-                stream,
-                max_files=2,
-                max_fields=limits.fields,
-                max_part_size=LARGEST_TEXT,
-            )
-            form = await parser.parse()
-    except MultiPartException as error:
-        if error.message.startswith("Too many fields"):
-            raise too_many(limits) from None
-        if error.message.startswith("Part exceeded"):
-            detail = f"a text field has over {LARGEST_TEXT} bytes; send the image as a file"
-            raise TooLarge(detail, limit=LARGEST_TEXT) from None
-        raise Unparsable(f"the multipart body cannot be parsed: {error.message}") from None
-    try:
-        return await _form_fields(form)
-    finally:
-        await form.close()
-
-
-async def _form_fields(form: FormData) -> dict[str, Any]:
-    fields = {name: single(name, form.getlist(name), LISTS) for name in dict.fromkeys(form)}
-    for name, value in fields.items():
-        if isinstance(value, UploadFile):
-            if name != IMAGE:
-                raise Invalid(f"{name} is sent as a file, only {IMAGE} can be", field=name)
-            fields[name] = await value.read()
-    return fields
+    fields = await form_fields(request, (IMAGE,), limits)
+    return {name: single(name, values, LISTS) for name, values in fields.items()}
 
 
 async def _json(request: Request) -> dict[str, Any]:
@@ -149,7 +100,9 @@ async def _json(request: Request) -> dict[str, Any]:
 
 
 def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
-    if is_heic(body):
+    """A form, or the image itself: curl gives the same content type to both."""
+    if not is_form(body):
+        check_curl(body)
         return {IMAGE: body}
     if len(body) > LARGEST_TEXT:
         detail = f"a body that is no image has over {LARGEST_TEXT} bytes; use -F image=@FILE"
@@ -166,6 +119,9 @@ def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
         found = parse_qs(text, keep_blank_values=True, max_num_fields=limits.fields)
     except ValueError:
         raise too_many(limits) from None
+    if IMAGE in found:
+        # a plus that was not encoded, as in base64, reads as a space
+        found[IMAGE] = [value.replace(" ", "+") for value in found[IMAGE]]
     return {name: single(name, values, LISTS) for name, values in found.items()}
 
 

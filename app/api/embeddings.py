@@ -3,7 +3,6 @@
 Knows nothing of models.
 """
 
-import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +11,15 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.api import bodies, multipart
+from app.api import bodies
 from app.api.answers import Encoding, Floats, rows_as_json, with_rows
 from app.api.bodies import address_fields, is_json, json_object, media_type, merge, offload, single
 from app.api.fields import IMAGE, InputLimits, Templates, invalid, own_or_named
-from app.api.multipart import Part, parts
 from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep
 from app.classify import embedding
 from app.classify.templates import Asked
-from app.errors import Invalid, Problem, TooLarge, Unparsable, excerpt, shown
+from app.errors import Invalid, Problem, TooLarge, excerpt, shown
 from models import EncoderInfo
 
 Row = list[float] | str
@@ -137,16 +135,16 @@ async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
     )
 
 
-async def read_images(request: Request) -> AskedImages:
+async def read_images(request: Request, limits: InputLimits) -> AskedImages:
     """What POST /embeddings/image asks for. Raises Unparsable, Invalid, TooLarge."""
     kind = media_type(request.headers.get("content-type", ""))
     fields = address_fields(request.query_params, ())
     if kind == "multipart/form-data":
-        files, more = await _form(request)
+        files, more = await _form(request, limits)
     elif is_json(kind):
         files, more = await _json(request)
     else:
-        files, more = [await request.body()], {}
+        files, more = [await bodies.raw_image(request)], {}
     fields = merge(fields, more)
     try:
         checked = ImagesFields.model_validate(fields)
@@ -195,34 +193,20 @@ def _is_no_text(character: str) -> bool:
     return character not in "\n\r\t" and unicodedata.category(character) in ("Cc", "Cs")
 
 
-async def _form(request: Request) -> tuple[list[bytes], dict[str, Any]]:
-    multipart.check_charset(request)
-    files: list[bytes] = []
-    fields: dict[str, list[str]] = {}
-    content_type = request.headers["content-type"]
-    # the body is bounded already, and what decodes an image tells best that it is too large
-    async for part in parts(request.stream(), content_type, sys.maxsize, bodies.LARGEST_TEXT):
-        if isinstance(part.content, Problem):
-            raise part.content
-        if part.filename is None and part.name not in (IMAGE, IMAGES):
-            _keep(fields, part, part.content)
-            continue
-        if part.name not in (IMAGE, IMAGES):
-            detail = f"{shown(part.name)} is sent as a file, only {IMAGE} can be"
-            raise Invalid(detail, field=excerpt(part.name))
-        files.append(part.content)
-        if len(files) > MOST_IMAGES:
-            raise too_many_images(len(files), IMAGE)
+async def _form(request: Request, limits: InputLimits) -> tuple[list[bytes], dict[str, Any]]:
+    fields = await bodies.form_fields(request, (IMAGE, IMAGES), limits)
+    sent = fields.pop(IMAGE, []) + fields.pop(IMAGES, [])
+    if len(sent) > MOST_IMAGES:
+        raise too_many_images(len(sent), IMAGE)
+    files = [await _form_file(value) for value in sent]
     return files, {name: single(name, values, ()) for name, values in fields.items()}
 
 
-def _keep(fields: dict[str, list[str]], part: Part, content: bytes) -> None:
-    if len(fields) > len(ImagesFields.model_fields):
-        raise Invalid("the form has too many fields", field=excerpt(part.name))
-    try:
-        fields.setdefault(part.name, []).append(content.decode())
-    except UnicodeDecodeError:
-        raise Unparsable(f"the field {shown(part.name)} is not UTF-8 text") from None
+async def _form_file(value: Any) -> bytes:
+    """A file, or base64 in a text field."""
+    if isinstance(value, bytes):
+        return value
+    return await offload(len(value), bodies.from_base64, value)
 
 
 async def _json(request: Request) -> tuple[list[bytes], dict[str, Any]]:
@@ -316,7 +300,7 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
     responses=documented(415, *ALWAYS),
 )
 async def image(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
-    asked = await read_images(request)
+    asked = await read_images(request, services.input_limits)
     found = await services.embedder.embed_all(asked.files, stages)
     images = [
         EmbeddedImageAnswer(

@@ -12,7 +12,7 @@ from app import errors
 from app.api.boxes import MOST_BOXES, Boxes, look_of
 from app.classify import labels
 from app.classify.labels import LabelLimits
-from app.classify.query import Query
+from app.classify.query import Query, one_label
 from app.classify.scoring import Scoring
 from app.classify.templates import Asked
 from app.errors import Invalid, Problem, TooLarge
@@ -22,30 +22,43 @@ from app.telemetry import logs
 from prompts import PLACEHOLDER, TemplateError, validate_templates
 
 
-def _listed(value: Any) -> Any:
-    """A list from what a shell sends: a JSON list, or texts between commas."""
+def listed_lines(text: str) -> list[str] | None:
+    """The lines of a text that has several and is no JSON list, but for blank ones; else None."""
+    text = text.strip()
+    if text.startswith("[") or not LINE.search(text):
+        return None
+    # not splitlines: it also splits at characters that a label may hold
+    return [line for line in LINE.split(text) if line.strip()]
+
+
+def listed(value: Any) -> Any:
+    """A list from what a shell sends: a JSON list, one text a line, or texts between commas."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
         return _json_list(value)
-    return value.split(",")
+    return listed_lines(value) or value.split(",")
 
 
 def _json_list(value: str) -> Any:
     try:
         return from_json(value)
     except (ValueError, TypeError):  # TypeError: half of a surrogate pair
-        raise ValueError("starts like a JSON list and is none") from None
+        raise ValueError("looks like a JSON list but is not valid JSON") from None
 
 
 def _one_or_listed(value: Any) -> Any:
-    """Templates hold commas, so only a JSON list is taken apart."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
+    """Templates hold commas, so only lines and a JSON list are taken apart."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
         return _json_list(value)
-    return [value] if isinstance(value, str) else value
+    return listed_lines(value) or [value]
 
 
-Labels = Annotated[list[str], BeforeValidator(_listed)]
+LINE: Final = re.compile(r"\r\n|\n|\r")
+
+Labels = Annotated[list[str], BeforeValidator(listed)]
 Templates = Annotated[list[str], BeforeValidator(_one_or_listed)]
 
 
@@ -56,7 +69,8 @@ class ClassifyFields(BaseModel):
 
     labels: Labels | None = Field(
         None,
-        description="Repeated, each taken as it is; or once, with commas between; or a JSON list.",
+        description="Repeated, each taken as it is; or once, with commas between, one a line, or "
+        "a JSON list.",
         examples=[["cat", "dog", "pizza", "rocket"]],
     )
     labelset: Labels | None = Field(
@@ -109,18 +123,9 @@ class ClassifyFields(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _one_source_and_a_scale(self) -> Self:
+    def _one_source(self) -> Self:
         if self.labels is not None and self.labelset is not None:
             raise ValueError("labels and labelset are both given; one is enough")
-        if (
-            self.labels is not None
-            and len(self.labels) == 1
-            and not self.multi_label
-            and self.threshold is None
-            and not self.abstain
-            and self.scores != "sigmoid"
-        ):
-            raise ValueError("one label alone scores 1; give more, a threshold or multi_label")
         return self
 
 
@@ -171,8 +176,9 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         detail = "scores=softmax and multi_label exclude each other; leave one out"
         raise Invalid(detail, field="scores", value="softmax")
     tags = checked.labels is None and checked.labelset is None
+    merged, warnings = labels.merged(checked.labels or ())
     query = Query(
-        labels=() if checked.labels is None else labels.clean(checked.labels, limits.labels),
+        labels=() if checked.labels is None else labels.clean(merged, limits.labels),
         labelsets=(TAGS,) if tags else _labelsets(checked.labelset or ()),
         templates=own_or_named(checked.templates, limits.templates),
         top_k=checked.top_k,
@@ -183,7 +189,10 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         scores=checked.scores,
         look=look_of(checked.view, checked.boxes, explain=checked.explain),
         tags=tags,
+        warnings=tuple(warnings),
     )
+    if len(query.labels) == 1 and not query.scores_alone:
+        raise one_label("labels")
     logs.note(labels=query.labels, labelset=",".join(query.labelsets) or None)
     return query
 

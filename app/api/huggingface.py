@@ -10,14 +10,22 @@ the image itself, with the parameters in the address.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from app import errors
 from app.api import bodies
-from app.api.bodies import address_fields, is_json, json_object, media_type, offload
+from app.api.bodies import (
+    address_fields,
+    is_json,
+    json_object,
+    media_type,
+    merge,
+    offload,
+    single,
+)
 from app.api.fields import IMAGE, InputLimits, Labels, invalid, own_or_named
 from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep
@@ -35,8 +43,19 @@ NAMES: Final = {
     "labels": LABELS, "templates": TEMPLATE, IMAGE: "inputs", bodies.IMAGE_URL: "inputs",
 }  # fmt: skip
 
+# in a form, where people write what they know from /classify
+FILES: Final = ("inputs", IMAGE)
+FORM_NAMES: Final = {IMAGE: "inputs", "labels": LABELS}
+
 # `options` is what old clients send to Hugging Face's own servers: nothing here answers to it
 KNOWN: Final = ("inputs", IMAGE, "parameters", "options")
+
+
+def _without_blanks(value: Any) -> Any:
+    """As Hugging Face's pipelines take a text apart: a comma at its end makes no label."""
+    if not isinstance(value, str) or value.lstrip().startswith("["):
+        return value
+    return ",".join(label for label in value.split(",") if label.strip())
 
 
 class HfParameters(BaseModel):
@@ -44,7 +63,7 @@ class HfParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    candidate_labels: Labels = Field(
+    candidate_labels: Annotated[Labels, BeforeValidator(_without_blanks)] = Field(
         description="A list, or one text with commas between.", examples=[["cat", "dog"]]
     )
     hypothesis_template: str | None = Field(
@@ -64,14 +83,21 @@ async def read_hf(
         FetchFailed, UnsupportedImage: what stands at the image's URL.
     """
     kind = media_type(request.headers.get("content-type", ""))
-    body = await request.body()
     if is_json(kind):
+        body = await request.body()
         coded, parameters = _taken_apart(await offload(len(body), json_object, body))
         query = _query(parameters, limits)
         image = await _file(request, coded, fetcher)
+    elif kind == bodies.FORM:
+        sent = await bodies.form_fields(request, FILES, limits)
+        own = {FORM_NAMES.get(k, k): single(k, v, (LABELS, "labels")) for k, v in sent.items()}
+        image = own.pop("inputs", b"")
+        query = _query(merge(address_fields(request.query_params, (LABELS,)), own), limits)
+        if isinstance(image, str):
+            image = await _file(request, image, fetcher)
     else:
         query = _query(address_fields(request.query_params, (LABELS,)), limits)
-        image = body
+        image = await bodies.raw_image(request)
     if not image:
         raise Invalid("no image was sent: inputs is empty", field="inputs")
     return image, query
@@ -110,7 +136,8 @@ def _query(parameters: dict[str, Any], limits: InputLimits) -> Query:
     except ValidationError as error:
         known = ", ".join(HfParameters.model_fields)
         raise invalid(error.errors(include_url=False), parameters, known) from None
-    cleaned = labels.clean(checked.candidate_labels, limits.labels, LABELS)
+    merged, _ = labels.merged(checked.candidate_labels)
+    cleaned = labels.clean(merged, limits.labels, LABELS)
     if len(cleaned) == 1:
         detail = "one label alone always scores 1; give two or more"
         raise Invalid(f"{LABELS}: {detail}", field=LABELS, limit=2, value=1)

@@ -25,7 +25,6 @@ from app.api.uploads import (
     json_body,
     json_images,
     labelled,
-    text_of,
 )
 from app.classify.bulk import Item
 from app.classify.labels import NONE, folder_name
@@ -139,7 +138,7 @@ async def _form(
 def _text(part: Part, told: Shown, uploads: UploadBatches) -> None:
     if isinstance(part.content, Problem):
         raise part.content
-    text = text_of(part.name, part.content)
+    text = bodies.text_of(part.content, f"the field {shown(part.name)}")
     if part.name != LABEL:
         told.fields = merge(told.fields, _known({part.name: text}))
         return
@@ -155,7 +154,7 @@ def _json_list(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        return Invalid(f"{LABEL} starts like a JSON list and is none", field=LABEL)
+        return Invalid(f"{LABEL} looks like a JSON list but is not valid JSON", field=LABEL)
 
 
 def _known(fields: dict[str, Any]) -> dict[str, Any]:
@@ -267,7 +266,7 @@ def _example_text(part: Part, claims: Claims, uploads: UploadBatches) -> str:
     if len(claims.told) >= uploads.images:
         detail = f"over {uploads.images} labels, the limit of max_upload_images"
         raise TooLarge(detail, field=LABEL, limit=uploads.images, value=len(claims.told) + 1)
-    return text_of(part.name, part.content)
+    return bodies.text_of(part.content, f"the field {shown(part.name)}")
 
 
 async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> list[Any]:

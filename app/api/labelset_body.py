@@ -4,18 +4,39 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from app import errors
-from app.api.bodies import address_fields, is_json, json_object, media_type, merge, offload
-from app.api.fields import NAME_PATTERN, Templates, checked_name, invalid, own_or_named
+from app.api.bodies import (
+    FORM,
+    URLENCODED,
+    address_fields,
+    form_fields,
+    is_json,
+    json_object,
+    media_type,
+    merge,
+    offload,
+    single,
+    text_of,
+    too_many,
+)
+from app.api.fields import (
+    NAME_PATTERN,
+    Templates,
+    checked_name,
+    invalid,
+    listed,
+    own_or_named,
+)
 from app.classify import labels
 from app.classify.labels import LabelLimits
 from app.classify.templates import numbered
-from app.errors import Invalid, Unparsable
+from app.errors import Invalid
 from app.labelsets.definition import Definition, Entry
 
 EXAMPLE: dict[str, Any] = {
@@ -53,6 +74,10 @@ class LabelSetBody(BaseModel):
 
 OPTIONS: Final = ("wait",)
 LISTS: Final = ("templates",)
+FORM_LISTS: Final = ("labels", "templates")
+
+# a form begins with one of its fields, and no line of a file of labels does
+FIELD: Final = re.compile(rb"(?:%b)=" % b"|".join(map(str.encode, LabelSetBody.model_fields)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,36 +89,51 @@ class UploadLimits:
     templates: int
     presets: Mapping[str, Sequence[str]]
 
+    @property
+    def fields(self) -> int:
+        """Parts of a form: every list repeated up to its limit, and each other field once."""
+        return self.labels.count + self.templates + len(LabelSetBody.model_fields)
+
 
 async def read_labelset(
     request: Request, limits: UploadLimits, name: str | None = None
 ) -> tuple[str, Definition]:
     """The name (that of the address, if given) and what the label set says.
 
-    The body is JSON, or text with one label a line and the other fields in the address.
+    The body is JSON, a form, or text with one label a line and the other fields in the address.
 
     Raises:
         Unparsable, Invalid, TooLarge: with the field at fault.
     """
-    body = await request.body()
     kind = media_type(request.headers.get("content-type", ""))
     params = request.query_params
     asked = QueryParams([(k, v) for k, v in params.multi_items() if k not in OPTIONS])
     fields = address_fields(asked, LISTS)
+    if kind == FORM:
+        sent = await form_fields(request, (), limits)
+        own = {key: single(key, values, FORM_LISTS) for key, values in sent.items()}
+        fields = merge(fields, _typed(own))
+        return _named(fields, limits, name)
+    body = await request.body()
     return await offload(len(body), _read, body, kind, fields, limits, name)
 
 
 def _read(
     body: bytes, kind: str, fields: dict[str, Any], limits: UploadLimits, name: str | None
 ) -> tuple[str, Definition]:
-    if kind.startswith("multipart/"):
-        detail = "a label set is sent as JSON, or as text with one label a line (--data-binary)"
-        raise Unparsable(detail)
-    if is_json(kind):
+    if is_json(kind) or (kind == URLENCODED and body.lstrip()[:1] == b"{"):
         fields = merge(fields, json_object(body))
+    elif kind == URLENCODED:
+        fields = merge(fields, _from_curl(body, limits))
     else:
         lines = _lines(body)
         fields = merge(fields, {"labels": lines} if lines else {})
+    return _named(fields, limits, name)
+
+
+def _named(
+    fields: dict[str, Any], limits: UploadLimits, name: str | None
+) -> tuple[str, Definition]:
     if name is not None:
         if "name" in fields:
             raise Invalid("the name stands in the address already", field="name")
@@ -117,13 +157,37 @@ def _checked(fields: dict[str, Any]) -> LabelSetBody:
         raise invalid(error.errors(include_url=False), fields, known) from None
 
 
-def _lines(body: bytes) -> list[str]:
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Unparsable(f"the body is not UTF-8 text: {error.reason} at {error.start}") from None
-    # not splitlines: it also splits at characters that a label may hold
-    return [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
+def _from_curl(body: bytes, limits: UploadLimits) -> dict[str, Any]:
+    """What came with curl's own content type: a form, or the lines of a file if they are left."""
+    if FIELD.match(body):
+        try:
+            sent = parse_qs(text_of(body), keep_blank_values=True, max_num_fields=limits.fields)
+        except ValueError:
+            raise too_many(limits) from None
+        return _typed({key: single(key, values, FORM_LISTS) for key, values in sent.items()})
+    lines = _lines(body)
+    if len(lines) == 1:
+        detail = (
+            f"the body is one label, {errors.shown(lines[0])}: curl's -d @FILE takes the line ends "
+            "out of a file; send it with --data-binary @FILE, or one label as text/plain"
+        )
+        raise Invalid(detail, field="labels", limit=2, value=1)
+    return {"labels": lines} if lines else {}
+
+
+def _typed(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a form as JSON has them: labels with commas or lines between are a list."""
+    if not isinstance(fields.get("labels"), str):
+        return fields
+    text = fields["labels"]
+    is_object = text.lstrip()[:1] == "{"
+    return {**fields, "labels": json_object(text.encode()) if is_object else listed(text)}
+
+
+def _lines(body: bytes) -> Any:
+    """One label a line; what is one line alone is a list in JSON, or with commas between."""
+    text = text_of(body).strip()
+    return listed(text) if text else []
 
 
 def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
@@ -133,12 +197,13 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
     texts = _texts(body, limits)
     names = labels.clean(list(texts), limits.labels)
     known = set(names)
-    unknown = [label for label in body.prompts if label.strip() not in known]
+    unknown = [label for label in body.prompts if labels.normal(label) not in known]
     if unknown:
         shown = errors.shown(unknown[0])
         raise Invalid(f"prompts are given for {shown}, which is no label", field="prompts")
     prompts = {
-        label.strip(): _all(lines, limits, "prompts") for label, lines in body.prompts.items()
+        labels.normal(label): _all(lines, limits, "prompts")
+        for label, lines in body.prompts.items()
     }
     entries = tuple(
         Entry(label, _all(own, limits, "labels") or (label,), prompts.get(label, ()))
@@ -158,6 +223,7 @@ def _texts(body: LabelSetBody, limits: UploadLimits) -> dict[str, Sequence[str]]
     if isinstance(body.labels, dict):
         return dict(body.labels)
     chosen = body.labels if body.labels is not None else list(body.prompts)
+    chosen, _ = labels.merged(chosen)
     seen = labels.clean(chosen, LabelLimits(max(1, len(chosen)), 10_000)) if chosen else ()
     return dict.fromkeys(seen, ())
 

@@ -6,6 +6,7 @@ Knows nothing of what the parts mean.
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from email.message import Message
 from typing import Any, Final
 
 from python_multipart.exceptions import FormParserError
@@ -56,16 +57,26 @@ async def parts(
     _, options = parse_options_header(content_type)
     if not options.get(b"boundary"):
         raise Unparsable("the multipart body cannot be parsed: no boundary in its content type")
-    reader = _Reader(options[b"boundary"], most_file, most_text)
+    reader = None
     async for chunk in stream:
         try:
+            reader = reader or _Reader(options[b"boundary"], most_file, most_text)
             reader.feed(chunk)
         except FormParserError as error:
             raise Unparsable(f"the multipart body cannot be parsed: {error}") from None
         while reader.complete:
             yield reader.complete.popleft()
-    if not reader.ended:
+    if reader is None or not reader.ended:
         raise Unparsable("the multipart body ends before its last boundary")
+
+
+def _extended_filename(disposition: bytes) -> str | None:
+    """The name in `filename*` (RFC 5987, RFC 2231), which some clients send alone."""
+    message = Message()
+    message["Content-Disposition"] = (
+        disposition.decode("latin-1").replace("\r", "").replace("\n", "")
+    )
+    return message.get_filename()
 
 
 class _Reader:
@@ -116,6 +127,8 @@ class _Reader:
         self._part.name = options[b"name"].decode("utf-8", "replace")
         if b"filename" in options:
             self._part.filename = options[b"filename"].decode("utf-8", "replace")
+        elif b"filename*" in disposition.lower():
+            self._part.filename = _extended_filename(disposition)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         part = self._part

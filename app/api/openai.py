@@ -140,8 +140,8 @@ def _listed(raw: Any) -> list[Any]:
 
 def _item(item: Any, where: str, modality: Kind | None) -> Told:
     if isinstance(item, str):
-        is_uri = bodies.DATA_URI.match(item[:200]) is not None
-        return Told(modality or ("image" if is_uri else "text"), item, where)
+        kind: Kind = "image" if bodies.is_image_uri(item) else "text"
+        return Told(modality or kind, item, where)
     if isinstance(item, dict) and set(item) == {"content"}:
         return _content(item["content"], where, modality)
     return _part(item, where, modality)

@@ -53,21 +53,13 @@ class UploadBatches:
             self.under_way -= 1
 
 
-def text_of(name: str, content: bytes) -> str:
-    """The text of a form's field. Raises Unparsable."""
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise Unparsable(f"the field {name[:60]!r} is not UTF-8 text") from None
-
-
 def file_of(part: Part) -> tuple[str, bytes | Problem]:
     """The name and content of an image's part. Raises Invalid for any other."""
     if part.filename is None:
         detail = f"{part.name[:60]} comes after an image; send the fields first"
         raise Invalid(detail, field=part.name[:60])
     if part.name not in (IMAGE, IMAGES):
-        raise Invalid(f"{part.name[:60]} is sent as a file, only {IMAGE} can be", field=IMAGE)
+        raise bodies.not_a_file(part.name, (IMAGE,))
     return part.filename, part.content
 
 

@@ -1,7 +1,7 @@
 """The whole data flow: an image and labels in, ranked labels out. Knows nothing of HTTP."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from app.classify import heatmap, labels, scoring
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
-from app.classify.query import Classes, Classification, Part, Prediction, Query, Result
+from app.classify.query import Classes, Classification, Part, Prediction, Query, Result, one_label
 from app.classify.scoring import Decision, Scale, Wanted, decide
 from app.classify.templates import TemplateSets
 from app.errors import Invalid, first_of_group
@@ -25,6 +25,9 @@ SHOWN_BY_DEFAULT: Final = 5
 
 # labels that get a heat map
 MOST_EXPLAINED: Final = 10
+
+# cosines that differ by less are of one vector; rounding alone makes a tenth of it
+SAME: Final = 1e-5
 
 # labels that one warning names
 WARNED: Final = 5
@@ -94,7 +97,11 @@ class Classifier:
             predictions=answered,
             abstained=decision.reason is not None,
             # of a label set, which may be large, only what is answered
-            warnings=self._warnings(query.labels or shown, classes, query),
+            warnings=(
+                *query.warnings,
+                *self._warnings(query.labels or shown, classes, query),
+                *_same(classes, cosines, None if query.labels else decision.order),
+            ),
             calibrated=classes.learned is not None,
             reason=decision.reason,
             withheld=withheld,
@@ -135,6 +142,8 @@ class Classifier:
         if len(classes.labels) == 1 and query.scores == "softmax":
             detail = "scores=softmax compares labels with one another, and there is 1; give more"
             raise Invalid(detail, field="scores", limit=2, value=1)
+        if len(classes.labels) == 1 and not query.scores_alone:
+            raise one_label("labels" if labelset is None else "labelset")
         background = None
         if self._needs_background(query, classes):
             background = await self.ensemble.background(classes.templates)
@@ -169,10 +178,14 @@ class Classifier:
             found.append("the calibration's temperature is not used: it was fitted to sigmoids")
         unread = labels.unread(asked, self.info.provenance.languages)
         if unread:
-            named = ", ".join(repr(label) for label in unread[:WARNED])
-            more = f" and {len(unread) - WARNED} more" if len(unread) > WARNED else ""
-            text = f"{self.info.name} was not trained to read the script of {named}{more}"
+            text = f"{self.info.name} was not trained to read the script of {_named(unread)}"
             found.append(f"{text}; such scores mean little")
+        negated = labels.negated(asked)
+        if negated:
+            text = f"such models hardly understand a negation, as in {_named(negated)}"
+            found.append(
+                f"{text}: it is scored like what it denies; abstain=true says none of these"
+            )
         return tuple(found)
 
 
@@ -198,3 +211,28 @@ def _wanted(query: Query, classes: Classes) -> Wanted:
     alone = query.multi_label or len(classes.labels) == 1
     top_k = query.top_k or SHOWN_BY_DEFAULT
     return Wanted(top_k, query.threshold, alone, query.abstain, query.scores, lead=not query.tags)
+
+
+def _same(classes: Classes, cosines: Floats, places: Sequence[int] | None = None) -> Iterator[str]:
+    """A warning for labels that are the same to the model, which then share one score."""
+    chosen = np.arange(len(cosines)) if places is None else np.array(places, int)
+    order = chosen[np.argsort(cosines[chosen], kind="stable")]
+    close = np.flatnonzero(np.diff(cosines[order]) < SAME)
+    groups: list[list[int]] = []
+    for at in close:
+        one, other = int(order[at]), int(order[at + 1])
+        if float(classes.rows[one] @ classes.rows[other]) < 1 - SAME:
+            continue
+        if groups and groups[-1][-1] == one:
+            groups[-1].append(other)
+        else:
+            groups.append([one, other])
+    for group in groups[:WARNED]:
+        named = _named([classes.labels[place] for place in sorted(group)])
+        yield f"{named} are the same to the model and share what one of them would score"
+
+
+def _named(texts: Sequence[str]) -> str:
+    """The first of them in quotes, and how many more there are."""
+    named = ", ".join(repr(text) for text in texts[:WARNED])
+    return f"{named} and {len(texts) - WARNED} more" if len(texts) > WARNED else named

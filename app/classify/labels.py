@@ -48,8 +48,43 @@ class LabelLimits:
     length: int = 200
 
 
+# what reads as one space, and what is not seen at all
+SPACES: Final = re.compile(r"[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+UNSEEN: Final = re.compile("[\u00ad\u200b\u2060\ufeff]")
+
+
+def normal(label: str) -> str:
+    """A label as it is kept: NFC, single spaces, none around it, nothing invisible."""
+    if label.isascii():
+        return SPACES.sub(" ", label.strip()) if "  " in label else label.strip()
+    return SPACES.sub(" ", UNSEEN.sub("", unicodedata.normalize("NFC", label))).strip()
+
+
+def merged(raw: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Labels that differ only in what `normal` takes out count once; a warning for each such.
+
+    Labels that are the same to the letter stay: `clean` refuses them.
+    """
+    together = "\n".join(raw)
+    if together.isascii() and "  " not in together:
+        return list(raw), []
+    spelt: dict[str, set[str]] = {}
+    kept, warnings = [], []
+    for label in raw:
+        name, written = normal(label), label.strip()
+        seen = spelt.setdefault(name, set())
+        if not seen or written in seen or not name:
+            kept.append(label)
+        else:
+            warnings.append(
+                f"{written!r} is the label {name!r} written another way; it counts once"
+            )
+        seen.add(written)
+    return kept, warnings
+
+
 def clean(raw: Sequence[str], limits: LabelLimits, field: str = "labels") -> tuple[str, ...]:
-    """Labels without the white space around them, or the reason why they cannot be used.
+    """Labels in their normal form, or the reason why they cannot be used.
 
     Raises:
         TooLarge: too many labels, or one too long.
@@ -60,7 +95,7 @@ def clean(raw: Sequence[str], limits: LabelLimits, field: str = "labels") -> tup
     if len(raw) > limits.count:
         detail = f"{field} holds {len(raw)} labels, the limit is {limits.count}"
         raise TooLarge(detail, field=field, limit=limits.count, value=len(raw))
-    labels = tuple(map(str.strip, raw))
+    labels = tuple(map(normal, raw))
     together = "".join(labels)
     if (
         all(labels)
@@ -71,12 +106,25 @@ def clean(raw: Sequence[str], limits: LabelLimits, field: str = "labels") -> tup
         return labels  # the loop below finds what is wrong, and costs ten times as much
     seen: dict[str, int] = {}
     for place, label in enumerate(labels, start=1):
-        _check(label, place, limits, field)
+        _check(label, place, limits, field, last=place == len(labels))
         if label in seen:
-            detail = f"label {shown(label)} is given twice, as number {seen[label]} and {place}"
+            detail = f"duplicate label {shown(label)} (positions {seen[label]} and {place})"
             raise Invalid(detail, field=field, value=excerpt(label))
         seen[label] = place
     return labels
+
+
+# what such models hardly understand: the image of "no cat" is that of a cat to them
+NEGATION: Final = re.compile(
+    r"(?:.*\s)?(no|not|without|non|never|isn['\u2019]t|aren['\u2019]t)\s.*"
+    r"|(none of|neither|anything but|absence of|lack of)\s.*",
+    re.IGNORECASE,
+)
+
+
+def negated(labels: Sequence[str]) -> list[str]:
+    """The labels that say what is not in the picture."""
+    return [label for label in labels if NEGATION.fullmatch(label)]
 
 
 def unread(labels: Sequence[str], languages: Sequence[str]) -> list[str]:
@@ -90,9 +138,10 @@ def unread(labels: Sequence[str], languages: Sequence[str]) -> list[str]:
     return [label for label in labels if _has_foreign_letter(label, scripts)]
 
 
-def _check(label: str, place: int, limits: LabelLimits, field: str) -> None:
+def _check(label: str, place: int, limits: LabelLimits, field: str, *, last: bool) -> None:
     if not label:
-        raise Invalid(f"label number {place} is empty", field=field, value="")
+        why = "; is there a comma at the end?" if last and place > 1 else ""
+        raise Invalid(f"label number {place} is empty{why}", field=field, value="")
     if len(label) > limits.length:
         detail = f"label {shown(label)} has {len(label)} characters, the limit is {limits.length}"
         raise TooLarge(detail, field=field, limit=limits.length, value=len(label))

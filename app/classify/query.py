@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from app.classify.scoring import Learned, Reason, Scoring
 from app.classify.templates import Asked
+from app.errors import Invalid
 from app.images.views import WHOLE, Cut, Look
 
 Floats = npt.NDArray[np.float32]
@@ -20,7 +21,8 @@ class Query:
     """What is asked of one image: `labels`, or those of `labelsets` in the caller's `namespace`.
 
     The request waits `patience` seconds for the first build of a label set. `tags` are nouns that
-    do not exclude one another, asked of whatever the image shows.
+    do not exclude one another, asked of whatever the image shows. `warnings` are what had to be
+    guessed to understand it.
     """
 
     labels: tuple[str, ...]
@@ -36,6 +38,13 @@ class Query:
     look: Look = WHOLE
     namespace: str = ""
     patience: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def scores_alone(self) -> bool:
+        """Whether one label is enough: it is held against something else than other labels."""
+        alone = self.multi_label or self.scores == "sigmoid"
+        return alone or self.abstain or self.threshold is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +123,9 @@ class Classification:
     image: Image
     parts: tuple[Part, ...]
     boxes: bool = False
+
+
+def one_label(field: str) -> Invalid:
+    """The problem of one label that nothing is held against."""
+    detail = "one label alone scores 1; give more, a threshold, abstain or multi_label"
+    return Invalid(f"{field}: {detail}", field=field, limit=2, value=1)

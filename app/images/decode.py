@@ -25,6 +25,7 @@ from app.images.formats import is_heic, looks_like_image
 from app.images.limits import ImageLimits, Room, check_size
 from app.images.pixels import Picture, fit, reduction, to_rgb
 from app.images.screening import screen
+from app.images.unsupported import kind_of
 from app.images.views import WHOLE, Look, Region
 from models import ImageSpec
 
@@ -253,6 +254,16 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
+def _unsupported(data: bytes) -> UnsupportedImage:
+    """The problem of a file of another format, by its name where the first bytes tell it."""
+    kind = kind_of(data)
+    if kind is None:
+        detail = f"the first bytes are not those of {FORMAT_NAMES}"
+        return UnsupportedImage(detail, field="image", limit=FORMAT_NAMES)
+    detail = f"this is {kind.name}, not {FORMAT_NAMES}; {kind.advice}"
+    return UnsupportedImage(detail, field="image", limit=FORMAT_NAMES, value=kind.name)
+
+
 @contextlib.contextmanager
 def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Iterator[Image.Image]:
     if is_heic(data) and HEIC not in formats:
@@ -272,8 +283,7 @@ def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Itera
         raise TooLarge(detail, field="image", limit=limits.pixels, value=value) from None
     except Exception as error:
         if not looks_like_image(data):
-            detail = f"the first bytes are not those of {FORMAT_NAMES}"
-            raise UnsupportedImage(detail, field="image", limit=FORMAT_NAMES) from None
+            raise _unsupported(data) from None
         raise DamagedImage("the image's header cannot be read", field="image") from error
     with image:
         yield image

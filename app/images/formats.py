@@ -1,9 +1,14 @@
 """Which format a file is of, by its first bytes. Knows no decoder."""
 
+import struct
 from typing import Final
 
 # brands of ISO base media files (ISO/IEC 23008-12) that are HEIF with HEVC inside
 HEIC_BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+AVIF_BRANDS: Final = (b"avif", b"avis")
+
+# sizes of a BMP's second header, and its least and most bits for each pixel
+BMP_HEADERS: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
 
 def looks_like_image(data: bytes) -> bool:
@@ -12,9 +17,17 @@ def looks_like_image(data: bytes) -> bool:
         data[:3] in (b"\xff\xd8\xff", b"GIF")
         or data[:4] in (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
         or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
-        or (data[:2] == b"BM" and data[6:10] == b"\0\0\0\0")
-        or (data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis", *HEIC_BRANDS))
+        or _is_bmp(data)
+        or (data[4:8] == b"ftyp" and data[8:12] in (*AVIF_BRANDS, *HEIC_BRANDS))
     )
+
+
+def _is_bmp(data: bytes) -> bool:
+    # the four bytes at 6 are reserved, and some cameras write their name there
+    if data[:2] != b"BM" or len(data) < 26:
+        return data[:2] == b"BM" and data[6:10] == b"\0\0\0\0"
+    offset, header = struct.unpack_from("<II", data, 10)
+    return header in BMP_HEADERS and 14 + header <= offset
 
 
 def image_type(data: bytes) -> str:

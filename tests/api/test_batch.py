@@ -211,7 +211,7 @@ def test_fields_after_an_image_and_files_of_other_names_are_refused(client: http
     image = b'--B\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nx\r\n'
     other = image.replace(b'"image"', b'"other"')
     late = b'--B\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n1\r\n'
-    for parts, field in ((head + image + late, "top_k"), (head + other, "image")):
+    for parts, field in ((head + image + late, "top_k"), (head + other, "other")):
         answer = client.post(
             "/classify/batch", content=parts + b"--B--\r\n",
             headers={"Content-Type": "multipart/form-data; boundary=B"},

@@ -148,7 +148,7 @@ def test_texts_that_cannot_be_embedded_are_refused_with_their_field(
     ("sent", "status", "field", "said"),
     [
         ({"content": b""}, 422, "image", "no image was sent"),
-        ({"content": b"no image"}, 415, "image", "the first bytes"),
+        ({"content": b"no image"}, 415, "image", "this is text"),
         ({"json": {}}, 422, "image", "no image was sent"),
         ({"json": {"images": []}}, 422, "image", "no image was sent"),
         ({"json": {"image": "a", "images": ["b"]}}, 422, "image", "give either"),
@@ -158,7 +158,7 @@ def test_texts_that_cannot_be_embedded_are_refused_with_their_field(
         ({"files": [("image", b"x")] * 65}, 413, "image", "the limit is 64"),
         ({"files": [("image", b"")]}, 422, "image", "no image was sent"),
         ({"files": [("image", b"")] * 2}, 422, "image", "image 1 of 2: the image is empty"),
-        ({"files": [("photo", b"x")]}, 422, "photo", "only image can be"),
+        ({"files": [("photo", b"x")]}, 422, "photo", "send the picture as 'image'"),
         ({"files": [("image", b"x")], "data": {"labels": "a"}}, 422, "labels", "no field"),
         ({"files": [("image", b"x")], "params": {"labels": "a"}}, 422, "labels", "no field"),
     ],

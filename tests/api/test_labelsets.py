@@ -236,8 +236,8 @@ def test_a_bad_field_is_named(
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [(b"{", "application/json"), (b"[]", "application/json"), (b"\xff\xfe", "text/plain"),
-     (b"--x--", "multipart/form-data; boundary=x")],
+    [(b"{", "application/json"), (b"[]", "application/json"), (b"\xff\xfea", "text/plain"),
+     (b"--x--", "multipart/form-data")],
 )  # fmt: skip
 def test_a_body_that_cannot_be_read_is_400(client: httpx.Client, content: bytes, kind: str) -> None:
     found = client.post("/labelsets?name=x", content=content, headers={"Content-Type": kind})

@@ -9,8 +9,37 @@ from app.errors import Invalid, TooLarge
 LIMITS = LabelLimits(count=3, length=5)
 
 
-def test_white_space_around_labels_goes_and_inside_stays() -> None:
-    assert labels.clean([" cat ", "a  b\t"], LIMITS) == ("cat", "a  b")
+def test_labels_are_kept_in_one_normal_form() -> None:
+    assert labels.clean([" cat ", "a  b\t", "c\u00a0 d"], LIMITS) == ("cat", "a b", "c d")
+    assert labels.clean(["cafe\u0301", "\ufeffd\u200bog"], LIMITS) == ("café", "dog")
+    # some characters change the meaning of their neighbours and stay
+    assert labels.clean(["\u0915\u094d\u200d", "ａ"], LIMITS) == ("\u0915\u094d\u200d", "ａ")
+
+
+def test_labels_written_two_ways_count_once_and_the_same_ones_are_left_to_be_refused() -> None:
+    sent = ["hot dog", "hot  dog", "hot\u00a0dog", "café", "cafe\u0301", "cat"]
+    kept, warnings = labels.merged(sent)
+    assert kept == ["hot dog", "café", "cat"]
+    assert len(warnings) == 3
+    assert "'hot  dog' is the label 'hot dog' written another way" in warnings[0]
+    assert labels.merged(["cat", "cat ", "dog"])[0] == ["cat", "cat ", "dog"]
+    assert labels.merged(["café", "café"])[0] == ["café", "café"]
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "no cat", "No cat", "not a cat", "without a hat", "a man without a hat", "isn’t a dog",
+        "a dog that isn't asleep", "none of these", "anything but a cat",
+    ],
+)  # fmt: skip
+def test_a_negation_is_noticed(label: str) -> None:
+    assert labels.negated([label, "a cat"]) == [label]
+
+
+@pytest.mark.parametrize("label", ["forget-me-not", "nothing", "a knot", "note", "piano no.5"])
+def test_words_that_only_look_like_a_negation_are_none(label: str) -> None:
+    assert labels.negated([label]) == []
 
 
 def test_a_label_twice_is_refused_after_trimming() -> None:

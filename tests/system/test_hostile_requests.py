@@ -6,6 +6,7 @@ import io
 import json
 import socket
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -125,13 +126,13 @@ def body(*more: str, labels: str = '"a,b"') -> str:
         ('{"labels": "a,b", "image": {"url": "x"}}', 422, "image"),
         ('{"labels": "a,b", "image": null}', 422, "image"),
         ('{"labels": "a,b", "image": ["AAAA"]}', 422, "image"),
-        ("\ufeff{}", 400, None),
+        ("\ufeff{}", 422, "image"),
         ("", 400, None),
         ("null", 400, None),
         ("true false", 400, None),
         ('"' + "a" * 1_000_000, 400, None),
         (b'{"labels": "\xff\xfe"}', 400, None),
-        ("{}".encode("utf-16"), 400, None),
+        ("{}".encode("utf-16"), 422, "image"),
     ],
     ids=range(30),
 )
@@ -162,8 +163,8 @@ def test_of_a_key_that_is_there_twice_the_last_counts(hostile: httpx.Client) -> 
         (["👩‍👩‍👧‍👦", "🏳️‍🌈"], (200, None)),
         (["a", "a\u0300" * 90], (413, "labels")),
         (["a", "e\u0301"], (200, None)),
-        (["é", "e\u0301"], (200, None)),
-        (["a", "\u200b"], (200, None)),
+        (["é", "e\u0301", "a"], (200, None)),
+        (["a", "\u200b"], (422, "labels")),
         (["a", "\ufffd"], (200, None)),
         (["a", "\x7f"], (422, "labels")),
         (["a", "\x1b[31mred"], (422, "labels")),
@@ -189,12 +190,13 @@ def test_labels_in_all_shapes(hostile: httpx.Client, labels: list[str], expected
     if status == 200:
         assert answer.status_code == 200, answer.text
         told = {one["label"] for one in answer.json()["predictions"]}
-        assert told == {label.strip() for label in labels}
+        expected_labels = {unicodedata.normalize("NFC", label.strip()) for label in labels}
+        assert told == expected_labels
         for kind in ("text/csv", "text/plain"):
             headers = {"Accept": kind, "Content-Type": "application/json"}
             lines = hostile.post("/classify", content=sent, headers=headers)
             assert lines.status_code == 200
-            assert all(label.strip() in lines.text.replace('""', '"') for label in labels)
+            assert all(label in lines.text.replace('""', '"') for label in expected_labels)
     else:
         refused(answer, status, field=field)
 
@@ -328,7 +330,7 @@ ANY = (200, 400, 413, 415, 422)
         (LABELS_PART + part(b'name="image"; filename="x"', png(), b"Content-Type: \xff") + END,
          ANY),
         (LABELS_PART + IMAGE_PART * 3 + END, (400, 413, 422)),
-        (part(b'name="labels"; filename="l"', b"cat,dog") + IMAGE_PART + END, (422,)),
+        (part(b'name="labels"; filename="l"', b"cat,dog") + IMAGE_PART + END, (200,)),
         (part(b'name="labels"', b"\xff\xfe") + IMAGE_PART + END, (400, 422)),
         (part(b'name="labels\xff"', b"a") + IMAGE_PART + END, (400, 422)),
         (b"--B\r\nContent-Disposition: attachment; name=labels\r\n\r\nx\r\n" + END, (400, 422)),

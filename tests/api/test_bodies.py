@@ -1,0 +1,329 @@
+"""What people really send: texts in every coding, base64 in every dress, labels from files."""
+
+import base64
+import io
+import json
+import subprocess
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.api import bodies
+from app.errors import Invalid, Unparsable
+
+LABELS = ["cat", "dog", "pizza", "rocket"]
+TEXT = "\n".join(LABELS) + "\n"
+
+
+@pytest.fixture(scope="module")
+def cat(samples: dict[str, Path]) -> bytes:
+    return samples["cat"].read_bytes()
+
+
+def labels_of(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    predictions = answer.json()["predictions"]
+    assert predictions[0]["label"] == "cat"
+    return sorted(one["label"] for one in predictions)
+
+
+def curl(client: httpx.Client, path: str, *options: str, folder: Path) -> dict[str, Any]:
+    url = str(client.base_url.join(path))
+    run = subprocess.run(
+        ["curl", "-sS", *options, url], cwd=folder, capture_output=True, check=True, timeout=60
+    )
+    found: dict[str, Any] = json.loads(run.stdout)
+    return found
+
+
+CODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"]
+
+
+def marked(text: str, coding: str) -> bytes:
+    """A text with its byte-order mark, but for plain UTF-8."""
+    mark = "" if coding in ("utf-8", "utf-8-sig", "utf-16", "utf-32") else "\ufeff"
+    return (mark + text).encode(coding)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_byte_order_mark_is_passed_over_and_says_the_coding(
+    client: httpx.Client, cat: bytes, coding: str
+) -> None:
+    lines = TEXT.replace("\n", "\r\n")
+    sent = {"image": base64.b64encode(cat).decode(), "labels": LABELS}
+    as_json = marked(json.dumps(sent), coding)
+    ways = [
+        client.post("/classify", content=as_json, headers={"Content-Type": "application/json"}),
+        client.post("/classify", files={"image": cat, "labels": marked(lines, coding)}),
+        client.post("/classify", files={"image": cat, "labels": (None, marked(lines, coding))}),
+    ]
+    for way in ways:
+        assert labels_of(way) == sorted(LABELS)
+    found = client.put(
+        f"/labelsets/coded-{coding}",
+        content=marked(lines, coding),
+        headers={"Content-Type": "text/plain"},
+    )
+    assert found.json()["labels"] == LABELS, found.text
+    for path, body in {
+        "/embeddings/text": {"texts": ["a cat"]},
+        "/v1/embeddings": {"input": "a cat"},
+        f"/labelsets/json-{coding}": {"labels": LABELS},
+    }.items():
+        found = client.request(
+            "PUT" if "labelsets" in path else "POST",
+            path,
+            content=marked(json.dumps(body), coding),
+            headers={"Content-Type": "application/json"},
+        )
+        assert found.status_code < 300, found.text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("café".encode("latin-1"), "not UTF-8 text"),
+        ("cat\ndog".encode("utf-16-le"), "looks like UTF-16 without its byte-order mark"),
+        ("cat\ndog".encode("utf-16-be"), "looks like UTF-16 without its byte-order mark"),
+        (b"\xff\xfec", "not UTF-16 text"),
+    ],
+)
+def test_a_text_in_another_coding_is_told_to_be_saved_as_utf_8(content: bytes, said: str) -> None:
+    with pytest.raises(Unparsable, match=said) as caught:
+        bodies.text_of(content)
+    assert "save it as UTF-8" in caught.value.detail
+
+
+def test_base64_is_taken_in_every_dress_that_people_send() -> None:
+    data = bytes(range(256)) + b"\xfb\xff\xbf"
+    for cut in (data, data[:-1], data[:-2]):
+        plain, url = base64.b64encode(cut).decode(), base64.urlsafe_b64encode(cut).decode()
+        wrapped = "\r\n".join(plain[i : i + 76] for i in range(0, len(plain), 76))
+        for text in (plain, plain.rstrip("="), url, url.rstrip("="), wrapped, f" {plain}\n"):
+            assert bodies.from_base64(text) == cut
+            for head in (
+                "data:image/png;base64,",
+                "data:;base64,",
+                "data:image/png;name=my cat.png;base64,",
+                "data:image/png;name=my%20cat.png;base64,",
+                'data:image/png;name="a,b;c.png";base64,',
+                "data:image/png; charset=utf-8; base64 ,",
+                "DATA:image/svg+xml;charset=utf-8;BASE64,",
+            ):
+                assert bodies.from_base64(head + text) == cut
+                assert bodies.is_image_uri(head + text)
+        assert bodies.from_base64("data:image/png;base64," + urllib.parse.quote(plain)) == cut
+        assert bodies.from_base64("data:image/png," + urllib.parse.quote(cut)) == cut
+
+
+@pytest.mark.parametrize("text", ["a", "abcde", "!!", "ab=c", "data:image/png;base64", "data:,%"])
+def test_what_is_no_base64_is_refused_or_percent_encoded(text: str) -> None:
+    if text.startswith("data:,"):
+        assert bodies.from_base64(text) == b"%"
+    else:
+        with pytest.raises(Invalid):
+            bodies.from_base64(text)
+
+
+@pytest.mark.parametrize("text", ["data: more, or less", "data:text/plain,a cat", "data science"])
+def test_a_text_that_begins_like_a_data_uri_is_a_text(text: str) -> None:
+    assert not bodies.is_image_uri(text)
+
+
+def test_a_plus_that_a_form_did_not_encode_is_put_back(client: httpx.Client, cat: bytes) -> None:
+    text = base64.b64encode(cat).decode()
+    assert "+" in text
+    found = client.post(
+        "/classify?labels=cat,dog",
+        content=f"image={text}",
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    assert found.json()["predictions"][0]["label"] == "cat"
+
+
+@pytest.mark.parametrize("way", ["labels=<labels.txt", "labels=@labels.txt"])
+@pytest.mark.parametrize("path", ["/classify", "/classify/batch"])
+def test_labels_come_from_a_file_one_a_line(
+    client: httpx.Client, cat: bytes, tmp_path: Path, way: str, path: str
+) -> None:
+    (tmp_path / "labels.txt").write_text("cat\r\n\r\na dog, asleep\r\npizza\r\n")
+    (tmp_path / "cat.png").write_bytes(cat)
+    found = curl(client, path, "-F", way, "-F", "image=@cat.png", folder=tmp_path)
+    result = found if path == "/classify" else found["results"][0]["result"]
+    assert sorted(p["label"] for p in result["predictions"]) == ["a dog, asleep", "cat", "pizza"]
+
+
+def test_a_file_of_one_line_or_of_json_is_what_a_text_would_be(
+    client: httpx.Client, cat: bytes
+) -> None:
+    for text in ("cat,dog\n", '["cat",\n "dog"]\n', "cat\ndog"):
+        for name in (None, "labels.txt"):
+            found = client.post("/classify", files={"image": cat, "labels": (name, text)})
+            assert labels_of(found) == ["cat", "dog"]
+    found = client.post(
+        "/classify",
+        files={"image": cat, "labels": TEXT, "templates": ("t.txt", "a {}\nan icon of a {}")},
+    )
+    assert found.json()["templates"] == "custom"
+
+
+def test_other_files_than_the_picture_and_lists_are_refused(
+    client: httpx.Client, cat: bytes
+) -> None:
+    found = client.post("/classify", files={"file": cat, "labels": (None, "cat,dog")})
+    assert found.status_code == 422
+    assert found.json()["field"] == "file"
+    assert found.json()["detail"].endswith("send the picture as 'image'")
+
+
+DISPOSITIONS = [
+    "form-data; name=\"image\"; filename*=UTF-8''caf%C3%A9.png",
+    "form-data; name=\"image\"; filename*=utf-8'en'%e2%82%ac.png",
+    "form-data; filename*=UTF-8''cat.png; name=image",
+    "form-data; name=\"image\"; filename*=iso-8859-1''caf%E9.png",
+    'form-data; name="image"; filename="cat.png"; filename*=UTF-8\'\'cat.png',
+    'form-data; name="image"; filename*0="ca"; filename*1="t.png"',
+]
+
+
+@pytest.mark.parametrize("disposition", DISPOSITIONS)
+@pytest.mark.parametrize("path", ["/classify", "/classify/batch", "/embeddings/image"])
+def test_a_part_with_an_extended_file_name_is_a_file(
+    client: httpx.Client, cat: bytes, disposition: str, path: str
+) -> None:
+    body = io.BytesIO()
+    if "classify" in path:
+        body.write(b'--B\r\nContent-Disposition: form-data; name="labels"\r\n\r\ncat,dog\r\n')
+    body.write(f"--B\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + cat)
+    body.write(b"\r\n--B--\r\n")
+    found = client.post(
+        path,
+        content=body.getvalue(),
+        headers={"Content-Type": "multipart/form-data; boundary=B"},
+    )
+    assert found.status_code == 200, found.text
+    assert '"failed":1' not in found.text
+
+
+def test_the_name_in_an_extended_file_name_is_read(client: httpx.Client, cat: bytes) -> None:
+    head = b'--B\r\nContent-Disposition: form-data; name="labels"\r\n\r\ncat,dog\r\n--B\r\n'
+    file = b"Content-Disposition: form-data; name=image; filename*=UTF-8''caf%C3%A9.png\r\n\r\n"
+    found = client.post(
+        "/classify/batch",
+        content=head + file + cat + b"\r\n--B--\r\n",
+        headers={"Content-Type": "multipart/form-data; boundary=B"},
+    )
+    assert found.json()["results"][0]["name"] == "café.png"
+
+
+def test_labels_that_lost_their_line_ends_in_curl_are_refused_with_the_reason(
+    client: httpx.Client, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.txt").write_text(TEXT)
+    found = curl(client, "/labelsets/glued", "-X", "PUT", "-d", "@labels.txt", folder=tmp_path)
+    assert (found["status"], found["field"]) == (422, "labels")
+    assert "curl's -d" in found["detail"]
+    assert "--data-binary" in found["detail"]
+    assert client.get("/labelsets/glued").status_code == 404
+    kept = curl(
+        client, "/labelsets/kept", "-X", "PUT", "--data-binary", "@labels.txt", folder=tmp_path
+    )
+    assert kept["labels"] == LABELS
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-d", "labels=cat,dog"),
+        ("-d", '{"labels": ["cat", "dog"]}'),
+        ("-F", "labels=@two.txt"),
+        ("-F", "labels=cat,dog"),
+        ("-F", "labels=cat", "-F", "labels=dog"),
+        ("-H", "Content-Type: text/plain", "-d", "cat,dog"),
+        ("-F", 'labels={"cat": ["cat", "kitten"], "dog": []}'),
+    ],
+)
+def test_a_label_set_is_taken_however_curl_sends_it(
+    client: httpx.Client, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    (tmp_path / "two.txt").write_text("cat\ndog\n")
+    found = curl(client, "/labelsets/curled", "-X", "PUT", *options, folder=tmp_path)
+    assert found.get("labels") == ["cat", "dog"], found
+
+
+def test_a_picture_that_lost_its_line_ends_in_curl_is_named(
+    client: httpx.Client, samples: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in ("cat", "key"):
+        (tmp_path / "picture").write_bytes(samples[name].read_bytes())
+        for path in ("/classify?labels=cat,dog", "/embeddings/image"):
+            found = curl(client, path, "-d", "@picture", folder=tmp_path)
+            assert found["status"] == 400
+            assert "curl's -d" in found["detail"]
+
+
+def test_labels_that_are_one_to_the_model_earn_a_warning(client: httpx.Client, cat: bytes) -> None:
+    found = client.post("/classify?labels=cat,Cat,CAT,dog", content=cat).json()
+    (warning,) = found["warnings"]
+    assert "'cat', 'Cat', 'CAT' are the same to the model" in warning
+    found = client.post("/classify?labels=cat,dog,cats,dogs", content=cat).json()
+    assert found["warnings"] == []
+    client.put("/labelsets/same", json={"labels": ["dog", "cat", "Cat"]}, params={"wait": True})
+    found = client.post("/classify?labelset=same", content=cat).json()
+    assert len(found["warnings"]) == 1
+
+
+def test_a_label_written_two_ways_counts_once(client: httpx.Client, cat: bytes) -> None:
+    sent = ["hot dog", "hot  dog", "café", "cafe\u0301", "cat"]
+    found = client.post("/classify", files={"image": cat}, data={"labels": sent}).json()
+    assert sorted(p["label"] for p in found["predictions"]) == ["café", "cat", "hot dog"]
+    assert len(found["warnings"]) == 2
+    set_of = client.put("/labelsets/ways", json={"labels": sent}).json()
+    assert set_of["labels"] == ["hot dog", "café", "cat"]
+    hf = client.post(
+        "/hf/zero-shot-image-classification",
+        json={"inputs": base64.b64encode(cat).decode(), "parameters": {"candidate_labels": sent}},
+    )
+    assert len(hf.json()) == 3
+
+
+def test_a_negation_earns_a_warning(client: httpx.Client, cat: bytes) -> None:
+    (warning,) = client.post("/classify?labels=a cat,no cat", content=cat).json()["warnings"]
+    assert "'no cat'" in warning
+    assert "abstain" in warning
+
+
+def test_a_comma_at_the_end_is_taken_by_the_pipelines_route_and_explained_by_ours(
+    client: httpx.Client, cat: bytes
+) -> None:
+    text = base64.b64encode(cat).decode()
+    sent = {"inputs": text, "parameters": {"candidate_labels": "cat,dog, ,"}}
+    found = client.post("/hf/zero-shot-image-classification", json=sent)
+    assert [one["label"] for one in found.json()] == ["cat", "dog"]
+    found = client.post("/hf/zero-shot-image-classification?candidate_labels=cat,dog,", content=cat)
+    assert len(found.json()) == 2
+    for names in (
+        {"image": cat, "labels": (None, "cat,dog,")},
+        {"inputs": cat, "candidate_labels": (None, "cat,dog,")},
+    ):
+        found = client.post("/hf/zero-shot-image-classification", files=names)
+        assert [one["label"] for one in found.json()] == ["cat", "dog"]
+    refused = client.post("/classify?labels=cat,dog,", content=cat)
+    assert refused.status_code == 422
+    assert "is there a comma at the end?" in refused.json()["detail"]
+
+
+def test_a_label_set_of_one_label_behaves_as_one_label_does(
+    client: httpx.Client, cat: bytes
+) -> None:
+    client.put("/labelsets/lone", json={"labels": ["cat"]}, params={"wait": True})
+    for asked in ("labels=cat", "labelset=lone"):
+        for path in ("/classify", "/classify/batch"):
+            found = client.post(f"{path}?{asked}", files={"image": ("a.png", cat)})
+            assert found.status_code == 422, found.text
+            assert "one label alone" in found.json()["detail"]
+        scored = client.post(f"/classify?{asked}&multi_label=true", content=cat).json()
+        assert scored["predictions"][0]["score"] < 1
