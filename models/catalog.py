@@ -18,11 +18,20 @@ HF_HUB: Final = "hf-hub:"
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """One named model: how it is loaded, its size in megabytes, and what it is."""
+    """One named model: how it is loaded, what it costs, and what it is.
+
+    `size_mb` of the checkpoint in megabytes, `gflops` of the image tower for one picture. `pick` is
+    what it is the first choice for, "" for most. `free` is false where the licence allows no
+    commercial use. `figures` is where its accuracy was published.
+    """
 
     name: str
     loader: str
     size_mb: int
+    gflops: float
+    pick: str
+    free: bool
+    figures: str | None
     precision: Precision | None
     provenance: Provenance
 
@@ -56,6 +65,10 @@ def _entry(name: str, fields: dict[str, Any]) -> CatalogEntry:
         name=name,
         loader=loader,
         size_mb=fields["size_mb"],
+        gflops=fields["gflops"],
+        pick=fields.get("pick", ""),
+        free=fields.get("free", True),
+        figures=fields.get("figures"),
         precision=fields.get("precision"),
         provenance=Provenance(
             description=fields["description"],

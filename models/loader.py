@@ -61,8 +61,7 @@ def load(
     chosen = choose_backend(backend, where, available())
     if threads:
         torch.set_num_threads(threads)
-    loader = entry.loader if entry else spec
-    model, tokenizer, architecture = _from_source(loader)
+    model, tokenizer, architecture = _from_source(_loader(spec))
     model.eval().requires_grad_(False)
     if kept_in == "fp32":
         # TF32 has 10 bits of mantissa; who asks for fp32 means 23
@@ -74,8 +73,18 @@ def load(
 
 def fetch(spec: str) -> None:
     """Bring a model's files to this machine, so that a later load needs no network."""
+    _from_source(_loader(spec))
+
+
+def _loader(spec: str) -> str:
+    """What open_clip calls a model; warns of its licence before anything is downloaded."""
     entry = catalog().get(spec)
-    _from_source(entry.loader if entry else spec)
+    if entry is None:
+        return spec
+    if not entry.free:
+        licence = entry.provenance.licence
+        log.warning("%s: its licence (%s) allows no commercial use", spec, licence)
+    return entry.loader
 
 
 def _from_source(loader: str) -> Source:

@@ -100,8 +100,15 @@ def test_a_model_that_cannot_be_loaded_is_exit_status_3(model: str) -> None:
 def test_models_are_listed() -> None:
     found = run("models", "list")
     assert found.returncode == 0
-    assert re.search(r"^pictogram\s+-\s+\d+\s+Apache-2.0", found.stdout, re.MULTILINE)
-    assert re.search(r"^ViT-B-32-256/datacomp_s34b_b86k\s+72.8", found.stdout, re.MULTILINE)
+    assert re.search(r"^pictogram\s+-\s+[\d.]+\s+\d+\s+en\s+Apache-2.0", found.stdout, re.MULTILINE)
+    assert re.search(
+        r"^ViT-B-32-256/datacomp_s34b_b86k\s+72.8\s+11.5\s+605\s+en\s+MIT\s+First choice "
+        r"\(cheapest\)",
+        found.stdout,
+        re.MULTILINE,
+    )
+    assert "apple-amlr (not free)" in found.stdout
+    assert "not free)" not in run("models", "list", "--free").stdout
 
 
 def test_bench_times_every_part() -> None:

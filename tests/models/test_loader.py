@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from models import BadCheckpoint, BadDevice, ModelError, UnknownModel, catalog
+from models import BadCheckpoint, BadDevice, ModelError, ModelUnavailable, UnknownModel, catalog
 from models.encoder import Encoder
-from models.loader import load
+from models.loader import fetch, load
 
 BUNDLED = Path(catalog()["pictogram"].loader.removeprefix("local-dir:"))
 
@@ -139,6 +141,48 @@ def test_a_device_or_precision_that_is_not_here_is_told(
 ) -> None:
     with pytest.raises(BadDevice, match=complaint):
         load(f"local-dir:{copy}", device=device, precision=precision)
+
+
+def test_the_catalogue_answers_which_one() -> None:
+    models = catalog()
+    picks = {entry.pick: entry for entry in models.values() if entry.pick}
+    assert {"cheapest", "balanced", "best", "many languages, cheapest"} <= set(picks)
+    assert all(entry.free for entry in picks.values())
+    cheapest, balanced, best = (picks[name] for name in ("cheapest", "balanced", "best"))
+    assert cheapest.gflops < balanced.gflops < best.gflops
+    for entry in models.values():
+        assert (entry.provenance.imagenet_top1 is None) == (entry.figures is None), entry.name
+        licence = entry.provenance.licence.lower()
+        assert entry.free != ("nc" in licence or "amlr" in licence), entry.name
+        assert ("mul" in entry.provenance.languages) <= (
+            "extra `hf`" in entry.provenance.description
+        ), entry.name
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32-256/datacomp_s34b_b86k", "MobileCLIP2-S0/dfndr2b"])
+def test_the_cost_of_a_picture_is_what_torch_counts(name: str) -> None:
+    architecture = name.partition("/")[0]
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model = open_clip.create_model(architecture, load_weights=False, device="meta")
+        size = model.visual.image_size
+        edge = size if isinstance(size, int) else size[0]
+        model.encode_image(torch.zeros(1, 3, edge, edge))
+    entry = catalog()[name]
+    assert counter.get_total_flops() / 1e9 == pytest.approx(entry.gflops, abs=0.05)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert 4 * parameters / 1e6 == pytest.approx(entry.size_mb, rel=0.02)
+
+
+def test_a_licence_that_is_not_free_is_told_before_the_download(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(name: str) -> None:
+        assert "its licence (apple-amlr) allows no commercial use" in caplog.text
+        raise ModelUnavailable(name)
+
+    monkeypatch.setattr("models.loader._from_source", unreachable)
+    with pytest.raises(ModelUnavailable):
+        fetch("MobileCLIP2-S0/dfndr2b")
 
 
 def test_every_name_of_the_catalogue_is_one_that_open_clip_has() -> None:
