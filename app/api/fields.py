@@ -228,8 +228,13 @@ def own_or_named(asked: list[str] | None, limit: int) -> Asked:
         return None
     if len(asked) == 1 and asked[0].strip() and not set(PLACEHOLDER) & set(asked[0]):
         return asked[0]
+    return validated(asked, limit)
+
+
+def validated(own: list[str], limit: int) -> tuple[str, ...]:
+    """Own templates, checked. Raises Invalid, TooLarge."""
     try:
-        return validate_templates(asked, limit)
+        return validate_templates(own, limit)
     except TemplateError as error:
         value, most = error.value, error.limit
         over = isinstance(value, int) and most is not None and value > most

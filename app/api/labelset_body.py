@@ -1,9 +1,10 @@
 """From a request's bytes to the name and definition of a label set. Knows no store."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import chain
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -32,12 +33,23 @@ from app.api.fields import (
     invalid,
     listed,
     own_or_named,
+    validated,
 )
 from app.classify import labels
 from app.classify.labels import LabelLimits
-from app.classify.templates import numbered
+from app.classify.templates import Asked, numbered
 from app.errors import Invalid
-from app.labelsets.definition import Definition, Entry
+from app.labelsets.definition import Combine, Definition, Entry
+
+# how often one template may count
+MOST_WEIGHT: Final = 10
+
+# groups in groups
+MOST_DEPTH: Final = 8
+
+# texts of a label, or a group of labels
+Nested = list[str] | dict[str, "Nested"]
+Weighted = dict[str, Annotated[int, Field(ge=1, le=MOST_WEIGHT)]]
 
 EXAMPLE: dict[str, Any] = {
     "name": "pets",
@@ -56,15 +68,26 @@ class LabelSetBody(BaseModel):
     name: str | None = Field(
         None, description=f"For POST; a name is {NAME_PATTERN}.", examples=["pets"]
     )
-    labels: list[str] | dict[str, list[str]] | None = Field(
+    labels: list[str] | dict[str, Nested] | None = Field(
         None,
-        description="Labels, or labels with the texts that stand for them (none: itself).",
+        description="Labels, or labels with the texts that stand for them (none: itself), or "
+        "groups of such, in each other.",
+    )
+    combine: Combine | dict[str, Combine] = Field(
+        "mean",
+        description="Of labels with several texts: `mean`, one vector of them all, or `best`, the "
+        "text decides that fits a picture best; for all labels, or by label.",
     )
     prompts: dict[str, list[str]] = Field(
         default_factory=dict, description="Whole prompts for a label, used as they are."
     )
-    templates: Templates | None = Field(
-        None, description="A template set's name or own templates; default: the model's."
+    prompts_with: Literal["templates"] | None = Field(
+        None, description="Read the prompts of labels beside the templates, not in their place."
+    )
+    templates: Weighted | Templates | None = Field(
+        None,
+        description="A template set's name or own templates, or these with whole numbers that say "
+        f"how often each counts (1 to {MOST_WEIGHT}); default: the model's.",
     )
     description: str = Field("", max_length=1_000)
     preset: str | None = Field(
@@ -194,8 +217,8 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
     sources = [body.labels is not None, body.preset is not None]
     if sum(sources) > 1:
         raise Invalid("labels and preset are both given; one is enough", field="preset")
-    texts = _texts(body, limits)
-    names = labels.clean(list(texts), limits.labels)
+    flat = _texts(body, limits)
+    names = labels.clean([label for label, _, _ in flat], limits.labels)
     known = set(names)
     unknown = [label for label in body.prompts if labels.normal(label) not in known]
     if unknown:
@@ -205,27 +228,77 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
         labels.normal(label): _all(lines, limits, "prompts")
         for label, lines in body.prompts.items()
     }
+    combine = _combine(body, known)
     entries = tuple(
-        Entry(label, _all(own, limits, "labels") or (label,), prompts.get(label, ()))
-        for label, own in zip(names, texts.values(), strict=True)
+        Entry(
+            label,
+            _all(own, limits, "labels") or (label,),
+            prompts.get(label, ()),
+            combine.get(label, "mean"),
+            path,
+        )
+        for label, (_, own, path) in zip(names, flat, strict=True)
     )
-    templates = own_or_named(body.templates, limits.templates)
-    return Definition(entries, templates, body.description)
+    joined = body.prompts_with is not None
+    if joined and not prompts:
+        raise Invalid("prompts_with needs prompts", field="prompts_with", value=body.prompts_with)
+    return Definition(entries, _templates(body, limits), body.description, joined=joined)
 
 
-def _texts(body: LabelSetBody, limits: UploadLimits) -> dict[str, Sequence[str]]:
+def _combine(body: LabelSetBody, known: Collection[str]) -> dict[str, Combine]:
+    if isinstance(body.combine, str):
+        return dict.fromkeys(known, body.combine)
+    for label in body.combine:
+        if labels.normal(label) not in known:
+            detail = f"combine: {errors.shown(label)} is not a label in this label set"
+            raise Invalid(detail, field="combine", value=errors.excerpt(label))
+    return {labels.normal(label): how for label, how in body.combine.items()}
+
+
+def _templates(body: LabelSetBody, limits: UploadLimits) -> Asked:
+    """What counts twice stands there twice: the mean over prompts is then the weighted one."""
+    if not isinstance(body.templates, dict):
+        return own_or_named(body.templates, limits.templates)
+    own = validated(list(body.templates), limits.templates)
+    times = body.templates.values()
+    return tuple(chain.from_iterable([one] * count for one, count in zip(own, times, strict=True)))
+
+
+# a label, its texts, and the groups that it is in
+Flat = tuple[str, Sequence[str], tuple[str, ...]]
+
+
+def _flat(nested: Mapping[str, Nested], limits: UploadLimits, path: tuple[str, ...]) -> list[Flat]:
+    if path and not nested:
+        detail = f"the group {errors.shown(path[-1])} has no labels"
+        raise Invalid(detail, field="labels", value=errors.excerpt(path[-1]))
+    if len(path) > MOST_DEPTH:
+        detail = f"groups lie in each other {len(path)} deep, the limit is {MOST_DEPTH}"
+        raise Invalid(detail, field="labels", limit=MOST_DEPTH, value=len(path))
+    found: list[Flat] = []
+    for name, inside in nested.items():
+        if isinstance(inside, list):
+            found.append((name, inside, path))
+        else:
+            (group,) = labels.clean([name], limits.labels)
+            found += _flat(inside, limits, (*path, group))
+    return found
+
+
+def _texts(body: LabelSetBody, limits: UploadLimits) -> list[Flat]:
     if body.preset is not None:
         if body.preset not in limits.presets:
             known, asked = ", ".join(limits.presets), errors.shown(body.preset)
             detail = f"no preset is called {asked}; there are {known}"
             raise Invalid(detail, field="preset", value=errors.excerpt(body.preset))
-        return dict(numbered(limits.presets[body.preset]))
+        shipped = numbered(limits.presets[body.preset])
+        return [(label, texts, ()) for label, texts in shipped.items()]
     if isinstance(body.labels, dict):
-        return dict(body.labels)
+        return _flat(body.labels, limits, ())
     chosen = body.labels if body.labels is not None else list(body.prompts)
     chosen, _ = labels.merged(chosen)
     seen = labels.clean(chosen, LabelLimits(max(1, len(chosen)), 10_000)) if chosen else ()
-    return dict.fromkeys(seen, ())
+    return [(label, (), ()) for label in seen]
 
 
 def _all(texts: Sequence[str], limits: UploadLimits, field: str) -> tuple[str, ...]:

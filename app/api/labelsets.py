@@ -1,6 +1,7 @@
 """The routes of label sets: parse, one call, return a schema."""
 
-from typing import Annotated, Any, Final
+from collections import Counter
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
@@ -13,9 +14,16 @@ from app.api.labelset_body import LabelSetBody
 from app.api.middleware.keys import Identity
 from app.api.problems import documented
 from app.api.services import CallerDep, PatienceDep, Services, ServicesDep, read_etags, read_match
+from app.classify.templates import Asked
 from app.labelsets.blending import Blended
 from app.labelsets.builds import Status
-from app.labelsets.definition import Stored, in_namespace, namespace_bounds, without_namespace
+from app.labelsets.definition import (
+    Combine,
+    Stored,
+    in_namespace,
+    namespace_bounds,
+    without_namespace,
+)
 
 
 class LabelSetSummary(BaseModel):
@@ -37,9 +45,12 @@ class LabelSetAnswer(LabelSetSummary):
 
     labels: list[str]
     synonyms: dict[str, list[str]] = Field(description="Texts of the labels that have their own.")
+    combine: dict[str, Combine] = Field({}, description="Labels of which the best text decides.")
+    groups: dict[str, list[str]] = Field({}, description="The groups that labels are in.")
     prompts: dict[str, list[str]]
+    prompts_with: Literal["templates"] | None = None
     own_templates: list[str] | None
-    asked_templates: list[str] | str | None = Field(
+    asked_templates: list[str] | dict[str, int] | str | None = Field(
         description="Templates as the owner chose them; null: the model's default."
     )
     serving_version: int | None = Field(
@@ -80,19 +91,28 @@ def answer(
         labels=list(definition.labels),
         synonyms={e.label: list(e.texts) for e in definition.entries if e.texts != (e.label,)},
         prompts={e.label: list(e.prompts) for e in definition.entries if e.prompts},
+        combine={e.label: e.combine for e in definition.entries if e.combine != "mean"},
+        groups={e.label: list(e.path) for e in definition.entries if e.path},
+        prompts_with="templates" if definition.joined else None,
         own_templates=(
-            list(definition.templates) if isinstance(definition.templates, tuple) else None
-        ),
-        asked_templates=(
-            list(definition.templates)
+            list(dict.fromkeys(definition.templates))
             if isinstance(definition.templates, tuple)
-            else definition.templates
+            else None
         ),
+        asked_templates=_asked(definition.templates),
         serving_version=stored.version if status.state == "ready" else before,
         calibration=calibration_summary(stored, stale),
         examples=definition.counts(),
         blend=blend_answer(blended),
     )
+
+
+def _asked(templates: Asked) -> list[str] | dict[str, int] | str | None:
+    """Templates as their owner wrote them: with their weights, where they have some."""
+    if not isinstance(templates, tuple):
+        return templates
+    times = Counter(templates)
+    return dict(times) if max(times.values()) > 1 else list(templates)
 
 
 def _common(stored: Stored, status: Status, model: str, templates: str) -> dict[str, Any]:

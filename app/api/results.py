@@ -29,20 +29,39 @@ class ImageAnswer(BaseModel):
         return cls(width=image.width, height=image.height, sha256=image.sha256, cached=image.cached)
 
 
+def _absent(value: object) -> bool:
+    return not value
+
+
 class PredictionAnswer(BaseModel):
     """One label with its score and the cosine similarity behind it."""
 
     label: str
     score: float
     similarity: float
+    text: str | None = Field(
+        None,
+        exclude_if=_absent,
+        description="Where the best of a label's texts decides: which it was.",
+    )
+    path: list[str] = Field(
+        [], exclude_if=_absent, description="The groups that the label is in, the widest first."
+    )
+    heatmap: str | None = Field(
+        None,
+        exclude_if=_absent,
+        description="With explain, the data URI of a grey PNG in the shape of the upright picture: "
+        "white where covering it costs the label most, black where it costs nothing or the model "
+        "does not look.",
+    )
 
 
-class ExplainedPredictionAnswer(PredictionAnswer):
-    """The same, with where the image agrees with the label."""
+class GroupAnswer(BaseModel):
+    """A group of labels."""
 
-    heatmap: str = Field(
-        description="Data URI of a grey PNG in the shape of the upright picture: white where "
-        "covering it costs the label most, black where it costs nothing or the model does not look."
+    path: list[str] = Field(description="Its name, behind those of the groups that it is in.")
+    score: float = Field(
+        description="The sum of its labels' shares; of labels scored by themselves the best score."
     )
 
 
@@ -65,7 +84,10 @@ class ResultAnswer(BaseModel):
     labelset: str | None = None
     labelset_version: int | None = Field(None, description="The version that answered.")
     cached: int = Field(description="How many of the label vectors needed no encoding.")
-    predictions: list[SerializeAsAny[PredictionAnswer]]
+    predictions: list[PredictionAnswer]
+    groups: list[GroupAnswer] = Field(
+        [], exclude_if=_absent, description="The groups of a label set that has some, best first."
+    )
     abstained: bool = Field(description="There are no predictions, for a reason.")
     reason: ReasonAnswer | None = None
     calibrated: bool = Field(False, description="The label set's calibration was used.")
@@ -178,6 +200,10 @@ def _fields(result: Result) -> dict[str, Any]:
         "reason": result.reason and _reason(result.reason, result.withheld),
         "calibrated": result.calibrated,
         "warnings": list(result.warnings),
+        "groups": [
+            GroupAnswer(path=list(group.path), score=float(f"{group.score:.7g}"))
+            for group in result.groups
+        ],
     }
 
 
@@ -192,14 +218,14 @@ def _reason(reason: Reason, withheld: Sequence[Prediction]) -> ReasonAnswer:
 
 
 def _prediction(prediction: Prediction) -> PredictionAnswer:
-    fields = {
-        "label": prediction.label,
-        "score": float(f"{prediction.score:.7g}"),
-        "similarity": float(f"{prediction.similarity:.7g}"),
-    }
-    if prediction.heatmap is None:
-        return PredictionAnswer.model_validate(fields)
-    return ExplainedPredictionAnswer.model_validate(fields | {"heatmap": prediction.heatmap})
+    return PredictionAnswer(
+        label=prediction.label,
+        score=float(f"{prediction.score:.7g}"),
+        similarity=float(f"{prediction.similarity:.7g}"),
+        text=prediction.text,
+        path=list(prediction.path),
+        heatmap=prediction.heatmap,
+    )
 
 
 # what a line of text says where nothing fits

@@ -12,7 +12,7 @@ from app.classify import heatmap, labels, scoring
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
 from app.classify.query import Classes, Classification, Part, Prediction, Query, Result, one_label
-from app.classify.scoring import Decision, Scale, Wanted, decide
+from app.classify.scoring import Decision, Group, Scale, Wanted, decide
 from app.classify.templates import TemplateSets
 from app.errors import Invalid, first_of_group
 from app.images.views import Look
@@ -70,7 +70,9 @@ class Classifier:
     ) -> Result:
         classes = compared.classes
         with stages.stage("score"):
-            cosines = scoring.best_similarities(looked.rows, classes.rows)
+            each = scoring.best_similarities(looked.rows, classes.rows)
+            alternatives = classes.alternatives
+            cosines = each if alternatives is None else alternatives.best(each)
             background = compared.background
             alone = None if background is None else float((looked.rows @ background).max())
             decision = self._decide(cosines, alone, classes, query)
@@ -78,12 +80,18 @@ class Classifier:
         if query.explain:
             with stages.stage("explain"):
                 chosen = decision.order[:MOST_EXPLAINED]
-                maps = await self._explain(looked, query.look, classes.rows, cosines, chosen)
+                maps = await self._explain(looked, query.look, classes, cosines, chosen)
 
         def predictions(places: Sequence[int]) -> tuple[Prediction, ...]:
-            scores = decision.scores
             return tuple(
-                Prediction(classes.labels[i], float(scores[i]), float(cosines[i]), maps.get(i))
+                Prediction(
+                    classes.labels[i],
+                    float(decision.scores[i]),
+                    float(cosines[i]),
+                    maps.get(i),
+                    None if alternatives is None else alternatives.text(each, i),
+                    classes.paths[i] if classes.paths else (),
+                )
                 for i in places
             )
 
@@ -105,10 +113,26 @@ class Classifier:
             calibrated=classes.learned is not None,
             reason=decision.reason,
             withheld=withheld,
+            groups=self._groups(decision, classes, query),
         )
 
+    def _groups(self, decision: Decision, classes: Classes, query: Query) -> tuple[Group, ...]:
+        """The groups that are answered: not where the picture fits no label at all."""
+        nothing = decision.reason is not None and decision.reason.code == "similarity_below_floor"
+        if nothing or not classes.paths:
+            return ()
+        wanted = _wanted(query, classes)
+        shares = self._scale.scoring(wanted) == "softmax"
+        found = scoring.groups(decision.scores, classes.paths, shares=shares)
+        return tuple(g for g in found[: wanted.top_k] if g.score >= (wanted.threshold or 0.0))
+
     async def _explain(
-        self, looked: "_Looked", look: Look, rows: Floats, cosines: Floats, chosen: Sequence[int]
+        self,
+        looked: "_Looked",
+        look: Look,
+        classes: Classes,
+        cosines: Floats,
+        chosen: Sequence[int],
     ) -> dict[int, str]:
         """A heat map for each chosen label, by its number."""
         if not chosen:
@@ -118,7 +142,10 @@ class Classifier:
         copies = await asyncio.to_thread(heatmap.covered, pixels)
         found = await self.embedder.encode(copies, Stages())
         wanted = list(chosen)
-        without = np.stack([scoring.similarities(vector, rows[wanted]) for vector in found])
+        covered = found @ classes.rows.T
+        if classes.alternatives is not None:
+            covered = classes.alternatives.best(covered)
+        without = covered[:, wanted]
         maps = heatmap.heat(cosines[wanted], without)
         shape = (area.width, area.height, look.spec(self.info.image))
         return {i: heatmap.png(cells, *shape) for i, cells in zip(wanted, maps, strict=True)}

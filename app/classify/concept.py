@@ -22,19 +22,23 @@ PROMPTS_PER_BLOCK: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """What one vector stands for: the texts of a label (itself, synonyms) in every template."""
+    """What one vector stands for: the texts of a label (itself, synonyms) in every template, and
+    `whole` prompts beside them.
+    """
 
     texts: tuple[str, ...]
     templates: tuple[str, ...]
+    whole: tuple[str, ...] = ()
 
     def prompts(self) -> tuple[str, ...]:
         """All prompts, text by text."""
-        return tuple(chain.from_iterable(expand(self.templates, text) for text in self.texts))
+        filled = chain.from_iterable(expand(self.templates, text) for text in self.texts)
+        return (*filled, *self.whole)
 
     @property
     def count(self) -> int:
         """How many prompts there are."""
-        return len(self.texts) * len(self.templates)
+        return len(self.texts) * len(self.templates) + len(self.whole)
 
 
 def keys_of(concepts: Sequence[Concept], fingerprint: str) -> list[str]:
@@ -52,6 +56,8 @@ def keys_of(concepts: Sequence[Concept], fingerprint: str) -> list[str]:
             _add(digest, [fingerprint, str(len(concept.templates)), *concept.templates])
         digest = digest.copy()
         _add(digest, concept.texts)
+        if concept.whole:  # no text is empty, so this is told from texts
+            _add(digest, ["", *concept.whole])
         keys.append(digest.hexdigest())
     return keys
 

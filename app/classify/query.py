@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.classify.scoring import Learned, Reason, Scoring
+from app.classify.scoring import Alternatives, Group, Learned, Reason, Scoring
 from app.classify.templates import Asked
 from app.errors import Invalid
 from app.images.views import WHOLE, Cut, Look
@@ -51,13 +51,16 @@ class Query:
 class Prediction:
     """A label with its score in 0..1 and the cosine similarity behind it.
 
-    `heatmap` is where the image agrees with it (heatmap.py), if that was asked.
+    `heatmap` is where the image agrees with it (heatmap.py), if that was asked; `text` which of
+    its alternatives decided, and `path` the groups that it is in.
     """
 
     label: str
     score: float
     similarity: float
     heatmap: str | None = None
+    text: str | None = None
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class Image:
 class Classes:
     """What an image is compared with: `rows` (C, D) of the labels in these templates.
 
+    Where labels have `alternatives` there are more rows; `paths` are the groups of labels, if any.
+
     `template_set` is the name of the templates, `cached` how many rows needed no encoding.
     `learned` is the calibration of just these rows; `warning` says why there is none.
     """
@@ -86,6 +91,8 @@ class Classes:
     version: int | None = None
     learned: Learned | None = None
     warning: str | None = None
+    alternatives: Alternatives | None = None
+    paths: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,7 @@ class Result:
     calibrated: bool = False
     reason: Reason | None = None
     withheld: tuple[Prediction, ...] = ()
+    groups: tuple[Group, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Pure functions; knows neither images nor HTTP.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -16,6 +17,59 @@ Floats = npt.NDArray[np.float32]
 def similarities(image: Floats, classes: Floats) -> Floats:
     """Cosines of `image` (D,) with `classes` (C, D), all unit rows, float32 -> (C,)."""
     return classes @ image
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """Labels with several rows each: `starts` (C,) is the first row of each label, `texts` (R,)
+    what each row stands for; empty where a label has one row alone.
+    """
+
+    starts: tuple[int, ...]
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, labels: Sequence[Sequence[str]]) -> "Alternatives":
+        """Of the alternatives of each label; a label without any has one row."""
+        starts, texts = [], list[str]()
+        for alternatives in labels:
+            starts.append(len(texts))
+            texts += alternatives or ("",)
+        return cls(tuple(starts), tuple(texts))
+
+    def best(self, cosines: Floats) -> Floats:
+        """The best of (..., R) for each label -> (..., C)."""
+        return np.asarray(np.maximum.reduceat(cosines, self.starts, axis=-1), np.float32)
+
+    def text(self, cosines: Floats, label: int) -> str | None:
+        """Which alternative of a label fits best, of cosines (R,); None where it has but one."""
+        start = self.starts[label]
+        end = self.starts[label + 1] if label + 1 < len(self.starts) else len(self.texts)
+        return self.texts[start + int(cosines[start:end].argmax())] if end - start > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Labels that belong together: `path` from the widest, `score` of one of them being right."""
+
+    path: tuple[str, ...]
+    score: float
+
+
+def groups(scores: Floats, paths: Sequence[tuple[str, ...]], *, shares: bool) -> list[Group]:
+    """The groups that labels with `scores` (C,) are in, best first; equal ones in their order.
+
+    `shares`: the scores share 1 among them, so that a group has their sum; else the best one's.
+    """
+    found: dict[tuple[str, ...], float] = {}
+    for score, path in zip(scores.tolist(), paths, strict=True):
+        for depth in range(1, len(path) + 1):
+            before = found.get(path[:depth], 0.0)
+            found[path[:depth]] = before + score if shares else max(before, score)
+    return sorted(
+        (Group(path, min(score, 1.0)) for path, score in found.items()),
+        key=lambda group: -group.score,
+    )
 
 
 def best_similarities(views: Floats, classes: Floats) -> Floats:

@@ -140,12 +140,20 @@ def definition(data: bytes) -> dict[str, Any]:
 def exported(answer: Mapping[str, Any]) -> dict[str, Any]:
     """What an owner wrote, from the server's answer: sent again, it makes an equal label set."""
     synonyms = answer["synonyms"]
-    labels = {label: synonyms.get(label, []) for label in answer["labels"]}
+    groups = answer.get("groups", {})
+    labels: dict[str, Any] = {}
+    for label in answer["labels"]:
+        inside = labels
+        for group in groups.get(label, []):
+            inside = inside.setdefault(group, {})
+        inside[label] = synonyms.get(label, [])
     by_name = answer["own_templates"] or answer["templates"]
     found = {
         "name": answer["name"],
-        "labels": labels if synonyms else answer["labels"],
+        "labels": labels if synonyms or groups else answer["labels"],
+        "combine": answer.get("combine"),
         "prompts": answer["prompts"],
+        "prompts_with": answer.get("prompts_with"),
         "templates": answer.get("asked_templates", by_name),
         "description": answer["description"],
     }

@@ -130,6 +130,20 @@ class Blending:
                 return None
 
     async def _blended(self, stored: Stored, text: Floats, vectors: Mapping[str, Floats]) -> Floats:
+        alternatives = stored.definition.alternatives
+        if alternatives is None:
+            return await self._blend(stored, text, vectors)
+        # examples are of labels, not of their alternatives: these keep their ways from the mean
+        starts = np.array(alternatives.starts)
+        sizes = np.diff(np.append(starts, len(text)))
+        sums = np.add.reduceat(text, starts)
+        means: Floats = np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
+        rows = await self._blend(stored, means, vectors)
+        weight = self._found[stored.digest].choice.weight
+        apart = (1 - weight) * (text - np.repeat(means, sizes, axis=0))
+        return np.asarray(np.repeat(rows, sizes, axis=0) + apart, np.float32)
+
+    async def _blend(self, stored: Stored, text: Floats, vectors: Mapping[str, Floats]) -> Floats:
         places = {label: place for place, label in enumerate(stored.definition.labels)}
         used = [e for e in stored.definition.examples if e.sha256 in vectors]
         owners = np.array([places[example.label] for example in used], np.int64)

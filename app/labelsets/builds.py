@@ -116,7 +116,7 @@ class Builds:
     def start(self, stored: Stored) -> Build:
         """Begin a build of this version; builds of the name's older versions end."""
         self._end(v for v in self._running if v[0] == stored.name and v[1] <= stored.version)
-        build = Build(total=len(stored.definition.entries))
+        build = Build(total=stored.definition.rows)
         self._running[stored.name, stored.version] = build
         if stored.unreadable:
             build.error = unreadable_problem(stored.name)

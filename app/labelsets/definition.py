@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from app.classify.concept import Concept
+from app.classify.scoring import Alternatives
 from app.classify.templates import Asked
 from app.errors import UnreadableLabelset
 from app.labelsets.calibration.value import Calibration
@@ -48,17 +49,43 @@ FORMAT: Final = 2
 WHOLE: Final = ("{}",)
 
 
+Combine = Literal["mean", "best"]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One label: the texts that stand for it, and whole prompts that replace the templates."""
+    """One label: the texts that stand for it, and whole prompts in place of the templates.
+
+    `combine`: one vector is made of them all, or the best of them decides for each picture. `path`
+    is the groups that the label is in, the widest first.
+    """
 
     label: str
     texts: tuple[str, ...]
     prompts: tuple[str, ...] = ()
+    combine: Combine = "mean"
+    path: tuple[str, ...] = ()
 
-    def concept(self, templates: tuple[str, ...]) -> Concept:
-        """What its vector is made of."""
-        return Concept(self.prompts, WHOLE) if self.prompts else Concept(self.texts, templates)
+    def alternatives(self, *, joined: bool) -> tuple[str, ...]:
+        """What a row each is made of, as it is told; () where there is one row for all."""
+        if self.combine == "mean":
+            return ()
+        found = (*self.texts, *self.prompts) if joined else self.prompts or self.texts
+        return found if len(found) > 1 else ()
+
+    def concept(self, templates: tuple[str, ...], *, joined: bool = False) -> Concept:
+        """What one vector of it is made of; `joined`: templates count beside its own prompts."""
+        if self.prompts and not joined:
+            return Concept(self.prompts, WHOLE)
+        return Concept(self.texts, templates, self.prompts)
+
+    def concepts(self, templates: tuple[str, ...], *, joined: bool) -> list[Concept]:
+        """What its rows are made of: one, or one for each of its alternatives."""
+        if not self.alternatives(joined=joined):
+            return [self.concept(templates, joined=joined)]
+        texts = self.texts if joined or not self.prompts else ()
+        own = [Concept((prompt,), WHOLE) for prompt in self.prompts]
+        return [Concept((text,), templates) for text in texts] + own
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +114,8 @@ class Definition:
     """A label set as its owner wrote it; `templates` as in `app.templates`.
 
     Each example's label is one of the entries'. Its `calibration` is no part of what it says: with
-    another one it is the same definition, with the same vectors.
+    another one it is the same definition, with the same vectors. `joined`: prompts of labels are
+    read beside the templates and do not replace them.
     """
 
     entries: tuple[Entry, ...]
@@ -95,16 +123,31 @@ class Definition:
     description: str = ""
     examples: tuple[Example, ...] = ()
     calibration: Calibration | None = field(default=None, compare=False)
+    joined: bool = False
     labels: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    alternatives: Alternatives | None = field(init=False, compare=False, repr=False)
+    paths: tuple[tuple[str, ...], ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # once, not at each request: there can be thousands
         object.__setattr__(self, "labels", tuple(entry.label for entry in self.entries))
+        grouped = any(entry.path for entry in self.entries)
+        paths = tuple(entry.path for entry in self.entries) if grouped else ()
+        object.__setattr__(self, "paths", paths)
+        of_labels = [entry.alternatives(joined=self.joined) for entry in self.entries]
+        alternatives = Alternatives.of(of_labels) if any(of_labels) else None
+        object.__setattr__(self, "alternatives", alternatives)
+
+    @property
+    def rows(self) -> int:
+        """How many rows its labels have."""
+        return len(self.alternatives.texts) if self.alternatives else len(self.labels)
 
     @property
     def plain(self) -> bool:
         """Whether releases that know only the plain format can serve it."""
-        return not self.examples and self.calibration is None
+        more = self.joined or self.paths or self.alternatives
+        return not self.examples and self.calibration is None and not more
 
     def keys(self) -> frozenset[str]:
         """Where the store keeps the pictures of its examples."""
@@ -128,8 +171,12 @@ class Definition:
         )
 
     def concepts(self, templates: tuple[str, ...]) -> list[Concept]:
-        """One concept for each label, in order."""
-        return [entry.concept(templates) for entry in self.entries]
+        """What the rows of the labels are made of, in order; one a label but for alternatives."""
+        return [
+            concept
+            for entry in self.entries
+            for concept in entry.concepts(templates, joined=self.joined)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,14 +260,22 @@ def _digest(definition: Definition) -> str:
 
 def _content(definition: Definition) -> dict[str, Any]:
     content: dict[str, Any] = {
-        "entries": [(entry.label, entry.texts, entry.prompts) for entry in definition.entries],
+        "entries": [_row(entry) for entry in definition.entries],
         "templates": definition.templates,
         "description": definition.description,
     }
     # absent where there is nothing: the same bytes as in the plain format
+    if definition.joined:
+        content["joined"] = True
     if definition.examples:
         content["examples"] = [astuple(example) for example in definition.examples]
     return content
+
+
+def _row(entry: Entry) -> tuple[Any, ...]:
+    row = (entry.label, entry.texts, entry.prompts)
+    more = (entry.combine, entry.path)
+    return row if more == ("mean", ()) else row + more
 
 
 def _kept(definition: Definition) -> dict[str, Any]:
@@ -233,11 +288,21 @@ def _definition(content: Mapping[str, Any]) -> Definition:
     templates, calibration = content["templates"], content.get("calibration")
     return Definition(
         entries=tuple(
-            Entry(label, tuple(texts), tuple(prompts))
-            for label, texts, prompts in content["entries"]
+            Entry(label, tuple(texts), tuple(prompts), *_more(more))
+            for label, texts, prompts, *more in content["entries"]
         ),
         templates=tuple(templates) if isinstance(templates, list) else templates,
         description=content["description"],
         examples=tuple(Example(*row) for row in content.get("examples", ())),
+        joined=content.get("joined", False),
         calibration=calibration and Calibration.from_json(calibration),
     )
+
+
+def _more(stored: Sequence[Any]) -> tuple[Combine, tuple[str, ...]]:
+    if not stored:
+        return "mean", ()
+    combine, path = stored
+    if combine not in ("mean", "best"):
+        raise ValueError(f"a label is combined by {combine!r}, not by mean or best")
+    return combine, tuple(path)

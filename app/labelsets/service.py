@@ -47,7 +47,9 @@ RACES: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What answers for a label set now: `rows` (C, D) float32 of unit length, one a label."""
+    """What answers for a label set now: `rows` (C, D) float32 of unit length, one a label, or more
+    where labels have alternatives.
+    """
 
     stored: Stored
     rows: Floats
@@ -230,7 +232,7 @@ class LabelSetService:
         definition = serving.stored.definition
         asked = query.templates or definition.templates
         template_set, templates = self._builds.templates.resolve(asked)
-        rows, cached = serving.rows, len(serving.rows)
+        rows, cached = serving.rows, len(definition.labels)
         if query.templates is not None:
             rows, cached = await self._in_templates(serving.stored, templates, name)
         learned, warning = self.validity.found(serving.stored)
@@ -245,6 +247,8 @@ class LabelSetService:
             serving.stored.version or None,
             learned,
             warning,
+            definition.alternatives,
+            definition.paths,
         )
 
     async def resume(self) -> None:
@@ -273,7 +277,8 @@ class LabelSetService:
             detail = f"{shown} in these templates makes {prompts} prompts; register it so"
             raise TooLarge(detail, field="templates", limit=self._max_prompts, value=prompts)
         found = await self._builds.ensemble.vectors(concepts)
-        return await self._builds.blending.rows(stored, found.rows), found.cached
+        cached = min(found.cached, len(stored.definition.labels))
+        return await self._builds.blending.rows(stored, found.rows), cached
 
     async def _rows(self, version: Stored | None) -> Floats | None:
         if version is None:

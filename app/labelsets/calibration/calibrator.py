@@ -91,6 +91,8 @@ class Calibrator:
 
         def work() -> Fitted:
             cosines = pictures.vectors @ serving.rows.T
+            if definition.alternatives is not None:
+                cosines = definition.alternatives.best(cosines)
             truth = np.zeros(cosines.shape, np.bool_)
             for row, places in zip(truth, pictures.shown, strict=True):
                 row[list(places)] = True
