@@ -47,8 +47,8 @@ MOST_WEIGHT: Final = 10
 # groups in groups
 MOST_DEPTH: Final = 8
 
-# texts of a label, or a group of labels
-Nested = list[str] | dict[str, "Nested"]
+# texts of a label, or a group: labels and groups in turn
+Nested = list[str] | dict[str, Any]
 Weighted = dict[str, Annotated[int, Field(ge=1, le=MOST_WEIGHT)]]
 
 EXAMPLE: dict[str, Any] = {
@@ -277,8 +277,11 @@ def _flat(nested: Mapping[str, Nested], limits: UploadLimits, path: tuple[str, .
         raise Invalid(detail, field="labels", limit=MOST_DEPTH, value=len(path))
     found: list[Flat] = []
     for name, inside in nested.items():
-        if isinstance(inside, list):
+        if isinstance(inside, list) and all(isinstance(text, str) for text in inside):
             found.append((name, inside, path))
+        elif not isinstance(inside, dict):
+            detail = f"{errors.shown(name)} is neither a list of texts nor a group of labels"
+            raise Invalid(detail, field="labels", value=errors.excerpt(name))
         else:
             (group,) = labels.clean([name], limits.labels)
             found += _flat(inside, limits, (*path, group))

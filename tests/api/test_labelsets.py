@@ -478,3 +478,151 @@ def test_a_label_set_in_other_templates_is_bounded(
             classify(client, samples["cat"], labelset="many", templates="simple"), 413, "too_large"
         )
         assert (found["field"], found["limit"]) == ("templates", 6)
+
+
+def test_the_best_of_several_texts_decides_and_is_told(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    texts = ["spaceship", "cat", "teapot"]
+    made = register(client, "best", {"pet": texts, "dish": ["pizza", "salad"]}, combine="best")
+    assert made.json()["combine"] == {"pet": "best", "dish": "best"}
+    found = classify(client, samples["cat"], labelset="best").json()["predictions"]
+    assert (found[0]["label"], found[0]["text"]) == ("pet", "cat")
+    assert {found[1]["text"]} <= {"pizza", "salad"}
+    flat = classify(client, samples["cat"], labels=[*texts, "pizza", "salad"], top_k=5).json()
+    similarity = {p["label"]: p["similarity"] for p in flat["predictions"]}
+    assert found[0]["similarity"] == pytest.approx(similarity["cat"], abs=1e-5)
+    assert found[1]["similarity"] == pytest.approx(
+        max(similarity["pizza"], similarity["salad"]), abs=1e-5
+    )
+
+
+def test_labels_are_combined_each_in_its_own_way(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    labels = {"pet": ["cat", "teapot"], "dish": ["pizza", "salad"]}
+    register(client, "both", labels, combine={"pet": "best"})
+    register(client, "mean", labels)
+    best, mean = (
+        classify(client, samples["pizza"], labelset=name).json()["predictions"]
+        for name in ("both", "mean")
+    )
+    assert "text" not in best[0]
+    assert best[0]["similarity"] == pytest.approx(mean[0]["similarity"], abs=1e-5)
+    flat = classify(client, samples["pizza"], labels="cat,teapot").json()["predictions"]
+    assert best[1]["similarity"] == pytest.approx(flat[0]["similarity"], abs=1e-5)
+    assert best[1]["similarity"] != pytest.approx(mean[1]["similarity"], abs=1e-5)
+    refused = register(client, "wrong", labels, combine={"pets": "best"})
+    assert problem(refused, 422, "invalid")["field"] == "combine"
+
+
+NESTED = {
+    "animal": {"pet": {"cat": [], "dog": ["dog", "puppy"]}, "octopus": []},
+    "dish": {"pizza": [], "doughnut": []},
+    "rocket": [],
+}
+
+
+def test_groups_have_the_sums_of_their_labels(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    made = register(client, "nested", NESTED).json()
+    assert made["labels"] == ["cat", "dog", "octopus", "pizza", "doughnut", "rocket"]
+    assert made["groups"]["dog"] == ["animal", "pet"]
+    found = classify(client, samples["cat"], labelset="nested", top_k=9).json()
+    scores = {p["label"]: p["score"] for p in found["predictions"]}
+    groups = {tuple(g["path"]): g["score"] for g in found["groups"]}
+    assert found["predictions"][0]["path"] == ["animal", "pet"]
+    assert "path" not in next(p for p in found["predictions"] if p["label"] == "rocket")
+    assert set(groups) == {("animal",), ("animal", "pet"), ("dish",)}
+    assert groups["animal", "pet"] == pytest.approx(scores["cat"] + scores["dog"], abs=1e-5)
+    assert groups["animal",] == pytest.approx(
+        scores["cat"] + scores["dog"] + scores["octopus"], abs=1e-5
+    )
+    ranked = [g["score"] for g in found["groups"]]
+    assert ranked == sorted(ranked, reverse=True)
+
+
+def test_an_uncertain_label_still_gives_a_certain_group(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    twins = {"animal": {"cat": [], "kitty": ["cat"]}, "thing": {"rocket": [], "key": []}}
+    register(client, "twins", twins)
+    found = classify(client, samples["cat"], labelset="twins", threshold=0.8).json()
+    assert found["predictions"] == []
+    (group,) = found["groups"]
+    assert group["path"] == ["animal"]
+    assert group["score"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("labels", "detail"),
+    [
+        ({"animal": {"cat": []}, "pet": {"cat": []}}, "cat"),
+        ({"animal": {}}, "has no labels"),
+        ({"animal": {"pet": {}}}, "has no labels"),
+        ({"animal": {"pet": ["cat", 1]}}, "neither"),
+        ({"animal": {"pet": "cat"}}, "neither"),
+        ({"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": {"j": []}}}}}}}}}}, "deep"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(
+    client: httpx.Client, labels: dict[str, Any], detail: str
+) -> None:
+    refused = register(client, "groups", labels)
+    found = problem(refused, 422, "invalid")
+    assert found["field"] == "labels"
+    assert detail in found["detail"]
+
+
+def test_prompts_are_read_beside_the_templates_where_that_is_wanted(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    labels, prompts = ["cat", "dog"], {"cat": ["a small animal with whiskers"]}
+    for name, more in (
+        ("alone", {}),
+        ("instead", {"prompts": prompts}),
+        ("beside", {"prompts": prompts, "prompts_with": "templates"}),
+    ):
+        made = register(client, name, labels, **more)
+        assert made.json()["prompts_with"] == more.get("prompts_with")
+    alone, instead, beside = (
+        {p["label"]: p["similarity"] for p in classify(
+            client, samples["cat"], labelset=name).json()["predictions"]}
+        for name in ("alone", "instead", "beside")
+    )  # fmt: skip
+    assert len({alone["cat"], instead["cat"], beside["cat"]}) == 3
+    assert alone["dog"] == instead["dog"] == beside["dog"]
+    refused = register(client, "none", labels, prompts_with="templates")
+    assert problem(refused, 422, "invalid")["field"] == "prompts_with"
+
+
+def test_templates_have_weights(client: httpx.Client, samples: dict[str, Path]) -> None:
+    first, second = "a photo of a {}.", "the number {}."
+    asked = {"even": [first, second], "heavy": {first: 1, second: 9}, "alone": [second]}
+    similarities = {}
+    for name, templates in asked.items():
+        made = register(client, name, ["cat", "dog"], templates=templates).json()
+        assert made["asked_templates"] == templates
+        found = classify(client, samples["cat"], labelset=name).json()["predictions"]
+        similarities[name] = next(p["similarity"] for p in found if p["label"] == "cat")
+    low, high = sorted((similarities["even"], similarities["alone"]))
+    assert low < similarities["heavy"] < high
+    for weight in (0, 11, 1.5):
+        refused = register(client, "wrong", ["cat", "dog"], templates={first: weight})
+        assert problem(refused, 422, "invalid")["field"] == "templates"
+
+
+def test_examples_of_a_label_serve_all_of_its_alternatives(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    labels = {"pet": ["cat", "dog"], "dish": ["pizza", "doughnut"]}
+    register(client, "shown", labels, combine="best")
+    for label, shown in (("pet", ("cat", "dog")), ("dish", ("pizza", "doughnut"))):
+        for name in shown:
+            client.post(
+                "/labelsets/shown/examples", params={"wait": "true"},
+                files={"image": samples[name].read_bytes()}, data={"label": label},
+            ).raise_for_status()  # fmt: skip
+    found = classify(client, samples["pizza"], labelset="shown").json()["predictions"]
+    assert (found[0]["label"], found[0]["text"]) == ("dish", "pizza")

@@ -84,3 +84,27 @@ def test_tags_that_fit_alike_are_no_reason_to_abstain() -> None:
     below = scoring.decide(alike, 0.4, model, None, scoring.Wanted(3, abstain=True, lead=False))
     assert below.reason is not None
     assert below.reason.code == "similarity_below_floor"
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.integers(0, 2**31))
+def test_the_best_alternative_of_each_label_counts(sizes: list[int], seed: int) -> None:
+    labels = [[f"{place}-{n}" for n in range(size)] if size > 1 else () for place, size in
+              enumerate(sizes)]  # fmt: skip
+    found = scoring.Alternatives.of(labels)
+    cosines = np.random.default_rng(seed).uniform(-1, 1, len(found.texts)).astype(np.float32)
+    best, at = found.best(cosines), 0
+    for place, texts in enumerate(labels):
+        own = cosines[at : at + max(1, len(texts))]
+        at += len(own)
+        assert best[place] == own.max()
+        assert found.text(cosines, place) == (texts[int(own.argmax())] if texts else None)
+
+
+def test_groups_sum_shares_and_take_the_best_of_scores_alone() -> None:
+    scores = np.float32([0.5, 0.2, 0.3])
+    paths = [("animal", "pet"), ("animal",), ()]
+    shares = scoring.groups(scores, paths, shares=True)
+    assert [group.path for group in shares] == [("animal",), ("animal", "pet")]
+    assert [group.score for group in shares] == pytest.approx([0.7, 0.5])
+    alone = scoring.groups(scores, paths, shares=False)
+    assert [group.score for group in alone] == pytest.approx([0.5, 0.5])

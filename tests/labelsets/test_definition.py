@@ -1,6 +1,7 @@
 """Namespaces of label sets: apart in every store, and not to be seen from one another."""
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from app.api.middleware.keys import digest
 from app.labelsets.definition import (
     Definition,
     Entry,
+    from_body,
     in_namespace,
     namespace_bounds,
     namespace_of,
@@ -260,3 +262,18 @@ def test_a_key_has_a_limit_of_its_own(
         assert put(nobody, f"n{number}").status_code == 201
     assert red.delete("/labelsets/b").status_code == 204
     assert put(red, "d").status_code == 201
+
+
+def test_what_a_release_cannot_serve_as_it_is_meant_is_written_in_a_format_it_refuses() -> None:
+    plain = Definition((Entry("cat", ("cat", "kitten")), Entry("dog", ("dog",))))
+    best = Definition((Entry("cat", ("cat", "kitten"), combine="best"), Entry("dog", ("dog",))))
+    grouped = Definition((Entry("cat", ("cat",), path=("animal",)),))
+    joined = Definition((Entry("cat", ("cat",), ("a cat at home",)),), joined=True)
+    for definition, format_ in ((plain, 1), (best, 2), (grouped, 2), (joined, 2)):
+        stored = new("n", 7, definition)
+        assert json.loads(stored.body())["format"] == format_
+        again = from_body("n", 7, stored.body())
+        assert again.definition == definition
+        assert again.definition.rows == definition.rows
+        assert again.digest == stored.digest
+    assert (plain.rows, best.rows) == (2, 3)

@@ -41,7 +41,8 @@ def test_the_pages_lines_work_as_pasted(block: str, client: httpx.Client) -> Non
 
 
 ANSWERS = API.partition("### Several label sets")[2].partition("\n## ")[0]
-CALLS = re.findall(r"```sh\n(.*?)```", ANSWERS, re.DOTALL)
+GROUPS = API.partition("### Alternatives and groups")[2].partition("\n### ")[0]
+CALLS = re.findall(r"```sh\n(.*?)```", ANSWERS + GROUPS, re.DOTALL)
 
 
 @pytest.mark.parametrize("call", CALLS, ids=range(len(CALLS)))
