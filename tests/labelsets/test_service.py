@@ -14,6 +14,7 @@ from app.labelsets.builds import Builds
 from app.labelsets.calibration.validity import Validity
 from app.labelsets.definition import Definition, Entry
 from app.labelsets.preconditions import Match
+from app.labelsets.presets import Presets
 from app.labelsets.registry import Registry
 from app.labelsets.service import LabelSetService
 from app.stores.lru import ByteLru
@@ -50,7 +51,11 @@ def service(encoder: Encoder, store: Any) -> LabelSetService:
         PLENTY,
     )
     return LabelSetService(
-        registry, builds, Validity(encoder.info.fingerprint, templates), max_prompts=PLENTY
+        registry,
+        builds,
+        Validity(encoder.info.fingerprint, templates),
+        Presets({}, templates.default),
+        max_prompts=PLENTY,
     )
 
 
