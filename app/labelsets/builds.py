@@ -142,9 +142,13 @@ class Builds:
         # ended: it failed for a reason of ours, or every cache has lost its vectors since
         return build if build.task is not None else self.start(stored)
 
-    def forget(self, name: str) -> None:
-        """End and drop the builds of every version of a name."""
-        self._end(version for version in self._running if version[0] == name)
+    def forget(self, name: str, newest: int | None = None) -> None:
+        """End and drop the builds of a name's versions, up to the `newest` where that is given."""
+        self._end(
+            (known, version)
+            for known, version in self._running
+            if known == name and (newest is None or version <= newest)
+        )
 
     def _end(self, versions: Iterable[Version]) -> None:
         for version in list(versions):

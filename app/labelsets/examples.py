@@ -15,7 +15,7 @@ from typing import Final
 from app import errors
 from app.classify.bulk import Item, Outcome, every_outcome
 from app.classify.embedding import ImageEmbedder
-from app.errors import ExampleElsewhere, Invalid, NotFound, Problem, TooLarge
+from app.errors import ExampleElsewhere, Invalid, NotFound, Problem, StoreUnavailable, TooLarge
 from app.labelsets.blending import Blended, Blending
 from app.labelsets.definition import (
     Definition,
@@ -173,6 +173,7 @@ class FewShot:
             kept, failed = sorted_out(seen, claims, current.definition)
             if not kept:
                 raise first_problem(failed)
+            await self._check_still_there(name, written)
             count = 0
 
             def make(definition: Definition) -> Definition:
@@ -267,6 +268,16 @@ class FewShot:
             return await self._pictures.get(name, example.key, example.size)
         except StoreAway:
             raise away() from None
+
+    async def _check_still_there(self, name: str, keys: Sequence[str]) -> None:
+        """Nothing unless the store was cleaned up during an upload that took hours."""
+        try:
+            missing = await self._pictures.missing(name, keys)
+        except StoreAway:
+            raise away() from None
+        if missing:
+            detail = f"{len(missing)} pictures left the store during this upload; send them again"
+            raise StoreUnavailable(detail, retry_after=1)
 
     async def _forget(self, name: str, keys: Iterable[str]) -> None:
         with contextlib.suppress(StoreAway):

@@ -55,25 +55,32 @@ class Registry:
 
     async def current(self, name: str) -> Stored:
         """The current version. Raises UnknownLabelset; StoreUnavailable if nothing is known."""
-        known = self._known.get(name)
-        try:
-            head = await self._store.head(name)
-            if known is not None and _went_back(head, known):
-                head = await self._publish_again(known)
-            if head is None or head.deleted:
-                self._forget(name)
-                raise unknown(name)
+        while True:
             known = self._known.get(name)
-            if known is None or known.version != head.version:
-                record = await self._store.get(name)
-                if record is None:  # deleted between the two calls
-                    self._forget(name)
-                    raise unknown(name)
-                return await self._learn(record)
-        except StoreAway:
-            if known is None:
-                raise away() from None
-        return known
+            try:
+                current = await self._current(name, known)
+            except StoreAway:
+                if known is None:
+                    raise away() from None
+                return known
+            if current is not None:
+                return current
+            if self._known.get(name) is known:
+                self._forget(name, known)
+                raise unknown(name)
+            # created here while the store was asked: its answer may be older
+
+    async def _current(self, name: str, known: Stored | None) -> Stored | None:
+        head = await self._store.head(name)
+        if known is not None and _went_back(head, known):
+            head = await self._publish_again(known)
+        if head is None or head.deleted:
+            return None
+        latest = self._known.get(name)
+        if latest is not None and latest.version >= head.version:
+            return latest
+        record = await self._store.get(name)
+        return None if record is None else await self._learn(record)
 
     async def fresh(self, name: str) -> Stored | None:
         """What the store has now, for a change that must not start from memory."""
@@ -86,18 +93,16 @@ class Registry:
             raise away() from None
         return None if record is None else await self._learn(record, anew=True)
 
-    async def delete(self, name: str, version: int) -> None:
-        """Leave a tombstone. Raises PreconditionFailed, StoreUnavailable."""
+    async def delete(self, stored: Stored) -> None:
+        """Leave a tombstone of this version. Raises PreconditionFailed, StoreUnavailable."""
         try:
-            await self._store.delete(name, version)
+            await self._store.delete(stored.name, stored.version)
         except VersionConflict as conflict:
-            raise changed(name, conflict.current) from None
+            raise changed(stored.name, conflict.current) from None
         except StoreAway:
             raise away() from None
-        known = self._known.get(name)
-        self._forget(name)
-        if known is not None:
-            await self._drop(known, frozenset())
+        self._forget(stored.name, stored)
+        await self._drop(stored, frozenset())
 
     async def page(self, after: str, before: str, limit: int) -> Sequence[Stored]:
         """Up to `limit` sets with names strictly between the two, by name."""
@@ -122,8 +127,8 @@ class Registry:
         except StoreAway:
             raise away() from None
 
-    async def write(self, stored: Stored, expected: int | None, most: int | None = None) -> Stored:
-        """Create (`expected` None) or replace a version; the result has its new number.
+    async def write(self, stored: Stored, before: Stored | None, most: int | None = None) -> Stored:
+        """Create (`before` None) or replace that version; the result has its new number.
 
         There may be `most` sets in the namespace of its name.
 
@@ -135,19 +140,19 @@ class Registry:
         quota = None if most is None else Quota(*bounds, most)
         # as large as the time: a version never comes back, even if the store was lost
         least = int(1000 * time.time())
+        expected = None if before is None else before.version
         try:
             record = await self._store.write(stored.name, body, expected, self._most, least, quota)
         except VersionConflict as conflict:
-            if expected is None:
+            if before is None:
                 raise exists(stored.name) from None
             raise changed(stored.name, conflict.current) from None
         except StoreFull as error:
             raise full(error.limit, own=error.own) from None
         except StoreAway:
             raise away() from None
-        before = self._known.get(stored.name)
         written = replace(stored, version=record.version)
-        self._known[stored.name] = written
+        self._remember(written)
         if before is not None:
             await self._drop(before, stored.definition.keys())
         return written
@@ -155,7 +160,8 @@ class Registry:
     async def _drop(self, before: Stored, kept: frozenset[str]) -> None:
         """Forget the pictures that nothing names any more; where that fails they are swept later.
 
-        The version before needs none of them to serve: their vectors are known.
+        `before` is the version that was replaced or deleted, whatever has come after it meanwhile:
+        no key of a picture is used again. It needs none of them to serve: their vectors are known.
         """
         dropped = before.definition.keys() - kept
         if dropped:
@@ -198,13 +204,13 @@ class Registry:
             if head is None:
                 await self._publish_again(known)
             elif head.deleted:
-                self._forget(known.name)
+                self._forget(known.name, known)
 
     async def _publish_again(self, known: Stored) -> Head | None:
         """Put what is known in the place of what the store lost, or went back to."""
         name = known.name
         if known.unreadable:  # nothing is known that could be put there
-            self._forget(name)
+            self._forget(name, known)
             return await self._store.head(name)
         if await self._store.restore(Record(name, known.version, known.body())):
             log.warning("the store had lost label set %s; it has been published again", name)
@@ -229,12 +235,21 @@ class Registry:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             log.exception("label set %s cannot be read by this release", record.name)
             stored = unreadable(record.name, record.version)
-        self._known[record.name] = stored
+        self._remember(stored)
         return stored
 
-    def _forget(self, name: str) -> None:
-        self._known.pop(name, None)
-        self._touched.pop(name, None)
+    def _remember(self, stored: Stored) -> None:
+        """Know this version, unless a newer one is known: answers of the store overtake another."""
+        known = self._known.get(stored.name)
+        if known is None or known.version <= stored.version:
+            self._known[stored.name] = stored
+
+    def _forget(self, name: str, stored: Stored | None) -> None:
+        """Know nothing of a name any more, unless more than this version is known."""
+        known = self._known.get(name)
+        if known is not None and stored is not None and known.version <= stored.version:
+            del self._known[name]
+            self._touched.pop(name, None)
 
 
 def _went_back(head: Head | None, known: Stored) -> bool:
@@ -247,38 +262,62 @@ async def _offload(large: bool, function: Callable[..., T], *values: Any) -> T:
     return await asyncio.to_thread(function, *values) if large else function(*values)
 
 
-# seconds: a younger picture may be of a definition that is still to be written
+# seconds that a picture is kept which nothing names: its definition may still be to be written
 GRACE: Final = 3_600.0
 
 # seconds between two sweeps, and until the first
-EVERY: Final = 6 * 3_600.0
+EVERY: Final = 3_600.0
 FIRST: Final = 60.0
 
 
-async def keep_sweeping(labelsets: LabelSets, pictures: Pictures) -> None:
-    """Sweep now and then, for ever."""
-    await asyncio.sleep(FIRST)
-    while True:
-        with contextlib.suppress(StoreAway):
-            count = await sweep(labelsets, pictures, time.time() - GRACE)
-            if count:
-                log.info("%d pictures that no label set names are forgotten", count)
-        await asyncio.sleep(EVERY)
+class Sweeper:
+    """Forgets pictures that no label set has named for GRACE seconds.
 
+    What counts is how long this process has seen them so: clocks of machines differ.
+    """
 
-async def sweep(labelsets: LabelSets, pictures: Pictures, before: float) -> int:
-    """Forget those that were added `before` (Unix time); how many. Raises StoreAway."""
-    old: defaultdict[str, list[str]] = defaultdict(list)
-    for name, key in await pictures.listed():
-        if int(key[:12], 16) / 1000 < before:
-            old[name].append(key)
-    count = 0
-    for name, keys in old.items():
-        named = await _named(labelsets, name)
-        unnamed = [] if named is None else [key for key in keys if key not in named]
-        await pictures.delete(name, unnamed)
-        count += len(unnamed)
-    return count
+    def __init__(
+        self,
+        labelsets: LabelSets,
+        pictures: Pictures,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._labelsets = labelsets
+        self._pictures = pictures
+        self._clock = clock
+        self._unnamed: dict[tuple[str, str], float] = {}
+
+    async def keep_sweeping(self) -> None:
+        """Sweep now and then, for ever."""
+        await asyncio.sleep(FIRST)
+        while True:
+            with contextlib.suppress(StoreAway):
+                count = await self.sweep()
+                if count:
+                    log.info("%d pictures that no label set names are forgotten", count)
+            await asyncio.sleep(EVERY)
+
+    async def sweep(self) -> int:
+        """Forget those that have been seen unnamed for long enough; how many. Raises StoreAway."""
+        listed: defaultdict[str, list[str]] = defaultdict(list)
+        for name, key in await self._pictures.listed():
+            listed[name].append(key)
+        seen, self._unnamed = self._unnamed, {}
+        count = 0
+        for name, keys in listed.items():
+            named = await _named(self._labelsets, name)
+            if named is None:
+                continue
+            now = self._clock()
+            old = []
+            for key in keys:
+                if key not in named:
+                    since = self._unnamed[name, key] = seen.get((name, key), now)
+                    if now - since >= GRACE:
+                        old.append(key)
+            await self._pictures.delete(name, old)
+            count += len(old)
+        return count
 
 
 async def _named(labelsets: LabelSets, name: str) -> frozenset[str] | None:

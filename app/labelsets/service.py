@@ -136,11 +136,11 @@ class LabelSetService:
             if current.definition.calibration != definition.calibration:
                 # the same vectors: whatever is built of them stays so
                 learned = replace(current, definition=definition)
-                return await self._write(learned, current.version), False
+                return await self._write(learned, current), False
             self._builds.ensure(current)
             return current, False
         serves = replace(current, previous=None) if current.built else current.previous
-        return await self._write(new(name, 0, definition, serves), current.version), False
+        return await self._write(new(name, 0, definition, serves), current), False
 
     async def delete(self, name: str, match: Match) -> None:
         """Forget a name for good. Raises UnknownLabelset, PreconditionFailed."""
@@ -150,14 +150,16 @@ class LabelSetService:
                 raise unknown(name)
             match.check(name, current)
             try:
-                await self._registry.delete(name, current.version)
+                await self._registry.delete(current)
             except PreconditionFailed:
                 if last or not match.anything:
                     raise
             else:
-                break
-        self._builds.forget(name)
-        self._served.pop(name, None)
+                self._builds.forget(name, current.version)
+                served = self._served.get(name)
+                if served is not None and served.version <= current.version:
+                    del self._served[name]
+                return
 
     async def get(self, name: str) -> Stored:
         """The current version. Raises UnknownLabelset; StoreUnavailable if nothing is known."""
@@ -316,7 +318,9 @@ class LabelSetService:
             self._served.pop(name, None)
             raise
 
-    async def _write(self, stored: Stored, expected: int | None, most: int | None = None) -> Stored:
-        written = await self._registry.write(stored, expected, most)
+    async def _write(
+        self, stored: Stored, before: Stored | None, most: int | None = None
+    ) -> Stored:
+        written = await self._registry.write(stored, before, most)
         self._builds.ensure(written)
         return written

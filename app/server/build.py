@@ -28,7 +28,7 @@ from app.labelsets.builds import Builds
 from app.labelsets.calibration.validity import Validity
 from app.labelsets.examples import ExampleLimits, FewShot
 from app.labelsets.presets import Presets
-from app.labelsets.registry import Registry, keep_sweeping
+from app.labelsets.registry import Registry, Sweeper
 from app.labelsets.service import LabelSetService
 from app.server.settings import Settings
 from app.server.watchdog import Heartbeat, Watchdog
@@ -143,7 +143,7 @@ async def build(
     stack.push_async_callback(labelsets.close)
     resuming = asyncio.create_task(labelsets.resume())
     stack.callback(resuming.cancel)
-    sweeping = asyncio.create_task(keep_sweeping(store.labelsets, store.pictures))
+    sweeping = asyncio.create_task(Sweeper(store.labelsets, store.pictures).keep_sweeping())
     stack.callback(sweeping.cancel)
     canary = Canary(encoder)
     await canary.learn(ensemble)

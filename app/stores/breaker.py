@@ -1,4 +1,4 @@
-"""Circuit breakers: a store that fails is left alone for a while. Knows not which store it is."""
+"""Circuit breakers: a store that fails is left alone for a while. Does not know which."""
 
 import asyncio
 import logging
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from app.stores.protocols import StoreAway, StoreError, StoreRefused
+from app.stores.protocols import StoreAway, StoreDamaged, StoreError, StoreRefused
 
 log = logging.getLogger("openvocab.stores")
 
@@ -19,8 +19,8 @@ Verdict = Callable[[StoreAway], bool | None]
 
 
 def gone(error: StoreAway) -> bool:
-    """Whether the store does not answer: one that takes no writes does."""
-    return not isinstance(error, StoreRefused)
+    """Whether the store does not answer: one that takes no writes does, or has a damaged key."""
+    return not isinstance(error, StoreRefused | StoreDamaged)
 
 
 def refuses(error: StoreAway) -> bool | None:
@@ -28,9 +28,9 @@ def refuses(error: StoreAway) -> bool | None:
     return True if isinstance(error, StoreRefused) else None
 
 
-def fails(_: StoreAway) -> bool:
-    """Any error is a failure."""
-    return True
+def fails(error: StoreAway) -> bool:
+    """Any error is a failure, but for a damaged key."""
+    return not isinstance(error, StoreDamaged)
 
 
 class Breaker:

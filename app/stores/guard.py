@@ -1,22 +1,23 @@
-"""Circuit breakers and time limits before a store. Knows not which store it is."""
+"""Circuit breakers and time limits before a store, by a table of its methods.
+
+Does not know which store it guards.
+"""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Final, Literal, cast
 
 from app.stores.breaker import Breaker, fails, gone, refuses
-from app.stores.gcra import Grant
 from app.stores.protocols import (
     CHUNK,
-    Head,
     LabelSets,
     Pictures,
-    Quota,
     RateLimits,
-    Record,
     Store,
     StoreAway,
+    StoreDamaged,
     StoreError,
     StoreRefused,
     VectorCache,
@@ -24,186 +25,68 @@ from app.stores.protocols import (
 
 Call = Literal["read", "write", "count"]
 Result = Literal["ok", "refused", "away"]
+State = Literal["ok", "read-only", "away"]
 Tell = Callable[[Call, Result, float], None]
+
+# how many times the time limit a call may take, by its arguments; None: no limit
+Times = Callable[..., int | None]
+
+
+def _once(*_arguments: object) -> int:
+    return 1
+
+
+def _by_chunk(items: Sequence[str] | Mapping[str, bytes]) -> int:
+    return max(1, -(-len(items) // CHUNK))
+
+
+def _by_key(_name: str, keys: Sequence[str]) -> int:
+    return max(1, len(keys))
+
+
+def _megabytes(size: int) -> int:
+    return 2 + size // 1_000_000
+
+
+# every method of a store: what it does, and how long it may take
+LABELSETS: Final[Mapping[str, tuple[Call, Times]]] = {
+    "head": ("read", _once),
+    "get": ("read", _once),
+    "page": ("read", _once),
+    "recent": ("read", _once),
+    "write": ("write", _once),
+    "amend": ("write", _once),
+    "delete": ("write", _once),
+    "restore": ("write", _once),
+    "touch": ("write", _once),
+}
+PICTURES: Final[Mapping[str, tuple[Call, Times]]] = {
+    "put": ("write", lambda _name, _key, value, _most: _megabytes(len(value))),
+    "get": ("read", lambda _name, _key, size: _megabytes(size)),
+    "missing": ("read", lambda _name, keys: _by_chunk(keys)),
+    "delete": ("write", _by_key),
+    "listed": ("read", lambda: None),  # nobody waits for it, and each page has its limit
+}
+VECTORS: Final[Mapping[str, tuple[Call, Times]]] = {
+    "get_many": ("read", _by_chunk),
+    "put_many": ("write", _by_chunk),
+}
+RATES: Final[Mapping[str, tuple[Call, Times]]] = {"take": ("count", _once)}
 
 
 def nobody(_call: Call, _result: Result, _seconds: float) -> None:
     """For a store whose calls are not counted."""
 
 
-@contextmanager
-def told(tell: Tell, call: Call) -> Iterator[None]:
-    """Around one call; one that is cancelled is none."""
-    begun = time.perf_counter()
-    try:
-        yield
-    except StoreRefused:
-        tell(call, "refused", time.perf_counter() - begun)
-        raise
-    except StoreAway:
-        tell(call, "away", time.perf_counter() - begun)
-        raise
-    except StoreError:
-        # that somebody else was faster is an answer
-        tell(call, "ok", time.perf_counter() - begun)
-        raise
-    else:
-        tell(call, "ok", time.perf_counter() - begun)
-
-
-State = Literal["ok", "read-only", "away"]
-
-
-class Gates:
-    """What a call passes: breakers for reads, for writes and for buckets.
-
-    Where `write_timeout` is None one server does it all: a call that it does not answer keeps all
-    others from asking, a write that it refuses only other writes. Else writes have a way of their
-    own, their failures say nothing of reads, and buckets are not to stop writes that may wait.
-    """
-
-    def __init__(
-        self, timeout: float, write_timeout: float | None, clock: Callable[[], float], tell: Tell
-    ) -> None:
-        self._tell = tell
-        self.timeout = timeout
-        self.write_timeout = timeout if write_timeout is None else write_timeout
-        self._together = write_timeout is None
-        refused = refuses if self._together else fails
-        self._reads = Breaker("is away", "is back", gone, clock)
-        self._writes = Breaker("takes no writes", "takes writes again", refused, clock)
-        self._buckets = Breaker("counts no requests", "counts requests again", fails, clock)
-
-    @property
-    def state(self) -> State:
-        """What the store can do now."""
-        if self._reads.open:
-            return "away"
-        return "read-only" if self._writes.open else "ok"
-
-    @asynccontextmanager
-    async def read(self, limit: float | None) -> AsyncIterator[None]:
-        """Around a call that changes nothing."""
-        with told(self._tell, "read"):
-            async with self._reads.call(limit):
-                yield
-
-    @asynccontextmanager
-    async def write(self, limit: float) -> AsyncIterator[None]:
-        """Around a call that changes something."""
-        with told(self._tell, "write"):
-            if self._together:
-                async with self._writes.call(None), self._reads.call(limit):
-                    yield
-            else:
-                async with self._writes.call(limit):
-                    yield
-
-    @asynccontextmanager
-    async def bucket(self) -> AsyncIterator[None]:
-        """Around taking from a bucket."""
-        with told(self._tell, "count"):
-            if self._together:
-                async with self._writes.call(None), self._reads.call(self.timeout):
-                    yield
-            else:
-                async with self._buckets.call(self.timeout):
-                    yield
-
-    @property
-    def to_probe(self) -> bool:
-        """Whether a write is to be tried: with one server always, else if the last one failed."""
-        return self._together or self._writes.open
-
-
-class GuardedLabelSets:
-    """The definitions of a store, behind its breakers."""
-
-    def __init__(self, inner: LabelSets, gates: Gates) -> None:
-        self._inner = inner
-        self._gates = gates
-        self._read = gates.timeout
-        self._write = gates.write_timeout
-
-    async def head(self, name: str) -> Head | None:
-        async with self._gates.read(self._read):
-            return await self._inner.head(name)
-
-    async def get(self, name: str) -> Record | None:
-        async with self._gates.read(self._read):
-            return await self._inner.get(name)
-
-    async def page(self, after: str, before: str, limit: int) -> Sequence[Record]:
-        async with self._gates.read(self._read):
-            return await self._inner.page(after, before, limit)
-
-    async def write(
-        self,
-        name: str,
-        body: bytes,
-        expected: int | None,
-        most: int,
-        least: int = 1,
-        quota: Quota | None = None,
-    ) -> Record:
-        async with self._gates.write(self._write):
-            return await self._inner.write(name, body, expected, most, least, quota)
-
-    async def amend(self, name: str, version: int, body: bytes) -> bool:
-        async with self._gates.write(self._write):
-            return await self._inner.amend(name, version, body)
-
-    async def delete(self, name: str, expected: int) -> None:
-        async with self._gates.write(self._write):
-            await self._inner.delete(name, expected)
-
-    async def restore(self, record: Record) -> bool:
-        async with self._gates.write(self._write):
-            return await self._inner.restore(record)
-
-    async def touch(self, name: str, when: float) -> None:
-        async with self._gates.write(self._write):
-            await self._inner.touch(name, when)
-
-    async def recent(self) -> Sequence[str]:
-        async with self._gates.read(self._read):
-            return await self._inner.recent()
-
-
-class GuardedVectors:
-    """The vectors of a store, behind its breakers; the limit holds for each CHUNK of them."""
-
-    def __init__(self, inner: VectorCache, gates: Gates) -> None:
-        self._inner = inner
-        self._gates = gates
-
-    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        async with self._gates.read(self._gates.timeout * _pieces(len(keys))):
-            return await self._inner.get_many(keys)
-
-    async def put_many(self, values: Mapping[str, bytes]) -> None:
-        async with self._gates.write(self._gates.write_timeout * _pieces(len(values))):
-            await self._inner.put_many(values)
-
-
-class GuardedRates:
-    """The buckets of a store, behind its breakers."""
-
-    def __init__(self, inner: RateLimits, gates: Gates) -> None:
-        self._inner = inner
-        self._gates = gates
-
-    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
-        async with self._gates.bucket():
-            return await self._inner.take(key, wanted, rate, burst)
-
-
 class Guarded:
     """A store that never keeps a caller longer than `timeout` seconds, and not at all while away.
 
-    `write_timeout` is for a store that writes on a way of its own, which may be slow and whose
-    answer matters. A write that failed with StoreAway may have happened all the same. `tell` hears
-    of every call, also of those that are not made.
+    Where `write_timeout` is None one server does it all: a call that it does not answer keeps all
+    others from asking, a write that it refuses only other writes. Else writes have a way of their
+    own, which may be slow and whose answer matters: their failures say nothing of reads, and
+    counting requests, which may not wait, says nothing of writes. A write that failed with
+    StoreAway may have happened all the same. `tell` hears of every call, also of those that are
+    not made.
     """
 
     def __init__(
@@ -216,16 +99,24 @@ class Guarded:
         tell: Tell = nobody,
     ) -> None:
         self._store = store
-        self._gates = Gates(timeout, write_timeout, clock, tell)
-        self.labelsets: LabelSets = GuardedLabelSets(store.labelsets, self._gates)
-        self.pictures: Pictures = GuardedPictures(store.pictures, self._gates)
-        self.vectors: VectorCache = GuardedVectors(store.vectors, self._gates)
-        self.rates: RateLimits = GuardedRates(store.rates, self._gates)
+        self._tell = tell
+        self._together = write_timeout is None
+        self._reads = Breaker("is away", "is back", gone, clock)
+        refused = refuses if self._together else fails
+        self._writes = Breaker("takes no writes", "takes writes again", refused, clock)
+        self._buckets = Breaker("counts no requests", "counts requests again", fails, clock)
+        self._limits = {"read": timeout, "write": write_timeout or timeout, "count": timeout}
+        self.labelsets = cast(LabelSets, self._guard(store.labelsets, LABELSETS))
+        self.pictures = cast(Pictures, self._guard(store.pictures, PICTURES))
+        self.vectors = cast(VectorCache, self._guard(store.vectors, VECTORS))
+        self.rates = cast(RateLimits, self._guard(store.rates, RATES))
 
     @property
     def state(self) -> State:
         """What the store can do, as far as the last calls have shown."""
-        return self._gates.state
+        if self._reads.open:
+            return "away"
+        return "read-only" if self._writes.open else "ok"
 
     @property
     def away(self) -> bool:
@@ -238,51 +129,63 @@ class Guarded:
         Raises:
             StoreUnusable, StoreAway
         """
-        async with self._gates.read(None):
+        async with self._passing("read", None):
             await self._store.open()
 
     async def ping(self) -> None:
         """Nothing if the store answers and takes writes, else StoreAway."""
         # a server that cannot write refuses this as well: then the probe says so
         with suppress(StoreRefused):
-            async with self._gates.read(self._gates.timeout):
+            async with self._passing("read", self._limits["read"]):
                 await self._store.ping()
-        if self._gates.to_probe:
-            async with self._gates.write(self._gates.timeout):
+        if self._together or self._writes.open:
+            async with self._passing("write", self._limits["read"]):
                 await self._store.probe()
 
     async def close(self) -> None:
         """Let go of connections and threads."""
         await self._store.close()
 
+    def _guard(self, inner: object, methods: Mapping[str, tuple[Call, Times]]) -> Any:
+        def guarded(name: str, kind: Call, times: Times) -> Callable[..., Awaitable[Any]]:
+            async def call(*arguments: Any, **named: Any) -> Any:
+                count = times(*arguments)
+                limit = None if count is None else count * self._limits[kind]
+                async with self._passing(kind, limit):
+                    return await getattr(inner, name)(*arguments, **named)
 
-def _pieces(count: int) -> int:
-    return max(1, -(-count // CHUNK))
+            return call
 
+        return SimpleNamespace(**{name: guarded(name, *rule) for name, rule in methods.items()})
 
-class GuardedPictures:
-    """The pictures of a store, behind its breakers; the limit holds for each megabyte of one."""
-
-    def __init__(self, inner: Pictures, gates: "Gates") -> None:
-        self._inner = inner
-        self._gates = gates
-
-    async def put(self, name: str, key: str, value: bytes, most: int) -> None:
-        async with self._gates.write(self._gates.write_timeout * _megabytes(len(value))):
-            await self._inner.put(name, key, value, most)
-
-    async def get(self, name: str, key: str, size: int) -> bytes | None:
-        async with self._gates.read(self._gates.timeout * _megabytes(size)):
-            return await self._inner.get(name, key, size)
-
-    async def delete(self, name: str, keys: Sequence[str]) -> None:
-        async with self._gates.write(self._gates.write_timeout * max(1, len(keys))):
-            await self._inner.delete(name, keys)
-
-    async def listed(self) -> Sequence[tuple[str, str]]:
-        async with self._gates.read(None):  # nobody waits for it, and each page has its limit
-            return await self._inner.listed()
+    @asynccontextmanager
+    async def _passing(self, kind: Call, limit: float | None) -> AsyncIterator[None]:
+        """Around one call, which may take `limit` seconds."""
+        with _told(self._tell, kind):
+            if kind == "read":
+                async with self._reads.call(limit):
+                    yield
+            elif self._together:
+                async with self._writes.call(None), self._reads.call(limit):
+                    yield
+            else:
+                async with (self._writes if kind == "write" else self._buckets).call(limit):
+                    yield
 
 
-def _megabytes(size: int) -> int:
-    return 2 + size // 1_000_000
+@contextmanager
+def _told(tell: Tell, call: Call) -> Iterator[None]:
+    """Around one call; one that is cancelled is none."""
+    begun = time.perf_counter()
+    result: Result = "ok"
+    try:
+        yield
+    except StoreError as error:
+        # that somebody else was faster, or that a name is damaged, is an answer
+        if isinstance(error, StoreRefused):
+            result = "refused"
+        elif isinstance(error, StoreAway) and not isinstance(error, StoreDamaged):
+            result = "away"
+        tell(call, result, time.perf_counter() - begun)
+        raise
+    tell(call, result, time.perf_counter() - begun)

@@ -11,6 +11,7 @@ from itertools import islice
 
 from app.stores.gcra import Grant, take
 from app.stores.protocols import (
+    TOMBSTONES,
     Head,
     LabelSets,
     Pictures,
@@ -37,6 +38,7 @@ class MemoryLabelSets:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
+        self._forgotten = 0  # the newest version of a tombstone that is no longer kept
 
     async def head(self, name: str) -> Head | None:
         entry = self._entries.get(name)
@@ -70,7 +72,8 @@ class MemoryLabelSets:
                 raise StoreFull(quota.most, own=True)
             if len(self._alive()) >= most:
                 raise StoreFull(most)
-        version = least if entry is None else max(entry.version + 1, least)
+        newest = self._forgotten if entry is None else entry.version
+        version = max(newest + 1, least)
         self._entries[name] = _Entry(version, body, self._clock())
         return Record(name, version, body)
 
@@ -86,10 +89,14 @@ class MemoryLabelSets:
         current = None if entry is None or entry.body is None else entry.version
         if entry is None or current != expected:
             raise VersionConflict(current)
+        del self._entries[name]  # the order of the tombstones is that of the deletions
         self._entries[name] = _Entry(entry.version + 1, None, entry.used)
+        deleted = [name for name, entry in self._entries.items() if entry.body is None]
+        for oldest in deleted[:-TOMBSTONES]:
+            self._forgotten = max(self._forgotten, self._entries.pop(oldest).version)
 
     async def restore(self, record: Record) -> bool:
-        if record.name in self._entries:
+        if record.name in self._entries or record.version <= self._forgotten:
             return False
         self._entries[record.name] = _Entry(record.version, record.body, self._clock())
         return True
@@ -130,6 +137,9 @@ class MemoryPictures:
     async def delete(self, name: str, keys: Sequence[str]) -> None:
         for key in keys:
             self._bytes -= len(self._values.pop((name, key), b""))
+
+    async def missing(self, name: str, keys: Sequence[str]) -> Sequence[str]:
+        return [key for key in keys if (name, key) not in self._values]
 
     async def listed(self) -> Sequence[tuple[str, str]]:
         return list(self._values)

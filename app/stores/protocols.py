@@ -15,6 +15,9 @@ T = TypeVar("T")
 # 256 vectors of 1,024 numbers are 1 MB; also well under SQLite's limit of variables
 CHUNK: Final = 256
 
+# tombstones that a store keeps; of an older one it remembers only that it was that new
+TOMBSTONES: Final = 1_000
+
 
 def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """The items in order, at most CHUNK at a time."""
@@ -35,6 +38,10 @@ class StoreAway(StoreError):
 
 class StoreRefused(StoreAway):
     """The store answers and takes no writes now: it is full, or a copy; it can still be read."""
+
+
+class StoreDamaged(StoreAway):
+    """The store answers, and something in it that all need is not as this release wrote it."""
 
 
 class StoreUnusable(StoreError):
@@ -96,6 +103,8 @@ class Record:
 class LabelSets(Protocol):
     """Definitions by name. Never expire. A deleted name leaves a tombstone: its last version.
 
+    The last TOMBSTONES deletions are kept. What another program wrote under a name, or what was
+    damaged, is at version 0 with an empty body: it can be replaced and deleted.
     Every method raises StoreAway when the store cannot answer.
     """
 
@@ -122,8 +131,8 @@ class LabelSets(Protocol):
     ) -> Record:
         """Create (`expected` None) or replace (at version `expected`), atomically and durably.
 
-        The new version is one more than any that the store knows the name had, and at least
-        `least`.
+        The new version is at least `least`, and more than any that the store knows the name had
+        or may have had, by the tombstones that it no longer keeps.
 
         Raises:
             VersionConflict: the name exists although `expected` is None, or is not at `expected`.
@@ -141,7 +150,10 @@ class LabelSets(Protocol):
         """
 
     async def restore(self, record: Record) -> bool:
-        """Publish a record again that the store lost; False if it knows the name or a tombstone."""
+        """Publish a record again that the store lost.
+
+        False if it knows the name or a tombstone, or no longer keeps a tombstone as new as that.
+        """
 
     async def touch(self, name: str, when: float) -> None:
         """Note when a name was last used (Unix time, seconds); nothing if it does not exist."""
@@ -169,6 +181,9 @@ class Pictures(Protocol):
 
     async def delete(self, name: str, keys: Sequence[str]) -> None:
         """Forget pictures for good; nothing for those that there are none of."""
+
+    async def missing(self, name: str, keys: Sequence[str]) -> Sequence[str]:
+        """Those of the keys under which there is no picture."""
 
     async def listed(self) -> Sequence[tuple[str, str]]:
         """Name and key of every picture, also of one whose `put` never ended, in any order."""

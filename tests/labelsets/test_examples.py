@@ -21,8 +21,8 @@ from PIL import Image, ImageEnhance
 
 from app.api.middleware.keys import digest
 from app.labelsets.definition import Definition, Entry, Example, from_body, new
-from app.labelsets.registry import sweep
-from app.stores.memory import MemoryStore
+from app.labelsets.registry import GRACE, Sweeper
+from app.stores.memory import MemoryPictures, MemoryStore
 from app.stores.sqlite.store import SqliteStore
 from benchmarks.servers import redis_server
 from models.encoder import Encoder
@@ -406,9 +406,10 @@ def test_pictures_that_nothing_names_are_swept_after_a_while_and_others_never(
 ) -> None:
     async def test() -> None:
         store = MemoryStore()
-        now = time.time()
-        young, old = (f"{int(1000 * when):012x}aa" for when in (now, now - 7_200))
-        named = f"{int(1000 * (now - 7_200)):012x}bb"
+        clock = 1_000.0
+        # what a key says of its time counts for nothing: it was written by another machine's clock
+        first, second = f"{0:012x}aa", f"{2**47:012x}aa"
+        named, late = f"{0:012x}bb", f"{0:012x}cc"
         example = f'["", "a", 1, 1, 1, "{named}"]'
         body = (
             '{"format": 2, "built": true, "previous": null, "definition": {"entries": '
@@ -419,15 +420,44 @@ def test_pictures_that_nothing_names_are_swept_after_a_while_and_others_never(
         await store.labelsets.write("gone", b"", None, 10)
         await store.labelsets.delete("gone", 1)
         for name in ("kept", "newer", "gone", "lost"):
-            for key in (young, old, named):
+            for key in (first, second, named):
                 await store.pictures.put(name, key, b"1", 1_000)
-        assert await sweep(store.labelsets, store.pictures, now - 3_600) == 3
+        sweeper = Sweeper(store.labelsets, store.pictures, lambda: clock)
+        assert await sweeper.sweep() == 0
+        clock += GRACE - 1
+        await store.pictures.put("kept", late, b"1", 1_000)
+        assert await sweeper.sweep() == 0
+        clock += 1
+        assert await sweeper.sweep() == 5
         left = set(await store.pictures.listed())
-        swept = {("kept", old), ("gone", old), ("gone", named)}
-        assert swept.isdisjoint(left)
-        assert len(left) == 9
+        assert {("kept", named), ("kept", late)} <= left
+        assert not [name for name, _ in left if name == "gone"]
+        assert len(left) == 8
+        # one that is named in time stays
+        body = body.replace(named, late)
+        await store.labelsets.write("kept", body.encode(), 1, 10)
+        clock += 2 * GRACE
+        assert await sweeper.sweep() == 0
+        clock += GRACE
+        assert await sweeper.sweep() == 1
+        assert ("kept", late) in set(await store.pictures.listed())
 
     asyncio.run(test())
+
+
+def test_an_upload_whose_pictures_left_the_store_meanwhile_is_refused_whole(
+    client: httpx.Client, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forgetful(self: MemoryPictures, name: str, keys: list[str]) -> list[str]:
+        await self.delete(name, keys)  # as a sweep of hours later would
+        return [key for key in keys if (name, key) not in set(await self.listed())]
+
+    monkeypatch.setattr(MemoryPictures, "missing", forgetful)
+    found = problem(add(client, "alpha", pictures["alpha"][0]), 503, "store_unavailable")
+    assert "send them again" in found["detail"]
+    assert client.get("/labelsets/own").json()["examples"] == {}
+    monkeypatch.undo()
+    assert add(client, "alpha", pictures["alpha"][0]).status_code == 200
 
 
 def test_with_redis_examples_survive_its_absence_and_a_restart(

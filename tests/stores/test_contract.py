@@ -11,6 +11,7 @@ from app.stores import vectors
 from app.stores.gcra import Grant
 from app.stores.protocols import (
     CHUNK,
+    TOMBSTONES,
     Head,
     PicturesFull,
     Quota,
@@ -133,6 +134,44 @@ def test_versions_beyond_ten_stay_whole_numbers(make_store, with_store: Run) -> 
             assert expected == version
         await store.labelsets.restore(Record("old", 10**14, b""))
         assert (await store.labelsets.write("old", b"", 10**14, MOST)).version == 10**14 + 1
+
+    with_store(make_store(), test)
+
+
+def test_deleted_names_leave_a_bounded_number_of_tombstones_and_still_never_come_back(
+    make_store, with_store: Run
+) -> None:
+    async def test(store: Store) -> None:
+        sets = store.labelsets
+        extra = 5
+        await sets.write("kept", b"body", None, MOST)
+        for number in range(TOMBSTONES + extra):
+            name = f"{number:05}"
+            record = await sets.write(name, b"body", None, MOST, least=1000 + number)
+            await sets.delete(name, record.version)
+        # the oldest went, and it is known how new they were
+        heads = [await sets.head(f"{number:05}") for number in range(TOMBSTONES + extra)]
+        assert heads[:extra] == [None] * extra
+        assert all(head is not None and head.deleted for head in heads[extra:])
+        assert not await sets.restore(Record("00000", 1000, b"of somebody who has not heard"))
+        assert await sets.get("00000") is None
+        # what is newer was lost, and comes back
+        assert await sets.restore(Record("lost", 5000, b"lost"))
+        # a version never comes back
+        assert (await sets.write("00001", b"", None, MOST)).version > 1002
+        assert await sets.get("kept") == Record("kept", 1, b"body")
+        assert {record.name for record in await sets.page("", END, 10)} == {"00001", "kept", "lost"}
+
+    with_store(make_store(), test)
+
+
+def test_pictures_that_are_missing_are_told(make_store, with_store: Run) -> None:
+    async def test(store: Store) -> None:
+        await store.pictures.put("pets", "a", b"picture", 1000)
+        await store.pictures.put("other", "b", b"picture", 1000)
+        keys = ["b", "a", *(f"{number}" for number in range(2 * CHUNK))]
+        assert list(await store.pictures.missing("pets", keys)) == ["b", *keys[2:]]
+        assert list(await store.pictures.missing("pets", [])) == []
 
     with_store(make_store(), test)
 
@@ -415,10 +454,10 @@ def test_ten_thousand_vectors_are_kept(make_store, with_store: Run) -> None:
     async def test(store: Store) -> None:
         rows = np.random.default_rng(0).normal(size=(10_000, 128)).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        vectors = {f"key {number}": vectors.encode(row) for number, row in enumerate(rows)}
-        await store.vectors.put_many(vectors)
-        found = await store.vectors.get_many(list(vectors))
-        assert list(found) == list(vectors.values())
+        kept = {f"key {number}": vectors.encode(row) for number, row in enumerate(rows)}
+        await store.vectors.put_many(kept)
+        found = await store.vectors.get_many(list(kept))
+        assert list(found) == list(kept.values())
 
     with_store(make_store(), test)
 

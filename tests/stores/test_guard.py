@@ -7,11 +7,24 @@ from typing import Any
 
 import pytest
 
+from app.stores import guard
 from app.stores.breaker import FIRST_PAUSE, LONGEST_PAUSE
 from app.stores.gcra import Grant
 from app.stores.guard import Guarded
 from app.stores.memory import MemoryStore
-from app.stores.protocols import CHUNK, Record, StoreAway, StoreFull, StoreRefused, VersionConflict
+from app.stores.protocols import (
+    CHUNK,
+    LabelSets,
+    Pictures,
+    RateLimits,
+    Record,
+    StoreAway,
+    StoreDamaged,
+    StoreFull,
+    StoreRefused,
+    VectorCache,
+    VersionConflict,
+)
 
 MOST = 10
 END = "\U0010ffff"  # after every name
@@ -116,9 +129,42 @@ def test_every_method_reaches_the_store() -> None:
         await store.pictures.put("a", "0", b"picture", 100)
         assert await store.pictures.get("a", "0", 7) == b"picture"
         assert list(await store.pictures.listed()) == [("a", "0")]
+        assert list(await store.pictures.missing("a", ["0", "1"])) == ["1"]
         await store.pictures.delete("a", ["0"])
         await store.close()
-        assert inner.calls == 19
+        assert inner.calls == 20
+        assert not store.away
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "table"),
+    [
+        (LabelSets, guard.LABELSETS),
+        (Pictures, guard.PICTURES),
+        (VectorCache, guard.VECTORS),
+        (RateLimits, guard.RATES),
+    ],
+)
+def test_every_method_of_a_store_is_in_the_table(protocol: type, table: dict[str, object]) -> None:
+    assert {name for name in vars(protocol) if not name.startswith("_")} == set(table)
+
+
+def test_a_damaged_key_is_an_answer_and_leaves_everything_else_as_it_is() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        inner.error = StoreDamaged("a key is of another kind")
+        for call in (store.labelsets.recent, store.ping, lambda: store.labelsets.touch("a", 1)):
+            with pytest.raises(StoreDamaged):
+                await call()
+        assert store.state == "ok"
+        # it also ends an outage: the store answers
+        inner.error = StoreAway("gone")
+        await refused(store.labelsets.get("a"))
+        assert store.away
+        inner.error = StoreDamaged("a key is of another kind")
+        clock.now = FIRST_PAUSE
+        await refused(store.labelsets.get("a"))
         assert not store.away
 
     run(test)

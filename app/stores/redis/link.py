@@ -19,9 +19,16 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
 )
 
-from app.stores.protocols import StoreAway, StoreError, StoreRefused, StoreUnusable
+from app.stores.protocols import (
+    StoreAway,
+    StoreDamaged,
+    StoreError,
+    StoreRefused,
+    StoreUnusable,
+)
 
 T = TypeVar("T")
 
@@ -39,9 +46,10 @@ _FAILURES: Final = (
 )
 
 
-# the server answers and takes no writes: it is full, a replica, without a disk or without replicas
+# the server answers and takes no writes: it is full, a replica, without a disk or without replicas,
+# or our scripts met another program's keys in the place of the lists of names
 _REFUSALS: Final = (OutOfMemoryError, ReadOnlyError)
-_REFUSALS_BY_NAME: Final = ("MISCONF", "NOREPLICAS")
+_REFUSALS_BY_NAME: Final = ("MISCONF", "NOREPLICAS", "FOREIGN")
 
 
 class Link:
@@ -53,7 +61,7 @@ class Link:
 
     def __init__(self, url: str, timeout: float, schema_key: str) -> None:
         self._pool = _pool(url, timeout)
-        self._address = _without_password(url)
+        self.address = _without_password(url)
         self._timeout = timeout
         self._schema_key = schema_key
         self._checked = False
@@ -62,15 +70,16 @@ class Link:
         # its annotations leave open whether a method is to be awaited
         self.client: Any = Redis(connection_pool=self._pool)
 
-    async def open(self) -> None:
-        """Connect, and hold the server's schema against ours.
+    async def open(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Connect, hold the server's schema against ours, and what the conversation returns.
 
         Raises:
-            StoreUnusable: wrong password, newer schema.
+            StoreUnusable: wrong password, newer schema, a right that is missing.
             StoreAway: no answer, or none that makes sense.
         """
         self._checked = False
         await self._bounded(self._ping)
+        return await self._bounded(work)
 
     async def ping(self) -> None:
         """Nothing if the server answers as Redis does, else StoreAway."""
@@ -100,9 +109,9 @@ class Link:
         except StoreError:
             raise
         except TimeoutError as error:
-            raise StoreAway(f"no answer from {self._address} in {self._timeout} s") from error
+            raise StoreAway(f"no answer from {self.address} in {self._timeout} s") from error
         except _FAILURES as error:
-            well = _refuses_writes(error)
+            well = _refuses_writes(error) or is_damage(error)
             raise self._failure(error) from error
         finally:
             if not well:
@@ -115,7 +124,15 @@ class Link:
 
     async def _check_schema(self) -> bool:
         """Whether it is known now; a server that takes no writes may have none, and be read."""
-        found = await self.client.get(self._schema_key)
+        try:
+            found = await self.client.get(self._schema_key)
+        except ResponseError as error:
+            if not is_damage(error):
+                raise
+            raise StoreUnusable(
+                f"{self.address}: another program wrote {self._schema_key}; "
+                "OPENVOCAB_STORE_PREFIX keeps two apart"
+            ) from error
         if found is None:
             try:
                 await self.client.set(self._schema_key, SCHEMA, nx=True)
@@ -125,22 +142,31 @@ class Link:
             found = await self.client.get(self._schema_key)
         if found is None:
             return False
+        if not found.isdigit():
+            raise ValueError(f"{self._schema_key} holds no version of a schema")
         if int(found) > SCHEMA:
             raise StoreUnusable(
-                f"{self._address} has schema version {int(found)} and this release knows versions "
+                f"{self.address} has schema version {int(found)} and this release knows versions "
                 f"up to {SCHEMA}: start the newer release, or use another server"
             )
         return True
 
     def _failure(self, error: Exception) -> StoreError:
         # one line, and not a page where the server sent one
-        text = f"{self._address}: {' '.join(str(error).split())[:200] or type(error).__name__}"
+        text = f"{self.address}: {' '.join(str(error).split())[:200] or type(error).__name__}"
         if _refuses_writes(error):
             return StoreRefused(text)
+        if is_damage(error):
+            return StoreDamaged(text)
         hopeless = isinstance(error, AuthenticationError | NoPermissionError)
         # the server has fewer databases than the URL's number
         hopeless = hopeless or "DB index is out of range" in text
         return StoreUnusable(text) if hopeless else StoreAway(text)
+
+
+def is_damage(error: object) -> bool:
+    """Whether a key holds what another program wrote there; says nothing of other keys."""
+    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
 
 
 def _refuses_writes(error: Exception) -> bool:
@@ -184,8 +210,16 @@ def _pool(url: str, timeout: float) -> ConnectionPool:
 
 
 def texts(values: Sequence[bytes]) -> Sequence[str]:
-    """Names as Redis gives them, as text."""
-    return [value.decode() for value in values]
+    """Names as Redis gives them, as text; without those that are none, which others wrote."""
+    return [value.decode() for value in values if _is_text(value)]
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def answers(values: Sequence[Any], count: int) -> Sequence[Any]:

@@ -6,8 +6,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+from redis.exceptions import ResponseError
+
 from app.stores.gcra import SLACK, Grant
 from app.stores.protocols import (
+    TOMBSTONES,
     Head,
     LabelSets,
     Pictures,
@@ -15,14 +18,16 @@ from app.stores.protocols import (
     Quota,
     RateLimits,
     Record,
+    StoreDamaged,
     StoreFull,
     StoreRefused,
+    StoreUnusable,
     VectorCache,
     VersionConflict,
     chunks,
 )
 from app.stores.redis import scripts
-from app.stores.redis.link import Link, answers, texts
+from app.stores.redis.link import Link, answers, is_damage, texts
 
 
 class RedisLabelSets:
@@ -34,6 +39,7 @@ class RedisLabelSets:
         self._clock = clock
         self._names = f"{prefix}names"
         self._recent = f"{prefix}recent"
+        self._lists = [self._names, self._recent, f"{prefix}tombstones", f"{prefix}forgotten"]
         register = link.client.register_script
         self._write = register(scripts.WRITE)
         self._amend = register(scripts.AMEND)
@@ -45,26 +51,33 @@ class RedisLabelSets:
     async def head(self, name: str) -> Head | None:
         async def head() -> Head | None:
             version, deleted = await self._do("HMGET", self._key(name), "version", "deleted")
-            return None if version is None else Head(int(version), deleted == b"1")
+            return None if version is None else Head(_version(version), deleted == b"1")
 
-        return await self._link.call(head)
+        try:
+            return await self._link.call(head)
+        except StoreDamaged:
+            return Head(0, deleted=False)
 
     async def get(self, name: str) -> Record | None:
         async def get() -> Record | None:
-            return _record(name, await self._do("HMGET", self._key(name), "version", "body"))
+            return _record(name, await self._do("HMGET", self._key(name), *_FIELDS))
 
-        return await self._link.call(get)
+        try:
+            return await self._link.call(get)
+        except StoreDamaged:
+            return Record(name, 0, b"")
 
     async def page(self, after: str, before: str, limit: int) -> Sequence[Record]:
         records: list[Record] = []
+        last = after.encode()
         while len(records) < limit:
-            bounds = (f"({after}", f"({before}", "BYLEX", "LIMIT", 0, limit - len(records))
-            names = await self._list("ZRANGE", self._names, *bounds)
-            if not names:
+            bounds = (b"(" + last, f"({before}", "BYLEX", "LIMIT", 0, limit - len(records))
+            listed = await self._list("ZRANGE", self._names, *bounds)
+            if not listed:
                 break
-            for some in chunks(names):
+            for some in chunks(texts(listed)):
                 records += await self._records(some)
-            after = names[-1]
+            last = listed[-1]
         return records
 
     async def write(
@@ -93,7 +106,8 @@ class RedisLabelSets:
         return kind == "done"
 
     async def delete(self, name: str, expected: int) -> None:
-        kind, value = await self._run(self._delete, name, [name, expected])
+        arguments = [name, expected, repr(self._clock()), TOMBSTONES, self._key("")]
+        kind, value = await self._run(self._delete, name, arguments)
         if kind == "conflict":
             raise VersionConflict(value)
 
@@ -106,7 +120,7 @@ class RedisLabelSets:
         await self._run(self._touch, name, [name, repr(float(when))])
 
     async def recent(self) -> Sequence[str]:
-        names = await self._list("ZRANGE", self._recent, 0, -1, "REV")
+        names = texts(await self._list("ZRANGE", self._recent, 0, -1, "REV"))
         lost: set[str] = set()
         for some in chunks(names):
             versions = await self._each(some, "HGET", "version")
@@ -116,9 +130,10 @@ class RedisLabelSets:
     async def _records(self, names: Sequence[str]) -> Sequence[Record]:
         """Of the names that have one; a name whose definition was lost is taken off the lists."""
         records = []
-        for name, row in zip(
-            names, await self._each(names, "HMGET", "version", "body"), strict=True
-        ):
+        for name, row in zip(names, await self._each(names, "HMGET", *_FIELDS), strict=True):
+            if isinstance(row, ResponseError):
+                records.append(Record(name, 0, b""))
+                continue
             record = _record(name, row)
             if record is not None:
                 records.append(record)
@@ -128,26 +143,32 @@ class RedisLabelSets:
         return records
 
     async def _each(self, names: Sequence[str], command: str, *fields: str) -> Sequence[Any]:
-        """One answer per name, in one round trip."""
+        """One answer per name, in one round trip; an error for what others wrote there."""
 
         async def each() -> Sequence[Any]:
             async with self._link.client.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.execute_command(command, self._key(name), *fields)
-                return answers(await pipe.execute(), len(names))
+                found = answers(await pipe.execute(raise_on_error=False), len(names))
+            for answer in found:
+                if isinstance(answer, Exception) and not is_damage(answer):
+                    raise answer
+            return found
 
         return await self._link.call(each)
 
-    async def _list(self, *command: str | int) -> Sequence[str]:
-        async def names() -> Sequence[str]:
-            return texts(await self._do(*command))
+    async def _list(self, *command: str | bytes | int) -> Sequence[bytes]:
+        async def names() -> Sequence[bytes]:
+            found: Sequence[bytes] = await self._do(*command)
+            texts(found)  # what is no list of strings fails here
+            return found
 
         return await self._link.call(names)
 
     async def _run(
         self, script: Any, name: str, arguments: Sequence[object]
     ) -> tuple[str, int | None]:
-        keys = [self._key(name), self._names, self._recent]
+        keys = [self._key(name), *self._lists]
 
         async def run() -> tuple[str, int | None]:
             kind, value = await script(keys=keys, args=arguments)
@@ -155,16 +176,26 @@ class RedisLabelSets:
 
         return await self._link.call(run)
 
-    async def _do(self, *command: str | int) -> Any:
+    async def _do(self, *command: str | bytes | int) -> Any:
         return await self._link.client.execute_command(*command)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}labelset:{name}"
 
 
+_FIELDS: Final = ("version", "body", "deleted")
+
+
 def _record(name: str, row: Sequence[bytes | None]) -> Record | None:
-    version, body = row
-    return None if version is None or body is None else Record(name, int(version), body)
+    version, body, deleted = row
+    if version is None or deleted == b"1":
+        return None
+    whole = body is not None and version.isdigit()
+    return Record(name, int(version), body) if body is not None and whole else Record(name, 0, b"")
+
+
+def _version(text: bytes) -> int:
+    return int(text) if text.isdigit() else 0
 
 
 # bytes that one call carries: as many as a chunk of vectors has
@@ -206,7 +237,10 @@ class RedisPictures:
     async def get(self, name: str, key: str, size: int) -> bytes | None:
         found = bytearray()
         for start in range(0, size or 1, PIECE):
-            piece = await self._do("GETRANGE", self._key(name, key), start, start + PIECE - 1)
+            try:
+                piece = await self._do("GETRANGE", self._key(name, key), start, start + PIECE - 1)
+            except StoreDamaged:
+                return None
             if not isinstance(piece, bytes):
                 raise ValueError("an answer to GETRANGE that is no string")  # noqa: TRY004
             found += piece
@@ -217,6 +251,18 @@ class RedisPictures:
             names = [self._sizes, self._total, self._key(name, key)]
             await self._link.call(partial(self._drop, keys=names, args=[f"{name}{_MARK}{key}"]))
 
+    async def missing(self, name: str, keys: Sequence[str]) -> Sequence[str]:
+        async def known(some: Sequence[str]) -> Sequence[bytes | None]:
+            fields = [f"{name}{_MARK}{key}" for key in some]
+            found = await self._link.client.execute_command("HMGET", self._sizes, *fields)
+            return answers(found, len(some))
+
+        missing: list[str] = []
+        for some in chunks(keys):
+            sizes = await self._link.call(partial(known, some))
+            missing += [key for key, size in zip(some, sizes, strict=True) if size is None]
+        return missing
+
     async def listed(self) -> Sequence[tuple[str, str]]:
         found: dict[tuple[str, str], None] = {}
         cursor = 0
@@ -225,7 +271,7 @@ class RedisPictures:
                 partial(self._link.client.hscan, self._sizes, cursor, count=LISTED)
             )
             for field in fields:
-                name, _, key = field.decode().rpartition(_MARK)
+                name, _, key = field.decode(errors="replace").rpartition(_MARK)
                 found[name, key] = None
             if not cursor:
                 return list(found)
@@ -316,20 +362,28 @@ class RedisStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._link = Link(url, timeout, f"{prefix}schema")
-        self._probe = f"{prefix}probe"
+        self._probe_keys = [f"{prefix}{name}" for name in ("probe", "names", "recent")]
+        self._probe = self._link.client.register_script(scripts.PROBE)
+        self._lacking = self._link.client.register_script(scripts.LACKING)
         self.labelsets: LabelSets = RedisLabelSets(self._link, prefix, clock)
         self.pictures: Pictures = RedisPictures(self._link, prefix)
         self.vectors: VectorCache = RedisVectors(self._link, prefix, vector_ttl)
         self.rates: RateLimits = RedisRates(self._link, prefix)
 
     async def open(self) -> None:
-        """Connect and check the schema.
+        """Connect, check the schema and what the server lets us do.
 
         Raises:
-            StoreUnusable: wrong password, newer schema.
+            StoreUnusable: wrong password, newer schema, a user without a right that is needed.
             StoreAway: no answer; the schema is checked with the first one.
         """
-        await self._link.open()
+        lacking: Sequence[bytes] = ()
+        with suppress(StoreRefused):  # a server that takes no writes now may later
+            work = partial(self._lacking, keys=self._probe_keys[:1], args=[_PROBE])
+            lacking = await self._link.open(work)
+        if lacking:
+            names = " ".join(f"+{name.decode().lower()}" for name in lacking)
+            raise StoreUnusable(f"{self._link.address}: the Redis user needs {names}")
 
     async def ping(self) -> None:
         """Nothing if the server answers, else StoreAway."""
@@ -339,8 +393,8 @@ class RedisStore:
         """Write something that nobody misses; StoreAway if that cannot be done now."""
 
         async def probe() -> None:
-            if await self._link.client.set(self._probe, 1, px=_PROBE) is not True:
-                raise ValueError("an answer to SET that is not OK")
+            if await self._probe(keys=self._probe_keys, args=[_PROBE]) != b"done":
+                raise ValueError("an answer to a script that is not its own")
 
         await self._link.call(probe)
 

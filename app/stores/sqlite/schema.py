@@ -62,6 +62,12 @@ MIGRATIONS: Final[list[tuple[str, ...]]] = [
             UPDATE picture_total SET bytes = bytes - length(old.value);
         END""",
     ),
+    (
+        "CREATE INDEX tombstones ON labelsets (used) WHERE body IS NULL",
+        # the newest version of a tombstone that is no longer kept
+        "CREATE TABLE forgotten (version INTEGER NOT NULL)",
+        "INSERT INTO forgotten VALUES (0)",
+    ),
 ]
 
 

@@ -14,6 +14,7 @@ from typing import Final
 from app.stores.gcra import Grant, take
 from app.stores.protocols import (
     CHUNK,
+    TOMBSTONES,
     Head,
     LabelSets,
     Pictures,
@@ -45,7 +46,7 @@ class SqliteLabelSets:
         def get(connection: sqlite3.Connection) -> Record | None:
             sql = "SELECT version, body FROM labelsets WHERE name = ? AND body IS NOT NULL"
             row = connection.execute(sql, (name,)).fetchone()
-            return None if row is None else Record(name, *row)
+            return None if row is None else _record(name, *row)
 
         return await self._reads.run(get)
 
@@ -55,7 +56,7 @@ class SqliteLabelSets:
                 "SELECT name, version, body FROM labelsets "
                 "WHERE name > ? AND name < ? AND body IS NOT NULL ORDER BY name LIMIT ?"
             )
-            return [Record(*row) for row in connection.execute(sql, (after, before, limit))]
+            return [_record(*row) for row in connection.execute(sql, (after, before, limit))]
 
         return await self._reads.run(page)
 
@@ -74,7 +75,8 @@ class SqliteLabelSets:
                 _expect(head, expected)
                 if expected is None:
                     _make_sure_of_room(connection, most, quota)
-                version = least if head is None else max(head.version + 1, least)
+                newest = _forgotten(connection) if head is None else head.version
+                version = max(newest + 1, least)
                 sql = "INSERT OR REPLACE INTO labelsets VALUES (?, ?, ?, ?)"
                 connection.execute(sql, (name, version, body, self._clock()))
             return Record(name, version, body)
@@ -83,7 +85,12 @@ class SqliteLabelSets:
 
     async def amend(self, name: str, version: int, body: bytes) -> bool:
         sql = "UPDATE labelsets SET body = ? WHERE name = ? AND version = ? AND body IS NOT NULL"
-        return await self._change(sql, (body, name, version))
+
+        def amend(connection: sqlite3.Connection) -> bool:
+            with transaction(connection):
+                return connection.execute(sql, (body, name, version)).rowcount > 0
+
+        return await self._writes.run(amend)
 
     async def delete(self, name: str, expected: int) -> None:
         def delete(connection: sqlite3.Connection) -> None:
@@ -92,14 +99,22 @@ class SqliteLabelSets:
                 if head is None:
                     raise VersionConflict(None)
                 _expect(head, expected)
-                sql = "UPDATE labelsets SET version = version + 1, body = NULL WHERE name = ?"
-                connection.execute(sql, (name,))
+                sql = "UPDATE labelsets SET version = ?, body = NULL, used = ? WHERE name = ?"
+                connection.execute(sql, (head.version + 1, self._clock(), name))
+                _forget_oldest(connection)
 
         await self._writes.run(delete)
 
     async def restore(self, record: Record) -> bool:
-        sql = "INSERT INTO labelsets VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-        return await self._change(sql, (record.name, record.version, record.body, self._clock()))
+        def restore(connection: sqlite3.Connection) -> bool:
+            with transaction(connection):
+                if record.version <= _forgotten(connection):
+                    return False
+                sql = "INSERT INTO labelsets VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+                row = (record.name, record.version, record.body, self._clock())
+                return connection.execute(sql, row).rowcount > 0
+
+        return await self._writes.run(restore)
 
     async def touch(self, name: str, when: float) -> None:
         def touch(connection: sqlite3.Connection) -> None:
@@ -116,13 +131,6 @@ class SqliteLabelSets:
 
         return await self._reads.run(recent)
 
-    async def _change(self, sql: str, values: tuple[str | bytes | float, ...]) -> bool:
-        def change(connection: sqlite3.Connection) -> bool:
-            with transaction(connection):
-                return connection.execute(sql, values).rowcount > 0
-
-        return await self._writes.run(change)
-
 
 def _make_sure_of_room(connection: sqlite3.Connection, most: int, quota: Quota | None) -> None:
     count = "SELECT count(*) FROM labelsets WHERE body IS NOT NULL"
@@ -136,9 +144,40 @@ def _make_sure_of_room(connection: sqlite3.Connection, most: int, quota: Quota |
 
 
 def _head(connection: sqlite3.Connection, name: str) -> Head | None:
-    sql = "SELECT version, body IS NULL FROM labelsets WHERE name = ?"
+    sql = "SELECT version, typeof(body) FROM labelsets WHERE name = ?"
     row = connection.execute(sql, (name,)).fetchone()
-    return None if row is None else Head(row[0], bool(row[1]))
+    if row is None:
+        return None
+    version = _version(row[0]) if row[1] in ("blob", "null") else 0
+    return Head(version, deleted=row[1] == "null")
+
+
+def _record(name: str, version: object, body: object) -> Record:
+    # a column takes any type from whoever else writes to the file
+    if isinstance(body, bytes) and _version(version):
+        return Record(name, _version(version), body)
+    return Record(name, 0, b"")
+
+
+def _version(version: object) -> int:
+    return version if isinstance(version, int) and version > 0 else 0
+
+
+def _forgotten(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT max(version) FROM forgotten").fetchone()[0])
+
+
+def _forget_oldest(connection: sqlite3.Connection) -> None:
+    """Keep the newest tombstones, and remember how new those were that go."""
+    sql = (
+        "SELECT rowid, version FROM labelsets WHERE body IS NULL "
+        "ORDER BY used DESC LIMIT -1 OFFSET ?"
+    )
+    oldest = connection.execute(sql, (TOMBSTONES,)).fetchall()
+    if oldest:
+        connection.executemany("DELETE FROM labelsets WHERE rowid = ?", [row[:1] for row in oldest])
+        newest = max(_forgotten(connection), *(_version(row[1]) for row in oldest))
+        connection.execute("UPDATE forgotten SET version = ?", (newest,))
 
 
 def _expect(head: Head | None, expected: int | None) -> None:
@@ -153,6 +192,7 @@ class SqlitePictures:
     def __init__(self, reads: Database, writes: Database) -> None:
         self._reads = reads
         self._writes = writes
+        self._log_is_full = False
 
     async def put(self, name: str, key: str, value: bytes, most: int) -> None:
         def put(connection: sqlite3.Connection) -> None:
@@ -178,22 +218,45 @@ class SqlitePictures:
         def delete(connection: sqlite3.Connection) -> None:
             with _overwriting(connection), transaction(connection):
                 _delete(connection, name, keys)
-            # else the log holds what was there until it is full; a reader may be in the way
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._log_is_full = not _empty_log(connection)
 
         if keys:
             await self._writes.run(delete)
+
+    async def missing(self, name: str, keys: Sequence[str]) -> Sequence[str]:
+        def missing(connection: sqlite3.Connection) -> Sequence[str]:
+            sql = "SELECT 1 FROM pictures WHERE name = ? AND key = ?"
+            rows = [connection.execute(sql, (name, key)).fetchone() for key in keys]
+            return [key for key, row in zip(keys, rows, strict=True) if row is None]
+
+        return await self._reads.run(missing)
 
     async def listed(self) -> Sequence[tuple[str, str]]:
         def listed(connection: sqlite3.Connection) -> Sequence[tuple[str, str]]:
             return connection.execute("SELECT name, key FROM pictures").fetchall()
 
+        if self._log_is_full:  # whoever sweeps also empties what a reader was in the way of
+            self._log_is_full = not await self._writes.run(_empty_log)
         return await self._reads.run(listed)
 
 
 def _delete(connection: sqlite3.Connection, name: str, keys: Sequence[str]) -> None:
     sql = "DELETE FROM pictures WHERE name = ? AND key = ?"
     connection.executemany(sql, [(name, key) for key in keys])
+
+
+def _empty_log(connection: sqlite3.Connection) -> bool:
+    """Empty the log, which holds what was deleted; False where a reader is in the way.
+
+    It is not waited for: this is the only writer.
+    """
+    patience = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience:d}")
 
 
 @contextmanager

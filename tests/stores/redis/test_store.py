@@ -1,6 +1,7 @@
 """The shared store when its server is gone, slow, strange, locked, full, empty or newer."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,8 +13,18 @@ from hypothesis import strategies as st
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
+from app.stores.breaker import FIRST_PAUSE
 from app.stores.gcra import SLACK, Grant, take
-from app.stores.protocols import Head, Record, StoreAway, StoreFull, StoreRefused, StoreUnusable
+from app.stores.guard import Guarded
+from app.stores.protocols import (
+    Head,
+    PicturesFull,
+    Record,
+    StoreAway,
+    StoreFull,
+    StoreRefused,
+    StoreUnusable,
+)
 from app.stores.redis import scripts
 from app.stores.redis.link import SCHEMA
 from app.stores.redis.store import RedisStore
@@ -122,10 +133,11 @@ def test_only_vectors_expire(start_redis) -> None:
             await store.labelsets.delete("gone", 1)
             await store.labelsets.touch("pets", time.time())
             await store.vectors.put_many({"a": b"1"})
+            await redis.delete("openvocab:probe")
             lives = {key: await redis.ttl(key) for key in await redis.keys()}
             assert {key for key, life in lives.items() if life >= 0} == {b"openvocab:vector:a"}
             assert 3590 < lives[b"openvocab:vector:a"] <= 3600
-            assert len(lives) == 6
+            assert len(lives) == 7
 
     run(test)
 
@@ -296,21 +308,203 @@ def test_definitions_without_a_name_on_the_lists_are_found_and_listed_again(star
     run(test)
 
 
-def test_keys_of_another_kind_are_an_outage_and_not_a_crash(start_redis) -> None:
+FOREIGN = ["text", "a list", "no version", "a version of -1", "no body"]
+
+
+async def damage(redis: Redis, key: str, how: str) -> None:
+    """Leave under a key what this release never wrote."""
+    await redis.delete(key)
+    if how == "text":
+        await redis.set(key, "text")
+    elif how == "a list":
+        await redis.lpush(key, "text")
+    else:
+        fields = {"version": "7", "body": "body", "deleted": "0"}
+        fields |= {"no version": {"version": "abc"}, "a version of -1": {"version": "-1"}}.get(
+            how, {}
+        )
+        if how == "no body":
+            del fields["body"]
+        await redis.hset(key, mapping=fields)
+
+
+@pytest.mark.parametrize("how", FOREIGN)
+def test_a_definition_that_others_wrote_or_damaged_concerns_its_own_name(
+    how: str, start_redis
+) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as inner, client(server.url) as redis:
+            store = Guarded(inner, 10)
+            sets = store.labelsets
+            for name in ("a", "bad", "c"):
+                await sets.write(name, name.encode(), None, MOST)
+            await damage(redis, "openvocab:labelset:bad", how)
+            assert await sets.get("bad") == Record("bad", 0, b"")
+            head = await sets.head("bad")
+            assert head is not None
+            assert not head.deleted
+            # lists and others' changes go on
+            assert [r.name for r in await sets.page("", END, 10)] == ["a", "bad", "c"]
+            assert sorted(await sets.recent()) == ["a", "bad", "c"]
+            await sets.touch("bad", time.time())
+            assert (await sets.write("a", b"2", 1, MOST)).version == 2
+            assert not await sets.restore(Record("bad", 5, b""))
+            assert not await sets.amend("bad", 7, b"")
+            assert store.state == "ok"
+            # it can be replaced
+            assert (await sets.write("bad", b"good", 0, MOST, least=9)).version == 9
+            assert await sets.get("bad") == Record("bad", 9, b"good")
+            # and deleted
+            await damage(redis, "openvocab:labelset:bad", how)
+            await sets.delete("bad", 0)
+            assert await sets.get("bad") is None
+            assert [r.name for r in await sets.page("", END, 10)] == ["a", "c"]
+
+    run(test)
+
+
+def test_lists_that_others_wrote_are_refused_and_nothing_is_half_written(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as inner, client(server.url) as redis:
+            store = Guarded(inner, 10)
+            await store.labelsets.write("pets", b"body", None, MOST)
+            await redis.set("openvocab:recent", "text")
+            await redis.set("openvocab:tombstones", "text")
+            await redis.lpush("openvocab:forgotten", "text")
+            with pytest.raises(StoreRefused, match="openvocab:recent is a string; delete it"):
+                await store.labelsets.write("new", b"", None, MOST)
+            assert await redis.exists("openvocab:labelset:new") == 0
+            assert store.state == "read-only"
+            with pytest.raises(StoreAway):
+                await store.labelsets.recent()
+            assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+            assert store.state == "read-only"
+            await redis.delete("openvocab:recent")
+            await asyncio.sleep(FIRST_PAUSE)
+            await store.ping()
+            assert store.state == "ok"
+            await store.labelsets.delete("pets", 1)
+
+    run(test)
+
+
+def test_names_that_are_no_text_are_passed_over(start_redis) -> None:
     server = start_redis()
 
     async def test() -> None:
         async with opened(server.url) as store, client(server.url) as redis:
-            await redis.set("openvocab:labelset:pets", "text")
-            await redis.set("openvocab:names", "text")
+            for name in ("a", "z"):
+                await store.labelsets.write(name, b"", None, MOST)
+            await redis.zadd("openvocab:names", {b"b\xff\xfe": 0, b"\xff": 0})
+            await redis.zadd("openvocab:recent", {b"b\xff\xfe": 0})
+            for limit in (1, 2, 10):
+                page = await store.labelsets.page("", END, limit)
+                assert [record.name for record in page] == ["a", "z"][:limit]
+            assert sorted(await store.labelsets.recent()) == ["a", "z"]
+
+    run(test)
+
+
+def test_garbled_sizes_of_pictures_are_added_up_anew(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as inner, client(server.url) as redis:
+            store = Guarded(inner, 10)
+            await store.pictures.put("pets", "a", b"1234", 10)
+            for value in ("hello", "nan", "-inf junk"):
+                await redis.set("openvocab:picture_bytes", value)
+                await store.pictures.put("pets", "b", b"1234", 10)
+                assert await redis.get("openvocab:picture_bytes") == b"8"
+            await redis.delete("openvocab:picture_bytes")
+            await redis.lpush("openvocab:picture_bytes", "x")
+            with pytest.raises(PicturesFull):
+                await store.pictures.put("pets", "c", b"1234", 10)
+            await redis.delete("openvocab:picture_bytes")
+            await redis.lpush("openvocab:picture_bytes", "x")
+            await store.pictures.delete("pets", ["b"])
+            assert await redis.get("openvocab:picture_bytes") == b"4"
+            await redis.hset("openvocab:pictures", "pets/a", "garbled")
+            await store.pictures.delete("pets", ["a"])
+            assert await redis.get("openvocab:picture_bytes") == b"4"
+            await redis.lpush("openvocab:picture:pets/d", "x")
+            assert await store.pictures.get("pets", "d", 4) is None
+            assert store.state == "ok"
+
+    run(test)
+
+
+def test_vectors_and_buckets_of_another_kind_are_none(start_redis) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as store, client(server.url) as redis:
             await redis.lpush("openvocab:vector:a", "text")
-            with pytest.raises(StoreAway):
-                await store.labelsets.get("pets")
-            with pytest.raises(StoreAway):
-                await store.labelsets.write("pets", b"", None, MOST)
-            with pytest.raises(StoreAway):
-                await store.labelsets.page("", END, 10)
             assert list(await store.vectors.get_many(["a", "b"])) == [None, None]
+            await store.vectors.put_many({"a": b"1"})
+            assert list(await store.vectors.get_many(["a"])) == [b"1"]
+            await redis.lpush("openvocab:rate:a", "text")
+            assert (await store.rates.take("a", 1, 1, 1)).granted == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("rights", "needed"),
+    [
+        ("+@all -@scripting", "evalsha"),
+        ("+@all -zadd -hset", "needs +hset +zadd"),
+        ("+@all -setrange", "needs +setrange"),
+        ("+@read +@scripting +@connection", "set"),
+    ],
+)
+def test_a_user_without_a_needed_right_ends_the_start_with_one_line(
+    rights: str, needed: str, start_redis
+) -> None:
+    server = start_redis()
+    with SyncRedis.from_url(server.url) as redis:
+        redis.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", *rights.split())
+    url = server.url.replace("//", "//app:secret@")
+
+    async def test() -> None:
+        store = at(url)
+        with pytest.raises(StoreUnusable, match=re.escape(needed)):
+            await store.open()
+        await store.close()
+
+    run(test)
+
+
+def test_a_user_with_no_more_than_the_needed_rights_is_enough(start_redis) -> None:
+    server = start_redis()
+    rights = "+ping +info +select +evalsha +eval +script|load +del +hset +hget +hmget +hexists"
+    rights += " +hvals +hscan +hdel +type +unlink +zadd +zscore +zcard +zrange +zlexcount +zrem"
+    rights += " +set +setrange +get +getrange +mget +time"
+    with SyncRedis.from_url(server.url) as redis:
+        keys = ("~openvocab:*", "on", ">secret")
+        redis.execute_command("ACL", "SETUSER", "app", *keys, *rights.split())
+
+    async def test() -> None:
+        async with opened(server.url.replace("//", "//app:secret@")) as store:
+            await store.ping()
+            await store.probe()
+            await store.labelsets.write("pets", b"", None, MOST)
+            await store.labelsets.touch("pets", time.time())
+            assert list(await store.labelsets.recent()) == ["pets"]
+            assert len(await store.labelsets.page("", END, 10)) == 1
+            await store.pictures.put("pets", "a", b"1", 10)
+            assert await store.pictures.get("pets", "a", 1) == b"1"
+            assert list(await store.pictures.listed()) == [("pets", "a")]
+            assert list(await store.pictures.missing("pets", ["b"])) == ["b"]
+            await store.pictures.delete("pets", ["a"])
+            await store.labelsets.delete("pets", 1)
+            await store.vectors.put_many({"a": b"1"})
+            await store.vectors.get_many(["a"])
+            await store.rates.take("a", 1, 1, 1)
 
     run(test)
 

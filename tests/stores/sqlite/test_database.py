@@ -171,7 +171,7 @@ def test_calls_under_way_while_it_is_deleted_end_well(path: Path, with_store: Ru
 OTHER = """
 import asyncio, sys
 from pathlib import Path
-from app.stores.sqlite import SqliteStore
+from app.stores.sqlite.store import SqliteStore
 
 async def main(path):
     store = SqliteStore(Path(path), 10.0, 3600, 1 << 30, patience=5)

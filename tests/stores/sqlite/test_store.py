@@ -2,16 +2,18 @@
 
 import asyncio
 import os
+import secrets
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from app.stores.protocols import Record, Store, StoreAway, StoreUnusable, VersionConflict
+from app.stores.protocols import Head, Record, Store, StoreAway, StoreUnusable, VersionConflict
 from app.stores.sqlite import schema
 from app.stores.sqlite.store import SqliteStore
 
@@ -84,8 +86,7 @@ def test_definitions_wait_for_the_disk_also_after_vectors(
         return transaction(connection)
 
     async def test(store: Store) -> None:
-        for module in ("sqlite", "sqlite_labelsets", "sqlite_pictures"):
-            monkeypatch.setattr(f"app.stores.{module}.transaction", noting)
+        monkeypatch.setattr("app.stores.sqlite.store.transaction", noting)
         await store.vectors.put_many({"a": b"1"})
         await store.labelsets.write("pets", b"", None, MOST)
         await store.labelsets.touch("pets", 1.0)
@@ -365,7 +366,7 @@ OTHER = """
 import asyncio, sys
 from pathlib import Path
 from app.stores.protocols import VersionConflict
-from app.stores.sqlite import SqliteStore
+from app.stores.sqlite.store import SqliteStore
 
 async def main(path, mine):
     store = SqliteStore(Path(path), 10.0, 3600, 1 << 30)
@@ -490,3 +491,57 @@ def test_expired_vectors_are_not_given_and_make_room(tmp_path: Path, with_store:
         assert sizes(path) == (1, 1)
 
     with_store(at(path, vector_ttl=60, clock=clock), test)
+
+
+def test_values_that_others_wrote_are_a_definition_that_can_be_replaced(tmp_path: Path) -> None:
+    async def test() -> None:
+        path = tmp_path / "file"
+        store = SqliteStore(path, 10, 3600, 1 << 20)
+        await store.open()
+        for name in ("a", "text", "version", "z"):
+            await store.labelsets.write(name, b"body", None, 10)
+        with sqlite3.connect(path) as other:
+            other.execute("UPDATE labelsets SET body = 'text' WHERE name = 'text'")
+            other.execute("UPDATE labelsets SET version = 'abc' WHERE name = 'version'")
+        other.close()
+        sets = store.labelsets
+        for name in ("text", "version"):
+            assert await sets.get(name) == Record(name, 0, b"")
+            assert await sets.head(name) == Head(0, deleted=False)
+        page = await sets.page("", "~", 10)
+        assert [record.name for record in page] == ["a", "text", "version", "z"]
+        assert len(await sets.recent()) == 4
+        assert (await sets.write("text", b"good", 0, 10, least=7)).version == 7
+        await sets.delete("version", 0)
+        assert await sets.get("version") is None
+        await store.close()
+
+    asyncio.run(test())
+
+
+def test_a_reader_of_the_file_keeps_nobody_waiting_and_the_log_is_emptied_later(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        path = tmp_path / "file"
+        store = SqliteStore(path, 10, 3600, 1 << 20)
+        await store.open()
+        secret = secrets.token_bytes(5_000)
+        await store.pictures.put("pets", "a", secret, 1 << 20)
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM pictures").fetchone()
+        start = time.monotonic()
+        await store.pictures.delete("pets", ["a"])
+        await store.labelsets.write("pets", b"", None, 10)
+        assert time.monotonic() - start < 2  # its patience is ten seconds
+        log = path.with_name("file-wal")
+        assert secret[:100] in log.read_bytes()
+        reader.execute("COMMIT")
+        reader.close()
+        await store.pictures.listed()  # as a sweep does
+        assert log.stat().st_size == 0
+        assert secret[:100] not in path.read_bytes()
+        await store.close()
+
+    asyncio.run(test())
