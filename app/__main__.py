@@ -6,9 +6,14 @@ import typer
 
 from app import VERSION
 from app.cli import bench, classify, keys, labelset, models, serve
+from app.cli.help import Root, group
 from app.evaluation import command as evaluation
 
-app = typer.Typer(no_args_is_help=True, help="Open-vocabulary image classification as a service.")
+app = group(
+    "Open-vocabulary image classification: which of your words fit a picture, as a service "
+    "and on the command line.",
+    cls=Root,
+)
 
 
 def _print_version(wanted: bool) -> None:
@@ -28,14 +33,13 @@ def root(
 ) -> None: ...
 
 
-app.command()(serve.serve)
-app.command()(bench.bench)
-app.add_typer(models.app, name="models")
-app.add_typer(keys.app, name="keys")
-app.add_typer(labelset.app, name="labelset")
+serve.add_to(app)
 classify.add_to(app)
 evaluation.add_to(app)
-app.command("undo")(classify.undo)
+app.add_typer(labelset.app, name="labelset")
+app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+bench.add_to(app)
 
 if __name__ == "__main__":
     app(prog_name="openvocab")

@@ -22,6 +22,9 @@ from app.classify import scoring
 from app.classify.concept import Concept
 from app.classify.ensemble import Ensemble
 from app.classify.templates import template_sets
+from app.cli import help as help_
+from app.cli.options import Model
+from app.cli.serve import EXIT_STATUS
 from app.cli.terminal import or_exit, settings_or_exit
 from app.images.decode import Decoded, decode
 from app.images.limits import ImageLimits
@@ -39,6 +42,12 @@ SIZES: Final = ((640, 480), (4000, 3000))
 LABELS: Final = 50
 SCORED: Final = 1_000
 PLENTY: Final = 10**9
+
+
+EXAMPLES: Final = """
+openvocab bench
+openvocab bench --model ViT-B-32-256/datacomp_s34b_b86k --json
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +168,16 @@ def machine() -> dict[str, object]:
 
 
 def bench(
-    model: Annotated[str | None, typer.Option(help="Model to load; OPENVOCAB_MODEL.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.01, help="For each figure.")] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    model: Model = None,
+    seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.01, help="Time to spend on each figure.")
+    ] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Time the parts of the service on this machine, each alone, as the settings have them.
+    """Time each part of the service on this machine.
 
     Decoding and encoding share a CPU's cores: there a request costs their sum, on a GPU the
-    slower of both. Exit status: as for `serve`.
+    slower of both.
     """
     settings = settings_or_exit(model=model)
     logs.set_up(settings.log_level)
@@ -195,3 +206,8 @@ def bench(
         spread = f"{f.low:.2f} to {f.high:.2f}"
         table.add_row(f.name, f"{f.median:.2f}", spread, f"{f.rate:,.1f} {f.per}")
     Console().print(table)
+
+
+def add_to(app: typer.Typer) -> None:
+    """The command, with its examples below its options."""
+    help_.add(app, bench, examples=EXAMPLES, exit_status=EXIT_STATUS)

@@ -4,7 +4,10 @@ Knows nothing of how a service answers.
 """
 
 import contextlib
+import glob
 import json
+import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -16,11 +19,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from app.cli import help as help_
 from app.cli import sorting
 from app.cli.client import Reached, Service
 from app.cli.file_queue import Run, Source, Tally, counted
 from app.cli.files import Finder, reason
-from app.cli.options import Key, Model, RetryFor, Url
+from app.cli.help import INPUT, LABELS, OUTPUT, SORTING
+from app.cli.label_file import given_labels
+from app.cli.options import Jobs, Key, Model, RetryFor, Url
 from app.cli.output import NONE, Format, Record, Writer
 from app.cli.sorting import Sorter
 from app.cli.terminal import STDIN, Ended, printable, say, status_of
@@ -59,12 +65,15 @@ def form_fields(
 ) -> dict[str, str]:
     """The form fields of a request; lists as JSON, so that the server takes nothing apart."""
     if labels is not None and labelset is not None:
-        raise Ended(USAGE_ERROR, "--labels and --labelset are both given; one is enough")
+        raise Ended(USAGE_ERROR, "give either --labels or --labelset, not both")
     fields: dict[str, str] = {"multi_label": json.dumps(multi_label)}
     if labels is not None:
         fields["labels"] = json.dumps(_split(labels[0]) if len(labels) == 1 else labels)
     if labelset is not None:
         fields["labelset"] = json.dumps(_split(labelset[0]) if len(labelset) == 1 else labelset)
+    for text in templates or ():
+        if "{}" not in text and (" " in text or len(templates or ()) > 1):
+            raise Ended(USAGE_ERROR, f"--templates: {text!r} has no {{}} for the label")
     if templates is not None:
         fields["templates"] = json.dumps(templates)
     if top_k is not None:
@@ -94,111 +103,178 @@ def _labelsets(fields: dict[str, str]) -> list[str]:
     return [name.strip() for name in names]
 
 
-EPILOG: Final = """Examples:
-
-openvocab classify photos/ --labels cat,dog --format csv > found.csv
-
+EXAMPLES: Final = """
+openvocab classify cat.jpg --labels cat,dog,pizza
+openvocab classify photos/ --labels @labels.txt --format csv > answers.csv
 openvocab classify photos/ --labels cat,dog --abstain --move-to sorted --dry-run
-
 openvocab classify photos/ --labelset colour,kind,preset:weather
-
 find . -name '*.png' -print0 | openvocab classify --files-from - --labels cat,dog
-
 curl -s https://example.org/cat.png | openvocab classify - --labels cat,dog
+"""
 
-Exit status: 0 all were classified (none of these is an answer), 1 some were not, \
-2 an option is wrong, 3 the model cannot be loaded, 4 the server or the store cannot be used, \
-130 interrupted, 141 the reader of the answers left.
+EXIT_STATUS: Final = (
+    "0 every file was classified ('none of these' is an answer), 1 some were not, or no image was "
+    "found, 2 an option is invalid, 3 the model cannot be loaded, 4 the server or the store cannot "
+    "be used, 130 interrupted, 141 output pipe closed."
+)
+
+UNDO_EXAMPLES: Final = """
+openvocab undo sorted/openvocab-undo-….jsonl --dry-run
+openvocab undo sorted/openvocab-undo-….jsonl
 """
 
 
 def classify(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders, patterns; - is an image on standard input."),
+        typer.Argument(
+            metavar="PATH", help="Files, folders or patterns; - reads an image from stdin."
+        ),
     ] = None,
     labels: Annotated[
         list[str] | None,
-        typer.Option(help="With commas between; or repeated, then each as it is."),
+        typer.Option(
+            metavar="WORDS",
+            rich_help_panel=LABELS,
+            help="Comma-separated, or @FILE with one label a line; repeat the option for labels "
+            "that contain commas.",
+        ),
     ] = None,
     labelset: Annotated[
         list[str] | None,
         typer.Option(
-            help="A registered label set, or preset:NAME, in place of --labels; several, repeated "
-            "or comma-separated, get a column each. Without labels: tags, everyday nouns."
+            metavar="NAMES",
+            rich_help_panel=LABELS,
+            help="Registered label sets or preset:NAME instead of --labels, comma-separated: a "
+            "column each (default without --labels: tags of everyday nouns).",
         ),
     ] = None,
     templates: Annotated[
         list[str] | None,
-        typer.Option(help="A template set, or own templates with one {} each; may be repeated."),
+        typer.Option(
+            metavar="NAME|TEXT",
+            rich_help_panel=LABELS,
+            help="Template set, or your own templates with one {} each (repeat the option).",
+        ),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Predictions for each image; 5 at most by default.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            rich_help_panel=LABELS,
+            help="Predictions per image (default: up to 5 for one image, else the best).",
+        ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least score that counts.")
+        float | None,
+        typer.Option(metavar="SCORE", min=0, max=1, rich_help_panel=LABELS, help="Minimum score."),
     ] = None,
     multi_label: Annotated[
-        bool, typer.Option("--multi-label", help="Score each label on its own.")
+        bool,
+        typer.Option(
+            "--multi-label", rich_help_panel=LABELS, help="Score each label independently."
+        ),
     ] = False,
     abstain: Annotated[
-        bool, typer.Option("--abstain", help="None of these, where no label fits or two fit alike.")
+        bool,
+        typer.Option(
+            "--abstain",
+            rich_help_panel=LABELS,
+            help='Answer "none of these" if no label fits or two are too close.',
+        ),
+    ] = False,
+    recursive: Annotated[
+        bool, typer.Option(rich_help_panel=INPUT, help="Search subfolders.")
+    ] = True,
+    all_files: Annotated[
+        bool,
+        typer.Option(
+            "--all-files",
+            rich_help_panel=INPUT,
+            help="In folders, also take files without an image extension.",
+        ),
+    ] = False,
+    files_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=INPUT,
+            help="Read file names from FILE, one a line; - is stdin.",
+        ),
+    ] = None,
+    null: Annotated[
+        bool,
+        typer.Option(
+            "--null", "-0", rich_help_panel=INPUT, help="Names in --files-from are NUL-separated."
+        ),
+    ] = False,
+    form: Annotated[
+        Format, typer.Option("--format", rich_help_panel=OUTPUT, help="Output format.")
+    ] = Format.TABLE,
+    move_to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", rich_help_panel=SORTING, help="Move each file to DIR/BEST-LABEL/."
+        ),
+    ] = None,
+    copy_to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", rich_help_panel=SORTING, help="Copy each file to DIR/BEST-LABEL/."
+        ),
+    ] = None,
+    undo_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=SORTING,
+            help="Where to write the undo log (default: in DIR).",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel=SORTING,
+            help="Only print what --move-to or --copy-to would do.",
+        ),
     ] = False,
     scores: Annotated[
         Scores | None,
-        typer.Option(help="Labels share 1 (softmax), or each has a score of its own (sigmoid)."),
+        typer.Option(
+            rich_help_panel=OUTPUT,
+            help="Scores share 1 (softmax), or each label has its own (sigmoid).",
+        ),
     ] = None,
     view: Annotated[
-        View | None, typer.Option(help="What of the picture is looked at (default: auto).")
+        View | None,
+        typer.Option(
+            rich_help_panel=INPUT, help="What of the picture is looked at (default: auto)."
+        ),
     ] = None,
     url: Url = "",
     api_key: Key = None,
     model: Model = None,
-    form: Annotated[Format, typer.Option("--format", help="How to answer.")] = Format.TABLE,
-    recursive: Annotated[bool, typer.Option(help="Enter the folders in folders.")] = True,
-    all_files: Annotated[
-        bool,
-        typer.Option("--all-files", help="Of folders, not only files called like images."),
-    ] = False,
-    files_from: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Names, one a line or with NUL between; - is stdin."),
-    ] = None,
-    null: Annotated[
-        bool, typer.Option("--null", "-0", help="In --files-from NUL stands between names.")
-    ] = False,
-    jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Images at once.")] = None,
+    jobs: Jobs = None,
     retry_for: RetryFor = 60.0,
-    move_to: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Move each file to DIR/BEST-LABEL/.")
-    ] = None,
-    copy_to: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Copy each file to DIR/BEST-LABEL/.")
-    ] = None,
-    undo_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="For `openvocab undo`; usually in DIR.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what --move-to or --copy-to would do.")
-    ] = False,
 ) -> None:
-    """Say which of your words fit each picture, and sort files by the answer."""
+    """Classify pictures with your own labels.
+
+    With --move-to or --copy-to, sort the files by the answer.
+    """
 
     def run() -> int:
+        names = paths or []
+        source = _source(names, move_to or copy_to, recursive, all_files, files_from, null)
+        one_line = form is Format.TABLE and top_k is None and not source.single
         fields = form_fields(
-            labels,
-            labelset,
-            templates,
-            top_k,
-            threshold,
-            multi_label=multi_label,
-            abstain=abstain,
-            scores=scores,
-            view=view,
-        )
+            given_labels(labels), labelset, templates, 1 if one_line else top_k, threshold,
+            multi_label=multi_label, abstain=abstain, scores=scores, view=view,
+        )  # fmt: skip
         if len(_labelsets(fields)) > 1 and (move_to or copy_to):
             raise Ended(USAGE_ERROR, "files can be sorted by one label set only")
-        source = _source(paths or [], move_to or copy_to, recursive, all_files, files_from, null)
+        _check_names(names, labels)
         service = Service(url, api_key, model, jobs, retry_for)
         with _sorter(move_to, copy_to, undo_file, dry_run) as sorter:
             return _classify(service, fields, source, sorter, form)
@@ -207,8 +283,10 @@ def classify(
 
 
 def add_to(app: typer.Typer) -> None:
-    """The command, with its examples below its options."""
-    app.command("classify", epilog=EPILOG)(classify)
+    """`classify` and `undo`, with their examples below their options."""
+    help_.add(app, classify, examples=EXAMPLES, exit_status=EXIT_STATUS)
+    undo_status = "0 every file is restored, 1 some are not, 2 not an openvocab undo log."
+    help_.add(app, undo, examples=UNDO_EXAMPLES, exit_status=undo_status)
 
 
 def _classify(
@@ -218,13 +296,10 @@ def _classify(
     sorter: Sorter | None,
     form: Format,
 ) -> int:
-    labels, labelsets = json.loads(fields.get("labels", "[]")), _labelsets(fields)
-    writer = Writer(
-        form,
-        sys.stdout.buffer,
-        labels + [NONE] * (bool(labels) and "abstain" in fields),
-        labelsets if len(labelsets) > 1 else (),
-    )
+    words, labelsets = json.loads(fields.get("labels", "[]")), _labelsets(fields)
+    words += [NONE] * (bool(words) and "abstain" in fields)
+    several = labelsets if len(labelsets) > 1 else ()
+    writer = Writer(form, sys.stdout.buffer, words, several, source.widest, single=source.single)
 
     async def work(reached: Reached) -> Tally:
         run = Run(reached.client, fields, reached.jobs, reached.limit, sorter)
@@ -232,11 +307,28 @@ def _classify(
             return await run.over(source, show)
 
     tally = service.run(work, stored="labelset" in fields)
-    if source.finder.skipped:
-        say(f"files not called like images, passed over: {source.finder.skipped}; --all-files")
+    skipped = source.finder.skipped
+    if skipped:
+        files = "file" if skipped == 1 else "files"
+        say(f"skipped {skipped} {files} without an image extension (use --all-files)")
     if not tally.files:
-        say("there is no image")
+        say(f"no images found in {', '.join(source.names) or source.lists}")
+        return SOME_FAILED
+    if form is Format.TABLE and tally.files > 1 and not several:
+        say(tally.summary())
     return SOME_FAILED if tally.failed else 0
+
+
+def _check_names(names: list[str], labels: list[str] | None) -> None:
+    """Say what a name that leads nowhere was probably meant to be. Raises Ended."""
+    for name in names:
+        if re.match(r"https?://", name, re.IGNORECASE):
+            line = f"{name} is a URL; pipe it: curl -s {shlex.quote(name)} | openvocab classify -"
+            raise Ended(USAGE_ERROR, line)
+        is_word = name != STDIN and not os.path.lexists(name) and not glob.has_magic(name)
+        if is_word and labels and len(labels) == 1 and "," not in labels[0] and name.isalpha():
+            line = f"{name!r} was read as a file, which does not exist; separate labels with "
+            raise Ended(USAGE_ERROR, f"{line}commas: --labels {labels[0]},{name}")
 
 
 def _source(
@@ -248,11 +340,11 @@ def _source(
     null: bool,
 ) -> Source:
     if not paths and files_from is None:
-        raise Ended(USAGE_ERROR, "name files or folders, or --files-from; - is standard input")
+        raise Ended(USAGE_ERROR, "name files or folders, or use --files-from; - is stdin")
     if (*paths, files_from).count(STDIN) > 1:
-        raise Ended(USAGE_ERROR, "standard input can be only one of them: an image, or the names")
+        raise Ended(USAGE_ERROR, "stdin can hold either an image or the file names, not both")
     if folder is not None and STDIN in paths:
-        raise Ended(USAGE_ERROR, "an image on standard input is no file that could be sorted")
+        raise Ended(USAGE_ERROR, "an image from stdin cannot be sorted; it is not a file")
     finder = Finder(recursive, all_files, folder.resolve() if folder else None)
     return Source(tuple(paths), finder, files_from, null)
 
@@ -264,21 +356,21 @@ def _sorter(
     """Puts files in their place, if asked to; says at the end how to take it back."""
     folder = move_to or copy_to
     if move_to and copy_to:
-        raise Ended(USAGE_ERROR, "--move-to and --copy-to are both given; one is enough")
+        raise Ended(USAGE_ERROR, "use either --move-to or --copy-to, not both")
     if folder is None:
         if dry or undo_file:
             raise Ended(USAGE_ERROR, "--dry-run and --undo-file need --move-to or --copy-to")
         yield None
         return
     if undo_file is not None and undo_file.exists():
-        raise Ended(USAGE_ERROR, f"--undo-file {undo_file} exists, and is not written over")
+        raise Ended(USAGE_ERROR, f"--undo-file {undo_file} already exists; name another file")
     log = sorting.UndoLog(undo_file) if undo_file else sorting.default_log(folder)
     try:
         yield Sorter(folder, log, copy=move_to is None, dry=dry)
     finally:
         log.close()
         if log.begun:
-            say(f"to take it back: openvocab undo {shlex.quote(str(log.path))}")
+            say(f"to undo: openvocab undo {shlex.quote(str(log.path))}")
 
 
 @contextlib.contextmanager
@@ -308,16 +400,18 @@ def _shown(source: Source, writer: Writer) -> Iterator[Callable[[Record], None]]
 
 
 def undo(
-    file: Annotated[Path, typer.Argument(help="What `openvocab classify` named at its end.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The undo log that `classify` named at its end.")
+    ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
+        bool, typer.Option("--dry-run", help="Only print what would be done.")
     ] = False,
 ) -> None:
-    """Put files back where `openvocab classify --move-to` found them; remove copies it made.
+    """Undo `classify --move-to` or `--copy-to`.
 
-    May be interrupted and run again, such as: openvocab undo sorted/openvocab-undo-….jsonl
+    Puts files back where they were and removes the copies that were made.
 
-    Exit status: 0 all are back, 1 some are not, 2 the file is none of ours.
+    May be interrupted and run again.
     """
 
     def run() -> int:
@@ -332,9 +426,12 @@ def undo(
                     say(f"{step.path}: {step.error}")
         except sorting.BadUndoFile as error:
             raise Ended(USAGE_ERROR, str(error)) from None
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise Ended(USAGE_ERROR, f"{file}: {reason(error)}") from None
-        say(f"{done} {'would be' if dry_run else 'are'} back, {failed} not")
+        files = "file" if done == 1 else "files"
+        say(f"{'would restore' if dry_run else 'restored'} {done} {files}, {failed} failed")
         return SOME_FAILED if failed else 0
 
     raise typer.Exit(status_of(run))

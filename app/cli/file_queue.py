@@ -4,17 +4,25 @@ Knows nothing of options, forms of output or what carries a request.
 """
 
 import asyncio
+import glob
+import os
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
+
+from rich.cells import cell_len
 
 from app.cli.client import Client, Refused
 from app.cli.files import Finder, Found, listed, read, read_descriptor, reason
 from app.cli.output import Record
 from app.cli.sorting import Sorter
-from app.cli.terminal import STDIN, aside, opened
+from app.cli.terminal import STDIN, aside, opened, printable
+
+# labels that a summary names
+SUMMED: Final = 12
 
 # finished ones may wait for a slow one before them, so many for each that is under way
 AHEAD: Final = 4
@@ -29,6 +37,23 @@ class Source:
     lists: str | None = None
     null: bool = False
 
+    @property
+    def single(self) -> bool:
+        """Whether it is one image, by name or from stdin."""
+        if self.lists is not None or len(self.names) != 1:
+            return False
+        name = self.names[0]
+        return name == STDIN or not (os.path.isdir(name) or glob.has_magic(name))  # noqa: PTH112
+
+    @property
+    def widest(self) -> int | None:
+        """Columns of the longest file name; None where that is not known before."""
+        if self.lists is not None:
+            return None
+        finder = Finder(self.finder.recursive, self.finder.everything, self.finder.leave_out)
+        paths = (found.path for found in Source(self.names, finder).files())
+        return max((cell_len(printable(os.fspath(path))) for path in paths), default=None)
+
     def files(self) -> Iterator[Found]:
         """One after the other. Raises Ended for a list that cannot be read."""
         for name in self.names:
@@ -40,10 +65,29 @@ class Source:
 
 @dataclass(slots=True)
 class Tally:
-    """How many files there were, and how many could not be classified or put in their place."""
+    """How many files there were, how many failed, and how many have each label as their best."""
 
     files: int = 0
     failed: int = 0
+    best: Counter[str] = field(default_factory=Counter)
+
+    def count(self, record: Record) -> None:
+        """One more file."""
+        self.files += 1
+        if record.problem is not None:
+            self.failed += 1
+        else:
+            self.best[record.predictions[0]["label"] if record.predictions else ""] += 1
+
+    def summary(self) -> str:
+        """How many pictures have each label, most first: `cat 210 · dog 170 · none 20`."""
+        named = [(label, n) for label, n in self.best.most_common() if label]
+        parts = [f"{label} {n}" for label, n in named[:SUMMED]]
+        rest = sum(n for _, n in named[SUMMED:])
+        parts += [f"{len(named) - SUMMED} other labels {rest}"] * bool(rest)
+        parts += [f"none {self.best['']}"] * bool(self.best[""])
+        parts += [f"failed {self.failed}"] * bool(self.failed)
+        return " · ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +118,7 @@ class Run:
                 group.create_task(self._feed(source, group, queue, places))
                 while (task := await queue.get()) is not None:
                     record = await self._placed(await task)
-                    tally.files += 1
-                    tally.failed += record.problem is not None
+                    tally.count(record)
                     show(record)
         except BaseExceptionGroup as raised:
             raise raised.exceptions[0] from None
@@ -119,7 +162,7 @@ class Run:
         try:
             target = await asyncio.to_thread(self.sorter.place, record.file, best)
         except OSError as error:
-            problem = {"title": "The file stays where it is", "detail": reason(error)}
+            problem = {"title": "The file was not moved", "detail": reason(error)}
             return Record(record.file, record.answer, problem)
         return Record(record.file, record.answer, target=target)
 

@@ -1,11 +1,27 @@
-"""How `--help` looks: plain text in groups, at any width and in any encoding. Knows no command."""
+"""How `--help` looks and how a command line ends: plain text in groups, in any width and encoding.
 
-from typing import Any
+Knows no command.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
-OPTIONS = "Options"
+from app.server.exit_status import READER_LEFT
+
+# groups of options, as `rich_help_panel` names them
+LABELS: Final = "Labels"
+INPUT: Final = "Input"
+OUTPUT: Final = "Output"
+SORTING: Final = "Sorting"
+SERVER: Final = "Model or server"
+
+_UNGROUPED: Final = "Options"
 
 
 class Command(TyperCommand):
@@ -17,20 +33,74 @@ class Command(TyperCommand):
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
-                plain = "Arguments" if param.param_type_name == "argument" else OPTIONS
+                plain = "Arguments" if param.param_type_name == "argument" else _UNGROUPED
                 name = getattr(param, "rich_help_panel", None) or plain
                 groups.setdefault(name, []).append(record)
-        for name in sorted(groups, key=OPTIONS.__eq__):
+        for name in sorted(groups, key=_UNGROUPED.__eq__):
             with formatter.section(name):
                 formatter.write_dl(groups[name])
 
 
-def group(text: str, epilog: str | None = None) -> typer.Typer:
+class Root(TyperGroup):
+    """`openvocab` itself: texts fit any terminal, and a pipe that closes early is no failure."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line; ends the process."""
+        for stream in (sys.stdout, sys.stderr):
+            # a terminal in ASCII or Latin-1 shows a question mark rather than a traceback
+            with contextlib.suppress(AttributeError, ValueError):
+                stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Parse the options; `--help` and `--version` print here."""
+        with _pipe_may_close():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with _pipe_may_close():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _pipe_may_close() -> Iterator[None]:
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        forget_stdout()
+        raise typer.Exit(READER_LEFT) from None
+
+
+def forget_stdout() -> None:
+    """Nobody reads it any more; without this Python tries to write the rest when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def group(text: str, epilog: str | None = None, cls: type[TyperGroup] = TyperGroup) -> typer.Typer:
     """A command that has commands below it."""
     return typer.Typer(
+        cls=cls,
         no_args_is_help=True,
         help=text,
         epilog=epilog,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
+
+
+def add(
+    app: typer.Typer,
+    function: Callable[..., None],
+    name: str | None = None,
+    examples: str = "",
+    exit_status: str = "",
+) -> None:
+    """A command of the group, with its own examples and exit statuses below its options."""
+    lines = [f"  {line}" for line in examples.strip().splitlines()]
+    epilog = "\b\nExamples:\n" + "\n".join(lines) if lines else ""
+    if exit_status:
+        epilog += ("\n\n" if epilog else "") + f"Exit status: {exit_status}"
+    app.command(name, cls=Command, epilog=epilog or None)(function)

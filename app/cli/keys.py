@@ -7,23 +7,28 @@ from typing import Annotated, NoReturn
 import typer
 
 from app.api.middleware.keys import SCOPES, digest, new_secret
+from app.cli.help import add, group
 from app.server.exit_status import USAGE_ERROR
 
-app = typer.Typer(no_args_is_help=True, help="API keys.")
+app = group("Make API keys.")
 
 
-@app.command("new")
 def new(
-    name: Annotated[str, typer.Argument(help="Whose key it is: letters, digits, . _ -")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Holder of the key: letters, digits, . _ -")
+    ],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help=f"What it may do: {', '.join(SCOPES)}; may be repeated."),
+        typer.Option(
+            metavar="SCOPE", help=f"{', '.join(SCOPES)} (default: classify; repeat the option)."
+        ),
     ] = None,
     namespace: Annotated[
-        str | None, typer.Option(help="Where its label sets live, apart from others'.")
+        str | None,
+        typer.Option(metavar="NAME", help="Keep its label sets apart from those of other keys."),
     ] = None,
 ) -> None:
-    """Print a new key for its holder, and below it the lines for the server's file of keys.
+    """Print a new key, and the lines to add to the server's key file.
 
     Only its hash is kept: the key itself is shown once.
     """
@@ -35,7 +40,7 @@ def new(
         if not _is_name(text):
             _refuse(text, "name")
     secret = new_secret()
-    typer.echo(f"# the key, for its holder alone: {secret}", err=True)
+    typer.echo(f"# API key (shown once): {secret}", err=True)
     lines = [f"[keys.{json.dumps(name)}]", f'sha256 = "{digest(secret)}"']
     lines.append(f"scopes = {json.dumps(scopes)}")
     if namespace:
@@ -44,9 +49,17 @@ def new(
 
 
 def _refuse(text: str, what: str) -> NoReturn:
-    typer.echo(f"openvocab: {text!r} is no {what} of a key; see --help", err=True)
+    typer.echo(f"openvocab: invalid {what} {text!r}; see --help", err=True)
     raise typer.Exit(USAGE_ERROR)
 
 
 def _is_name(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text) is not None
+
+
+add(
+    app,
+    new,
+    "new",
+    "openvocab keys new alice --scope labelsets:write >> keys.toml",
+)

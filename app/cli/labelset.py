@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli import labelset_examples
+from app.cli.help import add, group
 from app.cli.labelset_client import (
     BadFile,
     LabelSets,
@@ -16,45 +17,38 @@ from app.cli.labelset_client import (
     imported,
     restore,
 )
-from app.cli.options import DEFAULT_URL, AsJson, Name, ServerKey, ServerUrl, goes_on, out, run
+from app.cli.options import DEFAULT_URL, AsJson, Key, Name, ServerUrl, goes_on, out, run
 from app.cli.output import json_text
 from app.cli.terminal import STDIN, opened, printable, say
 from app.server.exit_status import SOME_FAILED
 
-EPILOG: Final = """Examples:
+EXIT_STATUS: Final = (
+    "0 done, 1 the server refused, 2 an option or a file is invalid, 4 the server cannot be "
+    "reached, or not with this key."
+)
 
-openvocab labelset create pets pets.txt --url http://127.0.0.1:8000
-
-openvocab labelset export > backup.jsonl
-
-openvocab labelset import backup.jsonl --replace
-
-Exit status: 0 done, 1 the server refused, 2 an option or a file is wrong, \
-4 the server cannot be used, or not with this key.
-"""
-
-app = typer.Typer(no_args_is_help=True, help="The label sets of a server.", epilog=EPILOG)
+app = group("Manage the label sets of a server.")
 app.add_typer(labelset_examples.app, name="examples")
 
 # no server takes a larger body
 LARGEST_FILE: Final = 200_000_000
 
-File = Annotated[
-    str, typer.Argument(help="Text with one label a line, or JSON; - is standard input.")
-]
+File = Annotated[str, typer.Argument(metavar="FILE", help="One label a line, or JSON; - is stdin.")]
 Templates = Annotated[
     list[str] | None,
-    typer.Option(help="A template set, or own templates with one {} each; may be repeated."),
+    typer.Option(
+        metavar="NAME|TEXT",
+        help="Template set, or your own templates with one {} each (repeat the option).",
+    ),
 ]
-Description = Annotated[str | None, typer.Option(help="What it is for.")]
-Wait = Annotated[bool, typer.Option(help="Until it can be used.")]
+Description = Annotated[str | None, typer.Option(metavar="TEXT", help="What it is for.")]
+Wait = Annotated[bool, typer.Option(help="Wait until the label set is ready.")]
 
 
-@app.command("list", epilog=EPILOG)
 def list_labelsets(
-    url: ServerUrl = DEFAULT_URL, api_key: ServerKey = None, as_json: AsJson = False
+    url: ServerUrl = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False
 ) -> None:
-    """List the label sets by name."""
+    """List label sets by name."""
 
     async def work(sets: LabelSets) -> int:
         table = Table(box=None, pad_edge=False)
@@ -74,11 +68,10 @@ def list_labelsets(
     run(url, api_key, work)
 
 
-@app.command(epilog=EPILOG)
 def show(
-    name: Name, url: ServerUrl = DEFAULT_URL, api_key: ServerKey = None, as_json: AsJson = False
+    name: Name, url: ServerUrl = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False
 ) -> None:
-    """Print a label set: what it is, and its labels with the texts that stand for them."""
+    """Print a label set with synonyms and prompts."""
 
     async def work(sets: LabelSets) -> int:
         found = await sets.get(name)
@@ -95,7 +88,6 @@ def show(
     run(url, api_key, work)
 
 
-@app.command(epilog=EPILOG)
 def create(
     name: Name,
     file: File = STDIN,
@@ -103,9 +95,9 @@ def create(
     description: Description = None,
     wait: Wait = True,
     url: ServerUrl = DEFAULT_URL,
-    api_key: ServerKey = None,
+    api_key: Key = None,
 ) -> None:
-    """Register a label set that there is not yet."""
+    """Create a new label set."""
 
     async def work(sets: LabelSets) -> int:
         content = _content(name, file, templates, description)
@@ -114,7 +106,6 @@ def create(
     run(url, api_key, work)
 
 
-@app.command(epilog=EPILOG)
 def replace(
     name: Name,
     file: File = STDIN,
@@ -122,9 +113,12 @@ def replace(
     description: Description = None,
     wait: Wait = True,
     url: ServerUrl = DEFAULT_URL,
-    api_key: ServerKey = None,
+    api_key: Key = None,
 ) -> None:
-    """Replace a label set; the old version answers until the new one is built."""
+    """Replace a label set.
+
+    The old version serves until the new one is built.
+    """
 
     async def work(sets: LabelSets) -> int:
         content = _content(name, file, templates, description)
@@ -133,11 +127,10 @@ def replace(
     run(url, api_key, work)
 
 
-@app.command(epilog=EPILOG)
 def delete(
-    names: Annotated[list[str], typer.Argument(help="Names of label sets.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Label sets to delete.")],
     url: ServerUrl = DEFAULT_URL,
-    api_key: ServerKey = None,
+    api_key: Key = None,
 ) -> None:
     """Delete label sets."""
 
@@ -150,16 +143,16 @@ def delete(
     run(url, api_key, work)
 
 
-@app.command("export", epilog=EPILOG)
 def export_labelsets(
-    names: Annotated[list[str] | None, typer.Argument(help="Which; all without.")] = None,
-    examples: Annotated[
-        bool, typer.Option(help="With the pictures of their examples, in base64.")
-    ] = True,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Label sets to export (default: all)."),
+    ] = None,
+    examples: Annotated[bool, typer.Option(help="Include example pictures, in base64.")] = True,
     url: ServerUrl = DEFAULT_URL,
-    api_key: ServerKey = None,
+    api_key: Key = None,
 ) -> None:
-    """Print label sets with all that their owner wrote, one JSON object a line, for `import`."""
+    """Print label sets as JSON lines for `import`."""
 
     async def work(sets: LabelSets) -> int:
         async def one(name: str) -> None:
@@ -177,16 +170,20 @@ def export_labelsets(
     run(url, api_key, work)
 
 
-@app.command("import", epilog=EPILOG)
 def import_labelsets(
-    file: Annotated[str, typer.Argument(help="What `export` printed; - is standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Backup that `export` printed; - is stdin.")
+    ],
     overwrite: Annotated[
-        bool, typer.Option("--replace", help="Also those that there are already.")
+        bool, typer.Option("--replace", help="Overwrite existing label sets.")
     ] = False,
     url: ServerUrl = DEFAULT_URL,
-    api_key: ServerKey = None,
+    api_key: Key = None,
 ) -> None:
-    """Register the label sets of a backup; they are built in the background."""
+    """Create label sets from a backup.
+
+    They are built in the background.
+    """
 
     async def work(sets: LabelSets) -> int:
         async def imports(sets: LabelSets, content: dict[str, Any]) -> None:
@@ -203,7 +200,7 @@ def import_labelsets(
             for content in imported(lines):
                 worked = await goes_on(content["name"], imports(sets, content))
                 done, failed = done + worked, failed + (not worked)
-        say(f"{done} label sets are there, {failed} were refused")
+        say(f"imported {done} label sets, {failed} refused")
         return SOME_FAILED if failed else 0
 
     run(url, api_key, work)
@@ -228,3 +225,20 @@ def _content(
     if description is not None:
         content["description"] = description
     return content
+
+
+for _function, _name, _examples in (
+    (list_labelsets, "list", "openvocab labelset list --url http://127.0.0.1:8000"),
+    (show, None, "openvocab labelset show pets --json"),
+    (
+        create,
+        None,
+        "openvocab labelset create pets pets.txt\n"
+        "printf 'cat\\ndog\\n' | openvocab labelset create pets --templates simple",
+    ),
+    (replace, None, "openvocab labelset replace pets pets.json --no-wait"),
+    (delete, None, "openvocab labelset delete pets colours"),
+    (export_labelsets, "export", "openvocab labelset export > backup.jsonl"),
+    (import_labelsets, "import", "openvocab labelset import backup.jsonl --replace"),
+):
+    add(app, _function, _name, _examples, EXIT_STATUS)

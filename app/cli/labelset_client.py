@@ -133,7 +133,7 @@ def definition(data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise BadFile(f"begins like JSON and is none: {error}") from None
+        raise BadFile(f"looks like JSON but is not valid: {error}") from None
     return dict(found) if isinstance(found, dict) else {"labels": found}
 
 

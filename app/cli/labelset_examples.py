@@ -9,45 +9,41 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.files import Finder, read, reason
+from app.cli.help import add as add_command
+from app.cli.help import group
 from app.cli.labelset_client import LabelSets, Picture, send
-from app.cli.options import DEFAULT_URL, AsJson, Name, ServerKey, ServerUrl, out, run
+from app.cli.options import DEFAULT_URL, AsJson, Key, Name, ServerUrl, out, run
 from app.cli.output import json_text
 from app.cli.terminal import Ended, printable, say
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
 
-EPILOG: Final = """Examples:
-
-openvocab labelset examples add pets pictures/
-
-openvocab labelset examples add pets --label cat cats/*.jpg
-
-openvocab labelset examples remove pets --label cat
-
-Exit status: 0 done, 1 some pictures or the server refused, 2 an option or a file is wrong, \
-4 the server cannot be used, or not with this key.
-"""
-
-app = typer.Typer(
-    no_args_is_help=True, help="Pictures that sharpen the labels of a set.", epilog=EPILOG
+EXIT_STATUS: Final = (
+    "0 done, 1 some pictures failed or the server refused, 2 an option or a file is invalid, 4 the "
+    "server cannot be reached, or not with this key."
 )
+
+app = group("Manage the example pictures of a label set (few-shot).")
 
 # no server takes a larger picture unless it is told to
 LARGEST: Final = 100_000_000
 
-Label = Annotated[str | None, typer.Option(help="The label; without, each file's folder.")]
+Label = Annotated[
+    str | None,
+    typer.Option(metavar="LABEL", help="Label of all files (default: each file's folder)."),
+]
 
 
-@app.command(epilog=EPILOG)
 def add(
     name: Name,
     sources: Annotated[
-        list[str], typer.Argument(help="A folder with one folder for each label, or pictures.")
+        list[str],
+        typer.Argument(metavar="PATH", help="A folder with one subfolder per label, or pictures."),
     ],
     label: Label = None,
     url: ServerUrl = DEFAULT_URL,
-    api_key: ServerKey = None,
+    api_key: Key = None,
 ) -> None:
-    """Add pictures, and show what they are worth."""
+    """Add example pictures, and show what they are worth."""
 
     async def work(sets: LabelSets) -> int:
         failed: list[str] = []
@@ -55,18 +51,17 @@ def add(
         for path, why in sent.refused:
             say(f"{path}: {why}")
         if sent.answer is None:
-            raise Ended(SOME_FAILED if failed else USAGE_ERROR, "there was no picture to send")
+            raise Ended(SOME_FAILED if failed else USAGE_ERROR, "no pictures to send")
         _show(await sets.ready(await sets.get(name)))
         return SOME_FAILED if failed or sent.refused else 0
 
     run(url, api_key, work)
 
 
-@app.command("list", epilog=EPILOG)
 def list_examples(
-    name: Name, url: ServerUrl = DEFAULT_URL, api_key: ServerKey = None, as_json: AsJson = False
+    name: Name, url: ServerUrl = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False
 ) -> None:
-    """List examples: id, label, size, file's bytes and when each was added."""
+    """List examples: id, label, size in pixels and bytes, date added."""
 
     async def work(sets: LabelSets) -> int:
         async for found in sets.examples(name):
@@ -78,18 +73,21 @@ def list_examples(
     run(url, api_key, work)
 
 
-@app.command(epilog=EPILOG)
 def remove(
     name: Name,
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids, as `list` prints them.")] = None,
-    label: Annotated[str | None, typer.Option(help="Those of this label.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="Ids, as `list` prints them.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="All examples of this label.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All examples.")] = False,
     url: ServerUrl = DEFAULT_URL,
-    api_key: ServerKey = None,
+    api_key: Key = None,
 ) -> None:
-    """Remove examples, pictures and all."""
+    """Remove examples and their pictures."""
     if sum((bool(ids), label is not None, all_)) != 1:
-        raise typer.BadParameter("name ids, or --label, or --all")
+        raise typer.BadParameter("give ids, --label or --all (one of them)")
 
     wanted: list[str | None] = [*ids] if ids else [None]
 
@@ -120,7 +118,7 @@ def _pictures(sources: list[str], label: str | None, failed: list[str]) -> Itera
 def _folder(path: Path) -> str:
     folder = path.parent.name or path.absolute().parent.name
     if not folder:
-        raise ValueError("it lies in no folder; --label says what it shows")
+        raise ValueError("it is in no folder; use --label")
     return folder
 
 
@@ -139,6 +137,19 @@ def _show(found: dict[str, Any]) -> None:
     if blend["reason"]:
         line += f": {blend['reason']}"
     if blend["text"]:
-        line += f"; told right, left out one at a time: {blend['text']['accuracy']:.1%} by the text"
+        line += f"; correct, leave-one-out: {blend['text']['accuracy']:.1%} by text"
         line += f" alone, {blend['blend']['accuracy']:.1%} with examples"
     say(line)
+
+
+for _function, _name, _examples in (
+    (
+        add,
+        None,
+        "openvocab labelset examples add pets pictures/\n"
+        "openvocab labelset examples add pets --label cat cats/*.jpg",
+    ),
+    (list_examples, "list", "openvocab labelset examples list pets"),
+    (remove, None, "openvocab labelset examples remove pets --label cat"),
+):
+    add_command(app, _function, _name, _examples, EXIT_STATUS)

@@ -1,59 +1,99 @@
 """`openvocab models`: the models that can be served."""
 
+import json
+import sys
+import textwrap
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from app.cli.help import add, group
 from app.cli.terminal import or_exit
 from models import catalog
+from models.catalog import CatalogEntry
 
-app = typer.Typer(no_args_is_help=True, help="The models that can be served.")
+app = group("List and download models.")
+
+NOTES: Final = (
+    "ImageNet %: published zero-shot accuracy. GFLOPs: image tower, for one picture.\n"
+    "not free: the licence allows research or other non-commercial use alone."
+)
 
 
-# columns that a table needs; narrower, its last one would be a word wide
-WIDTH: Final = 150
-
-
-@app.command("list")
 def list_models(
     free: Annotated[
         bool, typer.Option("--free", help="Only models whose licence allows commercial use.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """The models of the catalogue; every other name that open_clip knows works too."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "ImageNet %", "GFLOPs", "MB", "languages", "licence", "good for"):
-        table.add_column(heading, no_wrap=heading in ("name", "licence"))
-    for entry in catalog().values():
-        if free and not entry.free:
-            continue
-        origin = entry.provenance
-        top1 = origin.imagenet_top1
-        pick = f"First choice ({entry.pick}). " if entry.pick else ""
-        table.add_row(
-            entry.name,
-            "-" if top1 is None else f"{top1:.1f}",
-            f"{entry.gflops:,.1f}",
-            str(entry.size_mb),
-            "many" if "mul" in origin.languages else ", ".join(origin.languages),
-            origin.licence if entry.free else f"{origin.licence} (not free)",
-            pick + origin.description,
-        )
-    console = Console()
-    console = Console(width=max(console.width, WIDTH))
-    console.print(table)
-    typer.echo(
-        "\nImageNet %: published zero-shot accuracy. GFLOPs: of the image tower, for one picture."
-        "\nnot free: the licence allows research or other non-commercial use alone.",
-    )
+    """List the models of the catalogue.
+
+    Every other name that open_clip knows works, too.
+    """
+    entries = [entry for entry in catalog().values() if entry.free or not free]
+    if as_json:
+        typer.echo(json.dumps([_as_json(entry) for entry in entries], indent=2))
+        return
+    rows = [("name", "ImageNet %", "GFLOPs", "MB"), *map(_row, entries)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    about = ["licence, languages, good for", *map(_about, entries)]
+    # two lines a model for people, in 80 columns; one for programs
+    for_people = sys.stdout.isatty()
+    for (name, *numbers), text in zip(rows, about, strict=True):
+        cells = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
+        line = "  ".join((name.ljust(widths[0]), *cells))
+        typer.echo(f"{line}\n{textwrap.indent(textwrap.fill(text, 76), '    ')}" if for_people
+                   else f"{line}  {text}")  # fmt: skip
+    if for_people:
+        typer.echo(f"\n{NOTES}")
 
 
-@app.command()
-def pull(name: Annotated[str, typer.Argument(help="A name as `serve --model` takes it.")]) -> None:
-    """Download a model's files, so that `serve` needs no network. Exit status 3: cannot be had."""
+def _row(entry: CatalogEntry) -> tuple[str, ...]:
+    top1 = entry.provenance.imagenet_top1
+    shown = "-" if top1 is None else f"{top1:.1f}"
+    return entry.name, shown, f"{entry.gflops:,.1f}", f"{entry.size_mb:,}"
+
+
+def _about(entry: CatalogEntry) -> str:
+    origin = entry.provenance
+    licence = origin.licence if entry.free else f"{origin.licence} (not free)"
+    languages = "many" if "mul" in origin.languages else ", ".join(origin.languages)
+    pick = f"First choice ({entry.pick}). " if entry.pick else ""
+    return f"{licence}, {languages}. {pick}{origin.description}"
+
+
+def _as_json(entry: CatalogEntry) -> dict[str, object]:
+    origin = entry.provenance
+    return {
+        "name": entry.name,
+        "description": origin.description,
+        "pick": entry.pick or None,
+        "licence": origin.licence,
+        "free": entry.free,
+        "languages": list(origin.languages),
+        "imagenet_top1": origin.imagenet_top1,
+        "gflops": entry.gflops,
+        "size_mb": entry.size_mb,
+        "source": origin.source,
+    }
+
+
+def pull(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Model name, as `serve --model` takes it.")
+    ],
+) -> None:
+    """Download a model, so that `serve` needs no network."""
     from models.loader import fetch
 
     or_exit(lambda: fetch(name))
-    typer.echo(f"{name} is on this machine", err=True)
+    typer.echo(f"{name} is ready to serve", err=True)
+
+
+add(app, list_models, "list", "openvocab models list --free\nopenvocab models list --json")
+add(
+    app,
+    pull,
+    examples="openvocab models pull ViT-B-32-256/datacomp_s34b_b86k",
+    exit_status="0 it is here, 3 it cannot be downloaded or loaded.",
+)

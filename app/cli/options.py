@@ -1,4 +1,4 @@
-"""Options and helpers of commands that ask a server for its label sets. Knows no command."""
+"""Options that several commands share, and what runs a command on a server. Knows no command."""
 
 import asyncio
 import sys
@@ -8,38 +8,67 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.client import Client, http_client
+from app.cli.help import SERVER
 from app.cli.labelset_client import BadFile, LabelSets
 from app.cli.terminal import Ended, say, status_of
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
 from models.catalog import catalog
 
 Url = Annotated[
-    str, typer.Option(envvar="OPENVOCAB_URL", help="A server to ask; without: in this process.")
+    str,
+    typer.Option(
+        metavar="URL",
+        envvar="OPENVOCAB_URL",
+        rich_help_panel=SERVER,
+        help="Server URL (default: run the model locally).",
+    ),
 ]
 Key = Annotated[
     str | None,
-    typer.Option("--api-key", envvar="OPENVOCAB_API_KEY", help="The server's key for you."),
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        envvar="OPENVOCAB_API_KEY",
+        rich_help_panel=SERVER,
+        help="API key for the server.",
+    ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="Model to load; OPENVOCAB_MODEL.", autocompletion=lambda: list(catalog())),
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=SERVER,
+        autocompletion=lambda: list(catalog()),
+        help="Model to load (default: OPENVOCAB_MODEL).",
+    ),
 ]
 RetryFor = Annotated[
-    float, typer.Option(min=0, help="Seconds to try again while a server is busy or away.")
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        rich_help_panel=SERVER,
+        help="Keep retrying for this long if the server is busy or unreachable.",
+    ),
 ]
-
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, max=1024, rich_help_panel=SERVER, help="Number of parallel requests."
+    ),
+]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
-# seconds to try again while a server is busy or away
+# seconds of retrying while a server is busy or unreachable
 RETRY_FOR: Final = 10.0
 
-Name = Annotated[str, typer.Argument(help="The label set's name.")]
-ServerUrl = Annotated[str, typer.Option(envvar="OPENVOCAB_URL", help="The server.")]
-ServerKey = Annotated[
-    str | None, typer.Option("--api-key", envvar="OPENVOCAB_API_KEY", help="Its key for you.")
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the label set.")]
+ServerUrl = Annotated[
+    str,
+    typer.Option(metavar="URL", envvar="OPENVOCAB_URL", rich_help_panel=SERVER, help="Server URL."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON lines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
 def run(url: str, api_key: str | None, work: Callable[[LabelSets], Awaitable[int]]) -> None:

@@ -24,12 +24,13 @@ NONE: Final = "none of these"
 # the reason of those who asked for a least score
 BELOW: Final = "score_below_threshold"
 
-# width of the column of labels where it is not known what will come
+# columns of labels and of file names, where it is not known what will come
 USUAL_WIDTH: Final = 24
+LONGEST_FILE: Final = 100
 
 
 class Format(StrEnum):
-    """How answers are written; all but `table` are for programs."""
+    """Output formats; all but `table` are for programs."""
 
     TABLE = "table"
     JSON = "json"
@@ -72,23 +73,27 @@ class Writer:
         out: BinaryIO,
         labels: Sequence[str] = (),
         labelsets: Sequence[str] = (),
+        widest: int | None = None,
+        *,
+        single: bool = False,
     ) -> None:
-        """`labelsets` are those of answers that have several: each gets columns of its own."""
+        """`labelsets` are those of answers that have several: each gets columns of its own.
+
+        `widest` is the longest file name in columns; a `single` image goes without its name.
+        """
         self._labelsets = labelsets
         self._kind = kind
         self._out = out
         self._count = 0
-        self._width = max(map(cell_len, labels), default=USUAL_WIDTH)
+        self._label_width = max(map(cell_len, labels), default=USUAL_WIDTH)
+        self._file_width = min(widest or USUAL_WIDTH, LONGEST_FILE)
+        self._single = single
 
     def begin(self) -> None:
         """What stands before the first record."""
-        if self._kind is Format.TABLE:
-            names = [printable(name) for name in self._labelsets] or ["label"]
-            heads = (f"score   {_padded(name, self._width)}  " for name in names)
-            self._write("".join(heads) + "file\n")
-        elif self._kind is Format.JSON:
+        if self._kind is Format.JSON:
             self._write("[")
-        elif self._kind is not Format.NDJSON:
+        elif self._kind in (Format.CSV, Format.TSV):
             several = (column for name in self._labelsets for column in (name, f"{name} score"))
             columns = ("file", *several, "target", "error") if self._labelsets else COLUMNS
             self._write(_separated(columns, self._kind))
@@ -96,8 +101,9 @@ class Writer:
     def write(self, record: Record) -> None:
         """One file's lines."""
         if self._kind is Format.TABLE:
-            table = _table_of_several if self._labelsets else _table
-            self._write("".join(table(record, self._width)))
+            if self._labelsets and not self._count:
+                self._write(self._heading())
+            self._write("".join(self._table(record)))
         elif self._kind is Format.JSON:
             self._write((",\n" if self._count else "\n") + json_text(_object(record)))
         elif self._kind is Format.NDJSON:
@@ -111,6 +117,42 @@ class Writer:
         """What stands after the last one."""
         if self._kind is Format.JSON:
             self._write("\n]\n" if self._count else "]\n")
+
+    def _table(self, record: Record) -> Iterator[str]:
+        """A line for each rank, the file before the first; a problem is told elsewhere."""
+        if record.problem is not None:
+            return
+        name = printable(os.fspath(record.file))
+        target = f"  -> {printable(record.target)}" if record.target is not None else ""
+        columns = self._columns(record)
+        for rank in range(max(map(len, columns))):
+            cells = "  ".join(self._cell(column, rank) for column in columns)
+            file = "" if self._single else _padded(name, self._file_width) + "  "
+            yield f"{file}{cells}{target}".rstrip() + "\n"
+            name = target = ""
+
+    def _heading(self) -> str:
+        """Which column is which, where there are several."""
+        width = self._label_width + 8
+        names = "  ".join(_padded(printable(name), width) for name in self._labelsets)
+        file = "" if self._single else _padded("file", self._file_width) + "  "
+        return f"{file}{names}".rstrip() + "\n"
+
+    def _columns(self, record: Record) -> list[Sequence[Mapping[str, Any]]]:
+        """The predictions of each label set, or what stands in their place."""
+        if not self._labelsets:
+            return [record.predictions or (_none(record.reason),)]
+        return [
+            result["predictions"] or (_none(result["reason"]),)
+            for result in record.results.values()
+        ]
+
+    def _cell(self, column: Sequence[Mapping[str, Any]], rank: int) -> str:
+        if rank >= len(column):
+            return " " * (self._label_width + 8)
+        score = column[rank]["score"]
+        label = _padded(printable(column[rank]["label"]), self._label_width)
+        return f"{label}  {'-' if score is None else score_text(score, 4):<6}"
 
     def _write(self, text: str) -> None:
         # fsencode gives the bytes of a name back that is not UTF-8
@@ -176,39 +218,7 @@ def _escaped(text: str) -> str:
     return text
 
 
-def _table(record: Record, width: int) -> Iterator[str]:
-    """A line for each prediction, the file in the first; a problem is told elsewhere."""
-    if record.problem is not None:
-        return
-    name = printable(os.fspath(record.file))
-    if record.target is not None:
-        name += f" -> {printable(record.target)}"
-    for found in record.predictions or (_nothing(record.reason),):
-        yield f"{_cell(found, width)}  {name}".rstrip() + "\n"
-        name = ""
-
-
-def _table_of_several(record: Record, width: int) -> Iterator[str]:
-    """As `_table`, with a column for each label set."""
-    if record.problem is not None:
-        return
-    name = printable(os.fspath(record.file))
-    for place in range(_depth(record)):
-        cells = []
-        for result in record.results.values():
-            nothing = () if place else (_nothing(result["reason"]),)
-            shown = (*(result["predictions"] or nothing),)
-            cells.append(_cell(shown[place], width) if place < len(shown) else " " * (8 + width))
-        yield "  ".join((*cells, name)).rstrip() + "\n"
-        name = ""
-
-
-def _cell(found: Mapping[str, Any], width: int) -> str:
-    score = "-" if found["score"] is None else score_text(found["score"], 4)
-    return f"{score:<6}  {_padded(printable(found['label']), width)}"
-
-
-def _nothing(reason: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _none(reason: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """What stands in the place of a prediction: asked to abstain, it is an answer."""
     code = reason["code"] if reason else BELOW
     return {"score": None, "label": "-" if code == BELOW else NONE}

@@ -5,12 +5,13 @@ import importlib
 import logging
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from app import VERSION
 from app.api.middleware.keys import BadKeys, KeyRing
+from app.cli import help as help_
 from app.cli.terminal import or_exit, settings_or_exit
 from app.server import sockets
 from app.server.build import guarded_store, load_encoder
@@ -21,24 +22,50 @@ from app.server.settings import Settings
 from app.server.workers import Supervisor
 from app.stores.protocols import StoreAway, StoreUnusable
 from app.telemetry import logs, spans
+from models.catalog import catalog
+
+EXAMPLES: Final = """
+openvocab serve --model everyday
+openvocab serve --host 0.0.0.0 --port 80 --workers 4
+openvocab serve --uds /run/openvocab.sock
+"""
+
+EXIT_STATUS: Final = (
+    "0 stopped by a signal (130 or 143 before it was ready), 1 the address is already in use or "
+    "not permitted, or the server cannot start, 2 a setting is invalid, 3 the model cannot be "
+    "loaded, 4 the store can never be used."
+)
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
-    model: Annotated[str | None, typer.Option(help="Model to load; OPENVOCAB_MODEL.")] = None,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port to listen on.")
+    ] = 8000,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Model to load (default: OPENVOCAB_MODEL).",
+            autocompletion=lambda: list(catalog()),
+        ),
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Processes; OPENVOCAB_WORKERS.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=256, help="Worker processes (default: OPENVOCAB_WORKERS)."
+        ),
     ] = None,
     uds: Annotated[
-        Path | None, typer.Option(help="Unix socket to listen on, in place of host and port.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Unix socket to listen on instead of host and port."),
     ] = None,
 ) -> None:
-    """Serve the API until a signal ends it.
+    """Run the API server (Ctrl-C stops it).
 
-    Exit status: 0 ended by a signal (130 or 143 before it serves), 1 the address cannot be listened
-    on or the server cannot start, 2 a setting is invalid, 3 the model cannot be loaded, 4 the store
-    can never be used.
+    All other settings are environment variables: see docs/settings.md.
     """
     settings = settings_or_exit(model=model, workers=workers)
     logs.set_up(settings.log_level, settings.log_format)
@@ -53,12 +80,25 @@ def serve(
     if settings.workers > 1:
 
         def announce(line: str) -> None:
-            logs.tell(f"{line}\nserving on {address} with {settings.workers} workers")
+            logs.tell(f"{line}\n{_ready(address, f'{settings.workers} workers')}")
 
         raise typer.Exit(Supervisor(settings, listener, settings.workers).run(announce))
     encoder = or_exit(lambda: load_encoder(settings))
-    logs.tell(f"{described(encoder.info)}\nserving on {address}")
-    raise typer.Exit(serve_on(settings, encoder, listener))
+    logs.tell(described(encoder.info))
+    raise typer.Exit(
+        serve_on(settings, encoder, listener, ready=lambda: logs.tell(_ready(address)))
+    )
+
+
+def add_to(app: typer.Typer) -> None:
+    """The command, with its examples below its options."""
+    help_.add(app, serve, examples=EXAMPLES, exit_status=EXIT_STATUS)
+
+
+def _ready(address: str, note: str = "") -> str:
+    notes = ["playground"] * address.startswith("http") + [note] * bool(note)
+    shown = f" ({', '.join(notes)})" if notes else ""
+    return f"Ready: {address}{shown} · Ctrl-C stops"
 
 
 def _check_heic(settings: Settings) -> None:
@@ -79,7 +119,7 @@ def _check_tracing(settings: Settings) -> None:
 
 def _check_shared(settings: Settings) -> None:
     if settings.workers > 1 and settings.store_url.startswith("memory:"):
-        detail = "a store in memory cannot be shared by several workers; use a file or Redis"
+        detail = "an in-memory store cannot be shared by several workers; use a file or Redis"
         typer.echo(f"openvocab: OPENVOCAB_STORE_URL: {detail}", err=True)
         raise typer.Exit(USAGE_ERROR)
 
@@ -99,7 +139,7 @@ def _check_store(settings: Settings) -> None:
         try:
             await store.open()
         except StoreAway as away:
-            logs.tell(f"openvocab: the store is away for now: {away}", logging.WARNING)
+            logs.tell(f"openvocab: the store cannot be reached yet: {away}", logging.WARNING)
         finally:
             await store.close()
 
@@ -112,7 +152,7 @@ def _check_store(settings: Settings) -> None:
 
 def _listener(host: str, port: int, uds: Path | None) -> socket.socket:
     if not host:
-        typer.echo("openvocab: --host is empty; 0.0.0.0 stands for every address", err=True)
+        typer.echo("openvocab: --host is empty; 0.0.0.0 listens on every address", err=True)
         raise typer.Exit(USAGE_ERROR)
     try:
         return sockets.bind(host, port) if uds is None else sockets.bind_unix(uds)
@@ -137,7 +177,7 @@ def _check_access(settings: Settings, listener: socket.socket) -> None:
             typer.echo(f"openvocab: OPENVOCAB_TLS_CERT_FILE: {wrong}", err=True)
             raise typer.Exit(USAGE_ERROR)
     if not keys.required and not sockets.is_local(listener):
-        detail = "whoever reaches this address may classify, and change and delete label sets"
+        detail = "anyone who can reach this address may classify, and change or delete label sets"
         logs.tell(
             f"openvocab: WARNING: no API keys: {detail}; see docs/security.md", logging.WARNING
         )

@@ -162,7 +162,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
         if header != HEADER or not all(_is_entry(entry) for entry in entries):
             raise ValueError
     except ValueError:
-        raise BadUndoFile(f"{path} is no undo file of `openvocab classify`") from None
+        raise BadUndoFile(f"{path} is not an openvocab undo log") from None
     return entries
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 import typer
 
 from app.cli.files import reason
+from app.cli.help import forget_stdout
 from app.server.exit_status import INTERRUPTED, MODEL_ERROR, READER_LEFT, USAGE_ERROR
 from app.server.settings import BadSettings, Settings, settings_from
 from models import ModelError
@@ -114,6 +114,5 @@ def status_of(run: Callable[[], int]) -> int:
         say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # or Python tries to write the rest when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_stdout()
         return READER_LEFT

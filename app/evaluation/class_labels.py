@@ -17,6 +17,7 @@ from app.classify import labels
 from app.classify.labels import LabelLimits
 from app.classify.templates import Asked, presets
 from app.cli.files import reason
+from app.cli.label_file import label_file
 from app.cli.labelset_client import BadFile, definition
 from app.errors import Problem, shown
 from app.labelsets.definition import Definition, Entry
@@ -62,7 +63,7 @@ class Naming:
             texts = _picked(keys, _names(self.names), self.names)
         found = self._own(texts) if self.vocabulary is None else self._given(texts, self.vocabulary)
         if len(found.labels) < 2:
-            raise BadData("two classes at least are needed, else there is nothing to tell apart")
+            raise BadData("at least two classes are needed")
         return found
 
     def _own(self, texts: Mapping[str, tuple[str, ...]]) -> Chosen:
@@ -171,15 +172,21 @@ def _checked_texts(texts: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def _vocabulary(name: str) -> Definition:
-    """What a label set's file says, as the API reads it; or a shipped vocabulary."""
-    file, shipped = Path(name), presets()
+    """The words, what a label set's file says, as the API reads it, or a shipped vocabulary."""
+    shipped = presets()
+    named = label_file(name)
     try:
-        if file.exists():
-            fields = definition(file.read_bytes())
+        if named is not None:
+            fields = definition(Path(named).read_bytes())
         elif name in shipped:
             fields = {"preset": name}
+        elif "," in name:
+            fields = {"labels": name.split(",")}
         else:
-            raise BadData(f"--labels {name}: neither a file nor one of {', '.join(shipped)}")
+            known = ", ".join(shipped)
+            raise BadData(
+                f"--labels {name}: not a file, not comma-separated words, and not one of {known}"
+            )
         limits = UploadLimits(LIMITS, TEXT_LIMITS, MOST_TEMPLATES, shipped)
         return definition_of(fields, limits)
     except OSError as error:

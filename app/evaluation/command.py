@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app import VERSION
 from app.classify.templates import OWN
 from app.cli.client import Service
-from app.cli.options import Key, Model, RetryFor, Url
+from app.cli.help import INPUT, LABELS, OUTPUT, add
+from app.cli.options import Jobs, Key, Model, RetryFor, Url
 from app.cli.terminal import Ended, opened, say, settings_or_exit, status_of
 from app.evaluation import evaluate
 from app.evaluation.class_labels import BadData, Naming
@@ -28,20 +29,21 @@ from app.evaluation.report.result import Result
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
 from prompts import PLACEHOLDER, TemplateError, validate_templates
 
-EPILOG: Final = """Examples:
-
+EXAMPLES: Final = """
 openvocab eval photos/ --output report
-
-openvocab eval labels.csv --labels pets.json --templates none,simple,imagenet
-
+openvocab eval labels.csv --labels @pets.txt --templates none,simple,imagenet
 openvocab eval photos/ --names names.toml --limit 50 --model ViT-B-32-256/datacomp_s34b_b86k
-
 openvocab eval photos/ --url http://127.0.0.1:8000 --format json > figures.json
-
-Exit status: 0 all pictures were evaluated, 1 some could not be read, 2 an option or the data is \
-wrong, 3 the model cannot be loaded, 4 the server cannot be used, 130 interrupted: the same \
-command goes on where it was.
 """
+
+EXIT_STATUS: Final = (
+    "0 all pictures were evaluated, 1 some could not be read, 2 an option or the data is invalid, "
+    "3 the model cannot be loaded, 4 the server cannot be used, 130 interrupted: the same command "
+    "goes on where it was."
+)
+
+# a group of options
+STUDIES: Final = "Studies"
 
 # of a command line, what nobody else may read
 HIDDEN: Final = "--api-key"
@@ -60,69 +62,133 @@ def eval_command(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="A folder with one for each class; or a CSV: image,label."
+            metavar="FOLDER", help="A folder with one subfolder per class, or a CSV: image,label."
         ),
     ],
     labels: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The labels, as a label set's file or a vocabulary."),
+        typer.Option(
+            metavar="WORDS",
+            rich_help_panel=LABELS,
+            help="Comma-separated, or @FILE: one label a line, a label set as JSON, a vocabulary "
+            "(default: the classes).",
+        ),
     ] = None,
     names: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="What the folders show: TOML, JSON or CSV."),
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=LABELS,
+            help="What the folders show: TOML, JSON or CSV.",
+        ),
     ] = None,
     templates: Annotated[
         list[str] | None,
         typer.Option(
-            help="Template sets with commas between, files of templates, or one with {}; repeated."
+            metavar="NAMES|FILE|TEXT",
+            rich_help_panel=LABELS,
+            help="Template sets to compare, comma-separated; files of templates; or a template "
+            "with {} (repeat the option).",
         ),
     ] = None,
+    multi_label: Annotated[
+        bool,
+        typer.Option(
+            "--multi-label",
+            rich_help_panel=LABELS,
+            help="Pictures may have several labels, or none.",
+        ),
+    ] = False,
     search_templates: Annotated[
         bool,
         typer.Option(
-            "--search-templates", help="Pick templates on half of the pictures, report on the rest."
+            "--search-templates",
+            rich_help_panel=STUDIES,
+            help="Pick templates on half of the pictures, report on the rest.",
         ),
     ] = False,
     shots: Annotated[
         str | None,
-        typer.Option(metavar="0,1,2,...", help="Examples a class: few-shot against zero-shot."),
+        typer.Option(
+            metavar="0,1,2,...",
+            rich_help_panel=STUDIES,
+            help="Examples per class: few-shot against zero-shot.",
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Draws of examples for --shots.")] = 5,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=100,
+            rich_help_panel=STUDIES,
+            help="Random draws of examples for --shots.",
+        ),
+    ] = 5,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Fit a temperature, and when to answer.")
+        bool,
+        typer.Option(
+            "--calibrate", rich_help_panel=STUDIES, help="Fit a temperature, and when to abstain."
+        ),
     ] = False,
     risk: Annotated[
-        float, typer.Option(min=0, max=1, help="Wrong answers that --calibrate may leave, a share.")
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            rich_help_panel=STUDIES,
+            help="Maximum error rate for --calibrate.",
+        ),
     ] = 0.05,
-    multi_label: Annotated[
-        bool, typer.Option("--multi-label", help="A picture may have several labels, or none.")
-    ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Pictures of each class, chosen by their names.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, rich_help_panel=INPUT, help="Pictures per class, chosen by name."
+        ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="For report.html, report.json and predictions.csv."),
-    ] = None,
-    form: Annotated[Form, typer.Option("--format", help="On standard output.")] = Form.TABLE,
-    previews: Annotated[
-        bool, typer.Option(help="Small copies of mistaken pictures in the report.")
-    ] = True,
-    model: Model = None,
-    url: Url = "",
-    api_key: Key = None,
-    jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Pictures at once.")] = None,
-    retry_for: RetryFor = 60.0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, rich_help_panel=INPUT, help="Random seed.")
+    ] = 0,
     kept: Annotated[
         Path | None,
-        typer.Option("--cache", metavar="DIR", help="For vectors; usually in OPENVOCAB_DATA_DIR."),
+        typer.Option(
+            "--cache",
+            metavar="DIR",
+            rich_help_panel=INPUT,
+            help="Where to cache embeddings (default: in OPENVOCAB_DATA_DIR).",
+        ),
     ] = None,
     keep: Annotated[
-        bool, typer.Option("--keep/--no-keep", help="Keep vectors, so that a rerun goes on.")
+        bool,
+        typer.Option(
+            "--keep/--no-keep",
+            rich_help_panel=INPUT,
+            help="Cache embeddings so that a rerun resumes.",
+        ),
     ] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Of whatever is drawn by chance.")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
+            help="Write report.html, report.json and predictions.csv here.",
+        ),
+    ] = None,
+    form: Annotated[
+        Form, typer.Option("--format", rich_help_panel=OUTPUT, help="Format on stdout.")
+    ] = Form.TABLE,
+    previews: Annotated[
+        bool,
+        typer.Option(rich_help_panel=OUTPUT, help="Thumbnails of mistakes in the report."),
+    ] = True,
+    url: Url = "",
+    api_key: Key = None,
+    model: Model = None,
+    jobs: Jobs = None,
+    retry_for: RetryFor = 60.0,
 ) -> None:
-    """Measure how well a model tells your own pictures apart, with no training."""
+    """Measure accuracy on your own labelled pictures."""
 
     def run() -> int:
         sets = _chosen(templates or [])
@@ -154,7 +220,7 @@ def eval_command(
 
 def add_to(app: typer.Typer) -> None:
     """The command, with its examples below its options."""
-    app.command("eval", epilog=EPILOG)(eval_command)
+    add(app, eval_command, "eval", EXAMPLES, EXIT_STATUS)
 
 
 def _told(result: Result, output: Path | None, form: Form) -> int:

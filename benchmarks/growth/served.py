@@ -124,7 +124,7 @@ def workers(effort: Effort) -> Result:
 def _all_serve(log: Path) -> None:
     """The first worker answers early; the server says when all do."""
     end = time.monotonic() + START_SECONDS
-    while "serving on" not in log.read_text(errors="replace"):
+    while "Ready: " not in log.read_text(errors="replace"):
         if time.monotonic() > end:
             raise DidNotStart("not all workers began to serve")
         time.sleep(0.05)

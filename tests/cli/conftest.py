@@ -21,7 +21,7 @@ COMMAND = [
     sys.executable,
     "-c",
     "import typer; from app.cli import classify, labelset; app = typer.Typer();"
-    "classify.add_to(app); app.command('undo')(classify.undo);"
+    "classify.add_to(app);"
     "app.add_typer(labelset.app, name='labelset'); app(prog_name='openvocab')",
 ]
 ENV = {**os.environ, "COLUMNS": "200"}
@@ -36,7 +36,7 @@ def run() -> Run:
     """A command in this process; what it printed and its exit status."""
     app = typer.Typer()
     classify.add_to(app)
-    app.command("undo")(classify.undo)
+
     app.add_typer(labelset.app, name="labelset")
 
     def invoke(*arguments: object, **options: Any) -> Result:

@@ -84,7 +84,7 @@ def test_a_backup_restores_everything_that_an_owner_wrote(
     with serve(pictogram) as other:
         done = run("labelset", "import", file, "--url", other.base_url)
         assert done.exit_code == 0, done.stderr
-        assert "4 label sets are there, 0 were refused" in done.stderr
+        assert "imported 4 label sets, 0 refused" in done.stderr
         for content in SETS:
             name = content["name"]
             # a dict's order is part of it: it is the order of the labels
@@ -93,7 +93,7 @@ def test_a_backup_restores_everything_that_an_owner_wrote(
             assert [here[key] for key in keys] == [there[key] for key in keys]
         twice = run("labelset", "import", file, "--url", other.base_url)
         assert twice.exit_code == 1
-        assert "0 label sets are there, 4 were refused" in twice.stderr
+        assert "imported 0 label sets, 4 refused" in twice.stderr
         assert run("labelset", "import", file, "--url", other.base_url, "--replace").exit_code == 0
 
 
@@ -119,7 +119,7 @@ def test_long_lists_come_page_by_page(
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("{", "begins like JSON"),
+        ("{", "looks like JSON"),
         (b"\xff", "not UTF-8"),
         ('{"name": "other", "labels": ["a"]}', "'other', not 'pets'"),
     ],

@@ -284,7 +284,7 @@ def test_a_key_is_in_no_report(album: Path, tmp_path: Path, url: str) -> None:
         (("--templates", "a {} and {}"), 2, "--templates: "),
         (("--templates", "none,"), 2, "a name is empty"),
         (("--model", "pictogram"), 2, "leave out --model"),
-        (("--labels", "missing.txt"), 2, "neither a file nor one of"),
+        (("--labels", "missing.txt"), 2, "not a file, not comma-separated words"),
         (("--output", "/proc/nothing"), 2, "--output /proc/nothing"),
     ],
 )

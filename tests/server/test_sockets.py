@@ -56,7 +56,7 @@ def running(*arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
         try:
             assert process.stderr is not None
             for line in process.stderr:
-                if "serving on " in line:
+                if "Ready: " in line:
                     break
             yield process
         finally:

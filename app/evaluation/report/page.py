@@ -273,7 +273,7 @@ def _line(what: str, label: str, score: float, kind: str) -> str:
     )
 
 
-FOLDER: Final = Path(__file__).parent / "report_page"
+FOLDER: Final = Path(__file__).parent / "assets"
 
 # files and groups that a report lists
 LISTED: Final = 200
