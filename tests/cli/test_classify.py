@@ -472,7 +472,7 @@ def test_a_folder_is_a_line_a_file_and_a_summary(run: Any, album: Path, url: str
     lines = found.stdout.splitlines()
     assert [Path(line.split()[0]).name for line in lines] == ["a.png", "key.jpg", "a.png"]
     assert [line.split()[1] for line in lines] == ["cat", "key", "rocket"]
-    assert len({line.index(line.split()[1]) for line in lines}) == 1
+    assert len({line.rindex("  " + line.split()[1]) for line in lines}) == 1
     assert found.stderr.splitlines()[-1] == "openvocab: cat 1 · key 1 · rocket 1 · failed 1"
 
 
