@@ -62,7 +62,7 @@ def load_encoder(settings: Settings) -> "Encoder":
         settings.model,
         device=settings.device,
         precision=settings.precision,
-        threads=settings.torch_threads,
+        threads=settings.cores_for_encoding(),
         max_batch=settings.max_batch,
         backend=settings.backend,
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
 import httptools
+import uvicorn
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -75,7 +76,7 @@ def _values(headers: Headers, wanted: bytes) -> list[bytes]:
 
 
 class Timer:
-    """Started once at a time: a second start does not put it off."""
+    """A single-shot timer; starting it twice does not postpone it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -111,10 +112,19 @@ LINGERING: Final = 64
 TOO_MANY: Final = "as many connections are open as there may be (max_connections)"
 
 
+# what is overridden or called here and is no public part of uvicorn
+OVERRIDDEN: Final = (
+    "_start_asgi_task", "_unset_keepalive_if_required", "on_body", "on_header",
+    "on_headers_complete", "on_message_begin", "on_message_complete", "on_response_complete",
+    "on_url", "pause_writing", "resume_writing",
+)  # fmt: skip
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits; `protocol` sets them."""
 
     head_seconds: ClassVar[float] = 10.0
+    idle_seconds: ClassVar[float] = 75.0
     max_connections: ClassVar[int] = 1_000
     turned_away: ClassVar[set["BoundedProtocol"]] = set()
 
@@ -130,6 +140,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._ending = Timer(self.loop)  # for an answer to be read
         self._running: RequestResponseCycle | None = None
         self._in_head = self._in_body = self._got_body = self._upgrading = False
+        self._idle = False  # an answer is out, and nothing of a next request is here
         self._deaf = False  # whatever still comes is thrown away
         self._refusal: Problem | None = None  # to be answered after the requests before it
         self._head_bytes = self._header_count = self._loose_bytes = 0
@@ -187,6 +198,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if self._idle:
+            self._idle = False
+            self._clock.stop()  # from here on the head has its own time
         self._in_head, self._upgrading = True, False
         self._head_bytes = self._header_count = 0
 
@@ -229,14 +243,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._idle = not (self._in_head or self._in_body or self._busy())
         if self.transport.is_closing():
             self._end_in(SEND_SECONDS)
         elif self._busy():
             return
         elif self._refusal is not None:
             self._answer(self._refusal)
-        elif self._in_head or self._in_body:
-            self._unset_keepalive_if_required()
+        else:
+            if self._in_head or self._in_body:
+                self._unset_keepalive_if_required()
             self._watch()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -271,7 +287,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._busy() or self._deaf or self.transport.is_closing():
             self._clock.stop()
         else:
-            self._clock.start(self.head_seconds, self._too_slow)
+            seconds = self.idle_seconds if self._idle else self.head_seconds
+            self._clock.start(seconds, self._too_slow)
 
     def _too_slow(self) -> None:
         if self._in_head:
@@ -317,9 +334,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self._end_in(LINGER_SECONDS)
 
 
-def protocol(head_seconds: float, max_connections: int) -> type[BoundedProtocol]:
-    """What `uvicorn.Config(http=...)` takes; the limits are those of one process."""
-    limits = {"head_seconds": head_seconds, "max_connections": max_connections}
+def protocol(
+    head_seconds: float, idle_seconds: float, max_connections: int
+) -> type[BoundedProtocol]:
+    """What `uvicorn.Config(http=...)` takes; the limits are those of one process.
+
+    Raises RuntimeError where uvicorn is a release whose protocol this cannot bound.
+    """
+    missing = sorted(name for name in OVERRIDDEN if not hasattr(HttpToolsProtocol, name))
+    if missing:
+        names = ", ".join(missing)
+        raise RuntimeError(f"uvicorn {uvicorn.__version__} has no {names}; install 0.54")
+    limits = {
+        "head_seconds": head_seconds,
+        "idle_seconds": idle_seconds,
+        "max_connections": max_connections,
+    }
     return type("Bounded", (BoundedProtocol,), {**limits, "turned_away": set()})
 
 

@@ -1,6 +1,5 @@
 """The settings: names, defaults, limits, purposes. Read by entry points and main only."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +7,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.images.urls import AllowedHost
+from app.server.cpus import available_cores, is_limited
 
 DEFAULT_MODEL = "ViT-B-32-256/datacomp_s34b_b86k"
 
@@ -38,34 +38,38 @@ class ModelSettings(BaseSettings):
         1,
         ge=1,
         le=256,
-        description="Processes that serve, each with its own copy of the model; they share one "
-        "store, and the cores.",
+        description="Worker processes, each with its own copy of the model; they share one store "
+        "and the CPU cores.",
     )
     torch_threads: int = Field(
         0,
         ge=0,
         le=1024,
-        description="CPU threads of a forward pass; 0: as many as there are cores.",
+        description="CPU threads of a forward pass; 0: one per available core.",
     )
     decode_threads: int = Field(
-        0, ge=0, le=1024, description="Threads that decode images; 0: as many as there are cores."
+        0, ge=0, le=1024, description="Threads that decode images; 0: one per available core."
     )
-    max_batch: int = Field(64, ge=1, le=4096, description="Images in one forward pass, at most.")
+    max_batch: int = Field(
+        64, ge=1, le=4096, description="Maximum number of images in one forward pass."
+    )
     max_queue: int = Field(
-        512, ge=1, description="Images that may wait for a forward pass; more are answered 503."
+        512,
+        ge=1,
+        description="Maximum number of images waiting for a forward pass; beyond it: 503.",
     )
     max_pending_bytes: int = Field(
         1_000_000_000,
         ge=1,
-        description="Bytes of requests that may be held at once; more are answered 503.",
+        description="Maximum bytes of request bodies held at once; beyond it: 503.",
     )
     max_connections: int = Field(
-        4_096, ge=1, description="Connections that may be open; more are answered 503 and closed."
+        4_096, ge=1, description="Maximum number of open connections; beyond it: 503 and closed."
     )
     max_text_queue: int = Field(
         400_000,
         ge=1,
-        description="Prompts (labels times templates) that may wait; more are answered 503.",
+        description="Maximum number of prompts (labels times templates) waiting; beyond it: 503.",
     )
 
 
@@ -82,7 +86,7 @@ class Settings(ModelSettings):
         10_000, ge=1, description="Images in one `POST /classify/batch`."
     )
     max_uploads: int = Field(
-        8, ge=1, description="`POST /classify/batch` at a time; more are answered 503."
+        8, ge=1, description="Maximum number of concurrent `POST /classify/batch`; beyond it: 503."
     )
     max_image_pixels: int = Field(
         50_000_000,
@@ -99,40 +103,40 @@ class Settings(ModelSettings):
     )
     explain: bool = Field(
         True,
-        description="Answer heat maps where a request asks for them: 36 more forward passes each.",
+        description="Allow heat maps (`explain=true`): 36 more forward passes each.",
     )
     image_urls: bool = Field(
         False,
-        description="Fetch images that requests name by their URL, from public addresses only.",
+        description="Allow `image_url`: the server fetches images from public addresses.",
     )
     image_url_hosts: str = Field(
         "",
-        description="Hosts that images may be fetched from, with commas: `example.org`, "
+        description="Hosts that images may be fetched from, comma-separated: `example.org`, "
         "`*.example.org`, `example.org:8443`; empty: all.",
     )
     image_url_timeout: float = Field(
-        10.0, gt=0, le=600, description="Seconds that fetching an image may take."
+        10.0, gt=0, le=600, description="Longest time to fetch an image, in seconds."
     )
-    max_labels: int = Field(1_000, ge=1, description="Labels that one request may name.")
+    max_labels: int = Field(1_000, ge=1, description="Maximum number of labels in a request.")
     max_label_length: int = Field(
-        200, ge=1, le=10_000, description="Length of a label, in characters."
+        200, ge=1, le=10_000, description="Maximum length of a label, in characters."
     )
     max_templates: int = Field(
-        200, ge=1, le=10_000, description="Own templates that one request may bring."
+        200, ge=1, le=10_000, description="Maximum number of own templates in a request."
     )
     vector_cache_bytes: int = Field(
         256_000_000,
         ge=0,
-        description="Memory for label vectors; the least recently used go first. 0: none.",
+        description="Memory for label vectors, least recently used evicted first; 0: none.",
     )
     image_cache_bytes: int = Field(
         32_000_000,
         ge=0,
-        description="Memory for embeddings of pictures seen lately, so that scoring one again "
-        "costs nothing. 0: none.",
+        description="Memory for embeddings of recent pictures, so that scoring one again needs no "
+        "encoding; 0: none.",
     )
     labelset_cache_bytes: int = Field(
-        512_000_000, ge=0, description="Memory for the matrices of label sets in use."
+        512_000_000, ge=0, description="Memory for the class vectors of label sets in use."
     )
     store_url: str = Field(
         "",
@@ -140,115 +144,129 @@ class Settings(ModelSettings):
         "`redis://…`, `rediss://…`, `unix://…`, or `memory://` (gone at the end).",
     )
     store_timeout: float = Field(
-        0.25, gt=0, le=60, description="Seconds that nothing waits longer for the store."
+        0.25, gt=0, le=60, description="Longest wait for the store, in seconds."
     )
     data_dir: Path = Field(
-        Path("~/.local/share/openvocab"), description="Folder of the SQLite file; made if missing."
+        Path("~/.local/share/openvocab"),
+        description="Folder of the SQLite file; created if missing.",
     )
     vector_ttl: float = Field(
-        2_592_000, ge=60, description="Seconds that the store keeps a label vector (30 days)."
+        2_592_000,
+        ge=60,
+        description="How long the store keeps a label vector, in seconds (30 days).",
     )
     vector_store_bytes: int = Field(
-        2_000_000_000, ge=0, description="Room for label vectors in the SQLite file."
+        2_000_000_000, ge=0, description="Space for label vectors in the SQLite file, in bytes."
     )
-    max_labelsets: int = Field(1_000, ge=1, description="Label sets in a store.")
-    max_labelset_labels: int = Field(10_000, ge=1, description="Labels of one label set.")
+    max_labelsets: int = Field(1_000, ge=1, description="Maximum number of label sets in a store.")
+    max_labelset_labels: int = Field(
+        10_000, ge=1, description="Maximum number of labels in a label set."
+    )
     max_label_texts: int = Field(
-        100, ge=1, description="Synonyms, or whole prompts, of one label of a label set."
+        100, ge=1, description="Maximum number of synonyms, or whole prompts, of a label."
     )
     max_labelset_prompts: int = Field(
-        1_000_000, ge=1, description="Prompts of one label set: texts times templates."
+        1_000_000,
+        ge=1,
+        description="Maximum number of prompts of a label set: texts times templates.",
     )
     max_labelset_bytes: int = Field(
-        16_000_000, ge=1, description="Largest body that registers a label set."
+        16_000_000, ge=1, description="Largest body that registers a label set, in bytes."
     )
-    max_examples: int = Field(1_000, ge=0, description="Example pictures of one label set.")
+    max_examples: int = Field(
+        1_000, ge=0, description="Maximum number of example pictures of a label set."
+    )
     max_example_bytes: int = Field(
-        200_000_000, ge=0, description="Example pictures of one label set together, in bytes."
+        200_000_000,
+        ge=0,
+        description="Maximum size of all example pictures of a label set, in bytes.",
     )
     example_store_bytes: int = Field(
-        2_000_000_000, ge=0, description="All example pictures in a store together, in bytes."
+        2_000_000_000,
+        ge=0,
+        description="Maximum size of all example pictures in a store, in bytes.",
     )
     request_timeout: float = Field(
         30.0,
         gt=0,
         le=3600,
-        description="Seconds after which a request is answered 504, or 408 while its body is still "
-        "arriving; the header `X-Request-Timeout` may ask for less.",
+        description="Request timeout in seconds: then 504, or 408 while the body still arrives; "
+        "the header `X-Request-Timeout` may ask for less.",
+    )
+    keep_alive: float = Field(
+        75.0,
+        gt=0,
+        le=3600,
+        description="How long an idle connection stays open, in seconds; set it longer than the "
+        "idle timeout of the proxy in front (docs/operations.md).",
     )
     head_timeout: float = Field(
-        10.0, gt=0, le=3600, description="Seconds that the head of a request may take to arrive."
+        10.0, gt=0, le=3600, description="Longest time for a request's head to arrive, in seconds."
     )
     hang_timeout: float = Field(
         300.0,
         gt=0,
         le=86_400,
-        description="Seconds after which a forward pass or a decoder that does not return ends the "
-        "process with status 70; longer than the largest batch takes.",
+        description="A forward pass or decoder that hangs for this many seconds ends the process "
+        "with status 70; set it longer than the largest batch takes.",
     )
     drain_seconds: float = Field(
         0.0,
         ge=0,
         le=3600,
-        description="Seconds after SIGTERM in which requests are still taken while `/readyz` "
-        "answers 503, so that a load balancer turns away first.",
+        description="Seconds after SIGTERM in which requests are still accepted while `/readyz` "
+        "answers 503, so that load balancers stop sending traffic first.",
     )
     api_keys_file: Path | None = Field(
         None,
-        description="TOML file of API keys, read again when it changes (docs/security.md); without "
-        "keys anybody may do everything.",
+        description="TOML file of API keys, reloaded when it changes (docs/security.md); without "
+        "keys anyone may do anything.",
     )
     api_keys: str = Field(
         "",
         repr=False,
-        description="More keys, as NAME:SCOPE+SCOPE:SHA256 with commas; `openvocab keys new` makes "
-        "one.",
+        description="More keys, comma-separated NAME:SCOPE+SCOPE:SHA256; `openvocab keys new` "
+        "makes one.",
     )
     rate_limit: float = Field(
         0.0,
         ge=0,
-        description="Requests a second of each key, or without keys of each address, counted over "
-        "all processes of a store; 0: no limit.",
+        description="Requests per second for each key (without keys: each client address), counted "
+        "across all processes of a store; 0: no limit.",
     )
-    rate_burst: int = Field(
-        1, ge=1, description="Requests that may come at once; at least one second's worth."
-    )
+    rate_burst: int = Field(1, ge=1, description="Burst size; at least one second's worth.")
     metrics: Literal["open", "admin", "off"] = Field(
-        "open", description="Who may read `/metrics`: anybody, keys with the scope `admin`, nobody."
+        "open", description="Who may read `/metrics`: anyone, keys with the scope `admin`, nobody."
     )
     cors_origins: str = Field(
         "",
-        description="Origins whose pages may use the API from a browser, with commas, such as "
+        description="Origins whose pages may call the API from a browser, comma-separated, such as "
         "`https://example.org`; `*`: all.",
     )
-    allowed_hosts: str = Field(
-        "*", description="Host names that requests may be addressed to, with commas; `*`: any."
-    )
+    allowed_hosts: str = Field("*", description="Accepted host names, comma-separated; `*`: any.")
     trusted_proxies: str = Field(
         "",
-        description="Addresses or networks of proxies, with commas, whose `X-Forwarded-For` and "
-        "`X-Forwarded-Proto` are believed.",
+        description="Addresses or networks of proxies, comma-separated, whose `X-Forwarded-For` "
+        "and `X-Forwarded-Proto` are trusted.",
     )
     tls_cert_file: Path | None = Field(
-        None, description="PEM file of the certificate chain; with it the server speaks HTTPS."
+        None, description="PEM file of the certificate chain; enables HTTPS."
     )
     tls_key_file: Path | None = Field(
-        None, description="PEM file of its private key, if that is not in the same file."
+        None, description="PEM file of the private key, if not in the same file."
     )
     root_path: str = Field(
-        "", description="Path under which a proxy serves this, such as `/vision`."
+        "", description="Path prefix under which a proxy serves this, such as `/vision`."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe level that is logged."
+        "info", description="Minimum level of log messages."
     )
     log_format: Literal["auto", "text", "json"] = Field(
         "auto",
-        description="How the log reads: `text`, `json` (an object a line), or `auto`: text on a "
-        "terminal, JSON wherever else it goes.",
+        description="Log format: `text`, `json` (one object a line) or `auto`: text on a terminal, "
+        "JSON elsewhere.",
     )
-    log_labels: bool = Field(
-        False, description="Write the labels that a request asks for into its line of the log."
-    )
+    log_labels: bool = Field(False, description="Log the labels of each request.")
     tracing: Literal["auto", "on", "off"] = Field(
         "auto",
         description="OpenTelemetry traces, sent where the `OTEL_…` variables say; `auto`: if "
@@ -267,8 +285,12 @@ class Settings(ModelSettings):
         return [part.strip() for part in getattr(self, name).split(",") if part.strip()]
 
     def cores_for_decoding(self) -> int:
-        """`decode_threads`, or the number of cores."""
-        return self.decode_threads or os.cpu_count() or 1
+        """`decode_threads`, or the number of cores that this process may use."""
+        return self.decode_threads or available_cores()
+
+    def cores_for_encoding(self) -> int:
+        """`torch_threads`, or the cores that this process may use; 0 where nothing limits them."""
+        return self.torch_threads or (available_cores() if is_limited() else 0)
 
 
 def settings_page() -> str:
@@ -282,11 +304,11 @@ def settings_page() -> str:
         [
             "# Settings",
             "",
-            "Environment variables, read once when the server starts. A value that does not fit",
-            "ends the start with one line that names it; `openvocab serve --help` shows which have",
-            "an option.",
+            "Environment variables, read once when the server starts. An invalid value ends the",
+            "start with one line that names it; `openvocab serve --help` shows which also have an",
+            "option.",
             "",
-            "This page is made from `app/settings.py` by `make docs`; a test holds both together.",
+            "Generated from `app/server/settings.py` by `make docs`; a test keeps both in step.",
             "",
             "| variable | default | limits | what |",
             "|---|---|---|---|",

@@ -19,6 +19,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
 from app.server.build import load_encoder
+from app.server.cpus import available_cores
 from app.server.exit_status import HUNG, MODEL_ERROR, SIGNALLED, START_ERROR
 from app.server.gauges import watch_process
 from app.server.run import described, serve
@@ -134,7 +135,7 @@ STEADY: Final = 60.0
 
 def share(settings: Settings, workers: int) -> Settings:
     """The settings of one of several workers: the cores are divided among them."""
-    cores = max(1, (os.cpu_count() or 1) // workers)
+    cores = max(1, available_cores() // workers)
     return settings.model_copy(
         update={
             "torch_threads": settings.torch_threads or cores,

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from app.server import http_protocol
 from app.server.http_protocol import HEAD_BYTES, HEADERS, LINGER_SECONDS, PIPELINED, protocol
 
 HEAD_SECONDS = 0.5
@@ -60,13 +61,15 @@ class Recorder:
 
 
 @contextlib.contextmanager
-def served(max_connections: int = 100, head_seconds: float = HEAD_SECONDS) -> Iterator[Recorder]:
+def served(
+    max_connections: int = 100, head_seconds: float = HEAD_SECONDS, idle_seconds: float = 0.1
+) -> Iterator[Recorder]:
     recorder = Recorder()
     config = uvicorn.Config(
-        recorder, port=0, http=protocol(head_seconds, max_connections),
+        recorder, port=0, http=protocol(head_seconds, idle_seconds, max_connections),
         lifespan="off", log_level="info", access_log=False, timeout_keep_alive=1,
     )  # fmt: skip
-    config.timeout_keep_alive = 0.1  # type: ignore[assignment]
+    config.timeout_keep_alive = idle_seconds  # type: ignore[assignment]
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -470,3 +473,29 @@ def test_bad_requests_write_no_log(server: Recorder, caplog: pytest.LogCaptureFi
             answer(server, sent)
     others = [record for record in caplog.records if record.name != "uvicorn.access"]
     assert [record.getMessage() for record in others] == []
+
+
+def test_a_connection_that_idles_after_an_answer_outlives_the_time_for_a_head() -> None:
+    with (
+        served(head_seconds=0.2, idle_seconds=30.0) as recorder,
+        socket.create_connection(("127.0.0.1", recorder.port), timeout=10) as sock,
+    ):
+        for _ in range(2):
+            sock.sendall(head("/again"))
+            assert sock.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            # past the time for a head, which begins with the first byte of the next request
+            sock.settimeout(0.6)
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+            sock.settimeout(10)
+        # and then holds
+        sock.sendall(b"GET /slow HTTP/1.1\r\nHost")
+        assert b" 408 " in until_closed(sock)
+
+
+def test_a_release_of_uvicorn_without_what_is_overridden_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_protocol, "OVERRIDDEN", ("on_url", "_gone"))
+    with pytest.raises(RuntimeError, match=r"uvicorn [\d.]+ has no _gone; install 0\.54"):
+        protocol(1.0, 1.0, 1)
