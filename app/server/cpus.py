@@ -19,9 +19,10 @@ def available_cores(quota: Path = QUOTA, quota_v1: tuple[Path, Path] = QUOTA_V1)
     A quota of two and a half cores counts as three: threads that wait for their turn cost little,
     a core that nobody uses is lost.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = there or 1
     limit = _quota(quota, quota_v1)
-    return max(1, min(cores or 1, math.ceil(limit) if limit else math.inf))  # type: ignore[arg-type]
+    return cores if limit is None else max(1, min(cores, math.ceil(limit)))
 
 
 def is_limited() -> bool:
