@@ -5,6 +5,7 @@ Knows nothing of the API that the page talks to.
 
 import functools
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from app.errors import NotFound
 
 FOLDER: Final = Path(__file__).with_name("page")
 INDEX: Final = "index.html"
+SAMPLES: Final = "samples.json"
 KINDS: Final = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
+    ".jpg": "image/jpeg",
     ".js": "text/javascript; charset=utf-8",
     ".md": "text/plain; charset=utf-8",
     ".svg": "image/svg+xml",
@@ -62,17 +65,28 @@ class Asset:
 
 @functools.cache
 def assets() -> Mapping[str, Asset]:
-    """Every file of the page by its path; what is not in here does not exist for anybody."""
-    return {
-        path.relative_to(FOLDER).as_posix(): _asset(path)
+    """Every file of the page by its path, and the list of samples; there is nothing else."""
+    found = {
+        path.relative_to(FOLDER).as_posix(): _asset(path.read_bytes(), KINDS[path.suffix])
         for path in sorted(FOLDER.rglob("*"))
         if path.suffix in KINDS
     }
+    names = json.dumps(samples()).encode()
+    return {**found, SAMPLES: _asset(names, "application/json")}
 
 
-def _asset(path: Path) -> Asset:
-    content = path.read_bytes()
-    return Asset(content, KINDS[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+def samples() -> list[str]:
+    """File names of the sample pictures, photographs (JPEG) before drawings (WebP)."""
+    pictures = [path.name for path in (FOLDER / "samples").iterdir() if _is_picture(path)]
+    return sorted(pictures, key=lambda name: (not name.endswith(".jpg"), name))
+
+
+def _is_picture(path: Path) -> bool:
+    return KINDS.get(path.suffix, "").startswith("image/")
+
+
+def _asset(content: bytes, kind: str) -> Asset:
+    return Asset(content, kind, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
@@ -83,7 +97,7 @@ async def index(request: Request) -> Response:
 @router.api_route("/page/{name:path}", methods=["GET", "HEAD"])
 async def part(name: str, request: Request) -> Response:
     if name not in assets():
-        raise NotFound("the playground has no file of this name")
+        raise NotFound(f"the playground has no file {name!r}")
     return _answer(request, name)
 
 

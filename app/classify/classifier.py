@@ -146,7 +146,7 @@ class Classifier:
         if classes.alternatives is not None:
             covered = classes.alternatives.best(covered)
         without = covered[:, wanted]
-        maps = heatmap.heat(cosines[wanted], without)
+        maps = heatmap.heat(cosines[wanted], without, heatmap.flat(pixels))
         shape = (area.width, area.height, look.spec(self.info.image))
         return {i: heatmap.png(cells, *shape) for i, cells in zip(wanted, maps, strict=True)}
 

@@ -24,6 +24,9 @@ GRID: Final = 7
 COVER: Final = 2
 COVERS: Final = (GRID - COVER + 1) ** 2
 
+# levels that a channel may vary within a cell of flat ground: what a JPEG makes of one colour
+FLAT: Final = 12
+
 # the longer edge of a map as it is answered
 EDGE: Final = 112
 
@@ -43,11 +46,11 @@ def covered(pixels: Pixels) -> list[Pixels]:
     return found
 
 
-def heat(cosines: Floats, without: Floats) -> Floats:
+def heat(cosines: Floats, without: Floats, ground: npt.NDArray[np.bool_]) -> Floats:
     """Similarities (C,) of the picture and (COVERS, C) of its covered copies -> (C, GRID, GRID).
 
     Each cell is the mean loss under the covers that lie over it; below 0 where covering it made the
-    label fit better.
+    label fit better, and 0 on flat `ground` (GRID, GRID).
     """
     total = np.zeros((len(cosines), GRID, GRID), np.float32)
     count = np.zeros((GRID, GRID), np.float32)
@@ -55,7 +58,20 @@ def heat(cosines: Floats, without: Floats) -> Floats:
         cells = np.s_[top : top + COVER, left : left + COVER]
         total[:, *cells] += (cosines - left_over)[:, None, None]
         count[cells] += 1
-    return np.asarray(total / count, np.float32)
+    return np.where(ground, np.float32(0), total / count)
+
+
+def flat(pixels: Pixels) -> npt.NDArray[np.bool_]:
+    """(3, H, W) uint8 -> (GRID, GRID), true where a cell is of one colour.
+
+    Such ground shows nothing, but a cover on it adds a shape, and that costs similarity, too.
+    """
+    cells = np.zeros((GRID, GRID), np.bool_)
+    for row, column in np.ndindex(GRID, GRID):
+        rows, columns = _span(row, pixels.shape[1], 1), _span(column, pixels.shape[2], 1)
+        cell = pixels[:, rows, columns].reshape(3, -1)
+        cells[row, column] = int(np.ptp(cell, axis=1).max()) <= FLAT
+    return cells
 
 
 def region(width: int, height: int, spec: ImageSpec) -> tuple[float, float, float, float]:
@@ -98,5 +114,5 @@ def _corners() -> Sequence[tuple[int, int]]:
     return [(top, left) for top in places for left in places]
 
 
-def _span(first: int, length: int) -> slice:
-    return slice(round(first * length / GRID), round((first + COVER) * length / GRID))
+def _span(first: int, length: int, cells: int = COVER) -> slice:
+    return slice(round(first * length / GRID), round((first + cells) * length / GRID))

@@ -16,6 +16,7 @@ from models import ImageSpec
 from models.encoder import Encoder
 
 SQUARE = ImageSpec(224, 224, "shortest", "bicubic", 0)
+NOWHERE = np.zeros((heatmap.GRID, heatmap.GRID), np.bool_)
 
 
 def shown(uri: str) -> np.ndarray[Any, Any]:
@@ -38,12 +39,40 @@ def test_heat_is_where_covering_costs_most() -> None:
     without = np.full((heatmap.COVERS, 2), 0.5, np.float32)
     # the first label is lost under the cover in the upper left corner, the second nowhere
     without[0, 0] = 0.1
-    cells = heatmap.heat(np.full(2, 0.5, np.float32), without)
+    cells = heatmap.heat(np.full(2, 0.5, np.float32), without, NOWHERE)
     assert cells.shape == (2, heatmap.GRID, heatmap.GRID)
     assert np.unravel_index(cells[0].argmax(), cells[0].shape) == (0, 0)
     assert cells[0, 0, 0] == pytest.approx(0.4)
     assert not cells[1].any()
     assert not shown(heatmap.png(cells[1], 10, 10, SQUARE)).any()
+
+
+def test_flat_ground_is_cold_whatever_a_cover_on_it_costs(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    # drawn in the middle of white ground with the noise of a JPEG
+    ground = np.random.default_rng(0).integers(248, 256, (300, 300, 3), np.uint8)
+    picture = Image.fromarray(ground)
+    picture.paste(Image.open(samples["cat"]).convert("RGB").resize((120, 120)), (90, 90))
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    pixels = np.asarray(picture).transpose(2, 0, 1)
+    expected = np.ones((heatmap.GRID, heatmap.GRID), np.bool_)
+    expected[2:5, 2:5] = False
+    assert (heatmap.flat(pixels) == expected).all()
+    without = np.zeros((heatmap.COVERS, 1), np.float32)
+    cells = heatmap.heat(np.ones(1, np.float32), without, expected)[0]
+    assert not cells[expected].any()
+    assert (cells[~expected] == 1).all()
+    answer = client.post(
+        "/classify",
+        files={"image": out.getvalue()},
+        data={"labels": "cat,rocket", "explain": "true"},
+    ).json()
+    grey = shown(answer["predictions"][0]["heatmap"])
+    edge = grey.shape[0] // heatmap.GRID
+    assert grey.max() == 255
+    assert grey[:edge].max() == grey[:, :edge].max() == grey[-edge:].max() == 0
 
 
 @pytest.mark.parametrize(

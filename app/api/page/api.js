@@ -35,6 +35,11 @@ export class Problem extends Error {
     Object.assign(this, { title, detail, status, field, limit, value, id, retryAfter });
   }
 
+  /** Whether no server answered at all, or only something before it. */
+  get isUnreachable() {
+    return this.status === 0 && !this.field;
+  }
+
   /** The problem in one or two sentences. */
   get sentence() {
     if (!this.detail) return `${this.title}.`;

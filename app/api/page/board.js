@@ -1,16 +1,20 @@
-// The pictures on the page and what the server answers to them.
+// The pictures on the page, the answers to them, and how they are laid out.
 // Knows nothing of where the question comes from.
 
 import { Problem, ROOT, ask, hasKey, stages } from "./api.js";
 import { Card } from "./card.js";
-import { curlLine } from "./curl.js";
-import { announce, copy, find, toast } from "./dom.js";
+import { announce, copy, find, make, toast } from "./dom.js";
 import { Queue } from "./queue.js";
-import { counted, noneOfThese, percent } from "./words.js";
+import { refusal } from "./sniff.js";
+import { csvOf } from "./table.js";
+import { best, counted } from "./words.js";
 
 // pictures on their way to the server at once, and on the page
 const MOST_AT_ONCE = 3;
 const MOST_CARDS = 60;
+
+// from so many on they are tiles of a grid
+const GRID_FROM = 3;
 
 const UNREADABLE = {
   title: "The file cannot be read",
@@ -20,6 +24,7 @@ const UNREADABLE = {
 
 export class Board {
   #cards = [];
+  #layoutDue = 0;
   #queue = new Queue({
     most: MOST_AT_ONCE,
     work: (card, signal) => this.#classify(card, signal),
@@ -28,21 +33,22 @@ export class Board {
 
   /**
    * `question` gives what is asked now, or nothing while something is missing; `failed` gets each
-   * problem, `changed` is called when pictures come or go, `heat` with an opacity.
+   * problem, `answered` is called after each answer, `changed` when pictures come or go, `heat`
+   * gets an opacity.
    */
-  constructor({ question, failed, changed, heat }) {
-    Object.assign(this, { question, failed, changed });
+  constructor({ question, failed, answered, changed, heat }) {
+    Object.assign(this, { question, failed, answered, changed });
     this.actions = {
       heat,
       remove: (card) => this.#remove(card),
       again: (card) => this.ask([card], true),
-      copyCurl,
+      open: (card, open) => this.#open(card, open),
+      copyCode,
       copyJson,
     };
-    find("clear").addEventListener("click", () => {
-      for (const card of [...this.#cards]) this.#remove(card);
-      find("drop").focus();
-    });
+    find("clear").addEventListener("click", () => this.#removeAll());
+    find("csv").addEventListener("click", () => download("openvocab.csv", csvOf(this.#cards)));
+    find("group").addEventListener("change", () => this.#layout());
     // on a narrow screen the answers are below everything else
     new IntersectionObserver(([entry]) => {
       find("peek").classList.toggle("away", entry.isIntersecting);
@@ -55,33 +61,44 @@ export class Board {
   }
 
   /** Takes files; `source` is the address of a sample, of which one copy is enough. */
-  take(files, source = null) {
+  async take(files, source = null) {
+    const reasons = await Promise.all(files.map(refusal));
+    const images = files.filter((_, at) => !reasons[at]);
     const room = Math.max(0, MOST_CARDS - this.size);
-    find("image-error").textContent = files.length > room
-      ? `${MOST_CARDS} pictures fit on this page; for folders there is “openvocab classify” in a shell.`
-      : "";
-    for (const file of files.slice(0, room)) {
-      const same = source && this.#cards.find((card) => card.source === source);
-      if (same) this.#remove(same);
-      const card = new Card(file, source, this.actions);
-      this.#cards.unshift(card);
-      find("cards").prepend(card.element);
+    const refused = reasons.filter(Boolean);
+    if (refused.length > 3) refused.splice(2, Infinity, `${refused.length - 2} more files are not images.`);
+    if (images.length > room) {
+      refused.push(`${MOST_CARDS} pictures fit on this page; for folders use “openvocab classify” in a terminal.`);
     }
-    this.changed();
+    find("image-error").textContent = refused.join(" ");
+    const same = source && this.#cards.find((card) => card.source === source);
+    if (same) this.#take(same);
+    const cards = images.slice(0, room).map((file) => new Card(file, source, this.actions));
+    this.#cards.unshift(...cards);
+    this.#changed();
+    this.ask();
   }
 
   /** Asks for the pictures whose answer is to another question; with `anyway`, for these all. */
   ask(cards = this.#cards, anyway = false) {
     const wanted = this.question();
-    if (!wanted) return;
-    for (const card of cards) {
-      if (!anyway && card.asked?.key === wanted.key) continue;
-      card.asked = wanted;
-      card.state = "waiting";
-      card.problem = null;
-      card.show();
-      this.#queue.add(card);
+    if (wanted) {
+      for (const card of cards) {
+        if (!anyway && card.question?.key === wanted.key) continue;
+        card.question = wanted;
+        card.state = "waiting";
+        card.problem = null;
+        card.show();
+        this.#queue.add(card);
+      }
     }
+    this.mark();
+  }
+
+  /** Marks the answers that do not answer what is asked now. */
+  mark() {
+    const key = this.question()?.key;
+    for (const card of this.#cards) card.mark(key);
   }
 
   /** Asks for every picture. */
@@ -89,14 +106,21 @@ export class Board {
     this.ask(this.#cards, true);
   }
 
+  /** Asks again for every picture that failed. */
+  askFailed() {
+    this.ask(this.#cards.filter((card) => card.problem), true);
+  }
+
   async #classify(card, signal) {
+    const { question } = card;
     const form = new FormData();
-    for (const [name, value] of card.asked.fields) form.append(name, value);
+    for (const [name, value] of question.fields) form.append(name, value);
     form.append("image", card.file);
     try {
       const { data, headers, ms } = await ask("classify", { method: "POST", body: form, signal });
       const timed = { stages: stages(headers), ms };
-      Object.assign(card, { answer: data, timed, chosen: 0, state: "done" });
+      Object.assign(card, { answer: data, answered: question, timed, chosen: 0, state: "done" });
+      this.answered();
     } catch (error) {
       if (signal.aborted) return;
       card.problem = await problemOf(error, card.file);
@@ -104,18 +128,87 @@ export class Board {
       this.failed(card.problem);
     }
     card.show();
+    card.mark(this.question()?.key);
+    this.#layoutSoon();
+  }
+
+  #take(card) {
+    this.#queue.drop(card);
+    this.#cards.splice(this.#cards.indexOf(card), 1);
+    card.close();
   }
 
   #remove(card) {
     const at = this.#cards.indexOf(card);
     const inside = card.element.contains(document.activeElement);
-    this.#queue.drop(card);
-    this.#cards.splice(at, 1);
-    card.close();
+    this.#leave([card], `${card.file.name} is removed.`, () => this.#cards.splice(at, 0, card));
+    const next = this.#cards[Math.min(at, this.size - 1)]?.element;
+    if (inside) (visible(next, ".tile, .remove") ?? find("drop")).focus();
+  }
+
+  #removeAll() {
+    const all = [...this.#cards];
+    this.#leave(all, `${counted(all.length, "picture")} removed.`, () => this.#cards.push(...all));
+    find("drop").focus();
+  }
+
+  /** Takes cards off the page; they are freed once that can no longer be undone. */
+  #leave(cards, text, back) {
+    for (const card of cards) this.#queue.drop(card);
+    this.#cards = this.#cards.filter((card) => !cards.includes(card));
+    this.#changed();
+    toast(text, {
+      undo: () => {
+        back();
+        this.#changed();
+        const asked = cards.filter((card) => card.state === "waiting");
+        this.ask(asked, true);
+        this.ask();
+        cards[0].element.scrollIntoView({ block: "nearest" });
+      },
+      gone: () => cards.forEach((card) => card.close()),
+    });
+  }
+
+  #changed() {
+    this.#layout();
     this.#peek();
     this.changed();
-    const next = this.#cards[Math.min(at, this.size - 1)]?.element.querySelector(".remove");
-    if (inside) (next ?? find("drop")).focus();
+  }
+
+  #open(card, open) {
+    for (const other of this.#cards) if (other !== card && other.isOpen) other.open(false);
+    card.open(open, true);
+    card.element.scrollIntoView({ block: "nearest" });
+  }
+
+  // many answers at once are one layout
+  #layoutSoon() {
+    this.#layoutDue ||= requestAnimationFrame(() => {
+      this.#layoutDue = 0;
+      this.#layout();
+    });
+  }
+
+  /** Whole cards, or from GRID_FROM on a grid of tiles; by answer if that is wanted. */
+  #layout() {
+    const box = find("cards");
+    const grid = this.size >= GRID_FROM;
+    box.classList.toggle("grid", grid);
+    find("answers-tools").hidden = !this.size;
+    find("by-answer").hidden = find("csv").hidden = !grid;
+    find("answers-count").textContent = grid ? String(this.size) : "";
+    const wanted = grid && find("group").checked ? grouped(this.#cards) : this.#cards.map((card) => card.element);
+    const before = document.activeElement;
+    const held = box.contains(before);
+    wanted.forEach((element, at) => {
+      const here = box.children[at];
+      // the same heading again keeps what is on the screen as it is
+      if (here === element) return;
+      box.insertBefore(element, here ?? null);
+    });
+    while (box.children.length > wanted.length) box.lastElementChild.remove();
+    if (held && before.isConnected && document.activeElement !== before) before.focus();
   }
 
   /** Everything was answered: say so to who does not see it. */
@@ -138,6 +231,31 @@ export class Board {
   }
 }
 
+// groups by size, what is no word of the user's last
+function grouped(cards) {
+  const groups = new Map();
+  for (const card of cards) {
+    const group = groups.get(card.verdict) ?? { named: card.isNamed, cards: [] };
+    group.cards.push(card);
+    groups.set(card.verdict, group);
+  }
+  const sorted = [...groups].sort(([, a], [, b]) => b.named - a.named || b.cards.length - a.cards.length);
+  return sorted.flatMap(([verdict, group]) => [
+    make("h3", { class: "group" }, verdict, " ", make("span", { class: "number", text: String(group.cards.length) })),
+    ...group.cards.map((card) => card.element),
+  ]);
+}
+
+function visible(element, selector) {
+  return [...(element?.querySelectorAll(selector) ?? [])].find((one) => one.checkVisibility());
+}
+
+function download(name, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  make("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
 // what is no problem of the server's is a fault of this page, and belongs on the console
 async function problemOf(error, file) {
   if (!(error instanceof Problem)) {
@@ -156,27 +274,20 @@ async function readable(file) {
   }
 }
 
-function best({ predictions, reason }, count) {
-  if (noneOfThese(reason)) return "none of these";
-  if (!predictions.length) return "no word reached the least score";
-  const shown = predictions.slice(0, count);
-  return shown.map(({ label, score }) => `${label} ${percent(score)}`).join(", ");
-}
-
-async function copyCurl(card) {
-  const line = curlLine({
+async function copyCode(card, language) {
+  const code = language.write({
     url: new URL("classify", ROOT).href,
-    fields: card.asked.fields,
+    fields: card.answered.fields,
     file: card.file.name || "picture.png",
     sample: card.source,
     key: hasKey(),
   });
-  const done = await copy(line);
-  card.showLine(line, done);
-  if (!done) toast("This browser does not let a page copy; the line is shown below the answer.");
-  else if (hasKey()) toast("Copied. It reads the key from OPENVOCAB_API_KEY.");
-  else if (card.source) toast("The curl line is copied.");
-  else toast(`The curl line is copied; it reads ${card.file.name} in the folder where you run it.`);
+  const done = await copy(code);
+  card.showCode(code, language, done);
+  if (!done) toast("This browser does not let a page copy; the code is shown below the answer.");
+  else if (hasKey()) toast("Copied. The code reads the key from OPENVOCAB_API_KEY.");
+  else if (card.source) toast(`Copied as ${language.name}.`);
+  else toast(`Copied as ${language.name}. The code reads ${card.file.name} from the folder where you run it.`);
 }
 
 async function copyJson(card) {

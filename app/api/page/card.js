@@ -1,8 +1,10 @@
-// One picture with its answer, or with what went wrong. Knows nothing of the server.
+// One picture with its answer, or with what went wrong: as a tile of a grid and as a whole card.
+// Knows nothing of the server.
 
+import { LANGUAGES } from "./code.js";
 import { find, icon, make } from "./dom.js";
 import { drawHeat } from "./heat.js";
-import { bytes, facts, milliseconds, noneOfThese, percent } from "./words.js";
+import { bytes, counted, facts, milliseconds, noneOfThese, percent } from "./words.js";
 
 // as a picture goes through them; text runs beside it
 const STAGES = ["decode", "queue", "encode", "text", "score"];
@@ -12,18 +14,20 @@ const SHORTENED = 64;
 let count = 0;
 
 export class Card {
-  /** `actions`: remove, again, copyCurl, copyJson, choose (a label), heat (an opacity). */
+  /** `actions`: remove, again, open, copyCode, copyJson, heat (an opacity). */
   constructor(file, source, actions) {
     count += 1;
     this.file = file;
     this.source = source;
     this.actions = actions;
     this.state = "idle"; // then waiting, then done or failed
-    this.asked = null; // what the answer answers: threshold, most (answers), words (how many), alone
+    this.question = null; // what is asked now: key, fields, threshold, most, words, alone, single
+    this.answered = null; // the question that `answer` answers
     this.answer = null;
     this.timed = null; // stages, ms
     this.problem = null;
     this.chosen = 0;
+    this.isOpen = false;
     this.url = URL.createObjectURL(file);
     this.element = this.#build(`card-${count}`);
     this.show();
@@ -32,7 +36,19 @@ export class Card {
   /** Frees the picture. */
   close() {
     URL.revokeObjectURL(this.url);
-    this.element.remove();
+  }
+
+  /** The answer in one or two words, to group by. */
+  get verdict() {
+    if (this.problem) return "Errors";
+    if (!this.answer) return "Waiting";
+    if (noneOfThese(this.answer.reason)) return "None of these";
+    return this.answer.predictions[0]?.label ?? "Below the minimum score";
+  }
+
+  /** Whether `verdict` is a word of the user's own. */
+  get isNamed() {
+    return !this.problem && Boolean(this.answer?.predictions.length);
   }
 
   /** Shows what is known now. */
@@ -44,9 +60,27 @@ export class Card {
     this.body.hidden = Boolean(problem);
     if (problem) this.#showProblem(problem);
     else if (answer) this.#showAnswer(answer);
+    this.#showTile();
+  }
+
+  /** Marks an answer that answers something other than what is asked now. */
+  mark(key) {
+    const stale = Boolean(this.answer ?? this.problem) && this.state !== "idle" && this.question?.key !== key;
+    const waiting = this.state === "waiting" && Boolean(this.answer);
+    this.element.classList.toggle("stale", stale || waiting);
+    this.previous.hidden = !(stale || waiting);
+  }
+
+  /** Opens the tile, or folds it again. */
+  open(open, focus = false) {
+    this.isOpen = open;
+    this.element.classList.toggle("open", open);
+    this.tile.setAttribute("aria-expanded", String(open));
+    if (focus) (open ? this.fold : this.tile).focus();
   }
 
   #build(id) {
+    const { name } = this.file;
     this.image = make("img", { src: this.url, alt: "", decoding: "async", on: {
       error: () => this.element.classList.add("unseen"),
       load: () => this.#size(this.image.naturalWidth, this.image.naturalHeight),
@@ -61,10 +95,33 @@ export class Card {
       make("label", {}, make("span", { text: "Opacity" }), this.slider));
     const shot = make("div", { class: "shot" },
       make("div", { class: "frame" }, this.image, this.canvas, icon("picture")), this.meta, this.heatBox);
-    const remove = make("button", { type: "button", class: "ghost icon-only remove", "aria-label": `Remove ${this.file.name}`, on: { click: () => this.actions.remove(this) } }, icon("close"));
-    const head = make("header", {}, make("h3", { id, text: this.file.name }), remove);
+    this.previous = make("span", { class: "previous", text: "previous", title: "Answers other words or options than those chosen now", hidden: true });
+    this.fold = make("button", { type: "button", class: "ghost icon-only fold", "aria-label": `Close ${name}`, on: { click: () => this.actions.open(this, false) } }, icon("next"));
+    const head = make("header", {}, make("h3", { id, text: name }), this.previous, this.fold, this.#buildRemove());
     const verdict = make("div", { class: "verdict" }, head, this.#buildBody(), this.#buildProblem());
-    return make("article", { class: "card", "aria-labelledby": id }, shot, verdict);
+    return make("article", { class: "card", "aria-labelledby": id }, this.#buildTile(), make("div", { class: "whole" }, shot, verdict));
+  }
+
+  #buildRemove() {
+    return make("button", { type: "button", class: "ghost icon-only remove", "aria-label": `Remove ${this.file.name}`, on: { click: () => this.actions.remove(this) } }, icon("close"));
+  }
+
+  #buildTile() {
+    const track = make("span", { class: "track", "aria-hidden": "true" }, this.tileFill = make("span", { class: "fill" }));
+    this.tileWord = make("span", { class: "tile-word" });
+    this.tileScore = make("span", { class: "tile-score" });
+    this.tile = make("button", { type: "button", class: "tile", "aria-expanded": "false", title: this.file.name, on: { click: () => this.actions.open(this, true) } },
+      make("span", { class: "thumb" }, make("img", { src: this.url, alt: "", decoding: "async", loading: "lazy" }), icon("picture")),
+      make("span", { class: "sr", text: `${this.file.name}: ` }),
+      make("span", { class: "tile-line" }, this.tileWord, this.tileScore), track);
+    return make("div", { class: "tile-box" }, this.tile, this.#buildRemove());
+  }
+
+  #showTile() {
+    const first = this.problem ? null : this.answer?.predictions[0];
+    this.tileWord.textContent = this.problem ? "Error" : this.answer ? this.verdict : "…";
+    this.tileScore.textContent = first ? (this.answered.single ? first.similarity.toFixed(3) : percent(first.score)) : "";
+    this.tileFill.style.setProperty("--share", first && !this.answered.single ? first.score : 0);
   }
 
   #buildBody() {
@@ -73,69 +130,90 @@ export class Card {
     this.named = make("div", { class: "columns-named", "aria-hidden": "true", hidden: true },
       ...["word", "score", "similarity"].map((text) => make("span", { text })));
     this.none = make("p", { class: "none", hidden: true });
+    this.foot = make("div", { class: "foot", hidden: true }, this.#buildCode(), this.#buildAbout(), this.#buildRaw());
+    this.line = make("pre", { class: "line", tabindex: "0", "aria-label": "The request as code", hidden: true });
+    this.body = make("div", { class: "body" }, this.none, this.named, this.rows, this.foot, this.line);
+    return this.body;
+  }
+
+  #buildCode() {
+    this.codes = LANGUAGES.map((language) => make("button", {
+      type: "button", class: "secondary", "aria-label": `Copy as ${language.name}`, text: language.name,
+      on: { click: () => this.actions.copyCode(this, language) },
+    }));
+    return make("div", { class: "copy-as", role: "group", "aria-label": "Copy as" }, make("span", { class: "meta", text: "Copy as" }), ...this.codes);
+  }
+
+  #buildAbout() {
     this.notes = make("ul", { class: "notes", role: "list" });
     this.basis = make("p", { class: "basis" });
     this.timing = make("div", { class: "timing", hidden: true });
+    this.noted = make("span", { class: "noted" });
+    return make("details", { class: "quiet about" },
+      make("summary", {}, icon("info"), make("span", { text: "About" }), this.noted),
+      this.notes, this.basis, this.timing);
+  }
+
+  #buildRaw() {
     this.json = make("pre", { tabindex: "0", "aria-label": "The answer as JSON" });
-    const raw = make("details", { class: "quiet raw", on: { toggle: () => this.#fillJson() } },
+    this.raw = make("details", { class: "quiet raw", on: { toggle: () => this.#fillJson() } },
       make("summary", { text: "JSON" }),
       this.json,
       make("button", { type: "button", class: "text", text: "Copy the JSON", on: { click: () => this.actions.copyJson(this) } }));
-    this.raw = raw;
-    this.curl = make("button", { type: "button", class: "secondary", on: { click: () => this.actions.copyCurl(this) } });
-    this.#mark(false);
-    this.line = make("pre", { class: "line", tabindex: "0", "aria-label": "The curl line", hidden: true });
-    this.foot = make("div", { class: "foot", hidden: true }, this.curl, raw);
-    this.body = make("div", { class: "body" }, this.none, this.named, this.rows, this.notes, this.basis, this.timing, this.foot, this.line);
-    return this.body;
+    return this.raw;
   }
 
   #buildProblem() {
     this.sentence = make("p", { class: "sentence" });
     this.facts = make("p", { class: "meta" });
-    this.again = make("button", { type: "button", class: "secondary", on: { click: () => this.actions.again(this) } }, icon("again"), "Try again");
+    this.factsBox = make("details", { class: "quiet" }, make("summary", { text: "Details" }), this.facts);
+    this.again = make("button", { type: "button", class: "secondary", on: { click: () => this.actions.again(this) } }, icon("again"), "Retry");
     this.problemBox = make("div", { class: "problem", hidden: true }, icon("alert"),
-      make("div", {}, this.sentence, this.facts, this.again));
+      make("div", {}, this.sentence, this.factsBox, this.again));
     return this.problemBox;
   }
 
-  /** Shows the curl line, and on the button that it was copied, if it was. */
-  showLine(line, copied) {
-    this.line.textContent = line;
+  /** Shows the code that was to be copied, and on its button whether it was. */
+  showCode(code, { name }, copied) {
+    this.line.textContent = code;
     this.line.hidden = false;
-    this.#mark(copied);
-    setTimeout(() => this.#mark(false), 2500);
-  }
-
-  #mark(copied) {
-    this.curl.replaceChildren(icon(copied ? "check" : "terminal"), copied ? "Copied" : "Copy as curl");
-    this.curl.classList.toggle("done", copied);
+    const button = this.codes[LANGUAGES.findIndex((language) => language.name === name)];
+    button.classList.toggle("done", copied);
+    button.textContent = copied ? "Copied" : name;
+    setTimeout(() => {
+      button.classList.remove("done");
+      button.textContent = name;
+    }, 2500);
   }
 
   #showProblem(problem) {
     this.sentence.textContent = problem.sentence;
-    this.facts.textContent = facts(problem).join(" · ");
+    const known = facts(problem);
+    this.facts.textContent = known.join(" · ");
+    this.factsBox.hidden = !known.length;
     this.again.hidden = !passing(problem);
     this.#showHeat(null);
   }
 
   #showAnswer(answer) {
-    const { threshold } = this.asked;
+    const { threshold, single } = this.answered;
     const old = this.rows.dataset.bones === "gone" ? [...this.rows.children] : [];
     const none = noneOfThese(answer.reason);
     const shown = none ? answer.reason.withheld : answer.predictions;
     this.rows.replaceChildren(...shown.map((one, at) => this.#row(old[at], one, at)));
     this.rows.dataset.bones = "gone";
     this.rows.classList.toggle("withheld", none);
-    this.none.hidden = !none;
+    this.element.classList.toggle("single", Boolean(single));
+    const below = answer.abstained && !none;
+    this.none.hidden = !none && !below;
     if (none) this.none.replaceChildren(make("strong", { text: "None of these." }), ` ${sentence(answer.reason.detail)}`);
+    if (below) this.none.textContent = `No word reached the minimum score of ${threshold}.`;
     this.named.hidden = !shown.length;
     this.rows.style.setProperty("--threshold", threshold || 0);
     this.rows.classList.toggle("bounded", Boolean(threshold));
     this.#size(answer.image.width, answer.image.height);
-    const notes = answer.warnings.map((text) => note("alert", text));
-    if (answer.abstained && !none) notes.unshift(note("alert", `No word reached the least score of ${threshold}.`));
-    this.notes.replaceChildren(...notes);
+    this.notes.replaceChildren(...answer.warnings.map((text) => note("alert", text)));
+    this.noted.textContent = answer.warnings.length ? ` · ${counted(answer.warnings.length, "note")}` : "";
     this.basis.textContent = this.#basisText(answer);
     this.#showTiming();
     this.foot.hidden = false;
@@ -169,13 +247,13 @@ export class Card {
 
   #basisText({ predictions, image, templates, calibrated }) {
     if (!predictions.length) return "";
-    const { words, alone, threshold, most } = this.asked;
+    const { words, alone, single, threshold, most } = this.answered;
     const reached = threshold && predictions.length < most ? ` reached ${threshold}` : "";
     const shown = words > predictions.length ? reached ? `${predictions.length} of ${words} words${reached}. ` : `The best ${predictions.length} of ${words} words. ` : "";
-    const basis = alone ? "Each scored on its own." : "Scores are shares among all words asked.";
-    const known = image.cached ? " The picture was known, so it was not encoded again." : "";
-    const mended = calibrated ? " Calibrated on pictures of this label set." : "";
-    return `${shown}${basis}${mended} Templates: ${templates}.${known}`;
+    const basis = alone ? "Each word is scored on its own." : "Scores add up to 100 % over your words.";
+    const known = image.cached ? " The picture was encoded before (cached)." : "";
+    const calibration = calibrated ? " Calibrated on pictures of this label set." : "";
+    return `${shown}${single ? "One word has nothing to be compared with." : basis}${calibration} Templates: ${templates}.${known}`;
   }
 
   #showTiming() {
@@ -190,8 +268,8 @@ export class Card {
     }));
     const legend = make("dl", {}, ...parts.map(([name, spent]) =>
       make("div", {}, make("dt", { "data-stage": name, text: name }), make("dd", { text: milliseconds(spent) }))));
-    const server = stages.has(TOTAL) ? `${milliseconds(stages.get(TOTAL))} in the server, ` : "";
-    const total = make("p", { class: "meta", text: `${server}${milliseconds(ms)} with the way there and back` });
+    const server = stages.has(TOTAL) ? `${milliseconds(stages.get(TOTAL))} server · ` : "";
+    const total = make("p", { class: "meta", text: `${server}${milliseconds(ms)} total` });
     this.timing.replaceChildren(bar, legend, total);
     this.timing.hidden = !parts.length;
   }
@@ -207,7 +285,7 @@ export class Card {
     this.heatBox.hidden = !prediction;
     this.canvas.hidden = !prediction;
     if (!prediction) return;
-    this.heatText.textContent = `Where it looks like “${prediction.label}”`;
+    this.heatText.textContent = `Bright where covering the picture lowers “${prediction.label}” most. The grid has 7 × 7 squares, so edges are coarse; flat ground is left out.`;
     this.slider.setAttribute("aria-label", `Opacity of the heat map over ${this.file.name}`);
     this.slider.value = getComputedStyle(find("cards")).getPropertyValue("--heat");
     try {

@@ -4,12 +4,16 @@ import { announce, icon, make } from "./dom.js";
 import { isList, label, listed, parts, typed } from "./labels.js";
 
 export class Chips {
-  /** `box` holds the `list` and the `input`; `changed` is called with all labels. */
-  constructor({ box, list, input, labels, changed }) {
+  /**
+   * `box` holds the `list` and the `input`; `changed` is called with all labels. Labels that are
+   * `examples` are replaced by the first that is typed.
+   */
+  constructor({ box, list, input, labels, examples, changed }) {
     this.list = list;
     this.input = input;
     this.changed = changed;
     this.labels = [];
+    this.examples = examples;
     box.addEventListener("click", (event) => {
       if (event.target === box || event.target === list) input.focus();
     });
@@ -29,9 +33,15 @@ export class Chips {
 
   /** Shows other labels instead. */
   replace(labels) {
-    this.labels = [];
-    this.list.replaceChildren();
+    this.#empty();
     this.#show(labels);
+    this.changed(this.labels);
+  }
+
+  /** Adds a word to the examples, which stay examples; own words stay as they are. */
+  suggest(label) {
+    if (!this.examples || this.labels.includes(label)) return;
+    this.#show([label]);
     this.changed(this.labels);
   }
 
@@ -43,6 +53,12 @@ export class Chips {
     return found.length > 0;
   }
 
+  #empty() {
+    this.labels = [];
+    this.examples = false;
+    this.list.replaceChildren();
+  }
+
   #show(labels) {
     this.list.append(...labels.map(chip));
     this.labels.push(...labels);
@@ -51,6 +67,7 @@ export class Chips {
 
   #add(labels) {
     if (!labels.length) return;
+    if (this.examples) this.#empty();
     const known = new Set(this.labels);
     const fresh = [...new Set(labels)].filter((one) => !known.has(one));
     const again = labels.find((one) => known.has(one));
@@ -66,10 +83,11 @@ export class Chips {
     const item = this.list.children[this.labels.indexOf(again)];
     item.classList.remove("again");
     requestAnimationFrame(() => item.classList.add("again"));
-    announce(`${again} is there already`);
+    announce(`${again} is already in the list`);
   }
 
   #remove(at) {
+    this.examples = false; // who picks among the examples keeps the others
     const [gone] = this.labels.splice(at, 1);
     const inside = this.list.contains(document.activeElement);
     this.list.children[at].remove();

@@ -37,14 +37,40 @@ export function announce(text) {
 }
 
 let toastTimer = 0;
+let forgotten = () => {};
 
-/** Shows a confirmation for a moment, and says it. */
-export function toast(text) {
+/**
+ * Shows a confirmation for a moment, and says it. With `undo` it stays longer and has a button;
+ * `gone` is called once it can no longer be undone.
+ */
+export function toast(text, { undo, gone = () => {} } = {}) {
   const shown = find("toast");
-  shown.textContent = text;
-  shown.hidden = false;
+  const button = find("toast-undo");
+  const leave = () => {
+    if (button.contains(document.activeElement)) find("drop").focus();
+    shown.hidden = true;
+  };
   clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => { shown.hidden = true; }, 4000);
+  forgotten();
+  forgotten = gone;
+  find("toast-text").textContent = text;
+  button.hidden = !undo;
+  button.onclick = () => {
+    forgotten = () => {};
+    leave();
+    undo();
+  };
+  shown.hidden = false;
+  const end = () => {
+    if (shown.matches(":hover, :focus-within")) {
+      toastTimer = setTimeout(end, 2000); // somebody is about to press it
+      return;
+    }
+    forgotten();
+    forgotten = () => {};
+    leave();
+  };
+  toastTimer = setTimeout(end, undo ? 10_000 : 4000);
   announce(text);
 }
 

@@ -1,16 +1,14 @@
-// Every way in which pictures come: picked, dropped, pasted, samples.
+// Every way in which pictures come in: picked, dropped, pasted, samples.
 // Knows nothing of what happens to them.
 
-import { ROOT } from "./api.js";
+import { ROOT, ask } from "./api.js";
 import { find, make, toast } from "./dom.js";
 
-export const SAMPLES = [
-  "cat", "dog", "octopus", "banana", "pizza", "doughnut", "sunflower",
-  "guitar", "umbrella", "key", "bicycle", "airplane", "rocket",
-];
-
-/** Sets up all of them; `take` gets files, and for a sample the address it is fetched from. */
-export function setUpIntake({ take }) {
+/**
+ * Sets up all of them; `take` gets files, and for a sample its `source` (an address) and `name`.
+ * Samples whose name is among `first` come first.
+ */
+export function setUpIntake({ take, first }) {
   const files = find("files");
   find("drop").addEventListener("click", () => files.click());
   files.addEventListener("change", () => {
@@ -19,7 +17,20 @@ export function setUpIntake({ take }) {
   });
   setUpDrop(take);
   setUpPaste(take);
-  find("samples").append(...SAMPLES.map((name) => sample(name, take)));
+  setUpSamples(take, first);
+}
+
+// the server lists what is in its folder, so a picture more needs no change here
+async function setUpSamples(take, first) {
+  try {
+    const { data } = await ask("page/samples.json");
+    const place = (file) => (first.indexOf(named(file)) + 1 || Infinity);
+    const sorted = data.toSorted((a, b) => Math.sign(place(a) - place(b)) || 0);
+    find("samples").append(...sorted.map((file) => sample(file, take)));
+    find("samples-section").hidden = !data.length;
+  } catch {
+    // without samples there are still pictures of one's own
+  }
 }
 
 function setUpDrop(take) {
@@ -85,18 +96,23 @@ async function fromClipboard() {
   return found;
 }
 
-function sample(name, take) {
-  const url = new URL(`page/samples/${name}.webp`, ROOT).href;
-  const image = make("img", { src: url, alt: "", width: "64", height: "64" });
-  const fetchIt = async () => {
+// what a sample shows is the name of its file
+const named = (file) => file.replace(/\.\w+$/, "").replaceAll(/[-_]/g, " ");
+
+function sample(file, take) {
+  const url = new URL(`page/samples/${file}`, ROOT).href;
+  const name = named(file);
+  const image = make("img", { src: url, alt: "", width: "56", height: "56", loading: "lazy" });
+  const use = async () => {
     try {
       const response = await fetch(url);
       if (!response.ok) throw new TypeError(response.statusText);
-      take([new File([await response.blob()], `${name}.webp`, { type: "image/webp" })], url);
+      const blob = await response.blob();
+      take([new File([blob], file, { type: blob.type })], { source: url, name });
     } catch {
-      toast("The sample cannot be fetched; does the server still answer?");
+      toast("The sample cannot be loaded; is the server running?");
     }
   };
-  const button = make("button", { type: "button", title: name, "aria-label": `Sample: ${name}`, on: { click: fetchIt } }, image);
+  const button = make("button", { type: "button", title: name, "aria-label": `Sample: ${name}`, on: { click: use } }, image);
   return make("li", {}, button);
 }

@@ -114,10 +114,10 @@ export class Picker {
   }
 
   #state(shown, wanted) {
-    if (!this.#sets.size) return "None is registered yet. Type words of your own and save them.";
+    if (!this.#sets.size) return "No label sets yet. Type your own words and save them.";
     const more = this.#next ? " so far" : "";
     return wanted
-      ? `${shown} of ${counted(this.#sets.size, "label set")}${more} fit`
+      ? `${shown} of ${counted(this.#sets.size, "label set")}${more} match`
       : `${counted(this.#sets.size, "label set")}${more}`;
   }
 
@@ -186,7 +186,7 @@ async function put(name, definition, match, saved) {
       body: JSON.stringify(definition),
     });
     while (data.status === "building") {
-      find("save-state").textContent = `Its vectors are being built: ${percent(data.progress)}`;
+      find("save-state").textContent = `Building: ${percent(data.progress)}`;
       await new Promise((done) => { setTimeout(done, POLL_MS); });
       ({ data } = await ask(`labelsets/${encodeURIComponent(name)}`));
     }
@@ -203,6 +203,6 @@ async function put(name, definition, match, saved) {
 function refuse(problem, name) {
   const taken = problem.status === 412;
   find("save-replace").hidden = !taken;
-  find("save-error").textContent = taken ? `There is a label set “${name}” already.` : problem.sentence;
+  find("save-error").textContent = taken ? `Label set “${name}” already exists.` : problem.sentence;
   find("save-name").setAttribute("aria-invalid", "true");
 }

@@ -5,9 +5,9 @@ import { find, make } from "./dom.js";
 import { OWN } from "./settings.js";
 import { counted } from "./words.js";
 
-const ALWAYS = "Like every model of this kind it is weak at counting, reading text and telling left from right; and it picks the nearest of your words even if none fits, unless a least score forbids it.";
+const ALWAYS = "Like every model of this kind it is weak at counting, reading text and telling left from right; and it picks the nearest of your words even if none fits, unless you set a minimum score or allow “none of these”.";
 
-/** Shows what GET /models tells. */
+/** Shows the answer of GET /models. */
 export function showModel({ loaded }) {
   const { good, bad } = purposes(loaded.description);
   find("model").setAttribute("aria-busy", "false");
@@ -24,13 +24,12 @@ export function showModel({ loaded }) {
     ["From", loaded.source],
   ];
   find("model-facts").replaceChildren(...facts.filter(([, text]) => text).map(fact));
-  find("model-more").hidden = false;
 }
 
 /** Shows why nothing is known of the model. */
 export function showNoModel(problem) {
   find("model").setAttribute("aria-busy", "false");
-  find("model-name").textContent = problem.status === 401 ? "Known to holders of a key" : "Not known";
+  find("model-name").textContent = problem.status === 401 ? "Sign in with a key to see it" : "no model";
   find("model-about").textContent = problem.status === 401 ? "" : problem.sentence;
 }
 

@@ -1,25 +1,25 @@
-// Puts the page together: what is asked, who answers, and where what is wrong is said.
+// Puts the page together: what is asked, who answers, and where problems are shown.
 
 import { Problem, ask } from "./api.js";
 import { Board } from "./board.js";
 import { setUpCamera } from "./camera.js";
 import { Chips } from "./chips.js";
-import { find } from "./dom.js";
+import { copy, find, toast } from "./dom.js";
 import { setUpIntake } from "./intake.js";
 import { askForKey, offerKey, setUpKey } from "./key.js";
 import { Picker, setUpSaving } from "./labelsets.js";
 import { setUpTheme } from "./look.js";
 import { aboutTemplates, listTemplates, showModel, showNoModel } from "./model.js";
-import { OWN, fields, missing, ownTemplates, save, settings } from "./settings.js";
+import { EXAMPLES, OWN, areExamples, fields, isAlone, link, missing, ownTemplates, save, settings } from "./settings.js";
 import { counted } from "./words.js";
 
-// what the server answers where nobody says how many
+// answers of the server unless a request says how many
 const USUAL_ANSWERS = 5;
 
-// so long somebody may pause while he types
+// a pause in typing after which the question is asked
 const PAUSE_MS = 250;
 
-// the fields that have a place of their own for what is wrong with them
+// fields with a place of their own for their errors
 const CONTROLS = {
   labels: "label-input",
   labelset: "set-filter",
@@ -32,12 +32,13 @@ const IN_OPTIONS = ["templates", "top_k", "threshold"];
 let known = { templates: { default: "…", sets: [] }, explains: false, alwaysAlone: false };
 let timer = 0;
 
-const board = new Board({ question, failed, changed: show, heat });
+const board = new Board({ question, failed, answered: () => showDown(""), changed: show, heat });
 const chips = new Chips({
   box: find("chips"),
   list: find("chip-list"),
   input: find("label-input"),
   labels: settings.labels,
+  examples: areExamples(settings.labels),
   changed: (labels) => change({ labels: [...labels] }),
 });
 const picker = new Picker({
@@ -50,12 +51,13 @@ const picker = new Picker({
   },
 });
 
-/** Something else is asked: remember it, show it, and ask anew after a pause. */
+/** The question changed: remember it, show it, and ask again after a pause. */
 function change(changes) {
   Object.assign(settings, changes);
   save();
   clearErrors();
   show();
+  board.mark();
   clearTimeout(timer);
   timer = setTimeout(() => board.ask(), PAUSE_MS);
 }
@@ -71,17 +73,19 @@ function question() {
     most: Number(topK) || USUAL_ANSWERS,
     words: mode === "own" ? labels.length : picker.size(labelset),
     alone: multiLabel || known.alwaysAlone || (mode === "own" && labels.length === 1),
+    single: isAlone(),
   };
 }
 
-function take(files, source) {
+function take(files, { source, name } = {}) {
   chips.commit(); // what is typed counts, even without Enter
+  if (name) chips.suggest(name); // among the examples should be one that fits the sample
   board.take(files, source);
-  board.ask();
 }
 
 function failed(problem) {
   if (problem.status === 401) askForKey(problem);
+  if (problem.isUnreachable) showDown(problem.sentence);
   const place = CONTROLS[problem.field] && find(`${problem.field}-error`);
   if (!place) return;
   place.textContent = problem.sentence;
@@ -96,7 +100,13 @@ function clearErrors() {
   }
 }
 
-/** Shows what is asked, on all controls. */
+/** A server that does not answer: says so, with a button to try again; an empty text hides it. */
+function showDown(text) {
+  find("down").hidden = !text;
+  find("down-text").textContent = text;
+}
+
+/** Shows the settings on all controls. */
 function show() {
   const { mode, labels, templates, topK, threshold, multiLabel, abstain } = settings;
   find("own").hidden = mode !== "own";
@@ -110,15 +120,23 @@ function show() {
   find("options-summary").textContent = [
     named || "default templates",
     `best ${topK || USUAL_ANSWERS}`,
-    threshold && `from ${threshold}`,
+    threshold && `score ≥ ${threshold}`,
     multiLabel && "each on its own",
     abstain && "or none of these",
   ].filter(Boolean).join(" · ");
-  find("clear").hidden = !board.size;
-  const reason = missing();
+  find("examples-hint").hidden = !areExamples(labels);
+  find("intro").classList.toggle("sr", board.size > 0);
+  document.body.classList.toggle("answering", board.size > 0);
+  showEmpty();
+}
+
+function showEmpty() {
+  const alone = isAlone();
+  const reason = missing() || (alone ? "One word has nothing to be compared with, so only its similarity is shown." : "");
   find("empty").hidden = board.size > 0 && !reason;
   find("empty").classList.toggle("brief", board.size > 0);
   find("empty-text").textContent = board.size > 0 ? reason : "Drop a picture, or pick one of the samples.";
+  find("alone").hidden = !alone || board.size === 0;
 }
 
 function heat(value) {
@@ -149,10 +167,31 @@ function setUpControls() {
     control.checked = settings[name];
     control.addEventListener("change", () => change({ [name]: control.checked }));
   }
+  find("alone").addEventListener("click", () => {
+    find("multi-label").checked = true;
+    change({ multiLabel: true });
+    find("answers").focus();
+  });
+  find("copy-link").addEventListener("click", async () => {
+    const address = link();
+    toast(await copy(address) ? "The link is copied." : `This browser does not let a page copy: ${address}`);
+  });
+  find("down-retry").addEventListener("click", async () => {
+    showDown("");
+    if (await load()) board.askFailed();
+  });
+  // a sheet closes like a menu
+  const sheet = find("model");
+  addEventListener("click", (event) => { if (!sheet.contains(event.target)) sheet.open = false; });
+  sheet.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !sheet.open) return;
+    sheet.open = false;
+    sheet.querySelector("summary").focus();
+  });
   find("templates").addEventListener("change", (event) => change({ templates: event.target.value }));
 }
 
-/** Reads what the server has. False if it did not say. */
+/** Reads what the server has. False if that failed. */
 async function load() {
   try {
     const [models, templates] = await Promise.all([ask("models"), ask("templates")]);
@@ -162,11 +201,12 @@ async function load() {
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     showNoModel(problem);
+    if (problem.isUnreachable) showDown(problem.sentence);
     if (problem.status === 401) askForKey(problem);
     return false;
   }
   offerKey();
-  find("why").hidden = !known.explains;
+  find("show-heat").hidden = !known.explains;
   listTemplates(known.templates);
   const names = [OWN, ...known.templates.sets.map(({ name }) => name)];
   if (!names.includes(settings.templates)) settings.templates = "";
@@ -193,7 +233,7 @@ function saved(name) {
 setUpTheme();
 setUpControls();
 setUpKey({ load, accepted: () => board.askAll() });
-setUpIntake({ take });
+setUpIntake({ take, first: EXAMPLES });
 setUpCamera({ take });
 setUpSaving({ definition, saved });
 heat(settings.heat);

@@ -1,28 +1,29 @@
-// Runs work on items, so many at once. Knows nothing of the work.
+// Runs work on items, a few at a time. Knows nothing of the work.
 
 export class Queue {
   #waiting = [];
   #running = new Map();
 
-  /** `work(item, signal)` must not throw; `idle` is called when all is done. */
+  /** `work(item, signal)` must not throw; `idle` is called when everything is done. */
   constructor({ most, work, idle }) {
     this.most = most;
     this.work = work;
     this.idle = idle;
   }
 
-  /** Puts an item last; one that is under way already is broken off and begins anew. */
+  /** Appends an item; one that is already running is cancelled and starts again. */
   add(item) {
     this.drop(item);
     this.#waiting.push(item);
     this.#next();
   }
 
-  /** Forgets an item, and breaks off what is under way for it. */
+  /** Forgets an item, and cancels its work. */
   drop(item) {
     this.#waiting = this.#waiting.filter((other) => other !== item);
     this.#running.get(item)?.abort();
     this.#running.delete(item);
+    this.#next(); // its place is free for another
   }
 
   #next() {

@@ -1,4 +1,4 @@
-// What is asked of the server besides the pictures, remembered between visits.
+// Words and options: remembered between visits, sent with each picture, carried by a link.
 
 import { ROOT } from "./api.js";
 
@@ -19,8 +19,11 @@ const DEFAULTS = {
   heat: 0.7,
 };
 
+// fields that a link carries, with the type of each
+const IN_LINK = ["mode", "labelset", "templates", "ownTemplates", "topK", "threshold", "multiLabel", "abstain"];
+
 export { OWN };
-export const settings = restored();
+export const settings = { ...restored(), ...linked() };
 
 function restored() {
   const found = { ...DEFAULTS };
@@ -36,6 +39,47 @@ function restored() {
   }
   found.labels = found.labels.filter((label) => typeof label === "string");
   return found;
+}
+
+/** What the address carries after #: it wins over what is remembered, and is read once. */
+function linked() {
+  const carried = new URLSearchParams(location.hash.slice(1));
+  if (!carried.has("mode")) return {};
+  const found = { labels: [...new Set(carried.getAll("label").map((label) => label.trim()).filter(Boolean))] };
+  for (const name of IN_LINK) {
+    const text = carried.get(name) ?? "";
+    found[name] = typeof DEFAULTS[name] === "boolean" ? text === "1" : text;
+  }
+  if (found.mode !== "set") found.mode = "own";
+  history.replaceState(null, "", location.pathname + location.search);
+  return found;
+}
+
+/** The address of this page with words and options after #, which browsers send to no server. */
+export function link() {
+  const carried = new URLSearchParams({ mode: settings.mode });
+  if (settings.mode === "own") for (const label of settings.labels) carried.append("label", label);
+  for (const name of IN_LINK.slice(1)) {
+    const value = settings[name];
+    const belongs = name === "labelset" ? settings.mode === "set" : name !== "ownTemplates" || settings.templates === OWN;
+    if (value && belongs) carried.set(name, value === true ? "1" : value);
+  }
+  const address = new URL(location.href);
+  address.hash = carried;
+  return address.href;
+}
+
+export const EXAMPLES = DEFAULTS.labels;
+
+/** Whether the words are the examples of a first visit, and perhaps those of samples after them. */
+export function areExamples(labels) {
+  return EXAMPLES.every((label, at) => label === labels[at]);
+}
+
+/** Whether there is one word and nothing that it could be measured against. */
+export function isAlone() {
+  const { mode, labels, multiLabel, threshold, abstain } = settings;
+  return mode === "own" && labels.length === 1 && !multiLabel && !threshold && !abstain;
 }
 
 /** Remember them. */
@@ -60,7 +104,9 @@ export function fields({ explains }) {
   if (settings.templates === OWN) found.push(["templates", JSON.stringify(ownTemplates())]);
   else if (settings.templates) found.push(["templates", settings.templates]);
   if (settings.topK) found.push(["top_k", settings.topK]);
-  if (settings.threshold) found.push(["threshold", settings.threshold]);
+  // a share of one word says nothing, but its similarity does: 0 lets the server answer
+  const threshold = isAlone() ? "0" : settings.threshold;
+  if (threshold) found.push(["threshold", threshold]);
   if (settings.multiLabel) found.push(["multi_label", "true"]);
   if (settings.abstain) found.push(["abstain", "true"]);
   if (settings.explain && explains) found.push(["explain", "true"]);
@@ -72,7 +118,7 @@ function wrongTemplates() {
   const lines = ownTemplates();
   if (!lines.length) return "Write at least one template in the options.";
   const wrong = lines.find((line) => line.split("{}").length !== 2);
-  return wrong === undefined ? "" : `Each template needs one {} for the word; “${wrong}” has not.`;
+  return wrong === undefined ? "" : `Each template needs exactly one {} for the word; “${wrong}” has not.`;
 }
 
 /** What is still missing before anything can be asked, in words; nothing: an empty text. */
@@ -82,9 +128,5 @@ export function missing() {
 
 function missingWords() {
   if (settings.mode === "set") return settings.labelset ? "" : "Pick a label set.";
-  if (settings.labels.length === 0) return "Type at least two words that it might be.";
-  if (settings.labels.length === 1 && !settings.multiLabel && !settings.threshold && !settings.abstain) {
-    return "One word alone always scores 100 %. Add another, or set a least score in the options.";
-  }
-  return "";
+  return settings.labels.length ? "" : "Type at least two words to choose between.";
 }

@@ -1,11 +1,11 @@
 // Numbers and problems in words. Pure.
 
-/** A score from 0 to 1 as people read it. */
-/** Whether an answer says that no word fits, which somebody asked for. */
+/** Whether the answer is "none of these", which somebody allowed. */
 export function noneOfThese(reason) {
   return Boolean(reason) && reason.code !== "score_below_threshold";
 }
 
+/** A score from 0 to 1 as people read it. */
 export function percent(score) {
   const value = 100 * score;
   if (value > 0 && value < 0.05) return "< 0.1 %";
@@ -27,6 +27,13 @@ export function bytes(count) {
 
 /** One of something, or many. */
 export const counted = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+
+/** The best words of an answer in one line. */
+export function best({ predictions, reason }, count) {
+  if (noneOfThese(reason)) return "none of these";
+  if (!predictions.length) return "no word reached the minimum score";
+  return predictions.slice(0, count).map(({ label, score }) => `${label} ${percent(score)}`).join(", ");
+}
 
 /** What a problem says beyond its sentence: field, limit, value, when to try again, id. */
 export function facts(problem) {

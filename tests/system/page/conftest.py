@@ -96,7 +96,7 @@ def open_page(browser: Browser, api: httpx.Client) -> Iterator[Open]:
         visit.watch()
         visits.append(visit)
         visit.page.goto(site)
-        visit.page.wait_for_selector(ready)
+        visit.page.wait_for_selector(ready, state="attached")
         return visit
 
     yield opening

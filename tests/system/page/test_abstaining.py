@@ -30,7 +30,7 @@ def test_none_of_these_is_answered_with_its_reason_and_what_was_nearest(
     expect(card.locator(".none")).to_be_hidden()
     expect(card.locator(".rows:not(.withheld) .word").first).to_have_text("umbrella")
     page.reload()  # it is remembered
-    page.wait_for_selector("#model-tags li")
+    page.wait_for_selector("#model-tags li", state="attached")
     expect(page.locator("#options-summary")).to_contain_text("or none of these")
 
 

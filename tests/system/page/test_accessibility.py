@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
@@ -15,25 +16,47 @@ NOTES = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(open_page: Open, samples: dict[str, Path], scheme: str) -> None:
     visit = open_page(color_scheme=scheme, bypass_csp=True)
+    visit.expected += [f"{REFUSED}422"]
     page = visit.page
     check(page)  # as it is found
 
-    page.locator("#why").click()
     page.locator("#files").set_input_files(samples["cat"])
-    page.locator("#files").set_input_files(NOTES)
+    page.locator("#show-heat").click()
     found = page.get_by_role("article", name="cat.png")
     expect(found.locator(".heat-box")).to_be_visible()
+    page.locator("#files").set_input_files(
+        {"name": "cut.png", "mimeType": "image/png", "buffer": samples["cat"].read_bytes()[:900]}
+    )
+    page.locator("#files").set_input_files(NOTES)
     expect(page.locator(".card .problem:not([hidden])")).to_be_visible()
-    for summary in ("#options summary", "#model-more summary"):
+    expect(page.locator("#image-error")).to_contain_text("notes.txt is not an image")
+    for summary in ("#options summary", ".problem summary:visible"):
         page.locator(summary).click()
-    found.get_by_text("JSON", exact=True).click()
+    for text in ("JSON", "About"):
+        found.get_by_text(text, exact=True).click()
     found.get_by_role("button", name="Copy as curl").click()
     page.get_by_role("button", name="Save as label set").click()
-    page.get_by_label("Add a label").fill("猫,")
+    page.get_by_label("Add a label").fill("猫, cat, dog,")
     expect(found.locator(".notes li")).to_have_count(1)
+    page.locator("#model summary").click()
     check(page)  # an answer, a problem, a warning, a heat map, and everything open
 
-    page.get_by_label("Least score").fill("7")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    page.get_by_label("Add a label").fill("cat,")
+    expect(page.get_by_role("button", name="Score on its own")).to_be_visible()
+    found.get_by_role("button", name="Remove").click()
+    check(page)  # one word alone, and what was removed
+
+    page.get_by_label("Add a label").fill("dog,")
+    for name in ("dog", "pizza", "rocket"):
+        page.get_by_role("button", name=f"Sample: {name}").click()
+    expect(page.locator(".card[data-state=done]")).to_have_count(3)
+    page.get_by_text("Group by answer").click()
+    page.locator(".tile").first.click()
+    check(page)  # a grid of tiles, one of them open
+
+    page.get_by_label("Minimum score").fill("7")
     expect(page.locator("#threshold-error")).not_to_be_empty()
     page.locator(".segments label", has_text="Label set").click()
     expect(page.locator("#sets-state")).not_to_be_empty()
@@ -43,7 +66,16 @@ def test_axe_finds_nothing(open_page: Open, samples: dict[str, Path], scheme: st
     page.get_by_role("button", name="Camera").click()
     expect(page.get_by_role("button", name="Take picture")).to_be_enabled()
     check(page)
-    visit.expected += [f"{REFUSED}415", f"{REFUSED}422"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_the_reference(
+    open_page: Open, api: httpx.Client, scheme: str
+) -> None:
+    site = f"{str(api.base_url).rstrip('/')}/page/reference.html"
+    page = open_page(site, ready="#classify", color_scheme=scheme, bypass_csp=True).page
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    check(page)
 
 
 def check(page: Page) -> None:

@@ -1,15 +1,20 @@
 """What somebody does on the playground, in a real Chromium against a real server."""
 
 import base64
+import csv
+import io
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from app.classify.heatmap import GRID
 from tests.system.page.conftest import KEY, REFUSED, Open
 
 HOSTILE = "<img src=x onerror=document.title='hacked'>"
@@ -49,6 +54,7 @@ def set_labels(page: Page, labels: list[str]) -> None:
     expect(page.locator(".chip")).to_have_count(len(labels))
 
 
+DIMMED = "rgb(92, 93, 88)"
 CLIPBOARD = {"permissions": ["clipboard-read", "clipboard-write"]}
 
 
@@ -72,8 +78,11 @@ def test_an_uploaded_picture_gets_bars_with_scores_similarities_and_times(
     assert bar
     assert track
     assert bar["width"] / track["width"] == pytest.approx(best["score"], abs=0.02)
+    expect(found.locator(".timing")).to_be_hidden()
+    found.get_by_text("About", exact=True).click()
     expect(found.locator(".timing dt")).to_contain_text(["decode", "queue", "encode"])
-    expect(found.locator(".timing")).to_contain_text("in the server")
+    expect(found.locator(".timing")).to_contain_text("ms server · ")
+    expect(found.locator(".basis")).to_contain_text("Scores add up to 100 % over your words.")
     expect(page.get_by_role("status").filter(has_text="cat.png: cat")).to_be_attached()
 
 
@@ -124,14 +133,8 @@ def test_everything_can_be_done_with_the_keyboard_alone(open_page: Open) -> None
     press("Enter")
     press("Tab")
     expect(page.get_by_role("button", name="Choose pictures")).to_be_focused()
-    while page.evaluate("document.activeElement.ariaLabel") != "Sample: guitar":
-        press("Tab")
-    press("Enter")
-    answered(page, "guitar.webp")
     while page.evaluate("document.activeElement.id") != "label-input":
         press("Tab")
-    for _ in range(8):
-        press("Backspace")
     page.keyboard.type('guitar,violin, "drum, small"')
     press("Enter")
     page.keyboard.type("guitar")
@@ -146,6 +149,9 @@ def test_everything_can_be_done_with_the_keyboard_alone(open_page: Open) -> None
     expect(page.get_by_role("button", name="Remove drum, small")).to_be_focused()
     press("ArrowRight")
     expect(page.get_by_label("Add a label")).to_be_focused()
+    while page.evaluate("document.activeElement.ariaLabel") != "Sample: guitar":
+        press("Tab")
+    press("Enter")
     expect(card(page, "guitar.webp").locator(".word")).to_have_text(["guitar", "drum, small"])
 
 
@@ -156,17 +162,64 @@ def test_a_pasted_list_is_one_label_a_line(open_page: Open) -> None:
     expect(page.locator("#label-count")).to_have_text("3 words")
 
 
-def test_one_word_alone_is_explained_and_not_asked(open_page: Open) -> None:
+def test_one_word_alone_shows_its_similarity_and_offers_a_score(
+    open_page: Open, samples: dict[str, Path], api: httpx.Client
+) -> None:
     page = open_page(**CLIPBOARD).page
     set_labels(page, ["cat"])
-    page.get_by_role("button", name="Sample: cat").click()
-    expect(page.locator("#empty-text")).to_contain_text("One word alone always scores 100 %")
+    found = sample(page, "cat")
+    expect(page.locator("#empty-text")).to_contain_text("One word has nothing to be compared with")
+    picture = httpx.get(api.base_url.join("/page/samples/cat.webp")).content
+    plain = api.post("/classify?labels=cat&threshold=0", content=picture).json()
+    expect(found.locator(".similarity")).to_contain_text(
+        f"{plain['predictions'][0]['similarity']:.3f}"
+    )
+    expect(found.locator(".score")).to_be_hidden()
+    expect(found.locator(".rows .track")).to_be_hidden()
+    page.get_by_role("button", name="Score on its own").click()
+    expect(found.locator(".score")).to_be_visible()
+    expect(page.locator("#empty")).to_be_hidden()
+    expect(found.locator(".basis")).to_contain_text("Each word is scored on its own")
     page.locator("#options summary").click()
-    page.locator(".switch", has_text="on its own").click()
-    found = answered(page, "cat.webp")
-    expect(found.locator(".basis")).to_contain_text("Each scored on its own")
-    page.get_by_label("Least score").fill("0.9999")
-    expect(found.locator(".notes")).to_contain_text("No word reached the least score of 0.9999")
+    page.get_by_label("Minimum score").fill("0.9999")
+    expect(found.locator(".none")).to_have_text("No word reached the minimum score of 0.9999.")
+
+
+def test_the_first_own_word_replaces_the_examples_and_the_second_does_not(open_page: Open) -> None:
+    page = open_page().page
+    chips = page.locator(".chip span")
+    expect(chips).to_have_count(8)
+    page.get_by_label("Add a label").fill("violin,")
+    expect(chips).to_have_text(["violin"])
+    page.get_by_label("Add a label").fill("guitar,")
+    expect(chips).to_have_text(["violin", "guitar"])
+    page.reload()
+    expect(chips).to_have_text(["violin", "guitar"])
+
+
+def test_a_sample_brings_its_word_while_the_words_are_examples(open_page: Open) -> None:
+    page = open_page().page
+    assert words(sample(page, "airplane"))[0] == "airplane"
+    page.get_by_label("Add a label").fill("boat,ship,")
+    expect(page.locator(".chip span")).to_have_text(["boat", "ship"])
+    sample(page, "guitar")
+    expect(page.locator(".chip span")).to_have_text(["boat", "ship"])
+
+
+def test_an_answer_to_other_words_is_dimmed_and_called_previous(open_page: Open) -> None:
+    page = open_page(**CLIPBOARD).page
+    set_labels(page, ["cat", "dog"])
+    found = sample(page, "cat")
+    expect(found.locator(".previous")).to_be_hidden()
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(found.locator(".previous")).to_be_visible()
+    best = found.locator(".word").first
+    expect(best).to_have_css("color", DIMMED)
+    expect(page.locator("#empty-text")).to_contain_text("Type at least two words")
+    set_labels(page, ["dog", "cat", "key"])
+    expect(found.locator(".word")).to_have_count(3)
+    expect(found.locator(".previous")).to_be_hidden()
+    expect(best).not_to_have_css("color", DIMMED)
 
 
 def test_a_label_that_the_model_cannot_read_is_warned_about(open_page: Open) -> None:
@@ -199,13 +252,13 @@ def test_labels_are_saved_as_a_label_set_picked_filtered_and_edited(
     page.get_by_label("Filter by name").fill("ler-5")
     expect(page.locator(".set-name")).to_have_text([f"filler-{n}" for n in range(50, 60)])
     page.get_by_label("Filter by name").fill("zoo")
-    page.get_by_role("button", name="Edit its words").click()
+    page.get_by_role("button", name="Copy words to edit").click()
     expect(page.get_by_label("Add a label")).to_be_focused()
     page.keyboard.type("rocket,")
     page.get_by_role("button", name="Save as label set").click()
     page.get_by_label("Name of the label set").fill("zoo")
     page.keyboard.press("Enter")
-    expect(page.locator("#save-error")).to_have_text("There is a label set “zoo” already.")
+    expect(page.locator("#save-error")).to_have_text("Label set “zoo” already exists.")
     assert api.get("/labelsets/zoo").json()["label_count"] == 2
     page.get_by_role("button", name="Replace it").click()
     expect(page.get_by_role("radio", name="zoo")).to_be_checked()
@@ -216,22 +269,51 @@ def test_labels_are_saved_as_a_label_set_picked_filtered_and_edited(
 def test_problems_are_said_in_words_where_they_arise(open_page: Open) -> None:
     visit = open_page()
     page = visit.page
-    page.locator("#files").set_input_files(
-        {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a picture"}
-    )
-    problem = card(page, "notes.txt").locator(".problem")
-    expect(problem).to_contain_text("This is not an image format that is accepted")
-    expect(problem).to_contain_text("field: image")
     found = sample(page, "cat")
     page.locator("#options summary").click()
-    page.get_by_label("Least score").fill("1.5")
+    page.get_by_label("Minimum score").fill("1.5")
     expect(page.locator("#threshold-error")).to_contain_text("less than or equal to 1")
-    expect(page.get_by_label("Least score")).to_have_attribute("aria-invalid", "true")
-    expect(found.locator(".problem")).to_contain_text("limit: 1 · sent: 1.5")
-    page.get_by_label("Least score").fill("0.01")
+    expect(page.get_by_label("Minimum score")).to_have_attribute("aria-invalid", "true")
+    details = found.locator(".problem details")
+    expect(details.locator(".meta")).to_be_hidden()
+    details.locator("summary").click()
+    expect(details.locator(".meta")).to_contain_text("limit: 1 · sent: 1.5")
+    page.get_by_label("Minimum score").fill("0.01")
     expect(found).to_have_attribute("data-state", "done")
     expect(page.locator("#threshold-error")).to_be_empty()
-    visit.expected += [f"{REFUSED}415", f"{REFUSED}422"]
+    visit.expected += [f"{REFUSED}422"]
+
+
+def test_what_is_no_image_is_refused_before_it_is_sent(
+    open_page: Open, samples: dict[str, Path]
+) -> None:
+    visit = open_page()
+    page = visit.page
+    page.locator("#files").set_input_files(
+        [
+            {"name": "notes.png", "mimeType": "image/png", "buffer": b"not a picture"},
+            {"name": "empty.png", "mimeType": "image/png", "buffer": b""},
+            {"name": "cat.png", "mimeType": "", "buffer": samples["cat"].read_bytes()},
+        ]
+    )
+    answered(page, "cat.png")
+    expect(page.locator("#image-error")).to_contain_text("notes.png is not an image.")
+    expect(page.locator("#image-error")).to_contain_text("empty.png is empty.")
+    expect(page.locator(".card")).to_have_count(1)
+    assert sum(url.endswith("/classify") for url in visit.requests) == 1
+    sample(page, "dog")
+    expect(page.locator("#image-error")).to_be_empty()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp", "tif", "avif"])
+def test_each_format_of_the_server_passes_the_browser(open_page: Open, suffix: str) -> None:
+    page = open_page().page
+    out = io.BytesIO()
+    name = {"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix)
+    Image.new("RGB", (32, 32), "red").save(out, name)
+    file = {"name": f"red.{suffix}", "mimeType": "", "buffer": out.getvalue()}
+    page.locator("#files").set_input_files(file)
+    assert words(answered(page, f"red.{suffix}"))
 
 
 def test_a_server_that_does_not_answer_can_be_tried_again(open_page: Open) -> None:
@@ -242,8 +324,16 @@ def test_a_server_that_does_not_answer_can_be_tried_again(open_page: Open) -> No
     problem = card(page, "cat.png").locator(".problem")
     expect(problem).to_contain_text("The server does not answer")
     page.context.set_offline(False)
-    problem.get_by_role("button", name="Try again").click()
+    down = page.locator("#down")
+    expect(down).to_contain_text("is it running".capitalize())
+    problem.get_by_role("button", name="Retry").click()
     assert words(answered(page, "cat.png"))[0] == "cat"
+    expect(down).to_be_hidden()
+    page.context.set_offline(True)
+    page.locator("#files").set_input_files(Path(__file__).parents[2] / "samples" / "dog.png")
+    page.context.set_offline(False)
+    down.get_by_role("button", name="Retry").click()
+    assert words(answered(page, "dog.png"))[0] == "dog"
     visit.expected.append("net::ERR_INTERNET_DISCONNECTED")
 
 
@@ -256,7 +346,7 @@ def test_a_file_that_is_gone_since_it_was_chosen_is_said_to_be_unreadable(
     chosen = tmp_path / "cat.png"
     chosen.write_bytes(samples["cat"].read_bytes())
     page.locator("#files").set_input_files(chosen)
-    expect(page.locator("#empty-text")).to_have_text("Type at least two words that it might be.")
+    expect(page.locator("#empty-text")).to_have_text("Type at least two words to choose between.")
     chosen.unlink()
     set_labels(page, ["cat", "dog"])
     expect(card(page, "cat.png").locator(".problem")).to_contain_text("The file cannot be read")
@@ -294,20 +384,185 @@ def test_several_pictures_are_asked_three_at_a_time_and_each_has_its_own_answer(
         assert words(answered(page, f"{name}.png"))[0] == name
     assert 1 < most <= 3
     expect(page.locator("#status")).to_have_text("9 pictures answered, 1 error")
-    card(page, "pizza.png").get_by_role("button", name="Remove pizza.png").click()
-    expect(page.locator(".card")).to_have_count(8)
-    page.get_by_role("button", name="Remove all").click()
-    expect(page.locator(".card")).to_have_count(0)
     visit.expected.append(f"{REFUSED}422")
 
 
-def test_the_copied_curl_line_answers_what_the_page_shows(
-    open_page: Open, samples: dict[str, Path], tmp_path: Path
+def upload(page: Page, samples: dict[str, Path], names: list[str]) -> None:
+    files = [{"name": f"{at}-{name}.png", "mimeType": "image/png",
+              "buffer": samples[name].read_bytes()} for at, name in enumerate(names)]  # fmt: skip
+    page.locator("#files").set_input_files(files)
+    expect(page.locator(".card[data-state=done]")).to_have_count(len(names))
+
+
+def test_from_the_third_on_pictures_are_tiles_in_the_order_chosen_and_open_by_a_click(
+    open_page: Open, samples: dict[str, Path]
+) -> None:
+    page = open_page().page
+    upload(page, samples, ["cat", "dog"])
+    expect(page.locator(".tile").first).to_be_hidden()
+    page.get_by_role("button", name="Remove all").click()
+    upload(page, samples, ["cat", "dog", "pizza"])
+    tiles = page.locator(".tile")
+    assert page.locator(".tile-word").all_inner_texts() == ["cat", "dog", "pizza"]
+    dog = card(page, "1-dog.png")
+    expect(dog.locator(".rows")).to_be_hidden()
+    page.get_by_role("button", name="1-dog.png: dog").press("Enter")
+    expect(dog.locator(".rows")).to_be_visible()
+    expect(dog.get_by_role("button", name="Close 1-dog.png")).to_be_focused()
+    tiles.nth(2).click()
+    expect(dog.locator(".rows")).to_be_hidden()  # one is open at a time
+    page.get_by_role("button", name="Close 2-pizza.png").click()
+    expect(page.get_by_role("button", name="2-pizza.png: pizza")).to_be_focused()
+
+
+def test_tiles_are_grouped_by_answer_and_downloaded_as_csv(
+    open_page: Open, samples: dict[str, Path]
+) -> None:
+    page = open_page(**CLIPBOARD).page
+    set_labels(page, ["cat", "dog", "=1+1"])
+    upload(page, samples, ["cat", "dog", "cat", "dog", "dog"])
+    page.get_by_text("Group by answer").click()
+    expect(page.locator(".group")).to_have_text(["dog 3", "cat 2"])
+    order = page.locator(".card h3").all_inner_texts()
+    assert order == ["1-dog.png", "3-dog.png", "4-dog.png", "0-cat.png", "2-cat.png"]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    table = list(csv.DictReader(download.value.path().read_text().splitlines()))
+    assert download.value.suggested_filename == "openvocab.csv"
+    best = {row["file"]: row["label"] for row in reversed(table)}
+    assert best == {name: name[2:5] for name in order}
+    assert len(table) == 15
+    # a spreadsheet would compute it
+    assert {row["label"] for row in table} == {"cat", "dog", "'=1+1"}
+    page.get_by_text("Group by answer").click()
+    expect(page.locator(".group")).to_have_count(0)
+
+
+def test_sixty_pictures_are_few_screens(open_page: Open, samples: dict[str, Path]) -> None:
+    page = open_page(viewport={"width": 1440, "height": 900}).page
+    upload(page, samples, ["cat", "dog", "pizza"] * 20)
+    assert page.evaluate("document.documentElement.scrollHeight") < 4000
+    assert page.locator(".ask").bounding_box()
+    page.locator(".tile").last.scroll_into_view_if_needed()
+    expect(page.locator("#words-title")).to_be_in_viewport()  # the panel stays
+
+
+def test_removed_pictures_can_be_brought_back(open_page: Open, samples: dict[str, Path]) -> None:
+    page = open_page().page
+    upload(page, samples, ["cat", "dog", "pizza"])
+    page.locator(".tile-box").first.hover()
+    page.get_by_role("button", name="Remove 0-cat.png").click()
+    expect(page.locator(".card")).to_have_count(2)
+    page.get_by_role("button", name="Undo").click()
+    assert page.locator(".tile-word").all_inner_texts() == ["cat", "dog", "pizza"]
+    page.get_by_role("button", name="Remove all").click()
+    expect(page.locator(".card")).to_have_count(0)
+    expect(page.locator("#toast")).to_contain_text("3 pictures removed.")
+    page.get_by_role("button", name="Undo").click()
+    assert page.locator(".tile-word").all_inner_texts() == ["cat", "dog", "pizza"]
+    tile = page.locator(".tile img").first
+    assert tile.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+def test_what_is_waiting_when_it_is_removed_lets_the_others_go_on(
+    open_page: Open, samples: dict[str, Path]
+) -> None:
+    page = open_page().page
+    held = []
+    page.route("**/classify", held.append)
+    page.locator("#files").set_input_files([samples["cat"], samples["dog"], samples["pizza"]])
+    page.wait_for_function("document.querySelectorAll('.card').length === 3")
+    page.locator("#files").set_input_files(samples["rocket"])
+    while len(held) < 3:
+        page.wait_for_timeout(10)
+    page.unroute("**/classify")
+    for name in ("cat", "dog", "pizza"):
+        card(page, f"{name}.png").locator(".tile-box .remove").evaluate("button => button.click()")
+    assert words(answered(page, "rocket.png"))[0] == "rocket"
+
+
+def test_a_link_carries_words_and_options(open_page: Open) -> None:
+    visit = open_page(**CLIPBOARD)
+    page = visit.page
+    set_labels(page, [*NASTY, "cat"])
+    page.locator("#options summary").click()
+    page.get_by_label("Max. answers").fill("3")
+    page.get_by_label("Templates", exact=True).select_option("*own")
+    page.get_by_label("Own templates").fill("a drawing of {}.\nmy {}")
+    page.get_by_text("Score each word on its own").click()
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("#toast-text")).to_have_text("The link is copied.")
+    address = page.evaluate("navigator.clipboard.readText()")
+    other = open_page(address).page
+    expect(other.locator(".chip span")).to_have_text([*NASTY, "cat"])
+    other.locator("#options summary").click()
+    expect(other.get_by_label("Max. answers")).to_have_value("3")
+    expect(other.get_by_label("Own templates")).to_have_value("a drawing of {}.\nmy {}")
+    expect(other.get_by_label("Score each word on its own")).to_be_checked()
+    expect(other.get_by_label("Minimum score")).to_have_value("")
+    assert other.url == visit.site  # read once: a reload keeps what was changed since
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_word_has_room_for_nine_characters_at_every_width(
+    open_page: Open, samples: dict[str, Path], count: int
+) -> None:
+    page = open_page().page
+    upload(page, samples, ["cat", "dog", "pizza"][:count])
+    if count > 1:
+        page.locator(".tile").first.click()
+    narrow = """() => {
+        const probe = document.createElement("span");
+        probe.textContent = "0".repeat(9);
+        const narrow = [];
+        for (const word of document.querySelectorAll(".word, .tile-word")) {
+            if (!word.checkVisibility()) continue;
+            probe.style.font = getComputedStyle(word).font;
+            probe.style.position = "absolute";
+            document.body.append(probe);
+            const least = probe.getBoundingClientRect().width;
+            const width = word.getBoundingClientRect().width;
+            if (width < least - 0.5) narrow.push([word.className, word.textContent, width, least]);
+        }
+        probe.remove();
+        return [narrow, document.documentElement.scrollWidth - innerWidth];
+    }"""
+    for width in range(320, 1441, 20):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate(narrow) == [[], 0], width
+
+
+@pytest.mark.parametrize("width", [720, 1000, 1140, 1440])
+def test_input_and_answer_are_side_by_side_from_the_first_pixel(
+    open_page: Open, width: int
+) -> None:
+    page = open_page(viewport={"width": width, "height": 900}).page
+    sample(page, "cat")
+    panel, first = page.locator(".ask").bounding_box(), page.locator(".card").bounding_box()
+    assert panel
+    assert first
+    assert panel["x"] + panel["width"] <= first["x"]
+    assert panel["y"] < 80
+    assert first["y"] < 160
+
+
+def test_on_a_phone_the_first_answer_is_on_the_second_screen(open_page: Open) -> None:
+    page = open_page(viewport={"width": 390, "height": 760}, has_touch=True, is_mobile=True).page
+    found = sample(page, "cat")
+    top = found.locator(".word").first.evaluate(
+        "word => word.getBoundingClientRect().bottom + scrollY"
+    )
+    assert top < 2 * 760
+
+
+@pytest.mark.parametrize("language", ["curl", "Python", "JavaScript"])
+def test_the_copied_code_answers_what_the_page_shows(
+    open_page: Open, samples: dict[str, Path], tmp_path: Path, language: str
 ) -> None:
     page = open_page(**CLIPBOARD).page
     set_labels(page, [*NASTY, "cat"])
     page.locator("#options summary").click()
-    page.get_by_label("How many answers").fill("13")
+    page.get_by_label("Max. answers").fill("13")
     page.get_by_label("Templates", exact=True).select_option("*own")
     page.get_by_label("Own templates").fill("a drawing of 'a' {}.\n{};type=x")
     name = """it's; a "cat", 1.png"""
@@ -315,27 +570,36 @@ def test_the_copied_curl_line_answers_what_the_page_shows(
     page.locator("#files").set_input_files(tmp_path / name)
     found = card(page, name)
     expect(found.locator(".word")).to_have_count(13)
-    assert words(found) == [one["label"] for one in run_copied(page, found, tmp_path)]
+    assert words(found) == run_copied(page, found, language, tmp_path)
 
 
-def test_the_curl_line_of_a_sample_fetches_the_sample(open_page: Open, tmp_path: Path) -> None:
+@pytest.mark.parametrize("language", ["curl", "Python", "JavaScript"])
+def test_the_code_of_a_sample_fetches_the_sample(
+    open_page: Open, tmp_path: Path, language: str
+) -> None:
     page = open_page(**CLIPBOARD).page
     found = sample(page, "bicycle")
-    assert words(found) == [one["label"] for one in run_copied(page, found, tmp_path)]
-    expect(page.locator("#toast")).to_have_text("The curl line is copied.")
-    expect(found.get_by_role("button", name="Copied")).to_be_visible()
+    assert words(found) == run_copied(page, found, language, tmp_path)
+    expect(page.locator("#toast")).to_contain_text(f"Copied as {language}.")
+    expect(found.locator(".copy-as .done")).to_have_text("Copied")
 
 
-def run_copied(page: Page, found: Locator, folder: Path) -> list[dict[str, object]]:
-    """What the server answers to the line, run by a shell."""
-    found.get_by_role("button", name="Copy as curl").click()
+def run_copied(page: Page, found: Locator, language: str, folder: Path) -> list[str]:
+    """The labels that the server answers to the code, run as somebody would."""
+    found.get_by_role("button", name=f"Copy as {language}").click()
     expect(found.locator(".line")).to_be_visible()
-    line = page.evaluate("navigator.clipboard.readText()")
-    done = subprocess.run(
-        ["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60, check=True
+    code = page.evaluate("navigator.clipboard.readText()")
+    command = {
+        "curl": ["bash", "-c", code],
+        "Python": [sys.executable, "-c", code],
+        "JavaScript": ["node", "--input-type=module", "-e", code],
+    }[language]
+    ran = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=60, check=True
     )
-    predictions: list[dict[str, object]] = json.loads(done.stdout)["predictions"]
-    return predictions
+    if language == "curl":
+        return [prediction["label"] for prediction in json.loads(ran.stdout)["predictions"]]
+    return [line.rpartition(" ")[0] for line in ran.stdout.splitlines()]
 
 
 def test_a_hostile_label_stays_a_text(open_page: Open, api: httpx.Client) -> None:
@@ -354,12 +618,13 @@ def test_a_hostile_label_stays_a_text(open_page: Open, api: httpx.Client) -> Non
     assert page.locator("img[src=x]").count() == 0
 
 
-def test_why_lays_the_heat_map_of_the_chosen_label_over_the_picture(open_page: Open) -> None:
+def test_the_heat_map_of_the_chosen_label_lies_over_the_picture(open_page: Open) -> None:
     page = open_page().page
-    page.locator("#why").click()
+    page.locator("#show-heat").click()
     found = sample(page, "cat")
     heat = found.locator("canvas")
-    expect(found.locator(".heat-box")).to_contain_text("Where it looks like “cat”")
+    expect(found.locator(".heat-box")).to_contain_text("lowers “cat” most")
+    expect(found.locator(".heat-box")).to_contain_text(f"{GRID} × {GRID} squares")
     picture, laid = found.locator(".frame img").bounding_box(), heat.bounding_box()
     assert picture
     assert laid
@@ -369,7 +634,7 @@ def test_why_lays_the_heat_map_of_the_chosen_label_over_the_picture(open_page: O
     read = "canvas => canvas.toDataURL()"
     before = heat.evaluate(read)
     found.get_by_role("button", name="dog", exact=True).click()
-    expect(found.locator(".heat-box")).to_contain_text("Where it looks like “dog”")
+    expect(found.locator(".heat-box")).to_contain_text("lowers “dog” most")
     expect(found.get_by_role("button", name="dog", exact=True)).to_have_attribute(
         "aria-pressed", "true"
     )
@@ -378,7 +643,7 @@ def test_why_lays_the_heat_map_of_the_chosen_label_over_the_picture(open_page: O
     )
     page.get_by_label("Opacity of the heat map").fill("0.3")
     expect(heat).to_have_css("opacity", "0.3")
-    page.locator("#why").click()
+    page.locator("#show-heat").click()
     expect(heat).to_be_hidden()
 
 
@@ -387,11 +652,15 @@ def test_the_page_says_which_model_is_loaded_and_what_for(
 ) -> None:
     loaded = api.get("/models").json()["loaded"]
     page = open_page().page
-    model = page.get_by_role("region", name=loaded["name"])
+    expect(page.locator("#model-name")).to_have_text(loaded["name"])
+    page.locator("#model summary").click()
+    model = page.get_by_role("region", name="About the model")
     expect(model).to_contain_text(loaded["description"])
     expect(model.locator("li")).to_contain_text([loaded["precision"], loaded["device"]])
-    model.locator("summary").click()
     expect(model.locator("dd")).to_contain_text(["simple drawings", "Photographs.", "English"])
+    page.keyboard.press("Escape")
+    expect(model).to_be_hidden()
+    expect(page.locator("#model summary")).to_be_focused()
 
 
 def test_a_reload_keeps_what_was_chosen(open_page: Open) -> None:
@@ -399,16 +668,16 @@ def test_a_reload_keeps_what_was_chosen(open_page: Open) -> None:
     set_labels(page, ["key", "banana", "airplane"])
     page.locator("#options summary").click()
     page.get_by_label("Templates", exact=True).select_option("imagenet")
-    page.get_by_label("How many answers").fill("2")
-    page.get_by_label("Least score").fill("0.05")
+    page.get_by_label("Max. answers").fill("2")
+    page.get_by_label("Minimum score").fill("0.05")
     page.locator(".switch", has_text="on its own").click()
     page.reload()
-    page.wait_for_selector("#model-tags li")
+    page.wait_for_selector("#model-tags li", state="attached")
     expect(page.locator(".chip span")).to_have_text(["key", "banana", "airplane"])
     page.locator("#options summary").click()
     expect(page.get_by_label("Templates", exact=True)).to_have_value("imagenet")
-    expect(page.get_by_label("How many answers")).to_have_value("2")
-    expect(page.get_by_label("Least score")).to_have_value("0.05")
+    expect(page.get_by_label("Max. answers")).to_have_value("2")
+    expect(page.get_by_label("Minimum score")).to_have_value("0.05")
     expect(page.get_by_label("Score each word on its own")).to_be_checked()
 
 
@@ -480,7 +749,7 @@ def test_a_server_with_keys_is_used_with_a_key(
     )
     assert json.loads(ran.stdout)["predictions"]
     page.reload()
-    page.wait_for_selector("#model-tags li")
+    page.wait_for_selector("#model-tags li", state="attached")
     kept = page.evaluate("JSON.stringify([{ ...localStorage }, document.cookie])")
     assert KEY not in kept
     page.get_by_role("button", name="Save as label set").click()
