@@ -110,7 +110,7 @@ async def _json(
     return query, counted(decoded(images), uploads)
 
 
-router = APIRouter()
+router = APIRouter(tags=["Classify"])
 
 NDJSON: Final = "application/x-ndjson"
 
@@ -120,6 +120,7 @@ LARGEST_WHOLE: Final = 64_000_000
 
 @router.post(
     "/classify/batch",
+    operation_id="classifyBatch",
     summary="Score labels against many images",
     description=openapi.BATCH_DESCRIPTION,
     openapi_extra=openapi.batch_body(),

@@ -89,11 +89,19 @@ def single(name: str, values: list[Any], lists: Collection[str]) -> Any:
 
 
 def merge(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """The fields of address and body together. Raises Invalid where both have one."""
-    for name in more:
-        if name in fields:
-            raise Invalid(f"{name} is given in the address and in the body", field=name)
+    """The fields of address and body together. Raises Invalid where they contradict each other."""
+    for name, value in more.items():
+        if name in fields and _as_texts(fields[name]) != _as_texts(value):
+            detail = f"{name} has one value in the address and another in the body; send one"
+            raise Invalid(detail, field=name)
     return fields | more
+
+
+def _as_texts(value: Any) -> list[str]:
+    """A value as an address has it: true, "True" and "true" are the same, as [1] and "1" are."""
+    values = value if isinstance(value, list) else [value]
+    texts = [str(one) for one in values]
+    return [text.lower() if text.lower() in ("true", "false") else text for text in texts]
 
 
 JSON = "application/json"

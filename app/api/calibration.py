@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import fields
+from app.api import fields, openapi
 from app.api.batch import BatchLine
 from app.api.bodies import json_object, offload
 from app.api.labelled_images import read_calibration
@@ -68,48 +68,70 @@ def summary(stored: Stored, stale: str | None) -> CalibrationSummary | None:
     )
 
 
-router = APIRouter(prefix="/labelsets/{name}", tags=["label sets"])
+router = APIRouter(prefix="/labelsets/{name}", tags=["Examples and calibration"])
 
 ALWAYS: Final = (401, 403, 404, 422, 429, 503, 504)
-CONTENT: Final = {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}}
+CONTENT: Final = {
+    "image": {"type": "array", "items": openapi.FILE, "description": "The image files."}
+}
 NUMBERS: Final = {
     "risk": {
         "type": "number",
         "default": 0.05,
-        "description": "Wanted share of wrong ones among the answers of abstain=true.",
+        "examples": [0.05],
+        "description": "Wanted share of wrong answers with abstain=true.",
     },
     "confidence": {
         "type": "number",
+        "examples": [0.9],
         "description": "Promise the risk with this confidence, instead of observing it.",
     },
 }
 LABELS: Final = {
     "type": "array",
     "items": {"type": "string"},
+    "examples": [["cat", "dog"]],
     "description": "What each image shows: a label, a JSON list of labels; empty: none of them.",
 }
 FILE: Final = {"schema": {"type": "string", "format": "binary"}}
 IMAGES: Final = {
     "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {"image": {"type": "string"}, "label": {}, "name": {"type": "string"}},
-        "required": ["image", "label"],
-    },
+    "description": "The labelled images.",
+    "items": openapi.titled(
+        "LabelledImage",
+        {
+            "properties": {
+                "image": {
+                    "type": "string",
+                    "description": "Base64 or a data URI.",
+                    "examples": [openapi.TINY_PNG],
+                },
+                "label": {
+                    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+                    "description": "A label, or several; empty: none of them.",
+                    "examples": ["cat"],
+                },
+                "name": {"type": "string", "description": "Comes back with an error."},
+            },
+            "required": ["image", "label"],
+        },
+    ),
 }
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "properties": CONTENT | {"label": LABELS} | NUMBERS}
+                "schema": openapi.titled(
+                    "CalibrationForm",
+                    {"properties": CONTENT | {"label": LABELS} | NUMBERS, "required": ["image"]},
+                )
             },
             "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"images": IMAGES} | NUMBERS,
-                    "required": ["images"],
-                }
+                "schema": openapi.titled(
+                    "CalibrationRequest",
+                    {"properties": {"images": IMAGES} | NUMBERS, "required": ["images"]},
+                )
             },
             "application/zip": FILE,
             "application/x-tar": FILE,
@@ -119,7 +141,11 @@ BODY: dict[str, Any] = {
 STORED: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": {"type": "object"}}},
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "description": "A calibration, as GET answers it."}
+            }
+        },
     }
 }
 
@@ -142,6 +168,7 @@ NameDep = Annotated[str, Depends(stored_name)]
 
 @router.post(
     "/calibrate",
+    operation_id="calibrateLabelset",
     summary="Fit temperature and thresholds to labelled images",
     openapi_extra=BODY,
     response_model=CalibratedAnswer,
@@ -166,7 +193,10 @@ async def calibrate(
 
 
 @router.get(
-    "/calibration", summary="All of a calibration, as PUT takes it", responses=documented(*ALWAYS)
+    "/calibration",
+    operation_id="getCalibration",
+    summary="All of a calibration, as PUT takes it",
+    responses=documented(*ALWAYS),
 )
 async def get(name: NameDep, services: ServicesDep) -> Response:
     stored = await services.labelsets.get(name)
@@ -178,6 +208,7 @@ async def get(name: NameDep, services: ServicesDep) -> Response:
 
 @router.put(
     "/calibration",
+    operation_id="putCalibration",
     status_code=204,
     summary="Store a calibration that was fitted elsewhere",
     openapi_extra=STORED,
@@ -199,6 +230,7 @@ async def put(name: NameDep, request: Request, calibrator: CalibratorDep) -> Res
 
 @router.delete(
     "/calibration",
+    operation_id="deleteCalibration",
     status_code=204,
     summary="Forget a calibration",
     responses=documented(412, *ALWAYS),

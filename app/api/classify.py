@@ -125,17 +125,18 @@ def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
     return {name: single(name, values, LISTS) for name, values in found.items()}
 
 
-router = APIRouter()
+router = APIRouter(tags=["Classify"])
 
 
 @router.post(
     "/classify",
+    operation_id="classify",
     summary="Score labels against an image",
     description=openapi.CLASSIFY_DESCRIPTION,
     openapi_extra=openapi.classify_body(),
     response_model=Answer,
     responses={
-        200: {"content": {"text/plain": {}, "text/csv": {}}},
+        200: {"content": {"text/plain": openapi.LINES, "text/csv": openapi.TABLE}},
         **documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
     },
 )

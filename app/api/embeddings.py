@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.api import bodies
+from app.api import bodies, openapi
 from app.api.answers import Encoding, Floats, rows_as_json, with_rows
 from app.api.bodies import address_fields, is_json, json_object, media_type, merge, offload, single
 from app.api.fields import IMAGE, InputLimits, Templates, invalid, own_or_named
@@ -234,7 +234,7 @@ async def _file(coded: list[str], place: int) -> bytes:
         raise problem.placed(f"image {place + 1} of {len(coded)}") from None
 
 
-router = APIRouter(prefix="/embeddings", tags=["embeddings"])
+router = APIRouter(prefix="/embeddings", tags=["Embeddings"])
 
 # problems that either route may answer
 ALWAYS: Final = (400, 401, 403, 408, 413, 422, 429, 503, 504)
@@ -245,13 +245,17 @@ NAMES: Final = {"labels": TEXTS}
 TEXTS_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": TextsFields.model_json_schema()}},
+        "content": {
+            "application/json": {
+                "schema": openapi.titled("TextsRequest", TextsFields.model_json_schema())
+            }
+        },
     }
 }
 FORM: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
-        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        "image": {"type": "array", "items": openapi.FILE, "description": "The image files."},
         **ImagesFields.model_json_schema()["properties"],
     },
     "required": ["image"],
@@ -260,9 +264,11 @@ IMAGES_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": FORM},
-            "application/json": {"schema": ImagesBody.model_json_schema()},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {"schema": openapi.titled("ImagesForm", FORM)},
+            "application/json": {
+                "schema": openapi.titled("ImagesRequest", ImagesBody.model_json_schema())
+            },
+            "application/octet-stream": {"schema": openapi.FILE},
         },
     }
 }
@@ -270,6 +276,7 @@ IMAGES_BODY: dict[str, Any] = {
 
 @router.post(
     "/text",
+    operation_id="embedTexts",
     summary="The vectors of texts",
     description="Each text as it is; with `templates`, as a label is embedded.",
     openapi_extra=TEXTS_BODY,
@@ -293,6 +300,7 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
 
 @router.post(
     "/image",
+    operation_id="embedImages",
     summary="The vectors of images",
     description="One image or several: form fields `image`, a JSON list of base64, or a raw body.",
     openapi_extra=IMAGES_BODY,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import fields
+from app.api import fields, openapi
 from app.api.batch import BatchLine
 from app.api.labelled_images import read_examples
 from app.api.middleware.state import state_of
@@ -111,45 +111,67 @@ def _figures(found: Figures | None) -> FiguresAnswer | None:
     return FiguresAnswer(accuracy=round(found.accuracy, 4), log_loss=round(found.log_loss, 4))
 
 
-router = APIRouter(prefix="/labelsets/{name}/examples", tags=["label sets"])
+router = APIRouter(prefix="/labelsets/{name}/examples", tags=["Examples and calibration"])
 
 ALWAYS: Final = (401, 403, 404, 422, 429, 503, 504)
-TEXT: Final = {"type": "string"}
-FILE: Final = {"type": "string", "format": "binary"}
+IMAGE: Final = {
+    "type": "string",
+    "description": "Base64 or a data URI.",
+    "examples": [openapi.TINY_PNG],
+}
+LABEL: Final = {"type": "string", "description": "What the image shows.", "examples": ["cat"]}
+NAME: Final = {"type": "string", "description": "Comes back with an error."}
+FILE: Final = openapi.FILE
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "image": {"type": "array", "items": FILE},
-                        "label": {
-                            "type": "array",
-                            "items": TEXT,
-                            "description": "One for all images, or one for each.",
-                        },
-                    },
-                    "required": ["image"],
-                }
-            },
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "image": TEXT | {"description": "Base64 or a data URI."},
-                        "label": TEXT,
-                        "images": {
-                            "type": "array",
-                            "items": {
-                                "type": "object",
-                                "properties": {"image": TEXT, "label": TEXT, "name": TEXT},
-                                "required": ["image"],
+                "schema": openapi.titled(
+                    "ExamplesForm",
+                    {
+                        "properties": {
+                            "image": {
+                                "type": "array",
+                                "items": FILE,
+                                "description": "The image files.",
+                            },
+                            "label": {
+                                "type": "array",
+                                "items": {"type": "string"},
+                                "description": "One for all images, or one for each.",
+                                "examples": [["cat"]],
                             },
                         },
+                        "required": ["image"],
                     },
-                }
+                )
+            },
+            "application/json": {
+                "schema": openapi.titled(
+                    "ExamplesRequest",
+                    {
+                        "properties": {
+                            "image": IMAGE,
+                            "label": LABEL,
+                            "images": {
+                                "type": "array",
+                                "description": "Several images, in place of one.",
+                                "items": openapi.titled(
+                                    "ExampleImage",
+                                    {
+                                        "properties": {
+                                            "image": IMAGE,
+                                            "label": LABEL,
+                                            "name": NAME,
+                                        },
+                                        "required": ["image"],
+                                    },
+                                ),
+                            },
+                        }
+                    },
+                )
             },
             "image/*": {"schema": FILE},
             "application/zip": {"schema": FILE},
@@ -173,6 +195,7 @@ NameDep = Annotated[str, Depends(stored_name)]
 
 @router.post(
     "",
+    operation_id="addExamples",
     summary="Add pictures to labels",
     openapi_extra=BODY,
     response_model=ExamplesAnswer,
@@ -206,7 +229,7 @@ async def add(
     )
 
 
-@router.get("", summary="List examples", responses=documented(*ALWAYS))
+@router.get("", operation_id="listExamples", summary="List examples", responses=documented(*ALWAYS))
 async def page(
     name: NameDep,
     request: Request,
@@ -236,6 +259,7 @@ async def page(
 
 @router.get(
     "/{id}",
+    operation_id="getExamplePicture",
     summary="The picture of an example",
     response_class=Response,
     responses={200: {"content": {"image/*": {"schema": FILE}}}, **documented(*ALWAYS)},
@@ -248,6 +272,7 @@ async def picture(name: NameDep, id: str, services: ServicesDep) -> Response:  #
 
 @router.delete(
     "/{id}",
+    operation_id="deleteExample",
     summary="Remove an example",
     response_model=ExamplesAnswer,
     responses={**CHANGED, **documented(*ALWAYS, 412)},
@@ -267,6 +292,7 @@ async def remove(
 
 @router.delete(
     "",
+    operation_id="deleteExamples",
     summary="Remove the examples of a label, or all",
     response_model=ExamplesAnswer,
     responses={**CHANGED, **documented(*ALWAYS, 412)},

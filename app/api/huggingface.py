@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from app import errors
-from app.api import bodies
+from app.api import bodies, openapi
 from app.api.bodies import (
     address_fields,
     is_json,
@@ -161,24 +161,27 @@ def _template(asked: Sequence[str]) -> tuple[str, ...]:
     raise Invalid(detail, field=TEMPLATE, value=errors.excerpt(asked[0]))
 
 
-router = APIRouter(prefix="/hf", tags=["Hugging Face's clients"])
+router = APIRouter(prefix="/hf", tags=["Hugging Face's API"])
 
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "inputs": {
-                            "type": "string",
-                            "description": "The image file in base64, or its URL.",
+                "schema": openapi.titled(
+                    "HfRequest",
+                    {
+                        "properties": {
+                            "inputs": {
+                                "type": "string",
+                                "description": "The image file in base64, or its URL.",
+                                "examples": [openapi.TINY_PNG],
+                            },
+                            "parameters": HfParameters.model_json_schema(),
                         },
-                        "parameters": HfParameters.model_json_schema(),
+                        "required": ["inputs", "parameters"],
                     },
-                    "required": ["inputs", "parameters"],
-                }
+                )
             },
         },
     }
@@ -194,6 +197,7 @@ class HfPrediction(BaseModel):
 
 @router.post(
     "/zero-shot-image-classification",
+    operation_id="hfZeroShotImageClassification",
     summary="Score labels against an image, for Hugging Face's clients",
     openapi_extra=BODY,
     responses=documented(400, 401, 403, 408, 413, 415, 422, 429, 502, 503, 504),

@@ -137,10 +137,10 @@ class ReadyAnswer(BaseModel):
     store: Literal["ok", "read-only", "away"]
 
 
-router = APIRouter()
+router = APIRouter(tags=["Server"])
 
 
-@router.get("/templates", summary="The template sets")
+@router.get("/templates", operation_id="listTemplates", summary="The template sets")
 async def templates(services: ServicesDep) -> TemplatesAnswer:
     return TemplatesAnswer(
         default=services.templates.default,
@@ -156,7 +156,9 @@ async def templates(services: ServicesDep) -> TemplatesAnswer:
     )
 
 
-@router.get("/models", summary="The loaded model, and how much its caches hold")
+@router.get(
+    "/models", operation_id="getModels", summary="The loaded model, and how much its caches hold"
+)
 async def models(services: ServicesDep) -> ModelsAnswer:
     vectors = services.vectors
     return ModelsAnswer(
@@ -175,13 +177,18 @@ async def models(services: ServicesDep) -> ModelsAnswer:
 
 
 @router.head("/healthz", include_in_schema=False)
-@router.get("/healthz", summary="Does the process answer?")
+@router.get("/healthz", operation_id="getHealth", summary="Does the process answer?")
 async def healthz() -> HealthAnswer:
     return HealthAnswer()
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", summary="Does the model answer?", responses=documented(503))
+@router.get(
+    "/readyz",
+    operation_id="getReadiness",
+    summary="Does the model answer?",
+    responses=documented(503),
+)
 async def readyz(request: Request, services: ServicesDep) -> ReadyAnswer:
     if request.app.state.draining:
         raise Draining("the server is stopping; send requests to another one", retry_after=1)
@@ -195,7 +202,12 @@ async def readyz(request: Request, services: ServicesDep) -> ReadyAnswer:
     )
 
 
-@router.get("/metrics", summary="What is counted, for Prometheus", response_class=Response)
+@router.get(
+    "/metrics",
+    operation_id="getMetrics",
+    summary="What is counted, for Prometheus",
+    response_class=Response,
+)
 async def metrics(services: ServicesDep) -> Response:
     if not services.metrics_on:
         raise NotFound("metrics are switched off here; OPENVOCAB_METRICS")

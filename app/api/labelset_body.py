@@ -95,6 +95,28 @@ class LabelSetBody(BaseModel):
     )
 
 
+# in a form labels are a text, and what is an object is JSON
+FORM_SCHEMA: Final[dict[str, Any]] = {
+    "description": "A label set as fields of a form.",
+    "properties": {
+        "name": {"type": "string", "description": "For POST.", "examples": ["pets"]},
+        "labels": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Repeated; or once, with commas between, one a line, or JSON.",
+            "examples": [["cat", "dog"]],
+        },
+        "templates": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "A template set's name or own templates; default: the model's.",
+            "examples": [["a photo of a {}."]],
+        },
+        "description": {"type": "string", "description": "What it is for."},
+        "preset": {"type": "string", "description": "A shipped vocabulary, in place of labels."},
+    },
+}
+
 OPTIONS: Final = ("wait",)
 LISTS: Final = ("templates",)
 FORM_LISTS: Final = ("labels", "templates")

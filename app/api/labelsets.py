@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import fields, labelset_body
+from app.api import fields, labelset_body, openapi
 from app.api.calibration import CalibrationSummary
 from app.api.calibration import summary as calibration_summary
 from app.api.examples import BlendAnswer, blend_answer
@@ -129,7 +129,7 @@ def _common(stored: Stored, status: Status, model: str, templates: str) -> dict[
     }
 
 
-router = APIRouter(prefix="/labelsets", tags=["label sets"])
+router = APIRouter(prefix="/labelsets", tags=["Label sets"])
 
 # problems that any of these routes may answer
 ALWAYS: Final = (401, 403, 422, 429, 503, 504)
@@ -139,9 +139,14 @@ UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": LabelSetBody.model_json_schema()},
+            "application/json": {
+                "schema": openapi.titled("LabelSetRequest", LabelSetBody.model_json_schema())
+            },
+            "multipart/form-data": {
+                "schema": openapi.titled("LabelSetForm", labelset_body.FORM_SCHEMA)
+            },
             "text/plain": {
-                "schema": {"type": "string"},
+                "schema": {"type": "string", "description": "One label a line."},
                 "examples": {"pets": {"summary": "One label a line", "value": "cat\ndog\n"}},
             },
         },
@@ -151,6 +156,7 @@ UPLOAD: dict[str, Any] = {
 
 @router.post(
     "",
+    operation_id="createLabelset",
     status_code=201,
     summary="Register a label set",
     openapi_extra=UPLOAD,
@@ -171,7 +177,12 @@ async def create(
     return await _answer(request, services, stored, 201, patience if wait else None)
 
 
-@router.get("", summary="List label sets by name", responses=documented(*ALWAYS))
+@router.get(
+    "",
+    operation_id="listLabelsets",
+    summary="List label sets by name",
+    responses=documented(*ALWAYS),
+)
 async def page(
     request: Request,
     services: ServicesDep,
@@ -197,6 +208,7 @@ async def page(
 
 @router.get(
     "/{name}",
+    operation_id="getLabelset",
     summary="One label set",
     response_model=LabelSetAnswer,
     responses={
@@ -216,6 +228,7 @@ async def get(name: str, request: Request, services: ServicesDep, caller: Caller
 
 @router.put(
     "/{name}",
+    operation_id="putLabelset",
     summary="Create or replace a label set",
     openapi_extra=UPLOAD,
     response_model=LabelSetAnswer,
@@ -244,6 +257,7 @@ async def put(
 
 @router.delete(
     "/{name}",
+    operation_id="deleteLabelset",
     status_code=204,
     summary="Delete a label set",
     responses=documented(404, 412, *ALWAYS),

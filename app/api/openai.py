@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.api import bodies
+from app.api import bodies, openapi
 from app.api.answers import rows_as_json, with_rows
 from app.api.bodies import json_object, offload
 from app.api.embeddings import MOST_IMAGES, EncodingField, Row, checked_texts, too_many_images
@@ -256,13 +256,18 @@ NAMES: Final = {"labels": INPUT, "image": INPUT}
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": OpenAiBody.model_json_schema()}},
+        "content": {
+            "application/json": {
+                "schema": openapi.titled("OpenAiRequest", OpenAiBody.model_json_schema())
+            }
+        },
     }
 }
 
 
 @router.post(
     "/embeddings",
+    operation_id="openaiCreateEmbeddings",
     summary="The vectors of texts and images, for OpenAI's clients",
     openapi_extra=BODY,
     response_model=OpenAiAnswer,
@@ -288,13 +293,19 @@ async def create(request: Request, services: ServicesDep, stages: StagesDep) -> 
     return Response(with_rows(head, "data", items), media_type="application/json")
 
 
-@router.get("/models", summary="The loaded model", responses=documented(401, 403, 429))
+@router.get(
+    "/models",
+    operation_id="openaiListModels",
+    summary="The loaded model",
+    responses=documented(401, 403, 429),
+)
 async def models(services: ServicesDep) -> OpenAiModels:
     return OpenAiModels(data=[OpenAiModel(id=services.encoder.info.name)])
 
 
 @router.get(
     "/models/{name:path}",
+    operation_id="openaiGetModel",
     summary="The loaded model by its name",
     responses=documented(401, 403, 404, 429),
 )

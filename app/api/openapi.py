@@ -1,5 +1,6 @@
-"""The request body of POST /classify as OpenAPI shows it: three forms, with examples that work."""
+"""The bodies of POST /classify and /classify/batch as OpenAPI shows them."""
 
+import json
 from typing import Any, Final
 
 from app.api.fields import ClassifyBody, ClassifyFields
@@ -33,21 +34,62 @@ The same labels for many images; a result or an error for each.
 """
 
 
+FILE: Final = {"type": "string", "format": "binary", "description": "The image file."}
+LINES: Final = {
+    "schema": {"type": "string", "description": "A line for each prediction, best first."},
+    "examples": {"cat": {"value": "0.981203\tcat\n0.012345\tdog\n"}},
+}
+TABLE: Final = {
+    "schema": {"type": "string", "description": "A header and a line for each prediction."},
+    "examples": {"cat": {"value": "label,score,similarity\r\ncat,0.981203,0.41\r\n"}},
+}
+
+
+def titled(title: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a body with a title, by which the document names it.
+
+    Defaults are told in words: generators would send each default, or require the field.
+    """
+    properties = {name: _in_words(one) for name, one in schema.get("properties", {}).items()}
+    return {"type": "object", **schema, "properties": properties, "title": title}
+
+
+def _in_words(schema: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in schema.items() if key != "default"}
+    if schema.get("default") in (None, "", {}):
+        return rest
+    default = json.dumps(schema["default"])
+    return rest | {"description": f"{schema.get('description', '')} Default: `{default}`.".strip()}
+
+
 def batch_body() -> dict[str, Any]:
     """The `requestBody` object of a batch."""
     body = classify_body()
-    content = body["requestBody"]["content"]
-    form = content["multipart/form-data"]["schema"]
-    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
-    form = {**form, "properties": {**form["properties"], "image": files}}
-    schema = ClassifyFields.model_json_schema()
-    images = {"type": "array", "minItems": 1, "items": {"type": "string"}}
-    batch = {**schema, "properties": {"images": images, **schema["properties"]}}
-    batch["required"] = ["images"]
-    file = {"schema": {"type": "string", "format": "binary"}}
+    fields = ClassifyFields.model_json_schema()
+    item = titled(
+        "NamedImage",
+        {
+            "properties": {
+                "image": {"type": "string", "description": "Base64 or a data URI."},
+                "name": {"type": "string", "description": "Comes back with the result."},
+            },
+            "required": ["image"],
+        },
+    )
+    images = {
+        "type": "array",
+        "minItems": 1,
+        "items": {"anyOf": [{"type": "string"}, item]},
+        "description": "The images: base64 or data URIs, each alone or with a name.",
+        "examples": [[TINY_PNG]],
+    }
+    files = {"type": "array", "items": FILE, "description": "The image files, after all fields."}
+    form = _form(fields["properties"], files)
+    batch = {**fields, "properties": {"images": images, **fields["properties"]}}
+    file = {"schema": FILE | {"description": "An archive of image files."}}
     body["requestBody"]["content"] = {
-        "multipart/form-data": {"schema": form},
-        "application/json": {"schema": batch},
+        "multipart/form-data": {"schema": titled("BatchForm", form)},
+        "application/json": {"schema": titled("BatchRequest", {**batch, "required": ["images"]})},
         "application/zip": file,
         "application/x-tar": file,
     }
@@ -57,18 +99,14 @@ def batch_body() -> dict[str, Any]:
 def classify_body() -> dict[str, Any]:
     """The `requestBody` object (OpenAPI 3.1) and the query parameters of the raw form."""
     fields = ClassifyFields.model_json_schema()
-    form = {
-        **fields,
-        "properties": {"image": {"type": "string", "format": "binary"}, **fields["properties"]},
-        "required": ["image", "labels"],
-    }
+    form = _form(fields["properties"], FILE)
     return {
         "requestBody": {
             "required": True,
             "content": {
-                "multipart/form-data": {"schema": form},
+                "multipart/form-data": {"schema": titled("ClassifyForm", form)},
                 "application/json": {
-                    "schema": ClassifyBody.model_json_schema(),
+                    "schema": titled("ClassifyRequest", ClassifyBody.model_json_schema()),
                     "examples": {
                         "red": {
                             "summary": "A red square",
@@ -76,7 +114,7 @@ def classify_body() -> dict[str, Any]:
                         }
                     },
                 },
-                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+                "application/octet-stream": {"schema": FILE},
             },
         },
         "parameters": [
@@ -85,8 +123,38 @@ def classify_body() -> dict[str, Any]:
                 "in": "query",
                 "required": False,
                 "description": f"For the raw body: {schema.get('description', '')}",
-                "schema": {k: v for k, v in schema.items() if k not in ("description", "title")},
+                "schema": {k: v for k, v in schema.items() if k != "description"},
             }
-            for name, schema in fields["properties"].items()
+            for name, schema in _sent(fields["properties"]).items()
         ],
     }
+
+
+def _form(fields: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "description": "The fields of a classification, and the image as a file.",
+        "properties": {**_sent(fields), "image": image},
+        "required": ["image"],
+    }
+
+
+def _sent(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields as a form or a query sends them: without null."""
+    found = {}
+    for name, one in fields.items():
+        schema = _in_words(one)
+        options = [kind for kind in schema.get("anyOf", []) if kind.get("type") != "null"]
+        rest = {k: v for k, v in schema.items() if k not in ("anyOf", "title")}
+        if len(options) == 1:
+            found[name] = options[0] | rest
+        elif options:
+            found[name] = {"anyOf": options} | rest
+        else:
+            found[name] = rest
+        if name == "boxes":  # an array of arrays has no form of its own in forms and queries
+            found[name] = {
+                "type": "string",
+                "description": f"{schema['description']} As a JSON list.",
+                "examples": ["[[0, 0, 0.5, 1], [0.5, 0, 0.5, 1]]"],
+            }
+    return found

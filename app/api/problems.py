@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -52,6 +52,8 @@ def _without_surrogates(text: str) -> str:
 
 class ProblemAnswer(BaseModel):
     """A problem document (RFC 9457), with `error` and `error_type` for inference clients."""
+
+    model_config = ConfigDict(title="Problem")
 
     type: str = Field(examples=["urn:openvocab:problem:too_large"])
     title: str

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from app.api import (
     info,
     labelsets,
     openai,
+    openapi_document,
     playground,
 )
 from app.api.middleware import RouteTable
@@ -130,6 +132,7 @@ def create_app(
         # the framework's own would hold the query, and so labels
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
+    app.openapi = functools.partial(openapi_document.document, app)  # type: ignore[method-assign]
     app.state.draining = False
     routes.add(app.routes)
     for part in (

@@ -30,7 +30,9 @@ def test_each_file_is_sent_once_and_then_only_asked_about(client: httpx.Client, 
     else:
         assert first.content == (FOLDER / name).read_bytes()
     assert first.headers["cache-control"] == "no-cache"
-    again = client.get(f"/page/{name}", headers={"If-None-Match": f'"x", W/{first.headers["etag"]}'})
+    again = client.get(
+        f"/page/{name}", headers={"If-None-Match": f'"x", W/{first.headers["etag"]}'}
+    )
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["etag"] == first.headers["etag"]
     assert client.get(f"/page/{name}", headers={"If-None-Match": '"other"'}).status_code == 200

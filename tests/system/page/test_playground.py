@@ -391,7 +391,7 @@ def upload(page: Page, samples: dict[str, Path], names: list[str]) -> None:
     files = [{"name": f"{at}-{name}.png", "mimeType": "image/png",
               "buffer": samples[name].read_bytes()} for at, name in enumerate(names)]  # fmt: skip
     page.locator("#files").set_input_files(files)
-    expect(page.locator(".card[data-state=done]")).to_have_count(len(names))
+    expect(page.locator(".card[data-state=done]")).to_have_count(len(names), timeout=90_000)
 
 
 def test_from_the_third_on_pictures_are_tiles_in_the_order_chosen_and_open_by_a_click(
@@ -469,7 +469,7 @@ def test_what_is_waiting_when_it_is_removed_lets_the_others_go_on(
 ) -> None:
     page = open_page().page
     held = []
-    page.route("**/classify", held.append)
+    page.route("**/classify", lambda route: held.append(route))  # noqa: PLW0108 (it is inspected)
     page.locator("#files").set_input_files([samples["cat"], samples["dog"], samples["pizza"]])
     page.wait_for_function("document.querySelectorAll('.card').length === 3")
     page.locator("#files").set_input_files(samples["rocket"])
@@ -580,13 +580,13 @@ def test_the_code_of_a_sample_fetches_the_sample(
     page = open_page(**CLIPBOARD).page
     found = sample(page, "bicycle")
     assert words(found) == run_copied(page, found, language, tmp_path)
-    expect(page.locator("#toast")).to_contain_text(f"Copied as {language}.")
-    expect(found.locator(".copy-as .done")).to_have_text("Copied")
 
 
 def run_copied(page: Page, found: Locator, language: str, folder: Path) -> list[str]:
     """The labels that the server answers to the code, run as somebody would."""
     found.get_by_role("button", name=f"Copy as {language}").click()
+    expect(found.locator(".copy-as .done")).to_have_text("Copied")
+    expect(page.locator("#toast")).to_contain_text(f"Copied as {language}.")
     expect(found.locator(".line")).to_be_visible()
     code = page.evaluate("navigator.clipboard.readText()")
     command = {
@@ -620,8 +620,8 @@ def test_a_hostile_label_stays_a_text(open_page: Open, api: httpx.Client) -> Non
 
 def test_the_heat_map_of_the_chosen_label_lies_over_the_picture(open_page: Open) -> None:
     page = open_page().page
-    page.locator("#show-heat").click()
     found = sample(page, "cat")
+    page.locator("#show-heat").click()
     heat = found.locator("canvas")
     expect(found.locator(".heat-box")).to_contain_text("lowers “cat” most")
     expect(found.locator(".heat-box")).to_contain_text(f"{GRID} × {GRID} squares")
@@ -774,5 +774,6 @@ def test_it_fits_a_phone_and_a_thumb(open_page: Open, width: int) -> None:
             .map(([name, box]) => `${name}: ${box.width} x ${box.height}`)"""
     )
     assert small == []
-    page.locator("#peek").click()
+    if width < 720:  # else the answer is beside the input
+        page.locator("#peek").click()
     expect(page.locator("#answers-title")).to_be_in_viewport()

@@ -1,0 +1,329 @@
+"""The OpenAPI document of the whole application, for people and for generators of clients.
+
+FastAPI writes it; here every schema gets a name, every property a text and an example, and every
+response a sentence.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+Schema = dict[str, Any]
+
+TAGS: Final = {
+    "Classify": "Which of your labels fit an image, or many images.",
+    "Label sets": "Vocabularies that are registered once and used by name.",
+    "Examples and calibration": "Labelled images that make a label set better.",
+    "Embeddings": "The vectors behind the scores.",
+    "Server": "The model, the template sets, health and metrics. These need no key, but /models, "
+    "/templates and, if it is set so, /metrics.",
+    "OpenAI's API": "What clients of OpenAI's embeddings send.",
+    "Hugging Face's API": "What clients of Hugging Face's inference send.",
+}
+
+# routes that are answered without a key, whatever the server's keys are
+OPEN: Final = ("/healthz", "/readyz")
+
+PROBLEMS: Final = {
+    "400": "The body cannot be parsed.",
+    "401": "The API key is missing or unknown.",
+    "403": "The API key lacks the scope.",
+    "404": "It does not exist.",
+    "408": "The body did not arrive in time.",
+    "409": "It exists already, or a limit on how many there may be is reached.",
+    "412": "It was changed by somebody else (`If-Match`), or exists (`If-None-Match: *`).",
+    "413": "A size or count is over its limit; `field`, `limit` and `value` say which.",
+    "415": "The file is not in an image format that is accepted.",
+    "422": "A field is invalid; `field`, `limit` and `value` say which.",
+    "429": "Too many requests for this key; see `Retry-After`.",
+    "502": "An image could not be fetched from its URL.",
+    "503": "The server is busy, starting or stopping; see `Retry-After`.",
+    "504": "The request ran out of time.",
+}
+
+RESPONSES: Final = {
+    "classify": "Labels with their scores, best first.",
+    "classifyBatch": "A result or an error for each image, in order.",
+    "createLabelset": "The label set, ready to use.",
+    "putLabelset": "The label set, replaced.",
+    "getLabelset": "The label set.",
+    "listLabelsets": "Label sets by name, a page at a time.",
+    "calibrateLabelset": "The calibration, and how well it does on held-out pictures.",
+    "getCalibration": "The calibration.",
+    "putCalibration": "The calibration as it is stored.",
+    "addExamples": "The examples of each label after the change.",
+    "listExamples": "Examples in the order in which they were added, a page at a time.",
+    "getExamplePicture": "The picture, as it was sent.",
+    "deleteExample": "The examples of each label after the change.",
+    "deleteExamples": "The examples of each label after the change.",
+    "embedTexts": "A vector for each text.",
+    "embedImages": "A vector for each image.",
+    "openaiCreateEmbeddings": "A vector for each input.",
+    "openaiListModels": "The loaded model.",
+    "openaiGetModel": "The loaded model.",
+    "hfZeroShotImageClassification": "Labels with their scores, best first.",
+    "listTemplates": "The template sets, and the default.",
+    "getModels": "The loaded model, and how much its caches hold.",
+    "getHealth": "The process answers.",
+    "getReadiness": "The model answers.",
+    "getMetrics": "Metrics in Prometheus' text format.",
+}
+LATER: Final = {
+    "200": "Done.",
+    "201": "Created.",
+    "202": "Accepted; the build goes on, and GET says when it is ready.",
+    "204": "Deleted.",
+    "304": "Not changed since the ETag in `If-None-Match`.",
+}
+
+# what a property of this name is, in every schema where it says nothing itself, and an example
+GLOSSARY: Final[dict[str, tuple[str, Any]]] = {
+    "abstained": ("Whether there are no predictions, for a reason.", False),
+    "added": ("How many were added.", 2),
+    "ExampleAnswer.added": ("When it was added.", "2026-01-31T12:00:00Z"),
+    "away": ("Whether the store does not answer now.", False),
+    "backend": ("What runs the model: `torch` or `openvino`.", "openvino"),
+    "blend": ("How the examples are used.", None),
+    "box": ("The part of the picture.", None),
+    "boxes": ("A result for each box, in order.", None),
+    "bytes": ("Size in bytes.", 48_213),
+    "cached": ("Whether the image was encoded before.", False),
+    "calibration": ("The calibration, where there is one.", None),
+    "code": ("A name for programs.", "similarity_below_floor"),
+    "context_length": ("Tokens of the longest prompt.", 77),
+    "count": ("How many there are.", 2),
+    "created": ("Unix time; 0.", 0),
+    "ctx": ("What the check compared with.", None),
+    "data": ("The answers, in the order of the input.", None),
+    "default": ("The template set that is used where a request names none.", "imagenet"),
+    "default_templates": ("The template set that the model is best with.", "imagenet"),
+    "description": ("What it is, in words.", "What comes through the cat flap"),
+    "detail": ("What happened, in a sentence.", "top_k: input should be greater than 0"),
+    "device": ("Where the model runs.", "cpu"),
+    "embedding": ("The vector, as numbers or base64.", [0.0123, -0.0456]),
+    "embedding_width": ("Numbers in a vector.", 512),
+    "encoding_format": ("`float` or `base64`.", "float"),
+    "entries": ("How many entries it holds.", 128),
+    "error": ("Why there is no result.", None),
+    "errors": ("Pictures that were not taken, with the reason.", None),
+    "examples": ("The examples.", None),
+    "failed": ("How many failed.", 0),
+    "field": ("The field at fault.", "top_k"),
+    "fingerprint": ("Digest of the weights; vectors of another one do not compare.", "9f2c41d0"),
+    "height": ("Height in pixels.", 480),
+    "heatmap": ("Data URI of a grey PNG.", "data:image/png;base64,iVBORw0…"),
+    "hits": ("Look-ups that found an entry.", 512),
+    "id": ("What it is called.", "pictogram"),
+    "image": ("The image, upright.", None),
+    "image_cache": ("Embeddings of images in memory.", None),
+    "image_height": ("Height in pixels of what the model sees.", 224),
+    "image_width": ("Width in pixels of what the model sees.", 224),
+    "images": ("The images, in order.", None),
+    "index": ("Place in the order of the input, from 0.", 0),
+    "label": ("The label.", "cat"),
+    "label_count": ("How many labels it has.", 3),
+    "labels": ("The labels, in order.", ["cat", "dog"]),
+    "labelset": ("The label set that was used; null for own labels.", "pets"),
+    "labelset_cache": ("Label sets in memory.", None),
+    "labelsets": ("Label sets by name.", None),
+    "language": ("Language of the templates (BCP 47).", "en"),
+    "languages": ("Languages of labels that the model knows (BCP 47).", ["en"]),
+    "licence": ("Licence of the weights (SPDX).", "MIT"),
+    "limit": ("The limit that was not kept.", 1),
+    "loaded": ("The model that answers.", None),
+    "log_loss": ("Mean negative log-likelihood of the right label.", 0.31),
+    "logit_bias": ("Bias of a model that was trained with a sigmoid, else null.", None),
+    "logit_scale": ("What cosines are multiplied with before the softmax.", 100.0),
+    "max_bytes": ("The most bytes that it may hold.", 268_435_456),
+    "misses": ("Look-ups that found nothing.", 64),
+    "model": ("The model that answered.", "pictogram"),
+    "name": ("The name.", "pets"),
+    "object": ("The kind of object, for clients of OpenAI.", "list"),
+    "own_templates": ("Own templates, where it has some.", ["a photo of a {}."]),
+    "owned_by": ("`openvocab`.", "openvocab"),
+    "parameters": ("Labels and template.", None),
+    "precision": ("Number format of the weights.", "fp32"),
+    "predictions": ("Labels with scores, best first.", None),
+    "prompt_tokens": ("0: tokens are not counted.", 0),
+    "prompts": ("Whole prompts of a label, used as they are.", {"cat": ["a cat asleep"]}),
+    "reason": ("Why there are no predictions.", None),
+    "removed": ("How many were removed.", 0),
+    "request_id": ("The request's id, as in the log and in X-Request-ID.", "5f0c1e9a"),
+    "result": ("The answer for this image.", None),
+    "results": ("A result for each.", None),
+    "score": ("From 0 to 1.", 0.981203),
+    "sets": ("The template sets.", None),
+    "sha256": ("Digest of the bytes that were sent.", "9f86d081884c7d65"),
+    "similarity": ("Cosine of image and label.", 0.412),
+    "source": ("Where the weights come from.", "https://example.org/weights"),
+    "status": ("`ready`, `building` or `failed`.", "ready"),
+    "HealthAnswer.status": ("`ok`.", "ok"),
+    "Problem.status": ("The HTTP status.", 422),
+    "Problem.detail": ("What happened, the limit, and what to do.", "labels is missing"),
+    "ReadyAnswer.status": ("`degraded` while the store does not answer.", "ready"),
+    "ReadyAnswer.store": ("Whether the store answers.", "ok"),
+    "store": ("The store behind the vectors in memory.", None),
+    "templates": ("The template set.", "imagenet"),
+    "TemplateSetAnswer.templates": ("The templates.", ["a photo of a {}."]),
+    "text_family": ("How the text tower pools.", "clip"),
+    "title": ("What kind of problem it is.", "A field is invalid"),
+    "total_tokens": ("0: tokens are not counted.", 0),
+    "trims_text": ("Whether prompts are cut to the longest of a batch, which is exact.", True),
+    "type": ("The kind of problem, as a URN.", "urn:openvocab:problem:invalid"),
+    "usage": ("Tokens; 0, since they are not counted.", None),
+    "value": ("The value that was sent.", 0),
+    "ReasonAnswer.value": ("What was reached.", 0.19),
+    "ReasonAnswer.limit": ("What had to be reached.", 0.22),
+    "vector_cache": ("Label vectors in memory.", None),
+    "version": ("Counts up with each change.", 1),
+    "warnings": ("What was guessed or left out.", []),
+    "width": ("Width in pixels.", 640),
+    "TextEmbeddingsAnswer.width": ("Numbers in a vector.", 512),
+    "ImageEmbeddingsAnswer.width": ("Numbers in a vector.", 512),
+    "accuracy": ("Share classified correctly.", 0.93),
+    "abstain": ("", True),
+    "add_special_tokens": ("", True),
+    "continue_final_message": ("", False),
+    "confidence": ("", 0.9),
+    "coverage": ("", 0.87),
+    "error_type": ("", "invalid"),
+    "Problem.error": ("", "labels is missing"),
+    "explain": ("", True),
+    "explains": ("", True),
+    "floor": ("", 0.21),
+    "kind": ("", "sqlite"),
+    "lost": ("", 0),
+    "margin": ("", 0.02),
+    "multi_label": ("", True),
+    "others": ("", 12),
+    "pictures": ("", 200),
+    "preset": ("", "imagenet-1k"),
+    "progress": ("", 0.5),
+    "risk": ("", 0.05),
+    "risk_at_most": ("", 0.08),
+    "temperature": ("", 1.3),
+    "threshold": ("", 0.2),
+    "top_k": ("", 3),
+    "tried": ("", 20),
+    "weight": ("", 0.3),
+    "ClassifyRequest.image": ("", "data:image/png;base64,iVBORw0…"),
+    "NamedImage.image": ("", "data:image/png;base64,iVBORw0…"),
+    "x": ("Pixels from the left.", 0),
+    "y": ("Pixels from the top.", 0),
+}
+
+
+# a class may not be called as the exception that it describes
+RENAMED: Final = {"ProblemAnswer": "Problem"}
+
+
+def document(app: FastAPI) -> Schema:
+    """The OpenAPI 3.1 document, made once for an application."""
+    if app.openapi_schema is None:
+        app.openapi_schema = _completed(
+            get_openapi(
+                title=app.title, version=app.version, summary=app.summary, routes=app.routes
+            )
+        )
+    return app.openapi_schema
+
+
+def _completed(api: Schema) -> Schema:
+    schemas: Schema = api["components"]["schemas"]
+    # problems are ours, not the framework's
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    named = _Names(schemas)
+    for path, item in api["paths"].items():
+        for operation in item.values():
+            _complete(operation, path)
+            for content in _contents(operation):
+                if "schema" in content:
+                    content["schema"] = named.lifted(content["schema"])
+    for name, schema in list(schemas.items()):
+        schemas[RENAMED.get(name, name)] = named.lifted(schema, top=True)
+    for name in RENAMED:
+        del schemas[name]
+    for name, schema in schemas.items():
+        for field, one in schema.get("properties", {}).items():
+            _explain(name, field, one)
+    api["components"]["schemas"] = dict(sorted(schemas.items()))
+    api["components"]["securitySchemes"] = {
+        "apiKey": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A key of this server (`openvocab keys new`), where it has keys.",
+        }
+    }
+    api["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
+    return api
+
+
+def _complete(operation: Schema, path: str) -> None:
+    for status, response in operation["responses"].items():
+        if status in PROBLEMS:
+            response["description"] = PROBLEMS[status]
+        elif status in ("200", "201") and operation["operationId"] in RESPONSES:
+            response["description"] = RESPONSES[operation["operationId"]]
+        else:
+            response["description"] = LATER[status]
+    responses = operation["responses"]
+    if "HTTPValidationError" in str(responses.get("422", "")):
+        del responses["422"]
+    operation["security"] = [] if path in OPEN else [{}, {"apiKey": []}]
+    for parameter in operation.get("parameters", []):
+        text, example = GLOSSARY.get(parameter["name"], ("", None))
+        parameter.setdefault("description", text)
+        if example is not None and not parameter["schema"].keys() & {"examples", "default"}:
+            parameter["schema"].setdefault("examples", [example])
+
+
+def _contents(operation: Schema) -> Iterator[Schema]:
+    yield from operation.get("requestBody", {}).get("content", {}).values()
+    for response in operation["responses"].values():
+        yield from response.get("content", {}).values()
+
+
+class _Names:
+    """Moves schemas that have a title, or stand in `$defs`, to the named ones."""
+
+    def __init__(self, schemas: Schema) -> None:
+        self._schemas = schemas
+
+    def lifted(self, schema: Any, *, top: bool = False) -> Any:
+        """The schema, or the reference to where it now stands; titles of properties go."""
+        if isinstance(schema, list):
+            return [self.lifted(one) for one in schema]
+        if not isinstance(schema, dict):
+            return schema
+        schema = dict(schema)
+        for name, one in schema.pop("$defs", {}).items():
+            self._schemas[name] = self.lifted(one, top=True)
+        title = schema.get("title")
+        if not top and not ("properties" in schema and isinstance(title, str)):
+            schema.pop("title", None)
+        done: Schema = {}
+        for key, value in schema.items():
+            if key == "properties":
+                done[key] = {name: self.lifted(one) for name, one in value.items()}
+            elif key == "$ref":
+                name = value.rpartition("/")[2]
+                done[key] = f"#/components/schemas/{RENAMED.get(name, name)}"
+            elif key in ("examples", "example", "default", "enum", "const"):
+                done[key] = value
+            else:
+                done[key] = self.lifted(value)
+        if top or "properties" not in done or "title" not in done:
+            return done
+        self._schemas[done["title"]] = done
+        return {"$ref": f"#/components/schemas/{done['title']}"}
+
+
+def _explain(name: str, field: str, schema: Schema) -> None:
+    text, example = GLOSSARY.get(f"{name}.{field}", GLOSSARY.get(field, ("", None)))
+    if "$ref" not in schema or text:
+        schema.setdefault("description", text)
+    if example is not None and not schema.keys() & {"default", "enum", "$ref"}:
+        schema.setdefault("examples", [example])
