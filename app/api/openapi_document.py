@@ -148,6 +148,7 @@ GLOSSARY: Final[dict[str, tuple[str, Any]]] = {
     "predictions": ("Labels with scores, best first.", None),
     "prompt_tokens": ("0: tokens are not counted.", 0),
     "prompts": ("Whole prompts of a label, used as they are.", {"cat": ["a cat asleep"]}),
+    "prompts_with": ("`templates`, where prompts stand beside those of templates.", "templates"),
     "reason": ("Why there are no predictions.", None),
     "removed": ("How many were removed.", 0),
     "request_id": ("The request's id, as in the log and in X-Request-ID.", "5f0c1e9a"),

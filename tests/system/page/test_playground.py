@@ -776,4 +776,4 @@ def test_it_fits_a_phone_and_a_thumb(open_page: Open, width: int) -> None:
     assert small == []
     if width < 720:  # else the answer is beside the input
         page.locator("#peek").click()
-    expect(page.locator("#answers-title")).to_be_in_viewport()
+        expect(page.locator("#answers-title")).to_be_in_viewport()
