@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app.api.problems import documented
-from app.api.services import ServicesDep
+from app.api.services import CallerDep, ServicesDep
 from app.errors import Draining, NotFound
 from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway
@@ -108,19 +108,22 @@ class StoreAnswer(BaseModel):
 
     kind: str = Field(description="`sqlite`, `redis` or `memory`.")
     away: bool
-    hits: int
-    misses: int
+    hits: int | None
+    misses: int | None
 
 
 class ModelsAnswer(BaseModel):
-    """What GET /models tells: the model, and how much its caches hold."""
+    """What GET /models tells: the model, and how much its caches hold.
+
+    Caches are shared by all namespaces: their figures are for keys with the scope `admin`.
+    """
 
     loaded: LoadedModelAnswer
     explains: bool = Field(description="Whether `explain=true` is answered.")
-    vector_cache: CacheAnswer
+    vector_cache: CacheAnswer | None
     store: StoreAnswer
-    image_cache: CacheAnswer
-    labelset_cache: CacheAnswer
+    image_cache: CacheAnswer | None
+    labelset_cache: CacheAnswer | None
 
 
 class HealthAnswer(BaseModel):
@@ -159,20 +162,20 @@ async def templates(services: ServicesDep) -> TemplatesAnswer:
 @router.get(
     "/models", operation_id="getModels", summary="The loaded model, and how much its caches hold"
 )
-async def models(services: ServicesDep) -> ModelsAnswer:
-    vectors = services.vectors
+async def models(services: ServicesDep, caller: CallerDep) -> ModelsAnswer:
+    vectors, sees_all = services.vectors, caller.may("admin")
     return ModelsAnswer(
         loaded=LoadedModelAnswer.of(services.encoder.info),
         explains=services.explains,
-        vector_cache=CacheAnswer.of(vectors.memory),
+        vector_cache=CacheAnswer.of(vectors.memory) if sees_all else None,
         store=StoreAnswer(
             kind=services.store_kind,
             away=services.store.away,
-            hits=vectors.store_hits,
-            misses=vectors.store_misses,
+            hits=vectors.store_hits if sees_all else None,
+            misses=vectors.store_misses if sees_all else None,
         ),
-        image_cache=CacheAnswer.of(services.images),
-        labelset_cache=CacheAnswer.of(services.matrices),
+        image_cache=CacheAnswer.of(services.images) if sees_all else None,
+        labelset_cache=CacheAnswer.of(services.matrices) if sees_all else None,
     )
 
 

@@ -18,6 +18,7 @@ from app.classify.batching import Batcher
 from app.classify.concept import Concept
 from app.classify.ensemble import ClassVectors, Ensemble
 from app.classify.query import Image
+from app.classify.tenancy import own
 from app.errors import Internal, Problem, first_of_group
 from app.images.decode import Decoder
 from app.images.views import WHOLE, Cut, Look, View
@@ -90,7 +91,7 @@ class ImageCache:
         self.memory.put(self._key(sha256, look), np.concatenate([embedded.vector, size]))
 
     def _key(self, sha256: str, look: Look) -> str:
-        return f"{self._fingerprint}{sha256}{'' if look.plain else look}"
+        return f"{own(self._fingerprint)}{sha256}{'' if look.plain else look}"
 
 
 async def digest(data: bytes) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.classify.concept import Block, Concept, blocks, ensemble_mean, keys_of, owner, split
+from app.classify.tenancy import own
 from app.errors import Internal, Overloaded, TooLarge, shown
 from app.stores.lru import ByteLru
 from app.stores.vectors import TwoLevels
@@ -35,6 +36,11 @@ BACKGROUND: Final = ("something", "a thing", "an object")
 
 # assembled matrices of labels that requests brought along
 LISTS_BYTES: Final = 64_000_000
+
+
+# blocks of vectors on their way into the store, and how long the end of the process waits for them
+MOST_KEEPING: Final = 16
+KEEP_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ class Ensemble:
         self.pending = 0  # prompts that wait, but for those of label sets
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._kept: set[asyncio.Task[None]] = set()
         self.lists = ByteLru(min(LISTS_BYTES, cache.memory.max_bytes))
 
     @property
@@ -94,7 +101,7 @@ class Ensemble:
             TooLarge: a prompt has more tokens than the model reads.
             Overloaded: too many prompts wait already.
         """
-        keys = keys_of(concepts, self._encoder.info.fingerprint)
+        keys = keys_of(concepts, own(self._encoder.info.fingerprint))
         found = self._in_memory(keys)
         missing = {k: c for k, c in zip(keys, concepts, strict=True) if k not in found}
         encoded: set[str] = set()
@@ -111,7 +118,7 @@ class Ensemble:
 
         Raises what `vectors` raises.
         """
-        named = repr((self._encoder.info.fingerprint, templates, labels))
+        named = repr((own(self._encoder.info.fingerprint), templates, labels))
         key = hashlib.sha256(named.encode()).hexdigest()
         rows = self.lists.get(key)
         if rows is not None:
@@ -127,7 +134,7 @@ class Ensemble:
 
     async def known(self, concepts: Sequence[Concept]) -> Floats | None:
         """The rows (C, D) if memory and store have every one of them; nothing is encoded."""
-        keys = keys_of(concepts, self._encoder.info.fingerprint)
+        keys = keys_of(concepts, own(self._encoder.info.fingerprint))
         found = self._in_memory(keys)
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         if missing:
@@ -141,6 +148,11 @@ class Ensemble:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._kept:
+            _, late = await asyncio.wait(self._kept, timeout=KEEP_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def _in_memory(self, keys: Sequence[str]) -> dict[str, Floats]:
         found: dict[str, Floats] = {}
@@ -183,18 +195,18 @@ class Ensemble:
         loop = asyncio.get_running_loop()
         for key in concepts:
             self._flights[key] = _Flight(loop.create_future())
-        task = loop.create_task(self._build(concepts, prompts))
+        task = loop.create_task(self._build(concepts, prompts, counted))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _build(self, concepts: dict[str, Concept], prompts: int) -> None:
+    async def _build(self, concepts: dict[str, Concept], prompts: int, counted: bool) -> None:
         flights = {key: self._flights[key] for key in concepts}
         try:
             for key, vector in (await self._cache.fetch(list(concepts))).items():
                 self._land(key, _Landed(vector, encoded=False))
             missing = {key: c for key, c in concepts.items() if key in self._flights}
             for block in blocks(missing):
-                await self._build_block(self._wanted(block))
+                await self._build_block(self._wanted(block), counted)
         except BaseException as error:
             for key, flight in flights.items():
                 if self._flights.get(key) is flight:  # not one that began after ours was dropped
@@ -211,7 +223,7 @@ class Ensemble:
             del block[key]
         return block
 
-    async def _build_block(self, block: Block) -> None:
+    async def _build_block(self, block: Block, counted: bool) -> None:
         while block:
             prompts = list(chain.from_iterable(block.values()))
             begun = time.perf_counter()
@@ -237,8 +249,19 @@ class Ensemble:
             for key, vector in vectors.items():
                 self._cache.memory.put(key, vector)
                 self._land(key, _Landed(vector, encoded=True))
-            await self._cache.keep(vectors)
+            await self._keep(vectors, counted)
             return
+
+    async def _keep(self, vectors: dict[str, Floats], counted: bool) -> None:
+        """Into the store: a build waits for it, a request does not, whoever else writes there."""
+        if not counted:
+            await self._cache.keep(vectors)
+        elif len(self._kept) < MOST_KEEPING:
+            task = asyncio.get_running_loop().create_task(self._cache.keep(vectors))
+            self._kept.add(task)
+            task.add_done_callback(self._kept.discard)
+        else:
+            log.info("the store is busy; %d vectors stay in memory only", len(vectors))
 
     def _land(self, key: str, outcome: "_Landed | BaseException") -> None:
         flight = self._flights.pop(key, None)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.classify.embedding import ImageEmbedder
+from app.classify.tenancy import own
 from app.errors import Internal, Overloaded, Problem
 from app.labelsets.definition import Example, Stored
 from app.labelsets.preconditions import away
@@ -65,7 +66,7 @@ class Blending:
 
     def found(self, stored: Stored) -> Blended | None:
         """How a version's examples are used; None before its rows were made here."""
-        return self._found.get(stored.digest)
+        return self._found.get(stored.key)
 
     async def keep(self, vectors: Mapping[str, Floats]) -> None:
         """Keep the vectors of pictures, by the SHA-256 of their files."""
@@ -139,7 +140,7 @@ class Blending:
         sums = np.add.reduceat(text, starts)
         means: Floats = np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
         rows = await self._blend(stored, means, vectors)
-        weight = self._found[stored.digest].choice.weight
+        weight = self._found[stored.key].choice.weight
         apart = (1 - weight) * (text - np.repeat(means, sizes, axis=0))
         return np.asarray(np.repeat(rows, sizes, axis=0) + apart, np.float32)
 
@@ -148,7 +149,7 @@ class Blending:
         used = [e for e in stored.definition.examples if e.sha256 in vectors]
         owners = np.array([places[example.label] for example in used], np.int64)
         rows = np.stack([vectors[example.sha256] for example in used]) if used else text[:0]
-        known = self._found.get(stored.digest)
+        known = self._found.get(stored.key)
         if known is not None and known.lost == len(stored.definition.examples) - len(used):
             # chosen with the set's own templates; others of a request change nothing of it
             choice = known.choice
@@ -157,10 +158,10 @@ class Blending:
             )
         made = await asyncio.to_thread(blend, text, rows, owners, self._scale)
         lost = len(stored.definition.examples) - len(used)
-        self._found[stored.digest] = Blended(made.choice, lost)
+        self._found[stored.key] = Blended(made.choice, lost)
         while len(self._found) > KEPT:
             self._found.popitem(last=False)
         return made.rows
 
     def _key(self, sha256: str) -> str:
-        return hashlib.sha256(f"{self._fingerprint}\0image\0{sha256}".encode()).hexdigest()
+        return hashlib.sha256(f"{own(self._fingerprint)}\0image\0{sha256}".encode()).hexdigest()

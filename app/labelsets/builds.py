@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,11 @@ import numpy.typing as npt
 from app.classify.concept import PROMPTS_PER_BLOCK, Concept
 from app.classify.ensemble import Ensemble
 from app.classify.templates import TemplateSets
+from app.classify.tenancy import working_for
 from app.errors import Internal, Problem, TooLarge
 from app.labelsets.blending import Blending
-from app.labelsets.definition import Definition, Stored, unreadable_problem
+from app.labelsets.definition import Definition, Stored, namespace_of, unreadable_problem
+from app.labelsets.turns import Turns
 from app.stores.lru import ByteLru
 from app.telemetry import spans
 
@@ -23,8 +25,6 @@ Floats = npt.NDArray[np.float32]
 Version = tuple[str, int]
 
 log = logging.getLogger("openvocab.labelsets")
-
-BUILDS_AT_ONCE: Final = 4
 
 # `refused` for what the set holds, `failed` for a fault of ours
 Result = Literal["built", "refused", "failed", "cancelled"]
@@ -73,7 +73,7 @@ class Builds:
     max_prompts: int
     ended: Ended = _nobody
     _running: dict[Version, Build] = field(default_factory=dict)
-    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(BUILDS_AT_ONCE))
+    _turns: Turns = field(default_factory=Turns)
 
     def check(self, definition: Definition) -> None:
         """Nothing if a set like this can be built. Raises TooLarge, UnknownTemplates."""
@@ -105,12 +105,13 @@ class Builds:
 
     async def rows(self, stored: Stored) -> Floats | None:
         """The matrix of a version if nothing needs to be encoded for it."""
-        matrix = self.matrices.get(stored.digest)
+        matrix = self.matrices.get(stored.key)
         if matrix is None:
-            text = await self.ensemble.known(self._concepts(stored))
-            matrix = None if text is None else await self.blending.known(stored, text)
+            with working_for(namespace_of(stored.name)):
+                text = await self.ensemble.known(self._concepts(stored))
+                matrix = None if text is None else await self.blending.known(stored, text)
             if matrix is not None:
-                self.matrices.put(stored.digest, matrix)
+                self.matrices.put(stored.key, matrix)
         return matrix
 
     def start(self, stored: Stored) -> Build:
@@ -121,7 +122,7 @@ class Builds:
         if stored.unreadable:
             build.error = unreadable_problem(stored.name)
             return build
-        if stored.built and self.matrices.get(stored.digest) is not None:
+        if stored.built and self.matrices.get(stored.key) is not None:
             build.done = build.total  # another version has the same vectors
             return build
         build.task = asyncio.get_running_loop().create_task(self._run(stored, build))
@@ -167,9 +168,8 @@ class Builds:
         begun = time.monotonic()
         result: Result = "cancelled"
         try:
-            async with self._slots:
-                with spans.span("build label set", labels=build.total):
-                    matrix = await self._build(stored, build)
+            with spans.span("build label set", labels=build.total):
+                matrix = await self._build(stored, build)
             await self.on_built(stored)
         except Problem as problem:
             build.error = problem
@@ -190,14 +190,18 @@ class Builds:
         return None
 
     async def _build(self, stored: Stored, build: Build) -> Floats:
-        concepts = self._concepts(stored)
+        namespace = namespace_of(stored.name)
+        steps = list(_steps(self._concepts(stored)))
         parts = []
-        for step in _steps(concepts):
-            found = await self.ensemble.vectors(step, counted=False)
-            parts.append(found.rows)
-            build.done += len(found.rows)
-        matrix = await self.blending.rows(stored, np.vstack(parts))
-        self.matrices.put(stored.digest, matrix)
+        with working_for(namespace):
+            left = [sum(concept.count for concept in step) for step in steps]
+            for number, step in enumerate(steps):
+                async with self._turns.turn(namespace, sum(left[number:])):
+                    found = await self.ensemble.vectors(step, counted=False)
+                parts.append(found.rows)
+                build.done += len(found.rows)
+            matrix = await self.blending.rows(stored, np.vstack(parts))
+        self.matrices.put(stored.key, matrix)
         return matrix
 
     def _concepts(self, stored: Stored) -> list[Concept]:

@@ -186,7 +186,7 @@ class Stored:
     `name` is the store's, with the namespace. `built` says that some process has had all of its
     vectors once; `previous` is kept until then. `digest` stands for the definition, whatever its
     name and version. `unreadable` is a body that this release cannot read, of a newer one or
-    damaged; then the definition is empty.
+    damaged; then the definition is empty. `cost` is how many bytes of memory it takes, about.
     """
 
     name: str
@@ -196,6 +196,13 @@ class Stored:
     built: bool = False
     previous: "Stored | None" = None
     unreadable: bool = False
+    cost: int = field(default=0, compare=False)
+
+    @property
+    def key(self) -> str:
+        """Stands for its vectors in caches, which one namespace does not share with another."""
+        namespace = namespace_of(self.name)
+        return f"{namespace}/{self.digest}" if namespace else self.digest
 
     def body(self) -> bytes:
         """What a store keeps under the name."""
@@ -236,6 +243,7 @@ def from_body(name: str, version: int, body: bytes) -> Stored:
         version=version,
         definition=definition,
         digest=_digest(definition),
+        cost=memory_cost(body),
         built=content["built"],
         previous=before
         and replace(new(name, before["version"], _definition(before["definition"])), built=True),
@@ -252,6 +260,14 @@ def unreadable_problem(name: str) -> UnreadableLabelset:
     own = without_namespace(name)
     detail = f"the label set {own} cannot be read by this release; replace it or delete it"
     return UnreadableLabelset(detail, field="labelset", value=own)
+
+
+def memory_cost(body: bytes) -> int:
+    """Bytes that a body takes once it is read, about: each text and list costs more than it holds.
+
+    Measured: 1,000,000 texts of 8 characters, 12 MB as JSON, are 98 MB.
+    """
+    return len(body) + 45 * body.count(b'"') + 80 * body.count(b"[")
 
 
 def _digest(definition: Definition) -> str:

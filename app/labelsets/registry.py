@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from app.labelsets import definition
-from app.labelsets.definition import Stored, from_body, unreadable
+from app.labelsets.definition import Stored, from_body, memory_cost, unreadable
+from app.labelsets.known import DEFAULT_BYTES, Known
 from app.labelsets.preconditions import away, changed, exists, full, unknown
 from app.stores.protocols import (
     Head,
@@ -45,11 +46,17 @@ class Registry:
     tombstone is published again.
     """
 
-    def __init__(self, store: LabelSets, pictures: Pictures, most: int) -> None:
+    def __init__(
+        self,
+        store: LabelSets,
+        pictures: Pictures,
+        most: int,
+        memory_bytes: int = DEFAULT_BYTES,
+    ) -> None:
         self._store = store
         self._pictures = pictures
         self._most = most
-        self._known: dict[str, Stored] = {}
+        self._known = Known(memory_bytes)
         self._touched: dict[str, float] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -151,7 +158,7 @@ class Registry:
             raise full(error.limit, own=error.own) from None
         except StoreAway:
             raise away() from None
-        written = replace(stored, version=record.version)
+        written = replace(stored, version=record.version, cost=memory_cost(body))
         self._remember(written)
         if before is not None:
             await self._drop(before, stored.definition.keys())
@@ -171,11 +178,17 @@ class Registry:
     async def built(self, stored: Stored) -> None:
         """Note in the store that a version is complete and needs no older one to serve for it."""
         known = self._known.get(stored.name)
-        if known is not None and known.version == stored.version and not known.built:
+        # none: there was no room to know it
+        if known is None or (known.version == stored.version and not known.built):
             done = replace(stored, built=True, previous=None)
-            self._known[stored.name] = done
+            self._known.put(done)
             with contextlib.suppress(StoreAway):
                 await self._store.amend(stored.name, stored.version, done.body())
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of memory that the versions which are known may take."""
+        return self._known.max_bytes
 
     def touch(self, name: str) -> None:
         """Note, once a minute and without waiting, that a name is in use."""
@@ -199,7 +212,7 @@ class Registry:
     async def _look_for_lost(self) -> None:
         """Publish again what is known here and in the store no more, unless it was deleted."""
         listed = set(await self._store.recent())
-        for known in [known for name, known in self._known.items() if name not in listed]:
+        for known in [known for known in self._known.all() if known.name not in listed]:
             head = await self._store.head(known.name)
             if head is None:
                 await self._publish_again(known)
@@ -242,13 +255,13 @@ class Registry:
         """Know this version, unless a newer one is known: answers of the store overtake another."""
         known = self._known.get(stored.name)
         if known is None or known.version <= stored.version:
-            self._known[stored.name] = stored
+            self._known.put(stored)
 
     def _forget(self, name: str, stored: Stored | None) -> None:
         """Know nothing of a name any more, unless more than this version is known."""
         known = self._known.get(name)
         if known is not None and stored is not None and known.version <= stored.version:
-            del self._known[name]
+            self._known.pop(name)
             self._touched.pop(name, None)
 
 

@@ -30,6 +30,7 @@ from app.labelsets.definition import (
     unreadable_problem,
     without_namespace,
 )
+from app.labelsets.known import Known
 from app.labelsets.preconditions import Match, exists, overtaken, unknown
 from app.labelsets.presets import Presets
 from app.labelsets.registry import Registry
@@ -72,7 +73,8 @@ class LabelSetService:
         self._builds = builds
         self.validity = validity
         self._max_prompts = max_prompts
-        self._served: dict[str, Stored] = {}
+        # mostly the same values as the registry's
+        self._served = Known(registry.memory_bytes // 2)
 
     async def create(self, name: str, definition: Definition, most: int | None = None) -> Stored:
         """Register a new name and begin its build; its namespace may hold `most` sets.
@@ -158,7 +160,7 @@ class LabelSetService:
                 self._builds.forget(name, current.version)
                 served = self._served.get(name)
                 if served is not None and served.version <= current.version:
-                    del self._served[name]
+                    self._served.pop(name)
                 return
 
     async def get(self, name: str) -> Stored:
@@ -204,7 +206,7 @@ class LabelSetService:
                 rows = await self._rows(version)
                 if version is not None and rows is not None:
                     self._builds.ensure(stored)
-                    self._served[name] = version
+                    self._served.put(version)
                     return Serving(version, rows)
             build = self._builds.begin(stored)
             if build.task is not None:
@@ -315,7 +317,7 @@ class LabelSetService:
             return await self._registry.current(name)
         except UnknownLabelset:
             self._builds.forget(name)
-            self._served.pop(name, None)
+            self._served.pop(name)
             raise
 
     async def _write(

@@ -116,7 +116,9 @@ async def build(
     images = ImageCache(ByteLru(settings.image_cache_bytes), info.fingerprint)
     embedder = ImageEmbedder(decoder, batcher, images)
     blending = Blending(vectors, store.pictures, embedder, info.fingerprint, info.scale)
-    registry = Registry(store.labelsets, store.pictures, settings.max_labelsets)
+    registry = Registry(
+        store.labelsets, store.pictures, settings.max_labelsets, settings.definition_cache_bytes
+    )
     matrices = ByteLru(settings.labelset_cache_bytes)
     builds = Builds(
         ensemble,

@@ -138,6 +138,12 @@ class Settings(ModelSettings):
     labelset_cache_bytes: int = Field(
         512_000_000, ge=0, description="Memory for the class vectors of label sets in use."
     )
+    definition_cache_bytes: int = Field(
+        512_000_000,
+        ge=0,
+        description="Memory for definitions of label sets, about; what does not fit is read from "
+        "the store again.",
+    )
     store_url: str = Field(
         "",
         description="Where label sets are kept: empty (a SQLite file in the data directory), "

@@ -143,6 +143,25 @@ def test_while_another_process_holds_the_lock_it_classifies_and_writes_wait_thei
     assert put(client, "new", ["a", "b"]).is_success
 
 
+def test_while_another_process_holds_the_lock_new_labels_wait_for_nobody(
+    client: httpx.Client, folder: Path, samples: dict[str, Path]
+) -> None:
+    def seconds(word: str) -> float:
+        fields = {"labels": json.dumps([f"{word} {number}" for number in range(300)])}
+        begun = time.monotonic()
+        with samples["cat"].open("rb") as file:
+            client.post("/classify", files={"image": file}, data=fields).raise_for_status()
+        return time.monotonic() - begun
+
+    alone = seconds("alone")
+    with sqlite3.connect(folder / FILE, isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        # several blocks of vectors, each of which would wait four seconds for the lock
+        assert seconds("beside") < 2 * alone + 3
+        other.execute("COMMIT")
+    other.close()
+
+
 @pytest.mark.parametrize("endings", [("",), ("", "-wal", "-shm"), ("-wal",)])
 def test_a_deleted_file_is_made_anew_with_all_that_is_known(
     client: httpx.Client, samples: dict[str, Path], folder: Path, endings: tuple[str, ...]

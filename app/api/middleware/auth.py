@@ -18,6 +18,7 @@ from app.api.middleware.keys import Scope as KeyScope
 from app.api.middleware.rate_limit import RateLimiter
 from app.api.middleware.state import RequestState, state_of
 from app.api.problems import refuse
+from app.classify.tenancy import working_for
 from app.errors import (
     BadRequest,
     CrossOrigin,
@@ -76,7 +77,8 @@ class Gate:
         except Problem as problem:
             await refuse(problem, scope)(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        with working_for(state.caller.namespace):
+            await self._app(scope, receive, send)
 
     def _needs(self, state: RequestState) -> tuple[KeyScope, ...] | None:
         """Scopes of which the caller needs any; None: no key."""
