@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup run test check audit sbom image-steps bench docs lock clean redis prometheus wrk node chromium
+.PHONY: gpu-bundle gpu-rehearsal help setup run test check audit sbom image-steps bench docs lock clean redis prometheus wrk node chromium
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,17 @@ run: .venv/ready  ## serve on HOST:PORT with MODEL
 
 test: check audit redis prometheus node chromium  ## all checks and tests
 	$(BIN)/pytest
+
+gpu-bundle: .venv/dev  ## fill .gpu-bundle with what a bare GPU machine lacks (Python 3.12), for benchmarks/gpu.sh
+	$(BIN)/python -m benchmarks.gpu_bundle
+
+gpu-rehearsal: gpu-bundle  ## the same on a CPU, in a clean Python 3.12 without an index (10 minutes, 5 GB)
+	@command -v $(PYTHON312) >/dev/null || { echo 'gpu-rehearsal needs Python 3.12 (PYTHON312= names it)' >&2; exit 1; }
+	test -x .venv/gpu/bin/python || $(PYTHON312) -m venv .venv/gpu
+	.venv/gpu/bin/python -m pip --disable-pip-version-check --quiet install \
+	  torch torchvision timm numpy pillow tokenizers transformers pytest uvloop
+	OPENVOCAB_GPU=cpu PYTHON=.venv/gpu/bin/python OUT=build/gpu benchmarks/gpu.sh
+PYTHON312 ?= python3.12
 
 bench: .venv/dev wrk redis  ## all measurements (about 40 minutes), then docs/performance.md
 	$(BIN)/python -m benchmarks.run $(BENCH)

@@ -1,18 +1,23 @@
-"""What a GPU is used for: encoder, end to end, one request, a cold label set. Needs CUDA.
+"""What a GPU is used for: encoder, end to end, one request, a cold label set, and what peers do.
 
     python -m benchmarks.gpu
 
-Runs from the repository with torch, open_clip and what `app` imports; no server framework is
-driven over a network: "end to end" is decoding, batching, encoding and scoring in process, in as
-many processes as `--workers` names. Weights are random: speed does not depend on their values.
+Runs from the repository with torch, open_clip and what `app` imports. Weights are random: speed does
+not depend on their values. "In process" is decoding, batching, encoding and scoring without a network;
+"over HTTP" is `openvocab serve` with as many workers as `--workers` names, asked on the same machine.
+OPENVOCAB_GPU names the device; `cpu` rehearses every step with a small model, and its figures mean
+nothing.
 """
 
 import argparse
 import asyncio
+import io
 import json
 import multiprocessing
 import os
+import re
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +28,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from PIL import Image
 
 from app.classify.batching import Batcher, BatchPolicy
 from app.classify.concept import Concept
@@ -34,15 +40,20 @@ from app.images.limits import ImageLimits
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
+from benchmarks.checkpoint import open_clip_folder, transformers_folder
 from benchmarks.exactness import random_checkpoint
 from benchmarks.pictures import SMALL, jpeg
+from benchmarks.servers import free_port, serving
 from models.encoder import Encoder
 from models.loader import load
 
+DEVICE: Final = os.environ.get("OPENVOCAB_GPU", "cuda")
+REHEARSAL: Final = DEVICE == "cpu"
 RESULTS: Final = Path(__file__).parent / "results" / "gpu.json"
-SECONDS: Final = 5.0
-PICTURES: Final = 64
-CONCURRENCY: Final = 256
+SECONDS: Final = 0.3 if REHEARSAL else 5.0
+PICTURES: Final = 4 if REHEARSAL else 64
+CONCURRENCY: Final = 4 if REHEARSAL else 256
+LABELS: Final = ["cat", "dog", "car", "tree", "house", "boat", "chair", "bird", "shoe", "cup"]
 
 Row = dict[str, Any]
 
@@ -53,18 +64,24 @@ def row(name: str, value: float, unit: str, bar: float | None, below: bool = Fal
     return {"name": name, "value": round(value, 3), "unit": unit, "bar": bar, "met": met}
 
 
+def settle() -> None:
+    """Wait until the device has done what it was given."""
+    if not REHEARSAL:
+        torch.cuda.synchronize()
+
+
 def matrix_rate() -> float:
     """Floating-point operations a second of a large bf16 matrix product, the best of five."""
-    size, rounds = 8192, 20
-    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    size, rounds = (512, 2) if REHEARSAL else (8192, 20)
+    a, b = (torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
     a @ b
     best = 0.0
     for _ in range(5):
-        torch.cuda.synchronize()
+        settle()
         begun = time.perf_counter()
         for _ in range(rounds):
             a @ b
-        torch.cuda.synchronize()
+        settle()
         best = max(best, rounds * 2 * size**3 / (time.perf_counter() - begun))
     return best
 
@@ -108,11 +125,11 @@ def one_by_one(encoder: Encoder) -> float:
     spec = encoder.info.image
     image = np.zeros((3, spec.height, spec.width), np.uint8)
     times = []
-    for _ in range(300):
+    for _ in range(8 if REHEARSAL else 300):
         begun = time.perf_counter()
         encoder.submit_images([image]).result()
         times.append(time.perf_counter() - begun)
-    return 1000 * statistics.median(times[50:])
+    return 1000 * statistics.median(times[len(times) // 6 :])
 
 
 async def requests(
@@ -141,7 +158,7 @@ async def requests(
 
 def worker(source: str, files: list[bytes], workers: int, start: Any, rates: Any) -> None:
     """One of several processes on one GPU."""
-    encoder = load(source, device="cuda")
+    encoder = load(source, device=DEVICE, backend="torch")
     start.wait(timeout=300)
     threads = max(1, (os.cpu_count() or 1) // workers)
     rates.put(asyncio.run(requests(encoder, files, CONCURRENCY, threads))[0])
@@ -188,66 +205,182 @@ def cold_seconds(encoder: Encoder, labels: int) -> float:
     return time.perf_counter() - begun
 
 
+def over_http(source: str, files: list[bytes], workers: int) -> float:
+    """Answers a second of `openvocab serve` to many connections that send a picture each time."""
+    settings = {
+        "device": DEVICE, "backend": "torch", "store_url": "memory://" if workers == 1 else "",
+        "image_cache_bytes": 0, "log_level": "warning",
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "OPENVOCAB_DATA_DIR": folder}
+        env |= {f"OPENVOCAB_{name.upper()}": value for name, value in settings.items() if value}
+        port = free_port()
+        command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--model", source]
+        command += ["--workers", str(workers)]
+        with serving(command, port, Path(folder) / "server.log", env):
+            path = "/classify?labels=" + ",".join(LABELS)
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+            requests = [
+                f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data for data in files
+            ]
+            askers = 1 if REHEARSAL else 4
+            context = multiprocessing.get_context("spawn")
+            with context.Pool(askers) as pool:
+                each = (port, requests, max(1, CONCURRENCY // askers), 2 * SECONDS)
+                return sum(pool.starmap(ask, [each] * askers))
+
+
+def ask(port: int, requests: list[bytes], connections: int, seconds: float) -> float:
+    """Answers a second to so many connections of one process; the first third does not count."""
+
+    async def client(number: int, begun: float) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        done = turn = 0
+        while time.perf_counter() < begun + seconds:
+            writer.write(requests[(number + turn) % len(requests)])
+            turn += 1
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(re.search(rb"content-length: (\d+)", head.lower())[1])  # type: ignore[index]
+            await reader.readexactly(length)
+            if not head.startswith(b"HTTP/1.1 200 "):
+                raise RuntimeError(head.decode())
+            done += time.perf_counter() > begun + seconds / 3
+        writer.close()
+        return done
+
+    async def every() -> float:
+        begun = time.perf_counter()
+        return sum(await asyncio.gather(*(client(n, begun) for n in range(connections))))
+
+    return asyncio.run(every()) / (seconds * 2 / 3)
+
+
+def compiled_rates(encoder: Encoder, batch: int) -> tuple[float, float]:
+    """Images a second of the tower alone: by torch.compile, and recorded (or plain on a CPU)."""
+    spec = encoder.info.image
+    pixels = torch.zeros((batch, 3, spec.height, spec.width), dtype=torch.uint8, device=DEVICE)
+
+    def rate(run: Callable[[], object]) -> float:
+        for _ in range(3):
+            run()
+        settle()
+        done, begun = 0, time.perf_counter()
+        while time.perf_counter() - begun < SECONDS / 2:
+            run()
+            settle()
+            done += batch
+        return done / (time.perf_counter() - begun)
+
+    host = pixels.cpu().numpy()
+    fast = encoder._fast
+    recorded = rate(
+        (lambda: fast.launch(host)()) if fast else (lambda: encoder._vision.rows(pixels))
+    )
+    if REHEARSAL:
+        return recorded, recorded  # compiling needs a C++ compiler and a minute
+    compiled = torch.compile(encoder._vision.rows, mode="reduce-overhead")
+    return rate(lambda: compiled(pixels)), recorded
+
+
+def tutorial_ms(folder: Path, files: list[bytes]) -> float:
+    """Median milliseconds of what tutorials do for one picture and ten labels, in fp32."""
+    import open_clip
+
+    source = f"local-dir:{folder}"
+    model, _, preprocess = open_clip.create_model_and_transforms(source, device=DEVICE)
+    model.eval()
+    tokenizer = open_clip.get_tokenizer(source)
+    prompts = [f"a photo of a {label}." for label in LABELS]
+
+    @torch.no_grad()
+    def answer(data: bytes) -> None:
+        picture = preprocess(Image.open(io.BytesIO(data)).convert("RGB")).unsqueeze(0).to(DEVICE)
+        rows = model.encode_text(tokenizer(prompts).to(DEVICE), normalize=True)
+        seen = model.encode_image(picture, normalize=True)
+        (model.logit_scale.exp() * seen @ rows.T).softmax(dim=-1)[0].tolist()
+
+    return _median(answer, files)
+
+
+def pipeline_ms(folder: Path, files: list[bytes]) -> float:
+    """The same for transformers' pipeline."""
+    from transformers import pipeline
+
+    classifier = pipeline("zero-shot-image-classification", model=str(folder), device=DEVICE)
+
+    def answer(data: bytes) -> None:
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        classifier(picture, candidate_labels=LABELS, hypothesis_template="a photo of a {}.")
+
+    return _median(answer, files)
+
+
+def _median(answer: Callable[[bytes], None], files: list[bytes]) -> float:
+    answer(files[0])
+    times = []
+    end = time.perf_counter() + SECONDS
+    while time.perf_counter() < end or len(times) < 3:
+        begun = time.perf_counter()
+        answer(files[len(times) % len(files)])
+        times.append(time.perf_counter() - begun)
+    return 1000 * statistics.median(times)
+
+
 def measured(say: Callable[..., None], workers: list[int]) -> None:
-    """Every figure, as it is measured: name, value, unit, and its bar."""
+    """Every figure as it is measured, the most important first: name, value, unit, and its bar."""
     files = [jpeg(SMALL, seed) for seed in range(PICTURES)]
     rate = matrix_rate()
     say("measured bf16 matrix rate", rate / 1e12, "TFLOP/s")
     with tempfile.TemporaryDirectory() as folder:
-        large = load(random_checkpoint("ViT-L-14", Path(folder)), device="cuda", max_batch=256)
-        images = encoder_rate(large, 256)
-        say("ViT-L-14 encoder, batch 256", images, "images/s")
-        share = 100 * images * operations(large) / rate
+        large, batch = ("RN50", 2) if REHEARSAL else ("ViT-L-14", 256)
+        encoder = load(
+            random_checkpoint(large, Path(folder)), device=DEVICE, backend="torch", max_batch=batch
+        )
+        images = encoder_rate(encoder, batch)
+        say(f"{large} encoder, batch {batch}", images, "images/s")
+        share = 100 * images * operations(encoder) / rate
         say("ViT-L-14 encoder, batch 256, share of the measured bf16 matrix rate", share, "%", 45)
-        large.close()
-    with tempfile.TemporaryDirectory() as folder:
-        source = random_checkpoint("ViT-B-32", Path(folder))
-        encoder = load(source, device="cuda")
-        recorded = encoder._fast is not None
-        say("CUDA graphs recorded", float(recorded), "")
-        say("encoding within it", one_by_one(encoder), "ms", 1.5, below=True)
-        for batch in (1, 8, 32, 64):
-            say(
-                f"ViT-B-32 encoder, batch {batch}",
-                encoder_rate(encoder, batch),
-                "images/s",
-            )
-        say(
-            "p50 of one request in process, 1 caller",
-            asyncio.run(requests(encoder, files, 1))[1],
-            "ms",
-            6,
-            below=True,
-        )
-        say(
-            "cold build of 1,000 labels x 80 templates, ViT-B-32",
-            cold_seconds(encoder, 1000),
-            "s",
-            3,
-            below=True,
-        )
-        decoding = decode_rate(encoder, files)
-        say("decoding alone, all cores", decoding, "images/s")
         encoder.close()
-        rates = {n: together(source, files, n) for n in workers}
-        for n, found in rates.items():
-            say(f"end to end, {n} workers", found, "images/s")
-        best = 100 * max(rates.values()) / decoding
-        say(
-            "ViT-B-32 end to end at the best worker count, share of what decoding allows",
-            best,
-            "%",
-            90,
-        )
+    source = f"local-dir:{open_clip_folder()}"
+    encoder = load(source, device=DEVICE, backend="torch")
+    say("CUDA graphs recorded", float(encoder._fast is not None), "")
+    say("encoding within it", one_by_one(encoder), "ms", 1.5, below=True)
+    p50 = asyncio.run(requests(encoder, files, 1))[1]
+    say("p50 of one request in process, 1 caller", p50, "ms", 6, below=True)
+    cold = cold_seconds(encoder, 2 if REHEARSAL else 1000)
+    say("cold build of 1,000 labels x 80 templates, ViT-B-32", cold, "s", 3, below=True)
+    decoding = decode_rate(encoder, files)
+    say("decoding alone, all cores", decoding, "images/s")
+    encoder.close()
+    served = {}
+    for count in workers:
+        served[count] = over_http(source, files, count)
+        say(f"over HTTP, {count} workers", served[count], "answers/s")
+    best = 100 * max(served.values()) / decoding
+    name = "ViT-B-32 over HTTP at the best worker count, share of what decoding allows"
+    say(name, best, "%", 90)
+    say("tutorial, one picture and 10 labels, fp32", tutorial_ms(open_clip_folder(), files), "ms")
+    say("transformers' pipeline, the same", pipeline_ms(transformers_folder(), files), "ms")
+    encoder = load(source, device=DEVICE, backend="torch")
+    for batch in (1,) if REHEARSAL else (1, 8, 32, 64):
+        say(f"ViT-B-32 encoder, batch {batch}", encoder_rate(encoder, batch), "images/s")
+    compiled, recorded = compiled_rates(encoder, 2 if REHEARSAL else 32)
+    say("ViT-B-32 tower, batch 32, torch.compile", compiled, "images/s")
+    say("ViT-B-32 tower, batch 32, recorded graphs", recorded, "images/s")
+    encoder.close()
+    for count in workers:
+        say(f"in process, {count} workers", together(source, files, count), "images/s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[1] if REHEARSAL else [4, 8, 1, 2]
+    )
     args = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("benchmarks.gpu needs a CUDA device; none was found")
+    if not REHEARSAL and not torch.cuda.is_available():
+        raise SystemExit("benchmarks.gpu needs a CUDA device; OPENVOCAB_GPU=cpu rehearses it")
     rows: list[Row] = []
 
     def say(name: str, value: float, unit: str, bar: float | None = None, **side: bool) -> None:
@@ -257,7 +390,7 @@ def main() -> None:
         document = {
             "what": "a GPU: encoder, end to end, one request, a cold label set",
             "date": datetime.now(UTC).date().isoformat(),
-            "device": torch.cuda.get_device_name(),
+            "device": "rehearsal on a CPU" if REHEARSAL else torch.cuda.get_device_name(),
             "cores": os.cpu_count(),
             "torch": torch.__version__,
             "rows": rows,

@@ -75,6 +75,19 @@ def _has_fast_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether an error means that this process cannot use its device any more.
+
+    After a CUDA error every later call fails, or answers nonsense; running out of memory is none.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    faults = tuple(filter(None, [getattr(torch, "AcceleratorError", None)]))
+    return isinstance(error, faults) or (
+        isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
     """Bytes: held by tensors, reserved by this process, and all that the device has."""

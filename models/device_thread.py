@@ -26,11 +26,14 @@ class DeviceThread:
     Urgent work is launched and fetched in two halves, so that up to `in_flight` pieces can be on
     the device at once. Stepwise work is a generator that yields after each short piece; several of
     them take turns, and between any two pieces urgent work goes first. A future that was cancelled
-    is dropped before its work starts. Whatever raises fails its own future, never the thread.
+    is dropped before its work starts. Whatever raises fails its own future, never the thread; but
+    what `lost` takes for the end of the device goes to `on_lost` first.
     """
 
     def __init__(self, name: str, in_flight: int) -> None:
         self._in_flight = in_flight
+        self.lost: Callable[[BaseException], bool] = lambda _error: False
+        self.on_lost: Callable[[BaseException], object] = lambda _error: None
         self._urgent: deque[tuple[Future[Any], Launch[Any]]] = deque()
         self._steps: deque[tuple[Future[Any], Steps[Any]]] = deque()
         self._launched: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
@@ -135,7 +138,7 @@ class DeviceThread:
         try:
             self._launched.append((future, launch()))
         except BaseException as error:  # the thread outlives any piece of work
-            future.set_exception(error)
+            self._fail(future, error)
 
     def _step(self, future: Future[Any], steps: Steps[Any]) -> None:
         self._stepping = True
@@ -147,7 +150,7 @@ class DeviceThread:
         except StopIteration as end:
             future.set_result(end.value)
         except BaseException as error:  # the thread outlives any piece of work
-            future.set_exception(error)
+            self._fail(future, error)
         else:
             with self._changed:
                 if not self._closed:
@@ -160,4 +163,9 @@ class DeviceThread:
         try:
             future.set_result(fetch())
         except BaseException as error:  # the thread outlives any piece of work
-            future.set_exception(error)
+            self._fail(future, error)
+
+    def _fail(self, future: Future[Any], error: BaseException) -> None:
+        if self.lost(error):
+            self.on_lost(error)
+        future.set_exception(error)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from models.cuda_graphs import Graphs
-from models.device import DeviceMemory, device_memory
+from models.device import DeviceMemory, device_memory, is_lost
 from models.device_thread import DeviceThread
 from models.image_tower import VisionTower
 from models.info import EncoderInfo
@@ -57,6 +57,7 @@ class Encoder:
         self._device = vision.device
         self._positions_per_second = 20_000.0  # corrected by each measured step
         self._thread = DeviceThread("encoder", info.in_flight)
+        self._thread.lost = is_lost
 
     def submit_images(self, images: Sequence[Pixels]) -> Future[Vectors]:
         """`images`: B arrays (3, H, W) uint8 of the size in `info.image` -> (B, D) float32.
@@ -89,6 +90,10 @@ class Encoder:
         """Seconds that the device spent so far on images and on text."""
         image, text = self._thread.busy_seconds
         return {"image": image, "text": text}
+
+    def on_device_lost(self, action: Callable[[BaseException], object]) -> None:
+        """Called, on the encoder's thread, when the device fails for good; before any answer."""
+        self._thread.on_lost = action
 
     def memory(self) -> DeviceMemory | None:
         """What is in use of the device's own memory; None for a CPU."""

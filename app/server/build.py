@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 from typing import TYPE_CHECKING, Final
 
 from app import VERSION
@@ -30,6 +31,7 @@ from app.labelsets.examples import ExampleLimits, FewShot
 from app.labelsets.presets import Presets
 from app.labelsets.registry import Registry, Sweeper
 from app.labelsets.service import LabelSetService
+from app.server.exit_status import DEVICE_LOST
 from app.server.settings import Settings
 from app.server.watchdog import Heartbeat, Watchdog
 from app.stores import open_store
@@ -58,7 +60,7 @@ def load_encoder(settings: Settings) -> "Encoder":
     """The encoder that the settings name; raises models.ModelError."""
     from models.loader import load  # torch takes seconds to import: only who serves pays for it
 
-    return load(
+    encoder = load(
         settings.model,
         device=settings.device,
         precision=settings.precision,
@@ -66,6 +68,19 @@ def load_encoder(settings: Settings) -> "Encoder":
         max_batch=settings.max_batch,
         backend=settings.backend,
     )
+    encoder.on_device_lost(end_process)
+    return encoder
+
+
+def end_process(error: BaseException) -> None:
+    """The device failed: nothing it says can be believed, and whoever watches starts a new process.
+
+    Ends this one with status 71, before anything is answered.
+    """
+    log.critical("the device failed (%s); the process ends", str(error).partition("\n")[0])
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    os._exit(DEVICE_LOST)
 
 
 def guarded_store(settings: Settings, tell: Tell = nobody) -> Guarded:

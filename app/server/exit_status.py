@@ -13,6 +13,8 @@ STORE_ERROR: Final = 4
 SERVER_ERROR: Final = 4
 # EX_SOFTWARE of sysexits.h: an internal fault
 HUNG: Final = 70
+# EX_OSERR: the device failed, and this process cannot use it any more
+DEVICE_LOST: Final = 71
 # a shell's status for a signal is this and the signal's number
 SIGNALLED: Final = 128
 INTERRUPTED: Final = 130
