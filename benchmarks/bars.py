@@ -48,7 +48,7 @@ BARS: Final[dict[str, Bar]] = {
 # measured by benchmarks.gpu, which writes name, value, unit, bar and whether it is met
 GPU_BARS: Final = {
     "ViT-L-14 encoder, batch 256, share of the measured bf16 matrix rate": "at least 45 %",
-    "ViT-B-32 end to end at the best worker count, share of what decoding allows": "at least 90 %",
+    "ViT-B-32 over HTTP at the best worker count, share of what decoding allows": "at least 90 %",
     "p50 of one request in process, 1 caller": "under 6 ms",
     "encoding within it": "under 1.5 ms",
     "cold build of 1,000 labels x 80 templates, ViT-B-32": "under 3 s",

@@ -2,11 +2,11 @@
 
     python -m benchmarks.gpu
 
-Runs from the repository with torch, open_clip and what `app` imports. Weights are random: speed does
-not depend on their values. "In process" is decoding, batching, encoding and scoring without a network;
-"over HTTP" is `openvocab serve` with as many workers as `--workers` names, asked on the same machine.
-OPENVOCAB_GPU names the device; `cpu` rehearses every step with a small model, and its figures mean
-nothing.
+Runs from the repository with torch, open_clip and what `app` imports. Weights are random: speed
+does not depend on their values. "In process" is decoding, batching, encoding and scoring without a
+network; "over HTTP" is `openvocab serve` with as many workers as `--workers` names, asked on the
+same machine. OPENVOCAB_GPU names the device; `cpu` rehearses every step with a small model, and
+its figures mean nothing.
 """
 
 import argparse
@@ -213,7 +213,11 @@ def over_http(source: str, files: list[bytes], workers: int) -> float:
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "OPENVOCAB_DATA_DIR": folder}
-        env |= {f"OPENVOCAB_{name.upper()}": value for name, value in settings.items() if value}
+        env |= {
+            f"OPENVOCAB_{name.upper()}": str(value)
+            for name, value in settings.items()
+            if value != ""
+        }
         port = free_port()
         command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--model", source]
         command += ["--workers", str(workers)]
@@ -274,7 +278,7 @@ def compiled_rates(encoder: Encoder, batch: int) -> tuple[float, float]:
     host = pixels.cpu().numpy()
     fast = encoder._fast
     recorded = rate(
-        (lambda: fast.launch(host)()) if fast else (lambda: encoder._vision.rows(pixels))
+        (lambda: fast.launch(host)()) if fast else (lambda: encoder._vision.rows(pixels))  # noqa: PLW0108
     )
     if REHEARSAL:
         return recorded, recorded  # compiling needs a C++ compiler and a minute
@@ -317,7 +321,7 @@ def pipeline_ms(folder: Path, files: list[bytes]) -> float:
 
 def _median(answer: Callable[[bytes], None], files: list[bytes]) -> float:
     answer(files[0])
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or len(times) < 3:
         begun = time.perf_counter()

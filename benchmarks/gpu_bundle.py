@@ -24,37 +24,13 @@ LARGEST: Final = 40_000_000
 
 # torch's own world, large and there: torch brings CUDA, timm and transformers what they need
 PRESENT: Final = frozenset(
-    [
-        "torch",
-        "torchvision",
-        "timm",
-        "numpy",
-        "pillow",
-        "tokenizers",
-        "transformers",
-        "safetensors",
-        "huggingface-hub",
-        "triton",
-        "sympy",
-        "mpmath",
-        "networkx",
-        "jinja2",
-        "markupsafe",
-        "fsspec",
-        "filelock",
-        "regex",
-        "tqdm",
-        "pyyaml",
-        "requests",
-        "urllib3",
-        "certifi",
-        "charset-normalizer",
-        "uvloop",
-        "setuptools",
-        "hf-xet",
-        "sentencepiece",
-    ]
-)
+    (
+        "torch", "torchvision", "timm", "numpy", "pillow", "tokenizers", "transformers",
+        "safetensors", "huggingface-hub", "triton", "sympy", "mpmath", "networkx", "jinja2",
+        "markupsafe", "fsspec", "filelock", "regex", "tqdm", "pyyaml", "requests", "urllib3",
+        "certifi", "charset-normalizer", "uvloop", "setuptools", "hf-xet", "sentencepiece",
+    )
+)  # fmt: skip
 # the tests that run there, and what their fixtures import
 WANTED: Final = ("openvocab", "pytest", "pytest-timeout", "httpx")
 

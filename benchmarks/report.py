@@ -80,7 +80,7 @@ def _gpu(results: Path) -> str:
     path = results / "gpu.json"
     if not path.exists():
         return _table(
-            ["on an H200", "wanted", "measured"],
+            ["on a data-centre GPU", "wanted", "measured"],
             [[name, wanted, NOT_MEASURED] for name, wanted in GPU_BARS.items()],
         )
     document = json.loads(path.read_text(encoding="utf-8"))

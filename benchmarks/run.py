@@ -15,12 +15,16 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from shutil import which
 from typing import Final
 
-from benchmarks import record, report
-from benchmarks.folders import RESULTS
-from benchmarks.record import Result
-from benchmarks.rounds import Effort
+try:
+    from benchmarks import record, report
+    from benchmarks.folders import RESULTS
+    from benchmarks.record import Result
+    from benchmarks.rounds import Effort
+except ModuleNotFoundError as error:
+    sys.exit(f"the measurements need {error.name}: run `make .venv/dev` (or `make bench`)")
 
 PARTS: Final = ("peers", "limit", "growth", "levers")
 
@@ -56,6 +60,9 @@ def main() -> None:
         chosen = pieces(options.only)
     except ValueError as error:
         parser.error(str(error))
+    options.results.mkdir(parents=True, exist_ok=True)  # not after minutes of measuring
+    if any(part in ("peers", "limit", "growth") for part, _, _ in chosen) and not which("wrk"):
+        parser.error("this needs wrk, which loads servers: `make wrk`")
     # whoever is ended ends its servers too
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed = []

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,11 @@ from prompts import expand, load_sets
 
 SAMPLES = Path(__file__).parent / "samples"
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
+
+
+def pytest_configure() -> None:
+    """In the background (`make test &`, cron, nohup) SIGINT is ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
