@@ -36,7 +36,7 @@ Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
 
 def pytest_configure() -> None:
-    """In the background (`make test &`, cron, nohup) SIGINT is ignored, and children inherit that."""
+    """In the background (`make test &`, cron) SIGINT is ignored, and children inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
