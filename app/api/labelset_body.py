@@ -28,6 +28,7 @@ from app.api.bodies import (
 )
 from app.api.fields import (
     NAME_PATTERN,
+    Labels,
     Templates,
     checked_name,
     invalid,
@@ -89,6 +90,12 @@ class LabelSetBody(BaseModel):
         description="A template set's name or own templates, or these with whole numbers that say "
         f"how often each counts (1 to {MOST_WEIGHT}); default: the model's.",
     )
+    nots: Labels = Field(
+        default_factory=list,
+        alias="not",
+        description="What pictures may show instead of the labels: with abstain nothing is "
+        "answered where one of these fits better.",
+    )
     description: str = Field("", max_length=1_000)
     preset: str | None = Field(
         None, description="A vocabulary that is shipped, in place of labels: `imagenet-1k`, …"
@@ -118,11 +125,13 @@ FORM_SCHEMA: Final[dict[str, Any]] = {
 }
 
 OPTIONS: Final = ("wait",)
-LISTS: Final = ("templates",)
-FORM_LISTS: Final = ("labels", "templates")
+LISTS: Final = ("templates", "not")
+FORM_LISTS: Final = ("labels", *LISTS)
+
+KNOWN: Final = tuple(field.alias or name for name, field in LabelSetBody.model_fields.items())
 
 # a form begins with one of its fields, and no line of a file of labels does
-FIELD: Final = re.compile(rb"(?:%b)=" % b"|".join(map(str.encode, LabelSetBody.model_fields)))
+FIELD: Final = re.compile(rb"(?:%b)=" % b"|".join(map(str.encode, KNOWN)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +207,7 @@ def _checked(fields: dict[str, Any]) -> LabelSetBody:
     try:
         return LabelSetBody.model_validate(fields)
     except ValidationError as error:
-        known = ", ".join(LabelSetBody.model_fields)
+        known = ", ".join(KNOWN)
         raise invalid(error.errors(include_url=False), fields, known) from None
 
 
@@ -264,7 +273,13 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
     joined = body.prompts_with is not None
     if joined and not prompts:
         raise Invalid("prompts_with needs prompts", field="prompts_with", value=body.prompts_with)
-    return Definition(entries, _templates(body, limits), body.description, joined=joined)
+    nots = _all(body.nots, limits, "not")
+    for word in nots:
+        if word in known:
+            detail = f"not: {errors.shown(word)} is a label in this label set"
+            raise Invalid(detail, field="not", value=errors.excerpt(word))
+    templates = _templates(body, limits)
+    return Definition(entries, templates, body.description, joined=joined, nots=nots)
 
 
 def _combine(body: LabelSetBody, known: Collection[str]) -> dict[str, Combine]:

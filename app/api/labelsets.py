@@ -49,6 +49,9 @@ class LabelSetAnswer(LabelSetSummary):
     groups: dict[str, list[str]] = Field({}, description="The groups that labels are in.")
     prompts: dict[str, list[str]]
     prompts_with: Literal["templates"] | None = None
+    nots: list[str] = Field(
+        [], serialization_alias="not", description="Words that rule the labels out."
+    )
     own_templates: list[str] | None
     asked_templates: list[str] | dict[str, int] | str | None = Field(
         description="Templates as the owner chose them; null: the model's default."
@@ -94,6 +97,7 @@ def answer(
         combine={e.label: e.combine for e in definition.entries if e.combine != "mean"},
         groups={e.label: list(e.path) for e in definition.entries if e.path},
         prompts_with="templates" if definition.joined else None,
+        nots=list(definition.nots),
         own_templates=(
             list(dict.fromkeys(definition.templates))
             if isinstance(definition.templates, tuple)
@@ -292,7 +296,7 @@ async def _answer(
         services.few_shot.blended(stored),
     )
     return Response(
-        content.model_dump_json() + "\n",
+        content.model_dump_json(by_alias=True) + "\n",
         status_code=status if state.state == "ready" else building,
         media_type="application/json",
         headers={"ETag": _etag(stored), "Location": f"{root}/labelsets/{content.name}"},

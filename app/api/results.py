@@ -69,11 +69,15 @@ class ReasonAnswer(BaseModel):
     """Why there are no predictions: `value` did not reach `limit`."""
 
     code: str = Field(
-        description="`similarity_below_floor`, `margin_too_small` or `score_below_threshold`."
+        description="`similarity_below_floor`, `margin_too_small`, `score_below_threshold` or "
+        "`nearer_to_another_word`."
     )
     value: float
     limit: float
     detail: str
+    word: str | None = Field(
+        None, exclude_if=_absent, description="The word that fits better than any label."
+    )
     withheld: list[PredictionAnswer] = Field(description="What is not answered, best first.")
 
 
@@ -213,6 +217,7 @@ def _reason(reason: Reason, withheld: Sequence[Prediction]) -> ReasonAnswer:
         value=float(f"{reason.value:.7g}"),
         limit=float(f"{reason.limit:.7g}"),
         detail=reason.detail,
+        word=reason.word,
         withheld=[_prediction(prediction) for prediction in withheld],
     )
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy.typing as npt
 from app.classify import heatmap, labels, scoring
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
+from app.classify.other_words import Competition, KnownRivals, OtherWords, Rivals
 from app.classify.query import Classes, Classification, Part, Prediction, Query, Result, one_label
 from app.classify.scoring import Decision, Group, Scale, Wanted, decide
 from app.classify.templates import TemplateSets
-from app.errors import Invalid, first_of_group
+from app.errors import Invalid, Problem, first_of_group
 from app.images.views import Look
 from app.telemetry.spans import Stages
 from models import EncoderInfo
@@ -22,6 +23,9 @@ from models import EncoderInfo
 Floats = npt.NDArray[np.float32]
 
 SHOWN_BY_DEFAULT: Final = 5
+
+# reasons with which a group of labels says no more than a label
+FITS_NOTHING: Final = ("similarity_below_floor", "nearer_to_another_word")
 
 # labels that get a heat map
 MOST_EXPLAINED: Final = 10
@@ -37,7 +41,8 @@ WARNED: Final = 5
 class Classifier:
     """Decode, batch, encode, ensemble and score, each in its own module, here in one view.
 
-    `registered` finds what a label set of a query is made of.
+    `registered` finds what a label set of a query is made of; `others` names the one whose words
+    labels are held against to abstain.
     """
 
     info: EncoderInfo
@@ -45,6 +50,8 @@ class Classifier:
     ensemble: Ensemble
     templates: TemplateSets
     registered: Callable[[Query, str], Awaitable[Classes]]
+    others: str
+    known_rivals: KnownRivals = field(default_factory=KnownRivals)
 
     async def classify(self, image: bytes, query: Query, stages: Stages) -> Classification:
         """Score every label of the query against the image.
@@ -75,7 +82,10 @@ class Classifier:
             cosines = each if alternatives is None else alternatives.best(each)
             background = compared.background
             alone = None if background is None else float((looked.rows @ background).max())
-            decision = self._decide(cosines, alone, classes, query)
+            competition = compared.competition(looked.rows)
+            decision = decide(
+                cosines, alone, self._scale, classes.learned, _wanted(query, classes), competition
+            )
         maps: dict[int, str] = {}
         if query.explain:
             with stages.stage("explain"):
@@ -107,7 +117,7 @@ class Classifier:
             # of a label set, which may be large, only what is answered
             warnings=(
                 *query.warnings,
-                *self._warnings(query.labels or shown, classes, query),
+                *self._warnings(query.labels or shown, compared, query),
                 *_same(classes, cosines, None if query.labels else decision.order),
             ),
             calibrated=classes.learned is not None,
@@ -118,8 +128,7 @@ class Classifier:
 
     def _groups(self, decision: Decision, classes: Classes, query: Query) -> tuple[Group, ...]:
         """The groups that are answered: not where the picture fits no label at all."""
-        nothing = decision.reason is not None and decision.reason.code == "similarity_below_floor"
-        if nothing or not classes.paths:
+        if not classes.paths or (decision.reason and decision.reason.code in FITS_NOTHING):
             return ()
         wanted = _wanted(query, classes)
         shares = self._scale.scoring(wanted) == "softmax"
@@ -171,10 +180,28 @@ class Classifier:
             raise Invalid(detail, field="scores", limit=2, value=1)
         if len(classes.labels) == 1 and not query.scores_alone:
             raise one_label("labels" if labelset is None else "labelset")
-        background = None
+        rivals, late = await self._rivals(query, classes, labelset)
+        background = nots = None
         if self._needs_background(query, classes):
             background = await self.ensemble.background(classes.templates)
-        return _Compared(classes, background, labelset)
+        if query.abstain and classes.nots:
+            nots = (await self.ensemble.matrix(classes.nots, classes.templates)).rows
+        return _Compared(classes, background, labelset, nots, rivals, late)
+
+    async def _rivals(
+        self, query: Query, classes: Classes, labelset: str | None
+    ) -> tuple[Rivals | None, bool]:
+        """The words that labels are held against, and whether they should be known but are not."""
+        if not query.abstain or query.tags or classes.learned is not None:
+            return None, False
+        asked = replace(query, templates=None, patience=query.patience / 2)
+        try:
+            words = await self.registered(asked, self.others)
+        except Problem:  # being built, or it cannot be: no reason to answer nothing at all
+            return None, True
+        others = OtherWords(words.labels, words.rows)
+        name = (query.namespace, labelset, classes.version, classes.labels, classes.templates)
+        return self.known_rivals.of(name, classes.rows, others), False
 
     async def _sent_along(self, query: Query) -> Classes:
         name, templates = self.templates.resolve(query.templates)
@@ -187,18 +214,17 @@ class Classifier:
             return True
         return query.abstain and classes.learned is None
 
-    def _decide(
-        self, cosines: Floats, background: float | None, classes: Classes, query: Query
-    ) -> Decision:
-        wanted = _wanted(query, classes)
-        return decide(cosines, background, self._scale, classes.learned, wanted)
-
     @property
     def _scale(self) -> Scale:
         return Scale(self.info.scale, self.info.bias)
 
-    def _warnings(self, asked: Sequence[str], classes: Classes, query: Query) -> tuple[str, ...]:
+    def _warnings(
+        self, asked: Sequence[str], compared: "_Compared", query: Query
+    ) -> tuple[str, ...]:
+        classes = compared.classes
         found = [f"the calibration is not used: {classes.warning}"] if classes.warning else []
+        if compared.late:
+            found.append("the words that abstain compares labels with are not ready: it guessed")
         if query.tags:
             found.append("no labels were given: these are tags from a shipped list of nouns")
         if classes.learned and self.info.bias is not None and query.scores == "softmax":
@@ -232,6 +258,19 @@ class _Compared:
     classes: Classes
     background: Floats | None
     labelset: str | None
+    nots: Floats | None = None
+    rivals: Rivals | None = None
+    late: bool = False
+
+    def competition(self, views: Floats) -> Competition | None:
+        """How the best of a picture's views (V, D) fits other words."""
+        if self.nots is None and self.rivals is None:
+            return None
+        own = None if self.nots is None else scoring.best_similarities(views, self.nots)
+        cosines = None
+        if self.rivals is not None:
+            cosines = scoring.best_similarities(views, self.rivals.rows)
+        return Competition(self.classes.nots, own, self.rivals, cosines)
 
 
 def _wanted(query: Query, classes: Classes) -> Wanted:

@@ -77,7 +77,8 @@ class Image:
 class Classes:
     """What an image is compared with: `rows` (C, D) of the labels in these templates.
 
-    Where labels have `alternatives` there are more rows; `paths` are the groups of labels, if any.
+    Where labels have `alternatives` there are more rows; `paths` are the groups of labels, if any;
+    `nots` are words that rule the labels out.
 
     `template_set` is the name of the templates, `cached` how many rows needed no encoding.
     `learned` is the calibration of just these rows; `warning` says why there is none.
@@ -93,6 +94,7 @@ class Classes:
     warning: str | None = None
     alternatives: Alternatives | None = None
     paths: tuple[tuple[str, ...], ...] = ()
+    nots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from app.classify.other_words import Competition, allowed
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -123,11 +125,19 @@ def rank(scores: Floats, top_k: int, threshold: float | None) -> tuple[int, ...]
 # how cosines become scores: against one another, or each label on its own
 Scoring = Literal["softmax", "sigmoid"]
 
-Code = Literal["similarity_below_floor", "margin_too_small", "score_below_threshold"]
+Code = Literal[
+    "similarity_below_floor",
+    "margin_too_small",
+    "score_below_threshold",
+    "nearer_to_another_word",
+]
 
 # without a calibration the best label must be this many times as likely as the second; measured
 # with pictogram, see docs/decisions.md
 LEAST_ODDS: Final = 2.0
+
+# the same where other words are known, which tell strangers better than a lead does
+LEAST_ODDS_BESIDE_WORDS: Final = 1.2
 
 # where a label that is scored alone begins to count, if nothing else is asked
 COUNTS: Final = 0.5
@@ -177,12 +187,13 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why nothing is answered: `value` did not reach `limit`."""
+    """Why nothing is answered: `value` did not reach `limit`, or `word` fits better."""
 
     code: Code
     value: float
     limit: float
     detail: str
+    word: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +209,12 @@ class Decision:
 
 
 def decide(
-    cosines: Floats, background: float | None, model: Scale, learned: Learned | None, wanted: Wanted
+    cosines: Floats,
+    background: float | None,
+    model: Scale,
+    learned: Learned | None,
+    wanted: Wanted,
+    competition: Competition | None = None,
 ) -> Decision:
     """What to answer for `cosines` (C,); `background` is needed for sigmoids of a softmax-trained
     model, and to abstain without a calibration.
@@ -208,7 +224,10 @@ def decide(
     threshold = _threshold(learned, wanted)
     reason = None
     if wanted.abstain:
-        reason = _reason(cosines, background, model, learned, wanted)
+        reason = _nearer(cosines, learned, competition) if competition else None
+        rivals = competition is not None and competition.rivals is not None
+        if reason is None:
+            reason = _reason(cosines, background, model, learned, wanted, rivals=rivals)
     order = best if threshold is None else tuple(i for i in best if scores[i] >= threshold)
     if reason is None and threshold is not None and not order:
         value = float(scores[best[0]])
@@ -246,14 +265,21 @@ def _threshold(learned: Learned | None, wanted: Wanted) -> float | None:
 
 
 def _reason(
-    cosines: Floats, background: float | None, model: Scale, learned: Learned | None, wanted: Wanted
+    cosines: Floats,
+    background: float | None,
+    model: Scale,
+    learned: Learned | None,
+    wanted: Wanted,
+    *,
+    rivals: bool = False,
 ) -> Reason | None:
     """Why the best label is not good enough; None: it is."""
     similarity, lead = _best_and_lead(cosines)
     if learned is not None:
         floor, margin, than = learned.floor, learned.margin, "the floor of the calibration"
     elif background is not None:
-        floor, margin = background, math.log(LEAST_ODDS) / model.scale
+        odds = LEAST_ODDS_BESIDE_WORDS if rivals else LEAST_ODDS
+        floor, margin = background, math.log(odds) / model.scale
         than = "that of a text that names no thing in particular"
     else:
         raise ValueError("abstaining without calibration or background. This is a bug.")
@@ -264,6 +290,33 @@ def _reason(
         detail = f"the best similarity leads by {lead:.4f}, the least margin is {margin:.4f}"
         return Reason("margin_too_small", lead, margin, detail)
     return None
+
+
+def _nearer(cosines: Floats, learned: Learned | None, competition: Competition) -> Reason | None:
+    """Why another word than the labels fits; rivals count where no calibration knows better."""
+    best = float(cosines.max())
+    if competition.own is not None and float(competition.own.max()) > best:
+        word, value = _best_word(competition.own_words, competition.own)
+        detail = f"{word!r} fits better than the best label: {value:.4f} against {best:.4f}"
+        return Reason("nearer_to_another_word", best, value, detail, word)
+    if learned is not None or competition.rivals is None or competition.cosines is None:
+        return None
+    nearer = int((competition.cosines > best).sum())
+    words = len(competition.cosines)
+    most = allowed(words, len(cosines))
+    if nearer <= most:
+        return None
+    word, _ = _best_word(competition.rivals.words, competition.cosines)
+    detail = (
+        f"{nearer} of {words} other words fit better than the best label, as many as chance lets; "
+        f"{most} are the limit, and {word!r} fits best"
+    )
+    return Reason("nearer_to_another_word", nearer, most, detail, word)
+
+
+def _best_word(words: Sequence[str], cosines: Floats) -> tuple[str, float]:
+    place = int(cosines.argmax())
+    return words[place], float(cosines[place])
 
 
 def _best_and_lead(cosines: Floats) -> tuple[float, float]:

@@ -154,6 +154,7 @@ def exported(answer: Mapping[str, Any]) -> dict[str, Any]:
         "combine": answer.get("combine"),
         "prompts": answer["prompts"],
         "prompts_with": answer.get("prompts_with"),
+        "not": answer.get("not"),
         "templates": answer.get("asked_templates", by_name),
         "description": answer["description"],
     }

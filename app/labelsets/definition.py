@@ -115,7 +115,7 @@ class Definition:
 
     Each example's label is one of the entries'. Its `calibration` is no part of what it says: with
     another one it is the same definition, with the same vectors. `joined`: prompts of labels are
-    read beside the templates and do not replace them.
+    read beside the templates and do not replace them. `nots` are words that rule labels out.
     """
 
     entries: tuple[Entry, ...]
@@ -124,6 +124,7 @@ class Definition:
     examples: tuple[Example, ...] = ()
     calibration: Calibration | None = field(default=None, compare=False)
     joined: bool = False
+    nots: tuple[str, ...] = ()
     labels: tuple[str, ...] = field(init=False, compare=False, repr=False)
     alternatives: Alternatives | None = field(init=False, compare=False, repr=False)
     paths: tuple[tuple[str, ...], ...] = field(init=False, compare=False, repr=False)
@@ -146,7 +147,7 @@ class Definition:
     @property
     def plain(self) -> bool:
         """Whether releases that know only the plain format can serve it."""
-        more = self.joined or self.paths or self.alternatives
+        more = self.joined or self.nots or self.paths or self.alternatives
         return not self.examples and self.calibration is None and not more
 
     def keys(self) -> frozenset[str]:
@@ -283,6 +284,8 @@ def _content(definition: Definition) -> dict[str, Any]:
     # absent where there is nothing: the same bytes as in the plain format
     if definition.joined:
         content["joined"] = True
+    if definition.nots:
+        content["not"] = definition.nots
     if definition.examples:
         content["examples"] = [astuple(example) for example in definition.examples]
     return content
@@ -311,6 +314,7 @@ def _definition(content: Mapping[str, Any]) -> Definition:
         description=content["description"],
         examples=tuple(Example(*row) for row in content.get("examples", ())),
         joined=content.get("joined", False),
+        nots=tuple(content.get("not", ())),
         calibration=calibration and Calibration.from_json(calibration),
     )
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from app.classify.templates import numbered
+from app.classify.templates import Asked, numbered
 from app.errors import UnknownLabelset, excerpt, shown
-from app.labelsets.definition import Definition, Entry, Stored, new
+from app.labelsets.definition import WHOLE, Definition, Entry, Stored, new
 
 # no name of a registered label set holds the colon
 PREFIX: Final = "preset:"
@@ -15,6 +15,9 @@ PREFIX: Final = "preset:"
 TAGS: Final = PREFIX + "everyday-nouns"
 MANY: Final = "imagenet"
 FEW: Final = "simple"
+
+# what `abstain` holds labels against, as bare words: thousands in several templates cost minutes
+OTHERS: Final = PREFIX + "other-words"
 
 
 class Presets:
@@ -40,6 +43,11 @@ class Presets:
                 detail = f"no vocabulary is shipped as {shown(name)}; there are {known}"
                 raise UnknownLabelset(detail, field="labelset", value=excerpt(name))
             entries = tuple(Entry(label, texts) for label, texts in numbered(labels).items())
-            templates = FEW if name == TAGS and self._templates == MANY else None
+            templates = self._templates_of(name)
             found = self._stored[name] = new(name, 0, Definition(entries, templates))
         return found
+
+    def _templates_of(self, name: str) -> Asked:
+        if name == OTHERS:
+            return WHOLE
+        return FEW if name == TAGS and self._templates == MANY else None

@@ -253,6 +253,7 @@ class LabelSetService:
             warning,
             definition.alternatives,
             definition.paths,
+            definition.nots,
         )
 
     async def resume(self) -> None:

@@ -28,7 +28,7 @@ from app.labelsets.blending import Blending
 from app.labelsets.builds import Builds
 from app.labelsets.calibration.validity import Validity
 from app.labelsets.examples import ExampleLimits, FewShot
-from app.labelsets.presets import Presets
+from app.labelsets.presets import OTHERS, Presets
 from app.labelsets.registry import Registry, Sweeper
 from app.labelsets.service import LabelSetService
 from app.server.exit_status import DEVICE_LOST
@@ -174,7 +174,7 @@ async def build(
     fetcher = _fetcher(settings, stack) if settings.image_urls else None
     return Services(
         encoder=encoder,
-        classifier=Classifier(info, embedder, ensemble, templates, labelsets.classes),
+        classifier=Classifier(info, embedder, ensemble, templates, labelsets.classes, OTHERS),
         embedder=embedder,
         labelsets=labelsets,
         few_shot=FewShot(

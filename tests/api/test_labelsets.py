@@ -626,3 +626,41 @@ def test_examples_of_a_label_serve_all_of_its_alternatives(
             ).raise_for_status()  # fmt: skip
     found = classify(client, samples["pizza"], labelset="shown").json()["predictions"]
     assert (found[0]["label"], found[0]["text"]) == ("dish", "pizza")
+
+
+def test_own_words_rule_the_labels_out(client: httpx.Client, samples: dict[str, Path]) -> None:
+    made = register(client, "pets", ["cat", "dog"], **{"not": ["pizza", "a rocket"]}).json()
+    assert made["not"] == ["pizza", "a rocket"]
+    found = classify(client, samples["pizza"], labelset="pets", abstain="true").json()
+    assert found["predictions"] == []
+    assert (found["reason"]["code"], found["reason"]["word"]) == (
+        "nearer_to_another_word", "pizza"
+    )  # fmt: skip
+    assert found["reason"]["value"] < found["reason"]["limit"]
+    assert found["reason"]["withheld"]
+    assert classify(client, samples["pizza"], labelset="pets").json()["predictions"]
+    answered = classify(client, samples["cat"], labelset="pets", abstain="true").json()
+    assert answered["predictions"][0]["label"] == "cat"
+    refused = register(client, "wrong", ["cat", "dog"], **{"not": ["cat"]})
+    assert problem(refused, 422, "invalid")["field"] == "not"
+
+
+def test_what_fits_many_other_words_better_is_none_of_these(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    reasons = []
+    for name, picture in samples.items():
+        labels = [label for label in samples if label != name]
+        found = classify(client, picture, labels=labels, abstain="true").json()
+        assert not any("not ready" in warning for warning in found["warnings"])
+        reasons += [found["reason"]] if found["reason"] else []
+    codes = [reason["code"] for reason in reasons]
+    assert codes.count("nearer_to_another_word") >= 3, codes
+    for reason in reasons:
+        if reason["code"] == "nearer_to_another_word":
+            assert reason["value"] > reason["limit"]
+            assert repr(reason["word"]) in reason["detail"]
+        else:
+            assert "word" not in reason
+    answered = classify(client, samples["pizza"], labels="pizza,rocket", abstain="true").json()
+    assert answered["predictions"][0]["label"] == "pizza"
