@@ -46,6 +46,7 @@ from benchmarks.pictures import SMALL, jpeg
 from benchmarks.servers import free_port, serving
 from models.encoder import Encoder
 from models.loader import load
+from models.torch_towers import TorchImages
 
 DEVICE: Final = os.environ.get("OPENVOCAB_GPU", "cuda")
 REHEARSAL: Final = DEVICE == "cpu"
@@ -86,6 +87,12 @@ def matrix_rate() -> float:
     return best
 
 
+def torch_images(encoder: Encoder) -> TorchImages:
+    """Its image tower, which on a GPU is in torch."""
+    assert isinstance(encoder.images, TorchImages)
+    return encoder.images
+
+
 def operations(encoder: Encoder) -> float:
     """Floating-point operations of one image, counted by torch on a plain pass."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -98,7 +105,7 @@ def operations(encoder: Encoder) -> float:
     torch.backends.mha.set_fastpath_enabled(False)  # its one operation would count for nothing
     try:
         with counter:
-            encoder._vision.rows(pixels)
+            torch_images(encoder).vision.rows(pixels)
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
     return float(counter.get_total_flops())
@@ -276,13 +283,13 @@ def compiled_rates(encoder: Encoder, batch: int) -> tuple[float, float]:
         return done / (time.perf_counter() - begun)
 
     host = pixels.cpu().numpy()
-    fast = encoder._fast
+    fast = torch_images(encoder).recorded
     recorded = rate(
-        (lambda: fast.launch(host)()) if fast else (lambda: encoder._vision.rows(pixels))  # noqa: PLW0108
+        (lambda: fast.launch(host)()) if fast else (lambda: torch_images(encoder).vision.rows(pixels))  # noqa: PLW0108
     )
     if REHEARSAL:
         return recorded, recorded  # compiling needs a C++ compiler and a minute
-    compiled = torch.compile(encoder._vision.rows, mode="reduce-overhead")
+    compiled = torch.compile(torch_images(encoder).vision.rows, mode="reduce-overhead")
     return rate(lambda: compiled(pixels)), recorded
 
 
@@ -347,7 +354,7 @@ def measured(say: Callable[..., None], workers: list[int]) -> None:
         encoder.close()
     source = f"local-dir:{open_clip_folder()}"
     encoder = load(source, device=DEVICE, backend="torch")
-    say("CUDA graphs recorded", float(encoder._fast is not None), "")
+    say("CUDA graphs recorded", float(torch_images(encoder).recorded is not None), "")
     say("encoding within it", one_by_one(encoder), "ms", 1.5, below=True)
     p50 = asyncio.run(requests(encoder, files, 1))[1]
     say("p50 of one request in process, 1 caller", p50, "ms", 6, below=True)

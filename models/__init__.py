@@ -6,6 +6,7 @@ from models.catalog import OFFLINE_MODEL, CatalogEntry, catalog
 from models.errors import (
     BadCheckpoint,
     BadDevice,
+    BadExport,
     EncoderClosed,
     ModelError,
     ModelUnavailable,
@@ -22,6 +23,7 @@ __all__ = [
     "OFFLINE_MODEL",
     "BadCheckpoint",
     "BadDevice",
+    "BadExport",
     "CatalogEntry",
     "EncoderClosed",
     "EncoderInfo",

@@ -1,36 +1,64 @@
-"""The encoder: arrays and prompts in, unit vectors out, on a thread of its own. Knows no labels."""
+"""The encoder: arrays and prompts in, unit vectors out, on a thread of its own. Knows no labels.
+
+What computes is given to it: towers in torch (torch_towers.py) or in OpenVINO (openvino_towers.py).
+"""
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from models.cuda_graphs import Graphs
-from models.device import DeviceMemory, device_memory, is_lost
+from models.device_state import DeviceMemory, device_memory, is_lost
 from models.device_thread import DeviceThread
-from models.image_tower import VisionTower
 from models.info import EncoderInfo
-from models.openvino_tower import CompiledTower
-from models.text_tower import Forest, TextTower
+from models.token_tree import Ends, Forest, Ids, Tree
 from models.tokens import Tokens
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
 # which prompts, how many positions they took, their unit rows
-Piece = tuple[npt.NDArray[np.int64], int, torch.Tensor]
+Piece = tuple[Ids, int, Vectors]
 
 # seconds a piece of text work may take, so that an image behind it waits no longer than 50 ms
 TEXT_STEP: Final = 0.03
 PROMPTS_PER_TOKENIZER_STEP: Final = 256
-# token positions of a forward pass: below the least, reading the weights once costs more than the
-# positions do; beyond the most, the caches (CPU), the mask of a tree or the kernels gain nothing
+# token positions of a forward pass: below this, reading the weights once costs more than they do
 LEAST_POSITIONS: Final = 64
-MOST_NODES: Final = {"cpu": 512, "cuda": 1024}
-MOST_PROMPTS: Final = {"cpu": 64, "cuda": 1024}
+
+
+class ImageTower(Protocol):
+    """What an image becomes a vector by."""
+
+    def launch(self, batch: Pixels) -> Callable[[], Vectors]:
+        """(B, 3, H, W) uint8; what is returned waits for the (B, D) unit rows."""
+        ...
+
+
+@runtime_checkable
+class TreeTower(Protocol):
+    """What prompts become vectors by, where equal beginnings of them are computed once."""
+
+    ends: Ends
+    # of one call, at most
+    most_nodes: int
+
+    def of_tree(self, tree: Tree) -> Vectors:
+        """(p, D) unit rows, in the tree's order. Raises MemoryError if it is too large."""
+        ...
+
+
+class FullTower(Protocol):
+    """What prompts become vectors by, each at full length."""
+
+    # of one call, at most
+    most_prompts: int
+
+    def at_full_length(self, ids: Ids) -> Vectors:
+        """(N, L) -> (N, D) unit rows. Raises MemoryError if they are too many."""
+        ...
 
 
 class Encoder:
@@ -42,19 +70,14 @@ class Encoder:
     def __init__(
         self,
         info: EncoderInfo,
-        model: Any,
         tokens: Tokens,
-        tower: TextTower | None,
-        vision: VisionTower,
-        fast: Graphs | CompiledTower | None = None,
+        images: ImageTower,
+        texts: TreeTower | FullTower,
     ) -> None:
         self.info = info
-        self._model = model
-        self._tokens = tokens
-        self._tower = tower
-        self._vision = vision
-        self._fast = fast
-        self._device = vision.device
+        self.tokens = tokens
+        self.images = images
+        self.texts = texts
         self._positions_per_second = 20_000.0  # corrected by each measured step
         self._thread = DeviceThread("encoder", info.in_flight)
         self._thread.lost = is_lost
@@ -110,92 +133,67 @@ class Encoder:
         self._thread.close()
 
     def _launch_images(self, batch: list[Pixels]) -> Callable[[], Vectors]:
-        pixels = np.stack(batch)
-        if self._fast is not None and len(batch) <= self._fast.most:
-            return self._fast.launch(pixels)
-        rows = self._image_rows(pixels)
-        return lambda: rows.cpu().numpy()
-
-    def _image_rows(self, batch: Pixels) -> torch.Tensor:
-        try:
-            staged = torch.from_numpy(batch)
-            if self._device.type == "cuda":
-                staged = staged.pin_memory()  # or the copy would wait for the batch before
-            return self._vision.rows(staged.to(self._device, non_blocking=True))
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-        torch.cuda.empty_cache()
-        half = len(batch) // 2
-        return torch.cat([self._image_rows(batch[:half]), self._image_rows(batch[half:])])
+        return self.images.launch(np.stack(batch))
 
     def _encode_texts(self, prompts: list[str]) -> Generator[None, None, Vectors]:
-        ids = torch.empty(len(prompts), self._tokens.context_length, dtype=torch.long)
+        ids = np.empty((len(prompts), self.tokens.context_length), np.int64)
         for start in range(0, len(prompts), PROMPTS_PER_TOKENIZER_STEP):
             stop = start + PROMPTS_PER_TOKENIZER_STEP
-            ids[start:stop] = self._tokens(prompts[start:stop], start)
+            ids[start:stop] = self.tokens(prompts[start:stop], start)
             if stop < len(prompts):
                 yield
-        forest = self._forest(ids)
+        pieces = self._pieces(ids)
         vectors = np.empty((len(prompts), self.info.embedding_width), np.float32)
         done = 0
         while done < len(prompts):
             begun = time.perf_counter()
-            if forest is None:
-                rows, positions, found = self._at_full_length(ids, done)
-            else:
-                rows, positions, found = self._as_tree(forest, done, self._fitting(MOST_NODES))
-            vectors[rows] = found.cpu().numpy()
+            rows, positions, found = pieces(done)
+            vectors[rows] = found
             done += len(rows)
             self._note_speed(positions, time.perf_counter() - begun)
             if done < len(prompts):
                 yield
         return vectors
 
-    def _forest(self, ids: torch.Tensor) -> Forest | None:
-        if self._tower is None:
-            return None
-        return Forest(ids.numpy(), self._tower.lengths(ids).numpy())
+    def _pieces(self, ids: Ids) -> Callable[[int], Piece]:
+        """What computes the next piece, once so many prompts are done."""
+        texts = self.texts
+        if not isinstance(texts, TreeTower):
+            return lambda done: self._at_full_length(texts, ids, done)
+        forest = Forest(ids, texts.ends.lengths(ids))
+        return lambda done: self._as_tree(texts, forest, done, self._fitting(texts.most_nodes))
 
-    @torch.inference_mode()
-    def _as_tree(self, forest: Forest, start: int, most: int) -> Piece:
+    def _as_tree(self, texts: TreeTower, forest: Forest, start: int, most: int) -> Piece:
         tree = forest.tree(start, most)
-        assert self._tower is not None
         try:
-            return tree.rows, len(tree.tokens), _unit(self._tower.encode(tree))
-        except torch.OutOfMemoryError:
+            return tree.rows, len(tree.tokens), texts.of_tree(tree)
+        except MemoryError:
             if len(tree.rows) == 1:
                 raise
-        torch.cuda.empty_cache()
-        return self._as_tree(forest, start, len(tree.tokens) // 2)
+        return self._as_tree(texts, forest, start, len(tree.tokens) // 2)
 
-    @torch.inference_mode()
-    def _at_full_length(self, ids: torch.Tensor, start: int) -> Piece:
+    def _at_full_length(self, texts: FullTower, ids: Ids, start: int) -> Piece:
         context = ids.shape[1]
-        most = self._fitting(MOST_PROMPTS, context) // context
+        most = self._fitting(texts.most_prompts * context) // context
         rows = np.arange(start, min(start + max(1, most), len(ids)))
-        return rows, len(rows) * context, self._full_rows(ids[start : start + len(rows)])
+        found = self._full_rows(texts, ids[start : start + len(rows)])
+        return rows, len(rows) * context, found
 
-    def _full_rows(self, ids: torch.Tensor) -> torch.Tensor:
+    def _full_rows(self, texts: FullTower, ids: Ids) -> Vectors:
         try:
-            return _unit(self._model.encode_text(ids.to(self._device)))
-        except torch.OutOfMemoryError:
+            return texts.at_full_length(ids)
+        except MemoryError:
             if len(ids) == 1:
                 raise
-        torch.cuda.empty_cache()
         half = len(ids) // 2
-        return torch.cat([self._full_rows(ids[:half]), self._full_rows(ids[half:])])
+        parts = ids[:half], ids[half:]
+        return np.concatenate([self._full_rows(texts, part) for part in parts])
 
-    def _fitting(self, most: dict[str, int], each: int = 1) -> int:
-        """Positions that should take TEXT_STEP seconds; `most` counts pieces of `each`."""
-        positions = int(self._positions_per_second * TEXT_STEP)
-        return max(LEAST_POSITIONS, min(positions, most[self._device.type] * each))
+    def _fitting(self, most: int) -> int:
+        """Positions that should take TEXT_STEP seconds, `most` at most."""
+        return max(LEAST_POSITIONS, min(int(self._positions_per_second * TEXT_STEP), most))
 
     def _note_speed(self, positions: int, seconds: float) -> None:
         # half old, half new: one slow step must not make all later ones tiny
         speed = positions / max(seconds, 1e-6)
         self._positions_per_second = 0.5 * self._positions_per_second + 0.5 * speed
-
-
-def _unit(rows: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.normalize(rows.float(), dim=-1)

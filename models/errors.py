@@ -17,6 +17,10 @@ class BadCheckpoint(ModelError):
     """A local file is missing, damaged, or does not fit its architecture."""
 
 
+class BadExport(ModelError):
+    """A folder of an exported model is incomplete, damaged, or does not compute what it should."""
+
+
 class BadDevice(ModelError):
     """The device or the precision asked for does not exist here."""
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 # raised when this code starts to compute vectors in another way than before
@@ -26,7 +28,7 @@ def fingerprint(
     architecture: Mapping[str, Any],
     precision: str,
     preprocessing: Mapping[str, Any],
-    tokens: torch.Tensor,
+    tokens: npt.NDArray[np.int64],
 ) -> str:
     """Digest of a model as 32 hexadecimal digits (128 bits of SHA-256).
 

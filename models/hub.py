@@ -76,6 +76,15 @@ def snapshot(repository: str, small: Sequence[str], weights: Sequence[str]) -> P
     return folder
 
 
+def downloaded(owner: str, name: str, endings: Sequence[str]) -> list[Path]:
+    """Files of a repository that are in the hub's cache and end so; and which version is newest."""
+    from huggingface_hub import snapshot_download
+
+    folder = Path(snapshot_download(f"{owner}/{name}", local_files_only=True))
+    files = [file.resolve() for file in folder.rglob("*") if file.suffix in endings]
+    return [*files, *folder.parents[1].glob("refs/main")]
+
+
 def _check_repository(name: str, repository: str, hint: str) -> None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError

@@ -1,82 +1,222 @@
 """Turn prompts into token ids and refuse what would be cut. Knows nothing of towers or devices."""
 
-from collections.abc import Sequence
-from typing import Any
+import gzip
+import html
+import importlib.util
+import re
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import numpy as np
-import torch
-from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
+import numpy.typing as npt
+import tokenizers
 
-from models.errors import PromptTooLong
+from models.errors import ModelUnavailable, PromptTooLong
+
+Ids = npt.NDArray[np.int64]
 
 # words come from strangers: what is remembered of them must be bounded
 WORD_CACHE_LIMIT = 65_536
-LONGEST_REMEMBERED = 40
+LONGEST_REMEMBERED: Final = 40
+
+CLIP_MERGES: Final = 48_894
+
+# how CLIP cuts a text into words, behind its special tokens
+WORD: Final = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-class Tokens:
-    """An open_clip tokenizer that raises where the original truncates."""
+class Tokens(Protocol):
+    """A tokenizer that raises where others truncate."""
 
-    def __init__(self, tokenizer: Any, context_length: int) -> None:
-        self._tokenizer = tokenizer
-        self._lowers = getattr(tokenizer, "clean_fn", None) is get_clean_fn("lower")
-        self._words: dict[str, tuple[int, ...]] = {}
-        self.context_length = context_length
+    context_length: int
 
-    def __call__(self, prompts: Sequence[str], first_index: int = 0) -> torch.Tensor:
-        """(N, context_length) int64 ids, padded as the tokenizer pads.
+    def __call__(self, prompts: Sequence[str], first_index: int = 0) -> Ids:
+        """(N, context_length) ids, padded as the model was trained.
 
         `first_index` is the place of prompts[0] in the caller's list, for the error's sake.
 
         Raises:
             PromptTooLong: a prompt does not fit into the context length.
         """
-        texts = list(prompts)
-        if isinstance(self._tokenizer, SimpleTokenizer):
-            return self._byte_pair(texts, first_index)
-        for place, text in enumerate(texts):
-            self._check(text, self._count(text), first_index + place)
-        ids: torch.Tensor = self._tokenizer(texts, context_length=self.context_length)
-        return ids
+        ...
 
-    def _byte_pair(self, texts: list[str], first_index: int) -> torch.Tensor:
-        tokenizer = self._tokenizer
-        self._forget(tokenizer)
-        ids = np.zeros((len(texts), self.context_length), np.int64)
-        for place, text in enumerate(texts):
-            row = [tokenizer.sot_token_id]
-            for word in tokenizer.pat.findall(self._clean(text)):
-                row += self._words.get(word) or self._word(word)
-            row.append(tokenizer.eot_token_id)
-            self._check(text, len(row), first_index + place)
-            ids[place, : len(row)] = row
-        return torch.from_numpy(ids)
 
-    def _clean(self, text: str) -> str:
-        if self._lowers and text.isascii() and text.isprintable() and "&" not in text:
-            # nothing to mend and no entity: what is left of the cleaning takes a fiftieth of it
-            return " ".join(text.split()).lower()
-        cleaned: str = self._tokenizer.clean_fn(text)
-        return cleaned
+@dataclass(frozen=True, slots=True)
+class BytePairRules:
+    """What CLIP's byte-pair encoding needs besides its vocabulary.
 
-    def _word(self, word: str) -> tuple[int, ...]:
-        tokenizer = self._tokenizer
-        spelled = "".join(tokenizer.byte_encoder[byte] for byte in word.encode())
-        pieces = tokenizer.bpe(spelled).split(" ")
-        ids = tuple(tokenizer.encoder[piece] for piece in pieces)
-        if len(word) <= LONGEST_REMEMBERED:
-            self._words[word] = ids
-        else:
-            tokenizer.cache.pop(spelled, None)
-        return ids
+    `special` are the special tokens, start and end first, and `special_ids` their ids. `clean` is
+    how open_clip calls what is done to a text before: "lower", "whitespace" or "canonicalize".
+    """
 
-    def _forget(self, tokenizer: SimpleTokenizer) -> None:
+    special: tuple[str, ...]
+    special_ids: tuple[int, ...]
+    clean: str
+    context_length: int
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "BytePairRules":
+        """From what JSON made of them."""
+        special, ids = tuple(fields["special"]), tuple(fields["special_ids"])
+        return cls(special, ids, fields["clean"], fields["context_length"])
+
+
+class BytePairTokens:
+    """CLIP's byte-pair encoding, as open_clip's SimpleTokenizer has it, by `tokenizers` in Rust."""
+
+    def __init__(self, vocabulary: tokenizers.Tokenizer, rules: BytePairRules) -> None:
+        """`vocabulary` holds a BPE model; `byte_pair_vocabulary` makes one."""
+        self.vocabulary = vocabulary
+        self.rules = rules
+        self.context_length = rules.context_length
+        self._clean = CLEANING[rules.clean]
+        self._pairs = vocabulary.model
+        self._special = dict(zip(rules.special, rules.special_ids, strict=True))
+        self._words: dict[str, tuple[int, ...]] = {}
+        special = "|".join(rules.special)
+        # among ASCII letters and digits alone both patterns are the same
+        ascii_word = WORD.replace(r"\p{L}", "a-zA-Z").replace(r"\p{N}", "0-9")
+        self._ascii = re.compile(f"{special}|{ascii_word}", re.IGNORECASE | re.ASCII)
+        self._pattern = f"{special}|{WORD}"
+
+    @classmethod
+    def read(cls, vocabulary: Path, rules: Mapping[str, Any]) -> "BytePairTokens":
+        """From the file that `write` wrote, and the rules that it returned."""
+        return cls(tokenizers.Tokenizer.from_file(str(vocabulary)), BytePairRules.of(rules))
+
+    def write(self, vocabulary: Path) -> Mapping[str, Any]:
+        """Write the vocabulary to a file; the rules are returned, as JSON has them."""
+        self.vocabulary.save(str(vocabulary), pretty=False)
+        return asdict(self.rules)
+
+    def __call__(self, prompts: Sequence[str], first_index: int = 0) -> Ids:
+        """As Tokens has it; the padding is 0."""
         if len(self._words) > WORD_CACHE_LIMIT:
             self._words.clear()
-        if len(tokenizer.cache) > WORD_CACHE_LIMIT:
-            tokenizer.cache = {
-                tokenizer.decoder[i]: tokenizer.decoder[i] for i in tokenizer.all_special_ids
-            }
+        start, end, *_ = self.rules.special_ids
+        ids = np.zeros((len(prompts), self.context_length), np.int64)
+        for place, text in enumerate(prompts):
+            row = [start]
+            for word in self._split(self._clean(text)):
+                row += self._words.get(word) or self._word(word)
+            row.append(end)
+            if len(row) > self.context_length:
+                raise PromptTooLong(first_index + place, text, len(row), self.context_length)
+            ids[place, : len(row)] = row
+        return ids
+
+    @property
+    def remembered(self) -> int:
+        """Words whose ids are kept."""
+        return len(self._words)
+
+    def _split(self, text: str) -> list[str]:
+        return self._ascii.findall(text) if text.isascii() else self._unicode.findall(text)
+
+    @cached_property
+    def _unicode(self) -> Any:
+        import regex  # few texts need it
+
+        return regex.compile(self._pattern, regex.IGNORECASE)
+
+    def _word(self, word: str) -> tuple[int, ...]:
+        special = self._special.get(word)
+        if special is not None:
+            ids: tuple[int, ...] = (special,)
+        else:
+            spelled = "".join(BYTES[byte] for byte in word.encode())
+            ids = tuple(piece.id for piece in self._pairs.tokenize(spelled))
+        if len(word) <= LONGEST_REMEMBERED:
+            self._words[word] = ids
+        return ids
+
+
+def byte_pair_vocabulary(
+    encoder: Mapping[str, int], ranks: Mapping[tuple[str, str], int]
+) -> tokenizers.Tokenizer:
+    """From each piece's id and each merge's rank. Special tokens are no pieces of words."""
+    merges = sorted(ranks, key=lambda pair: ranks[pair])
+    model = tokenizers.models.BPE(
+        vocab=dict(encoder), merges=merges, end_of_word_suffix="</w>", cache_capacity=0
+    )
+    return tokenizers.Tokenizer(model)
+
+
+def clip_vocabulary(special: Sequence[str]) -> tokenizers.Tokenizer:
+    """The vocabulary of OpenAI's CLIP, from the file that open_clip brings; imports no torch."""
+    package = importlib.util.find_spec("open_clip")
+    if package is None or package.origin is None:
+        raise ModelUnavailable("the tokenizer's vocabulary needs pip install open_clip_torch")
+    file = Path(package.origin).with_name("bpe_simple_vocab_16e6.txt.gz")
+    lines = gzip.decompress(file.read_bytes()).decode().split("\n")
+    # behind a line about the file; the file holds more than CLIP was trained with
+    merges = [tuple(line.split()) for line in lines[1 : CLIP_MERGES + 1]]
+    letters = sorted(BYTES)
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), *special]
+    ranks = {(first, second): rank for rank, (first, second) in enumerate(merges)}
+    return byte_pair_vocabulary({piece: n for n, piece in enumerate(pieces)}, ranks)
+
+
+def _bytes() -> tuple[str, ...]:
+    """The character that stands for each byte: itself if printable, else one from 256 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return tuple(chr(byte if byte in printable else next(others)) for byte in range(0x100))
+
+
+BYTES: Final = _bytes()
+
+
+def _mended(text: str) -> str:
+    """Without mojibake and HTML entities (twice: some are escaped twice)."""
+    if text.isascii() and text.isprintable() and "&" not in text:
+        return text  # nothing to mend, which takes fifty times as long as all the rest
+    import ftfy
+
+    return html.unescape(html.unescape(ftfy.fix_text(text)))
+
+
+def _one_spaced(text: str) -> str:
+    return " ".join(_mended(text).split())
+
+
+def _lowered(text: str) -> str:
+    return _one_spaced(text).lower()
+
+
+def _canonical(text: str) -> str:
+    bare = _mended(text).strip().replace("_", " ").translate(PUNCTUATION)
+    return " ".join(bare.lower().split())
+
+
+PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
+CLEANING: Final[Mapping[str, Callable[[str], str]]] = {
+    "lower": _lowered,
+    "whitespace": _one_spaced,
+    "canonicalize": _canonical,
+}
+
+
+class HubTokens:
+    """A tokenizer of another kind, as open_clip wraps those of Hugging Face."""
+
+    def __init__(self, tokenizer: Any, context_length: int) -> None:
+        self._tokenizer = tokenizer
+        self.context_length = context_length
+
+    def __call__(self, prompts: Sequence[str], first_index: int = 0) -> Ids:
+        """As Tokens has it."""
+        texts = list(prompts)
+        for place, text in enumerate(texts):
+            length = self._count(text)
+            if length > self.context_length:
+                raise PromptTooLong(first_index + place, text, length, self.context_length)
+        ids = self._tokenizer(texts, context_length=self.context_length)
+        return np.asarray(ids, np.int64)
 
     def _count(self, text: str) -> int:
         wrapped = self._tokenizer
@@ -85,7 +225,3 @@ class Tokens:
         ids = wrapped.tokenizer(clean(text), truncation=False, add_special_tokens=not own_markers)
         # the clips mode adds start, end and class token itself
         return len(ids["input_ids"]) + (3 if own_markers else 0)
-
-    def _check(self, text: str, length: int, index: int) -> None:
-        if length > self.context_length:
-            raise PromptTooLong(index, text, length, self.context_length)

@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from app.evaluation.data import Dataset, Encoded, ModelInfo, TemplateRows
+from app.server.build import EXPORTS
 from app.server.main import create_app
 from app.server.run import uvicorn_config
 from app.server.settings import Settings
@@ -41,11 +42,12 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def own_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """No test reads or writes the label sets of whoever runs it."""
+    folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENVOCAB_DATA_DIR", str(tmp_path_factory.mktemp("data")))
-        yield
+        patch.setenv("OPENVOCAB_DATA_DIR", str(folder))
+        yield folder
 
 
 @pytest.fixture(autouse=True)
@@ -66,9 +68,15 @@ def samples() -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def pictogram() -> Iterator[Encoder]:
-    """The bundled model."""
-    encoder = load("pictogram")
+def exports(own_data_dir: Path) -> Path:
+    """Where servers of these tests keep exported models, too."""
+    return own_data_dir / EXPORTS
+
+
+@pytest.fixture(scope="session")
+def pictogram(exports: Path) -> Iterator[Encoder]:
+    """The bundled model as it serves on a CPU."""
+    encoder = load("pictogram", exports=exports)
     yield encoder
     encoder.close()
 
@@ -99,6 +107,29 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"local-dir:{folder}"
 
 
+# a sigmoid loss, no causal mask, pooling at the last position, a class of its own for the tower
+OWN_ARCHITECTURES = {
+    "siglip-like": {
+        "embed_dim": 48,
+        "init_logit_bias": -10,
+        "custom_text": True,
+        "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32,
+                       "patch_size": 16, "pool_type": "avg"},
+        "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 64, "heads": 2,
+                     "layers": 2, "no_causal_mask": True, "pool_type": "last", "proj_bias": True,
+                     "tokenizer_kwargs": {"clean": "canonicalize"}},
+    }
+}  # fmt: skip
+
+
+def own_architecture(folder: Path, name: str) -> Path:
+    """Its configuration, in a folder as open_clip reads it."""
+    folder = folder / "configs"
+    folder.mkdir()
+    (folder / f"{name}.json").write_text(json.dumps(OWN_ARCHITECTURES[name]))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Save an architecture of open_clip with random weights in local-directory form."""
@@ -108,6 +139,8 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         if architecture not in made:
             folder = tmp_path_factory.mktemp(architecture)
             torch.manual_seed(0)
+            if architecture in OWN_ARCHITECTURES:
+                open_clip.add_model_config(own_architecture(folder, architecture))
             model = open_clip.create_model(architecture, load_weights=False)
             # the temperature that trained models end with: small differences count most there
             model.logit_scale.data.fill_(math.log(100))

@@ -3,16 +3,19 @@
 import json
 import sys
 import textwrap
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from app.cli.help import add, group
-from app.cli.terminal import or_exit
+from app.cli.terminal import or_exit, say, settings_or_exit
+from app.server.exit_status import USAGE_ERROR
+from app.telemetry import logs
 from models import catalog
 from models.catalog import CatalogEntry
 
-app = group("List and download models.")
+app = group("List, download and export models.")
 
 NOTES: Final = (
     "ImageNet %: published zero-shot accuracy. GFLOPs: image tower, for one picture.\n"
@@ -90,10 +93,39 @@ def pull(
     typer.echo(f"{name} is ready to serve", err=True)
 
 
+def export(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Model name, as `serve --model` takes it.")
+    ],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the exported model.")],
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or bf16 (default: OPENVOCAB_PRECISION).")
+    ] = None,
+) -> None:
+    """Export a model, so that a CPU can serve it without PyTorch."""
+    from models.loader import export_to
+
+    settings = settings_or_exit(model=name, precision=precision)
+    logs.set_up(settings.log_level, settings.log_format)
+    to = to.expanduser().absolute()
+    if to.exists():
+        say(f"{to} exists already; --to names a new folder")
+        raise typer.Exit(USAGE_ERROR)
+    or_exit(lambda: export_to(name, settings.precision, to))
+    typer.echo(f"exported {name}; serve it with: openvocab serve --model exported:{to}", err=True)
+
+
 add(app, list_models, "list", "openvocab models list --free\nopenvocab models list --json")
 add(
     app,
     pull,
     examples="openvocab models pull ViT-B-32-256/datacomp_s34b_b86k",
     exit_status="0 it is here, 3 it cannot be downloaded or loaded.",
+)
+add(
+    app,
+    export,
+    examples="openvocab models export ViT-B-32/openai --to /srv/vit-b-32\n"
+    "openvocab serve --model exported:/srv/vit-b-32",
+    exit_status="0 exported, 2 the folder exists or a setting is invalid, 3 it cannot be exported.",
 )

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("openvocab")
 
 
+# folder of exported models in the data directory
+EXPORTS: Final = "models"
+
 # seconds that a write to the SQLite file may take
 SQLITE_WRITE_SECONDS: Final = 5.0
 
@@ -58,7 +61,7 @@ DRAIN_SECONDS: Final = 10.0
 
 def load_encoder(settings: Settings) -> "Encoder":
     """The encoder that the settings name; raises models.ModelError."""
-    from models.loader import load  # torch takes seconds to import: only who serves pays for it
+    from models.loader import load  # OpenVINO or torch: only who serves pays for it
 
     encoder = load(
         settings.model,
@@ -67,6 +70,7 @@ def load_encoder(settings: Settings) -> "Encoder":
         threads=settings.cores_for_encoding(),
         max_batch=settings.max_batch,
         backend=settings.backend,
+        exports=settings.data_dir.expanduser() / EXPORTS,
     )
     encoder.on_device_lost(end_process)
     return encoder

@@ -28,7 +28,7 @@ from app.telemetry.instruments import Together
 from app.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from models.device import DeviceMemory
+    from models.device_state import DeviceMemory
 
 
 PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -321,8 +321,17 @@ def watch_process(metrics: Metrics, settings: Settings, *, first: bool) -> None:
     metrics.info("openvocab_build_info", "What is installed; always 1.", {
         "version": VERSION,
         "python": platform.python_version(),
-        "torch": importlib.metadata.version("torch"),
+        "torch": _version("torch"),
+        "openvino": _version("openvino"),
     })  # fmt: skip
+
+
+def _version(package: str) -> str:
+    """Empty where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _figure(read: Callable[[], Mapping[str, float]], name: str) -> float | None:

@@ -385,7 +385,7 @@ def test_a_failing_encoder_is_a_500_that_tells_nothing(
         raise RuntimeError("secret of the inside")
 
     with serve(plain_pictogram) as client:
-        monkeypatch.setattr(plain_pictogram._model, "encode_image", broken)
+        monkeypatch.setattr(plain_pictogram.images.vision._model, "encode_image", broken)
         found = problem(form(client, labels=LABELS), 500, "internal")
         assert "secret" not in json.dumps(found)
         assert problem(client.get("/readyz"), 503, "not_ready")

@@ -302,14 +302,14 @@ def test_the_bundled_model_sees_what_open_clip_sees(plain_pictogram: Any) -> Non
     _, _, transform = open_clip.create_model_and_transforms(catalog()["pictogram"].loader)
     image = picture(size=(123, 77))
     seen: list[torch.Tensor] = []
-    encode = plain_pictogram._model.encode_image
-    plain_pictogram._model.encode_image = lambda pixels: (
+    encode = plain_pictogram.images.vision._model.encode_image
+    plain_pictogram.images.vision._model.encode_image = lambda pixels: (
         seen.append(pixels.clone()) or encode(pixels)
     )
     try:
         plain_pictogram.submit_images([fit(whole(image), plain_pictogram.info.image)]).result()
     finally:
-        plain_pictogram._model.encode_image = encode
+        plain_pictogram.images.vision._model.encode_image = encode
     torch.testing.assert_close(seen[0][0], transform(image), rtol=0, atol=0)
 
 

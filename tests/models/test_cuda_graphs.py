@@ -24,7 +24,7 @@ def test_sizes_are_powers_of_two_and_the_largest(most: int, sizes: tuple[int, ..
 
 
 def test_nothing_is_recorded_on_a_cpu(plain_pictogram: Encoder) -> None:
-    assert record(plain_pictogram._vision, (64, 64), 8, 1) is None
+    assert record(plain_pictogram.images.vision, (64, 64), 8, 1) is None
 
 
 def test_a_recording_that_fails_leaves_plain_passes(
@@ -34,7 +34,7 @@ def test_a_recording_that_fails_leaves_plain_passes(
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(cuda_graphs, "Graphs", fails)
-    monkeypatch.setattr(plain_pictogram._vision, "device", torch.device("cuda"))
+    monkeypatch.setattr(plain_pictogram.images.vision, "device", torch.device("cuda"))
     with caplog.at_level(logging.WARNING):
-        assert record(plain_pictogram._vision, (64, 64), 8, 1) is None
+        assert record(plain_pictogram.images.vision, (64, 64), 8, 1) is None
     assert "no CUDA graphs" in caplog.text

@@ -8,6 +8,7 @@ import torch
 from models.encoder import LEAST_POSITIONS, Encoder
 from models.errors import EncoderClosed, PromptTooLong
 from models.loader import load
+from models.token_tree import Tree
 
 NEAR = 2e-5  # largest difference of a coordinate between two ways of computing one fp32 vector
 
@@ -67,7 +68,8 @@ def test_out_of_memory_halves_the_batch(
 ) -> None:
     images = pictures(7, plain_pictogram.info.image.height)
     expected = plain_pictogram.submit_images(images).result()
-    encode, sizes = plain_pictogram._model.encode_image, []
+    model = plain_pictogram.images.vision._model
+    encode, sizes = model.encode_image, []
 
     def small_device(pixels: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixels))
@@ -75,7 +77,7 @@ def test_out_of_memory_halves_the_batch(
             raise torch.OutOfMemoryError
         return encode(pixels)
 
-    monkeypatch.setattr(plain_pictogram._model, "encode_image", small_device)
+    monkeypatch.setattr(model, "encode_image", small_device)
     np.testing.assert_allclose(plain_pictogram.submit_images(images).result(), expected, atol=NEAR)
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
 
@@ -86,17 +88,17 @@ def test_out_of_memory_for_a_single_image_is_an_error(
     def no_device(pixels: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(plain_pictogram._model, "encode_image", no_device)
+    monkeypatch.setattr(plain_pictogram.images.vision._model, "encode_image", no_device)
     with pytest.raises(torch.OutOfMemoryError):
         plain_pictogram.submit_images(pictures(2, plain_pictogram.info.image.height)).result()
 
 
 def test_out_of_memory_halves_the_prompts(
-    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+    plain_pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = [f"number {n}" for n in range(20)]
-    expected = pictogram.submit_texts(prompts).result()
-    transformer = pictogram._model.transformer
+    expected = plain_pictogram.submit_texts(prompts).result()
+    transformer = plain_pictogram.texts.tower.module.transformer
     forward, sizes = transformer.forward, []
 
     def small_device(x: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -106,7 +108,7 @@ def test_out_of_memory_halves_the_prompts(
         return forward(x, attn_mask=attn_mask)
 
     monkeypatch.setattr(transformer, "forward", small_device)
-    np.testing.assert_allclose(pictogram.submit_texts(prompts).result(), expected, atol=NEAR)
+    np.testing.assert_allclose(plain_pictogram.submit_texts(prompts).result(), expected, atol=NEAR)
     assert max(sizes) > 15 >= min(sizes)
 
 
@@ -115,14 +117,14 @@ def test_steps_do_not_shrink_to_nothing_on_a_busy_machine(
 ) -> None:
     monkeypatch.setattr(pictogram, "_positions_per_second", 1.0)
     monkeypatch.setattr(pictogram, "_note_speed", lambda positions, seconds: None)
-    transformer = pictogram._model.transformer
-    forward, sizes = transformer.forward, []
+    texts, sizes = pictogram.texts, []
+    of_tree = texts.of_tree
 
-    def watched(x: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
-        sizes.append(x.shape[1])
-        return forward(x, attn_mask=attn_mask)
+    def watched(tree: Tree) -> np.ndarray:
+        sizes.append(len(tree.tokens))
+        return of_tree(tree)
 
-    monkeypatch.setattr(transformer, "forward", watched)
+    monkeypatch.setattr(texts, "of_tree", watched)
     pictogram.submit_texts([f"a photo of {n} cats" for n in range(100)]).result()
     assert min(sizes[:-1]) > LEAST_POSITIONS - 20
 
@@ -143,7 +145,7 @@ def test_word_memory_of_the_tokenizer_is_bounded(
         pictogram.submit_texts(
             [f"qx{chr(97 + n % 26)}v{n}" for n in range(start, start + 10)]
         ).result()
-    assert len(pictogram._tokens._tokenizer.cache) < 100
+    assert pictogram.tokens.remembered < 100
     np.testing.assert_allclose(
         pictogram.submit_texts(["zebra crossing"]).result(), before, atol=NEAR
     )

@@ -28,7 +28,7 @@ from app.images.limits import ImageLimits
 from models.catalog import catalog
 from models.encoder import Encoder
 from models.loader import load
-from models.text_tower import Forest
+from models.torch_towers import TorchPrompts, TorchTrees
 
 DEVICE = os.environ.get("OPENVOCAB_GPU", "cuda")
 ON_GPU = DEVICE != "cpu"
@@ -154,12 +154,12 @@ def test_recorded_passes_equal_plain_ones_under_load(
 ) -> None:
     encoder = on_device(source("ViT-B-32"), max_batch=64 if ON_GPU else 8)
     if ON_GPU:
-        assert encoder._fast is not None, "nothing was recorded"
+        assert encoder.images.recorded is not None, "nothing was recorded"
     most = 64 if ON_GPU else 8
     spec = encoder.info.image
     dice = np.random.default_rng(0)
     pool = [dice.integers(0, 256, (3, spec.height, spec.width), np.uint8) for _ in range(most)]
-    plain = [encoder._vision.rows(torch.from_numpy(one[None]).to(DEVICE)).cpu().numpy()[0]
+    plain = [encoder.images.vision.rows(torch.from_numpy(one[None]).to(DEVICE)).cpu().numpy()[0]
              for one in pool]  # fmt: skip
     ended = threading.Event()
 
@@ -223,8 +223,8 @@ def broken(_pixels):
     rows = torch.zeros(4, device=sys.argv[2])[index]
     torch.cuda.synchronize()
     return rows
-encoder._fast = None
-encoder._vision.rows = broken
+encoder.images.recorded = None
+encoder.images.vision.rows = broken
 import numpy as np
 spec = encoder.info.image
 try:
@@ -268,10 +268,9 @@ def test_the_tree_of_prompts_equals_the_full_context(source: Callable[[str], str
     encoder = on_device(source("ViT-B-32"))
     prompts = [f"{start} {label}." for label in list(presets()["imagenet-1k"])[:20]
                for start in ("a photo of a", "a drawing of the", "")]  # fmt: skip
-    ids = encoder._tokens(prompts, 0)
-    full = encoder._full_rows(ids).cpu().numpy()
-    assert encoder._tower is not None
-    assert isinstance(encoder._forest(ids), Forest)
+    assert isinstance(encoder.texts, TorchTrees)
+    model = TorchPrompts(encoder.images.vision._model)
+    full = model.at_full_length(encoder.tokens(prompts))
     tree = encoder.submit_texts(prompts).result()
     encoder.close()
     assert np.abs(1 - (full * tree).sum(1)).max() < 1e-5

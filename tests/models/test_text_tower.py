@@ -8,12 +8,12 @@ from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
 
 from models.text_tower import (
-    Forest,
     TextTower,
     agrees_with_reference,
     text_family,
     trimmable_text_tower,
 )
+from models.token_tree import Ends, Forest
 
 CONTEXT, WORDS, END = 24, 100, 99
 EXACT = 1e-6  # 1 - cosine, float32
@@ -78,12 +78,12 @@ def test_trimming_is_exact_for(family: str) -> None:
     model, ids = build(*CAUSAL[family]), prompts()
     tower = trimmable_text_tower(model)
     assert tower is not None
-    assert tower.lengths(ids).tolist() == list(range(3, 11))
+    assert tower.ends.lengths(ids.numpy()).tolist() == list(range(3, 11))
     ids[4:, :3] = ids[0, 0]  # four prompts begin alike
-    tree = Forest(ids.numpy(), tower.lengths(ids).numpy()).tree(0, ids.numel())
+    tree = Forest(ids.numpy(), tower.ends.lengths(ids.numpy())).tree(0, ids.numel())
     assert len(tree.tokens) <= sum(range(3, 11)) - 3 * 3
     assert distance(tower.encode(tree), model.encode_text(ids)[tree.rows]) < EXACT
-    assert agrees_with_reference(tower, model, ids)
+    assert agrees_with_reference(tower, model, ids.numpy())
     assert text_family(model) == "causal"
 
 
@@ -105,5 +105,5 @@ def test_trimming_is_off_for(family: str) -> None:
 def test_a_tower_that_only_looks_causal_is_found_out() -> None:
     model, ids = build(*CAUSAL["CLIP ViT"]), prompts()
     model.attn_mask.zero_()  # says causal, sees everything
-    tower = TextTower(model, "argmax", None)
-    assert not agrees_with_reference(tower, model, ids)
+    tower = TextTower(model, Ends(None))
+    assert not agrees_with_reference(tower, model, ids.numpy())

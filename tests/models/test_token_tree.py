@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.text_tower import Forest
+from models.token_tree import Forest
 
 token = st.integers(1, 3)
 prompt_lists = st.lists(st.lists(token, min_size=1, max_size=6), min_size=1, max_size=25)

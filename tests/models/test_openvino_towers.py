@@ -1,4 +1,4 @@
-"""OpenVINO's image tower gives torch's rows, is optional, and its failure is no outage."""
+"""OpenVINO's towers give torch's rows, are optional, and their failure is no outage."""
 
 import logging
 import sys
@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from models import openvino_tower
+from models import openvino_towers
 from models.device import choose_backend
 from models.encoder import Encoder
 from models.errors import BadDevice
 from models.loader import load
-from models.openvino_tower import compile_tower
+from models.torch_loader import compile_images
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CPU, GPU = "cpu", "cuda"
 EXACT = 1e-5  # 1 - cosine, float32
 
 
@@ -27,23 +26,30 @@ def pictures(count: int, edge: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("architecture", ["pictogram", "ViT-B-32", "RN50"])
-def test_rows_equal_those_of_torch_at_every_batch_size(
-    architecture: str, random_checkpoint: Callable[[str], Path]
+def test_rows_equal_those_of_torch_at_every_size(
+    architecture: str, random_checkpoint: Callable[[str], Path], exports: Path
 ) -> None:
     name = architecture
     if name != "pictogram":
         name = f"local-dir:{random_checkpoint(architecture)}"
-    encoders = [load(name, backend=b, precision="fp32") for b in ("openvino", "torch")]
-    assert [e.info.backend for e in encoders] == ["openvino", "torch"]
-    # the image tower alone differs: what is stored of texts stays good
-    assert encoders[0].info.fingerprint == encoders[1].info.fingerprint
-    for count in (1, 3, 2):
-        images = pictures(count, encoders[0].info.image.height)
-        found, expected = (e.submit_images(images).result() for e in encoders)
-        assert found.dtype == np.float32
-        assert float(np.abs(1 - (found * expected).sum(1)).max()) < EXACT
-    for encoder in encoders:
+    plain = load(name, backend="torch", precision="fp32")
+    # from a folder, and with the image tower alone compiled in a process that has torch
+    others = [load(name, precision="fp32", exports=exports), load(name, precision="fp32")]
+    assert [e.info.backend for e in (plain, *others)] == ["torch", "openvino", "openvino"]
+    for encoder in others:
+        # the same vectors: what is stored of texts stays good
+        assert encoder.info.fingerprint == plain.info.fingerprint
+        for count in (1, 3, 2):
+            images = pictures(count, plain.info.image.height)
+            found, expected = (e.submit_images(images).result() for e in (encoder, plain))
+            assert found.dtype == np.float32
+            assert float(np.abs(1 - (found * expected).sum(1)).max()) < EXACT
+            prompts = [f"a {'very ' * n}small café" for n in range(4 * count)]
+            found, expected = (e.submit_texts(prompts).result() for e in (encoder, plain))
+            assert found.dtype == np.float32
+            assert float(np.abs(1 - (found * expected).sum(1)).max()) < EXACT
         encoder.close()
+    plain.close()
 
 
 def test_the_automatic_choice_is_openvino_on_a_cpu_that_has_it(
@@ -53,7 +59,7 @@ def test_the_automatic_choice_is_openvino_on_a_cpu_that_has_it(
     assert choose_backend("auto", CPU, installed=False) == "torch"
     assert choose_backend("auto", GPU, installed=True) == "torch"
     monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
-    monkeypatch.setattr(openvino_tower.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("models.loader.available", lambda: False)
     encoder = load("pictogram")
     assert encoder.info.backend == "torch"
     encoder.close()
@@ -68,7 +74,7 @@ def test_the_automatic_choice_is_openvino_on_a_cpu_that_has_it(
     ],
 )
 def test_what_cannot_be_had_is_one_line(
-    wanted: str, device: torch.device, installed: bool, said: str
+    wanted: str, device: str, installed: bool, said: str
 ) -> None:
     with pytest.raises(BadDevice, match="backend") as caught:
         choose_backend(wanted, device, installed)
@@ -83,9 +89,9 @@ def test_a_tower_that_does_not_compile_is_served_by_torch(
         rows[:, 0] = 1
         return rows
 
-    monkeypatch.setattr(openvino_tower.CompiledTower, "__call__", other)
+    monkeypatch.setattr(openvino_towers.CompiledImages, "__call__", other)
     with caplog.at_level(logging.WARNING):
-        assert compile_tower(plain_pictogram._vision, (64, 64), "fp32", 0) is None
+        assert compile_images(plain_pictogram.images.vision, (64, 64), "fp32", 0) is None
         encoder = load("pictogram", backend="openvino")
     assert "torch serves it" in caplog.text
     assert encoder.info.backend == "torch"

@@ -1,0 +1,32 @@
+"""Make a bundled model's bundle anew, after its weights changed: `python -m models.bundle_export`.
+
+Imports torch, open_clip and OpenVINO.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from models import bundle, torch_loader
+from models.catalog import LOCAL_DIR, OFFLINE_MODEL, catalog
+from models.export import export
+from models.info import Precision
+
+PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16")
+
+
+def main(name: str = OFFLINE_MODEL) -> None:
+    """Write the folder `exported` beside the model's weights."""
+    loader = catalog()[name].loader
+    fingerprints = {
+        precision: torch_loader.read(name, loader, "cpu", precision, "openvino").info.fingerprint
+        for precision in PRECISIONS
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        export(name, "fp32", Path(folder))
+        bundle.pack(Path(folder), Path(loader.removeprefix(LOCAL_DIR)), fingerprints)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,154 @@
+"""Models exported once and kept in a folder, each under a key of all that decides its files.
+
+Knows no torch: a child process with torch makes what is not there yet.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from models import bundle, errors, processor
+from models.catalog import LOCAL_DIR, provenance_of
+from models.checkpoint import folder_digest, local_folder
+from models.device import torch_or_error
+from models.encoder import Encoder
+from models.errors import BadExport, ModelError
+from models.export_folder import FORMAT, checked, open_export
+from models.info import Precision
+
+# in the manifest of a model that cannot be exported: why
+REASON: Final = "unsupported"
+# what the child writes where it fails: which error, and its line
+ERROR: Final = "error.json"
+
+log = logging.getLogger("openvocab.models")
+
+
+class ExportCache:
+    """A folder of exported models; processes share it."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is made if it is missing."""
+        self._folder = folder
+
+    def encoder(self, spec: str, loader: str, precision: Precision, threads: int) -> Encoder | None:
+        """The encoder of a model, which is exported first where it was not yet.
+
+        None for a model that cannot be exported: it needs torch.
+
+        Raises:
+            ModelError: the model cannot be had, or cannot be exported here.
+        """
+        key = export_key(loader, precision)
+        folder = self._folder / key
+        for last in (False, True):
+            try:
+                manifest = checked(folder)
+                if not _is_current(manifest):
+                    raise BadExport(f"{folder}: the files that it was made of have changed")
+                if REASON in manifest:
+                    log.info("%s runs in torch: %s", spec, manifest[REASON])
+                    return None
+                encoder = open_export(folder, manifest, threads)
+            except BadExport as error:
+                if last:
+                    log.warning("%s; torch serves %s", error, spec)
+                    return None
+                self._make(folder, spec, loader, precision)
+            else:
+                encoder.info = dataclasses.replace(
+                    encoder.info, name=spec, provenance=provenance_of(spec)
+                )
+                return encoder
+        return None
+
+    def _make(self, folder: Path, spec: str, loader: str, precision: Precision) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with _locked(self._folder / f"{folder.name}.lock"):
+            with contextlib.suppress(BadExport):
+                if _is_current(checked(folder)):
+                    return  # another process was faster
+            make_export(spec, loader, precision, folder)
+
+
+def make_export(spec: str, loader: str, precision: Precision, folder: Path) -> None:
+    """Export a model into a folder, whole or not at all; one that is there is replaced.
+
+    Raises:
+        ModelError: the model cannot be had, or not exported here.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as name:
+        made = Path(name) / "made"
+        made.mkdir()
+        if loader.startswith(LOCAL_DIR) and bundle.exists(local_folder(loader)):
+            bundle.unpack(local_folder(loader), precision, made)
+        else:
+            export(spec, precision, made)
+        if folder.exists():
+            folder.rename(Path(name) / "damaged")
+        made.rename(folder)
+
+
+def export(spec: str, precision: str, folder: Path) -> None:
+    """Export a model into an empty folder, in a process of its own. Raises ModelError."""
+    torch_or_error(f"exporting model {spec!r}")
+    command = [sys.executable, "-m", "models.export", spec, precision, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:  # noqa: S603
+        assert child.stdout is not None
+        for line in child.stdout:
+            log.info("exporting %s, once: %s", spec, line.strip())
+    if child.returncode == 0:
+        return
+    try:
+        failed = json.loads((folder / ERROR).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise BadExport(
+            f"model {spec!r}: exporting it ended with status {child.returncode}"
+        ) from None
+    kind = getattr(errors, failed["kind"], ModelError)
+    raise kind(failed["line"])
+
+
+def export_key(loader: str, precision: Precision) -> str:
+    """A name for all that decides an export: model, precision, releases, processor."""
+    local = loader.startswith(LOCAL_DIR)
+    source = folder_digest(local_folder(loader)) if local else loader
+    parts = source, precision, str(FORMAT), *_releases(), processor.described()
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _releases() -> Iterator[str]:
+    for package in ("openvocab", "openvino"):
+        try:
+            yield importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            yield "unknown"
+
+
+def _is_current(manifest: Mapping[str, Any]) -> bool:
+    """Whether the files that an export was made of are as they were, if they are still there."""
+    for name, size, modified in manifest.get("source_files", []):
+        with contextlib.suppress(OSError):
+            now = Path(name).stat()
+            if (now.st_size, now.st_mtime_ns) != (size, modified):
+                return False
+    return True
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Among all processes; a process that dies lets go."""
+    with file.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

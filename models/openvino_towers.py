@@ -1,0 +1,125 @@
+"""Both towers compiled by OpenVINO for a CPU. Knows them by their inputs and outputs only."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from models.info import Precision
+from models.token_tree import Ends, Ids, Tree
+
+Pixels = npt.NDArray[np.uint8]
+Vectors = npt.NDArray[np.float32]
+
+# 1 - cosine against torch in float32: rounding in another order, or in 8 bits of mantissa
+TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-5, "bf16": 5e-3}
+
+HINTS: Final[dict[Precision, str]] = {"fp32": "f32", "bf16": "bf16"}
+
+# of one call: more gain nothing, and one call delays an image behind it
+MOST_NODES: Final = 512
+MOST_PROMPTS: Final = 64
+
+
+def available() -> bool:
+    """Whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def compiled(graph: Any, precision: Precision, threads: int) -> Any:
+    """A graph (or the path of its IR) ready to be called; `threads` 0: as many as cores.
+
+    Raises:
+        RuntimeError: OpenVINO cannot read or compile it.
+    """
+    import openvino
+
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        # decoding shares the cores
+        "ENABLE_CPU_PINNING": False,
+    }
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return openvino.Core().compile_model(graph, "CPU", options)
+
+
+class CompiledImages:
+    """Pixels in, unit rows out; called by one thread only."""
+
+    # images in one call: any number
+    most: Final = sys.maxsize
+
+    def __init__(self, graph: Any, precision: Precision, threads: int) -> None:
+        """`graph`: (B, 3, H, W) uint8 -> (B, D) float32 of unit length. Raises RuntimeError."""
+        self._compiled = compiled(graph, precision, threads)
+
+    def __call__(self, batch: Pixels) -> Vectors:
+        """(B, 3, H, W) uint8 -> (B, D) float32 of unit length."""
+        rows: Vectors = self._compiled(batch)[0]
+        return rows
+
+    def launch(self, batch: Pixels) -> Callable[[], Vectors]:
+        """The rows, computed at once and fetched later."""
+        rows = self(batch)
+        return lambda: rows
+
+
+class CompiledTrees:
+    """Trees of tokens in, unit rows out; called by one thread only.
+
+    Embeddings of tokens are looked up here, not in the graph: of a table that stays in its file,
+    only what prompts use is ever read, and all processes share it.
+    """
+
+    def __init__(
+        self,
+        graph: Any,
+        embeddings: npt.NDArray[Any],
+        positions: npt.NDArray[Any],
+        ends: Ends,
+        precision: Precision,
+        threads: int,
+    ) -> None:
+        """`graph`: nodes (n, W), mask (n, n), ends (p,) -> (p, D). Raises RuntimeError.
+
+        `embeddings` (V, W) of the tokens, `positions` (L, W).
+        """
+        self._compiled = compiled(graph, precision, threads)
+        self._embeddings = embeddings
+        self._positions = positions
+        self.ends = ends
+        self.most_nodes = MOST_NODES
+
+    def of_tree(self, tree: Tree) -> Vectors:
+        """(p, D) float32 of unit length, in the tree's order."""
+        nodes = self._embeddings[tree.tokens].astype(np.float32)
+        nodes += self._positions[tree.positions]
+        mask = np.where(tree.visible, np.float32(0), np.float32(-np.inf))
+        rows: Vectors = self._compiled([nodes, mask, tree.ends])[0]
+        return rows
+
+
+class CompiledPrompts:
+    """Prompts at full length in, unit rows out; called by one thread only."""
+
+    def __init__(self, graph: Any, precision: Precision, threads: int) -> None:
+        """`graph`: ids (N, L) int64 -> (N, D) float32 of unit length. Raises RuntimeError."""
+        self._compiled = compiled(graph, precision, threads)
+        self.most_prompts = MOST_PROMPTS
+
+    def at_full_length(self, ids: Ids) -> Vectors:
+        """(N, L) -> (N, D) float32 of unit length."""
+        rows: Vectors = self._compiled(ids)[0]
+        return rows
+
+
+def table(path: Path) -> npt.NDArray[Any]:
+    """An array in a file, which stays there."""
+    found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return found

@@ -1,0 +1,51 @@
+"""What this machine's processor can do, and whether there may be a GPU. Imports no torch."""
+
+import ctypes
+import functools
+import platform
+from pathlib import Path
+from typing import Final
+
+CPU_INFO: Final = Path("/proc/cpuinfo")
+
+# what decides which kernels run, of the flags that Linux tells
+DECISIVE: Final = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_tile", "amx_bf16", "amx_int8",
+)  # fmt: skip
+NATIVE_BF16: Final = ("avx512_bf16", "amx_bf16")
+
+
+@functools.cache
+def features() -> tuple[str, ...]:
+    """The decisive flags that the processor has; none where the system does not tell."""
+    try:
+        lines = CPU_INFO.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return ()
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return tuple(name for name in DECISIVE if name in flags)
+
+
+def has_fast_bf16() -> bool:
+    """Whether it has instructions for bf16: elsewhere it is emulated, and slower than fp32."""
+    return any(name in features() for name in NATIVE_BF16)
+
+
+def described() -> str:
+    """The processor's architecture and features, in a line."""
+    return " ".join((platform.machine(), *features()))
+
+
+@functools.cache
+def may_have_gpu() -> bool:
+    """Whether torch has to be asked: a driver of NVIDIA's or AMD's counts a device or more."""
+    if Path("/dev/kfd").exists():
+        return True
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    except (OSError, AttributeError):
+        return False
+    return not failed and count.value > 0

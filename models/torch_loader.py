@@ -1,0 +1,256 @@
+"""Models in torch: from a name to a model, and from that to an encoder. Imports open_clip."""
+
+import difflib
+import logging
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import numpy as np
+import open_clip
+import torch
+
+from models import hub, huggingface
+from models.catalog import HF_HUB, LOCAL_DIR, catalog, provenance_of
+from models.checkpoint import CONFIG, OFFLINE_HINT, WEIGHTS, local_folder
+from models.cuda_graphs import record
+from models.encoder import Encoder, ImageTower
+from models.errors import BadCheckpoint, ModelUnavailable, UnknownModel
+from models.export_folder import EXAMPLES, examples
+from models.fingerprint import TOKENIZER_PROBES, fingerprint
+from models.image_tower import VisionTower, prepare
+from models.info import Backend, EncoderInfo, ImageSpec, Interpolation, Precision, ResizeMode
+from models.open_clip_tokens import tokens_of
+from models.openvino_towers import TOLERANCE, CompiledImages
+from models.text_tower import TextTower, agrees_with_reference, text_family, trimmable_text_tower
+from models.tokens import Tokens
+from models.torch_towers import TorchImages, TorchPrompts, TorchTrees
+
+DTYPES: Final[dict[Precision, torch.dtype]] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+log = logging.getLogger("openvocab.models")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A model in float32 on the CPU, as its files have it, and what is known of it.
+
+    `tower` is its text tower where that can work on trees of tokens.
+    """
+
+    model: Any
+    tokens: Tokens
+    tower: TextTower | None
+    info: EncoderInfo
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the pixels."""
+        return self.info.image.height, self.info.image.width
+
+    def vision(self) -> VisionTower:
+        """The image tower, wherever and in whatever type the model is now."""
+        return VisionTower(self.model, self.mean, self.std)
+
+
+def load(
+    spec: str,
+    loader: str,
+    device: str,
+    precision: Precision,
+    backend: Backend,
+    threads: int,
+    max_batch: int,
+) -> Encoder:
+    """An encoder that runs in torch; `backend` "openvino" is for its image tower alone.
+
+    Raises:
+        UnknownModel, ModelUnavailable, BadCheckpoint: each a single line for a person.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    if precision == "fp32":
+        # TF32 has 10 bits of mantissa; who asks for fp32 means 23
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    parts = read(spec, loader, device, precision, backend)
+    model, info = parts.model, parts.info
+    prepare(model.visual)
+    images: ImageTower | None = None
+    if info.backend == "openvino":
+        images = compile_images(parts.vision(), parts.shape, precision, threads)
+        if images is None:
+            info = replace(info, backend="torch")
+        else:
+            model.visual = torch.nn.Identity()  # one copy of the weights is enough
+    model.to(device=device, dtype=DTYPES[precision])
+    if images is None:
+        vision = parts.vision()
+        recorded = None
+        if device != "cpu":
+            recorded = record(vision, parts.shape, max_batch, info.in_flight)
+        images = TorchImages(vision, recorded)
+    texts = TorchPrompts(model) if parts.tower is None else TorchTrees(parts.tower)
+    encoder = Encoder(info, parts.tokens, images, texts)
+    encoder.warm_up()
+    return encoder
+
+
+def read(spec: str, loader: str, device: str, precision: Precision, backend: Backend) -> Parts:
+    """A model from its files; `info` tells of it as it will run. Raises as `load` does."""
+    model, tokenizer, architecture = from_source(loader)
+    model.eval().requires_grad_(False)
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    tokens = tokens_of(tokenizer, model.context_length)
+    probes = tokens(TOKENIZER_PROBES)
+    tower = trimmable_text_tower(model)
+    if tower is not None and not agrees_with_reference(tower, model, probes):
+        log.warning("the text tower of %s cannot be trimmed; prompts run at full length", spec)
+        tower = None
+    bias = getattr(model, "logit_bias", None)
+    info = EncoderInfo(
+        name=spec,
+        fingerprint=fingerprint(model.state_dict(), architecture, precision, preprocess, probes),
+        precision=precision,
+        device=device,
+        backend=backend,
+        image=_image_spec(spec, preprocess),
+        context_length=tokens.context_length,
+        embedding_width=int(model.encode_text(torch.from_numpy(probes[:1])).shape[-1]),
+        # read before any cast: in bf16 a scale of 100 becomes 98.9
+        scale=math.exp(float(model.logit_scale)),
+        bias=None if bias is None else float(bias),
+        text_family=text_family(model),
+        trims_text=tower is not None,
+        in_flight=1 if device == "cpu" else 2,
+        provenance=provenance_of(spec),
+    )
+    mean, std = tuple(preprocess["mean"]), tuple(preprocess["std"])
+    return Parts(model, tokens, tower, info, mean, std)
+
+
+def compile_images(
+    tower: VisionTower, shape: tuple[int, int], precision: Precision, threads: int
+) -> CompiledImages | None:
+    """The compiled tower, or None where this one cannot be compiled: torch serves then."""
+    from models.tracing import image_graph
+
+    try:
+        compiled = CompiledImages(image_graph(tower, shape), precision, threads)
+        pictures = examples(shape)
+        expected = tower.rows(torch.from_numpy(pictures)).numpy()
+        for count in range(1, EXAMPLES + 1):  # a trace can hold on to the size it was made with
+            apart = np.abs(1 - (compiled(pictures[:count]) * expected[:count]).sum(1)).max()
+            if not apart < TOLERANCE[precision]:
+                raise RuntimeError(f"its rows are {apart:.1e} off")
+    except Exception as error:  # a compiler of strangers' graphs fails in many ways
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        log.warning("OpenVINO cannot compile the image tower (%s); torch serves it", first)
+        return None
+    return compiled
+
+
+# a model, its tokenizer and its configuration
+Source = tuple[Any, Any, dict[str, Any]]
+
+
+def from_source(loader: str) -> Source:
+    """Read a model's files, which are downloaded first where they are not here yet.
+
+    Raises as `load` does.
+    """
+    if loader.startswith(LOCAL_DIR):
+        return _from_directory(loader)
+    if loader.startswith(HF_HUB):
+        repository = loader.removeprefix(HF_HUB)
+        with hub.reachable(loader, OFFLINE_HINT, repository=repository):
+            if hub.has_file(repository, CONFIG):
+                return _create(loader, None)
+            return huggingface.load_folder(
+                hub.snapshot(repository, huggingface.FILES, huggingface.WEIGHT_FILES)
+            )
+    architecture, _, tag = loader.rpartition("/")
+    if architecture not in open_clip.list_models():
+        raise UnknownModel(_unknown(loader))
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    known = open_clip.get_pretrained_cfg(architecture, tag)
+    if not known:
+        raise UnknownModel(
+            f"model {loader!r}: {architecture} has no weights {tag!r}, only {', '.join(tags)}"
+        )
+    with hub.reachable(loader, OFFLINE_HINT, repository=known.get("hf_hub"), url=known.get("url")):
+        return _create(architecture, tag)
+
+
+def weight_files(loader: str) -> list[tuple[str, int, int]]:
+    """Path, bytes and time of change of the downloaded files that a model was read from."""
+    if loader.startswith(LOCAL_DIR):
+        return []
+    if loader.startswith(HF_HUB):
+        repository = loader.removeprefix(HF_HUB)
+    else:
+        architecture, _, tag = loader.rpartition("/")
+        known = open_clip.get_pretrained_cfg(architecture, tag)
+        repository = known.get("hf_hub", "")
+    if repository:
+        files = hub.downloaded(*repository.split("/")[:2], WEIGHTS)
+    else:
+        files = [Path(open_clip.download_pretrained(known))]
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def _from_directory(loader: str) -> Source:
+    folder = local_folder(loader)
+    try:
+        if huggingface.is_checkpoint(folder):
+            return huggingface.load_folder(folder)
+        return _create(LOCAL_DIR + str(folder), None)
+    except ImportError as error:
+        raise ModelUnavailable(f"model {loader!r}: {error}; {hub.EXTRA_HINT}") from error
+    except Exception as error:
+        # whatever a damaged file makes a parser raise, the operator needs one line
+        log.debug("loading %s", loader, exc_info=True)
+        raise BadCheckpoint(
+            f"model {loader!r}: cannot be loaded ({_first_line(error)}); {OFFLINE_HINT}"
+        ) from error
+
+
+def _create(name: str, tag: str | None) -> Source:
+    model = open_clip.create_model(name, pretrained=tag, require_pretrained=True, weights_only=True)
+    # every option of the towers: heads, masks and pooling leave no trace in the weights
+    return model, open_clip.get_tokenizer(name), open_clip.get_model_config(name)
+
+
+def _image_spec(spec: str, preprocess: dict[str, Any]) -> ImageSpec:
+    size = preprocess["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    interpolation, resize_mode = preprocess["interpolation"], preprocess["resize_mode"]
+    if interpolation not in get_args(Interpolation) or resize_mode not in get_args(ResizeMode):
+        raise BadCheckpoint(
+            f"model {spec!r}: preprocessing {resize_mode}/{interpolation} is not supported"
+        )
+    fill = preprocess["fill_color"]
+    if not isinstance(fill, int) or not 0 <= fill <= 255:
+        raise BadCheckpoint(f"model {spec!r}: fill_color {fill!r} is not a grey level of 0 to 255")
+    return ImageSpec(height, width, resize_mode, interpolation, fill)
+
+
+def _unknown(name: str) -> str:
+    known = [*catalog(), *("/".join(pair) for pair in open_clip.list_pretrained())]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return (
+        f"model {name!r} is unknown: {hint}use a name from `openvocab models list`, ARCH/TAG, "
+        f"hf-hub:owner/name or local-dir:/path; {OFFLINE_HINT}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,237 @@
+"""Exported models: made once, whole or not at all, checked, and served without torch."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import BadDevice, BadExport, ModelError, bundle, catalog, export_cache, export_folder
+from models.export_cache import ExportCache, export, export_key
+from models.export_folder import MANIFEST, SUMS, checked
+from models.loader import load
+
+BUNDLED = catalog()["pictogram"].loader
+FOLDER = Path(BUNDLED.removeprefix("local-dir:"))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The bundled model in a folder of its own, without its bundle."""
+    to = tmp_path / "model"
+    to.mkdir()
+    for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+        shutil.copy(FOLDER / name, to)
+    return to
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """An export of the bundled model, in a folder of exports of its own."""
+    load("pictogram", exports=tmp_path / "exports").close()
+    [folder] = [path for path in (tmp_path / "exports").iterdir() if path.is_dir()]
+    return folder
+
+
+def rows(folder: Path) -> np.ndarray:
+    encoder = load(f"exported:{folder}")
+    found = encoder.submit_texts(["a cat", "a dog"]).result()
+    encoder.close()
+    return found
+
+
+def test_the_bundle_is_of_the_weights_that_are_shipped() -> None:
+    assert bundle.exists(FOLDER), "the weights have changed: run python -m models.bundle_export"
+
+
+def test_the_bundle_gives_what_an_export_by_torch_gives(made: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    export("pictogram", "fp32", other)
+    names = [path.name for path in sorted(made.iterdir()) if path.name not in (SUMS, MANIFEST)]
+    assert {"image.bin", "text.bin", "embeddings.npy", "tokenizer.json"} <= set(names)
+    for name in set(names) - {"image.xml", "text.xml", "reference.npz"}:
+        assert (other / name).read_bytes() == (made / name).read_bytes(), name
+    manifests = [checked(folder)["info"] for folder in (made, other)]
+    assert manifests[0] == manifests[1]
+
+
+def test_a_folder_that_is_there_is_not_made_again(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(ExportCache, "_make", never)
+    encoder = load("pictogram", exports=made.parent)
+    assert encoder.info.backend == "openvino"
+    encoder.close()
+
+
+@pytest.mark.parametrize("name", ["text.bin", "image.xml", MANIFEST, SUMS, "embeddings.npy"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_a_damaged_file_is_found_and_made_anew(made: Path, name: str, damage: str) -> None:
+    file, before = made / name, rows(made)
+    data = bytearray(file.read_bytes())
+    if damage == "gone":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(data[: len(data) // 2])
+    else:
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    with pytest.raises(BadExport):
+        load(f"exported:{made}")
+    encoder = load("pictogram", exports=made.parent)
+    assert encoder.info.backend == "openvino"
+    encoder.close()
+    np.testing.assert_array_equal(rows(made), before)
+    assert [path for path in made.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_an_export_that_ends_early_leaves_nothing(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(spec: str, precision: str, folder: Path) -> None:
+        (folder / "image.bin").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export_cache, "export", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load(f"local-dir:{copy}", precision="fp32", exports=tmp_path / "exports")
+    assert [path for path in (tmp_path / "exports").iterdir() if path.is_dir()] == []
+
+
+def test_rows_that_are_not_those_of_torch_are_not_served(
+    made: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = json.loads((made / MANIFEST).read_text())
+    table = np.load(made / "embeddings.npy")
+    np.save(made / "embeddings.npy", table[::-1])  # whole files, of another model
+    export_folder.seal(made, manifest)
+    with pytest.raises(BadExport, match="off those of torch"):
+        load(f"exported:{made}")
+    monkeypatch.setattr(ExportCache, "_make", lambda *_: None)
+    encoder = load("pictogram", exports=made.parent)
+    assert encoder.info.backend == "openvino"
+    assert "torch serves pictogram" in caplog.text
+    encoder.close()
+
+
+def test_model_precision_and_processor_are_keys_of_their_own(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = export_key(f"local-dir:{copy}", "fp32")
+    assert here == export_key(BUNDLED, "fp32")  # the same files in another place
+    others = {export_key(BUNDLED, "bf16"), export_key("ViT-B-32/openai", "fp32")}
+    config = copy / "open_clip_config.json"
+    config.write_text(config.read_text().replace("0.5", "0.25"))
+    others.add(export_key(f"local-dir:{copy}", "fp32"))
+    monkeypatch.setattr("models.processor.features", lambda: ("avx2",))
+    others.add(export_key(BUNDLED, "fp32"))
+    monkeypatch.setattr(export_cache, "_releases", lambda: iter(["9.9", "2030.0"]))
+    others.add(export_key(BUNDLED, "fp32"))
+    assert len({here, *others}) == 6
+
+
+def test_downloaded_weights_that_changed_are_exported_anew(made: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"1")
+    state = weights.stat()
+    manifest = {"source_files": [[str(weights), state.st_size, state.st_mtime_ns]]}
+    assert export_cache._is_current(manifest)
+    weights.write_bytes(b"12")
+    assert not export_cache._is_current(manifest)
+    weights.unlink()  # cleaned away: nothing says that they are others now
+    assert export_cache._is_current(manifest)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("pictogam", "UnknownModel"), ("local-dir:/nowhere", "BadCheckpoint")],
+)
+def test_what_fails_in_the_child_is_the_same_error(name: str, kind: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        export(name, "fp32", tmp_path)
+    assert type(caught.value).__name__ == kind
+    assert "--model pictogram" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_exported_model_says_what_it_cannot_do(made: Path) -> None:
+    for options, said in (
+        ({"precision": "bf16"}, "exported in fp32"),
+        ({"device": "cuda"}, "runs on a CPU"),
+        ({"backend": "torch"}, "runs on a CPU"),
+    ):
+        with pytest.raises(BadDevice, match=said):
+            load(f"exported:{made}", **options)
+    with pytest.raises(BadExport, match="no exported model"):
+        load("exported:/nowhere")
+
+
+WITHOUT_TORCH = """
+import importlib.abc, sys
+class No(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm", "transformers"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, No())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == "torch" else found(name, *a)
+"""
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH + code],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+
+
+def test_the_bundled_model_needs_no_torch(tmp_path: Path) -> None:
+    found = python(
+        "from pathlib import Path\n"
+        "from models.loader import load\n"
+        f"encoder = load('pictogram', exports=Path({str(tmp_path)!r}))\n"
+        "print(encoder.submit_texts(['café', 'cat']).result().shape)\n"
+        "encoder.close()\n"
+        "print(sorted({'torch', 'open_clip', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    assert found.stdout.splitlines()[1:] == ["[]"], found.stderr
+    assert found.stderr == ""
+
+
+def test_where_torch_is_needed_and_missing_one_line_says_so(copy: Path, tmp_path: Path) -> None:
+    for name in (f"local-dir:{copy}", "ViT-B-32/openai"):
+        found = python(
+            "from pathlib import Path\n"
+            "from models import ModelError\n"
+            "from models.loader import load\n"
+            "try:\n"
+            f"    load({name!r}, exports=Path({str(tmp_path)!r}))\n"
+            "except ModelError as error:\n"
+            "    print(error)\n"
+        )
+        assert len(found.stdout.splitlines()) == 1, found.stderr
+        assert "pip install torch open_clip_torch" in found.stdout
+        assert "openvocab models export" in found.stdout
+
+
+def test_a_tower_at_full_length_is_exported_too(
+    random_checkpoint: Callable[..., Path], exports: Path
+) -> None:
+    name = f"local-dir:{random_checkpoint('siglip-like')}"
+    plain, light = load(name, backend="torch"), load(name, precision="fp32", exports=exports)
+    assert (light.info.backend, light.info.trims_text) == ("openvino", False)
+    assert light.info.bias == plain.info.bias is not None
+    prompts = [f"{n} cats on a {'very ' * n} red mat" for n in range(9)]
+    found, expected = (e.submit_texts(prompts).result() for e in (light, plain))
+    assert float(np.abs(1 - (found * expected).sum(1)).max()) < 1e-5
+    for encoder in (plain, light):
+        encoder.close()
