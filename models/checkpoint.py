@@ -17,14 +17,8 @@ WEIGHTS: Final = (".safetensors", ".bin", ".pth")
 
 # beside them, files that a tokenizer may be made of
 TOKENIZER: Final = (
-    "tokenizer",
-    "added_tokens",
-    "special_tokens",
-    "vocab",
-    "merges",
-    "spiece",
-    "sentencepiece",
-)
+    "tokenizer", "added_tokens", "special_tokens", "vocab", "merges", "spiece", "sentencepiece",
+)  # fmt: skip
 
 
 def local_folder(loader: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import BadDevice, BadExport, ModelError, bundle, catalog, export_cache, export_folder
+from models import BadDevice, BadExport, UnknownModel, bundle, catalog, export_cache, export_folder
 from models.export_cache import ExportCache, export, export_key
 from models.export_folder import MANIFEST, SUMS, checked
 from models.loader import load
@@ -29,19 +29,19 @@ def copy(tmp_path: Path) -> Path:
     return to
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export of the bundled model, in a folder of exports of its own."""
-    load("pictogram", exports=tmp_path / "exports").close()
-    [folder] = [path for path in (tmp_path / "exports").iterdir() if path.is_dir()]
-    return folder
-
-
-def rows(folder: Path) -> np.ndarray:
-    encoder = load(f"exported:{folder}")
-    found = encoder.submit_texts(["a cat", "a dog"]).result()
-    encoder.close()
+    folder = tmp_path_factory.mktemp("exports")
+    load("pictogram", exports=folder).close()
+    [found] = [path for path in folder.iterdir() if path.is_dir()]
     return found
+
+
+@pytest.fixture
+def made(first: Path, tmp_path: Path) -> Path:
+    """A copy of it that may be damaged."""
+    return Path(shutil.copytree(first, tmp_path / "exports" / first.name))
 
 
 def test_the_bundle_is_of_the_weights_that_are_shipped() -> None:
@@ -72,10 +72,13 @@ def test_a_folder_that_is_there_is_not_made_again(
     encoder.close()
 
 
-@pytest.mark.parametrize("name", ["text.bin", "image.xml", MANIFEST, SUMS, "embeddings.npy"])
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("image.bin", "flip"), ("text.xml", "cut"), ("embeddings.npy", "gone"), (MANIFEST, "flip"),
+     (SUMS, "cut"), (SUMS, "gone")],
+)  # fmt: skip
 def test_a_damaged_file_is_found_and_made_anew(made: Path, name: str, damage: str) -> None:
-    file, before = made / name, rows(made)
+    file, before = made / name, (made / SUMS).read_bytes()
     data = bytearray(file.read_bytes())
     if damage == "gone":
         file.unlink()
@@ -89,7 +92,7 @@ def test_a_damaged_file_is_found_and_made_anew(made: Path, name: str, damage: st
     encoder = load("pictogram", exports=made.parent)
     assert encoder.info.backend == "openvino"
     encoder.close()
-    np.testing.assert_array_equal(rows(made), before)
+    assert (made / SUMS).read_bytes() == before
     assert [path for path in made.parent.iterdir() if path.name.startswith(".")] == []
 
 
@@ -150,15 +153,9 @@ def test_downloaded_weights_that_changed_are_exported_anew(made: Path, tmp_path:
     assert export_cache._is_current(manifest)
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("pictogam", "UnknownModel"), ("local-dir:/nowhere", "BadCheckpoint")],
-)
-def test_what_fails_in_the_child_is_the_same_error(name: str, kind: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError) as caught:
-        export(name, "fp32", tmp_path)
-    assert type(caught.value).__name__ == kind
-    assert "--model pictogram" in str(caught.value)
+def test_what_fails_in_the_child_is_the_same_error(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel, match="did you mean pictogram") as caught:
+        export("pictogam", "fp32", tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -227,7 +224,8 @@ def test_a_tower_at_full_length_is_exported_too(
     random_checkpoint: Callable[..., Path], exports: Path
 ) -> None:
     name = f"local-dir:{random_checkpoint('siglip-like')}"
-    plain, light = load(name, backend="torch"), load(name, precision="fp32", exports=exports)
+    plain = load(name, precision="fp32", backend="torch")
+    light = load(name, precision="fp32", exports=exports)
     assert (light.info.backend, light.info.trims_text) == ("openvino", False)
     assert light.info.bias == plain.info.bias is not None
     prompts = [f"{n} cats on a {'very ' * n} red mat" for n in range(9)]
