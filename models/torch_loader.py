@@ -199,7 +199,8 @@ def weight_files(loader: str) -> list[tuple[str, int, int]]:
         known = open_clip.get_pretrained_cfg(architecture, tag)
         repository = known.get("hf_hub", "")
     if repository:
-        files = hub.downloaded(*repository.split("/")[:2], WEIGHTS)
+        owner, name = repository.split("/")[:2]
+        files = hub.downloaded(owner, name, WEIGHTS)
     else:
         files = [Path(open_clip.download_pretrained(known))]
     return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]

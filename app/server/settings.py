@@ -19,7 +19,7 @@ class ModelSettings(BaseSettings):
         DEFAULT_MODEL,
         min_length=1,
         description="Model to load: a name of `openvocab models list`, `ARCH/TAG`, "
-        "`hf-hub:owner/name` or `local-dir:/path`.",
+        "`hf-hub:owner/name`, `local-dir:/path` or `exported:/path`.",
     )
     device: str = Field(
         "auto", description="`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`."
@@ -31,8 +31,9 @@ class ModelSettings(BaseSettings):
     )
     backend: Literal["auto", "torch", "openvino"] = Field(
         "auto",
-        description="What runs the image tower; `auto` is OpenVINO on a CPU where "
-        "`openvocab[openvino]` is installed, else torch.",
+        description="What runs the model; `auto` is OpenVINO on a CPU where "
+        "`openvocab[openvino]` is installed, else torch. OpenVINO needs the model to be exported: "
+        "that happens once, into the data directory.",
     )
     workers: int = Field(
         1,
@@ -154,7 +155,7 @@ class Settings(ModelSettings):
     )
     data_dir: Path = Field(
         Path("~/.local/share/openvocab"),
-        description="Folder of the SQLite file; created if missing.",
+        description="Folder of the SQLite file and of exported models; created if missing.",
     )
     vector_ttl: float = Field(
         2_592_000,
