@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from models import bundle
 from models.catalog import LOCAL_DIR, catalog
 from models.checkpoint import local_folder
 from models.device import CPU, choose_backend, choose_device, choose_precision, torch_or_error
@@ -69,10 +70,13 @@ def load(
 
 def fetch(spec: str) -> None:
     """Bring a model's files to this machine, so that a later load needs no network."""
+    loader = _loader(spec)
+    if loader.startswith(LOCAL_DIR) and bundle.exists(local_folder(loader)):
+        return  # all that serves it was installed with it
     torch_or_error(f"model {spec!r}")
     from models import torch_loader
 
-    torch_loader.from_source(_loader(spec))
+    torch_loader.from_source(loader)
 
 
 def _loader(spec: str) -> str:

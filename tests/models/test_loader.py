@@ -41,7 +41,7 @@ def test_a_local_directory_gives_the_same_model(copy: Path, pictogram: Encoder) 
     assert encoder.info.fingerprint == pictogram.info.fingerprint
     image = np.full((3, encoder.info.image.height, encoder.info.image.width), 90, np.uint8)
     rows = [e.submit_images([image]).result() for e in (encoder, pictogram)]
-    np.testing.assert_array_equal(*rows)
+    np.testing.assert_allclose(*rows, atol=1e-6)  # one is compiled from its export
     encoder.close()
 
 
@@ -104,7 +104,7 @@ def test_missing_files_are_told_apart(copy: Path) -> None:
     with pytest.raises(BadCheckpoint, match=r"no open_clip_model\.safetensors"):
         load(f"local-dir:{copy}")
     (copy / "open_clip_config.json").unlink()
-    with pytest.raises(BadCheckpoint, match=r"no open_clip_config\.json"):
+    with pytest.raises(BadCheckpoint, match=r"neither open_clip_config\.json nor config\.json"):
         load(f"local-dir:{copy}")
 
 
@@ -180,7 +180,7 @@ def test_a_licence_that_is_not_free_is_told_before_the_download(
         assert "its licence (apple-amlr) allows no commercial use" in caplog.text
         raise ModelUnavailable(name)
 
-    monkeypatch.setattr("models.loader._from_source", unreachable)
+    monkeypatch.setattr("models.torch_loader.from_source", unreachable)
     with pytest.raises(ModelUnavailable):
         fetch("MobileCLIP2-S0/dfndr2b")
 
