@@ -285,7 +285,9 @@ def compiled_rates(encoder: Encoder, batch: int) -> tuple[float, float]:
     host = pixels.cpu().numpy()
     fast = torch_images(encoder).recorded
     recorded = rate(
-        (lambda: fast.launch(host)()) if fast else (lambda: torch_images(encoder).vision.rows(pixels))  # noqa: PLW0108
+        (lambda: fast.launch(host)())
+        if fast
+        else (lambda: torch_images(encoder).vision.rows(pixels))
     )
     if REHEARSAL:
         return recorded, recorded  # compiling needs a C++ compiler and a minute

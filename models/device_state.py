@@ -1,4 +1,4 @@
-"""How a device that computes is: its memory, and whether it is lost. Imports torch for a GPU only."""
+"""A device's memory, and whether it is lost. Imports torch where there is a GPU to ask."""
 
 import sys
 from dataclasses import dataclass
