@@ -283,12 +283,8 @@ def compiled_rates(encoder: Encoder, batch: int) -> tuple[float, float]:
         return done / (time.perf_counter() - begun)
 
     host = pixels.cpu().numpy()
-    fast = torch_images(encoder).recorded
-    recorded = rate(
-        (lambda: fast.launch(host)())
-        if fast
-        else (lambda: torch_images(encoder).vision.rows(pixels))
-    )
+    images = torch_images(encoder)
+    recorded = rate(lambda: images.launch(host)())
     if REHEARSAL:
         return recorded, recorded  # compiling needs a C++ compiler and a minute
     compiled = torch.compile(torch_images(encoder).vision.rows, mode="reduce-overhead")
