@@ -1,6 +1,8 @@
-# The image of the service. Targets: `cpu` (the last one, so the default) and `gpu`.
+# The image of the service. Targets: `cpu` (the last one, so the default), `gpu`, and `light`, a CPU
+# without PyTorch, for the bundled model and for exported ones.
 #   docker build -t openvocab:cpu .
 #   docker build -t openvocab:gpu --target gpu .
+#   docker build -t openvocab:light --target light .
 # docker/README.md says what the build arguments do and how to run the result.
 
 ARG PYTHON=3.11
@@ -31,6 +33,31 @@ COPY prompts prompts
 RUN pip install --no-deps --no-build-isolation . && pip check
 
 # what is in that folder, for scanners; the tool stays here, outside of it
+COPY requirements-build.lock requirements-build.lock
+RUN python -m venv /opt/tools \
+    && /opt/tools/bin/pip install --require-hashes --only-binary :all: -r requirements-build.lock \
+    && /opt/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+    -o /opt/sbom.cdx.json /opt/venv/bin/python
+
+# ---- the same without PyTorch
+
+FROM python:${PYTHON}-slim-bookworm AS build-light
+
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:${PATH} PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+
+WORKDIR /src
+
+# without dependencies: the lock leaves out on purpose what PyTorch brings
+COPY requirements-light.lock requirements-light.lock
+RUN pip install --require-hashes --only-binary :all: --no-deps -r requirements-light.lock
+
+COPY pyproject.toml README.md LICENSE ./
+COPY app app
+COPY models models
+COPY prompts prompts
+RUN pip install --no-deps --no-build-isolation .
+
 COPY requirements-build.lock requirements-build.lock
 RUN python -m venv /opt/tools \
     && /opt/tools/bin/pip install --require-hashes --only-binary :all: -r requirements-build.lock \
@@ -99,6 +126,47 @@ ENTRYPOINT ["openvocab"]
 CMD ["serve", "--host", "0.0.0.0"]
 
 # ---- the targets
+
+FROM python:${PYTHON}-slim-bookworm AS light
+
+RUN groupadd --gid 10001 openvocab \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data \
+    --shell /usr/sbin/nologin openvocab \
+    && install -d -o openvocab -g openvocab /data
+
+COPY --from=build-light /opt/venv /opt/venv
+COPY --from=build-light /opt/sbom.cdx.json /opt/openvocab/sbom.cdx.json
+COPY docker/healthcheck.py /opt/openvocab/healthcheck.py
+
+ENV PATH=/opt/venv/bin:${PATH} \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/data \
+    OPENVOCAB_DATA_DIR=/data \
+    OPENVOCAB_MODEL=pictogram \
+    OPENVOCAB_DEVICE=cpu
+
+# the bundled model's export is made without PyTorch: proof that the image can
+RUN openvocab models export pictogram --to /tmp/proof && rm -r /tmp/proof
+
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="openvocab" \
+    org.opencontainers.image.description="Open-vocabulary image classification as a service." \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+
+HEALTHCHECK --start-period=1m --interval=10s --timeout=6s --retries=3 \
+    CMD ["python", "/opt/openvocab/healthcheck.py"]
+
+ENTRYPOINT ["openvocab"]
+CMD ["serve", "--host", "0.0.0.0"]
 
 FROM runtime AS gpu
 # PyTorch's wheel brings CUDA along; the driver and these two variables come from outside.

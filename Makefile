@@ -23,7 +23,9 @@ help:  ## this list
 
 setup: .venv/ready  ## create .venv and install the service
 
-run: .venv/ready  ## serve on HOST:PORT with MODEL
+# the bundled model on a machine without a GPU needs no PyTorch
+GPU := $(wildcard /dev/nvidiactl /dev/dxg /dev/kfd)
+run: $(if $(or $(GPU),$(filter-out pictogram,$(MODEL))),.venv/ready,.venv/light)  ## serve on HOST:PORT with MODEL
 	@printf '%s\n' '' 'Once it serves, try:' \
 	"  curl -F image=@tests/samples/cat.png -F labels=cat,dog,pizza,rocket $(HOST):$(PORT)/classify" \
 	"  curl -F image=@tests/samples/rocket.png -F labels=cat,dog,pizza,rocket -H 'Accept: text/plain' $(HOST):$(PORT)/classify" \
@@ -74,6 +76,10 @@ lock: .venv/dev  ## pin every version anew, with hashes
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra openvino --extra otel --extra ray -c requirements.lock -o requirements-ray.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
 	printf '%s\n' $(TOOLS) | $(BIN)/uv pip compile - $(LOCK) -o requirements-build.lock
+	$(BIN)/uv pip compile pyproject.toml - <<<'setuptools>=77' $(LOCK) --extra openvino --extra otel -c requirements.lock \
+	  --override <(printf '%s; python_version < "3"\n' $(HEAVY)) -o requirements-light.lock
+# what a CPU that serves exported models does without
+HEAVY := torch torchvision timm
 # apart from the service: they look at what is installed and are no part of it
 TOOLS := cyclonedx-bom pip-audit
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
@@ -118,6 +124,12 @@ wrk:
 .venv/ready: requirements.lock pyproject.toml | .venv/bin/python
 	@echo 'installing (PyTorch is large: about 5 GB on Linux)'
 	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# without what PyTorch brings, so pip would find dependencies missing
+.venv/light: requirements-light.lock pyproject.toml | .venv/bin/python
+	$(PIP) install --require-hashes --no-deps -r requirements-light.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 

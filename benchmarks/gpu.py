@@ -284,7 +284,7 @@ def compiled_rates(encoder: Encoder, batch: int) -> tuple[float, float]:
 
     host = pixels.cpu().numpy()
     images = torch_images(encoder)
-    recorded = rate(lambda: images.launch(host)())
+    recorded = rate(lambda: images.launch(host)())  # noqa: PLW0108
     if REHEARSAL:
         return recorded, recorded  # compiling needs a C++ compiler and a minute
     compiled = torch.compile(torch_images(encoder).vision.rows, mode="reduce-overhead")
