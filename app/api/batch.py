@@ -210,4 +210,4 @@ def _line(outcome: Outcome[bytes]) -> bytes:
 
 
 def _to_json(answer: BaseModel) -> bytes:
-    return answer.model_dump_json(exclude_unset=True).encode()
+    return answer.model_dump_json(exclude_unset=True, by_alias=True).encode()

@@ -100,6 +100,14 @@ class ClassifyFields(BaseModel):
         description="`softmax`: labels share 1 among them; `sigmoid`: each from 0 to 1 by itself; "
         "default: as the model was trained, and sigmoid for labels that are scored alone.",
     )
+    coverage: float | None = Field(
+        None,
+        ge=0.01,
+        le=0.99,
+        allow_inf_nan=False,
+        description="Answer, of a calibrated label set, the smallest `set` of labels that holds "
+        "the right one in this share of pictures.",
+    )
     view: View = Field(
         "auto",
         description="What of the picture is looked at. `auto`: as the model was trained; `center`: "
@@ -175,6 +183,9 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
     if checked.multi_label and checked.scores == "softmax":
         detail = "scores=softmax and multi_label exclude each other; leave one out"
         raise Invalid(detail, field="scores", value="softmax")
+    if checked.coverage is not None and (checked.multi_label or checked.labelset is None):
+        detail = "coverage is for a calibrated label set of which one label is right"
+        raise Invalid(detail, field="coverage", value=checked.coverage)
     tags = checked.labels is None and checked.labelset is None
     merged, warnings = labels.merged(checked.labels or ())
     query = Query(
@@ -187,6 +198,7 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         abstain=tags if checked.abstain is None else checked.abstain,
         explain=checked.explain,
         scores=checked.scores,
+        coverage=checked.coverage,
         look=look_of(checked.view, checked.boxes, explain=checked.explain),
         tags=tags,
         warnings=tuple(warnings),

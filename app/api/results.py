@@ -29,6 +29,10 @@ class ImageAnswer(BaseModel):
         return cls(width=image.width, height=image.height, sha256=image.sha256, cached=image.cached)
 
 
+def _none(value: object) -> bool:
+    return value is None
+
+
 def _absent(value: object) -> bool:
     return not value
 
@@ -91,6 +95,12 @@ class ResultAnswer(BaseModel):
     predictions: list[PredictionAnswer]
     groups: list[GroupAnswer] = Field(
         [], exclude_if=_absent, description="The groups of a label set that has some, best first."
+    )
+    covering: list[str] | None = Field(
+        None,
+        alias="set",
+        exclude_if=_none,
+        description="With coverage: the labels one of which is right as often as was asked for.",
     )
     abstained: bool = Field(description="There are no predictions, for a reason.")
     reason: ReasonAnswer | None = None
@@ -204,6 +214,7 @@ def _fields(result: Result) -> dict[str, Any]:
         "reason": result.reason and _reason(result.reason, result.withheld),
         "calibrated": result.calibrated,
         "warnings": list(result.warnings),
+        "set": None if result.covering is None else list(result.covering),
         "groups": [
             GroupAnswer(path=list(group.path), score=float(f"{group.score:.7g}"))
             for group in result.groups
@@ -261,7 +272,8 @@ def render(answer: Answer, accept: str, *, says_none: bool = False) -> Response:
             writer.writerows((p.label, p.score, p.similarity, *columns) for p in result.predictions)
         content = lines.getvalue()
     else:
-        content = answer.model_dump_json() + "\n"  # a terminal's prompt belongs on its own line
+        # a terminal's prompt belongs on its own line
+        content = answer.model_dump_json(by_alias=True) + "\n"
     return Response(content, media_type=kind, headers={"Vary": "Accept"})
 
 

@@ -124,6 +124,9 @@ class Classifier:
             reason=decision.reason,
             withheld=withheld,
             groups=self._groups(decision, classes, query),
+            covering=None
+            if query.coverage is None
+            else tuple(classes.labels[place] for place in decision.covering),
         )
 
     def _groups(self, decision: Decision, classes: Classes, query: Query) -> tuple[Group, ...]:
@@ -180,6 +183,12 @@ class Classifier:
             raise Invalid(detail, field="scores", limit=2, value=1)
         if len(classes.labels) == 1 and not query.scores_alone:
             raise one_label("labels" if labelset is None else "labelset")
+        if query.coverage is not None and (
+            classes.learned is None or not classes.learned.conformal
+        ):
+            why = classes.warning or "POST /labelsets/{name}/calibrate fits it"
+            detail = f"coverage needs a label set with a calibration that holds: {why}"
+            raise Invalid(detail, field="coverage", value=query.coverage)
         rivals, late = await self._rivals(query, classes, labelset)
         background = nots = None
         if self._needs_background(query, classes):
@@ -276,7 +285,15 @@ class _Compared:
 def _wanted(query: Query, classes: Classes) -> Wanted:
     alone = query.multi_label or len(classes.labels) == 1
     top_k = query.top_k or SHOWN_BY_DEFAULT
-    return Wanted(top_k, query.threshold, alone, query.abstain, query.scores, lead=not query.tags)
+    return Wanted(
+        top_k,
+        query.threshold,
+        alone,
+        query.abstain,
+        query.scores,
+        lead=not query.tags,
+        coverage=query.coverage,
+    )
 
 
 def _same(classes: Classes, cosines: Floats, places: Sequence[int] | None = None) -> Iterator[str]:

@@ -34,6 +34,7 @@ class Query:
     abstain: bool = False
     explain: bool = False
     scores: Scoring | None = None
+    coverage: float | None = None
     tags: bool = False
     look: Look = WHOLE
     namespace: str = ""
@@ -115,6 +116,7 @@ class Result:
     reason: Reason | None = None
     withheld: tuple[Prediction, ...] = ()
     groups: tuple[Group, ...] = ()
+    covering: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

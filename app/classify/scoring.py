@@ -157,12 +157,14 @@ class Wanted:
     abstain: bool = False
     scores: Scoring | None = None
     lead: bool = True
+    coverage: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
     """A calibration as it is used: `shifts` (C,) is how far above the background (above 0 with a
-    `bias`) each label begins to count when scored alone; None: not known.
+    `bias`) each label begins to count when scored alone; None: not known. `conformal` is how small
+    a share may be, as 1 - share, for 1 to 99 % of coverage.
     """
 
     scale: float
@@ -170,6 +172,7 @@ class Learned:
     floor: float
     margin: float
     shifts: Floats | None
+    conformal: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,18 @@ class Decision:
     order: tuple[int, ...]
     withheld: tuple[int, ...] = ()
     reason: Reason | None = None
+    covering: tuple[int, ...] = ()
+
+
+def covering(cosines: Floats, scale: float, bounds: Sequence[float], coverage: float) -> list[int]:
+    """Places of the smallest set of labels that holds the right one with this probability, best
+    first; at least the best label. `bounds` are for 1 to 99 %, `coverage` 0.01 to 0.99.
+    """
+    shares = softmax(cosines, scale)
+    # rounding of binary fractions must not make a percent more of a whole one
+    bound = bounds[math.ceil(round(100 * coverage, 6)) - 1]
+    order = rank(shares, len(shares), None)
+    return [place for place in order if place == order[0] or 1 - shares[place] <= bound]
 
 
 def decide(
@@ -234,7 +249,10 @@ def decide(
         detail = f"the best score is {value:.4g}, below {threshold:g}"
         reason = Reason("score_below_threshold", value, threshold, detail)
     if reason is None:
-        return Decision(scores, order)
+        within: tuple[int, ...] = ()
+        if wanted.coverage is not None and learned is not None:
+            within = tuple(covering(cosines, model.scale, learned.conformal, wanted.coverage))
+        return Decision(scores, order, covering=within)
     return Decision(scores, (), best, reason)
 
 

@@ -388,3 +388,40 @@ def test_a_calibration_survives_the_process(
         assert client.get("/labelsets/pets/calibration").json() == before
         found = classify(client, pictures[0][1], labelset="pets")
         assert found["calibrated"] is True
+
+
+def test_a_set_of_labels_holds_the_right_one_as_often_as_was_asked(
+    served: httpx.Client, pictures: list[Picture]
+) -> None:
+    register(served, "promise")
+    shown = [picture for picture in pictures if picture[0]]
+    assert calibrate(served, "promise", shown).status_code == 200
+    held, sizes = {}, {}
+    for coverage in (0.5, 0.9, 0.99):
+        sets = [
+            (label, classify(served, image, labelset="promise", coverage=coverage)["set"])
+            for label, image in shown
+        ]
+        held[coverage] = np.mean([label in found for label, found in sets])
+        sizes[coverage] = np.mean([len(found) for _, found in sets])
+        assert held[coverage] >= coverage - 0.02
+    assert sizes[0.5] <= sizes[0.9] <= sizes[0.99] == len(LABELS)
+    plain = classify(served, shown[0][1], labelset="promise")
+    assert "set" not in plain
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"labels": "cat,dog", "coverage": "0.9"},
+        {"labelset": "preset:food", "coverage": "0.9"},
+        {"labelset": "promise", "coverage": "0.9", "multi_label": "true"},
+        {"labelset": "promise", "coverage": "1"},
+    ],
+)
+def test_a_promise_that_cannot_be_kept_is_refused(
+    served: httpx.Client, pictures: list[Picture], fields: dict[str, str]
+) -> None:
+    register(served, "promise")
+    found = served.post("/classify", files={"image": pictures[0][1]}, data=fields)
+    assert (found.status_code, found.json()["field"]) == (422, "coverage")

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from app.labelsets.calibration import temperature, thresholds
+from app.labelsets.calibration import conformal, temperature, thresholds
 from app.labelsets.calibration.abstention import (
     Bounds,
     Curve,
@@ -143,6 +143,7 @@ def fit(data: Labelled, model: Model, fitted_for: str, aim: Aim, seed: int = 0) 
         after=Figures(after_nll, after.error, accuracy),
         held_out=held_out,
         f1=f1,
+        conformal=conformal.bounds(cosines, own, model.scale),
     )
     # what the floor holds back is answered last
     order = np.where(seen.similarity >= bounds.floor, seen.lead, -1.0)

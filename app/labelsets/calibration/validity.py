@@ -65,5 +65,10 @@ def _learned(calibration: Calibration, labels: tuple[str, ...]) -> Learned:
         common, own = calibration.threshold, calibration.thresholds
         shifts = np.array([own.get(label, common) for label in labels], np.float32)
     return Learned(
-        calibration.scale, calibration.bias, calibration.floor, calibration.margin, shifts
+        calibration.scale,
+        calibration.bias,
+        calibration.floor,
+        calibration.margin,
+        shifts,
+        calibration.conformal,
     )

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from app.classify.concept import Concept, keys_of
+from app.labelsets.calibration.conformal import PERCENTS
 
 # raised when JSON written so far can no longer be read as it is
 FORMAT: Final = 1
@@ -65,7 +66,7 @@ class Calibration:
 
     `fingerprint` is the encoder's, `fitted_for` as `fitted_for` tells. `pictures` show labels,
     `others` none of them. `before` is measured, `after`, `held_out` and `f1` on pictures that were
-    not used for what is measured.
+    not used for what is measured. `conformal` are the bounds of conformal.py; (): not known.
     """
 
     model: str
@@ -86,6 +87,7 @@ class Calibration:
     after: Figures
     held_out: Answered
     f1: F1 | None = None
+    conformal: tuple[float, ...] = ()
 
     @property
     def temperature(self) -> float:
@@ -94,7 +96,10 @@ class Calibration:
 
     def json(self) -> dict[str, Any]:
         """Plain values; `from_json` is the reverse."""
-        return {"format": FORMAT, "temperature": self.temperature, **asdict(self)}
+        content = {"format": FORMAT, "temperature": self.temperature, **asdict(self)}
+        if not self.conformal:  # the same bytes as before there were any
+            del content["conformal"]
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Calibration":
@@ -124,8 +129,14 @@ class Calibration:
         }
         for name, kind in (("before", Figures), ("after", Figures), ("held_out", Answered)):
             fields[name] = _nested(kind, name, content.get(name))
-        f1 = content.get("f1")
-        return cls(**fields, f1=None if f1 is None else _nested(F1, "f1", f1))
+        f1, bounds = content.get("f1"), content.get("conformal", ())
+        if not isinstance(bounds, list | tuple) or len(bounds) not in (0, len(PERCENTS)):
+            raise ValueError(f"conformal is not a list of {len(PERCENTS)} numbers")
+        return cls(
+            **fields,
+            f1=None if f1 is None else _nested(F1, "f1", f1),
+            conformal=tuple(_number("conformal", bound, 0, 1) for bound in bounds),
+        )
 
 
 _RANGES: Final[Mapping[str, tuple[float, float]]] = {
