@@ -95,6 +95,7 @@ def guarded_store(settings: Settings, tell: Tell = nobody) -> Guarded:
         settings.store_timeout,
         settings.vector_ttl,
         settings.vector_store_bytes,
+        settings.store_prefix,
     )
     # a file's disk may be slow, and whether a definition was written matters more than when
     patient = None if settings.store_url else max(SQLITE_WRITE_SECONDS, settings.store_timeout)

@@ -148,7 +148,16 @@ class Settings(ModelSettings):
     store_url: str = Field(
         "",
         description="Where label sets are kept: empty (a SQLite file in the data directory), "
-        "`redis://…`, `rediss://…`, `unix://…`, or `memory://` (gone at the end).",
+        "`redis://…`, `rediss://…`, `unix://…`, `redis+sentinel://…`, or `memory://` (gone at the "
+        "end).",
+    )
+    store_prefix: str = Field(
+        "openvocab:",
+        min_length=1,
+        max_length=100,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Prefix of all keys in Redis; choose another for each installation that shares "
+        "a database. A hash tag, as in `{openvocab}:`, keeps them on one node of a Cluster.",
     )
     store_timeout: float = Field(
         0.25, gt=0, le=60, description="Longest wait for the store, in seconds."

@@ -10,11 +10,19 @@ from typing import Final
 from app.stores.protocols import Store, StoreUnusable
 
 FILE: Final = "openvocab.sqlite3"
-_REDIS: Final = ("redis://", "rediss://", "unix://")
+_REDIS: Final = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+
+# what the keys in Redis begin with
+PREFIX: Final = "openvocab:"
 
 
 def open_store(
-    url: str, data_dir: Path, timeout: float, vector_ttl: float, vector_bytes: int
+    url: str,
+    data_dir: Path,
+    timeout: float,
+    vector_ttl: float,
+    vector_bytes: int,
+    prefix: str = PREFIX,
 ) -> Store:
     """The store of an URL, not opened yet: "" is a file in `data_dir`.
 
@@ -34,9 +42,10 @@ def open_store(
     if scheme and scheme[0].lower() in _REDIS:
         from app.stores.redis.store import RedisStore
 
-        return RedisStore(url, timeout, vector_ttl)
+        return RedisStore(url, timeout, vector_ttl, prefix)
     # no more of it: any other part may be of the password
     given = f"not {scheme[0]}" if scheme else "and this one is none of them"
     raise StoreUnusable(
-        f"a store URL is empty (SQLite), memory://, redis://, rediss:// or unix://, {given}"
+        f"a store URL is empty (SQLite), memory://, redis://, rediss://, unix:// or "
+        f"redis+sentinel://, {given}"
     )

@@ -7,20 +7,24 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
+    ClusterCrossSlotError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.stores.protocols import (
     StoreAway,
@@ -60,7 +64,12 @@ class Link:
     """
 
     def __init__(self, url: str, timeout: float, schema_key: str) -> None:
-        self._pool = _pool(url, timeout)
+        self._sentinels: Sequence[Any] = ()
+        if "+sentinel:" in url:
+            self._pool, self._sentinels = _sentinel_pool(url, timeout)
+        else:
+            self._pool = _pool(url, timeout)
+        self._leaving: set[asyncio.Task[None]] = set()
         self.address = _without_password(url)
         self._timeout = timeout
         self._schema_key = schema_key
@@ -94,8 +103,23 @@ class Link:
 
     async def close(self) -> None:
         """Let go of all connections."""
-        with suppress(RedisError):
-            await self._pool.disconnect()
+        for leaving in list(self._leaving):
+            await leaving
+        for connected in (self._pool, *(client.connection_pool for client in self._sentinels)):
+            with suppress(RedisError, OSError):
+                await connected.disconnect()
+
+    def _ask_again_who_serves(self) -> None:
+        """Leave what is idle: after a failover another server answers at the name or sentinel."""
+
+        async def leave() -> None:
+            with suppress(RedisError, OSError):
+                await self._pool.disconnect(inuse_connections=False)
+
+        if not self._leaving:
+            task = asyncio.get_running_loop().create_task(leave())
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     async def _bounded(self, work: Callable[[], Awaitable[T]]) -> T:
         well = False
@@ -111,6 +135,8 @@ class Link:
         except TimeoutError as error:
             raise StoreAway(f"no answer from {self.address} in {self._timeout} s") from error
         except _FAILURES as error:
+            if isinstance(error, ReadOnlyError | RedisConnectionError):
+                self._ask_again_who_serves()
             well = _refuses_writes(error) or is_damage(error)
             raise self._failure(error) from error
         finally:
@@ -158,6 +184,12 @@ class Link:
             return StoreRefused(text)
         if is_damage(error):
             return StoreDamaged(text)
+        if isinstance(error, AskError | ClusterCrossSlotError):
+            return StoreUnusable(
+                f"{self.address} is a node of a Redis Cluster, and all keys must lie on one node: "
+                "set OPENVOCAB_STORE_PREFIX to one with a hash tag, such as {openvocab}:, and name "
+                "the node that has its slot; or use a server of its own, or Sentinel"
+            )
         hopeless = isinstance(error, AuthenticationError | NoPermissionError)
         # the server has fewer databases than the URL's number
         hopeless = hopeless or "DB index is out of range" in text
@@ -187,26 +219,78 @@ def _pool(url: str, timeout: float) -> ConnectionPool:
         # a name in place of the database's number would be passed over
         if not path if parts.scheme == "unix" else not f"0{path}".isdecimal():
             raise ValueError
-        # these are promises of ours, which an option in the URL must not undo
-        options |= {
-            "max_connections": _CONNECTIONS,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            "retry": Retry(NoBackoff(), 0),
-            "retry_on_error": [],
-            "health_check_interval": 0,
-            "protocol": 2,
-            "decode_responses": False,
-        }
-        pool: Any = ConnectionPool(**options)
+        pool: Any = ConnectionPool(**options | _promises(timeout))
         pool.make_connection()  # an unknown option shows here
     except (ValueError, TypeError, LookupError, RedisError):
-        # neither the error's text nor the URL: in a wrong one any part may be of the password
-        raise StoreUnusable(
-            "the store's URL is wrong: it is redis://[user:password@]host[:port][/number], with "
-            "special characters in the password percent-encoded, or rediss:// or unix:// alike"
-        ) from None
+        raise _wrong_url() from None
     return cast(ConnectionPool, pool)
+
+
+def _promises(timeout: float) -> dict[str, Any]:
+    """What an option in the URL must not undo."""
+    return {
+        "max_connections": _CONNECTIONS,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "health_check_interval": 0,
+        "protocol": 2,
+        "decode_responses": False,
+    }
+
+
+def _wrong_url() -> StoreUnusable:
+    # neither the error's text nor the URL: in a wrong one any part may be of the password
+    return StoreUnusable(
+        "the store's URL is wrong: it is redis://[user:password@]host[:port][/number], with "
+        "special characters in the password percent-encoded, or rediss:// or unix:// alike, or "
+        "redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/number]"
+    )
+
+
+# the port of a sentinel where none is written, and its own options in the URL's query
+_SENTINEL_PORT: Final = 26379
+_SENTINEL_OPTIONS: Final = {"sentinel_username": "username", "sentinel_password": "password"}
+
+
+def _sentinel_pool(url: str, timeout: float) -> tuple[ConnectionPool, Sequence[Any]]:
+    """Connections to whichever server the sentinels name as the master, and their clients."""
+    try:
+        parts = urlsplit(url)
+        login, _, hosts = parts.netloc.rpartition("@")
+        service, _, number = parts.path.strip("/").partition("/")
+        addresses = [_address(host) for host in hosts.split(",")]
+        if not service or not f"0{number}".isdecimal():
+            raise ValueError
+        query = parse_qs(parts.query, strict_parsing=bool(parts.query))
+        own = {name: query.pop(key)[0] for key, name in _SENTINEL_OPTIONS.items() if key in query}
+        secure = parts.scheme.startswith("rediss")
+        plain = f"{login}@localhost" if login else "localhost"
+        options: dict[str, Any] = {
+            **parse_url(
+                urlunsplit(("redis", plain, f"/{number}", urlencode(query, doseq=True), ""))
+            )
+        }
+        for name in ("host", "port", "connection_class"):
+            options.pop(name, None)
+        # one that does not answer leaves time to ask the others
+        share = timeout / (len(addresses) + 1)
+        make: Any = Sentinel
+        sentinel: Any = make(addresses, sentinel_kwargs={**_promises(share), **own, "ssl": secure})
+        make = SentinelConnectionPool
+        pool: Any = make(unquote(service), sentinel, **options | _promises(timeout), ssl=secure)
+        pool.make_connection()
+    except (ValueError, TypeError, LookupError, RedisError):
+        raise _wrong_url() from None
+    return cast(ConnectionPool, pool), sentinel.sentinels
+
+
+def _address(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or parts.username or parts.path:
+        raise ValueError
+    return parts.hostname, parts.port or _SENTINEL_PORT
 
 
 def texts(values: Sequence[bytes]) -> Sequence[str]:

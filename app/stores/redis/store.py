@@ -377,13 +377,18 @@ class RedisStore:
             StoreUnusable: wrong password, newer schema, a user without a right that is needed.
             StoreAway: no answer; the schema is checked with the first one.
         """
-        lacking: Sequence[bytes] = ()
+
+        async def work() -> Sequence[bytes]:
+            lacking: Sequence[bytes] = await self._lacking(keys=self._probe_keys[:1], args=[_PROBE])
+            if not lacking:
+                await self._write_probe()
+            return lacking
+
         with suppress(StoreRefused):  # a server that takes no writes now may later
-            work = partial(self._lacking, keys=self._probe_keys[:1], args=[_PROBE])
             lacking = await self._link.open(work)
-        if lacking:
-            names = " ".join(f"+{name.decode().lower()}" for name in lacking)
-            raise StoreUnusable(f"{self._link.address}: the Redis user needs {names}")
+            if lacking:
+                names = " ".join(f"+{name.decode().lower()}" for name in lacking)
+                raise StoreUnusable(f"{self._link.address}: the Redis user needs {names}")
 
     async def ping(self) -> None:
         """Nothing if the server answers, else StoreAway."""
@@ -391,12 +396,11 @@ class RedisStore:
 
     async def probe(self) -> None:
         """Write something that nobody misses; StoreAway if that cannot be done now."""
+        await self._link.call(self._write_probe)
 
-        async def probe() -> None:
-            if await self._probe(keys=self._probe_keys, args=[_PROBE]) != b"done":
-                raise ValueError("an answer to a script that is not its own")
-
-        await self._link.call(probe)
+    async def _write_probe(self) -> None:
+        if await self._probe(keys=self._probe_keys, args=[_PROBE]) != b"done":
+            raise ValueError("an answer to a script that is not its own")
 
     async def close(self) -> None:
         """Let go of all connections."""

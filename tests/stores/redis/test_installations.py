@@ -1,0 +1,360 @@
+"""Redis as people run it: Sentinel, Cluster, failovers, a shared database, while it loads."""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, RedisError
+from redis.retry import Retry
+
+from app.errors import Problem
+from app.labelsets.definition import Definition, Entry, new
+from app.labelsets.registry import Registry
+from app.stores import open_store
+from app.stores.guard import Guarded
+from app.stores.memory import MemoryPictures
+from app.stores.protocols import Record, Store, StoreAway, StoreUnusable
+from app.stores.redis.store import RedisStore
+from benchmarks.servers import free_port
+
+MOST = 10_000
+END = "\U0010ffff"
+DEFINITION = Definition((Entry("a", ("a",)), Entry("b", ("b",))))
+Start = Callable[..., int]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts redis-server with options and returns its port; `name` is for its folder."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin(name: str, *options: str, port: int = 0, wait: bool = True) -> int:
+        port = port or free_port()
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        command = ["redis-server", *options, "--port", str(port), "--dir", str(folder)]
+        if "--sentinel" not in options:
+            command += ["--save", "", "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"]
+        with (folder / "log").open("ab") as log:
+            running.append(subprocess.Popen(command, stdout=log, stderr=log))
+        patiently(lambda: wait is False or ask(port, "PING") is not None)
+        return port
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def ask(port: int, *command: Any) -> Any:
+    """The answer of a server; None where there is none."""
+    with Redis(host="127.0.0.1", port=port, socket_timeout=5) as client, suppress(RedisError):
+        return client.execute_command(*command)
+    return None
+
+
+def patiently(done: Callable[[], Any], seconds: float = 40) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := done()):
+        assert time.monotonic() < end, "this takes too long"
+        time.sleep(0.05)
+    return found
+
+
+def role(port: int) -> str:
+    found = ask(port, "ROLE")
+    return found[0].decode() if found else ""
+
+
+async def whole(store: Store) -> None:
+    """A little of everything."""
+    await store.labelsets.write("pets", b"body", None, MOST)
+    assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+    assert "pets" in await store.labelsets.recent()
+    assert [record.name for record in await store.labelsets.page("p", "q", 10)] == ["pets"]
+    await store.pictures.put("pets", "a", b"picture", 1000)
+    assert await store.pictures.get("pets", "a", 7) == b"picture"
+    await store.pictures.delete("pets", ["a"])
+    await store.vectors.put_many({"a": b"1", "b": b"2"})
+    assert list(await store.vectors.get_many(["a", "b"])) == [b"1", b"2"]
+    assert (await store.rates.take("a", 1, 1, 1)).granted == 1
+    await store.labelsets.delete("pets", 1)
+    await store.probe()
+
+
+def sentinels(start: Start, tmp_path: Path, master: int, count: int = 2) -> list[int]:
+    ports = []
+    for number in range(count):
+        file = tmp_path / f"sentinel{number}.conf"
+        file.write_text(
+            f"sentinel monitor mine 127.0.0.1 {master} 1\n"
+            "sentinel down-after-milliseconds mine 500\nsentinel failover-timeout mine 3000\n"
+        )
+        ports.append(start(f"sentinel{number}", str(file), "--sentinel"))
+    return ports
+
+
+def test_writes_through_sentinels_survive_failovers_and_the_masters_death(
+    start: Start, tmp_path: Path
+) -> None:
+    first = start("first")
+    second = start("second", "--replicaof", f"127.0.0.1 {first}")
+    watching = sentinels(start, tmp_path, first)
+    patiently(lambda: all(ask(port, "SENTINEL", "REPLICAS", "mine") for port in watching))
+    # the first of the named sentinels is not there
+    hosts = ",".join(f"127.0.0.1:{port}" for port in (free_port(), *watching))
+
+    async def test() -> None:
+        inner = RedisStore(f"redis+sentinel://{hosts}/mine/0", 1.0, 3600)
+        await inner.open()
+        store = Guarded(inner, 1.0)
+        registry = Registry(store.labelsets, MemoryPictures(), MOST)
+        written: list[str] = []
+        ending = asyncio.Event()
+
+        async def keep_writing() -> None:
+            while not ending.is_set():
+                name = f"set{len(written)}"
+                with suppress(Problem):
+                    await registry.write(new(name, 0, DEFINITION), None)
+                    written.append(name)
+                await asyncio.sleep(0.005)
+
+        async def until(done: Callable[[], Any]) -> None:
+            await asyncio.to_thread(patiently, done)
+
+        async def goes_on() -> None:
+            count = len(written)
+            await until(lambda: len(written) > count + 10)
+
+        writer = asyncio.create_task(keep_writing())
+        await goes_on()
+        await until(lambda: ask(watching[0], "SENTINEL", "FAILOVER", "mine") is not None)
+        await until(lambda: (role(first), role(second)) == ("slave", "master"))
+        await goes_on()
+        # and the new one dies
+        await asyncio.to_thread(ask, second, "SHUTDOWN", "NOSAVE")
+        await until(lambda: role(first) == "master")
+        await goes_on()
+        ending.set()
+        await writer
+        # what replication had not carried over yet is published again by whoever knows it
+        await registry.page("", END, MOST)
+        for name in written:
+            assert (await registry.current(name)).definition == DEFINITION
+            assert await store.labelsets.get(name) is not None
+        await whole(inner)
+        assert store.state == "ok"
+        await inner.close()
+
+    asyncio.run(test())
+
+
+def test_sentinels_that_know_no_such_service_are_a_store_that_is_away(
+    start: Start, tmp_path: Path
+) -> None:
+    (port,) = sentinels(start, tmp_path, start("first"), count=1)
+
+    async def test() -> None:
+        store = RedisStore(f"redis+sentinel://127.0.0.1:{port}/other", 1.0, 3600)
+        with pytest.raises(StoreAway):
+            await store.open()
+        await store.close()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://host",
+        "redis+sentinel://host/",
+        "redis+sentinel:///mine",
+        "redis+sentinel://host:port/mine",
+        "redis+sentinel://host/mine/name",
+        "redis+sentinel://:secret@host,/mine",
+        "redis+sentinel://:secret@host/mine?no_option=secret",
+    ],
+)
+def test_a_wrong_sentinel_url_is_told_in_one_line_without_its_password(
+    url: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreUnusable, match=r"redis\+sentinel://") as raised:
+        open_store(url, tmp_path, 1.0, 3600, 0)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_coordinated_failover_heals_once_the_name_leads_to_the_new_master(start: Start) -> None:
+    """As managed servers do it: the old master stays as a replica, the name leads elsewhere."""
+    first = start("first")
+    second = start("second", "--replicaof", f"127.0.0.1 {first}")
+    patiently(lambda: b"master_link_status:up" in raw_info(second))
+
+    async def test() -> None:
+        leads_to = first
+        closing: list[asyncio.StreamWriter] = []
+
+        async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(OSError):
+                while data := await reader.read(1 << 16):
+                    writer.write(data)
+            writer.close()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            back, forth = await asyncio.open_connection("127.0.0.1", leads_to)
+            closing.extend((writer, forth))
+            await asyncio.gather(pipe(reader, forth), pipe(back, writer))
+
+        name = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = name.sockets[0].getsockname()[1]
+        inner = RedisStore(f"redis://127.0.0.1:{port}", 1.0, 3600)
+        await inner.open()
+        store = Guarded(inner, 1.0)
+        await asyncio.gather(*(store.labelsets.get("pets") for _ in range(8)))
+        assert await asyncio.to_thread(ask, first, "FAILOVER", "TO", "127.0.0.1", second)
+        await asyncio.to_thread(patiently, lambda: role(second) == "master")
+        with pytest.raises(StoreAway):
+            await store.labelsets.write("pets", b"", None, MOST)
+        # connections that stand would go on to lead to the old one, which still answers
+        leads_to = second
+        end = time.monotonic() + 10
+        while store.state != "ok" or end < time.monotonic():
+            with suppress(StoreAway):
+                await store.ping()
+            await asyncio.sleep(0.1)
+        assert (await store.labelsets.write("pets", b"", None, MOST)).version == 1
+        await inner.close()
+        name.close()
+        for writer in closing:
+            writer.close()
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def raw_info(port: int) -> bytes:
+    with Redis(host="127.0.0.1", port=port) as client:
+        return str(client.info("replication")).replace("': '", ":").encode()
+
+
+def cluster(start: Start, *ranges: tuple[int, int]) -> list[int]:
+    ports = [
+        start(f"node{number}", "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
+        for number in range(len(ranges))
+    ]
+    for port, (low, high) in zip(ports, ranges, strict=True):
+        ask(port, "CLUSTER", "ADDSLOTSRANGE", low, high)
+        ask(port, "CLUSTER", "MEET", "127.0.0.1", ports[0])
+    for port in ports:
+        patiently(lambda port=port: b"cluster_state:ok" in raw(port, "CLUSTER", "INFO"))
+    return ports
+
+
+def raw(port: int, *command: str) -> bytes:
+    with Redis(host="127.0.0.1", port=port) as client:
+        return str(client.execute_command(*command)).replace("': '", ":").encode()
+
+
+def test_a_cluster_ends_the_start_with_one_line_unless_all_keys_lie_on_the_node(
+    start: Start,
+) -> None:
+    low, high = cluster(start, (0, 8191), (8192, 16383))
+
+    async def opened(port: int, prefix: str) -> str:
+        store = RedisStore(f"redis://127.0.0.1:{port}", 5.0, 3600, prefix)
+        try:
+            await store.open()
+            await whole(store)
+        except StoreUnusable as error:
+            return str(error)
+        finally:
+            await store.close()
+        return ""
+
+    async def test() -> None:
+        for port in (low, high):
+            refusal = await opened(port, "openvocab:")
+            assert "OPENVOCAB_STORE_PREFIX" in refusal
+        answers = [await opened(port, "{openvocab}:") for port in (low, high)]
+        assert answers.count("") == 1  # the node that has the slot
+        assert "name the node" in "".join(answers)
+        assert "\n" not in "".join(answers)
+
+    asyncio.run(test())
+
+
+def test_two_installations_share_a_database_by_their_prefixes(start: Start) -> None:
+    port = start("shared")
+
+    async def test() -> None:
+        one, two = (
+            RedisStore(f"redis://127.0.0.1:{port}", 5.0, 3600, prefix) for prefix in ("a:", "b:")
+        )
+        await one.open()
+        await two.open()
+        await one.labelsets.write("pets", b"one", None, 1)
+        assert await two.labelsets.get("pets") is None
+        await two.labelsets.write("pets", b"two", None, 1)
+        assert await one.labelsets.get("pets") == Record("pets", 1, b"one")
+        await one.close()
+        await two.close()
+
+    asyncio.run(test())
+    with Redis(host="127.0.0.1", port=port) as client:
+        assert {key[:2] for key in client.scan_iter()} == {b"a:", b"b:"}
+
+
+def test_a_server_that_still_loads_its_data_is_away_and_then_back_with_everything(
+    start: Start,
+) -> None:
+    port = start("loading")
+
+    async def fill() -> None:
+        store = RedisStore(f"redis://127.0.0.1:{port}", 5.0, 3600)
+        await store.open()
+        for number in range(300):
+            await store.labelsets.write(f"{number}", b"body", None, MOST)
+        await store.close()
+
+    asyncio.run(fill())
+    ask(port, "SAVE")
+    ask(port, "SHUTDOWN", "NOSAVE")
+    slow = ("--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
+    start("loading", *slow, port=port, wait=False)
+    patiently(lambda: loads(port))
+
+    async def test() -> None:
+        store = Guarded(RedisStore(f"redis://127.0.0.1:{port}", 1.0, 3600), 1.0)
+        errors: list[str] = []
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                assert await store.labelsets.get("299") == Record("299", 1, b"body")
+                break
+            except StoreAway as error:
+                errors.append(str(error))
+                await asyncio.sleep(0.05)
+        assert any("loading" in error.lower() for error in errors), errors[:3]
+        assert store.state == "ok"
+        assert len(await store.labelsets.recent()) == 300
+        await store.close()
+
+    asyncio.run(test())
+
+
+def loads(port: int) -> bool:
+    with Redis(host="127.0.0.1", port=port, retry=Retry(NoBackoff(), 0)) as client:
+        try:
+            client.ping()
+        except BusyLoadingError:
+            return True
+        except RedisError:
+            return False
+    pytest.fail("the server has loaded everything already")
