@@ -42,6 +42,10 @@ BARS: Final[dict[str, Bar]] = {
     "limit.labels": Bar("1,000 labels against 2, warm, p50", 1.05, under=True),
     "limit.cold.bf16": Bar("cold build of 80 templates against open_clip, bf16", 25),
     "limit.cold.fp32": Bar("cold build of 80 templates against open_clip, fp32", 7),
+    "limit.light.start": Bar("ready on a CPU, pictogram", 2, under=True, unit=" s"),
+    "limit.light.memory": Bar("memory of a CPU server, pictogram", 250, under=True, unit=" MB"),
+    "limit.light.workers": Bar("memory of four workers, pictogram", 350, under=True, unit=" MB"),
+    "limit.light.vit": Bar("memory of a CPU server, ViT-B-32", 450, under=True, unit=" MB"),
     "limit.memory": Bar("memory after 10,000 requests against after 500", 1.05, under=True),
 }
 

@@ -59,6 +59,11 @@ def resident_mb(pid: int) -> float:
     return sum(_status(one, "VmRSS") for one in tree(pid))
 
 
+def proportional_mb(pid: int) -> float:
+    """The proportional sizes now: a page that n processes share counts for an nth in each."""
+    return sum(_field(Path(f"/proc/{one}/smaps_rollup"), "Pss") for one in tree(pid))
+
+
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the state on (proc(5)), none of a process that is gone."""
     try:
@@ -69,8 +74,12 @@ def _stat(pid: int) -> list[str]:
 
 
 def _status(pid: int, name: str) -> float:
+    return _field(Path(f"/proc/{pid}/status"), name)
+
+
+def _field(file: Path, name: str) -> float:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = file.read_text().splitlines()
     except OSError:
         return 0.0
     return sum(float(line.split()[1]) * 1024 / MB for line in lines if line.startswith(f"{name}:"))

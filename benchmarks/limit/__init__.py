@@ -3,6 +3,7 @@
 from benchmarks.limit.cold import cold
 from benchmarks.limit.cpu import cpu
 from benchmarks.limit.labels import labels
+from benchmarks.limit.light import light
 from benchmarks.limit.memory import memory
 from benchmarks.limit.pictogram import pictogram
 
@@ -12,4 +13,5 @@ PIECES = {
     "labels": labels,
     "cold": cold,
     "memory": memory,
+    "light": light,
 }
