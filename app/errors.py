@@ -157,6 +157,10 @@ class NotReady(Unavailable):
     code, title = "not_ready", "The model does not answer"
 
 
+class ModelLoading(Unavailable):
+    code, title = "model_loading", "The model is being loaded"
+
+
 class DeadlinePassed(Problem):
     status, code, title = 504, "deadline_passed", "The request took longer than it may"
 

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from models.errors import EncoderClosed
@@ -20,6 +21,17 @@ log = logging.getLogger("openvocab.models")
 URGENT_IN_A_ROW: Final = 8
 
 
+@dataclass(slots=True, eq=False)
+class _Owner:
+    """Who a piece of work belongs to, and what its work has cost so far."""
+
+    closed: bool = False
+    since: float | None = None
+    slowest: float = 0.0
+    urgent_seconds: float = 0.0
+    step_seconds: float = 0.0
+
+
 class DeviceThread:
     """Runs urgent work before stepwise work, on one thread.
 
@@ -27,120 +39,165 @@ class DeviceThread:
     the device at once. Stepwise work is a generator that yields after each short piece; several of
     them take turns, and between any two pieces urgent work goes first. A future that was cancelled
     is dropped before its work starts. Whatever raises fails its own future, never the thread; but
-    what `lost` takes for the end of the device goes to `on_lost` first.
+    what is taken for the end of the device is told first (`when_lost`).
+
+    Several models can share a device by `beside`: the urgent work of all goes before the steps of
+    any, each kind in the order in which it came, so that none starves.
     """
+
+    def __init__(self, name: str, in_flight: int, beside: "DeviceThread | None" = None) -> None:
+        """`beside` another one: its thread, with work and figures of one's own."""
+        self._own = _Owner()
+        self._queues: _Queues = beside._queues if beside else _Queues(name, in_flight)
+        self._queues.join(self._own)
+
+    def submit(self, launch: Launch[R]) -> Future[R]:
+        """Hand over urgent work: `launch()` starts it and returns what fetches the result."""
+        return self._queues.add(launch, self._own, urgent=True)
+
+    def submit_steps(self, steps: Steps[R]) -> Future[R]:
+        """Hand over stepwise work; the generator's return value is the result."""
+        return self._queues.add(steps, self._own, urgent=False)
+
+    def when_lost(
+        self, lost: Callable[[BaseException], bool], tell: Callable[[BaseException], object]
+    ) -> None:
+        """Tell whoever must know of an error that `lost` takes for the end of the device."""
+        self._queues.lost, self._queues.on_lost = lost, tell
+
+    @property
+    def busy_since(self) -> float | None:
+        """The `time.monotonic()` at which the piece under way began, None between pieces."""
+        return self._own.since
+
+    @property
+    def slowest(self) -> float:
+        """Seconds that the longest piece so far took."""
+        return self._own.slowest
+
+    @property
+    def busy_seconds(self) -> tuple[float, float]:
+        """Seconds spent so far on urgent work, and on steps."""
+        return self._own.urgent_seconds, self._own.step_seconds
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Finish what is on the device, fail what waits with EncoderClosed, end the thread.
+
+        The thread of several ends with the last of them.
+        """
+        self._queues.leave(self._own, timeout)
+
+
+class _Queues:
+    """The thread, and the work of all who share it."""
 
     def __init__(self, name: str, in_flight: int) -> None:
         self._in_flight = in_flight
         self.lost: Callable[[BaseException], bool] = lambda _error: False
         self.on_lost: Callable[[BaseException], object] = lambda _error: None
-        self._urgent: deque[tuple[Future[Any], Launch[Any]]] = deque()
-        self._steps: deque[tuple[Future[Any], Steps[Any]]] = deque()
-        self._launched: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self.urgent: deque[tuple[Future[Any], Launch[Any], _Owner]] = deque()
+        self.steps: deque[tuple[Future[Any], Steps[Any], _Owner]] = deque()
+        self._launched: deque[tuple[Future[Any], Callable[[], Any], _Owner]] = deque()
         self._urgent_in_a_row = 0
+        self._owners: list[_Owner] = []
         self._closed = False
-        self._since: float | None = None
-        self._slowest = 0.0
-        self._urgent_seconds = 0.0
-        self._step_seconds = 0.0
         self._stepping = False  # whether the piece under way is a step
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, launch: Launch[R]) -> Future[R]:
-        """Hand over urgent work: `launch()` starts it and returns what fetches the result."""
-        return self._add(self._urgent, launch)
-
-    def submit_steps(self, steps: Steps[R]) -> Future[R]:
-        """Hand over stepwise work; the generator's return value is the result."""
-        return self._add(self._steps, steps)
-
-    @property
-    def busy_since(self) -> float | None:
-        """The `time.monotonic()` at which the piece under way began, None between pieces."""
-        return self._since
-
-    @property
-    def slowest(self) -> float:
-        """Seconds that the longest piece so far took."""
-        return self._slowest
-
-    @property
-    def busy_seconds(self) -> tuple[float, float]:
-        """Seconds spent so far on urgent work, and on steps."""
-        return self._urgent_seconds, self._step_seconds
-
-    def close(self, timeout: float = 10.0) -> None:
-        """Finish what is on the device, fail what waits with EncoderClosed, end the thread."""
-        with self._changed:
-            self._closed = True
-            waiting = [future for future, _ in (*self._urgent, *self._steps)]
-            self._urgent.clear()
-            self._steps.clear()
-            self._changed.notify()
-        for future in waiting:
-            if future.running() or future.set_running_or_notify_cancel():
-                future.set_exception(EncoderClosed("the encoder was closed"))
-        self._thread.join(timeout)
-
-    def _add(self, queue: deque[tuple[Future[Any], Any]], work: Any) -> Future[Any]:
-        future: Future[Any] = Future()
+    def join(self, owner: _Owner) -> None:
+        """One more who hands work over."""
         with self._changed:
             if self._closed:
                 raise EncoderClosed("the encoder is closed")
-            queue.append((future, work))
-            self._changed.notify()
+            self._owners.append(owner)
+
+    def leave(self, owner: _Owner, timeout: float) -> None:
+        """Fail what waits of an owner, wait for what is on the device; the last ends the thread."""
+        ends_at = time.monotonic() + timeout
+        with self._changed:
+            owner.closed = True
+            if owner in self._owners:
+                self._owners.remove(owner)
+            waiting = [item[0] for item in (*self.urgent, *self.steps) if item[2] is owner]
+            self.urgent = deque(item for item in self.urgent if item[2] is not owner)
+            self.steps = deque(item for item in self.steps if item[2] is not owner)
+            self._closed = not self._owners
+            self._changed.notify_all()
+        for future in waiting:
+            if future.running() or future.set_running_or_notify_cancel():
+                future.set_exception(EncoderClosed("the encoder was closed"))
+        if self._closed:
+            self._thread.join(timeout)
+            return
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_off(owner), max(0.0, ends_at - time.monotonic())
+            )
+
+    def _is_off(self, owner: _Owner) -> bool:
+        """Whether nothing of an owner is on the device."""
+        return owner.since is None and all(item[2] is not owner for item in self._launched)
+
+    def add(self, work: Any, owner: _Owner, *, urgent: bool) -> Future[Any]:
+        """Put work at the end of its queue. Raises EncoderClosed."""
+        future: Future[Any] = Future()
+        with self._changed:
+            if owner.closed:
+                raise EncoderClosed("the encoder is closed")
+            (self.urgent if urgent else self.steps).append((future, work, owner))
+            self._changed.notify_all()
         return future
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._urgent or self._steps or self._launched or self._closed):
+                # somebody may wait for the end of the piece before
+                self._changed.notify_all()
+                while not (self.urgent or self.steps or self._launched or self._closed):
                     self._changed.wait()
                 # what is on the device goes out before text is begun: its caller waits for it
-                piece = self._take() if self._urgent or not self._launched else None
+                piece = self._take() if self.urgent or not self._launched else None
                 if piece is None and not self._launched:
                     return
-            self._timed(piece or self._fetch_oldest)
+            self._timed(*(piece or (self._fetch_oldest, self._launched[0][2])))
             while len(self._launched) >= self._in_flight:
-                self._timed(self._fetch_oldest)
+                self._timed(self._fetch_oldest, self._launched[0][2])
 
-    def _timed(self, piece: Callable[[], None]) -> None:
-        begun = self._since = time.monotonic()
+    def _timed(self, piece: Callable[[], None], owner: _Owner) -> None:
+        begun = owner.since = time.monotonic()
         self._stepping = False
         piece()
-        self._since = None
+        owner.since = None
         spent = time.monotonic() - begun
-        self._slowest = max(self._slowest, spent)
+        owner.slowest = max(owner.slowest, spent)
         if self._stepping:
-            self._step_seconds += spent
+            owner.step_seconds += spent
         else:
-            self._urgent_seconds += spent
+            owner.urgent_seconds += spent
 
-    def _take(self) -> Callable[[], None] | None:
-        turn_of_steps = self._steps and (
-            not self._urgent or self._urgent_in_a_row >= URGENT_IN_A_ROW
-        )
+    def _take(self) -> tuple[Callable[[], None], _Owner] | None:
+        turn_of_steps = self.steps and (not self.urgent or self._urgent_in_a_row >= URGENT_IN_A_ROW)
         if turn_of_steps:
             self._urgent_in_a_row = 0
-            future, steps = self._steps.popleft()
-            return lambda: self._step(future, steps)
-        if self._urgent:
+            future, steps, owner = self.steps.popleft()
+            return lambda: self._step(future, steps, owner), owner
+        if self.urgent:
             self._urgent_in_a_row += 1
-            future, launch = self._urgent.popleft()
-            return lambda: self._launch(future, launch)
+            future, launch, owner = self.urgent.popleft()
+            return lambda: self._launch(future, launch, owner), owner
         return None
 
-    def _launch(self, future: Future[Any], launch: Launch[Any]) -> None:
+    def _launch(self, future: Future[Any], launch: Launch[Any], owner: _Owner) -> None:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            self._launched.append((future, launch()))
+            self._launched.append((future, launch(), owner))
         except BaseException as error:  # the thread outlives any piece of work
             self._fail(future, error)
 
-    def _step(self, future: Future[Any], steps: Steps[Any]) -> None:
+    def _step(self, future: Future[Any], steps: Steps[Any], owner: _Owner) -> None:
         self._stepping = True
         if not future.running() and not future.set_running_or_notify_cancel():
             steps.close()
@@ -153,13 +210,13 @@ class DeviceThread:
             self._fail(future, error)
         else:
             with self._changed:
-                if not self._closed:
-                    self._steps.append((future, steps))
+                if not owner.closed:
+                    self.steps.append((future, steps, owner))
                     return
             future.set_exception(EncoderClosed("the encoder was closed"))
 
     def _fetch_oldest(self) -> None:
-        future, fetch = self._launched.popleft()
+        future, fetch, _ = self._launched.popleft()
         try:
             future.set_result(fetch())
         except BaseException as error:  # the thread outlives any piece of work

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from models.device_state import DeviceMemory, device_memory, is_lost
 from models.device_thread import DeviceThread
-from models.info import EncoderInfo
+from models.info import AnyEncoder, EncoderInfo
 from models.token_tree import Ends, Forest, Ids, Tree
 from models.tokens import Tokens
 
@@ -79,8 +79,17 @@ class Encoder:
         self.images = images
         self.texts = texts
         self._positions_per_second = 20_000.0  # corrected by each measured step
-        self._thread = DeviceThread("encoder", info.in_flight)
-        self._thread.lost = is_lost
+        self._thread: DeviceThread = DeviceThread("encoder", info.in_flight)
+        self._thread.when_lost(is_lost, lambda _error: None)
+
+    def share_device(self, other: AnyEncoder) -> None:
+        """Take turns with another encoder from now on, if both have the same device.
+
+        Before any work is handed over.
+        """
+        if isinstance(other, Encoder) and other.info.device == self.info.device:
+            self._thread.close()
+            self._thread = DeviceThread("encoder", self.info.in_flight, other._thread)
 
     def submit_images(self, images: Sequence[Pixels]) -> Future[Vectors]:
         """`images`: B arrays (3, H, W) uint8 of the size in `info.image` -> (B, D) float32.
@@ -116,7 +125,7 @@ class Encoder:
 
     def on_device_lost(self, action: Callable[[BaseException], object]) -> None:
         """Called, on the encoder's thread, when the device fails for good; before any answer."""
-        self._thread.on_lost = action
+        self._thread.when_lost(is_lost, action)
 
     def memory(self) -> DeviceMemory | None:
         """What is in use of the device's own memory; None for a CPU."""

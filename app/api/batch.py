@@ -18,7 +18,7 @@ from app.api.middleware.state import state_of
 from app.api.multipart import Part, parts
 from app.api.problems import ProblemAnswer, document, documented
 from app.api.results import Answer, answer_of
-from app.api.services import CallerDep, Services, ServicesDep, patience
+from app.api.services import CallerDep, Services, ServicesDep, of_model, patience
 from app.api.uploads import (
     UploadBatches,
     archived,
@@ -136,6 +136,7 @@ async def classify_batch(request: Request, services: ServicesDep, caller: Caller
     if query.explain:
         raise Invalid("explain is for one image at a time: POST /classify", field="explain")
     query = replace(query, namespace=caller.namespace, patience=await patience(request))
+    services = await of_model(request, services, query.model)
     await services.classifier.prepare(query)
     done = _outcomes(services, query, items)
     if NDJSON not in request.headers.get("accept", ""):

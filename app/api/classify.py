@@ -31,7 +31,7 @@ from app.api.bodies import (
 from app.api.fields import IMAGE, InputLimits, build_query
 from app.api.problems import documented
 from app.api.results import Answer, answer_of, render
-from app.api.services import CallerDep, ServicesDep, StagesDep, patience
+from app.api.services import CallerDep, ServicesDep, StagesDep, of_model, patience
 from app.classify.query import Query
 from app.errors import Invalid, TooLarge, Unparsable
 from app.images.fetch import Fetcher
@@ -147,6 +147,7 @@ async def classify(
     if query.explain and not services.explains:
         raise Invalid("explain is switched off here; OPENVOCAB_EXPLAIN", field="explain")
     query = replace(query, namespace=caller.namespace, patience=await patience(request))
+    services = await of_model(request, services, query.model)
     classification = await services.classifier.classify(image, query, stages)
     accept = request.headers.get("accept", "")
     return render(answer_of(classification), accept, says_none=query.abstain)

@@ -16,7 +16,7 @@ from app.api.answers import Encoding, Floats, rows_as_json, with_rows
 from app.api.bodies import address_fields, is_json, json_object, media_type, merge, offload, single
 from app.api.fields import IMAGE, InputLimits, Templates, invalid, own_or_named
 from app.api.problems import documented
-from app.api.services import ServicesDep, StagesDep
+from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
 from app.classify.templates import Asked
 from app.errors import Invalid, Problem, TooLarge, excerpt, shown
@@ -34,7 +34,7 @@ Cached = Annotated[int, Field(description="How many rows needed no encoding.")]
 class TextsFields(BaseModel):
     """The JSON body of POST /embeddings/text."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
     texts: list[str] = Field(
         description="Each is embedded as it is, in no template.", examples=[["a cat", "a dog"]]
@@ -44,14 +44,22 @@ class TextsFields(BaseModel):
         description="A template set's name, or own templates with one `{}` each: the row of a text "
         "is then that of a label, the ensemble over these templates.",
     )
+    model: str | None = Field(
+        None,
+        description="Which of the server's models answers (GET /models); default: its first.",
+    )
     encoding_format: EncodingField = "float"
 
 
 class ImagesFields(BaseModel):
     """What POST /embeddings/image takes beside the images."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
+    model: str | None = Field(
+        None,
+        description="Which of the server's models answers (GET /models); default: its first.",
+    )
     encoding_format: EncodingField = "float"
 
 
@@ -109,6 +117,7 @@ class AskedTexts:
     texts: tuple[str, ...]
     templates: Asked
     encoding: Encoding
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,7 @@ class AskedImages:
 
     files: tuple[bytes, ...]
     encoding: Encoding
+    model: str | None = None
 
 
 async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
@@ -132,6 +142,7 @@ async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
         checked_texts(checked.texts, limits.labels.count, TEXTS),
         own_or_named(checked.templates, limits.templates),
         checked.encoding_format,
+        checked.model,
     )
 
 
@@ -154,7 +165,7 @@ async def read_images(request: Request, limits: InputLimits) -> AskedImages:
     if files in ([], [b""]):
         detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
         raise Invalid(detail, field=IMAGE)
-    return AskedImages(tuple(files), checked.encoding_format)
+    return AskedImages(tuple(files), checked.encoding_format, checked.model)
 
 
 def checked_texts(raw: Sequence[str], most: int, field: str) -> tuple[str, ...]:
@@ -285,6 +296,7 @@ IMAGES_BODY: dict[str, Any] = {
 )
 async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
     asked = await read_texts(request, services.input_limits)
+    services = await of_model(request, services, asked.model)
     name, templates = None, embedding.BARE
     if asked.templates is not None:
         name, templates = services.templates.resolve(asked.templates)
@@ -309,6 +321,7 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
 )
 async def image(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
     asked = await read_images(request, services.input_limits)
+    services = await of_model(request, services, asked.model)
     found = await services.embedder.embed_all(asked.files, stages)
     images = [
         EmbeddedImageAnswer(

@@ -65,7 +65,7 @@ Templates = Annotated[list[str], BeforeValidator(_one_or_listed)]
 class ClassifyFields(BaseModel):
     """The fields of a classification, the same in form, JSON and query."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
     labels: Labels | None = Field(
         None,
@@ -83,6 +83,10 @@ class ClassifyFields(BaseModel):
         None,
         description="A template set's name (GET /templates), or own templates with one `{}` each.",
         examples=[["a photo of a {}."]],
+    )
+    model: str | None = Field(
+        None,
+        description="Which of the server's models answers (GET /models); default: its first.",
     )
     top_k: int | None = Field(None, ge=1, description="Predictions answered; default: 5 at most.")
     threshold: float | None = Field(
@@ -192,6 +196,7 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         labels=() if checked.labels is None else labels.clean(merged, limits.labels),
         labelsets=(TAGS,) if tags else _labelsets(checked.labelset or ()),
         templates=own_or_named(checked.templates, limits.templates),
+        model=checked.model,
         top_k=checked.top_k,
         threshold=checked.threshold,
         multi_label=checked.multi_label,

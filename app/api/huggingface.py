@@ -28,7 +28,7 @@ from app.api.bodies import (
 )
 from app.api.fields import IMAGE, InputLimits, Labels, invalid, own_or_named
 from app.api.problems import documented
-from app.api.services import ServicesDep, StagesDep
+from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import labels
 from app.classify.query import Query
 from app.errors import Invalid, Problem
@@ -61,7 +61,7 @@ def _without_blanks(value: Any) -> Any:
 class HfParameters(BaseModel):
     """What is asked of the image."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
     candidate_labels: Annotated[Labels, BeforeValidator(_without_blanks)] = Field(
         description="A list, or one text with commas between.", examples=[["cat", "dog"]]
@@ -70,6 +70,11 @@ class HfParameters(BaseModel):
         None,
         description="One template with one `{}`; default: the service's own templates.",
         examples=["This is a photo of {}."],
+    )
+    model: str | None = Field(
+        None,
+        description="Which of the server's models answers; default: its first. With a JSON body "
+        "also in the address.",
     )
 
 
@@ -146,6 +151,7 @@ def _query(parameters: dict[str, Any], limits: InputLimits) -> Query:
     return Query(
         labels=cleaned,
         templates=None if template is None else _template([template]),
+        model=checked.model,
         top_k=len(cleaned),
     )
 
@@ -200,12 +206,14 @@ class HfPrediction(BaseModel):
     operation_id="hfZeroShotImageClassification",
     summary="Score labels against an image, for Hugging Face's clients",
     openapi_extra=BODY,
-    responses=documented(400, 401, 403, 408, 413, 415, 422, 429, 502, 503, 504),
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
 )
 async def zero_shot_image_classification(
     request: Request, services: ServicesDep, stages: StagesDep
 ) -> list[HfPrediction]:
     image, query = await read_hf(request, services.input_limits, services.fetcher)
+    name = query.model or request.query_params.get("model")
+    services = await of_model(request, services, name)
     try:
         found = await services.classifier.classify(image, query, stages)
     except Problem as problem:

@@ -7,9 +7,10 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
+from app.api.model_pool import ModelState
 from app.api.problems import documented
-from app.api.services import CallerDep, ServicesDep
-from app.errors import Draining, NotFound
+from app.api.services import CallerDep, Services, ServicesDep
+from app.errors import Draining, NotFound, NotReady
 from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway
 from app.telemetry.metrics import MEDIA_TYPE
@@ -82,6 +83,32 @@ class LoadedModelAnswer(BaseModel):
         )
 
 
+class ModelAnswer(BaseModel):
+    """One of the server's models: the name by which requests choose it, and where it stands."""
+
+    name: str
+    state: Literal["loaded", "loading", "idle", "failed"]
+    default: bool
+    aliases: list[str]
+    reason: str | None = Field(description="Why it failed.")
+    info: LoadedModelAnswer | None = Field(description="What it is, while it is loaded.")
+    labelsets: int | None = Field(description="Label sets in memory, while it is loaded.")
+
+    @classmethod
+    def of(cls, state: ModelState[Services], *, default: bool) -> "ModelAnswer":
+        """What the pool tells of a model."""
+        parts = state.parts
+        return cls(
+            name=state.name,
+            state=state.state,
+            default=default,
+            aliases=list(state.aliases),
+            reason=state.reason,
+            info=None if parts is None else LoadedModelAnswer.of(parts.encoder.info),
+            labelsets=None if parts is None else len(parts.matrices),
+        )
+
+
 class CacheAnswer(BaseModel):
     """What one cache in memory holds."""
 
@@ -113,12 +140,13 @@ class StoreAnswer(BaseModel):
 
 
 class ModelsAnswer(BaseModel):
-    """What GET /models tells: the model, and how much its caches hold.
+    """What GET /models tells: the models, and how much the caches hold.
 
     Caches are shared by all namespaces: their figures are for keys with the scope `admin`.
     """
 
-    loaded: LoadedModelAnswer
+    models: list[ModelAnswer] = Field(description="The default first.")
+    loaded: LoadedModelAnswer = Field(description="The default model.")
     explains: bool = Field(description="Whether `explain=true` is answered.")
     vector_cache: CacheAnswer | None
     store: StoreAnswer
@@ -133,10 +161,13 @@ class HealthAnswer(BaseModel):
 
 
 class ReadyAnswer(BaseModel):
-    """GET /readyz: the model answers; `degraded` while the store does not."""
+    """GET /readyz: the default model answers; `degraded` while the store or another does not."""
 
     status: Literal["ready", "degraded"]
     model: str
+    models: dict[str, Literal["ready", "loading", "idle", "failed"]] = Field(
+        description="Each model; `failed` where it cannot be loaded or does not answer as it did."
+    )
     store: Literal["ok", "read-only", "away"]
 
 
@@ -160,11 +191,15 @@ async def templates(services: ServicesDep) -> TemplatesAnswer:
 
 
 @router.get(
-    "/models", operation_id="getModels", summary="The loaded model, and how much its caches hold"
+    "/models", operation_id="getModels", summary="The models, and how much the caches hold"
 )
 async def models(services: ServicesDep, caller: CallerDep) -> ModelsAnswer:
     vectors, sees_all = services.vectors, caller.may("admin")
     return ModelsAnswer(
+        models=[
+            ModelAnswer.of(state, default=place == 0)
+            for place, state in enumerate(services.models.states())
+        ],
         loaded=LoadedModelAnswer.of(services.encoder.info),
         explains=services.explains,
         vector_cache=CacheAnswer.of(vectors.memory) if sees_all else None,
@@ -198,11 +233,27 @@ async def readyz(request: Request, services: ServicesDep) -> ReadyAnswer:
     await services.canary.check()
     with contextlib.suppress(StoreAway):
         await services.store.ping()  # a store that is back is found out even if nobody uses it
+    models: dict[str, Literal["ready", "loading", "idle", "failed"]] = {}
+    for state in services.models.states():
+        if state.parts is not None:
+            models[state.name] = "ready" if await _answers(state.parts) else "failed"
+        elif state.state != "loaded":
+            models[state.name] = state.state
+    degraded = services.store.away or "failed" in models.values()
     return ReadyAnswer(
-        status="degraded" if services.store.away else "ready",
+        status="degraded" if degraded else "ready",
         model=services.encoder.info.name,
+        models=models,
         store=services.store.state,
     )
+
+
+async def _answers(services: Services) -> bool:
+    try:
+        await services.canary.check()
+    except NotReady:
+        return False
+    return True
 
 
 @router.get(

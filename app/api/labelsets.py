@@ -25,6 +25,8 @@ from app.labelsets.definition import (
     without_namespace,
 )
 
+Standing = Literal["ready", "building", "failed", "unbuilt"]
+
 
 class LabelSetSummary(BaseModel):
     """A label set without its labels."""
@@ -64,6 +66,11 @@ class LabelSetAnswer(LabelSetSummary):
     blend: BlendAnswer | None = Field(
         None, description="How the examples are used; null without, and while building."
     )
+    models: dict[str, Standing] = Field(
+        {},
+        description="Where it stands with each of the server's models, if there are several; "
+        "`unbuilt` is built at the first request that names the model.",
+    )
 
 
 class LabelSetsAnswer(BaseModel):
@@ -85,6 +92,7 @@ def answer(
     templates: str,
     stale: str | None = None,
     blended: Blended | None = None,
+    models: dict[str, Standing] | None = None,
 ) -> LabelSetAnswer:
     """The whole set; `stale` is why its calibration is not used."""
     definition = stored.definition
@@ -108,6 +116,7 @@ def answer(
         calibration=calibration_summary(stored, stale),
         examples=definition.counts(),
         blend=blend_answer(blended),
+        models=models or {},
     )
 
 
@@ -294,6 +303,7 @@ async def _answer(
         services.templates_name(stored),
         services.labelsets.validity.stale(stored),
         services.few_shot.blended(stored),
+        _standings(services, stored),
     )
     return Response(
         content.model_dump_json(by_alias=True) + "\n",
@@ -301,6 +311,17 @@ async def _answer(
         media_type="application/json",
         headers={"ETag": _etag(stored), "Location": f"{root}/labelsets/{content.name}"},
     )
+
+
+def _standings(services: Services, stored: Stored) -> dict[str, Standing]:
+    """Where a set stands with each model; empty if there is one."""
+    standings: dict[str, Standing] = {}
+    for model in services.models.states():
+        begun = model.parts is not None and model.parts.labelsets.begun(stored)
+        standings[model.name] = (
+            model.parts.labelsets.status(stored).state if begun and model.parts else "unbuilt"
+        )
+    return standings if len(standings) > 1 else {}
 
 
 def _stored_name(caller: Identity, name: str) -> str:

@@ -20,9 +20,9 @@ from app.api.bodies import json_object, offload
 from app.api.embeddings import MOST_IMAGES, EncodingField, Row, checked_texts, too_many_images
 from app.api.fields import IMAGE, InputLimits, invalid
 from app.api.problems import documented
-from app.api.services import ServicesDep, StagesDep
+from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
-from app.errors import Invalid, NotFound, Problem, excerpt, first_of_group, shown
+from app.errors import Invalid, Problem, first_of_group
 from app.images.fetch import Fetcher
 from models import EncoderInfo
 
@@ -32,7 +32,9 @@ class OpenAiFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
-    model: str | None = Field(None, description="The loaded model's name; any other is refused.")
+    model: str | None = Field(
+        None, description="One of the server's models, or an alias; others are refused."
+    )
     encoding_format: EncodingField = "float"
     dimensions: int | None = Field(None, description="Nothing but the width of the model.")
     modality: Literal["text", "image"] | None = Field(
@@ -83,7 +85,7 @@ class OpenAiAnswer(BaseModel):
 
 
 class OpenAiModel(BaseModel):
-    """The loaded model."""
+    """A model, or an alias of one."""
 
     id: str
     object: Literal["model"] = "model"
@@ -275,6 +277,7 @@ BODY: dict[str, Any] = {
 )
 async def create(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
     asked = await read_items(request, services.input_limits, services.fetcher)
+    services = await of_model(request, services, asked.fields.model)
     _check(asked.fields, services.encoder.info)
     try:
         rows = await embedding.of_items(
@@ -296,29 +299,26 @@ async def create(request: Request, services: ServicesDep, stages: StagesDep) -> 
 @router.get(
     "/models",
     operation_id="openaiListModels",
-    summary="The loaded model",
+    summary="The models and their aliases",
     responses=documented(401, 403, 429),
 )
 async def models(services: ServicesDep) -> OpenAiModels:
-    return OpenAiModels(data=[OpenAiModel(id=services.encoder.info.name)])
+    return OpenAiModels(data=[OpenAiModel(id=name) for name in services.models.names()])
 
 
 @router.get(
     "/models/{name:path}",
     operation_id="openaiGetModel",
-    summary="The loaded model by its name",
+    summary="A model by its name",
     responses=documented(401, 403, 404, 429),
 )
 async def model(name: str, services: ServicesDep) -> OpenAiModel:
-    _check(OpenAiFields(model=name), services.encoder.info)
+    services.models.known(name)
     return OpenAiModel(id=name)
 
 
 def _check(fields: OpenAiFields, info: EncoderInfo) -> None:
-    """Vectors of two models look alike and cannot be compared, so no other name is taken."""
-    if fields.model not in (None, info.name):
-        detail = f"the model {shown(fields.model)} is not loaded; this server has {info.name}"
-        raise NotFound(detail, field="model", limit=info.name, value=excerpt(fields.model))
+    """A width that the model does not have is refused."""
     width = info.embedding_width
     if fields.dimensions not in (None, width):
         detail = f"{info.name} has {width} dimensions and was not trained for fewer"

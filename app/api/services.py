@@ -12,6 +12,7 @@ from app.api.labelset_body import UploadLimits
 from app.api.middleware.keys import Identity
 from app.api.middleware.rate_limit import RateLimiter
 from app.api.middleware.state import state_of
+from app.api.model_pool import ModelPool
 from app.api.uploads import UploadBatches
 from app.classify.canary import Canary
 from app.classify.classifier import Classifier
@@ -62,8 +63,9 @@ PATIENCE: Final = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of the running service."""
+    """The parts of the running service, as one of its `models` sees them."""
 
+    models: "ModelPool[Services]"
     encoder: "AnyEncoder"
     classifier: Classifier
     embedder: ImageEmbedder
@@ -107,6 +109,17 @@ async def caller(request: Request) -> Identity:
     identity = state_of(request.scope).caller
     assert identity is not None  # the middleware let it in
     return identity
+
+
+async def of_model(request: Request, own: Services, name: str | None) -> Services:
+    """The services of the model that a request names, which stays loaded until its end.
+
+    Raises: what the pool of models raises.
+    """
+    if name is None:
+        return own
+    lease = await own.models.use(name, await patience(request))
+    return state_of(request.scope).closing.enter_context(lease)
 
 
 async def patience(request: Request) -> float:

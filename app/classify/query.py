@@ -28,6 +28,7 @@ class Query:
     labels: tuple[str, ...]
     labelsets: tuple[str, ...] = ()
     templates: Asked = None
+    model: str | None = None
     top_k: int | None = None
     threshold: float | None = None
     multi_label: bool = False

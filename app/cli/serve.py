@@ -45,10 +45,10 @@ def serve(
         int, typer.Option(metavar="PORT", min=0, max=65535, help="Port to listen on.")
     ] = 8000,
     model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Model to load (default: OPENVOCAB_MODEL).",
+            help="Model to load (default: OPENVOCAB_MODEL). Repeat the option for further models.",
             autocompletion=lambda: list(catalog()),
         ),
     ] = None,
@@ -67,7 +67,11 @@ def serve(
 
     All other settings are environment variables: see docs/settings.md.
     """
-    settings = settings_or_exit(model=model, workers=workers)
+    settings = settings_or_exit(
+        model=model[0] if model else None,
+        more_models=",".join(model[1:]) if model and model[1:] else None,
+        workers=workers,
+    )
     logs.set_up(settings.log_level, settings.log_format)
     _check_heic(settings)
     _check_tracing(settings)
@@ -75,7 +79,7 @@ def serve(
     listener = _listener(host, port, uds)
     _check_access(settings, listener)
     _check_store(settings)
-    logs.tell(f"openvocab {VERSION}: loading {settings.model}")
+    logs.tell(f"openvocab {VERSION}: loading {', '.join(settings.models)}")
     address = sockets.shown(listener, tls=settings.tls_cert_file is not None)
     if settings.workers > 1:
 

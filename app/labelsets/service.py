@@ -173,6 +173,15 @@ class LabelSetService:
         """Up to `limit` sets with names strictly between the two, by name; begins no build."""
         return await self._registry.page(after, before, limit)
 
+    @property
+    def building(self) -> int:
+        """Builds under way, those that wait for their turn included."""
+        return self._builds.running
+
+    def begun(self, stored: Stored) -> bool:
+        """Whether a build of this version was begun in this process."""
+        return self._builds.state(stored) is not None
+
     def status(self, stored: Stored) -> Status:
         """How far this version is in this process."""
         return self._builds.status(stored)
@@ -270,7 +279,6 @@ class LabelSetService:
 
     async def close(self) -> None:
         """End what runs in the background."""
-        await self._registry.close()
         await self._builds.close()
 
     async def _in_templates(

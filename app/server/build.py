@@ -5,12 +5,15 @@ import contextlib
 import functools
 import logging
 import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from app import VERSION
 from app.api.fields import InputLimits
 from app.api.labelset_body import UploadLimits
 from app.api.middleware.rate_limit import RateLimiter
+from app.api.model_pool import ModelPool
 from app.api.services import Services
 from app.api.uploads import UploadBatches
 from app.classify.batching import Batcher, BatchPolicy
@@ -59,12 +62,17 @@ SQLITE_WRITE_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 10.0
 
 
-def load_encoder(settings: Settings) -> "Encoder":
-    """The encoder that the settings name; raises models.ModelError."""
+def load_encoder(
+    settings: Settings, name: str | None = None, beside: "AnyEncoder | None" = None
+) -> "Encoder":
+    """The encoder of a model, without a name the default's; raises models.ModelError.
+
+    On one device with `beside` it takes turns with that.
+    """
     from models.loader import load  # OpenVINO or torch: only who serves pays for it
 
     encoder = load(
-        settings.model,
+        name or settings.model,
         device=settings.device,
         precision=settings.precision,
         threads=settings.cores_for_encoding(),
@@ -73,6 +81,8 @@ def load_encoder(settings: Settings) -> "Encoder":
         exports=settings.data_dir.expanduser() / EXPORTS,
     )
     encoder.on_device_lost(end_process)
+    if beside is not None:
+        encoder.share_device(beside)
     return encoder
 
 
@@ -85,6 +95,13 @@ def end_process(error: BaseException) -> None:
     for handler in logging.getLogger().handlers:
         handler.flush()
     os._exit(DEVICE_LOST)
+
+
+def release_memory() -> None:
+    """Give back the memory of a model that was closed."""
+    from models.device_state import release_memory as release
+
+    release()
 
 
 def guarded_store(settings: Settings, tell: Tell = nobody) -> Guarded:
@@ -102,17 +119,94 @@ def guarded_store(settings: Settings, tell: Tell = nobody) -> Guarded:
     return Guarded(store, settings.store_timeout, write_timeout=patient, tell=tell)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all models have in common: the store, caches keyed by the model, limits, doors."""
+
+    store: Guarded
+    registry: Registry
+    vectors: ByteLru
+    images: ByteLru
+    vocabularies: Mapping[str, Sequence[str]]
+    upload_batches: UploadBatches
+    fetcher: Fetcher | None
+    limiter: RateLimiter
+
+
 async def build(
     settings: Settings, encoder: "AnyEncoder", metrics: Metrics, stack: contextlib.AsyncExitStack
 ) -> Services:
-    """All parts, bottom up; the stack ends them top down. May raise StoreUnusable."""
-    info, store = encoder.info, guarded_store(settings, metrics.store_called)
+    """All parts, bottom up; the stack ends them top down. May raise StoreUnusable.
+
+    `encoder` is the default model's; further ones are loaded beside it.
+    """
+    store = guarded_store(settings, metrics.store_called)
     stack.push_async_callback(store.close)
     try:
         await store.open()
     except StoreAway as away:
         log.warning("the store is away (%s); serving without it until it is back", away)
-    vectors = TwoLevels(ByteLru(settings.vector_cache_bytes), store.vectors, info.embedding_width)
+    registry = Registry(
+        store.labelsets, store.pictures, settings.max_labelsets, settings.definition_cache_bytes
+    )
+    stack.push_async_callback(registry.close)
+    shared = _Shared(
+        store,
+        registry,
+        ByteLru(settings.vector_cache_bytes),
+        ByteLru(settings.image_cache_bytes),
+        presets(),
+        UploadBatches(
+            settings.max_upload_images,
+            settings.max_upload_bytes,
+            settings.max_image_bytes,
+            settings.max_uploads,
+        ),
+        _fetcher(settings, stack) if settings.image_urls else None,
+        RateLimiter(store.rates),
+    )
+
+    async def load(name: str) -> tuple[Services, Callable[[], Awaitable[None]]]:
+        own = await asyncio.to_thread(load_encoder, settings, name, encoder)
+        parts = contextlib.AsyncExitStack()
+        parts.push_async_callback(asyncio.to_thread, release_memory)
+        parts.push_async_callback(asyncio.to_thread, own.close)
+        try:
+            further = await _of_model(settings, own, metrics, parts, shared, pool)
+        except BaseException:
+            await parts.aclose()
+            raise
+        return further, parts.aclose
+
+    pool = ModelPool(
+        settings.models, load, settings.aliases, settings.loaded_models, settings.model_idle
+    )
+    services = await _of_model(settings, encoder, metrics, stack, shared, pool)
+    resuming = asyncio.create_task(services.labelsets.resume())
+    stack.callback(resuming.cancel)
+    sweeping = asyncio.create_task(Sweeper(store.labelsets, store.pictures).keep_sweeping())
+    stack.callback(sweeping.cancel)
+    metrics.watch(
+        "openvocab_labelset_builds_running",
+        "Builds of label sets under way, or waiting their turn.",
+        lambda: sum(each.labelsets.building for each in pool.loaded()),
+    )
+    stack.push_async_callback(pool.close)
+    pool.start(services)
+    return services
+
+
+async def _of_model(
+    settings: Settings,
+    encoder: "AnyEncoder",
+    metrics: Metrics,
+    stack: contextlib.AsyncExitStack,
+    shared: _Shared,
+    pool: ModelPool[Services],
+) -> Services:
+    """The parts of one model; the stack ends them."""
+    info, store = encoder.info, shared.store
+    vectors = TwoLevels(shared.vectors, store.vectors, info.embedding_width)
     ensemble = Ensemble(
         encoder, vectors, settings.max_text_queue, functools.partial(metrics.encoded, "text")
     )
@@ -133,51 +227,38 @@ async def build(
     )
     stack.push_async_callback(_drain, batcher)
 
-    images = ImageCache(ByteLru(settings.image_cache_bytes), info.fingerprint)
+    images = ImageCache(shared.images, info.fingerprint)
     embedder = ImageEmbedder(decoder, batcher, images)
     blending = Blending(vectors, store.pictures, embedder, info.fingerprint, info.scale)
-    registry = Registry(
-        store.labelsets, store.pictures, settings.max_labelsets, settings.definition_cache_bytes
-    )
     matrices = ByteLru(settings.labelset_cache_bytes)
     builds = Builds(
         ensemble,
         blending,
         templates,
         matrices,
-        registry.built,
+        shared.registry.built,
         settings.max_labelset_prompts,
         metrics.built,
     )
-    metrics.watch(
-        "openvocab_labelset_builds_running",
-        "Builds of label sets under way, or waiting their turn.",
-        lambda: builds.running,
-    )
-    vocabularies = presets()
     labelsets = LabelSetService(
-        registry,
+        shared.registry,
         builds,
         Validity(info.fingerprint, templates),
-        Presets(vocabularies, templates.default),
+        Presets(shared.vocabularies, templates.default),
         settings.max_labels * settings.max_templates,
     )
     stack.push_async_callback(labelsets.close)
-    resuming = asyncio.create_task(labelsets.resume())
-    stack.callback(resuming.cancel)
-    sweeping = asyncio.create_task(Sweeper(store.labelsets, store.pictures).keep_sweeping())
-    stack.callback(sweeping.cancel)
     canary = Canary(encoder)
     await canary.learn(ensemble)
     stack.callback(asyncio.create_task(canary.keep_looking()).cancel)
     work = {
-        "the model": lambda: encoder.busy_since,
+        f"the model {info.name}": lambda: encoder.busy_since,
         "a decoder": lambda: decoder.busy_since,
         "the event loop": Heartbeat(asyncio.get_running_loop()).busy_since,
     }
     stack.callback(Watchdog(settings.hang_timeout, work).close)
-    fetcher = _fetcher(settings, stack) if settings.image_urls else None
     return Services(
+        models=pool,
         encoder=encoder,
         classifier=Classifier(info, embedder, ensemble, templates, labelsets.classes, OTHERS),
         embedder=embedder,
@@ -204,16 +285,11 @@ async def build(
             labels=LabelLimits(settings.max_labelset_labels, settings.max_label_length),
             texts=LabelLimits(settings.max_label_texts, settings.max_label_length),
             templates=settings.max_templates,
-            presets=vocabularies,
+            presets=shared.vocabularies,
         ),
-        upload_batches=UploadBatches(
-            settings.max_upload_images,
-            settings.max_upload_bytes,
-            settings.max_image_bytes,
-            settings.max_uploads,
-        ),
-        fetcher=fetcher,
-        limiter=RateLimiter(store.rates),
+        upload_batches=shared.upload_batches,
+        fetcher=shared.fetcher,
+        limiter=shared.limiter,
         canary=canary,
         metrics=metrics,
         explains=settings.explain,

@@ -71,6 +71,8 @@ def _element(data: bytes) -> tuple[int, bytes, bytes]:
     return tag, data[start : start + size], data[start + size :]
 
 
+MODEL_STATES: Final = ("loaded", "loading", "idle", "failed")
+
 STATES: Final = ("ok", "read-only", "away")
 
 
@@ -83,6 +85,21 @@ def watch_services(
 ) -> None:
     """The parts of a service that is built, from within its event loop."""
     info = services.encoder.info
+    metrics.watch(
+        "openvocab_model_state", "1 for what each model is: loaded, loading, idle or failed.",
+        lambda: {
+            (model.name, state): model.state == state
+            for model in services.models.states() for state in MODEL_STATES
+        },
+        "model", "state", together="max",
+    )  # fmt: skip
+    metrics.watch(
+        "openvocab_model_canary_good", "1 while a loaded model answers as it did at first.",
+        lambda: {
+            (parts.encoder.info.name,): parts.canary.good for parts in services.models.loaded()
+        },
+        "model", together="min",
+    )  # fmt: skip
     metrics.info("openvocab_model_info", "The model that is served; always 1.", {
         "model": info.name,
         "fingerprint": info.fingerprint,

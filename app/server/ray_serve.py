@@ -220,9 +220,15 @@ def build(args: Mapping[str, Any]) -> serve.Application:
 
 def _settings(args: dict[str, str]) -> Settings:
     try:
-        return settings_from(**args)
+        settings = settings_from(**args)
     except BadSettings as error:
         raise Unfit(str(error)) from None
+    if len(settings.models) > 1:
+        raise Unfit(
+            "OPENVOCAB_MORE_MODELS: an application of Ray Serve has one model; deploy another "
+            "application for each further model"
+        )
+    return settings
 
 
 def _check_machines(settings: Settings) -> None:

@@ -1,9 +1,9 @@
 """The settings: names, defaults, limits, purposes. Read by entry points and main only."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.images.urls import AllowedHost
@@ -20,6 +20,28 @@ class ModelSettings(BaseSettings):
         min_length=1,
         description="Model to load: a name of `openvocab models list`, `ARCH/TAG`, "
         "`hf-hub:owner/name`, `local-dir:/path` or `exported:/path`.",
+    )
+    more_models: str = Field(
+        "",
+        description="Further models, with commas between; a request names one in its field "
+        "`model`. As `--model`, repeated.",
+    )
+    loaded_models: int = Field(
+        0,
+        ge=0,
+        description="Models loaded at once, `OPENVOCAB_MODEL` always among them; others are loaded "
+        "when they are asked for, and the least recently used goes. 0: all, from the start.",
+    )
+    model_idle: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds after which a further model that nobody uses is unloaded; 0: never.",
+    )
+    model_aliases: str = Field(
+        "",
+        description="Other names of models, as `ALIAS=MODEL` with commas between, for clients "
+        "whose model name cannot be changed.",
     )
     device: str = Field(
         "auto", description="`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`."
@@ -300,6 +322,32 @@ class Settings(ModelSettings):
         """The parts of a setting that is written with commas."""
         return [part.strip() for part in getattr(self, name).split(",") if part.strip()]
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model once, the default first."""
+        return tuple(dict.fromkeys((self.model, *self.listed("more_models"))))
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The model that each alias stands for."""
+        pairs = (part.partition("=") for part in self.listed("model_aliases"))
+        return {alias.strip(): name.strip() for alias, _, name in pairs}
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> Self:
+        if self.loaded_models == 1 and len(self.models) > 1:
+            raise ValueError(
+                "OPENVOCAB_LOADED_MODELS: 1 leaves no room beside the default model; use 0 or 2"
+            )
+        for alias, name in self.aliases.items():
+            if not alias or alias in self.models or name not in self.models:
+                served = ", ".join(self.models)
+                raise ValueError(
+                    f"OPENVOCAB_MODEL_ALIASES: {alias!r}={name!r} is not a new name for one of "
+                    f"the models served: {served}"
+                )
+        return self
+
     def cores_for_decoding(self) -> int:
         """`decode_threads`, or the number of cores that this process may use."""
         return self.decode_threads or available_cores()
@@ -365,6 +413,8 @@ def settings_from(**options: Any) -> Settings:
         return Settings(**options)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        if not first["loc"]:  # of several settings: the message names them
+            raise BadSettings(first["msg"].removeprefix("Value error, ")) from None
         name = "OPENVOCAB_" + "_".join(map(str, first["loc"])).upper()
         line = f"{name}: {first['msg']}, got {first['input']!r}"
         raise BadSettings(line) from None

@@ -57,6 +57,38 @@ def test_urgent_work_goes_before_steps_that_came_earlier(thread: DeviceThread) -
     assert log == ["image", "t0", "t1", "t2"]
 
 
+def test_images_of_all_models_go_before_text_of_any(thread: DeviceThread) -> None:
+    log: list[str] = []
+    release = hold(thread)
+    beside = DeviceThread("not used", in_flight=1, beside=thread)
+    texts = [
+        worker.submit_steps(steps(log, name, 2)) for worker, name in ((thread, "t"), (beside, "u"))
+    ]
+    images = [worker.submit(note(log, name)) for worker, name in ((thread, "a"), (beside, "b"))]
+    release.set()
+    assert [future.result(10) for future in (*texts, *images)] == ["t", "u", "a", "b"]
+    assert log == ["a", "b", "t0", "u0", "t1", "u1"]
+    assert beside.slowest < thread.slowest, "what one was held up by is not the other's"
+    beside.close()
+
+
+def test_a_model_that_leaves_ends_its_own_work_alone(thread: DeviceThread) -> None:
+    log: list[str] = []
+    beside = DeviceThread("not used", in_flight=1, beside=thread)
+    release = hold(thread)
+    kept, lost = thread.submit(note(log, "kept")), beside.submit(note(log, "lost"))
+    text = beside.submit_steps(steps(log, "t", 2))
+    beside.close()
+    for future in (lost, text):
+        with pytest.raises(EncoderClosed):
+            future.result(10)
+    with pytest.raises(EncoderClosed):
+        beside.submit(note(log, "late"))
+    release.set()
+    assert kept.result(10) == "kept"
+    assert log == ["kept"]
+
+
 def test_two_stepwise_pieces_take_turns(thread: DeviceThread) -> None:
     log: list[str] = []
     release = hold(thread)

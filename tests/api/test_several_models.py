@@ -1,0 +1,205 @@
+"""Several models in one server: chosen by the field `model`, loaded when asked for, unloaded."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from models.encoder import Encoder
+from models.loader import load
+
+Serve = Callable[..., AbstractContextManager[httpx.Client]]
+
+LABELS = ["cat", "dog", "heart"]
+
+
+@pytest.fixture(scope="module")
+def two(pictogram: Encoder, other_model: str, serve: Serve) -> Iterator[httpx.Client]:
+    """A server of the bundled model and of another one, whose alias is `text-embedding-3-small`."""
+    with serve(
+        pictogram, more_models=f"{other_model}, local-dir:/nowhere", precision="fp32",
+        model_aliases=f"text-embedding-3-small={other_model}", image_cache_bytes=1_000_000,
+    ) as client:  # fmt: skip
+        until(client, other_model, "loaded")
+        yield client
+
+
+def until(client: httpx.Client, model: str, state: str) -> dict[str, Any]:
+    """What GET /models tells of a model, once it is in a state."""
+    ends_at = time.monotonic() + 60
+    while time.monotonic() < ends_at:
+        found = {each["name"]: each for each in client.get("/models").json()["models"]}[model]
+        if found["state"] == state:
+            return dict(found)
+        time.sleep(0.05)
+    raise AssertionError(f"{model} is {found['state']}, not {state}")
+
+
+def classify(client: httpx.Client, picture: Path, **fields: str) -> httpx.Response:
+    return client.post(
+        "/classify",
+        files={"image": picture.read_bytes()},
+        data={"labels": json.dumps(LABELS), "templates": "pictogram", **fields},
+    )
+
+
+def test_a_request_chooses_its_model(
+    two: httpx.Client, samples: dict[str, Path], other_model: str
+) -> None:
+    picture = samples["cat"]
+    default, named, other, alias = (
+        classify(two, picture, **({"model": name} if name else {})).json()
+        for name in (None, "pictogram", other_model, "text-embedding-3-small")
+    )
+    assert default["model"] == named["model"] == "pictogram"
+    assert other["model"] == alias["model"] == other_model
+    # its towers are both turned alike: the same scores, from other vectors
+    scores = [[each["score"] for each in found["predictions"]] for found in (default, other)]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+    rows = [
+        two.post("/embeddings/text", json={"texts": ["cat"], **fields}).json()
+        for fields in ({}, {"model": other_model})
+    ]
+    assert rows[0]["fingerprint"] != rows[1]["fingerprint"]
+    vectors = [np.array(each["embeddings"][0]) for each in rows]
+    assert not np.allclose(*vectors, atol=0.1)
+    np.testing.assert_allclose(vectors[0], vectors[1][::-1], atol=1e-5)
+
+
+def test_every_route_that_embeds_takes_the_field(
+    two: httpx.Client, samples: dict[str, Path], other_model: str
+) -> None:
+    picture, chosen = samples["cat"].read_bytes(), {"model": other_model}
+    image = two.post("/embeddings/image", files={"image": picture}, data=chosen)
+    assert image.json()["model"] == other_model
+    batch = two.post(
+        "/classify/batch", files={"image": picture}, data={"labels": json.dumps(LABELS), **chosen}
+    )
+    assert batch.json()["results"][0]["result"]["model"] == other_model
+    openai = two.post("/v1/embeddings", json={"input": "cat", "model": "text-embedding-3-small"})
+    assert openai.json()["model"] == other_model
+    for parameters in (chosen, {}):
+        found = two.post(
+            "/hf/zero-shot-image-classification",
+            params={} if parameters else chosen,
+            files={"image": picture},
+            data={"labels": json.dumps(LABELS), **parameters},
+        )
+        assert found.status_code == 200, found.text
+    listed = [each["id"] for each in two.get("/v1/models").json()["data"]]
+    assert listed == ["pictogram", other_model, "local-dir:/nowhere", "text-embedding-3-small"]
+    assert two.get("/v1/models/text-embedding-3-small").status_code == 200
+
+
+def test_an_image_is_cached_for_each_model(
+    two: httpx.Client, samples: dict[str, Path], other_model: str
+) -> None:
+    picture = samples["dog"]
+    cached = [
+        classify(two, picture, model=name).json()["image"]["cached"]
+        for name in ("pictogram", other_model, "pictogram", other_model)
+    ]
+    assert cached == [False, False, True, True]
+
+
+def test_an_unknown_model_is_told_with_those_that_are_served(
+    two: httpx.Client, samples: dict[str, Path]
+) -> None:
+    found = classify(two, samples["cat"], model="ViT-L-14/openai")
+    assert found.status_code == 404
+    assert found.json()["field"] == "model"
+    assert "this server has pictogram, " in found.json()["detail"]
+
+
+def test_a_model_that_fails_to_load_fails_its_own_requests_alone(
+    two: httpx.Client, samples: dict[str, Path]
+) -> None:
+    state = until(two, "local-dir:/nowhere", "failed")
+    assert "no such folder" in state["reason"]
+    found = classify(two, samples["cat"], model="local-dir:/nowhere")
+    assert found.status_code == 503
+    assert "no such folder" in found.json()["detail"]
+    assert "Retry-After" in found.headers
+    assert classify(two, samples["cat"]).status_code == 200
+    ready = two.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert list(ready.json()["models"].values()) == ["ready", "ready", "failed"]
+
+
+def test_a_label_set_is_built_for_the_model_that_is_asked(
+    two: httpx.Client, samples: dict[str, Path], other_model: str
+) -> None:
+    made = two.put(
+        "/labelsets/pets",
+        params={"wait": "true"},
+        json={"labels": LABELS, "templates": "pictogram"},
+    )
+    assert made.json()["models"][other_model] == "unbuilt"
+    image = samples["cat"].read_bytes()
+    results = []
+    for name in ("pictogram", other_model):
+        found = two.post(
+            "/classify", files={"image": image}, data={"labelset": "pets", "model": name}
+        ).json()
+        assert (found["model"], found["labelset"]) == (name, "pets")
+        results.append([each["score"] for each in found["predictions"]])
+    np.testing.assert_allclose(*results, atol=1e-4)
+    states = two.get("/labelsets/pets").json()["models"]
+    assert (states["pictogram"], states[other_model]) == ("ready", "ready")
+    # a change is seen by both; until it is built for a model, what it had before answers
+    two.put("/labelsets/pets", params={"wait": "true"}, json={"labels": ["rocket", "cat"]})
+    ends_at = time.monotonic() + 60
+    answered: set[str] = set()
+    while answered != {"rocket", "cat"}:
+        assert time.monotonic() < ends_at, answered
+        found = two.post(
+            "/classify", files={"image": image}, data={"labelset": "pets", "model": other_model}
+        ).json()
+        answered = {each["label"] for each in found["predictions"]}
+
+
+def test_metrics_tell_each_model(two: httpx.Client, other_model: str) -> None:
+    text = two.get("/metrics").text
+    assert f'openvocab_model_state{{model="{other_model}",state="loaded"}} 1' in text
+    assert 'openvocab_model_canary_good{model="pictogram"} 1' in text
+
+
+def test_a_model_is_loaded_when_it_is_asked_for_and_goes_when_nobody_does(
+    pictogram: Encoder, other_model: str, serve: Serve, samples: dict[str, Path]
+) -> None:
+    with serve(
+        pictogram, more_models=other_model, precision="fp32", loaded_models=2, model_idle=0.2
+    ) as client:
+        assert until(client, other_model, "idle")["info"] is None
+        for _ in range(2):
+            found = classify(client, samples["cat"], model=other_model)
+            assert found.json()["model"] == other_model
+            until(client, other_model, "idle")
+        assert classify(client, samples["cat"]).json()["model"] == "pictogram"
+
+
+def test_the_one_that_was_used_longest_ago_makes_room(
+    pictogram: Encoder, other_model: str, serve: Serve, samples: dict[str, Path], tmp_path: Path
+) -> None:
+    third = tmp_path / "third"
+    third.symlink_to(other_model.removeprefix("local-dir:"))
+    names = [other_model, f"local-dir:{third}"]
+    with serve(pictogram, more_models=",".join(names), precision="fp32", loaded_models=2) as client:
+        for name in (*names, *names):
+            assert classify(client, samples["cat"], model=name).json()["model"] == name
+            states = [each["state"] for each in client.get("/models").json()["models"]]
+            assert sorted(states) == ["idle", "loaded", "loaded"]
+
+
+def test_encoders_on_one_device_share_its_thread(pictogram: Encoder, other_model: str) -> None:
+    beside = load(other_model, precision="fp32")
+    beside.share_device(pictogram)
+    assert beside._thread._queues is pictogram._thread._queues
+    beside.close()
+    assert pictogram.submit_texts(["still here"]).result(30).shape[0] == 1
