@@ -118,20 +118,22 @@ def watch_services(
 def _watch_queues(
     metrics: Metrics, services: Services, settings: Settings, admission: Admission
 ) -> None:
-    batcher, ensemble = services.embedder.batcher, services.classifier.ensemble
     decoder, uploads = services.embedder.decoder, services.upload_batches
+    loaded = services.models.loaded
     in_service = settings.max_queue + settings.max_batch
     for name, about, read in (
         ("in_service", "Requests being worked on.", lambda: admission.in_service),
         ("max_in_service", "Requests that may be worked on at once.", lambda: in_service),
         ("pending_bytes", "Bytes of bodies held.", lambda: admission.bytes),
         ("max_pending_bytes", "Bytes that may be held.", lambda: settings.max_pending_bytes),
-        ("queued_images", "Images that wait for a forward pass.", lambda: batcher.queued),
+        ("queued_images", "Images that wait for a forward pass.",
+         lambda: sum(each.embedder.batcher.queued for each in loaded())),
         ("max_queued_images", "Images that may wait.", lambda: settings.max_queue),
         ("queued_prompts", "Prompts of requests that wait to be encoded.",
-         lambda: ensemble.pending),
+         lambda: sum(each.classifier.ensemble.pending for each in loaded())),
         ("max_queued_prompts", "Prompts that may wait.", lambda: settings.max_text_queue),
-        ("decoding_images", "Images that are or wait to be decoded.", lambda: decoder.waiting),
+        ("decoding_images", "Images that are or wait to be decoded.",
+         lambda: sum(each.embedder.decoder.waiting for each in loaded())),
         ("uploads", "Batches that are being uploaded.", lambda: uploads.under_way),
         ("max_uploads", "Batches that may be uploaded at once.", lambda: uploads.at_once),
     ):  # fmt: skip
@@ -140,8 +142,12 @@ def _watch_queues(
         "openvocab_oldest_queued_seconds",
         "Seconds that the first of the queue has waited; 0 without any.",
         lambda: {
-            ("image",): _since(batcher.oldest, time.perf_counter),
-            ("text",): _since(ensemble.oldest, time.monotonic),
+            ("image",): max(
+                _since(each.embedder.batcher.oldest, time.perf_counter) for each in loaded()
+            ),
+            ("text",): max(
+                _since(each.classifier.ensemble.oldest, time.monotonic) for each in loaded()
+            ),
         },
         "kind",
         together="max",
