@@ -190,9 +190,7 @@ async def templates(services: ServicesDep) -> TemplatesAnswer:
     )
 
 
-@router.get(
-    "/models", operation_id="getModels", summary="The models, and how much the caches hold"
-)
+@router.get("/models", operation_id="getModels", summary="The models, and how much the caches hold")
 async def models(services: ServicesDep, caller: CallerDep) -> ModelsAnswer:
     vectors, sees_all = services.vectors, caller.may("admin")
     return ModelsAnswer(
