@@ -5,6 +5,7 @@ import contextlib
 import functools
 import logging
 import os
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -167,7 +168,7 @@ async def build(
     )
 
     async def load(name: str) -> tuple[Services, Callable[[], Awaitable[None]]]:
-        own = await asyncio.to_thread(load_encoder, settings, name, encoder)
+        own = await _loaded(settings, name, encoder)
         parts = contextlib.AsyncExitStack()
         parts.push_async_callback(asyncio.to_thread, release_memory)
         parts.push_async_callback(asyncio.to_thread, own.close)
@@ -295,6 +296,33 @@ async def _of_model(
         explains=settings.explain,
         metrics_on=settings.metrics != "off",
     )
+
+
+async def _loaded(settings: Settings, name: str, beside: "AnyEncoder") -> "Encoder":
+    """The encoder of a model, from a thread that nobody waits for when the server ends."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Encoder] = loop.create_future()
+
+    def settle(encoder: "Encoder | None", error: BaseException | None) -> None:
+        if future.done():  # nobody waits any more
+            if encoder is not None:
+                encoder.close()
+        elif encoder is not None:
+            future.set_result(encoder)
+        elif error is not None:
+            future.set_exception(error)
+
+    def run() -> None:
+        encoder, failure = None, None
+        try:
+            encoder = load_encoder(settings, name, beside)
+        except BaseException as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, encoder, failure)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return await future
 
 
 def _fetcher(settings: Settings, stack: contextlib.AsyncExitStack) -> Fetcher:

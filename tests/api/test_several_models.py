@@ -16,6 +16,9 @@ from models.loader import load
 
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
+# the first load of a model exports it
+pytestmark = pytest.mark.timeout(600)
+
 LABELS = ["cat", "dog", "heart"]
 
 
@@ -32,7 +35,7 @@ def two(pictogram: Encoder, other_model: str, serve: Serve) -> Iterator[httpx.Cl
 
 def until(client: httpx.Client, model: str, state: str) -> dict[str, Any]:
     """What GET /models tells of a model, once it is in a state."""
-    ends_at = time.monotonic() + 60
+    ends_at = time.monotonic() + 240
     while time.monotonic() < ends_at:
         found = {each["name"]: each for each in client.get("/models").json()["models"]}[model]
         if found["state"] == state:
