@@ -12,21 +12,20 @@ from starlette.types import Receive, Scope, Send
 
 from app.api import bodies, multipart, openapi
 from app.api.answers import with_rows
-from app.api.bodies import address_fields, is_json, media_type, merge, single
+from app.api.bodies import address_fields, is_json, json_body, media_type, merge, single
 from app.api.fields import IMAGE, InputLimits, build_query
 from app.api.middleware.state import state_of
-from app.api.multipart import Part, parts
+from app.api.multipart import Part
 from app.api.problems import ProblemAnswer, document, documented
 from app.api.results import Answer, answer_of
 from app.api.services import CallerDep, Services, ServicesDep, of_model, patience
 from app.api.uploads import (
     UploadBatches,
     archived,
-    arriving_body,
     counted,
     decoded,
     file_of,
-    json_body,
+    form_parts,
     json_images,
 )
 from app.classify.bulk import Item, Outcome, outcomes
@@ -72,9 +71,8 @@ async def read_batch(
 async def _form(
     request: Request, fields: dict[str, Any], limits: InputLimits, uploads: UploadBatches
 ) -> tuple[Query, AsyncGenerator[Item, None]]:
-    content_type = request.headers["content-type"]
     multipart.check_charset(request)
-    arriving = parts(arriving_body(request), content_type, uploads.image_bytes, bodies.LARGEST_TEXT)
+    arriving = form_parts(request, uploads)
     sent: dict[str, list[Any]] = {}
     first: Part | None = None
     async for part in arriving:
@@ -131,7 +129,7 @@ LARGEST_WHOLE: Final = 64_000_000
     },
 )
 async def classify_batch(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
-    state_of(request.scope).closing.enter_context(services.upload_batches.one())
+    state_of(request.scope).closing.enter_context(services.upload_batches.one(caller))
     query, items = await read_batch(request, services.input_limits, services.upload_batches)
     if query.explain:
         raise Invalid("explain is for one image at a time: POST /classify", field="explain")

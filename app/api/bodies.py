@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from pydantic_core import from_json
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from app import errors
-from app.api import multipart
+from app.api import json_text, multipart
 from app.api.fields import IMAGE, listed_lines
+from app.api.json_text import JsonLimits
 from app.api.middleware.state import state_of
 from app.classify.labels import LabelLimits
 from app.errors import Invalid, Problem, TooLarge, Unparsable
@@ -61,16 +61,21 @@ def text_of(content: bytes, what: str = "the body") -> str:
     return text
 
 
-def json_object(body: bytes) -> dict[str, Any]:
-    """The object that a JSON body is; a byte-order mark is passed over. Raises Unparsable."""
+async def json_body(request: Request) -> dict[str, Any]:
+    """The fields of a JSON body; what they take counts as held. Raises Unparsable, TooLarge."""
+    body = await request.body()
+    state = state_of(request.scope)
+    limits: JsonLimits = request.app.state.services.json_limits[state.route.rule.body]
+    text = await offload(len(body), _utf8, body)
+    expected = await offload(len(text), json_text.cost, text, limits)
+    state.hold(expected.bytes)
+    return await offload(len(text), json_text.json_object, text)
+
+
+def _utf8(body: bytes) -> bytes:
+    """A JSON body without its byte-order mark. Raises Unparsable."""
     marked = body.startswith(tuple(mark for mark, _ in MARKS)) or body[:2].find(b"\0") >= 0
-    try:
-        parsed = from_json(text_of(body) if marked else body)
-    except ValueError as error:
-        raise Unparsable(f"the body is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise Unparsable(f"the body is a JSON {type(parsed).__name__}, an object is expected")
-    return parsed
+    return text_of(body).encode() if marked else body
 
 
 def address_fields(params: QueryParams, lists: Collection[str]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field
-from pydantic_core import from_json
 
+from app.api.json_text import json_list
 from app.errors import Invalid
 from app.images.views import Box, Look, View
 
@@ -19,19 +19,12 @@ NAMES: Final = ("x", "y", "width", "height")
 def _listed(value: Any) -> Any:
     """Boxes from what a shell sends: a JSON list of boxes, or one as four numbers."""
     if isinstance(value, str):
-        value = [value] if not value.lstrip().startswith("[") else _json(value)
+        value = [value] if not value.lstrip().startswith("[") else json_list(value)
     if not isinstance(value, list):
         return value
     if value and all(isinstance(number, int | float) for number in value):
         value = [value]
     return [box.split(",") if isinstance(box, str) else box for box in value]
-
-
-def _json(text: str) -> Any:
-    try:
-        return from_json(text)
-    except ValueError:
-        raise ValueError("looks like a JSON list but is not valid JSON") from None
 
 
 def _numbers(value: Any) -> Any:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from app.api import fields, openapi
 from app.api.batch import BatchLine
-from app.api.bodies import json_object, offload
+from app.api.bodies import json_body
 from app.api.labelled_images import read_calibration
 from app.api.middleware.state import state_of
 from app.api.problems import document, documented
@@ -178,10 +178,11 @@ async def calibrate(
     name: NameDep,
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     calibrator: CalibratorDep,
     patience: PatienceDep,
 ) -> Response:
-    state_of(request.scope).closing.enter_context(services.upload_batches.one())
+    state_of(request.scope).closing.enter_context(services.upload_batches.one(caller))
     match = read_match(request)
     serving = await calibrator.current(name, match, patience)
     definition = serving.stored.definition
@@ -215,8 +216,7 @@ async def get(name: NameDep, services: ServicesDep) -> Response:
     responses=documented(400, *ALWAYS, 412, 413),
 )
 async def put(name: NameDep, request: Request, calibrator: CalibratorDep) -> Response:
-    body = await request.body()
-    content = await offload(len(body), json_object, body)
+    content = await json_body(request)
     try:
         found = Calibration.from_json(content)
     except ValueError as error:

@@ -21,7 +21,7 @@ from app.api.bodies import (
     form_fields,
     from_base64,
     is_json,
-    json_object,
+    json_body,
     media_type,
     merge,
     offload,
@@ -92,8 +92,7 @@ async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
 
 
 async def _json(request: Request) -> dict[str, Any]:
-    body = await request.body()
-    parsed = await offload(len(body), json_object, body)
+    parsed = await json_body(request)
     if not isinstance(parsed.get(IMAGE, ""), str):
         raise Invalid("image is not a text; send base64 or a data URI", field=IMAGE)
     return parsed

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api import bodies, openapi
 from app.api.answers import Encoding, Floats, rows_as_json, with_rows
-from app.api.bodies import address_fields, is_json, json_object, media_type, merge, offload, single
+from app.api.bodies import address_fields, is_json, json_body, media_type, merge, offload, single
 from app.api.fields import IMAGE, InputLimits, Templates, invalid, own_or_named
 from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep, of_model
@@ -131,8 +131,7 @@ class AskedImages:
 
 async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
     """What POST /embeddings/text asks for. Raises Unparsable, Invalid, TooLarge."""
-    body = await request.body()
-    fields = await offload(len(body), json_object, body)
+    fields = await json_body(request)
     try:
         checked = TextsFields.model_validate(fields)
     except ValidationError as error:
@@ -221,8 +220,7 @@ async def _form_file(value: Any) -> bytes:
 
 
 async def _json(request: Request) -> tuple[list[bytes], dict[str, Any]]:
-    body = await request.body()
-    fields = await offload(len(body), json_object, body)
+    fields = await json_body(request)
     if IMAGE in fields and IMAGES in fields:
         raise Invalid(f"give either {IMAGE} or {IMAGES}", field=IMAGE)
     sent = fields.pop(IMAGES, None) if IMAGES in fields else fields.pop(IMAGE, None)

@@ -205,10 +205,11 @@ async def add(
     name: NameDep,
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     patience: PatienceDep,
     wait: Wait = False,
 ) -> Response:
-    state_of(request.scope).closing.enter_context(services.upload_batches.one())
+    state_of(request.scope).closing.enter_context(services.upload_batches.one(caller))
     match = read_match(request)
     current = await services.few_shot.current(name, match)
     claims, items = await read_examples(request, services.upload_batches)

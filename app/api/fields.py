@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, from_json
+from pydantic_core import ErrorDetails
 
 from app import errors
 from app.api.boxes import MOST_BOXES, Boxes, look_of
+from app.api.json_text import LISTED, json_list
 from app.classify import labels
 from app.classify.labels import LabelLimits
 from app.classify.query import Query, one_label
@@ -22,29 +23,37 @@ from app.telemetry import logs
 from prompts import PLACEHOLDER, TemplateError, validate_templates
 
 
-def listed_lines(text: str) -> list[str] | None:
-    """The lines of a text that has several and is no JSON list, but for blank ones; else None."""
+def listed_lines(text: str, most: int = LISTED.values) -> list[str] | None:
+    """The lines of a text that has several and is no JSON list, but for blank ones; else None.
+
+    Raises TooLarge for over `most` of them, blank ones counted.
+    """
     text = text.strip()
     if text.startswith("[") or not LINE.search(text):
         return None
+    if max(text.count("\n"), text.count("\r")) > most:
+        raise _too_many(most)
     # not splitlines: it also splits at characters that a label may hold
     return [line for line in LINE.split(text) if line.strip()]
 
 
-def listed(value: Any) -> Any:
+def listed(value: Any, *, most: int = LISTED.values) -> Any:
     """A list from what a shell sends: a JSON list, one text a line, or texts between commas."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
-        return _json_list(value)
-    return listed_lines(value) or value.split(",")
+        return json_list(value)
+    lines = listed_lines(value, most)
+    if lines:
+        return lines
+    if value.count(",") >= most:
+        raise _too_many(most)
+    return value.split(",")
 
 
-def _json_list(value: str) -> Any:
-    try:
-        return from_json(value)
-    except (ValueError, TypeError):  # TypeError: half of a surrogate pair
-        raise ValueError("looks like a JSON list but is not valid JSON") from None
+def _too_many(most: int) -> TooLarge:
+    detail = f"a text has over {most} commas or lines, the limit here"
+    return TooLarge(detail, field="labels", limit=most)
 
 
 def _one_or_listed(value: Any) -> Any:
@@ -52,7 +61,7 @@ def _one_or_listed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
-        return _json_list(value)
+        return json_list(value)
     return listed_lines(value) or [value]
 
 

@@ -17,15 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from app import errors
 from app.api import bodies, openapi
-from app.api.bodies import (
-    address_fields,
-    is_json,
-    json_object,
-    media_type,
-    merge,
-    offload,
-    single,
-)
+from app.api.bodies import address_fields, is_json, json_body, media_type, merge, single
 from app.api.fields import IMAGE, InputLimits, Labels, invalid, own_or_named
 from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep, of_model
@@ -89,8 +81,7 @@ async def read_hf(
     """
     kind = media_type(request.headers.get("content-type", ""))
     if is_json(kind):
-        body = await request.body()
-        coded, parameters = _taken_apart(await offload(len(body), json_object, body))
+        coded, parameters = _taken_apart(await json_body(request))
         query = _query(parameters, limits)
         image = await _file(request, coded, fetcher)
     elif kind == bodies.FORM:

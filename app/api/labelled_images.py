@@ -3,7 +3,6 @@
 Knows nothing of vectors or stores.
 """
 
-import json
 import unicodedata
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,10 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
-from app.api import bodies, multipart
-from app.api.bodies import address_fields, is_json, media_type, merge
+from app.api import bodies, json_text, multipart
+from app.api.bodies import address_fields, is_json, json_body, media_type, merge
 from app.api.fields import IMAGE
-from app.api.multipart import Part, parts
+from app.api.multipart import Part
 from app.api.uploads import (
     IMAGES,
     UploadBatches,
@@ -22,7 +21,7 @@ from app.api.uploads import (
     counted,
     decoded,
     file_of,
-    json_body,
+    form_parts,
     json_images,
     labelled,
 )
@@ -122,8 +121,8 @@ async def _form(
     request: Request, told: Shown, uploads: UploadBatches
 ) -> AsyncGenerator[tuple[str, Any], None]:
     """Labels may come before, between and after the images; the first is that of the first."""
-    content_type, images = request.headers["content-type"], 0
-    arriving = parts(arriving_body(request), content_type, uploads.image_bytes, bodies.LARGEST_TEXT)
+    images = 0
+    arriving = form_parts(request, uploads)
     async for part in arriving:
         if part.filename is None:
             _text(part, told, uploads)
@@ -152,9 +151,9 @@ def _text(part: Part, told: Shown, uploads: UploadBatches) -> None:
 
 def _json_list(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
-        return Invalid(f"{LABEL} looks like a JSON list but is not valid JSON", field=LABEL)
+        return json_text.json_list(text)
+    except ValueError as error:
+        return Invalid(f"{LABEL} {error}", field=LABEL)
 
 
 def _known(fields: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +171,7 @@ def _number(fields: dict[str, Any], name: str, low: float, high: float) -> float
         return None
     try:
         value = float(sent) if isinstance(sent, str | int | float) else -1.0
-    except ValueError:
+    except (ValueError, OverflowError):
         value = -1.0
     if not low <= value <= high:
         detail = f"{name} is a number from {low:g} to {high:g}"
@@ -246,8 +245,7 @@ async def _example_form(
     request: Request, claims: Claims, uploads: UploadBatches
 ) -> AsyncGenerator[tuple[str, Any], None]:
     """Labels may come before, between and after the pictures."""
-    content_type = request.headers["content-type"]
-    arriving = parts(arriving_body(request), content_type, uploads.image_bytes, bodies.LARGEST_TEXT)
+    arriving = form_parts(request, uploads)
     async for part in arriving:
         if part.filename is None:
             claims.told.append(_example_text(part, claims, uploads))

@@ -1,6 +1,7 @@
 """From a request's bytes to the name and definition of a label set. Knows no store."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,13 +13,14 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from app import errors
+from app.api import json_text
 from app.api.bodies import (
     FORM,
     URLENCODED,
     address_fields,
     form_fields,
     is_json,
-    json_object,
+    json_body,
     media_type,
     merge,
     offload,
@@ -169,18 +171,19 @@ async def read_labelset(
         fields = merge(fields, _typed(own))
         return _named(fields, limits, name)
     body = await request.body()
+    if is_json(kind) or (kind == URLENCODED and body.lstrip()[:1] == b"{"):
+        fields = merge(fields, await json_body(request))
+        return await offload(len(body), _named, fields, limits, name)
     return await offload(len(body), _read, body, kind, fields, limits, name)
 
 
 def _read(
     body: bytes, kind: str, fields: dict[str, Any], limits: UploadLimits, name: str | None
 ) -> tuple[str, Definition]:
-    if is_json(kind) or (kind == URLENCODED and body.lstrip()[:1] == b"{"):
-        fields = merge(fields, json_object(body))
-    elif kind == URLENCODED:
+    if kind == URLENCODED:
         fields = merge(fields, _from_curl(body, limits))
     else:
-        lines = _lines(body)
+        lines = _lines(body, limits)
         fields = merge(fields, {"labels": lines} if lines else {})
     return _named(fields, limits, name)
 
@@ -219,7 +222,7 @@ def _from_curl(body: bytes, limits: UploadLimits) -> dict[str, Any]:
         except ValueError:
             raise too_many(limits) from None
         return _typed({key: single(key, values, FORM_LISTS) for key, values in sent.items()})
-    lines = _lines(body)
+    lines = _lines(body, limits)
     if len(lines) == 1:
         detail = (
             f"the body is one label, {errors.shown(lines[0])}: curl's -d @FILE takes the line ends "
@@ -235,13 +238,14 @@ def _typed(fields: dict[str, Any]) -> dict[str, Any]:
         return fields
     text = fields["labels"]
     is_object = text.lstrip()[:1] == "{"
-    return {**fields, "labels": json_object(text.encode()) if is_object else listed(text)}
+    return {**fields, "labels": json_text.small_object(text) if is_object else listed(text)}
 
 
-def _lines(body: bytes) -> Any:
+def _lines(body: bytes, limits: UploadLimits) -> Any:
     """One label a line; what is one line alone is a list in JSON, or with commas between."""
     text = text_of(body).strip()
-    return listed(text) if text else []
+    most = max(json_text.LISTED.values, 2 * limits.labels.count)
+    return listed(text, most=most) if text else []
 
 
 def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
@@ -255,6 +259,11 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
     if unknown:
         shown = errors.shown(unknown[0])
         raise Invalid(f"prompts are given for {shown}, which is no label", field="prompts")
+    own = [labels.normal(label) for label in body.prompts]
+    twice = next((label for label, count in Counter(own).items() if count > 1), None)
+    if twice is not None:
+        detail = f"prompts are given twice for {errors.shown(twice)}, spelt in two ways"
+        raise Invalid(detail, field="prompts")
     prompts = {
         labels.normal(label): _all(lines, limits, "prompts")
         for label, lines in body.prompts.items()

@@ -183,9 +183,10 @@ async def create(
     patience: PatienceDep,
     wait: Wait = False,
 ) -> Response:
+    match = read_match(request)
     name, definition = await labelset_body.read_labelset(request, services.upload_limits)
     stored = await services.labelsets.create(
-        in_namespace(caller.namespace, name), definition, caller.max_labelsets
+        in_namespace(caller.namespace, name), definition, match, caller.max_labelsets
     )
     return await _answer(request, services, stored, 201, patience if wait else None)
 

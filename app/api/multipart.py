@@ -4,7 +4,7 @@ Knows nothing of what the parts mean.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any, Final
@@ -25,7 +25,9 @@ def check_charset(request: Request) -> None:
         raise Unparsable(f"a form's charset can only be utf-8, not {errors.shown(charset)}")
 
 
+# bytes of one header of a part, and of all text fields of a form together with their names
 LARGEST_HEAD: Final = 16_384
+LARGEST_TEXTS: Final = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +48,36 @@ class _Arriving:
     size: int = 0
 
 
+def _hold_nothing(_count: int) -> None: ...
+
+
 async def parts(
-    stream: AsyncIterator[bytes], content_type: str, most_file: int, most_text: int
+    stream: AsyncIterator[bytes],
+    content_type: str,
+    most_file: int,
+    most_text: int,
+    hold: Callable[[int], None] = _hold_nothing,
 ) -> AsyncIterator[Part]:
     """Each part once it is complete, files of up to `most_file` bytes and texts of `most_text`.
 
+    `hold` hears of the bytes of text as they arrive, and may raise.
+
     Raises:
-        Unparsable: it is no multipart form. Problem: what the stream raises.
+        Unparsable: it is no multipart form. TooLarge: its texts together have over LARGEST_TEXTS
+            bytes. Problem: what the stream and `hold` raise.
     """
     _, options = parse_options_header(content_type)
     if not options.get(b"boundary"):
         raise Unparsable("the multipart body cannot be parsed: no boundary in its content type")
-    reader = None
+    reader, held = None, 0
     async for chunk in stream:
         try:
             reader = reader or _Reader(options[b"boundary"], most_file, most_text)
             reader.feed(chunk)
         except FormParserError as error:
             raise Unparsable(f"the multipart body cannot be parsed: {error}") from None
+        hold(reader.texts - held)
+        held = reader.texts
         while reader.complete:
             yield reader.complete.popleft()
     if reader is None or not reader.ended:
@@ -85,6 +99,7 @@ class _Reader:
     def __init__(self, boundary: bytes, most_file: int, most_text: int) -> None:
         self.complete: deque[Part] = deque()
         self.ended = False
+        self.texts = 0  # bytes of all text fields and of all names
         self._most_file = most_file
         self._most_text = most_text
         self._part = _Arriving()
@@ -129,14 +144,24 @@ class _Reader:
             self._part.filename = options[b"filename"].decode("utf-8", "replace")
         elif b"filename*" in disposition.lower():
             self._part.filename = _extended_filename(disposition)
+        else:
+            self._add_text(len(self._part.name))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         part = self._part
         part.size += end - start
+        if part.filename is None:
+            self._add_text(end - start)
         if part.size <= self._limit:
             part.content += data[start:end]
         else:
             part.content.clear()  # only its size still counts
+
+    def _add_text(self, count: int) -> None:
+        self.texts += count
+        if self.texts > LARGEST_TEXTS:
+            detail = f"the text fields of the form have over {LARGEST_TEXTS} bytes together"
+            raise TooLarge(detail, field=self._part.name, limit=LARGEST_TEXTS)
 
     @property
     def _limit(self) -> int:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api import bodies, openapi
 from app.api.answers import rows_as_json, with_rows
-from app.api.bodies import json_object, offload
+from app.api.bodies import json_body, offload
 from app.api.embeddings import MOST_IMAGES, EncodingField, Row, checked_texts, too_many_images
 from app.api.fields import IMAGE, InputLimits, invalid
 from app.api.problems import documented
@@ -210,8 +210,7 @@ async def read_items(
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
         FetchFailed, UnsupportedImage: what stands at an image's URL.
     """
-    body = await request.body()
-    sent = await offload(len(body), json_object, body)
+    sent = await json_body(request)
     raw, messages = sent.pop(INPUT, None), sent.pop(MESSAGES, None)
     try:
         fields = OpenAiFields.model_validate(sent)

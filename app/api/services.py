@@ -2,13 +2,16 @@
 
 import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, Request
 
 from app.api.fields import InputLimits
+from app.api.json_text import JsonLimits
 from app.api.labelset_body import UploadLimits
+from app.api.middleware import Body
 from app.api.middleware.keys import Identity
 from app.api.middleware.rate_limit import RateLimiter
 from app.api.middleware.state import state_of
@@ -40,16 +43,11 @@ ETAG: Final = re.compile(r'(W/)?"(\d{1,18})"')
 def read_match(request: Request) -> Match:
     """The preconditions of a change (RFC 9110, section 13.1). Raises Invalid."""
     match, none_match = (request.headers.get(h) for h in ("if-match", "if-none-match"))
-    versions, exists = None, None
-    if none_match is not None:
-        if none_match.strip() != "*":
-            raise Invalid("If-None-Match of a change can only be *", field="If-None-Match")
-        exists = False
-    if match is not None and match.strip() == "*":
-        exists = True
-    elif match is not None:
-        versions = read_etags(match)
-    return Match(versions, exists)
+    if none_match is not None and none_match.strip() != "*":
+        raise Invalid("If-None-Match of a change can only be *", field="If-None-Match")
+    exists = match is not None and match.strip() == "*"
+    versions = None if match is None or exists else read_etags(match)
+    return Match(versions, exists, absent=none_match is not None)
 
 
 def read_etags(header: str, *, weak: bool = False) -> frozenset[int]:
@@ -78,6 +76,7 @@ class Services:
     store: Guarded
     store_kind: str
     input_limits: InputLimits
+    json_limits: Mapping[Body, JsonLimits]
     upload_limits: UploadLimits
     upload_batches: UploadBatches
     fetcher: Fetcher | None

@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -15,9 +16,11 @@ from typing import IO, Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 
-from app.api import bodies
-from app.api.bodies import json_object, offload
+from app.api import bodies, multipart
+from app.api.bodies import offload
 from app.api.fields import IMAGE
+from app.api.middleware.keys import Identity
+from app.api.middleware.state import state_of
 from app.api.multipart import Part
 from app.classify.bulk import Item
 from app.errors import Invalid, Overloaded, Problem, TooLarge, Unparsable
@@ -39,18 +42,32 @@ class UploadBatches:
     image_bytes: int
     at_once: int
     under_way: int = field(default=0, init=False)
+    _own: Counter[str] = field(default_factory=Counter, init=False)  # by the key's name
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """Around one upload. Raises Overloaded."""
+    def one(self, caller: Identity) -> Iterator[None]:
+        """Around one upload; no key has more than its share. Raises Overloaded."""
         if self.under_way >= self.at_once:
-            detail = f"{self.under_way} batches are on their way, the limit of max_uploads"
+            detail = f"{self.under_way} uploads are already under way (the limit, max_uploads)"
             raise Overloaded(detail, limit=self.at_once, value=self.under_way + 1, retry_after=5)
+        share, own = self._share(caller), self._own[caller.name]
+        if own >= share:
+            detail = f"{own} uploads of the key {caller.name} are already under way, its limit"
+            raise Overloaded(detail, limit=share, value=own + 1, retry_after=5)
         self.under_way += 1
+        self._own[caller.name] += 1
         try:
             yield
         finally:
             self.under_way -= 1
+            self._own[caller.name] -= 1
+            self._own += Counter()  # without the zeros
+
+    def _share(self, caller: Identity) -> int:
+        """Half of all, if the key has no number of its own; without keys nobody has a share."""
+        if caller.max_uploads is not None:
+            return caller.max_uploads
+        return self.at_once if caller.anonymous else max(1, self.at_once // 2)
 
 
 def file_of(part: Part) -> tuple[str, bytes | Problem]:
@@ -61,12 +78,6 @@ def file_of(part: Part) -> tuple[str, bytes | Problem]:
     if part.name not in (IMAGE, IMAGES):
         raise bodies.not_a_file(part.name, (IMAGE,))
     return part.filename, part.content
-
-
-async def json_body(request: Request) -> dict[str, Any]:
-    """The fields of a JSON body. Raises Unparsable."""
-    body = await request.body()
-    return await offload(len(body), json_object, body)
 
 
 def json_images(parsed: dict[str, Any], uploads: UploadBatches) -> list[Any]:
@@ -151,6 +162,17 @@ async def arriving_body(request: Request) -> AsyncGenerator[bytes, None]:
             yield chunk
     except ClientDisconnect:
         raise Unparsable("the client left before the end of the body") from None
+
+
+def form_parts(request: Request, uploads: UploadBatches) -> AsyncIterator[Part]:
+    """The parts of a form as they arrive; its texts count as held. Raises what `parts` raises."""
+    return multipart.parts(
+        arriving_body(request),
+        request.headers["content-type"],
+        uploads.image_bytes,
+        bodies.LARGEST_TEXT,
+        state_of(request.scope).hold,
+    )
 
 
 async def counted(

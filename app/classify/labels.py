@@ -40,6 +40,10 @@ def folder_name(label: str | None) -> str:
 SCRIPTS: Final = {"en": ("LATIN",)}
 
 
+# embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX 9), and their ends
+TURNING: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+
+
 @dataclass(frozen=True, slots=True)
 class LabelLimits:
     """How many labels one request may name and how long each may be, in characters."""
@@ -145,11 +149,20 @@ def _check(label: str, place: int, limits: LabelLimits, field: str, *, last: boo
     if len(label) > limits.length:
         detail = f"label {shown(label)} has {len(label)} characters, the limit is {limits.length}"
         raise TooLarge(detail, field=field, limit=limits.length, value=len(label))
-    if not label.isprintable() and any(
-        unicodedata.category(character) in ("Cc", "Cs") for character in label
-    ):
-        detail = f"label {shown(label)} holds a control character or half of a surrogate pair"
+    if not label.isprintable() and any(map(_breaks_text, label)):
+        detail = f"label {shown(label)} holds a control character, a line or paragraph separator, "
+        detail += "a mark that turns the direction of text or half of a surrogate pair"
         raise Invalid(detail, field=field, value=excerpt(label))
+
+
+def _breaks_text(character: str) -> bool:
+    """Whether it splits or turns the lines of answers and logs that it stands in.
+
+    Marks that only say which way their neighbours run stay: names in Arabic or Hebrew hold them.
+    """
+    if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+        return True
+    return unicodedata.bidirectional(character) in TURNING
 
 
 def _has_foreign_letter(label: str, scripts: tuple[str, ...]) -> bool:

@@ -43,6 +43,12 @@ LOOKUPS: Final = 16
 # addresses of one name that are tried
 TRIED: Final = 4
 
+# bytes that are read from a server at once, between which other requests have their turn; and what
+# it may send beside the file: heads, and a quarter of the file for the lines between its pieces
+READ: Final = 16_384
+BESIDE: Final = 65_536
+BESIDE_SHARE: Final = 0.25
+
 BROKEN: Final = (
     httpcore2.NetworkError,
     httpcore2.ProtocolError,
@@ -139,11 +145,12 @@ class Fetcher:
         )  # fmt: skip
         headers = {"Host": target.netloc.decode("ascii"), **self._headers}
         limits = {"timeout": {"connect": self._policy.connect_timeout}}
+        meter = _Meter(target.host)
         # a pool of its own: no connection is ever used again without its name being looked up
         try:
             async with (
                 httpcore2.AsyncConnectionPool(
-                    ssl_context=self._certificates, network_backend=self._network
+                    ssl_context=self._certificates, network_backend=_Metering(self._network, meter)
                 ) as pool,
                 pool.stream("GET", url, headers=headers, extensions=limits) as response,
             ):
@@ -151,13 +158,17 @@ class Fetcher:
                 if response.status in REDIRECTING and "location" in answer:
                     return joined(target, answer["location"])
                 _check_head(response.status, answer)
-                return await self._read(response, answer, count)
+                return await self._read(response, answer, count, meter)
         except BROKEN:
             detail = "the server of image_url did not answer, or broke off"
             raise FetchFailed(detail, field=FIELD, value=target.host) from None
 
     async def _read(
-        self, response: httpcore2.Response, headers: httpx2.Headers, count: Callable[[int], None]
+        self,
+        response: httpcore2.Response,
+        headers: httpx2.Headers,
+        count: Callable[[int], None],
+        meter: "_Meter",
     ) -> bytes:
         limit = self._policy.max_bytes
         declared = headers.get("content-length", "")
@@ -169,6 +180,7 @@ class Fetcher:
             if size > limit:
                 raise _too_large(size, limit)
             count(len(piece))
+            meter.kept += len(piece)
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -177,6 +189,64 @@ class Fetcher:
             self._lookups, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         )
         return [str(entry[4][0]) for entry in found]
+
+
+class _Meter:
+    """What a server sends beside the file: each piece of it, however small, costs the same time."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._received = 0
+        self.kept = 0
+
+    def received(self, count: int) -> None:
+        """So many bytes more. Raises FetchFailed."""
+        self._received += count
+        if self._received > BESIDE + (1 + BESIDE_SHARE) * self.kept + READ:
+            detail = f"the server of image_url sends over {BESIDE} bytes beside the file: as "
+            detail += "headers, or between pieces of a few bytes"
+            raise FetchFailed(detail, field=FIELD, limit=BESIDE, value=self._host)
+
+
+class _MeteredStream(httpcore2.AsyncNetworkStream):
+    def __init__(self, stream: httpcore2.AsyncNetworkStream, meter: _Meter) -> None:
+        self._stream = stream
+        self._meter = meter
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        data = await self._stream.read(min(max_bytes, READ), timeout)
+        self._meter.received(len(data))
+        await asyncio.sleep(0)
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore2.AsyncNetworkStream:
+        inner = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        return _MeteredStream(inner, self._meter)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _Metering(httpcore2.AsyncNetworkBackend):
+    """The same connections, whose bytes are counted."""
+
+    def __init__(self, network: httpcore2.AsyncNetworkBackend, meter: _Meter) -> None:
+        self._network = network
+        self._meter = meter
+
+    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
+        return _MeteredStream(await self._network.connect_tcp(*args, **options), self._meter)
 
 
 class _Pinned(httpcore2.AsyncNetworkBackend):

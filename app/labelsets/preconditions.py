@@ -17,23 +17,27 @@ from app.labelsets.definition import Stored, without_namespace
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """If-Match and If-None-Match of a change: versions it expects, or whether the name exists."""
+    """If-Match and If-None-Match of a change (RFC 9110, section 13.1).
+
+    `versions` are those it expects; `exists`: any version; `absent`: none.
+    """
 
     versions: frozenset[int] | None = None
-    exists: bool | None = None
+    exists: bool = False
+    absent: bool = False
 
     @property
     def anything(self) -> bool:
         """Whether no precondition was sent."""
-        return self.versions is None and self.exists is None
+        return self.versions is None and not self.exists and not self.absent
 
     def check(self, name: str, current: Stored | None) -> None:
         """Nothing if the change may go on. Raises PreconditionFailed."""
-        if self.exists is True and current is None:
+        if self.exists and current is None:
             raise PreconditionFailed(
                 f"there is no label set {without_namespace(name)}", field="If-Match"
             )
-        if self.exists is False and current is not None:
+        if self.absent and current is not None:
             raise PreconditionFailed(
                 f"the label set {without_namespace(name)} exists", field="If-None-Match"
             )

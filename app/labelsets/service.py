@@ -76,13 +76,18 @@ class LabelSetService:
         # mostly the same values as the registry's
         self._served = Known(registry.memory_bytes // 2)
 
-    async def create(self, name: str, definition: Definition, most: int | None = None) -> Stored:
+    async def create(
+        self, name: str, definition: Definition, match: Match, most: int | None = None
+    ) -> Stored:
         """Register a new name and begin its build; its namespace may hold `most` sets.
 
-        Raises: LabelsetExists, TooLarge, UnknownTemplates.
+        Raises: LabelsetExists, PreconditionFailed, TooLarge, UnknownTemplates.
         """
         self._builds.check(definition)
-        if await self._registry.fresh(name) is not None:
+        current = await self._registry.fresh(name)
+        if match.exists or match.versions is not None:  # what is new has no version
+            match.check(name, current)
+        if current is not None:
             raise exists(name)
         return await self._write(new(name, 0, definition), None, most)
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from app import VERSION
 from app.api.fields import InputLimits
+from app.api.json_text import JsonLimits
 from app.api.labelset_body import UploadLimits
+from app.api.middleware import Body
 from app.api.middleware.rate_limit import RateLimiter
 from app.api.model_pool import ModelPool
 from app.api.services import Services
@@ -282,6 +284,7 @@ async def _of_model(
         input_limits=InputLimits(
             LabelLimits(settings.max_labels, settings.max_label_length), settings.max_templates
         ),
+        json_limits=_json_limits(settings),
         upload_limits=UploadLimits(
             labels=LabelLimits(settings.max_labelset_labels, settings.max_label_length),
             texts=LabelLimits(settings.max_label_texts, settings.max_label_length),
@@ -337,3 +340,18 @@ async def _drain(batcher: Batcher[Pixels, Floats]) -> None:
             await batcher.drain()
     except TimeoutError:
         log.error("the encoder did not finish within %s s; its work is dropped", DRAIN_SECONDS)
+
+
+def _json_limits(settings: Settings) -> dict[Body, JsonLimits]:
+    """So many values that what the other limits allow fits several times, and no more."""
+    asked = settings.max_labels + settings.max_templates
+    shown = asked + settings.max_upload_images
+    kept = settings.max_labelset_labels + settings.max_templates
+    return {
+        Body.NONE: JsonLimits(1_000, 1_000),
+        Body.IMAGE: JsonLimits(12 * asked + 1_000, 8 * asked + 1_000),
+        Body.UPLOAD: JsonLimits(12 * shown + 1_000, 8 * shown + 1_000),
+        Body.LABELSET: JsonLimits(
+            settings.max_labelset_prompts + 12 * kept + 1_000, 8 * kept + 1_000
+        ),
+    }

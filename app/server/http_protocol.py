@@ -4,6 +4,7 @@ Knows nothing of what is asked: uvicorn parses, with llhttp, and runs the applic
 """
 
 import asyncio
+import ipaddress
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -73,6 +74,14 @@ def without_upgrade(method: bytes, target: bytes, version: str, headers: Headers
 
 def _values(headers: Headers, wanted: bytes) -> list[bytes]:
     return [value.strip(b" \t").lower() for name, value in headers if name == wanted]
+
+
+def unmapped(client: tuple[str, int] | None) -> tuple[str, int] | None:
+    """The IPv4 address of a client on a socket of both families, where it is `::ffff:1.2.3.4`."""
+    if client is None or not client[0].lower().startswith("::ffff:"):
+        return client
+    mapped = ipaddress.IPv6Address(client[0]).ipv4_mapped
+    return client if mapped is None else (str(mapped), client[1])
 
 
 class Timer:
@@ -149,6 +158,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.client = unmapped(self.client)
         if len(self.connections) <= self.max_connections:
             self._watch()
             return

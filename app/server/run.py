@@ -51,6 +51,10 @@ def serve(
     server = _Server(app, uvicorn_config(app, settings), ready, settings.drain_seconds)
     for number in signals:
         signal.signal(number, server.end)
+    if signal.SIGINT in signals and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # a terminal that is gone ends it as Ctrl-C does; without one somebody wants it renewed
+        hung_up = server.end if sys.stderr.isatty() else _not_renewed
+        signal.signal(signal.SIGHUP, hung_up)
     try:
         server.run(sockets=[listener])
     except SystemExit:  # its own status for a failed start is taken by another failure
@@ -60,6 +64,13 @@ def serve(
         encoder.close()
         gc.unfreeze()  # or libraries that look for leaks at the end report what was frozen
     return 0
+
+
+def _not_renewed(_number: int, _frame: object) -> None:
+    log.warning(
+        "SIGHUP renews worker processes, and this server is one process (--workers 1): nothing was "
+        "done; API keys are read again by themselves"
+    )
 
 
 def _end_anyway() -> None:

@@ -425,3 +425,27 @@ def test_a_promise_that_cannot_be_kept_is_refused(
     register(served, "promise")
     found = served.post("/classify", files={"image": pictures[0][1]}, data=fields)
     assert (found.status_code, found.json()["field"]) == (422, "coverage")
+
+
+def test_numbers_and_lists_that_no_float_or_stack_holds_are_the_requests_fault(
+    client: httpx.Client,
+) -> None:
+    huge = "9" * 400
+    client.put("/labelsets/huge?wait=true", json={"labels": ["cat", "dog"]})
+    image = base64.b64encode(b"x").decode()
+    names = '"model":"a","fingerprint":"b","fitted_for":"c"'
+    asked = (
+        ("POST", "calibrate", f'{{"images":[{{"image":"{image}","label":"cat"}}],"risk":{huge}}}'),
+        ("PUT", "calibration", f'{{"format":1,{names},"model_scale":{huge}}}'),
+        ("PUT", "calibration", f'{{"format":{huge}}}'),
+    )  # fmt: skip
+    for method, what, body in asked:
+        headers = {"Content-Type": "application/json"}
+        url = f"/labelsets/huge/{what}"
+        answer = client.request(method, url, content=body, headers=headers)
+        assert answer.status_code == 422, answer.text
+        assert len(answer.text) < 1_000
+    deep = client.post(
+        "/labelsets/huge/calibrate", data={"label": "[" * 200_000}, files={"image": b"x"}
+    )
+    assert deep.status_code == 413, deep.text

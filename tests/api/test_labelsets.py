@@ -664,3 +664,30 @@ def test_what_fits_many_other_words_better_is_none_of_these(
             assert "word" not in reason
     answered = classify(client, samples["pizza"], labels="pizza,rocket", abstain="true").json()
     assert answered["predictions"][0]["label"] == "pizza"
+
+
+def test_every_precondition_of_a_change_counts(client: httpx.Client) -> None:
+    body = {"labels": ["a", "b"]}
+    both = {"If-Match": "*", "If-None-Match": "*"}
+    problem(client.put("/labelsets/both", json=body, headers=both), 412, "precondition_failed")
+    made = client.put("/labelsets/both", json=body)
+    assert made.status_code in (201, 202)
+    problem(client.put("/labelsets/both", json=body, headers=both), 412, "precondition_failed")
+    for header in ('"5"', "*"):
+        new = client.post("/labelsets", json={"name": "n", **body}, headers={"If-Match": header})
+        problem(new, 412, "precondition_failed")
+    again = {"name": "both", **body}
+    same = client.post("/labelsets", json=again, headers={"If-Match": made.headers["etag"]})
+    problem(same, 409, "labelset_exists")
+    problem(
+        client.post("/labelsets", json=again, headers={"If-None-Match": "*"}),
+        409,
+        "labelset_exists",
+    )
+    client.delete("/labelsets/both")
+
+
+def test_prompts_that_differ_by_spaces_alone_are_refused(client: httpx.Client) -> None:
+    body = {"labels": ["a", "b"], "prompts": {"a": ["x"], " a ": ["y"]}}
+    found = problem(client.put("/labelsets/spaces", json=body), 422, "invalid")
+    assert (found["field"], "'a'" in found["detail"]) == ("prompts", True)

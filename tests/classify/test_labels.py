@@ -49,12 +49,22 @@ def test_a_label_twice_is_refused_after_trimming() -> None:
     assert "1 and 3" in caught.value.detail
 
 
-@pytest.mark.parametrize("label", ["", "  ", "a\0b", "a\nb", "a\x7f", "\ud800"])
+@pytest.mark.parametrize(
+    "label",
+    ["", "  ", "a\0b", "a\nb", "a\x7f", "\ud800", "a\x85b", "a\u2028b", "a\u2029b", "a\u202eb",
+     "a\u202ab", "a\u2066b", "a\u2069b"],
+)  # fmt: skip
 def test_a_label_that_is_no_text_is_refused(label: str) -> None:
     with pytest.raises(Invalid) as caught:
         labels.clean(["ok", label], LIMITS)
     assert caught.value.field == "labels"
     str(caught.value.value).encode()  # what is quoted can always be sent
+
+
+def test_marks_that_writing_needs_stay() -> None:
+    # a joiner of emoji, and marks that say which way Hebrew and Latin letters beside them run
+    kept = ["\U0001f469\u200d\U0001f692", "\u05d0\u200f!", "a\u200e\u05d0", "a\u00a0b"]
+    assert labels.clean(kept, labels.LabelLimits(count=9, length=100)) == tuple(kept)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,21 @@ async def slow(_site: Site, _head: str, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.05)
 
 
+def flood(start: bytes, block: bytes) -> Handler:
+    """After the start the same again and again, as fast as it is read."""
+
+    async def write(_site: Site, _head: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        for _ in range(2_000):
+            writer.write(block)
+            await writer.drain()
+
+    return write
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 async def chained(_site: Site, head: str, writer: asyncio.StreamWriter) -> None:
     left = int(head.split()[1].rpartition("=")[2])
     location = f"/chain?left={left - 1}" if left else "/picture.png"
@@ -103,6 +118,15 @@ ANSWERS: dict[str, Handler] = {
     "/to-nonsense": reply(302, b"", Location="http://[::1"),
     "/nowhere": reply(302, b""),
     "/endless": endless,
+    "/crumbs": flood(CHUNKED, b"1\r\nx\r\n" * 5_000),
+    "/hints": flood(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1_000),
+    "/remarks": flood(CHUNKED + b"1;", b"x" * 30_000),
+    "/headers": flood(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n" * 5_000),
+    "/pieces": reply(
+        body=b"64\r\n" + b"x" * 100 + b"\r\n" + (b"400\r\n" + b"x" * 1024 + b"\r\n") * 300
+        + b"0\r\n\r\n",
+        Content_Length="", Transfer_Encoding="chunked",
+    ),
     "/slow": slow,
     "/chain": chained,
 }  # fmt: skip
@@ -320,6 +344,17 @@ def test_a_server_that_never_ends_is_given_up_in_time() -> None:
     found = problem("/slow", FetchFailed, timeout=0.3)
     assert found.limit == 0.3
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("path", ["/crumbs", "/hints", "/remarks", "/headers"])
+def test_a_server_cannot_keep_the_loop_busy_with_what_is_no_file(path: str) -> None:
+    found = problem(path, FetchFailed, timeout=60, max_bytes=10_000_000)
+    assert "beside the file" in found.detail or "did not answer" in found.detail
+
+
+def test_honest_pieces_are_put_together() -> None:
+    data, _ = fetch("/pieces", max_bytes=1_000_000)
+    assert data == b"x" * (100 + 1024 * 300)
 
 
 def test_a_lookup_that_hangs_is_given_up_in_time() -> None:

@@ -113,7 +113,7 @@ def test_a_store_that_is_away_at_the_start_is_waited_for(
     async def work() -> None:
         store = Flaky()
         store.failures = 0
-        await service(pictogram, store).create("a", definition("x", "y"))
+        await service(pictogram, store).create("a", definition("x", "y"), Match())
         store.failures = 3
         restarted = service(pictogram, store)
         await restarted.resume()
@@ -128,8 +128,8 @@ def test_a_set_that_can_never_be_built_does_not_stop_the_others(pictogram: Encod
         store = MemoryLabelSets()
         first = service(pictogram, store)
         long = " ".join(["cat"] * pictogram.info.context_length)
-        await first.create("bad", definition("ok", long))
-        await first.create("good", definition("x", "y"))
+        await first.create("bad", definition("ok", long), Match())
+        await first.create("good", definition("x", "y"), Match())
         await first.close()
         await store.touch("bad", 10_000_000_000)
         second = service(pictogram, store)
@@ -148,7 +148,7 @@ def test_builds_neither_fill_the_queue_of_requests_nor_are_stopped_by_it(
         found = service(pictogram, MemoryLabelSets())
         ensemble = found._builds.ensemble
         ensemble.pending = ensemble._max_pending  # as if requests had filled the queue
-        stored = await found.create("a", definition("x", "y"))
+        stored = await found.create("a", definition("x", "y"), Match())
         await found.wait(stored, 10)
         assert found.status(stored).state == "ready"
         assert ensemble.pending == ensemble._max_pending

@@ -15,7 +15,14 @@ import pytest
 import uvicorn
 
 from app.server import http_protocol
-from app.server.http_protocol import HEAD_BYTES, HEADERS, LINGER_SECONDS, PIPELINED, protocol
+from app.server.http_protocol import (
+    HEAD_BYTES,
+    HEADERS,
+    LINGER_SECONDS,
+    PIPELINED,
+    protocol,
+    unmapped,
+)
 
 HEAD_SECONDS = 0.5
 
@@ -499,3 +506,19 @@ def test_a_release_of_uvicorn_without_what_is_overridden_is_named(
     monkeypatch.setattr(http_protocol, "OVERRIDDEN", ("on_url", "_gone"))
     with pytest.raises(RuntimeError, match=r"uvicorn [\d.]+ has no _gone; install 0\.54"):
         protocol(1.0, 1.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("client", "shown"),
+    [
+        (("::ffff:192.0.2.1", 5), ("192.0.2.1", 5)),
+        (("::FFFF:c000:201", 5), ("192.0.2.1", 5)),
+        (("2001:db8::1", 5), ("2001:db8::1", 5)),
+        (("192.0.2.1", 5), ("192.0.2.1", 5)),
+        (None, None),
+    ],
+)
+def test_a_client_of_ipv4_has_its_own_address_on_a_socket_of_both_families(
+    client: tuple[str, int] | None, shown: tuple[str, int] | None
+) -> None:
+    assert unmapped(client) == shown

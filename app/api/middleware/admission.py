@@ -89,6 +89,10 @@ class Admission:
 
 HEADER: Final = "X-Request-Timeout"
 
+# bytes a second that a body which is read bit by bit arrives with at least, on average while it is
+# waited for
+LEAST_PACE: Final = 1_000
+
 
 class Bounds:
     """Each request has until its deadline, a place in service, and a client that still listens."""
@@ -168,6 +172,7 @@ class _Call:
         self._task = asyncio.current_task()
         self._watch: asyncio.Task[Message] | None = None
         self._bytes = 0
+        self._waited = 0.0
         self.read = 0
         self._entered = False
         self._answered = False
@@ -205,12 +210,19 @@ class _Call:
             await self._send(message)
 
     async def _next(self) -> Message:
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             async with asyncio.timeout(self._pace):
-                return await self._receive()
+                message = await self._receive()
         except TimeoutError:
             detail = f"nothing of the body arrived for {self._pace} seconds"
             raise SlowBody(detail, limit=self._pace) from None
+        self._waited += clock() - began
+        if self._pace and self._waited > self._pace + self.read / LEAST_PACE:
+            detail = f"the body arrives with less than {LEAST_PACE} bytes a second"
+            raise SlowBody(detail, limit=LEAST_PACE, value=round(self.read / self._waited))
+        return message
 
     def end(self) -> None:
         """Give back what was taken."""

@@ -129,9 +129,10 @@ class Gate:
             return
         burst = caller.rate_burst or max(self._policy.rate_burst, math.ceil(rate))
         limiter: RateLimiter = scope["app"].state.services.limiter
-        wait = await limiter.wait_for(caller.name, rate, burst)
+        name = caller.network or caller.name
+        wait = await limiter.wait_for(name, rate, burst)
         if wait:
-            detail = f"{caller.name} may make {rate:g} requests a second, {burst} at once"
+            detail = f"{name} may make {rate:g} requests a second, {burst} at once"
             raise TooManyRequests(detail, limit=rate, retry_after=max(1, math.ceil(wait)))
 
 

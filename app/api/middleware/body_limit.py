@@ -12,7 +12,7 @@ from app.api.bodies import is_json, media_type
 from app.api.middleware import Body
 from app.api.middleware.state import RequestState, state_of
 from app.api.problems import refuse
-from app.errors import TooLarge
+from app.errors import SlowBody, TooLarge
 
 log = logging.getLogger("openvocab.http")
 
@@ -106,6 +106,8 @@ class _Body:
         """Read on until the end or a bound, if the client is sending at all."""
         if self._complete or (self._waits and not self._state.received):
             return
+        if self._state.problem == SlowBody.code:
+            return  # nobody waits for it a second time
         most = self._state.received + DRAIN_BYTES
         try:
             async with asyncio.timeout(DRAIN_SECONDS):

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import ipaddress
 import logging
 import os
 import secrets
@@ -24,7 +25,8 @@ class Identity:
     """A caller. What is None is as the settings have it.
 
     `namespace` is where its label sets live, of which there may be `max_labelsets`; `rate_limit`
-    is in requests a second, of which `rate_burst` may come at once.
+    is in requests a second, of which `rate_burst` may come at once; of its uploads so many may be
+    under way. `network` is what an anonymous caller's rate is counted by.
     """
 
     name: str
@@ -33,6 +35,13 @@ class Identity:
     max_labelsets: int | None = None
     rate_limit: float | None = None
     rate_burst: int | None = None
+    max_uploads: int | None = None
+    network: str | None = None
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether no key was needed."""
+        return self.network is not None
 
     def may(self, *scopes: Scope) -> bool:
         """Whether one of these scopes is among its own; `admin` is all of them."""
@@ -40,8 +49,23 @@ class Identity:
 
 
 def anyone(address: str) -> Identity:
-    """A caller of a server without keys, known by the address it comes from."""
-    return Identity(address, frozenset(SCOPES))
+    """A caller of a server without keys, known by the address it comes from.
+
+    Whoever has one address of IPv6 has all of its /64, so that these count as one.
+    """
+    return Identity(address, frozenset(SCOPES), network=_network(address))
+
+
+def _network(address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # a Unix socket has none
+        return address
+    if parsed.version == 4:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
 
 
 log = logging.getLogger("openvocab.keys")
@@ -70,6 +94,7 @@ class KeyEntry(BaseModel):
     max_labelsets: int | None = Field(None, ge=0)
     rate_limit: float | None = Field(None, gt=0)
     rate_burst: int | None = Field(None, ge=1)
+    max_uploads: int | None = Field(None, ge=1)
     expires: date | None = None
 
 
@@ -193,6 +218,7 @@ def _keys(name: str, entry: KeyEntry) -> Sequence[Key]:
         entry.max_labelsets,
         entry.rate_limit,
         entry.rate_burst,
+        entry.max_uploads,
     )
     ends = None
     if entry.expires is not None:

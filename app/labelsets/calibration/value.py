@@ -5,16 +5,20 @@ Knows neither how it is fitted nor how it is used.
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from app.classify.concept import Concept, keys_of
+from app.errors import shown
 from app.labelsets.calibration.conformal import PERCENTS
 
 # raised when JSON written so far can no longer be read as it is
 FORMAT: Final = 1
+
+# what a count may be, and characters of a value that an error looks at
+MOST: Final = 10**12
+LONGEST: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,8 @@ class Calibration:
             ValueError: what is wrong, naming the field.
         """
         if content.get("format") != FORMAT:
-            raise ValueError(f"format is {content.get('format')!r}, this release reads {FORMAT}")
+            sent = shown(str(content.get("format"))[:LONGEST])
+            raise ValueError(f"format is {sent}, this release reads {FORMAT}")
         read = _Reader(content)
         fields: dict[str, Any] = {}
         for name in ("model", "fingerprint", "fitted_for"):
@@ -160,8 +165,8 @@ class _Reader:
 
     def count(self, name: str) -> int:
         value = self._content.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"{name} is no whole number")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
+            raise ValueError(f"{name} is no whole number from 0 to {MOST}")
         return value
 
 
@@ -177,10 +182,10 @@ def fitted_for(
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} is no number")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} is no number")  # noqa: TRY004
     if not low <= value <= high:
-        raise ValueError(f"{name} is {value:g}, it is from {low:g} to {high:g}")
+        raise ValueError(f"{name} is {shown(str(value))}, it is from {low:g} to {high:g}")
     return float(value)
 
 

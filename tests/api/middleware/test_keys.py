@@ -33,6 +33,23 @@ class Clock:
         return self.now
 
 
+@pytest.mark.parametrize(
+    ("address", "other", "same"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("local", "local", True),
+    ],
+)
+def test_a_network_of_ipv6_counts_as_one_caller(address: str, other: str, same: bool) -> None:
+    one, two = anyone(address), anyone(other)
+    assert (one.network == two.network) is same
+    assert (one.name, one.anonymous) == (address, True)
+
+
 def test_a_key_is_known_by_its_hash_and_has_what_its_entry_says(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     more = (

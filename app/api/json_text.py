@@ -1,0 +1,121 @@
+"""JSON of strangers: what it will cost is counted before anything of it is parsed.
+
+Three bytes of it (`[],`) become seventy in memory, and the parser holds the interpreter while it
+makes them. Knows nothing of what the values mean.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import from_json
+
+from app.errors import TooLarge, Unparsable
+
+# bytes that are looked at before other threads get a turn
+PIECE: Final = 1_000_000
+
+# bytes of memory for a value, and for an object, a list or a name in one
+VALUE: Final = 64
+NESTED: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLimits:
+    """How many values there may be in one JSON text, and how many objects, lists and names."""
+
+    values: int
+    nested: int
+
+
+@dataclass(frozen=True, slots=True)
+class JsonCost:
+    """How many there are, at most."""
+
+    values: int
+    nested: int
+
+    @property
+    def bytes(self) -> int:
+        """What they take once they are parsed, beside the texts themselves."""
+        return VALUE * self.values + NESTED * self.nested
+
+
+# quotes for each value, of which honest texts have two
+QUOTES: Final = 4
+
+# a list that stands in a text field
+LISTED: Final = JsonLimits(100_000, 50_000)
+
+
+def cost(text: bytes, limits: JsonLimits) -> JsonCost:
+    """What parsing a JSON text will cost. Raises TooLarge for more than the limits."""
+    found = JsonCost(0, 0)
+    for start in range(0, len(text), PIECE):
+        found = _add(found, text, start, start + PIECE)
+        if found.values > limits.values or found.nested > limits.nested:
+            return _without_strings(text, limits)
+    return found
+
+
+def _add(found: JsonCost, text: bytes, start: int, end: int) -> JsonCost:
+    nested = sum(text.count(mark, start, end) for mark in (b"[", b"{", b":"))
+    return JsonCost(found.values + text.count(b",", start, end) + nested, found.nested + nested)
+
+
+def _without_strings(text: bytes, limits: JsonLimits) -> JsonCost:
+    """The same, but for what stands in strings."""
+    if text.count(b'"') > QUOTES * limits.values:
+        raise _too_many(limits.values, "values")
+    found, at = JsonCost(0, 0), 0
+    while at < len(text):
+        begin = text.find(b'"', at)
+        found = _add(found, text, at, len(text) if begin < 0 else begin)
+        if found.values > limits.values:
+            raise _too_many(limits.values, "values")
+        if found.nested > limits.nested:
+            raise _too_many(limits.nested, "objects, lists and names")
+        at = len(text) if begin < 0 else _end_of_string(text, begin + 1)
+    return found
+
+
+def _too_many(limit: int, what: str) -> TooLarge:
+    detail = f"the JSON has over {limit} {what}, the limit here"
+    return TooLarge(detail, limit=limit)
+
+
+def _end_of_string(text: bytes, at: int) -> int:
+    """The place behind the quote that ends a string, or the end of the text."""
+    while (end := text.find(b'"', at)) >= 0:
+        slashes = end - at - len(text[at:end].rstrip(b"\\"))
+        if slashes % 2 == 0:
+            return end + 1
+        at = end + 1
+    return len(text)
+
+
+def json_list(text: str) -> Any:
+    """What a text field holds that begins like a JSON list. Raises TooLarge, ValueError."""
+    raw = text.encode(errors="surrogatepass")
+    cost(raw, LISTED)
+    try:
+        return from_json(raw)
+    except ValueError:
+        raise ValueError("looks like a JSON list but is not valid JSON") from None
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The object that a JSON body is, whose cost was found to be bearable. Raises Unparsable."""
+    try:
+        value = from_json(body)
+    except ValueError as error:
+        raise Unparsable(f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Unparsable(f"the body is a JSON {type(value).__name__}, an object is expected")
+    return value
+
+
+def small_object(text: str) -> dict[str, Any]:
+    """The object that a text field holds. Raises TooLarge, Unparsable."""
+    raw = text.encode(errors="surrogatepass")
+    cost(raw, LISTED)
+    return json_object(raw)

@@ -1,0 +1,114 @@
+"""JSON bodies that would become far more than they are, and lists in text fields."""
+
+import json
+import random
+from typing import Any
+
+import httpx
+import pytest
+
+from app.api.json_text import JsonLimits, cost, json_list
+from app.errors import TooLarge
+
+LIMITS = JsonLimits(values=1_000, nested=200)
+
+
+def nodes(value: Any) -> tuple[int, int]:
+    """Values, and objects, lists and names, found by walking what was parsed."""
+    if isinstance(value, dict):
+        inner = [nodes(child) for child in value.values()]
+        own = 1 + len(value)
+    elif isinstance(value, list):
+        inner, own = [nodes(child) for child in value], 1
+    else:
+        return 1, 0
+    return 1 + sum(v for v, _ in inner), own + sum(n for _, n in inner)
+
+
+def some(chance: random.Random, depth: int = 0) -> Any:
+    texts = ("", "a", "x, y: [z] {", '"', '\\"', "\\", "\\\\", "é\u2028", ',",', "[[[,,,")
+    kind = chance.randrange(5 if depth < 4 else 3)
+    if kind == 3:
+        return [some(chance, depth + 1) for _ in range(chance.randrange(5))]
+    if kind == 4:
+        return {chance.choice(texts): some(chance, depth + 1) for _ in range(chance.randrange(5))}
+    return (chance.choice(texts), chance.random(), None)[kind]
+
+
+def test_the_cost_is_never_less_than_what_is_parsed() -> None:
+    chance = random.Random(1)
+    for _ in range(2_000):
+        value = some(chance)
+        text = json.dumps(value, ensure_ascii=chance.random() < 0.5).encode()
+        values, nested = nodes(value)
+        found = cost(text, JsonLimits(10**9, 10**9))
+        assert found.values + 1 >= values
+        assert found.nested >= nested
+        # with limits that the marks within its strings exceed, they are not counted
+        exact = cost(text, JsonLimits(found.values + 50, nested + 1))
+        assert nested <= exact.nested <= found.nested
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"x":[' + b"[]," * 2_000 + b"[]]}",
+        b'{"x":[' + b'"",' * 2_000 + b'""]}',
+        b'{"x":[' + b"0," * 2_000 + b"0]}",
+        b'{"x":{' + b'"a":{},' * 300 + b'"b":0}}',
+        b"[" * 300,
+        b'{"x":"' + b"," * 2_000 + b'","y":[' + b"0," * 2_000 + b"0]}",
+    ],
+)
+def test_more_values_than_a_request_can_need_are_refused_before_they_are_made(text: bytes) -> None:
+    with pytest.raises(TooLarge, match="the limit here") as raised:
+        cost(text, LIMITS)
+    assert raised.value.limit in (LIMITS.values, LIMITS.nested)
+
+
+@pytest.mark.parametrize("text", ["," * 2_000, ":[{" * 1_000, r"\"," * 900, "\\\\"])
+def test_marks_in_strings_are_no_values(text: str) -> None:
+    raw = json.dumps({"labels": ["a", text], "b": [text]}).encode()
+    assert cost(raw, LIMITS).values < 20
+
+
+def test_a_list_in_a_text_is_bounded_and_may_be_as_deep_as_it_likes() -> None:
+    assert json_list('["a", "b"]') == ["a", "b"]
+    with pytest.raises(TooLarge):
+        json_list("[" + "[]," * 200_000 + "[]]")
+    for broken in ("[" * 10_000, '["\ud800"]', "["):
+        with pytest.raises(ValueError, match="looks like a JSON list but is not valid JSON"):
+            json_list(broken)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/classify", b'{"x":[' + b"[]," * 100_000 + b"[]]}"),
+        ("/classify", b'{"image":"aGk=","labels":"[' + b"[]," * 100_000 + b'[]]"}'),
+        ("/classify", b'{"image":"aGk=","labels":"' + b"," * 200_000 + b'"}'),
+        ("/classify", b'{"labels":["a","b"],"templates":[' + b'"",' * 100_000 + b'""]}'),
+        ("/embeddings/text", b'{"texts":[' + b"[]," * 100_000 + b"[]]}"),
+        ("/embeddings/image", b'{"images":[' + b"[]," * 100_000 + b"[]]}"),
+        ("/v1/embeddings", b'{"input":[' + b"[]," * 100_000 + b"[]]}"),
+        ("/hf/zero-shot-image-classification", b'{"inputs":[' + b"[]," * 100_000 + b"[]]}"),
+        ("/classify/batch?labels=a,b", b'{"images":[' + b"[]," * 200_000 + b"[]]}"),
+        ("/labelsets", b'{"labels":[' + b"[]," * 100_000 + b"[]]}"),
+    ],
+)
+def test_every_route_that_takes_json_bounds_it(
+    client: httpx.Client, path: str, body: bytes
+) -> None:
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413, answer.text
+
+
+def test_lines_of_a_label_set_are_read_up_to_the_limit_and_no_further(client: httpx.Client) -> None:
+    def put(body: bytes) -> httpx.Response:
+        return client.put("/labelsets/lines", content=body, headers={"Content-Type": "text/plain"})
+
+    many = put(b"".join(b"%d\n" % n for n in range(200_000)))
+    assert (many.status_code, many.json()["field"]) == (413, "labels")
+    assert put(b"\n" * 500_000).json()["error_type"] == "invalid"
+    lines = put(b"\xef\xbb\xbfcat\r\n\r\n  dog \rred\xe2\x80\xa9\xc2\xa0fox\n\n")
+    assert lines.status_code in (200, 201, 202, 422), lines.text
