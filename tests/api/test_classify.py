@@ -269,7 +269,7 @@ def test_a_bad_image_is_told_apart(
         (b'{"image": "data:image/png;base64", "labels": "a,b"}', "application/json", 422),
         (b'{"labels": "a,b"}', "application/json", 422),
         (b'{"image": "\\ud800", "labels": "a,b"}', "application/json", 400),
-        (b"[" * 100_000, "application/json", 400),
+        (b"[" * 100_000, "application/json", 413),
         (b"no boundary", "multipart/form-data", 400),
         (b"--x\r\n\r\n", "multipart/form-data; boundary=x", 400),
         (b"\xff\xfe\x00 neither form nor image", "application/x-www-form-urlencoded", 400),
