@@ -1,8 +1,10 @@
-"""From the fields `view` and `boxes` of a request to how a picture is looked at."""
+"""From the fields `view`, `boxes` and `background` of a request to how a picture is looked at."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
+from PIL import ImageColor
 from pydantic import BeforeValidator, Field
 
 from app.api.json_text import json_list
@@ -12,6 +14,9 @@ from app.images.views import Box, Look, View
 # boxes of one request; each heat map costs dozens of forward passes
 MOST_BOXES: Final = 64
 MOST_BOXES_EXPLAINED: Final = 4
+
+# an address loses what stands behind a # that is not encoded
+HEX: Final = re.compile(r"#?(?:[0-9a-f]{3}|[0-9a-f]{6})")
 
 NAMES: Final = ("x", "y", "width", "height")
 
@@ -44,8 +49,29 @@ Boxes = Annotated[
 ]
 
 
+def _colour(value: Any) -> Any:
+    """`auto`, or a colour as #rrggbb: a name of CSS, or hexadecimal digits."""
+    if not isinstance(value, str):
+        return value
+    name = value.strip().lower()
+    if name in ("", "auto"):
+        return "auto"
+    if HEX.fullmatch(name):
+        name = f"#{name.removeprefix('#')}"
+    elif name not in ImageColor.colormap:
+        raise ValueError("is auto, a colour's name or #rrggbb")
+    return "#{:02x}{:02x}{:02x}".format(*ImageColor.getrgb(name)[:3])
+
+
+Background = Annotated[str, BeforeValidator(_colour)]
+
+
 def look_of(
-    view: View, boxes: Sequence[tuple[float, float, float, float]] | None, *, explain: bool
+    view: View,
+    boxes: Sequence[tuple[float, float, float, float]] | None,
+    background: str = "auto",
+    *,
+    explain: bool,
 ) -> Look:
     """How a picture is looked at. Raises Invalid."""
     count, most = len(boxes or ()), MOST_BOXES_EXPLAINED if explain else MOST_BOXES
@@ -55,4 +81,4 @@ def look_of(
     if explain and view.startswith("tiles"):
         detail = "explain shows one view of a picture, and tiles are several; choose another view"
         raise Invalid(detail, field="view", value=view)
-    return Look(view, tuple(Box(*box) for box in boxes or ()))
+    return Look(view, tuple(Box(*box) for box in boxes or ()), background)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from app import errors
-from app.api.boxes import MOST_BOXES, Boxes, look_of
+from app.api.boxes import MOST_BOXES, Background, Boxes, look_of
 from app.api.json_text import LISTED, json_list
 from app.classify import labels
 from app.classify.labels import LabelLimits
@@ -121,6 +121,11 @@ class ClassifyFields(BaseModel):
         description="Answer, of a calibrated label set, the smallest `set` of labels that holds "
         "the right one in this share of pictures.",
     )
+    background: Background = Field(
+        "auto",
+        description="What transparency is laid on: a colour's name or #rrggbb. `auto`: white, or "
+        "black where what is drawn would not show on white.",
+    )
     view: View = Field(
         "auto",
         description="What of the picture is looked at. `auto`: as the model was trained; `center`: "
@@ -213,7 +218,7 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         explain=checked.explain,
         scores=checked.scores,
         coverage=checked.coverage,
-        look=look_of(checked.view, checked.boxes, explain=checked.explain),
+        look=look_of(checked.view, checked.boxes, checked.background, explain=checked.explain),
         tags=tags,
         warnings=tuple(warnings),
     )

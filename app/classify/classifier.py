@@ -16,6 +16,7 @@ from app.classify.query import Classes, Classification, Part, Prediction, Query,
 from app.classify.scoring import Decision, Group, Scale, Wanted, decide
 from app.classify.templates import TemplateSets
 from app.errors import Invalid, Problem, first_of_group
+from app.images.notes import crop_warnings
 from app.images.views import Look
 from app.telemetry.spans import Stages
 from models import EncoderInfo
@@ -64,10 +65,13 @@ class Classifier:
                 text = both.create_task(self._lists(query, stages))
         described, regions = embedding.result()
         parts = []
+        spec = query.look.spec(self.info.image)
         for place, seen in enumerate(regions):
+            tiled = query.look.view.startswith("tiles")
+            cropped = () if tiled else crop_warnings(seen.area, spec)
+            looked = _Looked(image, place, seen.rows, (*described.warnings, *cropped))
             results = [
-                await self._result(_Looked(image, place, seen.rows), compared, query, stages)
-                for compared in text.result()
+                await self._result(looked, compared, query, stages) for compared in text.result()
             ]
             parts.append(Part(seen.area, tuple(results)))
         return Classification(self.info.name, described, tuple(parts), bool(query.look.boxes))
@@ -117,6 +121,7 @@ class Classifier:
             # of a label set, which may be large, only what is answered
             warnings=(
                 *query.warnings,
+                *looked.warnings,
                 *self._warnings(query.labels or shown, compared, query),
                 *_same(classes, cosines, None if query.labels else decision.order),
             ),
@@ -258,6 +263,7 @@ class _Looked:
     image: bytes
     place: int
     rows: Floats
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from app.classify.query import Image
 from app.classify.tenancy import own
 from app.errors import Internal, Problem, first_of_group
 from app.images.decode import Decoder
+from app.images.notes import COUNT, Notes
 from app.images.views import WHOLE, Cut, Look, View
 from app.stores.lru import ByteLru
 from app.telemetry.spans import Stages
@@ -44,6 +45,7 @@ class Embedded:
     vector: npt.NDArray[np.float32]
     width: int
     height: int
+    notes: Notes = field(default_factory=Notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,8 @@ class ImageCache:
 
     Nothing of the picture itself is kept.
 
-    The size in pixels is kept behind the vector's numbers: float32 holds whole numbers to 2^24,
-    far beyond any edge a picture can have.
+    The size in pixels and the notes are kept behind the vector's numbers: float32 holds whole
+    numbers to 2^24, far beyond any edge a picture can have.
     """
 
     def __init__(self, memory: ByteLru, fingerprint: str) -> None:
@@ -83,12 +85,14 @@ class ImageCache:
         found = self.memory.get(self._key(sha256, look)) if self.memory.max_bytes else None
         if found is None:
             return None
-        return Embedded(found[:-2], int(found[-2]), int(found[-1]))
+        vector, (width, height), notes = np.split(found, [-COUNT - 2, -COUNT])
+        return Embedded(vector, int(width), int(height), Notes.of_numbers(notes))
 
     def put(self, sha256: str, embedded: Embedded, look: Look = WHOLE) -> None:
         """Keep it for as long as there is room."""
         size = np.array([embedded.width, embedded.height], np.float32)
-        self.memory.put(self._key(sha256, look), np.concatenate([embedded.vector, size]))
+        kept = [embedded.vector, size, embedded.notes.numbers()]
+        self.memory.put(self._key(sha256, look), np.concatenate(kept))
 
     def _key(self, sha256: str, look: Look) -> str:
         return f"{own(self._fingerprint)}{sha256}{'' if look.plain else look}"
@@ -155,13 +159,14 @@ class ImageEmbedder:
         sha256 = await digest(data)
         known = self.cache.get(sha256)
         if known is not None:
-            return Image(known.width, known.height, sha256, cached=True), known.vector
+            return _described(known, sha256, cached=True), known.vector
         with stages.stage("decode"):
             decoded = await self.decoder.decode(data)
         ran = await self.batcher.submit(decoded.pixels)
         stages.ran(ran.waited, ran.ran, ran.size, ran.span)
-        self.cache.put(sha256, Embedded(ran.value, decoded.width, decoded.height))
-        return Image(decoded.width, decoded.height, sha256, cached=False), ran.value
+        embedded = Embedded(ran.value, decoded.width, decoded.height, decoded.notes)
+        self.cache.put(sha256, embedded)
+        return _described(embedded, sha256, cached=False), ran.value
 
     async def embed_regions(
         self, data: bytes, look: Look, stages: Stages
@@ -179,12 +184,12 @@ class ImageEmbedder:
             with stages.stage("decode"):
                 decoded = await self.decoder.decode(data, look)
             rows = await self.encode([cut for views in decoded.views for cut in views], stages)
-            known = Embedded(rows.ravel(), decoded.width, decoded.height)
+            known = Embedded(rows.ravel(), decoded.width, decoded.height, decoded.notes)
             self.cache.put(sha256, known, look)
             cached = False
         else:
             cached = True
-        image = Image(known.width, known.height, sha256, cached)
+        image = _described(known, sha256, cached=cached)
         regions = look.regions(known.width, known.height)
         each = known.vector.reshape(sum(len(region.cuts) for region in regions), -1)
         seen, start = [], 0
@@ -234,6 +239,11 @@ class ImageEmbedder:
                     group.create_task(one(place, data)) for place, data in enumerate(files, start=1)
                 ]
         return [task.result() for task in tasks]
+
+
+def _described(embedded: Embedded, sha256: str, *, cached: bool) -> Image:
+    width, height, warnings = embedded.width, embedded.height, embedded.notes.warnings()
+    return Image(width, height, sha256, cached, warnings)
 
 
 def rows_of(found: Sequence[tuple[Image, Floats]]) -> Floats:

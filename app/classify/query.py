@@ -67,12 +67,16 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The image that was classified; `cached` where its embedding was known."""
+    """The image that was classified; `cached` where its embedding was known.
+
+    `warnings` are what had to be guessed of it.
+    """
 
     width: int
     height: int
     sha256: str
     cached: bool
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,28 +5,35 @@ import contextlib
 import ctypes
 import io
 import logging
+import math
 import re
+import struct
 import threading
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import jpeg_factory
 
 from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedImage
-from app.images.formats import is_heic, looks_like_image
-from app.images.limits import ImageLimits, Room, check_size
+from app.images import png, tiff
+from app.images.formats import is_heic, looks_like_image, unusual_jpeg
+from app.images.frames import has_more
+from app.images.limits import ImageLimits, Room, check, check_size
+from app.images.notes import Notes
 from app.images.pixels import Picture, fit, reduction, to_rgb
 from app.images.screening import screen
+from app.images.tiff import Directory, directory, is_deep
 from app.images.unsupported import kind_of
-from app.images.views import WHOLE, Look, Region
+from app.images.views import WHOLE, Cut, Look, Region
 from models import ImageSpec
 
 
@@ -58,6 +65,18 @@ FORMAT_NAMES: Final = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 # what Pillow's complaint of a large picture holds
 PIXELS: Final = re.compile(r"(\d+) pixels")
 
+# a JPEG that is decoded at a part of its size may have so many times the pixels: each is still read
+MOST_REDUCED: Final = 4
+
+# bytes of a pixel's numbers, if there are as many pixels as there may be
+DEEP: Final = 16
+
+# levels by which pixels of one colour may differ once they were resampled
+ROUNDING: Final = 1
+
+# the TIFF tag
+ORIENTATION: Final = 274
+
 # more is not searched for an orientation
 EXIF_BYTES: Final = 262_144
 
@@ -82,7 +101,7 @@ class Decoded:
     """`pixels` (3, H, W) uint8 for the encoder; width and height as a viewer shows the picture.
 
     `format` is Pillow's name of what the file is. `views` are the pixels of each cut of each of
-    `regions`; `pixels` is the first.
+    `regions`; `pixels` is the first. `notes` are what had to be guessed.
     """
 
     views: tuple[tuple[npt.NDArray[np.uint8], ...], ...]
@@ -90,6 +109,7 @@ class Decoded:
     height: int
     format: str = ""
     regions: tuple[Region, ...] = ()
+    notes: Notes = field(default_factory=Notes)
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8]:
@@ -169,11 +189,11 @@ def decode(
 ) -> Decoded:
     """Decode one image file of these formats (Pillow's names) to what `spec` asks for.
 
-    The first frame counts; EXIF orientation is applied; transparency is laid on white; colour
-    profiles are not (nor does the reference). What follows equals open_clip's own transform to
-    the bit, except that a JPEG of four times the model's size or more is decoded at a half, a
-    quarter or an eighth of its own; `exact` decodes that in full too, and so do parts of a picture.
-    It waits until there is room for its pixels.
+    The first frame counts; EXIF orientation is applied; transparency is laid on white, or on black
+    if it would not show there; colour profiles are not applied (nor does the reference). What
+    follows equals open_clip's own transform to the bit, except that a JPEG of four times the
+    model's size or more is decoded at a half, a quarter or an eighth of its own; `exact` decodes
+    that in full too, and so do parts of a picture. It waits until there is room for its pixels.
 
     Raises:
         Invalid: with field "boxes" for a part that lies outside.
@@ -184,23 +204,103 @@ def decode(
     if len(data) > limits.bytes:
         detail = f"the image has {len(data)} bytes, the limit is {limits.bytes}"
         raise TooLarge(detail, field="image", limit=limits.bytes, value=len(data))
-    with _opened(screen(data, limits.pixels), formats, limits) as image:
+    notes = Notes(more=has_more(data))
+    screened = screen(data, limits.pixels)
+    deep = _deep_tiff(screened)
+    if deep is not None:
+        return _decode_deep(screened, deep, spec, limits, room, look, notes)
+    with _opened(screened, formats, limits) as image:
         width, height = image.size
-        check_size(width, height, limits.pixels)
         spec = look.spec(spec)
-        parts = bool(look.boxes) or look.view.startswith("tiles")
-        scale = 1 if exact or parts else _reduce(image, spec)
+        scale = 1 if exact or look.cuts else _reduce(image, spec)
         whole = scale == 1 or "progressive" in image.info  # its coefficients are held in full
         held = width * height if whole else image.width * image.height
+        check_size(width, height, limits.pixels if whole else MOST_REDUCED * limits.pixels)
+        if held > limits.pixels:
+            check_size(width, height, limits.pixels)
         with room.taken(held) if room else contextlib.nullcontext():
-            picture = _loaded(image, width, height, scale)
-            width, height, kind = picture.width, picture.height, image.format or ""
-            regions = look.regions(width, height)
-            views = tuple(
-                tuple(fit(picture.part(cut) if parts else picture, spec) for cut in region.cuts)
-                for region in regions
-            )
-            return Decoded(views, width, height, kind, regions)
+            upright = _loaded(image, screened, data, width, height, scale, look.background, notes)
+            return _viewed(upright, image.format or "", spec, look, notes)
+
+
+def _viewed(picture: Picture, kind: str, spec: ImageSpec, look: Look, notes: Notes) -> Decoded:
+    """What is looked at of a picture, at the model's size."""
+    width, height = picture.width, picture.height
+    regions = look.regions(width, height)
+    views = tuple(
+        tuple(fit(picture.part(cut) if look.cuts else picture, spec) for cut in region.cuts)
+        for region in regions
+    )
+    if all(
+        _is_uniform(_inside(pixels, cut, spec))
+        for cuts, region in zip(views, regions, strict=True)
+        for pixels, cut in zip(cuts, region.cuts, strict=True)
+    ):
+        colours = np.array(picture.image.getextrema())
+        notes.uniform = bool((colours[:, 0] == colours[:, 1]).all()) and not notes.dark
+        notes.became_uniform = not notes.uniform
+    return Decoded(views, width, height, kind, regions, notes)
+
+
+def _inside(pixels: npt.NDArray[np.uint8], cut: Cut, spec: ImageSpec) -> npt.NDArray[np.uint8]:
+    """The pixels (3, H, W) without the border that fills them up, and without its blurred edge."""
+    if spec.resize_mode != "longest":
+        return pixels
+    ratio = max(cut.height / spec.height, cut.width / spec.width)
+    x, y = ((edge - size / ratio) / 2 for edge, size in ((spec.width, cut.width),
+                                                          (spec.height, cut.height)))  # fmt: skip
+    left, top = (math.ceil(start) + 1 if start >= 1 else 0 for start in (x, y))
+    inner = pixels[:, top : spec.height - top, left : spec.width - left]
+    return inner if inner.size else pixels
+
+
+def _is_uniform(pixels: npt.NDArray[np.uint8]) -> bool:
+    """Whether every pixel has one colour, but for rounding."""
+    flat = pixels.reshape(3, -1)
+    return bool((flat.max(axis=1) - flat.min(axis=1) <= ROUNDING).all())
+
+
+def _deep_tiff(data: bytes) -> Directory | None:
+    if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return None
+    try:
+        found = directory(data)
+        return found if is_deep(found) else None
+    except (struct.error, IndexError, OverflowError):
+        return None
+
+
+def _decode_deep(
+    data: bytes,
+    found: Directory,
+    spec: ImageSpec,
+    limits: ImageLimits,
+    room: Room | None,
+    look: Look,
+    notes: Notes,
+) -> Decoded:
+    """The same for a TIFF of more than 8 bits a channel."""
+    width, height = found.number(tiff.WIDTH, 0), found.number(tiff.HEIGHT, 0)
+    check_size(width, height, limits.pixels)
+    each = tiff.bytes_of_a_pixel(found)
+    tile = found.number(tiff.TILE_WIDTH, 1) * found.number(tiff.TILE_HEIGHT, 1)
+    check(max(width * height, tile) * each, DEEP * limits.pixels, "bytes of numbers")
+    held = width * height * max(1, each // 4)
+    with room.taken(held) if room else contextlib.nullcontext():
+        try:
+            image = tiff.read(data, found, notes)
+            turned = found.number(ORIENTATION, 1)
+            if turned in UPRIGHT:
+                image = image.transpose(UPRIGHT[turned])
+            rgb = to_rgb(image, look.background, notes)
+        except MemoryError as error:
+            raise TooLarge("the image cannot be held in memory", field="image") from error
+        except Exception as error:
+            detail = "the TIFF file cannot be decoded"
+            raise DamagedImage(detail, field="image") from error
+        whole = (0.0, 0.0, float(rgb.width), float(rgb.height))
+        picture = Picture(rgb, rgb.width, rgb.height, whole)
+        return _viewed(picture, "TIFF", look.spec(spec), look, notes)
 
 
 def _reduce(image: Image.Image, spec: ImageSpec) -> int:
@@ -213,22 +313,43 @@ def _reduce(image: Image.Image, spec: ImageSpec) -> int:
     return scale
 
 
-def _loaded(image: Image.Image, width: int, height: int, scale: int) -> Picture:
+def _loaded(
+    image: Image.Image,
+    screened: bytes,
+    data: bytes,
+    width: int,
+    height: int,
+    scale: int,
+    background: str,
+    notes: Notes,
+) -> Picture:
     """`_picture`, with whatever may go wrong as a problem."""
     try:
-        return _picture(image, width, height, scale)
+        image.load()
+        declared = png.declared_white(data) if image.format == "PNG" else None
+        if image.format == "PNG":
+            image = png.deepened(image, screened, declared, notes)
+        return _picture(image, width, height, scale, background, notes, declared)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         detail = f"the image cannot be held in memory ({type(error).__name__})"
         raise TooLarge(detail, field="image") from error
     except Exception as error:
+        _check_process(screened, error)
         # decoders raise whatever a damaged file leads them to; the file is at fault
         detail = f"the {image.format} file cannot be decoded"
         raise DamagedImage(detail, field="image") from error
 
 
-def _picture(image: Image.Image, width: int, height: int, scale: int) -> Picture:
+def _picture(
+    image: Image.Image,
+    width: int,
+    height: int,
+    scale: int,
+    background: str,
+    notes: Notes,
+    declared: float | None,
+) -> Picture:
     """The first frame, upright, in RGB, of a file of this size that is reduced by `scale`."""
-    image.load()
     if scale == 1:
         width, height = image.size  # some formats know their size for certain only now
     # what of the last pixels lies outside the picture
@@ -241,7 +362,8 @@ def _picture(image: Image.Image, width: int, height: int, scale: int) -> Picture
     left = slack[0] if orientation in (2, 3, 6, 7) else 0
     top = slack[1] if orientation in (3, 4, 7, 8) else 0
     right, bottom = left + image.width - slack[0], top + image.height - slack[1]
-    return Picture(to_rgb(image), width, height, (left, top, right, bottom))
+    rgb = to_rgb(image, background, notes, declared)
+    return Picture(rgb, width, height, (left, top, right, bottom))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -252,6 +374,14 @@ def _orientation(image: Image.Image) -> int:
         if isinstance(found, int) and found in UPRIGHT:
             return found
     return 1
+
+
+def _check_process(data: bytes, error: Exception) -> None:
+    """Raises UnsupportedImage for a JPEG of a kind that no decoder reads."""
+    process = unusual_jpeg(data) if data[:3] == b"\xff\xd8\xff" else None
+    if process:
+        detail = f"this is a JPEG {process}, which is not read; convert it to an ordinary one"
+        raise UnsupportedImage(detail, field="image", limit=FORMAT_NAMES) from error
 
 
 def _unsupported(data: bytes) -> UnsupportedImage:
@@ -275,7 +405,11 @@ def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Itera
     # some plugins make room for the pixels while they open a file; Pillow errs at twice this limit
     Image.MAX_IMAGE_PIXELS = limits.pixels
     try:
-        image = Image.open(io.BytesIO(data), formats=formats)
+        if data[:3] == b"\xff\xd8\xff":
+            # a large one may be decoded at a part of its size; Image.open would refuse it
+            image: Image.Image = jpeg_factory(io.BytesIO(data))
+        else:
+            image = Image.open(io.BytesIO(data), formats=formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         found = PIXELS.search(str(error))
         value = int(found[1]) if found else None
@@ -284,6 +418,14 @@ def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Itera
     except Exception as error:
         if not looks_like_image(data):
             raise _unsupported(data) from None
+        if isinstance(error, UnidentifiedImageError) and data[:2] in (b"II", b"MM"):
+            with contextlib.suppress(struct.error, IndexError, OverflowError):
+                detail = f"this is a {tiff.why_not(directory(data))}, which is not read"
+                advice = "convert it to 8 or 16 bits a channel, PNG or JPEG"
+                raise UnsupportedImage(
+                    f"{detail}; {advice}", field="image", limit=FORMAT_NAMES
+                ) from None
+        _check_process(data, error)
         raise DamagedImage("the image's header cannot be read", field="image") from error
     with image:
         yield image

@@ -1,5 +1,6 @@
 """Which format a file is of, by its first bytes. Knows no decoder."""
 
+import re
 import struct
 from typing import Final
 
@@ -41,3 +42,21 @@ def image_type(data: bytes) -> str:
 def is_heic(data: bytes) -> bool:
     """Whether the file says that it is HEIF with HEVC inside (AVIF shares its container)."""
     return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS and b"avif" not in data[:64]
+
+
+# a frame's marker and the precision of its samples (ITU T.81, table B.1)
+FRAME: Final = re.compile(rb"\xff([\xc0-\xcf])..(.)", re.DOTALL)
+NO_FRAMES: Final = b"\xc4\xc8\xcc"
+
+
+def unusual_jpeg(data: bytes) -> str | None:
+    """Why a JPEG is one that decoders do not read, None for an ordinary one."""
+    found = next((m for m in FRAME.finditer(data) if m[1] not in NO_FRAMES), None)
+    if found is None:
+        return None
+    bits, process = found[2][0], found[1][0]
+    if bits != 8:
+        return f"with {bits} bits a channel"
+    if process in (0xC3, 0xC7, 0xCB, 0xCF):
+        return "without loss (process 14)"
+    return "with hierarchical frames" if process in (0xC5, 0xC6, 0xCD, 0xCE) else None

@@ -5,18 +5,25 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageColor
 
+from app.images.depth import Numbers, extent, scaled, span
+from app.images.notes import Notes
 from app.images.views import Cut
 from models import ImageSpec
 
 WHITE: Final = (255, 255, 255)
+BLACK: Final = (0, 0, 0)
+
+# a drawing whose colours are nearer to white than this, on average, does not show on it
+SHOWS: Final = 48
+
+# edge of the copy of a picture that is looked at for that; and alpha that lets nothing through
+SAMPLED: Final = 256
+OPAQUE: Final = 250
 
 # a picture this many times longer than the model's edge is cut to its middle before it is scaled
 EXTREME_RATIO: Final = 32
-
-# rows that are scaled to 8 bits at once
-STRIP: Final = 64
 
 # a JPEG is decoded at 1/8, 1/4 or 1/2 of its size while this many times the model's remains: the
 # resampling that follows then still has its say (measured in docs/performance.md)
@@ -28,20 +35,49 @@ _RESAMPLING: Final = {
 }
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB: alpha on white, 16 and 32 bits a channel scaled to 8."""
+def to_rgb(
+    image: Image.Image,
+    background: str = "auto",
+    notes: Notes | None = None,
+    declared: float | None = None,
+) -> Image.Image:
+    """Any Pillow mode to RGB: alpha on a background, 16 and 32 bits a channel scaled to 8.
+
+    The background is white, or black where what is drawn is so light that it would not show; or a
+    colour `#rrggbb`. `declared` is the number that the file calls white.
+    """
+    notes = Notes() if notes is None else notes
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        image = _deep_grey(image)
+        image = _deep_grey(image, declared, notes)
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
         return converted or image
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
-        ground = Image.new("RGB", layer.size, WHITE)
+        ground = Image.new("RGB", layer.size, _ground(layer, background, notes))
         ground.paste(layer, mask=layer.getchannel("A"))
         return ground
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _ground(layer: Image.Image, background: str, notes: Notes) -> tuple[int, int, int]:
+    """What a layer with transparency is laid on."""
+    if background != "auto":
+        return ImageColor.getrgb(background)[:3]
+    # a sample of a large one is enough; reduce averages, and weighs by nothing
+    small = layer.reduce(max(1, max(layer.size) // SAMPLED))
+    pixels = np.asarray(small, np.float32)
+    alpha = pixels[..., 3]
+    drawn = float(alpha.sum())
+    if not drawn or float(alpha.min()) > OPAQUE:
+        return WHITE
+    # how far from white, in the channel that is farthest: yellow shows on white
+    distance = 255 - pixels[..., :3].min(axis=2)
+    if float((distance * alpha).sum()) / drawn >= SHOWS:
+        return WHITE
+    notes.dark = True
+    return BLACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +163,13 @@ def _middle(picture: Picture) -> Picture:
     return Picture(picture.image, width, height - 2 * cut, box)
 
 
-def _deep_grey(image: Image.Image) -> Image.Image:
-    """16 and 32 bits, or floating point, to 8 bits; in strips, which bounds the memory."""
-    raw = np.asarray(image)
-    if raw.dtype == np.float32:
-        # floating-point pictures come in two habits: 0..1 and 0..255
-        factor = 255.0 if np.nanmax(raw, initial=0) <= 1 else 1.0
-    else:
-        factor = 255 / 65_535 if raw.max(initial=0) <= 65_535 else 255 / (2**31 - 1)
+def _deep_grey(image: Image.Image, declared: float | None, notes: Notes) -> Image.Image:
+    """16 and 32 bits, or floating point, to 8 bits."""
+    raw: Numbers = np.asarray(image)
+    low, high = extent(raw)
+    grey = scaled(raw, *span(raw.dtype, low, high, declared, notes))
     clear = image.info.get("transparency")
-    grey = np.empty(raw.shape, np.uint8)
-    for row in range(0, len(raw), STRIP):
-        with np.errstate(invalid="ignore"):  # there are numbers that are none in two ways
-            strip = raw[row : row + STRIP].astype(np.float64)
-        strip = np.nan_to_num(strip, posinf=0.0, neginf=0.0)
-        scaled = np.clip(np.rint(strip * factor), 0, 255)
-        grey[row : row + STRIP] = scaled if clear is None else np.where(strip == clear, 255, scaled)
-    return Image.fromarray(grey, "L")
+    if clear is None:
+        return Image.fromarray(grey, "L")
+    opaque = np.where(raw == clear, 0, 255).astype(np.uint8)
+    return Image.merge("LA", [Image.fromarray(grey, "L"), Image.fromarray(opaque, "L")])

@@ -59,15 +59,24 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a picture is looked at: the whole of it, or each of `boxes` on its own."""
+    """How a picture is looked at: the whole of it, or each of `boxes` on its own.
+
+    `background` is what transparency is laid on: a colour, or `auto`.
+    """
 
     view: View = "auto"
     boxes: tuple[Box, ...] = ()
+    background: str = "auto"
 
     @property
     def plain(self) -> bool:
         """Whether it is the model's own view of the whole picture."""
-        return self.view == "auto" and not self.boxes
+        return self.view == "auto" and not self.boxes and self.background == "auto"
+
+    @property
+    def cuts(self) -> bool:
+        """Whether parts of the picture are shown to the model, for which it is decoded in full."""
+        return bool(self.boxes) or self.view.startswith("tiles")
 
     def spec(self, own: ImageSpec) -> ImageSpec:
         """The model's geometry `own`, as this view changes it."""

@@ -183,14 +183,17 @@ def test_templates_by_name_or_own(client: httpx.Client, samples: dict[str, Path]
     assert form(client, data, labels=LABELS, templates="imagenet").json()["templates"] == "imagenet"
 
 
-def test_labels_in_an_unread_script_earn_a_warning(client: httpx.Client) -> None:
-    (warning,) = form(client, labels="cat,고양이").json()["warnings"]
+def test_labels_in_an_unread_script_earn_a_warning(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    picture = samples["cat"].read_bytes()
+    (warning,) = form(client, picture, labels="cat,고양이").json()["warnings"]
     assert "고양이" in warning
     assert "cat" not in warning
-    (warning,) = form(client, labels="кот,пёс,дом,лес,мир,сон,зуб").json()["warnings"]
+    (warning,) = form(client, picture, labels="кот,пёс,дом,лес,мир,сон,зуб").json()["warnings"]
     assert warning.endswith("'мир' and 2 more; such scores mean little")
     client.put("/labelsets/ko", json={"labels": ["고양이", "개"]}, params={"wait": True})
-    assert form(client, labelset="ko").json()["warnings"] != []
+    assert form(client, picture, labelset="ko").json()["warnings"] != []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""What had to be guessed, or is not seen, of a picture: in sentences, and as numbers to be kept."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from app.images.views import Cut
+from models import ImageSpec
+
+# how many numbers `Notes.numbers` has
+COUNT: Final = 4
+
+MORE: Final = 1
+DARK: Final = 2
+UNIFORM: Final = 4
+BECAME_UNIFORM: Final = 8
+BANDS: Final = 16
+RANGE: Final = 32
+
+# share of a picture outside the centre crop that is worth a word
+LOST: Final = 1 / 3
+
+
+@dataclass(slots=True)
+class Notes:
+    """What a decoder noticed, filled in as it goes.
+
+    `more`: frames or pages beside the first. `dark`: what is drawn is light and was laid on black.
+    `uniform`: the picture is of one colour; `became_uniform`: only what the model sees of it is.
+    `bands`: channels that are no colours were left out. `low` and `high`: the numbers that were
+    taken for black and white, where the file did not say and they are not those of its type.
+    """
+
+    more: bool = False
+    dark: bool = False
+    uniform: bool = False
+    became_uniform: bool = False
+    bands: bool = False
+    low: float | None = None
+    high: float | None = None
+
+    def numbers(self) -> npt.NDArray[np.float32]:
+        """The same as COUNT numbers."""
+        flags = (self.more, self.dark, self.uniform, self.became_uniform, self.bands)
+        bits = sum(1 << place for place, flag in enumerate(flags) if flag)
+        bits |= RANGE if self.high is not None else 0
+        return np.array([bits, self.low or 0.0, self.high or 0.0, 0.0], np.float32)
+
+    @classmethod
+    def of_numbers(cls, numbers: npt.NDArray[np.float32]) -> "Notes":
+        """What `numbers` made."""
+        bits, low, high = int(numbers[0]), float(numbers[1]), float(numbers[2])
+        flags = [bool(bits & bit) for bit in (MORE, DARK, UNIFORM, BECAME_UNIFORM, BANDS)]
+        return cls(*flags, *((low, high) if bits & RANGE else (None, None)))
+
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence for each."""
+        found = []
+        if self.high is not None:
+            found.append(
+                f"the picture's numbers do not use the range of their type: {self.low:.7g} was "
+                f"taken for black and {self.high:.7g} for white"
+            )
+        if self.more:
+            found.append("the file has more frames or pages; only the first counts")
+        if self.dark:
+            found.append(
+                "what is drawn on the transparent ground is light, so it was laid on black; "
+                "background=white changes that"
+            )
+        if self.bands:
+            found.append("the file has channels that are neither colour nor transparency; left out")
+        if self.uniform:
+            found.append("the picture is of one colour; its scores mean nothing")
+        if self.became_uniform:
+            found.append(
+                "what the model sees of the picture is of one colour, so the scores mean nothing; "
+                "view=pad shows all of it, and background= what transparency is laid on"
+            )
+        return tuple(found)
+
+
+def lost(area: Cut, spec: ImageSpec) -> float:
+    """The share of a part of a picture that the model does not see."""
+    if not spec.resize_mode.startswith("shortest"):
+        return 0.0
+    ratios = area.width / spec.width, area.height / spec.height
+    return 1 - min(ratios) / max(ratios)
+
+
+def crop_warnings(area: Cut, spec: ImageSpec) -> tuple[str, ...]:
+    """Whether much of the area is cut away."""
+    share = lost(area, spec)
+    if share <= LOST:
+        return ()
+    shape = "tall" if area.height > area.width else "wide"
+    return (
+        f"{share:.0%} of this {shape} picture lies outside the model's centre crop and is not "
+        "seen; view=pad, squash or tiles uses all of it",
+    )

@@ -1,0 +1,239 @@
+"""TIFF pictures of more than 8 bits a channel, in every layout of their numbers.
+
+The decoder is Pillow's, which unpacks the bytes; what the bytes mean is read here (TIFF 6.0).
+"""
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from app.images.depth import Numbers, extent, scaled, span
+from app.images.notes import Notes
+
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
+SAMPLES, MAX_VALUE, PLANAR, PREDICTOR = 277, 281, 284, 317
+TILE_WIDTH, TILE_HEIGHT, EXTRA, FORMAT, GREATEST = 322, 323, 338, 339, 341
+
+# none, LZW, deflate twice, PackBits, LZMA, Zstandard: what gives back the bytes as they were
+LOSSLESS: Final = frozenset({1, 5, 8, 32_773, 32_946, 34_925, 50_000})
+
+# what an extra channel is
+PREMULTIPLIED, ALPHA = 1, 2
+
+# what a file's description says of where its bytes are and how they are packed
+KEPT: Final = frozenset({HEIGHT, COMPRESSION, 266, 273, 278, 279, TILE_HEIGHT, 324, 325})
+
+SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 11: 4, 12: 8, 16: 8, 17: 8, 18: 8}
+CODES: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q", 17: "q"}
+MOST_VALUES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """An entry of a directory: where it stands, and its first values."""
+
+    place: int
+    kind: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The first directory of a file; `after` is where the next one begins, 0: there is none."""
+
+    order: str
+    big: bool
+    tags: dict[int, Tag]
+    after: int
+
+    def number(self, tag: int, default: int) -> int:
+        """The first value of a tag."""
+        found = self.tags.get(tag)
+        return int(found.values[0]) if found is not None and found.values else default
+
+    def numbers(self, tag: int) -> tuple[float, ...]:
+        """All values of a tag, MOST_VALUES at most."""
+        found = self.tags.get(tag)
+        return () if found is None else found.values
+
+
+def directory(data: bytes, start: int | None = None) -> Directory:
+    """The directory at `start`, by default the first. Raises struct.error: it is cut short."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2 if order == "<" else 3] == 43
+    word, entry, step = ("Q", "HHQ", 20) if big else ("I", "HHI", 12)
+    if start is None:
+        start = int(struct.unpack_from(order + word, data, 8 if big else 4)[0])
+    count = struct.unpack_from(order + ("Q" if big else "H"), data, start)[0]
+    first = start + (8 if big else 2)
+    tags = {}
+    for place in range(first, first + min(count, 1_000) * step, step):
+        tag, kind, number = struct.unpack_from(order + entry, data, place)
+        tags[tag] = Tag(place, kind, _values(data, order, big, place, kind, number))
+    after = struct.unpack_from(order + word, data, first + count * step)[0]
+    return Directory(order, big, tags, after)
+
+
+def _values(
+    data: bytes, order: str, big: bool, place: int, kind: int, number: int
+) -> tuple[float, ...]:
+    code, inline = CODES.get(kind), 8 if big else 4
+    if code is None:
+        return ()
+    start = place + (12 if big else 8)
+    if SIZES[kind] * number > inline:
+        start = struct.unpack_from(order + ("Q" if big else "I"), data, start)[0]
+    return struct.unpack_from(f"{order}{min(number, MOST_VALUES)}{code}", data, start)
+
+
+def dtype_of(found: Directory) -> np.dtype[np.generic] | None:
+    """The type of every channel's numbers if they have 16, 32 or 64 bits, else None."""
+    bits, formats = set(found.numbers(BITS)), set(found.numbers(FORMAT) or (1,))
+    if len(bits) != 1 or len(formats) != 1:
+        return None
+    kind = {1: "u", 2: "i", 3: "f", 4: "u"}.get(int(formats.pop()))
+    size = int(bits.pop()) // 8
+    if kind is None or size not in (2, 4, 8):
+        return None
+    return np.dtype(f"{found.order}{kind}{size}")
+
+
+def is_deep(found: Directory) -> bool:
+    """Whether `read` can read it."""
+    dtype = dtype_of(found)
+    colours = {0: 1, 1: 1, 2: 3, 5: 4}.get(found.number(PHOTOMETRIC, -1))
+    tiled = TILE_WIDTH in found.tags
+    predictor = found.number(PREDICTOR, 1)
+    floats = dtype is not None and dtype.kind == "f"
+    return (
+        dtype is not None
+        and colours is not None
+        and colours <= found.number(SAMPLES, 1) <= MOST_VALUES
+        and found.number(COMPRESSION, 1) in LOSSLESS
+        and (found.number(PLANAR, 1) == 1 or found.number(SAMPLES, 1) == 1)
+        and (predictor == 1 or (predictor == 2 and not floats) or (predictor == 3 and floats))
+        and not (tiled and predictor == 3)
+    )
+
+
+def bytes_of_a_pixel(found: Directory) -> int:
+    """How many bytes its numbers take."""
+    dtype = dtype_of(found)
+    return found.number(SAMPLES, 1) * (1 if dtype is None else dtype.itemsize)
+
+
+def why_not(found: Directory) -> str:
+    """What the picture is, where no decoder reads it."""
+    names = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+    formats = {names.get(int(f), "unknown") for f in found.numbers(FORMAT) or (1,)}
+    bits = "/".join(str(int(bits)) for bits in dict.fromkeys(found.numbers(BITS) or (1,)))
+    samples, compression = found.number(SAMPLES, 1), found.number(COMPRESSION, 1)
+    return (
+        f"TIFF of {samples} {'channel' if samples == 1 else 'channels'} with {bits} bits "
+        f"({', '.join(sorted(formats))}), compression {compression}, photometric "
+        f"{found.number(PHOTOMETRIC, -1)}"
+    )
+
+
+def read(data: bytes, found: Directory, notes: Notes) -> Image.Image:
+    """The picture with 8 bits a channel. Raises what Pillow raises."""
+    raw = _unpredicted(_unpacked(data, found), found)
+    photometric, samples = found.number(PHOTOMETRIC, 1), raw.shape[2]
+    colours = {2: 3, 5: 4}.get(photometric, 1)
+    extra = int((found.numbers(EXTRA) or (0,))[0])
+    has_alpha = samples > colours and extra in (PREMULTIPLIED, ALPHA) and colours != 4
+    notes.bands = samples > colours + has_alpha
+    white = found.numbers(GREATEST) or found.numbers(MAX_VALUE)
+    declared = max(white) if white and max(white) > 0 else None
+    painted = raw[..., :colours]
+    low, high = extent(painted)
+    black, top = span(raw.dtype, low, high, declared, notes)
+    pixels = scaled(painted, black, top)
+    if photometric == 0:
+        pixels = 255 - pixels
+    mode = {1: "L", 3: "RGB", 4: "CMYK"}[colours]
+    if has_alpha:
+        own = raw[..., colours]
+        most = extent(own)[1]
+        usual = most if raw.dtype.kind == "f" else 2.0 ** (8 * raw.dtype.itemsize) - 1
+        pixels = np.dstack([pixels, scaled(own, 0.0, top if most <= top else usual)])
+        mode += "A" if extra == ALPHA else "a"
+    size = (raw.shape[1], raw.shape[0])
+    return Image.frombytes(mode, size, np.ascontiguousarray(pixels).tobytes())
+
+
+def _unpacked(data: bytes, found: Directory) -> Numbers:
+    """The numbers (height, width, channels) as they are stored: read as a grey picture of bytes."""
+    dtype = dtype_of(found)
+    if dtype is None:
+        raise ValueError("a picture that is not deep is read as one. This is a bug.")
+    each = bytes_of_a_pixel(found)
+    image = TiffImageFile(io.BytesIO(_as_bytes(data, found, each)))
+    image.load()
+    width, height = found.number(WIDTH, 0), found.number(HEIGHT, 0)
+    if image.mode != "L" or image.size != (width * each, height):
+        raise ValueError("the numbers are not laid out as the file says")
+    rows = np.asarray(image)
+    return rows.view(dtype).reshape(height, width, each // dtype.itemsize)
+
+
+def _as_bytes(data: bytes, found: Directory, each: int) -> bytes:
+    """The file with a directory at its end that calls it grey, of 8 bits, and wider."""
+    step, long, short = (20, "HHQI4x", "HHQH6x") if found.big else (12, "HHII", "HHIH2x")
+    lines = {}
+    for tag in KEPT & set(found.tags):
+        place = found.tags[tag].place
+        lines[tag] = data[place : place + step]
+    for tag in {WIDTH, TILE_WIDTH} & set(found.tags):
+        wider = found.number(tag, 0) * each
+        lines[tag] = struct.pack(found.order + long, tag, 4, 1, wider)
+    for tag, number in ((BITS, 8), (PHOTOMETRIC, 1), (SAMPLES, 1), (PREDICTOR, 1), (FORMAT, 1)):
+        lines[tag] = struct.pack(found.order + short, tag, 3, 1, number)
+    count, word = ("Q", "Q") if found.big else ("H", "I")
+    body = b"".join(lines[tag] for tag in sorted(lines))
+    head = struct.pack(found.order + count, len(lines))
+    end = struct.pack(found.order + word, 0)
+    changed = bytearray(data) + bytes(len(data) % 2)
+    struct.pack_into(found.order + word, changed, 8 if found.big else 4, len(changed))
+    return bytes(changed + head + body + end)
+
+
+def _unpredicted(raw: Numbers, found: Directory) -> Numbers:
+    """Numbers that are stored as differences along their row (TIFF 6.0, section 14) put back."""
+    predictor = found.number(PREDICTOR, 1)
+    height, width, samples = raw.shape
+    if predictor == 2:
+        along = min(found.number(TILE_WIDTH, width), width) or width
+        whole: Any = raw.astype(raw.dtype.newbyteorder("=")).view(f"u{raw.dtype.itemsize}")
+        for left in range(0, width, along):
+            part = whole[:, left : left + along]
+            np.cumsum(part, axis=1, dtype=part.dtype, out=part)
+        return np.asarray(whole.view(raw.dtype.newbyteorder("=")))
+    if predictor == 3:  # Adobe Photoshop TIFF Technical Note 3
+        size = raw.dtype.itemsize
+        steps = np.ascontiguousarray(raw).view(np.uint8).reshape(height, width * size, samples)
+        planes = np.cumsum(steps, axis=1, dtype=np.uint8).reshape(height, size, width * samples)
+        numbers = np.ascontiguousarray(planes.transpose(0, 2, 1)).view(f">f{size}")
+        return numbers.reshape(height, width, samples)
+    return raw
+
+
+def more_pages(data: bytes) -> bool:
+    """Whether another page follows the first that is no smaller copy of it."""
+    try:
+        found = directory(data)
+        for _ in range(MOST_VALUES):
+            if not found.after:
+                return False
+            found = directory(data, found.after)
+            # reduced version, mask
+            if not found.number(254, 0) & 5 and found.number(WIDTH, 0) * found.number(HEIGHT, 0):
+                return True
+    except (struct.error, IndexError, OverflowError):
+        pass
+    return False

@@ -1,0 +1,143 @@
+"""What a picture's answer warns of: what was guessed, what is not seen."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.encoder import Encoder
+
+LABELS = "labels=cat,dog,pizza,rocket"
+
+
+def png(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def ask(client: httpx.Client, image: bytes, more: str = "") -> dict[str, Any]:
+    answer = client.post(f"/classify?{LABELS}{more}", content=image)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def drawing(colour: tuple[int, int, int]) -> Image.Image:
+    """A disc of a colour on transparent ground."""
+    y, x = np.ogrid[-32:32, -32:32]
+    alpha = np.where(x * x + y * y < 400, 255, 0).astype(np.uint8)
+    layer = Image.new("RGBA", (64, 64), (*colour, 0))
+    layer.putalpha(Image.fromarray(alpha, "L"))
+    return layer
+
+
+@pytest.fixture(scope="module")
+def cat(samples: dict[str, Path]) -> Image.Image:
+    return Image.open(samples["cat"]).convert("RGB")
+
+
+def test_an_ordinary_picture_earns_no_warning(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    for path in samples.values():
+        assert ask(client, path.read_bytes())["warnings"] == []
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (240, 240, 235), (255, 225, 225)])
+def test_a_light_drawing_on_transparent_ground_is_laid_on_black(
+    client: httpx.Client, colour: tuple[int, int, int]
+) -> None:
+    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True})):
+        data = png(drawing(colour), kind, **options)
+        (warning,) = ask(client, data)["warnings"]
+        assert "laid on black" in warning
+        black = ask(client, data, "&background=black")
+        assert black["warnings"] == []
+        assert black["predictions"] == ask(client, data)["predictions"]
+        white = ask(client, data, "&background=white")
+        assert white["predictions"] != black["predictions"]
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 204, 77), (200, 30, 30), (120, 120, 120)])
+def test_other_drawings_stay_on_white(client: httpx.Client, colour: tuple[int, int, int]) -> None:
+    data = png(drawing(colour))
+    assert ask(client, data)["warnings"] == []
+    for name in ("white", "%23ffffff", "fff", "auto"):
+        assert ask(client, data, f"&background={name}") == ask(client, data)
+
+
+def test_a_background_that_is_no_colour_is_refused(client: httpx.Client) -> None:
+    answer = client.post(f"/classify?{LABELS}&background=nice", content=png(drawing((0, 0, 0))))
+    assert (answer.status_code, answer.json()["field"]) == (422, "background")
+
+
+def test_a_picture_of_one_colour_says_so_and_so_does_one_that_becomes_one(
+    client: httpx.Client, cat: Image.Image
+) -> None:
+    plain = png(Image.new("RGB", (80, 60), (9, 99, 199)))
+    assert any("is of one colour" in text for text in ask(client, plain)["warnings"])
+    wiped = cat.convert("RGBA")
+    wiped.putalpha(0)
+    assert any("one colour" in text for text in ask(client, png(wiped))["warnings"])
+    wide = Image.new("RGB", (900, 256), "white")
+    wide.paste(cat.resize((256, 256)), (644, 0))
+    said = " ".join(ask(client, png(wide), "&view=center")["warnings"])
+    assert "what the model sees of the picture is of one colour" in said
+    assert "view=pad" in said
+
+
+@pytest.mark.parametrize(("size", "said"), [((640, 256), "60% of this wide"),
+                                            ((256, 2560), "90% of this tall")])  # fmt: skip
+def test_what_the_centre_crop_loses_is_told_with_its_share(
+    client: httpx.Client, cat: Image.Image, size: tuple[int, int], said: str
+) -> None:
+    data = png(cat.resize(size))
+    (warning,) = ask(client, data, "&view=center")["warnings"]
+    assert warning.startswith(said)
+    for view in ("pad", "squash", "tiles"):
+        assert ask(client, data, f"&view={view}")["warnings"] == []
+    assert ask(client, png(cat.resize((380, 256))), "&view=center")["warnings"] == []
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP"])
+def test_further_frames_and_pages_are_told_of(
+    client: httpx.Client, cat: Image.Image, kind: str
+) -> None:
+    other = cat.rotate(90)
+    several = png(cat, kind, save_all=True, append_images=[other])
+    assert any("more frames or pages" in text for text in ask(client, several)["warnings"])
+    assert ask(client, png(cat, kind))["warnings"] == []
+
+
+def test_warnings_of_a_picture_that_is_known_are_the_same(
+    pictogram: Encoder, serve: Callable[..., Any], cat: Image.Image
+) -> None:
+    deep = Image.fromarray(np.asarray(cat.convert("L")).astype(np.uint16) * 16)
+    with serve(pictogram, image_cache_bytes=1_000_000) as client:
+        for data in (png(deep.resize((700, 200))), png(drawing((255, 255, 255)))):
+            first, again = ask(client, data), ask(client, data)
+            assert again["image"]["cached"]
+            assert first["warnings"] == again["warnings"] != []
+            batch = client.post(f"/classify/batch?{LABELS}", files={"image": ("a.png", data)})
+            assert batch.json()["results"][0]["result"]["warnings"] == first["warnings"]
+
+
+def test_a_jpeg_over_the_pixel_limit_is_served_where_its_reduction_is_not(
+    pictogram: Encoder, serve: Callable[..., Any], cat: Image.Image
+) -> None:
+    large = cat.resize((2_000, 1_500))
+    with serve(pictogram, max_image_pixels=1_000_000) as client:
+        found = ask(client, png(large, "JPEG"))
+        assert found["predictions"][0]["label"] == "cat"
+        assert (found["image"]["width"], found["image"]["height"]) == (2_000, 1_500)
+        for data in (png(large), png(large, "JPEG", progressive=True)):
+            refused = client.post(f"/classify?{LABELS}", content=data)
+            assert (refused.status_code, refused.json()["limit"]) == (413, 1_000_000)
+        huge = client.post(f"/classify?{LABELS}", content=png(cat.resize((2_100, 2_000)), "JPEG"))
+        assert huge.status_code == 413
