@@ -131,6 +131,14 @@ def eval_command(
             "--calibrate", rich_help_panel=STUDIES, help="Fit a temperature, and when to abstain."
         ),
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            rich_help_panel=STUDIES,
+            help="Write a calibration even if it makes held-out figures worse.",
+        ),
+    ] = False,
     risk: Annotated[
         float,
         typer.Option(
@@ -193,7 +201,7 @@ def eval_command(
     def run() -> int:
         sets = _chosen(templates or [])
         wanted = risk if calibrate else None
-        asked = Asked(len(sets) > 1, search_templates, shots, seeds, wanted, seed)
+        asked = Asked(len(sets) > 1, search_templates, shots, seeds, wanted, seed, force)
         try:
             labelled = read(source, Naming(names, labels), multi_label=multi_label, limit=limit)
             closer = looks(asked, multi_label=labelled.dataset.multi_label)

@@ -217,7 +217,23 @@ def _result(
         missing=missing,
         sections=[one.section for one in seen],
         files={name: text for one in seen for name, text in one.files.items()},
+        previews=_previews(order, data, twice(pictures.digests)),
     )
+
+
+def _previews(order: Order, data: Dataset, same: Sequence[tuple[int, ...]]) -> dict[int, str]:
+    """Thumbnails of the first of each group of equal pictures with different labels."""
+    found = {}
+    for group in same if order.previews else ():
+        if len({data.truth[place].tobytes() for place in group}) > 1 and len(found) < PREVIEWED:
+            picture = thumbnail(data.files[group[0]], PREVIEWS, heic=order.heic)
+            if picture is not None:
+                found[group[0]] = picture
+    return found
+
+
+# pictures with two labels that are shown
+PREVIEWED = 24
 
 
 def _names(source: Path, data: Dataset) -> list[str]:
@@ -248,7 +264,8 @@ CALIBRATION_FILE = "calibration.json"
 class Asked:
     """Which looks: `compare` template sets, `search` a subset, `shots` a class, a wanted `risk`.
 
-    `seeds` draws of examples; `seed` begins whatever is drawn by chance.
+    `seeds` draws of examples; `seed` begins whatever is drawn by chance. `force`: a calibration is
+    written even where it makes held-out figures worse.
     """
 
     compare: bool
@@ -257,6 +274,7 @@ class Asked:
     seeds: int
     risk: float | None
     seed: int
+    force: bool = False
 
 
 def looks(asked: Asked, *, multi_label: bool) -> Sequence[Look]:
@@ -269,7 +287,7 @@ def looks(asked: Asked, *, multi_label: bool) -> Sequence[Look]:
     if asked.shots is not None:
         found.append(_shots(_counts(asked.shots, multi_label), asked.seeds, asked.seed))
     if asked.risk is not None:
-        found.append(_calibration(Aim(asked.risk), asked.seed))
+        found.append(_calibration(Aim(asked.risk), asked.seed, force=asked.force))
     return found
 
 
@@ -351,7 +369,7 @@ def _counts(text: str, multi_label: bool) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-def _calibration(aim: Aim, seed: int) -> Look:
+def _calibration(aim: Aim, seed: int, *, force: bool) -> Look:
     async def look(study: Study) -> Seen:
         """With a background, so that labels that are scored alone get thresholds, too."""
         study.step("calibration")
@@ -366,6 +384,9 @@ def _calibration(aim: Aim, seed: int) -> Look:
         except NotEnough as error:
             raise CannotLook(f"--calibrate: {error}") from None
         text = found.file_text()
+        if text is not None and found.worse and not force:
+            say(f"no {CALIBRATION_FILE}: {found.worse} (--force writes it anyway)")
+            text = None
         return Seen(found, {} if text is None else {CALIBRATION_FILE: text})
 
     return look

@@ -224,7 +224,7 @@ def test_every_closer_look_is_a_section_and_what_it_leaves_can_be_used(
     assert [one["name"] for one in sets] == ["none", "simple", "custom"]
     assert sets[0]["top1"]["value"] == report["figures"]["top1"]["value"]
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert page.count("<section ") == 5 + 4
+    assert page.count("<section id=") == 5 + 4
     assert len(set(re.findall(r' id="([^"]*)"', page))) == len(re.findall(r' id="', page))
     # the templates that were found, as an option
     chosen = (out / "templates.txt").read_text(encoding="utf-8").splitlines()
@@ -307,3 +307,23 @@ def test_data_without_any_readable_picture_has_no_figures(
     assert "none of the 2 pictures could be read" in found.stderr
     away = evaluate(tmp_path / "d", "--url", "http://127.0.0.1:9", "--retry-for", "0")
     assert away.exit_code == 4
+
+
+def test_a_calibration_that_makes_things_worse_is_written_only_by_force(
+    evaluate: Eval, noise: Path, tmp_path: Path, url: str
+) -> None:
+    out = tmp_path / "out"
+    asked = (
+        noise, "--url", url, "--limit", 12, "--calibrate", "--risk", 0.2, "--no-previews",
+        "--output", out, "--format", "json",
+    )  # fmt: skip
+    found = evaluate(*asked)
+    assert found.exit_code == 0, found.stderr
+    section = json.loads(found.stdout)["sections"]["calibration"]
+    assert section["worse"], section
+    assert f"no calibration.json: {section['worse']} (--force writes it anyway)" in found.stderr
+    assert "are needed" in section["worse"]
+    assert not (out / "calibration.json").exists()
+    assert "Do not use this calibration." in (out / "report.html").read_text(encoding="utf-8")
+    assert evaluate(*asked, "--force").exit_code == 0
+    assert (out / "calibration.json").exists()

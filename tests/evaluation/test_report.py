@@ -14,7 +14,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from app.evaluation.data import ClassRows, Dataset, Encoded, ModelInfo, Unread
-from app.evaluation.figures import figures_of, mistakes, scores_of
+from app.evaluation.figures import Share, figures_of, mistakes, scores_of
+from app.evaluation.report.advice import advice
 from app.evaluation.report.files import thumbnail, write
 from app.evaluation.report.html import esc
 from app.evaluation.report.plots import NAMED
@@ -121,7 +122,12 @@ def test_names_do_nothing_and_nothing_is_asked_for(browser: Browser, tmp_path: P
     assert page.title() == "<my pictures>: evaluation"
     assert page.locator("script").count() == 1
     assert page.locator("img").count() == len(result.mistakes) > 0
-    widths = page.evaluate("[...document.images].map(i => i.naturalWidth)")
+    widths = page.evaluate(
+        """() => Promise.all([...document.images].map(image => {
+            image.loading = "eager";
+            return image.decode().then(() => image.naturalWidth);
+        }))"""
+    )
     assert widths == [256] * len(result.mistakes)
     assert page.get_by_role("heading", name="More & more").count() == 1
     assert "it is <i>gone</i>" in page.locator("#data").text_content()
@@ -182,3 +188,40 @@ def test_the_table_of_classes_is_sorted_by_numbers_not_by_their_digits(
     page.get_by_role("button", name="class").first.click()
     assert page.locator("#classes tbody th").first.text_content() == "c0"
     assert odd == []
+
+
+def test_the_page_opens_with_what_to_do_next(tmp_path: Path) -> None:
+    result = made(tmp_path, tuple(f"class {n}" for n in range(12)))
+    write(result, tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert text.index("What to do next") < text.index('<nav aria-label="Sections">')
+    said = dict(advice(result))
+    assert "24 pictures are too few to judge." in said
+    assert (
+        "1 picture labelled in two ways" in said["Pictures to check:"]
+        or "2 pictures" in said["Pictures to check:"]
+    )
+    top1 = replace(result.figures, top1=Share(970, 1_000))
+    assert "Good enough to use as it is." in dict(advice(replace(result, figures=top1)))
+    top1 = replace(result.figures, top1=Share(300, 1_000))
+    assert "Not good enough yet." in dict(advice(replace(result, figures=top1)))
+
+
+def test_a_picture_with_two_labels_is_shown_with_both(tmp_path: Path) -> None:
+    result = made(tmp_path, ("cat", "dog", "pizza"))
+    picture = small(result.encoded.dataset.files[1])
+    assert picture is not None
+    write(replace(result, previews={1: picture}), tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    section = text[text.index('id="conflicts"') :].partition("</section>")[0]
+    assert picture in section
+    assert "cat" in section
+    assert "dog" in section
+
+
+def test_a_mistake_has_two_more_candidates(tmp_path: Path) -> None:
+    result = made(tmp_path, tuple(f"class {n}" for n in range(6)))
+    write(result, tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    section = text[text.index('id="mistakes"') :].partition("</section>")[0]
+    assert section.count("<dt>also</dt>") == 2 * len(result.mistakes) > 0

@@ -20,6 +20,12 @@ from app.labelsets.calibration.abstention import Curve
 from app.labelsets.calibration.fit import Aim, Fitted, Labelled, Model, fit
 from app.labelsets.calibration.value import Calibration
 
+# pictures from which a calibration can be told from chance
+MANY: Final = 200
+
+# rise of the calibration error that is more than noise
+NOTICEABLE: Final = 0.005
+
 # points of the curve that report.json has
 POINTS: Final = 200
 
@@ -34,6 +40,27 @@ class CalibrationSection:
 
     key = "calibration"
     title = "Calibration and abstention"
+
+    @property
+    def worse(self) -> str:
+        """Why the calibration should not be used; nothing where it should, or there is none."""
+        found, before, after = self.fitted, self.fitted.before.error, self.fitted.after.error
+        fitted = found.calibration
+        count = int(found.before.count.sum()) if fitted is None else fitted.pictures
+        reasons = []
+        if after > before + NOTICEABLE:
+            reasons.append(
+                f"the calibration error of held-out pictures rises from {percent(before)} to "
+                f"{percent(after)}"
+            )
+        # with many pictures it is the sample that is a little over, not the choice
+        if fitted is not None and count < MANY and fitted.held_out.risk > self.aim.risk:
+            wrong, wanted = percent(fitted.held_out.risk), percent(self.aim.risk)
+            reasons.append(f"{wrong} of the held-out answers are wrong where {wanted} were wanted")
+        if not reasons:
+            return ""
+        need = max(MANY, 2 * count)
+        return f"{' and '.join(reasons)}: {count} pictures are too few, about {need} are needed"
 
     def words(self) -> list[str]:
         """What came out, in sentences."""
@@ -53,6 +80,7 @@ class CalibrationSection:
         return {
             "calibration": found.calibration and found.calibration.json(),
             "why_not": found.why,
+            "worse": self.worse,
             "aim": asdict(self.aim),
             "temperature": self.model_scale / found.scale,
             "nll": {"before": found.nll[0], "after": found.nll[1]},
@@ -77,8 +105,10 @@ class CalibrationSection:
         )
         return (
             words + rows
+            + '<div class="pair">'
             + figure(reliability(found.before), "Reliability before, at the model's temperature.")
             + figure(reliability(found.after), "Reliability after, on pictures held out.")
+            + "</div>"
             + figure(self._curve(), "What answering only the surest pictures would risk.")
         )  # fmt: skip
 

@@ -1,5 +1,7 @@
 """Pieces of a report's HTML: escaping, numbers, tables, figures. Knows nothing of evaluations.
 
+The HTML itself stands in assets/pieces.html, where Jinja escapes every value.
+
 Colours and sizes are classes of report.css, so that a piece looks right by day, by night and on
 paper. Series of a plot are of class s1 to s6.
 """
@@ -9,9 +11,14 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from rich.text import Text
+
+ASSETS: Final = Path(__file__).parent / "assets"
 
 # what a name may not do to the text around it: move the cursor, turn the writing direction
 HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co"})
@@ -38,13 +45,33 @@ class Html:
 Cell = str | int | float | None | Html
 
 
+def visible(text: object) -> object:
+    """A text without characters that act on the text around; Markup and numbers as they are."""
+    if not isinstance(text, str) or isinstance(text, Markup) or text.isprintable():
+        return text
+    return "".join(c if unicodedata.category(c) not in HIDDEN else "\N{REPLACEMENT CHARACTER}"
+                   for c in text)  # fmt: skip
+
+
+TEMPLATES: Final = Environment(
+    loader=FileSystemLoader(ASSETS),
+    autoescape=True,
+    finalize=visible,
+    undefined=StrictUndefined,
+    trim_blocks=False,
+    keep_trailing_newline=True,
+)
+
+
+def piece(name: str, *values: Any) -> str:
+    """One of the macros in pieces.html; texts are escaped, Markup is not."""
+    made: str = getattr(TEMPLATES.get_template("pieces.html").module, name)(*values)
+    return str(made)
+
+
 def esc(text: object) -> str:
     """Any text as HTML and SVG may hold it, between tags or in a quoted attribute."""
-    plain = str(text)
-    if not plain.isprintable():
-        plain = "".join(c if unicodedata.category(c) not in HIDDEN else "\N{REPLACEMENT CHARACTER}"
-                        for c in plain)  # fmt: skip
-    return html.escape(plain, quote=True)
+    return html.escape(str(visible(str(text))), quote=True)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -72,7 +99,12 @@ def many(count: int, one: str, more: str = "") -> str:
 
 def paragraph(text: str, kind: str = "") -> str:
     """A paragraph of plain text."""
-    return f'<p class="{kind}">{esc(text)}</p>' if kind else f"<p>{esc(text)}</p>"
+    return piece("paragraph", text, kind)
+
+
+def how(text: str) -> str:
+    """How figures were computed, folded."""
+    return piece("how", text)
 
 
 def table(
@@ -84,36 +116,19 @@ def table(
     captioned: bool = True,
 ) -> str:
     """A table whose first column names the rows. `captioned`: the caption can be seen."""
-    heads = "".join(
-        f'<th scope="col"{_number(column.number)}>{esc(column.heading)}</th>' for column in columns
-    )
-    body = "".join(f"<tr>{_cells(columns, row)}</tr>" for row in rows)
-    hidden = "" if captioned else ' class="sr"'
-    kind = ' class="sortable"' if sortable else ""
-    return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{esc(caption)}"><table{kind}>'
-        f"<caption{hidden}>{esc(caption)}</caption><thead><tr>{heads}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    cells = [
+        [(column, *_cell(cell)) for column, cell in zip(columns, row, strict=True)] for row in rows
+    ]
+    return piece("table", caption, columns, cells, sortable, captioned)
 
 
-def _cells(columns: Sequence[Column], row: Sequence[Cell]) -> str:
-    found = []
-    for place, (column, cell) in enumerate(zip(columns, row, strict=True)):
-        tag = 'th scope="row"' if not place else "td"
-        sort, text = "", ""
-        if isinstance(cell, Html):
-            sort, text = f' data-sort="{esc(cell.sort)}"', cell.text
-        elif cell is None:
-            text = NO_VALUE
-        else:
-            text = esc(f"{cell:,}" if isinstance(cell, int) else cell)
-        found.append(f"<{tag}{_number(column.number)}{sort}>{text}</{tag[:2]}>")
-    return "".join(found)
-
-
-def _number(right: bool) -> str:
-    return ' class="n"' if right else ""
+def _cell(cell: Cell) -> tuple[str | Markup, str | float | None]:
+    """What a cell shows, and the value that it sorts by, where that is another."""
+    if isinstance(cell, Html):
+        return Markup(cell.text), cell.sort  # noqa: S704 (made by this package from escaped parts)
+    if cell is None:
+        return NO_VALUE, None
+    return f"{cell:,}" if isinstance(cell, int) else str(cell), None
 
 
 def share_cell(value: float, digits: int = 1) -> Html:
@@ -123,16 +138,12 @@ def share_cell(value: float, digits: int = 1) -> Html:
 
 def figure(picture: str, caption: str, *, kind: str = "") -> str:
     """A picture (HTML) with its caption (plain text) below."""
-    css = f' class="{kind}"' if kind else ""
-    return f"<figure{css}>{picture}<figcaption>{esc(caption)}</figcaption></figure>"
+    return piece("figure", Markup(picture), caption, kind)  # noqa: S704
 
 
 def scrolled(html_text: str, label: str) -> str:
     """What may be wider than a phone, moved by a finger or the arrow keys."""
-    return (
-        f'<div class="overflow" tabindex="0" role="group" aria-label="{esc(label)}">'
-        f"{html_text}</div>"
-    )
+    return piece("scrolled", Markup(html_text), label)  # noqa: S704
 
 
 def svg(width: float, height: float, label: str, body: str, kind: str = "plot") -> str:
@@ -146,8 +157,7 @@ def svg(width: float, height: float, label: str, body: str, kind: str = "plot") 
 
 def legend(names: Sequence[tuple[str, str]]) -> str:
     """What the colours mean: (class, name) of each, in order."""
-    items = "".join(f'<li><i class="key {kind}"></i>{esc(name)}</li>' for kind, name in names)
-    return f'<ul class="legend">{items}</ul>'
+    return piece("legend", names)
 
 
 TAG: Final = re.compile(r"<[^>]*>")

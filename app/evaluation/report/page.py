@@ -3,23 +3,29 @@
 import base64
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path, PurePath
-from typing import Final
+from pathlib import PurePath
+from typing import Any, Final
 
 import numpy as np
+from markupsafe import Markup
 
 from app.evaluation.figures import Share
+from app.evaluation.report.advice import advice
 from app.evaluation.report.html import (
+    ASSETS,
     NO_VALUE,
+    TEMPLATES,
     Cell,
     Column,
     Html,
     esc,
     figure,
+    how,
     legend,
     many,
     paragraph,
     percent,
+    piece,
     scrolled,
     share_cell,
     span,
@@ -59,16 +65,7 @@ def tiles(result: Result) -> str:
         ),
     ]
     shown = [*shown, rest[0], mean_ap, *rest[1:]] if shown else [mean_ap, *rest]
-    items = "".join(
-        f'<div{_first(place)}><dt>{esc(name)}</dt><dd class="value">{esc(value)}</dd>'
-        f'<dd class="more">{esc(more)}</dd></div>'
-        for place, (name, value, more) in enumerate(shown)
-    )
-    return f'<dl class="tiles">{items}</dl>'
-
-
-def _first(place: int) -> str:
-    return "" if place else ' class="first"'
+    return piece("tiles", shown)
 
 
 def verdict(result: Result) -> str:
@@ -82,10 +79,10 @@ def verdict(result: Result) -> str:
         )
     by_chance = 1 / len(data.classes)
     return (
-        f"The right label of {len(data.classes):,} comes first for {found.top1.hits:,} of "
-        f"{many(found.top1.count, 'picture')}: {percent(found.top1.value)}. For pictures drawn "
-        f"like these the accuracy lies within {span(*found.top1.interval)}; guessing would reach "
-        f"{percent(by_chance)}. {_sureness(result)}"
+        f"{found.top1.hits:,} of {many(found.top1.count, 'picture')} were classified correctly "
+        f"({percent(found.top1.value)}, {many(len(data.classes), 'class', 'classes')}). For "
+        f"pictures like these, accuracy lies within {span(*found.top1.interval)}; guessing would "
+        f"reach {percent(by_chance)}. {_sureness(result)}"
     )
 
 
@@ -93,10 +90,10 @@ def _sureness(result: Result) -> str:
     found = result.figures.calibration
     right = result.figures.top1
     if right is None or abs(found.mean_confidence - right.value) < 0.02:
-        return "Its scores mean what they say, on average."
-    kind = "surer" if found.mean_confidence > right.value else "less sure"
+        return "On average, scores are as high as they should be."
+    kind = "Overconfident" if found.mean_confidence > right.value else "Underconfident"
     gap = 100 * abs(found.mean_confidence - right.value)
-    return f"It is {kind} than it should be, by {gap:.1f} points on average."
+    return f"{kind} by {gap:.1f} points."
 
 
 # rows of the table of confused pairs that are shown at once
@@ -119,8 +116,11 @@ def calibrated(result: Result) -> str:
     error = percent(result.figures.calibration.error)
     largest = percent(result.figures.calibration.largest)
     caption = f"Expected calibration error {error}, largest gap of a bin {largest}."
-    return paragraph(what, "lead") + figure(
-        reliability(result.figures.calibration), caption, kind="narrow"
+    lead = "How often answers of each score are right. Ideal are bars that end on the line."
+    return (
+        paragraph(lead, "lead")
+        + figure(reliability(result.figures.calibration), caption, kind="narrow")
+        + how(what)
     )
 
 
@@ -161,19 +161,8 @@ def _cut(labels: tuple[str, ...]) -> str:
 
 
 def _in_two_orders(panes: list[str], names: tuple[str, str], group: str = "order") -> str:
-    inputs = "".join(
-        f'<input class="choice" type="radio" name="{group}" id="{group}-{n}"'
-        f"{' checked' if n == 1 else ''}>"
-        for n in (1, 2)
-    )
-    labels = "".join(
-        f'<label for="{group}-{n}">{esc(name)}</label>' for n, name in enumerate(names, start=1)
-    )
-    shown = "".join(
-        f'<div class="pane-{n}">{scrolled(pane, "Confusion matrix")}</div>'
-        for n, pane in enumerate(panes, start=1)
-    )
-    return f'<div>{inputs}<div class="tabs">{labels}</div>{shown}</div>'
+    marked = [Markup(pane) for pane in panes]  # noqa: S704 (made by plots.py)
+    return piece("tabs", list(zip(names, marked, strict=True)), group)
 
 
 def _pairs(result: Result) -> str:
@@ -232,9 +221,8 @@ def classes(result: Result) -> str:
         "Right: the share of a class's pictures that were given its label, with Wilson's 95 % "
         "interval. Precision: the share of pictures given the label that show it."
     )
-    return paragraph(what, "lead") + table(
-        "Figures of each class", columns, rows, sortable=True, captioned=False
-    )
+    shown = table("Figures of each class", columns, rows, sortable=True, captioned=False)
+    return shown + how(what)
 
 
 def mistakes(result: Result) -> str:
@@ -245,35 +233,36 @@ def mistakes(result: Result) -> str:
         "The wrong answers with the highest scores, three at most of a pair of classes. Some show "
         "where the model fails; some, that a picture is labelled wrongly or shows two things."
     )
-    items = "".join(_mistake(result, found) for found in result.mistakes)
-    return paragraph(lead, "lead") + f'<ol class="mistakes">{items}</ol>'
+    items = [_mistake(result, found) for found in result.mistakes]
+    return paragraph(lead, "lead") + piece("pictures", items)
 
 
-def _mistake(result: Result, found: Picture) -> str:
+def _mistake(result: Result, found: Picture) -> dict[str, Any]:
+    """What was said, what it is, and two more candidates."""
     labels, mistake = result.encoded.dataset.classes, found.mistake
-    if found.thumbnail is None:
-        picture = '<div class="none">no preview</div>'
-    else:
-        picture = f'<img src="{found.thumbnail}" alt="{esc(found.name)}" loading="lazy">'
-    lines = ""
+    lines: list[tuple[str, str, float | None, str]] = []
     if mistake.predicted is not None:
-        lines += _line("taken for", labels[mistake.predicted], mistake.score, "said")
+        lines.append(("taken for", labels[mistake.predicted], mistake.score, "said"))
     if mistake.truth is not None:
         verb = "is" if mistake.predicted is not None else "not seen"
-        lines += _line(verb, labels[mistake.truth], mistake.own, "was")
-    own = esc(PurePath(found.name).name)
-    file = f'<p class="file" title="{esc(found.name)}">{own}</p>'
-    return f"<li>{picture}<dl>{lines}</dl>{file}</li>"
+        lines.append((verb, labels[mistake.truth], mistake.own, "was"))
+    scores = result.scores.probabilities[mistake.picture]
+    others = [
+        place
+        for place in np.argsort(-scores, kind="stable").tolist()
+        if place not in (mistake.predicted, mistake.truth)
+    ]
+    lines += [("also", labels[place], float(scores[place]), "also") for place in others[:OTHERS]]
+    return {
+        "thumbnail": found.thumbnail,
+        "name": found.name,
+        "file": PurePath(found.name).name,
+        "lines": lines,
+    }
 
 
-def _line(what: str, label: str, score: float, kind: str) -> str:
-    return (
-        f'<div><dt>{esc(what)}</dt><dd class="{kind}">{esc(label)}'
-        f"<span>{score:.2f}</span></dd></div>"
-    )
-
-
-FOLDER: Final = Path(__file__).parent / "assets"
+# candidates that a mistake shows beside the wrong and the right one
+OTHERS: Final = 2
 
 # files and groups that a report lists
 LISTED: Final = 200
@@ -281,30 +270,28 @@ LISTED: Final = 200
 
 def page(result: Result) -> str:
     """The whole file."""
-    style = (FOLDER / "report.css").read_text(encoding="utf-8")
-    script = (FOLDER / "report.js").read_text(encoding="utf-8")
+    style = (ASSETS / "report.css").read_text(encoding="utf-8")
+    script = (ASSETS / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # a second lock: even a name that were not escaped could load and run nothing
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
-    sections = [one for one in _sections(result) if one[2]]
-    links = "".join(f'<li><a href="#{key}">{esc(title)}</a></li>' for key, title, _ in sections)
-    body = "".join(
-        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{esc(title)}</h2>'
-        f"{html}</section>"
-        for key, title, html in sections
-    )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{esc(result.source)}: evaluation</title>\n"
-        f"<style>\n{style}</style>\n</head>\n<body>\n"
-        f"<header>{_head(result)}</header>\n"
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main>{body}</main>\n'
-        f"<footer>{_foot(result)}</footer>\n<script>{script}</script>\n</body>\n</html>\n"
+    # our own files and pieces are HTML already
+    sections = [(key, title, Markup(text)) for key, title, text in _sections(result) if text]  # noqa: S704
+    return TEMPLATES.get_template("report.html").render(
+        policy=Markup(policy),  # noqa: S704
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        source=result.source,
+        version=result.version,
+        verdict=verdict(result),
+        about=_about(result),
+        notes=_missing(result),
+        tiles=Markup(tiles(result)),  # noqa: S704
+        advice=advice(result),
+        sections=sections,
     )
 
 
@@ -313,16 +300,17 @@ def _sections(result: Result) -> Iterator[tuple[str, str, str]]:
     wrong = "Where it goes wrong"
     yield "confusion", wrong, confusions(result)
     yield "mistakes", "Worst mistakes", mistakes(result)
+    yield "conflicts", "Labelled in two ways", conflicts(result)
     for section in result.sections:
         yield esc(section.key.replace("_", "-")), section.title, section.html()
-    yield "reliability", "How far its scores can be trusted", calibrated(result)
+    yield "reliability", "Reliability of the scores", calibrated(result)
     yield "classes", "Class by class", classes(result)
-    yield "data", "What this is made of", _facts(result)
+    yield "data", "About this run", _facts(result)
 
 
-def _head(result: Result) -> str:
+def _about(result: Result) -> list[tuple[str, str]]:
     info, data = result.encoded.info, result.encoded.dataset
-    about = [
+    return [
         ("model", info.name),
         ("templates", result.template_set),
         ("pictures", f"{len(data.files):,}"),
@@ -330,46 +318,61 @@ def _head(result: Result) -> str:
         ("precision", info.precision),
         ("on", f"{result.when:%Y-%m-%d %H:%M} UTC"),
     ]
-    items = "".join(f"<li>{esc(name)} <b>{esc(value)}</b></li>" for name, value in about)
-    return (
-        f'<p class="kicker">openvocab evaluation</p><h1>{esc(result.source)}</h1>'
-        f'<p class="verdict">{esc(verdict(result))}</p>'
-        f'<ul class="about">{items}</ul>{_missing(result)}{tiles(result)}'
-    )
 
 
-def _missing(result: Result) -> str:
+def _missing(result: Result) -> list[str]:
     """What a reader must know before any figure."""
     found = []
     if result.encoded.unread:
         some = many(len(result.encoded.unread), "picture")
-        found.append(f"Not read, so in no figure: {some}; the last section says why.")
+        found.append(f"{some} could not be read and count in no figure; see About this run.")
     if result.conflicts():
         some = many(len(result.conflicts()), "picture")
-        found.append(f"Labelled in two ways: {some}; the last section says which.")
-    found += [f"Left out: {line}." for line in result.missing]
-    return "".join(f'<p class="note">{esc(line)}</p>' for line in found)
+        found.append(f"{some} labelled in two ways; see Labelled in two ways.")
+    return [*found, *(f"Left out: {line}." for line in result.missing)]
+
+
+def conflicts(result: Result) -> str:
+    """Equal pictures with different labels."""
+    labels, data = result.encoded.dataset.classes, result.encoded.dataset
+    items = []
+    for group in result.conflicts()[:LISTED]:
+        said = [", ".join(labels[c] for c in np.flatnonzero(data.truth[p])) for p in group]
+        first = result.names[group[0]]
+        items.append(
+            {
+                "thumbnail": result.previews.get(group[0]),
+                "name": _group(result, group),
+                "file": PurePath(first).name,
+                "lines": [("labelled", one or "nothing", None, "said") for one in said],
+            }
+        )
+    if not items:
+        return ""
+    lead = "The same bytes with different labels: one of them is wrong, or the picture shows both."
+    return paragraph(lead, "lead") + piece("pictures", items)
 
 
 def _facts(result: Result) -> str:
     info = result.encoded.info
     facts = [
-        ("command", f"<code>{esc(result.command)}</code>"),
-        ("model", f"{esc(info.name)}, {esc(info.precision)} on {esc(info.device)}"),
-        ("fingerprint", f"<code>{esc(info.fingerprint)}</code>"),
-        ("temperature", f"{info.scale:.4g}" + ("" if info.bias is None else f", {info.bias:.4g}")),
-        ("template set", f"{esc(result.template_set)}, {many(len(result.templates), 'template')}"),
-        ("pictures and labels", f"<code>sha256 {esc(result.data)}</code>"),
-        ("openvocab", esc(result.version)),
-    ]
-    rows = "".join(f"<dt>{esc(name)}</dt><dd>{value}</dd>" for name, value in facts)
-    found = f'<dl class="facts">{rows}</dl>'
-    found += "".join(f'<p class="soft">{esc(note)}</p>' for note in result.notes)
+        ("command", result.command, True),
+        ("model", f"{info.name}, {info.precision} on {info.device}", False),
+        ("fingerprint", info.fingerprint, True),
+        ("temperature", f"{info.scale:.4g}" + ("" if info.bias is None else f", {info.bias:.4g}"),
+         False),
+        ("template set", f"{result.template_set}, {many(len(result.templates), 'template')}",
+         False),
+        ("pictures and labels", f"sha256 {result.data}", True),
+        ("openvocab", result.version, False),
+    ]  # fmt: skip
+    found = piece("facts", facts)
+    found += "".join(paragraph(note, "soft") for note in result.notes)
     unread = [f"{one.file}: {one.reason}" for one in result.encoded.unread]
     found += _listed("Not read", unread)
-    conflicts = result.conflicts()
-    found += _listed("Equal pictures, different labels", [_group(result, g) for g in conflicts])
-    same = [group for group in result.same if group not in conflicts]
+    different = result.conflicts()
+    found += _listed("Equal pictures, different labels", [_group(result, g) for g in different])
+    same = [group for group in result.same if group not in different]
     found += _listed("Equal pictures, equal labels", [_group(result, group) for group in same])
     return found + _listed("Templates", list(result.templates))
 
@@ -379,19 +382,4 @@ def _group(result: Result, places: tuple[int, ...]) -> str:
 
 
 def _listed(title: str, lines: list[str]) -> str:
-    if not lines:
-        return ""
-    items = "".join(f"<li><code>{esc(line)}</code></li>" for line in lines[:LISTED])
-    more = (
-        f"<li>and {len(lines) - LISTED:,} more in report.json</li>" if len(lines) > LISTED else ""
-    )
-    return (
-        f"<details><summary>{esc(title)}: {len(lines):,}</summary><ul>{items}{more}</ul></details>"
-    )
-
-
-def _foot(result: Result) -> str:
-    return (
-        f"Made by openvocab {esc(result.version)}. The same figures are in report.json, the answer "
-        "for each picture is in predictions.csv. This page loads nothing and works offline."
-    )
+    return piece("listed", title, lines[:LISTED], len(lines), LISTED) if lines else ""

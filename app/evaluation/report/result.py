@@ -33,7 +33,8 @@ class Result:
     `source` is the data as it was named, `command` what was typed, `names` (N,) of the files below
     the data's folder, `same` groups of places of pictures with equal bytes, `data` a digest of
     pictures and labels. `template_set` and `templates` are those of the figures. `missing` are
-    sections that this data does not allow, and why; `files` belong beside the report.
+    sections that this data does not allow, and why; `files` belong beside the report. `previews`
+    are thumbnails (data URIs) of pictures that are labelled in two ways, by place.
     """
 
     version: str
@@ -53,6 +54,7 @@ class Result:
     sections: Sequence[Section]
     missing: Sequence[str] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    previews: Mapping[int, str] = field(default_factory=dict)
 
     def recall(self, place: int) -> Share:
         """The share of a class's pictures that were given its label."""
