@@ -103,6 +103,7 @@ def _templates(result: Result) -> Advice | None:
 
 def _calibration(result: Result) -> Advice | None:
     section = next((one for one in result.sections if isinstance(one, CalibrationSection)), None)
+    error, count = result.figures.calibration.error, len(result.encoded.rows)
     if section is not None:
         if section.worse:
             return "Do not use this calibration.", f"{section.worse}."
@@ -110,8 +111,9 @@ def _calibration(result: Result) -> Advice | None:
             f"It takes the calibration error from {percent(section.fitted.before.error)} to "
             f"{percent(section.fitted.after.error)} on held-out pictures."
         )
+        if count < ENOUGH:
+            return "The calibration may help.", f"{text} {count} are few; {ENOUGH} would tell."
         return "Use the calibration.", text
-    error, count = result.figures.calibration.error, len(result.encoded.rows)
     if error < MISCALIBRATED:
         return "Calibration is not needed.", f"Scores are off by {percent(error)} on average."
     if count < ENOUGH:

@@ -109,7 +109,11 @@ class CalibrationSection:
             + figure(reliability(found.before), "Reliability before, at the model's temperature.")
             + figure(reliability(found.after), "Reliability after, on pictures held out.")
             + "</div>"
-            + figure(self._curve(), "What answering only the surest pictures would risk.")
+            + (
+                figure(self._curve(), "What answering only the surest pictures would risk.")
+                if float(found.curve.risk.max())
+                else paragraph("No answer was wrong, so abstaining would save nothing.")
+            )
         )  # fmt: skip
 
     def table(self) -> RenderableType:

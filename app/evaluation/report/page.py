@@ -129,6 +129,8 @@ def confusions(result: Result) -> str:
     matrix, labels = result.figures.matrix, result.encoded.dataset.classes
     if matrix is None:
         return ""
+    if not result.figures.confused:
+        return paragraph("No picture was taken for something else.")
     worst = by_mistakes(matrix)
     keys = legend([("hit", "right"), ("miss", "taken for another")])
     lead = "A row is what the pictures show, a column what they were taken for; stronger colours "
