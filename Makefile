@@ -80,8 +80,8 @@ lock: .venv/dev  ## pin every version anew, with hashes
 	  --override <(printf '%s; python_version < "3"\n' $(HEAVY)) -o requirements-light.lock
 # what a CPU that serves exported models does without
 HEAVY := torch torchvision timm
-# apart from the service: they look at what is installed and are no part of it
-TOOLS := cyclonedx-bom pip-audit
+# apart from the service: they look at what is installed or served and are no part of it
+TOOLS := cyclonedx-bom openapi-python-client pip-audit
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 clean:  ## remove what was set up

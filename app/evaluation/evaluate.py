@@ -223,7 +223,7 @@ def _result(
 
 def _previews(order: Order, data: Dataset, same: Sequence[tuple[int, ...]]) -> dict[int, str]:
     """Thumbnails of the first of each group of equal pictures with different labels."""
-    found = {}
+    found: dict[int, str] = {}
     for group in same if order.previews else ():
         if len({data.truth[place].tobytes() for place in group}) > 1 and len(found) < PREVIEWED:
             picture = thumbnail(data.files[group[0]], PREVIEWS, heic=order.heic)

@@ -307,23 +307,3 @@ def test_data_without_any_readable_picture_has_no_figures(
     assert "none of the 2 pictures could be read" in found.stderr
     away = evaluate(tmp_path / "d", "--url", "http://127.0.0.1:9", "--retry-for", "0")
     assert away.exit_code == 4
-
-
-def test_a_calibration_that_makes_things_worse_is_written_only_by_force(
-    evaluate: Eval, noise: Path, tmp_path: Path, url: str
-) -> None:
-    out = tmp_path / "out"
-    asked = (
-        noise, "--url", url, "--limit", 12, "--calibrate", "--risk", 0.2, "--no-previews",
-        "--output", out, "--format", "json",
-    )  # fmt: skip
-    found = evaluate(*asked)
-    assert found.exit_code == 0, found.stderr
-    section = json.loads(found.stdout)["sections"]["calibration"]
-    assert section["worse"], section
-    assert f"no calibration.json: {section['worse']} (--force writes it anyway)" in found.stderr
-    assert "are needed" in section["worse"]
-    assert not (out / "calibration.json").exists()
-    assert "Do not use this calibration." in (out / "report.html").read_text(encoding="utf-8")
-    assert evaluate(*asked, "--force").exit_code == 0
-    assert (out / "calibration.json").exists()

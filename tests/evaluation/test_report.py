@@ -16,11 +16,14 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from app.evaluation.data import ClassRows, Dataset, Encoded, ModelInfo, Unread
 from app.evaluation.figures import Share, figures_of, mistakes, scores_of
 from app.evaluation.report.advice import advice
+from app.evaluation.report.calibration import calibrate
 from app.evaluation.report.files import thumbnail, write
 from app.evaluation.report.html import esc
 from app.evaluation.report.plots import NAMED
 from app.evaluation.report.result import Picture, Result, data_digest
 from app.images.limits import ImageLimits
+from app.labelsets.calibration.fit import Aim
+from app.labelsets.calibration.reliability import reliability
 
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 INFO = ModelInfo("tiny", "f" * 16, "fp32", "cpu", "torch", 30.0, None, 16, "simple")
@@ -225,3 +228,22 @@ def test_a_mistake_has_two_more_candidates(tmp_path: Path) -> None:
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     section = text[text.index('id="mistakes"') :].partition("</section>")[0]
     assert section.count("<dt>also</dt>") == 2 * len(result.mistakes) > 0
+
+
+def test_a_calibration_that_makes_held_out_figures_worse_says_how_many_pictures_it_needs(
+    tmp_path: Path,
+) -> None:
+    result = made(tmp_path, tuple(f"class {n}" for n in range(30)))
+    rng = np.random.default_rng(1)
+    text = rng.normal(size=(30, 16)).astype("f4")
+    rows = ClassRows(text / np.linalg.norm(text, axis=1, keepdims=True), np.zeros(16, np.float32))
+    section = calibrate(result.encoded, rows, "stamp", aim=Aim(0.99))
+    sure = np.full(10, 0.9)
+    good, bad = reliability(sure, np.arange(10) < 9), reliability(sure, np.arange(10) < 3)
+    better = replace(section, fitted=replace(section.fitted, before=bad, after=good))
+    worse = replace(section, fitted=replace(section.fitted, before=good, after=bad))
+    assert better.worse == ""
+    assert "rises from 0.0 % to 60.0 %" in worse.worse.replace("\N{NO-BREAK SPACE}", " ")
+    assert "about 200 are needed" in worse.worse
+    said = dict(advice(replace(result, sections=[worse])))
+    assert worse.worse in said["Do not use this calibration."]
