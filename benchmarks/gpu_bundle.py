@@ -27,8 +27,8 @@ PRESENT: Final = frozenset(
     (
         "torch", "torchvision", "timm", "numpy", "pillow", "tokenizers", "transformers",
         "safetensors", "huggingface-hub", "triton", "sympy", "mpmath", "networkx", "jinja2",
-        "markupsafe", "fsspec", "filelock", "regex", "tqdm", "pyyaml", "requests", "urllib3",
-        "certifi", "charset-normalizer", "uvloop", "setuptools", "hf-xet", "sentencepiece",
+        "markupsafe", "fsspec", "filelock", "regex", "tqdm", "pyyaml",
+        "uvloop", "setuptools", "hf-xet", "sentencepiece",
     )
 )  # fmt: skip
 # the tests that run there, and what their fixtures import
