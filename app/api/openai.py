@@ -135,7 +135,10 @@ def _listed(raw: Any) -> list[Any]:
     if raw is None or not listed:
         raise Invalid("input is missing: send a text or a list of texts", field=INPUT)
     if any(isinstance(item, int | list) and not isinstance(item, bool) for item in listed):
-        detail = "input holds token ids; this model has a tokenizer of its own: send texts"
+        detail = (
+            "input holds token ids; this model has a tokenizer of its own: send texts (LangChain: "
+            "OpenAIEmbeddings(check_embedding_ctx_length=False))"
+        )
         raise Invalid(detail, field=INPUT)
     return listed
 

@@ -23,6 +23,7 @@ from app.api.middleware.keys import Identity
 from app.api.middleware.state import state_of
 from app.api.multipart import Part
 from app.classify.bulk import Item
+from app.classify.labels import normal
 from app.errors import Invalid, Overloaded, Problem, TooLarge, Unparsable
 from app.images import archives
 from app.labelsets.examples import LABEL
@@ -132,7 +133,7 @@ async def labelled(
     async with aclosing(archived(request, uploads)) as files:
         async for name, content in files:
             folder = PurePosixPath(name).parent.name
-            tell(folder or Invalid("it lies in no folder", field=LABEL))
+            tell(normal(folder) or Invalid("it lies in no folder", field=LABEL))
             yield name, content
 
 

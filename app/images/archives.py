@@ -5,6 +5,7 @@ archive itself allow.
 """
 
 import bz2
+import contextlib
 import io
 import lzma
 import struct
@@ -55,8 +56,8 @@ ZIP_HEAD: Final = 30
 ZIP_ENCRYPTED: Final = 0x41
 ZIP_ENDS: Final = 0x02  # LZMA data with a mark at its end
 
-# what packers on a Mac add
-_ASIDE: Final = ("__MACOSX/", "._", ".DS_Store")
+# what systems and packers add to folders, beside whatever begins with a dot
+_ASIDE: Final = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 
 # whatever a damaged or hostile archive leads the library to
 _FAILURES: Final = (
@@ -76,6 +77,9 @@ _FAILURES: Final = (
     AttributeError,
     MemoryError,
 )
+
+# the flag of a ZIP entry whose name is UTF-8 (APPNOTE 4.4.4)
+UTF_8: Final = 0x800
 
 Entry = tuple[str, bytes | Problem]
 
@@ -138,17 +142,17 @@ def _of_zip(
         raise _unreadable("ZIP", error) from None
     for info in archive.infolist():
         # not is_dir, which an empty name breaks
-        if info.filename.endswith("/") or _is_aside(info.filename):
+        if info.filename.endswith(("/", "\\")) or _is_aside(info.filename):
             continue
         if info.file_size > limits.file_bytes:
-            yield info.filename, _too_large(info.file_size, limits.file_bytes)
+            yield _zip_name(info), _too_large(info.file_size, limits.file_bytes)
             continue
         try:
             # entries may overlap: few bytes can be unpacked many times, which the budget bounds
             content: bytes | Problem = _from_zip(file, info, budget)
         except _FAILURES as error:
             content = _unreadable("ZIP", error)
-        yield info.filename, content
+        yield _zip_name(info), content
 
 
 def _check_directory(file: IO[bytes], limits: ArchiveLimits) -> None:
@@ -246,7 +250,7 @@ def _of_tar(
                 if len(info.name) > LONGEST_NAME:
                     raise tarfile.ReadError(f"a name of over {LONGEST_NAME} characters")
                 if info.isreg() and not _is_aside(info.name):
-                    yield info.name, _from_tar(unpacked, info, limits.file_bytes)
+                    yield _posix(info.name), _from_tar(unpacked, info, limits.file_bytes)
                 archive.members.clear()  # type: ignore[attr-defined] # it would remember them all
                 archive.pax_headers.clear()  # type: ignore[attr-defined] # and these
     except _FAILURES as error:
@@ -264,7 +268,25 @@ def _from_tar(unpacked: Unpacked, info: tarfile.TarInfo, most: int) -> bytes | P
 
 
 def _is_aside(name: str) -> bool:
-    return name.startswith(_ASIDE[0]) or name.rpartition("/")[2].startswith(_ASIDE[1:])
+    parts = _posix(name).split("/")
+    return any(
+        part.lower() in _ASIDE or (part.startswith(".") and part not in (".", ".."))
+        for part in parts
+    )
+
+
+def _posix(name: str) -> str:
+    """A name with its folders as everybody but some packers on Windows writes it."""
+    return name.replace("\\", "/")
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The name of a file; without its mark UTF-8 is tried first, since many leave that out."""
+    name = info.filename
+    if not info.flag_bits & UTF_8:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return _posix(name)
 
 
 def _unreadable(kind: str, error: BaseException) -> Problem:

@@ -269,3 +269,16 @@ def test_an_archive_that_is_damaged_anywhere_is_a_problem_and_no_fault() -> None
         else:
             problems += any(isinstance(content, Problem) for _, content in found)
     assert problems > 700
+
+
+def test_names_are_posix_paths_and_what_systems_add_is_passed_over() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in (
+            "cat\\1.png", "cat/Thumbs.db", "cat/desktop.ini", "dog/.picasa.ini", ".hidden/2.png",
+            "__MACOSX/cat/._1.png", "dog/2.png", "dog/ehthumbs.db",
+        ):  # fmt: skip
+            archive.writestr(name, b"x")
+    out.seek(0)
+    found = [name for name, _ in entries(out, ArchiveLimits(100, 10_000, 100))]
+    assert found == ["cat/1.png", "dog/2.png"]
