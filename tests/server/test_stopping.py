@@ -60,6 +60,13 @@ def test_what_was_accepted_is_answered_and_new_requests_are_turned_away(
     assert "Traceback" not in (tmp_path / "server.log").read_text()
 
 
+def test_a_hang_up_signal_without_a_terminal_is_logged_and_ends_nothing(tmp_path: Path) -> None:
+    with misbehaving(tmp_path, log_level="info") as (server, _):
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "SIGHUP renews worker" in (tmp_path / "server.log").read_text())
+        assert server.client.get("/healthz").status_code == 200
+
+
 def refuses(server: Server) -> bool:
     """Whether nobody listens any more."""
     try:
