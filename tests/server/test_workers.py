@@ -58,7 +58,7 @@ class Live:
                     model=f"local-dir:{self.model}", precision="fp32",
                 )
             )  # fmt: skip
-            wait_until(lambda: "with 2 workers" in self.log[len(log_before) :])
+            wait_until(lambda: "2 workers)" in self.log[len(log_before) :])
         wait_until(lambda: len(workers_of(self._found[0])) == 2)
         return self._found[0]
 
