@@ -258,7 +258,7 @@ def test_all_end_on_one_signal_and_answer_what_they_took(
 
 def test_workers_end_when_the_one_that_watches_is_killed(tmp_path: Path) -> None:
     with openvocab("", tmp_path, "--workers", "2") as server:
-        wait_until(lambda: "with 2 workers" in (tmp_path / "server.log").read_text())
+        wait_until(lambda: "2 workers)" in (tmp_path / "server.log").read_text())
         pids = workers_of(server)
         server.process.kill()
         wait_until(lambda: all(gone(pid) for pid in pids))
