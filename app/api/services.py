@@ -117,8 +117,9 @@ async def of_model(request: Request, own: Services, name: str | None) -> Service
     """
     if name is None:
         return own
-    lease = await own.models.use(name, await patience(request))
-    return state_of(request.scope).closing.enter_context(lease)
+    state = state_of(request.scope)
+    state.model = own.models.known(name)
+    return state.closing.enter_context(await own.models.use(name, await patience(request)))
 
 
 async def patience(request: Request) -> float:

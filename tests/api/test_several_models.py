@@ -1,6 +1,7 @@
 """Several models in one server: chosen by the field `model`, loaded when asked for, unloaded."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -73,6 +74,22 @@ def test_a_request_chooses_its_model(
     vectors = [np.array(each["embeddings"][0]) for each in rows]
     assert not np.allclose(*vectors, atol=0.1)
     np.testing.assert_allclose(vectors[0], vectors[1][::-1], atol=1e-5)
+
+
+def test_the_log_names_the_model_that_answered(
+    two: httpx.Client, samples: dict[str, Path], other_model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("openvocab.access")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        with caplog.at_level(logging.INFO, logger="openvocab.access"):
+            for name in ("text-embedding-3-small", "pictogram"):
+                classify(two, samples["cat"], model=name)
+    finally:
+        logger.setLevel(level)
+    named = [vars(record).get("fields", {}).get("model") for record in caplog.records]
+    assert [name for name in named if name] == [other_model, "pictogram"]
 
 
 def test_every_route_that_embeds_takes_the_field(

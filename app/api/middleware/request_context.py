@@ -148,6 +148,8 @@ class Exchange:
         return None if caller is None else caller.name
 
     def _model(self) -> str | None:
+        if self.state.model is not None:
+            return self.state.model
         services = getattr(self._scope["app"].state, "services", None)
         return None if services is None else str(services.encoder.info.name)
 

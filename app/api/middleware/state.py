@@ -31,6 +31,7 @@ class RequestState:
     hold: Callable[[int], None] = _hold_nothing
     closing: ExitStack = field(default_factory=ExitStack)
     received: int = 0
+    model: str | None = None  # the one that the request named, if it did
     problem: str | None = None  # the code of what was answered in place of a result
     duplex: bool = False  # the response begins while the body still arrives
 
