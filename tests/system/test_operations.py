@@ -82,7 +82,7 @@ def test_a_backup_moves_label_sets_from_a_file_to_redis_with_the_lines_of_the_gu
         old.client.put("/labelsets/pets", json=rich).raise_for_status()
         for line, server in ((export, old), (restore, new)):
             command = line.replace("http://localhost:8000", server.url).replace(
-                "openvocab", f"{sys.executable} -c 'from app.__main__ import app; app()'", 1
+                "openvocab", f"{sys.executable} -P -c 'from app.__main__ import app; app()'", 1
             )
             subprocess.run(["bash", "-c", command], check=True, cwd=tmp_path, timeout=60)
         keys = ("labels", "synonyms", "prompts", "templates")
