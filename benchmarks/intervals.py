@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from app.evaluation import figures
-from app.evaluation.data import Floats, Truth
+from app.evaluation.data import Truth
 from app.evaluation.statistics import (
     ALPHA,
     Resampled,
@@ -26,6 +26,7 @@ from app.evaluation.statistics import (
     mean_per_class,
     top1,
 )
+from models.info import Floats
 
 HERE = Path(__file__).parent
 WORLDS = 600

@@ -10,6 +10,10 @@ import numpy.typing as npt
 
 ResizeMode = Literal["shortest", "shortest-floor", "longest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
+# what crosses the border: vectors and matrices of float32, and pixels (3, H, W) of uint8
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+
 Precision = Literal["fp32", "bf16", "fp16"]
 Backend = Literal["torch", "openvino"]
 

@@ -3,11 +3,10 @@
 import base64
 from typing import Any, Final, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic_core import to_json
 
-Floats = npt.NDArray[np.float32]
+from models.info import Floats
+
 Encoding = Literal["float", "base64"]
 
 

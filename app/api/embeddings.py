@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api import bodies, openapi
-from app.api.answers import Encoding, Floats, rows_as_json, with_rows
+from app.api.answers import Encoding, rows_as_json, with_rows
 from app.api.bodies import address_fields, is_json, json_body, media_type, merge, offload, single
 from app.api.fields import IMAGE, InputLimits, Templates, invalid, own_or_named
 from app.api.problems import documented
@@ -21,6 +21,7 @@ from app.classify import embedding
 from app.classify.templates import Asked
 from app.errors import Invalid, Problem, TooLarge, excerpt, shown
 from models import EncoderInfo
+from models.info import Floats
 
 Row = list[float] | str
 

@@ -17,7 +17,7 @@ from app.images.formats import image_type
 from app.labelsets.blending import Blended
 from app.labelsets.definition import Example, Stored, in_namespace, without_namespace
 from app.labelsets.examples import checked_label, no_example
-from app.labelsets.prototypes import Figures
+from app.labelsets.prototypes import ExampleFigures
 
 WHY: Final = {
     "one_label": "examples of one label say nothing of what tells it from the others: "
@@ -105,7 +105,7 @@ def example_answer(example: Example) -> ExampleAnswer:
     )
 
 
-def _figures(found: Figures | None) -> FiguresAnswer | None:
+def _figures(found: ExampleFigures | None) -> FiguresAnswer | None:
     if found is None:
         return None
     return FiguresAnswer(accuracy=round(found.accuracy, 4), log_loss=round(found.log_loss, 4))

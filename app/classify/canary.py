@@ -16,12 +16,11 @@ from app.classify.ensemble import Ensemble
 from app.errors import NotReady
 from app.images.decode import decode
 from app.images.limits import ImageLimits
+from models.info import Floats
 
 if TYPE_CHECKING:
     from models.info import AnyEncoder
 
-
-Floats = npt.NDArray[np.float32]
 
 PICTURE: Final = Path(__file__).with_name("canary.png")
 LABELS: Final = ("a heart", "a cat", "an airplane", "a tree")

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from app.classify import heatmap, labels, scoring
 from app.classify.embedding import ImageEmbedder
@@ -20,8 +19,7 @@ from app.images.notes import crop_warnings
 from app.images.views import Look
 from app.telemetry.spans import Stages
 from models import EncoderInfo
-
-Floats = npt.NDArray[np.float32]
+from models.info import Floats
 
 SHOWN_BY_DEFAULT: Final = 5
 

@@ -7,11 +7,9 @@ from itertools import chain
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from models.info import Floats
 from prompts import expand
-
-Floats = npt.NDArray[np.float32]
 
 # prompts of several concepts by their keys
 Block = dict[str, tuple[str, ...]]

@@ -25,14 +25,13 @@ from app.images.notes import COUNT, Notes
 from app.images.views import WHOLE, Cut, Look, View
 from app.stores.lru import ByteLru
 from app.telemetry.spans import Stages
+from models.info import Floats, Pixels
 
 if TYPE_CHECKING:
     from models.info import AnyEncoder
 
 log = logging.getLogger("openvocab")
 
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 # beyond this many bytes a picture is digested in a thread, so that other requests do not wait
 LARGE: Final = 1_000_000

@@ -13,7 +13,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from app.classify.concept import Block, Concept, blocks, ensemble_mean, keys_of, owner, split
 from app.classify.tenancy import own
@@ -22,6 +21,7 @@ from app.stores.lru import ByteLru
 from app.stores.vectors import TwoLevels
 from app.telemetry import spans
 from models import PromptTooLong
+from models.info import Floats
 
 if TYPE_CHECKING:
     from models.info import AnyEncoder
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("openvocab.ensemble")
 
-Floats = npt.NDArray[np.float32]
 
 # texts that name no thing in particular: what a label is held against when it is scored alone
 BACKGROUND: Final = ("something", "a thing", "an object")

@@ -15,9 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from models import ImageSpec
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
+from models.info import Floats, Pixels
 
 # cells along each edge, and how many of them a cover is wide: each cell lies under up to 4 covers
 GRID: Final = 7

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from models.info import Floats
 
 # words nearest to each label that do not compete with it: its synonyms, its kinds
 OWN: Final = 20

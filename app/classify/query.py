@@ -5,15 +5,11 @@ Knows nothing of how an answer is found.
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from app.classify.scoring import Alternatives, Group, Learned, Reason, Scoring
 from app.classify.templates import Asked
 from app.errors import Invalid
 from app.images.views import WHOLE, Cut, Look
-
-Floats = npt.NDArray[np.float32]
+from models.info import Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from app.classify.other_words import Competition, allowed
-
-Floats = npt.NDArray[np.float32]
+from models.info import Floats
 
 
 def similarities(image: Floats, classes: Floats) -> Floats:

@@ -27,7 +27,7 @@ from app.cli.files import Finder, reason
 from app.cli.help import INPUT, LABELS, OUTPUT, SORTING
 from app.cli.label_file import given_labels
 from app.cli.options import Jobs, Key, Model, RetryFor, Url
-from app.cli.output import NONE, Format, Record, Writer
+from app.cli.output import NONE, FileAnswer, Format, Writer
 from app.cli.sorting import Sorter
 from app.cli.terminal import STDIN, Ended, printable, say, status_of
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
@@ -374,7 +374,7 @@ def _sorter(
 
 
 @contextlib.contextmanager
-def _shown(source: Source, writer: Writer) -> Iterator[Callable[[Record], None]]:
+def _shown(source: Source, writer: Writer) -> Iterator[Callable[[FileAnswer], None]]:
     """Write records, and problems to standard error; a bar where neither would disturb it."""
     console = Console(stderr=True)
     bar = Progress(
@@ -385,7 +385,7 @@ def _shown(source: Source, writer: Writer) -> Iterator[Callable[[Record], None]]
     with bar:
         task = bar.add_task("", total=None if bar.disable else counted(source))
 
-        def show(record: Record) -> None:
+        def show(record: FileAnswer) -> None:
             writer.write(record)
             if record.problem is not None:
                 line = f"openvocab: {record.file}: {record.problem['detail']}"

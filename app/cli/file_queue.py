@@ -17,7 +17,7 @@ from rich.cells import cell_len
 
 from app.cli.client import Client, Refused
 from app.cli.files import Finder, Found, listed, read, read_descriptor, reason
-from app.cli.output import Record
+from app.cli.output import FileAnswer
 from app.cli.sorting import Sorter
 from app.cli.terminal import STDIN, aside, opened, printable
 
@@ -71,7 +71,7 @@ class Tally:
     failed: int = 0
     best: Counter[str] = field(default_factory=Counter)
 
-    def count(self, record: Record) -> None:
+    def count(self, record: FileAnswer) -> None:
         """One more file."""
         self.files += 1
         if record.problem is not None:
@@ -103,7 +103,7 @@ class Run:
     limit: int
     sorter: Sorter | None = None
 
-    async def over(self, source: Source, show: Callable[[Record], None]) -> Tally:
+    async def over(self, source: Source, show: Callable[[FileAnswer], None]) -> Tally:
         """Show a record for each file, in order, as soon as those before it are there.
 
         Raises:
@@ -111,7 +111,7 @@ class Run:
             OSError: of `show`.
         """
         tally = Tally()
-        queue: asyncio.Queue[asyncio.Task[Record] | None] = asyncio.Queue(AHEAD * self.jobs)
+        queue: asyncio.Queue[asyncio.Task[FileAnswer] | None] = asyncio.Queue(AHEAD * self.jobs)
         places = asyncio.Semaphore(self.jobs)
         try:
             async with asyncio.TaskGroup() as group:
@@ -128,7 +128,7 @@ class Run:
         self,
         source: Source,
         group: asyncio.TaskGroup,
-        queue: asyncio.Queue[asyncio.Task[Record] | None],
+        queue: asyncio.Queue[asyncio.Task[FileAnswer] | None],
         places: asyncio.Semaphore,
     ) -> None:
         files = source.files()
@@ -142,20 +142,20 @@ class Run:
             await queue.put(task)
         await queue.put(None)
 
-    async def _one(self, found: Found) -> Record:
+    async def _one(self, found: Found) -> FileAnswer:
         if found.error is not None:
             return _failed(found.path, found.error)
         try:
             image = await aside(partial(_image, found.path, self.limit))
-            return Record(found.path, await self.client.classify(image, self.fields))
+            return FileAnswer(found.path, await self.client.classify(image, self.fields))
         except OSError as error:
             return _failed(found.path, reason(error))
         except ValueError as error:
             return _failed(found.path, str(error))
         except Refused as refused:
-            return Record(found.path, problem=refused.problem)
+            return FileAnswer(found.path, problem=refused.problem)
 
-    async def _placed(self, record: Record) -> Record:
+    async def _placed(self, record: FileAnswer) -> FileAnswer:
         if self.sorter is None or record.answer is None:
             return record
         best = record.predictions[0]["label"] if record.predictions else None
@@ -163,8 +163,8 @@ class Run:
             target = await asyncio.to_thread(self.sorter.place, record.file, best)
         except OSError as error:
             problem = {"title": "The file was not moved", "detail": reason(error)}
-            return Record(record.file, record.answer, problem)
-        return Record(record.file, record.answer, target=target)
+            return FileAnswer(record.file, record.answer, problem)
+        return FileAnswer(record.file, record.answer, target=target)
 
 
 def _image(path: str, limit: int) -> bytes:
@@ -173,8 +173,8 @@ def _image(path: str, limit: int) -> bytes:
     return read(path, limit)
 
 
-def _failed(path: str, why: str) -> Record:
-    return Record(path, problem={"title": "The file cannot be read", "detail": why})
+def _failed(path: str, why: str) -> FileAnswer:
+    return FileAnswer(path, problem={"title": "The file cannot be read", "detail": why})
 
 
 def _at_once(files: Iterator[Found]) -> Callable[[], Awaitable[Found | None]]:

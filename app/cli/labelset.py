@@ -10,7 +10,7 @@ from app.cli import labelset_examples
 from app.cli.help import add, group
 from app.cli.labelset_client import (
     BadFile,
-    LabelSets,
+    LabelSetClient,
     backed_up,
     definition,
     exported,
@@ -50,7 +50,7 @@ def list_labelsets(
 ) -> None:
     """List label sets by name."""
 
-    async def work(sets: LabelSets) -> int:
+    async def work(sets: LabelSetClient) -> int:
         table = Table(box=None, pad_edge=False)
         for heading in ("name", "version", "labels", "status", "templates", "description"):
             table.add_column(heading, no_wrap=heading == "name")
@@ -73,7 +73,7 @@ def show(
 ) -> None:
     """Print a label set with synonyms and prompts."""
 
-    async def work(sets: LabelSets) -> int:
+    async def work(sets: LabelSetClient) -> int:
         found = await sets.get(name)
         if as_json:
             out(json_text(found))
@@ -99,7 +99,7 @@ def create(
 ) -> None:
     """Create a new label set."""
 
-    async def work(sets: LabelSets) -> int:
+    async def work(sets: LabelSetClient) -> int:
         content = _content(name, file, templates, description)
         return await _made(sets, await sets.create(content), wait)
 
@@ -120,7 +120,7 @@ def replace(
     The old version serves until the new one is built.
     """
 
-    async def work(sets: LabelSets) -> int:
+    async def work(sets: LabelSetClient) -> int:
         content = _content(name, file, templates, description)
         return await _made(sets, await sets.put(content, must_exist=True), wait)
 
@@ -134,7 +134,7 @@ def delete(
 ) -> None:
     """Delete label sets."""
 
-    async def work(sets: LabelSets) -> int:
+    async def work(sets: LabelSetClient) -> int:
         failed = 0
         for name in names:
             failed += not await goes_on(name, sets.delete(name))
@@ -154,7 +154,7 @@ def export_labelsets(
 ) -> None:
     """Print label sets as JSON lines for `import`."""
 
-    async def work(sets: LabelSets) -> int:
+    async def work(sets: LabelSetClient) -> int:
         async def one(name: str) -> None:
             content = exported(found := await sets.get(name))
             if examples and found.get("examples"):
@@ -185,8 +185,8 @@ def import_labelsets(
     They are built in the background.
     """
 
-    async def work(sets: LabelSets) -> int:
-        async def imports(sets: LabelSets, content: dict[str, Any]) -> None:
+    async def work(sets: LabelSetClient) -> int:
+        async def imports(sets: LabelSetClient, content: dict[str, Any]) -> None:
             kept = content.pop("examples", None)
             if overwrite:
                 await sets.put(content, must_exist=False)
@@ -206,7 +206,7 @@ def import_labelsets(
     run(url, api_key, work)
 
 
-async def _made(sets: LabelSets, answer: dict[str, Any], wait: bool) -> int:
+async def _made(sets: LabelSetClient, answer: dict[str, Any], wait: bool) -> int:
     found = await sets.ready(answer) if wait else answer
     say(f"{found['name']}, version {found['version']}, {found['status']}")
     return 0

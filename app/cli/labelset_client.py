@@ -23,7 +23,7 @@ PAGE: Final = 1_000
 LOOK_EVERY: Final = 0.5
 
 
-class LabelSets:
+class LabelSetClient:
     """Every method raises Ended, with what the server said or that it is away."""
 
     def __init__(self, client: Client) -> None:
@@ -207,7 +207,7 @@ class Sent:
 
 
 async def send(
-    sets: LabelSets, name: str, pictures: Iterable[Picture], tell: Callable[[str], None]
+    sets: LabelSetClient, name: str, pictures: Iterable[Picture], tell: Callable[[str], None]
 ) -> Sent:
     """Add pictures to a label set, batch by batch; `tell` hears how far it is. Raises Ended."""
     sent = Sent()
@@ -222,7 +222,7 @@ async def send(
     return sent
 
 
-async def backed_up(sets: LabelSets, name: str) -> list[dict[str, str]]:
+async def backed_up(sets: LabelSetClient, name: str) -> list[dict[str, str]]:
     """Every example with its picture, as a backup holds it."""
     return [
         {
@@ -234,7 +234,7 @@ async def backed_up(sets: LabelSets, name: str) -> list[dict[str, str]]:
 
 
 async def restore(
-    sets: LabelSets, name: str, kept: Iterable[Mapping[str, Any]], tell: Callable[[str], None]
+    sets: LabelSetClient, name: str, kept: Iterable[Mapping[str, Any]], tell: Callable[[str], None]
 ) -> None:
     """Make the examples those of a backup. Raises Ended, BadFile."""
     pictures = [_picture(one, number) for number, one in enumerate(kept)]

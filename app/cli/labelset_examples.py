@@ -11,7 +11,7 @@ from rich.table import Table
 from app.cli.files import Finder, read, reason
 from app.cli.help import add as add_command
 from app.cli.help import group
-from app.cli.labelset_client import LabelSets, Picture, send
+from app.cli.labelset_client import LabelSetClient, Picture, send
 from app.cli.options import DEFAULT_URL, AsJson, Key, Name, ServerUrl, out, run
 from app.cli.output import json_text
 from app.cli.terminal import Ended, printable, say
@@ -45,7 +45,7 @@ def add(
 ) -> None:
     """Add example pictures, and show what they are worth."""
 
-    async def work(sets: LabelSets) -> int:
+    async def work(sets: LabelSetClient) -> int:
         failed: list[str] = []
         sent = await send(sets, name, _pictures(sources, label, failed), say)
         for path, why in sent.refused:
@@ -63,7 +63,7 @@ def list_examples(
 ) -> None:
     """List examples: id, label, size in pixels and bytes, date added."""
 
-    async def work(sets: LabelSets) -> int:
+    async def work(sets: LabelSetClient) -> int:
         async for found in sets.examples(name):
             size = f"{found['width']}x{found['height']}"
             row = (found["id"], found["label"], size, str(found["bytes"]), found["added"])
@@ -91,7 +91,7 @@ def remove(
 
     wanted: list[str | None] = [*ids] if ids else [None]
 
-    async def work(sets: LabelSets) -> int:
+    async def work(sets: LabelSetClient) -> int:
         count = 0
         for id_ in wanted:
             count += (await sets.remove_examples(name, id_, label))["removed"]

@@ -9,7 +9,7 @@ import typer
 
 from app.cli.client import Client, http_client
 from app.cli.help import SERVER
-from app.cli.labelset_client import BadFile, LabelSets
+from app.cli.labelset_client import BadFile, LabelSetClient
 from app.cli.terminal import Ended, say, status_of
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
 from models.catalog import catalog
@@ -71,12 +71,12 @@ ServerUrl = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
-def run(url: str, api_key: str | None, work: Callable[[LabelSets], Awaitable[int]]) -> None:
+def run(url: str, api_key: str | None, work: Callable[[LabelSetClient], Awaitable[int]]) -> None:
     """Do the work with the server, and exit with its status."""
 
     async def asked() -> int:
         async with http_client(url, api_key, jobs=1) as http:
-            return await work(LabelSets(Client(http, RETRY_FOR)))
+            return await work(LabelSetClient(Client(http, RETRY_FOR)))
 
     def status() -> int:
         try:

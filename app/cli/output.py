@@ -40,7 +40,7 @@ class Format(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class FileAnswer:
     """What became of one file: an answer or a problem, and where the file was put."""
 
     file: str
@@ -98,7 +98,7 @@ class Writer:
             columns = ("file", *several, "target", "error") if self._labelsets else COLUMNS
             self._write(_separated(columns, self._kind))
 
-    def write(self, record: Record) -> None:
+    def write(self, record: FileAnswer) -> None:
         """One file's lines."""
         if self._kind is Format.TABLE:
             if self._labelsets and not self._count:
@@ -118,7 +118,7 @@ class Writer:
         if self._kind is Format.JSON:
             self._write("\n]\n" if self._count else "]\n")
 
-    def _table(self, record: Record) -> Iterator[str]:
+    def _table(self, record: FileAnswer) -> Iterator[str]:
         """A line for each rank, the file before the first; a problem is told elsewhere."""
         if record.problem is not None:
             return
@@ -138,7 +138,7 @@ class Writer:
         file = "" if self._single else _padded("file", self._file_width) + "  "
         return f"{file}{names}".rstrip() + "\n"
 
-    def _columns(self, record: Record) -> list[Sequence[Mapping[str, Any]]]:
+    def _columns(self, record: FileAnswer) -> list[Sequence[Mapping[str, Any]]]:
         """The predictions of each label set, or what stands in their place."""
         if not self._labelsets:
             return [record.predictions or (_none(record.reason),)]
@@ -166,7 +166,7 @@ def json_text(value: Any) -> str:
     return SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
-def _object(record: Record) -> dict[str, Any]:
+def _object(record: FileAnswer) -> dict[str, Any]:
     found: dict[str, Any] = {"file": record.file, **(record.answer or {})}
     if record.problem is not None:
         found["error"] = dict(record.problem)
@@ -175,7 +175,7 @@ def _object(record: Record) -> dict[str, Any]:
     return found
 
 
-def _rows(record: Record) -> Iterator[tuple[str, ...]]:
+def _rows(record: FileAnswer) -> Iterator[tuple[str, ...]]:
     """A row for each prediction; one with no label where there is none."""
     error = str(record.problem["detail"]) if record.problem else ""
     target = record.target or ""
@@ -185,7 +185,7 @@ def _rows(record: Record) -> Iterator[tuple[str, ...]]:
         yield record.file, found["label"], *numbers, target, error, reason
 
 
-def _rows_of_several(record: Record, labelsets: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def _rows_of_several(record: FileAnswer, labelsets: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """The best of each label set in the first row, the second best in the next, …"""
     error = str(record.problem["detail"]) if record.problem else ""
     for place in range(_depth(record)):
@@ -197,7 +197,7 @@ def _rows_of_several(record: Record, labelsets: Sequence[str]) -> Iterator[tuple
         yield record.file, *cells, record.target or "", error
 
 
-def _depth(record: Record) -> int:
+def _depth(record: FileAnswer) -> int:
     """Rows of a file: one at least."""
     lengths = (len(result["predictions"]) for result in record.results.values())
     return max(lengths, default=0) or 1

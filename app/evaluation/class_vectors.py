@@ -15,10 +15,11 @@ from app.classify.concept import Concept, ensemble_mean
 from app.classify.ensemble import BACKGROUND
 from app.cli.client import Client
 from app.cli.terminal import Ended
-from app.evaluation.data import ClassRows, Floats, ModelInfo, TemplateRows
+from app.evaluation.data import ClassRows, ModelInfo, TemplateRows
 from app.evaluation.picture_vectors import EVERYBODYS, rows_from, same_model
 from app.labelsets.definition import WHOLE, Entry
 from app.server.exit_status import SERVER_ERROR, USAGE_ERROR
+from models.info import Floats
 from prompts import TemplateSet
 
 # of one request

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import RenderableType
 
-Floats = npt.NDArray[np.float32]
+from models.info import Floats
+
 Truth = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 

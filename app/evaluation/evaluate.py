@@ -24,7 +24,7 @@ from app.evaluation.data import ClassRows, Dataset, Encoded, Scores, Section, Te
 from app.evaluation.dataset_files import Labelled
 from app.evaluation.figures import figures_of, mistakes, scored
 from app.evaluation.linear_probe import NoScikitLearn, available
-from app.evaluation.picture_vectors import Encoding, Pictures, Progress, RowFile, twice
+from app.evaluation.picture_vectors import Encoding, PictureEncoder, Progress, RowFile, twice
 from app.evaluation.report.calibration import calibrate
 from app.evaluation.report.files import thumbnail
 from app.evaluation.report.result import Picture, Result, data_digest
@@ -147,7 +147,9 @@ def _sets(order: Order, texts: TextSide) -> tuple[Templates, ...]:
     return (texts.templates(said or DEFAULT),)
 
 
-async def _pictures(reached: Reached, order: Order, texts: TextSide, steps: Steps) -> Pictures:
+async def _pictures(
+    reached: Reached, order: Order, texts: TextSide, steps: Steps
+) -> PictureEncoder:
     dataset = order.labelled.dataset
     kept = _kept(order, texts)
     encoding = Encoding(reached.client, texts.info, reached.jobs, reached.limit, kept)
@@ -183,7 +185,11 @@ def _kept(order: Order, texts: TextSide) -> RowFile | None:
 
 
 def _result(
-    order: Order, pictures: Pictures, study: Study, seen: Sequence[Seen], missing: Sequence[str]
+    order: Order,
+    pictures: PictureEncoder,
+    study: Study,
+    seen: Sequence[Seen],
+    missing: Sequence[str],
 ) -> Result:
     encoded, data = pictures.encoded, pictures.encoded.dataset
     found = figures_of(data.truth, study.scores, multi_label=data.multi_label)

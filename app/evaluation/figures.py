@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from app.classify import scoring
-from app.evaluation.data import ClassRows, Encoded, Floats, ModelInfo, Places, Scores, Truth
+from app.evaluation.data import ClassRows, Encoded, ModelInfo, Places, Scores, Truth
 from app.labelsets.calibration.reliability import Doubles, Reliability, _shares, reliability
+from models.info import Floats
 
 # of the standard normal distribution: 95 % lie within
 Z95: Final = 1.959963984540054

@@ -11,8 +11,9 @@ from typing import Final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from app.evaluation.data import Floats, Places
+from app.evaluation.data import Places
 from app.evaluation.statistics import Figures
+from models.info import Floats
 
 INSTALL: Final = "--shots needs scikit-learn: pip install 'openvocab[eval]'"
 

@@ -23,8 +23,9 @@ import numpy as np
 from app.cli.client import Client
 from app.cli.files import read, reason
 from app.cli.terminal import Ended, aside, say
-from app.evaluation.data import Dataset, Encoded, Floats, ModelInfo, Unread
+from app.evaluation.data import Dataset, Encoded, ModelInfo, Unread
 from app.server.exit_status import SERVER_ERROR
+from models.info import Floats
 
 # raised when files written so far can no longer be read
 MAGIC: Final = b"OVROWS1\n"
@@ -126,7 +127,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class PictureEncoder:
     """An encoded dataset, the digest (sha256, hex) of each of its pictures, and how it went."""
 
     encoded: Encoded
@@ -145,7 +146,9 @@ class Encoding:
     kept: RowFile | None = None
     _flights: dict[bytes, asyncio.Future[Floats | str]] = field(default_factory=dict)
 
-    async def run(self, dataset: Dataset, progress: Progress, show: Callable[[], None]) -> Pictures:
+    async def run(
+        self, dataset: Dataset, progress: Progress, show: Callable[[], None]
+    ) -> PictureEncoder:
         """All pictures of the dataset; `show` is called after each. Raises Ended."""
         places = asyncio.Semaphore(self.jobs)
         found: list[tuple[bytes, Floats] | str] = [""] * len(dataset.files)
@@ -256,7 +259,7 @@ def _put_together(
     found: list[tuple[bytes, Floats] | str],
     info: ModelInfo,
     progress: Progress,
-) -> Pictures:
+) -> PictureEncoder:
     good = [place for place, one in enumerate(found) if not isinstance(one, str)]
     unread = tuple(
         Unread(dataset.files[place], one) for place, one in enumerate(found) if isinstance(one, str)
@@ -265,4 +268,4 @@ def _put_together(
     rows = np.stack([row for _, row in pairs]) if pairs else np.empty((0, info.width), np.float32)
     kept = dataset.subset(np.asarray(good, np.int64))
     digests = tuple(digest.hex() for digest, _ in pairs)
-    return Pictures(Encoded(kept, rows, unread, info), digests, progress)
+    return PictureEncoder(Encoded(kept, rows, unread, info), digests, progress)

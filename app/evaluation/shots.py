@@ -12,10 +12,11 @@ from typing import Final
 import numpy as np
 
 from app.evaluation import linear_probe
-from app.evaluation.data import ClassRows, Encoded, Floats, Places, Truth, halves
+from app.evaluation.data import ClassRows, Encoded, Places, Truth, halves
 from app.evaluation.figures import Share, predictions
 from app.evaluation.statistics import RESAMPLES, Figures, crossed
 from app.labelsets.prototypes import blend, blended, choose_weight
+from models.info import Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from app.evaluation.data import Floats, Places, Truth
+from app.evaluation.data import Places, Truth
+from models.info import Floats
 
 Figures = npt.NDArray[np.float64]
 

@@ -10,10 +10,11 @@ from typing import Final, Protocol
 import numpy as np
 
 from app.evaluation import figures
-from app.evaluation.data import ClassRows, Encoded, Floats, Places, TemplateRows, halves
+from app.evaluation.data import ClassRows, Encoded, Places, TemplateRows, halves
 from app.evaluation.figures import scores_of
 from app.evaluation.statistics import RESAMPLES
 from app.evaluation.trials import Trials, judge, measured
+from models.info import Floats
 from prompts import TemplateSet
 
 # numbers held at once: cosines of pictures with the rows of several candidates

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from app.classify.embedding import ImageEmbedder
 from app.classify.tenancy import own
@@ -22,11 +21,10 @@ from app.errors import Internal, Overloaded, Problem
 from app.labelsets.definition import Example, Stored
 from app.labelsets.preconditions import away
 from app.labelsets.prototypes import Choice, blend, blended
-from app.stores.protocols import Pictures, StoreAway
+from app.stores.protocols import PictureStore, StoreAway
 from app.stores.vectors import TwoLevels
 from app.telemetry.spans import Stages
-
-Floats = npt.NDArray[np.float32]
+from models.info import Floats
 
 log = logging.getLogger("openvocab.labelsets")
 
@@ -52,7 +50,7 @@ class Blending:
     def __init__(
         self,
         cache: TwoLevels,
-        pictures: Pictures,
+        pictures: PictureStore,
         embedder: ImageEmbedder,
         fingerprint: str,
         scale: float,

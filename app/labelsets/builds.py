@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from app.classify.concept import PROMPTS_PER_BLOCK, Concept
 from app.classify.ensemble import Ensemble
@@ -20,8 +19,8 @@ from app.labelsets.definition import Definition, Stored, namespace_of, unreadabl
 from app.labelsets.turns import Turns
 from app.stores.lru import ByteLru
 from app.telemetry import spans
+from models.info import Floats
 
-Floats = npt.NDArray[np.float32]
 Version = tuple[str, int]
 
 log = logging.getLogger("openvocab.labelsets")

@@ -26,7 +26,7 @@ from app.labelsets.definition import (
 )
 from app.labelsets.preconditions import Match, away, overtaken
 from app.labelsets.service import LabelSetService
-from app.stores.protocols import Pictures, PicturesFull, StoreAway
+from app.stores.protocols import PicturesFull, PictureStore, StoreAway
 from app.telemetry.spans import Stages
 
 LABEL: Final = "label"
@@ -134,7 +134,7 @@ class FewShot:
         embedder: ImageEmbedder,
         labelsets: LabelSetService,
         blending: Blending,
-        pictures: Pictures,
+        pictures: PictureStore,
         limits: ExampleLimits,
     ) -> None:
         self._embedder = embedder

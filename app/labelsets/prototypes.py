@@ -20,7 +20,8 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from models.info import Floats
+
 Wide = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 
@@ -40,7 +41,7 @@ Reason = Literal["one_label", "too_few", "no_gain"]
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class ExampleFigures:
     """Means over the labels: the share of their pictures told right, and the log-loss."""
 
     accuracy: float
@@ -58,8 +59,8 @@ class Choice:
     weight: float
     offset: float
     tried: int
-    text: Figures | None = None
-    blend: Figures | None = None
+    text: ExampleFigures | None = None
+    blend: ExampleFigures | None = None
     reason: Reason | None = None
 
 
@@ -113,7 +114,7 @@ def choose_weight(text: Floats, examples: Floats, owners: Whole, scale: float) -
     one_out = trial.terms(whole=False)
     label_out = trial.terms(whole=True) if bare else one_out
     shares = 1 / counts[owners] / known
-    found: list[tuple[float, float, Figures, Figures]] = []
+    found: list[tuple[float, float, ExampleFigures, ExampleFigures]] = []
     for weight in WEIGHTS:
         trial.weigh(weight)
         for offset in OFFSETS if bare and weight else (0.0,):
@@ -125,8 +126,8 @@ def choose_weight(text: Floats, examples: Floats, owners: Whole, scale: float) -
 
 
 def _best(
-    found: list[tuple[float, float, Figures, Figures]], bare: float
-) -> tuple[float, float, Figures, Figures]:
+    found: list[tuple[float, float, ExampleFigures, ExampleFigures]], bare: float
+) -> tuple[float, float, ExampleFigures, ExampleFigures]:
     """Of weight, offset, and the figures with and without the label: no worse, and least loss."""
     best, least = found[0], math.inf
     for trial in found:
@@ -231,7 +232,7 @@ class _Trial:
         self._far_top = logits.max(1, initial=-1e30)
         self._far_sum = np.exp(logits - self._far_top[:, None]).sum(1)
 
-    def figures(self, terms: _Terms, offset: float, shares: Wide) -> Figures:
+    def figures(self, terms: _Terms, offset: float, shares: Wide) -> ExampleFigures:
         """How the examples are told with the weight taken, each counting its share."""
         weight, scale = self._weight, self._scale
         added = terms.own - offset * terms.lowered
@@ -240,6 +241,6 @@ class _Trial:
         right = logits[self._rows, self._known.place]
         top = np.maximum(logits.max(1), far_top)
         total = np.exp(logits - top[:, None]).sum(1) + self._far_sum * np.exp(far_top - top)
-        return Figures(
+        return ExampleFigures(
             float(shares @ (right >= top)), float(shares @ (top + np.log(total) - right))
         )

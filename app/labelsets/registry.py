@@ -15,10 +15,10 @@ from app.labelsets.known import DEFAULT_BYTES, Known
 from app.labelsets.preconditions import away, changed, exists, full, unknown
 from app.stores.protocols import (
     Head,
-    LabelSets,
-    Pictures,
+    LabelSetRecord,
+    LabelSetStore,
+    PictureStore,
     Quota,
-    Record,
     StoreAway,
     StoreFull,
     VersionConflict,
@@ -48,8 +48,8 @@ class Registry:
 
     def __init__(
         self,
-        store: LabelSets,
-        pictures: Pictures,
+        store: LabelSetStore,
+        pictures: PictureStore,
         most: int,
         memory_bytes: int = DEFAULT_BYTES,
     ) -> None:
@@ -225,7 +225,7 @@ class Registry:
         if known.unreadable:  # nothing is known that could be put there
             self._forget(name, known)
             return await self._store.head(name)
-        if await self._store.restore(Record(name, known.version, known.body())):
+        if await self._store.restore(LabelSetRecord(name, known.version, known.body())):
             log.warning("the store had lost label set %s; it has been published again", name)
         else:
             head = await self._store.head(name)
@@ -236,7 +236,7 @@ class Registry:
                     )
         return await self._store.head(name)
 
-    async def _learn(self, record: Record, *, anew: bool = False) -> Stored:
+    async def _learn(self, record: LabelSetRecord, *, anew: bool = False) -> Stored:
         """What a record says; read `anew` where another process may have amended it."""
         known = self._known.get(record.name)
         if known is not None and known.version == record.version and (known.built or not anew):
@@ -291,8 +291,8 @@ class Sweeper:
 
     def __init__(
         self,
-        labelsets: LabelSets,
-        pictures: Pictures,
+        labelsets: LabelSetStore,
+        pictures: PictureStore,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._labelsets = labelsets
@@ -333,7 +333,7 @@ class Sweeper:
         return count
 
 
-async def _named(labelsets: LabelSets, name: str) -> frozenset[str] | None:
+async def _named(labelsets: LabelSetStore, name: str) -> frozenset[str] | None:
     """The keys that a label set names; None where nobody can tell."""
     head = await labelsets.head(name)
     if head is None:

@@ -7,9 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from app.classify.query import Classes, Query
 from app.errors import (
     LabelsetBuilding,
@@ -34,8 +31,7 @@ from app.labelsets.known import Known
 from app.labelsets.preconditions import Match, exists, overtaken, unknown
 from app.labelsets.presets import Presets
 from app.labelsets.registry import Registry
-
-Floats = npt.NDArray[np.float32]
+from models.info import Floats
 
 log = logging.getLogger("openvocab.labelsets")
 

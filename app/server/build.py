@@ -22,7 +22,7 @@ from app.api.uploads import UploadBatches
 from app.classify.batching import Batcher, BatchPolicy
 from app.classify.canary import Canary
 from app.classify.classifier import Classifier
-from app.classify.embedding import Floats, ImageCache, ImageEmbedder, Pixels, encode_images
+from app.classify.embedding import ImageCache, ImageEmbedder, encode_images
 from app.classify.ensemble import Ensemble
 from app.classify.labels import LabelLimits
 from app.classify.templates import TemplateSets, presets, template_sets
@@ -46,6 +46,7 @@ from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway
 from app.stores.vectors import TwoLevels
 from app.telemetry.metrics import Metrics
+from models.info import Floats, Pixels
 
 if TYPE_CHECKING:
     from models.encoder import Encoder

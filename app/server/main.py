@@ -25,7 +25,7 @@ from app.api import (
     playground,
 )
 from app.api.middleware import RouteTable
-from app.api.middleware.admission import HEADER, Admission, Bounds
+from app.api.middleware.admission import HEADER, Admission, AdmissionMiddleware
 from app.api.middleware.auth import Gate, GatePolicy
 from app.api.middleware.body_limit import BodyLimit, BodyLimits
 from app.api.middleware.keys import KeyRing
@@ -73,7 +73,12 @@ def middleware(
             ),
         ),
         Middleware(Gate, keys=KeyRing(settings.api_keys_file, settings.api_keys), policy=policy),
-        Middleware(Bounds, admission=admission, timeout=settings.request_timeout, metrics=metrics),
+        Middleware(
+            AdmissionMiddleware,
+            admission=admission,
+            timeout=settings.request_timeout,
+            metrics=metrics,
+        ),
     ]
     if origins:
         cors = Middleware(

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -19,10 +18,9 @@ from ray.serve.handle import DeploymentHandle
 from app.errors import Internal, NotReady, Overloaded, Problem
 from app.server.shared_encoder import OtherModel
 from models import EncoderClosed, EncoderInfo, PromptTooLong
+from models.info import Floats, Pixels
 
 T = TypeVar("T")
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 log = logging.getLogger("openvocab.remote")
 

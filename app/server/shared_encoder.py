@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from app.classify.batching import Batcher, BatchPolicy
 from app.classify.canary import Canary
@@ -23,13 +22,11 @@ from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
 from app.telemetry.metrics import Metrics
 from models import EncoderClosed, EncoderInfo, PromptTooLong
+from models.info import Floats, Pixels
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
 
-
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 # what a caller may be told as it is: it can do something about it
 TOLD: Final = (Problem, PromptTooLong, EncoderClosed)

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, cast
 from app.stores.breaker import Breaker, fails, gone, refuses
 from app.stores.protocols import (
     CHUNK,
-    LabelSets,
-    Pictures,
+    LabelSetStore,
+    PictureStore,
     RateLimits,
     Store,
     StoreAway,
@@ -106,8 +106,8 @@ class Guarded:
         self._writes = Breaker("takes no writes", "takes writes again", refused, clock)
         self._buckets = Breaker("counts no requests", "counts requests again", fails, clock)
         self._limits = {"read": timeout, "write": write_timeout or timeout, "count": timeout}
-        self.labelsets = cast(LabelSets, self._guard(store.labelsets, LABELSETS))
-        self.pictures = cast(Pictures, self._guard(store.pictures, PICTURES))
+        self.labelsets = cast(LabelSetStore, self._guard(store.labelsets, LABELSETS))
+        self.pictures = cast(PictureStore, self._guard(store.pictures, PICTURES))
         self.vectors = cast(VectorCache, self._guard(store.vectors, VECTORS))
         self.rates = cast(RateLimits, self._guard(store.rates, RATES))
 

@@ -13,12 +13,12 @@ from app.stores.gcra import Grant, take
 from app.stores.protocols import (
     TOMBSTONES,
     Head,
-    LabelSets,
-    Pictures,
+    LabelSetRecord,
+    LabelSetStore,
     PicturesFull,
+    PictureStore,
     Quota,
     RateLimits,
-    Record,
     StoreFull,
     VectorCache,
     VersionConflict,
@@ -44,13 +44,13 @@ class MemoryLabelSets:
         entry = self._entries.get(name)
         return None if entry is None else Head(entry.version, entry.body is None)
 
-    async def get(self, name: str) -> Record | None:
+    async def get(self, name: str) -> LabelSetRecord | None:
         entry = self._entries.get(name)
         if entry is None or entry.body is None:
             return None
-        return Record(name, entry.version, entry.body)
+        return LabelSetRecord(name, entry.version, entry.body)
 
-    async def page(self, after: str, before: str, limit: int) -> Sequence[Record]:
+    async def page(self, after: str, before: str, limit: int) -> Sequence[LabelSetRecord]:
         records = [await self.get(name) for name in sorted(self._between(after, before))[:limit]]
         return [record for record in records if record is not None]
 
@@ -62,7 +62,7 @@ class MemoryLabelSets:
         most: int,
         least: int = 1,
         quota: Quota | None = None,
-    ) -> Record:
+    ) -> LabelSetRecord:
         entry = self._entries.get(name)
         current = None if entry is None or entry.body is None else entry.version
         if current != expected:
@@ -75,7 +75,7 @@ class MemoryLabelSets:
         newest = self._forgotten if entry is None else entry.version
         version = max(newest + 1, least)
         self._entries[name] = _Entry(version, body, self._clock())
-        return Record(name, version, body)
+        return LabelSetRecord(name, version, body)
 
     async def amend(self, name: str, version: int, body: bytes) -> bool:
         entry = self._entries.get(name)
@@ -95,7 +95,7 @@ class MemoryLabelSets:
         for oldest in deleted[:-TOMBSTONES]:
             self._forgotten = max(self._forgotten, self._entries.pop(oldest).version)
 
-    async def restore(self, record: Record) -> bool:
+    async def restore(self, record: LabelSetRecord) -> bool:
         if record.name in self._entries or record.version <= self._forgotten:
             return False
         self._entries[record.name] = _Entry(record.version, record.body, self._clock())
@@ -203,8 +203,8 @@ class MemoryStore:
     def __init__(
         self, vector_ttl: float = 0, vector_bytes: int = 0, clock: Callable[[], float] = time.time
     ) -> None:
-        self.labelsets: LabelSets = MemoryLabelSets(clock)
-        self.pictures: Pictures = MemoryPictures()
+        self.labelsets: LabelSetStore = MemoryLabelSets(clock)
+        self.pictures: PictureStore = MemoryPictures()
         self.vectors: VectorCache = MemoryVectors(vector_ttl, vector_bytes, clock)
         self.rates: RateLimits = MemoryRates(clock)
 

@@ -92,7 +92,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class LabelSetRecord:
     """One name with its version and its body, which the store does not look into."""
 
     name: str
@@ -100,7 +100,7 @@ class Record:
     body: bytes
 
 
-class LabelSets(Protocol):
+class LabelSetStore(Protocol):
     """Definitions by name. Never expire. A deleted name leaves a tombstone: its last version.
 
     The last TOMBSTONES deletions are kept. What another program wrote under a name, or what was
@@ -111,10 +111,10 @@ class LabelSets(Protocol):
     async def head(self, name: str) -> Head | None:
         """Version and tombstone of a name, None if the store knows nothing of it."""
 
-    async def get(self, name: str) -> Record | None:
+    async def get(self, name: str) -> LabelSetRecord | None:
         """The record of a name that is not deleted, else None."""
 
-    async def page(self, after: str, before: str, limit: int) -> Sequence[Record]:
+    async def page(self, after: str, before: str, limit: int) -> Sequence[LabelSetRecord]:
         """Up to `limit` records with names strictly between the two, in the order of their names.
 
         Names are in the order of their characters' code points.
@@ -128,7 +128,7 @@ class LabelSets(Protocol):
         most: int,
         least: int = 1,
         quota: Quota | None = None,
-    ) -> Record:
+    ) -> LabelSetRecord:
         """Create (`expected` None) or replace (at version `expected`), atomically and durably.
 
         The new version is at least `least`, and more than any that the store knows the name had
@@ -149,7 +149,7 @@ class LabelSets(Protocol):
             VersionConflict: the name is not at `expected`, or does not exist.
         """
 
-    async def restore(self, record: Record) -> bool:
+    async def restore(self, record: LabelSetRecord) -> bool:
         """Publish a record again that the store lost.
 
         False if it knows the name or a tombstone, or no longer keeps a tombstone as new as that.
@@ -162,7 +162,7 @@ class LabelSets(Protocol):
         """All names that are not deleted, most recently touched or written first."""
 
 
-class Pictures(Protocol):
+class PictureStore(Protocol):
     """Pictures by a label set's name and a key. Never expire.
 
     Nothing looks at whether the label set exists: who writes the definition says which keys count.
@@ -218,8 +218,8 @@ class RateLimits(Protocol):
 class Store(Protocol):
     """All four, with a life of their own."""
 
-    labelsets: LabelSets
-    pictures: Pictures
+    labelsets: LabelSetStore
+    pictures: PictureStore
     vectors: VectorCache
     rates: RateLimits
 

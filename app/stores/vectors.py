@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway, VectorCache
+from models.info import Floats
 
 MAGIC: Final = b"OVEC"
 FORMAT: Final = 1
@@ -50,8 +51,6 @@ def decode(data: object, width: int) -> npt.NDArray[np.float32] | None:
 def _checksum(head: bytes, numbers: bytes) -> int:
     return zlib.crc32(numbers, zlib.crc32(head))
 
-
-Floats = npt.NDArray[np.float32]
 
 log = logging.getLogger("openvocab.stores")
 

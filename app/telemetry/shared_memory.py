@@ -34,7 +34,7 @@ SCRATCH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class MetricRecord:
     """Some numbers under a name: their `place` among the words of the page, and how many."""
 
     name: tuple[str, ...]
@@ -50,7 +50,7 @@ class Page:
         self.words = memory.cast("d")
         self._places: dict[tuple[str, ...], int] = {}
         self._adding = threading.Lock()
-        self._read: list[Record] = []
+        self._read: list[MetricRecord] = []
         self._read_to = FIRST
 
     @property
@@ -87,7 +87,7 @@ class Page:
                     place = self._places[name] = self._add(name, count)
         return place
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[MetricRecord]:
         """All that is there."""
         used = int(self.words[USED])
         while self._read_to < used:
@@ -96,7 +96,7 @@ class Page:
             begin = (at + 2) * WORD
             name = tuple(json.loads(bytes(self._bytes[begin : begin + length])))
             place = at + 2 + -(-length // WORD)
-            self._read.append(Record(name, place, count))
+            self._read.append(MetricRecord(name, place, count))
             self._read_to = place + count
         return self._read
 

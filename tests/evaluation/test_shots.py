@@ -12,12 +12,13 @@ from scipy.special import log_softmax
 from scipy.stats import t
 
 from app.evaluation import linear_probe
-from app.evaluation.data import ClassRows, Encoded, Floats, TemplateRows, halves
+from app.evaluation.data import ClassRows, Encoded, TemplateRows, halves
 from app.evaluation.figures import Share, top
 from app.evaluation.report.shots import ShotsSection
 from app.evaluation.shots import Curve, Point, Shots, ShotsError, shots
 from app.evaluation.template_search import ensemble
 from app.labelsets.prototypes import blend
+from models.info import Floats
 
 Posed = tuple[Encoded, TemplateRows]
 

@@ -10,11 +10,12 @@ from sklearn.metrics import average_precision_score
 
 from app.classify.concept import ensemble_mean
 from app.evaluation import template_search
-from app.evaluation.data import Encoded, Floats, TemplateRows, halves
+from app.evaluation.data import Encoded, TemplateRows, halves
 from app.evaluation.figures import scored
 from app.evaluation.report.template_search import SearchSection
 from app.evaluation.template_search import ensemble, pool, search
 from app.evaluation.trials import TOP1, Verdict
+from models.info import Floats
 from prompts import expand, load_sets, validate_templates
 
 Posed = tuple[Encoded, TemplateRows]

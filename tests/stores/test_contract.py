@@ -13,9 +13,9 @@ from app.stores.protocols import (
     CHUNK,
     TOMBSTONES,
     Head,
+    LabelSetRecord,
     PicturesFull,
     Quota,
-    Record,
     Store,
     StoreFull,
     VersionConflict,
@@ -42,8 +42,8 @@ def test_a_written_record_is_read_back(make_store, with_store: Run) -> None:
         sets = store.labelsets
         assert await sets.get("pets") is None
         assert await sets.head("pets") is None
-        assert await sets.write("pets", b"body", None, MOST) == Record("pets", 1, b"body")
-        assert await sets.get("pets") == Record("pets", 1, b"body")
+        assert await sets.write("pets", b"body", None, MOST) == LabelSetRecord("pets", 1, b"body")
+        assert await sets.get("pets") == LabelSetRecord("pets", 1, b"body")
         assert await sets.head("pets") == Head(1, deleted=False)
 
     with_store(make_store(), test)
@@ -53,8 +53,8 @@ def test_a_replacement_has_the_next_version(make_store, with_store: Run) -> None
     async def test(store: Store) -> None:
         sets = store.labelsets
         await sets.write("pets", b"old", None, MOST)
-        assert await sets.write("pets", b"new", 1, MOST) == Record("pets", 2, b"new")
-        assert await sets.get("pets") == Record("pets", 2, b"new")
+        assert await sets.write("pets", b"new", 1, MOST) == LabelSetRecord("pets", 2, b"new")
+        assert await sets.get("pets") == LabelSetRecord("pets", 2, b"new")
 
     with_store(make_store(), test)
 
@@ -73,7 +73,7 @@ def test_a_write_at_another_version_is_a_conflict_that_names_the_current(
             with pytest.raises(VersionConflict) as raised:
                 await sets.write("pets", b"other", expected, MOST)
             assert raised.value.current == 1
-        assert await sets.get("pets") == Record("pets", 1, b"first")
+        assert await sets.get("pets") == LabelSetRecord("pets", 1, b"first")
 
     with_store(make_store(), test)
 
@@ -120,7 +120,7 @@ def test_versions_grow_across_delete_and_recreate(make_store, with_store: Run) -
             await sets.write("pets", b"", 3, MOST)
         assert raised.value.current is None
         assert (await sets.write("pets", b"4", None, MOST)).version == 4
-        assert await sets.get("pets") == Record("pets", 4, b"4")
+        assert await sets.get("pets") == LabelSetRecord("pets", 4, b"4")
         assert await sets.head("pets") == Head(4, deleted=False)
 
     with_store(make_store(), test)
@@ -132,7 +132,7 @@ def test_versions_beyond_ten_stay_whole_numbers(make_store, with_store: Run) -> 
         for version in range(1, 13):
             expected = (await store.labelsets.write("pets", b"", expected, MOST)).version
             assert expected == version
-        await store.labelsets.restore(Record("old", 10**14, b""))
+        await store.labelsets.restore(LabelSetRecord("old", 10**14, b""))
         assert (await store.labelsets.write("old", b"", 10**14, MOST)).version == 10**14 + 1
 
     with_store(make_store(), test)
@@ -153,13 +153,15 @@ def test_deleted_names_leave_a_bounded_number_of_tombstones_and_still_never_come
         heads = [await sets.head(f"{number:05}") for number in range(TOMBSTONES + extra)]
         assert heads[:extra] == [None] * extra
         assert all(head is not None and head.deleted for head in heads[extra:])
-        assert not await sets.restore(Record("00000", 1000, b"of somebody who has not heard"))
+        assert not await sets.restore(
+            LabelSetRecord("00000", 1000, b"of somebody who has not heard")
+        )
         assert await sets.get("00000") is None
         # what is newer was lost, and comes back
-        assert await sets.restore(Record("lost", 5000, b"lost"))
+        assert await sets.restore(LabelSetRecord("lost", 5000, b"lost"))
         # a version never comes back
         assert (await sets.write("00001", b"", None, MOST)).version > 1002
-        assert await sets.get("kept") == Record("kept", 1, b"body")
+        assert await sets.get("kept") == LabelSetRecord("kept", 1, b"body")
         assert {record.name for record in await sets.page("", END, 10)} == {"00001", "kept", "lost"}
 
     with_store(make_store(), test)
@@ -182,9 +184,9 @@ def test_amend_changes_the_body_and_not_the_version(make_store, with_store: Run)
         assert not await sets.amend("pets", 1, b"x")
         await sets.write("pets", b"body", None, MOST)
         assert await sets.amend("pets", 1, b"amended")
-        assert await sets.get("pets") == Record("pets", 1, b"amended")
+        assert await sets.get("pets") == LabelSetRecord("pets", 1, b"amended")
         assert not await sets.amend("pets", 2, b"x")
-        assert await sets.get("pets") == Record("pets", 1, b"amended")
+        assert await sets.get("pets") == LabelSetRecord("pets", 1, b"amended")
         await sets.delete("pets", 1)
         for version in (1, 2):
             assert not await sets.amend("pets", version, b"x")
@@ -196,8 +198,8 @@ def test_amend_changes_the_body_and_not_the_version(make_store, with_store: Run)
 def test_a_lost_record_is_restored_at_its_version(make_store, with_store: Run) -> None:
     async def test(store: Store) -> None:
         sets = store.labelsets
-        assert await sets.restore(Record("pets", 7, b"body"))
-        assert await sets.get("pets") == Record("pets", 7, b"body")
+        assert await sets.restore(LabelSetRecord("pets", 7, b"body"))
+        assert await sets.get("pets") == LabelSetRecord("pets", 7, b"body")
         assert [record.name for record in await sets.page("", END, 10)] == ["pets"]
         assert list(await sets.recent()) == ["pets"]
         assert (await sets.write("pets", b"next", 7, MOST)).version == 8
@@ -209,10 +211,10 @@ def test_neither_a_known_name_nor_a_tombstone_is_restored_over(make_store, with_
     async def test(store: Store) -> None:
         sets = store.labelsets
         await sets.write("pets", b"body", None, MOST)
-        assert not await sets.restore(Record("pets", 9, b"other"))
-        assert await sets.get("pets") == Record("pets", 1, b"body")
+        assert not await sets.restore(LabelSetRecord("pets", 9, b"other"))
+        assert await sets.get("pets") == LabelSetRecord("pets", 1, b"body")
         await sets.delete("pets", 1)
-        assert not await sets.restore(Record("pets", 9, b"other"))
+        assert not await sets.restore(LabelSetRecord("pets", 9, b"other"))
         assert await sets.head("pets") == Head(2, deleted=True)
 
     with_store(make_store(), test)
@@ -269,7 +271,7 @@ def test_one_of_many_concurrent_writers_of_a_version_wins(make_store, with_store
         done = await asyncio.gather(*(write(number) for number in range(30)))
         assert currents == {2}
         (winner,) = [number for number in done if number is not None]
-        assert await store.labelsets.get("pets") == Record("pets", 2, str(winner).encode())
+        assert await store.labelsets.get("pets") == LabelSetRecord("pets", 2, str(winner).encode())
 
     with_store(make_store(), test)
 
@@ -319,7 +321,7 @@ def test_names_and_bodies_are_kept_to_the_byte(make_store, with_store: Run) -> N
         for number, name in enumerate(NAMES):
             body = bodies[number % len(bodies)]
             await sets.write(name, body, None, MOST)
-            assert await sets.get(name) == Record(name, 1, body)
+            assert await sets.get(name) == LabelSetRecord(name, 1, body)
         assert [record.name for record in await sets.page("", END, 100)] == sorted(NAMES)
         assert sorted(await sets.recent()) == sorted(NAMES)
         for name in NAMES:
@@ -336,11 +338,11 @@ def test_pages_follow_one_another_without_gap_or_repetition(make_store, with_sto
         for name in reversed(names):
             await sets.write(name, name.encode(), None, MOST)
         for limit in (1, 7, len(names), len(names) + 1):
-            seen: list[Record] = []
+            seen: list[LabelSetRecord] = []
             while page := await sets.page(seen[-1].name if seen else "", END, limit):
                 assert len(page) == min(limit, len(names) - len(seen))
                 seen += page
-            assert seen == [Record(name, 1, name.encode()) for name in names]
+            assert seen == [LabelSetRecord(name, 1, name.encode()) for name in names]
         assert [record.name for record in await sets.page("set 0", END, 2)] == [
             "set 000",
             "set 001",
@@ -423,10 +425,10 @@ def test_a_large_body_is_kept(make_store, with_store: Run) -> None:
     async def test(store: Store) -> None:
         body = np.random.default_rng(0).bytes(5_000_000)
         await store.labelsets.write("large", body, None, MOST)
-        assert await store.labelsets.get("large") == Record("large", 1, body)
-        assert await store.labelsets.page("", END, 1) == [Record("large", 1, body)]
+        assert await store.labelsets.get("large") == LabelSetRecord("large", 1, body)
+        assert await store.labelsets.page("", END, 1) == [LabelSetRecord("large", 1, body)]
         assert await store.labelsets.amend("large", 1, body[::-1])
-        assert await store.labelsets.get("large") == Record("large", 1, body[::-1])
+        assert await store.labelsets.get("large") == LabelSetRecord("large", 1, body[::-1])
 
     with_store(make_store(), test)
 
@@ -474,7 +476,7 @@ def test_vectors_expire_and_definitions_and_pictures_do_not(make_store, with_sto
         await store.vectors.put_many({"b": b"3"})
         await asyncio.sleep(0.7)
         assert list(await store.vectors.get_many(["a", "b"])) == [None, b"3"]
-        assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+        assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
         assert await store.labelsets.head("gone") == Head(2, deleted=True)
         assert await store.pictures.get("pets", "0", 7) == b"picture"
 

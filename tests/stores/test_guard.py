@@ -14,10 +14,10 @@ from app.stores.guard import Guarded
 from app.stores.memory import MemoryStore
 from app.stores.protocols import (
     CHUNK,
-    LabelSets,
-    Pictures,
+    LabelSetRecord,
+    LabelSetStore,
+    PictureStore,
     RateLimits,
-    Record,
     StoreAway,
     StoreDamaged,
     StoreFull,
@@ -114,11 +114,11 @@ def test_every_method_reaches_the_store() -> None:
         sets = store.labelsets
         await store.open()
         await store.ping()
-        assert await sets.write("a", b"1", None, MOST) == Record("a", 1, b"1")
+        assert await sets.write("a", b"1", None, MOST) == LabelSetRecord("a", 1, b"1")
         assert await sets.amend("a", 1, b"2")
-        assert await sets.get("a") == Record("a", 1, b"2")
+        assert await sets.get("a") == LabelSetRecord("a", 1, b"2")
         assert await sets.head("a") is not None
-        assert await sets.restore(Record("b", 5, b"b"))
+        assert await sets.restore(LabelSetRecord("b", 5, b"b"))
         await sets.touch("a", 1e12)
         assert list(await sets.recent()) == ["a", "b"]
         assert len(await sets.page("", END, 10)) == 2
@@ -141,8 +141,8 @@ def test_every_method_reaches_the_store() -> None:
 @pytest.mark.parametrize(
     ("protocol", "table"),
     [
-        (LabelSets, guard.LABELSETS),
-        (Pictures, guard.PICTURES),
+        (LabelSetStore, guard.LABELSETS),
+        (PictureStore, guard.PICTURES),
         (VectorCache, guard.VECTORS),
         (RateLimits, guard.RATES),
     ],
@@ -390,7 +390,7 @@ def test_a_store_that_takes_no_writes_is_read_as_ever() -> None:
         ):
             await refused(write)
         assert inner.calls == before  # not asked again and again
-        assert await store.labelsets.get("a") == Record("a", 1, b"")
+        assert await store.labelsets.get("a") == LabelSetRecord("a", 1, b"")
         assert list(await store.labelsets.recent()) == ["a"]
         assert store.state == "read-only"
         clock.now += FIRST_PAUSE

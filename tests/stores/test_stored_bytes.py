@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from app.labelsets.calibration.value import F1, Answered, Calibration, Figures
+from app.labelsets.calibration.value import F1, Answered, Calibration, HeldOutFigures
 from app.labelsets.definition import Definition, Entry, Example, from_body
 from app.labelsets.registry import Registry
 from app.stores import vectors
-from app.stores.protocols import Head, Record, Store
+from app.stores.protocols import Head, LabelSetRecord, Store
 from app.stores.redis.store import RedisStore
 from app.stores.sqlite.store import SqliteStore
 
@@ -58,8 +58,8 @@ FITTED = Calibration(
     others=3,
     risk=0.05,
     confidence=0.95,
-    before=Figures(1.5, 0.125, 0.75),
-    after=Figures(0.5, 0.0625, 0.75),
+    before=HeldOutFigures(1.5, 0.125, 0.75),
+    after=HeldOutFigures(0.5, 0.0625, 0.75),
     held_out=Answered(0.9, 0.04, 0.2, 0.6666666666666666),
     f1=F1(0.5, 0.25, 0.75, 1.0),
 )
@@ -79,8 +79,8 @@ SIGMOID = Calibration(
     others=0,
     risk=0.0,
     confidence=None,
-    before=Figures(0.0, 0.0, 1.0),
-    after=Figures(0.0, 0.0, 1.0),
+    before=HeldOutFigures(0.0, 0.0, 1.0),
+    after=HeldOutFigures(0.0, 0.0, 1.0),
     held_out=Answered(1.0, 0.0, 1.0, None),
     f1=None,
 )
@@ -168,7 +168,7 @@ def test_definitions_are_still_written_as_0_1_0_reads_them(tmp_path: Path) -> No
     # both releases may run side by side on one store while one replaces the other
     with sqlite3.connect(FOLDER / "store.sqlite3") as connection:
         rows = connection.execute("SELECT name, version, body FROM labelsets WHERE body NOT NULL")
-        bodies = [Record(*row) for row in rows]
+        bodies = [LabelSetRecord(*row) for row in rows]
     assert len(bodies) == len(STORED)
     for record in bodies:
         again = from_body(record.name, record.version, record.body).body()

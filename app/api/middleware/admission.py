@@ -94,7 +94,7 @@ HEADER: Final = "X-Request-Timeout"
 LEAST_PACE: Final = 1_000
 
 
-class Bounds:
+class AdmissionMiddleware:
     """Each request has until its deadline, a place in service, and a client that still listens."""
 
     def __init__(

@@ -120,7 +120,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class AbstentionBounds:
     """What an answer must reach: `floor` of its similarity, `margin` of its lead."""
 
     floor: float
@@ -139,7 +139,7 @@ class Unreachable(ValueError):
         self.least = least
 
 
-def choose(seen: Seen, risk: float) -> Bounds:
+def choose(seen: Seen, risk: float) -> AbstentionBounds:
     """The bounds with the most right answers among those whose risk on these pictures is `risk`.
 
     Raises: Unreachable.
@@ -155,10 +155,10 @@ def choose(seen: Seen, risk: float) -> Bounds:
     # in the middle of what does equally well: as far as can be from where it gets worse
     equal = [place for place, one in enumerate(ranked) if one == best]
     place = equal[len(equal) // 2]
-    return Bounds(floors[place], found[place][0])
+    return AbstentionBounds(floors[place], found[place][0])
 
 
-def cautious(seen: Seen, risk: float, seed: int) -> tuple[Bounds, Truth]:
+def cautious(seen: Seen, risk: float, seed: int) -> tuple[AbstentionBounds, Truth]:
     """`choose` for a stricter risk than the wanted one, where pictures that it did not see say so.
 
     The bounds, and which pictures (N,) are answered by bounds that were chosen without them. Where
@@ -166,7 +166,7 @@ def cautious(seen: Seen, risk: float, seed: int) -> tuple[Bounds, Truth]:
 
     Raises: Unreachable.
     """
-    found: list[tuple[bool, float, Bounds, Truth]] = []
+    found: list[tuple[bool, float, AbstentionBounds, Truth]] = []
     for share in reversed([share for share in LADDER if share <= 1]):
         try:
             bounds = choose(seen, share * risk)
@@ -186,7 +186,7 @@ def cautious(seen: Seen, risk: float, seed: int) -> tuple[Bounds, Truth]:
     return bounds, answers
 
 
-def promise(seen: Seen, risk: float, confidence: float, seed: int) -> tuple[Bounds, Seen]:
+def promise(seen: Seen, risk: float, confidence: float, seed: int) -> tuple[AbstentionBounds, Seen]:
     """Bounds whose true risk is `risk` at most, with that confidence, and the pictures that say so.
 
     A third of the pictures proposes bounds, the others test them one after the other, the most
@@ -199,7 +199,7 @@ def promise(seen: Seen, risk: float, confidence: float, seed: int) -> tuple[Boun
     third = np.arange(len(seen)) % 3 == 0
     proposing, testing = seen.part(order[third]), seen.part(order[~third])
     needed = fewest_answers(risk, confidence)
-    passed: list[tuple[int, Bounds]] = []
+    passed: list[tuple[int, AbstentionBounds]] = []
     least = 1.0
     for bounds in _ladder(proposing, risk, confidence):
         wrong, count = counts(testing, bounds.answer(testing))
@@ -268,9 +268,9 @@ def _unseen(seen: Seen, risk: float, seed: int) -> Truth:
     return answers
 
 
-def _ladder(seen: Seen, risk: float, confidence: float) -> list[Bounds]:
+def _ladder(seen: Seen, risk: float, confidence: float) -> list[AbstentionBounds]:
     """What these pictures propose, what they themselves are surest of first."""
-    found: dict[Bounds, float] = {}
+    found: dict[AbstentionBounds, float] = {}
     for share in LADDER:
         with contextlib.suppress(Unreachable):
             bounds = choose(seen, share * risk)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from app.classify.bulk import Item, Outcome, every_outcome
 from app.classify.embedding import ImageEmbedder
@@ -19,8 +18,8 @@ from app.labelsets.preconditions import Match, overtaken
 from app.labelsets.service import LabelSetService, Serving
 from app.telemetry.spans import Stages
 from models import EncoderInfo
+from models.info import Floats
 
-Floats = npt.NDArray[np.float32]
 # what an image shows, by its number: places of labels, none of them, or why neither is known
 Claims = Callable[[int], tuple[int, ...] | Problem]
 

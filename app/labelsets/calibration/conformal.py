@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from models.info import Floats
+
 Places = npt.NDArray[np.int64]
 
 # coverages in percent that have a bound: 1 to 99

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from app.labelsets.calibration import conformal, temperature, thresholds
 from app.labelsets.calibration.abstention import (
-    Bounds,
+    AbstentionBounds,
     Curve,
     Seen,
     Unreachable,
@@ -24,9 +24,9 @@ from app.labelsets.calibration.abstention import (
     splits,
 )
 from app.labelsets.calibration.reliability import Reliability, reliability
-from app.labelsets.calibration.value import F1, Answered, Calibration, Figures
+from app.labelsets.calibration.value import F1, Answered, Calibration, HeldOutFigures
+from models.info import Floats
 
-Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 Truth = npt.NDArray[np.bool_]
@@ -139,8 +139,8 @@ def fit(data: Labelled, model: Model, fitted_for: str, aim: Aim, seed: int = 0) 
         others=int((~inside).sum()),
         risk=aim.risk,
         confidence=aim.confidence,
-        before=Figures(before_nll, before.error, accuracy),
-        after=Figures(after_nll, after.error, accuracy),
+        before=HeldOutFigures(before_nll, before.error, accuracy),
+        after=HeldOutFigures(after_nll, after.error, accuracy),
         held_out=held_out,
         f1=f1,
         conformal=conformal.bounds(cosines, own, model.scale),
@@ -211,7 +211,7 @@ def _seen(data: Labelled) -> Seen:
     return Seen(two[:, 1], two[:, 1] - two[:, 0], right, inside)
 
 
-def _bounds(seen: Seen, aim: Aim, seed: int) -> tuple[Bounds, Answered]:
+def _bounds(seen: Seen, aim: Aim, seed: int) -> tuple[AbstentionBounds, Answered]:
     if aim.confidence is not None:
         bounds, tested = promise(seen, aim.risk, aim.confidence, seed)
         return bounds, _answered(tested, bounds.answer(tested), aim.confidence)

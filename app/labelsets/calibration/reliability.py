@@ -6,7 +6,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from models.info import Floats
+
 Doubles = npt.NDArray[np.float64]
 Truth = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]

@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from models.info import Floats
+
 Doubles = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 Truth = npt.NDArray[np.bool_]

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.labelsets.calibration.abstention import splits
+from models.info import Floats
 
-Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Truth = npt.NDArray[np.bool_]
 

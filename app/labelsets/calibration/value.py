@@ -22,7 +22,7 @@ LONGEST: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class HeldOutFigures:
     """Of the pictures that show a label: mean negative log likelihood of it, or of the most similar
     one; expected calibration error in 15 bins; and the share where one that it shows is the best.
     """
@@ -87,8 +87,8 @@ class Calibration:
     others: int
     risk: float
     confidence: float | None
-    before: Figures
-    after: Figures
+    before: HeldOutFigures
+    after: HeldOutFigures
     held_out: Answered
     f1: F1 | None = None
     conformal: tuple[float, ...] = ()
@@ -132,7 +132,11 @@ class Calibration:
         fields["thresholds"] = {
             str(k): _number(f"thresholds.{k}", v, -2, 2) for k, v in own.items()
         }
-        for name, kind in (("before", Figures), ("after", Figures), ("held_out", Answered)):
+        for name, kind in (
+            ("before", HeldOutFigures),
+            ("after", HeldOutFigures),
+            ("held_out", Answered),
+        ):
             fields[name] = _nested(kind, name, content.get(name))
         f1, bounds = content.get("f1"), content.get("conformal", ())
         if not isinstance(bounds, list | tuple) or len(bounds) not in (0, len(PERCENTS)):

@@ -12,12 +12,12 @@ from app.stores.gcra import SLACK, Grant
 from app.stores.protocols import (
     TOMBSTONES,
     Head,
-    LabelSets,
-    Pictures,
+    LabelSetRecord,
+    LabelSetStore,
     PicturesFull,
+    PictureStore,
     Quota,
     RateLimits,
-    Record,
     StoreDamaged,
     StoreFull,
     StoreRefused,
@@ -58,17 +58,17 @@ class RedisLabelSets:
         except StoreDamaged:
             return Head(0, deleted=False)
 
-    async def get(self, name: str) -> Record | None:
-        async def get() -> Record | None:
+    async def get(self, name: str) -> LabelSetRecord | None:
+        async def get() -> LabelSetRecord | None:
             return _record(name, await self._do("HMGET", self._key(name), *_FIELDS))
 
         try:
             return await self._link.call(get)
         except StoreDamaged:
-            return Record(name, 0, b"")
+            return LabelSetRecord(name, 0, b"")
 
-    async def page(self, after: str, before: str, limit: int) -> Sequence[Record]:
-        records: list[Record] = []
+    async def page(self, after: str, before: str, limit: int) -> Sequence[LabelSetRecord]:
+        records: list[LabelSetRecord] = []
         last = after.encode()
         while len(records) < limit:
             bounds = (b"(" + last, f"({before}", "BYLEX", "LIMIT", 0, limit - len(records))
@@ -88,7 +88,7 @@ class RedisLabelSets:
         most: int,
         least: int = 1,
         quota: Quota | None = None,
-    ) -> Record:
+    ) -> LabelSetRecord:
         wanted = "" if expected is None else str(expected)
         room = (quota.most, quota.after, quota.before) if quota else ("", "", "")
         arguments = [name, body, wanted, most, repr(self._clock()), least, *room]
@@ -99,7 +99,7 @@ class RedisLabelSets:
             raise StoreFull(most)
         if kind == "conflict" or value is None:
             raise VersionConflict(value)
-        return Record(name, value, body)
+        return LabelSetRecord(name, value, body)
 
     async def amend(self, name: str, version: int, body: bytes) -> bool:
         kind, _ = await self._run(self._amend, name, [version, body])
@@ -111,7 +111,7 @@ class RedisLabelSets:
         if kind == "conflict":
             raise VersionConflict(value)
 
-    async def restore(self, record: Record) -> bool:
+    async def restore(self, record: LabelSetRecord) -> bool:
         arguments = [record.name, record.body, record.version, repr(self._clock())]
         kind, _ = await self._run(self._restore, record.name, arguments)
         return kind == "done"
@@ -127,12 +127,12 @@ class RedisLabelSets:
             lost |= {name for name, version in zip(some, versions, strict=True) if version is None}
         return [name for name in names if name not in lost]
 
-    async def _records(self, names: Sequence[str]) -> Sequence[Record]:
+    async def _records(self, names: Sequence[str]) -> Sequence[LabelSetRecord]:
         """Of the names that have one; a name whose definition was lost is taken off the lists."""
         records = []
         for name, row in zip(names, await self._each(names, "HMGET", *_FIELDS), strict=True):
             if isinstance(row, ResponseError):
-                records.append(Record(name, 0, b""))
+                records.append(LabelSetRecord(name, 0, b""))
                 continue
             record = _record(name, row)
             if record is not None:
@@ -186,12 +186,16 @@ class RedisLabelSets:
 _FIELDS: Final = ("version", "body", "deleted")
 
 
-def _record(name: str, row: Sequence[bytes | None]) -> Record | None:
+def _record(name: str, row: Sequence[bytes | None]) -> LabelSetRecord | None:
     version, body, deleted = row
     if version is None or deleted == b"1":
         return None
     whole = body is not None and version.isdigit()
-    return Record(name, int(version), body) if body is not None and whole else Record(name, 0, b"")
+    return (
+        LabelSetRecord(name, int(version), body)
+        if body is not None and whole
+        else LabelSetRecord(name, 0, b"")
+    )
 
 
 def _version(text: bytes) -> int:
@@ -365,8 +369,8 @@ class RedisStore:
         self._probe_keys = [f"{prefix}{name}" for name in ("probe", "names", "recent")]
         self._probe = self._link.client.register_script(scripts.PROBE)
         self._lacking = self._link.client.register_script(scripts.LACKING)
-        self.labelsets: LabelSets = RedisLabelSets(self._link, prefix, clock)
-        self.pictures: Pictures = RedisPictures(self._link, prefix)
+        self.labelsets: LabelSetStore = RedisLabelSets(self._link, prefix, clock)
+        self.pictures: PictureStore = RedisPictures(self._link, prefix)
         self.vectors: VectorCache = RedisVectors(self._link, prefix, vector_ttl)
         self.rates: RateLimits = RedisRates(self._link, prefix)
 

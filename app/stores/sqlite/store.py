@@ -16,12 +16,12 @@ from app.stores.protocols import (
     CHUNK,
     TOMBSTONES,
     Head,
-    LabelSets,
-    Pictures,
+    LabelSetRecord,
+    LabelSetStore,
     PicturesFull,
+    PictureStore,
     Quota,
     RateLimits,
-    Record,
     StoreFull,
     VectorCache,
     VersionConflict,
@@ -42,16 +42,16 @@ class SqliteLabelSets:
     async def head(self, name: str) -> Head | None:
         return await self._reads.run(lambda connection: _head(connection, name))
 
-    async def get(self, name: str) -> Record | None:
-        def get(connection: sqlite3.Connection) -> Record | None:
+    async def get(self, name: str) -> LabelSetRecord | None:
+        def get(connection: sqlite3.Connection) -> LabelSetRecord | None:
             sql = "SELECT version, body FROM labelsets WHERE name = ? AND body IS NOT NULL"
             row = connection.execute(sql, (name,)).fetchone()
             return None if row is None else _record(name, *row)
 
         return await self._reads.run(get)
 
-    async def page(self, after: str, before: str, limit: int) -> Sequence[Record]:
-        def page(connection: sqlite3.Connection) -> Sequence[Record]:
+    async def page(self, after: str, before: str, limit: int) -> Sequence[LabelSetRecord]:
+        def page(connection: sqlite3.Connection) -> Sequence[LabelSetRecord]:
             sql = (
                 "SELECT name, version, body FROM labelsets "
                 "WHERE name > ? AND name < ? AND body IS NOT NULL ORDER BY name LIMIT ?"
@@ -68,8 +68,8 @@ class SqliteLabelSets:
         most: int,
         least: int = 1,
         quota: Quota | None = None,
-    ) -> Record:
-        def write(connection: sqlite3.Connection) -> Record:
+    ) -> LabelSetRecord:
+        def write(connection: sqlite3.Connection) -> LabelSetRecord:
             with transaction(connection):
                 head = _head(connection, name)
                 _expect(head, expected)
@@ -79,7 +79,7 @@ class SqliteLabelSets:
                 version = max(newest + 1, least)
                 sql = "INSERT OR REPLACE INTO labelsets VALUES (?, ?, ?, ?)"
                 connection.execute(sql, (name, version, body, self._clock()))
-            return Record(name, version, body)
+            return LabelSetRecord(name, version, body)
 
         return await self._writes.run(write)
 
@@ -105,7 +105,7 @@ class SqliteLabelSets:
 
         await self._writes.run(delete)
 
-    async def restore(self, record: Record) -> bool:
+    async def restore(self, record: LabelSetRecord) -> bool:
         def restore(connection: sqlite3.Connection) -> bool:
             with transaction(connection):
                 if record.version <= _forgotten(connection):
@@ -152,11 +152,11 @@ def _head(connection: sqlite3.Connection, name: str) -> Head | None:
     return Head(version, deleted=row[1] == "null")
 
 
-def _record(name: str, version: object, body: object) -> Record:
+def _record(name: str, version: object, body: object) -> LabelSetRecord:
     # a column takes any type from whoever else writes to the file
     if isinstance(body, bytes) and _version(version):
-        return Record(name, _version(version), body)
-    return Record(name, 0, b"")
+        return LabelSetRecord(name, _version(version), body)
+    return LabelSetRecord(name, 0, b"")
 
 
 def _version(version: object) -> int:
@@ -386,8 +386,8 @@ class SqliteStore:
         self._reads = Database(self._file, timeout, patience)
         self._writes = Database(self._file, max(timeout, patience), patience)
         self._buckets = Database(self._file, timeout, patience)
-        self.labelsets: LabelSets = SqliteLabelSets(self._reads, self._writes, clock)
-        self.pictures: Pictures = SqlitePictures(self._reads, self._writes)
+        self.labelsets: LabelSetStore = SqliteLabelSets(self._reads, self._writes, clock)
+        self.pictures: PictureStore = SqlitePictures(self._reads, self._writes)
         self.vectors: VectorCache = SqliteVectors(
             self._reads, self._writes, vector_ttl, vector_bytes, clock
         )

@@ -9,7 +9,7 @@ from scipy.stats import beta
 from app.classify import scoring
 from app.classify.scoring import COUNTS, LEAST_ODDS, Decision, Learned, Scale, Wanted, decide
 from app.labelsets.calibration.abstention import (
-    Bounds,
+    AbstentionBounds,
     Seen,
     Unreachable,
     at_most,
@@ -34,7 +34,7 @@ def drawn(rng: np.random.Generator, inside: int, outside: int) -> Seen:
     return Seen(similarity, lead, right & shows, shows)
 
 
-def counted(seen: Seen, bounds: Bounds) -> tuple[int, int]:
+def counted(seen: Seen, bounds: AbstentionBounds) -> tuple[int, int]:
     answers = bounds.answer(seen)
     return int((answers & seen.right).sum()), int((answers & ~seen.right).sum())
 
@@ -47,7 +47,7 @@ def test_no_other_bounds_keep_the_risk_with_more_right_answers(risk: float) -> N
         assert wrong <= risk * (right + wrong)
         for floor in (-1.0, *seen.similarity):
             for margin in (0.0, *seen.lead):
-                more, bad = counted(seen, Bounds(floor, margin))
+                more, bad = counted(seen, AbstentionBounds(floor, margin))
                 assert more <= right or bad > risk * (more + bad) or more + bad < 5
 
 

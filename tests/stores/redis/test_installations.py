@@ -20,7 +20,7 @@ from app.labelsets.registry import Registry
 from app.stores import open_store
 from app.stores.guard import Guarded
 from app.stores.memory import MemoryPictures
-from app.stores.protocols import Record, Store, StoreAway, StoreUnusable
+from app.stores.protocols import LabelSetRecord, Store, StoreAway, StoreUnusable
 from app.stores.redis.store import RedisStore
 from benchmarks.servers import free_port
 
@@ -76,7 +76,7 @@ def role(port: int) -> str:
 async def whole(store: Store) -> None:
     """A little of everything."""
     await store.labelsets.write("pets", b"body", None, MOST)
-    assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+    assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
     assert "pets" in await store.labelsets.recent()
     assert [record.name for record in await store.labelsets.page("p", "q", 10)] == ["pets"]
     await store.pictures.put("pets", "a", b"picture", 1000)
@@ -302,7 +302,7 @@ def test_two_installations_share_a_database_by_their_prefixes(start: Start) -> N
         await one.labelsets.write("pets", b"one", None, 1)
         assert await two.labelsets.get("pets") is None
         await two.labelsets.write("pets", b"two", None, 1)
-        assert await one.labelsets.get("pets") == Record("pets", 1, b"one")
+        assert await one.labelsets.get("pets") == LabelSetRecord("pets", 1, b"one")
         await one.close()
         await two.close()
 
@@ -336,7 +336,7 @@ def test_a_server_that_still_loads_its_data_is_away_and_then_back_with_everythin
         end = time.monotonic() + 60
         while time.monotonic() < end:
             try:
-                assert await store.labelsets.get("299") == Record("299", 1, b"body")
+                assert await store.labelsets.get("299") == LabelSetRecord("299", 1, b"body")
                 break
             except StoreAway as error:
                 errors.append(str(error))

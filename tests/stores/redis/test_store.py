@@ -18,8 +18,8 @@ from app.stores.gcra import SLACK, Grant, take
 from app.stores.guard import Guarded
 from app.stores.protocols import (
     Head,
+    LabelSetRecord,
     PicturesFull,
-    Record,
     StoreAway,
     StoreFull,
     StoreRefused,
@@ -74,7 +74,7 @@ async def away(store: RedisStore) -> str:
         lambda: store.labelsets.write("new", b"", None, MOST),
         lambda: store.labelsets.amend("pets", 1, b""),
         lambda: store.labelsets.delete("pets", 1),
-        lambda: store.labelsets.restore(Record("pets", 1, b"")),
+        lambda: store.labelsets.restore(LabelSetRecord("pets", 1, b"")),
         lambda: store.labelsets.touch("pets", time.time()),
         store.labelsets.recent,
         lambda: store.vectors.get_many(["a"]),
@@ -114,7 +114,7 @@ def test_two_stores_on_one_server_see_each_other(start_redis) -> None:
     async def test() -> None:
         async with opened(server.url) as first, opened(server.url) as second:
             await first.labelsets.write("pets", b"1", None, MOST)
-            assert await second.labelsets.get("pets") == Record("pets", 1, b"1")
+            assert await second.labelsets.get("pets") == LabelSetRecord("pets", 1, b"1")
             await second.labelsets.delete("pets", 1)
             assert await first.labelsets.head("pets") == Head(2, deleted=True)
             await first.vectors.put_many({"a": b"1"})
@@ -153,7 +153,7 @@ def test_a_killed_server_is_away_and_comes_back_with_everything(start_redis) -> 
             server.start()
             await back(store)
             # the append-only file has it; the scripts are sent anew
-            assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+            assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
             assert (await store.labelsets.write("pets", b"2", 1, MOST)).version == 2
 
     run(test)
@@ -181,7 +181,7 @@ def test_no_acknowledged_write_is_lost_by_a_kill(start_redis) -> None:
                 await back(store)
                 assert done
                 for name in done:
-                    assert await store.labelsets.get(name) == Record(name, 1, b"body")
+                    assert await store.labelsets.get(name) == LabelSetRecord(name, 1, b"body")
                     await store.labelsets.delete(name, 1)
                 async with client(server.url) as redis:
                     await redis.flushall()
@@ -209,7 +209,7 @@ def test_a_paused_server_is_away_at_its_time_limit_and_comes_back(start_redis) -
             answers = {n: list(v) for n, v in enumerate(found) if not isinstance(v, StoreAway)}
             assert answers
             assert answers == {number: [b"%d" % number] for number in answers}
-            assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+            assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
 
     run(test)
 
@@ -262,8 +262,8 @@ def test_an_emptied_server_is_an_empty_store(start_redis) -> None:
             assert await store.labelsets.page("", END, 10) == []
             assert list(await store.labelsets.recent()) == []
             assert list(await store.vectors.get_many(["a"])) == [None]
-            assert await store.labelsets.restore(Record("pets", 1, b"body"))
-            assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+            assert await store.labelsets.restore(LabelSetRecord("pets", 1, b"body"))
+            assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
 
     run(test)
 
@@ -297,9 +297,9 @@ def test_definitions_without_a_name_on_the_lists_are_found_and_listed_again(star
             for name in "abc":
                 await store.labelsets.write(name, name.encode(), None, MOST)
             await redis.delete("openvocab:names", "openvocab:recent")
-            assert await store.labelsets.get("a") == Record("a", 1, b"a")
+            assert await store.labelsets.get("a") == LabelSetRecord("a", 1, b"a")
             assert await store.labelsets.page("", END, 10) == []
-            assert not await store.labelsets.restore(Record("c", 1, b"c"))
+            assert not await store.labelsets.restore(LabelSetRecord("c", 1, b"c"))
             await store.labelsets.write("a", b"2", 1, MOST)
             await store.labelsets.touch("b", time.time())
             assert [record.name for record in await store.labelsets.page("", END, 10)] == ["a", "b"]
@@ -341,7 +341,7 @@ def test_a_definition_that_others_wrote_or_damaged_concerns_its_own_name(
             for name in ("a", "bad", "c"):
                 await sets.write(name, name.encode(), None, MOST)
             await damage(redis, "openvocab:labelset:bad", how)
-            assert await sets.get("bad") == Record("bad", 0, b"")
+            assert await sets.get("bad") == LabelSetRecord("bad", 0, b"")
             head = await sets.head("bad")
             assert head is not None
             assert not head.deleted
@@ -350,12 +350,12 @@ def test_a_definition_that_others_wrote_or_damaged_concerns_its_own_name(
             assert sorted(await sets.recent()) == ["a", "bad", "c"]
             await sets.touch("bad", time.time())
             assert (await sets.write("a", b"2", 1, MOST)).version == 2
-            assert not await sets.restore(Record("bad", 5, b""))
+            assert not await sets.restore(LabelSetRecord("bad", 5, b""))
             assert not await sets.amend("bad", 7, b"")
             assert store.state == "ok"
             # it can be replaced
             assert (await sets.write("bad", b"good", 0, MOST, least=9)).version == 9
-            assert await sets.get("bad") == Record("bad", 9, b"good")
+            assert await sets.get("bad") == LabelSetRecord("bad", 9, b"good")
             # and deleted
             await damage(redis, "openvocab:labelset:bad", how)
             await sets.delete("bad", 0)
@@ -381,7 +381,7 @@ def test_lists_that_others_wrote_are_refused_and_nothing_is_half_written(start_r
             assert store.state == "read-only"
             with pytest.raises(StoreAway):
                 await store.labelsets.recent()
-            assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+            assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
             assert store.state == "read-only"
             await redis.delete("openvocab:recent")
             await asyncio.sleep(FIRST_PAUSE)
@@ -596,7 +596,7 @@ async def refuses(store: RedisStore) -> None:
     """Nothing can be written, and everything read."""
     writes = [
         lambda: store.labelsets.write("new", b"", None, MOST),
-        lambda: store.labelsets.restore(Record("new", 1, b"")),
+        lambda: store.labelsets.restore(LabelSetRecord("new", 1, b"")),
         lambda: store.vectors.put_many({"a": b"1"}),
         lambda: store.rates.take("key", 1, 1, 1),
         store.probe,
@@ -620,7 +620,7 @@ def test_a_full_server_keeps_serving_and_refuses_new_definitions(start_redis) ->
             await store.labelsets.write("pets", b"body", None, MOST)
             await redis.config_set("maxmemory", "100kb")
             await refuses(store)
-            assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+            assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
             # to make room is no write of this kind
             await store.labelsets.delete("pets", 1)
             await redis.config_set("maxmemory", 0)
@@ -655,7 +655,7 @@ def test_a_replica_is_read_and_refuses_writes(start_redis) -> None:
             await redis.delete("openvocab:labelset:b")  # lost; the replica cannot clear up
             await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
             await refuses(store)
-            assert await store.labelsets.page("", END, 10) == [Record("a", 1, b"body")]
+            assert await store.labelsets.page("", END, 10) == [LabelSetRecord("a", 1, b"body")]
             await redis.execute_command("REPLICAOF", "NO", "ONE")
             assert (await store.labelsets.write("a", b"2", 1, MOST)).version == 2
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.stores.protocols import Record, Store, StoreAway
+from app.stores.protocols import LabelSetRecord, Store, StoreAway
 from app.stores.sqlite.store import SqliteStore
 
 MOST = 1000
@@ -105,7 +105,7 @@ def test_another_database_in_its_place_is_used(path: Path, with_store: Run) -> N
         await store.labelsets.write("ours", b"1", None, MOST)
         other.replace(path)
         remove(path, "-wal")
-        assert await store.labelsets.get("theirs") == Record("theirs", 1, b"2")
+        assert await store.labelsets.get("theirs") == LabelSetRecord("theirs", 1, b"2")
         assert await store.labelsets.get("ours") is None
 
     other = path.with_name("other")

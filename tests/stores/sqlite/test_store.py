@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from app.stores.protocols import Head, Record, Store, StoreAway, StoreUnusable, VersionConflict
+from app.stores.protocols import (
+    Head,
+    LabelSetRecord,
+    Store,
+    StoreAway,
+    StoreUnusable,
+    VersionConflict,
+)
 from app.stores.sqlite import schema
 from app.stores.sqlite.store import SqliteStore
 
@@ -57,7 +64,7 @@ def test_what_is_stored_is_there_for_the_next_store(tmp_path: Path, with_store: 
         await store.vectors.put_many({"a": b"1"})
 
     async def test(store: Store) -> None:
-        assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+        assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
         assert list(await store.vectors.get_many(["a"])) == [b"1"]
 
     with_store(at(tmp_path / "file"), fill)
@@ -131,7 +138,7 @@ def test_an_older_file_is_migrated_in_order_and_keeps_its_data(
         await store.labelsets.write("pets", b"body", None, MOST)
 
     async def test(store: Store) -> None:
-        assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+        assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
 
     path, released = tmp_path / "file", len(schema.MIGRATIONS)
     with_store(at(path), fill)
@@ -155,7 +162,7 @@ def test_a_file_of_each_released_version_is_opened_and_keeps_its_data(
             connection.commit()
 
         async def test(store: Store) -> None:
-            assert await store.labelsets.get("pets") == Record("pets", 3, b"body")
+            assert await store.labelsets.get("pets") == LabelSetRecord("pets", 3, b"body")
             assert (await store.rates.take("key", 1, 1, 1)).granted == 1
 
         with_store(at(path), test)
@@ -292,7 +299,7 @@ def test_a_full_disk_is_an_outage_that_passes(tmp_path: Path, with_store: Run) -
         await store._writes.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}"))
         with pytest.raises(StoreAway, match="full"):
             await store.labelsets.write("large", b"x" * 1_000_000, None, MOST)
-        assert await store.labelsets.get("pets") == Record("pets", 1, b"body")
+        assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
         # the connection was opened anew, without the limit
         assert (await store.labelsets.write("large", b"x" * 1_000_000, None, MOST)).version == 1
 
@@ -409,7 +416,7 @@ def test_processes_that_create_one_file_at_once_see_each_other(
         found = await store.labelsets.page("", END, 10)
         assert [record.name for record in found] == sorted([*names, "shared"])
         # 25 increments by each, none lost
-        assert await store.labelsets.get("shared") == Record("shared", 100, b"100")
+        assert await store.labelsets.get("shared") == LabelSetRecord("shared", 100, b"100")
         assert list(await store.vectors.get_many(names)) == [name.encode() for name in names]
 
     with_store(at(path), test)
@@ -506,7 +513,7 @@ def test_values_that_others_wrote_are_a_definition_that_can_be_replaced(tmp_path
         other.close()
         sets = store.labelsets
         for name in ("text", "version"):
-            assert await sets.get(name) == Record(name, 0, b"")
+            assert await sets.get(name) == LabelSetRecord(name, 0, b"")
             assert await sets.head(name) == Head(0, deleted=False)
         page = await sets.page("", "~", 10)
         assert [record.name for record in page] == ["a", "text", "version", "z"]
