@@ -134,7 +134,7 @@ class Unavailable(Problem):
 
 
 class Overloaded(Unavailable):
-    code, title = "overloaded", "Too many requests wait already"
+    code, title = "overloaded", "Too many requests are waiting"
 
 
 class Draining(Unavailable):

@@ -51,7 +51,7 @@ def pieces(chosen: str) -> list[tuple[str, str, Piece]]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="parts or pieces, with commas between")
+    parser.add_argument("--only", default="", help="parts or pieces, comma-separated")
     parser.add_argument("--seconds", type=float, default=Effort().seconds, help="of one turn")
     parser.add_argument("--rounds", type=int, default=Effort().rounds, help="turns of each side")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")

@@ -60,17 +60,29 @@ class ExportCache:
                     log.info("%s runs in torch: %s", spec, manifest[REASON])
                     return None
                 encoder = open_export(folder, manifest, threads)
-            except BadExport as error:
+            except BadExport as damage:
                 if last:
-                    log.warning("%s; torch serves %s", error, spec)
+                    log.warning("%s; torch serves %s", damage, spec)
                     return None
-                self._make(folder, spec, loader, precision)
+                try:
+                    self._make(folder, spec, loader, precision)
+                except OSError as error:
+                    why = error.strerror or error
+                    log.warning("%s: %s; the model is exported for this process alone", folder, why)
+                    return self._unkept(spec, loader, precision, threads)
             else:
-                encoder.info = dataclasses.replace(
-                    encoder.info, name=spec, provenance=provenance_of(spec)
-                )
-                return encoder
+                return _named(encoder, spec)
         return None
+
+    def _unkept(self, spec: str, loader: str, precision: Precision, threads: int) -> Encoder | None:
+        """The same where nothing can be written: what is mapped outlives its names."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "made"
+            make_export(spec, loader, precision, folder)
+            manifest = checked(folder)
+            return (
+                None if REASON in manifest else _named(open_export(folder, manifest, threads), spec)
+            )
 
     def _make(self, folder: Path, spec: str, loader: str, precision: Precision) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -79,6 +91,11 @@ class ExportCache:
                 if _is_current(checked(folder)):
                     return  # another process was faster
             make_export(spec, loader, precision, folder)
+
+
+def _named(encoder: Encoder, spec: str) -> Encoder:
+    encoder.info = dataclasses.replace(encoder.info, name=spec, provenance=provenance_of(spec))
+    return encoder
 
 
 def make_export(spec: str, loader: str, precision: Precision, folder: Path) -> None:

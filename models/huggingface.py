@@ -172,7 +172,7 @@ def _check_tower(part: str, values: Mapping[str, Any]) -> None:
         known = ", ".join(ACTIVATIONS)
         raise Unmappable(f"{part}.hidden_act is {values['hidden_act']!r}, not one of {known}")
     if values["hidden_size"] % values["num_attention_heads"]:
-        raise Unmappable(f"{part}.hidden_size is no multiple of num_attention_heads")
+        raise Unmappable(f"{part}.hidden_size is not a multiple of num_attention_heads")
 
 
 def _check_patches(kind: str, vision: dict[str, Any]) -> None:

@@ -104,7 +104,7 @@ def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
         check_curl(body)
         return {IMAGE: body}
     if len(body) > LARGEST_TEXT:
-        detail = f"a body that is no image has over {LARGEST_TEXT} bytes; use -F image=@FILE"
+        detail = f"a body that is not an image has over {LARGEST_TEXT} bytes; use -F image=@FILE"
         raise TooLarge(detail, limit=LARGEST_TEXT, value=len(body))
     try:
         text = body.decode()

@@ -78,14 +78,14 @@ class ClassifyFields(BaseModel):
 
     labels: Labels | None = Field(
         None,
-        description="Repeated, each taken as it is; or once, with commas between, one a line, or "
+        description="Repeated, each taken as it is; or once, comma-separated, one a line, or "
         "a JSON list.",
         examples=[["cat", "dog", "pizza", "rocket"]],
     )
     labelset: Labels | None = Field(
         None,
         description="In place of labels, a registered label set or `preset:NAME`, a shipped "
-        "vocabulary. Several, repeated or with commas between, are answered each on its own.",
+        "vocabulary. Several, repeated or comma-separated, are answered each on its own.",
         examples=[["pets"]],
     )
     templates: Templates | None = Field(
@@ -246,8 +246,8 @@ def checked_name(name: str, field: str = "name") -> str:
     """The name of a label set, if it is one. Raises Invalid."""
     if not NAME.fullmatch(name):
         detail = (
-            f"{errors.shown(name)} is no name for a label set: letters, digits, dots, hyphens and "
-            "underscores, 64 at most, a letter or digit first"
+            f"{errors.shown(name)} is not a valid label set name: letters, digits, dots, hyphens "
+            "and underscores, 64 at most, a letter or digit first"
         )
         raise Invalid(detail, field=field, value=errors.excerpt(name))
     return name
@@ -278,7 +278,7 @@ def invalid(found: list[ErrorDetails], fields: dict[str, Any], known: str) -> In
     error = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     name = str(error["loc"][0]) if error["loc"] else "labels"
     if error["type"] == "extra_forbidden":
-        detail = f"there is no field {errors.shown(name)}; the fields are {known}"
+        detail = f"unknown field {errors.shown(name)}; the fields are {known}"
         return Invalid(detail, field=errors.excerpt(name))
     if error["type"] == "missing":
         return Invalid(f"{name} is missing", field=name)

@@ -56,7 +56,7 @@ class HfParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
     candidate_labels: Annotated[Labels, BeforeValidator(_without_blanks)] = Field(
-        description="A list, or one text with commas between.", examples=[["cat", "dog"]]
+        description="A list, or one text comma-separated.", examples=[["cat", "dog"]]
     )
     hypothesis_template: str | None = Field(
         None,
@@ -110,7 +110,7 @@ def _taken_apart(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The image in base64, and the parameters, from wherever this client puts them."""
     for name in body:
         if name not in KNOWN:
-            detail = f"there is no field {errors.shown(name)}; the fields are {', '.join(KNOWN)}"
+            detail = f"unknown field {errors.shown(name)}; the fields are {', '.join(KNOWN)}"
             raise Invalid(detail, field=errors.excerpt(name))
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):

@@ -74,7 +74,7 @@ class Shown:
             if place is None and one == NONE and len(every) == 1:
                 return ()
             if place is None:
-                detail = f"{shown(one)} is no label of this label set"
+                detail = f"{shown(one)} is not a label in this label set"
                 return Invalid(detail, field=LABEL, value=excerpt(one))
             found.append(place)
         return tuple(sorted(set(found)))
@@ -160,7 +160,7 @@ def _known(fields: dict[str, Any]) -> dict[str, Any]:
     for name in fields:
         if name not in FIELDS:
             known = ", ".join((IMAGE, LABEL, *FIELDS))
-            detail = f"there is no field {shown(name)}; the fields are {known}"
+            detail = f"unknown field {shown(name)}; the fields are {known}"
             raise Invalid(detail, field=excerpt(name))
     return fields
 
@@ -237,7 +237,7 @@ def _fields(request: Request) -> dict[str, Any]:
 def _check(fields: dict[str, Any]) -> None:
     for name in fields:
         if name != LABEL:
-            detail = f"there is no field {shown(name)}; the fields are {IMAGE}, {LABEL}"
+            detail = f"unknown field {shown(name)}; the fields are {IMAGE}, {LABEL}"
             raise Invalid(detail, field=excerpt(name))
 
 
@@ -285,7 +285,7 @@ async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> lis
     if LABEL in parsed:
         claims.told.append(parsed.pop(LABEL))
     for name in parsed:
-        detail = f"there is no field {shown(name)}; the fields are {IMAGE}, {IMAGES}, {LABEL}"
+        detail = f"unknown field {shown(name)}; the fields are {IMAGE}, {IMAGES}, {LABEL}"
         raise Invalid(detail, field=excerpt(name))
     return images
 

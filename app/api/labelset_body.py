@@ -112,7 +112,7 @@ FORM_SCHEMA: Final[dict[str, Any]] = {
         "labels": {
             "type": "array",
             "items": {"type": "string"},
-            "description": "Repeated; or once, with commas between, one a line, or JSON.",
+            "description": "Repeated; or once, comma-separated, one a line, or JSON.",
             "examples": [["cat", "dog"]],
         },
         "templates": {
@@ -242,7 +242,7 @@ def _typed(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lines(body: bytes, limits: UploadLimits) -> Any:
-    """One label a line; what is one line alone is a list in JSON, or with commas between."""
+    """One label a line; what is one line alone is a list in JSON, or comma-separated."""
     text = text_of(body).strip()
     most = max(json_text.LISTED.values, 2 * limits.labels.count)
     return listed(text, most=most) if text else []
@@ -258,7 +258,7 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
     unknown = [label for label in body.prompts if labels.normal(label) not in known]
     if unknown:
         shown = errors.shown(unknown[0])
-        raise Invalid(f"prompts are given for {shown}, which is no label", field="prompts")
+        raise Invalid(f"prompts are given for {shown}, which is not a label", field="prompts")
     own = [labels.normal(label) for label in body.prompts]
     twice = next((label for label, count in Counter(own).items() if count > 1), None)
     if twice is not None:
@@ -338,7 +338,7 @@ def _texts(body: LabelSetBody, limits: UploadLimits) -> list[Flat]:
     if body.preset is not None:
         if body.preset not in limits.presets:
             known, asked = ", ".join(limits.presets), errors.shown(body.preset)
-            detail = f"no preset is called {asked}; there are {known}"
+            detail = f"preset {asked} not found; there are {known}"
             raise Invalid(detail, field="preset", value=errors.excerpt(body.preset))
         shipped = numbered(limits.presets[body.preset])
         return [(label, texts, ()) for label, texts in shipped.items()]

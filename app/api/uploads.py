@@ -115,7 +115,7 @@ async def archived(
     with tempfile.TemporaryFile() as file:
         if not await _save(request, file):
             detail = "send images as form fields, as JSON, or in a ZIP or TAR archive"
-            raise Unparsable(f"the body is none of what a batch can be: {detail}")
+            raise Unparsable(f"unrecognised batch body: {detail}")
         limits = archives.ArchiveLimits(uploads.image_bytes, uploads.bytes, uploads.images)
         left = threading.Event()
         found = archives.entries(file, limits, left.is_set)

@@ -155,7 +155,7 @@ class Batcher(Generic[T, R]):
     def _overloaded(self) -> Overloaded:
         limit = self._policy.max_queue
         return Overloaded(
-            f"{limit} images wait already, the limit of max_queue; try again later",
+            f"{limit} images are already waiting (the limit, max_queue); try again later",
             limit=limit,
             value=len(self._queue),
             retry_after=max(1, math.ceil(limit * self._item_seconds)),

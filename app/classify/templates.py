@@ -64,6 +64,6 @@ class TemplateSets:
             return name, asked
         found = self.sets.get(name)
         if found is None:
-            detail = f"no template set is called {shown(name)}; GET /templates lists them"
+            detail = f"template set {shown(name)} not found; GET /templates lists them"
             raise UnknownTemplates(detail, field="templates", value=excerpt(name))
         return name, found.templates

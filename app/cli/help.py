@@ -87,6 +87,7 @@ def group(text: str, epilog: str | None = None, cls: type[TyperGroup] = TyperGro
         help=text,
         epilog=epilog,
         rich_markup_mode=None,
+        pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
 

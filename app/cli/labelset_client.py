@@ -171,7 +171,7 @@ def imported(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         except ValueError:
             found = None
         if not isinstance(found, dict) or not isinstance(found.get("name"), str):
-            raise BadFile(f"line {number} is no JSON object with a name")
+            raise BadFile(f"line {number} is not a JSON object with a name")
         yield found
 
 

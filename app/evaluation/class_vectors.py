@@ -52,7 +52,7 @@ class TextSide:
         name = name or self.info.templates
         found = self.sets.get(name)
         if found is None:
-            line = f"no template set is called {name!r}; there are {', '.join(self.sets)}"
+            line = f"template set {name!r} not found; there are {', '.join(self.sets)}"
             raise Ended(USAGE_ERROR, line)
         return Templates(name, found.templates)
 

@@ -71,7 +71,7 @@ def _usual(dtype: np.dtype[np.generic], low: float, high: float) -> float | None
 
 
 def scaled(raw: Numbers, black: float, white: float) -> npt.NDArray[np.uint8]:
-    """Numbers between `black` and `white` to 0..255; what is no number is black."""
+    """Numbers between `black` and `white` to 0..255; what is not a number is black."""
     found = np.empty(raw.shape, np.uint8)
     factor = 255 / (white - black) if white > black else 1.0
     for row in range(0, len(raw), STRIP):

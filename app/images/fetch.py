@@ -301,7 +301,7 @@ def _check_head(status: int, headers: httpx2.Headers) -> None:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if not kind.startswith("image/") and kind not in BARE_TYPES:
         said = errors.shown(kind) if kind else "nothing"
-        detail = f"image_url is answered as {said}, which is no image/… or application/octet-stream"
+        detail = f"image_url answers {said}, which is not image/… or application/octet-stream"
         raise UnsupportedImage(detail, field=FIELD, value=errors.excerpt(kind))
 
 

@@ -133,7 +133,7 @@ def joined(base: httpx2.URL, location: str) -> str:
     try:
         return str(base.join(location))
     except (httpx2.InvalidURL, ValueError):
-        raise refused("it redirects to what is no URL", base.host) from None
+        raise refused("it redirects to something that is not a URL", base.host) from None
 
 
 def refused(why: str, value: str) -> Invalid:
@@ -155,7 +155,7 @@ def _parsed(text: str) -> httpx2.URL:
         url = httpx2.URL(text.strip())
         url = url.copy_with(host=url.host.removesuffix("."), fragment=None)
     except (httpx2.InvalidURL, ValueError):
-        raise refused("it is no URL", text) from None
+        raise refused("it is not a URL", text) from None
     if url.scheme not in ("http", "https"):
         raise refused("it begins neither with https:// nor with http://", text)
     if url.userinfo:
@@ -165,9 +165,9 @@ def _parsed(text: str) -> httpx2.URL:
         # numbers are addresses only where they look like one: not 0x7f.1, not 2130706433
         named = literal(host) is None
     except ValueError:
-        raise refused("its host is a number that is no address", host) from None
+        raise refused("its host is a number that is not an address", host) from None
     if named and not NAME.fullmatch(host):
-        raise refused("its host is no host name", host)
+        raise refused("its host is not a host name", host)
     return url
 
 
@@ -177,5 +177,5 @@ def _ascii(name: str) -> str:
     except (httpx2.InvalidURL, ValueError):
         host = ""
     if not NAME.fullmatch(host):
-        raise ValueError(f"{errors.shown(name)} is no host name")
+        raise ValueError(f"{errors.shown(name)} is not a host name")
     return host

@@ -54,7 +54,7 @@ def checked_label(label: str, known: Sequence[str]) -> str:
         return label.strip()
     near = get_close_matches(label, known, NEAR)
     offer = f"; near are {', '.join(map(repr, near))}" if near else ""
-    detail = f"{errors.shown(label)} is no label of this label set{offer}"
+    detail = f"{errors.shown(label)} is not a label in this label set{offer}"
     raise Invalid(detail, field=LABEL, value=errors.excerpt(label))
 
 

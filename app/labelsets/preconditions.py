@@ -48,7 +48,7 @@ class Match:
 def unknown(name: str) -> UnknownLabelset:
     """The problem of a name that is in no store."""
     own = without_namespace(name)
-    return UnknownLabelset(f"no label set is called {own}", field="labelset", value=own)
+    return UnknownLabelset(f"label set {own} not found", field="labelset", value=own)
 
 
 def exists(name: str) -> LabelsetExists:

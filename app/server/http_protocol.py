@@ -52,7 +52,7 @@ def check(method: bytes, version: str, headers: Headers) -> None:
     if version not in ("1.0", "1.1"):
         raise BadRequest(f"HTTP/{version} is not spoken here, HTTP/1.1 is")
     if method == b"CONNECT":
-        raise BadRequest("CONNECT is for proxies, and this is none")
+        raise BadRequest("CONNECT is for proxies; this is not one")
     hosts = _values(headers, b"host")
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise BadRequest(f"one Host header is needed, not {len(hosts)}", field="Host")

@@ -23,7 +23,7 @@ class ModelSettings(BaseSettings):
     )
     more_models: str = Field(
         "",
-        description="Further models, with commas between; a request names one in its field "
+        description="Further models, comma-separated; a request names one in its field "
         "`model`. As `--model`, repeated.",
     )
     loaded_models: int = Field(
@@ -40,7 +40,7 @@ class ModelSettings(BaseSettings):
     )
     model_aliases: str = Field(
         "",
-        description="Other names of models, as `ALIAS=MODEL` with commas between, for clients "
+        description="Other names of models, as `ALIAS=MODEL` comma-separated, for clients "
         "whose model name cannot be changed.",
     )
     device: str = Field(

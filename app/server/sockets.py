@@ -92,7 +92,7 @@ def check_certificate(certificate: Path, key: Path | None) -> str | None:
 def _remove_left_over(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(0, "a file that is no socket has this name, and is left alone")
+            raise FileExistsError(0, "a file that is not a socket has this name; it was left alone")
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)  # a busy server would let us wait
             try:

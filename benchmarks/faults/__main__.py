@@ -148,7 +148,7 @@ def _one(
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default=",".join(FAULTS), help="faults, with commas between")
+    parser.add_argument("--only", default=",".join(FAULTS), help="faults, comma-separated")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each fault")
     parser.add_argument("--kills", type=int, default=0, help="writers to kill instead")
     options = parser.parse_args()

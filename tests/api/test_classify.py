@@ -394,7 +394,12 @@ def test_a_failing_encoder_is_a_500_that_tells_nothing(
         assert problem(client.get("/readyz"), 503, "not_ready")
         monkeypatch.undo()
         time.sleep(KEPT)  # what was found is good for so long
-        well = {"status": "ready", "model": "pictogram", "store": "ok"}
+        well = {
+            "status": "ready",
+            "model": "pictogram",
+            "store": "ok",
+            "models": {"pictogram": "ready"},
+        }
         assert client.get("/readyz").json() == well
         assert form(client, labels=LABELS).status_code == 200
 

@@ -132,7 +132,7 @@ def test_one_bad_image_of_many_is_named(client: httpx.Client, samples: dict[str,
         ({"texts": ["a"], "templates": "none such"}, 404, "templates", "'none such'"),
         ({"texts": ["a"], "templates": ["{} {}"]}, 422, "templates", "placeholder"),
         ({"texts": ["a"], "encoding_format": "hex"}, 422, "encoding_format", "'base64'"),
-        ({"texts": ["a"], "text": "b"}, 422, "text", "there is no field 'text'"),
+        ({"texts": ["a"], "text": "b"}, 422, "text", "unknown field 'text'"),
     ],
 )
 def test_texts_that_cannot_be_embedded_are_refused_with_their_field(
@@ -159,8 +159,8 @@ def test_texts_that_cannot_be_embedded_are_refused_with_their_field(
         ({"files": [("image", b"")]}, 422, "image", "no image was sent"),
         ({"files": [("image", b"")] * 2}, 422, "image", "image 1 of 2: the image is empty"),
         ({"files": [("photo", b"x")]}, 422, "photo", "send the picture as 'image'"),
-        ({"files": [("image", b"x")], "data": {"labels": "a"}}, 422, "labels", "no field"),
-        ({"files": [("image", b"x")], "params": {"labels": "a"}}, 422, "labels", "no field"),
+        ({"files": [("image", b"x")], "data": {"labels": "a"}}, 422, "labels", "unknown field"),
+        ({"files": [("image", b"x")], "params": {"labels": "a"}}, 422, "labels", "unknown field"),
     ],
 )
 def test_images_that_cannot_be_embedded_are_refused_with_their_field(

@@ -63,7 +63,7 @@ def test_a_label_that_is_no_text_is_refused(label: str) -> None:
 
 def test_marks_that_writing_needs_stay() -> None:
     # a joiner of emoji, and marks that say which way Hebrew and Latin letters beside them run
-    kept = ["\U0001f469\u200d\U0001f692", "\u05d0\u200f!", "a\u200e\u05d0", "a\u00a0b"]
+    kept = ["\U0001f469\u200d\U0001f692", "\u05d0\u200f!", "a\u200e\u05d0"]
     assert labels.clean(kept, labels.LabelLimits(count=9, length=100)) == tuple(kept)
 
 

@@ -60,7 +60,7 @@ def test_a_folder_for_each_label_is_sent_listed_and_removed(
     assert again.exit_code == 1
     assert "0 examples added, 6 were there" in again.stderr
     assert "broken.png: " in again.stderr
-    assert "bird.png: 'bird' is no label of this label set" in again.stderr
+    assert "bird.png: 'bird' is not a label in this label set" in again.stderr
     lines = [
         json.loads(one)
         for one in labelset("examples", "list", "pets", "--json").stdout.splitlines()

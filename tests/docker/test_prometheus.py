@@ -171,7 +171,7 @@ def use(client: httpx.Client, samples: dict[str, Path], number: int) -> None:
         client.post("/classify", files=image, data=labels).raise_for_status()
     body = {"labels": [f"one {number}", f"two {number}"]}
     client.put("/labelsets/mine", json=body, params={"wait": True}).raise_for_status()
-    assert client.post("/classify", files={"image": b"no"}).status_code == 422
+    assert client.post("/classify", files={"image": b"no"}).status_code == 415
 
 
 @pytest.mark.parametrize("expr", TARGETS)

@@ -280,7 +280,7 @@ def test_a_key_is_in_no_report(album: Path, tmp_path: Path, url: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("--templates", "nothing"), 2, "no template set is called 'nothing'"),
+        (("--templates", "nothing"), 2, "template set 'nothing' not found"),
         (("--templates", "a {} and {}"), 2, "--templates: "),
         (("--templates", "none,"), 2, "a name is empty"),
         (("--model", "pictogram"), 2, "leave out --model"),

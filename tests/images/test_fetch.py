@@ -265,7 +265,7 @@ def test_odd_spellings_of_hosts_are_refused(host: str) -> None:
         ("ftp://x.example/", "neither with"), ("//x.example/", "neither with"),
         ("x.example/a.png", "neither with"), ("", "neither with"),
         ("http://me@x.example/", "a user name"), ("http://good.example\\@10.0.0.1/", "user name"),
-        ("http://good.example:80@10.0.0.1/", "user name"), ("http://x.example/\x00", "no URL"),
+        ("http://good.example:80@10.0.0.1/", "user name"), ("http://x.example/\x00", "not a URL"),
         ("http://x.example:8080/", "its port is 8080"), ("http://x.example/" + "a" * 2_048, "2048"),
     ],
 )  # fmt: skip
@@ -304,7 +304,7 @@ def test_a_name_that_changes_its_meaning_is_asked_once_for_each_connection() -> 
     [
         ("/to-metadata", "no public address"), ("/to-inside", "no public address"),
         ("/to-file", "neither with https"), ("/to-port", "not among those allowed"),
-        ("/to-login", "a user name"), ("/to-nonsense", "what is no URL"),
+        ("/to-login", "a user name"), ("/to-nonsense", "not a URL"),
     ],
 )  # fmt: skip
 def test_a_redirect_is_checked_like_the_first_url(path: str, why: str) -> None:
@@ -321,7 +321,7 @@ def test_three_redirects_are_followed_and_not_four() -> None:
     ("path", "kind", "why"),
     [
         ("/page", UnsupportedImage, "'text/html'"),
-        ("/untyped", UnsupportedImage, "as nothing"),
+        ("/untyped", UnsupportedImage, "answers nothing"),
         ("/gzip", UnsupportedImage, "compressed \\('gzip'\\)"),
         ("/declared", TooLarge, "10000000 bytes"),
         ("/endless", TooLarge, "the limit is 1000"),

@@ -90,7 +90,7 @@ def test_a_url_that_nothing_calls_an_image_is_a_text(fetching: httpx.Client, sit
     ("path", "status", "said"),
     [
         ("/none.png", 502, "answered with status 404"),
-        ("/ATTRIBUTION.md", 415, "is answered as 'text/markdown'"),
+        ("/ATTRIBUTION.md", 415, "answers 'text/markdown'"),
         ("@inside/cat.png", 422, "not among those allowed here"),
     ],
 )

@@ -45,7 +45,8 @@ class Admission:
         """Raises Overloaded if one more would be too many."""
         if self.in_service >= self._most:
             raise Overloaded(
-                f"{self.in_service} requests wait already, the limit by max_queue; come back later",
+                f"{self.in_service} requests are already waiting (the limit, max_queue); "
+                "try again later",
                 limit=self._most,
                 value=self.in_service,
                 retry_after=self.retry_after(),

@@ -161,7 +161,7 @@ class _Reader:
     def text(self, name: str) -> str:
         value = self._content.get(name)
         if not isinstance(value, str) or len(value) > 1_000:
-            raise ValueError(f"{name} is no text of up to 1000 characters")
+            raise ValueError(f"{name} is not a text of up to 1000 characters")
         return value
 
     def number(self, name: str, low: float, high: float) -> float:
@@ -170,7 +170,7 @@ class _Reader:
     def count(self, name: str) -> int:
         value = self._content.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
-            raise ValueError(f"{name} is no whole number from 0 to {MOST}")
+            raise ValueError(f"{name} is not a whole number from 0 to {MOST}")
         return value
 
 
@@ -187,7 +187,7 @@ def fitted_for(
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} is no number")  # noqa: TRY004
+        raise ValueError(f"{name} is not a number")  # noqa: TRY004
     if not low <= value <= high:
         raise ValueError(f"{name} is {shown(str(value))}, it is from {low:g} to {high:g}")
     return float(value)

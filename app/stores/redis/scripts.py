@@ -162,7 +162,7 @@ return {'done', ''}
 """
 )
 
-# KEYS: the pictures' sizes by name and key, their sum. One that is no number is added up anew
+# KEYS: the pictures' sizes by name and key, their sum. One that is not a number is added up anew
 _SUM: Final = """
 local function sum()
     local kept = tonumber(redis.pcall('GET', KEYS[2]))

@@ -92,7 +92,7 @@ class DatabaseFile:
             self._damaged = os.pread(self._handle, len(_MAGIC), 0) != _MAGIC
         if self._damaged:
             raise StoreAway(
-                f"{self.path} was overwritten and is no database any more: move it away"
+                f"{self.path} was overwritten and is no longer a database: move it away"
             )
 
     def renew(self, patience: float) -> None:
