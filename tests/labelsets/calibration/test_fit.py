@@ -266,7 +266,8 @@ def test_a_report_has_the_curve_the_words_and_the_file_that_stores_it() -> None:
     assert found["calibration"] == json.loads(text)
     assert found["risk_coverage"]["points"][-1]["coverage"] == 1.0
     html = section.html()
-    assert html.count("<svg") == 5  # two diagrams with their counts, and the curve
+    assert html.count("<svg") == 4  # two diagrams with their counts
+    assert "No answer was wrong" in html  # so there is no curve to draw
     assert all(esc(line) in html for line in section.words())
     assert "<b>0" not in html
     console = Console(width=200, file=io.StringIO(), record=True)
@@ -280,3 +281,4 @@ def test_a_report_says_where_the_wanted_risk_cannot_be_reached() -> None:
     assert section.json()["calibration"] is None
     assert "share of wrong answers" in section.words()[-1]
     assert section.words()[-1].split(":")[0] in section.html()
+    assert section.html().count("<svg") == 5  # and the curve
