@@ -5,14 +5,11 @@ from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
-import open_clip
 import pytest
 
-import models
 import prompts
 from app.classify.labels import LabelLimits, clean, unread
 from models.encoder import Encoder
-from models.tokens import Tokens
 from prompts import Vocabulary, VocabularyError, expand, load_sets, load_vocabularies
 
 PACKAGE = Path(prompts.__file__).parent
@@ -190,8 +187,6 @@ def test_a_shipped_vocabulary_passes_the_checks_of_a_request(name: str) -> None:
 def test_every_label_fits_into_every_english_template_of_the_bundled_model(
     name: str, pictogram: Encoder
 ) -> None:
-    folder = Path(models.__file__).parent / "pictogram"
-    tokens = Tokens(open_clip.get_tokenizer(f"local-dir:{folder}"), pictogram.info.context_length)
     templates = [
         template
         for one in load_sets().values()
@@ -201,7 +196,7 @@ def test_every_label_fits_into_every_english_template_of_the_bundled_model(
     longest = sorted(templates, key=len)[-10:]
     for label in load_vocabularies()[name].labels:
         # raises where a prompt does not fit; nothing is cut
-        assert tokens(expand(longest, label)).shape[0] == len(longest)
+        assert pictogram.tokens(expand(longest, label)).shape[0] == len(longest)
 
 
 def test_the_table_in_the_readme_lists_every_vocabulary_as_it_is() -> None:
