@@ -212,13 +212,11 @@ async def models(services: ServicesDep, caller: CallerDep) -> ModelsAnswer:
     )
 
 
-@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", operation_id="getHealth", summary="Does the process answer?")
 async def healthz() -> HealthAnswer:
     return HealthAnswer()
 
 
-@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     operation_id="getReadiness",

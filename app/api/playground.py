@@ -89,12 +89,12 @@ def _asset(content: bytes, kind: str) -> Asset:
     return Asset(content, kind, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.get("/")
 async def index(request: Request) -> Response:
     return _answer(request, INDEX)
 
 
-@router.api_route("/page/{name:path}", methods=["GET", "HEAD"])
+@router.get("/page/{name:path}")
 async def part(name: str, request: Request) -> Response:
     if name not in assets():
         raise NotFound(f"the playground has no file {name!r}")
@@ -102,7 +102,7 @@ async def part(name: str, request: Request) -> Response:
 
 
 def _answer(request: Request, name: str) -> Response:
-    """The file, or 304 where the caller has it; a HEAD's body is left out by the server."""
+    """The file, or 304 where the caller has it."""
     asset = assets()[name]
     headers = {**HEADERS, "ETag": asset.etag}
     if _has(request.headers.get("if-none-match", ""), asset.etag):

@@ -164,6 +164,9 @@ def add_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         response = refuse(_from_framework(request, error), request.scope)
         response.headers.update(error.headers or {})
+        allowed = response.headers.get("allow", "").split(", ")
+        if "GET" in allowed and "HEAD" not in allowed:
+            response.headers["allow"] = ", ".join((*allowed, "HEAD"))
         return response
 
     async def parameters(request: Request, error: Exception) -> Response:
@@ -177,6 +180,9 @@ def add_handlers(app: FastAPI) -> None:
 
 def _from_framework(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 404:
+        if (meant := state_of(request.scope).route.meant) is not None:
+            detail = f"there is nothing at {request.url.path}; remove the slash at the end: {meant}"
+            return NotFound(detail, value=request.url.path[:200])
         return NotFound(
             f"there is nothing at {request.url.path}; GET /openapi.json lists the addresses"
         )

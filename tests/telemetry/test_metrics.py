@@ -114,11 +114,13 @@ def test_each_level_of_the_caches_is_counted(
 
 def test_problems_are_counted_by_type(counting: httpx.Client) -> None:
     def wrong() -> None:
-        assert counting.post("/classify", files={"image": b"no picture"}).status_code == 422
+        assert counting.post("/classify", files={"image": b"no picture"}).status_code == 415
+        assert counting.post("/classify", files={"image": b""}).status_code == 422
         assert counting.post("/classify", content=bytes(300_000)).status_code == 413
         assert counting.get("/nowhere").status_code == 404
 
     by = grown(counting, wrong)
+    assert by("openvocab_problems_total", error_type="unsupported_image") == 1
     assert by("openvocab_problems_total", error_type="invalid") == 1
     assert by("openvocab_problems_total", error_type="too_large") == 1
     assert by("openvocab_problems_total", error_type="not_found") == 1

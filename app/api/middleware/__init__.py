@@ -91,10 +91,15 @@ NOWHERE: Final = Rule(("classify", "labelsets:write", "admin"))
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """The route of a request by its address as it is declared, or "none"; and its rule."""
+    """The route of a request by its address as it is declared, or "none"; and its rule.
+
+    `meant`: the address without the slash at its end, where there is no route with it but one
+    without.
+    """
 
     path: str
     rule: Rule
+    meant: str | None = None
 
 
 class RouteTable:
@@ -125,4 +130,17 @@ class RouteTable:
                 return rules[scope["method"]]
             if match is Match.PARTIAL:
                 partial = partial or Matched(route.path, NOWHERE)
-        return partial or Matched("none", NOWHERE)
+        return partial or Matched("none", NOWHERE, self._without_slash(scope))
+
+    def _without_slash(self, scope: Scope) -> str | None:
+        path: str = scope["path"].rstrip("/")
+        if path == scope["path"]:
+            return None
+        shorter = {**scope, "path": path}
+        matches = (route.matches(shorter)[0] for route, _ in self._routes)
+        return path if any(match is not Match.NONE for match in matches) else None
+
+
+def routed(scope: Scope) -> Scope:
+    """The scope by which a request is routed: a HEAD is answered as GET, without its body."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.middleware import Matched, RouteTable
+from app.api.middleware import Matched, RouteTable, routed
 from app.api.middleware.body_limit import log
 from app.api.middleware.state import RequestState
 from app.api.problems import SECURITY_HEADERS, internal
@@ -210,10 +210,12 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        route = self._routes.of(scope)
+        route = self._routes.of(routed(scope))
         exchange = Exchange(scope, route, self._tracing, labels=self._log_labels)
 
         async def send_with_headers(message: Message) -> None:
+            if scope["method"] == "HEAD" and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             exchange.answers(message)
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -223,7 +225,7 @@ class RequestContext:
 
         with exchange.current():
             try:
-                await self._app(scope, receive, send_with_headers)
+                await self._app(routed(scope), receive, send_with_headers)
             except ClientDisconnect:
                 log.debug("the client left while it was sending")
             except Exception:
