@@ -179,4 +179,5 @@ def test_a_forward_pass_that_hangs_is_not_ready_and_ends_the_process(
         assert isinstance(asked.exception(), httpx.TransportError)
     lines = [line for line in log.read_text().splitlines() if "hangs" in line]
     assert len(lines) == 1
-    assert re.search(r"the model hangs since \d+ s, the limit of hang_timeout is 8;", lines[0])
+    said = r"the model pictogram hangs since \d+ s, the limit of hang_timeout is 8;"
+    assert re.search(said, lines[0])
