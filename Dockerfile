@@ -96,7 +96,7 @@ ENV PATH=/opt/venv/bin:${PATH} \
 
 # without MODEL this loads the bundled model: proof that the image can. The downloader's own cache
 # is of no use any more; the weights are for all to read, the volume is the user's
-RUN openvocab models pull "${MODEL:-pictogram}" \
+RUN openvocab models pull "${MODEL:-everyday}" \
     && rm -rf "${HF_HOME}/xet" \
     && mkdir -p "${HF_HOME}" \
     && chmod -R a+rX "${HOME}" \

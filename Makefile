@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-MODEL ?= pictogram
+MODEL ?= everyday
 HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := .venv/bin
@@ -25,9 +25,9 @@ setup: .venv/ready  ## create .venv and install the service
 
 # the bundled model on a machine without a GPU needs no PyTorch
 GPU := $(wildcard /dev/nvidiactl /dev/dxg /dev/kfd)
-run: $(if $(or $(GPU),$(filter-out pictogram,$(MODEL))),.venv/ready,.venv/light)  ## serve on HOST:PORT with MODEL
+run: $(if $(or $(GPU),$(filter-out everyday pictogram,$(MODEL))),.venv/ready,.venv/light)  ## serve on HOST:PORT with MODEL
 	@printf '%s\n' '' 'Once it serves, try:' \
-	"  curl -F image=@tests/samples/cat.png -F labels=cat,dog,pizza,rocket $(HOST):$(PORT)/classify" \
+	"  curl -F image=@tests/samples/photographs/cat.jpg -F labels=cat,dog,pizza,rocket $(HOST):$(PORT)/classify" \
 	"  curl -F image=@tests/samples/rocket.png -F labels=cat,dog,pizza,rocket -H 'Accept: text/plain' $(HOST):$(PORT)/classify" \
 	"  curl --data-binary @tests/samples/doughnut.png '$(HOST):$(PORT)/classify?labels=cat,doughnut,rocket&top_k=1'" ''
 	@exec $(BIN)/openvocab serve --host $(HOST) --port $(PORT) --model $(MODEL)
@@ -54,6 +54,7 @@ check: .venv/dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	MYPYPATH=models/pictogram $(BIN)/mypy --explicit-package-bases models/pictogram/*.py
+	MYPYPATH=models/everyday:models/pictogram $(BIN)/mypy --explicit-package-bases models/everyday/*.py
 	$(BIN)/lint-imports --no-cache
 
 audit: .venv/tools/ready  ## known vulnerabilities of what is locked, where the advisory data can be had

@@ -11,7 +11,7 @@ from typing import Any, Final
 from models.info import Precision, Provenance
 
 HERE: Final = Path(__file__).parent
-OFFLINE_MODEL: Final = "pictogram"
+OFFLINE_MODEL: Final = "everyday"
 LOCAL_DIR: Final = "local-dir:"
 HF_HUB: Final = "hf-hub:"
 

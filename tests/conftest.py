@@ -74,6 +74,14 @@ def exports(own_data_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def everyday() -> Iterator[Encoder]:
+    """The bundled model; most tests take `pictogram`, which is small."""
+    encoder = load("everyday")
+    yield encoder
+    encoder.close()
+
+
+@pytest.fixture(scope="session")
 def pictogram(exports: Path) -> Iterator[Encoder]:
     """The bundled model as it serves on a CPU."""
     encoder = load("pictogram", exports=exports)

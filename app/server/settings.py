@@ -49,7 +49,7 @@ class ModelSettings(BaseSettings):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="What the model computes in; `auto` is bf16 where the device has it natively, "
-        "else fp32. `pictogram` always runs in fp32.",
+        "else fp32. the bundled models always run in fp32.",
     )
     backend: Literal["auto", "torch", "openvino"] = Field(
         "auto",

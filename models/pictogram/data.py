@@ -10,6 +10,7 @@ import json
 import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from render import render
 from sources import PICTURES, fetch_all, of_kind, one, open_icons, unpack_deb
 from wordnet import WordNet
 
+SIZE = 80  # pixels; drawn once, warped to the model's 64 in training
 SYNONYMS, HYPERNYMS = 3, 2  # at most, of an unambiguous name
 
 
@@ -57,40 +59,58 @@ def add_wordnet(concepts: Concepts, keys: set[str], wordnet: WordNet) -> int:
     return added
 
 
+def draw(pictures: list[Picture], path: Path, size: int, jobs: int) -> list[Picture]:
+    """Write (N, size, size, 4) uint8 to `path`; returns the N that can be drawn."""
+    kept = []
+    unfinished = path.with_suffix(".partial")
+    with ProcessPoolExecutor(jobs) as pool, unfinished.open("wb") as handle:
+        drawn = pool.map(partial(render, size=size), [p.drawing for p in pictures], chunksize=32)
+        for picture, pixels in zip(pictures, drawn, strict=True):
+            if pixels is not None:
+                handle.write(pixels.tobytes())
+                kept.append(picture)
+    rows = np.memmap(unfinished, np.uint8, "r", shape=(len(kept), size, size, 4))
+    with path.open("wb") as handle:
+        np.lib.format.write_array_header_2_0(
+            handle, {"descr": "|u1", "fortran_order": False, "shape": rows.shape}
+        )
+        for at in range(0, len(rows), 512):
+            handle.write(rows[at : at + 512].tobytes())
+    unfinished.unlink()
+    return kept
+
+
 def write_training(
-    pictures: list[Picture], concepts: Concepts, held: HoldOut, work: Path, jobs: int
+    pictures: list[Picture], concepts: Concepts, held: HoldOut, work: Path, size: int, jobs: int
 ) -> set[str]:
     """Arrays, concepts.json and manifest.csv; returns every caption."""
     allowed = [p for p in pictures if held.may_show(p.key, bool(EMOJI_KEY.match(p.key)))]
-    with ProcessPoolExecutor(jobs) as pool:
-        drawn = list(pool.map(render, [p.drawing for p in allowed], chunksize=64))
-    kept = [(p, r) for p, r in zip(allowed, drawn, strict=True) if r is not None]
-    spread = Counter(w for key in {p.key for p, _ in kept} for w in concepts.keywords.get(key, {}))
+    spread = Counter(w for key in {p.key for p in allowed} for w in concepts.keywords.get(key, {}))
     captions = {
-        key: concepts.captions(key, spread, held.names) for key in sorted({p.key for p, _ in kept})
+        key: concepts.captions(key, spread, held.names) for key in sorted({p.key for p in allowed})
     }
-    keys = [key for key, found in captions.items() if found]
+    allowed = [p for p in allowed if captions[p.key]]
+    kept = draw(allowed, work / "train_pixels.npy", size, jobs)
+    keys = sorted({p.key for p in kept})
     number = {key: i for i, key in enumerate(keys)}
-    kept = [(p, r) for p, r in kept if p.key in number]
     records = []
     for key in keys:
         sided = any(SIDED.search(text) for text in concepts.names[key])
         emoji = bool(EMOJI_KEY.match(key))
         records.append({"key": key, "captions": captions[key], "sided": sided, "emoji": emoji})
-    np.save(work / "train_pixels.npy", np.stack([r for _, r in kept]))
-    np.save(work / "train_concept.npy", np.array([number[p.key] for p, _ in kept], np.int64))
-    np.save(work / "train_weight.npy", np.array([p.source.weight for p, _ in kept], np.float32))
-    np.save(work / "train_one_colour.npy", np.array([p.source.one_colour for p, _ in kept]))
+    np.save(work / "train_concept.npy", np.array([number[p.key] for p in kept], np.int64))
+    np.save(work / "train_weight.npy", np.array([p.source.weight for p in kept], np.float32))
+    np.save(work / "train_one_colour.npy", np.array([p.source.one_colour for p in kept]))
     (work / "concepts.json").write_text(json.dumps(records))
     with (work / "manifest.csv").open("w", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["source", "version", "name", "concept", "licence", "author"])
-        for p, _ in kept:
+        for p in kept:
             s = p.source
             writer.writerow([s.name, s.version, p.name, p.key, s.licence, p.author])
     print(f"{len(kept)} pictures of {len(allowed)}, {len(keys)} concepts")
-    print(json.dumps(Counter(p.source.name for p, _ in kept)))
-    return {text for found in captions.values() for text, _ in found}
+    print(json.dumps(Counter(p.source.name for p in kept)))
+    return {text for key in keys for text, _ in captions[key]}
 
 
 def write_held_out(shown: dict[str, tuple[str, str]], held: HoldOut, work: Path) -> None:
@@ -137,7 +157,7 @@ def main() -> None:
     held = HoldOut(concepts, [key for key, _ in shown.values()])
     wordnet = WordNet(unpack_deb(one("words"), args.work) / "usr/share/wordnet")
     print(add_wordnet(concepts, {p.key for p in pictures}, wordnet), "words from WordNet")
-    captions = write_training(pictures, concepts, held, args.work, args.jobs)
+    captions = write_training(pictures, concepts, held, args.work, SIZE, args.jobs)
     write_texts(captions, held, wordnet, args.work)
     write_held_out(shown, held, args.work)
     unpack_deb(one("photographs"), args.work)

@@ -7,8 +7,6 @@ import resvg_py
 from numpy.typing import NDArray
 from PIL import Image
 
-SIZE = 80  # rendered once, warped to the model's 64 in training
-
 
 def _place(picture: Image.Image, size: int) -> NDArray[np.uint8] | None:
     """(size, size, 4) uint8, colours premultiplied by alpha, centred; None if nearly empty."""
@@ -43,6 +41,6 @@ def from_bitmap(data: bytes, size: int) -> NDArray[np.uint8] | None:
     return _place(picture, size)
 
 
-def render(drawing: str | bytes) -> NDArray[np.uint8] | None:
-    """A drawing as the packages hold it -> (SIZE, SIZE, 4)."""
-    return from_svg(drawing, SIZE) if isinstance(drawing, str) else from_bitmap(drawing, SIZE)
+def render(drawing: str | bytes, size: int) -> NDArray[np.uint8] | None:
+    """A drawing as the packages hold it -> (size, size, 4)."""
+    return from_svg(drawing, size) if isinstance(drawing, str) else from_bitmap(drawing, size)

@@ -25,9 +25,9 @@ class Progress:
         return self.value
 
 
-def learning_rate(peak: float, done: int, progress: float) -> float:
+def learning_rate(peak: float, done: int, progress: float, warm_up: int = WARM_UP) -> float:
     """Linear warm-up, then a cosine to zero."""
-    return peak * min(1.0, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress))
+    return peak * min(1.0, done / warm_up) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def between(first: float, last: float, begin: float, progress: float) -> float:

@@ -46,6 +46,8 @@ def _table() -> tuple[Source, ...]:
 SOURCES = _table()
 # the kinds whose pictures are trained on; "validation" is Twemoji, the style kept back
 PICTURES = ("emoji", "bitmaps", "flags", "icons", "clip-art")
+# what the model `everyday` is made of besides: a classifier's weights, photographs without labels
+EVERYDAY = ("backbone", "scenes")
 
 
 def of_kind(*kinds: str) -> list[Source]:
@@ -147,6 +149,8 @@ def open_icons(source: Source, downloads: Path) -> IconSet:
 
 
 def fetch_all(downloads: Path) -> None:
+    """All but what `everyday` alone needs; that is fetched when it is opened."""
     downloads.mkdir(parents=True, exist_ok=True)
     for source in SOURCES:
-        fetch(source, downloads)
+        if source.kind not in EVERYDAY:
+            fetch(source, downloads)

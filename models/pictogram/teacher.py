@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load
 from sources import fetch, one
 from torch import Tensor
@@ -26,10 +27,11 @@ BATCH = 256
 class Teacher:
     """English texts, lower case and ASCII, to unit rows of 384 numbers."""
 
-    def __init__(self, archive: Path) -> None:
+    def __init__(self, archive: Path, dtype: torch.dtype = torch.float32) -> None:
         with zipfile.ZipFile(archive) as package:
-            self.w = load(package.read(f"{FOLDER}/model.safetensors"))
+            weights = load(package.read(f"{FOLDER}/model.safetensors"))
             vocabulary = package.read(f"{FOLDER}/vocab.txt").decode().splitlines()
+        self.w = {n: w.to(dtype) if w.is_floating_point() else w for n, w in weights.items()}
         self.number = {word: i for i, word in enumerate(vocabulary)}
 
     def _pieces(self, word: str) -> list[int]:
@@ -88,7 +90,18 @@ class Teacher:
         for layer in range(LAYERS):
             x = self._layer(x, real[:, None, None, :], f"encoder.layer.{layer}")
         weight = real[..., None].float()
-        return functional.normalize((x * weight).sum(1) / weight.sum(1), dim=-1)
+        return functional.normalize((x.float() * weight).sum(1) / weight.sum(1), dim=-1)
+
+
+def encode_all(teacher: Teacher, texts: list[str]) -> NDArray[np.float16]:
+    """(N, 384) unit rows, shortest texts first so that none is padded for long."""
+    sentences = [teacher.tokens(text) for text in texts]
+    order = sorted(range(len(texts)), key=lambda i: len(sentences[i]))
+    rows = np.zeros((len(texts), 384), np.float16)
+    for at in range(0, len(order), BATCH):
+        some = order[at : at + BATCH]
+        rows[some] = teacher.encode([sentences[i] for i in some]).half().numpy()
+    return rows
 
 
 def main() -> None:
@@ -100,13 +113,7 @@ def main() -> None:
     teacher = Teacher(fetch(one("teacher"), args.work / "downloads"))
     groups = json.loads((args.work / "texts.json").read_text())
     texts = [text for group in groups.values() for text in group]
-    sentences = [teacher.tokens(text) for text in texts]
-    order = sorted(range(len(texts)), key=lambda i: len(sentences[i]))
-    rows = np.zeros((len(texts), 384), np.float16)
-    for at in range(0, len(order), BATCH):
-        some = order[at : at + BATCH]
-        rows[some] = teacher.encode([sentences[i] for i in some]).half().numpy()
-    np.save(args.work / "teacher.npy", rows)
+    np.save(args.work / "teacher.npy", encode_all(teacher, texts))
     print(f"{len(texts)} texts")
 
 

@@ -26,12 +26,12 @@ def templates() -> list[str]:
 class Tokens:
     """Texts to padded batches. `frames` are the templates, split at the label."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, forms: list[str] | None = None) -> None:
         self.rng = np.random.default_rng(seed)
         self.tokenizer = SimpleTokenizer(context_length=CONTEXT)
         self.frames = [
             tuple(self.tokenizer.encode(part.strip()) for part in t.split("{}"))
-            for t in templates()
+            for t in forms or templates()
         ]
         self._encode = lru_cache(maxsize=None)(self._words)
 

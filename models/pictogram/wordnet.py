@@ -80,3 +80,16 @@ class WordNet:
             leading = first.concrete and first.lemmas[0] == lemma
             if re.fullmatch(r"[a-z][a-z' ]+", lemma) and (leading or self.tagged[lemma]):
                 yield lemma, first.gloss
+
+    def above(self, offset: str) -> list[tuple[int, tuple[str, ...]]]:
+        """(steps, lemmas) of every synset above, nearest first, along first hypernyms."""
+        chain: list[tuple[int, tuple[str, ...]]] = []
+        step = 1
+        while self._data[offset][1]:
+            offset = self._data[offset][1][0]
+            chain.append((step, tuple(self._data[offset][0])))
+            step += 1
+        return chain
+
+    def lemmas(self, offset: str) -> tuple[str, ...]:
+        return tuple(self._data[offset][0])

@@ -93,7 +93,7 @@ def test_a_model_that_cannot_be_loaded_is_exit_status_3(model: str) -> None:
     found = run("serve", "--model", model, "--port", "0")
     assert found.returncode == 3
     assert found.stderr.splitlines()[-1].startswith("openvocab: model ")
-    assert "--model pictogram" in found.stderr
+    assert "--model everyday" in found.stderr
     assert "Traceback" not in found.stderr
 
 

@@ -65,7 +65,7 @@ def test_every_variable_of_ours_is_a_setting() -> None:
 
 
 def test_the_bundled_model_is_served_unless_another_is_named() -> None:
-    assert OPENVOCAB["environment"]["OPENVOCAB_MODEL"] == "${OPENVOCAB_MODEL:-pictogram}"
+    assert OPENVOCAB["environment"]["OPENVOCAB_MODEL"] == "${OPENVOCAB_MODEL:-everyday}"
 
 
 def test_the_store_is_the_redis_beside_it() -> None:

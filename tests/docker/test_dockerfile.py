@@ -111,7 +111,8 @@ def test_nothing_else_is_sent_to_the_build() -> None:
     for path in (".git/config", ".venv/bin/python", "tests/conftest.py", "docs/api.md", ".env"):
         assert not is_sent(path), path
     assert not is_sent("app/__pycache__/main.cpython-311.pyc")
-    assert is_sent("models/pictogram/open_clip_model.safetensors")
+    for model in ("everyday", "pictogram"):
+        assert is_sent(f"models/{model}/open_clip_model.safetensors")
     assert is_sent("prompts/vocabularies/animals.txt")
 
 

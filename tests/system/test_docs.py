@@ -12,6 +12,8 @@ from app.api.fields import ClassifyFields
 from app.errors import Problem
 from app.server.main import create_app
 from app.server.settings import Settings
+from models.encoder import Encoder
+from tests.conftest import Serve
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,12 +57,13 @@ def test_the_api_pages_ways_to_ask_work_as_pasted(call: str, client: httpx.Clien
     assert found.stdout.strip()
 
 
-def test_the_readmes_first_picture_has_its_answer(client: httpx.Client) -> None:
+def test_the_readmes_first_picture_has_its_answer(everyday: Encoder, serve: Serve) -> None:
     line = next(line for line in README.splitlines() if line.startswith("$ curl"))
-    script = line[2:].replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
-    found = subprocess.run(
-        ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
+    with serve(everyday) as client:
+        script = line[2:].replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
+        found = subprocess.run(
+            ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        )
     assert found.stdout.splitlines()[0].endswith("\tcat")
 
 

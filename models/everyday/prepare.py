@@ -1,0 +1,77 @@
+"""Make everything that training and measuring read, in one work folder.
+
+The drawings, captions, hold-out and Twemoji of `pictogram`, drawn larger; the names of ImageNet's
+classes; the texts for the text tower; what the sentence encoder says of them. Knows no model but
+the encoder.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from captions import Concepts
+from data import add_wordnet, twemoji_keys, write_held_out, write_training
+from holdout import HoldOut
+from imagenet_classes import imagenet_classes
+from pictures import gather, learn_names
+from sources import fetch, fetch_all, one, unpack_deb
+from teacher import Teacher, encode_all
+from vocabulary import token_strings, whole_words
+from wordnet import WordNet
+
+SIZE = 224  # pixels of a drawing; warped to the model's 260 in training
+
+
+def write_texts(captions: set[str], held: HoldOut, wordnet: WordNet, work: Path) -> None:
+    """What the text tower reads. The names held out of the drawings are words like any other."""
+    classes = imagenet_classes(wordnet)
+    groups = {
+        "captions": sorted(captions | held.names),
+        "imagenet": sorted({text for texts in classes for text, _ in texts}),
+        "nouns": [lemma for lemma, _ in wordnet.common()],
+        "tokens": whole_words(),
+    }
+    (work / "texts.json").write_text(json.dumps(groups))
+    (work / "imagenet.json").write_text(json.dumps(classes))
+    print({k: len(v) for k, v in groups.items()})
+
+
+def write_teacher(work: Path) -> None:
+    """The encoder's rows in texts.json's order, bare; then captions and classes once more in a
+    photograph's sentence; and of every token alone. bfloat16 halves the time, and what it loses is
+    far below what the text tower can learn."""
+    teacher = Teacher(fetch(one("teacher"), work / "downloads"), torch.bfloat16)
+    groups = json.loads((work / "texts.json").read_text())
+    shown = groups["captions"] + groups["imagenet"]
+    bare = encode_all(teacher, [text for group in groups.values() for text in group])
+    photo = encode_all(teacher, [f"a photo of a {text}." for text in shown])
+    np.save(work / "teacher_tokens.npy", encode_all(teacher, token_strings()))
+    np.save(work / "teacher.npy", np.concatenate([bare, photo]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
+    parser.add_argument("--work", type=Path, default=Path(home))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+    fetch_all(args.work / "downloads")
+    concepts = Concepts()
+    learn_names(concepts, args.work / "downloads")
+    pictures = gather(concepts, args.work)
+    shown = twemoji_keys(concepts, args.work)
+    held = HoldOut(concepts, [key for key, _ in shown.values()])
+    wordnet = WordNet(unpack_deb(one("words"), args.work) / "usr/share/wordnet")
+    add_wordnet(concepts, {p.key for p in pictures}, wordnet)
+    captions = write_training(pictures, concepts, held, args.work, SIZE, args.jobs)
+    write_texts(captions, held, wordnet, args.work)
+    write_held_out(shown, held, args.work)
+    unpack_deb(one("photographs"), args.work)
+    write_teacher(args.work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Put the chosen photographs on one sheet that tests can carry, a JPEG of small squares.
+
+Knows the work folder and the tests' folder; knows nothing of the model.
+"""
+
+import argparse
+import csv
+import os
+from pathlib import Path
+
+from measured import on_white
+from photographs import chosen
+from PIL import Image
+
+SIZE, COLUMNS = 160, 16
+TESTS = Path(__file__).resolve().parents[2] / "tests" / "models" / "everyday"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
+    parser.add_argument("--work", type=Path, default=Path(home))
+    parser.add_argument("--out", type=Path, default=TESTS)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    pictures = chosen(args.work)
+    rows = -(-len(pictures.paths) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * SIZE, rows * SIZE), "white")
+    for i, path in enumerate(pictures.paths):
+        picture = on_white(Image.open(path))
+        picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
+        left, top = i % COLUMNS * SIZE, i // COLUMNS * SIZE
+        sheet.paste(
+            picture, (left + (SIZE - picture.width) // 2, top + (SIZE - picture.height) // 2)
+        )
+    sheet.save(args.out / "photographs-160.jpg", quality=88, optimize=True)
+    with (args.out / "photographs-160.csv").open("w", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(["file", "label"])
+        names = [path.name for path in pictures.paths]
+        writer.writerows(zip(names, pictures.labels, strict=True))
+
+
+if __name__ == "__main__":
+    main()

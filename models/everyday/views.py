@@ -1,0 +1,159 @@
+"""What the backbone makes of augmented pictures, kept in shards that training draws from.
+
+A shard of drawings has 2,048 views; a shard of photographs 1,024, with what the classifiers say
+of each. Runs beside the training: whatever shard is there is used. Knows nothing of texts.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import openvino as ov
+import torch
+from augment import ON_PHOTOGRAPH, Pixels, crop, drawing, on_white, square
+from backbone import classifier
+from drawer import Drawer
+from network import IMAGE_SIZE
+from numpy.typing import NDArray
+from scenes import scenes
+from sources import fetch, one
+from torch import Tensor, nn
+
+DRAWINGS, PHOTOGRAPHS, BATCH = 2048, 1024, 32
+ONE_COLOUR = 0.24
+OTHERS = 0.4
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) as EfficientNet-Lite wants it."""
+    return (pixels.permute(0, 3, 1, 2).float() - 127) / 128
+
+
+class Stem(nn.Module):
+    """Bytes of pictures to what the classifier's last layer reads, (B, 1280)."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.net.global_pool(self.net.forward_features(normalised(pixels)))
+        return features
+
+
+class Compiled:
+    """A `Stem` on one thread through OpenVINO, in bfloat16 where the processor has it."""
+
+    def __init__(self, net: Any) -> None:
+        size = IMAGE_SIZE
+        example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+        model = ov.convert_model(Stem(net).eval(), example_input=example, input=[-1, size, size, 3])
+        hints = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "bf16"}
+        self.request = ov.Core().compile_model(model, "CPU", hints).create_infer_request()
+
+    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
+        return np.array(self.request.infer([pixels])[0])
+
+
+def write(folder: Path, kind: str, arrays: dict[str, NDArray[np.generic]]) -> None:
+    """The next shard of its kind, complete or not at all."""
+    number = f"{len(list(folder.glob(f'{kind}-*.features.npy'))):03}-{os.getpid()}"
+    for name, array in sorted(arrays.items(), reverse=True):  # features last: they mean complete
+        path = folder / f"{kind}-{number}.{name}.npy"
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as handle:
+            np.save(handle, array)
+        partial.replace(path)
+    print(f"{kind} {number}", flush=True)
+
+
+class Studio:
+    """Makes views, one shard at a time."""
+
+    def __init__(self, work: Path, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.folder = work / "views"
+        self.folder.mkdir(exist_ok=True)
+        self.photographs = scenes(work)
+        self.drawer = Drawer(work, seed, OTHERS)
+        self.sided = np.array([bool(r["sided"]) for r in self.drawer.records])
+        self.pixels: Pixels = np.load(work / "train_pixels.npy", mmap_mode="r")
+        archive = fetch(one("backbone"), work / "downloads")
+        net: Any = classifier(archive)
+        self.stem = Compiled(net)
+        self.classes, self.bias = net.classifier.weight.numpy(), net.classifier.bias.numpy()
+
+    def _piece(self) -> Pixels:
+        return crop(self.photographs[self.rng.integers(len(self.photographs))], self.rng)
+
+    def _drawing(self, row: int) -> Pixels:
+        mirror = not self.sided[self.drawer.concept[row]] and self.rng.random() < 0.3
+        ground = None
+        if self.rng.random() < ON_PHOTOGRAPH:
+            ground = square(self._piece(), IMAGE_SIZE).astype(np.float32) / np.float32(255)
+        mono = bool(self.drawer.one_colour[row])
+        return drawing(self.pixels[row], mirror, mono, ground, self.rng)
+
+    def drawings(self) -> None:
+        rows = np.concatenate(
+            [self.drawer.pictures(256, ONE_COLOUR) for _ in range(DRAWINGS // 256)]
+        )
+        features = [
+            self.stem(np.stack([self._drawing(row) for row in rows[at : at + BATCH]]))
+            for at in range(0, len(rows), BATCH)
+        ]
+        half = np.concatenate([f.astype(np.float16) for f in features])
+        write(self.folder, "drawings", {"features": half, "pictures": rows})
+
+    def scenes(self) -> None:
+        """The classifier sees each piece in full size; the model will see it as the service shows
+        it, at times mixed with another."""
+        features, logits = [], []
+        for _ in range(PHOTOGRAPHS // BATCH):
+            pieces = [self._piece() for _ in range(BATCH)]
+            large = np.stack([square(p, IMAGE_SIZE) for p in pieces])
+            shown = np.stack(
+                [on_white(p) if self.rng.random() < 0.6 else large[i] for i, p in enumerate(pieces)]
+            )
+            if self.rng.random() < 0.3:
+                share = self.rng.uniform(0.3, 0.7)
+                shown = np.asarray(
+                    cv2.addWeighted(large, share, large[::-1].copy(), 1 - share, 0), np.uint8
+                )
+                large = shown
+            features.append(self.stem(shown).astype(np.float16))
+            seen = self.stem(large) @ self.classes.T + self.bias
+            logits.append(seen.astype(np.float16))
+        arrays = {"features": np.concatenate(features), "logits": np.concatenate(logits)}
+        write(self.folder, "scenes", arrays)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
+    parser.add_argument("--work", type=Path, default=Path(home))
+    parser.add_argument("--shards", type=int, default=60, help="of drawings")
+    parser.add_argument("--scenes", type=int, default=4, help="shards of photographs")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    there = len(list((args.work / "views").glob("*.features.npy")))
+    studio = Studio(args.work, 100 + there + 7 * os.getpid())  # a run that goes on draws anew
+    while True:
+        done = {
+            kind: len(list(studio.folder.glob(f"{kind}-*.features.npy")))
+            for kind in ("drawings", "scenes")
+        }
+        if done["scenes"] < args.scenes and done["drawings"] > 2 * done["scenes"] + 1:
+            studio.scenes()
+        elif done["drawings"] < args.shards:
+            studio.drawings()
+        else:
+            break
+
+
+if __name__ == "__main__":
+    main()
