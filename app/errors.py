@@ -113,6 +113,10 @@ class UnsupportedImage(Problem):
     status, code, title = 415, "unsupported_image", "This is not an image format that is accepted"
 
 
+class UnsupportedEncoding(Problem):
+    status, code, title = 415, "unsupported_encoding", "This Content-Encoding is not accepted"
+
+
 class Invalid(Problem):
     status, code, title = 422, "invalid", "A field of the request is invalid"
 

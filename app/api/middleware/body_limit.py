@@ -10,9 +10,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.bodies import is_json, media_type
 from app.api.middleware import Body
+from app.api.middleware.content_encoding import ACCEPTED, Unpacked, coding_of
 from app.api.middleware.state import RequestState, state_of
 from app.api.problems import refuse
-from app.errors import SlowBody, TooLarge
+from app.errors import SlowBody, TooLarge, UnsupportedEncoding
 
 log = logging.getLogger("openvocab.http")
 
@@ -80,7 +81,21 @@ class BodyLimit:
             refusal = refuse(_too_large(int(declared), limit, field), scope)
             await refusal(scope, receive, send_after_body)
             return
-        await self._app(scope, body.receive, send_after_body)
+        if "content-encoding" not in headers:
+            await self._app(scope, body.receive, send_after_body)
+            return
+        try:
+            coding = coding_of(",".join(headers.getlist("content-encoding")))
+        except UnsupportedEncoding as problem:
+            refusal = refuse(problem, scope)
+            refusal.headers["Accept-Encoding"] = ACCEPTED
+            await refusal(scope, receive, send_after_body)
+            return
+        if coding is None:
+            await self._app(scope, body.receive, send_after_body)
+            return
+        unpacked = Unpacked(body.receive, coding, limit, field)
+        await self._app(scope, unpacked.receive, send_after_body)
 
 
 class _Body:

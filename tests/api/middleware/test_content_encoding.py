@@ -1,0 +1,85 @@
+"""Compressed request bodies: read within the limits of plain ones, or refused by name."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from models.encoder import Encoder
+
+LABELS = {"labels": "cat,dog"}
+
+
+def send(client: httpx.Client, content: bytes, coding: str) -> httpx.Response:
+    headers = {"Content-Encoding": coding}
+    return client.post("/classify", params=LABELS, content=content, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("X-GZip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("identity", bytes),
+        ("gzip", lambda data: gzip.compress(data[:500]) + gzip.compress(data[500:])),
+    ],
+)
+def test_a_compressed_body_is_what_it_unpacks_to(
+    client: httpx.Client, samples: dict[str, Path], coding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    picture = samples["cat"].read_bytes()
+    plain = client.post("/classify", params=LABELS, content=picture).json()
+    response = send(client, pack(picture), coding)
+    assert response.status_code == 200, response.text
+    assert response.json()["image"]["sha256"] == plain["image"]["sha256"]
+
+
+def test_json_is_unpacked_too(client: httpx.Client) -> None:
+    packed = gzip.compress(json.dumps({"input": ["a cat"] * 500}).encode())
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    response = client.post("/v1/embeddings", content=packed, headers=headers)
+    assert response.status_code == 200, response.text[:300]
+    assert len(response.json()["data"]) == 500
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "nonsense"])
+def test_other_codings_are_refused_with_those_that_are_read(
+    client: httpx.Client, coding: str
+) -> None:
+    response = send(client, b"x" * 100, coding)
+    assert response.status_code == 415
+    assert response.json()["error_type"] == "unsupported_encoding"
+    assert response.headers["accept-encoding"] == "gzip, deflate"
+
+
+@pytest.mark.parametrize(
+    ("content", "coding"),
+    [
+        (b"not packed at all", "gzip"),
+        (gzip.compress(bytes(5000))[:-9], "gzip"),
+        (gzip.compress(bytes(5000)) + b"more", "gzip"),
+        (zlib.compress(bytes(5000))[:-3], "deflate"),
+        (zlib.compress(bytes(5000)) + b"more", "deflate"),
+    ],
+)
+def test_a_broken_stream_is_400(client: httpx.Client, content: bytes, coding: str) -> None:
+    response = send(client, content, coding)
+    assert response.status_code == 400, response.text
+    assert response.json()["error_type"] == "unparsable_body"
+
+
+def test_a_bomb_is_over_the_limit_of_a_plain_body(
+    pictogram: Encoder, serve: Callable[..., Any]
+) -> None:
+    with serve(pictogram, max_image_bytes=1_000_000) as client:
+        response = send(client, gzip.compress(bytes(300_000_000)), "gzip")
+    assert response.status_code == 413
+    problem = response.json()
+    assert problem["limit"] == 1_000_000
+    assert problem["value"] <= 1_000_000 + 262_144  # it stopped there
