@@ -81,6 +81,10 @@ class UnknownTemplates(Problem):
     status, code, title = 404, "unknown_templates", "No template set has this name"
 
 
+class UnknownImage(Problem):
+    status, code, title = 404, "image_unknown", "No picture with this digest is remembered"
+
+
 class UnknownLabelset(Problem):
     status, code, title = 404, "unknown_labelset", "No label set has this name"
 

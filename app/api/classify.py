@@ -3,14 +3,16 @@
 Knows nothing of what the fields mean.
 """
 
+import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 
 from app.api import openapi
 from app.api.bodies import (
+    IMAGE_SHA256,
     IMAGE_URL,
     LARGEST_TEXT,
     LISTS,
@@ -32,16 +34,19 @@ from app.api.fields import IMAGE, InputLimits, build_query
 from app.api.problems import documented
 from app.api.results import Answer, answer_of, render
 from app.api.services import CallerDep, ServicesDep, StagesDep, of_model, patience
+from app.classify.embedding import SeenBefore
 from app.classify.query import Query
-from app.errors import Invalid, TooLarge, Unparsable
+from app.errors import Invalid, TooLarge, Unparsable, excerpt, shown
 from app.images.fetch import Fetcher
 from app.images.unsupported import is_form
 
 
 async def read_classify(
     request: Request, limits: InputLimits, fetcher: Fetcher | None = None
-) -> tuple[bytes, Query]:
-    """The image file and what is asked of it; without a fetcher no image is taken by its URL.
+) -> tuple[bytes | SeenBefore, Query]:
+    """The image file, or its digest, and what is asked of it.
+
+    Without a fetcher no image is taken by its URL.
 
     Raises:
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
@@ -60,7 +65,12 @@ async def read_classify(
         if kind == URLENCODED:
             # curl's own default type: either a real form, or --data-binary of something
             fields, image = _join(fields, _urlencoded(image, limits))
-    url = fields.pop(IMAGE_URL, None)
+    url, sha256 = fields.pop(IMAGE_URL, None), fields.pop(IMAGE_SHA256, None)
+    if sha256 is not None:
+        if image or url is not None:
+            other = IMAGE if image else IMAGE_URL
+            raise Invalid(f"{other} and {IMAGE_SHA256} are both given", field=IMAGE_SHA256)
+        return _seen_before(sha256), build_query(fields, limits)
     if url is not None:
         query = build_query(fields, limits)
         return await _fetched(request, url, image, fetcher), query
@@ -70,6 +80,19 @@ async def read_classify(
         detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
         raise Invalid(detail, field=IMAGE)
     return image, build_query(fields, limits)
+
+
+# SHA-256 in hexadecimal digits
+SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
+
+
+def _seen_before(sha256: Any) -> SeenBefore:
+    if isinstance(sha256, str) and SHA256.fullmatch(sha256):
+        return SeenBefore(sha256.lower())
+    told = shown(sha256) if isinstance(sha256, str) else "a value that is no text"
+    detail = f"{IMAGE_SHA256} is 64 hexadecimal digits, `image.sha256` of an answer; sent: {told}"
+    value = excerpt(sha256) if isinstance(sha256, str) else None
+    raise Invalid(detail, field=IMAGE_SHA256, limit=64, value=value)
 
 
 async def _fetched(request: Request, url: Any, image: Any, fetcher: Fetcher | None) -> bytes:

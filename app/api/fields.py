@@ -159,7 +159,21 @@ class ClassifyBody(ClassifyFields):
     """The JSON body of POST /classify: the fields, and the image as text."""
 
     image: str = Field(
-        description="The image file in base64 (RFC 4648, section 4), or a data URI of it."
+        "",
+        description="The image file in base64 (RFC 4648, section 4), or a data URI of it. This, "
+        "`image_sha256` or `image_url`.",
+    )
+    image_sha256: str = Field(
+        "",
+        pattern=r"^[0-9a-fA-F]{64}$",
+        description="In place of the image, `image.sha256` of an earlier answer: the picture is "
+        "not sent again where its embedding is still in memory (else 404 `image_unknown`).",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
+    image_url: str = Field(
+        "",
+        description="In place of the image, its address, where the operator has switched that on.",
+        examples=["https://example.org/cat.png"],
     )
 
 

@@ -18,6 +18,9 @@ Which of these labels fits the image best?
 * **Raw body**: `curl --data-binary @cat.png 'localhost:8000/classify?labels=cat,dog'`
 * **JSON**: `{"image": "<base64 or data URI>", "labels": ["cat", "dog"]}`
 
+`image_sha256` in place of the image, from an earlier answer's `image.sha256`, asks for other labels
+of the same picture without sending it again; 404 `image_unknown` where it is no longer remembered.
+
 `Accept: text/plain` answers `score<TAB>label` lines, `text/csv` a table, anything else JSON.
 """
 
@@ -100,13 +103,17 @@ def classify_body() -> dict[str, Any]:
     """The `requestBody` object (OpenAPI 3.1) and the query parameters of the raw form."""
     fields = ClassifyFields.model_json_schema()
     form = _form(fields["properties"], FILE)
+    body = ClassifyBody.model_json_schema()
+    for name in ("image_sha256", "image_url"):
+        form["properties"][name] = _in_words(body["properties"][name])
+    del form["required"]
     return {
         "requestBody": {
             "required": True,
             "content": {
                 "multipart/form-data": {"schema": titled("ClassifyForm", form)},
                 "application/json": {
-                    "schema": titled("ClassifyRequest", ClassifyBody.model_json_schema()),
+                    "schema": titled("ClassifyRequest", body),
                     "examples": {
                         "red": {
                             "summary": "A red square",

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from app.classify import heatmap, labels, scoring
-from app.classify.embedding import ImageEmbedder
+from app.classify.embedding import ImageEmbedder, SeenBefore
 from app.classify.ensemble import Ensemble
 from app.classify.other_words import Competition, KnownRivals, OtherWords, Rivals
 from app.classify.query import Classes, Classification, Part, Prediction, Query, Result, one_label
@@ -52,10 +52,13 @@ class Classifier:
     others: str
     known_rivals: KnownRivals = field(default_factory=KnownRivals)
 
-    async def classify(self, image: bytes, query: Query, stages: Stages) -> Classification:
+    async def classify(
+        self, image: bytes | SeenBefore, query: Query, stages: Stages
+    ) -> Classification:
         """Score every label of the query against the image.
 
-        Raises: what decoding, batching, the ensemble and the label sets raise; Invalid.
+        Raises: what decoding, batching, the ensemble and the label sets raise; Invalid;
+        UnknownImage.
         """
         with first_of_group():
             async with asyncio.TaskGroup() as both:
@@ -150,6 +153,9 @@ class Classifier:
         chosen: Sequence[int],
     ) -> dict[int, str]:
         """A heat map for each chosen label, by its number."""
+        if isinstance(looked.image, SeenBefore):
+            detail = "explain needs the picture's pixels, which are not kept; send the picture"
+            raise Invalid(detail, field="explain")
         if not chosen:
             return {}
         decoded = await self.embedder.decoder.decode(looked.image, look)
@@ -258,7 +264,7 @@ class Classifier:
 class _Looked:
     """A region of an image file by its place among those asked for, and its rows (V, D)."""
 
-    image: bytes
+    image: bytes | SeenBefore
     place: int
     rows: Floats
     warnings: tuple[str, ...]

@@ -19,7 +19,7 @@ from app.classify.concept import Concept
 from app.classify.ensemble import ClassVectors, Ensemble
 from app.classify.query import Image
 from app.classify.tenancy import own
-from app.errors import Internal, Problem, first_of_group
+from app.errors import Internal, Problem, UnknownImage, first_of_group
 from app.images.decode import Decoder
 from app.images.notes import COUNT, Notes
 from app.images.views import WHOLE, Cut, Look, View
@@ -45,6 +45,13 @@ class Embedded:
     width: int
     height: int
     notes: Notes = field(default_factory=Notes)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenBefore:
+    """A picture that is not sent again: the SHA-256 of its file, as hexadecimal digits."""
+
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,21 @@ class ImageCache:
         size = np.array([embedded.width, embedded.height], np.float32)
         kept = [embedded.vector, size, embedded.notes.numbers()]
         self.memory.put(self._key(sha256, look), np.concatenate(kept))
+
+    def unknown(self, sha256: str, look: Look = WHOLE) -> UnknownImage:
+        """The problem of a digest of which nothing is known for this look."""
+        if not self.memory.max_bytes:
+            detail = (
+                "no picture is remembered here (OPENVOCAB_IMAGE_CACHE_BYTES is 0); send the picture"
+            )
+        elif look.plain or self.memory.get(self._key(sha256, WHOLE)) is None:
+            detail = "no picture with this SHA-256 is remembered; send the picture"
+        else:
+            detail = (
+                "this picture is remembered, but not with this view, boxes and background; "
+                "send the picture"
+            )
+        return UnknownImage(detail, field="image_sha256", value=sha256)
 
     def _key(self, sha256: str, look: Look) -> str:
         return f"{own(self._fingerprint)}{sha256}{'' if look.plain else look}"
@@ -168,18 +190,20 @@ class ImageEmbedder:
         return _described(embedded, sha256, cached=False), ran.value
 
     async def embed_regions(
-        self, data: bytes, look: Look, stages: Stages
+        self, data: bytes | SeenBefore, look: Look, stages: Stages
     ) -> tuple[Image, list[Seen]]:
         """The rows of each region of a picture that is looked at so, a row for each of its cuts.
 
-        Raises: what `embed` raises; Invalid for a box outside of the picture.
+        Raises: what `embed` raises; Invalid for a box outside of the picture; UnknownImage.
         """
-        if look.plain:
+        if look.plain and isinstance(data, bytes):
             image, vector = await self.embed(data, stages)
             return image, [Seen(Cut(0, 0, image.width, image.height), vector[None])]
-        sha256 = await digest(data)
+        sha256 = data.sha256 if isinstance(data, SeenBefore) else await digest(data)
         known = self.cache.get(sha256, look)
         if known is None:
+            if isinstance(data, SeenBefore):
+                raise self.cache.unknown(sha256, look)
             with stages.stage("decode"):
                 decoded = await self.decoder.decode(data, look)
             rows = await self.encode([cut for views in decoded.views for cut in views], stages)

@@ -1,5 +1,6 @@
 """What one namespace can learn of another's pictures and labels: nothing."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -77,6 +78,18 @@ def test_pictures_and_labels_are_known_to_their_own_namespace_alone(
     again = classify(tenants, "anna", octopus, secret)
     assert (again["labels"], again["image"]) == (2, True)
     assert again["stages"] < first["stages"]
+
+
+def test_a_digest_stands_for_a_picture_in_the_namespace_alone_that_sent_it(
+    tenants: httpx.Client, samples: dict[str, Path]
+) -> None:
+    picture = samples["guitar"].read_bytes()
+    asked = {"labels": "guitar,dog", "image_sha256": hashlib.sha256(picture).hexdigest()}
+    classify(tenants, "alice", samples["guitar"], "guitar,dog")
+    answers = {name: tenants.post("/classify", json=asked, headers=of(name)) for name in KEYS}
+    statuses = {name: answer.status_code for name, answer in answers.items()}
+    assert statuses == {"alice": 200, "anna": 200, "carol": 404, "root": 404}
+    assert answers["carol"].json()["error_type"] == "image_unknown"
 
 
 def test_embeddings_are_known_to_their_own_namespace_alone(

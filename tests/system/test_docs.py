@@ -29,9 +29,16 @@ BLOCKS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def remembering(pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
+    """A client of a server that remembers pictures, as it does by default."""
+    with serve(pictogram, image_cache_bytes=32_000_000) as found:
+        yield found
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=[b.splitlines()[0][:60] for b in BLOCKS])
-def test_the_pages_lines_work_as_pasted(block: str, client: httpx.Client) -> None:
-    script = block.replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
+def test_the_pages_lines_work_as_pasted(block: str, remembering: httpx.Client) -> None:
+    script = block.replace("localhost:8000", f"127.0.0.1:{remembering.base_url.port}")
     found = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script.replace("curl ", "curl -sS --fail-with-body ")],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
