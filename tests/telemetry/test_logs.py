@@ -176,7 +176,7 @@ def test_probes_are_told_of_only_when_they_fail(server: httpx.Client, written: L
 
 SAYS = """
 import logging, threading, warnings
-from app import logs
+from app.telemetry import logs
 logs.set_up("info", "auto")
 logs.tell("serving\\non all")
 logging.getLogger("uvicorn.error").info("Started")
