@@ -798,7 +798,6 @@ async def strange_server(answer: Handler) -> AsyncIterator[str]:
         b"-ERR something\nwith lines\r\n",
         b"-LOADING Redis is loading the dataset in memory\r\n",
         b"-CLUSTERDOWN The cluster is down\r\n",
-        b"-MOVED 1 127.0.0.1:1\r\n",
         b"*1\r\n" * 5000,
         b"*1\r\n:5\r\n",
         b"",

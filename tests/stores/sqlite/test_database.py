@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 def remove(path: Path, *endings: str) -> None:
     for ending in endings:
-        path.with_name(path.name + ending).unlink()
+        path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("endings", [("",), ("", "-wal"), ("", "-shm"), ("", "-wal", "-shm")])
