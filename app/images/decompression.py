@@ -18,8 +18,8 @@ READ: Final = 65_536
 PIECE: Final = 262_144
 
 # an archive may unpack to so many times its size, and to one file more: pictures are compressed
-# already, and flat drawings that are not (BMP) pack a hundred to one
-MOST_TIMES: Final = 100
+# already, and flat drawings that are not (BMP) seldom pack better than fifty to one
+MOST_TIMES: Final = 50
 
 # bytes that a decoder of xz may hold; `xz -9` asks for 65 MiB
 XZ_MEMORY: Final = 72 << 20
