@@ -104,7 +104,7 @@ def body(*more: str, labels: str = '"a,b"') -> str:
     ("sent", "status", "field"),
     [
         ("[" * 100_000 + "]" * 100_000, 413, None),
-        ('{"a":' * 100_000 + "1" + "}" * 100_000, 400, None),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, 413, None),
         ('{"labels": "a,b", "image": ' + "[" * 100_000, 413, None),
         (body(labels="[" * 150 + "]" * 150), 422, "labels"),
         (body('"top_k": ' + "9" * 1_000_000), 400, None),
@@ -146,7 +146,7 @@ def test_of_a_key_that_is_there_twice_the_last_counts(hostile: httpx.Client) -> 
     """As JSON's readers do; nothing else in the service reads the body a second time."""
     found = classify_json(hostile, body('"labels": "cat,dog"')).json()
     assert {one["label"] for one in found["predictions"]} == {"cat", "dog"}
-    many = classify_json(hostile, body(*['"top_k": 1'] * 50_000))
+    many = classify_json(hostile, body(*['"top_k": 1'] * 5_000))
     assert len(many.json()["predictions"]) == 1
 
 
@@ -158,7 +158,7 @@ def test_of_a_key_that_is_there_twice_the_last_counts(hostile: httpx.Client) -> 
     [
         (["a", "x" * 10_000_000], (413, "labels")),
         (["a", " " * 1_000_000], (422, "labels")),
-        (["a", "\u202eb"], (200, None)),  # written from right to left
+        (["a", "\u202eb"], (422, "labels")),  # turns what follows around
         (["حرب", "שלום"], (200, None)),
         (["👩‍👩‍👧‍👦", "🏳️‍🌈"], (200, None)),
         (["a", "a\u0300" * 90], (413, "labels")),
@@ -170,7 +170,7 @@ def test_of_a_key_that_is_there_twice_the_last_counts(hostile: httpx.Client) -> 
         (["a", "\x1b[31mred"], (422, "labels")),
         (["a", "\r\nSet-Cookie: x"], (200, None)),
         (["a", "a\r\nSet-Cookie: x"], (422, "labels")),
-        (["a", "b\u2028c"], (200, None)),
+        (["a", "b\u2028c"], (422, "labels")),
         (["a", "a\u00a0"], (422, "labels")),
         (["<script>alert(1)</script>", "' OR 1=1 --"], (200, None)),
         (["{}", "{0.__class__}"], (200, None)),
@@ -178,7 +178,7 @@ def test_of_a_key_that_is_there_twice_the_last_counts(hostile: httpx.Client) -> 
         (["", ""], (422, "labels")),
         ([], (422, "labels")),
         (["a"] * 1_000, (422, "labels")),
-        (["a"] * 100_000, (413, "labels")),
+        (["a"] * 100_000, (413, None)),
         (["🏴" * 80, "b"], (413, "labels")),
     ],
     ids=range(24),

@@ -61,7 +61,7 @@ def test_an_own_template_is_used(
 def test_an_error_tells_what_was_wrong(call: Call) -> None:
     failed = call(image=__file__)
     assert failed["status"] == 415
-    assert "the first bytes are not those of JPEG, PNG" in failed["error"]
+    assert "this is text, not JPEG, PNG" in failed["error"]
     failed = call(parameters={"candidate_labels": LABELS, "hypothesis_template": "no place"})
     assert failed["status"] == 422
     assert "hypothesis_template has no {}" in failed["error"]

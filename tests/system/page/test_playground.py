@@ -331,6 +331,7 @@ def test_a_server_that_does_not_answer_can_be_tried_again(open_page: Open) -> No
     expect(down).to_be_hidden()
     page.context.set_offline(True)
     page.locator("#files").set_input_files(Path(__file__).parents[2] / "samples" / "dog.png")
+    expect(card(page, "dog.png").locator(".problem")).to_contain_text("does not answer")
     page.context.set_offline(False)
     down.get_by_role("button", name="Retry").click()
     assert words(answered(page, "dog.png"))[0] == "dog"
@@ -471,7 +472,7 @@ def test_what_is_waiting_when_it_is_removed_lets_the_others_go_on(
     held = []
     page.route("**/classify", lambda route: held.append(route))  # noqa: PLW0108 (it is inspected)
     page.locator("#files").set_input_files([samples["cat"], samples["dog"], samples["pizza"]])
-    page.wait_for_function("document.querySelectorAll('.card').length === 3")
+    expect(page.locator(".card")).to_have_count(3)
     page.locator("#files").set_input_files(samples["rocket"])
     while len(held) < 3:
         page.wait_for_timeout(10)
