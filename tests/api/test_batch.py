@@ -274,18 +274,21 @@ def test_so_many_batches_at_a_time_and_no_more(
     pictogram: Encoder, serve: Callable[..., Any], pictures: dict[str, bytes]
 ) -> None:
     with serve(pictogram, max_uploads=1) as client:
-        go = threading.Event()
+        go, arriving = threading.Event(), threading.Event()
 
         def slowly() -> Iterator[bytes]:
             yield b"PK\x03\x04"
+            arriving.set()
             assert go.wait(20)
             yield b"x"
 
         url = f"/classify/batch?labels={LABELS}"
         thread = threading.Thread(target=lambda: client.post(url, content=slowly()))
         thread.start()
+        assert arriving.wait(20)  # it was let in before anybody else asked
         end = time.monotonic() + 10
         while (refused := client.post(url, content=zipped(pictures))).status_code != 503:
+            time.sleep(0.05)
             assert time.monotonic() < end
         assert int(refused.headers["retry-after"]) >= 1
         go.set()

@@ -14,6 +14,10 @@ from app.errors import TooLarge, Unparsable, UnsupportedEncoding
 # bytes that are unpacked at once
 PIECE: Final = 262_144
 
+# a body may unpack to so many times its size, and to a million bytes whatever its size
+MOST_TIMES: Final = 50
+FREE: Final = 1_000_000
+
 GZIP: Final = frozenset({"gzip", "x-gzip"})
 DEFLATE: Final = "deflate"
 ACCEPTED: Final = "gzip, deflate"
@@ -41,7 +45,7 @@ class Unpacked:
         self._coding = coding
         self._limit = limit
         self._field = field
-        self._size = 0
+        self._size = self._sent = 0
         self._packed = b""
         self._more = True
         self._stream: zlib._Decompress | None = None
@@ -54,6 +58,7 @@ class Unpacked:
                 if message["type"] != "http.request":
                     return message
                 self._packed = message.get("body", b"")
+                self._sent += len(self._packed)
                 self._more = message.get("more_body", False)
             elif not self._packed:
                 return await self._receive()  # the body is over
@@ -103,4 +108,10 @@ class Unpacked:
         if self._size > self._limit:
             detail = f"the body unpacks to {self._size} bytes or more, the limit is {self._limit}"
             raise TooLarge(detail, field=self._field, limit=self._limit, value=self._size)
+        if self._size > max(FREE, MOST_TIMES * self._sent):
+            detail = f"{self._sent} bytes of the body unpack to {self._size} bytes or more, over "
+            detail += f"{MOST_TIMES} times as many; send it as it is"
+            raise TooLarge(
+                detail, field=self._field, limit=MOST_TIMES * self._sent, value=self._size
+            )
         return piece

@@ -83,3 +83,17 @@ def test_a_bomb_is_over_the_limit_of_a_plain_body(
     problem = response.json()
     assert problem["limit"] == 1_000_000
     assert problem["value"] <= 1_000_000 + 262_144  # it stopped there
+
+
+def test_a_body_that_unpacks_to_many_times_its_size_is_over_the_limit(
+    client: httpx.Client,
+) -> None:
+    packed = gzip.compress(b" " * 3_000_000)  # far below the limit of a batch
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = client.post("/classify/batch", content=packed, headers=headers)
+    assert answer.status_code == 413
+    assert answer.json()["limit"] == 50 * len(packed)
+    # small bodies repeat themselves, and may
+    small = b'{"labels": ["a", "b"], "image": ""' + b" " * 900_000 + b"}"
+    few = client.post("/classify", content=gzip.compress(small), headers=headers)
+    assert few.status_code == 422
