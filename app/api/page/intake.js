@@ -24,7 +24,8 @@ export function setUpIntake({ take, first }) {
 async function setUpSamples(take, first) {
   try {
     const { data } = await ask("page/samples.json");
-    const place = (file) => (first.indexOf(named(file)) + 1 || Infinity);
+    // photographs first, then drawings of the words that are there already
+    const place = (file) => (file.endsWith(".jpg") ? 0 : first.indexOf(named(file)) + 1 || Infinity);
     const sorted = data.toSorted((a, b) => Math.sign(place(a) - place(b)) || 0);
     find("samples").append(...sorted.map((file) => sample(file, take)));
     find("samples-section").hidden = !data.length;
