@@ -301,7 +301,7 @@ def test_each_worker_sends_its_spans_before_it_ends_and_writes_lines_of_json(
     with collector() as (url, got):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         with openvocab("", tmp_path, "--workers", "2", log_level="info") as server:
-            wait_until(lambda: "with 2 workers" in (tmp_path / "server.log").read_text())
+            wait_until(lambda: "2 workers)" in (tmp_path / "server.log").read_text())
 
             def ask(_: int) -> None:
                 # a connection of its own, so that either worker may take it
