@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.servers import wait_until
 from models.encoder import Encoder
 from models.loader import load
 
@@ -86,6 +87,8 @@ def test_the_log_names_the_model_that_answered(
         with caplog.at_level(logging.INFO, logger="openvocab.access"):
             for name in ("text-embedding-3-small", "pictogram"):
                 classify(two, samples["cat"], model=name)
+            # a line is written after its answer
+            wait_until(lambda: sum(one.name == "openvocab.access" for one in caplog.records) == 2)
     finally:
         logger.setLevel(level)
     named = [vars(record).get("fields", {}).get("model") for record in caplog.records]
