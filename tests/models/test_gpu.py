@@ -122,19 +122,13 @@ def test_half_precision_keeps_the_best_label(
 ) -> None:
     exact = on_device(source("ViT-B-32"))
     half = on_device(source("ViT-B-32"), precision)
-    dice = np.random.default_rng(0)
-    pixels = []
-    for picture in pictures(exact, samples):
-        # many views of each, so that one of a hundred can be told
-        pixels += [np.roll(picture, tuple(dice.integers(-40, 40, 2)), (1, 2)) for _ in range(10)]
-    labels = list(presets()["imagenet-1k"])[:: 20 if ON_GPU else 100]
+    pixels, labels = pictures(exact, samples), list(samples)
     same = (
         logits(exact, pixels, labels).argmax(1) == logits(half, pixels, labels).argmax(1)
     ).mean()
     exact.close()
     half.close()
-    # a tower of random weights has hardly a margin: trained ones are measured by benchmarks.gpu
-    assert same >= 0.9
+    assert same >= 0.99
 
 
 @pytest.mark.parametrize("colour", [0, 128, 255])
