@@ -23,7 +23,7 @@ START_SECONDS = 60.0
 WRITER = """
 import asyncio, json, random, sys
 from pathlib import Path
-from app.stores.sqlite import SqliteStore
+from app.stores.sqlite.store import SqliteStore
 
 def tell(mark, name, version, body):
     print(mark, json.dumps([name, version, body and [body[0], len(body)]]), flush=True)

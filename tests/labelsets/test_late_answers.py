@@ -347,4 +347,8 @@ TwoProcesses.TestCase.settings = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink a failure takes minutes
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
-test_whatever_order_answers_come_in_nothing_acknowledged_is_lost = TwoProcesses.TestCase
+# what other tests leave to the collector is not this one's, which runs long enough to meet it
+test_whatever_order_answers_come_in_nothing_acknowledged_is_lost = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore::hypothesis.errors.HypothesisWarning",
+)(TwoProcesses.TestCase)

@@ -277,7 +277,12 @@ def test_weights_in_parts_or_of_torch_are_the_same_model(clip: Path, tmp_path: P
         ("config.json", "vision_config.hidden_act", "relu", "hidden_act is 'relu'"),
         ("config.json", "vision_config.hidden_act", "gelu", "hidden_act of the two towers differs"),
         ("config.json", "vision_config.num_channels", 4, "num_channels is 4, not 3"),
-        ("config.json", "text_config.num_attention_heads", 5, "no multiple of num_attention_heads"),
+        (
+            "config.json",
+            "text_config.num_attention_heads",
+            5,
+            "not a multiple of num_attention_heads",
+        ),
         ("config.json", "vision_config.image_size", [96, 48], "image_size is [96, 48]"),
         (
             "config.json",
