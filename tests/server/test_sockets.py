@@ -116,7 +116,7 @@ def test_a_live_socket_with_a_full_backlog_is_not_replaced(tmp_path: Path) -> No
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
-    with pytest.raises(CannotListen, match="no socket"):
+    with pytest.raises(CannotListen, match="not a socket"):
         bind_unix(path)
     assert path.read_text() == "data"
 
