@@ -244,9 +244,23 @@ def raw_info(port: int) -> bytes:
         return str(client.info("replication")).replace("': '", ":").encode()
 
 
+def low_port() -> int:
+    """A free one that leaves room for the port of the cluster's bus, 10,000 higher."""
+    while (port := free_port()) > 55_000:
+        pass
+    return port
+
+
 def cluster(start: Start, *ranges: tuple[int, int]) -> list[int]:
     ports = [
-        start(f"node{number}", "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
+        start(
+            f"node{number}",
+            "--cluster-enabled",
+            "yes",
+            "--cluster-config-file",
+            "nodes.conf",
+            port=low_port(),
+        )  # fmt: skip
         for number in range(len(ranges))
     ]
     for port, (low, high) in zip(ports, ranges, strict=True):
