@@ -246,9 +246,7 @@ def raw_info(port: int) -> bytes:
 
 def low_port() -> int:
     """A free one that leaves room for the port of the cluster's bus, 10,000 higher."""
-    while (port := free_port()) > 55_000:
-        pass
-    return port
+    return next(port for port in iter(free_port, None) if port <= 55_000)
 
 
 def cluster(start: Start, *ranges: tuple[int, int]) -> list[int]:
