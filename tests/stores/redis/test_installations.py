@@ -258,7 +258,7 @@ def cluster(start: Start, *ranges: tuple[int, int]) -> list[int]:
             "--cluster-config-file",
             "nodes.conf",
             port=low_port(),
-        )  # fmt: skip
+        )
         for number in range(len(ranges))
     ]
     for port, (low, high) in zip(ports, ranges, strict=True):
