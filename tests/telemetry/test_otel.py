@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 
 from app.classify.batching import Batcher, BatchPolicy
 from app.server.exit_status import USAGE_ERROR
@@ -46,11 +47,13 @@ class Recorded:
         provider.add_span_processor(SimpleSpanProcessor(self._memory))
         self.tracing = Tracing(provider)
 
-    def taken(self) -> Sequence[ReadableSpan]:
-        """All that ended since the last call."""
-        found = self._memory.get_finished_spans()
+    def taken(self, servers: int = 0) -> Sequence[ReadableSpan]:
+        """All that ended since the last call, with those of `servers` requests: a request's span
+        ends after its client has read the answer."""
+        wait_until(lambda: sum(map(is_server, self._memory.get_finished_spans())) >= servers)
+        spans_ended = self._memory.get_finished_spans()
         self._memory.clear()
-        return found
+        return spans_ended
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +73,12 @@ def client(recorded: Recorded, pictogram: Encoder, serve: Serve) -> Iterator[htt
         yield found
 
 
-def server_span(found: Sequence[ReadableSpan]) -> ReadableSpan:
-    (span,) = [one for one in found if one.kind.name == "SERVER"]
+def is_server(span: ReadableSpan) -> bool:
+    return span.kind is SpanKind.SERVER
+
+
+def server_span(ended: Sequence[ReadableSpan]) -> ReadableSpan:
+    (span,) = filter(is_server, ended)
     return span
 
 
@@ -89,7 +96,7 @@ def test_a_request_is_a_span_in_its_callers_trace_with_one_for_each_stage(
     answer = client.post(
         "/classify?labels=confidential,cat", content=samples["cat"].read_bytes(), headers=SAMPLED
     )
-    found = recorded.taken()
+    found = recorded.taken(servers=1)
     span = server_span(found)
     assert span.name == "POST /classify"
     assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, PARENT)
@@ -152,7 +159,7 @@ def test_a_build_is_in_the_trace_of_who_asked_for_it(
 ) -> None:
     sent = {"labels": ["confidential", "traced"]}
     client.put("/labelsets/traced", json=sent, params={"wait": True}, headers=SAMPLED)
-    found = recorded.taken()
+    found = recorded.taken(servers=1)
     span = server_span(found)
     assert span.name == "PUT /labelsets/{name}"
     build = below(found, span)["build label set"]
@@ -174,7 +181,7 @@ def test_what_nobody_wants_to_read_is_not_traced(
     files = [("images", (f"{n}.png", picture)) for n in range(70)]
     answer = client.post("/classify/batch", data={"labels": "cat,dog"}, files=files)
     assert answer.json()["failed"] == 0
-    names = [span.name for span in recorded.taken()]
+    names = [span.name for span in recorded.taken(servers=1)]
     # of a large upload the first pictures stand for the others
     assert (names.count("image"), names.count("decode")) == (64, 64)
 
@@ -184,7 +191,7 @@ def test_only_faults_of_ours_are_errors_of_a_trace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     client.post("/classify?labels=cat,dog", content=b"confidential", headers=SAMPLED)
-    span = server_span(recorded.taken())
+    span = server_span(recorded.taken(servers=1))
     assert span.status.is_unset
     assert span.attributes["http.response.status_code"] == 415
     assert span.attributes["openvocab.error_type"] == "unsupported_image"
@@ -194,7 +201,7 @@ def test_only_faults_of_ours_are_errors_of_a_trace(
 
     monkeypatch.setattr("app.classify.scoring.similarities", broken)
     client.post("/classify?labels=cat,dog", content=samples["cat"].read_bytes())
-    found = recorded.taken()
+    found = recorded.taken(servers=1)
     span = server_span(found)
     assert not span.status.is_ok
     assert not span.status.is_unset
