@@ -12,17 +12,28 @@ from app.api.bodies import json_body
 from app.api.labelled_images import read_calibration
 from app.api.middleware.state import state_of
 from app.api.problems import document, documented
-from app.api.services import CallerDep, PatienceDep, ServicesDep, read_match
-from app.errors import Invalid, NotFound, Problem
+from app.api.services import (
+    CallerDep,
+    ModelName,
+    ModelServicesDep,
+    PatienceDep,
+    Services,
+    ServicesDep,
+    of_model,
+    read_match,
+)
+from app.errors import Invalid, NotFound, Problem, excerpt, shown
 from app.labelsets.calibration.calibrator import Calibrator, LabelledVectors
+from app.labelsets.calibration.validity import Validity
 from app.labelsets.calibration.value import Calibration
-from app.labelsets.definition import Stored, in_namespace, without_namespace
+from app.labelsets.definition import Definition, Stored, in_namespace, without_namespace
 
 
 class CalibrationSummary(BaseModel):
     """What a label set's answer says of its calibration."""
 
     status: str = Field(description="`used`, or `stale`: it is kept, and not used.")
+    model: str = Field(description="The model that it was fitted with.")
     detail: str | None = Field(description="Why it is stale.")
     temperature: float = Field(description="What the model's logits are divided by.")
     floor: float = Field(description="Least similarity that is answered with abstain.")
@@ -49,13 +60,14 @@ class CalibratedAnswer(BaseModel):
     )
 
 
-def summary(stored: Stored, stale: str | None) -> CalibrationSummary | None:
-    """What is told of a label set's calibration; None where it has none."""
-    found = stored.definition.calibration
+def summary(stored: Stored, validity: Validity) -> CalibrationSummary | None:
+    """What is told of a label set's calibration for a model; None where it has none."""
+    found, stale = validity.chosen(stored.definition), validity.stale(stored)
     if found is None:
         return None
     return CalibrationSummary(
         status="used" if stale is None else "stale",
+        model=found.model,
         detail=stale,
         temperature=found.temperature,
         floor=found.floor,
@@ -150,8 +162,8 @@ STORED: dict[str, Any] = {
 }
 
 
-async def calibrator(services: ServicesDep) -> Calibrator:
-    """The part that calibrates."""
+def calibrator(services: Services) -> Calibrator:
+    """The part that calibrates with a model."""
     return Calibrator(
         services.encoder.info, services.embedder, services.classifier.ensemble, services.labelsets
     )
@@ -162,7 +174,6 @@ async def stored_name(name: str, caller: CallerDep) -> str:
     return in_namespace(caller.namespace, fields.checked_name(name))
 
 
-CalibratorDep = Annotated[Calibrator, Depends(calibrator)]
 NameDep = Annotated[str, Depends(stored_name)]
 
 
@@ -177,19 +188,19 @@ NameDep = Annotated[str, Depends(stored_name)]
 async def calibrate(
     name: NameDep,
     request: Request,
-    services: ServicesDep,
+    services: ModelServicesDep,
     caller: CallerDep,
-    calibrator: CalibratorDep,
     patience: PatienceDep,
 ) -> Response:
     state_of(request.scope).closing.enter_context(services.upload_batches.one(caller))
     match = read_match(request)
-    serving = await calibrator.current(name, match, patience)
+    fitting = calibrator(services)
+    serving = await fitting.current(name, match, patience)
     definition = serving.stored.definition
     told, items = await read_calibration(request, definition.labels, services.upload_batches)
-    pictures = await calibrator.seen(items, told.claims.__getitem__, definition)
-    fitted = await calibrator.fitted(serving, pictures, told.aim)
-    stored = await calibrator.keep(name, fitted, match, fresh=True)
+    pictures = await fitting.seen(items, told.claims.__getitem__, definition)
+    fitted = await fitting.fitted(serving, pictures, told.aim)
+    stored = await fitting.keep(name, fitted, match, fresh=True)
     return _json(_answer(stored, fitted, pictures).model_dump_json(), stored)
 
 
@@ -199,11 +210,14 @@ async def calibrate(
     summary="All of a calibration, as PUT takes it",
     responses=documented(*ALWAYS),
 )
-async def get(name: NameDep, services: ServicesDep) -> Response:
+async def get(name: NameDep, services: ServicesDep, model: ModelName = None) -> Response:
     stored = await services.labelsets.get(name)
-    found = stored.definition.calibration
+    found = _chosen(services, stored.definition, model)
     if found is None:
-        raise NotFound(f"the label set {without_namespace(name)} has no calibration")
+        others = ", ".join(each.model for each in stored.definition.calibrations)
+        detail = f"the label set {without_namespace(name)} has no calibration"
+        detail += f" for the model {shown(model or '')}, but for {others}" if others else ""
+        raise NotFound(detail, value=excerpt(model or ""))
     return _json(json.dumps(found.json(), ensure_ascii=False), stored)
 
 
@@ -215,7 +229,9 @@ async def get(name: NameDep, services: ServicesDep) -> Response:
     openapi_extra=STORED,
     responses=documented(400, *ALWAYS, 412, 413),
 )
-async def put(name: NameDep, request: Request, calibrator: CalibratorDep) -> Response:
+async def put(
+    name: NameDep, request: Request, services: ServicesDep, model: ModelName = None
+) -> Response:
     content = await json_body(request)
     try:
         found = Calibration.from_json(content)
@@ -224,7 +240,10 @@ async def put(name: NameDep, request: Request, calibrator: CalibratorDep) -> Res
         raise Invalid(
             f"the calibration cannot be read: {detail}", field=detail.split(maxsplit=1)[0]
         ) from None
-    stored = await calibrator.keep(name, found, read_match(request))
+    # by default for the model that it names, if that is served here
+    named = found.model if found.model in services.models.names() else None
+    of = await of_model(request, services, model or named)
+    stored = await calibrator(of).keep(name, found, read_match(request))
     return Response(status_code=204, headers={"ETag": f'"{stored.version}"'})
 
 
@@ -235,9 +254,22 @@ async def put(name: NameDep, request: Request, calibrator: CalibratorDep) -> Res
     summary="Forget a calibration",
     responses=documented(412, *ALWAYS),
 )
-async def delete(name: NameDep, request: Request, calibrator: CalibratorDep) -> Response:
-    await calibrator.keep(name, None, read_match(request))
+async def delete(
+    name: NameDep, request: Request, services: ServicesDep, model: ModelName = None
+) -> Response:
+    def forgotten(definition: Definition) -> Definition:
+        return definition.uncalibrated(_chosen(services, definition, model))
+
+    await services.labelsets.change(name, read_match(request), forgotten)
     return Response(status_code=204)
+
+
+def _chosen(services: Services, definition: Definition, model: str | None) -> Calibration | None:
+    """The calibration of a model, which need not be loaded; without a name, that which counts."""
+    if not model:
+        return services.labelsets.validity.chosen(definition)
+    name = services.models.known(model) if model in services.models.names() else model
+    return next((each for each in definition.calibrations if each.model == name), None)
 
 
 def _json(text: str, stored: Stored) -> Response:

@@ -132,7 +132,7 @@ class AskedImages:
 
 async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
     """What POST /embeddings/text asks for. Raises Unparsable, Invalid, TooLarge."""
-    fields = await json_body(request)
+    fields = merge(address_fields(request.query_params, ()), await json_body(request))
     try:
         checked = TextsFields.model_validate(fields)
     except ValidationError as error:

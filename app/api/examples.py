@@ -11,7 +11,14 @@ from app.api.batch import BatchLine
 from app.api.labelled_images import read_examples
 from app.api.middleware.state import state_of
 from app.api.problems import document, documented
-from app.api.services import CallerDep, PatienceDep, Services, ServicesDep, read_match
+from app.api.services import (
+    CallerDep,
+    ModelServicesDep,
+    PatienceDep,
+    Services,
+    ServicesDep,
+    read_match,
+)
 from app.errors import Problem
 from app.images.formats import image_type
 from app.labelsets.blending import Blended
@@ -204,7 +211,7 @@ NameDep = Annotated[str, Depends(stored_name)]
 async def add(
     name: NameDep,
     request: Request,
-    services: ServicesDep,
+    services: ModelServicesDep,
     caller: CallerDep,
     patience: PatienceDep,
     wait: Wait = False,
@@ -282,7 +289,7 @@ async def remove(
     name: NameDep,
     id: str,  # noqa: A002
     request: Request,
-    services: ServicesDep,
+    services: ModelServicesDep,
     patience: PatienceDep,
     wait: Wait = False,
 ) -> Response:
@@ -301,7 +308,7 @@ async def remove(
 async def remove_all(
     name: NameDep,
     request: Request,
-    services: ServicesDep,
+    services: ModelServicesDep,
     patience: PatienceDep,
     label: Label = None,
     wait: Wait = False,

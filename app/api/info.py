@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from app.api.model_pool import ModelState
 from app.api.problems import documented
-from app.api.services import CallerDep, Services, ServicesDep
+from app.api.services import CallerDep, ModelServicesDep, Services, ServicesDep
 from app.errors import Draining, NotFound, NotReady
 from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway
@@ -146,7 +146,9 @@ class ModelsAnswer(BaseModel):
     """
 
     models: list[ModelAnswer] = Field(description="The default first.")
-    loaded: LoadedModelAnswer = Field(description="The default model.")
+    loaded: LoadedModelAnswer = Field(
+        description="The default model, or that of the parameter `model`."
+    )
     explains: bool = Field(description="Whether `explain=true` is answered.")
     vector_cache: CacheAnswer | None
     store: StoreAnswer
@@ -174,8 +176,13 @@ class ReadyAnswer(BaseModel):
 router = APIRouter(tags=["Server"])
 
 
-@router.get("/templates", operation_id="listTemplates", summary="The template sets")
-async def templates(services: ServicesDep) -> TemplatesAnswer:
+@router.get(
+    "/templates",
+    operation_id="listTemplates",
+    summary="The template sets",
+    responses=documented(404, 503),
+)
+async def templates(services: ModelServicesDep) -> TemplatesAnswer:
     return TemplatesAnswer(
         default=services.templates.default,
         sets=[
@@ -190,8 +197,13 @@ async def templates(services: ServicesDep) -> TemplatesAnswer:
     )
 
 
-@router.get("/models", operation_id="getModels", summary="The models, and how much the caches hold")
-async def models(services: ServicesDep, caller: CallerDep) -> ModelsAnswer:
+@router.get(
+    "/models",
+    operation_id="getModels",
+    summary="The models, and how much the caches hold",
+    responses=documented(404, 503),
+)
+async def models(services: ModelServicesDep, caller: CallerDep) -> ModelsAnswer:
     vectors, sees_all = services.vectors, caller.may("admin")
     return ModelsAnswer(
         models=[

@@ -101,7 +101,7 @@ async def read_calibration(
 ) -> tuple[Shown, AsyncGenerator[Item, None]]:
     """What is told, as it arrives with the images. Raises Unparsable, Invalid, TooLarge."""
     kind = media_type(request.headers.get("content-type", ""))
-    told = Shown(labels, fields=_known(address_fields(request.query_params, ())))
+    told = Shown(labels, fields=_known(_fields(request)))
     if kind == "multipart/form-data":
         multipart.check_charset(request)
         return told, counted(_form(request, told, uploads), uploads)
@@ -160,7 +160,7 @@ def _known(fields: dict[str, Any]) -> dict[str, Any]:
     for name in fields:
         if name not in FIELDS:
             known = ", ".join((IMAGE, LABEL, *FIELDS))
-            detail = f"unknown field {shown(name)}; the fields are {known}"
+            detail = f"unknown field {shown(name)}; the fields are {known}{_in_address(name)}"
             raise Invalid(detail, field=excerpt(name))
     return fields
 
@@ -179,7 +179,8 @@ def _number(fields: dict[str, Any], name: str, low: float, high: float) -> float
     return value
 
 
-OPTIONS = ("wait",)
+# what the address alone has: it is needed before the first picture
+OPTIONS: Final = ("model", "wait")
 
 
 @dataclass(slots=True)
@@ -214,7 +215,7 @@ async def read_examples(
     """What is told, complete once all pictures have been read. Raises Unparsable, Invalid."""
     kind = media_type(request.headers.get("content-type", ""))
     claims = Claims()
-    fields = {k: v for k, v in _fields(request).items() if k not in OPTIONS}
+    fields = _fields(request)
     _check(fields)
     if LABEL in fields:
         claims.told.append(fields[LABEL])
@@ -231,13 +232,21 @@ async def read_examples(
 
 
 def _fields(request: Request) -> dict[str, Any]:
-    return address_fields(request.query_params, ())
+    """Those of the address, without what is read there before the body."""
+    fields = address_fields(request.query_params, ())
+    return {name: value for name, value in fields.items() if name not in OPTIONS}
+
+
+def _in_address(name: str) -> str:
+    """What to do about a field that only the address may have."""
+    return f"; {name} is given in the address: ?{name}=…" if name in OPTIONS else ""
 
 
 def _check(fields: dict[str, Any]) -> None:
     for name in fields:
         if name != LABEL:
             detail = f"unknown field {shown(name)}; the fields are {IMAGE}, {LABEL}"
+            detail += _in_address(name)
             raise Invalid(detail, field=excerpt(name))
 
 
@@ -286,6 +295,7 @@ async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> lis
         claims.told.append(parsed.pop(LABEL))
     for name in parsed:
         detail = f"unknown field {shown(name)}; the fields are {IMAGE}, {IMAGES}, {LABEL}"
+        detail += _in_address(name)
         raise Invalid(detail, field=excerpt(name))
     return images
 

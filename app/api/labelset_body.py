@@ -126,7 +126,7 @@ FORM_SCHEMA: Final[dict[str, Any]] = {
     },
 }
 
-OPTIONS: Final = ("wait",)
+OPTIONS: Final = ("model", "wait")
 LISTS: Final = ("templates", "not")
 FORM_LISTS: Final = ("labels", *LISTS)
 

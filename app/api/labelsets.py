@@ -13,10 +13,19 @@ from app.api.examples import BlendAnswer, blend_answer
 from app.api.labelset_body import LabelSetBody
 from app.api.middleware.keys import Identity
 from app.api.problems import documented
-from app.api.services import CallerDep, PatienceDep, Services, ServicesDep, read_etags, read_match
+from app.api.services import (
+    CallerDep,
+    ModelServicesDep,
+    PatienceDep,
+    Services,
+    ServicesDep,
+    read_etags,
+    read_match,
+)
 from app.classify.templates import Asked
 from app.labelsets.blending import Blended
 from app.labelsets.builds import Status
+from app.labelsets.calibration.validity import Validity
 from app.labelsets.definition import (
     Combine,
     Stored,
@@ -62,6 +71,9 @@ class LabelSetAnswer(LabelSetSummary):
         description="The version that answers while this one is being built."
     )
     calibration: CalibrationSummary | None = None
+    calibrated_models: list[str] = Field(
+        [], description="Models that it was calibrated with; each has its own calibration."
+    )
     examples: dict[str, int] = Field({}, description="Examples of each label that has some.")
     blend: BlendAnswer | None = Field(
         None, description="How the examples are used; null without, and while building."
@@ -90,11 +102,11 @@ def answer(
     status: Status,
     model: str,
     templates: str,
-    stale: str | None = None,
+    validity: Validity,
     blended: Blended | None = None,
     models: dict[str, Standing] | None = None,
 ) -> LabelSetAnswer:
-    """The whole set; `stale` is why its calibration is not used."""
+    """The whole set, with the calibration that counts for the model."""
     definition = stored.definition
     before = None if stored.previous is None else stored.previous.version
     return LabelSetAnswer(
@@ -113,7 +125,8 @@ def answer(
         ),
         asked_templates=_asked(definition.templates),
         serving_version=stored.version if status.state == "ready" else before,
-        calibration=calibration_summary(stored, stale),
+        calibration=calibration_summary(stored, validity),
+        calibrated_models=[each.model for each in definition.calibrations],
         examples=definition.counts(),
         blend=blend_answer(blended),
         models=models or {},
@@ -178,7 +191,7 @@ UPLOAD: dict[str, Any] = {
 )
 async def create(
     request: Request,
-    services: ServicesDep,
+    services: ModelServicesDep,
     caller: CallerDep,
     patience: PatienceDep,
     wait: Wait = False,
@@ -199,7 +212,7 @@ async def create(
 )
 async def page(
     request: Request,
-    services: ServicesDep,
+    services: ModelServicesDep,
     caller: CallerDep,
     response: Response,
     after: Annotated[str, Query(description="Names greater than this.", max_length=64)] = "",
@@ -230,7 +243,9 @@ async def page(
         **documented(404, *ALWAYS),
     },
 )
-async def get(name: str, request: Request, services: ServicesDep, caller: CallerDep) -> Response:
+async def get(
+    name: str, request: Request, services: ModelServicesDep, caller: CallerDep
+) -> Response:
     stored = await services.labelsets.get(_stored_name(caller, name))
     ready = services.labelsets.status(stored).state == "ready"
     wanted = request.headers.get("if-none-match", "")
@@ -255,7 +270,7 @@ async def get(name: str, request: Request, services: ServicesDep, caller: Caller
 async def put(
     name: str,
     request: Request,
-    services: ServicesDep,
+    services: ModelServicesDep,
     caller: CallerDep,
     patience: PatienceDep,
     wait: Wait = False,
@@ -302,7 +317,7 @@ async def _answer(
         state,
         services.encoder.info.name,
         services.templates_name(stored),
-        services.labelsets.validity.stale(stored),
+        services.labelsets.validity,
         services.few_shot.blended(stored),
         _standings(services, stored),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 
 from app.api.fields import InputLimits
 from app.api.json_text import JsonLimits
@@ -128,6 +128,23 @@ async def patience(request: Request) -> float:
     return max(0.0, PATIENCE * left)
 
 
+ModelName = Annotated[
+    str | None,
+    Query(
+        description="Which of the server's models is meant (GET /models); default: its first.",
+        max_length=1_000,
+    ),
+]
+
+
+async def model_services(
+    request: Request, own: Annotated[Services, Depends(services)], model: ModelName = None
+) -> Services:
+    """The services of the model that the address names."""
+    return await of_model(request, own, model or None)
+
+
+ModelServicesDep = Annotated[Services, Depends(model_services)]
 ServicesDep = Annotated[Services, Depends(services)]
 StagesDep = Annotated[Stages, Depends(stages)]
 CallerDep = Annotated[Identity, Depends(caller)]

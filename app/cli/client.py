@@ -109,8 +109,10 @@ class Refused(Exception):
         self.problem = problem
 
 
-def http_client(url: str, api_key: str | None, jobs: int) -> httpx2.AsyncClient:
-    """A client of the server at a URL. Raises Ended."""
+def http_client(
+    url: str, api_key: str | None, jobs: int, model: str | None = None
+) -> httpx2.AsyncClient:
+    """A client of the server at a URL, which names the model in each request. Raises Ended."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
         address = httpx2.URL(url)
@@ -119,6 +121,7 @@ def http_client(url: str, api_key: str | None, jobs: int) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(
             base_url=address,
             headers=headers,
+            params={} if model is None else {"model": model},
             timeout=httpx2.Timeout(ANSWER, connect=CONNECT, pool=None),
             limits=httpx2.Limits(max_connections=jobs),
         )
@@ -259,7 +262,7 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A server's URL and key, or where that is empty a model; seconds that it may be away."""
+    """A server's URL and key, or where that is empty none; which model; seconds to try again."""
 
     url: str
     api_key: str | None
@@ -269,16 +272,13 @@ class Service:
 
     def run(self, work: Callable[[Reached], Awaitable[T]], *, stored: bool) -> T:
         """What the work returns; `stored`: it needs label sets. Raises Ended."""
-        if self.url and self.model:
-            line = "a server has its own model: leave out --model, or --url (OPENVOCAB_URL)"
-            raise Ended(USAGE_ERROR, line)
         return self._remotely(work) if self.url else self._locally(work, stored)
 
     def _remotely(self, work: Callable[[Reached], Awaitable[T]]) -> T:
         jobs = self.jobs or REMOTE_JOBS
 
         async def run() -> T:
-            async with http_client(self.url, self.api_key, jobs) as http:
+            async with http_client(self.url, self.api_key, jobs, self.model) as http:
                 return await work(Reached(Client(http, self.retry_for), jobs, LARGEST_FILE))
 
         return asyncio.run(run())

@@ -17,7 +17,17 @@ from app.cli.labelset_client import (
     imported,
     restore,
 )
-from app.cli.options import DEFAULT_URL, AsJson, Key, Name, ServerUrl, goes_on, out, run
+from app.cli.options import (
+    DEFAULT_URL,
+    AsJson,
+    Key,
+    Name,
+    ServerModel,
+    ServerUrl,
+    goes_on,
+    out,
+    run,
+)
 from app.cli.output import json_text
 from app.cli.terminal import STDIN, opened, printable, say
 from app.server.exit_status import SOME_FAILED
@@ -46,7 +56,10 @@ Wait = Annotated[bool, typer.Option(help="Wait until the label set is ready.")]
 
 
 def list_labelsets(
-    url: ServerUrl = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False
+    url: ServerUrl = DEFAULT_URL,
+    api_key: Key = None,
+    model: ServerModel = None,
+    as_json: AsJson = False,
 ) -> None:
     """List label sets by name."""
 
@@ -65,11 +78,15 @@ def list_labelsets(
             Console(markup=False).print(table)
         return 0
 
-    run(url, api_key, work)
+    run(url, api_key, work, model)
 
 
 def show(
-    name: Name, url: ServerUrl = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False
+    name: Name,
+    url: ServerUrl = DEFAULT_URL,
+    api_key: Key = None,
+    model: ServerModel = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print a label set with synonyms and prompts."""
 
@@ -80,12 +97,14 @@ def show(
             return 0
         about = f"{name}, version {found['version']}, {found['status']}, {found['templates']}"
         say(f"{about}: {found['label_count']} labels. {found['description']}".rstrip())
+        for model_name, state in found.get("models", {}).items():
+            say(f"{model_name}: {state}")
         for label in found["labels"]:
             texts = found["prompts"].get(label) or found["synonyms"].get(label)
             out("\t".join(map(printable, (label, *([", ".join(texts)] if texts else [])))))
         return 0
 
-    run(url, api_key, work)
+    run(url, api_key, work, model)
 
 
 def create(
@@ -96,6 +115,7 @@ def create(
     wait: Wait = True,
     url: ServerUrl = DEFAULT_URL,
     api_key: Key = None,
+    model: ServerModel = None,
 ) -> None:
     """Create a new label set."""
 
@@ -103,7 +123,7 @@ def create(
         content = _content(name, file, templates, description)
         return await _made(sets, await sets.create(content), wait)
 
-    run(url, api_key, work)
+    run(url, api_key, work, model)
 
 
 def replace(
@@ -114,6 +134,7 @@ def replace(
     wait: Wait = True,
     url: ServerUrl = DEFAULT_URL,
     api_key: Key = None,
+    model: ServerModel = None,
 ) -> None:
     """Replace a label set.
 
@@ -124,7 +145,7 @@ def replace(
         content = _content(name, file, templates, description)
         return await _made(sets, await sets.put(content, must_exist=True), wait)
 
-    run(url, api_key, work)
+    run(url, api_key, work, model)
 
 
 def delete(

@@ -12,7 +12,7 @@ from app.cli.files import Finder, read, reason
 from app.cli.help import add as add_command
 from app.cli.help import group
 from app.cli.labelset_client import LabelSetClient, Picture, send
-from app.cli.options import DEFAULT_URL, AsJson, Key, Name, ServerUrl, out, run
+from app.cli.options import DEFAULT_URL, AsJson, Key, Name, ServerModel, ServerUrl, out, run
 from app.cli.output import json_text
 from app.cli.terminal import Ended, printable, say
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
@@ -42,6 +42,7 @@ def add(
     label: Label = None,
     url: ServerUrl = DEFAULT_URL,
     api_key: Key = None,
+    model: ServerModel = None,
 ) -> None:
     """Add example pictures, and show what they are worth."""
 
@@ -55,7 +56,7 @@ def add(
         _show(await sets.ready(await sets.get(name)))
         return SOME_FAILED if failed or sent.refused else 0
 
-    run(url, api_key, work)
+    run(url, api_key, work, model)
 
 
 def list_examples(

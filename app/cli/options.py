@@ -39,7 +39,7 @@ Model = Annotated[
         metavar="NAME",
         rich_help_panel=SERVER,
         autocompletion=lambda: list(catalog()),
-        help="Model to load (default: OPENVOCAB_MODEL).",
+        help="Model to load (default: OPENVOCAB_MODEL), or one of the server's models.",
     ),
 ]
 RetryFor = Annotated[
@@ -58,6 +58,16 @@ Jobs = Annotated[
     ),
 ]
 
+ServerModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        rich_help_panel=SERVER,
+        help="Which of the server's models (default: its first).",
+    ),
+]
+
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
 # seconds of retrying while a server is busy or unreachable
@@ -71,11 +81,16 @@ ServerUrl = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
-def run(url: str, api_key: str | None, work: Callable[[LabelSetClient], Awaitable[int]]) -> None:
-    """Do the work with the server, and exit with its status."""
+def run(
+    url: str,
+    api_key: str | None,
+    work: Callable[[LabelSetClient], Awaitable[int]],
+    model: str | None = None,
+) -> None:
+    """Do the work with one of the server's models, and exit with its status."""
 
     async def asked() -> int:
-        async with http_client(url, api_key, jobs=1) as http:
+        async with http_client(url, api_key, 1, model) as http:
             return await work(LabelSetClient(Client(http, RETRY_FOR)))
 
     def status() -> int:

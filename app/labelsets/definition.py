@@ -113,16 +113,17 @@ class Example:
 class Definition:
     """A label set as its owner wrote it; `templates` as in `app.templates`.
 
-    Each example's label is one of the entries'. Its `calibration` is no part of what it says: with
-    another one it is the same definition, with the same vectors. `joined`: prompts of labels are
-    read beside the templates and do not replace them. `nots` are words that rule labels out.
+    Each example's label is one of the entries'. Its `calibrations`, one of each model that has one,
+    are no part of what it says: with others it is the same definition, with the same vectors.
+    `joined`: prompts of labels are read beside the templates and do not replace them. `nots` are
+    words that rule labels out.
     """
 
     entries: tuple[Entry, ...]
     templates: Asked = None
     description: str = ""
     examples: tuple[Example, ...] = ()
-    calibration: Calibration | None = field(default=None, compare=False)
+    calibrations: tuple[Calibration, ...] = field(default=(), compare=False)
     joined: bool = False
     nots: tuple[str, ...] = ()
     labels: tuple[str, ...] = field(init=False, compare=False, repr=False)
@@ -148,7 +149,7 @@ class Definition:
     def plain(self) -> bool:
         """Whether releases that know only the plain format can serve it."""
         more = self.joined or self.nots or self.paths or self.alternatives
-        return not self.examples and self.calibration is None and not more
+        return not self.examples and not self.calibrations and not more
 
     def keys(self) -> frozenset[str]:
         """Where the store keeps the pictures of its examples."""
@@ -168,8 +169,22 @@ class Definition:
         return replace(
             other,
             examples=other.examples or kept,
-            calibration=other.calibration or self.calibration,
+            calibrations=other.calibrations or self.calibrations,
         )
+
+    def calibrated(self, calibration: Calibration) -> "Definition":
+        """With this calibration in place of the one of its model."""
+        others = [
+            known
+            for known in self.calibrations
+            if known.model != calibration.model and known.fingerprint != calibration.fingerprint
+        ]
+        return replace(self, calibrations=(*others, calibration))
+
+    def uncalibrated(self, calibration: Calibration | None) -> "Definition":
+        """Without this calibration."""
+        left = tuple(known for known in self.calibrations if known != calibration)
+        return replace(self, calibrations=left)
 
     def concepts(self, templates: tuple[str, ...]) -> list[Concept]:
         """What the rows of the labels are made of, in order; one a label but for alternatives."""
@@ -299,12 +314,17 @@ def _row(entry: Entry) -> tuple[Any, ...]:
 
 def _kept(definition: Definition) -> dict[str, Any]:
     """The content, and what was learned of it."""
-    calibration = definition.calibration
-    return _content(definition) | ({"calibration": calibration.json()} if calibration else {})
+    content, known = _content(definition), [each.json() for each in definition.calibrations]
+    if len(known) == 1:
+        content["calibration"] = known[0]
+    elif known:
+        content["calibrations"] = known
+    return content
 
 
 def _definition(content: Mapping[str, Any]) -> Definition:
     templates, calibration = content["templates"], content.get("calibration")
+    calibrations = content.get("calibrations", (calibration,) if calibration else ())
     return Definition(
         entries=tuple(
             Entry(label, tuple(texts), tuple(prompts), *_more(more))
@@ -315,7 +335,7 @@ def _definition(content: Mapping[str, Any]) -> Definition:
         examples=tuple(Example(*row) for row in content.get("examples", ())),
         joined=content.get("joined", False),
         nots=tuple(content.get("not", ())),
-        calibration=calibration and Calibration.from_json(calibration),
+        calibrations=tuple(Calibration.from_json(each) for each in calibrations),
     )
 
 

@@ -136,7 +136,7 @@ class LabelSetService:
         if current is None:
             return await self._write(new(name, 0, definition), None, most), True
         if current.definition == definition:
-            if current.definition.calibration != definition.calibration:
+            if current.definition.calibrations != definition.calibrations:
                 # the same vectors: whatever is built of them stays so
                 learned = replace(current, definition=definition)
                 return await self._write(learned, current), False
@@ -250,7 +250,7 @@ class LabelSetService:
         if query.templates is not None:
             rows, cached = await self._in_templates(serving.stored, templates, name)
         learned, warning = self.validity.found(serving.stored)
-        if definition.calibration is not None and templates != self.templates_of(definition):
+        if definition.calibrations and templates != self.templates_of(definition):
             learned, warning = None, "it was fitted with the label set's own templates"
         return Classes(
             definition.labels,

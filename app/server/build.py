@@ -247,7 +247,7 @@ async def _of_model(
     labelsets = LabelSetService(
         shared.registry,
         builds,
-        Validity(info.fingerprint, templates),
+        Validity(info.name, info.fingerprint, templates),
         Presets(shared.vocabularies, templates.default),
         settings.max_labels * settings.max_templates,
     )

@@ -69,9 +69,9 @@ def calibrate(
 ) -> httpx.Response:
     files = [("image", (f"{place}.png", data)) for place, (_, data) in enumerate(pictures)]
     labels = [label for label, _ in pictures]
-    headers = more.pop("headers", {})
-    form = {"label": labels, **more}
-    return client.post(f"/labelsets/{name}/calibrate", files=files, data=form, headers=headers)
+    headers, params = more.pop("headers", {}), more.pop("params", {})
+    path, form = f"/labelsets/{name}/calibrate", {"label": labels, **more}
+    return client.post(path, files=files, data=form, headers=headers, params=params)
 
 
 def classify(client: httpx.Client, image: bytes, **fields: Any) -> dict[str, Any]:

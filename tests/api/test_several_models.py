@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ import pytest
 from benchmarks.servers import wait_until
 from models.encoder import Encoder
 from models.loader import load
+from tests.api.test_calibration import calibrate, variants
 
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
@@ -22,6 +24,7 @@ Serve = Callable[..., AbstractContextManager[httpx.Client]]
 pytestmark = pytest.mark.timeout(600)
 
 LABELS = ["cat", "dog", "heart"]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,8 @@ def test_every_route_that_embeds_takes_the_field(
     picture, chosen = samples["cat"].read_bytes(), {"model": other_model}
     image = two.post("/embeddings/image", files={"image": picture}, data=chosen)
     assert image.json()["model"] == other_model
+    text = two.post("/embeddings/text", params=chosen, json={"texts": ["cat"]})
+    assert text.json()["model"] == other_model
     batch = two.post(
         "/classify/batch", files={"image": picture}, data={"labels": json.dumps(LABELS), **chosen}
     )
@@ -185,6 +190,128 @@ def test_a_label_set_is_built_for_the_model_that_is_asked(
             "/classify", files={"image": image}, data={"labelset": "pets", "model": other_model}
         ).json()
         answered = {each["label"] for each in found["predictions"]}
+
+
+def test_examples_are_added_with_the_model_that_is_named_and_serve_all(
+    two: httpx.Client, samples: dict[str, Path], other_model: str
+) -> None:
+    set_ = {"labels": LABELS, "templates": "pictogram"}
+    two.put("/labelsets/drawn", json=set_).raise_for_status()
+    pictures = {label: variants(samples[label])[:3] for label in ("cat", "dog")}
+    files = [("image", data) for each in pictures.values() for data in each]
+    labels = [label for label, each in pictures.items() for _ in each]
+    chosen = {"model": other_model, "wait": "true"}
+    added = two.post(
+        "/labelsets/drawn/examples", params=chosen, files=files, data={"label": labels}
+    ).json()
+    assert (added["status"], added["added"]) == ("ready", 6)
+    assert added["blend"]["tried"] == 6
+    blends = []
+    for name in (other_model, "pictogram"):
+        answer = two.get("/labelsets/drawn", params={"model": name}).json()
+        while answer["status"] == "building":
+            answer = two.get("/labelsets/drawn", params={"model": name}).json()
+        assert answer["model"] == name
+        blends.append(answer["blend"])
+    # each has embedded the pictures itself; the towers of one are those of the other, turned
+    assert blends[0] == blends[1]
+    answer = two.get("/labelsets/drawn", params={"model": "text-embedding-3-small"}).json()
+    assert answer["models"] == {
+        "pictogram": "ready", other_model: "ready", "local-dir:/nowhere": "unbuilt"
+    }  # fmt: skip
+
+
+def test_each_model_has_its_own_calibration(
+    two: httpx.Client, samples: dict[str, Path], other_model: str
+) -> None:
+    labels = ["airplane", "banana", "bicycle", "cat", "dog", "doughnut"]
+    pictures = [(label, data) for label in labels for data in variants(samples[label])]
+    two.put("/labelsets/fitted", json={"labels": labels}).raise_for_status()
+    path = "/labelsets/fitted/calibration"
+
+    def standing(model: str) -> str | None:
+        found = two.get("/labelsets/fitted", params={"model": model}).json()["calibration"]
+        return found and found["status"]
+
+    def warned(model: str) -> bool:
+        fields = {"labelset": "fitted", "model": model}
+        found = two.post("/classify", files={"image": pictures[0][1]}, data=fields).json()
+        return any("another model" in each for each in found.get("warnings", []))
+
+    fitted = calibrate(two, "fitted", pictures, params={"model": other_model})
+    assert fitted.status_code == 200, fitted.text
+    assert fitted.json()["calibration"]["model"] == other_model
+    assert (standing(other_model), standing("pictogram")) == ("used", "stale")
+    assert (warned(other_model), warned("pictogram")) == (False, True)
+    calibrate(two, "fitted", pictures).raise_for_status()
+    assert (standing(other_model), standing("pictogram")) == ("used", "used")
+    assert not warned("pictogram")
+    told = two.get("/labelsets/fitted").json()["calibrated_models"]
+    assert sorted(told) == sorted([other_model, "pictogram"])
+    own = {name: two.get(path, params={"model": name}).json() for name in told}
+    assert all(each["model"] == name for name, each in own.items())
+
+    assert two.delete(path).status_code == 204
+    missing = two.get(path, params={"model": "pictogram"})
+    assert missing.status_code == 404
+    assert other_model in missing.json()["detail"]
+    assert (standing(other_model), standing("pictogram")) == ("used", "stale")
+    # the file names its model
+    assert two.put(path, json=own["pictogram"]).status_code == 204
+    assert (standing(other_model), standing("pictogram")) == ("used", "used")
+    wrong = two.put(path, params={"model": other_model}, json=own["pictogram"])
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "fitted_for")
+    two.delete(path, params={"model": "text-embedding-3-small"}).raise_for_status()
+    assert (standing(other_model), standing("pictogram")) == ("stale", "used")
+
+
+def test_the_api_pages_lines_work_as_pasted(two: httpx.Client, other_model: str) -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Several models")[2].partition("\n## ")[0]
+    script = section.partition("```sh\n")[2].partition("```")[0]
+    two.put("/labelsets/mine", json={"labels": LABELS}).raise_for_status()
+    server = f"127.0.0.1:{two.base_url.port}"
+    for written, here in (
+        ("curl ", "curl -sS --fail-with-body "),
+        ("localhost:8000", server),
+        ("everyday", "text-embedding-3-small"),
+    ):
+        assert written in script
+        script = script.replace(written, here)
+    found = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert found.stdout.count(f'"model":"{other_model}"') == 2
+
+
+def test_a_model_in_the_body_of_pictures_is_told_where_it_belongs(
+    two: httpx.Client, samples: dict[str, Path], other_model: str
+) -> None:
+    two.put("/labelsets/few", json={"labels": LABELS}).raise_for_status()
+    for path in ("examples", "calibrate"):
+        refused = two.post(
+            f"/labelsets/few/{path}",
+            files={"image": samples["cat"].read_bytes()},
+            data={"label": "cat", "model": other_model},
+        )
+        assert refused.status_code == 422, refused.text
+        assert "?model=" in refused.json()["detail"]
+        unknown = two.post(f"/labelsets/few/{path}", params={"model": "none"}, json={})
+        assert (unknown.status_code, unknown.json()["field"]) == (404, "model")
+
+
+def test_a_label_set_is_written_and_built_with_the_model_that_is_named(
+    two: httpx.Client, other_model: str
+) -> None:
+    made = two.put(
+        "/labelsets/first", params={"wait": "true", "model": other_model}, json={"labels": LABELS}
+    ).json()
+    assert (made["model"], made["status"]) == (other_model, "ready")
+    assert made["models"]["pictogram"] == "unbuilt"
+    listed = two.get("/labelsets", params={"model": other_model}).json()["labelsets"]
+    assert {each["model"] for each in listed} == {other_model}
 
 
 def test_metrics_tell_each_model(two: httpx.Client, other_model: str) -> None:

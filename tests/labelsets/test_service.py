@@ -53,7 +53,7 @@ def service(encoder: Encoder, store: Any) -> LabelSetService:
     return LabelSetService(
         registry,
         builds,
-        Validity(encoder.info.fingerprint, templates),
+        Validity(encoder.info.name, encoder.info.fingerprint, templates),
         Presets({}, templates.default),
         max_prompts=PLENTY,
     )

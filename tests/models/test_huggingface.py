@@ -37,11 +37,12 @@ LABELS = [
     "electroencephalograph",
     "it's 3 o'clock",
 ]
-# as wide and deep as the published base models, or small and of unusual shape
+# as wide as the published base models, with a quarter of their layers, which are all alike; or
+# small and of unusual shape
 SIZES = {
     "small": {"hidden_size": 96, "intermediate_size": 200, "num_hidden_layers": 2,
               "num_attention_heads": 4},
-    "base": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+    "base": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 3,
              "num_attention_heads": 12},
 }  # fmt: skip
 

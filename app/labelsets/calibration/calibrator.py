@@ -23,6 +23,9 @@ from models.info import Floats
 # what an image shows, by its number: places of labels, none of them, or why neither is known
 Claims = Callable[[int], tuple[int, ...] | Problem]
 
+# models of which a label set has calibrations at once
+MOST_MODELS: Final = 16
+
 # similarities that one calibration holds: images times labels
 MOST_CELLS: Final = 10_000_000
 
@@ -108,21 +111,29 @@ class Calibrator:
         return found.calibration
 
     async def keep(
-        self, name: str, calibration: Calibration | None, match: Match, *, fresh: bool = False
+        self, name: str, calibration: Calibration, match: Match, *, fresh: bool = False
     ) -> Stored:
-        """Store it with the label set, or none at all; `fresh`: it was fitted to it just now.
+        """Store it with the label set, for its model; `fresh`: it was fitted to it just now.
 
-        Raises: Invalid where it does not fit; PreconditionFailed, UnknownLabelset.
+        Raises: Invalid where it does not fit; TooLarge, PreconditionFailed, UnknownLabelset.
         """
 
         def learned(definition: Definition) -> Definition:
-            why_not = calibration and self.labelsets.validity.why_not(calibration, definition)
+            why_not = self.labelsets.validity.why_not(calibration, definition)
             if why_not and fresh:
                 raise overtaken(name)
             if why_not:
                 detail = f"the calibration does not fit {without_namespace(name)}: {why_not}"
                 raise Invalid(detail, field="fitted_for")
-            return replace(definition, calibration=calibration)
+            made = definition.calibrated(calibration)
+            if len(made.calibrations) > MOST_MODELS:
+                known = ", ".join(each.model for each in definition.calibrations)
+                detail = f"{without_namespace(name)} has calibrations of {MOST_MODELS} models "
+                detail += f"({known}); delete one first"
+                raise TooLarge(
+                    detail, field="model", limit=MOST_MODELS, value=len(made.calibrations)
+                )
+            return made
 
         return await self.labelsets.change(name, match, learned)
 

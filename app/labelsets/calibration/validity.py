@@ -18,7 +18,8 @@ KEPT: Final = 256
 class Validity:
     """A calibration holds for the model and the vectors that it was fitted to, for no others."""
 
-    def __init__(self, fingerprint: str, templates: TemplateSets) -> None:
+    def __init__(self, model: str, fingerprint: str, templates: TemplateSets) -> None:
+        self._model = model
         self._fingerprint = fingerprint
         self._templates = templates
         # one fit at a time: each holds a matrix, and a core
@@ -27,7 +28,7 @@ class Validity:
 
     def found(self, stored: Stored) -> tuple[Learned | None, str | None]:
         """What a label set's calibration has learned, and why it is not used; None, None: none."""
-        calibration = stored.definition.calibration
+        calibration = self.chosen(stored.definition)
         if calibration is None:
             return None, None
         key = (stored.name, stored.version)
@@ -39,6 +40,17 @@ class Validity:
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
         return found
+
+    def chosen(self, definition: Definition) -> Calibration | None:
+        """The calibration of this model; else that of another one, which is stale; None: none."""
+        known = definition.calibrations
+        for mine in (
+            lambda each: each.fingerprint == self._fingerprint,
+            lambda each: each.model == self._model,
+        ):
+            for calibration in filter(mine, known):
+                return calibration
+        return known[0] if known else None
 
     def stale(self, stored: Stored) -> str | None:
         """Why a label set's calibration is not used; None where it is, or there is none."""
