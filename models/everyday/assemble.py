@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 from backbone import classifier
-from network import build, export
 from sources import fetch, one
+from towers import build, export
 
 
 def main() -> None:
@@ -23,8 +23,8 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=25.0, help="of the scores: see LOG.md")
     args = parser.parse_args()
     compiled = torch.load(args.work / "compiled.pt", weights_only=True)
-    head = torch.load(args.work / "head.pt", weights_only=True)
-    rows = {n: torch.lerp(compiled[n], head[n], args.trained) for n in head if n != "scale"}
+    trained = torch.load(args.work / "aligned.pt", weights_only=True)
+    rows = {n: torch.lerp(compiled[n], trained[n], args.trained) for n in compiled}
     model = build().eval()
     model.load_state_dict(torch.load(args.work / "text.pt", weights_only=True), strict=False)
     net = classifier(fetch(one("backbone"), args.work / "downloads"))

@@ -5,7 +5,6 @@ Knows the loop and the command line; the lessons are in words.py, the losses in 
 """
 
 import argparse
-import fcntl
 import os
 import time
 from pathlib import Path
@@ -13,63 +12,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from bridge import SOFTENED, Bridge, begin
-from network import build, encode_text
 from pupil import meaning_loss
 from schedule import Progress, learning_rate
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+from towers import build, encode_text
 from words import WordLesson
 
-EVERY = 10  # steps between lines of the log
+EVERY = 50  # steps between lines of the log
 WARM_UP = 25  # steps
-EXCHANGE = 5  # steps between exchanges with other processes
-LOOK = 20  # steps between looks for a new bridge
-
-
-class Centre:
-    """The weights that several processes share, in a file. Each goes its own way for a few steps,
-    adds its share of what it has learned, and goes on from the sum (local SGD); none ever waits
-    for another, which on a busy machine would cost most of the time."""
-
-    def __init__(self, path: Path, named: dict[str, nn.Parameter], ranks: int) -> None:
-        self.path, self.named, self.share = path, named, ranks**-0.5
-        self.lock = path.with_suffix(".lock").open("w")
-        size = sum(p.numel() for p in named.values())
-        with self:
-            if not path.exists():
-                np.memmap(path, np.float32, "w+", shape=(size,))[:] = self._flat().numpy()
-            self.file = np.memmap(path, np.float32, "r+", shape=(size,))
-            self.last = torch.from_numpy(np.array(self.file))
-        self._take()
-
-    def __enter__(self) -> None:
-        fcntl.flock(self.lock, fcntl.LOCK_EX)
-
-    def __exit__(self, *problem: object) -> None:
-        fcntl.flock(self.lock, fcntl.LOCK_UN)
-
-    @torch.no_grad()
-    def _flat(self) -> Tensor:
-        return torch.cat([p.detach().flatten() for p in self.named.values()])
-
-    @torch.no_grad()
-    def _take(self) -> None:
-        at = 0
-        for p in self.named.values():
-            p.copy_(self.last[at : at + p.numel()].view(p.shape))
-            at += p.numel()
-
-    def close(self, rank: int) -> None:
-        """The next training begins anew."""
-        if rank == 0:
-            self.path.unlink(missing_ok=True)
-
-    def exchange(self) -> None:
-        learned = (self._flat() - self.last) * self.share
-        with self:
-            self.file += learned.numpy()
-            self.last = torch.from_numpy(np.array(self.file))
-        self._take()
+PARTS = 4  # of a batch, by length: short texts are not padded to the longest
+AVERAGED = 5  # steps between two updates of the averaged weights
+HORIZON = 200  # steps that the averaged weights look back
 
 
 class Pupil:
@@ -77,6 +31,11 @@ class Pupil:
 
     def __init__(self, args: argparse.Namespace, words: WordLesson) -> None:
         self.args, self.model, self.bridge = args, build(), Bridge()
+        rows = torch.load(args.work / "head.pt", weights_only=True)
+        self.bridge.load_state_dict(
+            {n.removeprefix("bridge."): w for n, w in rows.items() if n.startswith("bridge.")}
+        )
+        self.bridge.soften(args.bridge)
         if args.resume:
             earlier = torch.load(args.work / "text.pt", weights_only=True)
             self.model.load_state_dict(earlier, strict=False)
@@ -94,24 +53,29 @@ class Pupil:
             {"params": [p for n, p in self.named.items() if not decays[n]], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+        self.average = {n: p.detach().clone() for n, p in self.named.items()}
 
-    def look(self) -> None:
-        """Take the bridge that the other training wrote last."""
-        file = self.args.work / "head.pt"
-        if file.exists():
-            rows = torch.load(file, weights_only=True)
-            self.bridge.load_state_dict(
-                {n.removeprefix("bridge."): w for n, w in rows.items() if n.startswith("bridge.")}
-            )
-            self.bridge.soften(self.args.bridge)
+    def _read(self, tokens: Tensor, ends: Tensor) -> Tensor:
+        """As short as the longest of these texts."""
+        with torch.autocast("cpu", torch.bfloat16):
+            return encode_text(self.model, tokens[:, : int(ends.max()) + 1], ends).float()
+
+    @torch.no_grad()
+    def settle(self, step: int) -> None:
+        """The moving average of the weights, which is what is saved."""
+        if step % AVERAGED == 0:
+            fresh = max(AVERAGED / HORIZON, 1 / (1 + step / 20))
+            for name, p in self.named.items():
+                self.average[name].lerp_(p, fresh)
 
     def step(self, tokens: Tensor, ends: Tensor, target: Tensor, rate: float) -> tuple[float, ...]:
         """One batch: the loss, and the mean cosine to where the text should lie."""
-        with torch.autocast("cpu", torch.bfloat16):
-            said = encode_text(self.model, tokens, ends)
-        said = functional.normalize(said.float(), dim=1)
+        order = torch.argsort(ends)
+        said = functional.normalize(
+            torch.cat([self._read(tokens[i], ends[i]) for i in order.chunk(PARTS)]), dim=1
+        )
         with torch.no_grad():
-            target = self.bridge(target)  # where pictures look for the text
+            target = self.bridge(target[order])  # where pictures look for the text
         loss = meaning_loss(said, target)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self.named.values()), 1.0)
@@ -124,7 +88,7 @@ class Pupil:
     def save(self) -> None:
         file = self.args.work / "text.pt"
         partial = file.with_suffix(".partial")
-        torch.save({n: p.detach() for n, p in self.named.items()}, partial)
+        torch.save(self.average, partial)
         partial.replace(file)
 
 
@@ -138,8 +102,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bridge", type=float, default=SOFTENED, help="share of what it learned")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--resume", action="store_true", help="go on from text.pt")
-    parser.add_argument("--rank", type=int, default=0, help="of this process; 0 writes the tower")
-    parser.add_argument("--ranks", type=int, default=1, help="processes that train together")
     parser.add_argument("--checkpoint-minutes", type=float, default=2.0)
     return parser.parse_args()
 
@@ -147,21 +109,17 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
-    torch.manual_seed(args.seed + args.rank)
-    words = WordLesson(args.work, args.seed + args.rank)
+    torch.manual_seed(args.seed)
+    words = WordLesson(args.work, args.seed)
     pupil = Pupil(args, words)
-    centre = Centre(args.work / "text-centre.f32", pupil.named, args.ranks)
-    progress = Progress(args.work / f"text-steps-{args.rank}.txt", args.steps)
+    progress = Progress(args.work / "text-steps.txt", args.steps)
     started = saved = time.monotonic()
     running = np.zeros(2)
     while progress.value < 1:
-        if progress.done % LOOK == 0:
-            pupil.look()
         now = progress.advance()
         rate = learning_rate(args.lr, progress.done, now, WARM_UP)
         running += pupil.step(*words.draw(args.batch), rate)
-        if progress.done % EXCHANGE == 0 or progress.value >= 1:
-            centre.exchange()
+        pupil.settle(progress.done)
         if progress.done % EVERY == 0:
             loss, cosine = running / EVERY
             running[:] = 0
@@ -171,10 +129,9 @@ def main() -> None:
                 flush=True,
             )
         minutes = (time.monotonic() - saved) / 60
-        if args.rank == 0 and (progress.value >= 1 or minutes > args.checkpoint_minutes):
+        if progress.value >= 1 or minutes > args.checkpoint_minutes:
             pupil.save()
             saved = time.monotonic()
-    centre.close(args.rank)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """The exported weights as a caller meets them. Knows open_clip and pictures; measures nothing."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
 from measures import Array
-from network import encode_text
+from open_clip.model import CLIP
 from PIL import Image
+from torch import Tensor
+from towers import encode_text
 
 Picture = Path | Image.Image
 
@@ -17,6 +20,20 @@ def on_white(picture: Image.Image) -> Image.Image:
     rgba = picture.convert("RGBA")
     white = Image.new("RGBA", rgba.size, "white")
     return Image.alpha_composite(white, rgba).convert("RGB")
+
+
+@torch.inference_mode()
+def read(model: CLIP, tokenizer: Callable[[list[str]], Tensor], texts: list[str]) -> Array:
+    """One unit row per text; sorted by length, since padding changes nothing but the time."""
+    tokens = tokenizer(texts)
+    ends = tokens.argmax(1)  # the end-of-text token has the highest number
+    order = torch.argsort(ends)
+    rows = np.empty((len(texts), model.text_projection.shape[1]), np.float32)
+    for some in torch.split(order, 256):
+        cut = tokens[some, : int(ends[some].max()) + 1]
+        rows[some.numpy()] = encode_text(model, cut, ends[some]).numpy()
+    unit: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
 
 
 class Model:
@@ -39,21 +56,11 @@ class Model:
             rows.append(self.model.encode_image(batch, normalize=True).numpy())
         return np.concatenate(rows)
 
-    @torch.inference_mode()
-    def _texts(self, texts: list[str]) -> Array:
-        """One unit row per text; sorted by length, since padding changes nothing but the time."""
-        tokens = self.tokenizer(texts)
-        ends = tokens.argmax(1)  # the end-of-text token has the highest number
-        order = torch.argsort(ends)
-        rows = np.empty((len(texts), self.model.text_projection.shape[1]), np.float32)
-        for some in torch.split(order, 256):
-            cut = tokens[some, : int(ends[some].max()) + 1]
-            rows[some.numpy()] = encode_text(self.model, cut, ends[some]).numpy()
-        unit: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        return unit
-
     def labels(self, labels: list[str], forms: list[str]) -> Array:
         """CLIP's prompt ensemble: unit rows, mean over the templates, unit rows again."""
-        total = sum(self._texts([form.replace("{}", x) for x in labels]) for form in forms)
+        total = sum(
+            read(self.model, self.tokenizer, [form.replace("{}", x) for x in labels])
+            for form in forms
+        )
         unit: Array = total / np.linalg.norm(total, axis=1, keepdims=True)
         return unit

@@ -1,9 +1,9 @@
 """The model in training and its two losses. Knows tensors only, neither files nor schedules."""
 
 import torch
-from network import build, encode_text
 from torch import Tensor, nn
 from torch.nn import functional
+from towers import build, encode_text
 
 TEACHER_WIDTH = 384
 SHARPNESS = 20.0  # of the likeness between texts, in the teacher's eyes and the pupil's

@@ -11,11 +11,11 @@ from statistics import median
 import numpy as np
 import open_clip
 import torch
+from network import IMAGE_SIZE
 
 from models.loader import load
 
 THREADS = 2
-SIZE = 64
 
 
 def _milliseconds(work: Callable[[], object], rounds: int) -> float:
@@ -33,7 +33,7 @@ def _stock(name: str) -> dict[str, float]:
     model, _, _ = open_clip.create_model_and_transforms(name)
     tokenizer = open_clip.get_tokenizer(name)
     model.eval()
-    pixels = torch.rand(1, 3, SIZE, SIZE)
+    pixels = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE)
     prompts = [form("fire engine") for form in open_clip.OPENAI_IMAGENET_TEMPLATES]
     with torch.inference_mode():
         image = _milliseconds(lambda: model.encode_image(pixels), 50)
@@ -44,7 +44,7 @@ def _stock(name: str) -> dict[str, float]:
 def _service(name: str) -> dict[str, float]:
     """The encoder that the server runs: folded normalisations, prompts as a tree of tokens."""
     encoder = load(name, device="cpu", precision="fp32")
-    picture = np.full((3, SIZE, SIZE), 90, np.uint8)
+    picture = np.full((3, IMAGE_SIZE, IMAGE_SIZE), 90, np.uint8)
     prompts = [form("fire engine") for form in open_clip.OPENAI_IMAGENET_TEMPLATES]
     image = _milliseconds(lambda: encoder.submit_images([picture]).result(), 50)
     label = _milliseconds(lambda: encoder.submit_texts(prompts).result(), 20)

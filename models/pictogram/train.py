@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.multiprocessing as mp
-from batches import Drawer, Loader
-from network import export
+from batches import Loader, draw_batch
+from drawer import Drawer
 from pupil import Pupil, Queue, contrastive_loss, meaning_loss
 from safetensors.torch import load_file, save_file
 from schedule import Progress, between, learning_rate
@@ -21,6 +21,7 @@ from shared import Memory, Statistics, Trainee, allocate
 from texts import Tokens
 from torch import Tensor
 from torch.nn import functional
+from towers import export
 
 RANKS = 2
 GROUPS = {"captions": 0.5, "nouns": 0.4, "glosses": 0.1}  # shares of the distillation's texts
@@ -109,7 +110,7 @@ class PictureLesson:
     def loss(self, step: int, progress: float) -> tuple[Tensor, Tensor, Tensor]:
         """Contrastive loss and share right of the whole batch, whose gradients reach this process's
         part; and the loss of that part's pictures against the teacher, who read their captions."""
-        draw = self.drawer.draw(self.batch, between(*ONE_COLOUR, 0.65, progress))
+        draw = draw_batch(self.drawer, self.batch, between(*ONE_COLOUR, 0.65, progress))
         strength = between(*STRENGTH, 0.8, progress)
         pictures, tokens, ends = self.loader.load(draw, self.part, strength)
         images, texts = self.trainee.exchange(

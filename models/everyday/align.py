@@ -1,0 +1,54 @@
+"""Stage four: the head once more, now against what the finished text tower says.
+
+The tower does not put every word where the encoder has it; pictures learn where it really lies.
+Only the head moves, so every text is read once. Knows the command line; the lesson and the loop
+are head.py's.
+"""
+
+import numpy as np
+import torch
+from head import Lesson, arguments, class_rows, compile_into, losses, save, train
+from measured import read
+from network import CONTEXT
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor, nn
+from towers import build
+
+FORMS = ("{}", "a photo of a {}.", "a picture of a {}.")  # a step draws one of them
+SCALE = 42.0  # of the contrastive loss: where stage two ended
+
+
+def main() -> None:
+    args = arguments(__doc__, steps=800, rate=4e-4, seed=9)
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    rng = np.random.default_rng(args.seed)
+    model, tokenizer = build().eval(), SimpleTokenizer(context_length=CONTEXT)
+    model.load_state_dict(torch.load(args.work / "text.pt", weights_only=True), strict=False)
+    head = model.visual.head.mlp
+
+    def rows(texts: list[str], form: str) -> Tensor:
+        return torch.from_numpy(read(model, tokenizer, [form.replace("{}", t) for t in texts]))
+
+    lesson = Lesson(args.work, args.batch, args.seed)
+    captions = [rows(lesson.drawer.texts, form) for form in FORMS]
+    classes = class_rows(
+        args.work, lambda texts: torch.stack([rows(texts, f) for f in FORMS]).mean(0)
+    )
+    compile_into(head, lesson.net, classes)
+    named = {f"head.{n}": p for n, p in head.named_parameters()}
+    save(args.work / "compiled.pt", {n: p.detach().clone() for n, p in named.items()})
+    before = torch.load(args.work / "head.pt", weights_only=True)
+    head.load_state_dict({n.removeprefix("head."): before[n] for n in named})
+    scale = nn.Parameter(torch.tensor(float(np.log(SCALE))))
+
+    def step() -> dict[str, Tensor]:
+        seen = lesson.see(head)
+        target = captions[rng.integers(len(FORMS))][seen.captions]
+        return losses(seen, target, target, classes, scale)
+
+    train(args, args.work / "aligned.pt", named | {"scale": scale}, lesson, step)
+
+
+if __name__ == "__main__":
+    main()

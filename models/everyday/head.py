@@ -1,0 +1,176 @@
+"""The image tower's head: how it begins, what it sees in a step, and the loop that trains it.
+
+It begins as the classifier itself (ConSE, Norouzi et al. 2013, arXiv 1312.5650): the hidden layer
+holds ImageNet's 1,000 classes, and the second layer adds up their texts. The backbone stays as it
+is, so a step needs its features only. Whose texts they are is for the caller to say.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from backbone import classifier
+from bridge import likeness_loss
+from drawer import Drawer
+from numpy.typing import NDArray
+from pool import Imagined, Pool
+from pupil import contrastive_loss, meaning_loss
+from schedule import Progress, learning_rate
+from sources import fetch, one
+from torch import Tensor, nn
+from torch.nn import functional
+from views import OTHERS
+
+EVERY = 50  # steps between lines of the log, looks for new views and saves
+GATE = 2.0  # a class counts from this logit on: GELU is the gate of the compiled head
+SHARPNESS = 0.6  # of the classifier's probabilities, as targets
+CLASS_SCALE = 25.0  # of the likeness to the classes' texts, against the same targets
+MAX_SCALE = float(np.log(100))  # the paper's clip on the learned temperature
+DROPOUT = 0.1  # of the backbone's features
+SCENES, IMAGINED = 96, 128  # photographs in a step, and made up ones
+DECAY = 0.05
+WEIGHTS = {"loss": 1.0, "told": 0.3, "kept": 1.0}
+KINDS = {"name": 1.0, "synonym": 0.5, "above 1": 0.3}  # weights of a class's texts
+
+
+def class_rows(work: Path, rows_of: Callable[[list[str]], Tensor]) -> Tensor:
+    """(1000, D) unit rows: where ImageNet's classes lie by their words, their mean taken off."""
+    rows = []
+    for texts in json.loads((work / "imagenet.json").read_text()):
+        weighted = [(text, KINDS[kind]) for text, kind in texts if kind in KINDS]
+        places = rows_of([text for text, _ in weighted])
+        rows.append((torch.tensor([w for _, w in weighted])[:, None] * places).sum(0))
+    unit = functional.normalize(torch.stack(rows), dim=1)
+    return functional.normalize(unit - unit.mean(0), dim=1)
+
+
+@torch.no_grad()
+def compile_into(head: Any, net: Any, classes: Tensor) -> None:
+    """The classifier becomes the head: logits in the hidden layer, texts in the second."""
+    head.fc1.weight[:1000] = net.classifier.weight
+    head.fc1.bias[:1000] = net.classifier.bias - GATE
+    head.fc1.bias[1000:] = 0
+    head.fc2.weight.mul_(0.1)
+    head.fc2.weight[:, :1000] = classes.T
+    head.fc2.bias.zero_()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A step's pictures as the head places them. `captions` are numbers of the drawer's texts;
+    `also_true` (B, B) marks captions that are true of another drawing; `wanted` (P, 1000) is what
+    the classifier says of the photographs."""
+
+    drawings: Tensor
+    captions: NDArray[np.int64]
+    also_true: Tensor
+    photographs: Tensor
+    wanted: Tensor
+
+
+class Lesson:
+    """Pictures for the head."""
+
+    def __init__(self, work: Path, batch: int, seed: int) -> None:
+        self.batch = batch
+        self.drawer = Drawer(work, seed, OTHERS)
+        self.net: Any = classifier(fetch(one("backbone"), work / "downloads"))
+        self.pool = Pool(work / "views", self.drawer, seed)
+        self.imagined = Imagined(self.net, self.pool.scenes, seed)
+
+    def see(self, head: nn.Module) -> Seen:
+        features, concepts = self.pool.draw(self.batch)
+        scenes, logits = self.pool.draw_scenes(SCENES)
+        more, more_logits = self.imagined.draw(self.pool.draw_scenes(IMAGINED)[0])
+        rows = head(functional.dropout(torch.cat([features, scenes, more]), DROPOUT))
+        rows = functional.normalize(rows, dim=1)
+        captions = np.array([self.drawer.caption(c) for c in concepts])
+        also_true = torch.from_numpy(self.drawer.true_of[np.ix_(captions, concepts)].T.copy())
+        also_true.fill_diagonal_(False)
+        wanted = (SHARPNESS * torch.cat([logits, more_logits])).softmax(1)
+        return Seen(rows[: len(features)], captions, also_true, rows[len(features) :], wanted)
+
+
+def losses(
+    seen: Seen, texts: Tensor, target: Tensor, classes: Tensor, scale: Tensor
+) -> dict[str, Tensor]:
+    """Contrastive on drawings against `texts` ("loss"), their distance from `target` ("told"), and
+    that of photographs from the classifier's word ("kept"); and the share of drawings that find
+    their text ("right")."""
+    loss, right = contrastive_loss(seen.drawings, texts, scale.exp(), texts[:0], seen.also_true)
+    place = functional.normalize(seen.wanted @ classes, dim=1)
+    kept = likeness_loss(CLASS_SCALE * seen.photographs @ classes.T, seen.wanted)
+    kept = kept + 2 * (1 - (seen.photographs * place).sum(1).mean())
+    return {"loss": loss, "right": right, "told": meaning_loss(seen.drawings, target), "kept": kept}
+
+
+def save(path: Path, what: object) -> None:
+    """Whoever reads meanwhile sees the old file or the new one, whole."""
+    torch.save(what, path.with_suffix(".partial"))
+    path.with_suffix(".partial").replace(path)
+
+
+def arguments(about: str | None, steps: int, rate: float, seed: int) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=about)
+    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
+    parser.add_argument("--work", type=Path, default=Path(home))
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--lr", type=float, default=rate)
+    parser.add_argument("--seed", type=int, default=seed)
+    return parser.parse_args()
+
+
+def train(
+    args: argparse.Namespace,
+    file: Path,
+    named: dict[str, nn.Parameter],
+    lesson: Lesson,
+    step: Callable[[], dict[str, Tensor]],
+) -> None:
+    """AdamW to the end of the plan; `file` gets the moving average of the parameters, one of which
+    is the temperature "scale"."""
+    average = {n: p.detach().clone() for n, p in named.items()}
+    groups = [
+        {"params": [p for p in named.values() if p.ndim > 1], "weight_decay": DECAY},
+        {"params": [p for p in named.values() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+    progress = Progress(file.with_suffix(".steps.txt"), args.steps)
+    warm_up, horizon = max(1, args.steps // 20), max(1, args.steps // 8)
+    started, running = time.monotonic(), defaultdict[str, float](float)
+    while progress.value < 1:
+        now = progress.advance()
+        shown = step()
+        total: Tensor = torch.stack([w * shown[name] for name, w in WEIGHTS.items()]).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(list(named.values()), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(args.lr, progress.done, now, warm_up)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            named["scale"].clamp_(max=MAX_SCALE)
+            for name, p in named.items():
+                average[name].lerp_(p, max(1 / horizon, 1 / (1 + progress.done / 5)))
+        for name, loss in shown.items():
+            running[name] += float(loss.detach()) / EVERY
+        if progress.done % EVERY == 0:
+            figures = " ".join(f"{name} {running.pop(name):.3f}" for name in shown)
+            print(
+                f"step {progress.done} of {progress.steps} {figures} "
+                f"scale {float(named['scale'].detach().exp()):.1f} "
+                f"views {len(lesson.pool.concepts)} seconds {time.monotonic() - started:.0f}",
+                flush=True,
+            )
+            lesson.pool.look()
+            save(file, average)
+    save(file, average)
