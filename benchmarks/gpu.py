@@ -206,7 +206,7 @@ def cold_seconds(encoder: Encoder, labels: int) -> float:
     store = TwoLevels(ByteLru(plenty), MemoryStore().vectors, encoder.info.embedding_width)
     ensemble = Ensemble(encoder, store, plenty)
     templates = template_sets()["imagenet"].templates
-    concepts = [Concept((name,), templates) for name in presets()["imagenet-1k"][:labels]]
+    concepts = [Concept((name,), templates) for name in presets()["imagenet-1k"].labels[:labels]]
     begun = time.perf_counter()
     asyncio.run(ensemble.vectors(concepts))
     return time.perf_counter() - begun

@@ -60,7 +60,7 @@ def imagenet_templates() -> tuple[str, ...]:
 
 def imagenet_sample() -> tuple[str, ...]:
     """50 of ImageNet's 1,000 class names, spread evenly."""
-    names = presets()["imagenet-1k"]
+    names = presets()["imagenet-1k"].labels
     return tuple(names[:: len(names) // SAMPLED_LABELS][:SAMPLED_LABELS])
 
 

@@ -11,6 +11,7 @@ from app.api.model_pool import ModelState
 from app.api.problems import documented
 from app.api.services import CallerDep, ModelServicesDep, Services, ServicesDep
 from app.errors import Draining, NotFound, NotReady
+from app.labelsets.presets import PREFIX
 from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway
 from app.telemetry.metrics import MEDIA_TYPE
@@ -31,6 +32,22 @@ class TemplatesAnswer(BaseModel):
 
     default: str
     sets: list[TemplateSetAnswer]
+
+
+class VocabularyAnswer(BaseModel):
+    """A list of labels that is shipped."""
+
+    name: str
+    labelset: str
+    description: str
+    source: str
+    label_count: int
+
+
+class VocabulariesAnswer(BaseModel):
+    """All vocabularies that are shipped, by name."""
+
+    vocabularies: list[VocabularyAnswer]
 
 
 class LoadedModelAnswer(BaseModel):
@@ -194,6 +211,22 @@ async def templates(services: ModelServicesDep) -> TemplatesAnswer:
             )
             for found in services.templates.sets.values()
         ],
+    )
+
+
+@router.get("/vocabularies", operation_id="listVocabularies", summary="The shipped vocabularies")
+async def vocabularies(services: ServicesDep) -> VocabulariesAnswer:
+    return VocabulariesAnswer(
+        vocabularies=[
+            VocabularyAnswer(
+                name=vocabulary.name,
+                labelset=PREFIX + vocabulary.name,
+                description=vocabulary.description,
+                source=vocabulary.source,
+                label_count=len(vocabulary.labels),
+            )
+            for vocabulary in services.vocabularies.values()
+        ]
     )
 
 

@@ -43,6 +43,7 @@ from app.classify.labels import LabelLimits
 from app.classify.templates import Asked, numbered
 from app.errors import Invalid
 from app.labelsets.definition import Combine, Definition, Entry
+from prompts import Vocabulary
 
 # how often one template may count
 MOST_WEIGHT: Final = 10
@@ -143,7 +144,7 @@ class UploadLimits:
     labels: LabelLimits
     texts: LabelLimits
     templates: int
-    presets: Mapping[str, Sequence[str]]
+    presets: Mapping[str, Vocabulary]
 
     @property
     def fields(self) -> int:
@@ -340,7 +341,7 @@ def _texts(body: LabelSetBody, limits: UploadLimits) -> list[Flat]:
             known, asked = ", ".join(limits.presets), errors.shown(body.preset)
             detail = f"preset {asked} not found; there are {known}"
             raise Invalid(detail, field="preset", value=errors.excerpt(body.preset))
-        shipped = numbered(limits.presets[body.preset])
+        shipped = numbered(limits.presets[body.preset].labels)
         return [(label, texts, ()) for label, texts in shipped.items()]
     if isinstance(body.labels, dict):
         return _flat(body.labels, limits, ())

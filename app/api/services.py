@@ -32,6 +32,7 @@ from app.stores.lru import ByteLru
 from app.stores.vectors import TwoLevels
 from app.telemetry.metrics import Metrics
 from app.telemetry.spans import Stages
+from prompts import Vocabulary
 
 if TYPE_CHECKING:
     from models.info import AnyEncoder
@@ -70,6 +71,7 @@ class Services:
     labelsets: LabelSetService
     few_shot: FewShot
     templates: TemplateSets
+    vocabularies: Mapping[str, Vocabulary]
     vectors: TwoLevels
     images: ByteLru
     matrices: ByteLru

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.errors import UnknownTemplates, excerpt, shown
-from prompts import TemplateSet, load_sets, load_vocabularies
+from prompts import TemplateSet, Vocabulary, load_sets, load_vocabularies
 
 
 def template_sets() -> Mapping[str, TemplateSet]:
@@ -17,12 +17,14 @@ def template_sets() -> Mapping[str, TemplateSet]:
     return dict(sorted({**load_sets(), "imagenet": imagenet}.items()))
 
 
-def presets() -> Mapping[str, Sequence[str]]:
+def presets() -> Mapping[str, Vocabulary]:
     """The shipped vocabularies, and `imagenet-1k` as open_clip has it."""
     from models.imagenet import imagenet_classes
 
-    shipped = {name: found.labels for name, found in load_vocabularies().items()}
-    return dict(sorted({**shipped, "imagenet-1k": imagenet_classes()}.items()))
+    about = "The 1,000 classes of ImageNet, in the order of its class numbers."
+    source = "class names of the CLIP paper (Radford et al., 2021), as open_clip has them"
+    imagenet = Vocabulary("imagenet-1k", about, source, imagenet_classes())
+    return dict(sorted({**load_vocabularies(), imagenet.name: imagenet}.items()))
 
 
 def numbered(names: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -1,11 +1,12 @@
 """Shipped vocabularies as label sets that nobody had to register. Knows no store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from app.classify.templates import Asked, numbered
 from app.errors import UnknownLabelset, excerpt, shown
 from app.labelsets.definition import WHOLE, Definition, Entry, Stored, new
+from prompts import Vocabulary
 
 # no name of a registered label set holds the colon
 PREFIX: Final = "preset:"
@@ -23,7 +24,7 @@ OTHERS: Final = PREFIX + "other-words"
 class Presets:
     """Label sets in version 0 by the names `preset:NAME`, made when first asked for."""
 
-    def __init__(self, vocabularies: Mapping[str, Sequence[str]], templates: str) -> None:
+    def __init__(self, vocabularies: Mapping[str, Vocabulary], templates: str) -> None:
         """`templates` is the name of the set that is the model's own."""
         self._vocabularies = vocabularies
         self._templates = templates
@@ -37,12 +38,13 @@ class Presets:
         """The label set of this name. Raises UnknownLabelset."""
         found = self._stored.get(name)
         if found is None:
-            labels = self._vocabularies.get(name.removeprefix(PREFIX))
-            if labels is None:
+            vocabulary = self._vocabularies.get(name.removeprefix(PREFIX))
+            if vocabulary is None:
                 known = ", ".join(self._vocabularies)
                 detail = f"no vocabulary is shipped as {shown(name)}; there are {known}"
                 raise UnknownLabelset(detail, field="labelset", value=excerpt(name))
-            entries = tuple(Entry(label, texts) for label, texts in numbered(labels).items())
+            labels = numbered(vocabulary.labels)
+            entries = tuple(Entry(label, texts) for label, texts in labels.items())
             templates = self._templates_of(name)
             found = self._stored[name] = new(name, 0, Definition(entries, templates))
         return found

@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -47,6 +47,7 @@ from app.stores.protocols import StoreAway
 from app.stores.vectors import TwoLevels
 from app.telemetry.metrics import Metrics
 from models.info import Floats, Pixels
+from prompts import Vocabulary
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
@@ -131,7 +132,7 @@ class _Shared:
     registry: Registry
     vectors: ByteLru
     images: ByteLru
-    vocabularies: Mapping[str, Sequence[str]]
+    vocabularies: Mapping[str, Vocabulary]
     upload_batches: UploadBatches
     fetcher: Fetcher | None
     limiter: RateLimiter
@@ -277,6 +278,7 @@ async def _of_model(
             ),
         ),
         templates=templates,
+        vocabularies=shared.vocabularies,
         vectors=vectors,
         images=images.memory,
         matrices=matrices,

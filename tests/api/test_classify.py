@@ -16,6 +16,7 @@ from PIL import Image
 
 from app.classify.canary import KEPT
 from models.encoder import Encoder
+from prompts import load_vocabularies
 
 LABELS = "cat,dog,pizza,rocket"
 
@@ -411,6 +412,18 @@ def test_templates_lists_every_set_and_the_default(client: httpx.Client) -> None
     assert len(sets["imagenet"]["templates"]) == 80
     assert {"none", "simple", "photo", "satellite", "korean"} <= set(sets)
     assert sets["korean"]["language"] == "ko"
+
+
+def test_vocabularies_lists_what_can_be_asked_without_registering(client: httpx.Client) -> None:
+    listed = client.get("/vocabularies").json()["vocabularies"]
+    shipped = {vocabulary["name"]: vocabulary for vocabulary in listed}
+    assert list(shipped) == sorted(shipped)
+    assert shipped["imagenet-1k"]["label_count"] == 1000
+    weather = shipped["weather"]
+    assert weather["label_count"] == len(load_vocabularies()["weather"].labels)
+    assert weather["description"]
+    assert weather["source"] == "written for this project"
+    assert form(client, labelset=weather["labelset"]).json()["labelset"] == "preset:weather"
 
 
 def test_models_tells_where_the_model_comes_from(client: httpx.Client, pictogram: Encoder) -> None:

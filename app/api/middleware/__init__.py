@@ -59,6 +59,7 @@ ROUTES: Final[Mapping[str, Rule]] = {
     "GET /metrics": Rule(ADMIN, probe=True),  # or open, as the settings say
     "GET /models": Rule(READ),
     "GET /templates": Rule(READ),
+    "GET /vocabularies": Rule(READ),
     "POST /classify": Rule(CLASSIFY, Body.IMAGE, queued=True),
     "POST /classify/batch": Rule(CLASSIFY, Body.UPLOAD, queued=True),
     "POST /embeddings/text": Rule(CLASSIFY, Body.IMAGE, queued=True),

@@ -43,6 +43,7 @@ export class Board {
       remove: (card) => this.#remove(card),
       again: (card) => this.ask([card], true),
       open: (card, open) => this.#open(card, open),
+      part: (card) => this.ask([card]),
       copyCode,
       copyJson,
     };
@@ -81,9 +82,10 @@ export class Board {
 
   /** Asks for the pictures whose answer is to another question; with `anyway`, for these all. */
   ask(cards = this.#cards, anyway = false) {
-    const wanted = this.question();
-    if (wanted) {
+    const question = this.question();
+    if (question) {
       for (const card of cards) {
+        const wanted = withPart(question, card.part.value);
         if (!anyway && card.question?.key === wanted.key) continue;
         card.question = wanted;
         card.state = "waiting";
@@ -97,8 +99,8 @@ export class Board {
 
   /** Marks the answers that do not answer what is asked now. */
   mark() {
-    const key = this.question()?.key;
-    for (const card of this.#cards) card.mark(key);
+    const question = this.question();
+    for (const card of this.#cards) card.mark(question && withPart(question, card.part.value).key);
   }
 
   /** Asks for every picture. */
@@ -119,7 +121,7 @@ export class Board {
     try {
       const { data, headers, ms } = await ask("classify", { method: "POST", body: form, signal });
       const timed = { stages: stages(headers), ms };
-      Object.assign(card, { answer: data, answered: question, timed, chosen: 0, state: "done" });
+      Object.assign(card, { answer: data, answered: question, timed, chosen: [0, 0], state: "done" });
       this.answered();
     } catch (error) {
       if (signal.aborted) return;
@@ -128,7 +130,7 @@ export class Board {
       this.failed(card.problem);
     }
     card.show();
-    card.mark(this.question()?.key);
+    this.mark();
     this.#layoutSoon();
   }
 
@@ -229,6 +231,13 @@ export class Board {
     find("peek").hidden = !first;
     if (first) find("peek").textContent = best(first.answer, 1);
   }
+}
+
+// the question about a part of a picture, or about all of it
+function withPart(question, part) {
+  if (!part) return question;
+  const fields = [...question.fields, ["boxes", JSON.stringify([part])]];
+  return { ...question, fields, part, key: JSON.stringify(fields) };
 }
 
 // groups by size, what is no word of the user's last

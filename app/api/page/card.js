@@ -4,7 +4,9 @@
 import { LANGUAGES } from "./code.js";
 import { find, icon, make } from "./dom.js";
 import { drawHeat } from "./heat.js";
-import { bytes, counted, facts, milliseconds, noneOfThese, percent } from "./words.js";
+import { Part, place } from "./part.js";
+import { Section } from "./section.js";
+import { bytes, counted, facts, milliseconds, noneOfThese, percent, resultsOf } from "./words.js";
 
 // as a picture goes through them; text runs beside it
 const STAGES = ["decode", "queue", "encode", "text", "score"];
@@ -14,19 +16,19 @@ const SHORTENED = 64;
 let count = 0;
 
 export class Card {
-  /** `actions`: remove, again, open, copyCode, copyJson, heat (an opacity). */
+  /** `actions`: remove, again, open, part, copyCode, copyJson, heat (an opacity). */
   constructor(file, source, actions) {
     count += 1;
     this.file = file;
     this.source = source;
     this.actions = actions;
     this.state = "idle"; // then waiting, then done or failed
-    this.question = null; // what is asked now: key, fields, threshold, most, words, alone, single
+    this.question = null; // what is asked now: key, fields, threshold, coverage, most, words, alone, single
     this.answered = null; // the question that `answer` answers
     this.answer = null;
     this.timed = null; // stages, ms
     this.problem = null;
-    this.chosen = 0;
+    this.chosen = [0, 0]; // the section and the place of the prediction that the heat map shows
     this.isOpen = false;
     this.url = URL.createObjectURL(file);
     this.element = this.#build(`card-${count}`);
@@ -42,13 +44,19 @@ export class Card {
   get verdict() {
     if (this.problem) return "Errors";
     if (!this.answer) return "Waiting";
-    if (noneOfThese(this.answer.reason)) return "None of these";
-    return this.answer.predictions[0]?.label ?? "Below the minimum score";
+    const first = this.#first;
+    if (noneOfThese(first.reason)) return "None of these";
+    return first.predictions[0]?.label ?? "Below the minimum score";
   }
 
   /** Whether `verdict` is a word of the user's own. */
   get isNamed() {
-    return !this.problem && Boolean(this.answer?.predictions.length);
+    return !this.problem && Boolean(this.#first?.predictions.length);
+  }
+
+  // the result among the words, or of the first of several label sets
+  get #first() {
+    return this.answer && resultsOf(this.answer)[0][1];
   }
 
   /** Shows what is known now. */
@@ -81,11 +89,13 @@ export class Card {
 
   #build(id) {
     const { name } = this.file;
-    this.image = make("img", { src: this.url, alt: "", decoding: "async", on: {
+    this.image = make("img", { src: this.url, alt: "", decoding: "async", draggable: "false", on: {
       error: () => this.element.classList.add("unseen"),
       load: () => this.#size(this.image.naturalWidth, this.image.naturalHeight),
     } });
     this.canvas = make("canvas", { class: "heat", "aria-hidden": "true", hidden: true });
+    const picture = make("div", { class: "picture" }, this.image, this.canvas);
+    this.part = new Part({ frame: picture, image: this.image, name, changed: () => this.actions.part(this) });
     this.meta = make("p", { class: "meta", text: bytes(this.file.size) });
     this.slider = make("input", { type: "range", min: "0", max: "1", step: "0.05", on: {
       input: () => this.actions.heat(Number(this.slider.value)),
@@ -94,7 +104,7 @@ export class Card {
       this.heatText = make("p", { class: "hint" }),
       make("label", {}, make("span", { text: "Opacity" }), this.slider));
     const shot = make("div", { class: "shot" },
-      make("div", { class: "frame" }, this.image, this.canvas, icon("picture")), this.meta, this.heatBox);
+      make("div", { class: "frame" }, picture, icon("picture")), make("div", { class: "row tight" }, this.meta, this.part.button), this.heatBox);
     this.previous = make("span", { class: "previous", text: "previous", title: "Answers other words or options than those chosen now", hidden: true });
     this.fold = make("button", { type: "button", class: "ghost icon-only fold", "aria-label": `Close ${name}`, on: { click: () => this.actions.open(this, false) } }, icon("next"));
     const head = make("header", {}, make("h3", { id, text: name }), this.previous, this.fold, this.#buildRemove());
@@ -118,21 +128,18 @@ export class Card {
   }
 
   #showTile() {
-    const first = this.problem ? null : this.answer?.predictions[0];
+    const first = this.problem ? null : this.#first?.predictions[0];
     this.tileWord.textContent = this.problem ? "Error" : this.answer ? this.verdict : "…";
     this.tileScore.textContent = first ? (this.answered.single ? first.similarity.toFixed(3) : percent(first.score)) : "";
     this.tileFill.style.setProperty("--share", first && !this.answered.single ? first.score : 0);
   }
 
   #buildBody() {
-    this.rows = make("ol", { class: "rows", role: "list" });
-    this.rows.append(...[0.9, 0.5, 0.3].map((share) => bone(share)));
-    this.named = make("div", { class: "columns-named", "aria-hidden": "true", hidden: true },
-      ...["word", "score", "similarity"].map((text) => make("span", { text })));
-    this.none = make("p", { class: "none", hidden: true });
+    this.sections = [new Section((at) => this.#choose(0, at))];
+    this.sectionBox = make("div", { class: "sections" }, this.sections[0].element);
     this.foot = make("div", { class: "foot", hidden: true }, this.#buildCode(), this.#buildAbout(), this.#buildRaw());
     this.line = make("pre", { class: "line", tabindex: "0", "aria-label": "The request as code", hidden: true });
-    this.body = make("div", { class: "body" }, this.none, this.named, this.rows, this.foot, this.line);
+    this.body = make("div", { class: "body" }, this.sectionBox, this.foot, this.line);
     return this.body;
   }
 
@@ -196,56 +203,39 @@ export class Card {
   }
 
   #showAnswer(answer) {
-    const { threshold, single } = this.answered;
-    const old = this.rows.dataset.bones === "gone" ? [...this.rows.children] : [];
-    const none = noneOfThese(answer.reason);
-    const shown = none ? answer.reason.withheld : answer.predictions;
-    this.rows.replaceChildren(...shown.map((one, at) => this.#row(old[at], one, at)));
-    this.rows.dataset.bones = "gone";
-    this.rows.classList.toggle("withheld", none);
+    const { threshold, coverage, single } = this.answered;
+    const results = resultsOf(answer);
+    while (this.sections.length < results.length) {
+      const at = this.sections.length;
+      this.sections.push(new Section((place) => this.#choose(at, place)));
+    }
+    this.sections.length = results.length;
+    this.sectionBox.replaceChildren(...this.sections.map((section) => section.element));
+    results.forEach(([title, result], at) => {
+      const chosen = at === this.chosen[0] ? this.chosen[1] : -1;
+      this.sections[at].show(result, { title, threshold, coverage, chosen });
+    });
     this.element.classList.toggle("single", Boolean(single));
-    const below = answer.abstained && !none;
-    this.none.hidden = !none && !below;
-    if (none) this.none.replaceChildren(make("strong", { text: "None of these." }), ` ${sentence(answer.reason.detail)}`);
-    if (below) this.none.textContent = `No word reached the minimum score of ${threshold}.`;
-    this.named.hidden = !shown.length;
-    this.rows.style.setProperty("--threshold", threshold || 0);
-    this.rows.classList.toggle("bounded", Boolean(threshold));
     this.#size(answer.image.width, answer.image.height);
-    this.notes.replaceChildren(...answer.warnings.map((text) => note("alert", text)));
-    this.noted.textContent = answer.warnings.length ? ` · ${counted(answer.warnings.length, "note")}` : "";
-    this.basis.textContent = this.#basisText(answer);
+    const warnings = [...new Set([...(answer.warnings ?? []), ...results.flatMap(([, result]) => result.warnings)])];
+    this.notes.replaceChildren(...warnings.map((text) => note("alert", text)));
+    this.noted.textContent = warnings.length ? ` · ${counted(warnings.length, "note")}` : "";
+    this.basis.textContent = this.#basisText(results[0][1], answer.image);
     this.#showTiming();
     this.foot.hidden = false;
     this.#fillJson();
     this.line.hidden = true;
-    const chosen = answer.predictions[Math.min(this.chosen, answer.predictions.length - 1)];
+    const { predictions } = results[this.chosen[0]]?.[1] ?? results[0][1];
+    const chosen = predictions[Math.min(this.chosen[1], predictions.length - 1)];
     this.#showHeat(chosen?.heatmap ? chosen : null);
   }
 
-  #row(old, { label, score, similarity, heatmap }, at) {
-    const row = old ?? make("li", {}, make("span", { class: "word" }), make("span", { class: "score" }), make("span", { class: "similarity" }), make("span", { class: "track", "aria-hidden": "true" }, make("span", { class: "fill" })));
-    const [word, shown, cosine, track] = row.children;
-    if (heatmap) this.#choice(word, label, at);
-    else word.replaceChildren(label);
-    shown.textContent = percent(score);
-    cosine.replaceChildren(make("span", { class: "sr", text: ", similarity " }), similarity.toFixed(3));
-    track.firstElementChild.style.setProperty("--share", score);
-    return row;
+  #choose(section, at) {
+    this.chosen = [section, at];
+    this.show();
   }
 
-  #choice(word, label, at) {
-    const button = word.querySelector("button") ?? make("button", { type: "button", class: "choice" });
-    button.textContent = label;
-    button.setAttribute("aria-pressed", String(at === this.chosen));
-    button.onclick = () => {
-      this.chosen = at;
-      this.show();
-    };
-    if (!button.isConnected) word.replaceChildren(button);
-  }
-
-  #basisText({ predictions, image, templates, calibrated }) {
+  #basisText({ predictions, templates, calibrated }, image) {
     if (!predictions.length) return "";
     const { words, alone, single, threshold, most } = this.answered;
     const reached = threshold && predictions.length < most ? ` reached ${threshold}` : "";
@@ -287,6 +277,7 @@ export class Card {
     if (!prediction) return;
     this.heatText.textContent = `Bright where covering the picture lowers “${prediction.label}” most. The grid has 7 × 7 squares, so edges are coarse; flat ground is left out.`;
     this.slider.setAttribute("aria-label", `Opacity of the heat map over ${this.file.name}`);
+    place(this.canvas, this.answered.part ?? [0, 0, 1, 1]);
     this.slider.value = getComputedStyle(find("cards")).getPropertyValue("--heat");
     try {
       await drawHeat(this.canvas, prediction.heatmap);
@@ -304,16 +295,6 @@ export class Card {
 // whether the same request may be answered another time
 function passing({ status }) {
   return status < 400 || status >= 500 || [401, 408, 429].includes(status);
-}
-
-function sentence(text) {
-  return `${text[0].toUpperCase()}${text.slice(1)}.`;
-}
-
-function bone(share) {
-  const fill = make("span", { class: "fill" });
-  fill.style.setProperty("--share", share);
-  return make("li", { class: "bone", "aria-hidden": "true" }, make("span", { class: "track" }, fill));
 }
 
 function note(name, text) {

@@ -66,10 +66,27 @@ function python({ url, fields, file, sample, key }) {
     ...(key ? ['    headers={"Authorization": f"Bearer {os.environ[\'OPENVOCAB_API_KEY\']}"},'] : []),
     ")",
     "response.raise_for_status()",
-    'for prediction in response.json()["predictions"]:',
-    '    print(prediction["label"], prediction["score"])',
+    ...pythonLoop(fields),
     "",
   ].join("\n").trimStart();
+}
+
+// the answer about a part of the picture, and that of several label sets, has a level more
+const asksPart = (fields) => fields.some(([name]) => name === "boxes");
+const asksSeveral = (fields) => fields.some(([name, value]) => name === "labelset" && value.includes(","));
+
+function pythonLoop(fields) {
+  const whole = `response.json()${asksPart(fields) ? '["boxes"][0]' : ""}`;
+  const loop = (result) => [`for prediction in ${result}["predictions"]:`, '    print(prediction["label"], prediction["score"])'];
+  if (!asksSeveral(fields)) return loop(whole);
+  return [`for result in ${whole}["results"].values():`, ...loop("result").map((line) => `    ${line}`)];
+}
+
+function javascriptLoop(fields) {
+  const whole = `(await response.json())${asksPart(fields) ? ".boxes[0]" : ""}`;
+  const loop = (result) => `for (const { label, score } of ${result}.predictions) console.log(label, score);`;
+  if (!asksSeveral(fields)) return [loop(whole)];
+  return [`for (const result of Object.values(${whole}.results)) {`, `  ${loop("result")}`, "}"];
 }
 
 function javascript({ url, fields, file, sample, key }) {
@@ -83,7 +100,7 @@ function javascript({ url, fields, file, sample, key }) {
       `form.append(${text(name)}, ${isList(value) ? `JSON.stringify(${items(value)})` : text(value)});`),
     `const response = await fetch(${text(url)}, { method: "POST", body: form${header} });`,
     "if (!response.ok) throw new Error(await response.text());",
-    "for (const { label, score } of (await response.json()).predictions) console.log(label, score);",
+    ...javascriptLoop(fields),
     "",
   ].join("\n");
 }

@@ -11,38 +11,58 @@ const POLL_MS = 700;
 
 export class Picker {
   #sets = new Map();
+  #shipped = [];
   #next = "";
   #timer = 0;
 
-  /** `pick` is called with a name, `edit` with the labels of a set. */
-  constructor({ chosen, pick, edit }) {
-    this.chosen = chosen;
+  /** `chosen` are names; `pick` is called with names and whether there may be several, `edit` with the labels of a set. */
+  constructor({ chosen, several, pick, edit }) {
+    this.chosen = new Set(chosen);
+    this.several = several;
     this.pick = pick;
     this.filter = find("set-filter");
     this.filter.addEventListener("input", () => this.#filtered());
     find("sets-more").addEventListener("click", () => this.#more(PAGE));
     find("set-edit").addEventListener("click", () => this.#edit(edit));
-    find("sets").addEventListener("change", (event) => this.#pick(event.target.value));
+    for (const id of ["sets", "shipped"]) find(id).addEventListener("change", ({ target }) => this.#pick(target));
+    find("several").checked = several;
+    find("several").addEventListener("change", ({ target }) => this.#allow(target.checked));
   }
 
-  /** How many labels a set has, if that is known. */
-  size(name) {
-    return this.#sets.get(name)?.label_count ?? 0;
+  /** How many labels the sets have that are called so; 0 if that is not known, or there are several. */
+  size([name, ...others]) {
+    const known = this.#sets.get(name) ?? this.#shipped.find(({ labelset }) => labelset === name);
+    return others.length ? 0 : known?.label_count ?? 0;
   }
 
   /** Reads the first page anew. */
   async load() {
     this.#sets.clear();
     this.#next = "";
-    await this.#more(PAGE);
-    if (this.chosen && !this.#sets.has(this.chosen)) await this.#read(this.chosen);
+    await Promise.all([this.#more(PAGE), this.#readShipped()]);
+    for (const name of this.#own()) if (!this.#sets.has(name)) await this.#read(name);
     this.#show();
   }
 
   /** Chooses a set that is there, such as one just saved. */
   choose(name) {
-    this.chosen = name;
+    this.#allowed(false);
+    this.chosen = new Set([name]);
     this.#show();
+  }
+
+  // those chosen that somebody registered
+  #own() {
+    return [...this.chosen].filter((name) => !name.includes(":"));
+  }
+
+  async #readShipped() {
+    if (this.#shipped.length) return;
+    try {
+      this.#shipped = (await ask("vocabularies")).data.vocabularies;
+    } catch (problem) {
+      find("labelset-error").textContent = problem.sentence;
+    }
   }
 
   async #more(limit) {
@@ -82,35 +102,58 @@ export class Picker {
 
   #gone(name) {
     this.#sets.delete(name);
-    if (this.chosen !== name) return;
-    this.chosen = "";
-    this.pick("");
+    if (this.chosen.delete(name)) this.pick([...this.chosen], this.several);
   }
 
-  #pick(name) {
-    this.chosen = name;
+  #pick({ value, checked }) {
+    if (!this.several) this.chosen.clear();
+    if (checked) this.chosen.add(value);
+    else this.chosen.delete(value);
+    this.#picked();
+  }
+
+  #allow(several) {
+    this.#allowed(several);
+    this.chosen = new Set(several ? this.chosen : [...this.chosen].slice(0, 1));
+    this.#picked();
+  }
+
+  #allowed(several) {
+    this.several = several;
+    find("several").checked = several;
+  }
+
+  #picked() {
     find("labelset-error").textContent = "";
-    this.pick(name);
+    this.pick([...this.chosen], this.several);
     this.#show();
   }
 
   async #edit(edit) {
-    const found = await this.#read(this.chosen);
-    if (found) edit(found.labels);
+    const [name] = this.#own();
+    const definition = await this.#read(name);
+    if (definition) edit(definition.labels);
   }
 
   #show() {
     const wanted = this.filter.value.trim().toLowerCase();
     const fits = (one) => `${one.name} ${one.description}`.toLowerCase().includes(wanted);
     const shown = [...this.#sets.values()].filter(fits).sort((a, b) => (a.name < b.name ? -1 : 1));
-    const group = find("sets");
-    const held = group.contains(document.activeElement) ? document.activeElement.value : null;
-    group.replaceChildren(group.firstElementChild, ...shown.map((one) => this.#row(one)));
-    if (held !== null) group.querySelector(`input[value="${CSS.escape(held)}"]`)?.focus();
+    this.#fill(find("sets"), shown.map((one) => this.#row(one)));
+    const shipped = this.#shipped.filter(fits);
+    this.#fill(find("shipped"), shipped.map((one) => this.#row({ ...one, name: one.labelset, title: one.name })));
+    find("shipped-box").hidden = !shipped.length;
+    if ([...this.chosen].some((name) => name.includes(":"))) find("shipped-box").open = true;
     find("sets-more").hidden = !this.#next;
-    find("set-edit").hidden = !this.#sets.has(this.chosen);
+    find("set-edit").hidden = !(this.chosen.size === 1 && this.#own().some((name) => this.#sets.has(name)));
     find("sets-state").textContent = this.#state(shown.length, wanted);
     this.#watch();
+  }
+
+  #fill(group, rows) {
+    const held = group.contains(document.activeElement) ? document.activeElement.value : null;
+    group.replaceChildren(group.firstElementChild, ...rows);
+    if (held !== null) group.querySelector(`input[value="${CSS.escape(held)}"]`)?.focus();
   }
 
   #state(shown, wanted) {
@@ -121,13 +164,13 @@ export class Picker {
       : `${counted(this.#sets.size, "label set")}${more}`;
   }
 
-  #row({ name, description, label_count: count, templates, status, progress, error }) {
-    const radio = make("input", { type: "radio", name: "labelset", value: name });
-    radio.checked = name === this.chosen;
+  #row({ name, title = name, description, label_count: count, templates, status = "ready", progress, error }) {
+    const box = make("input", { type: this.several ? "checkbox" : "radio", name: "labelset", value: name });
+    box.checked = this.chosen.has(name);
     const state = { building: `building, ${percent(progress)}`, failed: `failed: ${error}` }[status];
     const about = [counted(count, "word"), templates, state].filter(Boolean).join(" · ");
-    return make("label", { class: `set ${status}` }, radio,
-      make("span", { class: "set-name", text: name }),
+    return make("label", { class: `set ${status}` }, box,
+      make("span", { class: "set-name", text: title }),
       make("span", { class: "set-about", text: about }),
       ...(description ? [make("span", { class: "set-description", text: description })] : []));
   }

@@ -5,16 +5,35 @@ import { find, make } from "./dom.js";
 import { OWN } from "./settings.js";
 import { counted } from "./words.js";
 
+const UNKNOWN = { description: "It is loaded when it is first asked.", languages: [], imagenet_top1: null };
+
 const ALWAYS = "Like every model of this kind it is weak at counting, reading text and telling left from right; and it picks the nearest of your words even if none fits, unless you set a minimum score or allow “none of these”.";
 
-/** Shows the answer of GET /models. */
-export function showModel({ loaded }) {
+/**
+ * Offers the models of GET /models where there are several, with `chosen` or else the default.
+ * Returns what is known of it (`info`), and whether `chosen` is among them.
+ */
+export function listModels({ models, loaded }, chosen) {
+  const [, ...others] = models;
+  find("model-field").hidden = !others.length;
+  find("model-choice").replaceChildren(
+    make("option", { value: "", text: `${models[0].name} (default)` }),
+    ...others.map(({ name, state }) => make("option", { value: name, text: state === "failed" ? `${name} (failed)` : name })));
+  const other = others.find(({ name }) => name === chosen);
+  find("model-choice").value = other ? chosen : "";
+  // an idle model is described once it was loaded
+  const info = other ? other.info ?? { ...UNKNOWN, name: chosen } : loaded;
+  return { info, isChosen: Boolean(other) };
+}
+
+/** Shows the model that answers: a `loaded` or an `info` of GET /models. */
+export function showModel(loaded) {
   const { good, bad } = purposes(loaded.description);
   find("model").setAttribute("aria-busy", "false");
   find("model-name").textContent = loaded.name;
   find("model-about").textContent = loaded.description;
-  const tags = [loaded.precision, loaded.device, loaded.backend, `${loaded.image_width} px`];
-  find("model-tags").replaceChildren(...tags.map((text) => make("li", { text })));
+  const tags = [loaded.precision, loaded.device, loaded.backend, loaded.image_width && `${loaded.image_width} px`];
+  find("model-tags").replaceChildren(...tags.filter(Boolean).map((text) => make("li", { text })));
   const facts = [
     ["Good for", good],
     ["Not good for", [bad, ALWAYS].filter(Boolean).join(" ")],

@@ -9,7 +9,7 @@ import { setUpIntake } from "./intake.js";
 import { askForKey, offerKey, setUpKey } from "./key.js";
 import { Picker, setUpSaving } from "./labelsets.js";
 import { setUpTheme } from "./look.js";
-import { aboutTemplates, listTemplates, showModel, showNoModel } from "./model.js";
+import { aboutTemplates, listModels, listTemplates, showModel, showNoModel } from "./model.js";
 import { EXAMPLES, OWN, areExamples, fields, isAlone, link, missing, ownTemplates, save, settings } from "./settings.js";
 import { counted } from "./words.js";
 
@@ -26,8 +26,11 @@ const CONTROLS = {
   templates: "templates",
   top_k: "top-k",
   threshold: "threshold",
+  model: "model-choice",
+  view: "view",
+  coverage: "coverage",
 };
-const IN_OPTIONS = ["templates", "top_k", "threshold"];
+const IN_OPTIONS = ["templates", "top_k", "threshold", "model", "view", "coverage"];
 
 let known = { templates: { default: "…", sets: [] }, explains: false, alwaysAlone: false };
 let timer = 0;
@@ -42,8 +45,9 @@ const chips = new Chips({
   changed: (labels) => change({ labels: [...labels] }),
 });
 const picker = new Picker({
-  chosen: settings.labelset,
-  pick: (labelset) => change({ labelset }),
+  chosen: settings.labelsets,
+  several: settings.several,
+  pick: (labelsets, several) => change({ labelsets, several }),
   edit: (labels) => {
     chips.replace(labels);
     change({ mode: "own" });
@@ -65,14 +69,15 @@ function change(changes) {
 function question() {
   if (missing()) return null;
   const asked = fields(known);
-  const { mode, labels, labelset, topK, threshold, multiLabel } = settings;
+  const { mode, labels, labelsets, topK, threshold, coverage, multiLabel, shares } = settings;
   return {
     fields: asked,
     key: JSON.stringify(asked),
     threshold,
+    coverage,
     most: Number(topK) || USUAL_ANSWERS,
-    words: mode === "own" ? labels.length : picker.size(labelset),
-    alone: multiLabel || known.alwaysAlone || (mode === "own" && labels.length === 1),
+    words: mode === "own" ? labels.length : mode === "set" ? picker.size(labelsets) : 0,
+    alone: (known.alwaysAlone ? !shares : multiLabel) || (mode === "own" && labels.length === 1),
     single: isAlone(),
   };
 }
@@ -108,9 +113,11 @@ function showDown(text) {
 
 /** Shows the settings on all controls. */
 function show() {
-  const { mode, labels, templates, topK, threshold, multiLabel, abstain } = settings;
+  const { mode, labels, templates, topK, threshold, coverage, view, model, multiLabel, shares, abstain } = settings;
   find("own").hidden = mode !== "own";
   find("set").hidden = mode !== "set";
+  find("tags").hidden = mode !== "tags";
+  find("coverage-field").hidden = mode !== "set";
   document.querySelector(`input[name="mode"][value="${mode}"]`).checked = true;
   find("label-count").textContent = counted(labels.length, "word");
   find("labels-clear").hidden = find("save-open").hidden = !labels.length;
@@ -121,7 +128,10 @@ function show() {
     named || "default templates",
     `best ${topK || USUAL_ANSWERS}`,
     threshold && `score ≥ ${threshold}`,
-    multiLabel && "each on its own",
+    model,
+    view && find("view").selectedOptions[0]?.textContent.toLowerCase(),
+    mode === "set" && coverage && `right in ${coverage} %`,
+    known.alwaysAlone ? shares && "shares of 100 %" : multiLabel && "each on its own",
     abstain && "or none of these",
   ].filter(Boolean).join(" · ");
   find("examples-hint").hidden = !areExamples(labels);
@@ -157,12 +167,12 @@ function setUpControls() {
     chips.replace([]);
     find("label-input").focus();
   });
-  for (const [id, name] of [["top-k", "topK"], ["threshold", "threshold"], ["template-lines", "ownTemplates"]]) {
+  for (const [id, name] of [["top-k", "topK"], ["threshold", "threshold"], ["template-lines", "ownTemplates"], ["coverage", "coverage"]]) {
     const control = find(id);
     control.value = settings[name];
     control.addEventListener("input", () => change({ [name]: control.value }));
   }
-  for (const [id, name] of [["multi-label", "multiLabel"], ["abstain", "abstain"], ["explain", "explain"]]) {
+  for (const [id, name] of [["multi-label", "multiLabel"], ["shares", "shares"], ["abstain", "abstain"], ["explain", "explain"]]) {
     const control = find(id);
     control.checked = settings[name];
     control.addEventListener("change", () => change({ [name]: control.checked }));
@@ -188,16 +198,22 @@ function setUpControls() {
     sheet.open = false;
     sheet.querySelector("summary").focus();
   });
-  find("templates").addEventListener("change", (event) => change({ templates: event.target.value }));
+  find("view").value = settings.view;
+  for (const [id, name] of [["templates", "templates"], ["view", "view"], ["model-choice", "model"]]) {
+    find(id).addEventListener("change", (event) => change({ [name]: event.target.value }));
+  }
+  find("model-choice").addEventListener("change", () => load());
 }
 
 /** Reads what the server has. False if that failed. */
 async function load() {
   try {
     const [models, templates] = await Promise.all([ask("models"), ask("templates")]);
-    const { explains, loaded } = models.data;
-    known = { templates: templates.data, explains, alwaysAlone: loaded.logit_bias !== null };
-    showModel(models.data);
+    const { explains } = models.data;
+    const loaded = listModels(models.data, settings.model);
+    if (!loaded.isChosen) settings.model = "";
+    known = { templates: templates.data, explains, alwaysAlone: (loaded.info.logit_bias ?? null) !== null };
+    showModel(loaded.info);
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     showNoModel(problem);
@@ -207,6 +223,8 @@ async function load() {
   }
   offerKey();
   find("show-heat").hidden = !known.explains;
+  find("alone-field").hidden = known.alwaysAlone;
+  find("shares-field").hidden = !known.alwaysAlone;
   listTemplates(known.templates);
   const names = [OWN, ...known.templates.sets.map(({ name }) => name)];
   if (!names.includes(settings.templates)) settings.templates = "";
@@ -226,7 +244,7 @@ function saved(name) {
   picker.choose(name);
   find("save").hidden = true;
   find("save-open").setAttribute("aria-expanded", "false");
-  change({ mode: "set", labelset: name });
+  change({ mode: "set", labelsets: [name], several: false });
   picker.load();
 }
 

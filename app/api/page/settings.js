@@ -8,7 +8,12 @@ const OWN = "*own";
 const DEFAULTS = {
   mode: "own",
   labels: ["cat", "dog", "octopus", "pizza", "doughnut", "banana", "rocket", "umbrella"],
-  labelset: "",
+  labelsets: [],
+  several: false,
+  model: "",
+  view: "",
+  coverage: "",
+  shares: false,
   templates: "",
   ownTemplates: "",
   topK: "",
@@ -20,7 +25,8 @@ const DEFAULTS = {
 };
 
 // fields that a link carries, with the type of each
-const IN_LINK = ["mode", "labelset", "templates", "ownTemplates", "topK", "threshold", "multiLabel", "abstain"];
+const IN_LINK = ["mode", "several", "model", "view", "coverage", "shares", "templates", "ownTemplates", "topK", "threshold", "multiLabel", "abstain"];
+const MODES = ["own", "set", "tags"];
 
 export { OWN };
 export const settings = { ...restored(), ...linked() };
@@ -37,7 +43,13 @@ function restored() {
   } catch {
     // storage is forbidden here, or holds something else: the defaults will do
   }
-  found.labels = found.labels.filter((label) => typeof label === "string");
+  for (const list of ["labels", "labelsets"]) found[list] = found[list].filter((name) => typeof name === "string");
+  return checked(found);
+}
+
+function checked(found) {
+  if (!MODES.includes(found.mode)) found.mode = "own";
+  if (!found.several) found.labelsets = found.labelsets.slice(0, 1);
   return found;
 }
 
@@ -45,23 +57,24 @@ function restored() {
 function linked() {
   const carried = new URLSearchParams(location.hash.slice(1));
   if (!carried.has("mode")) return {};
-  const found = { labels: [...new Set(carried.getAll("label").map((label) => label.trim()).filter(Boolean))] };
+  const all = (name) => [...new Set(carried.getAll(name).map((text) => text.trim()).filter(Boolean))];
+  const found = { labels: all("label"), labelsets: all("labelset") };
   for (const name of IN_LINK) {
     const text = carried.get(name) ?? "";
     found[name] = typeof DEFAULTS[name] === "boolean" ? text === "1" : text;
   }
-  if (found.mode !== "set") found.mode = "own";
   history.replaceState(null, "", location.pathname + location.search);
-  return found;
+  return checked(found);
 }
 
 /** The address of this page with words and options after #, which browsers send to no server. */
 export function link() {
   const carried = new URLSearchParams({ mode: settings.mode });
   if (settings.mode === "own") for (const label of settings.labels) carried.append("label", label);
+  if (settings.mode === "set") for (const name of settings.labelsets) carried.append("labelset", name);
   for (const name of IN_LINK.slice(1)) {
     const value = settings[name];
-    const belongs = name === "labelset" ? settings.mode === "set" : name !== "ownTemplates" || settings.templates === OWN;
+    const belongs = name === "several" ? settings.mode === "set" : name !== "ownTemplates" || settings.templates === OWN;
     if (value && belongs) carried.set(name, value === true ? "1" : value);
   }
   const address = new URL(location.href);
@@ -97,17 +110,22 @@ export function ownTemplates() {
 }
 
 /** The fields of POST /classify besides the image, as pairs; lists are JSON, so any text will do. */
-export function fields({ explains }) {
+export function fields({ explains, alwaysAlone }) {
   const found = [];
+  // without either the server answers tags
   if (settings.mode === "own") found.push(["labels", JSON.stringify(settings.labels)]);
-  else found.push(["labelset", settings.labelset]);
+  if (settings.mode === "set") found.push(["labelset", settings.labelsets.join(",")]);
+  if (settings.model) found.push(["model", settings.model]);
+  if (settings.view) found.push(["view", settings.view]);
   if (settings.templates === OWN) found.push(["templates", JSON.stringify(ownTemplates())]);
   else if (settings.templates) found.push(["templates", settings.templates]);
   if (settings.topK) found.push(["top_k", settings.topK]);
   // a share of one word says nothing, but its similarity does: 0 lets the server answer
   const threshold = isAlone() ? "0" : settings.threshold;
   if (threshold) found.push(["threshold", threshold]);
-  if (settings.multiLabel) found.push(["multi_label", "true"]);
+  if (settings.multiLabel && !alwaysAlone) found.push(["multi_label", "true"]);
+  if (settings.shares && alwaysAlone) found.push(["scores", "softmax"]);
+  if (settings.mode === "set" && settings.coverage) found.push(["coverage", String(Number(settings.coverage) / 100)]);
   if (settings.abstain) found.push(["abstain", "true"]);
   if (settings.explain && explains) found.push(["explain", "true"]);
   return found;
@@ -127,6 +145,7 @@ export function missing() {
 }
 
 function missingWords() {
-  if (settings.mode === "set") return settings.labelset ? "" : "Pick a label set.";
+  if (settings.mode === "tags") return "";
+  if (settings.mode === "set") return settings.labelsets.length ? "" : "Pick a label set.";
   return settings.labels.length ? "" : "Type at least two words to choose between.";
 }

@@ -1,16 +1,23 @@
 // The answers as a table: one line a prediction, or one with the error. Pure: cards in, a text out.
 
+import { resultsOf } from "./words.js";
+
 const HEAD = ["file", "label", "score", "similarity", "error"];
 
 /** The answers of `cards` as CSV (RFC 4180); a picture without an answer has a line, too. */
 export function csvOf(cards) {
-  return [HEAD, ...cards.flatMap(lines)].map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
+  // a column more where there are several label sets
+  const several = cards.some(({ answer }) => answer && resultsOf(answer).length > 1);
+  const width = HEAD.length + several;
+  const table = [[...HEAD, "labelset"], ...cards.flatMap(lines)];
+  return table.map((line) => line.slice(0, width)).map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
 function lines({ file, answer, problem }) {
-  const predictions = problem ? [] : answer?.predictions ?? [];
-  if (!predictions.length) return [[file.name, "", "", "", problem ? problem.sentence : ""]];
-  return predictions.map(({ label, score, similarity }) => [file.name, label, score, similarity, ""]);
+  if (problem || !answer) return [[file.name, "", "", "", problem ? problem.sentence : "", ""]];
+  return resultsOf(answer).flatMap(([name, { predictions }]) => (predictions.length
+    ? predictions.map(({ label, score, similarity }) => [file.name, label, score, similarity, "", name])
+    : [[file.name, "", "", "", "", name]]));
 }
 
 function cell(value) {

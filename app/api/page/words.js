@@ -28,8 +28,18 @@ export function bytes(count) {
 /** One of something, or many. */
 export const counted = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 
+/** The results of an answer as pairs: the label set where there are several, and what is among it. */
+export function resultsOf(answer) {
+  const whole = answer.boxes?.[0] ?? answer;
+  return whole.results ? Object.entries(whole.results) : [["", whole]];
+}
+
 /** The best words of an answer in one line. */
-export function best({ predictions, reason }, count) {
+export function best(answer, count) {
+  return resultsOf(answer).map(([, result]) => bestOf(result, count)).join("; ");
+}
+
+function bestOf({ predictions, reason }, count) {
   if (noneOfThese(reason)) return "none of these";
   if (!predictions.length) return "no word reached the minimum score";
   return predictions.slice(0, count).map(({ label, score }) => `${label} ${percent(score)}`).join(", ");

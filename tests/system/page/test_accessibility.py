@@ -32,6 +32,7 @@ def test_axe_finds_nothing(open_page: Open, samples: dict[str, Path], scheme: st
     expect(page.locator("#image-error")).to_contain_text("notes.txt is not an image")
     for summary in ("#options summary", ".problem summary:visible"):
         page.locator(summary).click()
+    found.get_by_role("button", name="Look at a part").click()
     for text in ("JSON", "About"):
         found.get_by_text(text, exact=True).click()
     found.get_by_role("button", name="Copy as curl").click()
@@ -60,6 +61,8 @@ def test_axe_finds_nothing(open_page: Open, samples: dict[str, Path], scheme: st
     expect(page.locator("#threshold-error")).not_to_be_empty()
     page.locator(".segments label", has_text="Label set").click()
     expect(page.locator("#sets-state")).not_to_be_empty()
+    page.get_by_text("Shipped vocabularies").first.click()
+    page.get_by_text("Several at once").click()
     page.evaluate("document.getElementById('key-panel').hidden = false")
     check(page)  # a field that is wrong, label sets, the key
 

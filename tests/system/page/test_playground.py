@@ -6,16 +6,24 @@ import io
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from app.classify.heatmap import GRID
 from tests.system.page.conftest import KEY, REFUSED, Open
+from tests.system.page.steps import (
+    CLIPBOARD,
+    answered,
+    card,
+    run_copied,
+    sample,
+    set_labels,
+    words,
+)
 
 HOSTILE = "<img src=x onerror=document.title='hacked'>"
 NASTY = [
@@ -24,38 +32,7 @@ NASTY = [
 ]  # fmt: skip
 
 
-def sample(page: Page, name: str) -> Locator:
-    page.get_by_role("button", name=f"Sample: {name}", exact=True).click()
-    return answered(page, f"{name}.webp")
-
-
-def card(page: Page, name: str) -> Locator:
-    return page.get_by_role("article", name=name, exact=True)
-
-
-def answered(page: Page, name: str) -> Locator:
-    found = card(page, name)
-    expect(found).to_have_attribute("data-state", "done")
-    return found
-
-
-def words(found: Locator) -> list[str]:
-    return found.locator(".word").all_inner_texts()
-
-
-def set_labels(page: Page, labels: list[str]) -> None:
-    clear = page.get_by_role("button", name="Clear", exact=True)
-    if clear.is_visible():
-        clear.click()
-    page.evaluate("text => navigator.clipboard.writeText(text)", "\n".join(labels) + "\n")
-    page.get_by_label("Add a label").focus()
-    page.keyboard.press("Control+v")
-    page.keyboard.press("Enter")  # one line alone is typed on with, more are a list
-    expect(page.locator(".chip")).to_have_count(len(labels))
-
-
 DIMMED = "rgb(92, 93, 88)"
-CLIPBOARD = {"permissions": ["clipboard-read", "clipboard-write"]}
 
 
 def test_an_uploaded_picture_gets_bars_with_scores_similarities_and_times(
@@ -246,9 +223,9 @@ def test_labels_are_saved_as_a_label_set_picked_filtered_and_edited(
     octopus.get_by_text("JSON", exact=True).click()
     expect(octopus.locator("pre").first).to_contain_text('"labelset": "zoo"')
 
-    expect(page.locator(".set")).to_have_count(51)
+    expect(page.locator("#sets .set")).to_have_count(51)
     page.get_by_role("button", name="Show more").click()
-    expect(page.locator(".set")).to_have_count(61)
+    expect(page.locator("#sets .set")).to_have_count(61)
     page.get_by_label("Filter by name").fill("ler-5")
     expect(page.locator(".set-name")).to_have_text([f"filler-{n}" for n in range(50, 60)])
     page.get_by_label("Filter by name").fill("zoo")
@@ -581,26 +558,6 @@ def test_the_code_of_a_sample_fetches_the_sample(
     page = open_page(**CLIPBOARD).page
     found = sample(page, "bicycle")
     assert words(found) == run_copied(page, found, language, tmp_path)
-
-
-def run_copied(page: Page, found: Locator, language: str, folder: Path) -> list[str]:
-    """The labels that the server answers to the code, run as somebody would."""
-    found.get_by_role("button", name=f"Copy as {language}").click()
-    expect(found.locator(".copy-as .done")).to_have_text("Copied")
-    expect(page.locator("#toast")).to_contain_text(f"Copied as {language}.")
-    expect(found.locator(".line")).to_be_visible()
-    code = page.evaluate("navigator.clipboard.readText()")
-    command = {
-        "curl": ["bash", "-c", code],
-        "Python": [sys.executable, "-c", code],
-        "JavaScript": ["node", "--input-type=module", "-e", code],
-    }[language]
-    ran = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=60, check=True
-    )
-    if language == "curl":
-        return [prediction["label"] for prediction in json.loads(ran.stdout)["predictions"]]
-    return [line.rpartition(" ")[0] for line in ran.stdout.splitlines()]
 
 
 def test_a_hostile_label_stays_a_text(open_page: Open, api: httpx.Client) -> None:

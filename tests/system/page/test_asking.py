@@ -1,0 +1,216 @@
+"""What the page can ask beyond own words and one label set, each where a person looks for it."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from models.encoder import Encoder
+from tests.conftest import Serve
+from tests.system.page.conftest import REFUSED, Open
+from tests.system.page.steps import CLIPBOARD, answered, card, run_copied, sample, words
+
+pytestmark = pytest.mark.timeout(600)  # a further model is exported when it is first loaded
+
+# a build of some words in the templates of the model
+BUILD_MS = 60_000
+
+
+def choose(page: Page, mode: str) -> None:
+    page.locator(".segments label", has_text=mode).click()
+
+
+def open_options(page: Page) -> None:
+    page.locator("#options summary").click()
+
+
+def choose_shipped(page: Page, *names: str) -> None:
+    choose(page, "Label set")
+    page.get_by_text("Shipped vocabularies").first.click()
+    for name in names:
+        page.locator("#shipped .set", has_text=name).first.locator("input").check()
+
+
+def both_sections(page: Page) -> Locator:
+    choose(page, "Label set")
+    page.get_by_text("Several at once").click()
+    page.get_by_text("Shipped vocabularies").first.click()
+    for name in ("animals", "weather"):
+        page.locator("#shipped .set", has_text=name).first.locator("input").check()
+    titles = card(page, "cat.webp").locator(".set-title")
+    expect(titles).to_have_text(["animals", "weather"], timeout=BUILD_MS)
+    return answered(page, "cat.webp")
+
+
+def test_a_shipped_vocabulary_is_asked_without_registering_it(open_page: Open) -> None:
+    page = open_page().page
+    sample(page, "cat")
+    choose_shipped(page, "weather")
+    expect(card(page, "cat.webp").locator(".basis")).to_contain_text("16 words", timeout=BUILD_MS)
+    page.get_by_label("Filter by name").fill("zoo")
+    expect(page.locator("#shipped .set-name")).to_have_text(["animals"])  # by its description
+    page.reload()
+    page.wait_for_selector("#model-tags li", state="attached")
+    expect(page.locator("#shipped input[value='preset:weather']")).to_be_checked()
+
+
+def test_several_label_sets_are_answered_each_on_its_own(
+    open_page: Open, tmp_path: Path, samples: dict[str, Path]
+) -> None:
+    page = open_page(**CLIPBOARD).page
+    sample(page, "cat")
+    both = both_sections(page)
+    expect(both.locator(".rows")).to_have_count(2)
+    expect(both.locator(".rows").first.locator(".word")).to_have_count(5)
+    for language in ("Python", "JavaScript"):
+        assert run_copied(page, both, language, tmp_path) == words(both)
+
+    page.locator("#files").set_input_files([samples["dog"], samples["pizza"]])
+    expect(card(page, "pizza.png")).to_have_attribute("data-state", "done")
+    expect(card(page, "dog.png")).to_have_attribute("data-state", "done")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    table = list(csv.reader(download.value.path().read_text().splitlines()))
+    assert table[0][-1] == "labelset"
+    assert {row[-1] for row in table[1:]} == {"preset:animals", "preset:weather"}
+
+    page.get_by_text("Several at once").click()  # the first stays
+    expect(page.locator("#shipped input:checked")).to_have_value("preset:animals")
+    expect(card(page, "pizza.png").locator(".set-title:visible")).to_have_count(0)
+
+
+def test_tags_need_no_words(open_page: Open) -> None:
+    page = open_page().page
+    sample(page, "cat")
+    choose(page, "Tags")
+    tagged = card(page, "cat.webp")
+    expect(tagged.locator(".noted")).to_have_text(" · 1 note", timeout=BUILD_MS)
+    tagged.get_by_text("About").click()
+    expect(tagged.locator(".notes")).to_contain_text("no labels were given")
+    assert {"cat", "fox", "kitten"} & set(words(tagged))
+    expect(page.get_by_label("Add a label")).to_be_hidden()
+
+
+def test_a_part_of_a_picture_is_drawn_moved_by_keys_and_taken_away(
+    open_page: Open, tmp_path: Path
+) -> None:
+    page = open_page(**CLIPBOARD).page
+    found = sample(page, "cat")
+    whole = found.locator(".similarity").all_inner_texts()
+    page.locator("#show-heat").click()
+    expect(found.locator("canvas")).to_be_visible()
+    found.get_by_role("button", name="Look at a part").click()
+    part = found.locator(".part")
+    expect(part).to_be_focused()
+    expect(found.locator(".previous")).to_be_hidden()
+    found.get_by_text("JSON", exact=True).click()
+    answer = found.locator("pre").first
+    expect(answer).to_contain_text('"boxes"')
+    assert found.locator(".similarity").all_inner_texts() != whole
+    expect(answer).to_contain_text('"x": 64')
+    # the heat map lies over the part
+    heat, box = found.locator("canvas").bounding_box(), part.bounding_box()
+    assert heat
+    assert box
+    assert (heat["x"], heat["width"]) == pytest.approx((box["x"], box["width"]), abs=3)
+    part.press("ArrowRight")
+    expect(answer).to_contain_text('"x": 76')
+    part.press("Shift+ArrowDown")
+    expect(answer).to_contain_text('"height": 141')
+    expect(found.locator(".previous")).to_be_hidden()
+    for language in ("curl", "Python", "JavaScript"):
+        ran = run_copied(page, found, language, tmp_path)
+        assert ran == words(found)
+
+    page.evaluate("scrollTo(0, 0)")
+    picture = found.locator(".frame img").bounding_box()
+    assert picture
+    left, top, size = picture["x"], picture["y"], picture["width"]
+    page.mouse.move(left + 0.9 * size, top + 0.9 * size)
+    page.mouse.down()
+    page.mouse.move(left + size / 2, top + size / 2, steps=3)
+    page.mouse.up()
+    expect(answer).to_contain_text('"x": 128')
+    expect(answer).to_contain_text('"y": 128')
+    page.mouse.click(left + 4, top + 4)  # a click draws nothing
+    expect(answer).to_contain_text('"y": 128')
+    part.press("Escape")
+    expect(found.get_by_role("button", name="Look at a part")).to_be_focused()
+    expect(answer).not_to_contain_text('"boxes"')
+    assert found.locator(".similarity").all_inner_texts() == whole
+
+
+def test_what_is_looked_at_is_chosen_and_carried_by_a_link(open_page: Open) -> None:
+    visit = open_page(**CLIPBOARD)
+    page = visit.page
+    found = sample(page, "cat")
+    open_options(page)
+    page.get_by_label("Look at").select_option(label="The whole and its parts, the best counts")
+    expect(found.locator(".previous")).to_be_hidden()
+    expect(page.locator("#options-summary")).to_contain_text("the whole and its parts")
+    page.get_by_role("button", name="Copy link").click()
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert "view=tiles" in link
+    other = open_page(link).page
+    expect(other.get_by_label("Look at")).to_have_value("tiles")
+
+
+def test_groups_and_the_nearest_of_several_texts_are_shown(
+    open_page: Open, api: httpx.Client
+) -> None:
+    api.put(
+        "/labelsets/grouped",
+        json={
+            "labels": {"animal": {"cat": [], "dog": ["corgi", "poodle"]}, "food": {"pizza": []}},
+            "combine": "best",
+        },
+        params={"wait": True},
+    )
+    page = open_page().page
+    found = sample(page, "dog")
+    choose(page, "Label set")
+    page.get_by_role("radio", name="grouped").check()
+    expect(found.locator(".groups dt")).to_have_text(["animal", "food"])
+    dog = found.locator(".rows li", has=page.locator(".word", has_text="dog"))
+    expect(dog.locator(".via")).to_contain_text("in animal · nearest: ")
+
+
+def test_a_set_with_a_promise_needs_a_calibrated_label_set(
+    open_page: Open, api: httpx.Client
+) -> None:
+    api.put("/labelsets/plain", json={"labels": ["cat", "dog"]}, params={"wait": True})
+    visit = open_page()
+    page = visit.page
+    sample(page, "cat")
+    open_options(page)
+    expect(page.locator("#coverage")).to_be_hidden()
+    choose(page, "Label set")
+    page.get_by_role("radio", name="plain").check()
+    page.locator("#coverage").fill("90")
+    expect(page.locator("#coverage-error")).to_contain_text("calibrat")
+    visit.expected.extend(f"{REFUSED}{status}" for status in (409, 422))
+
+
+@pytest.fixture(scope="module")
+def two(pictogram: Encoder, other_model: str, serve: Serve) -> Iterator[httpx.Client]:
+    """A server of two models."""
+    with serve(pictogram, more_models=other_model, precision="fp32") as client:
+        yield client
+
+
+def test_one_of_several_models_answers(
+    open_page: Open, two: httpx.Client, other_model: str
+) -> None:
+    page = open_page(f"{str(two.base_url).rstrip('/')}/").page
+    found = sample(page, "cat")
+    open_options(page)
+    page.get_by_label("Model", exact=True).select_option(other_model)
+    found.get_by_text("JSON", exact=True).click()
+    model = f'"model": "{other_model}"'
+    expect(found.locator("pre").first).to_contain_text(model, timeout=240_000)
+    expect(page.locator("#model-name")).to_have_text(other_model)
+    page.get_by_label("Model", exact=True).select_option("")
+    expect(found.locator("pre").first).to_contain_text('"model": "pictogram"')
