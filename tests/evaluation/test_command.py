@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 
 from app.__main__ import app
 from app.evaluation.picture_vectors import DIGEST, HEAD
+from app.evaluation.report.calibration import CalibrationSection
 
 COMMAND = [sys.executable, "-c", "from app.__main__ import app; app(prog_name='openvocab')"]
 
@@ -226,6 +227,9 @@ def test_every_closer_look_is_a_section_and_what_it_leaves_can_be_used(
     assert sets[0]["top1"]["value"] == report["figures"]["top1"]["value"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("<section id=") == 5 + 4
+    # methods are folded: of reliability, classes, trials, search and shots
+    assert page.count("How this was computed") == 2 + 3
+    assert "Holm" in page.partition("How this was computed")[2]
     assert len(set(re.findall(r' id="([^"]*)"', page))) == len(re.findall(r' id="', page))
     # the templates that were found, as an option
     chosen = (out / "templates.txt").read_text(encoding="utf-8").splitlines()
@@ -236,6 +240,20 @@ def test_every_closer_look_is_a_section_and_what_it_leaves_can_be_used(
     assert [one["name"] for one in sets] == ["none", str(out / "templates.txt")]
     assert "80 pictures were encoded before, 160 now" in again.stderr
     assert all("{}" in template for template in chosen)
+
+
+def test_a_calibration_that_makes_figures_worse_is_written_by_force_alone(
+    evaluate: Eval, noise: Path, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CalibrationSection, "worse", "wrong answers rise from 1 % to 9 %")
+    arguments = (noise, "--url", url, "--limit", 40, "--calibrate", "--risk", 0.5)
+    careful = evaluate(*arguments, "--output", tmp_path / "careful")
+    assert "no calibration.json: wrong answers rise from 1 % to 9 %" in careful.stderr
+    assert "(--force writes it anyway)" in careful.stderr
+    assert not (tmp_path / "careful/calibration.json").exists()
+    forced = evaluate(*arguments, "--force", "--output", tmp_path / "forced")
+    assert "wrong answers rise" not in forced.stderr
+    assert json.loads((tmp_path / "forced/calibration.json").read_text())["pictures"] == 80
 
 
 def test_a_look_that_the_data_does_not_allow_is_left_out_and_said(
@@ -284,7 +302,7 @@ def test_a_key_is_in_no_report(album: Path, tmp_path: Path, url: str) -> None:
         (("--templates", "nothing"), 2, "template set 'nothing' not found"),
         (("--templates", "a {} and {}"), 2, "--templates: "),
         (("--templates", "none,"), 2, "a name is empty"),
-        (("--model", "pictogram"), 2, "leave out --model"),
+        (("--model", "nobody"), 2, "this server has pictogram"),
         (("--labels", "missing.txt"), 2, "not a file, not comma-separated words"),
         (("--output", "/proc/nothing"), 2, "--output /proc/nothing"),
     ],

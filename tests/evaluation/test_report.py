@@ -1,6 +1,7 @@
 """The report as a browser shows it: complete, quiet, for everyone, whatever things are called."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from app.evaluation.data import ClassRows, Dataset, Encoded, ModelInfo, Unread
 from app.evaluation.figures import Share, figures_of, mistakes, scores_of
+from app.evaluation.report import plots
 from app.evaluation.report.advice import advice
 from app.evaluation.report.calibration import calibrate
 from app.evaluation.report.files import thumbnail, write
@@ -247,3 +249,11 @@ def test_a_calibration_that_makes_held_out_figures_worse_says_how_many_pictures_
     assert "about 200 are needed" in worse.worse
     said = dict(advice(replace(result, sections=[worse])))
     assert worse.worse in said["Do not use this calibration."]
+
+
+def test_reliability_tells_scores_that_are_too_high_from_those_too_low() -> None:
+    sure = np.repeat([0.95, 0.45], 20)
+    right = np.arange(40) % 20 < np.repeat([10, 16], 20)
+    drawing = plots.reliability(reliability(sure, right))
+    # the bins of 45 % and of 95 %: 80 % and 50 % are right
+    assert re.findall(r'<rect class="(over|under)"', drawing) == ["under", "over"]

@@ -102,9 +102,9 @@ def paragraph(text: str, kind: str = "") -> str:
     return piece("paragraph", text, kind)
 
 
-def how(text: str) -> str:
-    """How figures were computed, folded."""
-    return piece("how", text)
+def how(*texts: str) -> str:
+    """How figures were computed, folded; a paragraph each."""
+    return piece("how", texts)
 
 
 def table(

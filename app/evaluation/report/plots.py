@@ -261,10 +261,17 @@ def reliability(found: Reliability) -> str:
         said = f"{many(int(found.count[place]), 'answer')}: {percent(sure)} sure, "
         said += f"{percent(right)} right"
         plot.bar(low, high, right, "bar s1", said)
-        plot.box(low, high, right, sure, "gap", said)
+        plot.box(low, high, right, sure, "over" if sure > right else "under", said)
     plot.line([(0, 0), (1, 1)], "ideal")
     about = f"Reliability diagram: expected calibration error {percent(found.error)}"
-    keys = legend([("bar s1", "right"), ("gap", "gap to what was claimed"), ("ideal", "ideal")])
+    keys = legend(
+        [
+            ("bar s1", "right"),
+            ("over", "scores too high by"),
+            ("under", "scores too low by"),
+            ("ideal", "ideal"),
+        ]
+    )
     return plot.svg(about) + _histogram(found) + keys
 
 

@@ -15,6 +15,7 @@ from app.evaluation.report.html import (
     Column,
     esc,
     figure,
+    how,
     legend,
     many,
     paragraph,
@@ -177,7 +178,7 @@ class ShotsSection:
                 self._rows(),
             )
             + notes
-            + "".join(paragraph(line, "soft") for line in method_of(found))
+            + how(*method_of(found))
         )
 
     def table(self) -> RenderableType:

@@ -18,6 +18,7 @@ from app.evaluation.report.html import (
     Cell,
     Column,
     esc,
+    how,
     many,
     paragraph,
     percent,
@@ -25,7 +26,7 @@ from app.evaluation.report.html import (
     points,
     table,
 )
-from app.evaluation.report.trials import FIGURE_NAMES, how, power, trials_json
+from app.evaluation.report.trials import FIGURE_NAMES, method_of, power, trials_json
 from app.evaluation.template_search import CHOSEN, Search
 from app.evaluation.trials import Difference, Verdict
 
@@ -70,7 +71,7 @@ class SearchSection:
             f"{many(found.candidates, 'template')} were tried, one added at a time; of the sets on "
             "the way, the smallest that is within one standard error of the best was kept. Each "
             f"class was cut in half, seed {found.seed}.",
-            how(found.report),
+            method_of(found.report),
             power([chosen], found.report.pictures),
         ]
 
@@ -112,7 +113,7 @@ class SearchSection:
             + halves
             + "".join(paragraph(line) for line in rest[:2])
             + steps
-            + "".join(paragraph(line, "soft") for line in rest[2:])
+            + how(*rest[2:])
         )
 
     def table(self) -> RenderableType:

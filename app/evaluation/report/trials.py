@@ -17,6 +17,7 @@ from app.evaluation.report.html import (
     Html,
     esc,
     figure,
+    how,
     many,
     paragraph,
     percent,
@@ -44,7 +45,7 @@ def words_of(found: Trials) -> list[str]:
         f"{FIGURE_NAMES[figure]} {percent(best.value)}.",
         *_to_reference(found),
         *_to_best(found),
-        how(found),
+        method_of(found),
         power(found.to_reference, found.pictures),
     ]
 
@@ -79,7 +80,7 @@ def _listed(begun: str, differences: Iterable[Difference]) -> list[str]:
     return [begun + ", ".join(leads) + " points."] if leads else []
 
 
-def how(found: Trials) -> str:
+def method_of(found: Trials) -> str:
     """When a difference counts as real."""
     resamples = found.resamples[found.compared_by]
     first = (
@@ -145,10 +146,9 @@ class TrialsSection:
 
     def html(self) -> str:
         """Verdicts, forest plot, table."""
-        *said, how, power = self.words()
-        words = "".join(paragraph(line) for line in said)
-        method = paragraph(how, "soft") + paragraph(power, "soft")
-        return words + forest_figure(self.trials) + self._html_table() + method
+        *verdicts, method, limits = self.words()
+        words = "".join(paragraph(line) for line in verdicts)
+        return words + forest_figure(self.trials) + self._html_table() + how(method, limits)
 
     def table(self) -> RenderableType:
         """The table, with intervals of differences only, and the verdicts below."""
