@@ -136,6 +136,7 @@ LONGEST_URI_HEAD: Final = 10_000
 
 # no base64 begins so
 URL: Final = re.compile(r"\s*https?://", re.IGNORECASE)
+ANY_URL: Final = re.compile(r"[\s+]*([a-z][a-z0-9+.-]{1,20})://", re.IGNORECASE)
 
 # a file of more bytes holds line ends or zeros
 CURL_BYTES: Final = 64
@@ -263,6 +264,8 @@ def is_image_uri(text: str) -> bool:
 def from_base64(text: str) -> bytes:
     """The bytes of base64 (RFC 4648, sections 4 and 5) or a data URI (RFC 2397). Raises Invalid."""
     text = text.strip().removeprefix("\ufeff")
+    if (url := ANY_URL.match(text)) is not None:
+        raise _is_url(text, url[1].lower())
     payload = text
     if text[:5].lower() == "data:":
         match = DATA_URI.match(text, 0, LONGEST_URI_HEAD)
@@ -285,6 +288,15 @@ def from_base64(text: str) -> bytes:
             field=IMAGE,
             value=errors.excerpt(start),
         ) from None
+
+
+def _is_url(text: str, scheme: str) -> Invalid:
+    """The problem of an address in place of a picture."""
+    advice = f"send it to POST /classify as {IMAGE_URL}, where the operator allows that"
+    if scheme not in ("http", "https"):
+        advice = f"{scheme}: addresses are not fetched; send the picture itself"
+    detail = f"image is a URL, not base64: {errors.shown(text)}; {advice}"
+    return Invalid(detail, field=IMAGE, value=errors.excerpt(text))
 
 
 def _says_base64(parameters: str) -> bool:

@@ -19,6 +19,7 @@ from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
 from app.classify.templates import Asked
+from app.classify.truncation import TextTooLong, advised
 from app.errors import Invalid, Problem, TooLarge, excerpt, shown
 from models import EncoderInfo
 from models.info import Floats
@@ -49,6 +50,11 @@ class TextsFields(BaseModel):
         None,
         description="Which of the server's models answers (GET /models); default: its first.",
     )
+    truncate: bool = Field(
+        False,
+        description="Take the beginning of texts that are longer than the model reads, with a "
+        "warning; else they are an error that names them.",
+    )
     encoding_format: EncodingField = "float"
 
 
@@ -78,6 +84,7 @@ class TextEmbeddingsAnswer(BaseModel):
     width: int = Field(description="Numbers in each row.")
     templates: str | None = Field(description="The template set; null for bare texts.")
     cached: Cached
+    warnings: list[str] = Field(description="With truncate, the texts that were cut.")
     embeddings: Rows
 
 
@@ -119,6 +126,7 @@ class AskedTexts:
     templates: Asked
     encoding: Encoding
     model: str | None = None
+    truncate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +151,7 @@ async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
         own_or_named(checked.templates, limits.templates),
         checked.encoding_format,
         checked.model,
+        checked.truncate,
     )
 
 
@@ -299,13 +308,24 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
     name, templates = None, embedding.BARE
     if asked.templates is not None:
         name, templates = services.templates.resolve(asked.templates)
+    ensemble, warnings = services.classifier.ensemble, ()
     try:
-        found = await embedding.of_texts(
-            services.classifier.ensemble, asked.texts, stages, templates
-        )
+        if asked.truncate:
+            found, warnings = await embedding.of_beginnings(
+                ensemble, asked.texts, stages, templates
+            )
+        else:
+            found = await embedding.of_texts(ensemble, asked.texts, stages, templates)
+    except TextTooLong as problem:
+        raise advised(problem).renamed(NAMES) from None
     except Problem as problem:
         raise problem.renamed(NAMES) from None
-    head = {**_model(services.encoder.info), "templates": name, "cached": found.cached}
+    head = {
+        **_model(services.encoder.info),
+        "templates": name,
+        "cached": found.cached,
+        "warnings": warnings,
+    }
     return await _answer(head, found.rows, asked.encoding)
 
 

@@ -330,7 +330,7 @@ async def _answer(
         version=stored.version,
         status=state,
         examples=stored.definition.counts(),
-        blend=blend_answer(services.few_shot.blended(stored)),
+        blend=blend_answer(services.few_shot.blended(services.labelsets.read(stored))),
         **done,
     )
     return Response(

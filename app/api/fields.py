@@ -144,6 +144,11 @@ class ClassifyFields(BaseModel):
         description="Answer nothing, and why, where no label fits or two fit alike; default: "
         "false, but true where no labels are given.",
     )
+    truncate: bool = Field(
+        False,
+        description="Take the beginning of labels that are longer than the model reads, with a "
+        "warning; else they are an error that names them.",
+    )
     explain: bool = Field(
         False, description="Answer a heat map for each prediction: where the image agrees with it."
     )
@@ -234,6 +239,7 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         coverage=checked.coverage,
         look=look_of(checked.view, checked.boxes, checked.background, explain=checked.explain),
         tags=tags,
+        truncate=checked.truncate,
         warnings=tuple(warnings),
     )
     if len(query.labels) == 1 and not query.scores_alone:

@@ -99,6 +99,11 @@ class LabelSetBody(BaseModel):
         description="What pictures may show instead of the labels: with abstain nothing is "
         "answered where one of these fits better.",
     )
+    truncate: bool = Field(
+        False,
+        description="Take the beginning of texts that are longer than the model reads, with a "
+        "warning; else such a label is left out, and named.",
+    )
     description: str = Field("", max_length=1_000)
     preset: str | None = Field(
         None, description="A vocabulary that is shipped, in place of labels: `imagenet-1k`, …"
@@ -121,6 +126,10 @@ FORM_SCHEMA: Final[dict[str, Any]] = {
             "items": {"type": "string"},
             "description": "A template set's name or own templates; default: the model's.",
             "examples": [["a photo of a {}."]],
+        },
+        "truncate": {
+            "type": "boolean",
+            "description": "Take the beginning of texts that are longer than the model reads.",
         },
         "description": {"type": "string", "description": "What it is for."},
         "preset": {"type": "string", "description": "A shipped vocabulary, in place of labels."},
@@ -289,7 +298,9 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
             detail = f"not: {errors.shown(word)} is a label in this label set"
             raise Invalid(detail, field="not", value=errors.excerpt(word))
     templates = _templates(body, limits)
-    return Definition(entries, templates, body.description, joined=joined, nots=nots)
+    return Definition(
+        entries, templates, body.description, joined=joined, nots=nots, truncate=body.truncate
+    )
 
 
 def _combine(body: LabelSetBody, known: Collection[str]) -> dict[str, Combine]:

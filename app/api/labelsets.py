@@ -63,6 +63,13 @@ class LabelSetAnswer(LabelSetSummary):
     nots: list[str] = Field(
         [], serialization_alias="not", description="Words that rule the labels out."
     )
+    truncate: bool = Field(False, description="Texts that are too long for the model are cut.")
+    left_out: list[str] = Field(
+        [], description="Labels that are too long for the model; the others answer without them."
+    )
+    warnings: list[str] = Field(
+        [], description="What of the label set the model does not read, once it is built."
+    )
     own_templates: list[str] | None
     asked_templates: list[str] | dict[str, int] | str | None = Field(
         description="Templates as the owner chose them; null: the model's default."
@@ -105,8 +112,9 @@ def answer(
     validity: Validity,
     blended: Blended | None = None,
     models: dict[str, Standing] | None = None,
+    read: Stored | None = None,
 ) -> LabelSetAnswer:
-    """The whole set, with the calibration that counts for the model."""
+    """The whole set, with the calibration that counts for the model; `read`: as it serves."""
     definition = stored.definition
     before = None if stored.previous is None else stored.previous.version
     return LabelSetAnswer(
@@ -118,6 +126,9 @@ def answer(
         groups={e.label: list(e.path) for e in definition.entries if e.path},
         prompts_with="templates" if definition.joined else None,
         nots=list(definition.nots),
+        truncate=definition.truncate,
+        left_out=list(read.left_out) if read else [],
+        warnings=list(read.unread) if read else [],
         own_templates=(
             list(dict.fromkeys(definition.templates))
             if isinstance(definition.templates, tuple)
@@ -125,7 +136,7 @@ def answer(
         ),
         asked_templates=_asked(definition.templates),
         serving_version=stored.version if status.state == "ready" else before,
-        calibration=calibration_summary(stored, validity),
+        calibration=calibration_summary(read or stored, validity),
         calibrated_models=[each.model for each in definition.calibrations],
         examples=definition.counts(),
         blend=blend_answer(blended),
@@ -312,14 +323,16 @@ async def _answer(
         await services.labelsets.wait(stored, patience)
     state = services.labelsets.status(stored)
     root = request.scope.get("root_path", "")
+    read = services.labelsets.read(stored)
     content = answer(
         stored,
         state,
         services.encoder.info.name,
         services.templates_name(stored),
         services.labelsets.validity,
-        services.few_shot.blended(stored),
+        services.few_shot.blended(read),
         _standings(services, stored),
+        read,
     )
     return Response(
         content.model_dump_json(by_alias=True) + "\n",

@@ -134,6 +134,7 @@ GLOSSARY: Final[dict[str, tuple[str, Any]]] = {
     "language": ("Language of the templates (BCP 47).", "en"),
     "languages": ("Languages of labels that the model knows (BCP 47).", ["en"]),
     "licence": ("Licence of the weights (SPDX).", "MIT"),
+    "left_out": ("Labels that are too long for the model.", []),
     "limit": ("The limit that was not kept.", 1),
     "loaded": ("The model that answers.", None),
     "log_loss": ("Mean negative log-likelihood of the right label.", 0.31),

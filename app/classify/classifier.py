@@ -8,12 +8,14 @@ from typing import Final
 import numpy as np
 
 from app.classify import heatmap, labels, scoring
+from app.classify.concept import Concept
 from app.classify.embedding import ImageEmbedder, SeenBefore
 from app.classify.ensemble import Ensemble
 from app.classify.other_words import Competition, KnownRivals, OtherWords, Rivals
 from app.classify.query import Classes, Classification, Part, Prediction, Query, Result, one_label
 from app.classify.scoring import Decision, Group, Scale, Wanted, decide
 from app.classify.templates import TemplateSets
+from app.classify.truncation import TextTooLong, advised, together
 from app.errors import Invalid, Problem, first_of_group
 from app.images.notes import crop_warnings
 from app.images.views import Look
@@ -223,8 +225,19 @@ class Classifier:
 
     async def _sent_along(self, query: Query) -> Classes:
         name, templates = self.templates.resolve(query.templates)
-        found = await self.ensemble.matrix(query.labels, templates)
-        return Classes(query.labels, found.rows, found.cached, name, templates)
+        try:
+            found = await self.ensemble.matrix(query.labels, templates)
+        except TextTooLong as problem:
+            if not query.truncate:
+                raise advised(problem) from None
+        else:
+            return Classes(query.labels, found.rows, found.cached, name, templates)
+        concepts = [Concept((label,), templates) for label in query.labels]
+        fitted = await self.ensemble.fitted(concepts, truncate=True)
+        if fitted.too_long:
+            raise together(list(fitted.too_long.values()))
+        found, unread = fitted.vectors, fitted.warnings()
+        return Classes(query.labels, found.rows, found.cached, name, templates, unread=unread)
 
     def _needs_background(self, query: Query, classes: Classes) -> bool:
         sigmoids = self._scale.scoring(_wanted(query, classes)) == "sigmoid"
@@ -243,6 +256,7 @@ class Classifier:
         found = [f"the calibration is not used: {classes.warning}"] if classes.warning else []
         if compared.late:
             found.append("the words that abstain compares labels with are not ready: it guessed")
+        found += classes.unread
         if query.tags:
             found.append("no labels were given: these are tags from a shipped list of nouns")
         if classes.learned and self.info.bias is not None and query.scores == "softmax":

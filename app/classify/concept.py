@@ -33,6 +33,13 @@ class Concept:
         filled = chain.from_iterable(expand(self.templates, text) for text in self.texts)
         return (*filled, *self.whole)
 
+    def text_of(self, index: int) -> str:
+        """The text that the prompt of this number is made of."""
+        text = index // len(self.templates) if self.templates else 0
+        if text < len(self.texts):
+            return self.texts[text]
+        return self.whole[index - len(self.texts) * len(self.templates)]
+
     @property
     def count(self) -> int:
         """How many prompts there are."""
@@ -90,11 +97,11 @@ def split(rows: Floats, block: Block) -> list[Any]:
     return list(np.split(rows, ends))
 
 
-def owner(block: Block, index: int) -> str:
-    """The key of the concept that the prompt of this number belongs to."""
+def owner(block: Block, index: int) -> tuple[str, int]:
+    """The key of the concept that the prompt of this number belongs to, and its number there."""
     for key, prompts in block.items():
         if index < len(prompts):
-            return key
+            return key, index
         index -= len(prompts)
     raise IndexError("the encoder named a prompt that it was not given. This is a bug.")
 

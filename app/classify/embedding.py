@@ -19,6 +19,7 @@ from app.classify.concept import Concept
 from app.classify.ensemble import ClassVectors, Ensemble
 from app.classify.query import Image
 from app.classify.tenancy import own
+from app.classify.truncation import together
 from app.errors import Internal, Problem, UnknownImage, first_of_group
 from app.images.decode import Decoder
 from app.images.notes import COUNT, Notes
@@ -145,6 +146,21 @@ async def of_texts(
     """
     with stages.stage("text"):
         return await ensemble.vectors([Concept((text,), templates) for text in texts])
+
+
+async def of_beginnings(
+    ensemble: Ensemble, texts: Sequence[str], stages: Stages, templates: tuple[str, ...] = BARE
+) -> tuple[ClassVectors, tuple[str, ...]]:
+    """The same, where texts that are longer than the model reads are cut; a warning for each.
+
+    Raises what the ensemble raises.
+    """
+    with stages.stage("text"):
+        concepts = [Concept((text,), templates) for text in texts]
+        found = await ensemble.fitted(concepts, truncate=True)
+    if found.too_long:
+        raise together(list(found.too_long.values()))
+    return found.vectors, found.warnings()
 
 
 def encode_images(

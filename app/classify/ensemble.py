@@ -16,7 +16,8 @@ import numpy as np
 
 from app.classify.concept import Block, Concept, blocks, ensemble_mean, keys_of, owner, split
 from app.classify.tenancy import own
-from app.errors import Internal, Overloaded, TooLarge, shown
+from app.classify.truncation import ROUNDS, Cut, TextTooLong, cuts, few, without
+from app.errors import Internal, Overloaded
 from app.stores.lru import ByteLru
 from app.stores.vectors import TwoLevels
 from app.telemetry import spans
@@ -36,6 +37,9 @@ BACKGROUND: Final = ("something", "a thing", "an object")
 # assembled matrices of labels that requests brought along
 LISTS_BYTES: Final = 64_000_000
 
+
+# texts that were cut, whose cuts are remembered
+MOST_CUT: Final = 1_000
 
 # blocks of vectors on their way into the store, and how long the end of the process waits for them
 MOST_KEEPING: Final = 16
@@ -63,6 +67,23 @@ class ClassVectors:
     cached: int
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """`vectors` of `concepts` as the model reads them, and by their places what was `cut` of them.
+
+    The rows of those that are `too_long` are zeros.
+    """
+
+    vectors: ClassVectors
+    concepts: list[Concept]
+    cut: dict[int, list[Cut]]
+    too_long: dict[int, TextTooLong]
+
+    def warnings(self) -> tuple[str, ...]:
+        """What answers say of texts that were cut."""
+        return few([cut.warning() for cuts in self.cut.values() for cut in cuts])
+
+
 class Ensemble:
     """Class vectors by the published recipe, one computation per concept at a time.
 
@@ -86,6 +107,7 @@ class Ensemble:
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept: set[asyncio.Task[None]] = set()
+        self._cuts: dict[tuple[str, Concept], tuple[Concept, TextTooLong]] = {}
         self.lists = ByteLru(min(LISTS_BYTES, cache.memory.max_bytes))
 
     @property
@@ -97,20 +119,64 @@ class Ensemble:
         """One row for each concept, in order; not `counted` is what bounds itself, as builds do.
 
         Raises:
-            TooLarge: a prompt has more tokens than the model reads.
+            TextTooLong: a prompt has more tokens than the model reads; before the rest is done.
             Overloaded: too many prompts wait already.
+        """
+        return (await self._some(concepts, counted=counted, alone=False))[0]
+
+    async def fitted(
+        self, concepts: Sequence[Concept], *, truncate: bool = False, counted: bool = True
+    ) -> Fitted:
+        """The same, where a text that is too long fails alone; `truncate`: it is cut until it fits.
+
+        Raises: Overloaded; TextTooLong for a template that is too long without any text.
+        """
+        fingerprint = own(self._encoder.info.fingerprint)
+        fitting = list(concepts)
+        first: dict[int, TextTooLong] = {}
+        if truncate and self._cuts:
+            for place, concept in enumerate(concepts):
+                if (seen := self._cuts.get((fingerprint, concept))) is not None:
+                    fitting[place], first[place] = seen
+        for _ in range(ROUNDS):
+            vectors, too_long = await self._some(fitting, counted=counted, alone=True)
+            if not (truncate and too_long):
+                break
+            for place, problem in too_long.items():
+                fitting[place] = without(fitting[place], problem)
+                first.setdefault(place, problem)
+        for place, problem in first.items():
+            self._cuts[fingerprint, concepts[place]] = fitting[place], problem
+        while len(self._cuts) > MOST_CUT:
+            del self._cuts[next(iter(self._cuts))]
+        cut = {place: cuts(concepts[place], fitting[place], p) for place, p in first.items()}
+        return Fitted(vectors, fitting, cut, too_long)
+
+    async def _some(
+        self, concepts: Sequence[Concept], *, counted: bool, alone: bool
+    ) -> tuple[ClassVectors, dict[int, TextTooLong]]:
+        """A row for each concept; `alone`: zeros for those that are too long, and why.
+
+        Else the first of them is raised.
         """
         keys = keys_of(concepts, own(self._encoder.info.fingerprint))
         found = self._in_memory(keys)
         missing = {k: c for k, c in zip(keys, concepts, strict=True) if k not in found}
         encoded: set[str] = set()
+        too_long: dict[str, TextTooLong] = {}
         if missing:
-            for key, landed in (await self._missing(missing, counted)).items():
+            for key, landed in (await self._missing(missing, counted, alone)).items():
+                if isinstance(landed, TextTooLong):
+                    too_long[key] = landed
+                    found[key] = np.zeros(self._encoder.info.embedding_width, np.float32)
+                    continue
                 found[key] = landed.vector
                 if landed.encoded:
                     encoded.add(key)
-        cached = sum(key not in encoded for key in keys)
-        return ClassVectors(np.stack([found[key] for key in keys]), cached)
+        cached = sum(key not in encoded and key not in too_long for key in keys)
+        rows = np.stack([found[key] for key in keys])
+        problems = {place: too_long[key] for place, key in enumerate(keys) if key in too_long}
+        return ClassVectors(rows, cached), problems
 
     async def matrix(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> ClassVectors:
         """Of labels that are sent along, each one text; such lists come again and again.
@@ -161,7 +227,9 @@ class Ensemble:
                 found[key] = vector
         return found
 
-    async def _missing(self, concepts: dict[str, Concept], counted: bool) -> dict[str, "_Landed"]:
+    async def _missing(
+        self, concepts: dict[str, Concept], counted: bool, alone: bool
+    ) -> dict[str, "_Landed | TextTooLong"]:
         mine = {key: concept for key, concept in concepts.items() if key not in self._flights}
         self._take_off(mine, counted)
         flights = {key: self._flights[key] for key in concepts}
@@ -169,17 +237,16 @@ class Ensemble:
             flight.waiting += 1
         try:
             # wait, unlike gather, leaves the futures alone when this caller is cancelled
-            await asyncio.wait(
-                [flight.future for flight in flights.values()],
-                return_when=asyncio.FIRST_EXCEPTION,
-            )
+            waiting = {flight.future for flight in flights.values()}
+            while waiting:
+                ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+                for future in ended:
+                    if not (alone and isinstance(future.exception(), TextTooLong)):
+                        future.result()  # the first failure, if there is one
         finally:
             for flight in flights.values():
                 flight.waiting -= 1
-        ended = [flight.future for flight in flights.values() if flight.future.done()]
-        for future in ended:
-            future.result()  # the first failure, if there is one
-        return {key: flight.future.result() for key, flight in flights.items()}
+        return {key: _outcome(flight.future) for key, flight in flights.items()}
 
     def _take_off(self, concepts: dict[str, Concept], counted: bool) -> None:
         if not concepts:
@@ -205,7 +272,7 @@ class Ensemble:
                 self._land(key, _Landed(vector, encoded=False))
             missing = {key: c for key, c in concepts.items() if key in self._flights}
             for block in blocks(missing):
-                await self._build_block(self._wanted(block), counted)
+                await self._build_block(self._wanted(block), missing, counted)
         except BaseException as error:
             for key, flight in flights.items():
                 if self._flights.get(key) is flight:  # not one that began after ours was dropped
@@ -222,7 +289,7 @@ class Ensemble:
             del block[key]
         return block
 
-    async def _build_block(self, block: Block, counted: bool) -> None:
+    async def _build_block(self, block: Block, concepts: dict[str, Concept], counted: bool) -> None:
         while block:
             prompts = list(chain.from_iterable(block.values()))
             begun = time.perf_counter()
@@ -231,8 +298,9 @@ class Ensemble:
                     rows = await asyncio.wrap_future(self._encoder.submit_texts(prompts))
             except PromptTooLong as error:
                 # the label at fault fails alone: others may wait for its neighbours
-                guilty = owner(block, error.index)
-                self._land(guilty, _too_long(error))
+                guilty, index = owner(block, error.index)
+                text = concepts[guilty].text_of(index)
+                self._land(guilty, TextTooLong.of(text, error.prompt, error.tokens, error.limit))
                 del block[guilty]
                 continue
             self._encoded(len(prompts), time.perf_counter() - begun)
@@ -273,8 +341,6 @@ class Ensemble:
             flight.future.set_result(outcome)
 
 
-def _too_long(error: PromptTooLong) -> TooLarge:
-    detail = (
-        f"the prompt {shown(error.prompt)} has {error.tokens} tokens, the model reads {error.limit}"
-    )
-    return TooLarge(detail, field="labels", limit=error.limit, value=error.tokens)
+def _outcome(future: "asyncio.Future[_Landed]") -> _Landed | TextTooLong:
+    error = future.exception()
+    return error if isinstance(error, TextTooLong) else future.result()

@@ -17,8 +17,8 @@ class Query:
     """What is asked of one image: `labels`, or those of `labelsets` in the caller's `namespace`.
 
     The request waits `patience` seconds for the first build of a label set. `tags` are nouns that
-    do not exclude one another, asked of whatever the image shows. `warnings` are what had to be
-    guessed to understand it.
+    do not exclude one another, asked of whatever the image shows. `truncate`: labels that are too
+    long for the model are cut. `warnings` are what had to be guessed to understand it.
     """
 
     labels: tuple[str, ...]
@@ -33,6 +33,7 @@ class Query:
     scores: Scoring | None = None
     coverage: float | None = None
     tags: bool = False
+    truncate: bool = False
     look: Look = WHOLE
     namespace: str = ""
     patience: float = 0.0
@@ -83,7 +84,8 @@ class Classes:
     `nots` are words that rule the labels out.
 
     `template_set` is the name of the templates, `cached` how many rows needed no encoding.
-    `learned` is the calibration of just these rows; `warning` says why there is none.
+    `learned` is the calibration of just these rows; `warning` says why there is none. `unread` are
+    sentences on labels that the model does not read whole.
     """
 
     labels: tuple[str, ...]
@@ -97,6 +99,7 @@ class Classes:
     alternatives: Alternatives | None = None
     paths: tuple[tuple[str, ...], ...] = ()
     nots: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,12 @@ from app.cli.sorting import Sorter
 from app.cli.terminal import STDIN, Ended, printable, say, status_of
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
 
+# formats that hold all of an answer
+WHOLE: Final = (Format.JSON, Format.NDJSON)
+
+# warnings that a terminal is shown, each once
+MOST_WARNINGS: Final = 20
+
 
 class Scores(StrEnum):
     """How similarities become scores."""
@@ -62,6 +68,7 @@ def form_fields(
     abstain: bool = False,
     scores: Scores | None = None,
     view: View | None = None,
+    truncate: bool = False,
 ) -> dict[str, str]:
     """The form fields of a request; lists as JSON, so that the server takes nothing apart."""
     if labels is not None and labelset is not None:
@@ -86,6 +93,8 @@ def form_fields(
         fields["scores"] = scores.value
     if view is not None:
         fields["view"] = view.value
+    if truncate:
+        fields["truncate"] = "true"
     return fields
 
 
@@ -157,6 +166,14 @@ def classify(
             help="Template set, or your own templates with one {} each (repeat the option).",
         ),
     ] = None,
+    truncate: Annotated[
+        bool,
+        typer.Option(
+            "--truncate",
+            rich_help_panel=LABELS,
+            help="Cut labels that are longer than the model reads.",
+        ),
+    ] = False,
     top_k: Annotated[
         int | None,
         typer.Option(
@@ -270,7 +287,7 @@ def classify(
         one_line = form is Format.TABLE and top_k is None and not source.single
         fields = form_fields(
             given_labels(labels), labelset, templates, 1 if one_line else top_k, threshold,
-            multi_label=multi_label, abstain=abstain, scores=scores, view=view,
+            multi_label=multi_label, abstain=abstain, scores=scores, view=view, truncate=truncate,
         )  # fmt: skip
         if len(_labelsets(fields)) > 1 and (move_to or copy_to):
             raise Ended(USAGE_ERROR, "files can be sorted by one label set only")
@@ -303,7 +320,7 @@ def _classify(
 
     async def work(reached: Reached) -> Tally:
         run = Run(reached.client, fields, reached.jobs, reached.limit, sorter)
-        with _shown(source, writer) as show:
+        with _shown(source, writer, form) as show:
             return await run.over(source, show)
 
     tally = service.run(work, stored="labelset" in fields)
@@ -374,22 +391,34 @@ def _sorter(
 
 
 @contextlib.contextmanager
-def _shown(source: Source, writer: Writer) -> Iterator[Callable[[FileAnswer], None]]:
-    """Write records, and problems to standard error; a bar where neither would disturb it."""
+def _shown(source: Source, writer: Writer, form: Format) -> Iterator[Callable[[FileAnswer], None]]:
+    """Write records, and problems to standard error; a bar where neither would disturb it.
+
+    Warnings go there too, where the format has no place for them.
+    """
     console = Console(stderr=True)
     bar = Progress(
         BarColumn(), MofNCompleteColumn(),
         TimeRemainingColumn(), console=console,
         disable=not console.is_terminal or sys.stdout.isatty(),
     )  # fmt: skip
+    said: set[str] = set()
     with bar:
         task = bar.add_task("", total=None if bar.disable else counted(source))
 
+        def told(record: FileAnswer, text: str) -> None:
+            line = printable(f"openvocab: {record.file}: {text}")
+            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
         def show(record: FileAnswer) -> None:
             writer.write(record)
+            for text in record.warnings if form not in WHOLE else ():
+                # most are of the labels, and so the same for every file
+                if text not in said and len(said) < MOST_WARNINGS:
+                    told(record, f"warning: {text}")
+                said.add(text)
             if record.problem is not None:
-                line = f"openvocab: {record.file}: {record.problem['detail']}"
-                bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+                told(record, record.problem["detail"])
             bar.advance(task)
 
         writer.begin()
@@ -397,6 +426,8 @@ def _shown(source: Source, writer: Writer) -> Iterator[Callable[[FileAnswer], No
             yield show
         finally:
             writer.end()
+    if len(said) > MOST_WARNINGS:
+        say(f"{len(said) - MOST_WARNINGS} more warnings; --format json has them all")
 
 
 def undo(

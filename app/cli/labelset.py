@@ -52,6 +52,9 @@ Templates = Annotated[
     ),
 ]
 Description = Annotated[str | None, typer.Option(metavar="TEXT", help="What it is for.")]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="Cut texts that are longer than the model reads.")
+]
 Wait = Annotated[bool, typer.Option(help="Wait until the label set is ready.")]
 
 
@@ -112,6 +115,7 @@ def create(
     file: File = STDIN,
     templates: Templates = None,
     description: Description = None,
+    truncate: Truncate = False,
     wait: Wait = True,
     url: ServerUrl = DEFAULT_URL,
     api_key: Key = None,
@@ -120,7 +124,7 @@ def create(
     """Create a new label set."""
 
     async def work(sets: LabelSetClient) -> int:
-        content = _content(name, file, templates, description)
+        content = _content(name, file, templates, description, truncate=truncate)
         return await _made(sets, await sets.create(content), wait)
 
     run(url, api_key, work, model)
@@ -131,6 +135,7 @@ def replace(
     file: File = STDIN,
     templates: Templates = None,
     description: Description = None,
+    truncate: Truncate = False,
     wait: Wait = True,
     url: ServerUrl = DEFAULT_URL,
     api_key: Key = None,
@@ -142,7 +147,7 @@ def replace(
     """
 
     async def work(sets: LabelSetClient) -> int:
-        content = _content(name, file, templates, description)
+        content = _content(name, file, templates, description, truncate=truncate)
         return await _made(sets, await sets.put(content, must_exist=True), wait)
 
     run(url, api_key, work, model)
@@ -230,11 +235,13 @@ def import_labelsets(
 async def _made(sets: LabelSetClient, answer: dict[str, Any], wait: bool) -> int:
     found = await sets.ready(answer) if wait else answer
     say(f"{found['name']}, version {found['version']}, {found['status']}")
+    for warning in found.get("warnings", ()):
+        say(f"warning: {warning}")
     return 0
 
 
 def _content(
-    name: str, file: str, templates: list[str] | None, description: str | None
+    name: str, file: str, templates: list[str] | None, description: str | None, *, truncate: bool
 ) -> dict[str, Any]:
     with opened(file) as source:
         content = definition(source.read(LARGEST_FILE))
@@ -245,6 +252,8 @@ def _content(
         content["templates"] = templates
     if description is not None:
         content["description"] = description
+    if truncate:
+        content["truncate"] = True
     return content
 
 

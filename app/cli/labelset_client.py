@@ -156,6 +156,7 @@ def exported(answer: Mapping[str, Any]) -> dict[str, Any]:
         "prompts_with": answer.get("prompts_with"),
         "not": answer.get("not"),
         "templates": answer.get("asked_templates", by_name),
+        "truncate": answer.get("truncate"),
         "description": answer["description"],
     }
     return {key: value for key, value in found.items() if value or key in ("name", "labels")}

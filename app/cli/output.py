@@ -59,6 +59,12 @@ class FileAnswer:
         return self.answer.get("results", {}) if self.answer else {}
 
     @property
+    def warnings(self) -> list[str]:
+        """What was guessed or left out, each once."""
+        answers = (self.answer or {}, *self.results.values())
+        return list(dict.fromkeys(text for one in answers for text in one.get("warnings", ())))
+
+    @property
     def reason(self) -> Mapping[str, Any] | None:
         """Why there are no predictions."""
         return self.answer.get("reason") if self.answer else None

@@ -5,17 +5,19 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
 from app.classify.concept import PROMPTS_PER_BLOCK, Concept
-from app.classify.ensemble import Ensemble
+from app.classify.ensemble import Ensemble, Fitted
 from app.classify.templates import TemplateSets
 from app.classify.tenancy import working_for
+from app.classify.truncation import Cut, TextTooLong, advised, few, together
 from app.errors import Internal, Problem, TooLarge
 from app.labelsets.blending import Blending
 from app.labelsets.definition import Definition, Stored, namespace_of, unreadable_problem
+from app.labelsets.known import Known
 from app.labelsets.turns import Turns
 from app.stores.lru import ByteLru
 from app.telemetry import spans
@@ -23,11 +25,27 @@ from models.info import Floats
 
 Version = tuple[str, int]
 
+# labels that are left, at least, where some are too long for the model
+LEAST: Final = 2
+
+# bytes of the versions that serve without some labels, or with cut texts
+READ_BYTES: Final = 64_000_000
+
 log = logging.getLogger("openvocab.labelsets")
 
 # `refused` for what the set holds, `failed` for a fault of ours
 Result = Literal["built", "refused", "failed", "cancelled"]
 Ended = Callable[[Result, float, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What answers for a label set now: `rows` (C, D) float32 of unit length, one a label, or more
+    where labels have alternatives.
+    """
+
+    stored: Stored
+    rows: Floats
 
 
 @dataclass(slots=True)
@@ -37,7 +55,7 @@ class Build:
     total: int
     done: int = 0
     error: Problem | None = None
-    task: asyncio.Task[Floats | None] | None = None
+    task: asyncio.Task[Serving | None] | None = None
 
     @property
     def progress(self) -> float:
@@ -73,6 +91,7 @@ class Builds:
     ended: Ended = _nobody
     _running: dict[Version, Build] = field(default_factory=dict)
     _turns: Turns = field(default_factory=Turns)
+    _read: Known = field(default_factory=lambda: Known(READ_BYTES))
 
     def check(self, definition: Definition) -> None:
         """Nothing if a set like this can be built. Raises TooLarge, UnknownTemplates."""
@@ -102,8 +121,14 @@ class Builds:
             return Status("failed", build.progress, build.error.detail)
         return Status("ready" if build.task is None else "building", build.progress)
 
-    async def rows(self, stored: Stored) -> Floats | None:
-        """The matrix of a version if nothing needs to be encoded for it."""
+    def read(self, stored: Stored) -> Stored:
+        """A version as it serves: without the labels that turned out too long for the model."""
+        found = self._read.get(stored.name)
+        return found if found is not None and found.version == stored.version else stored
+
+    async def rows(self, stored: Stored) -> Serving | None:
+        """What serves for a version if nothing needs to be encoded for it."""
+        stored = self.read(stored)
         matrix = self.matrices.get(stored.key)
         if matrix is None:
             with working_for(namespace_of(stored.name)):
@@ -111,7 +136,7 @@ class Builds:
                 matrix = None if text is None else await self.blending.known(stored, text)
             if matrix is not None:
                 self.matrices.put(stored.key, matrix)
-        return matrix
+        return None if matrix is None else Serving(stored, matrix)
 
     def start(self, stored: Stored) -> Build:
         """Begin a build of this version; builds of the name's older versions end."""
@@ -163,12 +188,12 @@ class Builds:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, stored: Stored, build: Build) -> Floats | None:
+    async def _run(self, stored: Stored, build: Build) -> Serving | None:
         begun = time.monotonic()
         result: Result = "cancelled"
         try:
             with spans.span("build label set", labels=build.total):
-                matrix = await self._build(stored, build)
+                serving = await self._build(stored, build)
             await self.on_built(stored)
         except Problem as problem:
             build.error = problem
@@ -181,27 +206,33 @@ class Builds:
             log.exception("label set %s version %d cannot be built", stored.name, stored.version)
         else:
             result = "built"
-            return matrix
+            return serving
         finally:
             self.ended(result, time.monotonic() - begun, build.total)
             # the matrix lives on in the bounded cache, and with those who wait for the task
             build.task = None
         return None
 
-    async def _build(self, stored: Stored, build: Build) -> Floats:
+    async def _build(self, stored: Stored, build: Build) -> Serving:
         namespace = namespace_of(stored.name)
         steps = list(_steps(self._concepts(stored)))
-        parts = []
+        parts, reading = [], _Reading(stored)
         with working_for(namespace):
             left = [sum(concept.count for concept in step) for step in steps]
             for number, step in enumerate(steps):
                 async with self._turns.turn(namespace, sum(left[number:])):
-                    found = await self.ensemble.vectors(step, counted=False)
-                parts.append(found.rows)
-                build.done += len(found.rows)
-            matrix = await self.blending.rows(stored, np.vstack(parts))
-        self.matrices.put(stored.key, matrix)
-        return matrix
+                    found = await self.ensemble.fitted(
+                        step, truncate=stored.definition.truncate, counted=False
+                    )
+                reading.note(found)
+                parts.append(found.vectors.rows)
+                build.done += len(step)
+            read, rows = reading.outcome(np.vstack(parts))
+            if read is not stored:
+                self._read.put(read)
+            matrix = await self.blending.rows(read, rows)
+        self.matrices.put(read.key, matrix)
+        return Serving(read, matrix)
 
     def _concepts(self, stored: Stored) -> list[Concept]:
         _, templates = self.templates.resolve(stored.definition.templates)
@@ -216,3 +247,44 @@ def _steps(concepts: Sequence[Concept]) -> Iterator[list[Concept]]:
             step = []
         step.append(concept)
     yield step
+
+
+class _Reading:
+    """What of a label set the model reads, step by step of its build."""
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+        joined = stored.definition.joined
+        self._owners = [  # the place of the label that each row belongs to
+            place
+            for place, entry in enumerate(stored.definition.entries)
+            for _ in range(max(1, len(entry.alternatives(joined=joined))))
+        ]
+        self._seen = 0
+        self._too_long: dict[int, TextTooLong] = {}
+        self._cut: list[Cut] = []
+
+    def note(self, step: Fitted) -> None:
+        """What became of the next rows."""
+        for place, problem in step.too_long.items():
+            self._too_long.setdefault(self._owners[self._seen + place], problem)
+        self._cut += [cut for cuts in step.cut.values() for cut in cuts]
+        self._seen += len(step.concepts)
+
+    def outcome(self, rows: Floats) -> tuple[Stored, Floats]:
+        """The label set as it serves, and its rows.
+
+        Raises TextTooLong where fewer than two labels are left: one alone answers nothing.
+        """
+        entries = self._stored.definition.entries
+        if not self._too_long and not self._cut:
+            return self._stored, rows
+        problems = list(self._too_long.values())
+        if problems and len(entries) - len(problems) < LEAST:
+            raise advised(together(problems))
+        left_out = [entries[place].label for place in sorted(self._too_long)]
+        unread = [f"{problem.detail}: this label is left out" for problem in problems]
+        unread += [cut.warning() for cut in self._cut]
+        kept = {cut.text: cut.kept for cut in self._cut}
+        is_read = np.array([place not in self._too_long for place in self._owners])
+        return self._stored.read(left_out, kept, few(unread)), rows[is_read]

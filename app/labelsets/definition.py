@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -116,7 +116,7 @@ class Definition:
     Each example's label is one of the entries'. Its `calibrations`, one of each model that has one,
     are no part of what it says: with others it is the same definition, with the same vectors.
     `joined`: prompts of labels are read beside the templates and do not replace them. `nots` are
-    words that rule labels out.
+    words that rule labels out. `truncate`: texts that are too long for the model are cut.
     """
 
     entries: tuple[Entry, ...]
@@ -126,6 +126,7 @@ class Definition:
     calibrations: tuple[Calibration, ...] = field(default=(), compare=False)
     joined: bool = False
     nots: tuple[str, ...] = ()
+    truncate: bool = False
     labels: tuple[str, ...] = field(init=False, compare=False, repr=False)
     alternatives: Alternatives | None = field(init=False, compare=False, repr=False)
     paths: tuple[tuple[str, ...], ...] = field(init=False, compare=False, repr=False)
@@ -203,6 +204,9 @@ class Stored:
     vectors once; `previous` is kept until then. `digest` stands for the definition, whatever its
     name and version. `unreadable` is a body that this release cannot read, of a newer one or
     damaged; then the definition is empty. `cost` is how many bytes of memory it takes, about.
+
+    As it serves here, `definition` may lack labels that the model cannot read, and `whole` is then
+    the one that its owner wrote; `left_out` are these labels and `unread` says why.
     """
 
     name: str
@@ -213,6 +217,28 @@ class Stored:
     previous: "Stored | None" = None
     unreadable: bool = False
     cost: int = field(default=0, compare=False)
+    left_out: tuple[str, ...] = field(default=(), compare=False)
+    unread: tuple[str, ...] = field(default=(), compare=False)
+    whole: Definition | None = field(default=None, compare=False)
+
+    @property
+    def written(self) -> Definition:
+        """The definition as its owner wrote it."""
+        return self.whole or self.definition
+
+    def read(
+        self, left_out: Collection[str], kept: Mapping[str, str], unread: Sequence[str]
+    ) -> "Stored":
+        """As it serves where the model does not read all of it; `unread` says what."""
+        definition = self.definition.read(left_out, kept)
+        return replace(
+            self,
+            definition=definition,
+            digest=_digest(definition),
+            left_out=tuple(left_out),
+            unread=tuple(unread),
+            whole=self.definition,
+        )
 
     @property
     def key(self) -> str:
@@ -301,6 +327,8 @@ def _content(definition: Definition) -> dict[str, Any]:
         content["joined"] = True
     if definition.nots:
         content["not"] = definition.nots
+    if definition.truncate:
+        content["truncate"] = True
     if definition.examples:
         content["examples"] = [astuple(example) for example in definition.examples]
     return content

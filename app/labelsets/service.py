@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from app.classify.query import Classes, Query
+from app.classify.truncation import advised, together
 from app.errors import (
     LabelsetBuilding,
     LabelsetExists,
@@ -17,7 +18,7 @@ from app.errors import (
     TooLarge,
     UnknownLabelset,
 )
-from app.labelsets.builds import Builds, Status
+from app.labelsets.builds import Builds, Serving, Status
 from app.labelsets.calibration.validity import Validity
 from app.labelsets.definition import (
     Definition,
@@ -43,13 +44,12 @@ RACES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """What answers for a label set now: `rows` (C, D) float32 of unit length, one a label, or more
-    where labels have alternatives.
-    """
+class _InTemplates:
+    """The rows of a label set in other templates than its own, and what of it is not read."""
 
-    stored: Stored
     rows: Floats
+    cached: int
+    unread: tuple[str, ...]
 
 
 class LabelSetService:
@@ -183,6 +183,10 @@ class LabelSetService:
         """Whether a build of this version was begun in this process."""
         return self._builds.state(stored) is not None
 
+    def read(self, stored: Stored) -> Stored:
+        """A version as it serves: without the labels that turned out too long for the model."""
+        return self._builds.read(stored)
+
     def status(self, stored: Stored) -> Status:
         """How far this version is in this process."""
         return self._builds.status(stored)
@@ -213,18 +217,18 @@ class LabelSetService:
                 self._registry.touch(name)
             # the last one is what this process served, if others were faster than it
             for version in (stored, stored.previous, self._served.get(name)):
-                rows = await self._rows(version)
-                if version is not None and rows is not None:
+                serving = await self._rows(version)
+                if version is not None and serving is not None:
                     self._builds.ensure(stored)
                     self._served.put(version)
-                    return Serving(version, rows)
+                    return serving
             build = self._builds.begin(stored)
             if build.task is not None:
                 # held here: the build lets go of its task, and with it of the matrix, when it ends
                 task = build.task
                 await asyncio.wait({task}, timeout=max(0, deadline - time.monotonic()))
-                if task.done() and not task.cancelled() and (rows := task.result()) is not None:
-                    return Serving(stored, rows)
+                if task.done() and not task.cancelled() and (built := task.result()) is not None:
+                    return built
             if build.error is not None:
                 raise build.error
             if time.monotonic() >= deadline:
@@ -247,8 +251,12 @@ class LabelSetService:
         asked = query.templates or definition.templates
         template_set, templates = self._builds.templates.resolve(asked)
         rows, cached = serving.rows, len(definition.labels)
+        unread = serving.stored.unread
         if query.templates is not None:
-            rows, cached = await self._in_templates(serving.stored, templates, name)
+            truncate = query.truncate or definition.truncate
+            found = await self._in_templates(serving.stored, templates, name, truncate=truncate)
+            rows, cached = found.rows, found.cached
+            unread = found.unread or unread
         learned, warning = self.validity.found(serving.stored)
         if definition.calibrations and templates != self.templates_of(definition):
             learned, warning = None, "it was fitted with the label set's own templates"
@@ -264,6 +272,7 @@ class LabelSetService:
             definition.alternatives,
             definition.paths,
             definition.nots,
+            unread,
         )
 
     async def resume(self) -> None:
@@ -283,18 +292,21 @@ class LabelSetService:
         await self._builds.close()
 
     async def _in_templates(
-        self, stored: Stored, templates: tuple[str, ...], shown: str
-    ) -> tuple[Floats, int]:
+        self, stored: Stored, templates: tuple[str, ...], shown: str, *, truncate: bool
+    ) -> _InTemplates:
         concepts = stored.definition.concepts(templates)
         prompts = sum(concept.count for concept in concepts)
         if prompts > self._max_prompts:
             detail = f"{shown} in these templates makes {prompts} prompts; register it so"
             raise TooLarge(detail, field="templates", limit=self._max_prompts, value=prompts)
-        found = await self._builds.ensemble.vectors(concepts)
-        cached = min(found.cached, len(stored.definition.labels))
-        return await self._builds.blending.rows(stored, found.rows), cached
+        found = await self._builds.ensemble.fitted(concepts, truncate=truncate)
+        if found.too_long:
+            raise advised(together(list(found.too_long.values())))
+        cached = min(found.vectors.cached, len(stored.definition.labels))
+        rows = await self._builds.blending.rows(stored, found.vectors.rows)
+        return _InTemplates(rows, cached, found.warnings())
 
-    async def _rows(self, version: Stored | None) -> Floats | None:
+    async def _rows(self, version: Stored | None) -> Serving | None:
         if version is None:
             return None
         build = self._builds.state(version)

@@ -119,6 +119,42 @@ def test_base64_is_taken_in_every_dress_that_people_send() -> None:
         assert bodies.from_base64("data:image/png," + urllib.parse.quote(cut)) == cut
 
 
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("https://example.org/cat.png", "as image_url"),
+        (" HTTP://example.org/cat.png", "as image_url"),
+        ("file:///home/me/cat.png", "file: addresses are not fetched; send the picture itself"),
+        ("s3://bucket/cat.png", "s3: addresses are not fetched"),
+    ],
+)
+def test_an_address_in_place_of_the_picture_points_to_image_url(
+    client: httpx.Client, url: str, advice: str
+) -> None:
+    answers = [
+        client.post("/classify", json={"image": url, "labels": LABELS}),
+        client.post("/classify", data={"image": url, "labels": "cat,dog"}),
+        client.post("/classify", files={"image": (None, url), "labels": (None, "cat,dog")}),
+        client.post("/embeddings/image", json={"image": url}),
+    ]
+    for answer in answers:
+        found = answer.json()
+        assert (answer.status_code, found["field"]) == (422, "image"), found
+        assert "is a URL, not base64" in found["detail"]
+        assert advice in found["detail"]
+    batch = client.post("/classify/batch", json={"images": [url], "labels": LABELS}).json()
+    assert advice in batch["results"][0]["error"]["detail"]
+
+
+def test_a_form_with_a_name_registers_a_label_set(client: httpx.Client) -> None:
+    fields = {"name": "by-form", "labels": "cat,dog"}
+    lines = {"name": (None, "by-form"), "labels": ("labels.txt", TEXT.encode())}
+    for form, labels in (({"data": fields}, ["cat", "dog"]), ({"files": lines}, LABELS)):
+        answer = client.post("/labelsets", params={"wait": True}, **form)
+        assert (answer.status_code, answer.json()["labels"]) == (201, labels), answer.text
+        assert client.delete("/labelsets/by-form").status_code == 204
+
+
 @pytest.mark.parametrize("text", ["a", "abcde", "!!", "ab=c", "data:image/png;base64", "data:,%"])
 def test_what_is_no_base64_is_refused_or_percent_encoded(text: str) -> None:
     if text.startswith("data:,"):

@@ -568,3 +568,34 @@ def test_help_into_a_pipe_that_closes_is_exit_status_141() -> None:
         )
         assert "Traceback" not in ran.stderr
         assert ran.stdout.strip() in ("0", "141")
+
+
+def test_a_label_too_long_for_the_model_is_cut_where_that_is_asked(
+    run: Any, samples: dict[str, Path], url: str
+) -> None:
+    long = "a grey cat that sleeps " + "on a very warm red sofa " * 5
+    labels = json.dumps(["cat", "dog", long])
+    refused = run("classify", samples["cat"], "--labels", labels, "--url", url)
+    assert refused.exit_code == 2
+    assert "'a grey cat that sleeps" in refused.stderr
+    assert "truncate" in refused.stderr
+    # what an answer warns of is told once, however many files there are
+    twice = (samples["cat"], samples["rocket"])
+    found = run("classify", *twice, "--labels", labels, "--truncate", "--url", url)
+    assert found.exit_code == 0, found.stderr
+    assert found.stderr.count("warning: 'a grey cat that sleeps") == 1
+
+
+def test_a_label_set_is_created_with_texts_cut(run: Any, url: str, client: httpx.Client) -> None:
+    long = "a grey cat that sleeps " + "on a very warm red sofa " * 5
+    options = ("--url", url)
+    made = run("labelset", "create", "by-hand", *options, input=f"cat\ndog\n{long}\n")
+    assert made.exit_code == 0, made.stderr
+    assert "left out" in made.stderr
+    replaced = run(
+        "labelset", "replace", "by-hand", "--truncate", *options, input=f"cat\ndog\n{long}\n"
+    )
+    assert "only its beginning counts" in replaced.stderr
+    kept = json.loads(run("labelset", "export", "by-hand", *options).stdout)
+    assert kept["truncate"] is True
+    client.delete("/labelsets/by-hand")

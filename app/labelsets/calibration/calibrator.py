@@ -11,11 +11,12 @@ from app.classify.bulk import Item, Outcome, every_outcome
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
 from app.errors import Invalid, LabelsetBuilding, Problem, TooLarge
+from app.labelsets.builds import Serving
 from app.labelsets.calibration.fit import Aim, Fitted, Labelled, Model, NotEnough, fit
 from app.labelsets.calibration.value import Calibration
 from app.labelsets.definition import Definition, Stored, without_namespace
 from app.labelsets.preconditions import Match, overtaken
-from app.labelsets.service import LabelSetService, Serving
+from app.labelsets.service import LabelSetService
 from app.telemetry.spans import Stages
 from models import EncoderInfo
 from models.info import Floats
@@ -89,7 +90,7 @@ class Calibrator:
         background = await self.ensemble.background(self.labelsets.templates_of(definition))
         info = self.info
         model = Model(info.name, info.fingerprint, info.scale, info.bias)
-        fits = self.labelsets.validity.fitted_for(definition)
+        fits = self.labelsets.validity.fitted_for(serving.stored.written)
 
         def work() -> Fitted:
             cosines = pictures.vectors @ serving.rows.T

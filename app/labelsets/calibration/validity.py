@@ -24,17 +24,19 @@ class Validity:
         self._templates = templates
         # one fit at a time: each holds a matrix, and a core
         self.fitting = asyncio.Lock()
-        self._known: OrderedDict[tuple[str, int], tuple[Learned | None, str | None]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, int, str], tuple[Learned | None, str | None]] = (
+            OrderedDict()
+        )
 
     def found(self, stored: Stored) -> tuple[Learned | None, str | None]:
         """What a label set's calibration has learned, and why it is not used; None, None: none."""
         calibration = self.chosen(stored.definition)
         if calibration is None:
             return None, None
-        key = (stored.name, stored.version)
+        key = (stored.name, stored.version, stored.digest)
         found = self._known.get(key)
         if found is None:
-            stale = self.why_not(calibration, stored.definition)
+            stale = self.why_not(calibration, stored.written)
             found = None if stale else _learned(calibration, stored.definition.labels), stale
             self._known[key] = found
             while len(self._known) > KEPT:

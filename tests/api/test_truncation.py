@@ -1,0 +1,172 @@
+"""Labels and texts that are longer than the model reads: named, alone, or cut where that is asked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.classify.truncation import shortened
+from app.labelsets.definition import Definition, Entry, from_body, new
+from models.encoder import Encoder
+
+LONG = "a grey cat that sleeps " + "on a very warm red sofa " * 5  # over the 32 tokens of pictogram
+WORD = "x" * 190  # one word that is over them
+LABELS = ["cat", "dog", LONG]
+
+
+@pytest.fixture
+def cat(samples: dict[str, Path]) -> bytes:
+    return samples["cat"].read_bytes()
+
+
+def classified(client: httpx.Client, image: bytes, **fields: Any) -> httpx.Response:
+    sent = {k: json.dumps(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return client.post("/classify", files={"image": image}, data=sent)
+
+
+def scores(answer: httpx.Response) -> dict[str, float]:
+    assert answer.status_code == 200, answer.text
+    return {one["label"]: one["score"] for one in answer.json()["predictions"]}
+
+
+def test_a_label_too_long_for_the_model_is_refused_by_name(
+    client: httpx.Client, cat: bytes, pictogram: Encoder
+) -> None:
+    answer = classified(client, cat, labels=LABELS)
+    found = answer.json()
+    assert (answer.status_code, found["field"]) == (413, "labels")
+    assert found["limit"] == pictogram.info.context_length < found["value"]
+    assert "a grey cat that sleeps" in found["detail"]
+    assert "set truncate" in found["detail"]
+
+
+def test_truncate_takes_the_beginning_and_says_so_each_time(
+    client: httpx.Client, cat: bytes
+) -> None:
+    for _ in range(2):  # the second time it is known
+        answer = classified(client, cat, labels=[*LABELS, WORD], truncate="true")
+        assert set(scores(answer)) == {"cat", "dog", LONG.strip(), WORD}
+        long, word = answer.json()["warnings"]
+        assert "a grey cat that sleeps" in long
+        assert "only its beginning counts" in long
+        assert "xxxx" in word
+    assert classified(client, cat, labels=["cat", "dog"], truncate=True).json()["warnings"] == []
+
+
+def test_what_is_cut_scores_as_its_beginning_does(client: httpx.Client, cat: bytes) -> None:
+    answer = classified(client, cat, labels=LABELS, truncate="true", templates=["{}"])
+    (warning,) = answer.json()["warnings"]
+    tail = warning.rpartition("as far as '...")[2].rstrip("'")
+    kept = LONG[: LONG.rindex(tail) + len(tail)]
+    # the longest beginning of whole words that still fits
+    fits = [
+        beginning
+        for beginning in _beginnings(LONG)
+        if classified(client, cat, labels=["dog", beginning], templates=["{}"]).status_code == 200
+    ]
+    assert len(kept.split()) >= len(fits[-1].split()) - 2
+    own = classified(client, cat, labels=["cat", "dog", kept], templates=["{}"])
+    assert scores(own)[kept] == pytest.approx(scores(answer)[LONG.strip()], abs=1e-6)
+
+
+def _beginnings(text: str) -> list[str]:
+    words = text.split()
+    return [" ".join(words[:count]) for count in range(1, len(words) + 1)]
+
+
+def test_the_rest_of_a_template_stays_behind_what_is_cut(client: httpx.Client, cat: bytes) -> None:
+    fields = {"labels": LABELS, "truncate": "true"}
+    answer = classified(client, cat, templates=["a {}, a drawing in ink"], **fields)
+    assert len(scores(answer)) == 3
+    whole = "y " * 95  # a template that is too long without any label
+    answer = classified(client, cat, templates=["{} " + whole], **fields)
+    assert (answer.status_code, answer.json()["error_type"]) == (413, "too_large")
+
+
+def test_the_other_labels_of_a_set_answer_without_one_that_is_too_long(
+    client: httpx.Client, cat: bytes
+) -> None:
+    body = {"name": "one-long", "labels": {"cat": ["cat", "kitten"], LONG: [], "dog": []}}
+    answer = client.post("/labelsets", json=body, params={"wait": True})
+    found = answer.json()
+    assert (answer.status_code, found["status"]) == (201, "ready"), answer.text
+    assert found["left_out"] == [LONG.strip()]
+    assert found["labels"] == ["cat", LONG.strip(), "dog"]  # as it was written
+    (warning,) = found["warnings"]
+    assert "a grey cat" in warning
+    assert "left out" in warning
+    assert client.get("/labelsets/one-long").json()["left_out"] == [LONG.strip()]
+    answer = classified(client, cat, labelset="one-long")
+    assert set(scores(answer)) == {"cat", "dog"}
+    assert warning in answer.json()["warnings"]
+    own = classified(client, cat, labels=["cat", "dog"])
+    assert scores(own).keys() == scores(answer).keys()
+    client.delete("/labelsets/one-long")
+
+
+def test_a_set_may_take_the_beginning_of_its_texts(client: httpx.Client, cat: bytes) -> None:
+    # of several texts, and of whole prompts
+    labels = {"cat": ["cat", LONG], "dog": [], "rocket": []}
+    body = {"name": "cut", "labels": labels, "truncate": True, "combine": {"cat": "best"}}
+    body["prompts"] = {"dog": ["a photo of a dog " + WORD[:150]]}
+    found = client.post("/labelsets", json=body, params={"wait": True}).json()
+    assert (found["status"], found["left_out"], found["truncate"]) == ("ready", [], True)
+    assert len(found["warnings"]) == 2
+    answer = classified(client, cat, labelset="cut")
+    assert set(scores(answer)) == {"cat", "dog", "rocket"}
+    assert set(found["warnings"]) <= set(answer.json()["warnings"])
+    # a set in other templates is cut for these
+    answer = classified(client, cat, labelset="cut", templates=["a drawing of a {}, in ink"])
+    assert len(scores(answer)) == 3
+    client.delete("/labelsets/cut")
+
+
+def test_a_set_without_a_long_label_can_be_calibrated_and_have_examples(
+    client: httpx.Client, samples: dict[str, Path], cat: bytes
+) -> None:
+    names = ("cat", "dog", "rocket")
+    client.put("/labelsets/left", json={"labels": [LONG, *names]}, params={"wait": True})
+    files = [("image", (f"{n}/1.png", samples[n].read_bytes())) for n in names if n in samples]
+    labels = [name for name in names if name in samples]
+    added = client.post("/labelsets/left/examples", files=files, data={"label": labels})
+    assert added.json()["added"] == len(labels), added.text
+    answer = classified(client, cat, labelset="left")
+    assert LONG.strip() not in scores(answer)
+    found = client.get("/labelsets/left").json()
+    assert (found["left_out"], found["status"]) == ([LONG.strip()], "ready")
+    assert found["blend"] is not None
+    client.delete("/labelsets/left")
+
+
+def test_a_stored_set_remembers_that_it_is_cut() -> None:
+    cut = Definition((Entry("cat", ("cat",)),), truncate=True)
+    stored = from_body("x", 1, new("x", 1, cut).body())
+    assert stored.definition.truncate
+    assert stored.digest != new("x", 1, Definition(cut.entries)).digest
+
+
+def test_embeddings_name_a_text_that_is_too_long_and_cut_it_where_asked(
+    client: httpx.Client,
+) -> None:
+    texts = ["a cat", LONG]
+    refused = client.post("/embeddings/text", json={"texts": texts})
+    assert (refused.status_code, refused.json()["field"]) == (413, "texts")
+    assert "a grey cat" in refused.json()["detail"]
+    cut = client.post("/embeddings/text", json={"texts": texts, "truncate": True})
+    (warning,) = cut.json()["warnings"]
+    assert "a grey cat" in warning
+    plain = client.post("/embeddings/text", json={"texts": ["a cat"]}).json()
+    assert plain["warnings"] == []
+    np.testing.assert_allclose(cut.json()["embeddings"][0], plain["embeddings"][0], atol=1e-6)
+
+
+@given(st.text(min_size=1), st.integers(2, 500), st.integers(1, 499))
+def test_a_text_that_is_cut_is_a_shorter_beginning(text: str, tokens: int, limit: int) -> None:
+    found = shortened(text, max(tokens, limit + 1), limit)
+    assert text.startswith(found)
+    assert len(found) < len(text)
