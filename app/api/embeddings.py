@@ -308,7 +308,8 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
     name, templates = None, embedding.BARE
     if asked.templates is not None:
         name, templates = services.templates.resolve(asked.templates)
-    ensemble, warnings = services.classifier.ensemble, ()
+    ensemble = services.classifier.ensemble
+    warnings: tuple[str, ...] = ()
     try:
         if asked.truncate:
             found, warnings = await embedding.of_beginnings(

@@ -149,7 +149,7 @@ class Definition:
     @property
     def plain(self) -> bool:
         """Whether releases that know only the plain format can serve it."""
-        more = self.joined or self.nots or self.paths or self.alternatives
+        more = self.joined or self.nots or self.paths or self.alternatives or self.truncate
         return not self.examples and not self.calibrations and not more
 
     def keys(self) -> frozenset[str]:
@@ -186,6 +186,22 @@ class Definition:
         """Without this calibration."""
         left = tuple(known for known in self.calibrations if known != calibration)
         return replace(self, calibrations=left)
+
+    def read(self, left_out: Collection[str], kept: Mapping[str, str]) -> "Definition":
+        """What is left where some labels are left out, and of some texts only what is kept."""
+
+        def shorter(texts: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(kept.get(text, text) for text in texts)
+
+        return replace(
+            self,
+            entries=tuple(
+                replace(entry, texts=shorter(entry.texts), prompts=shorter(entry.prompts))
+                for entry in self.entries
+                if entry.label not in left_out
+            ),
+            examples=tuple(e for e in self.examples if e.label not in left_out),
+        )
 
     def concepts(self, templates: tuple[str, ...]) -> list[Concept]:
         """What the rows of the labels are made of, in order; one a label but for alternatives."""
@@ -363,6 +379,7 @@ def _definition(content: Mapping[str, Any]) -> Definition:
         examples=tuple(Example(*row) for row in content.get("examples", ())),
         joined=content.get("joined", False),
         nots=tuple(content.get("not", ())),
+        truncate=content.get("truncate", False),
         calibrations=tuple(Calibration.from_json(each) for each in calibrations),
     )
 

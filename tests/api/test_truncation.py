@@ -1,4 +1,4 @@
-"""Labels and texts that are longer than the model reads: named, alone, or cut where that is asked."""
+"""Labels and texts that are longer than the model reads: named, alone, or cut where asked."""
 
 import json
 from pathlib import Path
