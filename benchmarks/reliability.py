@@ -131,6 +131,7 @@ SECTIONS: Final[dict[str, tuple[tuple[str, ...], Callable[[list[Document]], str]
     "crashes": (("crash-sqlite", "crash-redis"), _crashes),
     "writers": (("faults-sqlite",), _writers),
     "redis": (("faults-redis",), _redis),
+    "amplification": (("amplification",), tables),
     "fuzz": (("fuzz",), _fuzz),
     "bombs": (("bombs",), _bombs),
 }

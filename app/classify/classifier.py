@@ -53,6 +53,8 @@ class Classifier:
     registered: Callable[[Query, str], Awaitable[Classes]]
     others: str
     known_rivals: KnownRivals = field(default_factory=KnownRivals)
+    # of many heat maps one at a time is encoded: their covers would fill the queue for everybody
+    explaining: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def classify(
         self, image: bytes | SeenBefore, query: Query, stages: Stages
@@ -162,8 +164,9 @@ class Classifier:
             return {}
         decoded = await self.embedder.decoder.decode(looked.image, look)
         (pixels,), area = decoded.views[looked.place], decoded.regions[looked.place].area
-        copies = await asyncio.to_thread(heatmap.covered, pixels)
-        found = await self.embedder.encode(copies, Stages())
+        async with self.explaining:
+            copies = await asyncio.to_thread(heatmap.covered, pixels)
+            found = await self.embedder.encode(copies, Stages())
         wanted = list(chosen)
         covered = found @ classes.rows.T
         if classes.alternatives is not None:

@@ -51,7 +51,7 @@ def serve(
     server = _Server(app, uvicorn_config(app, settings), ready, settings.drain_seconds)
     for number in signals:
         signal.signal(number, server.end)
-    if signal.SIGINT in signals and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    if signal.SIGINT in signals and _hears_hang_ups():
         # a terminal that is gone ends it as Ctrl-C does; without one somebody wants it renewed
         hung_up = server.end if sys.stderr.isatty() else _not_renewed
         signal.signal(signal.SIGHUP, hung_up)
@@ -64,6 +64,21 @@ def serve(
         encoder.close()
         gc.unfreeze()  # or libraries that look for leaks at the end report what was frozen
     return 0
+
+
+def survive_hang_ups() -> None:
+    """Until it serves, a SIGHUP ends nothing, unless a terminal is gone."""
+    if _hears_hang_ups() and not sys.stderr.isatty():
+        signal.signal(signal.SIGHUP, _still_starting)
+
+
+def _hears_hang_ups() -> bool:
+    """Not under nohup."""
+    return signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+
+
+def _still_starting(_number: int, _frame: object) -> None:
+    log.warning("SIGHUP during the start: nothing was done")
 
 
 def _not_renewed(_number: int, _frame: object) -> None:

@@ -274,7 +274,9 @@ class Settings(ModelSettings):
     )
     rate_burst: int = Field(1, ge=1, description="Burst size; at least one second's worth.")
     metrics: Literal["open", "admin", "off"] = Field(
-        "open", description="Who may read `/metrics`: anyone, keys with the scope `admin`, nobody."
+        "admin",
+        description="Who may read `/metrics`: anyone (`open`), keys with the scope `admin` (anyone "
+        "while there are no keys), nobody (`off`).",
     )
     cors_origins: str = Field(
         "",

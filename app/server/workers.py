@@ -125,6 +125,8 @@ log = logging.getLogger("openvocab.workers")
 # seconds: between two looks at what happened, and before a worker that ended is replaced
 LOOK: Final = 0.2
 PAUSES: Final = (0.1, 1.0, 5.0, 30.0)
+# at most, where no other worker serves
+ALONE: Final = 5.0
 
 # a worker, its successor, and those before it that have not ended yet
 PAGES_A_WORKER: Final = 4
@@ -298,6 +300,8 @@ class Supervisor:
             if worker.since is not None and now - worker.since > STEADY:
                 worker.failures = 0
             pause = PAUSES[min(worker.failures, len(PAUSES) - 1)]
+            if not any(other.current.serves for other in self._workers):
+                pause = min(pause, ALONE)
             log.error(
                 "worker %d ended with status %s; a new one starts in %g s",
                 worker.number, worker.current.status, pause,

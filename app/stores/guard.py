@@ -5,7 +5,7 @@ Does not know which store it guards.
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from types import SimpleNamespace
 from typing import Any, Final, Literal, cast
 
@@ -134,11 +134,13 @@ class Guarded:
 
     async def ping(self) -> None:
         """Nothing if the store answers and takes writes, else StoreAway."""
-        # a server that cannot write refuses this as well: then the probe says so
-        with suppress(StoreRefused):
+        refused = False
+        try:
             async with self._passing("read", self._limits["read"]):
                 await self._store.ping()
-        if self._together or self._writes.open:
+        except StoreRefused:
+            refused = True  # what cannot be written refuses this as well: then the probe says so
+        if self._together or self._writes.open or refused:
             async with self._passing("write", self._limits["read"]):
                 await self._store.probe()
 

@@ -1,14 +1,17 @@
 """Places for uploads: no key takes them all, and no slow sender keeps one."""
 
 import contextlib
+import select
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from app.api.middleware.keys import Identity, anyone
+from app.api.middleware.keys import Identity, anyone, digest
 from app.api.uploads import UploadBatches
 from app.errors import Overloaded
 from models.encoder import Encoder
@@ -43,6 +46,47 @@ def test_without_keys_there_are_no_shares() -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(places.one(anyone("192.0.2.1")))
+
+
+def begin_upload(url: httpx.URL, secret: str) -> socket.socket:
+    """An upload of which a little has arrived."""
+    line = socket.create_connection((url.host, url.port), timeout=60)
+    line.sendall(
+        b"POST /classify/batch?labels=a,b HTTP/1.1\r\nHost: x\r\n"
+        b"Authorization: Bearer " + secret.encode() + b"\r\n"
+        b"Content-Type: application/zip\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nP\r\n"
+    )
+    return line
+
+
+def test_slow_uploads_of_one_key_leave_room_for_everybody_elses(
+    pictogram: Encoder, serve: Callable[..., Any], samples: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(
+        "".join(
+            f'[keys.{name}]\nsha256 = "{digest(name)}"\nscopes = ["classify"]\n'
+            f'namespace = "{name}"\n'
+            for name in ("bob", "carol")
+        )
+    )
+    picture = samples["cat"].read_bytes()
+    with serve(pictogram, api_keys_file=file) as client, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(begin_upload(client.base_url, "bob")) for _ in range(8)]
+        # four are told at once that there are four already, and the others are waited for
+        told, _, _ = select.select(slow, [], [], 60)
+        while len(told) < 4:
+            told, _, _ = select.select(slow, [], [], 60)
+        assert all(b" 503 " in line.recv(4_000).split(b"\r\n")[0] for line in told)
+        for _ in range(3):
+            for path, field in (("/classify/batch", "images"), ("/classify", "image")):
+                answer = client.post(
+                    f"{path}?labels=cat,dog",
+                    files={field: picture},
+                    headers={"Authorization": "Bearer carol"},
+                )
+                assert answer.status_code == 200, answer.text
+        assert not select.select([line for line in slow if line not in told], [], [], 0)[0]
 
 
 def test_an_upload_that_trickles_is_given_up_though_it_is_never_silent(

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,19 @@ def test_the_map_of_a_label_is_bright_on_its_picture(
     assert "explain;dur=" in answer.headers["server-timing"]
     plain = client.post("/classify", files={"image": out.getvalue()}, data={"labels": "cat,rocket"})
     assert "heatmap" not in plain.text
+
+
+def test_many_heat_maps_at_once_do_not_fill_the_queue(
+    pictogram: Encoder, serve: Callable[..., Any], samples: dict[str, Path]
+) -> None:
+    picture = samples["cat"].read_bytes()
+
+    def explained(client: httpx.Client) -> int:
+        return client.post("/classify?labels=cat,dog&explain=true", content=picture).status_code
+
+    # six at once would be 96 covers
+    with serve(pictogram, max_queue=24, max_batch=2) as client, ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(lambda _: explained(client), range(12))) == [200] * 12
 
 
 def test_heat_maps_can_be_switched_off(

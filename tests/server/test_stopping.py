@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import servers
 from benchmarks.misbehaving import Fault, misbehaving
-from benchmarks.servers import Server, redis_server
+from benchmarks.servers import Server, free_port, redis_server
 from models.catalog import catalog
 
 FIELDS = {"labels": "cat,dog,rocket", "templates": "pictogram"}
@@ -65,6 +65,31 @@ def test_a_hang_up_signal_without_a_terminal_is_logged_and_ends_nothing(tmp_path
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "SIGHUP renews worker" in (tmp_path / "server.log").read_text())
         assert server.client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_hang_up_signal_during_the_start_ends_nothing(tmp_path: Path, workers: str) -> None:
+    port = free_port()
+    command = [sys.executable, "-c", "from app.__main__ import app; app()", "serve"]
+    command += ["--model", "pictogram", "--port", str(port), "--workers", workers]
+    env = {**os.environ, "OPENVOCAB_DATA_DIR": str(tmp_path), "OPENVOCAB_LOG_FORMAT": "text"}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            assert ": loading " in process.stderr.readline()
+            process.send_signal(signal.SIGHUP)
+            said = ""
+            while "Ready" not in said:
+                line = process.stderr.readline()
+                assert line, said
+                said += line
+            assert "SIGHUP during the start" in said or workers == "2"
+            assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+            process.terminate()
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
 
 
 def refuses(server: Server) -> bool:

@@ -194,6 +194,32 @@ def test_a_worker_that_dies_is_replaced_while_the_other_goes_on(
     assert "ended with status -9" in live.log
 
 
+def test_workers_killed_under_load_lose_nothing_that_was_acknowledged(
+    server: Server, samples: dict[str, Path]
+) -> None:
+    written: dict[str, list[str]] = {}
+    with Callers(server, samples["cat"]) as callers:
+        for number in range(3):
+            count = len(written) + 5
+            while len(written) < count:
+                name, labels = f"killed-{len(written)}", [f"thing {len(written)}", "other"]
+                with contextlib.suppress(httpx.TransportError):
+                    url = f"{server.url}/labelsets/{name}"
+                    if httpx.put(url, json={"labels": labels}, timeout=60).is_success:
+                        written[name] = labels
+            answered = len(callers.statuses)
+            victims = workers_of(server)
+            os.kill(victims[number % len(victims)], signal.SIGKILL)
+            wait_until(lambda before=answered: len(callers.statuses) > before + 3)  # type: ignore[misc]
+            wait_until(lambda: len(workers_of(server)) == 2)
+    assert set(callers.statuses) == {200}
+    for name, labels in written.items():
+        found = httpx.get(f"{server.url}/labelsets/{name}")
+        assert found.json()["labels"] == labels
+        httpx.delete(f"{server.url}/labelsets/{name}")
+    wait_until(lambda: scrape(server.url)("openvocab_in_service") == 0)
+
+
 @pytest.mark.parametrize(("who", "named"), [("encoder", "the model"), ("decoder", "a decoder")])
 def test_a_worker_that_hangs_ends_and_is_replaced(
     who: str, named: str, live: Live, server: Server, samples: dict[str, Path]
@@ -265,16 +291,23 @@ def test_workers_end_when_the_one_that_watches_is_killed(tmp_path: Path) -> None
         wait_until(lambda: all(gone(pid) for pid in pids))
 
 
-def test_one_that_dies_again_and_again_waits_longer_each_time() -> None:
-    supervisor = Supervisor(Settings(), socket.socket(), 1)
-    worker = _Worker(0, SimpleNamespace(status=-9))  # type: ignore[arg-type]
+@pytest.mark.parametrize(("other_serves", "longest"), [(True, 30.0), (False, 5.0)])
+def test_one_that_dies_again_and_again_waits_longer_each_time(
+    other_serves: bool, longest: float
+) -> None:
+    supervisor = Supervisor(Settings(), socket.socket(), 2)
+    worker, other = (
+        _Worker(number, SimpleNamespace(status=-9, serves=serves))  # type: ignore[arg-type]
+        for number, serves in enumerate((False, other_serves))
+    )
+    supervisor._workers = [worker, other]
     pauses = []
     for _ in range(5):
         worker.since, worker.again_at = time.monotonic(), None  # it had begun to serve
         before = time.monotonic()
         supervisor._due(worker)
         pauses.append(round(worker.again_at - before, 1))
-    assert pauses == [0.1, 1.0, 5.0, 30.0, 30.0]
+    assert pauses == [0.1, 1.0, 5.0, longest, longest]
     worker.since, worker.again_at = time.monotonic() - 2 * STEADY, None
     supervisor._due(worker)
     assert worker.again_at < time.monotonic() + 1

@@ -206,6 +206,30 @@ def test_garbage_in_place_of_the_file_is_left_alone_until_it_is_gone(
     assert put(client, "new", ["a", "b"]).is_success
 
 
+def test_with_a_damaged_page_it_classifies_refuses_writes_says_so_and_heals(
+    client: httpx.Client, samples: dict[str, Path], folder: Path
+) -> None:
+    put(client, "other", ["x", "y"], wait=True)
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        table = "SELECT rootpage FROM sqlite_schema WHERE name = 'labelsets'"
+        ((page,), (size,)) = (file.execute(sql).fetchone() for sql in (table, "PRAGMA page_size"))
+    with (folder / FILE).open("r+b") as damaged:
+        damaged.seek((page - 1) * size)
+        damaged.write(b"\xff" * 100)
+    look(client, samples["cat"])
+    wait_until(lambda: status(client) == "degraded")
+    refused(put(client, "new", ["a", "b"]), client.delete("/labelsets/pets"))
+    # once noticed it stays so: a ping that works does not make it well
+    assert {status(client) for _ in range(20)} == {"degraded"}
+    look(client, samples["cat"])
+    (folder / FILE).rename(folder / "aside")
+    wait_until(lambda: status(client) == "ready")
+    assert names(client) == ["other", "pets"]
+    assert on_disk(folder) == {"other": ["x", "y"], "pets": PETS}
+    assert put(client, "new", ["a", "b"]).is_success
+
+
 def test_a_file_and_folder_that_become_read_only_are_read(
     client: httpx.Client, samples: dict[str, Path], folder: Path
 ) -> None:
@@ -249,6 +273,25 @@ def test_a_folder_that_cannot_be_written_ends_the_start_with_one_line(tmp_path: 
     assert "Traceback" not in said
     (line,) = [line for line in said.splitlines() if str(tmp_path) in line]
     assert "Permission denied" in line
+
+
+def test_a_file_of_another_user_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only the superuser gives files away")
+    file = tmp_path / FILE
+    file.touch(mode=0o600)
+    os.chown(file, 12345, 12345)
+    ended = subprocess.run(
+        modest("--port", str(free_port())),
+        check=False,
+        env={**os.environ, "OPENVOCAB_STORE_URL": "", "OPENVOCAB_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 4
+    (line,) = (ended.stdout + ended.stderr).splitlines()
+    assert line.endswith("the user 0 must be able to read and write the file and its folder")
 
 
 def test_kills_in_the_middle_of_writes_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:

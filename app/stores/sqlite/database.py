@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from app.stores.protocols import StoreAway, StoreUnusable
+from app.stores.protocols import StoreAway, StoreDamaged, StoreRefused, StoreUnusable
 from app.stores.sqlite import schema
 
 log = logging.getLogger("openvocab.stores")
@@ -50,6 +50,7 @@ class DatabaseFile:
         self._opening = threading.Lock()
         self._handle: int | None = None
         self._seen: dict[Path, Identity | None] = {}
+        self._overwritten = False
         self._damaged = False
 
     def add(self, user: User) -> None:
@@ -68,7 +69,8 @@ class DatabaseFile:
             with self._alone():
                 if not self.path.exists():
                     self._put_aside(self._log, self._index)
-                    self.path.touch()
+                    # it holds people's pictures; SQLite gives its other files the same mode
+                    self.path.touch(mode=0o600)
 
     def opened(self) -> None:
         """Remember which file it is; called once a connection stands."""
@@ -86,14 +88,31 @@ class DatabaseFile:
         same_log = self._seen[self._log] is None or self._is_as_seen(self._log)
         return not (same_log and self._is_as_seen(self.path))
 
-    def check(self) -> None:
-        """Nothing unless the file was overwritten in place; then StoreAway until it has moved."""
-        if self._handle is not None and not self._damaged:
-            self._damaged = os.pread(self._handle, len(_MAGIC), 0) != _MAGIC
-        if self._damaged:
+    def check(self, *, writing: bool) -> None:
+        """Nothing unless the file is damaged, which lasts until it has moved.
+
+        Raises StoreAway where it was overwritten in place, StoreRefused for writes to a file of
+        which a page is damaged: what SQLite can still read of it is read.
+        """
+        if self._handle is not None and not self._overwritten:
+            self._overwritten = os.pread(self._handle, len(_MAGIC), 0) != _MAGIC
+        if self._overwritten:
             raise StoreAway(
                 f"{self.path} was overwritten and is no longer a database: move it away"
             )
+        if self._damaged and writing:
+            raise StoreRefused(f"{self.path} is damaged, and nothing more is written to it")
+
+    def damaged(self, error: sqlite3.Error) -> StoreDamaged:
+        """Take note that a page cannot be read; what to raise."""
+        if not self._damaged:
+            log.error(
+                "%s is damaged (%s); it is read where it can be, and not written any more: move "
+                "it away, and what is known is written anew, or put a backup in its place",
+                self.path, error,
+            )  # fmt: skip
+        self._damaged = True
+        return StoreDamaged(f"{self.path}: {error}")
 
     def renew(self, patience: float) -> None:
         """Let go of every connection to a file that has moved; the next opens what is there.
@@ -124,6 +143,7 @@ class DatabaseFile:
             os.close(self._handle)
         self._handle = None
         self._seen = {}
+        self._overwritten = False
         self._damaged = False
 
     def _is_as_seen(self, path: Path) -> bool:
@@ -172,6 +192,7 @@ _HOPELESS: Final = {
     sqlite3.SQLITE_NOTADB,
 }
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class Database:
@@ -182,9 +203,12 @@ class Database:
     used, opened or closed.
     """
 
-    def __init__(self, file: DatabaseFile, timeout: float, patience: float) -> None:
+    def __init__(
+        self, file: DatabaseFile, timeout: float, patience: float, *, writes: bool
+    ) -> None:
         self.busy = threading.Lock()
         self._file = file
+        self._writes = writes
         self._path = file.path
         self._timeout = timeout * _SHARE_OF_TIMEOUT
         self._patience = patience
@@ -253,13 +277,15 @@ class Database:
             raise StoreAway(f"{self._path}: {error.strerror}") from error
 
     def _execute(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._file.check()
+        self._file.check(writing=self._writes)
         connection = self._connected()
         try:
             return work(connection)
         except sqlite3.Error as error:
             if _code(error) not in _BUSY:
                 self.drop()
+            if _code(error) in _DAMAGED:
+                raise self._file.damaged(error) from error
             raise StoreAway(f"{self._path}: {error}") from error
 
     def _connected(self) -> sqlite3.Connection:
@@ -271,7 +297,7 @@ class Database:
                 self._file.opened()
             except sqlite3.Error as error:
                 kind = StoreUnusable if _code(error) in _HOPELESS else StoreAway
-                raise kind(f"{self._path}: {error}") from error
+                raise kind(f"{self._path}: {error}{_advice(error)}") from error
             except OSError as error:
                 self.drop()
                 text = f"{self._path}: its folder cannot be made or written: {error.strerror}"
@@ -308,6 +334,15 @@ def _use_wal(connection: sqlite3.Connection, deadline: float) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def _advice(error: sqlite3.Error) -> str:
+    """What to do about an error that no waiting heals; empty for others."""
+    if _code(error) in _DAMAGED:
+        return "; move it away, or put a backup in its place"
+    if _code(error) in _HOPELESS:
+        return f"; the user {os.geteuid()} must be able to read and write the file and its folder"
+    return ""
 
 
 def _code(error: sqlite3.Error) -> int | None:

@@ -383,9 +383,9 @@ class SqliteStore:
         patience: float = 5.0,
     ) -> None:
         self._file = DatabaseFile(path)
-        self._reads = Database(self._file, timeout, patience)
-        self._writes = Database(self._file, max(timeout, patience), patience)
-        self._buckets = Database(self._file, timeout, patience)
+        self._reads = Database(self._file, timeout, patience, writes=False)
+        self._writes = Database(self._file, max(timeout, patience), patience, writes=True)
+        self._buckets = Database(self._file, timeout, patience, writes=True)
         self.labelsets: LabelSetStore = SqliteLabelSets(self._reads, self._writes, clock)
         self.pictures: PictureStore = SqlitePictures(self._reads, self._writes)
         self.vectors: VectorCache = SqliteVectors(
@@ -404,9 +404,10 @@ class SqliteStore:
         await self._reads.open()
 
     async def ping(self) -> None:
-        """Nothing if the file can be read, else StoreAway."""
+        """Nothing if the file can be read, else StoreAway; StoreRefused if it is damaged."""
         sql = "SELECT count(*) FROM vector_total"
         await self._reads.run(lambda connection: connection.execute(sql).fetchone())
+        self._file.check(writing=True)
 
     async def probe(self) -> None:
         """Write something that nobody misses; StoreAway if that cannot be done now."""

@@ -211,6 +211,19 @@ def test_every_answer_tells_browsers_to_trust_nothing_in_it(client: httpx.Client
         assert "server" not in headers
 
 
+def test_without_a_word_of_the_operator_keys_close_metrics(
+    pictogram: Encoder, serve: Callable[..., Any], keys: Path
+) -> None:
+    with serve(pictogram, api_keys_file=keys) as client:
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/metrics", headers=by("reader")).status_code == 403
+        assert client.get("/metrics", headers=by("root")).status_code == 200
+    with serve(pictogram, api_keys_file=keys, metrics="open") as client:
+        assert client.get("/metrics").status_code == 200
+    with serve(pictogram) as client:
+        assert client.get("/metrics").status_code == 200
+
+
 @pytest.mark.parametrize("who", ["open", "off"])
 def test_metrics_are_for_whom_the_operator_says(
     pictogram: Encoder, serve: Callable[..., Any], who: str, samples: dict[str, Path]

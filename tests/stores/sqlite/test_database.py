@@ -1,6 +1,7 @@
 """A SQLite file that is deleted, moved, replaced or overwritten while it is open."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.stores.protocols import LabelSetRecord, Store, StoreAway
+from app.stores.protocols import LabelSetRecord, Store, StoreAway, StoreDamaged, StoreRefused
 from app.stores.sqlite.store import SqliteStore
 
 MOST = 1000
@@ -146,6 +147,63 @@ def test_garbage_in_its_place_is_an_outage_until_it_is_gone(
         assert stored(path) == {"new": b"2"}
 
     with_store(at(path), test)
+
+
+def damage(path: Path, marker: bytes) -> None:
+    """Overwrite the head of the page that holds the marker."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    start = path.read_bytes().index(marker) // size * size
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * 100)
+
+
+def test_a_file_with_a_damaged_page_is_read_where_it_can_be_and_not_written(
+    path: Path, with_store: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(store: Store) -> None:
+        # each body has a page or more of its own
+        for name in "abcdef":
+            await store.labelsets.write(name, name.encode() * 9_000, None, MOST)
+        damage(path, b"f" * 3_000)
+        found = []
+        for name in "abcdef":
+            with contextlib.suppress(StoreDamaged):
+                found.append(await store.labelsets.get(name))
+        assert LabelSetRecord("a", 1, b"a" * 9_000) in found
+        assert len(found) < 6
+        for refused in (
+            store.labelsets.write("g", b"1", None, MOST),
+            store.labelsets.delete("a", 1),
+            store.rates.take("key", 1, 1, 1),
+            store.ping(),
+        ):
+            with pytest.raises(StoreRefused, match="damaged"):
+                await refused
+        path.rename(path.with_name("aside"))
+        assert (await store.labelsets.write("g", b"1", None, MOST)).version == 1
+        await store.ping()
+
+    with_store(at(path), test)
+    assert stored(path) == {"g": b"1"}
+    assert sum("what is known is written anew" in line for line in caplog.messages) == 1
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022])
+def test_nobody_else_can_read_a_file_that_is_made(path: Path, with_store: Run, mask: int) -> None:
+    async def test(store: Store) -> None:
+        await store.labelsets.write("a", b"1", None, MOST)
+        for ending in ("", "-wal", "-shm"):
+            mode = path.with_name(path.name + ending).stat().st_mode
+            assert oct(mode & 0o777) == "0o600"
+
+    before = os.umask(mask)
+    try:
+        with_store(at(path), test)
+    finally:
+        os.umask(before)
 
 
 def test_calls_under_way_while_it_is_deleted_end_well(path: Path, with_store: Run) -> None:
