@@ -6,12 +6,15 @@ Pure functions; knows neither images nor HTTP.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from app.classify.other_words import Competition, allowed
 from models.info import Floats
+
+Number = TypeVar("Number", np.float32, np.float64)
 
 
 def similarities(image: Floats, classes: Floats) -> Floats:
@@ -83,13 +86,19 @@ def best_similarities(views: Floats, classes: Floats) -> Floats:
 
 
 def softmax(cosines: Floats, scale: float) -> Floats:
-    """Probabilities (C,) that sum to 1: softmax(scale x cosine), float32.
+    """Probabilities (..., C) that sum to 1: softmax(scale x cosine), float32.
 
     `scale` is the learned temperature exp(logit_scale) of Radford et al. 2021, section 2.3.
     """
     logits = np.float32(scale) * cosines
-    powers = np.exp(logits - logits.max())
-    return np.asarray(powers / powers.sum(), np.float32)
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
+
+
+def log_softmax(logits: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """The logarithms of the softmax of `logits` (..., C), which does not underflow."""
+    below = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(below - np.log(np.exp(below).sum(axis=-1, keepdims=True)), logits.dtype)
 
 
 def sigmoid(cosines: Floats, scale: float, bias: float) -> Floats:

@@ -159,7 +159,8 @@ async def _got(client: Client, path: str) -> Any:
     except httpx2.TransportError as error:
         raise client.away(error) from None
     if response.status_code != 200:
-        raise Ended(SERVER_ERROR, str(client.problem(response)["detail"]))
+        status = USAGE_ERROR if response.status_code == 404 else SERVER_ERROR
+        raise Ended(status, str(client.problem(response)["detail"]))
     return client.content(response)
 
 

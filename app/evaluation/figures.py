@@ -239,20 +239,13 @@ def scores_of(rows: Floats, classes: ClassRows, info: ModelInfo, *, multi_label:
         if info.bias is not None:
             found[some] = scoring.sigmoid(cosines[some], info.scale, info.bias)
         elif not multi_label:
-            found[some] = softmax_rows(cosines[some], info.scale)
+            found[some] = scoring.softmax(cosines[some], info.scale)
         else:
             if classes.background is None:
                 raise ValueError("several labels need background rows. This is a bug.")
             background = (rows[some] @ classes.background)[:, None]
             found[some] = scoring.sigmoid(cosines[some] - background, info.scale, 0.0)
     return Scores(cosines, found)
-
-
-def softmax_rows(cosines: Floats, scale: float) -> Floats:
-    """`cosines` (N, C) -> softmax(scale x cosine) (N, C), each row as `scoring.softmax`."""
-    logits = np.float32(scale) * cosines
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 
 def figures_of(truth: Truth, scores: Scores, *, multi_label: bool) -> Figures:

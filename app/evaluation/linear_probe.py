@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from app.classify import scoring
 from app.evaluation.data import Places
 from app.evaluation.statistics import Figures
 from models.info import Floats
@@ -93,10 +94,9 @@ def _worth(rows: Floats, targets: Places, folds: Places, power: float) -> tuple[
         held = folds == fold
         told = _Probe(rows[~held], targets[~held], power)
         logits = told.logits(rows[held])
-        logits -= logits.max(axis=1, keepdims=True)
-        own = logits[np.arange(len(logits)), np.searchsorted(told.classes, targets[held])]
-        right += int((own == 0).sum())
-        certainty += float((own - np.log(np.exp(logits).sum(axis=1))).sum())
+        own = np.arange(len(logits)), np.searchsorted(told.classes, targets[held])
+        right += int((logits[own] == logits.max(axis=1)).sum())
+        certainty += float(scoring.log_softmax(logits)[own].sum())
     return right, round(certainty, 6)
 
 

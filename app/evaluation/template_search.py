@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from app.classify import scoring
 from app.evaluation import figures
 from app.evaluation.data import ClassRows, Encoded, Places, TemplateRows, halves
 from app.evaluation.figures import scores_of
@@ -82,9 +83,8 @@ class Top1:
         total, step = 0.0, max(1, BLOCK // len(rows))
         for start in range(0, len(self._pictures), step):
             logits = self._scale * (self._pictures[start : start + step] @ rows.T)
-            logits -= logits.max(axis=1, keepdims=True)
-            own = logits[np.arange(len(logits)), self._targets[start : start + step]]
-            total += float((own - np.log(np.exp(logits).sum(axis=1))).sum(dtype=np.float64))
+            own = np.arange(len(logits)), self._targets[start : start + step]
+            total += float(scoring.log_softmax(logits)[own].sum(dtype=np.float64))
         return total / len(self._pictures)
 
 

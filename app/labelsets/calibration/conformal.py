@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from app.classify.scoring import log_softmax
 from models.info import Floats
 
 Places = npt.NDArray[np.int64]
@@ -26,9 +27,7 @@ def bounds(cosines: Floats, own: Places, scale: float) -> tuple[float, ...]:
     The promise is over pictures like these. Where they are too few for a coverage it is 1: a set
     of all labels.
     """
-    logits = scale * cosines.astype(np.float64)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    scores = np.sort(1 - shares[np.arange(len(own)), own])
+    shares = np.exp(log_softmax(scale * cosines.astype(np.float64))[np.arange(len(own)), own])
+    scores = np.sort(1 - shares)
     ranks = [math.ceil((len(own) + 1) * percent / 100) for percent in PERCENTS]
     return tuple(float(scores[rank - 1]) if rank <= len(own) else 1.0 for rank in ranks)

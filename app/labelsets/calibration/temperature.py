@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from app.classify.scoring import log_softmax
 from models.info import Floats
 
 Doubles = npt.NDArray[np.float64]
@@ -92,11 +93,11 @@ def log_likelihoods(
     found = np.empty(len(own))
     for rows in _blocks(cosines):
         logits = scale * cosines[rows].astype(np.float64) + (bias or 0.0)
-        reached = np.take_along_axis(logits, own[rows, None], axis=1)[:, 0]
         if bias is None:
-            top = logits.max(axis=1)
-            found[rows] = reached - np.log(np.exp(logits - top[:, None]).sum(axis=1)) - top
+            shares = log_softmax(logits)
+            found[rows] = np.take_along_axis(shares, own[rows, None], axis=1)[:, 0]
         else:
+            reached = np.take_along_axis(logits, own[rows, None], axis=1)[:, 0]
             found[rows] = reached - np.logaddexp(0, logits).sum(axis=1)
     return found
 
@@ -106,11 +107,10 @@ def best_scores(cosines: Floats, scale: float, bias: float | None = None) -> Dou
     found = np.empty(len(cosines))
     for rows in _blocks(cosines):
         logits = scale * cosines[rows].astype(np.float64)
-        top = logits.max(axis=1)
         if bias is None:
-            found[rows] = 1 / np.exp(logits - top[:, None]).sum(axis=1)
+            found[rows] = np.exp(log_softmax(logits).max(axis=1))
         else:
-            found[rows] = _sigmoid(top + bias)
+            found[rows] = _sigmoid(logits.max(axis=1) + bias)
     return found
 
 
@@ -119,8 +119,7 @@ def _moments(cosines: Floats, scale: float) -> tuple[Doubles, Doubles]:
     mean, variance = np.empty(len(cosines)), np.empty(len(cosines))
     for rows in _blocks(cosines):
         block = cosines[rows].astype(np.float64)
-        powers = np.exp(scale * (block - block.max(axis=1, keepdims=True)))
-        powers /= powers.sum(axis=1, keepdims=True)
+        powers = np.exp(log_softmax(scale * block))
         mean[rows] = (powers * block).sum(axis=1)
         variance[rows] = (powers * (block - mean[rows, None]) ** 2).sum(axis=1)
     return mean, variance
