@@ -74,7 +74,10 @@ async def in_process(settings: Settings, encoder: "Encoder") -> AsyncIterator[ht
         async with (
             app.router.lifespan_context(app),
             httpx2.AsyncClient(
-                transport=httpx2.ASGITransport(app), base_url="http://localhost", timeout=None
+                transport=httpx2.ASGITransport(app),
+                base_url="http://localhost",
+                timeout=None,
+                headers={"Accept-Encoding": "identity"},
             ) as client,
         ):
             yield client

@@ -28,6 +28,7 @@ from app.api.middleware import RouteTable
 from app.api.middleware.admission import HEADER, Admission, AdmissionMiddleware
 from app.api.middleware.auth import Gate, GatePolicy
 from app.api.middleware.body_limit import BodyLimit, BodyLimits
+from app.api.middleware.compression import Compression
 from app.api.middleware.keys import KeyRing
 from app.api.middleware.request_context import RequestContext
 from app.api.problems import add_handlers
@@ -79,6 +80,7 @@ def middleware(
             timeout=settings.request_timeout,
             metrics=metrics,
         ),
+        Middleware(Compression),
     ]
     if origins:
         cors = Middleware(
