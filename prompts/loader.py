@@ -1,26 +1,25 @@
 """Check prompt templates, fill them with labels, and read the sets in `sets/`.
 
-Knows nothing of tokens, models or HTTP: standard library only.
+Knows nothing of tokens, models or HTTP.
 """
 
 import re
 import tomllib
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+
+from prompts.texts import breaks_line, shown
 
 PLACEHOLDER = "{}"
 MAX_TEMPLATE_LENGTH = 200
 MAX_TEMPLATES = 200
 MAX_DESCRIPTION_LENGTH = 200
 
-_SHOWN = 60
 _KEYS = frozenset({"description", "language", "templates"})
 _NAME = re.compile(r"[a-z0-9-]+")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
-_REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control, surrogate, line, paragraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +58,15 @@ def validate_template(template: str) -> str:
     found = template.count(PLACEHOLDER)
     if found != 1:
         raise TemplateError(
-            f"a template needs exactly 1 placeholder {PLACEHOLDER}, {_shown(template)} has {found}",
+            f"a template needs exactly 1 placeholder {PLACEHOLDER}, {shown(template)} has {found}",
             limit=1,
-            value=_shown(template),
+            value=shown(template),
         )
     if template.count("{") != 1 or template.count("}") != 1:
         raise TemplateError(
             f"a template has no brace other than its placeholder {PLACEHOLDER}, "
-            f"{_shown(template)} does",
-            value=_shown(template),
+            f"{shown(template)} does",
+            value=shown(template),
         )
     return template
 
@@ -76,7 +75,7 @@ def validate_templates(templates: Sequence[str], limit: int = MAX_TEMPLATES) -> 
     """Return the templates as a tuple, or raise TemplateError: 1 to `limit`, all different."""
     # a str is a sequence of str too, and its characters are never what the caller meant
     if isinstance(templates, str) or not isinstance(templates, Sequence):
-        raise TemplateError("templates must be a list of texts", value=_shown(templates))
+        raise TemplateError("templates must be a list of texts", value=shown(templates))
     if not templates:
         raise TemplateError("at least 1 template is needed, got 0", limit=1, value=0)
     if len(templates) > limit:
@@ -89,7 +88,7 @@ def validate_templates(templates: Sequence[str], limit: int = MAX_TEMPLATES) -> 
     for template in templates:
         if validate_template(template) in seen:
             raise TemplateError(
-                f"the template {_shown(template)} is given twice", value=_shown(template)
+                f"the template {shown(template)} is given twice", value=shown(template)
             )
         seen.add(template)
     return tuple(templates)
@@ -132,9 +131,9 @@ def _load_set(path: Path) -> TemplateSet:
 def _parse_set(name: str, text: str) -> TemplateSet:
     if not _NAME.fullmatch(name):
         raise TemplateError(
-            f"a set's name is lower-case letters, digits and hyphens, got {_shown(name)}",
+            f"a set's name is lower-case letters, digits and hyphens, got {shown(name)}",
             field="name",
-            value=_shown(name),
+            value=shown(name),
         )
     data = tomllib.loads(text)
     for problem, keys in (("unknown", data.keys() - _KEYS), ("missing", _KEYS - data.keys())):
@@ -146,9 +145,9 @@ def _parse_set(name: str, text: str) -> TemplateSet:
         raise TemplateError("a description must not be blank", field="description")
     if not isinstance(language, str) or not _LANGUAGE.fullmatch(language):
         raise TemplateError(
-            f"a language is a BCP 47 tag such as en or pt-BR, got {_shown(language)}",
+            f"a language is a BCP 47 tag such as en or pt-BR, got {shown(language)}",
             field="language",
-            value=_shown(language),
+            value=shown(language),
         )
     return TemplateSet(name, description, language, validate_templates(data["templates"]))
 
@@ -156,28 +155,20 @@ def _parse_set(name: str, text: str) -> TemplateSet:
 def _check_line(text: object, field: str, what: str, limit: int) -> None:
     if not isinstance(text, str):
         raise TemplateError(
-            f"{what} must be a text, got {_shown(text)}", field=field, value=_shown(text)
+            f"{what} must be a text, got {shown(text)}", field=field, value=shown(text)
         )
     if len(text) > limit:
         raise TemplateError(
-            f"{what} has at most {limit} characters, {_shown(text)} has {len(text)}",
+            f"{what} has at most {limit} characters, {shown(text)} has {len(text)}",
             field=field,
             limit=limit,
             value=len(text),
         )
-    for character in text:
-        if unicodedata.category(character) in _REFUSED_CATEGORIES:
-            raise TemplateError(
-                f"{what} is one line without control characters or lone surrogates, "
-                f"{_shown(text)} contains U+{ord(character):04X}",
-                field=field,
-                value=_shown(text),
-            )
-
-
-def _shown(value: object) -> str:
-    """An abbreviated repr: printable, and short whatever a caller sent."""
-    if isinstance(value, str):
-        return repr(value) if len(value) <= _SHOWN else repr(value[:_SHOWN]) + "…"
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    wrong = breaks_line(text)
+    if wrong is not None:
+        raise TemplateError(
+            f"{what} is one line without control characters, lone surrogates or marks that turn "
+            f"the direction of text, {shown(text)} contains U+{ord(wrong):04X}",
+            field=field,
+            value=shown(text),
+        )

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from prompts.texts import breaks_line, shown
+
 MAX_LABEL_LENGTH = 200
 
-_SHOWN = 60
 _NAME = re.compile(r"[a-z0-9-]+")
 _HEADER = ("# description: ", "# source: ")
-_REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control, surrogate, line, paragraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def _load(path: Path) -> Vocabulary:
 def _parse(name: str, text: str) -> Vocabulary:
     if not _NAME.fullmatch(name):
         raise VocabularyError(
-            f"a vocabulary's name is lower-case letters, digits and hyphens, got {_shown(name)}"
+            f"a vocabulary's name is lower-case letters, digits and hyphens, got {shown(name)}"
         )
     lines = text.removesuffix("\n").split("\n")
     description, source = (
@@ -72,13 +72,13 @@ def _parse(name: str, text: str) -> Vocabulary:
         if label.startswith("#"):
             raise VocabularyError(
                 f"line {number}: only the first {len(_HEADER)} lines begin with #, got "
-                f"{_shown(label)}"
+                f"{shown(label)}"
             )
         # one word in two cases, or composed in two ways, is one prompt said twice
         essence = unicodedata.normalize("NFC", label).casefold()
         if essence in seen:
             raise VocabularyError(
-                f"line {number}: the label {_shown(label)} is in line {seen[essence]} too"
+                f"line {number}: the label {shown(label)} is in line {seen[essence]} too"
             )
         seen[essence] = number
     return Vocabulary(name, description, source, tuple(labels))
@@ -86,7 +86,7 @@ def _parse(name: str, text: str) -> Vocabulary:
 
 def _header(line: str, number: int, key: str) -> str:
     if not line.startswith(key):
-        raise VocabularyError(f"line {number}: must begin with {key!r}, got {_shown(line)}")
+        raise VocabularyError(f"line {number}: must begin with {key!r}, got {shown(line)}")
     value = line.removeprefix(key)
     _check(value, number, f"the text after {key!r}")
     return value
@@ -98,19 +98,15 @@ def _check(text: str, number: int, what: str) -> None:
     if len(text) > MAX_LABEL_LENGTH:
         raise VocabularyError(
             f"line {number}: {what} has at most {MAX_LABEL_LENGTH} characters, "
-            f"{_shown(text)} has {len(text)}"
+            f"{shown(text)} has {len(text)}"
         )
-    for character in text:
-        if unicodedata.category(character) in _REFUSED_CATEGORIES:
-            raise VocabularyError(
-                f"line {number}: {what} has no control characters, "
-                f"{_shown(text)} contains U+{ord(character):04X}"
-            )
+    wrong = breaks_line(text)
+    if wrong is not None:
+        raise VocabularyError(
+            f"line {number}: {what} has no control characters or marks that turn the direction of "
+            f"text, {shown(text)} contains U+{ord(wrong):04X}"
+        )
     if text != " ".join(text.split()):
         raise VocabularyError(
-            f"line {number}: {what} has single spaces, and none around it, got {_shown(text)}"
+            f"line {number}: {what} has single spaces, and none around it, got {shown(text)}"
         )
-
-
-def _shown(text: str) -> str:
-    return repr(text) if len(text) <= _SHOWN else repr(text[:_SHOWN]) + "…"

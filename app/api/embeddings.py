@@ -3,7 +3,6 @@
 Knows nothing of models.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -23,6 +22,7 @@ from app.classify.truncation import TextTooLong, advised
 from app.errors import Invalid, Problem, TooLarge, excerpt, shown
 from models import EncoderInfo
 from models.info import Floats
+from prompts.texts import no_text
 
 Row = list[float] | str
 
@@ -196,7 +196,7 @@ def checked_texts(raw: Sequence[str], most: int, field: str) -> tuple[str, ...]:
         if len(text) > LONGEST_TEXT:
             detail = f"text {shown(text)} has {len(text)} characters, the limit is {LONGEST_TEXT}"
             raise TooLarge(detail, field=field, limit=LONGEST_TEXT, value=len(text))
-        if not text.isprintable() and any(map(_is_no_text, text)):
+        if no_text(text) is not None:
             detail = f"text {shown(text)} holds a control character or half of a surrogate pair"
             raise Invalid(detail, field=field, value=excerpt(text))
     return texts
@@ -206,11 +206,6 @@ def too_many_images(count: int, field: str) -> TooLarge:
     """The problem of a request with more images than it may carry."""
     detail = f"the request carries {count} images or more, the limit is {MOST_IMAGES}"
     return TooLarge(detail, field=field, limit=MOST_IMAGES, value=count)
-
-
-def _is_no_text(character: str) -> bool:
-    # sentences, unlike labels, may have lines
-    return character not in "\n\r\t" and unicodedata.category(character) in ("Cc", "Cs")
 
 
 async def _form(request: Request, limits: InputLimits) -> tuple[list[bytes], dict[str, Any]]:

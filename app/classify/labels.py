@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.errors import Invalid, TooLarge, excerpt, shown
+from prompts.texts import breaks_line
 
 NONE: Final = "_none"
 
@@ -38,10 +39,6 @@ def folder_name(label: str | None) -> str:
 
 # Unicode names of letters begin with their script; a tower trained on these languages reads these
 SCRIPTS: Final = {"en": ("LATIN",)}
-
-
-# embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX 9), and their ends
-TURNING: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,20 +146,10 @@ def _check(label: str, place: int, limits: LabelLimits, field: str, *, last: boo
     if len(label) > limits.length:
         detail = f"label {shown(label)} has {len(label)} characters, the limit is {limits.length}"
         raise TooLarge(detail, field=field, limit=limits.length, value=len(label))
-    if not label.isprintable() and any(map(_breaks_text, label)):
+    if breaks_line(label) is not None:
         detail = f"label {shown(label)} holds a control character, a line or paragraph separator, "
         detail += "a mark that turns the direction of text or half of a surrogate pair"
         raise Invalid(detail, field=field, value=excerpt(label))
-
-
-def _breaks_text(character: str) -> bool:
-    """Whether it splits or turns the lines of answers and logs that it stands in.
-
-    Marks that only say which way their neighbours run stay: names in Arabic or Hebrew hold them.
-    """
-    if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-        return True
-    return unicodedata.bidirectional(character) in TURNING
 
 
 def _has_foreign_letter(label: str, scripts: tuple[str, ...]) -> bool:

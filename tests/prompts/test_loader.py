@@ -74,7 +74,7 @@ def test_a_brace_beside_the_placeholder_is_refused(template: str) -> None:
         validate_template(template)
 
 
-@pytest.mark.parametrize("character", "\0\t\n\r\x1b\x7f\x85\u2028\u2029\ud800\udfff")
+@pytest.mark.parametrize("character", "\0\t\n\r\x1b\x7f\x85\u2028\u2029\u202e\u2066\ud800\udfff")
 def test_a_control_character_or_lone_surrogate_is_refused(character: str) -> None:
     with pytest.raises(TemplateError, match=f"contains U\\+{ord(character):04X}") as caught:
         validate_template(f"a {character}{{}}")
