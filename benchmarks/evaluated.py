@@ -9,24 +9,29 @@ from typing import Any, Final
 
 from benchmarks.record import Cell, Result
 
-TEMPLATES: Final = ("none", "pictogram", "simple", "imagenet")
+TEMPLATES: Final = ("none", "simple", "imagenet")
 SHOTS: Final = "0,1,2,4"
 
 # pairs that are shown
 CONFUSED: Final = 8
 
 
-def evaluated(folder: Path) -> list[Result]:
-    """What `openvocab eval` says of the folder."""
+def evaluated(folder: Path, model: str, about: str) -> list[Result]:
+    """What `openvocab eval` says of the folder; `about` names its {pictures} and {classes}."""
     with tempfile.TemporaryDirectory() as name:
         command = [sys.executable, "-c", "from app.__main__ import app; app()", "eval", str(folder)]
-        command += ["--model", "pictogram", "--templates", ",".join(TEMPLATES)]
+        command += [
+            "--model",
+            model,
+            "--templates",
+            ",".join((TEMPLATES[0], model, *TEMPLATES[1:])),
+        ]
         command += ["--search-templates", "--shots", SHOTS, "--calibrate", "--output", name]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         report = json.loads((Path(name) / "report.json").read_text(encoding="utf-8"))
     sections = report["sections"]
     return [
-        _zero_shot(report),
+        _zero_shot(report, about),
         _confused(report),
         _templates(sections["templates"], sections["template_search"]),
         _shots(sections["shots"]),
@@ -34,7 +39,7 @@ def evaluated(folder: Path) -> list[Result]:
     ]
 
 
-def _zero_shot(report: dict[str, Any]) -> Result:
+def _zero_shot(report: dict[str, Any], about: str) -> Result:
     figures, data = report["figures"], report["data"]
     rows: list[list[Cell]] = [
         ["top-1", _share(figures["top1"])],
@@ -43,7 +48,7 @@ def _zero_shot(report: dict[str, Any]) -> Result:
         ["mean average precision", f"{figures['map']:.1%}"],
         ["expected calibration error", f"{figures['ece']:.1%}"],
     ]
-    counted = f"{data['pictures']:,} drawings of {data['classes']} concepts never trained on"
+    counted = about.format(pictures=f"{data['pictures']:,}", classes=data["classes"])
     return Result(f"Zero-shot: {counted}, bare labels", ["figure", "95 % interval"], rows)
 
 

@@ -169,7 +169,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="WORK/held-out")
     begun, folder = time.monotonic(), parser.parse_args().folder
-    tables = [*evaluated(folder), *taught(folder)]
+    about = "{pictures} drawings of {classes} concepts never trained on"
+    tables = [*evaluated(folder, "pictogram", about), *taught(folder)]
     what = "pictogram on concepts that it was never trained on"
     reliability.write("quality", what, tables, time.monotonic() - begun)
     CARD.write_text(filled(CARD.read_text(encoding="utf-8")), encoding="utf-8")
@@ -177,10 +178,13 @@ def main() -> None:
 
 def filled(card: str) -> str:
     """The card with what stands between its markers made anew."""
-    document = json.loads((RESULTS / "quality.json").read_text(encoding="utf-8"))
-    source = "[quality.json](../../benchmarks/results/quality.json)"
-    content = f"{reliability.tables([document])}\n\n{document['date']}, {source}"
-    return MARKED.sub(lambda m: f"{m[1]}\n{content}\n\n{m[3]}", card)
+    return MARKED.sub(lambda m: f"{m[1]}\n{_content(m[2])}\n\n{m[3]}", card)
+
+
+def _content(name: str) -> str:
+    document = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    source = f"[{name}.json](../../benchmarks/results/{name}.json)"
+    return f"{reliability.tables([document])}\n\n{document['date']}, {source}"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from backbone import classifier
 from bridge import likeness_loss
 from drawer import Drawer
 from numpy.typing import NDArray
-from pool import Imagined, Pool
+from pool import Imagined, Photographic, Pool
 from pupil import contrastive_loss, meaning_loss
 from schedule import Progress, learning_rate
 from sources import fetch, one
@@ -85,9 +85,12 @@ class Lesson:
         self.net: Any = classifier(fetch(one("backbone"), work / "downloads"))
         self.pool = Pool(work / "views", self.drawer, seed)
         self.imagined = Imagined(self.net, self.pool.scenes, seed)
+        like, _ = self.imagined.draw(self.pool.draw_scenes(2048)[0])
+        self.photographic = Photographic(self.pool.features[::7], like, seed)
 
     def see(self, head: nn.Module) -> Seen:
         features, concepts = self.pool.draw(self.batch)
+        features = self.photographic(features, self.pool.draw_scenes(self.batch)[0])
         scenes, logits = self.pool.draw_scenes(SCENES)
         more, more_logits = self.imagined.draw(self.pool.draw_scenes(IMAGINED)[0])
         rows = head(functional.dropout(torch.cat([features, scenes, more]), DROPOUT))

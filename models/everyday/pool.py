@@ -12,7 +12,10 @@ from drawer import Drawer
 from numpy.typing import NDArray
 from torch import Tensor
 
+SPREAD = 0.02  # added to standard deviations before they are divided
 MIXED = 0.3  # share of the drawings that are mixed with another drawing of the same thing
+RESTYLED = 0.7  # share of the drawings that are made more like photographs, more or less
+LAID = 0.5  # share of the drawings that are laid on a photograph, of which up to half is seen
 
 
 class Pool:
@@ -94,3 +97,25 @@ class Imagined:
         rows = 0.6 * scenes + strength * self.towards[first] + less * self.towards[second]
         rows = rows.clamp(min=0)  # they come out of a rectifier
         return rows, rows @ self.weight.T + self.bias
+
+
+class Photographic:
+    """Drawings' features as a photograph of the thing would have them, more or less: with mean and
+    spread of photographs' features (the diagonal of CORAL, Sun et al. 2016, arXiv 1511.05547), and
+    laid on a photograph, since pooling is a mean. So what a drawing teaches holds there, too."""
+
+    def __init__(self, drawings: NDArray[np.float16], photographs: Tensor, seed: int) -> None:
+        rows = torch.from_numpy(drawings.astype(np.float32))
+        self.mean, self.goal = rows.mean(0), photographs.mean(0)
+        self.ratio = (photographs.std(0) + SPREAD) / (rows.std(0) + SPREAD)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def _shares(self, rows: int, of: float) -> Tensor:
+        g = self.generator
+        return torch.rand(rows, 1, generator=g) * (torch.rand(rows, 1, generator=g) < of)
+
+    def __call__(self, features: Tensor, scenes: Tensor) -> Tensor:
+        """Both (B, 1280)."""
+        like = (features - self.mean) * self.ratio + self.goal
+        rows = torch.lerp(features, like, self._shares(len(features), RESTYLED)).clamp(min=0)
+        return torch.lerp(rows, scenes, self._shares(len(features), LAID) / 2)

@@ -1,0 +1,56 @@
+"""Tux Paint's photographs by kind, a folder of pictures on white for each: what `openvocab eval`
+reads to draw several examples of a class.
+
+Knows the package's folders; knows no model.
+"""
+
+import argparse
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from measured import on_white
+from photographs import STAMPS, photographs
+from PIL import Image
+from sources import one
+
+# what a folder of stamps shows; the first that fits counts
+KINDS = {
+    "animals/birds": "bird",
+    "animals/fish": "fish",
+    "animals/insects": "insect",
+    "animals/mammals/bovines": "cow, goat or sheep",
+    "animals/mammals/rodents": "rodent",
+    "clothes/hats": "hat",
+    "clothes": "piece of clothing",
+    "food/fruit": "fruit",
+    "food/vegetables": "vegetable",
+    "hobbies/music": "musical instrument",
+    "household/tools": "tool",
+    "plants/flowers": "flower",
+    "plants/trees": "tree",
+    "vehicles": "vehicle",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
+    parser.add_argument("--work", type=Path, default=Path(home))
+    args = parser.parse_args()
+    stamps = args.work / one("photographs").name / STAMPS
+    drawn: defaultdict[str, int] = defaultdict(int)
+    for path in photographs(args.work).paths:
+        name = path.relative_to(stamps).as_posix()
+        kind = next((k for start, k in KINDS.items() if name.startswith(f"{start}/")), None)
+        if kind is not None:
+            folder = args.work / "kinds" / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            on_white(Image.open(path)).save(folder / f"{re.sub('[^a-z0-9]+', '-', name[:-4])}.png")
+            drawn[kind] += 1
+    print(dict(drawn))
+
+
+if __name__ == "__main__":
+    main()
