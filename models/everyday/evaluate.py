@@ -17,8 +17,8 @@ from measured import Model
 from measures import Array, Rows, calibration_error, choices, difference, draws, ranking, softmax
 from numpy.typing import NDArray
 from open_clip import OPENAI_IMAGENET_TEMPLATES
-from photographs import Labelled, cartoons, chosen, photographs
 from speed import speed
+from stamps import Labelled, cartoons, chosen, photographs
 
 from prompts import load_sets
 

@@ -11,9 +11,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from measured import on_white
-from photographs import STAMPS, photographs
 from PIL import Image
 from sources import one
+from stamps import STAMPS, photographs
 
 # what a folder of stamps shows; the first that fits counts
 KINDS = {

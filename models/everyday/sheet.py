@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 from measured import on_white
-from photographs import chosen
 from PIL import Image
+from stamps import chosen
 
 SIZE, COLUMNS = 160, 16
 TESTS = Path(__file__).resolve().parents[2] / "tests" / "models" / "everyday"
