@@ -273,17 +273,17 @@ def figures_of(truth: Truth, scores: Scores, *, multi_label: bool) -> Figures:
     )
 
 
-def mistakes(truth: Truth, found: Figures, scores: Scores, most: int) -> list[Mistake]:
+def mistakes(truth: Truth, figures: Figures, scores: Scores, most: int) -> list[Mistake]:
     """Up to `most` pictures with the claims that were furthest off, worst first; one claim each.
 
     Of one true label and one claim there are OF_A_KIND at most.
     """
-    if found.matrix is None:
-        gap = np.abs(scores.probabilities - truth) * (found.predicted != truth)
+    if figures.matrix is None:
+        gap = np.abs(scores.probabilities - truth) * (figures.predicted != truth)
         claim = gap.argmax(axis=1)
         worth = gap[np.arange(len(gap)), claim]
     else:
-        claim = found.predicted.argmax(axis=1)
+        claim = figures.predicted.argmax(axis=1)
         wrong = ~truth[np.arange(len(truth)), claim]
         worth = scores.probabilities[np.arange(len(truth)), claim] * wrong
     shown: list[Mistake] = []

@@ -149,12 +149,12 @@ def judge(
     )
 
 
-def _own(figure: str, found: Resampled, one: int, pictures: int) -> Estimate:
+def _own(figure: str, resampled: Resampled, one: int, pictures: int) -> Estimate:
     """A candidate's figure."""
-    value = float(found.observed[one])
+    value = float(resampled.observed[one])
     if figure == TOP1:
         return Estimate(value, *figures.Share(round(value * pictures), pictures).interval)
-    return Estimate(value, *found.interval(one))
+    return Estimate(value, *resampled.interval(one))
 
 
 def measured(
@@ -178,11 +178,11 @@ def _compare(
     names: tuple[str, ...],
     one: int,
     other: int,
-    found: Resampled,
+    resampled: Resampled,
     right: Truth | None,
     pictures: int,
 ) -> Difference:
-    leads = found.draws[:, one] - found.draws[:, other]
+    leads = resampled.draws[:, one] - resampled.draws[:, other]
     p = bootstrap_p(leads)
     ahead = behind = None
     if right is not None:
@@ -190,7 +190,9 @@ def _compare(
         ahead, behind = int((a & ~b).sum()), int((b & ~a).sum())
         # the larger: both have to agree that there is a difference
         p = max(p, mcnemar_p(ahead, behind))
-    lead = Estimate(float(found.observed[one] - found.observed[other]), *found.interval(one, other))
+    lead = Estimate(
+        float(resampled.observed[one] - resampled.observed[other]), *resampled.interval(one, other)
+    )
     seen = detectable(float(leads.std()), pictures)
     return Difference(names[one], names[other], lead, p, p, 1, ahead, behind, seen)
 
@@ -210,9 +212,9 @@ def _towards(reference: str, differences: Sequence[Difference]) -> tuple[Differe
     return tuple(sorted(turned, key=lambda found: -found.lead.value))
 
 
-def _turned(found: Difference) -> Difference:
-    lead = Estimate(-found.lead.value, -found.lead.high, -found.lead.low)
+def _turned(difference: Difference) -> Difference:
+    lead = Estimate(-difference.lead.value, -difference.lead.high, -difference.lead.low)
     return replace(
-        found, name=found.other, other=found.name, lead=lead,
-        only_name=found.only_other, only_other=found.only_name,
+        difference, name=difference.other, other=difference.name, lead=lead,
+        only_name=difference.only_other, only_other=difference.only_name,
     )  # fmt: skip

@@ -64,28 +64,29 @@ class CalibrationSection:
 
     def words(self) -> list[str]:
         """What came out, in sentences."""
-        found, before, after = self.fitted, self.fitted.before, self.fitted.after
-        said = [
-            f"Temperature {self.model_scale / found.scale:.3g}: expected calibration error "
+        fitted, before, after = self.fitted, self.fitted.before, self.fitted.after
+        sentences = [
+            f"Temperature {self.model_scale / fitted.scale:.3g}: expected calibration error "
             f"{percent(before.error)} before, {percent(after.error)} after, on pictures that it "
-            f"was not fitted to; negative log likelihood {found.nll[0]:.3f} and {found.nll[1]:.3f}."
+            f"was not fitted to; negative log likelihood {fitted.nll[0]:.3f} and "
+            f"{fitted.nll[1]:.3f}."
         ]
-        if found.calibration is None:
-            return [*said, f"Abstention: {found.why}."]
-        return [*said, *_abstention(found.calibration), *_thresholds(found.calibration)]
+        if fitted.calibration is None:
+            return [*sentences, f"Abstention: {fitted.why}."]
+        return [*sentences, *_abstention(fitted.calibration), *_thresholds(fitted.calibration)]
 
     def json(self) -> Mapping[str, Any]:
         """The calibration as it is stored, the curve, reliability before and after."""
-        found = self.fitted
+        fitted = self.fitted
         return {
-            "calibration": found.calibration and found.calibration.json(),
-            "why_not": found.why,
+            "calibration": fitted.calibration and fitted.calibration.json(),
+            "why_not": fitted.why,
             "worse": self.worse,
             "aim": asdict(self.aim),
-            "temperature": self.model_scale / found.scale,
-            "nll": {"before": found.nll[0], "after": found.nll[1]},
-            "ece": {"before": found.before.error, "after": found.after.error},
-            "risk_coverage": {"area": found.curve.area, "points": _points(found.curve)},
+            "temperature": self.model_scale / fitted.scale,
+            "nll": {"before": fitted.nll[0], "after": fitted.nll[1]},
+            "ece": {"before": fitted.before.error, "after": fitted.after.error},
+            "risk_coverage": {"area": fitted.curve.area, "points": _points(fitted.curve)},
             "words": self.words(),
         }
 
@@ -96,7 +97,7 @@ class CalibrationSection:
 
     def html(self) -> str:
         """Words, the table of figures, reliability before and after, the curve."""
-        found = self.fitted
+        fitted = self.fitted
         words = "".join(paragraph(line) for line in self.words())
         rows = table(
             "Before and after",
@@ -106,12 +107,12 @@ class CalibrationSection:
         return (
             words + rows
             + '<div class="pair">'
-            + figure(reliability(found.before), "Reliability before, at the model's temperature.")
-            + figure(reliability(found.after), "Reliability after, on pictures held out.")
+            + figure(reliability(fitted.before), "Reliability before, at the model's temperature.")
+            + figure(reliability(fitted.after), "Reliability after, on pictures held out.")
             + "</div>"
             + (
                 figure(self._curve(), "What answering only the surest pictures would risk.")
-                if float(found.curve.risk.max())
+                if float(fitted.curve.risk.max())
                 else paragraph("No answer was wrong, so abstaining would save nothing.")
             )
         )  # fmt: skip
@@ -173,26 +174,27 @@ def calibrate(
     return CalibrationSection(fit(data, model, fitted_for, aim, seed), aim, info.scale)
 
 
-def _abstention(found: Calibration) -> list[str]:
-    held = found.held_out
-    sure = found.confidence or 0.95
+def _abstention(calibration: Calibration) -> list[str]:
+    held = calibration.held_out
+    sure = calibration.confidence or 0.95
     line = (
-        f"Abstaining below similarity {found.floor:.4f} or lead {found.margin:.4f}: "
+        f"Abstaining below similarity {calibration.floor:.4f} or lead {calibration.margin:.4f}: "
         f"{percent(held.coverage)} of the pictures of these labels are answered, "
         f"{percent(held.risk)} of the answers are wrong (with {percent(sure, 0)} confidence at "
-        f"most {percent(held.risk_at_most)}); wanted were {percent(found.risk)}."
+        f"most {percent(held.risk_at_most)}); wanted were {percent(calibration.risk)}."
     )
     if held.refused is None:
         more = "No picture showed something else: the floor keeps 98 % of the right answers."
     else:
-        more = f"Of {found.others} pictures of something else {percent(held.refused)} are refused."
+        refused = percent(held.refused)
+        more = f"Of {calibration.others} pictures of something else {refused} are refused."
     return [line, more]
 
 
-def _thresholds(found: Calibration) -> list[str]:
-    if found.f1 is None:
+def _thresholds(calibration: Calibration) -> list[str]:
+    if calibration.f1 is None:
         return []
-    f1 = found.f1
+    f1 = calibration.f1
     return [
         f"Labels scored alone, each with its own threshold: F1 {percent(f1.micro_after)} over all "
         f"(before {percent(f1.micro_before)}), {percent(f1.macro_after)} as a mean of the labels "
@@ -209,9 +211,9 @@ def _all(curve: Curve) -> float:
     return float(curve.risk[-1])
 
 
-def _chosen(found: Calibration) -> tuple[float, float]:
+def _chosen(calibration: Calibration) -> tuple[float, float]:
     """Coverage of all pictures and risk, as the curve has them."""
-    held = found.held_out
-    inside = held.coverage * found.pictures
-    outside = 0.0 if held.refused is None else (1 - held.refused) * found.others
-    return (inside + outside) / (found.pictures + found.others), held.risk
+    held = calibration.held_out
+    inside = held.coverage * calibration.pictures
+    outside = 0.0 if held.refused is None else (1 - held.refused) * calibration.others
+    return (inside + outside) / (calibration.pictures + calibration.others), held.risk

@@ -110,15 +110,15 @@ def show(result: Result, console: Console) -> None:
 
 
 def _summary(result: Result) -> Table:
-    found = result.figures
+    figures = result.figures
     table = _table("", "%", "95 % interval")
-    for name, share in (("top-1", found.top1), ("top-5", found.top5)):
+    for name, share in (("top-1", figures.top1), ("top-5", figures.top5)):
         if share is not None:
             table.add_row(name, *_numbers(share.value), span(*share.interval).rstrip(" %\xa0"))
-    table.add_row("mean per class", *_numbers(found.classes.mean_recall), "")
-    table.add_row("mean average precision", *_numbers(found.classes.mean_average_precision), "")
-    table.add_row("macro F1", *_numbers(found.classes.macro_f1), "")
-    table.add_row("expected calibration error", *_numbers(found.calibration.error), "")
+    table.add_row("mean per class", *_numbers(figures.classes.mean_recall), "")
+    table.add_row("mean average precision", *_numbers(figures.classes.mean_average_precision), "")
+    table.add_row("macro F1", *_numbers(figures.classes.macro_f1), "")
+    table.add_row("expected calibration error", *_numbers(figures.calibration.error), "")
     return table
 
 

@@ -45,10 +45,10 @@ from app.labelsets.calibration.reliability import BINS
 
 def tiles(result: Result) -> str:
     """The figures that are asked for first."""
-    found, classes = result.figures, result.figures.classes
+    figures, classes = result.figures, result.figures.classes
     tops = [
-        ("top-1", found.top1),
-        (f"top-{min(5, len(classes.count))}", found.top5),
+        ("top-1", figures.top1),
+        (f"top-{min(5, len(classes.count))}", figures.top5),
     ]
     shown = [
         (name, percent(s.value), f"95 %: {span(*s.interval)}") for name, s in tops if s is not None
@@ -60,8 +60,8 @@ def tiles(result: Result) -> str:
         ("macro F1", percent(classes.macro_f1), "precision and recall"),
         (
             "calibration error",
-            percent(found.calibration.error),
-            f"claims {percent(found.calibration.mean_confidence, 0)}",
+            percent(figures.calibration.error),
+            f"claims {percent(figures.calibration.mean_confidence, 0)}",
         ),
     ]
     shown = [*shown, rest[0], mean_ap, *rest[1:]] if shown else [mean_ap, *rest]
@@ -70,18 +70,18 @@ def tiles(result: Result) -> str:
 
 def verdict(result: Result) -> str:
     """The result in a sentence or two."""
-    found, data = result.figures, result.encoded.dataset
-    if found.top1 is None:
-        mean = percent(found.classes.mean_average_precision)
+    figures, data = result.figures, result.encoded.dataset
+    if figures.top1 is None:
+        mean = percent(figures.classes.mean_average_precision)
         return (
             f"Ranked by the score of a label, the pictures that show it come first with a mean "
             f"average precision of {mean} over {many(len(data.classes), 'label')}."
         )
     by_chance = 1 / len(data.classes)
     return (
-        f"{found.top1.hits:,} of {many(found.top1.count, 'picture')} were classified correctly "
-        f"({percent(found.top1.value)}, {many(len(data.classes), 'class', 'classes')}). For "
-        f"pictures like these, accuracy lies within {span(*found.top1.interval)}; guessing would "
+        f"{figures.top1.hits:,} of {many(figures.top1.count, 'picture')} were classified correctly "
+        f"({percent(figures.top1.value)}, {many(len(data.classes), 'class', 'classes')}). For "
+        f"pictures like these, accuracy lies within {span(*figures.top1.interval)}; guessing would "
         f"reach {percent(by_chance)}. {_sureness(result)}"
     )
 
@@ -239,9 +239,9 @@ def mistakes(result: Result) -> str:
     return paragraph(lead, "lead") + piece("pictures", items)
 
 
-def _mistake(result: Result, found: Picture) -> dict[str, Any]:
+def _mistake(result: Result, picture: Picture) -> dict[str, Any]:
     """What was said, what it is, and two more candidates."""
-    labels, mistake = result.encoded.dataset.classes, found.mistake
+    labels, mistake = result.encoded.dataset.classes, picture.mistake
     lines: list[tuple[str, str, float | None, str]] = []
     if mistake.predicted is not None:
         lines.append(("taken for", labels[mistake.predicted], mistake.score, "said"))
@@ -256,9 +256,9 @@ def _mistake(result: Result, found: Picture) -> dict[str, Any]:
     ]
     lines += [("also", labels[place], float(scores[place]), "also") for place in others[:OTHERS]]
     return {
-        "thumbnail": found.thumbnail,
-        "name": found.name,
-        "file": PurePath(found.name).name,
+        "thumbnail": picture.thumbnail,
+        "name": picture.name,
+        "file": PurePath(picture.name).name,
         "lines": lines,
     }
 

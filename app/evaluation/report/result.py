@@ -164,10 +164,10 @@ class Result:
             ],
         }
 
-    def _mistake(self, found: Picture) -> dict[str, Any]:
-        labels, mistake = self.encoded.dataset.classes, found.mistake
+    def _mistake(self, picture: Picture) -> dict[str, Any]:
+        labels, mistake = self.encoded.dataset.classes, picture.mistake
         return {
-            "file": found.name,
+            "file": picture.name,
             "truth": None if mistake.truth is None else labels[mistake.truth],
             "predicted": None if mistake.predicted is None else labels[mistake.predicted],
             "score": number(mistake.score),

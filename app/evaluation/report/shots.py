@@ -34,15 +34,15 @@ METHODS: Final = {"probe": "linear probe", "blend": "text and pictures"}
 NAMED: Final = 6
 
 
-def words_of(found: Shots) -> list[str]:
+def words_of(shots: Shots) -> list[str]:
     """The verdicts."""
-    share = found.zero_shot
+    share = shots.zero_shot
     return [
         f"Zero-shot, without any picture: {percent(share.value)} of "
-        f"{many(found.tested, 'test picture')} ({span(*share.interval)}), among "
-        f"{many(len(found.classes), 'class', 'classes')}.",
-        *(_crossing(curve) for curve in found.curves),
-        _at_most(found),
+        f"{many(shots.tested, 'test picture')} ({span(*share.interval)}), among "
+        f"{many(len(shots.classes), 'class', 'classes')}.",
+        *(_crossing(curve) for curve in shots.curves),
+        _at_most(shots),
     ]
 
 
@@ -68,18 +68,18 @@ def notes_of(found: Shots) -> list[str]:
     return notes
 
 
-def method_of(found: Shots) -> list[str]:
+def method_of(shots: Shots) -> list[str]:
     """How the curves were made."""
     whiskers = (
-        f"Whiskers: 95 % interval of the mean over {found.draws} draws (Student's t)."
-        if found.draws > 1
+        f"Whiskers: 95 % interval of the mean over {shots.draws} draws (Student's t)."
+        if shots.draws > 1
         else "One draw, so no interval over draws."
     )
     return [
-        f"One half of each class, {many(found.tested, 'picture')}, is for testing alone; shots are "
-        f"drawn from the other {found.pool:,}, those of one draw nested, seed {found.seed}. "
+        f"One half of each class, {many(shots.tested, 'picture')}, is for testing alone; shots are "
+        f"drawn from the other {shots.pool:,}, those of one draw nested, seed {shots.seed}. "
         f"{whiskers} Intervals of a lead over zero-shot resample test pictures and draws, "
-        f"{found.resamples:,} times.",
+        f"{shots.resamples:,} times.",
         "Linear probe: logistic regression on image vectors, L-BFGS, its L2 strength by "
         "cross-validation on the first draw's shots from 1e-6 to 1e6; 1 where one picture a class "
         "leaves none to choose by. Text and pictures: class vectors of the templates with centred "
@@ -106,11 +106,11 @@ def _crossing(curve: Curve) -> str:
     return f"{said}, for certain from {curve.certain}."
 
 
-def _at_most(found: Shots) -> str:
-    last = [curve.points[-1] for curve in found.curves]
+def _at_most(shots: Shots) -> str:
+    last = [curve.points[-1] for curve in shots.curves]
     reached = ", ".join(
         f"{METHODS[curve.method]} {percent(point.value)}"
-        for curve, point in zip(found.curves, last, strict=True)
+        for curve, point in zip(shots.curves, last, strict=True)
     )
     return f"With {many(last[0].shots, 'picture')} a class: {reached}."
 
@@ -160,15 +160,15 @@ class ShotsSection:
 
     def html(self) -> str:
         """Verdicts, plot, table, what the data lacked, and the method."""
-        found = self.shots
+        shots = self.shots
         columns = [Column(heading, number=place > 0) for place, heading in enumerate(self._head())]
-        notes = "".join(f'<p class="note">{esc(note)}</p>' for note in notes_of(found))
+        notes = "".join(f'<p class="note">{esc(note)}</p>' for note in notes_of(shots))
         caption = (
-            f"Top-1 on the same {found.tested:,} test pictures. Line and band: zero-shot with its "
+            f"Top-1 on the same {shots.tested:,} test pictures. Line and band: zero-shot with its "
             "95 % interval. Whiskers: 95 % interval of the mean over draws."
         )
         keys = [("line s1", "zero-shot")]
-        keys += [(f"line {COLOURS[c.method]}", METHODS[c.method]) for c in found.curves]
+        keys += [(f"line {COLOURS[c.method]}", METHODS[c.method]) for c in shots.curves]
         return (
             "".join(paragraph(line) for line in self.words())
             + figure(self._plot() + legend(keys), caption)
@@ -178,7 +178,7 @@ class ShotsSection:
                 self._rows(),
             )
             + notes
-            + how(*method_of(found))
+            + how(*method_of(shots))
         )
 
     def table(self) -> RenderableType:

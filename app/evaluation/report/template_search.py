@@ -55,40 +55,40 @@ class SearchSection:
 
     def words(self) -> list[str]:
         """What to do first, then how it was found."""
-        found = self.search
-        chosen, before = _leads(found)
-        figure = FIGURE_NAMES[found.report.compared_by]
-        own, base = (found.report.figures[found.report.compared_by][name].value
-                     for name in (CHOSEN, found.default))  # fmt: skip
+        search = self.search
+        chosen, before = _leads(search)
+        figure = FIGURE_NAMES[search.report.compared_by]
+        own, base = (search.report.figures[search.report.compared_by][name].value
+                     for name in (CHOSEN, search.default))  # fmt: skip
         return [
-            _advice(found, chosen),
-            f"On the {many(found.report.pictures, 'picture')} that the search never saw, they "
-            f"reach {percent(own)} {figure}, {found.default} {percent(base)}: "
+            _advice(search, chosen),
+            f"On the {many(search.report.pictures, 'picture')} that the search never saw, they "
+            f"reach {percent(own)} {figure}, {search.default} {percent(base)}: "
             f"{points(chosen.lead.value)} points (95 % interval {points(chosen.lead.low)} to "
             f"{points(chosen.lead.high)}).",
-            f"On the {many(found.search.pictures, 'picture')} that chose them, the lead is "
+            f"On the {many(search.search.pictures, 'picture')} that chose them, the lead is "
             f"{points(before.lead.value)} points. {_overfitting(before, chosen)}",
-            f"{many(found.candidates, 'template')} were tried, one added at a time; of the sets on "
-            "the way, the smallest that is within one standard error of the best was kept. Each "
-            f"class was cut in half, seed {found.seed}.",
-            method_of(found.report),
-            power([chosen], found.report.pictures),
+            f"{many(search.candidates, 'template')} were tried, one added at a time; of the sets "
+            "on the way, the smallest that is within one standard error of the best was kept. Each "
+            f"class was cut in half, seed {search.seed}.",
+            method_of(search.report),
+            power([chosen], search.report.pictures),
         ]
 
     def json(self) -> Mapping[str, Any]:
         """The chosen templates, the way there, both halves."""
-        found = self.search
+        search = self.search
         return {
-            "templates": list(found.templates),
+            "templates": list(search.templates),
             "steps": [
                 {"template": step.template, "value": number(step.figure), "kept": step.kept}
-                for step in found.steps
+                for step in search.steps
             ],
-            "candidates": found.candidates,
-            "default": found.default,
-            "search": trials_json(found.search),
-            "report": trials_json(found.report),
-            "seed": found.seed,
+            "candidates": search.candidates,
+            "default": search.default,
+            "search": trials_json(search.search),
+            "report": trials_json(search.report),
+            "seed": search.seed,
             "words": self.words(),
         }
 
@@ -146,27 +146,27 @@ class SearchSection:
         return tones.get(self.search.report.to_reference[0].verdict, "")
 
 
-def _leads(found: Search) -> tuple[Difference, Difference]:
+def _leads(search: Search) -> tuple[Difference, Difference]:
     """Of the chosen templates over the default: reported, searched."""
-    return found.report.to_reference[0], found.search.to_reference[0]
+    return search.report.to_reference[0], search.search.to_reference[0]
 
 
-def _advice(found: Search, lead: Difference) -> str:
-    many_templates = many(len(found.templates), "template")
+def _advice(search: Search, lead: Difference) -> str:
+    many_templates = many(len(search.templates), "template")
     if lead.verdict is Verdict.BETTER:
         return (
-            f"Use them: the {many_templates} found do better than {found.default} on new pictures."
+            f"Use them: the {many_templates} found do better than {search.default} on new pictures."
         )
     if lead.verdict is Verdict.WORSE:
-        return f"Keep {found.default}: the {many_templates} found are worse on new pictures."
+        return f"Keep {search.default}: the {many_templates} found are worse on new pictures."
     if lead.detectable >= 0.05:
         return (
-            f"Too few pictures to tell: {found.report.pictures} show differences of "
-            f"{points(lead.detectable).removeprefix('+')} points and more. Keep {found.default}, "
+            f"Too few pictures to tell: {search.report.pictures} show differences of "
+            f"{points(lead.detectable).removeprefix('+')} points and more. Keep {search.default}, "
             "or come back with more."
         )
     return (
-        f"Keep {found.default}: no difference from the {many_templates} found was seen on new "
+        f"Keep {search.default}: no difference from the {many_templates} found was seen on new "
         "pictures."
     )
 

@@ -36,22 +36,22 @@ FIGURE_NAMES: Final = {TOP1: "top-1", PER_CLASS: "mean per class", MAP: "mAP"}
 NAMED: Final = 8
 
 
-def words_of(found: Trials) -> list[str]:
+def words_of(trials: Trials) -> list[str]:
     """The verdicts first, then how they were reached."""
-    figure = found.compared_by
-    best = found.figures[figure][found.best]
+    figure = trials.compared_by
+    best = trials.figures[figure][trials.best]
     return [
-        f"Best of {len(found.names)} on {many(found.pictures, 'picture')}: {found.best}, "
+        f"Best of {len(trials.names)} on {many(trials.pictures, 'picture')}: {trials.best}, "
         f"{FIGURE_NAMES[figure]} {percent(best.value)}.",
-        *_to_reference(found),
-        *_to_best(found),
-        method_of(found),
-        power(found.to_reference, found.pictures),
+        *_to_reference(trials),
+        *_to_best(trials),
+        method_of(trials),
+        power(trials.to_reference, trials.pictures),
     ]
 
 
-def _to_reference(found: Trials) -> list[str]:
-    name = found.reference
+def _to_reference(trials: Trials) -> list[str]:
+    name = trials.reference
     return [
         sentence
         for verdict, begun in (
@@ -60,16 +60,16 @@ def _to_reference(found: Trials) -> list[str]:
             (Verdict.UNSURE, f"Perhaps different from {name}, but not for certain: "),
             (Verdict.OPEN, f"Not told apart from {name}: "),
         )
-        for sentence in _listed(begun, (d for d in found.to_reference if d.verdict is verdict))
+        for sentence in _listed(begun, (d for d in trials.to_reference if d.verdict is verdict))
     ]
 
 
-def _to_best(found: Trials) -> list[str]:
-    if found.best == found.reference or len(found.names) == 2:
+def _to_best(trials: Trials) -> list[str]:
+    if trials.best == trials.reference or len(trials.names) == 2:
         return []
-    equal = (d for d in found.to_best if d.verdict is not Verdict.WORSE)
-    return _listed(f"May be as good as the best, {found.best}: ", equal) or [
-        f"Every other set is behind {found.best}, and that is real."
+    equal = (d for d in trials.to_best if d.verdict is not Verdict.WORSE)
+    return _listed(f"May be as good as the best, {trials.best}: ", equal) or [
+        f"Every other set is behind {trials.best}, and that is real."
     ]
 
 
@@ -80,26 +80,26 @@ def _listed(begun: str, differences: Iterable[Difference]) -> list[str]:
     return [begun + ", ".join(leads) + " points."] if leads else []
 
 
-def method_of(found: Trials) -> str:
+def method_of(trials: Trials) -> str:
     """When a difference counts as real."""
-    resamples = found.resamples[found.compared_by]
+    resamples = trials.resamples[trials.compared_by]
     first = (
         f"A difference is real if its 95 % interval excludes 0: {resamples:,} resamples of the "
-        f"pictures, the same for every set, seed {found.seed}"
+        f"pictures, the same for every set, seed {trials.seed}"
     )
-    if found.compared_by == TOP1:
+    if trials.compared_by == TOP1:
         first += ", and if McNemar's exact test on the pictures that one of two alone has right "
         first += "says so too"
-    compared = len(found.names) - 1
+    compared = len(trials.names) - 1
     if compared == 1:
         return first + "."
     pairs = ""
-    if found.best != found.reference:
+    if trials.best != trials.reference:
         pairs = (
             f", or where the best is one of two, which these pictures chose, for all "
             f"{compared * (compared + 1) // 2} pairs"
         )
-    against = f"{compared} comparisons with {found.reference}{pairs}"
+    against = f"{compared} comparisons with {trials.reference}{pairs}"
     return f"{first}; after Holm's correction for {against}."
 
 
@@ -152,11 +152,11 @@ class TrialsSection:
 
     def table(self) -> RenderableType:
         """The table, with intervals of differences only, and the verdicts below."""
-        found = self.trials
+        trials = self.trials
         grid = Table(box=SIMPLE, padding=(0, 0, 0, 1))
-        own = [FIGURE_NAMES[figure] for figure in found.figures]
-        to = [f"to {found.reference}, points", "difference"]
-        to += ["to the best"] if found.best != found.reference else []
+        own = [FIGURE_NAMES[figure] for figure in trials.figures]
+        to = [f"to {trials.reference}, points", "difference"]
+        to += ["to the best"] if trials.best != trials.reference else []
         for heading in ("templates", *own, *to):
             grid.add_column(escape(heading), no_wrap=heading in to)
         for name in self._order():
@@ -176,20 +176,20 @@ class TrialsSection:
         return sorted(self.trials.names, key=lambda name: -first[name].value)
 
     def _headings(self) -> list[str]:
-        found = self.trials
-        to = [f"to {found.best}, the best"] if found.best != found.reference else []
-        own = [FIGURE_NAMES[figure] for figure in found.figures]
-        towards = [f"to {found.reference}", "95 %", "difference"]
+        trials = self.trials
+        to = [f"to {trials.best}, the best"] if trials.best != trials.reference else []
+        own = [FIGURE_NAMES[figure] for figure in trials.figures]
+        towards = [f"to {trials.reference}", "95 %", "difference"]
         return ["templates", own[0], "95 %", *own[1:], *towards, *to]
 
     def _row(self, name: str) -> list[Cell]:
-        found = self.trials
-        first, *others = (figures[name] for figures in found.figures.values())
+        trials = self.trials
+        first, *others = (figures[name] for figures in trials.figures.values())
         row: list[Cell] = [name, share_cell(first.value), span(first.low, first.high)]
         row += [share_cell(other.value) for other in others]
-        row += _cells(_of(found.to_reference, name))
-        if found.best != found.reference:
-            row.append(_verdict(_of(found.to_best, name)))
+        row += _cells(_of(trials.to_reference, name))
+        if trials.best != trials.reference:
+            row.append(_verdict(_of(trials.to_best, name)))
         return row
 
     def _html_table(self) -> str:
@@ -200,60 +200,60 @@ class TrialsSection:
         return table("Template sets, best first", columns, rows)
 
 
-def forest_figure(found: Trials) -> str:
+def forest_figure(trials: Trials) -> str:
     """Each set's lead over the reference."""
-    what = FIGURE_NAMES[found.compared_by]
+    what = FIGURE_NAMES[trials.compared_by]
     leads = [
         Lead(d.name, d.lead.value, d.lead.low, d.lead.high, LINES[d.verdict], d.verdict.value)
-        for d in found.to_reference
+        for d in trials.to_reference
     ]
     caption = (
-        f"Lead over {found.reference} in {what}, in points, with its 95 % interval from "
-        f"{found.resamples[found.compared_by]:,} paired resamples of {found.pictures:,} pictures. "
-        "Green and red: real after correction; orange: unsure; grey: none seen."
+        f"Lead over {trials.reference} in {what}, in points, with its 95 % interval from "
+        f"{trials.resamples[trials.compared_by]:,} paired resamples of {trials.pictures:,} "
+        "pictures. Green and red: real after correction; orange: unsure; grey: none seen."
     )
-    label = f"Lead of {len(leads)} template sets over {found.reference}"
-    return figure(forest(leads, f"{what}, points over {found.reference}", label), caption)
+    label = f"Lead of {len(leads)} template sets over {trials.reference}"
+    return figure(forest(leads, f"{what}, points over {trials.reference}", label), caption)
 
 
-def trials_json(found: Trials) -> dict[str, Any]:
+def trials_json(trials: Trials) -> dict[str, Any]:
     """Trials as plain values."""
     return {
-        "compared_by": found.compared_by,
-        "pictures": found.pictures,
-        "reference": found.reference,
-        "best": found.best,
-        "resamples": dict(found.resamples),
-        "seed": found.seed,
+        "compared_by": trials.compared_by,
+        "pictures": trials.pictures,
+        "reference": trials.reference,
+        "best": trials.best,
+        "resamples": dict(trials.resamples),
+        "seed": trials.seed,
         "sets": [
             {"name": name}
-            | {figure: _estimate(figures[name]) for figure, figures in found.figures.items()}
-            for name in found.names
+            | {figure: _estimate(figures[name]) for figure, figures in trials.figures.items()}
+            for name in trials.names
         ],
-        "to_reference": [_difference(one) for one in found.to_reference],
-        "to_best": [_difference(one) for one in found.to_best],
+        "to_reference": [_difference(one) for one in trials.to_reference],
+        "to_best": [_difference(one) for one in trials.to_best],
     }
 
 
-def _estimate(found: Estimate) -> dict[str, Any]:
+def _estimate(estimate: Estimate) -> dict[str, Any]:
     return {
-        "value": number(found.value),
-        "interval95": [number(found.low), number(found.high)],
+        "value": number(estimate.value),
+        "interval95": [number(estimate.low), number(estimate.high)],
     }
 
 
-def _difference(found: Difference) -> dict[str, Any]:
+def _difference(difference: Difference) -> dict[str, Any]:
     return {
-        "name": found.name,
-        "other": found.other,
-        **_estimate(found.lead),
-        "p": number(found.p),
-        "p_corrected": number(found.p_corrected),
-        "comparisons": found.compared,
-        "only_name_right": found.only_name,
-        "only_other_right": found.only_other,
-        "detectable": number(found.detectable),
-        "verdict": found.verdict.value,
+        "name": difference.name,
+        "other": difference.other,
+        **_estimate(difference.lead),
+        "p": number(difference.p),
+        "p_corrected": number(difference.p_corrected),
+        "comparisons": difference.compared,
+        "only_name_right": difference.only_name,
+        "only_other_right": difference.only_other,
+        "detectable": number(difference.detectable),
+        "verdict": difference.verdict.value,
     }
 
 
@@ -261,17 +261,17 @@ def _of(differences: Sequence[Difference], name: str) -> Difference | None:
     return next((found for found in differences if found.name == name), None)
 
 
-def _cells(found: Difference | None) -> list[Cell]:
-    if found is None:
+def _cells(difference: Difference | None) -> list[Cell]:
+    if difference is None:
         return [None, None, None]
-    lead = found.lead
+    lead = difference.lead
     ends = f"{points(lead.low)} to {points(lead.high)}"
-    return [Html(esc(points(lead.value)), lead.value), ends, _verdict(found)]
+    return [Html(esc(points(lead.value)), lead.value), ends, _verdict(difference)]
 
 
-def _verdict(found: Difference | None) -> Cell:
-    return None if found is None else Html(_badge(found), found.lead.value)
+def _verdict(difference: Difference | None) -> Cell:
+    return None if difference is None else Html(_badge(difference), difference.lead.value)
 
 
-def _badge(found: Difference) -> str:
-    return f'<span class="{BADGES[found.verdict]}">{esc(found.verdict.value)}</span>'
+def _badge(difference: Difference) -> str:
+    return f'<span class="{BADGES[difference.verdict]}">{esc(difference.verdict.value)}</span>'
