@@ -162,6 +162,7 @@ class _Queues:
                 if piece is None and not self._launched:
                     return
             self._timed(*(piece or (self._fetch_oldest, self._launched[0][2])))
+            piece = None  # or it would hold a model that goes until another one has work
             while len(self._launched) >= self._in_flight:
                 self._timed(self._fetch_oldest, self._launched[0][2])
 

@@ -57,11 +57,15 @@ class ModelState(Generic[P]):
     reason: str | None
 
 
+async def _nobody() -> None: ...
+
+
 class ModelPool(Generic[P]):
     """The first model is always loaded; others at the start, or when they are asked for.
 
     At most `most` are loaded at once, the first included (0: all of them, from the start); the
     least recently used goes. One that nobody used for `idle` seconds goes, too (0: never).
+    `observe` is called before one goes, and once it has gone: for those who count.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class ModelPool(Generic[P]):
         aliases: Mapping[str, str],
         most: int = 0,
         idle: float = 0.0,
+        observe: Callable[[], Awaitable[object]] = _nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._entries = {name: _Entry[P](name, clock()) for name in names}
@@ -79,6 +84,7 @@ class ModelPool(Generic[P]):
         self._aliases = aliases
         self._most = most
         self._idle = idle
+        self._observe = observe
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
         self._released = asyncio.Event()
@@ -220,11 +226,13 @@ class ModelPool(Generic[P]):
             while entry.users:
                 self._released.clear()
                 await self._released.wait()
+            await self._observe()
             end, entry.parts, entry.end = entry.end, None, None
         finally:
             entry.leaving = False
         if end is not None:
             await end()
+        await self._observe()
         log.info("unloaded %s", entry.name)
 
     async def _keep_looking(self) -> None:

@@ -63,9 +63,14 @@ class Batcher(Generic[T, R]):
     """
 
     def __init__(
-        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], policy: BatchPolicy
+        self,
+        run: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        policy: BatchPolicy,
+        **about: str,
     ) -> None:
+        """`about` is what each batch's span tells besides its size."""
         self._run = run
+        self._about = about
         self._policy = policy
         self._queue: deque[_Waiting[T, R]] = deque()
         self._batches: set[asyncio.Task[None]] = set()
@@ -131,7 +136,7 @@ class Batcher(Generic[T, R]):
         begun = time.perf_counter()
         callers = [waiting.place for waiting in batch]
         try:
-            with spans.joint("forward pass", callers, batch_size=len(batch)) as span:
+            with spans.joint("forward pass", callers, batch_size=len(batch), **self._about) as span:
                 values = await self._run([waiting.item for waiting in batch])
             if len(values) != len(batch):
                 raise RuntimeError(f"{len(batch)} items gave {len(values)} results. This is a bug.")

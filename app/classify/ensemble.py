@@ -108,6 +108,7 @@ class Ensemble:
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept: set[asyncio.Task[None]] = set()
         self._cuts: dict[tuple[str, Concept], tuple[Concept, TextTooLong]] = {}
+        self.model = encoder.info.name
         self.lists = ByteLru(min(LISTS_BYTES, cache.memory.max_bytes))
 
     @property
@@ -294,7 +295,7 @@ class Ensemble:
             prompts = list(chain.from_iterable(block.values()))
             begun = time.perf_counter()
             try:
-                with spans.span("encode texts", prompts=len(prompts)):
+                with spans.span("encode texts", prompts=len(prompts), model=self.model):
                     rows = await asyncio.wrap_future(self._encoder.submit_texts(prompts))
             except PromptTooLong as error:
                 # the label at fault fails alone: others may wait for its neighbours

@@ -192,7 +192,7 @@ class Builds:
         begun = time.monotonic()
         result: Result = "cancelled"
         try:
-            with spans.span("build label set", labels=build.total):
+            with spans.span("build label set", labels=build.total, model=self.ensemble.model):
                 serving = await self._build(stored, build)
             await self.on_built(stored)
         except Problem as problem:

@@ -183,8 +183,16 @@ async def build(
             raise
         return further, parts.aclose
 
+    async def observe() -> None:
+        await asyncio.to_thread(metrics.observe)
+
     pool = ModelPool(
-        settings.models, load, settings.aliases, settings.loaded_models, settings.model_idle
+        settings.models,
+        load,
+        settings.aliases,
+        settings.loaded_models,
+        settings.model_idle,
+        observe,
     )
     services = await _of_model(settings, encoder, metrics, stack, shared, pool)
     resuming = asyncio.create_task(services.labelsets.resume())
@@ -213,7 +221,10 @@ async def _of_model(
     info, store = encoder.info, shared.store
     vectors = TwoLevels(shared.vectors, store.vectors, info.embedding_width)
     ensemble = Ensemble(
-        encoder, vectors, settings.max_text_queue, functools.partial(metrics.encoded, "text")
+        encoder,
+        vectors,
+        settings.max_text_queue,
+        functools.partial(metrics.encoded, "text", info.name),
     )
     stack.push_async_callback(ensemble.close)
     templates = TemplateSets(template_sets(), info.provenance.templates)
@@ -227,8 +238,9 @@ async def _of_model(
     )
     stack.callback(decoder.close)
     batcher = Batcher(
-        encode_images(encoder, functools.partial(metrics.encoded, "image")),
+        encode_images(encoder, functools.partial(metrics.encoded, "image", info.name)),
         BatchPolicy(settings.max_batch, settings.max_queue, info.in_flight),
+        model=info.name,
     )
     stack.push_async_callback(_drain, batcher)
 

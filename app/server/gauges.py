@@ -26,6 +26,7 @@ from app.server.watchdog import Heartbeat
 from app.stores.lru import ByteLru
 from app.telemetry.instruments import Together
 from app.telemetry.metrics import Metrics
+from models import EncoderInfo
 
 if TYPE_CHECKING:
     from models.device_state import DeviceMemory
@@ -84,7 +85,6 @@ def watch_services(
     draining: Callable[[], bool],
 ) -> None:
     """The parts of a service that is built, from within its event loop."""
-    info = services.encoder.info
     metrics.watch(
         "openvocab_model_state", "1 for what each model is: loaded, loading, idle or failed.",
         lambda: {
@@ -100,13 +100,14 @@ def watch_services(
         },
         "model", together="min",
     )  # fmt: skip
-    metrics.info("openvocab_model_info", "The model that is served; always 1.", {
-        "model": info.name,
-        "fingerprint": info.fingerprint,
-        "precision": info.precision,
-        "device": info.device,
-        "backend": info.backend,
-    })  # fmt: skip
+    metrics.watch(
+        "openvocab_model_info", "The models that are loaded, and which is the default; always 1.",
+        lambda: {
+            _about(parts.encoder.info, default=parts is services): 1.0
+            for parts in services.models.loaded()
+        },
+        "model", "default", "fingerprint", "precision", "device", "backend", together="max",
+    )  # fmt: skip
     metrics.watch("openvocab_workers_serving", "Processes that serve.", lambda: 1)
     metrics.watch("openvocab_draining", "Processes that are told to end.", draining)
     _watch_queues(metrics, services, settings, admission)
@@ -118,60 +119,74 @@ def watch_services(
 def _watch_queues(
     metrics: Metrics, services: Services, settings: Settings, admission: Admission
 ) -> None:
-    decoder, uploads = services.embedder.decoder, services.upload_batches
-    loaded = services.models.loaded
+    uploads, loaded = services.upload_batches, services.models.loaded
     in_service = settings.max_queue + settings.max_batch
     for name, about, read in (
         ("in_service", "Requests being worked on.", lambda: admission.in_service),
         ("max_in_service", "Requests that may be worked on at once.", lambda: in_service),
         ("pending_bytes", "Bytes of bodies held.", lambda: admission.bytes),
         ("max_pending_bytes", "Bytes that may be held.", lambda: settings.max_pending_bytes),
-        ("queued_images", "Images that wait for a forward pass.",
-         lambda: sum(each.embedder.batcher.queued for each in loaded())),
-        ("max_queued_images", "Images that may wait.", lambda: settings.max_queue),
-        ("queued_prompts", "Prompts of requests that wait to be encoded.",
-         lambda: sum(each.classifier.ensemble.pending for each in loaded())),
-        ("max_queued_prompts", "Prompts that may wait.", lambda: settings.max_text_queue),
         ("decoding_images", "Images that are or wait to be decoded.",
          lambda: sum(each.embedder.decoder.waiting for each in loaded())),
         ("uploads", "Batches that are being uploaded.", lambda: uploads.under_way),
         ("max_uploads", "Batches that may be uploaded at once.", lambda: uploads.at_once),
     ):  # fmt: skip
         metrics.watch(f"openvocab_{name}", about, read)
+    each_model: Mapping[str, tuple[str, Callable[[Services], float]]] = {
+        "queued_images": ("Images that wait for a forward pass.",
+                          lambda each: each.embedder.batcher.queued),
+        "max_queued_images": ("Images that may wait.", lambda _: settings.max_queue),
+        "queued_prompts": ("Prompts of requests that wait to be encoded.",
+                           lambda each: each.classifier.ensemble.pending),
+        "max_queued_prompts": ("Prompts that may wait.", lambda _: settings.max_text_queue),
+    }  # fmt: skip
+    for name, (about, read_one) in each_model.items():
+        metrics.watch(
+            f"openvocab_{name}", about, functools.partial(_by_model, services, read_one), "model"
+        )
     metrics.watch(
         "openvocab_oldest_queued_seconds",
         "Seconds that the first of the queue has waited; 0 without any.",
         lambda: {
-            ("image",): max(
-                _since(each.embedder.batcher.oldest, time.perf_counter) for each in loaded()
-            ),
-            ("text",): max(
-                _since(each.classifier.ensemble.oldest, time.monotonic) for each in loaded()
-            ),
+            (kind, each.encoder.info.name): waited
+            for each in loaded()
+            for kind, waited in (
+                ("image", _since(each.embedder.batcher.oldest, time.perf_counter)),
+                ("text", _since(each.classifier.ensemble.oldest, time.monotonic)),
+            )
         },
         "kind",
+        "model",
         together="max",
     )
     metrics.follow(
         "openvocab_images_total", "Images decoded, by the format of their file.",
-        lambda: {(name.lower(),): count for name, count in list(decoder.decoded.items())},
+        lambda: {
+            (name.lower(), each.encoder.info.name): count
+            for each in loaded()
+            for name, count in list(each.embedder.decoder.decoded.items())
+        },
         "format",
     )  # fmt: skip
 
 
 def _watch_caches(metrics: Metrics, services: Services) -> None:
-    ensemble, vectors = services.classifier.ensemble, services.vectors
-    caches = {
-        "label_vectors": vectors.memory,
-        "label_lists": ensemble.lists,
-        "labelsets": services.matrices,
-        "images": services.images,
-    }
+    loaded = services.models.loaded
+
+    def caches() -> Mapping[tuple[str, str], ByteLru]:
+        """By name, and the model where each has its own."""
+        found = {("label_vectors", ""): services.vectors.memory, ("images", ""): services.images}
+        for each in loaded():
+            model = each.encoder.info.name
+            found["label_lists", model] = each.classifier.ensemble.lists
+            found["labelsets", model] = each.matrices
+        return found
+
     metrics.follow(
         "openvocab_cache_lookups_total", "What was asked of the caches in memory.",
         lambda: {
-            key: count for name, cache in caches.items()
-            for key, count in (((name, "hit"), cache.hits), ((name, "miss"), cache.misses))
+            (name, result, model): count for (name, model), cache in caches().items()
+            for result, count in (("hit", cache.hits), ("miss", cache.misses))
         },
         "cache", "result",
     )  # fmt: skip
@@ -184,19 +199,27 @@ def _watch_caches(metrics: Metrics, services: Services) -> None:
         metrics.watch(
             f"openvocab_cache_{name}", about, functools.partial(_each, caches, read), "cache"
         )
+
+    def levels() -> Mapping[tuple[str, ...], float]:
+        """By level, and the model where each counts for itself."""
+        found: dict[tuple[str, ...], float] = {("memory", ""): services.vectors.memory.hits}
+        for each in loaded():
+            model = each.encoder.info.name
+            found["store", model] = each.vectors.store_hits
+            found["computed", model] = each.classifier.ensemble.computed
+        return found
+
     metrics.follow(
         "openvocab_label_vectors_total",
         "Where vectors of labels came from: memory, the store, or the model.",
-        lambda: {
-            ("memory",): vectors.memory.hits,
-            ("store",): vectors.store_hits,
-            ("computed",): ensemble.computed,
-        },
+        levels,
         "level",
     )
     metrics.watch(
         "openvocab_labelsets_in_memory", "Label sets that are ready to be used, in the process "
-        "with the most.", lambda: len(services.matrices), together="max",
+        "with the most.", lambda: {
+            (each.encoder.info.name,): len(each.matrices) for each in loaded()
+        }, "model", together="max",
     )  # fmt: skip
 
 
@@ -213,14 +236,16 @@ def _watch_store(metrics: Metrics, services: Services) -> None:
 
 
 def _watch_device(metrics: Metrics, services: Services) -> None:
-    encoder, canary, decoder = services.encoder, services.canary, services.embedder.decoder
+    encoder, canary, loaded = services.encoder, services.canary, services.models.loaded
     heart = Heartbeat(asyncio.get_running_loop())
     metrics.watch(
         "openvocab_busy_seconds",
         "Seconds at the same piece of work; past OPENVOCAB_HANG_TIMEOUT the process ends.",
         lambda: {
-            ("model",): _since(encoder.busy_since, time.monotonic),
-            ("decoder",): _since(decoder.busy_since, time.monotonic),
+            ("model",): max(_since(each.encoder.busy_since, time.monotonic) for each in loaded()),
+            ("decoder",): max(
+                _since(each.embedder.decoder.busy_since, time.monotonic) for each in loaded()
+            ),
             ("event_loop",): _since(heart.busy_since(), time.monotonic),
         },
         "part",
@@ -238,7 +263,12 @@ def _watch_device(metrics: Metrics, services: Services) -> None:
         return  # it computes elsewhere
     metrics.follow(
         "openvocab_device_busy_seconds_total", "Seconds that the device spent on a kind of work.",
-        lambda: {(kind,): seconds for kind, seconds in encoder.busy_seconds.items()}, "kind",
+        lambda: {
+            (kind, each.encoder.info.name): seconds
+            for each in loaded() if isinstance(each.encoder, _Device)
+            for kind, seconds in each.encoder.busy_seconds.items()
+        },
+        "kind", "model",
     )  # fmt: skip
     # without a GPU there is none: see process_resident_memory_bytes
     memory: Mapping[str, tuple[Together, str]] = {
@@ -264,9 +294,23 @@ class _Device(Protocol):
 
 
 def _each(
-    caches: Mapping[str, ByteLru], read: Callable[[ByteLru], float]
+    caches: Callable[[], Mapping[tuple[str, str], ByteLru]], read: Callable[[ByteLru], float]
 ) -> Mapping[tuple[str, ...], float]:
-    return {(name,): read(cache) for name, cache in caches.items()}
+    found: dict[tuple[str, ...], float] = {}
+    for (name, _), cache in caches().items():
+        found[name,] = found.get((name,), 0.0) + read(cache)
+    return found
+
+
+def _by_model(
+    services: Services, read: Callable[[Services], float]
+) -> Mapping[tuple[str, ...], float]:
+    return {(each.encoder.info.name,): read(each) for each in services.models.loaded()}
+
+
+def _about(info: EncoderInfo, *, default: bool) -> tuple[str, ...]:
+    about = (info.fingerprint, info.precision, info.device, info.backend)
+    return (info.name, "true" if default else "false", *about)
 
 
 def _memory(device: _Device, name: str) -> float | None:

@@ -53,14 +53,15 @@ class SharedEncoder:
         self._encoder = encoder
         self._settings = settings
         self.metrics = Metrics()
-        run = encode_images(encoder, partial(self.metrics.encoded, "image"))
+        run = encode_images(encoder, partial(self.metrics.encoded, "image", info.name))
         self._batcher = batcher = Batcher(
             run, BatchPolicy(settings.max_batch, NO_LIMIT, info.in_flight)
         )
         self.metrics.watch(
             "openvocab_queued_images",
             "Images that wait for a forward pass.",
-            lambda: batcher.queued,
+            lambda: {(info.name,): batcher.queued},
+            "model",
         )
         self._canary = Canary(encoder)
         loop = asyncio.get_running_loop()

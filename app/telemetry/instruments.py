@@ -123,7 +123,11 @@ class Instruments(Collector):
         return Histogram(self._declare(family), self._page)
 
     def follow(self, name: str, about: str, read: Read, *labels: str) -> None:
-        """A counter whose value since this process began is read from elsewhere."""
+        """A counter whose value is read from elsewhere, maybe from several sources.
+
+        A key of its values goes on after the labels where sources are summed; a source that was
+        gone begins anew.
+        """
         family = self._declare(Family(name, about, "counter", labels))
         self._readings.append(_Reading(family, read, {}))
 
@@ -189,12 +193,16 @@ class Instruments(Collector):
 
     def _write(self, reading: _Reading, values: Mapping[Labels, float | None]) -> None:
         for labels, value in values.items():
-            place = self._page.place((reading.family.name, *labels), 1)
+            shown = labels[: len(reading.family.labels)]
+            place = self._page.place((reading.family.name, *shown), 1)
             if reading.family.kind == "gauge":
                 self._page.words[place] = math.nan if value is None else value
             elif value is not None:
                 self._page.words[place] += max(0.0, value - reading.before.get(labels, 0.0))
                 reading.before[labels] = value
+        if reading.family.kind == "counter":
+            for gone in reading.before.keys() - values.keys():
+                del reading.before[gone]
         if reading.family.kind == "gauge":
             for gone in reading.before.keys() - values.keys():
                 self._page.words[self._page.place((reading.family.name, *gone), 1)] = math.nan

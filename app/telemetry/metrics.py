@@ -78,13 +78,14 @@ class Metrics:
         self._received = all_of.counter("openvocab_received_bytes_total", "Bytes of bodies read.")
         self._batches = all_of.histogram(
             "openvocab_batch_size", "Images or prompts that were encoded together.", BATCH_SIZES,
-            "kind",
+            "kind", "model",
         )  # fmt: skip
         self._forward = all_of.histogram(
             "openvocab_forward_seconds",
             "Seconds from handing a batch to the device to its vectors.",
             SECONDS,
             "kind",
+            "model",
         )
         self._builds = all_of.counter(
             "openvocab_labelset_builds_total", "Builds of label sets that ended.", "result"
@@ -153,10 +154,10 @@ class Metrics:
         """So many bytes of a body."""
         self._received.inc(by=count)
 
-    def encoded(self, kind: Kind, count: int, seconds: float) -> None:
-        """One batch of images or prompts, from its submission to its vectors."""
-        self._batches.observe(count, kind)
-        self._forward.observe(seconds, kind)
+    def encoded(self, kind: Kind, model: str, count: int, seconds: float) -> None:
+        """One batch of images or prompts, from its submission to a model to its vectors."""
+        self._batches.observe(count, kind, model)
+        self._forward.observe(seconds, kind, model)
 
     def built(self, result: Built, seconds: float, labels: int) -> None:
         """One build of a label set."""
@@ -186,7 +187,11 @@ class Metrics:
         self.watch(name, about, lambda: {tuple(values.values()): 1.0}, *values, together="max")
 
     def follow(self, name: str, about: str, read: Read, *labels: str) -> None:
-        """A count that is kept elsewhere in this process, and only grows."""
+        """A count that is kept elsewhere in this process, and only grows.
+
+        Keys of its values may go on after the labels, to tell sources apart that are summed; a
+        source that was gone may begin again.
+        """
         self._all.follow(name, about, read, *labels)
 
     @contextlib.contextmanager
@@ -208,6 +213,10 @@ class Metrics:
         self._all.publish()
         while not ended.wait(EVERY):
             self._all.publish()
+
+    def observe(self) -> None:
+        """Read now what is read from its parts: of one that is to go nothing is missed."""
+        self._all.publish()
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format, for a thread: it takes some milliseconds."""

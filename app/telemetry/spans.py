@@ -32,20 +32,20 @@ def current() -> "Place | None":
     return place if place is not None and place.recorded else None
 
 
-def span(name: str, **attributes: int) -> Traced:
+def span(name: str, **attributes: str | int) -> Traced:
     """A span below the current one while this is open."""
     place = current()
     return UNTRACED if place is None else _open(place.below(name, _ours(attributes)))
 
 
-def joint(name: str, callers: "Sequence[Place | None]", **attributes: int) -> Traced:
+def joint(name: str, callers: "Sequence[Place | None]", **attributes: str | int) -> Traced:
     """One span for the work that several callers share: below the first, linked with all."""
     places = [place for place in callers if place is not None]
     return _open(places[0].below(name, _ours(attributes), places)) if places else UNTRACED
 
 
 def passed(
-    name: str, seconds: float, ago: float, shared: "Place | None" = None, **attributes: int
+    name: str, seconds: float, ago: float, shared: "Place | None" = None, **attributes: str | int
 ) -> None:
     """A span that lasted `seconds` and ended `ago` seconds before now.
 
@@ -84,7 +84,7 @@ def _open(place: "Place") -> "Iterator[Place | None]":
     place.end()
 
 
-def _ours(attributes: dict[str, int]) -> dict[str, int]:
+def _ours(attributes: dict[str, str | int]) -> dict[str, str | int]:
     return {f"openvocab.{name}": value for name, value in attributes.items()}
 
 

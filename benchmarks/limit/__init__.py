@@ -5,6 +5,7 @@ from benchmarks.limit.cpu import cpu
 from benchmarks.limit.labels import labels
 from benchmarks.limit.light import light
 from benchmarks.limit.memory import memory
+from benchmarks.limit.models import cycles, models
 from benchmarks.limit.pictogram import pictogram
 
 PIECES = {
@@ -14,4 +15,6 @@ PIECES = {
     "cold": cold,
     "memory": memory,
     "light": light,
+    "models": models,
+    "cycles": cycles,
 }

@@ -318,6 +318,36 @@ def test_metrics_tell_each_model(two: httpx.Client, other_model: str) -> None:
     text = two.get("/metrics").text
     assert f'openvocab_model_state{{model="{other_model}",state="loaded"}} 1' in text
     assert 'openvocab_model_canary_good{model="pictogram"} 1' in text
+    for model in ("pictogram", other_model):
+        assert f'openvocab_max_queued_images{{model="{model}"}} 512' in text
+        assert f'openvocab_batch_size_count{{kind="image",model="{model}"}}' in text
+        default = "true" if model == "pictogram" else "false"
+        assert f'openvocab_model_info{{backend="openvino",default="{default}"' in text
+
+
+def test_what_a_model_has_counted_stays_when_it_is_unloaded(
+    pictogram: Encoder, other_model: str, serve: Serve, samples: dict[str, Path]
+) -> None:
+    def counted(client: httpx.Client) -> dict[str, float]:
+        rows = (line.rpartition(" ") for line in client.get("/metrics").text.splitlines())
+        return {name: float(value) for name, _, value in rows if not name.startswith("#")}
+
+    images, busy = (
+        'openvocab_images_total{format="png"}',
+        f'openvocab_device_busy_seconds_total{{kind="image",model="{other_model}"}}',
+    )
+    with serve(
+        pictogram, more_models=other_model, precision="fp32", loaded_models=2, model_idle=0.2
+    ) as client:
+        seconds = 0.0
+        for times in (1, 2, 3):
+            assert classify(client, samples["cat"], model=other_model).status_code == 200
+            until(client, other_model, "idle")
+            now = counted(client)
+            assert now[images] == times
+            assert now[busy] > seconds
+            seconds = now[busy]
+            assert f'openvocab_queued_images{{model="{other_model}"}}' not in now
 
 
 def test_a_model_is_loaded_when_it_is_asked_for_and_goes_when_nobody_does(

@@ -156,7 +156,7 @@ def test_the_number_of_pods_follows_the_queue_and_is_the_autoscalers_alone(overl
 
 
 def test_the_queue_that_is_followed_is_one_that_the_service_counts(client: Any) -> None:
-    assert "\nopenvocab_queued_images " in client.get("/metrics").text
+    assert "\nopenvocab_queued_images{" in client.get("/metrics").text
 
 
 def test_redis_has_the_settings_of_the_compose_file() -> None:

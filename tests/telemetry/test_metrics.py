@@ -80,14 +80,14 @@ def test_a_request_is_counted_with_its_stages_bytes_and_batches(
     assert by("openvocab_stage_seconds_count", stage="total") == 0
     assert by("openvocab_received_bytes_total") > picture.stat().st_size
     assert by("openvocab_images_total", format="jpeg") == 1
-    assert by("openvocab_batch_size_sum", kind="image") == 1
-    assert by("openvocab_batch_size_count", kind="image") == 1
+    assert by("openvocab_batch_size_sum", kind="image", model="pictogram") == 1
+    assert by("openvocab_batch_size_count", kind="image", model="pictogram") == 1
     # two labels in the templates of the model, in one batch
-    assert by("openvocab_batch_size_count", kind="text") == 1
-    assert by("openvocab_batch_size_sum", kind="text") >= 2
-    assert by("openvocab_forward_seconds_count", kind="text") == 1
+    assert by("openvocab_batch_size_count", kind="text", model="pictogram") == 1
+    assert by("openvocab_batch_size_sum", kind="text", model="pictogram") >= 2
+    assert by("openvocab_forward_seconds_count", kind="text", model="pictogram") == 1
     for kind in ("image", "text"):
-        assert by("openvocab_device_busy_seconds_total", kind=kind) > 0
+        assert by("openvocab_device_busy_seconds_total", kind=kind, model="pictogram") > 0
 
 
 def test_each_level_of_the_caches_is_counted(
@@ -149,7 +149,7 @@ def test_builds_of_label_sets_are_counted_and_never_named(counting: httpx.Client
     assert by("openvocab_store_calls_total", call="write", result="ok") >= 2
     assert by("openvocab_store_seconds_count", call="write") >= 2
     assert read(counting)("openvocab_labelset_builds_running") == 0
-    assert read(counting)("openvocab_labelsets_in_memory") == 1
+    assert read(counting)("openvocab_labelsets_in_memory", model="pictogram") == 1
     text = counting.get("/metrics").text
     assert not any(word in text for word in ("coast", "lighthouse", "too-long"))
 
@@ -157,7 +157,7 @@ def test_builds_of_label_sets_are_counted_and_never_named(counting: httpx.Client
 def test_what_a_process_is_and_has_is_told(counting: httpx.Client, pictogram: Encoder) -> None:
     now, info = read(counting), pictogram.info
     assert now(
-        "openvocab_model_info", model="pictogram", fingerprint=info.fingerprint,
+        "openvocab_model_info", model="pictogram", default="true", fingerprint=info.fingerprint,
         precision="fp32", device="cpu", backend=info.backend,
     ) == 1  # fmt: skip
     assert any(name == "openvocab_build_info" for name, _ in now.found)
@@ -170,7 +170,7 @@ def test_what_a_process_is_and_has_is_told(counting: httpx.Client, pictogram: En
     assert now("openvocab_canary_good") == 1
     assert now("openvocab_store_away") == now("openvocab_draining") == 0
     assert now("openvocab_store_state", state="ok") == 1
-    assert now("openvocab_max_queued_images") == 512
+    assert now("openvocab_max_queued_images", model="pictogram") == 512
     assert pictogram.memory() is None  # a CPU has none of its own
     assert not any(name.startswith("openvocab_device_memory") for name, _ in now.found)
     # what has not happened is 0, not missing: a rate needs a start
@@ -197,18 +197,20 @@ def test_queues_tell_how_long_and_how_old_they_are(
         asked = [pool.submit(classify, client, samples["cat"], "cat,dog") for _ in range(3)]
         in_flight = plain_pictogram.info.in_flight
         try:
-            wait_until(lambda: read(client)("openvocab_queued_images") == 3 - in_flight)
-            first = read(client)("openvocab_oldest_queued_seconds", kind="image")
+            wait_until(
+                lambda: read(client)("openvocab_queued_images", model="pictogram") == 3 - in_flight
+            )
+            first = read(client)("openvocab_oldest_queued_seconds", kind="image", model="pictogram")
             wait_until(lambda: read(client)("openvocab_busy_seconds", part="model") > 0.1)
             now = read(client)
         finally:
             go.set()
-        assert now("openvocab_oldest_queued_seconds", kind="image") > first
+        assert now("openvocab_oldest_queued_seconds", kind="image", model="pictogram") > first
         assert now("openvocab_in_service") == 3
         assert now("openvocab_max_in_service") == 5
         assert now("openvocab_pending_bytes") > 3 * samples["cat"].stat().st_size
         assert [one.result().status_code for one in asked] == [200] * 3
-        assert read(client)("openvocab_oldest_queued_seconds", kind="image") == 0
+        assert read(client)("openvocab_oldest_queued_seconds", kind="image", model="pictogram") == 0
 
 
 def test_a_model_that_turns_bad_is_noticed_though_nobody_asks(

@@ -129,7 +129,7 @@ def test_requests_that_share_a_forward_pass_are_linked_with_its_one_span(
             await go.wait()
             return items
 
-        batcher = Batcher(wait, BatchPolicy(max_batch=8, max_queue=8))
+        batcher = Batcher(wait, BatchPolicy(max_batch=8, max_queue=8), model="small")
 
         async def request(headers: dict[str, str]) -> None:
             place = recorded.tracing.request(headers, "POST", {})
@@ -151,7 +151,7 @@ def test_requests_that_share_a_forward_pass_are_linked_with_its_one_span(
         one.context.span_id for one in requests
     }
     assert len(requests) == 2
-    assert shared.attributes == {"openvocab.batch_size": 3}
+    assert shared.attributes == {"openvocab.batch_size": 3, "openvocab.model": "small"}
 
 
 def test_a_build_is_in_the_trace_of_who_asked_for_it(
@@ -163,7 +163,7 @@ def test_a_build_is_in_the_trace_of_who_asked_for_it(
     span = server_span(found)
     assert span.name == "PUT /labelsets/{name}"
     build = below(found, span)["build label set"]
-    assert build.attributes == {"openvocab.labels": 2}
+    assert build.attributes == {"openvocab.labels": 2, "openvocab.model": "pictogram"}
     assert "encode texts" in below(found, build)
     assert "confidential" not in "".join(one.to_json() for one in found)
 

@@ -1,0 +1,166 @@
+"""A second model in a process: what it costs while it is loaded, and what it leaves behind."""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from benchmarks import pictures
+from benchmarks.bodies import Bodies, multipart
+from benchmarks.load import drive
+from benchmarks.peers.sides import FIELDS, ours
+from benchmarks.pictures import SIZES
+from benchmarks.record import Cell, Result
+from benchmarks.rounds import Effort, Spread, figure, in_turns
+from benchmarks.servers import Server, wait_until
+from benchmarks.usage import MB, resident_mb, settle
+
+DEFAULT, OTHER = "pictogram", "everyday"
+
+REQUESTS: Final = 200
+CONNECTIONS: Final = 8
+FILES: Final = 32
+
+# turns of each side at least: what is to be seen is small
+TURNS: Final = 16
+
+CYCLES: Final = 100
+SHOWN: Final = (1, 10, 25, 50, 75, CYCLES)
+
+# seconds without a request after which the other model goes
+IDLE: Final = 0.1
+LOAD_SECONDS: Final = 120.0
+
+
+def models(effort: Effort) -> Result:
+    """Memory of two models in one process, and the speed of one while the other idles."""
+    images = pictures.jpegs(SIZES[0], FILES)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bodies = {
+            model: multipart(images, {**FIELDS, "model": model}, folder / f"{model}-forms")
+            for model in (DEFAULT, OTHER)
+        }
+        alone = {model: _alone(folder, model, bodies[model]) for model in bodies}
+        with (
+            ours(folder, model=DEFAULT) as one,
+            ours(folder, model=DEFAULT, more_models=OTHER) as both,
+        ):
+            _until(both, OTHER, "loaded")
+            _load(one, bodies[DEFAULT])
+            for each in bodies.values():
+                _load(both, each)
+            settle(both.process.pid)
+            together = resident_mb(both.process.pid)
+            rates = in_turns(
+                {
+                    "alone": lambda: _rate(one, both, bodies[DEFAULT], effort.seconds),
+                    "beside": lambda: _rate(both, one, bodies[DEFAULT], effort.seconds),
+                },
+                max(TURNS, effort.rounds),
+            )
+    # of two turns that follow each other: what drifts on the machine meets both alike
+    pairs = [after / before for before, after in zip(rates["alone"], rates["beside"], strict=True)]
+    weights = _exported_mb(OTHER)
+    beside = together - alone[DEFAULT] - weights
+    ratio = statistics.median(pairs)
+    rows: list[list[Cell]] = [
+        [f"resident, {DEFAULT} alone, MB", figure(alone[DEFAULT])],
+        [f"resident, {OTHER} alone, MB", figure(alone[OTHER])],
+        ["resident, both in one process, MB", figure(together)],
+        [f"of it the exported towers of {OTHER}, MB", figure(weights)],
+        ["of it what else the second model costs, MB", figure(beside)],
+        [f"{DEFAULT} alone, requests/s", Spread.of(rates["alone"]).shown()],
+        [f"{DEFAULT} while {OTHER} idles, requests/s", Spread.of(rates["beside"]).shown()],
+        ["the second of each pair against the first", Spread.of(pairs).shown()],
+    ]
+    return Result(
+        f"Two models in one process: {DEFAULT} and {OTHER}",
+        ["what", "median (range)"],
+        rows,
+        [
+            f"Memory after {REQUESTS} requests for each model; speed in {len(pairs)} turns of each "
+            f"side, {CONNECTIONS} connections, one side paused while the other is measured."
+        ],
+        {"limit.models.beside": beside, "limit.models.rate": ratio},
+    )
+
+
+def cycles(_effort: Effort) -> Result:
+    """A model is loaded and unloaded a hundred times."""
+    images = pictures.jpegs(SIZES[0], 1)
+    found: dict[int, tuple[float, float]] = {}
+    seconds: list[float] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = {"more_models": OTHER, "loaded_models": 2, "model_idle": IDLE}
+        with ours(folder, model=DEFAULT, **settings) as server:
+            for cycle in range(1, CYCLES + 1):
+                begun = time.perf_counter()
+                answer = server.client.post(
+                    "/classify",
+                    files={"image": images[0].read_bytes()},
+                    data={**FIELDS, "model": OTHER},
+                )
+                answer.raise_for_status()
+                seconds.append(time.perf_counter() - begun)
+                loaded = resident_mb(server.process.pid)
+                _until(server, OTHER, "idle")
+                if cycle in SHOWN:
+                    settle(server.process.pid)
+                    found[cycle] = loaded, resident_mb(server.process.pid)
+    ratio = found[CYCLES][1] / found[1][1]
+    rows: list[list[Cell]] = [
+        [cycle, round(loaded), round(after)] for cycle, (loaded, after) in found.items()
+    ]
+    return Result(
+        f"{OTHER} is loaded and unloaded beside {DEFAULT}",
+        ["times so far", "MB while it is loaded", "MB when it is gone"],
+        rows,
+        [
+            f"{figure(ratio, 4)} times as much at the end as after the first time.",
+            "A request that loads the model is answered after "
+            f"{Spread.of(seconds[1:]).shown()} s, median (range).",
+        ],
+        {"limit.cycles": ratio},
+    )
+
+
+def _alone(folder: Path, model: str, bodies: Bodies) -> float:
+    """Megabytes of a server with one model."""
+    with ours(folder, model=model) as server:
+        _load(server, bodies)
+        settle(server.process.pid)
+        return resident_mb(server.process.pid)
+
+
+def _load(server: Server, bodies: Bodies) -> None:
+    done = 0
+    while done < REQUESTS:
+        done += drive(f"{server.url}/classify", bodies, CONNECTIONS, 1).requests
+
+
+def _rate(server: Server, other: Server, bodies: Bodies, seconds: float) -> float:
+    """Answers a second of a server while the other one stands still."""
+    other.pause()
+    try:
+        return drive(f"{server.url}/classify", bodies, CONNECTIONS, seconds).rate
+    finally:
+        other.resume()
+
+
+def _until(server: Server, model: str, state: str) -> None:
+    """Wait for a state of a model, as GET /models tells it."""
+
+    def reached() -> bool:
+        listed = server.client.get("/models").json()["models"]
+        return any(each["name"] == model and each["state"] == state for each in listed)
+
+    wait_until(reached, LOAD_SECONDS)
+
+
+def _exported_mb(model: str) -> float:
+    """Megabytes of the towers that a bundled model is served from."""
+    folder = Path(__file__).parents[2] / "models" / model / "exported"
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / MB
