@@ -23,7 +23,6 @@ from app.classify.concept import Concept
 from app.classify.ensemble import Ensemble
 from app.classify.templates import template_sets
 from app.cli import help as help_
-from app.cli.options import Model
 from app.cli.serve import EXIT_STATUS
 from app.cli.terminal import or_exit, settings_or_exit
 from app.images.decode import Decoded, decode
@@ -33,6 +32,7 @@ from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
 from app.telemetry import logs
+from models.catalog import catalog
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
@@ -47,6 +47,7 @@ PLENTY: Final = 10**9
 EXAMPLES: Final = """
 openvocab bench
 openvocab bench --model ViT-B-32-256/datacomp_s34b_b86k --json
+openvocab bench --model everyday --model pictogram
 """
 
 
@@ -168,44 +169,60 @@ def machine() -> dict[str, object]:
 
 
 def bench(
-    model: Model = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=lambda: list(catalog()),
+            help="Model to time (default: OPENVOCAB_MODEL); repeat the option to compare several.",
+        ),
+    ] = None,
     seconds: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.01, help="Time to spend on each figure.")
     ] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of a table, a model a line.")
+    ] = False,
 ) -> None:
     """Time each part of the service on this machine.
 
     Decoding and encoding share a CPU's cores: there a request costs their sum, on a GPU the
     slower of both.
     """
-    settings = settings_or_exit(model=model)
+    for name in dict.fromkeys(model or [None]):
+        about, figures = _timed_model(name, seconds)
+        if as_json:
+            document = {**about, "figures": [asdict(f) for f in figures]}
+            typer.echo(json.dumps(document, indent=None if model and model[1:] else 2))
+        else:
+            Console().print(_table(about, figures))
+
+
+def _timed_model(name: str | None, seconds: float) -> tuple[dict[str, object], list[Figure]]:
+    """What a model is and runs on, and its figures."""
+    settings = settings_or_exit(model=name)
     logs.set_up(settings.log_level)
     encoder = or_exit(lambda: load_encoder(settings))
-    sets = template_sets()
-    templates = sets[encoder.info.provenance.templates].templates
+    info = encoder.info
+    templates = template_sets()[info.provenance.templates].templates
     threads = settings.cores_for_decoding()
     figures = list(
         measured(encoder, templates, settings.max_batch, threads, seconds, settings.exact_jpeg)
     )
     encoder.close()
-    info = encoder.info
-    about: dict[str, object] = {
-        "model": info.name,
-        "device": info.device,
-        "precision": info.precision,
-    }
+    about: dict[str, object] = {"model": info.name, "device": info.device}
     about |= {"precision": info.precision, "backend": info.backend, **machine()}
-    if as_json:
-        typer.echo(json.dumps({**about, "figures": [asdict(f) for f in figures]}, indent=2))
-        return
+    return about, figures
+
+
+def _table(about: dict[str, object], figures: list[Figure]) -> Table:
     table = Table(box=None, pad_edge=False, title=", ".join(f"{k} {v}" for k, v in about.items()))
     for heading in ("", "ms", "10 % to 90 %", "a second"):
         table.add_column(heading, justify="right" if heading else "left")
     for f in figures:
         spread = f"{f.low:.2f} to {f.high:.2f}"
         table.add_row(f.name, f"{f.median:.2f}", spread, f"{f.rate:,.1f} {f.per}")
-    Console().print(table)
+    return table
 
 
 def add_to(app: typer.Typer) -> None:

@@ -46,6 +46,7 @@ from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway
 from app.stores.vectors import TwoLevels
 from app.telemetry.metrics import Metrics
+from models.device_state import release_memory, share_arena
 from models.info import Floats, Pixels
 from prompts import Vocabulary
 
@@ -76,6 +77,8 @@ def load_encoder(
     """
     from models.loader import load  # OpenVINO or torch: only who serves pays for it
 
+    if settings.unloads:
+        share_arena()
     encoder = load(
         name or settings.model,
         device=settings.device,
@@ -100,13 +103,6 @@ def end_process(error: BaseException) -> None:
     for handler in logging.getLogger().handlers:
         handler.flush()
     os._exit(DEVICE_LOST)
-
-
-def release_memory() -> None:
-    """Give back the memory of a model that was closed."""
-    from models.device_state import release_memory as release
-
-    release()
 
 
 def guarded_store(settings: Settings, tell: Tell = nobody) -> Guarded:

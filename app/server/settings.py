@@ -335,6 +335,11 @@ class Settings(ModelSettings):
         pairs = (part.partition("=") for part in self.listed("model_aliases"))
         return {alias.strip(): name.strip() for alias, _, name in pairs}
 
+    @property
+    def unloads(self) -> bool:
+        """Whether models are loaded and unloaded while it serves."""
+        return len(self.models) > 1 and bool(self.loaded_models or self.model_idle)
+
     @model_validator(mode="after")
     def _models_fit(self) -> Self:
         if self.loaded_models == 1 and len(self.models) > 1:

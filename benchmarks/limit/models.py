@@ -1,8 +1,11 @@
 """A second model in a process: what it costs while it is loaded, and what it leaves behind."""
 
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +17,7 @@ from benchmarks.pictures import SIZES
 from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort, Spread, figure, in_turns
 from benchmarks.servers import Server, wait_until
-from benchmarks.usage import MB, resident_mb, settle
+from benchmarks.usage import MB, cpu_seconds, resident_mb, settle
 
 DEFAULT, OTHER = "pictogram", "everyday"
 
@@ -42,7 +45,8 @@ def models(effort: Effort) -> Result:
             model: multipart(images, {**FIELDS, "model": model}, folder / f"{model}-forms")
             for model in (DEFAULT, OTHER)
         }
-        alone = {model: _alone(folder, model, bodies[model]) for model in bodies}
+        bare = _without_model()
+        own = {model: _alone(folder, model, bodies[model]) - bare for model in bodies}
         with (
             ours(folder, model=DEFAULT) as one,
             ours(folder, model=DEFAULT, more_models=OTHER) as both,
@@ -53,37 +57,42 @@ def models(effort: Effort) -> Result:
                 _load(both, each)
             settle(both.process.pid)
             together = resident_mb(both.process.pid)
-            rates = in_turns(
+            turns = in_turns(
                 {
-                    "alone": lambda: _rate(one, both, bodies[DEFAULT], effort.seconds),
-                    "beside": lambda: _rate(both, one, bodies[DEFAULT], effort.seconds),
+                    "alone": lambda: _turn(one, both, bodies[DEFAULT], effort.seconds),
+                    "beside": lambda: _turn(both, one, bodies[DEFAULT], effort.seconds),
                 },
                 max(TURNS, effort.rounds),
             )
     # of two turns that follow each other: what drifts on the machine meets both alike
-    pairs = [after / before for before, after in zip(rates["alone"], rates["beside"], strict=True)]
-    weights = _exported_mb(OTHER)
-    beside = together - alone[DEFAULT] - weights
-    ratio = statistics.median(pairs)
-    rows: list[list[Cell]] = [
-        [f"resident, {DEFAULT} alone, MB", figure(alone[DEFAULT])],
-        [f"resident, {OTHER} alone, MB", figure(alone[OTHER])],
-        ["resident, both in one process, MB", figure(together)],
-        [f"of it the exported towers of {OTHER}, MB", figure(weights)],
-        ["of it what else the second model costs, MB", figure(beside)],
-        [f"{DEFAULT} alone, requests/s", Spread.of(rates["alone"]).shown()],
-        [f"{DEFAULT} while {OTHER} idles, requests/s", Spread.of(rates["beside"]).shown()],
-        ["the second of each pair against the first", Spread.of(pairs).shown()],
+    pairs = [
+        alone.cpu / beside.cpu
+        for alone, beside in zip(turns["alone"], turns["beside"], strict=True)
     ]
+    beside = together - bare - sum(own.values())
+    rows: list[list[Cell]] = [
+        ["resident without any model, MB", figure(bare)],
+        *([f"{model} alone adds, MB", figure(size)] for model, size in own.items()),
+        ["resident with both in one process, MB", figure(together)],
+        ["of it beyond what each alone adds, MB", figure(beside)],
+    ]
+    for side, what in (("alone", DEFAULT), ("beside", f"{DEFAULT} while {OTHER} idles")):
+        cpu, rate = ([getattr(turn, kind) for turn in turns[side]] for kind in ("cpu", "rate"))
+        rows.append([f"CPU ms per request, {what}", Spread.of(cpu).shown()])
+        rows.append([f"requests/s, {what}", Spread.of(rate).shown()])
+    rows.append(["requests for the same CPU time, beside against alone", Spread.of(pairs).shown()])
     return Result(
         f"Two models in one process: {DEFAULT} and {OTHER}",
         ["what", "median (range)"],
         rows,
         [
-            f"Memory after {REQUESTS} requests for each model; speed in {len(pairs)} turns of each "
-            f"side, {CONNECTIONS} connections, one side paused while the other is measured."
+            f"Memory after {REQUESTS} requests for each model over {CONNECTIONS} connections: weights, "
+            "and what batches of that size need while they are computed.",
+            f"Speed in {len(pairs)} turns of each side, one paused while the other is measured. The "
+            "last row is of pairs of turns, by CPU time: requests a second depend on what else the "
+            "machine does.",
         ],
-        {"limit.models.beside": beside, "limit.models.rate": ratio},
+        {"limit.models.beside": beside, "limit.models.rate": statistics.median(pairs)},
     )
 
 
@@ -141,13 +150,34 @@ def _load(server: Server, bodies: Bodies) -> None:
         done += drive(f"{server.url}/classify", bodies, CONNECTIONS, 1).requests
 
 
-def _rate(server: Server, other: Server, bodies: Bodies, seconds: float) -> float:
-    """Answers a second of a server while the other one stands still."""
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Answers a second, and CPU milliseconds for each."""
+
+    rate: float
+    cpu: float
+
+
+def _turn(server: Server, other: Server, bodies: Bodies, seconds: float) -> _Turn:
+    """A server under load while the other one stands still."""
     other.pause()
     try:
-        return drive(f"{server.url}/classify", bodies, CONNECTIONS, seconds).rate
+        before = cpu_seconds(server.process.pid)
+        load = drive(f"{server.url}/classify", bodies, CONNECTIONS, seconds)
+        spent = cpu_seconds(server.process.pid) - before
+        return _Turn(load.rate, 1000 * spent / load.requests)
     finally:
         other.resume()
+
+
+def _without_model() -> float:
+    """Megabytes of a process that has imported what serves, and loaded nothing."""
+    code = (
+        "import openvino, app.server.run, models.loader\n"
+        "print(*[line.split()[1] for line in open('/proc/self/status') if 'VmRSS' in line])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    return int(done.stdout) * 1024 / MB
 
 
 def _until(server: Server, model: str, state: str) -> None:
@@ -158,9 +188,3 @@ def _until(server: Server, model: str, state: str) -> None:
         return any(each["name"] == model and each["state"] == state for each in listed)
 
     wait_until(reached, LOAD_SECONDS)
-
-
-def _exported_mb(model: str) -> float:
-    """Megabytes of the towers that a bundled model is served from."""
-    folder = Path(__file__).parents[2] / "models" / model / "exported"
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / MB

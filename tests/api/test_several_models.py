@@ -13,7 +13,8 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.servers import wait_until
+from benchmarks.servers import openvocab, wait_until
+from benchmarks.usage import resident_mb, settle
 from models.encoder import Encoder
 from models.loader import load
 from tests.api.test_calibration import calibrate, variants
@@ -375,6 +376,22 @@ def test_the_one_that_was_used_longest_ago_makes_room(
             assert classify(client, samples["cat"], model=name).json()["model"] == name
             states = [each["state"] for each in client.get("/models").json()["models"]]
             assert sorted(states) == ["idle", "loaded", "loaded"]
+
+
+def test_the_memory_of_a_model_comes_back(
+    other_model: str, samples: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = {"more_models": other_model, "loaded_models": 2, "model_idle": 0.1}
+    resident: list[float] = []
+    with openvocab("memory://", tmp_path, precision="fp32", **settings) as server:
+        for _ in range(8):
+            found = classify(server.client, samples["cat"], model=other_model)
+            assert found.status_code == 200, found.text
+            until(server.client, other_model, "idle")
+            settle(server.process.pid)
+            resident.append(resident_mb(server.process.pid))
+    # the first loads pay for what stays: code that is mapped, caches that fill
+    assert max(resident[2:]) < 1.05 * resident[1], resident
 
 
 def test_encoders_on_one_device_share_its_thread(pictogram: Encoder, other_model: str) -> None:

@@ -110,9 +110,11 @@ def test_models_are_listed() -> None:
 
 
 def test_bench_times_every_part() -> None:
-    found = run("bench", "--model", "pictogram", "--seconds", "0.01", "--json")
+    models = ("--model", "pictogram", "--model", "everyday")
+    found = run("bench", *models, "--seconds", "0.01", "--json")
     assert found.returncode == 0
-    told = json.loads(found.stdout)
+    told, other = map(json.loads, found.stdout.splitlines())
+    assert other["model"] == "everyday"
     assert (told["model"], told["precision"]) == ("pictogram", "fp32")
     names = " ".join(figure["name"] for figure in told["figures"])
     assert all(part in names for part in ("encode 1 image", "decode", "embed 50", "score 1,000"))

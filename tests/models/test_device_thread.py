@@ -1,11 +1,14 @@
 """The device thread: order, failures, cancellation, the end."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
 
 import pytest
 
+from benchmarks.servers import wait_until
 from models.device_thread import URGENT_IN_A_ROW, DeviceThread
 from models.errors import EncoderClosed
 
@@ -87,6 +90,23 @@ def test_a_model_that_leaves_ends_its_own_work_alone(thread: DeviceThread) -> No
     release.set()
     assert kept.result(10) == "kept"
     assert log == ["kept"]
+
+
+def test_what_was_done_is_held_by_nobody(thread: DeviceThread) -> None:
+    class Model:
+        """Stands for what a piece of work refers to."""
+
+    model = Model()
+    gone, beside = weakref.ref(model), DeviceThread("beside", 1, thread)
+
+    def work(model: Model) -> Callable[[], Callable[[], None]]:
+        return lambda: lambda: type(model) and None
+
+    beside.submit(work(model)).result(10)
+    beside.close()
+    del model
+    # the thread goes on for the other one, and waits
+    wait_until(lambda: gc.collect() >= 0 and gone() is None)
 
 
 def test_two_stepwise_pieces_take_turns(thread: DeviceThread) -> None:
