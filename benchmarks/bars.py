@@ -48,12 +48,9 @@ BARS: Final[dict[str, Bar]] = {
     "limit.light.vit": Bar("memory of a CPU server, ViT-B-32", 450, under=True, unit=" MB"),
     "limit.memory": Bar("memory after 10,000 requests against after 500", 1.05, under=True),
     "limit.models.beside": Bar(
-        "memory of a second model beyond its weights, pictogram and everyday",
-        60,
-        under=True,
-        unit=" MB",
+        "memory of two models in a process beyond what each adds alone", 60, under=True, unit=" MB"
     ),
-    "limit.models.rate": Bar("requests/s of a model while a second one idles against alone", 0.98),
+    "limit.models.rate": Bar("requests for the same CPU time while a second model idles", 0.98),
     "limit.cycles": Bar(
         "memory after a model was loaded and unloaded 100 times against once", 1.05, under=True
     ),

@@ -189,7 +189,8 @@ def bench(
     Decoding and encoding share a CPU's cores: there a request costs their sum, on a GPU the
     slower of both.
     """
-    for name in dict.fromkeys(model or [None]):
+    names: list[str | None] = [*dict.fromkeys(model or ())] or [None]
+    for name in names:
         about, figures = _timed_model(name, seconds)
         if as_json:
             document = {**about, "figures": [asdict(f) for f in figures]}

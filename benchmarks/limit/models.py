@@ -70,9 +70,9 @@ def models(effort: Effort) -> Result:
         for alone, beside in zip(turns["alone"], turns["beside"], strict=True)
     ]
     beside = together - bare - sum(own.values())
-    rows: list[list[Cell]] = [
-        ["resident without any model, MB", figure(bare)],
-        *([f"{model} alone adds, MB", figure(size)] for model, size in own.items()),
+    rows: list[list[Cell]] = [["resident without any model, MB", figure(bare)]]
+    rows += [[f"{model} alone adds, MB", figure(size)] for model, size in own.items()]
+    rows += [
         ["resident with both in one process, MB", figure(together)],
         ["of it beyond what each alone adds, MB", figure(beside)],
     ]
@@ -86,11 +86,11 @@ def models(effort: Effort) -> Result:
         ["what", "median (range)"],
         rows,
         [
-            f"Memory after {REQUESTS} requests for each model over {CONNECTIONS} connections: weights, "
-            "and what batches of that size need while they are computed.",
-            f"Speed in {len(pairs)} turns of each side, one paused while the other is measured. The "
-            "last row is of pairs of turns, by CPU time: requests a second depend on what else the "
-            "machine does.",
+            f"Memory after {REQUESTS} requests for each model over {CONNECTIONS} connections: "
+            "weights, and what batches of that size need while they are computed.",
+            f"Speed in {len(pairs)} turns of each side, one paused while the other is measured. "
+            "The last row is of pairs of turns, by CPU time: requests a second depend on what else "
+            "the machine does.",
         ],
         {"limit.models.beside": beside, "limit.models.rate": statistics.median(pairs)},
     )
