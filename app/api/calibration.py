@@ -1,6 +1,7 @@
 """The routes of calibrations: parse, one call, return a schema."""
 
 import json
+import re
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -238,7 +239,8 @@ async def put(
     except ValueError as error:
         detail = str(error)
         raise Invalid(
-            f"the calibration cannot be read: {detail}", field=detail.split(maxsplit=1)[0]
+            f"the calibration cannot be read: {detail}",
+            field=re.split(r"[ .:]", detail, maxsplit=1)[0],
         ) from None
     # by default for the model that it names, if that is served here
     named = found.model if found.model in services.models.names() else None

@@ -138,7 +138,7 @@ def expect_all(store: Store) -> None:
                 assert not stored.unreadable
                 assert (stored.name, stored.version, stored.built) == (name, version, built)
                 assert stored.definition == definition
-                assert stored.definition.calibration == definition.calibration
+                assert stored.definition.calibrations == definition.calibrations
                 before = stored.previous
                 assert (before and (before.version, before.definition)) == previous
                 if before:

@@ -7,7 +7,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from app.classify.concept import Concept, keys_of
 from app.errors import shown
@@ -16,9 +18,16 @@ from app.labelsets.calibration.conformal import PERCENTS
 # raised when JSON written so far can no longer be read as it is
 FORMAT: Final = 1
 
-# what a count may be, and characters of a value that an error looks at
-MOST: Final = 10**12
+# characters of a value that an error looks at
 LONGEST: Final = 100
+
+
+Number = Annotated[float, Field(strict=True, ge=-1e6, le=1e6)]
+Figure = Annotated[float, Field(strict=True, ge=0, le=1e6)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Scale = Annotated[float, Field(strict=True, ge=1e-6, le=1e6)]
+Count = Annotated[int, Field(strict=True, ge=0, le=10**12)]
+Text = Annotated[str, Field(strict=True, max_length=1_000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +36,9 @@ class HeldOutFigures:
     one; expected calibration error in 15 bins; and the share where one that it shows is the best.
     """
 
-    nll: float
-    ece: float
-    accuracy: float
+    nll: Figure
+    ece: Figure
+    accuracy: Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +50,10 @@ class Answered:
     none.
     """
 
-    coverage: float
-    risk: float
-    risk_at_most: float
-    refused: float | None
+    coverage: Figure
+    risk: Figure
+    risk_at_most: Figure
+    refused: Figure | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +62,10 @@ class F1:
     threshold of each, and where each has its own.
     """
 
-    micro_before: float
-    macro_before: float
-    micro_after: float
-    macro_after: float
+    micro_before: Figure
+    macro_before: Figure
+    micro_after: Figure
+    macro_after: Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +82,25 @@ class Calibration:
     not used for what is measured. `conformal` are the bounds of conformal.py; (): not known.
     """
 
-    model: str
-    fingerprint: str
-    fitted_for: str
-    model_scale: float
-    scale: float
-    bias: float | None
-    floor: float
-    margin: float
-    threshold: float | None
-    thresholds: Mapping[str, float]
-    pictures: int
-    others: int
-    risk: float
-    confidence: float | None
+    model: Text
+    fingerprint: Text
+    fitted_for: Text
+    model_scale: Scale
+    scale: Scale
+    bias: Number | None
+    floor: Annotated[float, Field(strict=True, ge=-1, le=1)]
+    margin: Annotated[float, Field(strict=True, ge=0, le=2)]
+    threshold: Number | None
+    thresholds: Mapping[str, Annotated[float, Field(strict=True, ge=-2, le=2)]]
+    pictures: Count
+    others: Count
+    risk: Share
+    confidence: Number | None
     before: HeldOutFigures
     after: HeldOutFigures
     held_out: Answered
     f1: F1 | None = None
-    conformal: tuple[float, ...] = ()
+    conformal: tuple[Share, ...] = ()
 
     @property
     def temperature(self) -> float:
@@ -115,63 +124,20 @@ class Calibration:
         if content.get("format") != FORMAT:
             sent = shown(str(content.get("format"))[:LONGEST])
             raise ValueError(f"format is {sent}, this release reads {FORMAT}")
-        read = _Reader(content)
-        fields: dict[str, Any] = {}
-        for name in ("model", "fingerprint", "fitted_for"):
-            fields[name] = read.text(name)
-        for name, (low, high) in _RANGES.items():
-            fields[name] = read.number(name, low, high)
-        for name in ("bias", "threshold", "confidence"):
-            absent = content.get(name) is None
-            fields[name] = None if absent else read.number(name, -1e6, 1e6)
-        for name in ("pictures", "others"):
-            fields[name] = read.count(name)
-        own = content.get("thresholds")
-        if not isinstance(own, Mapping):
-            raise ValueError("thresholds is not an object")  # noqa: TRY004
-        fields["thresholds"] = {
-            str(k): _number(f"thresholds.{k}", v, -2, 2) for k, v in own.items()
-        }
-        for name, kind in (
-            ("before", HeldOutFigures),
-            ("after", HeldOutFigures),
-            ("held_out", Answered),
-        ):
-            fields[name] = _nested(kind, name, content.get(name))
-        f1, bounds = content.get("f1"), content.get("conformal", ())
-        if not isinstance(bounds, list | tuple) or len(bounds) not in (0, len(PERCENTS)):
-            raise ValueError(f"conformal is not a list of {len(PERCENTS)} numbers")
-        return cls(
-            **fields,
-            f1=None if f1 is None else _nested(F1, "f1", f1),
-            conformal=tuple(_number("conformal", bound, 0, 1) for bound in bounds),
-        )
+        # what an older release wrote may lack these
+        optional = {name: content.get(name) for name in ("bias", "threshold", "confidence")}
+        try:
+            read = _ADAPTER.validate_python({**content, **optional})
+        except ValidationError as errors:
+            (error, *_) = errors.errors(include_url=False)
+            place, why = ".".join(map(str, error["loc"])), error["msg"]
+            raise ValueError(f"{place}: {why[0].lower()}{why[1:]}") from None
+        if len(read.conformal) not in (0, len(PERCENTS)):
+            raise ValueError(f"conformal: a list of {len(PERCENTS)} numbers is needed")
+        return read
 
 
-_RANGES: Final[Mapping[str, tuple[float, float]]] = {
-    "model_scale": (1e-6, 1e6), "scale": (1e-6, 1e6), "floor": (-1, 1), "margin": (0, 2),
-    "risk": (0, 1),
-}  # fmt: skip
-
-
-class _Reader:
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        self._content = content
-
-    def text(self, name: str) -> str:
-        value = self._content.get(name)
-        if not isinstance(value, str) or len(value) > 1_000:
-            raise ValueError(f"{name} is not a text of up to 1000 characters")
-        return value
-
-    def number(self, name: str, low: float, high: float) -> float:
-        return _number(name, self._content.get(name), low, high)
-
-    def count(self, name: str) -> int:
-        value = self._content.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
-            raise ValueError(f"{name} is not a whole number from 0 to {MOST}")
-        return value
+_ADAPTER: Final = TypeAdapter(Calibration)
 
 
 def fitted_for(
@@ -183,22 +149,3 @@ def fitted_for(
     """
     content = (list(labels), keys_of(concepts, ""), sorted(examples))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _number(name: str, value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} is not a number")  # noqa: TRY004
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {shown(str(value))}, it is from {low:g} to {high:g}")
-    return float(value)
-
-
-def _nested(kind: Any, name: str, content: Any) -> Any:
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{name} is not an object")  # noqa: TRY004
-    found = {}
-    for field in kind.__dataclass_fields__:
-        value = content.get(field)
-        missing = value is None and field == "refused"
-        found[field] = None if missing else _number(f"{name}.{field}", value, 0, 1e6)
-    return kind(**found)
