@@ -84,8 +84,8 @@ SIGMOID = Calibration(
     held_out=Answered(1.0, 0.0, 1.0, None),
     f1=None,
 )
-LEARNED = Definition(OWN_TEMPLATES.entries, None, "", EXAMPLES, FITTED)
-CALIBRATED = Definition(OWN_TEMPLATES.entries, "pictogram", "", (), SIGMOID)
+LEARNED = Definition(OWN_TEMPLATES.entries, None, "", EXAMPLES, (FITTED,))
+CALIBRATED = Definition(OWN_TEMPLATES.entries, "pictogram", "", (), (SIGMOID,))
 
 # name: version, definition, whether it was built, and what served before it
 STORED: dict[str, tuple[int, Definition, bool, tuple[int, Definition] | None]] = {
@@ -142,7 +142,7 @@ def expect_all(store: Store) -> None:
                 before = stored.previous
                 assert (before and (before.version, before.definition)) == previous
                 if before:
-                    assert before.definition.calibration == previous[1].calibration
+                    assert before.definition.calibrations == previous[1].calibrations
                     assert before.built
             for name, version in DELETED.items():
                 assert await store.labelsets.head(name) == Head(version, deleted=True)
