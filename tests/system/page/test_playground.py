@@ -735,3 +735,24 @@ def test_it_fits_a_phone_and_a_thumb(open_page: Open, width: int) -> None:
     if width < 720:  # else the answer is beside the input
         page.locator("#peek").click()
         expect(page.locator("#answers-title")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("zoom", [2, 4])
+def test_it_can_be_read_at_two_and_four_hundred_percent(open_page: Open, zoom: int) -> None:
+    # zoom is a smaller viewport with larger pixels (WCAG 1.4.4, and 1.4.10 for 400 %)
+    size = {"width": 1280 // zoom, "height": 1024 // zoom}
+    page = open_page(viewport=size, device_scale_factor=zoom).page
+    page.locator("#options summary").click()
+    found = sample(page, "cat")
+    page.locator(".segments label", has_text="Label set").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    cut = page.evaluate(
+        """() => [...document.querySelectorAll("button, label, h2, .word, .score, summary")]
+            .filter(one => one.checkVisibility() && !one.closest(".samples, .sr"))
+            .filter(one => one.getBoundingClientRect().right > innerWidth + 1)
+            .map(one => one.textContent)"""
+    )
+    assert cut == []
+    page.locator(".segments label", has_text="My own").click()
+    found.locator(".word").first.scroll_into_view_if_needed()
+    expect(found.locator(".word").first).to_be_in_viewport()
