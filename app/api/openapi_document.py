@@ -21,10 +21,12 @@ TAGS: Final = {
     "/templates and, if it is set so, /metrics.",
     "OpenAI's API": "What clients of OpenAI's embeddings send.",
     "Hugging Face's API": "What clients of Hugging Face's inference send.",
+    "immich's API": "What immich's server sends for smart search.",
+    "PhotoPrism's API": "What PhotoPrism sends for labels.",
 }
 
 # routes that are answered without a key, whatever the server's keys are
-OPEN: Final = ("/healthz", "/readyz")
+OPEN: Final = ("/healthz", "/readyz", "/ping")
 
 PROBLEMS: Final = {
     "400": "The body cannot be parsed.",
@@ -64,6 +66,9 @@ RESPONSES: Final = {
     "openaiListModels": "The loaded model.",
     "openaiGetModel": "The loaded model.",
     "hfZeroShotImageClassification": "Labels with their scores, best first.",
+    "immichPing": "`pong`.",
+    "immichPredict": "The vector as immich reads it.",
+    "photoprismLabels": "Labels with their confidence, best first.",
     "listTemplates": "The template sets, and the default.",
     "listVocabularies": "The shipped vocabularies: lists of labels that can be asked directly.",
     "getModels": "The loaded model, and how much its caches hold.",

@@ -119,8 +119,13 @@ def refuse(problem: Problem, scope: MutableMapping[str, Any]) -> Response:
     """The same for the request of an ASGI scope, noted for its metrics."""
     state = state_of(scope)
     state.problem = problem.code
-    if _for_openai(scope):
+    if _below(scope, "/v1/"):
         response: Response = JSONResponse(openai_error(problem), problem.status, _retry(problem))
+    elif _below(scope, "/api/v1/vision/"):
+        # PhotoPrism takes what has no code for an answer without labels
+        own = {"id": state.request_id, "code": problem.status}
+        told = document(problem, state.request_id).model_dump(exclude_none=True) | own
+        response = JSONResponse(told, problem.status, _retry(problem), MEDIA_TYPE)
     else:
         response = problem_response(problem, state.request_id)
     if problem.status == Unauthenticated.status:
@@ -138,9 +143,10 @@ def internal(scope: MutableMapping[str, Any]) -> Response:
     return refuse(Internal("the server failed; its log tells more"), scope)
 
 
-def _for_openai(scope: MutableMapping[str, Any]) -> bool:
+def _below(scope: MutableMapping[str, Any], prefix: str) -> bool:
+    """Whether the address is one whose clients read errors of their own form."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path.startswith("/v1/")
+    return path.startswith(prefix)
 
 
 def _retry(problem: Problem) -> dict[str, str]:

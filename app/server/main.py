@@ -18,10 +18,12 @@ from app.api import (
     embeddings,
     examples,
     huggingface,
+    immich,
     info,
     labelsets,
     openai,
     openapi_document,
+    photoprism,
     playground,
 )
 from app.api.middleware import RouteTable
@@ -144,7 +146,7 @@ def create_app(
     routes.add(app.routes)
     for part in (
         info, classify, batch, labelsets, calibration, examples,
-        embeddings, huggingface, openai, playground,
+        embeddings, huggingface, openai, immich, photoprism, playground,
     ):  # fmt: skip
         app.include_router(part.router)
         routes.add(part.router.routes)

@@ -56,6 +56,7 @@ ROUTES: Final[Mapping[str, Rule]] = {
     "GET /openapi.json": Rule(None),
     "GET /healthz": Rule(None, probe=True),
     "GET /readyz": Rule(None, probe=True),
+    "GET /ping": Rule(None, probe=True),
     "GET /metrics": Rule(ADMIN, probe=True),  # or open, as the settings say
     "GET /models": Rule(READ),
     "GET /templates": Rule(READ),
@@ -65,6 +66,8 @@ ROUTES: Final[Mapping[str, Rule]] = {
     "POST /embeddings/text": Rule(CLASSIFY, Body.IMAGE, queued=True),
     "POST /embeddings/image": Rule(CLASSIFY, Body.IMAGE, queued=True),
     "POST /hf/zero-shot-image-classification": Rule(CLASSIFY, Body.IMAGE, queued=True),
+    "POST /predict": Rule(CLASSIFY, Body.IMAGE, queued=True),
+    "POST /api/v1/vision/labels": Rule(CLASSIFY, Body.IMAGE, queued=True),
     "POST /v1/embeddings": Rule(CLASSIFY, Body.IMAGE, queued=True),
     "GET /v1/models": Rule(READ),
     "GET /v1/models/{name:path}": Rule(READ),

@@ -4,11 +4,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+
+from models.encoder import Encoder
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
@@ -19,6 +22,13 @@ MOST_LINES = 10
 
 # how a block in this language is run
 RUN = {"sh": ["bash", "-euo", "pipefail"], "python": [sys.executable], "js": ["node"]}
+
+
+@pytest.fixture(scope="module")
+def client(everyday: Encoder, serve: Callable[..., Any]) -> Iterator[httpx.Client]:
+    """What `make run` serves."""
+    with serve(everyday) as found:
+        yield found
 
 
 @pytest.fixture

@@ -1,0 +1,147 @@
+"""What PhotoPrism asks of a vision service: labels of a photo.
+
+Where it puts things, read in its source (internal/ai/vision, api_request.go, api_response.go and
+labels.go): JSON with `images`, data URIs or URLs, or `url`, and fields that language models read,
+which are passed over; the labels come back under `result.labels`. Knows nothing of captions, faces
+or other tasks.
+"""
+
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from app.api import bodies, openapi
+from app.api.bodies import address_fields, json_body
+from app.api.embeddings import MOST_IMAGES, too_many_images
+from app.api.fields import IMAGE, build_query
+from app.api.problems import documented
+from app.api.services import CallerDep, ServicesDep, StagesDep, of_model, patience
+from app.classify.query import Prediction
+from app.errors import Invalid, Problem
+
+IMAGES: Final = "images"
+URL: Final = "url"
+
+# what decoder and fetcher complain of, as it is called here
+NAMES: Final = {IMAGE: IMAGES, bodies.IMAGE_URL: IMAGES}
+
+
+class VisionRequest(BaseModel):
+    """What PhotoPrism sends; fields for language models are passed over."""
+
+    id: str = Field("", description="Comes back in the answer.", examples=["b5a4…"])
+    images: list[str] = Field([], description="Photos as data URIs; of several the best counts.")
+    url: str = Field("", description="In place of `images`, where the operator allows URLs.")
+
+
+class VisionLabel(BaseModel):
+    """One label of a photo."""
+
+    name: str = Field(description="The label.", examples=["cat"])
+    source: Literal["image"] = Field("image", description="`image`.", examples=["image"])
+    confidence: float = Field(description="Its score, from 0 to 1.", examples=[0.93])
+    categories: list[str] = Field([], description="The groups that it is in.", examples=[["pets"]])
+
+
+class VisionModel(BaseModel):
+    """The model that answered."""
+
+    type: Literal["labels"] = Field("labels", description="`labels`.", examples=["labels"])
+    name: str
+    version: str = Field(description="Digest of the weights.", examples=["9f2c41d0"])
+
+
+class VisionResult(BaseModel):
+    """The labels, best first; none where nothing fits."""
+
+    labels: list[VisionLabel]
+
+
+class VisionAnswer(BaseModel):
+    """The answer of POST /api/v1/vision/labels."""
+
+    id: str = Field(description="That of the request.", examples=["b5a4…"])
+    code: int = Field(200, description="The HTTP status.", examples=[200])
+    model: VisionModel
+    result: VisionResult
+
+
+BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": openapi.titled("VisionRequest", VisionRequest.model_json_schema())
+            }
+        },
+    }
+}
+
+router = APIRouter(prefix="/api/v1/vision", tags=["PhotoPrism's API"])
+
+
+@router.post(
+    "/labels",
+    operation_id="photoprismLabels",
+    summary="Labels of a photo, for PhotoPrism",
+    description="Fields of `POST /classify` stand in the address: `labelset`, `threshold`, `top_k` "
+    "and so on. Without labels the photo is tagged with nouns of everyday things.",
+    openapi_extra=BODY,
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
+)
+async def labels(
+    request: Request, services: ServicesDep, stages: StagesDep, caller: CallerDep
+) -> VisionAnswer:
+    fields = address_fields(request.query_params, bodies.LISTS)
+    query = build_query(fields, services.input_limits)
+    if query.look.boxes or query.explain or len(query.labelsets) > 1:
+        field = "boxes" if query.look.boxes else "explain" if query.explain else "labelset"
+        raise Invalid(f"{field}: the answer has one list of labels and no room for it", field=field)
+    body = await json_body(request)
+    sent = _images(body)
+    query = replace(query, namespace=caller.namespace, patience=await patience(request))
+    fetcher = services.fetcher
+    services = await of_model(request, services, query.model)
+    best: dict[str, Prediction] = {}
+    for coded in sent:
+        try:
+            image = await bodies.image_file(request, coded, fetcher)
+            found = await services.classifier.classify(image, query, stages)
+        except Problem as problem:
+            raise problem.renamed(NAMES) from None
+        for prediction in found.parts[0].results[0].predictions:
+            known = best.setdefault(prediction.label, prediction)
+            if prediction.score > known.score:
+                best[prediction.label] = prediction
+    ranked = sorted(best.values(), key=lambda prediction: -prediction.score)
+    info = services.encoder.info
+    name = body.get("id")
+    return VisionAnswer(
+        id=name if isinstance(name, str) else "",
+        model=VisionModel(name=info.name, version=info.fingerprint),
+        result=VisionResult(
+            labels=[
+                VisionLabel(
+                    name=prediction.label,
+                    confidence=float(f"{prediction.score:.7g}"),
+                    categories=list(prediction.path),
+                )
+                for prediction in ranked
+            ]
+        ),
+    )
+
+
+def _images(body: dict[str, Any]) -> list[str]:
+    """The photos in base64, or their URLs. Raises Invalid, TooLarge."""
+    images = body.get(IMAGES) or ([body[URL]] if body.get(URL) else [])
+    if not isinstance(images, list) or not images:
+        raise Invalid("no image was sent: images is a list of data URIs", field=IMAGES)
+    if len(images) > MOST_IMAGES:
+        raise too_many_images(len(images), IMAGES)
+    for coded in images:
+        if not isinstance(coded, str) or not coded:
+            raise Invalid("images holds what is no text; send data URIs", field=IMAGES)
+    return images
