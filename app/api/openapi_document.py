@@ -223,6 +223,7 @@ GLOSSARY: Final[dict[str, tuple[str, Any]]] = {
     "threshold": ("", 0.2),
     "top_k": ("", 3),
     "tried": ("", 20),
+    "truncate": ("", False),
     "weight": ("", 0.3),
     "ClassifyRequest.image": ("", "data:image/png;base64,iVBORw0…"),
     "NamedImage.image": ("", "data:image/png;base64,iVBORw0…"),

@@ -32,8 +32,16 @@ class VisionRequest(BaseModel):
     """What PhotoPrism sends; fields for language models are passed over."""
 
     id: str = Field("", description="Comes back in the answer.", examples=["b5a4…"])
-    images: list[str] = Field([], description="Photos as data URIs; of several the best counts.")
-    url: str = Field("", description="In place of `images`, where the operator allows URLs.")
+    images: list[str] = Field(
+        [],
+        description="Photos as data URIs; of several the best counts.",
+        examples=[["data:image/jpeg;base64,/9j/4AAQ…"]],
+    )
+    url: str = Field(
+        "",
+        description="In place of `images`, where the operator allows URLs.",
+        examples=["https://example.org/cat.jpg"],
+    )
 
 
 class VisionLabel(BaseModel):
