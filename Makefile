@@ -35,15 +35,15 @@ run: $(if $(or $(GPU),$(filter-out everyday pictogram,$(MODEL))),.venv/ready,.ve
 test: check audit redis prometheus node chromium  ## all checks and tests
 	$(BIN)/pytest
 
-gpu-bundle: .venv/dev  ## fill .gpu-bundle with what a bare GPU machine lacks (Python 3.12), for benchmarks/gpu.sh
-	$(BIN)/python -m benchmarks.gpu_bundle
+gpu-bundle: .venv/dev  ## fill .gpu-bundle with what a bare GPU machine lacks (Python 3.12), for benchmarks/gpu/run.sh
+	$(BIN)/python -m benchmarks.gpu.bundle
 
 gpu-rehearsal: gpu-bundle  ## the same on a CPU, in a clean Python 3.12 without an index (10 minutes, 5 GB)
 	@command -v $(PYTHON312) >/dev/null || { echo 'gpu-rehearsal needs Python 3.12 (PYTHON312= names it)' >&2; exit 1; }
 	test -x .venv/gpu/bin/python || $(PYTHON312) -m venv .venv/gpu
 	.venv/gpu/bin/python -m pip --disable-pip-version-check --quiet install \
 	  torch torchvision timm numpy pillow tokenizers transformers pytest uvloop
-	OPENVOCAB_GPU=cpu PYTHON=.venv/gpu/bin/python OUT=build/gpu benchmarks/gpu.sh
+	OPENVOCAB_GPU=cpu PYTHON=.venv/gpu/bin/python OUT=build/gpu benchmarks/gpu/run.sh
 PYTHON312 ?= python3.12
 
 bench: .venv/dev wrk redis  ## all measurements (about 40 minutes), then docs/performance.md

@@ -13,8 +13,8 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file, save_file
 
-from benchmarks.exactness import random_checkpoint
 from benchmarks.folders import cache
+from benchmarks.quality.exactness import random_checkpoint
 
 ARCHITECTURE: Final = "ViT-B-32"
 

@@ -10,9 +10,10 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import plots, sizing
+from benchmarks import plots
 from benchmarks.bars import BARS, GPU_BARS
 from benchmarks.folders import RESULTS
+from benchmarks.ray import sizing
 from benchmarks.record import Cell, read
 from benchmarks.rounds import figure
 

@@ -3,7 +3,7 @@
 from benchmarks.growth.asked import labels, sizes, templates
 from benchmarks.growth.served import connections, labelsets, workers
 from benchmarks.growth.stored import stored
-from benchmarks.ray_scaling import encoders
+from benchmarks.ray.scaling import encoders
 
 PIECES = {
     "labels": labels,

@@ -16,7 +16,7 @@ from benchmarks.peers.measure import WARM_SECONDS
 from benchmarks.peers.sides import FIELDS, ours
 from benchmarks.pictures import SIZES, SMALL
 from benchmarks.record import Cell, Plot, Points, Result
-from benchmarks.registering import TEMPLATE, names, register
+from benchmarks.reliability.registering import TEMPLATE, names, register
 from benchmarks.rounds import Effort, figure, in_turns, seconds_of
 from benchmarks.servers import Server
 

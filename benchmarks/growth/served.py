@@ -13,7 +13,7 @@ from benchmarks.peers.measure import WARM_SECONDS
 from benchmarks.peers.sides import FIELDS, LABELS, ours
 from benchmarks.pictures import SMALL
 from benchmarks.record import Cell, Plot, Points, Result
-from benchmarks.registering import TEMPLATE, register
+from benchmarks.reliability.registering import TEMPLATE, register
 from benchmarks.rounds import Effort, figure
 from benchmarks.servers import START_SECONDS, DidNotStart
 from benchmarks.usage import peak_mb, resident_mb

@@ -13,7 +13,7 @@ from benchmarks.peers.measure import WARM_SECONDS, Side
 from benchmarks.peers.sides import ours
 from benchmarks.pictures import SMALL
 from benchmarks.record import Cell, Result
-from benchmarks.registering import TEMPLATE, names, register
+from benchmarks.reliability.registering import TEMPLATE, names, register
 from benchmarks.rounds import Effort, Spread, figure, in_turns
 
 FILES: Final = 64

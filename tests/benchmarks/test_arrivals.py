@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from benchmarks.arrivals import NO_ANSWER, Caller, moments, post, quantile
+from benchmarks.reliability.arrivals import NO_ANSWER, Caller, moments, post, quantile
 
 Answer = Callable[[asyncio.StreamWriter, int], Awaitable[None]]
 

@@ -14,7 +14,7 @@ from benchmarks import bodies, usage
 from benchmarks.checkpoint import renamed
 from benchmarks.load import parse
 from benchmarks.pictures import Size, jpeg
-from benchmarks.registering import names
+from benchmarks.reliability.registering import names
 from benchmarks.rounds import Spread, figure, in_turns
 from benchmarks.run import pieces
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import plots, quality, record, report
+from benchmarks import plots, record, report
 from benchmarks.bars import BARS
+from benchmarks.quality import drawings as quality
 from benchmarks.record import Plot, Result
 from benchmarks.run import PARTS, pieces
 
@@ -36,7 +37,7 @@ def test_the_page_is_what_the_results_say() -> None:
 
 def test_the_models_card_is_what_was_measured_on_pictures_it_never_saw() -> None:
     card = quality.CARD.read_text(encoding="utf-8")
-    assert quality.filled(card) == card, "run python -m benchmarks.quality"
+    assert quality.filled(card) == card, "run python -m benchmarks.quality.drawings"
 
 
 def test_every_measurement_has_its_place_on_the_page() -> None:

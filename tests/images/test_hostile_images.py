@@ -23,9 +23,9 @@ from app.errors import DamagedImage, Problem, TooLarge, UnsupportedImage
 from app.images.decode import FORMATS, decode, quieten
 from app.images.limits import ImageLimits, Room
 from app.images.screening import SCANS, screen
-from benchmarks import fuzz
-from benchmarks.hostile import bombs, makers, seeds
-from benchmarks.hostile.parts import (
+from benchmarks.reliability import fuzz
+from benchmarks.reliability.hostile import bombs, makers, seeds
+from benchmarks.reliability.hostile.parts import (
     black,
     bmp,
     encoded,
@@ -51,7 +51,7 @@ MOST_SECONDS, MOST_MB = 5.0, 400
 @pytest.fixture(scope="module")
 def costs() -> dict[str, dict[str, Any]]:
     """What each of the bombs costs, in a process of its own that turns warnings into errors."""
-    command = [sys.executable, "-m", "benchmarks.hostile.measure"]
+    command = [sys.executable, "-m", "benchmarks.reliability.hostile.measure"]
     found = subprocess.run(command, capture_output=True, check=True, timeout=250)
     assert found.stderr == b""
     return {one["name"]: one for one in json.loads(found.stdout)["bombs"]}

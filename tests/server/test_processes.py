@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.crash import kill_and_look
+from benchmarks.reliability.crash import kill_and_look
 from benchmarks.servers import openvocab, redis_server, wait_until
 
-KILLS = 3  # `python -m benchmarks.crash` does a hundred
+KILLS = 3  # `python -m benchmarks.reliability.crash` does a hundred
 
 
 @pytest.fixture(scope="module", params=["sqlite", "redis"])

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.ray_cluster import Cluster, document, ray_cluster, wait_for
+from benchmarks.ray.cluster import Cluster, document, ray_cluster, wait_for
 from benchmarks.servers import redis_server, wait_until
 from models.encoder import Encoder
 from tests.conftest import Serve

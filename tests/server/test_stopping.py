@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from benchmarks import servers
-from benchmarks.misbehaving import Fault, misbehaving
+from benchmarks.reliability.misbehaving import Fault, misbehaving
 from benchmarks.servers import Server, free_port, redis_server
 from models.catalog import catalog
 

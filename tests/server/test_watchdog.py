@@ -16,7 +16,7 @@ from PIL import Image
 from app.server.exit_status import HUNG
 from app.server.watchdog import LOOKS, Heartbeat, Watchdog
 from benchmarks import servers
-from benchmarks.misbehaving import Fault, Faults, misbehaving
+from benchmarks.reliability.misbehaving import Fault, Faults, misbehaving
 from benchmarks.servers import Server
 
 FIELDS = {"labels": "cat,dog,rocket", "templates": "pictogram"}

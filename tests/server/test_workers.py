@@ -23,8 +23,8 @@ from app.server.exit_status import HUNG
 from app.server.settings import Settings
 from app.server.workers import STEADY, Supervisor, _Worker
 from benchmarks import servers
-from benchmarks.misbehaving import Fault, Faults, misbehaving
-from benchmarks.restarts import workers_of
+from benchmarks.reliability.misbehaving import Fault, Faults, misbehaving
+from benchmarks.reliability.restarts import workers_of
 from benchmarks.scraping import Scraped, scrape
 from benchmarks.servers import Server, openvocab
 from models.catalog import catalog

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.misbehaving import Fault, Faults, misbehaving
+from benchmarks.reliability.misbehaving import Fault, Faults, misbehaving
 from benchmarks.servers import Server, wait_until
 
 QUEUE, BATCH = 4, 1

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.faults.asking import look, names, put, status
-from benchmarks.faults.redis import FAULTS, Fault, Rig, full, replica
+from benchmarks.reliability.faults.asking import look, names, put, status
+from benchmarks.reliability.faults.redis import FAULTS, Fault, Rig, full, replica
 from benchmarks.servers import openvocab, wait_until
 
 PETS = ["cat", "dog", "rocket"]

@@ -16,14 +16,14 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.faults.asking import look, names, put, status
-from benchmarks.faults.writers import kill_writers
+from benchmarks.reliability.faults.asking import look, names, put, status
+from benchmarks.reliability.faults.writers import kill_writers
 from benchmarks.servers import Server, free_port, serving, wait_until
 
 PETS = ["cat", "dog", "rocket"]
 FILE = "openvocab.sqlite3"
 GARBAGE = b"this is no database " * 5_000
-KILLS = 10  # `python -m benchmarks.faults --kills` does hundreds
+KILLS = 10  # `python -m benchmarks.reliability.faults --kills` does hundreds
 
 # what keeps the superuser from writing where permissions do not allow it
 DROP = """

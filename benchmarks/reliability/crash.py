@@ -1,7 +1,7 @@
 """Kill the server with -9 at random moments of registering and building; count what was lost.
 
-    python -m benchmarks.crash --kills 100 --store sqlite
-    python -m benchmarks.crash --kills 100 --store redis
+    python -m benchmarks.reliability.crash --kills 100 --store sqlite
+    python -m benchmarks.reliability.crash --kills 100 --store redis
 
 A label set counts as acknowledged when its answer has arrived. After each kill the server is
 started again on the same store, and every acknowledged set must be there with its labels; only the
@@ -24,7 +24,7 @@ import httpx
 
 from benchmarks.servers import Server, openvocab, redis_server
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 NAMES = 40
 BUILT_SECONDS = 60.0
 

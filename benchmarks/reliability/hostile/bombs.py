@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks.hostile.makers import (
+from benchmarks.reliability.hostile.makers import (
     animation,
     avif_grid,
     avif_lies,
@@ -25,7 +25,7 @@ from benchmarks.hostile.makers import (
     tiff_tile,
     webp_canvas,
 )
-from benchmarks.hostile.parts import (
+from benchmarks.reliability.hostile.parts import (
     black,
     bmp,
     encoded,

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Tests and measures this checkout on a GPU machine without a package index, within nine minutes:
 #   make gpu-bundle            (where there is an index; fills .gpu-bundle)
-#   OUT=results benchmarks/gpu.sh
+#   OUT=results benchmarks/gpu/run.sh
 # The most important first; what was found lies in $OUT even if the time runs out.
 # OPENVOCAB_GPU=cpu rehearses it (make gpu-rehearsal). PYTHON names the interpreter.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 OUT=$(realpath -m "${OUT:-gpu-results}")
 PYTHON=${PYTHON:-python3}
 mkdir -p "$OUT"

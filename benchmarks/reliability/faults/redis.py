@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from redis import Redis
 
-from benchmarks.faults.proxy import Proxy
+from benchmarks.reliability.faults.proxy import Proxy
 from benchmarks.servers import free_port, redis_server
 
 NONSENSE = b"HTTP/1.1 400 Bad Request\r\n\r\n$99999999\r\n*3\r\n:x\r\n"

@@ -1,6 +1,6 @@
 """More requests than the service can do, from clients that do not wait; and its memory meanwhile.
 
-    python -m benchmarks.overload
+    python -m benchmarks.reliability.overload
 
 The model is made slower by a pause for each picture, so that neither the load generator nor the
 HTTP side is the limit. Writes results/overload.json.
@@ -15,12 +15,12 @@ from typing import Final
 
 import httpx
 
-from benchmarks import reliability
-from benchmarks.arrivals import Caller, Outcome, moments, post, quantile
 from benchmarks.folders import RESULTS
-from benchmarks.misbehaving import Fault, Faults, misbehaving
 from benchmarks.pictures import SIZES, jpegs
 from benchmarks.record import Cell, Result
+from benchmarks.reliability import page as reliability
+from benchmarks.reliability.arrivals import Caller, Outcome, moments, post, quantile
+from benchmarks.reliability.misbehaving import Fault, Faults, misbehaving
 from benchmarks.servers import Server
 from benchmarks.usage import resident_mb, settle
 

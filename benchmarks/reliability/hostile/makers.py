@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from benchmarks.hostile.parts import (
+from benchmarks.reliability.hostile.parts import (
     black,
     box,
     chunk,

@@ -1,6 +1,6 @@
 """Decode thousands of damaged images; count what is anything but a picture or a clear refusal.
 
-    python -m benchmarks.fuzz --cases 20000 --seed 1
+    python -m benchmarks.reliability.fuzz --cases 20000 --seed 1
 
 Each case is a small file of some format, changed at random by --seed and its number alone: it can
 be made again with --case NUMBER. All are decoded, in several processes; every twentieth is sent to
@@ -32,12 +32,12 @@ import httpx
 from app.errors import Problem
 from app.images.decode import FORMATS, HEIC, Decoder, decode
 from app.images.limits import ImageLimits
-from benchmarks.hostile.mutations import mutated
-from benchmarks.hostile.seeds import seeds
+from benchmarks.reliability.hostile.mutations import mutated
+from benchmarks.reliability.hostile.seeds import seeds
 from benchmarks.servers import openvocab
 from models import ImageSpec
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 SPEC = ImageSpec(224, 224, "shortest", "bicubic", 0)
 SLOW_SECONDS = 5.0
 LARGE_MB = 900

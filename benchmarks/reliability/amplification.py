@@ -1,6 +1,6 @@
 """Short archives and JSON that become far more than they are: memory and loop time of a server.
 
-    python -m benchmarks.amplification --seed 1 --cases 40
+    python -m benchmarks.reliability.amplification --seed 1 --cases 40
 
 The first cases are made by hand, the rest at random by --seed. Each is sent to a server of
 pictogram, whose resident memory is read meanwhile and whose `/healthz` is asked again and again. A
@@ -27,8 +27,8 @@ from types import TracebackType
 
 import httpx
 
-from benchmarks import reliability
 from benchmarks.record import Cell, Result
+from benchmarks.reliability import page as reliability
 from benchmarks.servers import Server, openvocab
 
 TIMES: int = 50

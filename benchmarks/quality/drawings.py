@@ -1,7 +1,7 @@
 """How good pictogram is on what it was never trained on: figures for its card and the README.
 
     make -C models/pictogram heldout         once: WORK/held-out, a folder for each concept
-    python -m benchmarks.quality FOLDER      benchmarks/results/quality.json, and the card
+    python -m benchmarks.quality.drawings FOLDER      benchmarks/results/quality.json, and the card
 
 Zero-shot figures, templates and shots are those of `openvocab eval`. Examples, calibration and
 "none of these" are measured on a live server, over HTTP, each on pictures that it was not told of.
@@ -18,14 +18,14 @@ from typing import Any, Final
 
 import httpx
 
-from benchmarks import reliability
-from benchmarks.evaluated import evaluated
 from benchmarks.folders import RESULTS
+from benchmarks.quality.evaluated import evaluated
 from benchmarks.record import Cell, Result
+from benchmarks.reliability import page as reliability
 from benchmarks.report import MARKED
 from benchmarks.servers import openvocab
 
-CARD: Final = Path(__file__).parents[1] / "models" / "pictogram" / "README.md"
+CARD: Final = Path(__file__).parents[2] / "models" / "pictogram" / "README.md"
 
 # labels of a set, and pictures of each that it is shown; as many labels again are the others
 LABELS: Final = 40

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from benchmarks.hostile import bombs, makers
-from benchmarks.hostile.parts import black, bmp, encoded, exif_block, header, png
+from benchmarks.reliability.hostile import bombs, makers
+from benchmarks.reliability.hostile.parts import black, bmp, encoded, exif_block, header, png
 
-HEIC = Path(__file__).parents[2] / "tests" / "data" / "red.heic"
+HEIC = Path(__file__).parents[3] / "tests" / "data" / "red.heic"
 
 # the bombs that are small already
 SMALL = 20_000

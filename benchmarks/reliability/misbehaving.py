@@ -1,6 +1,6 @@
 """Serve as `openvocab` does, with an encoder and a decoder that misbehave as a file says.
 
-    MISBEHAVIOUR=FILE python -m benchmarks.misbehaving serve --model pictogram
+    MISBEHAVIOUR=FILE python -m benchmarks.reliability.misbehaving serve --model pictogram
 
 FILE holds JSON with some of the fields of `Fault`, may change at any time, and need not exist. The
 sizes of the batches that were encoded are appended to FILE.batches. Knows nothing of what is tried.
@@ -171,7 +171,7 @@ def misbehaving(
 
 def command_line(*arguments: str) -> Sequence[str]:
     """The command for a process of this module."""
-    return [sys.executable, "-m", "benchmarks.misbehaving", *arguments]
+    return [sys.executable, "-m", "benchmarks.reliability.misbehaving", *arguments]
 
 
 # workers are started anew and import this too, under the second name

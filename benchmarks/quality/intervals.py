@@ -1,6 +1,6 @@
 """Whether the intervals and verdicts of template trials keep their word, on invented pictures.
 
-    python -m benchmarks.intervals
+    python -m benchmarks.quality.intervals
 
 How often a 95 % interval holds the true difference; how often one of six equal sets is called
 really different from the best of them.
@@ -28,7 +28,7 @@ from app.evaluation.statistics import (
 )
 from models.info import Floats
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 WORLDS = 600
 CLASSES = 10
 SETS = 6

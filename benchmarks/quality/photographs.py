@@ -1,7 +1,7 @@
 """How the service does on photographs with the bundled model `everyday`: figures for its card.
 
     make -C models/everyday kinds               once: WORK/kinds, a folder for each kind of thing
-    python -m benchmarks.photographs FOLDER     benchmarks/results/photographs.json, and the card
+    python -m benchmarks.quality.photographs FOLDER  results, and the card
 
 Shots, templates and calibration are those of `openvocab eval`. Half precision and heat maps are
 measured on the sheet of 145 photographs that the tests carry.
@@ -17,16 +17,17 @@ import numpy as np
 from PIL import Image
 
 from app.classify import heatmap
-from benchmarks import quality, reliability
-from benchmarks.evaluated import evaluated
-from benchmarks.exactness import compare
+from benchmarks.quality import drawings as quality
+from benchmarks.quality.evaluated import evaluated
+from benchmarks.quality.exactness import compare
 from benchmarks.record import Cell, Result
+from benchmarks.reliability import page as reliability
 from models.encoder import Encoder
 from models.info import Floats, Pixels
 from models.loader import load
 from prompts import expand, load_sets
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 CARD: Final = ROOT / "models" / "everyday" / "README.md"
 SHEET: Final = ROOT / "tests" / "models" / "everyday" / "photographs-160.jpg"
 TILE: Final = 160  # pixels of a photograph on the sheet

@@ -1,6 +1,6 @@
 """Decode every bomb in a process of its own; what each costs.
 
-    python -m benchmarks.hostile.measure [--write]
+    python -m benchmarks.reliability.hostile.measure [--write]
 
 Prints it, or writes benchmarks/results/bombs.json as well.
 """
@@ -18,10 +18,10 @@ from pathlib import Path
 from app.errors import Problem
 from app.images.decode import Decoder, decode
 from app.images.limits import ImageLimits
-from benchmarks.hostile.bombs import bombs
+from benchmarks.reliability.hostile.bombs import bombs
 from models import ImageSpec
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[2] / "results"
 SPEC = ImageSpec(224, 224, "shortest", "bicubic", 0)
 
 

@@ -41,8 +41,8 @@ from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
 from benchmarks.checkpoint import open_clip_folder, transformers_folder
-from benchmarks.exactness import random_checkpoint
 from benchmarks.pictures import SMALL, jpeg
+from benchmarks.quality.exactness import random_checkpoint
 from benchmarks.servers import free_port, serving
 from models.encoder import Encoder
 from models.loader import load
@@ -50,7 +50,7 @@ from models.torch_towers import TorchImages
 
 DEVICE: Final = os.environ.get("OPENVOCAB_GPU", "cuda")
 REHEARSAL: Final = DEVICE == "cpu"
-RESULTS: Final = Path(__file__).parent / "results" / "gpu.json"
+RESULTS: Final = Path(__file__).parents[1] / "results" / "gpu.json"
 SECONDS: Final = 0.3 if REHEARSAL else 5.0
 PICTURES: Final = 4 if REHEARSAL else 64
 CONCURRENCY: Final = 4 if REHEARSAL else 256

@@ -1,9 +1,9 @@
 """Fill a folder with the wheels that a bare GPU machine lacks, so that nothing is fetched there.
 
-    python -m benchmarks.gpu_bundle [--to .gpu-bundle]
+    python -m benchmarks.gpu.bundle [--to .gpu-bundle]
 
 Such a machine has Python 3.12 with torch and what goes with it, and no package index. Versions are
-those that are installed here, which are the lock's. `benchmarks/gpu.sh` installs the folder.
+those that are installed here, which are the lock's. `benchmarks/gpu/run.sh` installs the folder.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Final
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-FOLDER: Final = Path(__file__).parents[1] / ".gpu-bundle"
+FOLDER: Final = Path(__file__).parents[2] / ".gpu-bundle"
 PYTHON: Final = "3.12"
 LARGEST: Final = 40_000_000
 

@@ -1,8 +1,8 @@
 """Break Redis under a running server, and look how long `/classify` takes in all of it.
 
-    python -m benchmarks.faults
-    python -m benchmarks.faults --only paused,slow --seconds 5
-    python -m benchmarks.faults --kills 1000        processes that write to SQLite, and nothing else
+    python -m benchmarks.reliability.faults
+    python -m benchmarks.reliability.faults --only paused,slow --seconds 5
+    python -m benchmarks.reliability.faults --kills 1000   processes that write to SQLite alone
 
 In each fault two clients classify one after the other: one names a label set that is known, one
 brings labels that nobody has seen. What counts is the slowest answer, less what a request takes
@@ -26,17 +26,17 @@ from typing import Any
 
 import httpx
 
-from benchmarks.faults.redis import FAULTS, Rig
-from benchmarks.faults.writers import kill_writers
 from benchmarks.folders import RESULTS
 from benchmarks.record import machine, versions
+from benchmarks.reliability.faults.redis import FAULTS, Rig
+from benchmarks.reliability.faults.writers import kill_writers
 from benchmarks.servers import Server, openvocab
 
 STORE_TIMEOUT = 0.25
 MARGIN = 0.05
 HEALTHY_REQUESTS = 300
 HEAL_SECONDS = 30.0
-SAMPLE = Path(__file__).parents[2] / "tests" / "samples" / "cat.png"
+SAMPLE = Path(__file__).parents[3] / "tests" / "samples" / "cat.png"
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Write docs/reliability.md from the results of what was tried: tables between the page's markers.
 
-    python -m benchmarks.reliability
+    python -m benchmarks.reliability.page
 
 Text outside the markers is written by hand and stays. What has no result stands as not measured.
 """
@@ -18,7 +18,7 @@ from benchmarks.record import Cell, Result, machine, versions
 from benchmarks.report import MARKED, NOT_MEASURED
 from benchmarks.report import _table as table
 
-PAGE: Final = Path(__file__).parents[1] / "docs" / "reliability.md"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 # files that cost most, of those made to cost much
 COSTLIEST: Final = 8

@@ -1,6 +1,6 @@
 """How far the answers are from open_clip's own functions in fp32, in the terms users see.
 
-    python -m benchmarks.exactness
+    python -m benchmarks.quality.exactness
 
 Two sides in one run: open_clip's transform, towers and `build_zero_shot_classifier`, and the
 parts that answer a request (decoding, encoder, ensemble). Pictures are the committed samples, each
@@ -38,7 +38,7 @@ from models.encoder import Encoder
 from models.loader import load
 from prompts import load_vocabularies
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 SAMPLES = HERE.parent / "tests" / "samples"
 POSES = 50
 RANDOM_POSES = 2

@@ -1,6 +1,6 @@
 """Kill processes with -9 while they write label sets to one SQLite file; count what was lost.
 
-Knows the store alone: `benchmarks.crash` does the same to whole servers, less often.
+Knows the store alone: `benchmarks.reliability.crash` does the same to whole servers, less often.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Restart the service again and again under load, behind clients that ask again: what is lost.
 
-    python -m benchmarks.restarts
+    python -m benchmarks.reliability.restarts
 
 `rolling` replaces both workers of a server with SIGHUP; `stopping` ends a server of one process
 with SIGTERM and starts it anew. A request counts as lost where no answer came within a minute.
@@ -24,12 +24,12 @@ from typing import Final
 
 import httpx
 
-from benchmarks import reliability
 from benchmarks.folders import RESULTS
 from benchmarks.record import Result
+from benchmarks.reliability import page as reliability
 from benchmarks.servers import Server, free_port, serving
 
-PICTURE: Final = Path(__file__).parents[1] / "tests" / "samples" / "cat.png"
+PICTURE: Final = Path(__file__).parents[2] / "tests" / "samples" / "cat.png"
 FIELDS: Final = {"labels": "cat,dog,rocket", "templates": "pictogram"}
 CLIENTS: Final = 4
 PAUSE_SECONDS: Final = 0.1

@@ -1,6 +1,6 @@
 """Register 1,000 labels in 80 templates while classifying: how long, and what it costs the others.
 
-    python -m benchmarks.registration
+    python -m benchmarks.reliability.registration
 
 One client classifies distinct pictures one after the other, first alone, then while the label set
 is being built; the difference of the medians is what a build adds to a request.
@@ -23,7 +23,7 @@ from PIL import Image
 
 from benchmarks.servers import openvocab
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 IDLE_REQUESTS = 300
 LABELS = "cat,dog,pizza,rocket"
 

@@ -20,7 +20,7 @@ from benchmarks.load import Load, drive
 from benchmarks.peers.measure import WARM_SECONDS
 from benchmarks.peers.sides import FIELDS, ours
 from benchmarks.pictures import SMALL
-from benchmarks.ray_cluster import Cluster, document, ray_cluster, wait_for
+from benchmarks.ray.cluster import Cluster, document, ray_cluster, wait_for
 from benchmarks.record import Cell, Result, machine
 from benchmarks.rounds import Effort, Spread, in_turns
 from benchmarks.usage import cpu_seconds

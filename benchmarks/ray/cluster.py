@@ -25,7 +25,7 @@ import yaml  # type: ignore[import-untyped]
 from benchmarks.servers import free_port, wait_until
 from benchmarks.usage import tree
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 CONFIG: Final = ROOT / "docker" / "ray" / "serve.yaml"
 APPLICATION: Final = "openvocab"
 
@@ -117,7 +117,7 @@ def ray_cluster(folder: Path, **settings: object) -> Iterator[Cluster]:
 
 
 def _held(folder: Path, env: Mapping[str, str], scratch: str) -> Iterator[Cluster]:
-    command = [sys.executable, "-m", "benchmarks.ray_cluster", scratch]
+    command = [sys.executable, "-m", "benchmarks.ray.cluster", scratch]
     with (folder / "ray.log").open("ab") as log:
         process = subprocess.Popen(
             command, env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,

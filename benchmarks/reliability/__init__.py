@@ -1,0 +1,1 @@
+"""What happens under faults, floods, hostile input, restarts and kill -9."""
