@@ -73,11 +73,11 @@ docs: .venv/ready  ## write what is generated: docs/settings.md
 
 lock: .venv/dev  ## pin every version anew, with hashes
 	$(PIP) install uv
-	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra openvino --extra eval --extra otel -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra openvino --extra otel --extra ray -c requirements.lock -o requirements-ray.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra openvino --extra eval --extra otel --extra svg -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra openvino --extra otel --extra svg --extra ray -c requirements.lock -o requirements-ray.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
 	printf '%s\n' $(TOOLS) | $(BIN)/uv pip compile - $(LOCK) -o requirements-build.lock
-	$(BIN)/uv pip compile pyproject.toml - <<<'setuptools>=77' $(LOCK) --extra openvino --extra otel -c requirements.lock \
+	$(BIN)/uv pip compile pyproject.toml - <<<'setuptools>=77' $(LOCK) --extra openvino --extra otel --extra svg -c requirements.lock \
 	  --override <(printf '%s; python_version < "3"\n' $(HEAVY)) -o requirements-light.lock
 # what a CPU that serves exported models does without
 HEAVY := torch torchvision timm

@@ -14,7 +14,7 @@ from typing import Final
 IMAGE_SUFFIXES: Final = frozenset(
     (
         ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
-        ".avif", ".heic", ".heif",
+        ".avif", ".heic", ".heif", ".svg",
     )
 )  # fmt: skip
 

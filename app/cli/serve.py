@@ -74,7 +74,7 @@ def serve(
     )
     logs.set_up(settings.log_level, settings.log_format)
     survive_hang_ups()
-    _check_heic(settings)
+    _check_formats(settings)
     _check_tracing(settings)
     _check_shared(settings)
     listener = _listener(host, port, uds)
@@ -106,10 +106,16 @@ def _ready(address: str, note: str = "") -> str:
     return f"Ready: {address}{shown} · Ctrl-C stops"
 
 
-def _check_heic(settings: Settings) -> None:
-    if settings.heic and not _is_installed("pi_heif"):
-        typer.echo("openvocab: OPENVOCAB_HEIC needs pip install 'openvocab[heic]'", err=True)
-        raise typer.Exit(USAGE_ERROR)
+def _check_formats(settings: Settings) -> None:
+    for wanted, package, setting, extra in (
+        (settings.heic, "pi_heif", "HEIC", "heic"),
+        (settings.svg, "resvg_py", "SVG", "svg"),
+        (settings.jpeg_xl, "pillow_jxl", "JPEG_XL", "jxl"),
+    ):
+        if wanted and not _is_installed(package):
+            line = f"openvocab: OPENVOCAB_{setting} needs pip install 'openvocab[{extra}]'"
+            typer.echo(line, err=True)
+            raise typer.Exit(USAGE_ERROR)
 
 
 def _check_tracing(settings: Settings) -> None:

@@ -25,6 +25,7 @@ from PIL.JpegImagePlugin import jpeg_factory
 
 from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedImage
 from app.images import png, tiff
+from app.images.apart import Apart, Kind, is_incomplete, kind_apart, unavailable
 from app.images.formats import is_heic, looks_like_image, unusual_jpeg
 from app.images.frames import has_more
 from app.images.limits import ImageLimits, Room, check, check_size
@@ -70,6 +71,9 @@ MOST_REDUCED: Final = 4
 
 # bytes of a pixel's numbers, if there are as many pixels as there may be
 DEEP: Final = 16
+
+# pixels that a picture from another process takes here, mostly
+PIXELS_APART: Final = 4_000_000
 
 # levels by which pixels of one colour may differ once they were resampled
 ROUNDING: Final = 1
@@ -128,6 +132,7 @@ class Decoder:
         max_waiting: int = 512,
         heic: bool = False,
         exact: bool = False,
+        apart: frozenset[Kind] = frozenset(),
     ) -> None:
         quieten()
         self._formats = (*FORMATS, HEIC) if heic else FORMATS
@@ -135,6 +140,7 @@ class Decoder:
             enable_heic()
         self._spec = spec
         self._exact = exact
+        self._apart = Apart(apart) if apart else None
         self.limits = limits
         # a pixel may take 17 bytes while it is decoded: many threads must not do that at once
         self._room = Room(max(LARGE_AT_ONCE * limits.pixels, threads * PIXELS_OF_A_THREAD))
@@ -168,14 +174,23 @@ class Decoder:
         self._begun[thread] = time.monotonic()
         try:
             return decode(
-                data, self._spec, self.limits, self._formats, self._exact, self._room, look
+                data,
+                self._spec,
+                self.limits,
+                self._formats,
+                self._exact,
+                self._room,
+                look,
+                self._apart,
             )
         finally:
             del self._begun[thread]
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Let the threads end, and processes that decode for them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._apart is not None:
+            self._apart.close()
 
 
 def decode(
@@ -186,6 +201,7 @@ def decode(
     exact: bool = False,
     room: Room | None = None,
     look: Look = WHOLE,
+    apart: Apart | None = None,
 ) -> Decoded:
     """Decode one image file of these formats (Pillow's names) to what `spec` asks for.
 
@@ -194,6 +210,7 @@ def decode(
     follows equals open_clip's own transform to the bit, except that a JPEG of four times the
     model's size or more is decoded at a half, a quarter or an eighth of its own; `exact` decodes
     that in full too, and so do parts of a picture. It waits until there is room for its pixels.
+    `apart` decodes what is not let into this process.
 
     Raises:
         Invalid: with field "boxes" for a part that lies outside.
@@ -204,6 +221,8 @@ def decode(
     if len(data) > limits.bytes:
         detail = f"the image has {len(data)} bytes, the limit is {limits.bytes}"
         raise TooLarge(detail, field="image", limit=limits.bytes, value=len(data))
+    if not looks_like_image(data) and (kind := kind_apart(data)) is not None:
+        return _decode_apart(data, kind, spec, limits, room, look, apart)
     notes = Notes(more=has_more(data))
     screened = screen(data, limits.pixels)
     deep = _deep_tiff(screened)
@@ -221,6 +240,27 @@ def decode(
         with room.taken(held) if room else contextlib.nullcontext():
             upright = _loaded(image, screened, data, width, height, scale, look.background, notes)
             return _viewed(upright, image.format or "", spec, look, notes)
+
+
+def _decode_apart(
+    data: bytes,
+    kind: Kind,
+    spec: ImageSpec,
+    limits: ImageLimits,
+    room: Room | None,
+    look: Look,
+    apart: Apart | None,
+) -> Decoded:
+    """The same for a format whose decoder runs in a process of its own."""
+    if apart is None or kind not in apart.kinds:
+        raise unavailable(kind, FORMAT_NAMES)
+    notes = Notes(incomplete=is_incomplete(kind, data))
+    with room.taken(PIXELS_APART) if room else contextlib.nullcontext():
+        drawn = apart.decode(kind, data, limits)
+        rgb = to_rgb(drawn.image, look.background, notes)
+        whole = (0.0, 0.0, float(rgb.width), float(rgb.height))
+        picture = Picture(rgb, drawn.width, drawn.height, whole)
+        return _viewed(picture, kind.upper(), look.spec(spec), look, notes)
 
 
 def _viewed(picture: Picture, kind: str, spec: ImageSpec, look: Look, notes: Notes) -> Decoded:

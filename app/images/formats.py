@@ -32,11 +32,14 @@ def _is_bmp(data: bytes) -> bool:
 
 
 def image_type(data: bytes) -> str:
-    """The media type of a format that `decode` accepts, by its first bytes."""
+    """The media type to send a picture with, by its first bytes."""
     if data[4:8] == b"ftyp":
         return "image/heic" if is_heic(data) else "image/avif"
     known = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"GI": "gif", b"BM": "bmp", b"RI": "webp"}
-    return f"image/{known.get(data[:2], 'tiff')}"
+    if data[:2] in (b"II", b"MM"):
+        return "image/tiff"
+    # a drawing can hold scripts: whoever opens it is to see its text
+    return f"image/{known[data[:2]]}" if data[:2] in known else "application/octet-stream"
 
 
 def is_heic(data: bytes) -> bool:

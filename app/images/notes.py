@@ -18,6 +18,7 @@ UNIFORM: Final = 4
 BECAME_UNIFORM: Final = 8
 BANDS: Final = 16
 RANGE: Final = 32
+INCOMPLETE: Final = 64
 
 # share of a picture outside the centre crop that is worth a word
 LOST: Final = 1 / 3
@@ -31,6 +32,7 @@ class Notes:
     `uniform`: the picture is of one colour; `became_uniform`: only what the model sees of it is.
     `bands`: channels that are no colours were left out. `low` and `high`: the numbers that were
     taken for black and white, where the file did not say and they are not those of its type.
+    `incomplete`: a drawing has letters, or parts that lie outside of its file.
     """
 
     more: bool = False
@@ -40,12 +42,14 @@ class Notes:
     bands: bool = False
     low: float | None = None
     high: float | None = None
+    incomplete: bool = False
 
     def numbers(self) -> npt.NDArray[np.float32]:
         """The same as COUNT numbers."""
         flags = (self.more, self.dark, self.uniform, self.became_uniform, self.bands)
         bits = sum(1 << place for place, flag in enumerate(flags) if flag)
         bits |= RANGE if self.high is not None else 0
+        bits |= INCOMPLETE if self.incomplete else 0
         return np.array([bits, self.low or 0.0, self.high or 0.0, 0.0], np.float32)
 
     @classmethod
@@ -53,7 +57,9 @@ class Notes:
         """What `numbers` made."""
         bits, low, high = int(numbers[0]), float(numbers[1]), float(numbers[2])
         flags = [bool(bits & bit) for bit in (MORE, DARK, UNIFORM, BECAME_UNIFORM, BANDS)]
-        return cls(*flags, *((low, high) if bits & RANGE else (None, None)))
+        notes = cls(*flags, *((low, high) if bits & RANGE else (None, None)))
+        notes.incomplete = bool(bits & INCOMPLETE)
+        return notes
 
     def warnings(self) -> tuple[str, ...]:
         """A sentence for each."""
@@ -72,6 +78,10 @@ class Notes:
             )
         if self.bands:
             found.append("the file has channels that are neither colour nor transparency; left out")
+        if self.incomplete:
+            found.append(
+                "the drawing has text, or parts that lie outside of its file; these are not drawn"
+            )
         if self.uniform:
             found.append("the picture is of one colour; its scores mean nothing")
         if self.became_uniform:

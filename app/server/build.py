@@ -231,6 +231,7 @@ async def _of_model(
         settings.max_queue + settings.max_batch,
         settings.heic,
         settings.exact_jpeg,
+        settings.formats_apart(),
     )
     stack.callback(decoder.close)
     batcher = Batcher(

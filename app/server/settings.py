@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.images.apart import Kind, installed
 from app.images.urls import AllowedHost
 from app.server.cpus import available_cores, is_limited
 
@@ -118,6 +119,19 @@ class Settings(ModelSettings):
     )
     heic: bool = Field(
         False, description="Accept HEIC pictures; needs the extra `openvocab[heic]` (pi-heif)."
+    )
+    svg: bool | None = Field(
+        None,
+        description="Draw SVG files, in a process of their own; needs the extra `openvocab[svg]` "
+        "(resvg-py). Default: where that is installed.",
+    )
+    jpeg_2000: bool = Field(
+        False, description="Accept JPEG 2000 pictures, decoded in a process of their own."
+    )
+    jpeg_xl: bool = Field(
+        False,
+        description="Accept JPEG XL pictures, decoded in a process of their own; needs the extra "
+        "`openvocab[jxl]` (pillow-jxl-plugin).",
     )
     exact_jpeg: bool = Field(
         False,
@@ -354,6 +368,16 @@ class Settings(ModelSettings):
                     f"the models served: {served}"
                 )
         return self
+
+    def formats_apart(self) -> frozenset[Kind]:
+        """The formats that are decoded in a process of their own."""
+        drawn = installed("svg") if self.svg is None else self.svg
+        chosen: dict[Kind, bool] = {
+            "svg": drawn,
+            "jpeg2000": self.jpeg_2000,
+            "jpegxl": self.jpeg_xl,
+        }
+        return frozenset(kind for kind, wanted in chosen.items() if wanted)
 
     def cores_for_decoding(self) -> int:
         """`decode_threads`, or the number of cores that this process may use."""

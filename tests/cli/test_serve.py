@@ -162,18 +162,22 @@ def test_what_can_never_work_ends_the_start_with_one_line(
     assert "Traceback" not in found.stderr
 
 
-def test_a_missing_extra_is_named() -> None:
-    code = "import sys; sys.modules['pi_heif'] = None; from app.__main__ import app; app()"
+@pytest.mark.parametrize(
+    ("package", "setting", "extra"),
+    [("pi_heif", "HEIC", "heic"), ("resvg_py", "SVG", "svg"), ("pillow_jxl", "JPEG_XL", "jxl")],
+)
+def test_a_missing_extra_is_named(package: str, setting: str, extra: str) -> None:
+    code = f"import sys; sys.modules['{package}'] = None; from app.__main__ import app; app()"
     found = subprocess.run(
         [sys.executable, "-c", code, "serve"],
-        env={**os.environ, "OPENVOCAB_HEIC": "true"},
+        env={**os.environ, f"OPENVOCAB_{setting}": "true"},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert found.returncode == 2
-    assert "openvocab[heic]" in found.stderr
+    assert f"openvocab[{extra}]" in found.stderr
 
 
 def test_the_version_is_the_one_that_is_installed() -> None:

@@ -1,0 +1,226 @@
+"""Formats whose decoders are not let into this process: they run in one of their own.
+
+It can open nothing, and has so much memory and time for each picture (`apart_child`). Knows neither
+what is drawn nor how.
+"""
+
+import contextlib
+import importlib.util
+import queue
+import re
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from PIL import Image
+
+from app.errors import DamagedImage, TooLarge, UnsupportedImage
+from app.images.apart_child import (
+    ANSWER,
+    DAMAGED,
+    JPEG_2000,
+    JPEG_XL,
+    REQUEST,
+    SECONDS,
+    SVG,
+    TOO_LARGE,
+)
+from app.images.limits import ImageLimits
+from app.images.unsupported import JPEG_2000 as JPEG_2000_FILE
+from app.images.unsupported import JPEG_XL as JPEG_XL_FILE
+from app.images.unsupported import SVG as SVG_FILE
+from app.images.unsupported import kind_of
+
+Kind = Literal["svg", "jpeg2000", "jpegxl"]
+
+CHILD: Final = Path(__file__).with_name("apart_child.py")
+
+# what a drawing has that is not drawn: letters, and what lies outside of the file
+LETTERS: Final = re.compile(rb"<(?:[\w.-]+:)?text\b", re.IGNORECASE)
+OUTSIDE: Final = re.compile(
+    rb"<(?:[\w.-]+:)?(?:image|use|feimage)\b[^>]{0,2000}?href\s*=\s*[\"']\s*(?!#|data:)",
+    re.IGNORECASE,
+)
+
+# pixels of a drawing's longer edge: more than any model sees, and crisp in each tile
+EDGE: Final = 512
+
+# seconds for an answer on a machine that is busy with other things, the start included
+PATIENCE: Final = 60.0
+
+NUMBERS: Final[dict[Kind, int]] = {"svg": SVG, "jpeg2000": JPEG_2000, "jpegxl": JPEG_XL}
+NAMES: Final[dict[Kind, str]] = {
+    "svg": "SVG drawing",
+    "jpeg2000": "JPEG 2000 picture",
+    "jpegxl": "JPEG XL picture",
+}
+PACKAGES: Final[dict[Kind, str]] = {"svg": "resvg_py", "jpegxl": "pillow_jxl", "jpeg2000": "PIL"}
+
+
+def kind_apart(data: bytes) -> Kind | None:
+    """Which of these formats a file is of, by its first bytes; None for any other."""
+    kinds: dict[str, Kind] = {
+        SVG_FILE.name: "svg",
+        JPEG_2000_FILE.name: "jpeg2000",
+        JPEG_XL_FILE.name: "jpegxl",
+    }
+    found = kind_of(data)
+    return None if found is None else kinds.get(found.name)
+
+
+def is_incomplete(kind: Kind, data: bytes) -> bool:
+    """Whether a drawing has parts that are not drawn."""
+    return kind == "svg" and bool(LETTERS.search(data) or OUTSIDE.search(data))
+
+
+def installed(kind: Kind) -> bool:
+    """Whether there is a decoder for it."""
+    return importlib.util.find_spec(PACKAGES[kind]) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The pixels of a picture in RGB or RGBA, perhaps reduced; its size as a viewer shows it."""
+
+    image: Image.Image
+    width: int
+    height: int
+
+
+class Apart:
+    """Processes that decode `kinds`, each for one picture at a time; as many as are needed at once.
+
+    For threads.
+    """
+
+    def __init__(self, kinds: frozenset[Kind]) -> None:
+        self.kinds = kinds
+        self._idle: queue.LifoQueue[subprocess.Popen[bytes]] = queue.LifoQueue()
+        self._lock = threading.Lock()
+        self._all: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
+
+    def decode(self, kind: Kind, data: bytes, limits: ImageLimits) -> Drawn:
+        """The picture that a file of a kind holds.
+
+        Raises: DamagedImage; TooLarge where it takes more pixels, memory or time than it may.
+        """
+        name = NAMES[kind]
+        with self._process() as process:
+            try:
+                head = REQUEST.pack(NUMBERS[kind], limits.pixels, EDGE, len(data))
+                found = _asked(process, head + data)
+            except (TimeoutError, OSError) as error:
+                _end(process)
+                if self._closed:
+                    raise
+                detail = f"the {name} takes over {SECONDS} s or too much memory to decode"
+                raise TooLarge(detail, field="image", limit=SECONDS) from error
+        ended, width, height, across, down, channels, raw = found
+        if ended == TOO_LARGE:
+            pixels = f"has {width} x {height} pixels" if width else "takes too much memory"
+            detail = f"the {name} {pixels}, the limit is {limits.pixels} pixels"
+            value = width * height or None
+            raise TooLarge(detail, field="image", limit=limits.pixels, value=value)
+        if ended == DAMAGED:
+            raise DamagedImage(f"the {name} cannot be decoded", field="image")
+        mode = "RGBA" if channels == 4 else "RGB"
+        return Drawn(Image.frombytes(mode, (across, down), raw), width, height)
+
+    def close(self) -> None:
+        """End the processes."""
+        with self._lock:
+            self._closed = True
+            processes, self._all = list(self._all), set()
+        for process in processes:
+            _end(process)
+
+    @contextlib.contextmanager
+    def _process(self) -> Iterator[subprocess.Popen[bytes]]:
+        try:
+            process = self._idle.get_nowait()
+        except queue.Empty:
+            process = self._started()
+        try:
+            yield process
+        finally:
+            if process.poll() is None and not self._closed:
+                self._idle.put(process)
+            else:
+                _end(process)
+                with self._lock:
+                    self._all.discard(process)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-I", str(CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={},
+            start_new_session=True,  # Ctrl-C is for the server
+        )
+        with self._lock:
+            self._all.add(process)
+        return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+    process.wait()
+
+
+def _asked(
+    process: subprocess.Popen[bytes], request: bytes
+) -> tuple[int, int, int, int, int, int, bytes]:
+    """What the process answers. Raises TimeoutError; OSError where it has ended."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    end = time.monotonic() + PATIENCE
+    # the process reads all of a request before it answers
+    process.stdin.write(request)
+    process.stdin.flush()
+    found = _read(process, ANSWER.size, end)
+    *said, size = ANSWER.unpack(found)
+    ended, width, height, across, down, channels = said
+    return ended, width, height, across, down, channels, _read(process, size, end)
+
+
+def _read(process: subprocess.Popen[bytes], size: int, end: float) -> bytes:
+    assert process.stdout is not None
+    pieces: list[bytes] = []
+    while size:
+        ready, _, _ = select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))
+        if not ready:
+            raise TimeoutError
+        piece = process.stdout.read1(size)  # type: ignore[attr-defined]
+        if not piece:
+            raise BrokenPipeError
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def unavailable(kind: Kind, formats: str) -> UnsupportedImage:
+    """The problem of a file of a kind that is not decoded here, with what helps."""
+    extras = {"svg": "openvocab[svg]", "jpegxl": "openvocab[jxl]"}
+    setting = {"svg": "OPENVOCAB_SVG", "jpegxl": "OPENVOCAB_JPEG_XL"}.get(
+        kind, "OPENVOCAB_JPEG_2000"
+    )
+    install = f"install {extras[kind]} and " if kind in extras and not installed(kind) else ""
+    article = "a" if kind != "svg" else "an"
+    detail = (
+        f"this is {article} {NAMES[kind]}, not {formats}; convert it to PNG or JPEG, or have the "
+        f"operator {install}set {setting}=true"
+    )
+    return UnsupportedImage(detail, field="image", limit=formats, value=f"{article} {NAMES[kind]}")

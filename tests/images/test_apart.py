@@ -1,0 +1,321 @@
+"""Drawings and pictures whose decoders run apart: what is seen of them, and what they cannot do."""
+
+import base64
+import contextlib
+import io
+import resource
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.errors import DamagedImage, Problem, TooLarge, UnsupportedImage
+from app.images import apart as apart_
+from app.images.apart import Apart, kind_apart
+from app.images.apart_child import SECONDS
+from app.images.decode import Decoded, decode
+from app.images.formats import image_type
+from app.images.limits import ImageLimits
+from app.images.notes import Notes
+from app.images.views import Look
+from models import ImageSpec
+from models.encoder import Encoder
+
+SPEC = ImageSpec(64, 64, "longest", "bicubic", 0)
+CAT = (
+    '<circle cx="32" cy="36" r="20" fill="orange"/>'
+    '<path d="M14 24 18 8 30 18zM50 24 46 8 34 18z" fill="orange"/>'
+)
+HEAD = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+
+
+def svg(inside: str, attributes: str = 'viewBox="0 0 64 64"', before: str = "") -> bytes:
+    return f"{before}{HEAD} {attributes}>{inside}</svg>".encode()
+
+
+@pytest.fixture(scope="module")
+def apart() -> Iterator[Apart]:
+    found = Apart(frozenset({"svg", "jpeg2000", "jpegxl"}))
+    yield found
+    found.close()
+
+
+def seen(data: bytes, apart: Apart | None, **look: Any) -> Decoded:
+    return decode(data, SPEC, ImageLimits(), apart=apart, look=Look(**look))
+
+
+def test_a_drawing_is_drawn_as_large_as_the_model_sees(apart: Apart) -> None:
+    red = '<rect width="64" height="64" fill="#f00"/><rect width="32" height="64" fill="#00f"/>'
+    for attributes in (
+        'viewBox="0 0 64 64"',
+        'width="1" height="1" viewBox="0 0 64 64"',
+        'width="100%" height="100%" viewBox="0 0 64 64"',
+        'width="9000mm" height="9000mm" viewBox="0 0 64 64"',
+    ):
+        found = seen(svg(red, attributes), apart)
+        np.testing.assert_array_equal(found.pixels[:, 32, 2], (0, 0, 255))
+        np.testing.assert_array_equal(found.pixels[:, 32, 61], (255, 0, 0))
+        assert found.format == "SVG"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "size"),
+    [
+        ('viewBox="0 0 64 32"', (64, 32)),
+        ('width="24" height="12" viewBox="0 0 64 32"', (24, 12)),
+        ('width="1in" viewBox="0 0 64 32"', (96, 48)),
+        ("", (100, 100)),
+        ('width="1e9" height="1"', (1_000_000, 1)),
+        ('width="0" height="-4" viewBox="0 0 nan 1"', (100, 100)),
+    ],
+)
+def test_its_size_is_what_the_file_says(
+    apart: Apart, attributes: str, size: tuple[int, int]
+) -> None:
+    try:
+        found = seen(svg(CAT, attributes), apart)
+    except DamagedImage:
+        assert "0" in attributes  # such sizes need not be drawn
+    else:
+        assert (found.width, found.height) == size
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        svg(CAT),
+        b"\xef\xbb\xbf" + svg(CAT, before='<?xml version="1.0" encoding="UTF-8"?>\n'),
+        b"\xff\xfe" + svg(CAT).decode().encode("utf-16-le"),
+        svg("<!-- Grüße -->" + CAT, before='<?xml version="1.0" encoding="ISO-8859-1"?>')
+        .decode()
+        .encode("latin-1"),
+        svg(CAT, before='<!DOCTYPE svg [<!ENTITY ns "http://www.w3.org/2000/svg">]>'),
+        svg("<g>" + CAT + "</g>", before="<!-- made by hand -->"),
+    ],
+)
+def test_drawings_of_every_coding_are_drawn_alike(apart: Apart, data: bytes) -> None:
+    assert kind_apart(data) == "svg"
+    np.testing.assert_array_equal(seen(data, apart).pixels, seen(svg(CAT), apart).pixels)
+
+
+def test_a_light_drawing_is_laid_on_black_and_the_ground_can_be_chosen(apart: Apart) -> None:
+    white = svg(CAT.replace("orange", "white"))
+    found = seen(white, apart)
+    assert found.notes.dark
+    assert int(found.pixels[:, 0, 0].max()) == 0
+    assert seen(white, apart, background="red").pixels[0, 0, 0] == 255
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        '<text x="9" y="9">cat</text>',
+        '<image href="https://example.org/cat.png" width="9" height="9"/>',
+        "<image width='9' height='9' xlink:href='file:///etc/passwd'/>",
+        '<use href="other.svg#cat"/>',
+    ],
+)
+def test_what_is_not_drawn_of_a_drawing_is_said(apart: Apart, inside: str) -> None:
+    found = seen(svg(CAT + inside), apart)
+    assert found.notes.incomplete
+    assert "are not drawn" in "".join(Notes.of_numbers(found.notes.numbers()).warnings())
+    np.testing.assert_array_equal(found.pixels, seen(svg(CAT), apart).pixels)
+    own = '<defs><circle id="c" r="3"/></defs><use href="#c"/><a href="https://example.org"/>'
+    assert not seen(svg(CAT + own), apart).notes.incomplete
+
+
+def test_no_file_of_this_machine_gets_into_a_drawing(apart: Apart, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (64, 64), "red").save(secret)
+    inside = svg('<rect width="64" height="64" fill="blue"/>').decode()
+    (tmp_path / "secret.svg").write_text(inside)
+    plain = seen(svg(CAT), apart).pixels
+    for name in ("secret.png", "secret.svg"):
+        for href in (f"{tmp_path}/{name}", f"file://{tmp_path}/{name}"):
+            image = f'<image href="{href}" width="64" height="64"/>'
+            np.testing.assert_array_equal(seen(svg(CAT + image), apart).pixels, plain)
+    entity = f'<!DOCTYPE svg [<!ENTITY x SYSTEM "{tmp_path}/secret.svg">]>'
+    with pytest.raises(DamagedImage):
+        seen(svg("&x;" + CAT, before=entity), apart)
+
+
+def test_a_picture_inside_of_a_drawing_is_drawn(apart: Apart) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(out, "PNG")
+    uri = "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+    found = seen(svg(f'<image href="{uri}" width="64" height="64"/>'), apart)
+    assert not found.notes.incomplete
+    assert tuple(found.pixels[:, 32, 32]) == (255, 0, 0)
+
+
+def _laughs() -> bytes:
+    entities = ['<!ENTITY a0 "ha">']
+    entities += [f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10)]
+    return svg("<desc>&a9;</desc>" + CAT, before=f"<!DOCTYPE svg [{''.join(entities)}]>")
+
+
+def _uses() -> bytes:
+    groups = ['<g id="g0"><rect width="9" height="9"/></g>']
+    for n in range(1, 12):
+        each = f'<use href="#g{n - 1}"/>' * 10
+        groups.append(f'<g id="g{n}">{each}</g>')
+    return svg(f'<defs>{"".join(groups)}</defs><use href="#g11"/>')
+
+
+def _filters() -> bytes:
+    each = (
+        '<feTurbulence numOctaves="9999" baseFrequency=".9"/><feGaussianBlur stdDeviation="999"/>'
+    )
+    whole = f'<filter id="f" x="-9" y="-9" width="99" height="99">{each * 200}</filter>'
+    return svg(f'{whole}<rect width="64" height="64" filter="url(#f)"/>')
+
+
+def _picture() -> bytes:
+    """A PNG of 900 megapixels in a kilobyte's worth of zeros, in a data URI."""
+    packed = zlib.compress(b"\0" * 900_000_000, 1)
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            len(content).to_bytes(4, "big") + name + content
+            + zlib.crc32(name + content).to_bytes(4, "big")
+        )  # fmt: skip
+
+    size = (30_000).to_bytes(4, "big")
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size * 2 + b"\x08\0\0\0\0")
+    data += chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    uri = "data:image/png;base64," + base64.b64encode(data).decode()
+    return svg(f'<image href="{uri}" width="64" height="64"/>')
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "entities in entities": _laughs,
+    "uses of uses": _uses,
+    "a use of itself": lambda: svg('<g id="a"><use href="#a"/></g>'),
+    "filters": _filters,
+    "groups in groups": lambda: svg("<g>" * 200_000 + "</g>" * 200_000),
+    "patterns": lambda: svg(
+        '<pattern id="p" width=".001" height=".001" patternUnits="userSpaceOnUse">'
+        '<rect width="1" height="1"/></pattern><rect width="64" height="64" fill="url(#p)"/>'
+    ),
+    "a size": lambda: svg(CAT, 'width="1e30" height="1e-30"'),
+    "a view": lambda: svg(CAT, 'viewBox="0 0 1e-30 1e30"'),
+    "a picture": _picture,
+    "dashes": lambda: svg(
+        '<path d="M0 0H1e9" stroke="red" stroke-width="9" stroke-dasharray=".00001"/>'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_no_drawing_costs_more_than_its_share_or_ends_the_process(name: str, apart: Apart) -> None:
+    data = BOMBS[name]()
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with contextlib.suppress(TooLarge, DamagedImage):
+        assert seen(data, apart).pixels.shape == (3, 64, 64)
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    assert own.ru_utime - before.ru_utime < 2
+    assert own.ru_maxrss - before.ru_maxrss < 300_000  # kilobytes
+    theirs = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert theirs.ru_utime - children.ru_utime < SECONDS + 4
+    # and the next one is drawn
+    assert seen(svg(CAT), apart).format == "SVG"
+
+
+def test_drawings_are_drawn_by_several_threads_at_once(apart: Apart) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: seen(svg(CAT), apart).pixels, range(12)))
+    for pixels in found[1:]:
+        np.testing.assert_array_equal(pixels, found[0])
+
+
+def test_a_process_that_is_killed_is_replaced(apart: Apart) -> None:
+    seen(svg(CAT), apart)
+    for process in apart._all:
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + 60
+    while True:  # each dead one is met once
+        try:
+            seen(svg(CAT), apart)
+            break
+        except TooLarge:
+            assert time.monotonic() < deadline
+
+
+def test_processes_end_with_the_decoder() -> None:
+    own = Apart(frozenset({"svg"}))
+    seen(svg(CAT), own)
+    (process,) = own._all
+    own.close()
+    assert process.poll() is not None
+    assert threading.active_count() >= 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "JXL"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_jpeg_2000_and_jpeg_xl_are_decoded_apart(
+    apart: Apart, samples: dict[str, Path], kind: str, mode: str
+) -> None:
+    if kind == "JXL":
+        pytest.importorskip("pillow_jxl")
+    image = Image.open(samples["cat"]).convert(mode)
+    out = io.BytesIO()
+    options = {"irreversible": False} if kind == "JPEG2000" else {"lossless": True}
+    image.save(out, kind, **options)
+    found = seen(out.getvalue(), apart)
+    plain = io.BytesIO()
+    image.save(plain, "PNG")
+    np.testing.assert_array_equal(found.pixels, seen(plain.getvalue(), None).pixels)
+    assert (found.width, found.height) == image.size
+    with pytest.raises(TooLarge) as refused:
+        decode(out.getvalue(), SPEC, ImageLimits(pixels=1_000), apart=apart)
+    assert (refused.value.limit, refused.value.value) == (1_000, image.width * image.height)
+    with pytest.raises(Problem):
+        seen(out.getvalue()[:200], apart)
+
+
+def test_without_the_extra_the_refusal_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(UnsupportedImage, match=r"operator set OPENVOCAB_SVG=true"):
+        seen(svg(CAT), None)
+    monkeypatch.setattr(apart_, "installed", lambda _kind: False)
+    with pytest.raises(UnsupportedImage, match=r"an SVG drawing.*install openvocab\[svg\]"):
+        seen(svg(CAT), None)
+    with pytest.raises(UnsupportedImage, match=r"a JPEG XL picture.*install openvocab\[jxl\]"):
+        seen(b"\xff\x0a" + b"\0" * 30, None)
+    with pytest.raises(UnsupportedImage, match=r"a JPEG 2000 picture.*OPENVOCAB_JPEG_2000=true"):
+        seen(b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 30, None)
+
+
+def test_a_stored_drawing_is_never_sent_as_a_page() -> None:
+    assert image_type(svg(CAT)) == "application/octet-stream"
+
+
+def test_an_icon_is_classified(client: httpx.Client) -> None:
+    labels = {"labels": "cat,dog,pizza,rocket"}
+    for answer in (
+        client.post("/classify", params=labels, content=svg(CAT)),
+        client.post("/classify", data=labels, files={"image": ("cat.svg", svg(CAT))}),
+    ):
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["predictions"][0]["label"] == "cat"
+        assert answer.json()["image"]["width"] == 64
+
+
+def test_the_operator_may_switch_drawings_off(
+    pictogram: Encoder, serve: Callable[..., Any]
+) -> None:
+    with serve(pictogram, svg=False) as client:
+        answer = client.post("/classify?labels=cat,dog", content=svg(CAT))
+        assert answer.status_code == 415
+        assert "OPENVOCAB_SVG=true" in answer.json()["detail"]
