@@ -3,7 +3,10 @@
 Imports torch only where there may be a GPU.
 """
 
+import importlib.metadata
 import importlib.util
+import re
+from collections.abc import Mapping, Sequence
 from typing import Final, cast, get_args
 
 from models import processor
@@ -11,6 +14,23 @@ from models.errors import BadDevice, ModelUnavailable
 from models.info import Backend, Precision
 
 CPU: Final = "cpu"
+
+# Intel's GPUs by OpenVINO, without a torch that knows them
+OPENVINO_GPU: Final = "gpu"
+
+# in the order in which auto takes them, and what they are called
+DEVICES: Final[Mapping[str, str]] = {
+    "cuda": "CUDA devices",
+    "xpu": "Intel GPUs for PyTorch (XPU)",
+    "mps": "Apple GPUs",
+    OPENVINO_GPU: "Intel GPUs for OpenVINO",
+}
+OF_BACKEND: Final[Mapping[str, Sequence[str]]] = {
+    "openvino": (OPENVINO_GPU,),
+    "torch": ("cuda", "xpu", "mps"),
+}
+NAMES: Final = "cpu, cuda[:N], xpu[:N], mps or gpu[:N]"
+NAME: Final = re.compile(r"(?P<kind>cpu|mps|cuda|xpu|gpu)(?:(?<!cpu)(?<!mps)[:.](?P<number>\d+))?")
 
 
 def torch_or_error(what: str) -> None:
@@ -26,30 +46,60 @@ def torch_or_error(what: str) -> None:
         )
 
 
-def choose_device(wanted: str) -> str:
-    """`wanted` is "auto" or a torch device name; auto takes a GPU where there is one."""
-    if wanted == CPU or (wanted == "auto" and not processor.may_have_gpu()):
+def kind_of(device: str) -> str:
+    """`cuda` of `cuda:1`."""
+    return device.partition(":")[0]
+
+
+def choose_device(wanted: str, backend: str = "auto") -> str:
+    """`wanted` is "auto" or a name; auto takes the first of DEVICES that is here and that the
+    backend can use.
+    """
+    if wanted == "auto":
+        kinds = OF_BACKEND.get(backend, DEVICES)
+        return next((kind for kind in kinds if may_have(kind) and devices(kind)), CPU)
+    name = NAME.fullmatch(wanted.lower())
+    if name is None:
+        raise BadDevice(f"device {wanted!r} is not a device name; use auto, {NAMES}")
+    kind, number = name["kind"], int(name["number"] or 0)
+    if kind == CPU:
         return CPU
-    if wanted == "auto" and importlib.util.find_spec("torch") is None:
-        return CPU  # nothing installed here could use the GPU
-    torch_or_error(f"device {wanted!r}")
+    if kind == OPENVINO_GPU and not importlib.util.find_spec("openvino"):
+        raise BadDevice(f"device {wanted!r} needs pip install 'openvocab[openvino]'")
+    if kind != OPENVINO_GPU:
+        torch_or_error(f"device {wanted!r}")
+    count = devices(kind)
+    if number >= count:
+        raise BadDevice(f"device {wanted!r} does not exist here: {count} {DEVICES[kind]} found")
+    return f"{kind}:{number}" if name["number"] else kind
+
+
+def may_have(kind: str) -> bool:
+    """Whether it is worth to ask for devices of a kind: torch and OpenVINO are slow to import."""
+    if kind == OPENVINO_GPU:
+        return processor.may_have_intel_gpu() and bool(importlib.util.find_spec("openvino"))
+    if not importlib.util.find_spec("torch"):
+        return False  # nothing installed here could use it
+    if kind == "cuda":
+        return processor.may_have_gpu()
+    if kind == "xpu":  # torch's ordinary wheels have nothing for it
+        return "xpu" in importlib.metadata.version("torch")
+    return processor.is_apple_silicon()
+
+
+def devices(kind: str) -> int:
+    """How many devices of a kind there are; imports what knows."""
+    if kind == OPENVINO_GPU:
+        import openvino
+
+        found = openvino.Core().available_devices
+        return sum(name.partition(".")[0] == "GPU" for name in found)
     import torch
 
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else CPU
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise BadDevice(
-            f"device {wanted!r} is not a device name; use auto, cpu or cuda[:N]"
-        ) from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadDevice(
-            f"device {wanted!r} does not exist here: {torch.cuda.device_count()} CUDA devices found"
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise BadDevice(f"device {wanted!r} is not supported; use auto, cpu or cuda[:N]")
-    return str(device)
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    there: int = getattr(torch, kind).device_count()
+    return there
 
 
 def choose_precision(wanted: str, device: str, fixed: Precision | None) -> Precision:
@@ -57,7 +107,7 @@ def choose_precision(wanted: str, device: str, fixed: Precision | None) -> Preci
 
     `fixed` is the catalogue's word for a model that always runs in one precision. bf16 is chosen
     on GPUs that have it and on CPUs with native bf16 instructions: elsewhere it is emulated, and
-    slower than fp32.
+    slower than fp32. Apple's GPUs and OpenVINO's do fp16 fast.
     """
     if wanted not in ("auto", *get_args(Precision)):
         raise BadDevice(
@@ -70,26 +120,37 @@ def choose_precision(wanted: str, device: str, fixed: Precision | None) -> Preci
     if wanted != "auto":
         if wanted == "fp16" and device == CPU:
             raise BadDevice("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
+        if wanted == "bf16" and kind_of(device) == OPENVINO_GPU:
+            raise BadDevice("OpenVINO's GPUs do not compute in bf16; use fp16 or fp32")
         return cast(Precision, wanted)
-    return "bf16" if _has_fast_bf16(device) else "fp32"
+    if kind_of(device) in ("mps", OPENVINO_GPU):
+        return "fp16"
+    return "bf16" if has_fast_bf16(device) else "fp32"
 
 
 def choose_backend(wanted: str, device: str, installed: bool) -> Backend:
     """`wanted` is "auto" or a backend; auto takes OpenVINO on a CPU where it is `installed`."""
     if wanted not in ("auto", *get_args(Backend)):
         raise BadDevice(f"backend {wanted!r} is unknown; use auto, {', '.join(get_args(Backend))}")
-    if wanted == "openvino" and device != CPU:
-        raise BadDevice(f"backend openvino runs on a CPU, not on {device}")
+    by_openvino = kind_of(device) in (CPU, OPENVINO_GPU)
+    if wanted == "openvino" and not by_openvino:
+        raise BadDevice(f"backend openvino runs on a CPU or on {OPENVINO_GPU}, not on {device}")
+    if wanted == "torch" and kind_of(device) == OPENVINO_GPU:
+        raise BadDevice(f"device {device} is OpenVINO's; backend torch has cuda, xpu and mps")
     if wanted == "openvino" and not installed:
         raise BadDevice("backend openvino needs pip install 'openvocab[openvino]'")
     if wanted == "auto":
-        return "openvino" if device == CPU and installed else "torch"
+        return "openvino" if by_openvino and installed else "torch"
     return cast(Backend, wanted)
 
 
-def _has_fast_bf16(device: str) -> bool:
+def has_fast_bf16(device: str) -> bool:
+    """Whether a CPU, or a GPU of torch's, has instructions for bf16."""
     if device == CPU:
         return processor.has_fast_bf16()
     import torch
 
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    if kind_of(device) == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    able = torch.xpu.get_device_capability(device)
+    return bool(able.get("has_subgroup_matrix_multiply_accumulate"))

@@ -32,14 +32,16 @@ def device_memory(name: str) -> DeviceMemory | None:
 def is_lost(error: BaseException) -> bool:
     """Whether an error means that this process cannot use its device any more.
 
-    After a CUDA error every later call fails, or answers nonsense; running out of memory is none.
+    After a CUDA error, or on an Intel GPU that is lost, every later call fails or answers nonsense;
+    running out of memory is none.
     """
     torch = sys.modules.get("torch")
     if torch is None or isinstance(error, torch.OutOfMemoryError):
         return False  # without torch there is no GPU
     faults = tuple(filter(None, [getattr(torch, "AcceleratorError", None)]))
     return isinstance(error, faults) or (
-        isinstance(error, RuntimeError) and "CUDA error" in str(error)
+        isinstance(error, RuntimeError)
+        and any(sign in str(error) for sign in ("CUDA error", "DEVICE_LOST"))
     )
 
 
@@ -65,6 +67,10 @@ def release_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.cuda.empty_cache()  # nothing where no GPU was used
+        if torch.xpu.is_available():
+            torch.xpu.empty_cache()
+        if torch.backends.mps.is_available():
+            torch.mps.empty_cache()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # not every C library can
             ctypes.CDLL(None).malloc_trim(0)

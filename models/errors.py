@@ -25,6 +25,10 @@ class BadDevice(ModelError):
     """The device or the precision asked for does not exist here."""
 
 
+class DeviceUnfit(BadDevice):
+    """A device does not compute what a CPU computes, or cannot run the model."""
+
+
 class EncoderClosed(ModelError):
     """Work was handed to an encoder that has been closed."""
 

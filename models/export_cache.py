@@ -20,7 +20,7 @@ from typing import Any, Final
 from models import bundle, errors, processor
 from models.catalog import LOCAL_DIR, provenance_of
 from models.checkpoint import folder_digest, local_folder
-from models.device import torch_or_error
+from models.device import CPU, torch_or_error
 from models.encoder import Encoder
 from models.errors import BadExport, ModelError
 from models.export_folder import FORMAT, checked, open_export
@@ -41,7 +41,9 @@ class ExportCache:
         """`folder` is made if it is missing."""
         self._folder = folder
 
-    def encoder(self, spec: str, loader: str, precision: Precision, threads: int) -> Encoder | None:
+    def encoder(
+        self, spec: str, loader: str, precision: Precision, threads: int, device: str = CPU
+    ) -> Encoder | None:
         """The encoder of a model, which is exported first where it was not yet.
 
         None for a model that cannot be exported: it needs torch.
@@ -59,30 +61,34 @@ class ExportCache:
                 if REASON in manifest:
                     log.info("%s runs in torch: %s", spec, manifest[REASON])
                     return None
-                encoder = open_export(folder, manifest, threads)
+                encoder = open_export(folder, manifest, threads, device)
             except BadExport as damage:
                 if last:
-                    log.warning("%s; torch serves %s", damage, spec)
+                    log.warning(
+                        "%s; %s serves %s", damage, "torch" if device == CPU else "the CPU", spec
+                    )
                     return None
                 try:
                     self._make(folder, spec, loader, precision)
                 except OSError as error:
                     why = error.strerror or error
                     log.warning("%s: %s; the model is exported for this process alone", folder, why)
-                    return self._unkept(spec, loader, precision, threads)
+                    return self._unkept(spec, loader, precision, threads, device)
             else:
                 return _named(encoder, spec)
         return None
 
-    def _unkept(self, spec: str, loader: str, precision: Precision, threads: int) -> Encoder | None:
+    def _unkept(
+        self, spec: str, loader: str, precision: Precision, threads: int, device: str
+    ) -> Encoder | None:
         """The same where nothing can be written: what is mapped outlives its names."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "made"
             make_export(spec, loader, precision, folder)
             manifest = checked(folder)
-            return (
-                None if REASON in manifest else _named(open_export(folder, manifest, threads), spec)
-            )
+            if REASON in manifest:
+                return None
+            return _named(open_export(folder, manifest, threads, device), spec)
 
     def _make(self, folder: Path, spec: str, loader: str, precision: Precision) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.checkpoint import digests
+from models.device import CPU
 from models.encoder import Encoder, FullTower, TreeTower
 from models.errors import BadExport
 from models.info import EncoderInfo, ImageSpec, Provenance
@@ -91,16 +92,18 @@ def described(info: EncoderInfo) -> Mapping[str, Any]:
     return dataclasses.asdict(info)
 
 
-def open_export(folder: Path, manifest: Mapping[str, Any], threads: int) -> Encoder:
+def open_export(
+    folder: Path, manifest: Mapping[str, Any], threads: int, device: str = CPU
+) -> Encoder:
     """The encoder of a checked folder, warmed up.
 
     Raises:
         BadExport: it does not compute what torch computed.
     """
-    info = _info(manifest["info"])
+    info = dataclasses.replace(_info(manifest["info"]), device=device)
     tokens = BytePairTokens.read(folder / TOKENIZER, manifest["tokens"])
     try:
-        images = CompiledImages(str(folder / IMAGES), info.precision, threads)
+        images = CompiledImages(str(folder / IMAGES), info.precision, threads, device)
         texts = _texts(folder, manifest, info, threads)
         encoder = Encoder(info, tokens, images, texts)
     except RuntimeError as error:
@@ -119,9 +122,10 @@ def _texts(
 ) -> TreeTower | FullTower:
     graph = str(folder / TEXTS)
     if not info.trims_text:
-        return CompiledPrompts(graph, info.precision, threads)
+        return CompiledPrompts(graph, info.precision, threads, info.device)
     tables = table(folder / EMBEDDINGS), table(folder / POSITIONS)
-    return CompiledTrees(graph, *tables, Ends(manifest["eos_id"]), info.precision, threads)
+    ends = Ends(manifest["eos_id"])
+    return CompiledTrees(graph, *tables, ends, info.precision, threads, info.device)
 
 
 def _compare(folder: Path, encoder: Encoder) -> None:

@@ -11,9 +11,17 @@ from typing import Final
 from models import bundle
 from models.catalog import LOCAL_DIR, catalog
 from models.checkpoint import local_folder
-from models.device import CPU, choose_backend, choose_device, choose_precision, torch_or_error
+from models.device import (
+    CPU,
+    OPENVINO_GPU,
+    choose_backend,
+    choose_device,
+    choose_precision,
+    kind_of,
+    torch_or_error,
+)
 from models.encoder import Encoder
-from models.errors import BadDevice, BadExport
+from models.errors import BadDevice, BadExport, DeviceUnfit
 from models.export_cache import REASON, ExportCache, make_export
 from models.export_folder import checked, open_export
 from models.openvino_towers import available
@@ -51,21 +59,42 @@ def load(
     """
     if spec.startswith(EXPORTED):
         return _exported(spec, device, precision, threads, backend)
+    where = choose_device(device, backend)
+    try:
+        return _load(spec, where, precision, threads, max_batch, backend, exports)
+    except DeviceUnfit as error:
+        if device != "auto":
+            raise
+        log.warning("%s; it runs on the CPU", error)
+        return _load(spec, CPU, precision, threads, max_batch, backend, exports)
+
+
+def _load(
+    spec: str,
+    device: str,
+    precision: str,
+    threads: int,
+    max_batch: int,
+    backend: str,
+    exports: Path | None,
+) -> Encoder:
+    """An encoder on a device that is here."""
     entry = catalog().get(spec)
-    where = choose_device(device)
-    kept_in = choose_precision(precision, where, entry.precision if entry else None)
-    chosen = choose_backend(backend, where, available())
+    kept_in = choose_precision(precision, device, entry.precision if entry else None)
+    chosen = choose_backend(backend, device, available())
     loader = _loader(spec)
     if loader.startswith(LOCAL_DIR):
         local_folder(loader)
     if chosen == "openvino" and exports is not None:
-        encoder = ExportCache(exports).encoder(spec, loader, kept_in, threads)
+        encoder = ExportCache(exports).encoder(spec, loader, kept_in, threads, device)
         if encoder is not None:
             return encoder
+    if kind_of(device) == OPENVINO_GPU:
+        raise DeviceUnfit(f"model {spec!r} cannot be exported, or does not run on {device}")
     torch_or_error(f"model {spec!r}")
     from models import torch_loader
 
-    return torch_loader.load(spec, loader, where, kept_in, chosen, threads, max_batch)
+    return torch_loader.load(spec, loader, device, kept_in, chosen, threads, max_batch)
 
 
 def fetch(spec: str) -> None:
@@ -111,8 +140,10 @@ def _exported(spec: str, device: str, precision: str, threads: int, backend: str
     choose_backend("openvino" if backend == "auto" else backend, CPU, available())
     manifest = checked(folder)
     kept_in = manifest["info"]["precision"]
-    if device not in ("auto", CPU) or backend == "torch":
-        raise BadDevice(f"model {spec!r}: an exported model runs on a CPU by OpenVINO")
+    if kind_of(device.lower()) not in ("auto", CPU, OPENVINO_GPU) or backend == "torch":
+        line = f"model {spec!r}: an exported model runs on a CPU or {OPENVINO_GPU}, by OpenVINO"
+        raise BadDevice(line)
+    where = CPU if device == "auto" else choose_device(device)
     if precision not in ("auto", kept_in):
         raise BadDevice(f"model {spec!r}: it was exported in {kept_in}, not in {precision}")
-    return open_export(folder, manifest, threads)
+    return open_export(folder, manifest, threads, where)

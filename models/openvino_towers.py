@@ -1,4 +1,7 @@
-"""Both towers compiled by OpenVINO for a CPU. Knows them by their inputs and outputs only."""
+"""Both towers compiled by OpenVINO for a CPU or a GPU of Intel's.
+
+Knows them by their inputs and outputs only.
+"""
 
 import importlib.util
 import sys
@@ -9,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from models.device import CPU
 from models.info import Precision
 from models.token_tree import Ends, Ids, Tree
 
@@ -16,9 +20,9 @@ Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
 
 # 1 - cosine against torch in float32: rounding in another order, or in 8 bits of mantissa
-TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-5, "bf16": 5e-3}
+TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-5, "bf16": 5e-3, "fp16": 1e-3}
 
-HINTS: Final[dict[Precision, str]] = {"fp32": "f32", "bf16": "bf16"}
+HINTS: Final[dict[Precision, str]] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 # of one call: more gain nothing, and one call delays an image behind it
 MOST_NODES: Final = 512
@@ -30,8 +34,10 @@ def available() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def compiled(graph: Any, precision: Precision, threads: int) -> Any:
+def compiled(graph: Any, precision: Precision, threads: int, device: str = CPU) -> Any:
     """A graph (or the path of its IR) ready to be called; `threads` 0: as many as cores.
+
+    `device` is a CPU, or a GPU as `gpu` or `gpu:1`.
 
     Raises:
         RuntimeError: OpenVINO cannot read or compile it.
@@ -41,12 +47,13 @@ def compiled(graph: Any, precision: Precision, threads: int) -> Any:
     options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
-        # decoding shares the cores
-        "ENABLE_CPU_PINNING": False,
     }
-    if threads:
-        options["INFERENCE_NUM_THREADS"] = threads
-    return openvino.Core().compile_model(graph, "CPU", options)
+    if device == CPU:
+        options["ENABLE_CPU_PINNING"] = False  # decoding shares the cores
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = threads
+    name = device.upper().replace(":", ".")  # as OpenVINO spells it
+    return openvino.Core().compile_model(graph, name, options)
 
 
 class CompiledImages:
@@ -55,9 +62,9 @@ class CompiledImages:
     # images in one call: any number
     most: Final = sys.maxsize
 
-    def __init__(self, graph: Any, precision: Precision, threads: int) -> None:
+    def __init__(self, graph: Any, precision: Precision, threads: int, device: str = CPU) -> None:
         """`graph`: (B, 3, H, W) uint8 -> (B, D) float32 of unit length. Raises RuntimeError."""
-        self._compiled = compiled(graph, precision, threads)
+        self._compiled = compiled(graph, precision, threads, device)
 
     def __call__(self, batch: Pixels) -> Vectors:
         """(B, 3, H, W) uint8 -> (B, D) float32 of unit length."""
@@ -85,12 +92,13 @@ class CompiledTrees:
         ends: Ends,
         precision: Precision,
         threads: int,
+        device: str = CPU,
     ) -> None:
         """`graph`: nodes (n, W), mask (n, n), ends (p,) -> (p, D). Raises RuntimeError.
 
         `embeddings` (V, W) of the tokens, `positions` (L, W).
         """
-        self._compiled = compiled(graph, precision, threads)
+        self._compiled = compiled(graph, precision, threads, device)
         self._embeddings = embeddings
         self._positions = positions
         self.ends = ends
@@ -108,9 +116,9 @@ class CompiledTrees:
 class CompiledPrompts:
     """Prompts at full length in, unit rows out; called by one thread only."""
 
-    def __init__(self, graph: Any, precision: Precision, threads: int) -> None:
+    def __init__(self, graph: Any, precision: Precision, threads: int, device: str = CPU) -> None:
         """`graph`: ids (N, L) int64 -> (N, D) float32 of unit length. Raises RuntimeError."""
-        self._compiled = compiled(graph, precision, threads)
+        self._compiled = compiled(graph, precision, threads, device)
         self.most_prompts = MOST_PROMPTS
 
     def at_full_length(self, ids: Ids) -> Vectors:

@@ -1,5 +1,6 @@
 """What this machine's processor can do, and whether there may be a GPU. Imports no torch."""
 
+import contextlib
 import ctypes
 import functools
 import platform
@@ -13,6 +14,9 @@ DECISIVE: Final = (
     "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
     "amx_tile", "amx_bf16", "amx_int8",
 )  # fmt: skip
+# of PCI
+INTEL: Final = "0x8086"
+
 NATIVE_BF16: Final = ("avx512_bf16", "amx_bf16")
 
 
@@ -35,6 +39,22 @@ def has_fast_bf16() -> bool:
 def described() -> str:
     """The processor's architecture and features, in a line."""
     return " ".join((platform.machine(), *features()))
+
+
+def is_apple_silicon() -> bool:
+    """Whether it is one of Apple's own processors, which have a GPU."""
+    return (platform.system(), platform.machine()) == ("Darwin", "arm64")
+
+
+def may_have_intel_gpu(folder: Path = Path("/sys/class/drm")) -> bool:
+    """Whether there is a GPU of Intel's that computes; where the system does not tell, maybe."""
+    if platform.system() == "Windows":
+        return True
+    for file in folder.glob("renderD*/device/vendor"):
+        with contextlib.suppress(OSError):
+            if file.read_text(encoding="ascii").strip() == INTEL:
+                return True
+    return False
 
 
 @functools.cache

@@ -15,9 +15,10 @@ from models import hub, huggingface
 from models.catalog import HF_HUB, LOCAL_DIR, catalog, provenance_of
 from models.checkpoint import CONFIG, OFFLINE_HINT, WEIGHTS, local_folder
 from models.cuda_graphs import record
+from models.device import kind_of
 from models.encoder import Encoder, ImageTower
-from models.errors import BadCheckpoint, ModelUnavailable, UnknownModel
-from models.export_folder import EXAMPLES, examples
+from models.errors import BadCheckpoint, DeviceUnfit, ModelUnavailable, UnknownModel
+from models.export_folder import EXAMPLES, PROMPTS, examples
 from models.fingerprint import TOKENIZER_PROBES, fingerprint
 from models.image_tower import VisionTower, prepare
 from models.info import Backend, EncoderInfo, ImageSpec, Interpolation, Precision, ResizeMode
@@ -32,6 +33,9 @@ DTYPES: Final[dict[Precision, torch.dtype]] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+
+# what these compute is compared with a CPU at load
+UNTRIED: Final = ("xpu", "mps")
 
 log = logging.getLogger("openvocab.models")
 
@@ -89,17 +93,55 @@ def load(
             info = replace(info, backend="torch")
         else:
             model.visual = torch.nn.Identity()  # one copy of the weights is enough
-    model.to(device=device, dtype=DTYPES[precision])
-    if images is None:
-        vision = parts.vision()
-        recorded = None
-        if device != "cpu":
-            recorded = record(vision, parts.shape, max_batch, info.in_flight)
-        images = TorchImages(vision, recorded)
-    texts = TorchPrompts(model) if parts.tower is None else TorchTrees(parts.tower)
-    encoder = Encoder(info, parts.tokens, images, texts)
-    encoder.warm_up()
+    # what a CPU says, where nobody of ours has ever tried the device
+    expected = _reference(parts) if kind_of(device) in UNTRIED else None
+    try:
+        move(model, device, DTYPES[precision])
+        if images is None:
+            vision = parts.vision()
+            recorded = None
+            if kind_of(device) == "cuda":
+                recorded = record(vision, parts.shape, max_batch, info.in_flight)
+            images = TorchImages(vision, recorded)
+        texts = TorchPrompts(model) if parts.tower is None else TorchTrees(parts.tower)
+        encoder = Encoder(info, parts.tokens, images, texts)
+        encoder.warm_up()
+        if expected is not None:
+            _compare(encoder, expected)
+    except (RuntimeError, NotImplementedError) as error:
+        if expected is None:
+            raise
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DeviceUnfit(f"model {spec!r} does not run on {device}: {first}") from error
     return encoder
+
+
+def move(model: Any, device: str, dtype: torch.dtype) -> None:
+    """Put a model on a device."""
+    model.to(device=device, dtype=dtype)
+
+
+def _reference(parts: Parts) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Rows of examples by the model as its files have it: (E, D) of pictures, (P, D) of prompts."""
+    pictures, ids = torch.from_numpy(examples(parts.shape)), torch.from_numpy(parts.tokens(PROMPTS))
+    with torch.inference_mode():
+        return (
+            parts.vision().rows(pictures).numpy(),
+            parts.model.encode_text(ids, normalize=True).numpy(),
+        )
+
+
+def _compare(encoder: Encoder, expected: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]) -> None:
+    """Raise DeviceUnfit where the encoder's rows are others."""
+    info = encoder.info
+    pictures = list(examples((info.image.height, info.image.width)))
+    found = encoder.submit_images(pictures), encoder.submit_texts(PROMPTS)
+    for rows, wanted in zip(found, expected, strict=True):
+        apart = float(np.abs(1 - (rows.result() * wanted).sum(1)).max())
+        if not apart < TOLERANCE[info.precision]:
+            encoder.close()
+            line = f"model {info.name!r} does not compute on {info.device} in {info.precision} what"
+            raise DeviceUnfit(f"{line} a CPU computes: its rows are {apart:.1e} off")
 
 
 def read(spec: str, loader: str, device: str, precision: Precision, backend: Backend) -> Parts:
@@ -128,7 +170,7 @@ def read(spec: str, loader: str, device: str, precision: Precision, backend: Bac
         bias=None if bias is None else float(bias),
         text_family=text_family(model),
         trims_text=tower is not None,
-        in_flight=1 if device == "cpu" else 2,
+        in_flight=2 if kind_of(device) == "cuda" else 1,
         provenance=provenance_of(spec),
     )
     mean, std = tuple(preprocess["mean"]), tuple(preprocess["std"])

@@ -16,8 +16,9 @@ Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
 
 # beyond these, the caches (CPU), the mask of a tree or the kernels gain nothing
-MOST_NODES: Final = {"cpu": 512, "cuda": 1024}
-MOST_PROMPTS: Final = {"cpu": 64, "cuda": 1024}
+MOST_NODES: Final = {"cpu": 512}
+MOST_PROMPTS: Final = {"cpu": 64}
+MOST_ON_GPU: Final = 1024
 
 
 class TorchImages:
@@ -38,9 +39,10 @@ class TorchImages:
         device = self.vision.device
         try:
             staged = torch.from_numpy(batch)
-            if device.type == "cuda":
+            pinned = device.type == "cuda"
+            if pinned:
                 staged = staged.pin_memory()  # or the copy would wait for the batch before
-            return self.vision.rows(staged.to(device, non_blocking=True))
+            return self.vision.rows(staged.to(device, non_blocking=pinned))
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -55,7 +57,7 @@ class TorchTrees:
     def __init__(self, tower: TextTower) -> None:
         self.tower = tower
         self.ends = tower.ends
-        self.most_nodes = MOST_NODES[tower.module.positional_embedding.device.type]
+        self.most_nodes = MOST_NODES.get(tower.module.positional_embedding.device.type, MOST_ON_GPU)
 
     @torch.inference_mode()
     def of_tree(self, tree: Tree) -> Vectors:
@@ -73,7 +75,7 @@ class TorchPrompts:
     def __init__(self, model: Any) -> None:
         self.model = model
         self._device = next(model.parameters()).device
-        self.most_prompts = MOST_PROMPTS[self._device.type]
+        self.most_prompts = MOST_PROMPTS.get(self._device.type, MOST_ON_GPU)
 
     @torch.inference_mode()
     def at_full_length(self, ids: Ids) -> Vectors:

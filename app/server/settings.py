@@ -45,16 +45,18 @@ class ModelSettings(BaseSettings):
         "whose model name cannot be changed.",
     )
     device: str = Field(
-        "auto", description="`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`."
+        "auto",
+        description="`auto` (a GPU if there is one, in the order named here), `cuda`, `cuda:1`, "
+        "`xpu` (Intel's, by PyTorch), `mps` (Apple's), `gpu` (Intel's, by OpenVINO), `cpu`.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="What the model computes in; `auto` is bf16 where the device has it natively, "
-        "else fp32. the bundled models always run in fp32.",
+        "fp16 on `mps` and `gpu`, else fp32. The bundled models always run in fp32.",
     )
     backend: Literal["auto", "torch", "openvino"] = Field(
         "auto",
-        description="What runs the model; `auto` is OpenVINO on a CPU where "
+        description="What runs the model; `auto` is OpenVINO on a CPU or `gpu` where "
         "`openvocab[openvino]` is installed, else torch. OpenVINO needs the model to be exported: "
         "that happens once, into the data directory.",
     )

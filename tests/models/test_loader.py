@@ -130,9 +130,12 @@ def test_a_damaged_checkpoint_is_one_line(copy: Path, damage: str) -> None:
 @pytest.mark.parametrize(
     ("device", "precision", "complaint"),
     [
-        ("gpu", "auto", "not a device name"),
-        ("meta", "auto", "not supported"),
-        ("cuda:99", "auto", "does not exist here"),
+        ("tpu", "auto", "not a device name"),
+        ("meta", "auto", "not a device name"),
+        ("cuda:99", "auto", "0 CUDA devices found"),
+        ("mps", "auto", "0 Apple GPUs found"),
+        ("xpu:1", "auto", "0 Intel GPUs for PyTorch"),
+        ("gpu", "auto", "0 Intel GPUs for OpenVINO"),
         ("cpu", "int8", "unknown"),
         ("cpu", "fp16", "needs a GPU"),
     ],

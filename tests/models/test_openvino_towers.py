@@ -70,6 +70,7 @@ def test_the_automatic_choice_is_openvino_on_a_cpu_that_has_it(
     [
         ("tvm", CPU, True, "unknown"),
         ("openvino", GPU, True, "runs on a CPU"),
+        ("torch", "gpu:1", True, "OpenVINO's"),
         ("openvino", CPU, False, "openvocab[openvino]"),
     ],
 )
