@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from app.images.names import is_junk
+
 # what files of the formats that are read are called
 IMAGE_SUFFIXES: Final = frozenset(
     (
@@ -35,7 +37,8 @@ class Finder:
     """How folders are searched; `skipped` counts what was passed over.
 
     Without `everything` only files with an image's suffix are taken from a folder, and nothing
-    whose name begins with a dot. `leave_out` is a folder that is never entered.
+    whose name begins with a dot. `leave_out` is a folder that is never entered. What systems add to
+    folders (`Thumbs.db`, `__MACOSX`) is never taken, nor counted.
     """
 
     recursive: bool = True
@@ -77,6 +80,8 @@ class Finder:
                 continue
             inner = []
             for entry in entries:
+                if is_junk(entry.name):
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     inner.append(entry)
                 elif self._wanted(entry):

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ class Naming:
 
 
 def _spoken(key: str) -> str:
-    return key.replace("_", " ").strip()
+    return labels.normal(key.replace("_", " "))
 
 
 def _folded(label: str) -> str:
@@ -120,10 +121,13 @@ def _checked(found: Iterable[str]) -> tuple[str, ...]:
 def _picked(
     keys: Sequence[str], names: Mapping[str, tuple[str, ...]], file: Path
 ) -> dict[str, tuple[str, ...]]:
-    missing = [key for key in keys if key not in names]
+    # some systems write accents as characters of their own
+    known = {unicodedata.normalize("NFC", key): texts for key, texts in names.items()}
+    own = {key: unicodedata.normalize("NFC", key) for key in keys}
+    missing = [key for key in keys if own[key] not in known]
     if missing:
         raise BadData(f"{file} does not say what these are: {_listed(missing)}")
-    return {key: names[key] for key in keys}
+    return {key: known[own[key]] for key in keys}
 
 
 def _listed(keys: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from app.cli.files import Finder, Found, reason
 from app.errors import shown
 from app.evaluation.class_labels import BadData, Chosen, Naming
 from app.evaluation.data import Dataset
+from app.images.names import is_aside
 
 IMAGE: Final = "image"
 LABEL: Final = "label"
@@ -73,7 +74,7 @@ def _of_folder(source: Path, notes: list[str]) -> tuple[list[Row], list[str]]:
         inside = sorted(source.iterdir(), key=lambda path: path.name)
     except OSError as error:
         raise BadData(f"{source}: {reason(error)}") from None
-    folders = [path for path in inside if path.is_dir() and not path.name.startswith(".")]
+    folders = [path for path in inside if path.is_dir() and not is_aside(path.name)]
     if not folders:
         raise BadData(f"{source} has no folder in it: one for each class is needed, or a CSV file")
     finder = Finder()

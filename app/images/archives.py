@@ -5,7 +5,6 @@ archive itself allow.
 """
 
 import bz2
-import contextlib
 import io
 import lzma
 import struct
@@ -26,6 +25,7 @@ from app.images.decompression import (
     deflate,
     lzma_alone,
 )
+from app.images.names import coding_of, is_aside
 
 # header records of a TAR file that say something of the next file are read into memory whole;
 # all together may have so many bytes, and ten for each byte of the archive
@@ -55,9 +55,6 @@ LONGEST_NAME: Final = 4_096
 ZIP_HEAD: Final = 30
 ZIP_ENCRYPTED: Final = 0x41
 ZIP_ENDS: Final = 0x02  # LZMA data with a mark at its end
-
-# what systems and packers add to folders, beside whatever begins with a dot
-_ASIDE: Final = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 
 # whatever a damaged or hostile archive leads the library to
 _FAILURES: Final = (
@@ -140,19 +137,20 @@ def _of_zip(
         archive = zipfile.ZipFile(file)
     except _FAILURES as error:
         raise _unreadable("ZIP", error) from None
+    coding = coding_of([n for info in archive.infolist() if (n := _raw_name(info)) is not None])
     for info in archive.infolist():
         # not is_dir, which an empty name breaks
         if info.filename.endswith(("/", "\\")) or _is_aside(info.filename):
             continue
         if info.file_size > limits.file_bytes:
-            yield _zip_name(info), _too_large(info.file_size, limits.file_bytes)
+            yield _zip_name(info, coding), _too_large(info.file_size, limits.file_bytes)
             continue
         try:
             # entries may overlap: few bytes can be unpacked many times, which the budget bounds
             content: bytes | Problem = _from_zip(file, info, budget)
         except _FAILURES as error:
             content = _unreadable("ZIP", error)
-        yield _zip_name(info), content
+        yield _zip_name(info, coding), content
 
 
 def _check_directory(file: IO[bytes], limits: ArchiveLimits) -> None:
@@ -250,7 +248,7 @@ def _of_tar(
                 if len(info.name) > LONGEST_NAME:
                     raise tarfile.ReadError(f"a name of over {LONGEST_NAME} characters")
                 if info.isreg() and not _is_aside(info.name):
-                    yield _posix(info.name), _from_tar(unpacked, info, limits.file_bytes)
+                    yield _tar_name(info.name), _from_tar(unpacked, info, limits.file_bytes)
                 archive.members.clear()  # type: ignore[attr-defined] # it would remember them all
                 archive.pax_headers.clear()  # type: ignore[attr-defined] # and these
     except _FAILURES as error:
@@ -268,11 +266,7 @@ def _from_tar(unpacked: Unpacked, info: tarfile.TarInfo, most: int) -> bytes | P
 
 
 def _is_aside(name: str) -> bool:
-    parts = _posix(name).split("/")
-    return any(
-        part.lower() in _ASIDE or (part.startswith(".") and part not in (".", ".."))
-        for part in parts
-    )
+    return any(map(is_aside, _posix(name).split("/")))
 
 
 def _posix(name: str) -> str:
@@ -280,13 +274,26 @@ def _posix(name: str) -> str:
     return name.replace("\\", "/")
 
 
-def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The name of a file; without its mark UTF-8 is tried first, since many leave that out."""
-    name = info.filename
-    if not info.flag_bits & UTF_8:
-        with contextlib.suppress(UnicodeError):
-            name = name.encode("cp437").decode()
-    return _posix(name)
+def _raw_name(info: zipfile.ZipInfo) -> bytes | None:
+    """The bytes of a name whose coding the archive does not tell."""
+    if info.flag_bits & UTF_8:
+        return None
+    try:
+        return info.filename.encode("cp437")
+    except UnicodeError:
+        return None  # the library knew better, by an extra field
+
+
+def _zip_name(info: zipfile.ZipInfo, coding: str) -> str:
+    """The name of a file; one without its mark is in the coding that all such names are in."""
+    raw = _raw_name(info)
+    return _posix(info.filename if raw is None else raw.decode(coding, "replace"))
+
+
+def _tar_name(name: str) -> str:
+    """The name of a file, whose bytes are UTF-8 mostly."""
+    raw = name.encode("utf-8", "surrogateescape")
+    return _posix(raw.decode(coding_of([raw]), "replace"))
 
 
 def _unreadable(kind: str, error: BaseException) -> Problem:

@@ -112,3 +112,13 @@ def test_a_file_over_the_limit_is_not_read_whole(tmp_path: Path) -> None:
         read(str(tmp_path / "a"), 4)
     with pytest.raises(ValueError, match="more than 1000 bytes"):
         read("/dev/zero", 1_000)
+
+
+def test_what_systems_add_to_folders_is_never_taken_nor_counted(tmp_path: Path) -> None:
+    make(
+        tmp_path, "cat/a.png", "cat/Thumbs.db", "cat/desktop.ini", "__MACOSX/cat/._a.png",
+        "__MACOSX/b.png", ".DS_Store", "cat/._a.png",
+    )  # fmt: skip
+    for finder in (Finder(), Finder(everything=True)):
+        assert found(finder, tmp_path) == [str(tmp_path / "cat/a.png")]
+        assert finder.skipped == 0

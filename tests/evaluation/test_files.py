@@ -167,3 +167,32 @@ def test_a_limit_takes_the_same_pictures_each_time_and_as_many_of_each_class(
     assert numbers[:5] != list(range(5))  # not the first of a burst
     # more of a sample hold all of the smaller one
     assert set(first.dataset.files) < set(found(tmp_path, limit=9).dataset.files)
+
+
+def test_what_systems_add_to_folders_is_no_class_and_is_not_counted(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "cat/a.png", "dog/b.png", "cat/Thumbs.db", "dog/desktop.ini", "dog/.DS_Store",
+        "__MACOSX/cat/._a.png", "__MACOSX/c.png",
+    )  # fmt: skip
+    one = found(tmp_path)
+    assert one.dataset.classes == ("cat", "dog")
+    assert len(one.dataset.files) == 2
+    assert one.notes == ()
+
+
+def test_folders_match_labels_in_any_unicode_form(tmp_path: Path) -> None:
+    composed, apart = "café", "cafe\u0301"
+    assert composed != apart
+    touch(tmp_path, f"{apart}/a.png", "dog/b.png")
+    own = found(tmp_path)
+    assert own.dataset.classes == (composed, "dog")
+    given = found(tmp_path, labels=f"dog,{composed}")
+    assert given.dataset.classes == ("dog", composed)
+    assert given.dataset.truth.tolist() == [[False, True], [True, False]]
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps({composed: "coffee house", "dog": "dog"}))
+    assert found(tmp_path, names).dataset.classes == ("coffee house", "dog")
+    # two folders that differ only so are one name, which is told
+    touch(tmp_path, f"{composed}/c.png")
+    with pytest.raises(BadData, match="rename one"):
+        found(tmp_path)
