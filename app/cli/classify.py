@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from app.cli import help as help_
-from app.cli import sorting
+from app.cli import result_file, sorting
 from app.cli.client import Reached, Service
 from app.cli.file_queue import Run, Source, Tally, counted
 from app.cli.files import Finder, reason
@@ -28,6 +28,7 @@ from app.cli.help import INPUT, LABELS, OUTPUT, SORTING
 from app.cli.label_file import given_labels
 from app.cli.options import Jobs, Key, Model, RetryFor, Url
 from app.cli.output import NONE, FileAnswer, Format, Writer
+from app.cli.result_file import ResultFile, Sink
 from app.cli.sorting import Sorter
 from app.cli.terminal import STDIN, Ended, printable, say, status_of
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
@@ -115,6 +116,7 @@ def _labelsets(fields: dict[str, str]) -> list[str]:
 EXAMPLES: Final = """
 openvocab classify cat.jpg --labels cat,dog,pizza
 openvocab classify photos/ --labels @labels.txt --format csv > answers.csv
+openvocab classify photos/ --labelset pets -o answers.parquet --resume
 openvocab classify photos/ --labels cat,dog --abstain --move-to sorted --dry-run
 openvocab classify photos/ --labelset colour,kind,preset:weather
 find . -name '*.png' -print0 | openvocab classify --files-from - --labels cat,dog
@@ -229,6 +231,24 @@ def classify(
     form: Annotated[
         Format, typer.Option("--format", rich_help_panel=OUTPUT, help="Output format.")
     ] = Format.TABLE,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+            help="Write to FILE, as its ending says: .csv, .tsv, .json, .ndjson or .parquet.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            rich_help_panel=OUTPUT,
+            help="Go on where an interrupted run with this --output stopped.",
+        ),
+    ] = False,
     move_to: Annotated[
         Path | None,
         typer.Option(
@@ -284,7 +304,10 @@ def classify(
     def run() -> int:
         names = paths or []
         source = _source(names, move_to or copy_to, recursive, all_files, files_from, null)
-        one_line = form is Format.TABLE and top_k is None and not source.single
+        if output is not None and form is not Format.TABLE:
+            raise Ended(USAGE_ERROR, "--output names its format by its ending; leave --format out")
+        shown = form is Format.TABLE and output is None
+        one_line = shown and top_k is None and not source.single
         fields = form_fields(
             given_labels(labels), labelset, templates, 1 if one_line else top_k, threshold,
             multi_label=multi_label, abstain=abstain, scores=scores, view=view, truncate=truncate,
@@ -293,8 +316,12 @@ def classify(
             raise Ended(USAGE_ERROR, "files can be sorted by one label set only")
         _check_names(names, labels)
         service = Service(url, api_key, model, jobs, retry_for)
-        with _sorter(move_to, copy_to, undo_file, dry_run) as sorter:
-            return _classify(service, fields, source, sorter, form)
+        asked = {**fields, "model": model}
+        with (
+            result_file.opened(output, _several(fields), asked, resume=resume) as results,
+            _sorter(move_to, copy_to, undo_file, dry_run) as sorter,
+        ):
+            return _classify(service, fields, source, sorter, form, results)
 
     raise typer.Exit(status_of(run))
 
@@ -312,18 +339,27 @@ def _classify(
     source: Source,
     sorter: Sorter | None,
     form: Format,
+    results: ResultFile | None,
 ) -> int:
-    words, labelsets = json.loads(fields.get("labels", "[]")), _labelsets(fields)
+    words, several = json.loads(fields.get("labels", "[]")), _several(fields)
     words += [NONE] * (bool(words) and "abstain" in fields)
-    several = labelsets if len(labelsets) > 1 else ()
-    writer = Writer(form, sys.stdout.buffer, words, several, source.widest, single=source.single)
+    writer: Sink = results or Writer(
+        form, sys.stdout.buffer, words, several, source.widest, single=source.single
+    )
+    known = results.knows if results else None
 
     async def work(reached: Reached) -> Tally:
-        run = Run(reached.client, fields, reached.jobs, reached.limit, sorter)
-        with _shown(source, writer, form) as show:
+        run = Run(reached.client, fields, reached.jobs, reached.limit, sorter, known)
+        with _shown(source, writer, form, to_file=results is not None) as show:
             return await run.over(source, show)
 
     tally = service.run(work, stored="labelset" in fields)
+    if results is not None:
+        tally = Tally()
+        for record in results.records():
+            tally.count(record)
+        if tally.files:
+            results.finish()
     skipped = source.finder.skipped
     if skipped:
         files = "file" if skipped == 1 else "files"
@@ -334,6 +370,12 @@ def _classify(
     if form is Format.TABLE and tally.files > 1 and not several:
         say(tally.summary())
     return SOME_FAILED if tally.failed else 0
+
+
+def _several(fields: dict[str, str]) -> list[str]:
+    """The label sets that get a column each: where there are several."""
+    labelsets = _labelsets(fields)
+    return labelsets if len(labelsets) > 1 else []
 
 
 def _check_names(names: list[str], labels: list[str] | None) -> None:
@@ -391,7 +433,9 @@ def _sorter(
 
 
 @contextlib.contextmanager
-def _shown(source: Source, writer: Writer, form: Format) -> Iterator[Callable[[FileAnswer], None]]:
+def _shown(
+    source: Source, writer: Sink, form: Format, *, to_file: bool
+) -> Iterator[Callable[[FileAnswer], None]]:
     """Write records, and problems to standard error; a bar where neither would disturb it.
 
     Warnings go there too, where the format has no place for them.
@@ -400,7 +444,7 @@ def _shown(source: Source, writer: Writer, form: Format) -> Iterator[Callable[[F
     bar = Progress(
         BarColumn(), MofNCompleteColumn(),
         TimeRemainingColumn(), console=console,
-        disable=not console.is_terminal or sys.stdout.isatty(),
+        disable=not console.is_terminal or (sys.stdout.isatty() and not to_file),
     )  # fmt: skip
     said: set[str] = set()
     with bar:

@@ -5,13 +5,14 @@ Knows nothing of options, forms of output or what carries a request.
 
 import asyncio
 import glob
+import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from rich.cells import cell_len
 
@@ -23,6 +24,9 @@ from app.cli.terminal import STDIN, aside, opened, printable
 
 # labels that a summary names
 SUMMED: Final = 12
+
+# predictions of earlier pictures, and pictures, that are remembered together
+REMEMBERED: Final = 100_000
 
 # finished ones may wait for a slow one before them, so many for each that is under way
 AHEAD: Final = 4
@@ -90,6 +94,39 @@ class Tally:
         return " · ".join(parts)
 
 
+class Once:
+    """Answers of pictures by their digest, so that exact duplicates are classified once."""
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._most = most
+        self._tasks: dict[bytes, asyncio.Task[dict[str, Any]]] = {}
+        self._sizes: dict[bytes, int] = {}
+        self._total = 0
+
+    async def of(
+        self, digest: bytes, classify: Callable[[], Coroutine[Any, Any, dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """The answer for a picture. Raises what `classify` raises, then it is asked again."""
+        task = self._tasks.get(digest)
+        if task is not None:
+            return await task
+        task = self._tasks[digest] = asyncio.create_task(classify())
+        try:
+            answer = await task
+        except BaseException:
+            del self._tasks[digest]
+            raise
+        results = answer["results"].values() if "results" in answer else (answer,)
+        size = 1 + sum(len(result.get("predictions", ())) for result in results)
+        self._sizes[digest] = size
+        self._total += size
+        while self._total > self._most:
+            oldest = next(iter(self._sizes))
+            self._total -= self._sizes.pop(oldest)
+            del self._tasks[oldest]
+        return answer
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What is done with each file: asked with `fields`, `jobs` at once, then put in its place.
@@ -102,6 +139,8 @@ class Run:
     jobs: int
     limit: int
     sorter: Sorter | None = None
+    known: Callable[[str], bool] | None = None
+    _once: Once = field(default_factory=Once)
 
     async def over(self, source: Source, show: Callable[[FileAnswer], None]) -> Tally:
         """Show a record for each file, in order, as soon as those before it are there.
@@ -136,6 +175,8 @@ class Run:
         step: Callable[[], Awaitable[Found | None]]
         step = partial(aside, partial(next, files, None)) if source.lists else _at_once(files)
         while (found := await step()) is not None:
+            if self.known is not None and await aside(partial(self.known, found.path)):
+                continue
             await places.acquire()
             task = group.create_task(self._one(found))
             task.add_done_callback(lambda _: places.release())
@@ -146,8 +187,9 @@ class Run:
         if found.error is not None:
             return _failed(found.path, found.error)
         try:
-            image = await aside(partial(_image, found.path, self.limit))
-            return FileAnswer(found.path, await self.client.classify(image, self.fields))
+            image, digest = await aside(partial(_image, found.path, self.limit))
+            answer = await self._once.of(digest, partial(self.client.classify, image, self.fields))
+            return FileAnswer(found.path, answer)
         except OSError as error:
             return _failed(found.path, reason(error))
         except ValueError as error:
@@ -167,10 +209,10 @@ class Run:
         return FileAnswer(record.file, record.answer, target=target)
 
 
-def _image(path: str, limit: int) -> bytes:
-    if path == STDIN:
-        return read_descriptor(sys.stdin.fileno(), limit)
-    return read(path, limit)
+def _image(path: str, limit: int) -> tuple[bytes, bytes]:
+    """A file and its SHA-256."""
+    image = read_descriptor(sys.stdin.fileno(), limit) if path == STDIN else read(path, limit)
+    return image, hashlib.sha256(image).digest()
 
 
 def _failed(path: str, why: str) -> FileAnswer:

@@ -304,7 +304,6 @@ def test_an_interrupted_sorting_is_consistent_and_can_be_undone(
         (["x.png", "--labels", "a,b", "--dry-run"], "need --move-to"),
         (["--files-from", "/nowhere", "--labels", "a,b"], "/nowhere: no such file"),
         (["x.png", "--labels", "a,b", "--url", "localhost:1"], "http://HOST:PORT"),
-        (["x.png", "--labels", "a,b", "--model", "pictogram"], "its own model"),
         (["x.png", "--labels", "a,b", "--format", "xml"], "xml"),
         (["SAMPLE", "--labels", "a"], "one label alone"),
         (["SAMPLE", "--labels", "a,a"], "a"),
