@@ -379,7 +379,7 @@ def test_a_picture_that_breaks_the_server_stops_no_other(
         return (0, {}, b"") if number == 2 else (200, {}, OK)
 
     with answers(second_cut) as url:
-        found = run("classify", *[samples["cat"]] * 3, "--labels", LABELS, "--url", url,
+        found = run("classify", *list(samples.values())[:3], "--labels", LABELS, "--url", url,
                     "--retry-for", 0, "--jobs", 1, "--format", "ndjson")  # fmt: skip
     assert found.exit_code == 1
     assert [("error" in json.loads(line)) for line in found.stdout.splitlines()] == [

@@ -1,0 +1,148 @@
+"""Requests through a real nginx that keeps its connections to the server: how many are 502.
+
+    python -m benchmarks.proxied --minutes 3 --write
+
+nginx keeps 32 idle connections for 60 s, as it does by default, and a POST, which it does not
+repeat, comes every 5 s. A server that closes idle connections after 5 s loses some; one that keeps
+them longer than the proxy loses none.
+"""
+
+import argparse
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from benchmarks import reliability
+from benchmarks.record import Result
+from benchmarks.servers import free_port, openvocab, wait_until
+
+PICTURE = Path(__file__).parents[1] / "tests" / "samples" / "cat.png"
+
+CONF = """
+daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log notice;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  upstream openvocab {{ server {upstream}; keepalive 32; keepalive_timeout {seconds}s; }}
+  server {{
+    listen 127.0.0.1:{port};
+    client_max_body_size 25m;
+    location / {{
+      proxy_pass http://openvocab;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+    }}
+  }}
+}}
+"""
+
+
+def nginx_program() -> str | None:
+    """Where nginx is, if it is installed."""
+    return shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+
+
+@contextlib.contextmanager
+def nginx(upstream: str, folder: Path, keep_alive: float = 60) -> Iterator[str]:
+    """An nginx before the server at HOST:PORT, with idle connections kept so long; its URL."""
+    program = nginx_program()
+    if program is None:
+        raise RuntimeError("nginx is missing (on Debian: apt-get install nginx-light)")
+    port = free_port()
+    conf = folder / "nginx.conf"
+    conf.write_text(
+        CONF.format(folder=folder, upstream=upstream, seconds=f"{keep_alive:g}", port=port)
+    )
+    with subprocess.Popen([program, "-c", str(conf), "-e", str(folder / "error.log")]) as process:
+        url = f"http://127.0.0.1:{port}"
+
+        def answers() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"{url}/healthz").status_code == 200
+            return False
+
+        try:
+            wait_until(answers)
+            yield url
+        finally:
+            process.terminate()
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What became of the requests: how many had each status."""
+
+    statuses: Counter[int]
+    longest_ms: float
+
+    @property
+    def sent(self) -> int:
+        """How many there were."""
+        return self.statuses.total()
+
+    @property
+    def failed(self) -> int:
+        """How many were not answered 200."""
+        return self.sent - self.statuses[200]
+
+
+def passed(folder: Path, keep_alive: float, proxy: float, every: float, count: int) -> Passed:
+    """Send `count` POSTs through nginx, one each `every` seconds."""
+    statuses: Counter[int] = Counter()
+    longest = 0.0
+    picture = PICTURE.read_bytes()
+    with (
+        openvocab("memory://", folder, keep_alive=keep_alive) as server,
+        nginx(server.url.removeprefix("http://"), folder, proxy) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        due = time.monotonic()
+        for _ in range(count):
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = time.monotonic() + every  # after the last one: idle for just so long
+            begun = time.perf_counter()
+            answer = client.post("/classify?labels=cat,dog", files={"image": picture})
+            longest = max(longest, time.perf_counter() - begun)
+            statuses[answer.status_code] += 1
+    return Passed(statuses, 1000 * longest)
+
+
+def main() -> None:
+    """Measure with the default, and with what closes first."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--every", type=float, default=5)
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
+    begun = time.monotonic()
+    count = round(60 * asked.minutes / asked.every)
+    rows = []
+    for keep_alive in (75.0, asked.every):
+        with tempfile.TemporaryDirectory() as folder:
+            found = passed(Path(folder), keep_alive, 60, asked.every, count)
+        rows.append([keep_alive, 60, asked.every, found.sent, found.failed])
+        sys.stdout.write(f"OPENVOCAB_KEEP_ALIVE={keep_alive:g}: {dict(found.statuses)}\n")
+    if asked.write:
+        table = Result(
+            "Through nginx with `keepalive 32`",
+            ["OPENVOCAB_KEEP_ALIVE", "nginx keeps, s", "a POST every, s", "requests", "not 200"],
+            rows,
+            ["The second line is what not to do: the server closes before its proxy does."],
+        )
+        what = "requests through a proxy that keeps its connections"
+        reliability.write("proxied", what, [table], time.monotonic() - begun)
+
+
+if __name__ == "__main__":
+    main()
