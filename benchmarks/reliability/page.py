@@ -29,11 +29,11 @@ Document = dict[str, Any]
 def write(
     name: str, what: str, tables: Sequence[Result], seconds: float, folder: Path = RESULTS
 ) -> Path:
-    """Write NAME.json, measured by `benchmarks.NAME`, for the page to show."""
+    """Write NAME.json, measured by `benchmarks.reliability.NAME`, for the page to show."""
     path = folder / f"{name}.json"
     document = {
         "what": what,
-        "command": f"python -m benchmarks.{name}",
+        "command": f"python -m benchmarks.reliability.{name}",
         "date": datetime.now(UTC).date().isoformat(),
         "took_seconds": round(seconds, 1),
         "machine": machine(),

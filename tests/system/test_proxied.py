@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.proxied import nginx_program, passed
+from benchmarks.reliability.proxied import nginx_program, passed
 
 
 @pytest.mark.skipif(nginx_program() is None, reason="needs nginx")

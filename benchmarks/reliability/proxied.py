@@ -1,6 +1,6 @@
 """Requests through a real nginx that keeps its connections to the server: how many are 502.
 
-    python -m benchmarks.proxied --minutes 3 --write
+    python -m benchmarks.reliability.proxied --minutes 3 --write
 
 nginx keeps 32 idle connections for 60 s, as it does by default, and a POST, which it does not
 repeat, comes every 5 s. A server that closes idle connections after 5 s loses some; one that keeps
@@ -21,11 +21,11 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks import reliability
 from benchmarks.record import Result
+from benchmarks.reliability import page
 from benchmarks.servers import free_port, openvocab, wait_until
 
-PICTURE = Path(__file__).parents[1] / "tests" / "samples" / "cat.png"
+PICTURE = Path(__file__).parents[2] / "tests" / "samples" / "cat.png"
 
 CONF = """
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log notice;
@@ -141,7 +141,7 @@ def main() -> None:
             ["The second line is what not to do: the server closes before its proxy does."],
         )
         what = "requests through a proxy that keeps its connections"
-        reliability.write("proxied", what, [table], time.monotonic() - begun)
+        page.write("proxied", what, [table], time.monotonic() - begun)
 
 
 if __name__ == "__main__":
