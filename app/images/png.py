@@ -1,9 +1,11 @@
 """PNG pictures of 16 bits a channel whose numbers do not use them all (W3C PNG, section 11.3.3)."""
 
 import io
+import zlib
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
@@ -12,6 +14,10 @@ from app.images.notes import Notes
 
 # as Pillow unpacks 16 bits a channel: the upper byte of each, and the lower one
 LOWER: Final = {"RGB": "RGB;16L", "RGBA": "RGBA;16L"}
+
+# types of colour (W3C PNG, table 11.1)
+GREY_ALPHA: Final = 4
+COLOUR_ALPHA: Final = 6
 
 # an upper byte above this uses the topmost bit
 TOPMOST: Final = 127
@@ -34,10 +40,7 @@ def deepened(image: Image.Image, data: bytes, declared: float | None, notes: Not
     upper = np.asarray(image)
     if int(upper[..., :3].max(initial=0)) > TOPMOST:
         return image
-    again = PngImageFile(io.BytesIO(data))
-    again.tile = [again.tile[0]._replace(args=LOWER[image.mode])]
-    again.load()
-    numbers = upper.astype(np.uint16) << 8 | np.asarray(again)
+    numbers = _grey_and_alpha(data) if data[25] == GREY_ALPHA else _colours(data, image.mode, upper)
     low, high = extent(numbers[..., :3])
     found = scaled(numbers[..., :3], *span(numbers.dtype, low, high, declared, notes))
     if image.mode == "RGBA":
@@ -47,3 +50,24 @@ def deepened(image: Image.Image, data: bytes, declared: float | None, notes: Not
     lifted = Image.fromarray(found, image.mode)
     lifted.info = dict(image.info)
     return lifted
+
+
+def _colours(data: bytes, mode: str, upper: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+    """The numbers (H, W, C) of a picture in colour whose upper bytes are known."""
+    again = PngImageFile(io.BytesIO(data))
+    again.tile = [again.tile[0]._replace(args=LOWER[mode])]
+    again.load()
+    return upper.astype(np.uint16) << 8 | np.asarray(again)
+
+
+def _grey_and_alpha(data: bytes) -> npt.NDArray[np.uint16]:
+    """The numbers (H, W, 4) of grey with alpha, the grey three times.
+
+    Two numbers of 16 bits are filtered and laid as four of 8 are, so the picture is read as such.
+    """
+    head = data[12:24] + bytes([8, COLOUR_ALPHA]) + data[26:29]
+    as_bytes = data[:12] + head + zlib.crc32(head).to_bytes(4, "big") + data[33:]
+    again = PngImageFile(io.BytesIO(as_bytes))
+    again.load()
+    pairs = np.asarray(again).view(">u2").astype(np.uint16)
+    return pairs[..., [0, 0, 0, 1]]

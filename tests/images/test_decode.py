@@ -451,3 +451,60 @@ def test_images_that_wait_to_be_decoded_are_counted() -> None:
     found = asyncio.run(flood())
     assert sum(isinstance(one, Overloaded) for one in found) == 2
     assert not any(isinstance(one, BaseException) for one in found[:3])
+
+
+def turned_heic(turn: int, exif: int | None) -> bytes:
+    """The HEIC sample, turned by quarters against the clock; its EXIF says an orientation, too."""
+    data = (Path(__file__).parents[1] / "data" / "red.heic").read_bytes()
+    boxes: dict[bytes, bytes] = {}
+
+    def inside(start: int, end: int) -> None:
+        while start < end:
+            size, name = struct.unpack_from(">I4s", data, start)
+            boxes[name] = data[start + 8 : start + size]
+            if name in (b"meta", b"iprp", b"ipco"):
+                inside(start + (12 if name == b"meta" else 8), start + size)
+            start += size
+
+    def box(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(body), name) + body
+
+    inside(0, len(data))
+    facts = boxes[b"ipco"] + box(b"irot", bytes([turn]))
+    uses = boxes[b"ipma"]
+    uses = uses[:10] + bytes([uses[10] + 1]) + uses[11:] + b"\x86"
+    items, places, more = boxes[b"iinf"], boxes[b"iloc"], b""
+    note = b""
+    if exif is not None:
+        tag = struct.pack("<HHIHH", 274, 3, 1, exif, 0)
+        note = b"\0\0\0\6Exif\0\0II*\0\x08\0\0\0\1\0" + tag + b"\0\0\0\0"
+        items = items[:4] + b"\0\2" + items[6:]
+        items += box(b"infe", b"\2\0\0\0\0\2\0\0Exif\0")
+        more = box(b"iref", b"\0\0\0\0" + box(b"cdsc", b"\0\2\0\1\0\1"))
+    count = 2 if exif is not None else 1
+
+    def meta(start: int) -> bytes:
+        first = struct.pack(">HHIHII", 1, 0, start, 1, 0, len(boxes[b"mdat"]))
+        second = struct.pack(">HHIHII", 2, 0, start + len(boxes[b"mdat"]), 1, 0, len(note))
+        located = places[:6] + struct.pack(">H", count) + first + second * (count - 1)
+        return box(
+            b"meta",
+            b"\0\0\0\0" + box(b"hdlr", boxes[b"hdlr"]) + box(b"pitm", boxes[b"pitm"])
+            + box(b"iloc", located) + box(b"iinf", items) + more
+            + box(b"iprp", box(b"ipco", facts) + box(b"ipma", uses)),
+        )  # fmt: skip
+
+    head = box(b"ftyp", boxes[b"ftyp"])
+    start = len(head) + len(meta(0)) + 8
+    return head + meta(start) + box(b"mdat", boxes[b"mdat"] + note)
+
+
+@pytest.mark.parametrize("exif", [None, 1, 6, 8])
+def test_heic_is_turned_once(exif: int | None) -> None:
+    pytest.importorskip("pi_heif")
+    from app.images.decode import FORMATS, HEIC, enable_heic
+
+    enable_heic()
+    for turn, size in ((0, (64, 48)), (1, (48, 64)), (3, (48, 64))):
+        found = decode(turned_heic(turn, exif), SPEC, LIMITS, (*FORMATS, HEIC))
+        assert (found.width, found.height) == size

@@ -53,13 +53,18 @@ class Unpacked:
     async def receive(self) -> Message:
         """The next piece. Raises TooLarge, Unparsable."""
         while True:
-            if not self._packed and self._more:
+            # the first two bytes say how a stream of deflate is wrapped
+            wanted = 2 if self._stream is None else 1
+            if self._more and len(self._packed) < wanted:
                 message = await self._receive()
                 if message["type"] != "http.request":
                     return message
-                self._packed = message.get("body", b"")
-                self._sent += len(self._packed)
+                body = message.get("body", b"")
+                self._packed += body
+                self._sent += len(body)
                 self._more = message.get("more_body", False)
+                if self._more and len(self._packed) < wanted:
+                    continue
             elif not self._packed:
                 return await self._receive()  # the body is over
             else:
@@ -77,7 +82,7 @@ class Unpacked:
         if self._stream is None or self._stream.eof:
             if self._stream is not None and self._coding == DEFLATE:
                 raise Unparsable(f"bytes follow the end of the {self._coding} stream")
-            self._stream = zlib.decompressobj(zlib.MAX_WBITS | self._bits())
+            self._stream = zlib.decompressobj(self._bits())
         try:
             piece = self._stream.decompress(self._packed, PIECE)
         except zlib.error:
@@ -86,7 +91,12 @@ class Unpacked:
         return self._counted(piece)
 
     def _bits(self) -> int:
-        return 0 if self._coding == DEFLATE else 16
+        """What zlib is to expect: deflate is wrapped (RFC 1950), and by some senders is not."""
+        if self._coding != DEFLATE:
+            return zlib.MAX_WBITS | 16
+        first, second = self._packed[0], (self._packed[1:2] or b"\0")[0]
+        wrapped = first & 15 == zlib.DEFLATED and (first << 8 | second) % 31 == 0
+        return zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS
 
     def _rest(self) -> bytes:
         """What zlib still holds at the end. Raises Unparsable where the stream has none."""

@@ -1,5 +1,6 @@
 """Compressed request bodies: read within the limits of plain ones, or refused by name."""
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api.middleware.content_encoding import Unpacked
 from models.encoder import Encoder
 
 LABELS = {"labels": "cat,dog"}
@@ -26,6 +28,7 @@ def send(client: httpx.Client, content: bytes, coding: str) -> httpx.Response:
         ("gzip", gzip.compress),
         ("X-GZip", gzip.compress),
         ("deflate", zlib.compress),
+        ("deflate", lambda data: zlib.compress(data, wbits=-15)),  # as some clients mean it
         ("identity", bytes),
         ("gzip", lambda data: gzip.compress(data[:500]) + gzip.compress(data[500:])),
     ],
@@ -97,3 +100,33 @@ def test_a_body_that_unpacks_to_many_times_its_size_is_over_the_limit(
     small = b'{"labels": ["a", "b"], "image": ""' + b" " * 900_000 + b"}"
     few = client.post("/classify", content=gzip.compress(small), headers=headers)
     assert few.status_code == 422
+
+
+@pytest.mark.parametrize("bits", [15, -15])
+@pytest.mark.parametrize("size", [1, 2, 7, 1_000])
+def test_deflate_is_read_however_it_is_wrapped_and_cut(bits: int, size: int) -> None:
+    text = b"a cat and a dog " * 50
+    packed = zlib.compress(text, wbits=bits)
+    pieces = [packed[start : start + size] for start in range(0, len(packed), size)]
+    messages = [
+        {"type": "http.request", "body": piece, "more_body": number < len(pieces)}
+        for number, piece in enumerate(pieces, start=1)
+    ]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def read() -> bytes:
+        body, more = b"", True
+        unpacked = Unpacked(receive, "deflate", 10_000, None)
+        while more:
+            message = await unpacked.receive()
+            body, more = body + message["body"], message["more_body"]
+        return body
+
+    assert asyncio.run(read()) == text
+
+
+def test_an_empty_body_of_any_coding_is_empty(client: httpx.Client) -> None:
+    for coding in ("gzip", "deflate"):
+        assert send(client, b"", coding).status_code == 422
