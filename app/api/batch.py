@@ -1,5 +1,7 @@
 """The route of batches: parse, run, and answer as images are done."""
 
+import csv
+import io
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -11,13 +13,20 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.api import bodies, multipart, openapi
-from app.api.answers import with_rows
+from app.api.answers import CSV, JSON, preferred, with_rows
 from app.api.bodies import address_fields, is_json, json_body, media_type, merge, single
 from app.api.fields import IMAGE, InputLimits, build_query
 from app.api.middleware.state import state_of
 from app.api.multipart import Part
 from app.api.problems import ProblemAnswer, document, documented
-from app.api.results import Answer, answer_of
+from app.api.results import (
+    BATCH_END,
+    BATCH_HEAD,
+    Answer,
+    answer_of,
+    csv_rows,
+    text_rows,
+)
 from app.api.services import CallerDep, Services, ServicesDep, of_model, patience
 from app.api.uploads import (
     UploadBatches,
@@ -124,7 +133,13 @@ LARGEST_WHOLE: Final = 64_000_000
     openapi_extra=openapi.batch_body(),
     response_model=BatchAnswer,
     responses={
-        200: {"content": {NDJSON: {}}},
+        200: {
+            "content": {
+                NDJSON: {},
+                "text/plain": openapi.BATCH_LINES,
+                "text/csv": openapi.BATCH_TABLE,
+            }
+        },
         **documented(400, 401, 403, 404, 408, 413, 422, 429, 503),
     },
 )
@@ -136,8 +151,11 @@ async def classify_batch(request: Request, services: ServicesDep, caller: Caller
     query = replace(query, namespace=caller.namespace, patience=await patience(request))
     services = await of_model(request, services, query.model)
     await services.classifier.prepare(query)
+    accept = request.headers.get("accept", "")
+    if NDJSON not in accept and (kind := preferred(accept)) != JSON:
+        return await _table(kind, services, query, items)
     done = _outcomes(services, query, items)
-    if NDJSON not in request.headers.get("accept", ""):
+    if NDJSON not in accept:
         return await _whole(done)
     state = state_of(request.scope)
     state.duplex = True
@@ -163,8 +181,7 @@ async def _whole(done: AsyncGenerator[Outcome[bytes] | Problem, None]) -> Respon
             failed += isinstance(outcome.result, Problem)
             size += len(line)
             if size > LARGEST_WHOLE:
-                detail = f"the answer has over {LARGEST_WHOLE} bytes; ask for {NDJSON}, or a top_k"
-                raise TooLarge(detail, field="top_k", limit=LARGEST_WHOLE)
+                raise _too_long()
             lines.append((outcome.index, line))
     lines.sort()
     head = {"count": len(lines), "failed": failed}
@@ -173,6 +190,70 @@ async def _whole(done: AsyncGenerator[Outcome[bytes] | Problem, None]) -> Respon
         media_type="application/json",
         headers={"Vary": "Accept"},
     )
+
+
+Row = tuple[str, ...]
+
+
+async def _table(
+    kind: str, services: Services, query: Query, items: AsyncGenerator[Item, None]
+) -> Response:
+    """Lines of text or CSV (RFC 4180), in the order of the images; what failed has a line too."""
+
+    async def classify(image: bytes) -> list[Row]:
+        answer = answer_of(await services.classifier.classify(image, query, Stages()))
+        return list(csv_rows(answer) if kind == CSV else text_rows(answer, query.abstain))
+
+    more = ("labelset",) * (len(query.labelsets) > 1) + ("box",) * bool(query.look.boxes)
+    header: Row = (*BATCH_HEAD, *more, *BATCH_END)
+    found: list[tuple[int, list[Row]]] = []
+    size = 0
+    async with aclosing(items), aclosing(outcomes(items, classify, _size)) as done:
+        async for outcome in done:
+            if isinstance(outcome, Problem):
+                raise outcome
+            rows = (_csv if kind == CSV else _text)(outcome, len(header))
+            size += _size(rows)
+            if size > LARGEST_WHOLE:
+                raise _too_long()
+            found.append((outcome.index, rows))
+    found.sort()
+    if kind == CSV:
+        out = io.StringIO()
+        csv.writer(out).writerows([header, *(row for _, rows in found for row in rows)])
+        content = out.getvalue()
+    else:
+        content = "".join("\t".join(row) + "\n" for _, rows in found for row in rows)
+    return Response(content, media_type=kind, headers={"Vary": "Accept"})
+
+
+def _csv(outcome: Outcome[list[Row]], columns: int) -> list[Row]:
+    head = (str(outcome.index), _sendable(outcome.name or ""))
+    if isinstance(outcome.result, Problem):
+        return [(*head, *[""] * (columns - 3), document(outcome.result).detail)]
+    return [(*head, *row, "") for row in outcome.result]
+
+
+def _text(outcome: Outcome[list[Row]], _columns: int) -> list[Row]:
+    name = outcome.name or str(outcome.index)
+    # a name is a stranger's: it makes no line and no column of its own
+    name = "".join(c if c.isprintable() else "?" for c in _sendable(name))
+    if isinstance(outcome.result, Problem):
+        return [("-", f"error: {document(outcome.result).detail}", name)]
+    return [(*row, name) for row in outcome.result]
+
+
+def _sendable(name: str) -> str:
+    return name.encode(errors="replace").decode()
+
+
+def _size(rows: list[Row]) -> int:
+    return sum(len(cell) + 1 for row in rows for cell in row)
+
+
+def _too_long() -> TooLarge:
+    detail = f"the answer has over {LARGEST_WHOLE} bytes; ask for {NDJSON}, or a top_k"
+    return TooLarge(detail, field="top_k", limit=LARGEST_WHOLE)
 
 
 async def _streamed(

@@ -30,7 +30,14 @@ ENCODING: Final = "`float`: numbers; `base64`: the row's float32 numbers, little
 
 EncodingField = Annotated[Encoding, Field(description=ENCODING)]
 Rows = Annotated[list[Row], Field(description="Rows of unit length, in the order of the request.")]
-Cached = Annotated[int, Field(description="How many rows needed no encoding.")]
+Cached = Annotated[
+    int,
+    Field(
+        description="The same as `rows_cached`, under its first name.",
+        json_schema_extra={"deprecated": True},
+    ),
+]
+RowsCached = Annotated[int, Field(description="How many rows needed no encoding.")]
 
 
 class TextsFields(BaseModel):
@@ -84,6 +91,7 @@ class TextEmbeddingsAnswer(BaseModel):
     width: int = Field(description="Numbers in each row.")
     templates: str | None = Field(description="The template set; null for bare texts.")
     cached: Cached
+    rows_cached: RowsCached
     warnings: list[str] = Field(description="With truncate, the texts that were cut.")
     embeddings: Rows
 
@@ -105,6 +113,7 @@ class ImageEmbeddingsAnswer(BaseModel):
     width: int
     images: list[EmbeddedImageAnswer]
     cached: Cached
+    rows_cached: RowsCached
     embeddings: Rows
 
 
@@ -320,6 +329,7 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
         **_model(services.encoder.info),
         "templates": name,
         "cached": found.cached,
+        "rows_cached": found.cached,
         "warnings": warnings,
     }
     return await _answer(head, found.rows, asked.encoding)
@@ -345,7 +355,8 @@ async def image(request: Request, services: ServicesDep, stages: StagesDep) -> R
         for seen, _ in found
     ]
     cached = sum(seen.cached for seen, _ in found)
-    head = {**_model(services.encoder.info), "images": images, "cached": cached}
+    counts = {"cached": cached, "rows_cached": cached}
+    head = {**_model(services.encoder.info), "images": images, **counts}
     return await _answer(head, embedding.rows_of(found), asked.encoding)
 
 

@@ -33,7 +33,8 @@ The same labels for many images; a result or an error for each.
 * **ZIP or TAR** (also compressed) as the body, the fields in the address.
 * **JSON**: `{"images": ["<base64>", {"name": "b.png", "image": "<base64>"}], "labels": [...]}`
 
-`Accept: application/x-ndjson` answers a line for each image as soon as it is done, with its index.
+`Accept: application/x-ndjson` answers a line for each image as soon as it is done, with its index;
+`text/csv` a table and `text/plain` lines, both in the order of the images.
 """
 
 
@@ -45,6 +46,28 @@ LINES: Final = {
 TABLE: Final = {
     "schema": {"type": "string", "description": "A header and a line for each prediction."},
     "examples": {"cat": {"value": "label,score,similarity\r\ncat,0.981203,0.41\r\n"}},
+}
+
+
+BATCH_LINES: Final = {
+    "schema": {
+        "type": "string",
+        "description": "A line for each prediction, picture by picture, with its file at the end.",
+    },
+    "examples": {"cat": {"value": "0.981203\tcat\ta.png\n-\terror: the image is empty\tb.png\n"}},
+}
+BATCH_TABLE: Final = {
+    "schema": {
+        "type": "string",
+        "description": "A header and a line for each prediction; a picture without any has one "
+        "line, with the reason or the error.",
+    },
+    "examples": {
+        "cat": {
+            "value": "index,name,label,score,similarity,reason,error\r\n"
+            "0,a.png,cat,0.981203,0.41,,\r\n"
+        }
+    },
 }
 
 

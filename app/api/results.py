@@ -91,7 +91,11 @@ class ResultAnswer(BaseModel):
     templates: str = Field(description="Name of the template set; `custom` for own templates.")
     labelset: str | None = None
     labelset_version: int | None = Field(None, description="The version that answered.")
-    cached: int = Field(description="How many of the label vectors needed no encoding.")
+    cached: int = Field(
+        description="The same as `labels_cached`, under its first name.",
+        json_schema_extra={"deprecated": True},
+    )
+    labels_cached: int = Field(0, description="How many of the label vectors needed no encoding.")
     predictions: list[PredictionAnswer]
     groups: list[GroupAnswer] = Field(
         [], exclude_if=_absent, description="The groups of a label set that has some, best first."
@@ -126,6 +130,7 @@ class ClassifyAnswer(ResultAnswer, _Head):
                     "labelset": None,
                     "labelset_version": None,
                     "cached": 0,
+                    "labels_cached": 0,
                     "predictions": [{"label": "cat", "score": 0.98, "similarity": 0.41}],
                     "abstained": False,
                     "reason": None,
@@ -209,6 +214,7 @@ def _fields(result: Result) -> dict[str, Any]:
         "labelset": result.labelset,
         "labelset_version": result.labelset_version,
         "cached": result.cached,
+        "labels_cached": result.cached,
         "predictions": [_prediction(prediction) for prediction in result.predictions],
         "abstained": result.abstained,
         "reason": result.reason and _reason(result.reason, result.withheld),
@@ -261,7 +267,7 @@ def render(answer: Answer, accept: str, *, says_none: bool = False) -> Response:
     kind = preferred(accept)
     if kind == TEXT:
         # a label may hold no line break, so a line is a prediction
-        content = "".join("\t".join(row) + "\n" for row in _text_rows(answer, says_none))
+        content = "".join("\t".join(row) + "\n" for row in text_rows(answer, says_none))
     elif kind == CSV:
         lines = io.StringIO()
         writer = csv.writer(lines)
@@ -277,7 +283,22 @@ def render(answer: Answer, accept: str, *, says_none: bool = False) -> Response:
     return Response(content, media_type=kind, headers={"Vary": "Accept"})
 
 
-def _text_rows(answer: Answer, says_none: bool) -> Iterator[tuple[str, ...]]:
+# columns of a batch as CSV beside those of label sets and boxes
+BATCH_HEAD: Final = ("index", "name", "label", "score", "similarity")
+BATCH_END: Final = ("reason", "error")
+
+
+def csv_rows(answer: Answer) -> Iterator[tuple[str, ...]]:
+    """Label, score, similarity; label set and box where there are several; why there is none."""
+    for result, more in _results(answer):
+        for p in result.predictions:
+            yield p.label, str(p.score), str(p.similarity), *more.values(), ""
+        if not result.predictions:
+            yield "", "", "", *more.values(), result.reason.detail if result.reason else ""
+
+
+def text_rows(answer: Answer, says_none: bool) -> Iterator[tuple[str, ...]]:
+    """Score, label, and label set and box where there are several."""
     for result, more in _results(answer):
         for prediction in result.predictions:
             yield score_text(prediction.score, DECIMALS), prediction.label, *more.values()

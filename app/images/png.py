@@ -57,7 +57,8 @@ def _colours(data: bytes, mode: str, upper: npt.NDArray[np.uint8]) -> npt.NDArra
     again = PngImageFile(io.BytesIO(data))
     again.tile = [again.tile[0]._replace(args=LOWER[mode])]
     again.load()
-    return upper.astype(np.uint16) << 8 | np.asarray(again)
+    lower: npt.NDArray[np.uint8] = np.asarray(again)
+    return np.bitwise_or(upper.astype(np.uint16) << 8, lower)
 
 
 def _grey_and_alpha(data: bytes) -> npt.NDArray[np.uint16]:
@@ -69,5 +70,5 @@ def _grey_and_alpha(data: bytes) -> npt.NDArray[np.uint16]:
     as_bytes = data[:12] + head + zlib.crc32(head).to_bytes(4, "big") + data[33:]
     again = PngImageFile(io.BytesIO(as_bytes))
     again.load()
-    pairs = np.asarray(again).view(">u2").astype(np.uint16)
-    return pairs[..., [0, 0, 0, 1]]
+    pairs: npt.NDArray[np.uint16] = np.asarray(again).view(">u2").astype(np.uint16)
+    return np.take(pairs, [0, 0, 0, 1], axis=-1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import csv
 import io
 import json
 import socket
@@ -385,3 +386,87 @@ def test_an_image_that_meets_a_full_queue_waits_and_one_at_fault_fails_alone() -
     assert (found[0], found[3]) == (b"a", b"b")
     assert (found[1].detail, found[2].status) == ("bad", 500)
     assert "secret" not in found[2].detail
+
+
+def table(answer: httpx.Response) -> list[dict[str, str]]:
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["vary"].startswith("Accept")
+    return list(csv.DictReader(io.StringIO(answer.text, newline="")))
+
+
+def test_a_batch_is_answered_as_a_table(client: httpx.Client, pictures: dict[str, bytes]) -> None:
+    files = [("ca,t.png", pictures["cat.png"]), ("no picture", b"nothing"), *pictures.items()]
+    asked = {"headers": {"Accept": "text/csv"}, "params": {"top_k": 2}}
+    rows = table(form(client, files, **asked))
+    assert list(rows[0]) == ["index", "name", "label", "score", "similarity", "reason", "error"]
+    assert [row["index"] for row in rows] == ["0", "0", "1", *"2233445566"]
+    assert (rows[0]["name"], rows[0]["label"]) == ("ca,t.png", "cat")
+    assert rows[2]["error"].startswith("this is text")
+    whole = form(client, files, params={"top_k": 2}).json()["results"]
+    first = whole[0]["result"]["predictions"][0]
+    assert (float(rows[0]["score"]), float(rows[0]["similarity"])) == (
+        first["score"], first["similarity"],
+    )  # fmt: skip
+    empty = form(client, [("cat.png", pictures["cat.png"])], headers={"Accept": "text/csv"},
+                 params={"threshold": 1, "multi_label": True})  # fmt: skip
+    (row,) = table(empty)
+    assert (row["label"], row["error"]) == ("", "")
+    assert row["reason"]
+
+
+def test_a_table_has_columns_for_label_sets_and_boxes(
+    client: httpx.Client, pictures: dict[str, bytes]
+) -> None:
+    for name, labels in (("animals", ["cat", "dog"]), ("things", ["pizza", "rocket"])):
+        client.put(f"/labelsets/{name}", json={"labels": labels}, params={"wait": True})
+    asked = {"labelset": "animals,things", "boxes": "[[0,0,1,1],[0,0,0.5,0.5]]", "top_k": "1"}
+    answer = client.post(
+        "/classify/batch",
+        data=asked,
+        files=[("image", ("cat.png", pictures["cat.png"])), ("image", ("x", b"nothing"))],
+        headers={"Accept": "text/csv"},
+    )
+    rows = table(answer)
+    assert [(row["labelset"], row["box"]) for row in rows] == [
+        ("animals", "0"), ("things", "0"), ("animals", "1"), ("things", "1"), ("", ""),
+    ]  # fmt: skip
+    assert rows[0]["label"] == "cat"
+    assert rows[-1]["error"]
+    for name in ("animals", "things"):
+        client.delete(f"/labelsets/{name}")
+
+
+def test_a_batch_is_answered_as_lines_of_text(
+    client: httpx.Client, pictures: dict[str, bytes]
+) -> None:
+    files = [("a\tb.png", pictures["cat.png"]), ("x", b"nothing"), ("dog.png", pictures["dog.png"])]
+    answer = form(client, files, headers={"Accept": "text/plain"}, params={"top_k": 1})
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    cat, wrong, dog = [line.split("\t") for line in answer.text.splitlines()]
+    assert cat[1:] == ["cat", "a?b.png"]
+    assert (wrong[0], wrong[2]) == ("-", "x")
+    assert wrong[1].startswith("error: ")
+    assert dog[1] == "dog"
+    none = form(client, files[:1], headers={"Accept": "text/plain"},
+                params={"abstain": True, "threshold": 1, "multi_label": True})  # fmt: skip
+    assert none.text.split("\t")[:2] == ["-", "none of these"]
+
+
+def test_a_table_that_is_too_large_is_refused(
+    client: httpx.Client, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "LARGEST_WHOLE", 100)
+    answer = form(client, list(pictures.items()), headers={"Accept": "text/csv"})
+    assert (answer.status_code, answer.json()["field"]) == (413, "top_k")
+
+
+def test_cached_is_whether_and_labels_cached_is_how_many(
+    client: httpx.Client, pictures: dict[str, bytes]
+) -> None:
+    (line,) = form(client, [("cat.png", pictures["cat.png"])]).json()["results"]
+    assert line["result"]["image"]["cached"] is False
+    assert line["result"]["labels_cached"] == line["result"]["cached"]
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    for name, field in (("ResultAnswer", "cached"), ("TextEmbeddingsAnswer", "cached")):
+        assert schemas[name]["properties"][field]["deprecated"] is True
