@@ -58,7 +58,7 @@ def _colours(data: bytes, mode: str, upper: npt.NDArray[np.uint8]) -> npt.NDArra
     again.tile = [again.tile[0]._replace(args=LOWER[mode])]
     again.load()
     lower: npt.NDArray[np.uint8] = np.asarray(again)
-    return np.bitwise_or(upper.astype(np.uint16) << 8, lower)
+    return (upper.astype(np.uint16) << 8 | lower).astype(np.uint16)
 
 
 def _grey_and_alpha(data: bytes) -> npt.NDArray[np.uint16]:

@@ -440,15 +440,19 @@ def test_a_table_has_columns_for_label_sets_and_boxes(
 def test_a_batch_is_answered_as_lines_of_text(
     client: httpx.Client, pictures: dict[str, bytes]
 ) -> None:
-    files = [("a\tb.png", pictures["cat.png"]), ("x", b"nothing"), ("dog.png", pictures["dog.png"])]
-    answer = form(client, files, headers={"Accept": "text/plain"}, params={"top_k": 1})
+    cat, dog = (base64.b64encode(pictures[f"{n}.png"]).decode() for n in ("cat", "dog"))
+    images = [{"name": "a\tb.png", "image": cat}, {"name": "x", "image": "YQ=="}, dog]
+    body = {"labels": LABELS, "images": images, "top_k": 1}
+    headers = {"Accept": "text/plain", "Content-Type": "application/json"}
+    answer = client.post("/classify/batch", content=json.dumps(body), headers=headers)
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-    cat, wrong, dog = [line.split("\t") for line in answer.text.splitlines()]
-    assert cat[1:] == ["cat", "a?b.png"]
+    first, wrong, last = [line.split("\t") for line in answer.text.splitlines()]
+    assert first[1:] == ["cat", "a?b.png"]
     assert (wrong[0], wrong[2]) == ("-", "x")
     assert wrong[1].startswith("error: ")
-    assert dog[1] == "dog"
-    none = form(client, files[:1], headers={"Accept": "text/plain"},
+    assert last[1:] == ["dog", "2"]
+    named = [("cat.png", pictures["cat.png"])]
+    none = form(client, named, headers={"Accept": "text/plain"},
                 params={"abstain": True, "threshold": 1, "multi_label": True})  # fmt: skip
     assert none.text.split("\t")[:2] == ["-", "none of these"]
 
