@@ -126,7 +126,7 @@ def is_json(kind: str) -> bool:
 
 IMAGE_URL: Final = "image_url"
 IMAGE_SHA256: Final = "image_sha256"
-LISTS: Final = ("labels", "labelset", "templates", "boxes")
+LISTS: Final = ("labels", "labelset", "not", "templates", "boxes")
 # RFC 2397; parameters may be quoted, and are often not encoded
 DATA_URI: Final = re.compile(
     r'data:([\w.+-]*/?[\w.+*-]*)((?:\s*;(?:[^;,"]|"(?:[^"\\]|\\.)*")*+)*+),', re.IGNORECASE

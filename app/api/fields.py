@@ -1,16 +1,16 @@
 """From the fields of a request to a checked query. Knows nothing of bodies or images."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from app import errors
 from app.api.boxes import MOST_BOXES, Background, Boxes, look_of
-from app.api.json_text import LISTED, json_list
+from app.api.json_text import LISTED, json_list, small_object
 from app.classify import labels
 from app.classify.labels import LabelLimits
 from app.classify.query import Query, one_label
@@ -65,9 +65,20 @@ def _one_or_listed(value: Any) -> Any:
     return listed_lines(value) or [value]
 
 
+def _with_texts(value: Any) -> Any:
+    """Labels as `listed`, or a JSON object of labels with the texts that stand for them."""
+    if isinstance(value, str) and OBJECT.match(value):
+        return small_object(value)
+    return listed(value)
+
+
 LINE: Final = re.compile(r"\r\n|\n|\r")
 
+# what can only be meant as JSON
+OBJECT: Final = re.compile(r'\s*\{\s*["}]')
+
 Labels = Annotated[list[str], BeforeValidator(listed)]
+LabelTexts = Annotated[list[str] | dict[str, list[str]], BeforeValidator(_with_texts)]
 Templates = Annotated[list[str], BeforeValidator(_one_or_listed)]
 
 
@@ -76,11 +87,24 @@ class ClassifyFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
-    labels: Labels | None = Field(
+    labels: LabelTexts | None = Field(
         None,
         description="Repeated, each taken as it is; or once, comma-separated, one a line, or "
-        "a JSON list.",
+        "a JSON list; or a JSON object of labels with the texts that stand for them (none: "
+        "itself).",
         examples=[["cat", "dog", "pizza", "rocket"]],
+    )
+    combine: Literal["mean", "best"] = Field(
+        "mean",
+        description="Of labels with several texts: `mean`, one vector of them all, or `best`, the "
+        "text decides that fits the picture best.",
+    )
+    nots: Labels | None = Field(
+        None,
+        alias="not",
+        description="What the picture may show instead of the labels: nothing is answered where "
+        "one of these fits better. `abstain` is true then.",
+        examples=[["a blank page"]],
     )
     labelset: Labels | None = Field(
         None,
@@ -190,7 +214,9 @@ NAME: Final = re.compile(NAME_PATTERN)
 # label sets of one request
 MOST_LABELSETS: Final = 20
 
-KNOWN: Final = ", ".join([IMAGE, *ClassifyFields.model_fields])
+KNOWN: Final = ", ".join(
+    [IMAGE, *(field.alias or name for name, field in ClassifyFields.model_fields.items())]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +229,7 @@ class InputLimits:
     @property
     def fields(self) -> int:
         """Parts of a form: every list repeated up to its limit, and each other field once."""
-        lists = self.labels.count + self.templates + MOST_LABELSETS + MOST_BOXES
+        lists = 2 * self.labels.count + self.templates + MOST_LABELSETS + MOST_BOXES
         return lists + len(ClassifyFields.model_fields)
 
 
@@ -224,16 +250,26 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         detail = "coverage is for a calibrated label set of which one label is right"
         raise Invalid(detail, field="coverage", value=checked.coverage)
     tags = checked.labels is None and checked.labelset is None
-    merged, warnings = labels.merged(checked.labels or ())
+    given = checked.labels if checked.labels is not None else ()
+    merged, warnings = (given, []) if isinstance(given, dict) else labels.merged(given)
+    words = () if checked.labels is None else labels.clean(tuple(merged), limits.labels)
+    texts = _texts(given, words, limits.labels) if isinstance(given, dict) else ()
+    if checked.combine == "best" and all(len(each) == 1 for each in texts):
+        detail = "combine=best needs labels with several texts, as a JSON object: "
+        detail += '{"dog": ["corgi", "poodle"], "cat": []}; a label set has its own'
+        raise Invalid(detail, field="combine", value="best")
     query = Query(
-        labels=() if checked.labels is None else labels.clean(merged, limits.labels),
+        labels=words,
+        texts=texts,
+        best=checked.combine == "best",
+        nots=_nots(checked, words, limits.labels),
         labelsets=(TAGS,) if tags else _labelsets(checked.labelset or ()),
         templates=own_or_named(checked.templates, limits.templates),
         model=checked.model,
         top_k=checked.top_k,
         threshold=checked.threshold,
         multi_label=checked.multi_label,
-        abstain=tags if checked.abstain is None else checked.abstain,
+        abstain=tags or checked.nots is not None if checked.abstain is None else checked.abstain,
         explain=checked.explain,
         scores=checked.scores,
         coverage=checked.coverage,
@@ -246,6 +282,34 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         raise one_label("labels")
     logs.note(labels=query.labels, labelset=",".join(query.labelsets) or None)
     return query
+
+
+def _texts(
+    given: Mapping[str, Sequence[str]], words: Sequence[str], limits: LabelLimits
+) -> tuple[tuple[str, ...], ...]:
+    """The texts of each label, itself where there are none. Raises Invalid, TooLarge."""
+    count = sum(map(len, given.values()))
+    if count > limits.count:
+        detail = f"labels have {count} texts, the limit of a request is {limits.count}"
+        raise TooLarge(detail, field="labels", limit=limits.count, value=count)
+    return tuple(
+        labels.clean(texts, limits) if texts else (word,)
+        for word, texts in zip(words, given.values(), strict=True)
+    )
+
+
+def _nots(fields: ClassifyFields, words: Sequence[str], limits: LabelLimits) -> tuple[str, ...]:
+    """What rules the labels out. Raises Invalid, TooLarge."""
+    if fields.nots is None:
+        return ()
+    if fields.abstain is False:
+        detail = "not has an effect only where nothing may be answered; leave abstain out"
+        raise Invalid(detail, field="not")
+    found = labels.clean(fields.nots, limits, "not")
+    for word in found:
+        if word in words:
+            raise Invalid(f"not: {errors.shown(word)} is a label", field="not", value=word)
+    return found
 
 
 def _labelsets(names: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from app.classify.embedding import ImageEmbedder, SeenBefore
 from app.classify.ensemble import Ensemble
 from app.classify.other_words import Competition, KnownRivals, OtherWords, Rivals
 from app.classify.query import Classes, Classification, Part, Prediction, Query, Result, one_label
-from app.classify.scoring import Decision, Group, Scale, Wanted, decide
+from app.classify.scoring import Alternatives, Decision, Group, Scale, Wanted, decide
 from app.classify.templates import TemplateSets
 from app.classify.truncation import TextTooLong, advised, together
 from app.errors import Invalid, Problem, first_of_group
@@ -207,8 +207,9 @@ class Classifier:
         background = nots = None
         if self._needs_background(query, classes):
             background = await self.ensemble.background(classes.templates)
-        if query.abstain and classes.nots:
-            nots = (await self.ensemble.matrix(classes.nots, classes.templates)).rows
+        words = tuple(dict.fromkeys((*classes.nots, *query.nots)))
+        if query.abstain and words:
+            nots = _Nots(words, (await self.ensemble.matrix(words, classes.templates)).rows)
         return _Compared(classes, background, labelset, nots, rivals, late)
 
     async def _rivals(
@@ -228,6 +229,8 @@ class Classifier:
 
     async def _sent_along(self, query: Query) -> Classes:
         name, templates = self.templates.resolve(query.templates)
+        if query.texts:
+            return await self._with_texts(query, name, templates)
         try:
             found = await self.ensemble.matrix(query.labels, templates)
         except TextTooLong as problem:
@@ -241,6 +244,30 @@ class Classifier:
             raise together(list(fitted.too_long.values()))
         found, unread = fitted.vectors, fitted.warnings()
         return Classes(query.labels, found.rows, found.cached, name, templates, unread=unread)
+
+    async def _with_texts(self, query: Query, name: str, templates: tuple[str, ...]) -> Classes:
+        """Labels that are sent along with the texts that stand for them."""
+        concepts = [Concept(texts, templates) for texts in query.texts]
+        alternatives = None
+        if query.best:
+            concepts = [Concept((text,), templates) for texts in query.texts for text in texts]
+            alternatives = Alternatives.of(
+                [texts if len(texts) > 1 else () for texts in query.texts]
+            )
+        fitted = await self.ensemble.fitted(concepts, truncate=query.truncate)
+        if fitted.too_long:
+            problem = together(list(fitted.too_long.values()))
+            raise problem if query.truncate else advised(problem)
+        found, unread = fitted.vectors, fitted.warnings()
+        return Classes(
+            query.labels,
+            found.rows,
+            min(found.cached, len(query.labels)),
+            name,
+            templates,
+            alternatives=alternatives,
+            unread=unread,
+        )
 
     def _needs_background(self, query: Query, classes: Classes) -> bool:
         sigmoids = self._scale.scoring(_wanted(query, classes)) == "sigmoid"
@@ -288,13 +315,21 @@ class _Looked:
 
 
 @dataclass(frozen=True, slots=True)
+class _Nots:
+    """Words (N,) that rule labels out, and their rows (N, D)."""
+
+    words: tuple[str, ...]
+    rows: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class _Compared:
     """One list of labels, and the background's row (D,) where it is needed."""
 
     classes: Classes
     background: Floats | None
     labelset: str | None
-    nots: Floats | None = None
+    nots: "_Nots | None" = None
     rivals: Rivals | None = None
     late: bool = False
 
@@ -302,11 +337,14 @@ class _Compared:
         """How the best of a picture's views (V, D) fits other words."""
         if self.nots is None and self.rivals is None:
             return None
-        own = None if self.nots is None else scoring.best_similarities(views, self.nots)
+        words: tuple[str, ...] = ()
+        own = None
+        if self.nots is not None:
+            words, own = self.nots.words, scoring.best_similarities(views, self.nots.rows)
         cosines = None
         if self.rivals is not None:
             cosines = scoring.best_similarities(views, self.rivals.rows)
-        return Competition(self.classes.nots, own, self.rivals, cosines)
+        return Competition(words, own, self.rivals, cosines)
 
 
 def _wanted(query: Query, classes: Classes) -> Wanted:

@@ -16,12 +16,17 @@ from models.info import Floats
 class Query:
     """What is asked of one image: `labels`, or those of `labelsets` in the caller's `namespace`.
 
+    `texts` stand for each of the labels, where any has its own: one vector is made of them all, or
+    the `best` of them decides. `nots` are words that rule the labels out, besides those of a set.
     The request waits `patience` seconds for the first build of a label set. `tags` are nouns that
     do not exclude one another, asked of whatever the image shows. `truncate`: labels that are too
     long for the model are cut. `warnings` are what had to be guessed to understand it.
     """
 
     labels: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...] = ()
+    best: bool = False
+    nots: tuple[str, ...] = ()
     labelsets: tuple[str, ...] = ()
     templates: Asked = None
     model: str | None = None

@@ -725,3 +725,72 @@ def test_the_heat_map_has_the_shape_of_its_box(
         width, height = Image.open(io.BytesIO(base64.b64decode(coded))).size
         shapes.append(width / height)
     assert shapes == [2, 1]
+
+
+def test_a_label_may_stand_for_several_texts(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    labels = {"dish": ["pizza", "soup", "salad"], "fruit": ["banana", "apple"], "cat": []}
+    name = {"labels": labels, "templates": "pictogram"}
+    client.put("/labelsets/texts", json=name, params={"wait": "true"}).raise_for_status()
+    client.put(
+        "/labelsets/best", json={**name, "combine": "best"}, params={"wait": "true"}
+    ).raise_for_status()
+    for combine, labelset in (("mean", "texts"), ("best", "best")):
+        fields = {"labels": json.dumps(labels), "combine": combine, "templates": "pictogram"}
+        sent, stored = (
+            client.post(
+                "/classify", files={"image": samples["pizza"].read_bytes()}, data=data
+            ).json()["predictions"]
+            for data in (fields, {"labelset": labelset})
+        )
+        assert [p["label"] for p in sent] == [p["label"] for p in stored]
+        assert [p.get("text") for p in sent] == [p.get("text") for p in stored]
+        assert [p["score"] for p in sent] == pytest.approx([p["score"] for p in stored], abs=1e-5)
+        # and as JSON
+        body = {**fields, "image": base64.b64encode(samples["pizza"].read_bytes()).decode()}
+        assert (
+            client.post("/classify", json={**body, "labels": labels}).json()["predictions"] == sent
+        )
+    assert sent[0]["text"] == "pizza"
+    assert sent[-1].get("text") is None or sent[-1]["label"] != "cat"
+
+
+def test_words_that_rule_labels_out_come_with_a_request(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    picture = {"image": samples["pizza"].read_bytes()}
+    client.put("/labelsets/animals", json={"labels": ["cat", "dog"]}).raise_for_status()
+    for source in ({"labels": "cat,dog"}, {"labelset": "animals"}):
+        found = client.post("/classify", files=picture, data={**source, "not": ["pizza"]}).json()
+        assert (found["abstained"], found["predictions"]) == (True, [])
+        assert found["reason"]["code"] == "nearer_to_another_word"
+        assert "pizza" in json.dumps(found["reason"])
+    right = client.post(
+        "/classify", files=picture, data={"labels": "pizza,dog", "not": ["cat", "octopus"]}
+    ).json()
+    assert right["predictions"][0]["label"] == "pizza"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "said"),
+    [
+        ({"labels": "cat,dog", "combine": "best"}, "combine", "JSON object"),
+        ({"labelset": "pets", "combine": "best"}, "combine", "a label set has its own"),
+        ({"labels": '{"cat": ["a"', "combine": "best"}, "labels", ""),
+        ({"labels": '{"cat": ["a", "a"], "dog": []}'}, "labels", "duplicate"),
+        ({"labels": '{"cat": 1, "dog": []}'}, "labels", ""),
+        ({"labels": json.dumps({"x": [f"t{n}" for n in range(1001)]})}, "labels", "1001 texts"),
+        ({"labels": "cat,dog", "not": "cat"}, "not", "is a label"),
+        ({"labels": "cat,dog", "not": "bird", "abstain": "false"}, "not", "abstain"),
+    ],
+)
+def test_texts_and_words_that_cannot_be_are_named(
+    client: httpx.Client, samples: dict[str, Path], fields: dict[str, str], field: str, said: str
+) -> None:
+    refused = client.post(
+        "/classify", files={"image": samples["cat"].read_bytes()}, data=fields
+    ).json()
+    assert refused["status"] in (400, 413, 422)
+    assert refused.get("field", field) == field
+    assert said in refused["detail"]

@@ -85,8 +85,8 @@ def test_the_api_page_names_every_problem_field_and_route() -> None:
     for problem in classes(Problem):
         if problem.code not in never_answered:
             assert f"`{problem.code}`" in API, problem
-    for field in ClassifyFields.model_fields:
-        assert f"| `{field}` |" in API
+    for name, field in ClassifyFields.model_fields.items():
+        assert f"| `{field.alias or name}` |" in API
     for path in create_app(Settings(model="pictogram")).openapi()["paths"]:
         assert f" {path}`" in API
 
