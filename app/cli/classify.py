@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -25,9 +25,18 @@ from app.cli.client import Reached, Service
 from app.cli.file_queue import Run, Source, Tally, counted
 from app.cli.files import Finder, reason
 from app.cli.help import INPUT, LABELS, OUTPUT, SORTING
-from app.cli.label_file import given_labels
-from app.cli.options import Jobs, Key, Model, RetryFor, Url
-from app.cli.output import NONE, FileAnswer, Format, Writer
+from app.cli.label_file import Given, given_labels, split
+from app.cli.options import (
+    PATIENCE,
+    Jobs,
+    Key,
+    Model,
+    MultiLabel,
+    RetryFor,
+    Templates,
+    Url,
+)
+from app.cli.output import NONE, FileAnswer, Format, Shape, Writer
 from app.cli.result_file import ResultFile, Sink
 from app.cli.sorting import Sorter
 from app.cli.terminal import STDIN, Ended, printable, say, status_of
@@ -38,6 +47,10 @@ WHOLE: Final = (Format.JSON, Format.NDJSON)
 
 # warnings that a terminal is shown, each once
 MOST_WARNINGS: Final = 20
+
+
+# numbers of a box
+BOX: Final = 4
 
 
 class Scores(StrEnum):
@@ -58,54 +71,48 @@ class View(StrEnum):
     TILES_MEAN = "tiles-mean"
 
 
-def form_fields(
-    labels: list[str] | None,
-    labelset: list[str] | None,
-    templates: list[str] | None,
-    top_k: int | None,
-    threshold: float | None,
-    *,
-    multi_label: bool,
-    abstain: bool = False,
-    scores: Scores | None = None,
-    view: View | None = None,
-    truncate: bool = False,
-) -> dict[str, str]:
-    """The form fields of a request; lists as JSON, so that the server takes nothing apart."""
-    if labels is not None and labelset is not None:
+class Combine(StrEnum):
+    """How the texts of a label count."""
+
+    MEAN = "mean"
+    BEST = "best"
+
+
+def form_fields(**asked: Any) -> dict[str, str]:
+    """The form fields of a request from options of their names; None and False are left out.
+
+    Lists go as JSON, so that the server takes nothing apart. Raises Ended.
+    """
+    if asked.get("labels") is not None and asked.get("labelset") is not None:
         raise Ended(USAGE_ERROR, "give either --labels or --labelset, not both")
-    fields: dict[str, str] = {"multi_label": json.dumps(multi_label)}
-    if labels is not None:
-        fields["labels"] = json.dumps(_split(labels[0]) if len(labels) == 1 else labels)
-    if labelset is not None:
-        fields["labelset"] = json.dumps(_split(labelset[0]) if len(labelset) == 1 else labelset)
-    for text in templates or ():
-        if "{}" not in text and (" " in text or len(templates or ()) > 1):
+    templates = asked.get("templates") or ()
+    for text in templates:
+        if "{}" not in text and (" " in text or len(templates) > 1):
             raise Ended(USAGE_ERROR, f"--templates: {text!r} has no {{}} for the label")
-    if templates is not None:
-        fields["templates"] = json.dumps(templates)
-    if top_k is not None:
-        fields["top_k"] = str(top_k)
-    if threshold is not None:
-        fields["threshold"] = repr(threshold)
-    if abstain:
-        fields["abstain"] = "true"
-    if scores is not None:
-        fields["scores"] = scores.value
-    if view is not None:
-        fields["view"] = view.value
-    if truncate:
-        fields["truncate"] = "true"
-    return fields
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in asked.items()
+        if value is not None and value is not False
+    }
 
 
-def _split(text: str) -> list[str]:
-    """The texts of a JSON list, or those between commas."""
-    with contextlib.suppress(ValueError):
-        found = json.loads(text)
-        if isinstance(found, list) and all(isinstance(one, str) for one in found):
-            return found
-    return text.split(",")
+def _words(values: list[str] | None) -> Given | None:
+    """Texts of an option that is comma-separated, or repeated."""
+    return split(values[0]) if values and len(values) == 1 else values
+
+
+def _boxes(values: list[str] | None) -> list[list[float]] | None:
+    """Four numbers each. Raises Ended."""
+    if values is None:
+        return None
+    try:
+        found = [[float(number) for number in value.split(",")] for value in values]
+    except ValueError:
+        found = [[]]
+    if any(len(box) != BOX for box in found):
+        line = "--boxes takes x,y,width,height in pixels, or as shares of the picture: 0,0,0.5,1"
+        raise Ended(USAGE_ERROR, line)
+    return found
 
 
 def _labelsets(fields: dict[str, str]) -> list[str]:
@@ -119,6 +126,7 @@ openvocab classify photos/ --labels @labels.txt --format csv > answers.csv
 openvocab classify photos/ --labelset pets -o answers.parquet --resume
 openvocab classify photos/ --labels cat,dog --abstain --move-to sorted --dry-run
 openvocab classify photos/ --labelset colour,kind,preset:weather
+openvocab classify photos/ --labels cat,dog --not "a blank page" --boxes 0,0,0.5,1
 find . -name '*.png' -print0 | openvocab classify --files-from - --labels cat,dog
 curl -s https://example.org/cat.png | openvocab classify - --labels cat,dog
 """
@@ -160,22 +168,25 @@ def classify(
             "column each (default without --labels: tags of everyday nouns).",
         ),
     ] = None,
-    templates: Annotated[
-        list[str] | None,
+    combine: Annotated[
+        Combine | None,
         typer.Option(
-            metavar="NAME|TEXT",
             rich_help_panel=LABELS,
-            help="Template set, or your own templates with one {} each (repeat the option).",
+            help='Of labels with several texts, {"dog": ["corgi", "poodle"], "cat": []} for '
+            "--labels: one vector of them all (mean), or the best decides (best).",
         ),
     ] = None,
-    truncate: Annotated[
-        bool,
+    nots: Annotated[
+        list[str] | None,
         typer.Option(
-            "--truncate",
+            "--not",
+            metavar="WORDS",
             rich_help_panel=LABELS,
-            help="Cut labels that are longer than the model reads.",
+            help='What pictures may show instead: "none of these" where one of them fits better '
+            "(comma-separated, or repeat the option).",
         ),
-    ] = False,
+    ] = None,
+    templates: Templates = None,
     top_k: Annotated[
         int | None,
         typer.Option(
@@ -189,12 +200,7 @@ def classify(
         float | None,
         typer.Option(metavar="SCORE", min=0, max=1, rich_help_panel=LABELS, help="Minimum score."),
     ] = None,
-    multi_label: Annotated[
-        bool,
-        typer.Option(
-            "--multi-label", rich_help_panel=LABELS, help="Score each label independently."
-        ),
-    ] = False,
+    multi_label: MultiLabel = False,
     abstain: Annotated[
         bool,
         typer.Option(
@@ -203,6 +209,56 @@ def classify(
             help='Answer "none of these" if no label fits or two are too close.',
         ),
     ] = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            min=0.01,
+            max=0.99,
+            rich_help_panel=LABELS,
+            help="Of a calibrated label set, the smallest set of labels that holds the right one "
+            "in this share of pictures.",
+        ),
+    ] = None,
+    truncate: Annotated[
+        bool,
+        typer.Option(
+            "--truncate",
+            rich_help_panel=LABELS,
+            help="Use the beginning of labels that are longer than the model reads.",
+        ),
+    ] = False,
+    scores: Annotated[
+        Scores | None,
+        typer.Option(
+            rich_help_panel=LABELS,
+            help="Scores share 1 (softmax), or each label has its own (sigmoid).",
+        ),
+    ] = None,
+    view: Annotated[
+        View | None,
+        typer.Option(
+            rich_help_panel=INPUT, help="What of the picture is looked at (default: auto)."
+        ),
+    ] = None,
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--boxes",
+            metavar="X,Y,W,H",
+            rich_help_panel=INPUT,
+            help="A part of each picture, classified on its own: in pixels, or as shares of the "
+            "picture (repeat the option).",
+        ),
+    ] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLOUR",
+            rich_help_panel=INPUT,
+            help="What transparency is laid on: a name or #rrggbb (default: auto).",
+        ),
+    ] = None,
     recursive: Annotated[
         bool, typer.Option(rich_help_panel=INPUT, help="Search subfolders.")
     ] = True,
@@ -277,24 +333,11 @@ def classify(
             help="Only print what --move-to or --copy-to would do.",
         ),
     ] = False,
-    scores: Annotated[
-        Scores | None,
-        typer.Option(
-            rich_help_panel=OUTPUT,
-            help="Scores share 1 (softmax), or each label has its own (sigmoid).",
-        ),
-    ] = None,
-    view: Annotated[
-        View | None,
-        typer.Option(
-            rich_help_panel=INPUT, help="What of the picture is looked at (default: auto)."
-        ),
-    ] = None,
     url: Url = "",
     api_key: Key = None,
     model: Model = None,
     jobs: Jobs = None,
-    retry_for: RetryFor = 60.0,
+    retry_for: RetryFor = PATIENCE,
 ) -> None:
     """Classify pictures with your own labels.
 
@@ -309,16 +352,19 @@ def classify(
         shown = form is Format.TABLE and output is None
         one_line = shown and top_k is None and not source.single
         fields = form_fields(
-            given_labels(labels), labelset, templates, 1 if one_line else top_k, threshold,
-            multi_label=multi_label, abstain=abstain, scores=scores, view=view, truncate=truncate,
+            labels=given_labels(labels), labelset=_words(labelset), combine=combine,
+            templates=templates, top_k=1 if one_line else top_k, threshold=threshold,
+            multi_label=multi_label, abstain=abstain, coverage=coverage, truncate=truncate,
+            scores=scores, view=view, boxes=_boxes(boxes), background=background,
+            **{"not": _words(nots)},
         )  # fmt: skip
-        if len(_labelsets(fields)) > 1 and (move_to or copy_to):
-            raise Ended(USAGE_ERROR, "files can be sorted by one label set only")
+        if (move_to or copy_to) and (boxes or len(_labelsets(fields)) > 1):
+            raise Ended(USAGE_ERROR, "files can be sorted by one label set only, and not by boxes")
         _check_names(names, labels)
         service = Service(url, api_key, model, jobs, retry_for)
         asked = {**fields, "model": model}
         with (
-            result_file.opened(output, _several(fields), asked, resume=resume) as results,
+            result_file.opened(output, _shape(fields), asked, resume=resume) as results,
             _sorter(move_to, copy_to, undo_file, dry_run) as sorter,
         ):
             return _classify(service, fields, source, sorter, form, results)
@@ -341,10 +387,10 @@ def _classify(
     form: Format,
     results: ResultFile | None,
 ) -> int:
-    words, several = json.loads(fields.get("labels", "[]")), _several(fields)
-    words += [NONE] * (bool(words) and "abstain" in fields)
+    words, shape = list(json.loads(fields.get("labels", "[]"))), _shape(fields)
+    words += [NONE] * (bool(words) and bool({"abstain", "not"} & fields.keys()))
     writer: Sink = results or Writer(
-        form, sys.stdout.buffer, words, several, source.widest, single=source.single
+        form, sys.stdout.buffer, words, shape, source.widest, single=source.single
     )
     known = results.knows if results else None
 
@@ -367,15 +413,16 @@ def _classify(
     if not tally.files:
         say(f"no images found in {', '.join(source.names) or source.lists}")
         return SOME_FAILED
-    if form is Format.TABLE and tally.files > 1 and not several:
+    if form is Format.TABLE and tally.files > 1 and not (shape.labelsets or shape.boxes):
         say(tally.summary())
     return SOME_FAILED if tally.failed else 0
 
 
-def _several(fields: dict[str, str]) -> list[str]:
-    """The label sets that get a column each: where there are several."""
+def _shape(fields: dict[str, str]) -> Shape:
+    """What answers to the fields have; label sets get a column each where there are several."""
     labelsets = _labelsets(fields)
-    return labelsets if len(labelsets) > 1 else []
+    several = labelsets if len(labelsets) > 1 else []
+    return Shape(several, "boxes" in fields, "coverage" in fields)
 
 
 def _check_names(names: list[str], labels: list[str] | None) -> None:

@@ -98,10 +98,11 @@ LONGEST_ASKED: Final = 60.0
 CONNECT: Final = 10.0
 ANSWER: Final = 120.0
 
-# fields that are the same for every image of a command
-COMMON: Final = frozenset(
-    {"labels", "labelset", "templates", "top_k", "threshold", "multi_label", "abstain"}
-)
+# fields that are the same for every image of a command; a box may lie beyond one of them
+COMMON: Final = frozenset({
+    "labels", "labelset", "combine", "not", "templates", "top_k", "threshold", "multi_label",
+    "abstain", "scores", "coverage", "view", "background", "truncate", "model",
+})  # fmt: skip
 
 
 class Refused(Exception):

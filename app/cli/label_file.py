@@ -1,5 +1,7 @@
 """Labels as `--labels` takes them: words, or a file with one label a line. Knows no command."""
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +16,31 @@ MARK: Final = "@"
 LARGEST: Final = 200_000_000
 
 
-def given_labels(values: list[str] | None) -> list[str] | None:
+# labels, or labels with the texts that stand for each
+Given = list[str] | dict[str, list[str]]
+
+
+def given_labels(values: list[str] | None) -> Given | None:
     """The words of `--labels`, those of a file where one is named. Raises Ended."""
     if values is None or len(values) != 1:
         return values
     file = label_file(values[0])
-    return values if file is None else labels_of(file)
+    return split(values[0]) if file is None else labels_of(file)
+
+
+def split(text: str) -> Given:
+    """The texts of a JSON list or object, or those between commas."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(text)
+        if _is_texts(found):
+            return list(found)
+        if isinstance(found, dict) and all(map(_is_texts, found.values())):
+            return found
+    return text.split(",")
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def label_file(value: str) -> str | None:
@@ -35,16 +56,22 @@ def label_file(value: str) -> str | None:
     return value if there else None
 
 
-def labels_of(file: str) -> list[str]:
-    """One label a line without empty lines, or a JSON list. Raises Ended."""
+def labels_of(file: str) -> Given:
+    """One label a line without empty lines, or JSON: a list, or labels with their texts.
+
+    Raises Ended.
+    """
     name = "stdin" if file == STDIN else file
     with opened(file) as source:
         data = source.read(LARGEST)
     try:
-        labels = definition(data)["labels"]
+        found = definition(data)
     except BadFile as error:
         raise Ended(USAGE_ERROR, f"--labels: {name} {error}") from None
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+    labels = found["labels"] if found.keys() == {"labels"} else found
+    if isinstance(labels, dict) and labels and all(map(_is_texts, labels.values())):
+        return labels
+    if not isinstance(labels, list) or not _is_texts(labels):
         line = f"--labels: {name} is a label set; register it with `openvocab labelset create`"
         raise Ended(USAGE_ERROR, line)
     if not labels:

@@ -24,6 +24,7 @@ from app.cli.options import (
     Name,
     ServerModel,
     ServerUrl,
+    Templates,
     goes_on,
     out,
     run,
@@ -44,13 +45,6 @@ app.add_typer(labelset_examples.app, name="examples")
 LARGEST_FILE: Final = 200_000_000
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="One label a line, or JSON; - is stdin.")]
-Templates = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME|TEXT",
-        help="Template set, or your own templates with one {} each (repeat the option).",
-    ),
-]
 Description = Annotated[str | None, typer.Option(metavar="TEXT", help="What it is for.")]
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Cut texts that are longer than the model reads.")

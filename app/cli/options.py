@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.client import Client, http_client
-from app.cli.help import SERVER
+from app.cli.help import LABELS, SERVER
 from app.cli.labelset_client import BadFile, LabelSetClient
 from app.cli.terminal import Ended, say, status_of
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
@@ -68,7 +68,27 @@ ServerModel = Annotated[
     ),
 ]
 
+Templates = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME|TEXT",
+        rich_help_panel=LABELS,
+        help="Template set, or your own templates with one {} each (repeat the option).",
+    ),
+]
+MultiLabel = Annotated[
+    bool,
+    typer.Option(
+        "--multi-label",
+        rich_help_panel=LABELS,
+        help="Score each label independently: pictures may have several labels, or none.",
+    ),
+]
+
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
+
+# the same for commands that send many pictures
+PATIENCE: Final = 60.0
 
 # seconds of retrying while a server is busy or unreachable
 RETRY_FOR: Final = 10.0

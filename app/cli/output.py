@@ -24,6 +24,9 @@ NONE: Final = "none of these"
 # the reason of those who asked for a least score
 BELOW: Final = "score_below_threshold"
 
+# columns of the number of a box
+BOX_WIDTH: Final = 5
+
 # columns of labels and of file names, where it is not known what will come
 USUAL_WIDTH: Final = 24
 LONGEST_FILE: Final = 100
@@ -54,20 +57,47 @@ class FileAnswer:
         return self.answer.get("predictions", ()) if self.answer else ()
 
     @property
-    def results(self) -> Mapping[str, Mapping[str, Any]]:
-        """Of several label sets the result of each, by its name."""
-        return self.answer.get("results", {}) if self.answer else {}
+    def parts(self) -> Sequence[Mapping[str, Any]]:
+        """What was answered for each box, in their order, or for the whole picture."""
+        if self.answer is None:
+            return ()
+        boxes: Sequence[Mapping[str, Any]] = self.answer.get("boxes", (self.answer,))
+        return boxes
 
     @property
     def warnings(self) -> list[str]:
         """What was guessed or left out, each once."""
-        answers = (self.answer or {}, *self.results.values())
-        return list(dict.fromkeys(text for one in answers for text in one.get("warnings", ())))
+        results = [
+            result for part in self.parts for result in (part, *part.get("results", {}).values())
+        ]
+        return list(dict.fromkeys(text for one in results for text in one.get("warnings", ())))
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What answers have: the names of `labelsets` where there are several, each in columns of its
+    own; an answer for each of some `boxes`; `sets` of labels that hold the right one.
+    """
+
+    labelsets: Sequence[str] = ()
+    boxes: bool = False
+    sets: bool = False
 
     @property
-    def reason(self) -> Mapping[str, Any] | None:
-        """Why there are no predictions."""
-        return self.answer.get("reason") if self.answer else None
+    def columns(self) -> tuple[str, ...]:
+        """The columns of values with commas or tabs between."""
+        ends = ("box",) * self.boxes
+        if not self.labelsets:
+            return (*COLUMNS, *("set",) * self.sets, *ends)
+        several = [
+            column
+            for name in self.labelsets
+            for column in (name, f"{name} score", *(f"{name} set",) * self.sets)
+        ]
+        return ("file", *several, "target", "error", *ends)
+
+
+PLAIN: Final = Shape()
 
 
 class Writer:
@@ -78,16 +108,13 @@ class Writer:
         kind: Format,
         out: BinaryIO,
         labels: Sequence[str] = (),
-        labelsets: Sequence[str] = (),
+        shape: Shape = PLAIN,
         widest: int | None = None,
         *,
         single: bool = False,
     ) -> None:
-        """`labelsets` are those of answers that have several: each gets columns of its own.
-
-        `widest` is the longest file name in columns; a `single` image goes without its name.
-        """
-        self._labelsets = labelsets
+        """`widest` is the longest file name in columns; a `single` image goes without its name."""
+        self._shape = shape
         self._kind = kind
         self._out = out
         self._count = 0
@@ -100,14 +127,12 @@ class Writer:
         if self._kind is Format.JSON:
             self._write("[")
         elif self._kind in (Format.CSV, Format.TSV):
-            several = (column for name in self._labelsets for column in (name, f"{name} score"))
-            columns = ("file", *several, "target", "error") if self._labelsets else COLUMNS
-            self._write(_separated(columns, self._kind))
+            self._write(_separated(self._shape.columns, self._kind))
 
     def write(self, record: FileAnswer) -> None:
         """One file's lines."""
         if self._kind is Format.TABLE:
-            if self._labelsets and not self._count:
+            if self._shape.labelsets and not self._count:
                 self._write(self._heading())
             self._write("".join(self._table(record)))
         elif self._kind is Format.JSON:
@@ -115,7 +140,7 @@ class Writer:
         elif self._kind is Format.NDJSON:
             self._write(json_text(_object(record)) + "\n")
         else:
-            rows = _rows_of_several(record, self._labelsets) if self._labelsets else _rows(record)
+            rows = _rows(record, self._shape)
             self._write("".join(_separated(row, self._kind) for row in rows))
         self._count += 1
 
@@ -128,30 +153,34 @@ class Writer:
         """A line for each rank, the file before the first; a problem is told elsewhere."""
         if record.problem is not None:
             return
-        name = printable(os.fspath(record.file))
         target = f"  -> {printable(record.target)}" if record.target is not None else ""
-        columns = self._columns(record)
-        for rank in range(max(map(len, columns))):
-            cells = "  ".join(self._cell(column, rank) for column in columns)
-            file = "" if self._single else _padded(name, self._file_width) + "  "
-            yield f"{file}{cells}{target}".rstrip() + "\n"
-            name = target = ""
+        for number, part in enumerate(record.parts):
+            name = "" if self._single else printable(os.fspath(record.file))
+            if self._shape.boxes:
+                name = f"{name} [{number}]".strip()
+            columns = [
+                result["predictions"] or (_none(result.get("reason")),)
+                for result in _results(part, self._shape)
+            ]
+            sets = "".join(f"  {_set_text(each)}" for each in _sets(part, self._shape))
+            for rank in range(max(map(len, columns))):
+                cells = "  ".join(self._cell(column, rank) for column in columns)
+                yield f"{self._named(name)}{cells}{sets}{target}".rstrip() + "\n"
+                name = target = sets = ""
 
     def _heading(self) -> str:
         """Which column is which, where there are several."""
         width = self._label_width + 8
-        names = "  ".join(_padded(printable(name), width) for name in self._labelsets)
-        file = "" if self._single else _padded("file", self._file_width) + "  "
-        return f"{file}{names}".rstrip() + "\n"
+        names = "  ".join(_padded(printable(name), width) for name in self._shape.labelsets)
+        file = "" if self._single else "file"
+        return f"{self._named(file)}{names}".rstrip() + "\n"
 
-    def _columns(self, record: FileAnswer) -> list[Sequence[Mapping[str, Any]]]:
-        """The predictions of each label set, or what stands in their place."""
-        if not self._labelsets:
-            return [record.predictions or (_none(record.reason),)]
-        return [
-            result["predictions"] or (_none(result["reason"]),)
-            for result in record.results.values()
-        ]
+    def _named(self, name: str) -> str:
+        """The column of names, if there is one."""
+        if self._single:
+            return _padded(name, BOX_WIDTH) if self._shape.boxes else ""
+        width = self._file_width + (BOX_WIDTH if self._shape.boxes else 0)
+        return _padded(name, width) + "  "
 
     def _cell(self, column: Sequence[Mapping[str, Any]], rank: int) -> str:
         if rank >= len(column):
@@ -181,32 +210,55 @@ def _object(record: FileAnswer) -> dict[str, Any]:
     return found
 
 
-def _rows(record: FileAnswer) -> Iterator[tuple[str, ...]]:
-    """A row for each prediction; one with no label where there is none."""
+def _results(part: Mapping[str, Any], shape: Shape) -> Sequence[Mapping[str, Any]]:
+    """The result for each label set, or the one that there is."""
+    if not shape.labelsets:
+        return (part,)
+    return [part["results"][name] for name in shape.labelsets]
+
+
+def _sets(part: Mapping[str, Any], shape: Shape) -> Sequence[Sequence[str]]:
+    """For each label set the labels of which one is right."""
+    return [result["set"] for result in _results(part, shape)] if shape.sets else ()
+
+
+def _set_text(labels: Sequence[str]) -> str:
+    return "{" + ", ".join(map(printable, labels)) + "}"
+
+
+def _set_cell(result: Mapping[str, Any]) -> str:
+    return json_text(result["set"]) if result else ""
+
+
+def _rows(record: FileAnswer, shape: Shape) -> Iterator[tuple[str, ...]]:
+    """A row for each rank of each part; one with no label where there is none."""
     error = str(record.problem["detail"]) if record.problem else ""
     target = record.target or ""
-    reason = str(record.reason["code"]) if record.reason else ""
-    for found in record.predictions or ({"label": "", "score": "", "similarity": ""},):
-        numbers = (str(found["score"]), str(found["similarity"]))
-        yield record.file, found["label"], *numbers, target, error, reason
+    for number, part in enumerate(record.parts or ({},)):
+        box = (str(number) if part else "",) * shape.boxes
+        if shape.labelsets:
+            rows = _ranks_of_several(part, shape)
+            yield from ((record.file, *row, target, error, *box) for row in rows)
+            continue
+        reason = str(part["reason"]["code"]) if part.get("reason") else ""
+        sets = (_set_cell(part),) if shape.sets else ()
+        for found in part.get("predictions") or ({"label": "", "score": "", "similarity": ""},):
+            numbers = (str(found["score"]), str(found["similarity"]))
+            yield record.file, found["label"], *numbers, target, error, reason, *sets, *box
 
 
-def _rows_of_several(record: FileAnswer, labelsets: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def _ranks_of_several(part: Mapping[str, Any], shape: Shape) -> Iterator[tuple[str, ...]]:
     """The best of each label set in the first row, the second best in the next, …"""
-    error = str(record.problem["detail"]) if record.problem else ""
-    for place in range(_depth(record)):
+    results = [part.get("results", {}).get(name, {}) for name in shape.labelsets]
+    depth = max((len(result.get("predictions", ())) for result in results), default=0) or 1
+    for place in range(depth):
         cells: list[str] = []
-        for name in labelsets:
-            predictions = record.results.get(name, {}).get("predictions", ())
+        for result in results:
+            predictions = result.get("predictions", ())
             found = predictions[place] if place < len(predictions) else {"label": "", "score": ""}
             cells += (found["label"], str(found["score"]))
-        yield record.file, *cells, record.target or "", error
-
-
-def _depth(record: FileAnswer) -> int:
-    """Rows of a file: one at least."""
-    lengths = (len(result["predictions"]) for result in record.results.values())
-    return max(lengths, default=0) or 1
+            cells += (_set_cell(result),) if shape.sets else ()
+        yield tuple(cells)
 
 
 def _separated(row: Sequence[str], kind: Format) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 from app.cli.files import reason
-from app.cli.output import FileAnswer, Format, Writer
+from app.cli.output import FileAnswer, Format, Shape, Writer
 from app.cli.terminal import Ended, say
 from app.server.exit_status import SERVER_ERROR, USAGE_ERROR
 
@@ -56,7 +56,7 @@ class ResultFile:
     """
 
     path: Path
-    labelsets: Sequence[str]
+    shape: Shape
     asked: Mapping[str, Any]
     resume: bool = False
     _journal: IO[bytes] = field(init=False)
@@ -131,7 +131,7 @@ class ResultFile:
         new = self.path.with_name(f".{self.path.name}.new")
         try:
             with new.open("wb") as out:
-                sink = _sink(self.path, out, self.labelsets)
+                sink = _sink(self.path, out, self.shape)
                 sink.begin()
                 for record in self.records():
                     sink.write(record)
@@ -209,11 +209,11 @@ def _stamp(file: str) -> Stamp | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _sink(path: Path, out: IO[bytes], labelsets: Sequence[str]) -> Sink:
+def _sink(path: Path, out: IO[bytes], shape: Shape) -> Sink:
     kind = TEXTS.get(path.suffix.lower())
     if kind is None:
         return ParquetWriter(out)
-    return Writer(kind, out, (), labelsets)  # type: ignore[arg-type]
+    return Writer(kind, out, (), shape)  # type: ignore[arg-type]
 
 
 class ParquetWriter:
@@ -229,6 +229,7 @@ class ParquetWriter:
                 "file": text, "sha256": text, "width": number, "height": number, "model": text,
                 "labelset": text, "rank": number, "label": text, "score": pa.float32(),
                 "similarity": pa.float32(), "reason": text, "error": text, "target": text,
+                "box": number, "set": pa.list_(text),
             }
         )  # fmt: skip
         self._table = pa.Table
@@ -256,7 +257,7 @@ class ParquetWriter:
 
 
 def _long(record: FileAnswer) -> Iterator[dict[str, Any]]:
-    """A row for each prediction of each label set, best first."""
+    """A row for each prediction of each label set in each box, best first."""
     answer = record.answer or {}
     image = answer.get("image", {})
     common = {
@@ -266,12 +267,20 @@ def _long(record: FileAnswer) -> Iterator[dict[str, Any]]:
         "model": answer.get("model"),
         **{name: image.get(name) for name in ("sha256", "width", "height")},
     }
-    for result in record.results.values() if record.results else (answer,):
+    boxes = "boxes" in answer
+    results = [
+        (number if boxes else None, result)
+        for number, part in enumerate(record.parts or ({},))
+        for result in part.get("results", {"": part}).values()
+    ]
+    for box, result in results:
         why = result.get("reason")
         row = {
             **common,
             "labelset": result.get("labelset"),
             "reason": why["code"] if why else None,
+            "box": box,
+            "set": result.get("set"),
         }
         predictions: Sequence[Mapping[str, Any]] = result.get("predictions") or ({},)
         for rank, found in enumerate(predictions, start=1):
@@ -287,7 +296,7 @@ def _valid(name: str) -> str:
 @contextlib.contextmanager
 def opened(
     path: Path | None,
-    labelsets: Sequence[str],
+    shape: Shape,
     asked: Mapping[str, Any],
     *,
     resume: bool,
@@ -301,7 +310,7 @@ def opened(
             raise Ended(USAGE_ERROR, "--resume needs --output")
         yield None
         return
-    results = ResultFile(path, labelsets, asked, resume)
+    results = ResultFile(path, shape, asked, resume)
     try:
         yield results
     finally:

@@ -16,7 +16,7 @@ from app import VERSION
 from app.classify.templates import OWN
 from app.cli.client import Service
 from app.cli.help import INPUT, LABELS, OUTPUT, add
-from app.cli.options import Jobs, Key, Model, RetryFor, Url
+from app.cli.options import PATIENCE, Jobs, Key, Model, MultiLabel, RetryFor, Url
 from app.cli.terminal import Ended, opened, say, settings_or_exit, status_of
 from app.evaluation import evaluate
 from app.evaluation.class_labels import BadData, Naming
@@ -91,14 +91,7 @@ def eval_command(
             "with {} (repeat the option).",
         ),
     ] = None,
-    multi_label: Annotated[
-        bool,
-        typer.Option(
-            "--multi-label",
-            rich_help_panel=LABELS,
-            help="Pictures may have several labels, or none.",
-        ),
-    ] = False,
+    multi_label: MultiLabel = False,
     search_templates: Annotated[
         bool,
         typer.Option(
@@ -194,7 +187,7 @@ def eval_command(
     api_key: Key = None,
     model: Model = None,
     jobs: Jobs = None,
-    retry_for: RetryFor = 60.0,
+    retry_for: RetryFor = PATIENCE,
 ) -> None:
     """Measure accuracy on your own labelled pictures."""
 

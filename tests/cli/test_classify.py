@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from app.__main__ import app
 from models.encoder import Encoder
 from prompts import load_vocabularies
+from tests.api.test_calibration import calibrate, register, variants
 
 LABELS = "cat,dog,pizza,rocket,key"
 OK = {
@@ -304,6 +305,7 @@ def test_an_interrupted_sorting_is_consistent_and_can_be_undone(
         (["x.png", "--labels", "a,b", "--dry-run"], "need --move-to"),
         (["--files-from", "/nowhere", "--labels", "a,b"], "/nowhere: no such file"),
         (["x.png", "--labels", "a,b", "--url", "localhost:1"], "http://HOST:PORT"),
+        (["SAMPLE", "--labels", "a,b", "--model", "nobody"], "this server has"),
         (["x.png", "--labels", "a,b", "--format", "xml"], "xml"),
         (["SAMPLE", "--labels", "a"], "one label alone"),
         (["SAMPLE", "--labels", "a,a"], "a"),
@@ -598,3 +600,82 @@ def test_a_label_set_is_created_with_texts_cut(run: Any, url: str, client: httpx
     kept = json.loads(run("labelset", "export", "by-hand", *options).stdout)
     assert kept["truncate"] is True
     client.delete("/labelsets/by-hand")
+
+
+def rows(found: Any) -> list[dict[str, str]]:
+    assert found.exit_code == 0, found.stderr
+    return list(csv.DictReader(found.stdout.splitlines()))
+
+
+def test_boxes_are_answered_each_on_its_own(run: Any, url: str, samples: dict[str, Path]) -> None:
+    boxes = ("--boxes", "0,0,0.5,1", "--boxes", "0.5,0,0.5,1")
+    asked = ("classify", samples["cat"], "--labels", LABELS, *boxes, "--url", url)
+    found = rows(run(*asked, "--format", "csv"))
+    assert [row["box"] for row in found] == ["0"] * 5 + ["1"] * 5
+    (answer,) = json.loads(run(*asked, "--format", "json").stdout)
+    assert [row["label"] for row in found] == [
+        prediction["label"] for box in answer["boxes"] for prediction in box["predictions"]
+    ]
+    single = run(*asked, "--top-k", 1).stdout.splitlines()
+    assert [line.split()[:2] for line in single] == [
+        ["[0]", found[0]["label"]], ["[1]", found[5]["label"]],
+    ]  # fmt: skip
+    several = run("classify", samples["cat"], samples["key"], *asked[2:]).stdout.splitlines()
+    assert [line.split()[1] for line in several] == ["[0]", "[1]"] * 2
+    sets = run(*asked[:2], "--labelset", "preset:animals,preset:weather", *asked[4:], "--format",
+               "csv", "--top-k", 1)  # fmt: skip
+    assert [row["box"] for row in rows(sets)] == ["0", "1"]
+    wrong = run(*asked[:4], "--boxes", "0,0,1", "--url", url)
+    assert (wrong.exit_code, "x,y,width,height" in wrong.stderr) == (2, True)
+    beyond = run(*asked[:4], "--boxes", "0,0,5000,10", "--url", url)
+    assert (beyond.exit_code, "beyond" in beyond.stderr) == (1, True), beyond.stderr
+
+
+def test_labels_have_texts_and_words_that_rule_them_out(
+    run: Any, url: str, samples: dict[str, Path], tmp_path: Path
+) -> None:
+    labels = {"dish": ["pizza", "soup"], "fruit": ["banana", "apple"], "cat": []}
+    file = tmp_path / "labels.json"
+    file.write_text(json.dumps(labels))
+    for given in (json.dumps(labels), f"@{file}"):
+        found = run("classify", samples["pizza"], "--labels", given, "--combine", "best",
+                    "--format", "json", "--url", url)  # fmt: skip
+        (answer,) = json.loads(found.stdout)
+        assert answer["predictions"][0]["label"] == "dish"
+        assert answer["predictions"][0]["text"] == "pizza"
+    asked = ("classify", samples["pizza"], "--labels", "cat,dog", "--url", url)
+    ruled_out = run(*asked, "--not", "pizza,a blank page")
+    assert (ruled_out.exit_code, ruled_out.stdout.split("  ")[0]) == (0, "none of these")
+    for options, said in (
+        (("--combine", "best"), "combine=best needs labels with several texts"),
+        (("--not", "cat"), "not: 'cat' is a label"),
+    ):
+        refused = run(*asked, *options)
+        assert (refused.exit_code, said in refused.stderr) == (2, True), refused.stderr
+
+
+def test_a_set_with_a_promise_has_a_column(
+    run: Any, client: httpx.Client, url: str, samples: dict[str, Path]
+) -> None:
+    labels = ["airplane", "banana", "bicycle", "cat", "dog", "doughnut"]
+    pictures = [(label, data) for label in labels for data in variants(samples[label])]
+    register(client, "promised", labels)
+    calibrate(client, "promised", pictures).raise_for_status()
+    asked = ("classify", samples["cat"], "--labelset", "promised", "--url", url)
+    first = rows(run(*asked, "--coverage", "0.9", "--format", "csv"))[0]
+    held = json.loads(first["set"])
+    assert "cat" in held
+    table = run(*asked, "--coverage", "0.9").stdout.splitlines()
+    assert table[0].endswith("{" + ", ".join(held) + "}")
+    assert "{" not in table[1]
+    several = rows(
+        run(*asked[:3], "promised,preset:animals", *asked[4:], "--format", "csv", "--top-k", 1)
+    )
+    assert set(several[0]) == {
+        "file", "promised", "promised score", "preset:animals", "preset:animals score", "target",
+        "error",
+    }  # fmt: skip
+    refused = run("classify", samples["cat"], "--labelset", "preset:animals", "--coverage", "0.9",
+                  "--url", url)  # fmt: skip
+    assert (refused.exit_code, "coverage" in refused.stderr) == (2, True)
+    client.delete("/labelsets/promised").raise_for_status()
