@@ -29,8 +29,9 @@ const CONTROLS = {
   model: "model-choice",
   view: "view",
   coverage: "coverage",
+  not: "others",
 };
-const IN_OPTIONS = ["templates", "top_k", "threshold", "model", "view", "coverage"];
+const IN_OPTIONS = ["templates", "top_k", "threshold", "model", "view", "coverage", "not"];
 
 let known = { templates: { default: "…", sets: [] }, explains: false, alwaysAlone: false };
 let timer = 0;
@@ -113,11 +114,12 @@ function showDown(text) {
 
 /** Shows the settings on all controls. */
 function show() {
-  const { mode, labels, templates, topK, threshold, coverage, view, model, multiLabel, shares, abstain } = settings;
+  const { mode, labels, templates, topK, threshold, coverage, view, model, multiLabel, shares, abstain, others } = settings;
   find("own").hidden = mode !== "own";
   find("set").hidden = mode !== "set";
   find("tags").hidden = mode !== "tags";
   find("coverage-field").hidden = mode !== "set";
+  find("others-field").hidden = mode !== "own";
   document.querySelector(`input[name="mode"][value="${mode}"]`).checked = true;
   find("label-count").textContent = counted(labels.length, "word");
   find("labels-clear").hidden = find("save-open").hidden = !labels.length;
@@ -132,7 +134,7 @@ function show() {
     view && find("view").selectedOptions[0]?.textContent.toLowerCase(),
     mode === "set" && coverage && `right in ${coverage} %`,
     known.alwaysAlone ? shares && "shares of 100 %" : multiLabel && "each on its own",
-    abstain && "or none of these",
+    (abstain || (mode === "own" && others.trim())) && "or none of these",
   ].filter(Boolean).join(" · ");
   find("examples-hint").hidden = !areExamples(labels);
   find("intro").classList.toggle("sr", board.size > 0);
@@ -167,7 +169,7 @@ function setUpControls() {
     chips.replace([]);
     find("label-input").focus();
   });
-  for (const [id, name] of [["top-k", "topK"], ["threshold", "threshold"], ["template-lines", "ownTemplates"], ["coverage", "coverage"]]) {
+  for (const [id, name] of [["top-k", "topK"], ["threshold", "threshold"], ["template-lines", "ownTemplates"], ["coverage", "coverage"], ["others", "others"]]) {
     const control = find(id);
     control.value = settings[name];
     control.addEventListener("input", () => change({ [name]: control.value }));

@@ -1,6 +1,7 @@
 // Words and options: remembered between visits, sent with each picture, carried by a link.
 
 import { ROOT } from "./api.js";
+import { typed } from "./labels.js";
 
 const KEY = `openvocab:settings:${ROOT.pathname}`;
 const OWN = "*own";
@@ -13,6 +14,7 @@ const DEFAULTS = {
   model: "",
   view: "",
   coverage: "",
+  others: "",
   shares: false,
   templates: "",
   ownTemplates: "",
@@ -25,7 +27,7 @@ const DEFAULTS = {
 };
 
 // fields that a link carries, with the type of each
-const IN_LINK = ["mode", "several", "model", "view", "coverage", "shares", "templates", "ownTemplates", "topK", "threshold", "multiLabel", "abstain"];
+const IN_LINK = ["mode", "several", "model", "view", "coverage", "others", "shares", "templates", "ownTemplates", "topK", "threshold", "multiLabel", "abstain"];
 const MODES = ["own", "set", "tags"];
 
 export { OWN };
@@ -91,8 +93,8 @@ export function areExamples(labels) {
 
 /** Whether there is one word and nothing that it could be measured against. */
 export function isAlone() {
-  const { mode, labels, multiLabel, threshold, abstain } = settings;
-  return mode === "own" && labels.length === 1 && !multiLabel && !threshold && !abstain;
+  const { mode, labels, multiLabel, threshold, abstain, others } = settings;
+  return mode === "own" && labels.length === 1 && !multiLabel && !threshold && !abstain && !others;
 }
 
 /** Remember them. */
@@ -127,6 +129,8 @@ export function fields({ explains, alwaysAlone }) {
   if (settings.shares && alwaysAlone) found.push(["scores", "softmax"]);
   if (settings.mode === "set" && settings.coverage) found.push(["coverage", String(Number(settings.coverage) / 100)]);
   if (settings.abstain) found.push(["abstain", "true"]);
+  const others = settings.mode === "own" ? typed(settings.others) : [];
+  if (others.length) found.push(["not", JSON.stringify(others)]);
   if (settings.explain && explains) found.push(["explain", "true"]);
   return found;
 }

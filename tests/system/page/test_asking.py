@@ -158,6 +158,23 @@ def test_what_is_looked_at_is_chosen_and_carried_by_a_link(open_page: Open) -> N
     expect(other.get_by_label("Look at")).to_have_value("tiles")
 
 
+def test_other_things_that_a_picture_may_show_rule_its_words_out(open_page: Open) -> None:
+    visit = open_page()
+    page = visit.page
+    page.get_by_role("button", name="Clear", exact=True).click()
+    page.get_by_label("Add a label").fill("dog, pizza,")
+    found = sample(page, "cat")
+    open_options(page)
+    page.get_by_label("Other things it may show").fill("cat, an empty page")
+    expect(found.locator(".none")).to_contain_text("None of these.")
+    expect(found.locator(".none")).to_contain_text("cat")
+    page.get_by_label("Other things it may show").fill("dog")
+    expect(page.locator("#not-error")).to_contain_text("is a label")
+    page.get_by_label("Other things it may show").fill("")
+    expect(found.locator(".none")).to_be_hidden()
+    visit.expected.append(f"{REFUSED}422")
+
+
 def test_groups_and_the_nearest_of_several_texts_are_shown(
     open_page: Open, api: httpx.Client
 ) -> None:
