@@ -14,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import jpeg_factory
 
 from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedImage
-from app.images import png, tiff
+from app.images import png, profiles, tiff
 from app.images.apart import Apart, Kind, is_incomplete, kind_apart, unavailable
 from app.images.formats import is_heic, looks_like_image, unusual_jpeg
 from app.images.frames import has_more
@@ -74,6 +74,9 @@ DEEP: Final = 16
 
 # pixels that a picture from another process takes here, mostly
 PIXELS_APART: Final = 4_000_000
+
+# modes whose numbers a profile of RGB is about
+COLOURS: Final = ("RGB", "RGBA", "RGBX", "P", "PA")
 
 # levels by which pixels of one colour may differ once they were resampled
 ROUNDING: Final = 1
@@ -206,7 +209,7 @@ def decode(
     """Decode one image file of these formats (Pillow's names) to what `spec` asks for.
 
     The first frame counts; EXIF orientation is applied; transparency is laid on white, or on black
-    if it would not show there; colour profiles are not applied (nor does the reference). What
+    if it would not show there; a colour profile is applied where it changes much. What
     follows equals open_clip's own transform to the bit, except that a JPEG of four times the
     model's size or more is decoded at a half, a quarter or an eighth of its own; `exact` decodes
     that in full too, and so do parts of a picture. It waits until there is room for its pixels.
@@ -333,6 +336,7 @@ def _decode_deep(
             if turned in UPRIGHT:
                 image = image.transpose(UPRIGHT[turned])
             rgb = to_rgb(image, look.background, notes)
+            rgb = profiles.applied(rgb, profiles.of_tiff(data, found))
         except MemoryError as error:
             raise TooLarge("the image cannot be held in memory", field="image") from error
         except Exception as error:
@@ -369,7 +373,13 @@ def _loaded(
         declared = png.declared_white(data) if image.format == "PNG" else None
         if image.format == "PNG":
             image = png.deepened(image, screened, declared, notes)
-        return _picture(image, width, height, scale, background, notes, declared)
+        profile = image.info.get("icc_profile")
+        if image.format == "PNG":
+            profile = profiles.of_png(data)
+        if image.mode not in COLOURS:
+            profile = None
+        picture = _picture(image, width, height, scale, background, notes, declared)
+        return replace(picture, image=profiles.applied(picture.image, profile))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         detail = f"the image cannot be held in memory ({type(error).__name__})"
         raise TooLarge(detail, field="image") from error
