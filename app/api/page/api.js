@@ -30,9 +30,14 @@ export function useKey(secret) {
 
 /** A problem document (RFC 9457), or what stands for one where the server sent none. */
 export class Problem extends Error {
-  constructor({ title, detail = "", status = 0, field, limit, value, request_id: id }, retryAfter = null) {
+  constructor({ title, detail = "", status = 0, field, limit, value, request_id: id, error_type: type }, retryAfter = null) {
     super(detail || title);
-    Object.assign(this, { title, detail, status, field, limit, value, id, retryAfter });
+    Object.assign(this, { title, detail, status, field, limit, value, id, type, retryAfter });
+  }
+
+  /** Whether the server is still making what the request needs: the same one is answered later. */
+  get isBuilding() {
+    return ["labelset_building", "model_loading"].includes(this.type);
   }
 
   /** Whether no server answered at all, or only something before it. */

@@ -125,6 +125,12 @@ export class Board {
       this.answered();
     } catch (error) {
       if (signal.aborted) return;
+      if (error instanceof Problem && error.isBuilding) {
+        card.show(error.sentence);
+        await pause(1000 * (error.retryAfter ?? 2), signal);
+        if (!signal.aborted) await this.#classify(card, signal);
+        return;
+      }
       card.problem = await problemOf(error, card.file);
       card.state = "failed";
       this.failed(card.problem);
@@ -253,6 +259,14 @@ function grouped(cards) {
     make("h3", { class: "group" }, verdict, " ", make("span", { class: "number", text: String(group.cards.length) })),
     ...group.cards.map((card) => card.element),
   ]);
+}
+
+// ends early where the work is given up
+function pause(ms, signal) {
+  return new Promise((done) => {
+    setTimeout(done, ms);
+    signal.addEventListener("abort", done, { once: true });
+  });
 }
 
 function visible(element, selector) {

@@ -59,9 +59,11 @@ export class Card {
     return this.answer && resultsOf(this.answer)[0][1];
   }
 
-  /** Shows what is known now. */
-  show() {
+  /** Shows what is known now; `note` says what is waited for. */
+  show(note = "") {
     const { answer, problem, state } = this;
+    this.waiting.textContent = note;
+    this.waiting.hidden = !note;
     this.element.dataset.state = state;
     this.element.setAttribute("aria-busy", String(state === "waiting"));
     this.problemBox.hidden = !problem;
@@ -139,7 +141,8 @@ export class Card {
     this.sectionBox = make("div", { class: "sections" }, this.sections[0].element);
     this.foot = make("div", { class: "foot", hidden: true }, this.#buildCode(), this.#buildAbout(), this.#buildRaw());
     this.line = make("pre", { class: "line", tabindex: "0", "aria-label": "The request as code", hidden: true });
-    this.body = make("div", { class: "body" }, this.sectionBox, this.foot, this.line);
+    this.waiting = make("p", { class: "hint", role: "status", hidden: true });
+    this.body = make("div", { class: "body" }, this.waiting, this.sectionBox, this.foot, this.line);
     return this.body;
   }
 

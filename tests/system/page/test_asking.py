@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from models.encoder import Encoder
 from tests.conftest import Serve
@@ -221,7 +221,9 @@ def two(pictogram: Encoder, other_model: str, serve: Serve) -> Iterator[httpx.Cl
 def test_one_of_several_models_answers(
     open_page: Open, two: httpx.Client, other_model: str
 ) -> None:
-    page = open_page(f"{str(two.base_url).rstrip('/')}/").page
+    visit = open_page(f"{str(two.base_url).rstrip('/')}/")
+    visit.expected.append(f"{REFUSED}503")  # while it is loaded
+    page = visit.page
     found = sample(page, "cat")
     open_options(page)
     page.get_by_label("Model", exact=True).select_option(other_model)
@@ -231,3 +233,29 @@ def test_one_of_several_models_answers(
     expect(page.locator("#model-name")).to_have_text(other_model)
     page.get_by_label("Model", exact=True).select_option("")
     expect(found.locator("pre").first).to_contain_text('"model": "pictogram"')
+
+
+def test_what_is_still_being_built_is_waited_for(open_page: Open) -> None:
+    visit = open_page()
+    page = visit.page
+    building = {
+        "title": "The label set is being built", "status": 503, "error_type": "labelset_building",
+        "detail": "the label set preset:weather is 40 % built",
+    }  # fmt: skip
+    refusals = iter([building, building])
+
+    def answer(route: Route) -> None:
+        problem = next(refusals, None)
+        if problem is None:
+            route.continue_()
+        else:
+            route.fulfill(status=503, json=problem, headers={"Retry-After": "1"})
+
+    page.route("**/classify", answer)
+    found = card(page, "cat.webp")
+    page.get_by_role("button", name="Sample: cat", exact=True).click()
+    expect(found.get_by_role("status")).to_contain_text("is 40 % built")
+    expect(found).to_have_attribute("data-state", "done")
+    expect(found.get_by_role("status")).to_be_hidden()
+    expect(found.locator(".word").first).to_have_text("cat")
+    visit.expected.append(f"{REFUSED}503")
