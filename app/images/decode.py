@@ -224,8 +224,11 @@ def decode(
     if len(data) > limits.bytes:
         detail = f"the image has {len(data)} bytes, the limit is {limits.bytes}"
         raise TooLarge(detail, field="image", limit=limits.bytes, value=len(data))
-    if not looks_like_image(data) and (kind := kind_apart(data)) is not None:
-        return _decode_apart(data, kind, spec, limits, room, look, apart)
+    if not looks_like_image(data):
+        if (kind := kind_apart(data)) is not None:
+            return _decode_apart(data, kind, spec, limits, room, look, apart)
+        if kind_of(data) is not None:
+            raise _unsupported(data)
     notes = Notes(more=has_more(data))
     screened = screen(data, limits.pixels)
     deep = _deep_tiff(screened)

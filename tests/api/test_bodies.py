@@ -5,11 +5,13 @@ import io
 import json
 import subprocess
 import urllib.parse
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from app.api import bodies
 from app.errors import Invalid, Unparsable
@@ -363,3 +365,37 @@ def test_a_label_set_of_one_label_behaves_as_one_label_does(
             assert "one label alone" in found.json()["detail"]
         scored = client.post(f"/classify?{asked}&multi_label=true", content=cat).json()
         assert scored["predictions"][0]["score"] < 1
+
+
+def test_a_bitmap_of_a_camera_is_a_picture_as_a_raw_body(
+    client: httpx.Client, cat: bytes, tmp_path: Path
+) -> None:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(cat)).convert("RGB").save(out, "BMP")
+    data = out.getvalue()
+    (tmp_path / "flir.bmp").write_bytes(data[:6] + b"FLIR" + data[10:])
+    path = "/classify?labels=cat,dog"
+    found = curl(client, path, "--data-binary", "@flir.bmp", folder=tmp_path)
+    assert found["predictions"][0]["label"] == "cat"
+
+
+def test_token_ids_in_place_of_texts_name_the_setting_that_helps(client: httpx.Client) -> None:
+    for tokens in ([[9906, 1917]], [9906, 1917]):
+        answer = client.post("/v1/embeddings", json={"input": tokens, "model": "pictogram"})
+        assert answer.status_code == 422
+        assert "check_embedding_ctx_length=False" in answer.json()["error"]["message"]
+
+
+def test_folders_of_an_archive_are_labels_in_any_form_and_with_backslashes(
+    client: httpx.Client, cat: bytes, samples: dict[str, Path]
+) -> None:
+    client.put("/labelsets/folders", json={"labels": ["café", "dog"]}, params={"wait": True})
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("cafe\u0301/1.png", cat)
+        archive.writestr("dog\\1.png", samples["dog"].read_bytes())
+        archive.writestr("dog\\Thumbs.db", b"x")
+    added = client.post("/labelsets/folders/examples", content=out.getvalue()).json()
+    assert (added["added"], added["failed"]) == (2, 0), added
+    assert added["examples"] == {"café": 1, "dog": 1}
+    client.delete("/labelsets/folders")

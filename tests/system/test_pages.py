@@ -1,4 +1,4 @@
-"""SECURITY.md and docs/reliability.md say nothing that is not so."""
+"""SECURITY.md, docs/reliability.md and docs/inputs.md say nothing that is not so."""
 
 import ast
 import json
@@ -14,11 +14,12 @@ ROOT = Path(__file__).parents[2]
 SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 PAGE = reliability.PAGE.read_text(encoding="utf-8")
 LOSSES = ("lost", "wrong", "not_built", "not_answered_200", "unreadable", "unexpected")
-NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", SECURITY)))
+INPUTS = (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", SECURITY + INPUTS)))
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED)
-def test_every_test_that_the_threat_model_names_exists(file: str, test: str) -> None:
+def test_every_test_that_a_page_names_exists(file: str, test: str) -> None:
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
@@ -31,6 +32,16 @@ def test_every_line_of_the_threat_model_names_a_test() -> None:
     ]
     assert len(measures) > 30
     assert [row for row in measures if len(row) != 3 or "`tests/" not in row[2]] == []
+
+
+def test_every_complaint_has_its_outcome_and_a_test() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in INPUTS.splitlines()
+        if line.startswith("| ") and not line.startswith("| complaint")
+    ]
+    assert len(rows) >= 53
+    assert [row for row in rows if len(row) != 3 or not row[1] or "`tests/" not in row[2]] == []
 
 
 def test_the_page_is_what_the_results_say() -> None:
