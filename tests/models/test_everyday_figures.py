@@ -18,6 +18,7 @@ from PIL import Image
 
 from models import catalog
 from models.encoder import Encoder
+from models.everyday import card
 from models.pictogram.measures import Array, Rows, choices, draws, ranking
 from prompts import expand, load_sets
 
@@ -138,10 +139,16 @@ def test_the_card_speaks_of_the_committed_weights(figures: dict[str, Any]) -> No
     assert figures["weights_bytes"] == len(weights) < 60_000_000
 
 
+def test_the_cards_figures_are_the_measured_ones(figures: dict[str, Any]) -> None:
+    text = (BUNDLED / "README.md").read_text("utf-8")
+    assert len(card.MARKED.findall(text)) == 2
+    assert card.filled(text, figures) == text, "run make -C models/everyday eval"
+
+
 def test_the_sheet_agrees_with_the_card(
     everyday: Encoder, photographs: tuple[Array, list[str]], figures: dict[str, Any]
 ) -> None:
     seen, own = similarity(everyday, photographs, own_templates())
-    card = figures["photographs_chosen"]["everyday"]
+    measured = figures["photographs_chosen"]["everyday"]
     # 160 pixels and JPEG move a figure by less than this
-    assert ranking(seen, own)["top1"] == pytest.approx(card["top1"], abs=0.06)
+    assert ranking(seen, own)["top1"] == pytest.approx(measured["top1"], abs=0.06)
