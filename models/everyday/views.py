@@ -135,24 +135,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
     parser.add_argument("--work", type=Path, default=Path(home))
-    parser.add_argument("--shards", type=int, default=60, help="of drawings")
-    parser.add_argument("--scenes", type=int, default=4, help="shards of photographs")
+    parser.add_argument("--shards", type=int, default=42, help="of drawings")
+    parser.add_argument("--scenes", type=int, default=12, help="shards of photographs")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     there = len(list((args.work / "views").glob("*.features.npy")))
     studio = Studio(args.work, 100 + there + 7 * os.getpid())  # a run that goes on draws anew
-    while True:
+    goals = {"drawings": args.shards, "scenes": args.scenes}
+    while True:  # whichever kind is further behind
         done = {
-            kind: len(list(studio.folder.glob(f"{kind}-*.features.npy")))
-            for kind in ("drawings", "scenes")
+            kind: len(list(studio.folder.glob(f"{kind}-*.features.npy"))) / goal
+            for kind, goal in goals.items()
         }
-        if done["scenes"] < args.scenes and done["drawings"] > 2 * done["scenes"] + 1:
-            studio.scenes()
-        elif done["drawings"] < args.shards:
-            studio.drawings()
-        else:
+        kind = min(done, key=lambda kind: done[kind])
+        if done[kind] >= 1:
             break
+        studio.drawings() if kind == "drawings" else studio.scenes()
 
 
 if __name__ == "__main__":
