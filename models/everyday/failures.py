@@ -58,7 +58,7 @@ def main() -> None:
         picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
         at = left + (SIZE - picture.width) // 2, top + (SIZE - picture.height) // 2
         sheet.paste(picture, at)
-        draw.text((left, top + SIZE + 4), label[:24], "black", font)
+        draw.text((left, top + SIZE + 4), label[:22], "black", font)
         draw.text((left, top + SIZE + 20), f"“{answer[:22]}”", "firebrick", font)
     sheet.save(args.out, quality=85, optimize=True)
 

@@ -3,12 +3,13 @@
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from benchmarks import plots, record, report
 from benchmarks.bars import BARS
-from benchmarks.quality import drawings as quality
+from benchmarks.quality import drawings, photographs
 from benchmarks.record import Plot, Result
 from benchmarks.run import PARTS, pieces
 
@@ -35,9 +36,12 @@ def test_the_page_is_what_the_results_say() -> None:
     assert report.filled(PAGE) == PAGE, "run python -m benchmarks.report"
 
 
-def test_the_models_card_is_what_was_measured_on_pictures_it_never_saw() -> None:
-    card = quality.CARD.read_text(encoding="utf-8")
-    assert quality.filled(card) == card, "run python -m benchmarks.quality.drawings"
+@pytest.mark.parametrize("measured", [drawings, photographs])
+def test_the_models_card_is_what_was_measured_on_pictures_it_never_saw(
+    measured: ModuleType,
+) -> None:
+    card = measured.CARD.read_text(encoding="utf-8")
+    assert drawings.filled(card) == card, f"run python -m {measured.__name__}"
 
 
 def test_every_measurement_has_its_place_on_the_page() -> None:
