@@ -108,6 +108,8 @@ def ray_cluster(folder: Path, **settings: object) -> Iterator[Cluster]:
         # no other cluster of this machine, and no file in anybody's home
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # on a busy machine a proxy takes longer to start than Ray waits for it, three times
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "OPENVOCAB_DATA_DIR": str(folder),
         "OPENVOCAB_LOG_LEVEL": "warning",
         **{f"OPENVOCAB_{name.upper()}": str(value) for name, value in settings.items()},

@@ -249,6 +249,12 @@ def test_a_calibration_that_makes_held_out_figures_worse_says_how_many_pictures_
     assert "about 200 are needed" in worse.worse
     said = dict(advice(replace(result, sections=[worse])))
     assert worse.worse in said["Do not use this calibration."]
+    # as good as before is no reason to say that it helps
+    same = replace(section, fitted=replace(section.fitted, before=good, after=good))
+    assert same.worse == ""
+    assert "The calibration does not make scores truer." in dict(
+        advice(replace(result, sections=[same]))
+    )
 
 
 def test_reliability_tells_scores_that_are_too_high_from_those_too_low() -> None:

@@ -107,10 +107,13 @@ def _calibration(result: Result) -> Advice | None:
     if section is not None:
         if section.worse:
             return "Do not use this calibration.", f"{section.worse}."
+        before, after = section.fitted.before.error, section.fitted.after.error
         text = (
-            f"It takes the calibration error from {percent(section.fitted.before.error)} to "
-            f"{percent(section.fitted.after.error)} on held-out pictures."
+            f"It takes the calibration error from {percent(before)} to {percent(after)} on "
+            "held-out pictures."
         )
+        if after >= before:
+            return "The calibration does not make scores truer.", f"{text} Its limits may help."
         if count < ENOUGH:
             return "The calibration may help.", f"{text} {count} are few; {ENOUGH} would tell."
         return "Use the calibration.", text

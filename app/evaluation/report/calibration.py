@@ -151,7 +151,7 @@ class CalibrationSection:
 
     def _curve(self) -> str:
         curve, fitted = self.fitted.curve, self.fitted.calibration
-        high = max(0.05, float(curve.risk.max()))
+        high = max(0.05, self.aim.risk, float(curve.risk.max()))
         plot = Plot(shares("answered, % of all pictures"), shares("wrong, %", 0, high), 560, 330)
         plot.line([(point["coverage"], point["risk"]) for point in _points(curve)], "s1")
         plot.level(self.aim.risk, "ideal", f"wanted: {percent(self.aim.risk)}")

@@ -260,7 +260,7 @@ def reliability(found: Reliability) -> str:
         right, sure = float(found.accuracy[place]), float(found.confidence[place])
         said = f"{many(int(found.count[place]), 'answer')}: {percent(sure)} sure, "
         said += f"{percent(right)} right"
-        plot.bar(low, high, right, "bar s1", said)
+        plot.bar(low, high, min(right, sure), "bar s1", said)
         plot.box(low, high, right, sure, "over" if sure > right else "under", said)
     plot.line([(0, 0), (1, 1)], "ideal")
     about = f"Reliability diagram: expected calibration error {percent(found.error)}"
