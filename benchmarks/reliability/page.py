@@ -132,6 +132,7 @@ SECTIONS: Final[dict[str, tuple[tuple[str, ...], Callable[[list[Document]], str]
     "writers": (("faults-sqlite",), _writers),
     "redis": (("faults-redis",), _redis),
     "amplification": (("amplification",), tables),
+    "proxied": (("proxied",), tables),
     "fuzz": (("fuzz",), _fuzz),
     "bombs": (("bombs",), _bombs),
 }
