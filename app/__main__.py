@@ -1,18 +1,33 @@
 """The command line: which commands there are. Each file of `cli/` defines its own."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import typer
 
 from app import VERSION
-from app.cli import bench, classify, keys, labelset, models, serve
 from app.cli.help import Root, group
-from app.evaluation import command as evaluation
+
+
+class Commands(Root):
+    """Every command, by the module that defines it."""
+
+    modules: ClassVar[Mapping[str, str]] = {
+        "serve": "app.cli.serve",
+        "classify": "app.cli.classify",
+        "undo": "app.cli.classify",
+        "eval": "app.evaluation.command",
+        "bench": "app.cli.bench",
+        "labelset": "app.cli.labelset",
+        "models": "app.cli.models",
+        "keys": "app.cli.keys",
+    }
+
 
 app = group(
     "Open-vocabulary image classification: which of your words fit a picture, as a service "
     "and on the command line.",
-    cls=Root,
+    cls=Commands,
 )
 
 
@@ -32,14 +47,6 @@ def root(
     ] = False,
 ) -> None: ...
 
-
-serve.add_to(app)
-classify.add_to(app)
-evaluation.add_to(app)
-app.add_typer(labelset.app, name="labelset")
-app.add_typer(models.app, name="models")
-app.add_typer(keys.app, name="keys")
-bench.add_to(app)
 
 if __name__ == "__main__":
     app(prog_name="openvocab")

@@ -10,6 +10,7 @@ import gzip
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +32,7 @@ from models.export_folder import (
     seal,
 )
 from models.info import Precision
-from models.tokens import BytePairRules, BytePairTokens, clip_vocabulary
+from models.tokens import BytePairRules, BytePairTokens, clip_pairs
 
 FOLDER: Final = "exported"
 WEIGHTS: Final = "open_clip_model.safetensors"
@@ -109,15 +110,26 @@ def unpack(folder: Path, precision: Precision, to: Path) -> None:
             data[offset : offset + len(part)] = part
         (to / name).write_bytes(data)
     for name in TOPOLOGIES:
-        (to / name).write_bytes(gzip.decompress((bundle / f"{name}.gz").read_bytes()))
+        _simplify(gzip.decompress((bundle / f"{name}.gz").read_bytes()), to / name)
     shutil.copy(bundle / REFERENCE, to)
     manifest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
     info = {**manifest["info"], "precision": precision}
     info["fingerprint"] = recipes["fingerprints"][precision]
     rules = manifest["tokens"]
-    tokens = BytePairTokens(clip_vocabulary(tuple(rules["special"])), BytePairRules.of(rules))
+    tokens = BytePairTokens(clip_pairs(), BytePairRules.of(rules))
     tokens.write(to / TOKENIZER)
     seal(to, {**manifest, "info": info})
+
+
+def _simplify(topology: bytes, path: Path) -> None:
+    """Write a graph as it is served in the place of its weights as they were traced."""
+    from models.graphs import simplify  # imports OpenVINO
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        traced = Path(name) / path.name
+        traced.write_bytes(topology)
+        path.with_suffix(".bin").rename(traced.with_suffix(".bin"))
+        simplify(traced, path)
 
 
 def _recipe(

@@ -24,7 +24,7 @@ def main(name: str = OFFLINE_MODEL) -> None:
         for precision in PRECISIONS
     }
     with tempfile.TemporaryDirectory() as folder:
-        export(name, "fp32", Path(folder))
+        export(name, "fp32", Path(folder), traced=True)
         bundle.pack(Path(folder), Path(loader.removeprefix(LOCAL_DIR)), fingerprints)
 
 

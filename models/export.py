@@ -7,6 +7,8 @@ failed is in the folder as error.json.
 import json
 import logging
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -30,24 +32,32 @@ from models.export_folder import (
     examples,
     seal,
 )
+from models.graphs import halve, keep
 from models.info import Precision
+from models.measure import images_at_once, seconds_each
+from models.openvino_towers import CompiledImages
 from models.text_tower import TextTower
 from models.tokens import BytePairTokens
-from models.tracing import halve, image_graph, prompt_graph, tree_graph
+from models.tracing import image_graph, prompt_graph, tree_graph
 
 FAILED: Final = 1
 
 log = logging.getLogger("openvocab.models")
 
+Save = Callable[[Any, Path], None]
 
-def export(spec: str, precision: Precision, folder: Path) -> None:
-    """Write the files of an exported model. Raises ModelError."""
+
+def export(spec: str, precision: Precision, folder: Path, *, traced: bool = False) -> None:
+    """Write the files of an exported model. Raises ModelError.
+
+    `traced`: with graphs as they were traced, whose constants are the model's own (for a bundle).
+    """
     entry = catalog().get(spec)
     loader = entry.loader if entry else spec
     _say("loading it with PyTorch")
     parts = torch_loader.read(spec, loader, "cpu", precision, "openvino")
     try:
-        manifest = _write(parts, folder)
+        manifest = _write(parts, folder, _traced if traced else keep)
     except Exception as error:  # a compiler of strangers' graphs fails in many ways
         log.debug("exporting %s", spec, exc_info=True)
         manifest = {REASON: (str(error).splitlines() or [type(error).__name__])[0]}
@@ -55,7 +65,7 @@ def export(spec: str, precision: Precision, folder: Path) -> None:
     seal(folder, {**manifest, "source_files": torch_loader.weight_files(loader)})
 
 
-def _write(parts: torch_loader.Parts, folder: Path) -> dict[str, Any]:
+def _write(parts: torch_loader.Parts, folder: Path, save: Save) -> dict[str, Any]:
     info, precision = parts.info, parts.info.precision
     if not isinstance(parts.tokens, BytePairTokens):
         raise TypeError("its tokenizer is not CLIP's byte-pair encoding")
@@ -65,20 +75,26 @@ def _write(parts: torch_loader.Parts, folder: Path) -> dict[str, Any]:
     texts = parts.model.encode_text(ids, normalize=True).numpy()
     np.savez(folder / REFERENCE, images=images, texts=texts)
     _say("converting the image tower")
-    _save(image_graph(parts.vision(), parts.shape), precision, folder / IMAGES)
+    save(image_graph(parts.vision(), parts.shape), folder / IMAGES)
     _say("converting the text tower")
     if parts.tower is None:
-        _save(prompt_graph(parts.model, info.context_length), precision, folder / TEXTS)
+        save(prompt_graph(parts.model, info.context_length), folder / TEXTS)
     else:
-        _save(tree_graph(parts.tower), precision, folder / TEXTS)
+        save(tree_graph(parts.tower), folder / TEXTS)
         _tables(parts.tower, precision, folder)
     rules = parts.tokens.write(folder / TOKENIZER)
     eos_id = parts.tower and parts.tower.ends.eos_id
-    return {"info": described(info), "tokens": rules, "eos_id": eos_id}
+    _say("measuring how many images at once are fastest")
+    each = seconds_each(CompiledImages(str(folder / IMAGES), precision, 0).forward, parts.shape)
+    info = replace(info, images_at_once=images_at_once(each))
+    figures = {size: round(1000 * seconds, 3) for size, seconds in each.items()}
+    return {
+        "info": described(info), "tokens": rules, "eos_id": eos_id, "cpu_ms_per_image": figures,
+    }  # fmt: skip
 
 
-def _save(graph: Any, precision: Precision, path: Path) -> None:
-    halve(graph, lossy=precision != "fp32")
+def _traced(graph: Any, path: Path) -> None:
+    halve(graph)
     openvino.serialize(graph, path, path.with_suffix(".bin"))
 
 

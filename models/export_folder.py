@@ -20,17 +20,21 @@ from models.encoder import Encoder, FullTower, TreeTower
 from models.errors import BadExport
 from models.info import EncoderInfo, ImageSpec, Provenance
 from models.openvino_towers import (
+    IMAGES_AT_ONCE,
+    MOST_IMAGES,
     TOLERANCE,
     CompiledImages,
     CompiledPrompts,
     CompiledTrees,
-    table,
+    Rows,
+    library,
 )
+from models.pages import release
 from models.token_tree import Ends
 from models.tokens import BytePairTokens
 
 # raised when folders of before can no longer be read
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 MANIFEST: Final = "manifest.json"
 # as sha256sum writes and checks it
@@ -39,7 +43,7 @@ IMAGES: Final = "image.xml"
 TEXTS: Final = "text.xml"
 EMBEDDINGS: Final = "embeddings.npy"
 POSITIONS: Final = "positions.npy"
-TOKENIZER: Final = "tokenizer.json"
+TOKENIZER: Final = "tokenizer.npz"
 REFERENCE: Final = "reference.npz"
 
 # pictures and prompts whose rows by torch are kept
@@ -62,7 +66,7 @@ def examples(shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
 
 def seal(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest and the checksums of all files."""
-    text = json.dumps({"format": FORMAT, **manifest}, indent=1)
+    text = json.dumps({**manifest, "format": FORMAT}, indent=1)
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     files = sorted(path for path in folder.iterdir() if path.name != SUMS)
     lines = (f"{sum_}  {file.name}\n" for file, sum_ in zip(files, digests(files), strict=True))
@@ -103,7 +107,9 @@ def open_export(
     info = dataclasses.replace(_info(manifest["info"]), device=device)
     tokens = BytePairTokens.read(folder / TOKENIZER, manifest["tokens"])
     try:
-        images = CompiledImages(str(folder / IMAGES), info.precision, threads, device)
+        measured = info.images_at_once or IMAGES_AT_ONCE
+        at_once = measured if device == CPU else MOST_IMAGES
+        images = CompiledImages(str(folder / IMAGES), info.precision, threads, device, at_once)
         texts = _texts(folder, manifest, info, threads)
         encoder = Encoder(info, tokens, images, texts)
     except RuntimeError as error:
@@ -114,6 +120,7 @@ def open_export(
     except BaseException:
         encoder.close()
         raise
+    release(folder, library())
     return encoder
 
 
@@ -123,7 +130,7 @@ def _texts(
     graph = str(folder / TEXTS)
     if not info.trims_text:
         return CompiledPrompts(graph, info.precision, threads, info.device)
-    tables = table(folder / EMBEDDINGS), table(folder / POSITIONS)
+    tables = Rows(folder / EMBEDDINGS), np.load(folder / POSITIONS, allow_pickle=False)
     ends = Ends(manifest["eos_id"])
     return CompiledTrees(graph, *tables, ends, info.precision, threads, info.device)
 

@@ -57,7 +57,8 @@ class EncoderInfo:
     for this text tower.
     `fingerprint` changes whenever any of weights, architecture, precision, preprocessing or
     tokenizer changes. `backend` runs the image tower. `in_flight` is how many image batches are
-    worth handing over at once.
+    worth handing over at once. `images_at_once` is how many images of a forward pass are fastest,
+    as measured when the model was exported (None: as many as come).
     """
 
     name: str
@@ -74,6 +75,7 @@ class EncoderInfo:
     trims_text: bool
     in_flight: int
     provenance: Provenance
+    images_at_once: int | None = None
 
 
 class AnyEncoder(Protocol):

@@ -4,14 +4,8 @@ from typing import Any
 
 from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
 
-from models.tokens import (
-    CLEANING,
-    BytePairRules,
-    BytePairTokens,
-    HubTokens,
-    Tokens,
-    byte_pair_vocabulary,
-)
+from models.byte_pairs import BytePairs
+from models.tokens import CLEANING, BytePairRules, BytePairTokens, HubTokens, Tokens
 
 
 def tokens_of(tokenizer: Any, context_length: int) -> Tokens:
@@ -21,5 +15,6 @@ def tokens_of(tokenizer: Any, context_length: int) -> Tokens:
     clean = next(name for name in CLEANING if tokenizer.clean_fn is get_clean_fn(name))
     ids = tuple(tokenizer.all_special_ids)
     special = tuple(tokenizer.decoder[i] for i in ids)
-    vocabulary = byte_pair_vocabulary(tokenizer.encoder, tokenizer.bpe_ranks)
-    return BytePairTokens(vocabulary, BytePairRules(special, ids, clean, context_length))
+    merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.get)
+    pairs = BytePairs.of(tokenizer.encoder, merges)
+    return BytePairTokens(pairs, BytePairRules(special, ids, clean, context_length))

@@ -4,7 +4,8 @@ Knows them by their inputs and outputs only.
 """
 
 import importlib.util
-import sys
+import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -24,14 +25,26 @@ TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-5, "bf16": 5e-3, "fp16": 
 
 HINTS: Final[dict[Precision, str]] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
+# of one pass where nothing was measured
+IMAGES_AT_ONCE: Final = 8
+# of one pass on a GPU
+MOST_IMAGES: Final = 64
+
 # of one call: more gain nothing, and one call delays an image behind it
-MOST_NODES: Final = 512
+MOST_NODES: Final = 256
 MOST_PROMPTS: Final = 64
 
 
 def available() -> bool:
     """Whether OpenVINO is installed."""
     return importlib.util.find_spec("openvino") is not None
+
+
+def library() -> Path:
+    """The folder of OpenVINO's files."""
+    import openvino
+
+    return Path(openvino.__file__).parent
 
 
 def compiled(graph: Any, precision: Precision, threads: int, device: str = CPU) -> Any:
@@ -59,15 +72,31 @@ def compiled(graph: Any, precision: Precision, threads: int, device: str = CPU) 
 class CompiledImages:
     """Pixels in, unit rows out; called by one thread only."""
 
-    # images in one call: any number
-    most: Final = sys.maxsize
+    def __init__(
+        self,
+        graph: Any,
+        precision: Precision,
+        threads: int,
+        device: str = CPU,
+        at_once: int = IMAGES_AT_ONCE,
+    ) -> None:
+        """`graph`: (B, 3, H, W) uint8 -> (B, D) float32 of unit length. Raises RuntimeError.
 
-    def __init__(self, graph: Any, precision: Precision, threads: int, device: str = CPU) -> None:
-        """`graph`: (B, 3, H, W) uint8 -> (B, D) float32 of unit length. Raises RuntimeError."""
+        A larger batch runs `at_once` images after the other: what a tower keeps of an image while
+        it runs is many times its pixels, and must fit into the processor's caches (measure.py).
+        """
         self._compiled = compiled(graph, precision, threads, device)
+        self.at_once = at_once
 
     def __call__(self, batch: Pixels) -> Vectors:
         """(B, 3, H, W) uint8 -> (B, D) float32 of unit length."""
+        if len(batch) <= self.at_once:
+            return self.forward(batch)
+        starts = range(0, len(batch), self.at_once)
+        return np.concatenate([self.forward(batch[n : n + self.at_once]) for n in starts])
+
+    def forward(self, batch: Pixels) -> Vectors:
+        """The same in one pass, however many they are."""
         rows: Vectors = self._compiled(batch)[0]
         return rows
 
@@ -75,6 +104,29 @@ class CompiledImages:
         """The rows, computed at once and fetched later."""
         rows = self(batch)
         return lambda: rows
+
+
+class Rows:
+    """A matrix in a file of numpy's, of which rows are read and none are kept.
+
+    Mapped, each row that is used would hold 64 kB of what lies around it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
+        self.dtype: np.dtype[Any] = table.dtype
+        self.width: int = table.shape[1]
+        self._start = int(table.offset)
+        # open as long as this lives: an export that replaces this one renames it
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+
+    def __getitem__(self, ids: Ids) -> npt.NDArray[Any]:
+        """(n,) -> (n, width)"""
+        used, places = np.unique(ids, return_inverse=True)
+        size = self.width * self.dtype.itemsize
+        parts = [os.pread(self._file, size, self._start + size * row) for row in used.tolist()]
+        return np.frombuffer(b"".join(parts), self.dtype).reshape(-1, self.width)[places]
 
 
 class CompiledTrees:
@@ -87,7 +139,7 @@ class CompiledTrees:
     def __init__(
         self,
         graph: Any,
-        embeddings: npt.NDArray[Any],
+        embeddings: Rows,
         positions: npt.NDArray[Any],
         ends: Ends,
         precision: Precision,
@@ -96,7 +148,7 @@ class CompiledTrees:
     ) -> None:
         """`graph`: nodes (n, W), mask (n, n), ends (p,) -> (p, D). Raises RuntimeError.
 
-        `embeddings` (V, W) of the tokens, `positions` (L, W).
+        `embeddings` are those of the tokens, `positions` (L, W).
         """
         self._compiled = compiled(graph, precision, threads, device)
         self._embeddings = embeddings
@@ -125,9 +177,3 @@ class CompiledPrompts:
         """(N, L) -> (N, D) float32 of unit length."""
         rows: Vectors = self._compiled(ids)[0]
         return rows
-
-
-def table(path: Path) -> npt.NDArray[Any]:
-    """An array in a file, which stays there."""
-    found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return found

@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import tokenizers
 
+from models.byte_pairs import BYTES, BytePairs
 from models.errors import ModelUnavailable, PromptTooLong
 
 Ids = npt.NDArray[np.int64]
@@ -66,15 +66,13 @@ class BytePairRules:
 
 
 class BytePairTokens:
-    """CLIP's byte-pair encoding, as open_clip's SimpleTokenizer has it, by `tokenizers` in Rust."""
+    """CLIP's byte-pair encoding, as open_clip's SimpleTokenizer has it."""
 
-    def __init__(self, vocabulary: tokenizers.Tokenizer, rules: BytePairRules) -> None:
-        """`vocabulary` holds a BPE model; `byte_pair_vocabulary` makes one."""
-        self.vocabulary = vocabulary
+    def __init__(self, pairs: BytePairs, rules: BytePairRules) -> None:
+        self._pairs = pairs
         self.rules = rules
         self.context_length = rules.context_length
         self._clean = CLEANING[rules.clean]
-        self._pairs = vocabulary.model
         self._special = dict(zip(rules.special, rules.special_ids, strict=True))
         self._words: dict[str, tuple[int, ...]] = {}
         special = "|".join(rules.special)
@@ -86,11 +84,11 @@ class BytePairTokens:
     @classmethod
     def read(cls, vocabulary: Path, rules: Mapping[str, Any]) -> "BytePairTokens":
         """From the file that `write` wrote, and the rules that it returned."""
-        return cls(tokenizers.Tokenizer.from_file(str(vocabulary)), BytePairRules.of(rules))
+        return cls(BytePairs.read(vocabulary), BytePairRules.of(rules))
 
     def write(self, vocabulary: Path) -> Mapping[str, Any]:
         """Write the vocabulary to a file; the rules are returned, as JSON has them."""
-        self.vocabulary.save(str(vocabulary), pretty=False)
+        self._pairs.write(vocabulary)
         return asdict(self.rules)
 
     def __call__(self, prompts: Sequence[str], first_index: int = 0) -> Ids:
@@ -128,25 +126,13 @@ class BytePairTokens:
         if special is not None:
             ids: tuple[int, ...] = (special,)
         else:
-            spelled = "".join(BYTES[byte] for byte in word.encode())
-            ids = tuple(piece.id for piece in self._pairs.tokenize(spelled))
+            ids = self._pairs(word.encode())
         if len(word) <= LONGEST_REMEMBERED:
             self._words[word] = ids
         return ids
 
 
-def byte_pair_vocabulary(
-    encoder: Mapping[str, int], ranks: Mapping[tuple[str, str], int]
-) -> tokenizers.Tokenizer:
-    """From each piece's id and each merge's rank. Special tokens are no pieces of words."""
-    merges = sorted(ranks, key=lambda pair: ranks[pair])
-    model = tokenizers.models.BPE(
-        vocab=dict(encoder), merges=merges, end_of_word_suffix="</w>", cache_capacity=0
-    )
-    return tokenizers.Tokenizer(model)
-
-
-def clip_vocabulary(special: Sequence[str]) -> tokenizers.Tokenizer:
+def clip_pairs() -> BytePairs:
     """The vocabulary of OpenAI's CLIP, from the file that open_clip brings; imports no torch."""
     package = importlib.util.find_spec("open_clip")
     if package is None or package.origin is None:
@@ -154,21 +140,10 @@ def clip_vocabulary(special: Sequence[str]) -> tokenizers.Tokenizer:
     file = Path(package.origin).with_name("bpe_simple_vocab_16e6.txt.gz")
     lines = gzip.decompress(file.read_bytes()).decode().split("\n")
     # behind a line about the file; the file holds more than CLIP was trained with
-    merges = [tuple(line.split()) for line in lines[1 : CLIP_MERGES + 1]]
+    merges = [(first, second) for first, second in map(str.split, lines[1 : CLIP_MERGES + 1])]
     letters = sorted(BYTES)
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), *special]
-    ranks = {(first, second): rank for rank, (first, second) in enumerate(merges)}
-    return byte_pair_vocabulary({piece: n for n, piece in enumerate(pieces)}, ranks)
-
-
-def _bytes() -> tuple[str, ...]:
-    """The character that stands for each byte: itself if printable, else one from 256 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return tuple(chr(byte if byte in printable else next(others)) for byte in range(0x100))
-
-
-BYTES: Final = _bytes()
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges)]
+    return BytePairs.of({piece: n for n, piece in enumerate(pieces)}, merges)
 
 
 def _mended(text: str) -> str:

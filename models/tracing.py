@@ -3,18 +3,12 @@
 import warnings
 from typing import Any, Final
 
-import numpy as np
 import torch
-from openvino import opset15
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
 from models.image_tower import VisionTower
 from models.text_tower import TextTower
-
-# constants of fewer values are not worth a conversion
-LEAST_VALUES: Final = 1_024
-LARGEST_HALF: Final = 65_504.0
 
 PROMPTS: Final = 2
 NODES: Final = 7
@@ -38,22 +32,6 @@ def prompt_graph(model: Any, context: int) -> Any:
     """Ids (N, L) int64 -> (N, D) float32 of unit length, each prompt at full length."""
     example = torch.zeros((PROMPTS, context), dtype=torch.long)
     return _traced(_Prompts(model), (example,), [[-1, context]])
-
-
-def halve(graph: Any, lossy: bool) -> None:
-    """Keep weights in 16 bits, in place: all of them, or those that lose nothing."""
-    for op in graph.get_ordered_ops():
-        if op.get_type_name() != "Constant" or op.get_element_type().to_dtype() != np.float32:
-            continue
-        values = op.data
-        if values.size < LEAST_VALUES or not np.abs(values).max() <= LARGEST_HALF:
-            continue
-        half = values.astype(np.float16)
-        if lossy or np.array_equal(half.astype(np.float32), values):
-            readers = list(op.output(0).get_target_inputs())
-            widened = opset15.convert(opset15.constant(half), "f32")
-            for reader in readers:
-                reader.replace_source_output(widened.output(0))
 
 
 def _traced(module: torch.nn.Module, example: tuple[Any, ...], shapes: list[list[int]]) -> Any:

@@ -4,10 +4,11 @@ Knows no command.
 """
 
 import contextlib
+import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -42,7 +43,17 @@ class Command(TyperCommand):
 
 
 class Root(TyperGroup):
-    """`openvocab` itself: texts fit any terminal, and a pipe that closes early is no failure."""
+    """`openvocab` itself: texts fit any terminal, and a pipe that closes early is no failure.
+
+    Its commands are those that `modules` tells, and each module is imported when its command is
+    run, or described: a server does not wait for what draws reports.
+    """
+
+    # of each command the module that defines it, in the order of the help
+    modules: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "commands": _Imported(self.modules)})
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line; ends the process."""
@@ -61,6 +72,30 @@ class Root(TyperGroup):
         """Run the command."""
         with _pipe_may_close():
             return super().invoke(ctx)
+
+
+class _Imported(Mapping[str, Any]):
+    """Commands by their names, imported when they are looked up."""
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        self._modules = modules
+
+    def __getitem__(self, name: str) -> Any:
+        module = importlib.import_module(self._modules[name])
+        own = getattr(module, "app", None)
+        if own is not None:
+            command: Any = typer.main.get_group(own)
+            command.name = name
+            return command
+        own = group("")
+        module.add_to(own)
+        return typer.main.get_group(own).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
 
 
 @contextlib.contextmanager

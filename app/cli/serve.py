@@ -23,6 +23,7 @@ from app.server.workers import Supervisor
 from app.stores.protocols import StoreAway, StoreUnusable
 from app.telemetry import logs, spans
 from models.catalog import catalog
+from models.pages import limit_arenas
 
 EXAMPLES: Final = """
 openvocab serve --model everyday
@@ -67,6 +68,7 @@ def serve(
 
     All other settings are environment variables: see docs/settings.md.
     """
+    limit_arenas()
     settings = settings_or_exit(
         model=model[0] if model else None,
         more_models=",".join(model[1:]) if model and model[1:] else None,

@@ -28,6 +28,7 @@ from app.telemetry import logs
 from app.telemetry.metrics import Metrics
 from app.telemetry.shared_memory import Board
 from models import ModelError
+from models.pages import limit_arenas
 
 # seconds beyond those of a request and of draining that a worker may take to end
 GRACE: Final = 15.0
@@ -97,6 +98,7 @@ def patience(settings: Settings) -> float:
 def _work(
     settings: Settings, listener: socket.socket, pipe: Connection, board: Board, page: int
 ) -> None:
+    limit_arenas()
     parent = multiprocessing.parent_process()
     threading.Thread(target=_end_with, args=(parent, patience(settings)), daemon=True).start()
     number = multiprocessing.current_process().name.rsplit(" ", 1)[-1]

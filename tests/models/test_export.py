@@ -12,8 +12,10 @@ import pytest
 
 from models import BadDevice, BadExport, UnknownModel, bundle, catalog, export_cache, export_folder
 from models.export_cache import ExportCache, export, export_key
-from models.export_folder import MANIFEST, SUMS, checked
+from models.export_folder import MANIFEST, PROMPTS, SUMS, checked, examples
 from models.loader import load
+from models.measure import SIZES, images_at_once, seconds_each
+from models.openvino_towers import CompiledImages
 
 BUNDLED = catalog()["pictogram"].loader
 FOLDER = Path(BUNDLED.removeprefix("local-dir:"))
@@ -53,11 +55,24 @@ def test_the_bundle_gives_what_an_export_by_torch_gives(made: Path, tmp_path: Pa
     other.mkdir()
     export("pictogram", "fp32", other)
     names = [path.name for path in sorted(made.iterdir()) if path.name not in (SUMS, MANIFEST)]
-    assert {"image.bin", "text.bin", "embeddings.npy", "tokenizer.json"} <= set(names)
-    for name in set(names) - {"image.xml", "text.xml", "reference.npz"}:
+    assert {"image.bin", "text.bin", "embeddings.npy", "tokenizer.npz"} <= set(names)
+    # the constants of a graph lie in the order in which it was made
+    graphs = {"image.xml", "image.bin", "text.xml", "text.bin"}
+    for name in set(names) - graphs - {"reference.npz"}:
         assert (other / name).read_bytes() == (made / name).read_bytes(), name
-    manifests = [checked(folder)["info"] for folder in (made, other)]
-    assert manifests[0] == manifests[1]
+    pair = [load(f"exported:{folder}") for folder in (made, other)]
+    for rows in zip(
+        *([*e.submit_images(list(examples((64, 64)))).result(), *e.submit_texts(PROMPTS).result()]
+          for e in pair), strict=True,
+    ):  # fmt: skip
+        np.testing.assert_allclose(*rows, atol=1e-6)
+    for encoder in pair:
+        encoder.close()
+    shipped, measured = (dict(checked(folder)["info"]) for folder in (made, other))
+    # what was measured is another thing on each machine
+    assert shipped.pop("images_at_once") in SIZES
+    assert measured.pop("images_at_once") in SIZES
+    assert shipped == measured
 
 
 def test_a_folder_that_is_there_is_not_made_again(
@@ -169,6 +184,50 @@ def test_an_exported_model_says_what_it_cannot_do(made: Path) -> None:
             load(f"exported:{made}", **options)
     with pytest.raises(BadExport, match="no exported model"):
         load("exported:/nowhere")
+
+
+def test_images_run_together_as_far_as_that_is_cheaper() -> None:
+    assert images_at_once({1: 1.28, 2: 1.07, 4: 0.82, 8: 0.73, 16: 0.70, 32: 0.69}) == 8
+    assert images_at_once({1: 11.5, 2: 10.7, 4: 11.1, 8: 12.5}) == 1
+    assert images_at_once({1: 5.0}) == 1
+
+
+def test_every_size_is_measured_and_a_slow_tower_at_small_ones_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    assert tuple(seconds_each(lambda batch: sizes.append(len(batch)), (2, 3))) == SIZES
+    assert set(sizes) == set(SIZES)
+    monkeypatch.setattr("models.measure.SECONDS", 0)
+    assert tuple(seconds_each(lambda _: None, (2, 3))) == SIZES[:1]
+
+
+def test_a_large_batch_runs_in_passes_of_the_measured_size(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load(f"exported:{made}")
+    assert isinstance(encoder.images, CompiledImages)
+    assert encoder.images.at_once == encoder.info.images_at_once == 8
+    spec, passes = encoder.info.image, []
+    images = [np.full((3, spec.height, spec.width), 9 * n, np.uint8) for n in range(19)]
+    alone = [encoder.submit_images([image]).result()[0] for image in images]
+    whole = encoder.images.forward
+    monkeypatch.setattr(encoder.images, "forward", lambda b: (passes.append(len(b)), whole(b))[1])
+    together = encoder.submit_images(images).result()
+    assert passes == [8, 8, 3]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    encoder.close()
+
+
+def test_weights_that_only_the_start_needed_are_given_back(made: Path) -> None:
+    """Of the mapped weights next to nothing is resident, and the rows are right all the same."""
+    encoder = load(f"exported:{made}")
+    smaps = Path("/proc/self/smaps").read_text().split("VmFlags")
+    [mapped] = [part for part in smaps if str(made / "image.bin") in part]
+    sizes = {line.split(":")[0]: line.split()[1] for line in mapped.splitlines() if " kB" in line}
+    assert int(sizes["Size"]) > 10_000
+    assert int(sizes["Rss"]) < int(sizes["Size"]) / 2
+    encoder.close()
 
 
 WITHOUT_TORCH = """
