@@ -72,7 +72,7 @@ class BytePairs:
 
     def write(self, file: Path) -> None:
         """Write it to a file, the same bytes each time."""
-        np.savez(file, **self._tables)
+        np.savez(file, allow_pickle=False, **self._tables)
 
     def __call__(self, word: bytes) -> tuple[int, ...]:
         """The ids of a word's pieces: of all pairs, the one of the lowest rank is merged first."""

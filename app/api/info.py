@@ -72,6 +72,7 @@ class LoadedModelAnswer(BaseModel):
     logit_bias: float | None
     text_family: str
     trims_text: bool
+    images_at_once: int | None
 
     @classmethod
     def of(cls, info: EncoderInfo) -> "LoadedModelAnswer":
@@ -97,6 +98,7 @@ class LoadedModelAnswer(BaseModel):
             logit_bias=info.bias,
             text_family=info.text_family,
             trims_text=info.trims_text,
+            images_at_once=info.images_at_once,
         )
 
 

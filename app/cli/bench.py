@@ -212,7 +212,8 @@ def _timed_model(name: str | None, seconds: float) -> tuple[dict[str, object], l
     )
     encoder.close()
     about: dict[str, object] = {"model": info.name, "device": info.device}
-    about |= {"precision": info.precision, "backend": info.backend, **machine()}
+    about |= {"precision": info.precision, "backend": info.backend}
+    about |= {"images_at_once": info.images_at_once, **machine()}
     return about, figures
 
 

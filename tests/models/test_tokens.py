@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.tokens import HARD, different, texts
+from benchmarks.quality.tokens import HARD, different, texts
 from models.open_clip_tokens import tokens_of
 from models.tokens import BytePairTokens, clip_pairs
 from prompts import load_vocabularies
@@ -47,7 +47,7 @@ def test_every_cleaning_that_open_clip_has(clean: str) -> None:
 
 
 def test_many_texts() -> None:
-    # 100,000 take minutes: python -m benchmarks.tokens
+    # 100,000 take minutes: python -m benchmarks.quality.tokens
     wrong, compared = different(texts(6_000))
     assert (wrong, compared > 5_000) == ([], True)
 

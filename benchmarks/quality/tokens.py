@@ -1,4 +1,4 @@
-"""Token ids against open_clip's on many texts: `python -m benchmarks.tokens [COUNT]`."""
+"""Token ids against those of open_clip: `python -m benchmarks.quality.tokens [COUNT]`."""
 
 import random
 import sys
