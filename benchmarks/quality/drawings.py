@@ -172,7 +172,8 @@ def main() -> None:
     about = "{pictures} drawings of {classes} concepts never trained on"
     tables = [*evaluated(folder, "pictogram", about), *taught(folder)]
     what = "pictogram on concepts that it was never trained on"
-    reliability.write("quality", what, tables, time.monotonic() - begun)
+    module = "benchmarks.quality.drawings FOLDER"
+    reliability.write("quality", what, tables, time.monotonic() - begun, module=module)
     CARD.write_text(filled(CARD.read_text(encoding="utf-8")), encoding="utf-8")
 
 

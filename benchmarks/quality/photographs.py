@@ -139,7 +139,8 @@ def main() -> None:
     about = "photographs of {classes} kinds of things, {pictures} of them"
     found = [*evaluated(folder, "everyday", about), half_precision(), heat_maps()]
     what = "the service on photographs with everyday"
-    reliability.write("photographs", what, found, time.monotonic() - begun)
+    module = "benchmarks.quality.photographs FOLDER"
+    reliability.write("photographs", what, found, time.monotonic() - begun, module=module)
     CARD.write_text(quality.filled(CARD.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -27,13 +27,19 @@ Document = dict[str, Any]
 
 
 def write(
-    name: str, what: str, tables: Sequence[Result], seconds: float, folder: Path = RESULTS
+    name: str,
+    what: str,
+    tables: Sequence[Result],
+    seconds: float,
+    folder: Path = RESULTS,
+    module: str = "",
 ) -> Path:
-    """Write NAME.json, measured by `benchmarks.reliability.NAME`, for the page to show."""
+    """Write NAME.json, measured by `module`, or else by `benchmarks.reliability.NAME`, for the page
+    to show."""
     path = folder / f"{name}.json"
     document = {
         "what": what,
-        "command": f"python -m benchmarks.reliability.{name}",
+        "command": f"python -m {module or f'benchmarks.reliability.{name}'}",
         "date": datetime.now(UTC).date().isoformat(),
         "took_seconds": round(seconds, 1),
         "machine": machine(),
