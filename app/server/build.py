@@ -134,12 +134,20 @@ class _Shared:
     limiter: RateLimiter
 
 
+# the name of a further model to its encoder; raises models.ModelError
+LoadEncoder = Callable[[str], Awaitable["AnyEncoder"]]
+
+
 async def build(
-    settings: Settings, encoder: "AnyEncoder", metrics: Metrics, stack: contextlib.AsyncExitStack
+    settings: Settings,
+    encoder: "AnyEncoder",
+    metrics: Metrics,
+    stack: contextlib.AsyncExitStack,
+    further: LoadEncoder | None = None,
 ) -> Services:
     """All parts, bottom up; the stack ends them top down. May raise StoreUnusable.
 
-    `encoder` is the default model's; further ones are loaded beside it.
+    `encoder` is the default model's; further ones are loaded beside it, unless they are elsewhere.
     """
     store = guarded_store(settings, metrics.store_called)
     stack.push_async_callback(store.close)
@@ -168,16 +176,16 @@ async def build(
     )
 
     async def load(name: str) -> tuple[Services, Callable[[], Awaitable[None]]]:
-        own = await _loaded(settings, name, encoder)
+        own = await (further(name) if further else _loaded(settings, name, encoder))
         parts = contextlib.AsyncExitStack()
         parts.push_async_callback(asyncio.to_thread, release_memory)
         parts.push_async_callback(asyncio.to_thread, own.close)
         try:
-            further = await _of_model(settings, own, metrics, parts, shared, pool)
+            services = await _of_model(settings, own, metrics, parts, shared, pool)
         except BaseException:
             await parts.aclose()
             raise
-        return further, parts.aclose
+        return services, parts.aclose
 
     async def observe() -> None:
         await asyncio.to_thread(metrics.observe)

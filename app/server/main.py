@@ -34,7 +34,7 @@ from app.api.middleware.compression import Compression
 from app.api.middleware.keys import KeyRing
 from app.api.middleware.request_context import RequestContext
 from app.api.problems import add_handlers
-from app.server.build import build, load_encoder
+from app.server.build import LoadEncoder, build, load_encoder
 from app.server.gauges import watch_process, watch_services
 from app.server.settings import Settings
 from app.telemetry import spans
@@ -98,11 +98,15 @@ def middleware(
 
 
 def create_app(
-    settings: Settings, encoder: "AnyEncoder | None" = None, metrics: Metrics | None = None
+    settings: Settings,
+    encoder: "AnyEncoder | None" = None,
+    metrics: Metrics | None = None,
+    further: LoadEncoder | None = None,
 ) -> FastAPI:
     """The application; without an encoder it loads its own at start and closes it at the end.
 
-    `metrics` are those of a process that counts together with others.
+    `metrics` are those of a process that counts together with others; `further` finds the encoders
+    of models beside the default, where they are in other processes.
 
     Raises: app.keys.BadKeys; at start models.ModelError, app.stores.protocols.StoreUnusable.
     """
@@ -122,7 +126,7 @@ def create_app(
             if own is None:
                 own = await asyncio.to_thread(load_encoder, settings)
                 stack.callback(own.close)
-            services = await build(settings, own, counted, stack)
+            services = await build(settings, own, counted, stack, further)
             watch_services(counted, services, settings, admission, lambda: app.state.draining)
             stack.enter_context(counted.published())
             app.state.services = services

@@ -9,6 +9,7 @@ Knows nothing of what is asked, nor of batches.
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -86,6 +87,9 @@ ENCODER_SETTINGS: Final = frozenset({
     "hang_timeout", "log_level", "log_format",
 })  # fmt: skip
 
+# what stands in no name of a deployment
+NAMELESS: Final = re.compile(r"[^A-Za-z0-9._]+")
+
 # seconds beyond a request's that a replica has to finish what it accepted
 GRACE: Final = 15.0
 
@@ -134,24 +138,29 @@ class Encoder:
 class Ingress:
     """The whole service but the model: it decodes, scores, and keeps label sets."""
 
-    def __init__(self, args: dict[str, str], encoder: DeploymentHandle[Any]) -> None:
+    def __init__(self, args: dict[str, str], encoders: dict[str, DeploymentHandle[Any]]) -> None:
         self._settings = _settings(args)
-        self._encoder = encoder
+        self._encoders = encoders
         logs.set_up(self._settings.log_level, self._settings.log_format)
         _check_machines(self._settings)
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         settings = self._settings
-        remote = await RemoteEncoder.find(
-            self._encoder, settings.model, settings.precision, settings.request_timeout
-        )
+
+        async def found(model: str) -> RemoteEncoder:
+            """The encoders of a model, once one of them answers."""
+            return await RemoteEncoder.find(
+                self._encoders[model], model, settings.precision, settings.request_timeout
+            )
+
+        remote = await found(settings.model)
         here = {
             "max_batch": CALL_IMAGES,
             "decode_threads": settings.decode_threads or _cores(),
             # they would be one replica's, now of this one and now of that; Ray has those of all
             "metrics": "off",
         }
-        app = create_app(settings.model_copy(update=here), remote)
+        app = create_app(settings.model_copy(update=here), remote, further=found)
 
         def counted() -> bytes:
             found: bytes = app.state.services.metrics.text()
@@ -193,9 +202,13 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         raise Unfit(
             "OPENVOCAB_STORE_URL: a store in memory cannot be shared by replicas; use redis://…"
         )
+    if settings.loaded_models or settings.model_idle:
+        raise Unfit(
+            "OPENVOCAB_LOADED_MODELS and _MODEL_IDLE are for one machine; on Ray each model has a "
+            "deployment of its own, which goes when idle with min_replicas: 0"
+        )
     finish = settings.request_timeout + settings.drain_seconds + GRACE
     encoder = serve.deployment(
-        name="Encoder",
         max_ongoing_requests=BATCHES_HELD * settings.max_batch + TEXTS_HELD,
         # the new one serves before the old one goes
         max_surge_percent=100,
@@ -215,20 +228,26 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         health_check_timeout_s=30,
     )(Ingress)
     own = {name: value for name, value in given.items() if name in ENCODER_SETTINGS}
-    return ingress.bind(given, encoder.bind(own))
+    alone = {"more_models": "", "model_aliases": ""}
+    encoders = {
+        model: encoder.options(name=deployment_name(model, default=model == settings.model)).bind(
+            {**own, **alone, "model": model}
+        )
+        for model in settings.models
+    }
+    return ingress.bind(given, encoders)
+
+
+def deployment_name(model: str, *, default: bool) -> str:
+    """What the encoders of a model are called where replicas are counted."""
+    return "Encoder" if default else f"Encoder-{NAMELESS.sub('-', model)}"
 
 
 def _settings(args: dict[str, str]) -> Settings:
     try:
-        settings = settings_from(**args)
+        return settings_from(**args)
     except BadSettings as error:
         raise Unfit(str(error)) from None
-    if len(settings.models) > 1:
-        raise Unfit(
-            "OPENVOCAB_MORE_MODELS: an application of Ray Serve has one model; deploy another "
-            "application for each further model"
-        )
-    return settings
 
 
 def _check_machines(settings: Settings) -> None:

@@ -223,3 +223,38 @@ def test_a_store_that_replicas_cannot_share_is_refused() -> None:
     assert found.stderr.splitlines()[-1].startswith(
         "app.server.ray_serve.Unfit: OPENVOCAB_STORE_URL: "
     )
+
+
+def test_each_model_has_encoders_of_its_own_behind_one_address(
+    live: Live, samples: dict[str, Path], other_model: str
+) -> None:
+    live.deploy(more_models=other_model, model_aliases=f"mine={other_model}", precision="fp32")
+    picture = {"image": samples["cat"].read_bytes()}
+
+    def ask(**fields: str) -> httpx.Response:
+        # a connection of its own: replicas that are replaced take theirs with them
+        with httpx.Client(base_url=live.cluster.url, timeout=120) as client:
+            data = {"labels": "cat,dog", "templates": "pictogram", **fields}
+            return client.post("/classify", files=picture, data=data)
+
+    wait_until(lambda: ask(model="mine").is_success, 180)
+    live.cluster.wait()
+    answers = [ask(**fields).json() for fields in ({}, {"model": other_model}, {"model": "mine"})]
+    assert [answer["model"] for answer in answers] == ["pictogram", other_model, other_model]
+    scores = [[p["score"] for p in answer["predictions"]] for answer in answers]
+    # its towers are those of the first, both turned alike
+    assert scores[1] == scores[2] == pytest.approx(scores[0], abs=1e-4)
+    names = set(live.cluster.status()["deployments"])
+    assert names > {"Ingress", "Encoder"}
+    (further,) = names - {"Ingress", "Encoder"}
+    assert further.startswith("Encoder-local-dir-")
+    assert len(live.cluster.replicas(further)) == 1
+    unknown = ask(model="nobody")
+    assert (unknown.status_code, unknown.json()["field"]) == (404, "model")
+
+
+def test_models_that_come_and_go_are_left_to_ray() -> None:
+    program = "from app.server.ray_serve import build; build({'model_idle': '60'})"
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert "min_replicas: 0" in found.stderr.splitlines()[-1]
