@@ -30,7 +30,7 @@ CONFIG: Final = ROOT / "docker" / "ray" / "serve.yaml"
 APPLICATION: Final = "openvocab"
 
 # for a model to be loaded on a busy machine
-DEPLOY_SECONDS: Final = 120.0
+DEPLOY_SECONDS: Final = 300.0
 
 OBJECT_STORE_BYTES: Final = 200_000_000
 

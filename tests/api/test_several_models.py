@@ -1,5 +1,6 @@
 """Several models in one server: chosen by the field `model`, loaded when asked for, unloaded."""
 
+import asyncio
 import json
 import logging
 import subprocess
@@ -13,6 +14,8 @@ import httpx
 import numpy as np
 import pytest
 
+from app.server.main import create_app
+from app.server.settings import Settings
 from benchmarks.servers import openvocab, wait_until
 from benchmarks.usage import resident_mb, settle
 from models.encoder import Encoder
@@ -400,3 +403,37 @@ def test_encoders_on_one_device_share_its_thread(pictogram: Encoder, other_model
     assert beside._thread._queues is pictogram._thread._queues
     beside.close()
     assert pictogram.submit_texts(["still here"]).result(30).shape[0] == 1
+
+
+def test_further_models_may_be_in_other_processes(
+    pictogram: Encoder, other_model: str, samples: dict[str, Path]
+) -> None:
+    there = load(other_model, precision="fp32")
+    asked: list[str] = []
+
+    async def find(name: str) -> Encoder:
+        asked.append(name)
+        return there
+
+    settings = Settings(model="pictogram", more_models=other_model, store_url="memory://")
+    app = create_app(settings, pictogram, further=find)
+
+    async def classified() -> list[str]:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client,
+        ):
+            found = [
+                await client.post(
+                    "/classify",
+                    files={"image": samples["cat"].read_bytes()},
+                    data={"labels": json.dumps(LABELS), "model": name},
+                )
+                for name in ("pictogram", other_model)
+            ]
+            return [answer.json()["model"] for answer in found]
+
+    assert asyncio.run(classified()) == ["pictogram", other_model]
+    assert asked == [other_model]
+    # whoever found it owns it; what was taken is given back at the end
+    there.close()

@@ -92,6 +92,17 @@ def test_several_label_sets_are_rows_of_their_own_in_parquet(
     ]
 
 
+def test_boxes_are_rows_of_their_own_in_parquet(
+    run: Any, album: Path, tmp_path: Path, client: httpx.Client
+) -> None:
+    out = tmp_path / "answers.parquet"
+    run("classify", album / "cat.png", "--labels", LABELS, "--boxes", "0,0,0.5,1", "--boxes",
+        "0.5,0,0.5,1", "--top-k", 1, "--url", client.base_url, "-o", out)  # fmt: skip
+    rows = pyarrow.parquet.read_table(out).to_pylist()
+    assert [(row["box"], row["rank"], row["set"]) for row in rows] == [(0, 1, None), (1, 1, None)]
+    assert all(row["label"] in LABELS.split(",") for row in rows)
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_an_interrupted_run_goes_on_where_it_was(
     run: Any, answers: Any, tmp_path: Path, ending: str
