@@ -17,7 +17,7 @@ from app.classify.scoring import Alternatives, Decision, Group, Scale, Wanted, d
 from app.classify.templates import TemplateSets
 from app.classify.truncation import TextTooLong, advised, together
 from app.errors import Invalid, Problem, first_of_group
-from app.images.notes import crop_warnings
+from app.images.notes import border_warnings, crop_warnings
 from app.images.views import Look
 from app.telemetry.spans import Stages
 from models import EncoderInfo
@@ -74,6 +74,8 @@ class Classifier:
         for place, seen in enumerate(regions):
             tiled = query.look.view.startswith("tiles")
             cropped = () if tiled else crop_warnings(seen.area, spec)
+            if query.look.view == "auto":
+                cropped += border_warnings(seen.area, spec)
             looked = _Looked(image, place, seen.rows, (*described.warnings, *cropped))
             results = [
                 await self._result(looked, compared, query, stages) for compared in text.result()

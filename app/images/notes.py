@@ -20,6 +20,9 @@ BANDS: Final = 16
 RANGE: Final = 32
 INCOMPLETE: Final = 64
 
+# share of what the model sees that is border
+BORDER: Final = 1 / 2
+
 # share of a picture outside the centre crop that is worth a word
 LOST: Final = 1 / 3
 
@@ -109,4 +112,19 @@ def crop_warnings(area: Cut, spec: ImageSpec) -> tuple[str, ...]:
     return (
         f"{share:.0%} of this {shape} picture lies outside the model's centre crop and is not "
         "seen; view=pad, squash or tiles uses all of it",
+    )
+
+
+def border_warnings(area: Cut, spec: ImageSpec) -> tuple[str, ...]:
+    """Whether a long picture is fitted in whole, and so is seen small."""
+    if spec.resize_mode != "longest":
+        return ()
+    ratios = area.width / spec.width, area.height / spec.height
+    filled = min(ratios) / max(ratios)
+    if filled >= 1 - BORDER:
+        return ()
+    shape = "tall" if area.height > area.width else "wide"
+    return (
+        f"this {shape} picture fills {filled:.0%} of what the model looks at, so that what is in it "
+        "is seen small; view=tiles looks at parts of it",
     )

@@ -105,6 +105,22 @@ def test_what_the_centre_crop_loses_is_told_with_its_share(
     assert ask(client, png(cat.resize((380, 256))), "&view=center")["warnings"] == []
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [((256, 2560), "this tall picture fills 10%"), ((640, 256), "this wide picture fills 40%")],
+)
+def test_a_long_picture_that_is_fitted_in_whole_is_told_to_be_seen_small(
+    client: httpx.Client, cat: Image.Image, size: tuple[int, int], said: str
+) -> None:
+    ground = Image.new("RGB", size, "white")
+    ground.paste(cat, (0, 0))
+    (warning,) = ask(client, png(ground))["warnings"]
+    assert warning.startswith(said)
+    for view in ("pad", "squash", "tiles"):  # somebody has chosen
+        assert ask(client, png(ground), f"&view={view}")["warnings"] == []
+    assert ask(client, png(cat.resize((512, 256))))["warnings"] == []
+
+
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP"])
 def test_further_frames_and_pages_are_told_of(
     client: httpx.Client, cat: Image.Image, kind: str
