@@ -144,6 +144,8 @@ GLOSSARY: Final[dict[str, tuple[str, Any]]] = {
     "language": ("Language of the templates (BCP 47).", "en"),
     "languages": ("Languages of labels that the model knows (BCP 47).", ["en"]),
     "licence": ("Licence of the weights (SPDX).", "MIT"),
+    "labels_cached": ("How many of the label vectors needed no encoding.", 4),
+    "rows_cached": ("How many rows needed no encoding.", 2),
     "left_out": ("Labels that are too long for the model.", []),
     "limit": ("The limit that was not kept.", 1),
     "loaded": ("The model that answers.", None),
