@@ -27,6 +27,7 @@ from benchmarks.reliability.misbehaving import Fault, Faults, misbehaving
 from benchmarks.reliability.restarts import workers_of
 from benchmarks.scraping import Scraped, scrape
 from benchmarks.servers import Server, openvocab
+from benchmarks.usage import resident_mb
 from models.catalog import catalog
 
 GRACE_SECONDS = 40
@@ -177,8 +178,9 @@ def test_one_scrape_of_any_worker_answers_for_all(server: Server) -> None:
         queues = {v for (n, _), v in found.found.items() if n == "openvocab_max_queued_images"}
         assert queues == {2 * 512}
         assert found("openvocab_canary_good") == 1
-        # shared by nobody: two models, and the process that watches
-        assert found("process_resident_memory_bytes") > 500_000_000
+        # of the two workers and of the process that watches
+        resident = found("process_resident_memory_bytes") / 1e6
+        assert resident == pytest.approx(resident_mb(server.process.pid), rel=0.2)
 
 
 def test_a_worker_that_dies_is_replaced_while_the_other_goes_on(
