@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: gpu-bundle gpu-rehearsal help setup run test check audit sbom image-steps bench docs lock clean redis prometheus wrk node chromium
+.PHONY: gpu-bundle gpu-rehearsal help setup run test check audit sbom image image-steps bench docs lock clean redis prometheus wrk node chromium
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,10 @@ sbom: .venv/tools/ready  ## what is locked, as CycloneDX: build/sbom.cdx.json (t
 	@mkdir -p build
 	.venv/tools/bin/python -W ignore::UserWarning -m cyclonedx_py requirements --pyproject pyproject.toml \
 	  --output-reproducible -o build/sbom.cdx.json requirements.lock
+
+image:  ## build an image with buildah and try it (TARGET=light, cpu or gpu); without a registry on a debootstrap base
+	docker/build_image.sh $(TARGET)
+TARGET ?= light
 
 image-steps: .venv/bin/python  ## carry out the install steps of the Dockerfile without an engine (5 minutes, 3 GB)
 	$(PYTHON) docker/image_steps.py
