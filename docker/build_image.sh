@@ -8,10 +8,9 @@
 set -euo pipefail
 
 target=${1:-light}
-: "${BUILDAH:=buildah}"  # with options of its own, such as --root FOLDER
-: "${MIRROR:=http://deb.debian.org/debian}"
+: "${BUILDAH:=buildah}"  # with options of its own, such as --root FOLDER; MIRROR: of debootstrap
 export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
-base=docker.io/library/python:3.11-slim-bookworm
+base=python:3.11-slim-bookworm
 cd "$(dirname "$0")/.."
 
 base_image() {
@@ -20,7 +19,7 @@ base_image() {
   echo "no registry is reached: the base is made by debootstrap"
   folder=$(mktemp -d)
   debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates \
-    bookworm "$folder" "$MIRROR" >"$folder.log" || { tail "$folder.log" >&2; exit 1; }
+    bookworm "$folder" ${MIRROR:-} >"$folder.log" || { tail "$folder.log" >&2; exit 1; }
   ln -s python3 "$folder/usr/bin/python"
   container=$($BUILDAH from scratch)
   $BUILDAH add --quiet "$container" "$folder" / >/dev/null
