@@ -63,6 +63,9 @@ class HfParameters(BaseModel):
         description="One template with one `{}`; default: the service's own templates.",
         examples=["This is a photo of {}."],
     )
+    truncate: bool = Field(
+        False, description="Take the beginning of labels that are longer than the model reads."
+    )
     model: str | None = Field(
         None,
         description="Which of the server's models answers; default: its first. With a JSON body "
@@ -143,6 +146,7 @@ def _query(parameters: dict[str, Any], limits: InputLimits) -> Query:
         labels=cleaned,
         templates=None if template is None else _template([template]),
         model=checked.model,
+        truncate=checked.truncate,
         top_k=len(cleaned),
     )
 

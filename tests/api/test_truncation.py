@@ -170,3 +170,15 @@ def test_a_text_that_is_cut_is_a_shorter_beginning(text: str, tokens: int, limit
     found = shortened(text, max(tokens, limit + 1), limit)
     assert text.startswith(found)
     assert len(found) < len(text)
+
+
+def test_the_pipelines_route_names_a_long_label_and_cuts_it_where_asked(
+    client: httpx.Client, cat: bytes
+) -> None:
+    path = "/hf/zero-shot-image-classification"
+    form = {"candidate_labels": json.dumps(LABELS)}
+    refused = client.post(path, files={"image": cat}, data=form)
+    assert (refused.status_code, refused.json()["field"]) == (413, "candidate_labels")
+    assert "set truncate" in refused.json()["detail"]
+    cut = client.post(path, files={"image": cat}, data=form | {"truncate": "true"})
+    assert {one["label"] for one in cut.json()} == {"cat", "dog", LONG.strip()}
