@@ -105,18 +105,7 @@ def _calibration(result: Result) -> Advice | None:
     section = next((one for one in result.sections if isinstance(one, CalibrationSection)), None)
     error, count = result.figures.calibration.error, len(result.encoded.rows)
     if section is not None:
-        if section.worse:
-            return "Do not use this calibration.", f"{section.worse}."
-        before, after = section.fitted.before.error, section.fitted.after.error
-        text = (
-            f"It takes the calibration error from {percent(before)} to {percent(after)} on "
-            "held-out pictures."
-        )
-        if after >= before:
-            return "The calibration does not make scores truer.", f"{text} Its limits may help."
-        if count < ENOUGH:
-            return "The calibration may help.", f"{text} {count} are few; {ENOUGH} would tell."
-        return "Use the calibration.", text
+        return _fitted(section, count)
     if error < MISCALIBRATED:
         return "Calibration is not needed.", f"Scores are off by {percent(error)} on average."
     if count < ENOUGH:
@@ -124,3 +113,19 @@ def _calibration(result: Result) -> Advice | None:
         return "Calibration would need more pictures.", text
     text = f"Scores are off by {percent(error)} on average; --calibrate mends that."
     return "Calibration is worth it.", text
+
+
+def _fitted(section: CalibrationSection, count: int) -> Advice:
+    """What to do with a calibration that was fitted to `count` pictures."""
+    before, after = section.fitted.before.error, section.fitted.after.error
+    text = (
+        f"It takes the calibration error from {percent(before)} to {percent(after)} on held-out "
+        "pictures."
+    )
+    if section.worse:
+        return "Do not use this calibration.", f"{section.worse}."
+    if after >= before:
+        return "The calibration does not make scores truer.", f"{text} Its limits may help."
+    if count < ENOUGH:
+        return "The calibration may help.", f"{text} {count} are few; {ENOUGH} would tell."
+    return "Use the calibration.", text
