@@ -20,10 +20,11 @@ from typing import Final, Literal
 
 from PIL import Image
 
-from app.errors import DamagedImage, TooLarge, UnsupportedImage
+from app.errors import DamagedImage, Invalid, TooLarge, UnsupportedImage
 from app.images.apart_child import (
     ANSWER,
     DAMAGED,
+    EMPTY,
     JPEG_2000,
     JPEG_XL,
     REQUEST,
@@ -109,7 +110,8 @@ class Apart:
     def decode(self, kind: Kind, data: bytes, limits: ImageLimits) -> Drawn:
         """The picture that a file of a kind holds.
 
-        Raises: DamagedImage; TooLarge where it takes more pixels, memory or time than it may.
+        Raises: DamagedImage; Invalid for a drawing that draws nothing; TooLarge where it takes more
+        pixels, memory or time than it may.
         """
         name = NAMES[kind]
         with self._process() as process:
@@ -128,6 +130,11 @@ class Apart:
             detail = f"the {name} {pixels}, the limit is {limits.pixels} pixels"
             value = width * height or None
             raise TooLarge(detail, field="image", limit=limits.pixels, value=value)
+        if ended == EMPTY:
+            detail = (
+                f"the {name} draws nothing; text, and what lies outside of its file, is not drawn"
+            )
+            raise Invalid(detail, field="image")
         if ended == DAMAGED:
             raise DamagedImage(f"the {name} cannot be decoded", field="image")
         mode = "RGBA" if channels == 4 else "RGB"

@@ -19,7 +19,7 @@ REQUEST: Final = struct.Struct("<BIIQ")
 ANSWER: Final = struct.Struct("<BIIIIBQ")
 
 SVG, JPEG_2000, JPEG_XL = 1, 2, 3
-DONE, DAMAGED, TOO_LARGE = 0, 1, 2
+DONE, DAMAGED, TOO_LARGE, EMPTY = 0, 1, 2, 3
 
 MEMORY: Final = 1_500_000_000
 
@@ -47,6 +47,10 @@ USUAL: Final = 100.0
 
 class TooLarge(Exception):
     """Over the limit of pixels: width and height."""
+
+
+class Empty(Exception):
+    """A drawing that draws nothing."""
 
 
 def main() -> None:
@@ -105,6 +109,8 @@ def _answer(out: IO[bytes], decoder: Any, kind: int, data: bytes, pixels: int, e
     except TooLarge as error:
         width, height = error.args
         out.write(ANSWER.pack(TOO_LARGE, width, height, 0, 0, 0, 0))
+    except Empty:
+        out.write(ANSWER.pack(EMPTY, 0, 0, 0, 0, 0, 0))
     except MemoryError:
         out.write(ANSWER.pack(TOO_LARGE, 0, 0, 0, 0, 0, 0))
     except Exception:
@@ -126,7 +132,10 @@ def _drawn(draw: Any, data: bytes, edge: int) -> tuple[tuple[int, int], Image.Im
     image = Image.open(io.BytesIO(bytes(png)))
     if image.width * image.height > MOST:
         raise TooLarge(image.width, image.height)
-    return (max(1, round(width)), max(1, round(height))), image.convert("RGBA")
+    layer = image.convert("RGBA")
+    if not layer.getchannel("A").getbbox():
+        raise Empty
+    return (max(1, round(width)), max(1, round(height))), layer
 
 
 def _text(data: bytes) -> str:
