@@ -422,7 +422,7 @@ def test_addresses_with_thousands_of_fields(hostile: httpx.Client) -> None:
         "data:image/png," + "%41" * 9, "data:image/png" + ";a=b" * 90_000 + ";base64,AAAA",
         " " * 1_000_000, "\n" * 1_000_000, "AA\0A", "ＡＡＡＡ", "file:///etc/passwd",
         "\u2028" * 999,
-        "data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode(), "-_-_" * 99,
+        "data:image/svg+xml;base64," + base64.b64encode(b"<svg").decode(), "-_-_" * 99,
     ],
     ids=range(17),
 )  # fmt: skip
