@@ -105,6 +105,8 @@ def ray_cluster(folder: Path, **settings: object) -> Iterator[Cluster]:
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # by default 15: whatever else runs here, the load generator too, would go first
+        "RAY_worker_niceness": "0",
         # no other cluster of this machine, and no file in anybody's home
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
