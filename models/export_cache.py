@@ -10,9 +10,12 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +26,15 @@ from models.checkpoint import folder_digest, local_folder
 from models.device import CPU, torch_or_error
 from models.encoder import Encoder
 from models.errors import BadExport, ModelError
-from models.export_folder import FORMAT, checked, open_export
+from models.export_folder import FORMAT, MANIFEST, checked, open_export
 from models.info import Precision
 
 # in the manifest of a model that cannot be exported: why
 REASON: Final = "unsupported"
 # what the child writes where it fails: which error, and its line
 ERROR: Final = "error.json"
+
+UNUSED_SECONDS: Final = 30 * 86_400
 
 log = logging.getLogger("openvocab.models")
 
@@ -75,6 +80,8 @@ class ExportCache:
                     log.warning("%s: %s; the model is exported for this process alone", folder, why)
                     return self._unkept(spec, loader, precision, threads, device)
             else:
+                with contextlib.suppress(OSError):  # of another user, or read-only
+                    os.utime(folder)
                 return _named(encoder, spec)
         return None
 
@@ -97,6 +104,17 @@ class ExportCache:
                 if _is_current(checked(folder)):
                     return  # another process was faster
             make_export(spec, loader, precision, folder)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Remove exports that nobody opened for long: of other releases, models or processors."""
+        oldest = time.time() - UNUSED_SECONDS
+        for folder in self._folder.iterdir():
+            with contextlib.suppress(OSError):
+                if (folder / MANIFEST).exists() and folder.stat().st_mtime < oldest:
+                    log.info("removing the export %s: unused for 30 days", folder)
+                    shutil.rmtree(folder)
+                    folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
 
 
 def _named(encoder: Encoder, spec: str) -> Encoder:

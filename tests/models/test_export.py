@@ -1,9 +1,11 @@
 """Exported models: made once, whole or not at all, checked, and served without torch."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,6 +168,24 @@ def test_downloaded_weights_that_changed_are_exported_anew(made: Path, tmp_path:
     assert not export_cache._is_current(manifest)
     weights.unlink()  # cleaned away: nothing says that they are others now
     assert export_cache._is_current(manifest)
+
+
+def test_exports_that_nobody_opened_for_a_month_are_removed(made: Path) -> None:
+    old, new = (made.with_name(name) for name in ("old", "new"))
+    for folder in (old, new):
+        shutil.copytree(made, folder)
+        folder.with_name(f"{folder.name}.lock").touch()
+    past = time.time() - 31 * 86_400
+    for folder in (old, made):
+        os.utime(folder, (past, past))
+    load("pictogram", exports=made.parent).close()  # opened, and so used
+    assert old.exists(), "only a new export makes room"
+    (made / "image.bin").unlink()
+    load("pictogram", exports=made.parent).close()
+    assert not old.exists()
+    assert not old.with_name("old.lock").exists()
+    assert made.exists()
+    assert new.exists()
 
 
 def test_what_fails_in_the_child_is_the_same_error(tmp_path: Path) -> None:
