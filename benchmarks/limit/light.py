@@ -33,7 +33,8 @@ def light(_effort: Effort) -> Result:
         seconds = [_start(folder) for _ in range(STARTS + 1)][1:]  # the first one exports
         with ours(folder, model="pictogram") as server:
             one = _after_requests(server, bodies, resident=True)
-        with ours(folder, "--workers", str(WORKERS), model="pictogram") as server:
+        # workers share a file
+        with ours(folder, "--workers", str(WORKERS), model="pictogram", store_url="") as server:
             several = _after_requests(server, bodies, resident=False)
         large = f"local-dir:{open_clip_folder()}"
         with ours(folder, model=large, precision="bf16") as server:

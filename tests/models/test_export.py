@@ -315,3 +315,25 @@ def test_a_tower_at_full_length_is_exported_too(
     assert float(np.abs(1 - (found * expected).sum(1)).max()) < 1e-5
     for encoder in (plain, light):
         encoder.close()
+
+
+def test_a_model_is_exported_by_the_command_line_and_served_from_there(tmp_path: Path) -> None:
+    to = tmp_path / "exported"
+    command = [sys.executable, "-c", "from app.__main__ import app; app()", "models", "export"]
+    made = subprocess.run(
+        [*command, "pictogram", "--to", str(to)], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    assert f"--model exported:{to}" in made.stderr
+    encoder = load(f"exported:{to}")
+    assert encoder.info.fingerprint == checked(to)["info"]["fingerprint"]
+    encoder.close()
+    for options, status, said in (
+        (("pictogram", "--to", str(to)), 2, str(to)),  # never into a folder that is there
+        (("pictogam", "--to", str(tmp_path / "other")), 3, "did you mean pictogram"),
+    ):
+        refused = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        assert refused.returncode == status, refused.stderr
+        assert said in refused.stderr.splitlines()[-1]
+        assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "other").exists()
