@@ -92,8 +92,10 @@ def checked(folder: Path) -> Mapping[str, Any]:
 
 
 def described(info: EncoderInfo) -> Mapping[str, Any]:
-    """What an encoder is, as JSON has it."""
-    return dataclasses.asdict(info)
+    """What an encoder is, as JSON has it; the files themselves tell their size."""
+    fields = dataclasses.asdict(info)
+    del fields["weights_bytes"]
+    return fields
 
 
 def open_export(
@@ -104,7 +106,8 @@ def open_export(
     Raises:
         BadExport: it does not compute what torch computed.
     """
-    info = dataclasses.replace(_info(manifest["info"]), device=device)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    info = dataclasses.replace(_info(manifest["info"]), device=device, weights_bytes=size)
     tokens = BytePairTokens.read(folder / TOKENIZER, manifest["tokens"])
     try:
         measured = info.images_at_once or IMAGES_AT_ONCE

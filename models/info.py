@@ -58,7 +58,8 @@ class EncoderInfo:
     `fingerprint` changes whenever any of weights, architecture, precision, preprocessing or
     tokenizer changes. `backend` runs the image tower. `in_flight` is how many image batches are
     worth handing over at once. `images_at_once` is how many images of a forward pass are fastest,
-    as measured when the model was exported (None: as many as come).
+    as measured when the model was exported (None: as many as come). `weights_bytes` is the size of
+    the tensors, or of an export's files, which are mapped.
     """
 
     name: str
@@ -76,6 +77,7 @@ class EncoderInfo:
     in_flight: int
     provenance: Provenance
     images_at_once: int | None = None
+    weights_bytes: int = 0
 
 
 class AnyEncoder(Protocol):

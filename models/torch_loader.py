@@ -172,6 +172,8 @@ def read(spec: str, loader: str, device: str, precision: Precision, backend: Bac
         trims_text=tower is not None,
         in_flight=2 if kind_of(device) == "cuda" else 1,
         provenance=provenance_of(spec),
+        weights_bytes=sum(tensor.numel() for tensor in model.state_dict().values())
+        * (4 if precision == "fp32" else 2),
     )
     mean, std = tuple(preprocess["mean"]), tuple(preprocess["std"])
     return Parts(model, tokens, tower, info, mean, std)

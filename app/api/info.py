@@ -73,6 +73,7 @@ class LoadedModelAnswer(BaseModel):
     text_family: str
     trims_text: bool
     images_at_once: int | None
+    weights_bytes: int
 
     @classmethod
     def of(cls, info: EncoderInfo) -> "LoadedModelAnswer":
@@ -99,6 +100,7 @@ class LoadedModelAnswer(BaseModel):
             text_family=info.text_family,
             trims_text=info.trims_text,
             images_at_once=info.images_at_once,
+            weights_bytes=info.weights_bytes,
         )
 
 

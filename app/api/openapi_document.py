@@ -197,6 +197,7 @@ GLOSSARY: Final[dict[str, tuple[str, Any]]] = {
     "vector_cache": ("Label vectors in memory.", None),
     "version": ("Counts up with each change.", 1),
     "vocabularies": ("The vocabularies, by name.", None),
+    "weights_bytes": ("Bytes of the weights: of tensors, or of files that are mapped.", 54000000),
     "VocabularyAnswer.description": ("What it is good for.", "Animals of the house and the zoo."),
     "VocabularyAnswer.labelset": ("The `labelset` that asks for it.", "preset:animals"),
     "VocabularyAnswer.name": ("What it is called.", "animals"),
