@@ -260,7 +260,7 @@ def test_memory_comes_back_when_a_model_goes(source: Callable[[str], str]) -> No
 
 def test_the_tree_of_prompts_equals_the_full_context(source: Callable[[str], str]) -> None:
     encoder = on_device(source("ViT-B-32"))
-    prompts = [f"{start} {label}." for label in list(presets()["imagenet-1k"])[:20]
+    prompts = [f"{start} {label}." for label in presets()["imagenet-1k"].labels[:20]
                for start in ("a photo of a", "a drawing of the", "")]  # fmt: skip
     assert isinstance(encoder.texts, TorchTrees)
     model = TorchPrompts(encoder.images.vision._model)
