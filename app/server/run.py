@@ -1,5 +1,6 @@
 """Serve on a socket in this process. Knows how that begins and ends; nothing of requests."""
 
+import _thread
 import contextlib
 import gc
 import logging
@@ -78,14 +79,19 @@ def _hears_hang_ups() -> bool:
 
 
 def _still_starting(_number: int, _frame: object) -> None:
-    log.warning("SIGHUP during the start: nothing was done")
+    _warn("SIGHUP during the start: nothing was done")
 
 
 def _not_renewed(_number: int, _frame: object) -> None:
-    log.warning(
+    _warn(
         "SIGHUP renews worker processes, and this server is one process (--workers 1): nothing was "
         "done; API keys are read again by themselves"
     )
+
+
+def _warn(text: str) -> None:
+    """Log from a signal's handler: in a thread, for a line may just be half written in this one."""
+    _thread.start_new_thread(log.warning, (text,))
 
 
 def _end_anyway() -> None:
