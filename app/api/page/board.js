@@ -85,7 +85,7 @@ export class Board {
     const question = this.question();
     if (question) {
       for (const card of cards) {
-        const wanted = withPart(question, card.part.value);
+        const wanted = about(question, card);
         if (!anyway && card.question?.key === wanted.key) continue;
         card.question = wanted;
         card.state = "waiting";
@@ -100,7 +100,7 @@ export class Board {
   /** Marks the answers that do not answer what is asked now. */
   mark() {
     const question = this.question();
-    for (const card of this.#cards) card.mark(question && withPart(question, card.part.value).key);
+    for (const card of this.#cards) card.mark(about(question, card)?.key);
   }
 
   /** Asks for every picture. */
@@ -136,7 +136,7 @@ export class Board {
       this.failed(card.problem);
     }
     card.show();
-    this.mark();
+    card.mark(about(this.question(), card)?.key);
     this.#layoutSoon();
   }
 
@@ -239,9 +239,10 @@ export class Board {
   }
 }
 
-// the question about a part of a picture, or about all of it
-function withPart(question, part) {
-  if (!part) return question;
+// the question about a card's picture, or about the part of it that is chosen; null: nothing is asked
+function about(question, card) {
+  const part = card.part.value;
+  if (!question || !part) return question;
   const fields = [...question.fields, ["boxes", JSON.stringify([part])]];
   return { ...question, fields, part, key: JSON.stringify(fields) };
 }

@@ -10,7 +10,7 @@ export function csvOf(cards) {
   const several = cards.some(({ answer }) => answer && resultsOf(answer).length > 1);
   const width = HEAD.length + several;
   const table = [[...HEAD, "labelset"], ...cards.flatMap(lines)];
-  return table.map((line) => line.slice(0, width)).map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
+  return table.map((line) => line.slice(0, width).map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
 function lines({ file, answer, problem }) {
