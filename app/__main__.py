@@ -31,8 +31,8 @@ app = group(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(asked_for: bool) -> None:
+    if asked_for:
         typer.echo(f"openvocab {VERSION}")
         raise typer.Exit
 

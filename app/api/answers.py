@@ -41,10 +41,10 @@ def preferred(accept: str) -> str:
     weights = dict.fromkeys(OFFERED, 0.0)
     specific = dict.fromkeys(OFFERED, -1)
     for part in accept.split(","):
-        wanted, _, parameters = part.strip().partition(";")
+        media_type, _, parameters = part.strip().partition(";")
         weight = _weight(parameters)
         for offered in OFFERED:
-            rank = _specificity(wanted.strip().lower(), offered)
+            rank = _specificity(media_type.strip().lower(), offered)
             if rank > specific[offered]:
                 specific[offered], weights[offered] = rank, weight
     best = max(OFFERED, key=lambda offered: (weights[offered], specific[offered]))
@@ -62,9 +62,9 @@ def _weight(parameters: str) -> float:
     return 1.0
 
 
-def _specificity(wanted: str, offered: str) -> int:
-    if wanted == offered:
+def _specificity(media_type: str, offered: str) -> int:
+    if media_type == offered:
         return 2
-    if wanted == offered.partition("/")[0] + "/*":
+    if media_type == offered.partition("/")[0] + "/*":
         return 1
-    return 0 if wanted == "*/*" else -1
+    return 0 if media_type == "*/*" else -1

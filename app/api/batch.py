@@ -82,23 +82,23 @@ async def _form(
 ) -> tuple[Query, AsyncGenerator[Item, None]]:
     multipart.check_charset(request)
     arriving = form_parts(request, uploads)
-    sent: dict[str, list[Any]] = {}
+    form: dict[str, list[Any]] = {}
     first: Part | None = None
     async for part in arriving:
         if part.filename is not None and part.name not in bodies.LISTS:
             first = part
             break
-        _keep(sent, part, limits)
-    texts = {name: single(name, values, bodies.LISTS) for name, values in sent.items()}
+        _keep(form, part, limits)
+    texts = {name: single(name, values, bodies.LISTS) for name, values in form.items()}
     query = build_query(merge(fields, texts), limits)
     if first is None:
         raise Invalid(f"no image was sent: send each as a form field named {IMAGE}", field=IMAGE)
     return query, counted(_files(first, arriving), uploads)
 
 
-def _keep(sent: dict[str, list[Any]], part: Part, limits: InputLimits) -> None:
-    sent.setdefault(part.name, []).extend(bodies.field_values(part))
-    if sum(map(len, sent.values())) > limits.fields:
+def _keep(form: dict[str, list[Any]], part: Part, limits: InputLimits) -> None:
+    form.setdefault(part.name, []).extend(bodies.field_values(part))
+    if sum(map(len, form.values())) > limits.fields:
         raise bodies.too_many(limits)
 
 
@@ -154,12 +154,12 @@ async def classify_batch(request: Request, services: ServicesDep, caller: Caller
     accept = request.headers.get("accept", "")
     if NDJSON not in accept and (kind := preferred(accept)) != JSON:
         return await _table(kind, services, query, items)
-    done = _outcomes(services, query, items)
+    results = _outcomes(services, query, items)
     if NDJSON not in accept:
-        return await _whole(done)
+        return await _whole(results)
     state = state_of(request.scope)
     state.duplex = True
-    text = _streamed(done, state.request_id)
+    text = _streamed(results, state.request_id)
     return _Duplex(text, media_type=NDJSON, headers={"Vary": "Accept"})
 
 
@@ -170,11 +170,11 @@ class _Duplex(StreamingResponse):
         await self.stream_response(send)
 
 
-async def _whole(done: AsyncGenerator[Outcome[bytes] | Problem, None]) -> Response:
+async def _whole(results: AsyncGenerator[Outcome[bytes] | Problem, None]) -> Response:
     lines: list[tuple[int, bytes]] = []
     failed = size = 0
-    async with aclosing(done):
-        async for outcome in done:
+    async with aclosing(results):
+        async for outcome in results:
             if isinstance(outcome, Problem):
                 raise outcome
             line = _line(outcome)
@@ -206,24 +206,24 @@ async def _table(
 
     more = ("labelset",) * (len(query.labelsets) > 1) + ("box",) * bool(query.look.boxes)
     header: Row = (*BATCH_HEAD, *more, *BATCH_END)
-    found: list[tuple[int, list[Row]]] = []
+    tables: list[tuple[int, list[Row]]] = []
     size = 0
-    async with aclosing(items), aclosing(outcomes(items, classify, _size)) as done:
-        async for outcome in done:
+    async with aclosing(items), aclosing(outcomes(items, classify, _size)) as stream:
+        async for outcome in stream:
             if isinstance(outcome, Problem):
                 raise outcome
             rows = (_csv if kind == CSV else _text)(outcome, len(header))
             size += _size(rows)
             if size > LARGEST_WHOLE:
                 raise _too_long()
-            found.append((outcome.index, rows))
-    found.sort()
+            tables.append((outcome.index, rows))
+    tables.sort()
     if kind == CSV:
         out = io.StringIO()
-        csv.writer(out).writerows([header, *(row for _, rows in found for row in rows)])
+        csv.writer(out).writerows([header, *(row for _, rows in tables for row in rows)])
         content = out.getvalue()
     else:
-        content = "".join("\t".join(row) + "\n" for _, rows in found for row in rows)
+        content = "".join("\t".join(row) + "\n" for _, rows in tables for row in rows)
     return Response(content, media_type=kind, headers={"Vary": "Accept"})
 
 
@@ -257,10 +257,10 @@ def _too_long() -> TooLarge:
 
 
 async def _streamed(
-    done: AsyncGenerator[Outcome[bytes] | Problem, None], request_id: str
+    results: AsyncGenerator[Outcome[bytes] | Problem, None], request_id: str
 ) -> AsyncIterator[bytes]:
-    async with aclosing(done):
-        async for outcome in done:
+    async with aclosing(results):
+        async for outcome in results:
             if isinstance(outcome, Problem):
                 yield _to_json(BatchLine(error=document(outcome, request_id))) + b"\n"
             else:
@@ -275,8 +275,8 @@ async def _outcomes(
     async def classify(image: bytes) -> bytes:
         return _to_json(answer_of(await services.classifier.classify(image, query, Stages())))
 
-    async with aclosing(items), aclosing(outcomes(items, classify, len)) as done:
-        async for outcome in done:
+    async with aclosing(items), aclosing(outcomes(items, classify, len)) as stream:
+        async for outcome in stream:
             yield outcome
 
 

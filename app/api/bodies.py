@@ -105,7 +105,7 @@ def merge(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 def _as_texts(value: Any) -> list[str]:
     """A value as an address has it: true, "True" and "true" are the same, as [1] and "1" are."""
     values = value if isinstance(value, list) else [value]
-    texts = [str(one) for one in values]
+    texts = [str(item) for item in values]
     return [text.lower() if text.lower() in ("true", "false") else text for text in texts]
 
 
@@ -212,7 +212,7 @@ async def form_fields(request: Request, files: Collection[str], limits: FormLimi
     Raises: Unparsable, Invalid, TooLarge.
     """
     multipart.check_charset(request)
-    found: Fields = {}
+    fields: Fields = {}
     count = 0
     # the body is bounded already, and what decodes an image tells best that it is too large
     async for part in multipart.parts(
@@ -224,7 +224,7 @@ async def form_fields(request: Request, files: Collection[str], limits: FormLimi
         count += 1
         if count > limits.fields:
             raise too_many(limits)
-        values = found.setdefault(part.name, [])
+        values = fields.setdefault(part.name, [])
         if part.filename is not None and part.name in files:
             values.append(part.content)
             continue
@@ -233,7 +233,7 @@ async def form_fields(request: Request, files: Collection[str], limits: FormLimi
         values += field_values(part)
         if len(values) > limits.fields:
             raise too_many(limits)
-    return found
+    return fields
 
 
 def field_values(part: multipart.Part) -> list[Any]:

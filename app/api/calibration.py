@@ -63,21 +63,21 @@ class CalibratedAnswer(BaseModel):
 
 def summary(stored: Stored, validity: Validity) -> CalibrationSummary | None:
     """What is told of a label set's calibration for a model; None where it has none."""
-    found, stale = validity.chosen(stored.definition), validity.stale(stored)
-    if found is None:
+    calibration, stale = validity.chosen(stored.definition), validity.stale(stored)
+    if calibration is None:
         return None
     return CalibrationSummary(
         status="used" if stale is None else "stale",
-        model=found.model,
+        model=calibration.model,
         detail=stale,
-        temperature=found.temperature,
-        floor=found.floor,
-        margin=found.margin,
-        pictures=found.pictures,
-        others=found.others,
-        coverage=found.held_out.coverage,
-        risk=found.held_out.risk,
-        risk_at_most=found.held_out.risk_at_most,
+        temperature=calibration.temperature,
+        floor=calibration.floor,
+        margin=calibration.margin,
+        pictures=calibration.pictures,
+        others=calibration.others,
+        coverage=calibration.held_out.coverage,
+        risk=calibration.held_out.risk,
+        risk_at_most=calibration.held_out.risk_at_most,
     )
 
 
@@ -198,9 +198,9 @@ async def calibrate(
     fitting = calibrator(services)
     serving = await fitting.current(name, match, patience)
     definition = serving.stored.definition
-    told, items = await read_calibration(request, definition.labels, services.upload_batches)
-    pictures = await fitting.seen(items, told.claims.__getitem__, definition)
-    fitted = await fitting.fitted(serving, pictures, told.aim)
+    form, items = await read_calibration(request, definition.labels, services.upload_batches)
+    pictures = await fitting.seen(items, form.claims.__getitem__, definition)
+    fitted = await fitting.fitted(serving, pictures, form.aim)
     stored = await fitting.keep(name, fitted, match, fresh=True)
     return _json(_answer(stored, fitted, pictures).model_dump_json(), stored)
 
@@ -213,13 +213,13 @@ async def calibrate(
 )
 async def get(name: NameDep, services: ServicesDep, model: ModelName = None) -> Response:
     stored = await services.labelsets.get(name)
-    found = _chosen(services, stored.definition, model)
-    if found is None:
+    calibration = _chosen(services, stored.definition, model)
+    if calibration is None:
         others = ", ".join(each.model for each in stored.definition.calibrations)
         detail = f"the label set {without_namespace(name)} has no calibration"
         detail += f" for the model {shown(model or '')}, but for {others}" if others else ""
         raise NotFound(detail, value=excerpt(model or ""))
-    return _json(json.dumps(found.json(), ensure_ascii=False), stored)
+    return _json(json.dumps(calibration.json(), ensure_ascii=False), stored)
 
 
 @router.put(
@@ -235,7 +235,7 @@ async def put(
 ) -> Response:
     content = await json_body(request)
     try:
-        found = Calibration.from_json(content)
+        calibration = Calibration.from_json(content)
     except ValueError as error:
         detail = str(error)
         raise Invalid(
@@ -243,9 +243,9 @@ async def put(
             field=re.split(r"[ .:]", detail, maxsplit=1)[0],
         ) from None
     # by default for the model that it names, if that is served here
-    named = found.model if found.model in services.models.names() else None
+    named = calibration.model if calibration.model in services.models.names() else None
     of = await of_model(request, services, model or named)
-    stored = await calibrator(of).keep(name, found, read_match(request))
+    stored = await calibrator(of).keep(name, calibration, read_match(request))
     return Response(status_code=204, headers={"ETag": f'"{stored.version}"'})
 
 
@@ -281,9 +281,9 @@ def _json(text: str, stored: Stored) -> Response:
 
 def _answer(stored: Stored, fitted: Calibration, pictures: LabelledVectors) -> CalibratedAnswer:
     errors = [
-        BatchLine(index=one.index, name=one.name, error=document(one.result))
-        for one in pictures.failed
-        if isinstance(one.result, Problem)
+        BatchLine(index=outcome.index, name=outcome.name, error=document(outcome.result))
+        for outcome in pictures.failed
+        if isinstance(outcome.result, Problem)
     ]
     return CalibratedAnswer(
         labelset=without_namespace(stored.name),

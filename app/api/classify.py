@@ -89,8 +89,8 @@ SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
 def _seen_before(sha256: Any) -> SeenBefore:
     if isinstance(sha256, str) and SHA256.fullmatch(sha256):
         return SeenBefore(sha256.lower())
-    told = shown(sha256) if isinstance(sha256, str) else "a value that is no text"
-    detail = f"{IMAGE_SHA256} is 64 hexadecimal digits, `image.sha256` of an answer; sent: {told}"
+    quoted = shown(sha256) if isinstance(sha256, str) else "a value that is no text"
+    detail = f"{IMAGE_SHA256} is 64 hexadecimal digits, `image.sha256` of an answer; sent: {quoted}"
     value = excerpt(sha256) if isinstance(sha256, str) else None
     raise Invalid(detail, field=IMAGE_SHA256, limit=64, value=value)
 
@@ -138,13 +138,13 @@ def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
         )
         raise Unparsable(detail) from None
     try:
-        found = parse_qs(text, keep_blank_values=True, max_num_fields=limits.fields)
+        form = parse_qs(text, keep_blank_values=True, max_num_fields=limits.fields)
     except ValueError:
         raise too_many(limits) from None
-    if IMAGE in found:
+    if IMAGE in form:
         # a plus that was not encoded, as in base64, reads as a space
-        found[IMAGE] = [value.replace(" ", "+") for value in found[IMAGE]]
-    return {name: single(name, values, LISTS) for name, values in found.items()}
+        form[IMAGE] = [value.replace(" ", "+") for value in form[IMAGE]]
+    return {name: single(name, values, LISTS) for name, values in form.items()}
 
 
 router = APIRouter(tags=["Classify"])

@@ -219,10 +219,10 @@ def too_many_images(count: int, field: str) -> TooLarge:
 
 async def _form(request: Request, limits: InputLimits) -> tuple[list[bytes], dict[str, Any]]:
     fields = await bodies.form_fields(request, (IMAGE, IMAGES), limits)
-    sent = fields.pop(IMAGE, []) + fields.pop(IMAGES, [])
-    if len(sent) > MOST_IMAGES:
-        raise too_many_images(len(sent), IMAGE)
-    files = [await _form_file(value) for value in sent]
+    uploads = fields.pop(IMAGE, []) + fields.pop(IMAGES, [])
+    if len(uploads) > MOST_IMAGES:
+        raise too_many_images(len(uploads), IMAGE)
+    files = [await _form_file(value) for value in uploads]
     return files, {name: single(name, values, ()) for name, values in fields.items()}
 
 
@@ -237,8 +237,8 @@ async def _json(request: Request) -> tuple[list[bytes], dict[str, Any]]:
     fields = await json_body(request)
     if IMAGE in fields and IMAGES in fields:
         raise Invalid(f"give either {IMAGE} or {IMAGES}", field=IMAGE)
-    sent = fields.pop(IMAGES, None) if IMAGES in fields else fields.pop(IMAGE, None)
-    coded = sent if isinstance(sent, list) else [] if sent is None else [sent]
+    value = fields.pop(IMAGES, None) if IMAGES in fields else fields.pop(IMAGE, None)
+    coded = value if isinstance(value, list) else [] if value is None else [value]
     if len(coded) > MOST_IMAGES:
         raise too_many_images(len(coded), IMAGE)
     for place, text in enumerate(coded, start=1):
@@ -307,20 +307,20 @@ IMAGES_BODY: dict[str, Any] = {
     responses=documented(404, *ALWAYS),
 )
 async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
-    asked = await read_texts(request, services.input_limits)
-    services = await of_model(request, services, asked.model)
+    texts_request = await read_texts(request, services.input_limits)
+    services = await of_model(request, services, texts_request.model)
     name, templates = None, embedding.BARE
-    if asked.templates is not None:
-        name, templates = services.templates.resolve(asked.templates)
+    if texts_request.templates is not None:
+        name, templates = services.templates.resolve(texts_request.templates)
     ensemble = services.classifier.ensemble
     warnings: tuple[str, ...] = ()
     try:
-        if asked.truncate:
-            found, warnings = await embedding.of_beginnings(
-                ensemble, asked.texts, stages, templates
+        if texts_request.truncate:
+            vectors, warnings = await embedding.of_beginnings(
+                ensemble, texts_request.texts, stages, templates
             )
         else:
-            found = await embedding.of_texts(ensemble, asked.texts, stages, templates)
+            vectors = await embedding.of_texts(ensemble, texts_request.texts, stages, templates)
     except TextTooLong as problem:
         raise advised(problem).renamed(NAMES) from None
     except Problem as problem:
@@ -328,11 +328,11 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
     head = {
         **_model(services.encoder.info),
         "templates": name,
-        "cached": found.cached,
-        "rows_cached": found.cached,
+        "cached": vectors.cached,
+        "rows_cached": vectors.cached,
         "warnings": warnings,
     }
-    return await _answer(head, found.rows, asked.encoding)
+    return await _answer(head, vectors.rows, texts_request.encoding)
 
 
 @router.post(
@@ -345,19 +345,19 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
     responses=documented(415, *ALWAYS),
 )
 async def image(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
-    asked = await read_images(request, services.input_limits)
-    services = await of_model(request, services, asked.model)
-    found = await services.embedder.embed_all(asked.files, stages)
+    images_request = await read_images(request, services.input_limits)
+    services = await of_model(request, services, images_request.model)
+    embedded = await services.embedder.embed_all(images_request.files, stages)
     images = [
         EmbeddedImageAnswer(
-            width=seen.width, height=seen.height, sha256=seen.sha256, cached=seen.cached
+            width=picture.width, height=picture.height, sha256=picture.sha256, cached=picture.cached
         )
-        for seen, _ in found
+        for picture, _ in embedded
     ]
-    cached = sum(seen.cached for seen, _ in found)
+    cached = sum(picture.cached for picture, _ in embedded)
     counts = {"cached": cached, "rows_cached": cached}
     head = {**_model(services.encoder.info), "images": images, **counts}
-    return await _answer(head, embedding.rows_of(found), asked.encoding)
+    return await _answer(head, embedding.rows_of(embedded), images_request.encoding)
 
 
 def _model(info: EncoderInfo) -> dict[str, Any]:

@@ -85,18 +85,18 @@ class ExampleList(BaseModel):
     next: str | None = Field(description="What to send as `after` for the next page.")
 
 
-def blend_answer(found: Blended | None) -> BlendAnswer | None:
+def blend_answer(blended: Blended | None) -> BlendAnswer | None:
     """How examples are used, for a person."""
-    if found is None:
+    if blended is None:
         return None
-    choice = found.choice
+    choice = blended.choice
     return BlendAnswer(
         weight=choice.weight,
         reason=None if choice.reason is None else WHY[choice.reason],
         tried=choice.tried,
         text=_figures(choice.text),
         blend=_figures(choice.blend),
-        lost=found.lost,
+        lost=blended.lost,
     )
 
 
@@ -112,10 +112,10 @@ def example_answer(example: Example) -> ExampleAnswer:
     )
 
 
-def _figures(found: ExampleFigures | None) -> FiguresAnswer | None:
-    if found is None:
+def _figures(figures: ExampleFigures | None) -> FiguresAnswer | None:
+    if figures is None:
         return None
-    return FiguresAnswer(accuracy=round(found.accuracy, 4), log_loss=round(found.log_loss, 4))
+    return FiguresAnswer(accuracy=round(figures.accuracy, 4), log_loss=round(figures.log_loss, 4))
 
 
 router = APIRouter(prefix="/labelsets/{name}/examples", tags=["Examples and calibration"])
@@ -220,18 +220,18 @@ async def add(
     match = read_match(request)
     current = await services.few_shot.current(name, match)
     claims, items = await read_examples(request, services.upload_batches)
-    done = await services.few_shot.add(current, match, items, claims.of)
+    added = await services.few_shot.add(current, match, items, claims.of)
     errors = [
-        BatchLine(index=one.index, name=one.name, error=document(one.result))
-        for one in done.failed
-        if isinstance(one.result, Problem)
+        BatchLine(index=outcome.index, name=outcome.name, error=document(outcome.result))
+        for outcome in added.failed
+        if isinstance(outcome.result, Problem)
     ]
     return await _answer(
         services,
-        done.stored,
+        added.stored,
         patience if wait else None,
-        added=done.added,
-        unchanged=done.unchanged,
+        added=added.added,
+        unchanged=added.unchanged,
         failed=len(errors),
         errors=errors,
     )
@@ -248,20 +248,22 @@ async def page(
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> ExampleList:
     stored = await services.labelsets.get(name)
-    wanted = None if label is None else checked_label(label, stored.definition.labels)
-    found = [one for one in stored.definition.examples if wanted in (None, one.label)]
+    wanted_label = None if label is None else checked_label(label, stored.definition.labels)
+    examples = [
+        example for example in stored.definition.examples if wanted_label in (None, example.label)
+    ]
     if after:
-        ids = [one.sha256 for one in found]
+        ids = [example.sha256 for example in examples]
         if after not in ids:
             raise no_example(after)
-        found = found[ids.index(after) + 1 :]
-    more = found[limit - 1].sha256 if len(found) > limit else None
+        examples = examples[ids.index(after) + 1 :]
+    more = examples[limit - 1].sha256 if len(examples) > limit else None
     response.headers["ETag"] = f'"{stored.version}"'
     if more is not None:
         url = request.url.include_query_params(after=more, limit=limit)
         path = request.scope.get("root_path", "") + f"/labelsets/{without_namespace(name)}/examples"
         response.headers["Link"] = f'<{path}?{url.query}>; rel="next"'
-    answers: list[ExampleAnswer] = [example_answer(one) for one in found[:limit]]
+    answers: list[ExampleAnswer] = [example_answer(example) for example in examples[:limit]]
     return ExampleList(examples=answers, next=more)
 
 
@@ -319,7 +321,7 @@ async def remove_all(
 
 
 async def _answer(
-    services: Services, stored: Stored, patience: float | None, **done: Any
+    services: Services, stored: Stored, patience: float | None, **fields: Any
 ) -> Response:
     """What the label set has become, after `patience` seconds of waiting for its build."""
     if patience is not None:
@@ -331,7 +333,7 @@ async def _answer(
         status=state,
         examples=stored.definition.counts(),
         blend=blend_answer(services.few_shot.blended(services.labelsets.read(stored))),
-        **done,
+        **fields,
     )
     return Response(
         content.model_dump_json() + "\n",

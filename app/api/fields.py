@@ -250,10 +250,12 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
         detail = "coverage is for a calibrated label set of which one label is right"
         raise Invalid(detail, field="coverage", value=checked.coverage)
     tags = checked.labels is None and checked.labelset is None
-    given = checked.labels if checked.labels is not None else ()
-    merged, warnings = (given, []) if isinstance(given, dict) else labels.merged(given)
+    sent_labels = checked.labels if checked.labels is not None else ()
+    merged, warnings = (
+        (sent_labels, []) if isinstance(sent_labels, dict) else labels.merged(sent_labels)
+    )
     words = () if checked.labels is None else labels.clean(tuple(merged), limits.labels)
-    texts = _texts(given, words, limits.labels) if isinstance(given, dict) else ()
+    texts = _texts(sent_labels, words, limits.labels) if isinstance(sent_labels, dict) else ()
     if checked.combine == "best" and all(len(each) == 1 for each in texts):
         detail = "combine=best needs labels with several texts, as a JSON object: "
         detail += '{"dog": ["corgi", "poodle"], "cat": []}; a label set has its own'
@@ -285,16 +287,16 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
 
 
 def _texts(
-    given: Mapping[str, Sequence[str]], words: Sequence[str], limits: LabelLimits
+    by_label: Mapping[str, Sequence[str]], words: Sequence[str], limits: LabelLimits
 ) -> tuple[tuple[str, ...], ...]:
     """The texts of each label, itself where there are none. Raises Invalid, TooLarge."""
-    count = sum(map(len, given.values()))
+    count = sum(map(len, by_label.values()))
     if count > limits.count:
         detail = f"labels have {count} texts, the limit of a request is {limits.count}"
         raise TooLarge(detail, field="labels", limit=limits.count, value=count)
     return tuple(
         labels.clean(texts, limits) if texts else (word,)
-        for word, texts in zip(words, given.values(), strict=True)
+        for word, texts in zip(words, by_label.values(), strict=True)
     )
 
 
@@ -305,11 +307,11 @@ def _nots(fields: ClassifyFields, words: Sequence[str], limits: LabelLimits) -> 
     if fields.abstain is False:
         detail = "not has an effect only where nothing may be answered; leave abstain out"
         raise Invalid(detail, field="not")
-    found = labels.clean(fields.nots, limits, "not")
-    for word in found:
+    words_ruled_out = labels.clean(fields.nots, limits, "not")
+    for word in words_ruled_out:
         if word in words:
             raise Invalid(f"not: {errors.shown(word)} is a label", field="not", value=word)
-    return found
+    return words_ruled_out
 
 
 def _labelsets(names: Sequence[str]) -> tuple[str, ...]:
@@ -337,13 +339,13 @@ def checked_name(name: str, field: str = "name") -> str:
     return name
 
 
-def own_or_named(asked: list[str] | None, limit: int) -> Asked:
+def own_or_named(values: list[str] | None, limit: int) -> Asked:
     """Own templates, checked, or a set's name, not looked up yet. Raises Invalid, TooLarge."""
-    if asked is None:
+    if values is None:
         return None
-    if len(asked) == 1 and asked[0].strip() and not set(PLACEHOLDER) & set(asked[0]):
-        return asked[0]
-    return validated(asked, limit)
+    if len(values) == 1 and values[0].strip() and not set(PLACEHOLDER) & set(values[0]):
+        return values[0]
+    return validated(values, limit)
 
 
 def validated(own: list[str], limit: int) -> tuple[str, ...]:
@@ -357,9 +359,12 @@ def validated(own: list[str], limit: int) -> tuple[str, ...]:
         raise kind(str(error), field="templates", limit=most, value=value) from None
 
 
-def invalid(found: list[ErrorDetails], fields: dict[str, Any], known: str) -> Invalid:
+def invalid(errors_found: list[ErrorDetails], fields: dict[str, Any], known: str) -> Invalid:
     """One problem from what pydantic found; a misspelt name explains a missing field, so first."""
-    error = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+    error = next(
+        (candidate for candidate in errors_found if candidate["type"] == "extra_forbidden"),
+        errors_found[0],
+    )
     name = str(error["loc"][0]) if error["loc"] else "labels"
     if error["type"] == "extra_forbidden":
         detail = f"unknown field {errors.shown(name)}; the fields are {known}"
@@ -377,7 +382,7 @@ def invalid(found: list[ErrorDetails], fields: dict[str, Any], known: str) -> In
     )
 
 
-def _value(sent: Any) -> Any:
-    if isinstance(sent, str):
-        return errors.excerpt(sent)
-    return sent if isinstance(sent, bool | int | float) else None
+def _value(raw: Any) -> Any:
+    if isinstance(raw, str):
+        return errors.excerpt(raw)
+    return raw if isinstance(raw, bool | int | float) else None

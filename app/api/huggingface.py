@@ -88,8 +88,8 @@ async def read_hf(
         query = _query(parameters, limits)
         image = await _file(request, coded, fetcher)
     elif kind == bodies.FORM:
-        sent = await bodies.form_fields(request, FILES, limits)
-        own = {FORM_NAMES.get(k, k): single(k, v, (LABELS, "labels")) for k, v in sent.items()}
+        form = await bodies.form_fields(request, FILES, limits)
+        own = {FORM_NAMES.get(k, k): single(k, v, (LABELS, "labels")) for k, v in form.items()}
         image = own.pop("inputs", b"")
         query = _query(merge(address_fields(request.query_params, (LABELS,)), own), limits)
         if isinstance(image, str):
@@ -118,15 +118,15 @@ def _taken_apart(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise Invalid("parameters is not an object", field="parameters")
-    given = {name: value for name, value in parameters.items() if value is not None}
-    sent = body.get("inputs", body.get(IMAGE))
-    if isinstance(sent, dict):
-        if "candidateLabels" in sent:
-            given.setdefault(LABELS, sent["candidateLabels"])
-        sent = sent.get(IMAGE)
-    if not isinstance(sent, str):
+    options = {name: value for name, value in parameters.items() if value is not None}
+    picture = body.get("inputs", body.get(IMAGE))
+    if isinstance(picture, dict):
+        if "candidateLabels" in picture:
+            options.setdefault(LABELS, picture["candidateLabels"])
+        picture = picture.get(IMAGE)
+    if not isinstance(picture, str):
         raise Invalid("inputs holds no image; send base64 or a data URI", field="inputs")
-    return sent, given
+    return picture, options
 
 
 def _query(parameters: dict[str, Any], limits: InputLimits) -> Query:
@@ -151,15 +151,15 @@ def _query(parameters: dict[str, Any], limits: InputLimits) -> Query:
     )
 
 
-def _template(asked: Sequence[str]) -> tuple[str, ...]:
+def _template(templates: Sequence[str]) -> tuple[str, ...]:
     try:
-        found = own_or_named(list(asked), 1)
+        chosen = own_or_named(list(templates), 1)
     except Problem as problem:
         raise problem.renamed(NAMES) from None
-    if isinstance(found, tuple):
-        return found
+    if isinstance(chosen, tuple):
+        return chosen
     detail = f"{TEMPLATE} has no {{}} for the label to stand in"
-    raise Invalid(detail, field=TEMPLATE, value=errors.excerpt(asked[0]))
+    raise Invalid(detail, field=TEMPLATE, value=errors.excerpt(templates[0]))
 
 
 router = APIRouter(prefix="/hf", tags=["Hugging Face's API"])
@@ -210,10 +210,10 @@ async def zero_shot_image_classification(
     name = query.model or request.query_params.get("model")
     services = await of_model(request, services, name)
     try:
-        found = await services.classifier.classify(image, query, stages)
+        classification = await services.classifier.classify(image, query, stages)
     except Problem as problem:
         raise problem.renamed(NAMES) from None
     return [
         HfPrediction(label=prediction.label, score=float(f"{prediction.score:.7g}"))
-        for prediction in found.parts[0].results[0].predictions
+        for prediction in classification.parts[0].results[0].predictions
     ]

@@ -53,8 +53,8 @@ async def read_predict(request: Request, limits: InputLimits) -> Asked:
     """What POST /predict asks for. Raises Unparsable, Invalid, TooLarge."""
     if media_type(request.headers.get("content-type", "")) != bodies.FORM:
         raise Unparsable("send a multipart form with entries, and image or text")
-    sent = await bodies.form_fields(request, (IMAGE,), limits)
-    fields = {name: single(name, values, ()) for name, values in sent.items()}
+    form = await bodies.form_fields(request, (IMAGE,), limits)
+    fields = {name: single(name, values, ()) for name, values in form.items()}
     kind, model = _task(_entries(fields.get(ENTRIES)))
     content = fields.get(INPUTS[kind])
     if not content or isinstance(content, str) != (kind == "textual"):
@@ -168,21 +168,21 @@ async def ping() -> PlainTextResponse:
     responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504),
 )
 async def predict(request: Request, services: ServicesDep, stages: StagesDep) -> ImmichAnswer:
-    asked = await read_predict(request, services.input_limits)
-    name = served_as(asked.model, services.models.names())
+    prediction_request = await read_predict(request, services.input_limits)
+    name = served_as(prediction_request.model, services.models.names())
     services = await of_model(request, services, name)
     try:
-        if isinstance(asked.content, bytes):
-            image, row = await services.embedder.embed(asked.content, stages)
+        if isinstance(prediction_request.content, bytes):
+            image, row = await services.embedder.embed(prediction_request.content, stages)
             return ImmichAnswer(
                 clip=_json(row[None]), imageHeight=image.height, imageWidth=image.width
             )
         # its search has nowhere to show an error, and its own server takes the beginning too
-        texts = checked_texts([asked.content.strip()[:LONGEST_TEXT]], 1, TEXT)
-        found, _ = await embedding.of_beginnings(services.classifier.ensemble, texts, stages)
+        texts = checked_texts([prediction_request.content.strip()[:LONGEST_TEXT]], 1, TEXT)
+        vectors, _ = await embedding.of_beginnings(services.classifier.ensemble, texts, stages)
     except Problem as problem:
         raise problem.renamed(NAMES) from None
-    return ImmichAnswer(clip=_json(found.rows))
+    return ImmichAnswer(clip=_json(vectors.rows))
 
 
 def _json(rows: Any) -> str:

@@ -208,12 +208,12 @@ async def templates(services: ModelServicesDep) -> TemplatesAnswer:
         default=services.templates.default,
         sets=[
             TemplateSetAnswer(
-                name=found.name,
-                description=found.description,
-                language=found.language,
-                templates=list(found.templates),
+                name=template_set.name,
+                description=template_set.description,
+                language=template_set.language,
+                templates=list(template_set.templates),
             )
-            for found in services.templates.sets.values()
+            for template_set in services.templates.sets.values()
         ],
     )
 

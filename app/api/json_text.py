@@ -49,33 +49,33 @@ LISTED: Final = JsonLimits(100_000, 50_000)
 
 def cost(text: bytes, limits: JsonLimits) -> JsonCost:
     """What parsing a JSON text will cost. Raises TooLarge for more than the limits."""
-    found = JsonCost(0, 0)
+    total = JsonCost(0, 0)
     for start in range(0, len(text), PIECE):
-        found = _add(found, text, start, start + PIECE)
-        if found.values > limits.values or found.nested > limits.nested:
+        total = _add(total, text, start, start + PIECE)
+        if total.values > limits.values or total.nested > limits.nested:
             return _without_strings(text, limits)
-    return found
+    return total
 
 
-def _add(found: JsonCost, text: bytes, start: int, end: int) -> JsonCost:
+def _add(total: JsonCost, text: bytes, start: int, end: int) -> JsonCost:
     nested = sum(text.count(mark, start, end) for mark in (b"[", b"{", b":"))
-    return JsonCost(found.values + text.count(b",", start, end) + nested, found.nested + nested)
+    return JsonCost(total.values + text.count(b",", start, end) + nested, total.nested + nested)
 
 
 def _without_strings(text: bytes, limits: JsonLimits) -> JsonCost:
     """The same, but for what stands in strings."""
     if text.count(b'"') > QUOTES * limits.values:
         raise _too_many(limits.values, "values")
-    found, at = JsonCost(0, 0), 0
+    total, at = JsonCost(0, 0), 0
     while at < len(text):
         begin = text.find(b'"', at)
-        found = _add(found, text, at, len(text) if begin < 0 else begin)
-        if found.values > limits.values:
+        total = _add(total, text, at, len(text) if begin < 0 else begin)
+        if total.values > limits.values:
             raise _too_many(limits.values, "values")
-        if found.nested > limits.nested:
+        if total.nested > limits.nested:
             raise _too_many(limits.nested, "objects, lists and names")
         at = len(text) if begin < 0 else _end_of_string(text, begin + 1)
-    return found
+    return total
 
 
 def _too_many(limit: int, what: str) -> TooLarge:

@@ -66,18 +66,18 @@ class Shown:
         if said is None or said == [] or (isinstance(said, str) and not said.strip()):
             return ()
         every = [said] if isinstance(said, str) else said
-        if not isinstance(every, list) or not all(isinstance(one, str) for one in every):
+        if not isinstance(every, list) or not all(isinstance(label, str) for label in every):
             return Invalid(f"{LABEL} is neither a text nor a list of texts", field=LABEL)
-        found = []
-        for one in every:
-            place = self._place(one)
-            if place is None and one == NONE and len(every) == 1:
+        places = []
+        for label in every:
+            place = self._place(label)
+            if place is None and label == NONE and len(every) == 1:
                 return ()
             if place is None:
-                detail = f"{shown(one)} is not a label in this label set"
-                return Invalid(detail, field=LABEL, value=excerpt(one))
-            found.append(place)
-        return tuple(sorted(set(found)))
+                detail = f"{shown(label)} is not a label in this label set"
+                return Invalid(detail, field=LABEL, value=excerpt(label))
+            places.append(place)
+        return tuple(sorted(set(places)))
 
     def _place(self, text: str) -> int | None:
         for form in (text, text.strip(), unicodedata.normalize("NFC", text.strip())):
@@ -166,16 +166,16 @@ def _known(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(fields: dict[str, Any], name: str, low: float, high: float) -> float | None:
-    sent = fields.get(name)
-    if sent is None or sent == "":
+    raw = fields.get(name)
+    if raw is None or raw == "":
         return None
     try:
-        value = float(sent) if isinstance(sent, str | int | float) else -1.0
+        value = float(raw) if isinstance(raw, str | int | float) else -1.0
     except (ValueError, OverflowError):
         value = -1.0
     if not low <= value <= high:
         detail = f"{name} is a number from {low:g} to {high:g}"
-        raise Invalid(detail, field=name, limit=high, value=excerpt(str(sent)))
+        raise Invalid(detail, field=name, limit=high, value=excerpt(str(raw)))
     return value
 
 
@@ -203,10 +203,10 @@ class Claims:
             detail = f"there are {self.images} images and {len(self.told)} labels; send one for "
             detail += "all or one for each"
             return Invalid(detail, field=LABEL, limit=self.images, value=len(self.told))
-        said = self.told[0 if len(self.told) == 1 else index]
-        if isinstance(said, Problem):
-            return said
-        return said if isinstance(said, str) else Invalid(f"{LABEL} is not a text", field=LABEL)
+        label = self.told[0 if len(self.told) == 1 else index]
+        if isinstance(label, Problem):
+            return label
+        return label if isinstance(label, str) else Invalid(f"{LABEL} is not a text", field=LABEL)
 
 
 async def read_examples(

@@ -173,11 +173,11 @@ async def read_labelset(
     """
     kind = media_type(request.headers.get("content-type", ""))
     params = request.query_params
-    asked = QueryParams([(k, v) for k, v in params.multi_items() if k not in OPTIONS])
-    fields = address_fields(asked, LISTS)
+    in_address = QueryParams([(k, v) for k, v in params.multi_items() if k not in OPTIONS])
+    fields = address_fields(in_address, LISTS)
     if kind == FORM:
-        sent = await form_fields(request, (), limits)
-        own = {key: single(key, values, FORM_LISTS) for key, values in sent.items()}
+        form = await form_fields(request, (), limits)
+        own = {key: single(key, values, FORM_LISTS) for key, values in form.items()}
         fields = merge(fields, _typed(own))
         return _named(fields, limits, name)
     body = await request.body()
@@ -228,10 +228,10 @@ def _from_curl(body: bytes, limits: UploadLimits) -> dict[str, Any]:
     """What came with curl's own content type: a form, or the lines of a file if they are left."""
     if FIELD.match(body):
         try:
-            sent = parse_qs(text_of(body), keep_blank_values=True, max_num_fields=limits.fields)
+            form = parse_qs(text_of(body), keep_blank_values=True, max_num_fields=limits.fields)
         except ValueError:
             raise too_many(limits) from None
-        return _typed({key: single(key, values, FORM_LISTS) for key, values in sent.items()})
+        return _typed({key: single(key, values, FORM_LISTS) for key, values in form.items()})
     lines = _lines(body, limits)
     if len(lines) == 1:
         detail = (
@@ -319,7 +319,9 @@ def _templates(body: LabelSetBody, limits: UploadLimits) -> Asked:
         return own_or_named(body.templates, limits.templates)
     own = validated(list(body.templates), limits.templates)
     times = body.templates.values()
-    return tuple(chain.from_iterable([one] * count for one, count in zip(own, times, strict=True)))
+    return tuple(
+        chain.from_iterable([template] * count for template, count in zip(own, times, strict=True))
+    )
 
 
 # a label, its texts, and the groups that it is in
@@ -333,24 +335,24 @@ def _flat(nested: Mapping[str, Nested], limits: UploadLimits, path: tuple[str, .
     if len(path) > MOST_DEPTH:
         detail = f"groups lie in each other {len(path)} deep, the limit is {MOST_DEPTH}"
         raise Invalid(detail, field="labels", limit=MOST_DEPTH, value=len(path))
-    found: list[Flat] = []
+    entries: list[Flat] = []
     for name, inside in nested.items():
         if isinstance(inside, list) and all(isinstance(text, str) for text in inside):
-            found.append((name, inside, path))
+            entries.append((name, inside, path))
         elif not isinstance(inside, dict):
             detail = f"{errors.shown(name)} is neither a list of texts nor a group of labels"
             raise Invalid(detail, field="labels", value=errors.excerpt(name))
         else:
             (group,) = labels.clean([name], limits.labels)
-            found += _flat(inside, limits, (*path, group))
-    return found
+            entries += _flat(inside, limits, (*path, group))
+    return entries
 
 
 def _texts(body: LabelSetBody, limits: UploadLimits) -> list[Flat]:
     if body.preset is not None:
         if body.preset not in limits.presets:
-            known, asked = ", ".join(limits.presets), errors.shown(body.preset)
-            detail = f"preset {asked} not found; there are {known}"
+            known, quoted = ", ".join(limits.presets), errors.shown(body.preset)
+            detail = f"preset {quoted} not found; there are {known}"
             raise Invalid(detail, field="preset", value=errors.excerpt(body.preset))
         shipped = numbered(limits.presets[body.preset].labels)
         return [(label, texts, ()) for label, texts in shipped.items()]
@@ -358,8 +360,8 @@ def _texts(body: LabelSetBody, limits: UploadLimits) -> list[Flat]:
         return _flat(body.labels, limits, ())
     chosen = body.labels if body.labels is not None else list(body.prompts)
     chosen, _ = labels.merged(chosen)
-    seen = labels.clean(chosen, LabelLimits(max(1, len(chosen)), 10_000)) if chosen else ()
-    return [(label, (), ()) for label in seen]
+    cleaned = labels.clean(chosen, LabelLimits(max(1, len(chosen)), 10_000)) if chosen else ()
+    return [(label, (), ()) for label in cleaned]
 
 
 def _all(texts: Sequence[str], limits: UploadLimits, field: str) -> tuple[str, ...]:

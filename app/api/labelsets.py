@@ -231,15 +231,15 @@ async def page(
 ) -> LabelSetsAnswer:
     first, last = namespace_bounds(caller.namespace)
     start = in_namespace(caller.namespace, after) if after else first
-    found = await services.labelsets.page(start, last, limit + 1)
-    more = without_namespace(found[limit - 1].name) if len(found) > limit else None
+    stored_sets = await services.labelsets.page(start, last, limit + 1)
+    more = without_namespace(stored_sets[limit - 1].name) if len(stored_sets) > limit else None
     if more is not None:
         root = request.scope.get("root_path", "")
         response.headers["Link"] = f'<{root}/labelsets?after={more}&limit={limit}>; rel="next"'
     model = services.encoder.info.name
     summaries = [
         summary(stored, services.labelsets.status(stored), model, services.templates_name(stored))
-        for stored in found[:limit]
+        for stored in stored_sets[:limit]
     ]
     return LabelSetsAnswer(labelsets=summaries, next=more)
 
@@ -259,8 +259,8 @@ async def get(
 ) -> Response:
     stored = await services.labelsets.get(_stored_name(caller, name))
     ready = services.labelsets.status(stored).state == "ready"
-    wanted = request.headers.get("if-none-match", "")
-    same = wanted.strip() == "*" or stored.version in read_etags(wanted, weak=True)
+    tags = request.headers.get("if-none-match", "")
+    same = tags.strip() == "*" or stored.version in read_etags(tags, weak=True)
     if ready and same:
         return Response(status_code=304, headers={"ETag": _etag(stored)})
     return await _answer(request, services, stored, 200, building=200)

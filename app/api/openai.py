@@ -119,7 +119,7 @@ class Told:
 def told(raw: Any, messages: Any, modality: Kind | None) -> list[Told]:
     """The inputs in their order, one at least. Raises Invalid."""
     if messages is None:
-        return [_item(one, f"{INPUT}[{at}]", modality) for at, one in enumerate(_listed(raw))]
+        return [_item(item, f"{INPUT}[{at}]", modality) for at, item in enumerate(_listed(raw))]
     if raw is not None:
         raise Invalid(f"{INPUT} and {MESSAGES} are both given", field=MESSAGES)
     if not isinstance(messages, list) or len(messages) != 1 or not isinstance(messages[0], dict):
@@ -184,8 +184,8 @@ def _said(part: Any, kind: Kind) -> Any:
     name = "text" if kind == "text" else "image_url"
     if set(part) != {"type", name} or part["type"] != name:
         return None
-    said = part[name]
-    return said.get("url") if name == "image_url" and isinstance(said, dict) else said
+    content = part[name]
+    return content.get("url") if name == "image_url" and isinstance(content, dict) else content
 
 
 def _field(where: str) -> str:
@@ -213,21 +213,21 @@ async def read_items(
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
         FetchFailed, UnsupportedImage: what stands at an image's URL.
     """
-    sent = await json_body(request)
-    raw, messages = sent.pop(INPUT, None), sent.pop(MESSAGES, None)
+    body = await json_body(request)
+    raw, messages = body.pop(INPUT, None), body.pop(MESSAGES, None)
     try:
-        fields = OpenAiFields.model_validate(sent)
+        fields = OpenAiFields.model_validate(body)
     except ValidationError as error:
         known = ", ".join(OpenAiBody.model_fields)
-        raise invalid(error.errors(include_url=False), sent, known) from None
-    asked = told(raw, messages, fields.modality)
-    pictures = [one for one in asked if one.kind == "image"]
+        raise invalid(error.errors(include_url=False), body, known) from None
+    parts = told(raw, messages, fields.modality)
+    pictures = [part for part in parts if part.kind == "image"]
     if len(pictures) > MOST_IMAGES:
         raise too_many_images(len(pictures), INPUT)
-    said = [one.content for one in asked if one.kind == "text"]
-    texts = iter(checked_texts(said, limits.labels.count, INPUT) if said else ())
+    texts_sent = [part.content for part in parts if part.kind == "text"]
+    texts = iter(checked_texts(texts_sent, limits.labels.count, INPUT) if texts_sent else ())
     files = iter(await _files(request, pictures, fetcher))
-    items = tuple(next(texts) if one.kind == "text" else next(files) for one in asked)
+    items = tuple(next(texts) if part.kind == "text" else next(files) for part in parts)
     return AskedItems(items, fields)
 
 
@@ -278,19 +278,19 @@ BODY: dict[str, Any] = {
     responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
 )
 async def create(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
-    asked = await read_items(request, services.input_limits, services.fetcher)
-    services = await of_model(request, services, asked.fields.model)
-    _check(asked.fields, services.encoder.info)
+    items_request = await read_items(request, services.input_limits, services.fetcher)
+    services = await of_model(request, services, items_request.fields.model)
+    _check(items_request.fields, services.encoder.info)
     try:
         rows = await embedding.of_items(
-            services.classifier.ensemble, services.embedder, asked.items, stages
+            services.classifier.ensemble, services.embedder, items_request.items, stages
         )
     except Problem as problem:
         raise problem.renamed(NAMES) from None
     # tokens are not counted: a text that is known is not tokenized at all
     usage = OpenAiUsage(prompt_tokens=len(rows), total_tokens=len(rows))
     head = {"object": "list", "model": services.encoder.info.name, "usage": usage}
-    vectors = await offload(rows.nbytes, rows_as_json, rows, asked.fields.encoding_format)
+    vectors = await offload(rows.nbytes, rows_as_json, rows, items_request.fields.encoding_format)
     items = [
         b'{"object":"embedding","index":%d,"embedding":%b}' % (index, vector)
         for index, vector in enumerate(vectors)

@@ -76,7 +76,10 @@ def titled(title: str, schema: dict[str, Any]) -> dict[str, Any]:
 
     Defaults are told in words: generators would send each default, or require the field.
     """
-    properties = {name: _in_words(one) for name, one in schema.get("properties", {}).items()}
+    properties = {
+        name: _in_words(property_schema)
+        for name, property_schema in schema.get("properties", {}).items()
+    }
     return {"type": "object", **schema, "properties": properties, "title": title}
 
 
@@ -170,21 +173,21 @@ def _form(fields: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
 
 def _sent(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields as a form or a query sends them: without null."""
-    found = {}
-    for name, one in fields.items():
-        schema = _in_words(one)
+    properties = {}
+    for name, property_schema in fields.items():
+        schema = _in_words(property_schema)
         options = [kind for kind in schema.get("anyOf", []) if kind.get("type") != "null"]
         rest = {k: v for k, v in schema.items() if k not in ("anyOf", "title")}
         if len(options) == 1:
-            found[name] = options[0] | rest
+            properties[name] = options[0] | rest
         elif options:
-            found[name] = {"anyOf": options} | rest
+            properties[name] = {"anyOf": options} | rest
         else:
-            found[name] = rest
+            properties[name] = rest
         if name == "boxes":  # an array of arrays has no form of its own in forms and queries
-            found[name] = {
+            properties[name] = {
                 "type": "string",
                 "description": f"{schema['description']} As a JSON list.",
                 "examples": ["[[0, 0, 0.5, 1], [0.5, 0, 0.5, 1]]"],
             }
-    return found
+    return properties

@@ -272,8 +272,8 @@ def _completed(api: Schema) -> Schema:
     for name in RENAMED:
         del schemas[name]
     for name, schema in schemas.items():
-        for field, one in schema.get("properties", {}).items():
-            _explain(name, field, one)
+        for field, property_schema in schema.get("properties", {}).items():
+            _explain(name, field, property_schema)
     api["components"]["schemas"] = dict(sorted(schemas.items()))
     api["components"]["securitySchemes"] = {
         "apiKey": {
@@ -320,30 +320,30 @@ class _Names:
     def lifted(self, schema: Any, *, top: bool = False) -> Any:
         """The schema, or the reference to where it now stands; titles of properties go."""
         if isinstance(schema, list):
-            return [self.lifted(one) for one in schema]
+            return [self.lifted(part) for part in schema]
         if not isinstance(schema, dict):
             return schema
         schema = dict(schema)
-        for name, one in schema.pop("$defs", {}).items():
-            self._schemas[name] = self.lifted(one, top=True)
+        for name, part in schema.pop("$defs", {}).items():
+            self._schemas[name] = self.lifted(part, top=True)
         title = schema.get("title")
         if not top and not ("properties" in schema and isinstance(title, str)):
             schema.pop("title", None)
-        done: Schema = {}
+        lifted_schema: Schema = {}
         for key, value in schema.items():
             if key == "properties":
-                done[key] = {name: self.lifted(one) for name, one in value.items()}
+                lifted_schema[key] = {name: self.lifted(part) for name, part in value.items()}
             elif key == "$ref":
                 name = value.rpartition("/")[2]
-                done[key] = f"#/components/schemas/{RENAMED.get(name, name)}"
+                lifted_schema[key] = f"#/components/schemas/{RENAMED.get(name, name)}"
             elif key in ("examples", "example", "default", "enum", "const"):
-                done[key] = value
+                lifted_schema[key] = value
             else:
-                done[key] = self.lifted(value)
-        if top or "properties" not in done or "title" not in done:
-            return done
-        self._schemas[done["title"]] = done
-        return {"$ref": f"#/components/schemas/{done['title']}"}
+                lifted_schema[key] = self.lifted(value)
+        if top or "properties" not in lifted_schema or "title" not in lifted_schema:
+            return lifted_schema
+        self._schemas[lifted_schema["title"]] = lifted_schema
+        return {"$ref": f"#/components/schemas/{lifted_schema['title']}"}
 
 
 def _explain(name: str, field: str, schema: Schema) -> None:

@@ -108,18 +108,18 @@ async def labels(
         field = "boxes" if query.look.boxes else "explain" if query.explain else "labelset"
         raise Invalid(f"{field}: the answer has one list of labels and no room for it", field=field)
     body = await json_body(request)
-    sent = _images(body)
+    coded_images = _images(body)
     query = replace(query, namespace=caller.namespace, patience=await patience(request))
     fetcher = services.fetcher
     services = await of_model(request, services, query.model)
     best: dict[str, Prediction] = {}
-    for coded in sent:
+    for coded in coded_images:
         try:
             image = await bodies.image_file(request, coded, fetcher)
-            found = await services.classifier.classify(image, query, stages)
+            classification = await services.classifier.classify(image, query, stages)
         except Problem as problem:
             raise problem.renamed(NAMES) from None
-        for prediction in found.parts[0].results[0].predictions:
+        for prediction in classification.parts[0].results[0].predictions:
             known = best.setdefault(prediction.label, prediction)
             if prediction.score > known.score:
                 best[prediction.label] = prediction

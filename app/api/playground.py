@@ -66,13 +66,13 @@ class Asset:
 @functools.cache
 def assets() -> Mapping[str, Asset]:
     """Every file of the page by its path, and the list of samples; there is nothing else."""
-    found = {
+    by_name = {
         path.relative_to(FOLDER).as_posix(): _asset(path.read_bytes(), KINDS[path.suffix])
         for path in sorted(FOLDER.rglob("*"))
         if path.suffix in KINDS
     }
     names = json.dumps(samples()).encode()
-    return {**found, SAMPLES: _asset(names, "application/json")}
+    return {**by_name, SAMPLES: _asset(names, "application/json")}
 
 
 def samples() -> list[str]:
@@ -112,5 +112,5 @@ def _answer(request: Request, name: str) -> Response:
 
 def _has(header: str, etag: str) -> bool:
     """Weak comparison (RFC 9110, section 13.1.2): a proxy that compresses marks tags as weak."""
-    asked = [tag.strip().removeprefix("W/") for tag in header.split(",")]
-    return "*" in asked or etag in asked
+    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return "*" in tags or etag in tags

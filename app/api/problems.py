@@ -124,8 +124,8 @@ def refuse(problem: Problem, scope: MutableMapping[str, Any]) -> Response:
     elif _below(scope, "/api/v1/vision/"):
         # PhotoPrism takes what has no code for an answer without labels
         own = {"id": state.request_id, "code": problem.status}
-        told = document(problem, state.request_id).model_dump(exclude_none=True) | own
-        response = JSONResponse(told, problem.status, _retry(problem), MEDIA_TYPE)
+        content = document(problem, state.request_id).model_dump(exclude_none=True) | own
+        response = JSONResponse(content, problem.status, _retry(problem), MEDIA_TYPE)
     else:
         response = problem_response(problem, state.request_id)
     if problem.status == Unauthenticated.status:

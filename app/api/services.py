@@ -96,8 +96,8 @@ class Services:
 # these are coroutines because the framework calls plain functions in a thread, at 0.2 ms each
 async def services(request: Request) -> Services:
     """The services of the application that this request reached."""
-    found: Services = request.app.state.services
-    return found
+    own: Services = request.app.state.services
+    return own
 
 
 async def stages(request: Request) -> Stages:

@@ -118,9 +118,9 @@ async def archived(
             raise Unparsable(f"unrecognised batch body: {detail}")
         limits = archives.ArchiveLimits(uploads.image_bytes, uploads.bytes, uploads.images)
         left = threading.Event()
-        found = archives.entries(file, limits, left.is_set)
+        entries = archives.entries(file, limits, left.is_set)
         try:
-            while (entry := await asyncio.to_thread(next, found, None)) is not None:
+            while (entry := await asyncio.to_thread(next, entries, None)) is not None:
                 yield entry
         finally:
             left.set()  # a thread cannot be cancelled: it looks at this between pieces
@@ -177,12 +177,12 @@ def form_parts(request: Request, uploads: UploadBatches) -> AsyncIterator[Part]:
 
 
 async def counted(
-    found: AsyncGenerator[tuple[str | None, Any], None], uploads: UploadBatches
+    pictures: AsyncGenerator[tuple[str | None, Any], None], uploads: UploadBatches
 ) -> AsyncGenerator[Item, None]:
     """The same as items of a batch. Raises TooLarge where there are too many."""
     index = 0
-    async with contextlib.aclosing(found):
-        async for name, image in found:
+    async with contextlib.aclosing(pictures):
+        async for name, image in pictures:
             if index >= uploads.images:
                 detail = f"over {uploads.images} images, the limit of max_upload_images"
                 raise TooLarge(detail, field=IMAGE, limit=uploads.images, value=index + 1)

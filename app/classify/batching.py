@@ -148,9 +148,9 @@ class Batcher(Generic[T, R]):
             log.warning("a batch of %d failed (%r) and runs again in halves", len(batch), error)
             middle = len(batch) // 2
             for half in (batch[:middle], batch[middle:]):
-                wanted = [waiting for waiting in half if not waiting.future.done()]
-                if wanted:
-                    await self._serve(wanted)
+                still_waited_for = [waiting for waiting in half if not waiting.future.done()]
+                if still_waited_for:
+                    await self._serve(still_waited_for)
             return
         ran = time.perf_counter() - begun
         self._item_seconds = 0.9 * self._item_seconds + 0.1 * ran / len(batch)

@@ -81,13 +81,13 @@ async def every_outcome(
     items: AsyncGenerator[Item, None], work: Callable[[bytes], Awaitable[R]]
 ) -> list[Outcome[R]]:
     """All outcomes in the order of the items. Raises the problem that the items had."""
-    found: list[Outcome[R]] = []
-    async with aclosing(items), aclosing(outcomes(items, work)) as done:
-        async for outcome in done:
+    collected: list[Outcome[R]] = []
+    async with aclosing(items), aclosing(outcomes(items, work)) as stream:
+        async for outcome in stream:
             if isinstance(outcome, Problem):
                 raise outcome
-            found.append(outcome)
-    return sorted(found, key=lambda outcome: outcome.index)
+            collected.append(outcome)
+    return sorted(collected, key=lambda outcome: outcome.index)
 
 
 class _Run(Generic[R]):
@@ -164,7 +164,7 @@ class _Run(Generic[R]):
         self._put(Outcome(item.index, item.name, result))
         async with self._room:
             self._bytes -= len(image)
-            self.tasks = {one for one in self.tasks if one is not asyncio.current_task()}
+            self.tasks = {task for task in self.tasks if task is not asyncio.current_task()}
             self._room.notify_all()
 
     def _span(self, item: Item) -> spans.Traced:

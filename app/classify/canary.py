@@ -65,11 +65,11 @@ class Canary:
             decode, PICTURE.read_bytes(), self._encoder.info.image, ImageLimits()
         )
         pixels = decoded.pixels
-        found = await ensemble.vectors(
+        vectors = await ensemble.vectors(
             [Concept((label,), ("a picture of {}.",)) for label in LABELS]
         )
         vector = await self._encode(pixels)
-        self._known = _Known(pixels, found.rows, found.rows @ vector)
+        self._known = _Known(pixels, vectors.rows, vectors.rows @ vector)
         self.good_at = self._clock()
 
     @property

@@ -71,16 +71,16 @@ class Classifier:
         described, regions = embedding.result()
         parts = []
         spec = query.look.spec(self.info.image)
-        for place, seen in enumerate(regions):
+        for place, region in enumerate(regions):
             tiled = query.look.view.startswith("tiles")
-            cropped = () if tiled else crop_warnings(seen.area, spec)
+            cropped = () if tiled else crop_warnings(region.area, spec)
             if query.look.view == "auto":
-                cropped += border_warnings(seen.area, spec)
-            looked = _Looked(image, place, seen.rows, (*described.warnings, *cropped))
+                cropped += border_warnings(region.area, spec)
+            looked = _Looked(image, place, region.rows, (*described.warnings, *cropped))
             results = [
                 await self._result(looked, compared, query, stages) for compared in text.result()
             ]
-            parts.append(Part(seen.area, tuple(results)))
+            parts.append(Part(region.area, tuple(results)))
         return Classification(self.info.name, described, tuple(parts), bool(query.look.boxes))
 
     async def _result(
@@ -147,8 +147,8 @@ class Classifier:
             return ()
         wanted = _wanted(query, classes)
         shares = self._scale.scoring(wanted) == "softmax"
-        found = scoring.groups(decision.scores, classes.paths, shares=shares)
-        return tuple(g for g in found[: wanted.top_k] if g.score >= (wanted.threshold or 0.0))
+        ranked = scoring.groups(decision.scores, classes.paths, shares=shares)
+        return tuple(g for g in ranked[: wanted.top_k] if g.score >= (wanted.threshold or 0.0))
 
     async def _explain(
         self,
@@ -168,15 +168,15 @@ class Classifier:
         (pixels,), area = decoded.views[looked.place], decoded.regions[looked.place].area
         async with self.explaining:
             copies = await asyncio.to_thread(heatmap.covered, pixels)
-            found = await self.embedder.encode(copies, Stages())
-        wanted = list(chosen)
-        covered = found @ classes.rows.T
+            rows = await self.embedder.encode(copies, Stages())
+        places = list(chosen)
+        covered = rows @ classes.rows.T
         if classes.alternatives is not None:
             covered = classes.alternatives.best(covered)
-        without = covered[:, wanted]
-        maps = heatmap.heat(cosines[wanted], without, heatmap.flat(pixels))
+        without = covered[:, places]
+        maps = heatmap.heat(cosines[places], without, heatmap.flat(pixels))
         shape = (area.width, area.height, look.spec(self.info.image))
-        return {i: heatmap.png(cells, *shape) for i, cells in zip(wanted, maps, strict=True)}
+        return {i: heatmap.png(cells, *shape) for i, cells in zip(places, maps, strict=True)}
 
     async def prepare(self, query: Query) -> None:
         """Make sure that labels and templates can be answered for, before many images are."""
@@ -220,9 +220,9 @@ class Classifier:
         """The words that labels are held against, and whether they should be known but are not."""
         if not query.abstain or query.tags or classes.learned is not None:
             return None, False
-        asked = replace(query, templates=None, patience=query.patience / 2)
+        rivals_query = replace(query, templates=None, patience=query.patience / 2)
         try:
-            words = await self.registered(asked, self.others)
+            words = await self.registered(rivals_query, self.others)
         except Problem:  # being built, or it cannot be: no reason to answer nothing at all
             return None, True
         others = OtherWords(words.labels, words.rows)
@@ -234,18 +234,18 @@ class Classifier:
         if query.texts:
             return await self._with_texts(query, name, templates)
         try:
-            found = await self.ensemble.matrix(query.labels, templates)
+            vectors = await self.ensemble.matrix(query.labels, templates)
         except TextTooLong as problem:
             if not query.truncate:
                 raise advised(problem) from None
         else:
-            return Classes(query.labels, found.rows, found.cached, name, templates)
+            return Classes(query.labels, vectors.rows, vectors.cached, name, templates)
         concepts = [Concept((label,), templates) for label in query.labels]
         fitted = await self.ensemble.fitted(concepts, truncate=True)
         if fitted.too_long:
             raise together(list(fitted.too_long.values()))
-        found, unread = fitted.vectors, fitted.warnings()
-        return Classes(query.labels, found.rows, found.cached, name, templates, unread=unread)
+        vectors, unread = fitted.vectors, fitted.warnings()
+        return Classes(query.labels, vectors.rows, vectors.cached, name, templates, unread=unread)
 
     async def _with_texts(self, query: Query, name: str, templates: tuple[str, ...]) -> Classes:
         """Labels that are sent along with the texts that stand for them."""
@@ -260,11 +260,11 @@ class Classifier:
         if fitted.too_long:
             problem = together(list(fitted.too_long.values()))
             raise problem if query.truncate else advised(problem)
-        found, unread = fitted.vectors, fitted.warnings()
+        vectors, unread = fitted.vectors, fitted.warnings()
         return Classes(
             query.labels,
-            found.rows,
-            min(found.cached, len(query.labels)),
+            vectors.rows,
+            min(vectors.cached, len(query.labels)),
             name,
             templates,
             alternatives=alternatives,
@@ -282,28 +282,28 @@ class Classifier:
         return Scale(self.info.scale, self.info.bias)
 
     def _warnings(
-        self, asked: Sequence[str], compared: "_Compared", query: Query
+        self, texts: Sequence[str], compared: "_Compared", query: Query
     ) -> tuple[str, ...]:
         classes = compared.classes
-        found = [f"the calibration is not used: {classes.warning}"] if classes.warning else []
+        warnings = [f"the calibration is not used: {classes.warning}"] if classes.warning else []
         if compared.late:
-            found.append("the words that abstain compares labels with are not ready: it guessed")
-        found += classes.unread
+            warnings.append("the words that abstain compares labels with are not ready: it guessed")
+        warnings += classes.unread
         if query.tags:
-            found.append("no labels were given: these are tags from a shipped list of nouns")
+            warnings.append("no labels were given: these are tags from a shipped list of nouns")
         if classes.learned and self.info.bias is not None and query.scores == "softmax":
-            found.append("the calibration's temperature is not used: it was fitted to sigmoids")
-        unread = labels.unread(asked, self.info.provenance.languages)
+            warnings.append("the calibration's temperature is not used: it was fitted to sigmoids")
+        unread = labels.unread(texts, self.info.provenance.languages)
         if unread:
             text = f"{self.info.name} was not trained to read the script of {_named(unread)}"
-            found.append(f"{text}; such scores mean little")
-        negated = labels.negated(asked)
+            warnings.append(f"{text}; such scores mean little")
+        negated = labels.negated(texts)
         if negated:
             text = f"such models hardly understand a negation, as in {_named(negated)}"
-            found.append(
+            warnings.append(
                 f"{text}: it is scored like what it denies; abstain=true says none of these"
             )
-        return tuple(found)
+        return tuple(warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,13 +370,13 @@ def _same(classes: Classes, cosines: Floats, places: Sequence[int] | None = None
     close = np.flatnonzero(np.diff(cosines[order]) < SAME)
     groups: list[list[int]] = []
     for at in close:
-        one, other = int(order[at]), int(order[at + 1])
-        if float(classes.rows[one] @ classes.rows[other]) < 1 - SAME:
+        first, second = int(order[at]), int(order[at + 1])
+        if float(classes.rows[first] @ classes.rows[second]) < 1 - SAME:
             continue
-        if groups and groups[-1][-1] == one:
-            groups[-1].append(other)
+        if groups and groups[-1][-1] == first:
+            groups[-1].append(second)
         else:
-            groups.append([one, other])
+            groups.append([first, second])
     for group in groups[:WARNED]:
         named = _named([classes.labels[place] for place in sorted(group)])
         yield f"{named} are the same to the model and share what one of them would score"

@@ -89,10 +89,10 @@ class ImageCache:
 
     def get(self, sha256: str, look: Look = WHOLE) -> Embedded | None:
         """What is known of the file with this digest; of several views the rows in one."""
-        found = self.memory.get(self._key(sha256, look)) if self.memory.max_bytes else None
-        if found is None:
+        stored = self.memory.get(self._key(sha256, look)) if self.memory.max_bytes else None
+        if stored is None:
             return None
-        vector, (width, height), notes = np.split(found, [-COUNT - 2, -COUNT])
+        vector, (width, height), notes = np.split(stored, [-COUNT - 2, -COUNT])
         return Embedded(vector, int(width), int(height), Notes.of_numbers(notes))
 
     def put(self, sha256: str, embedded: Embedded, look: Look = WHOLE) -> None:
@@ -157,10 +157,10 @@ async def of_beginnings(
     """
     with stages.stage("text"):
         concepts = [Concept((text,), templates) for text in texts]
-        found = await ensemble.fitted(concepts, truncate=True)
-    if found.too_long:
-        raise together(list(found.too_long.values()))
-    return found.vectors, found.warnings()
+        fitted = await ensemble.fitted(concepts, truncate=True)
+    if fitted.too_long:
+        raise together(list(fitted.too_long.values()))
+    return fitted.vectors, fitted.warnings()
 
 
 def encode_images(
@@ -231,12 +231,12 @@ class ImageEmbedder:
         image = _described(known, sha256, cached=cached)
         regions = look.regions(known.width, known.height)
         each = known.vector.reshape(sum(len(region.cuts) for region in regions), -1)
-        seen, start = [], 0
+        regions_seen, start = [], 0
         for region in regions:
             end = start + len(region.cuts)
-            seen.append(Seen(region.area, pooled(each[start:end], look.view)))
+            regions_seen.append(Seen(region.area, pooled(each[start:end], look.view)))
             start = end
-        return image, seen
+        return image, regions_seen
 
     async def encode(self, pictures: Sequence[Pixels], stages: Stages) -> Floats:
         """Pixels (3, H, W) each -> unit rows (N, D), some at a time: others want their turn.
@@ -248,12 +248,12 @@ class ImageEmbedder:
             some = pictures[start : start + AT_ONCE]
             ran = await asyncio.gather(*map(self.batcher.submit, some))
             stages.ran(
-                max(one.waited for one in ran),
-                max(one.ran for one in ran),
+                max(batch.waited for batch in ran),
+                max(batch.ran for batch in ran),
                 ran[0].size,
                 ran[0].span,
             )
-            rows += [one.value for one in ran]
+            rows += [batch.value for batch in ran]
         return np.stack(rows)
 
     async def embed_all(self, files: Sequence[bytes], stages: Stages) -> list[tuple[Image, Floats]]:
@@ -285,9 +285,9 @@ def _described(embedded: Embedded, sha256: str, *, cached: bool) -> Image:
     return Image(width, height, sha256, cached, warnings)
 
 
-def rows_of(found: Sequence[tuple[Image, Floats]]) -> Floats:
+def rows_of(embedded: Sequence[tuple[Image, Floats]]) -> Floats:
     """The rows (N, D) of images that were embedded, one at least."""
-    return np.stack([row for _, row in found])
+    return np.stack([row for _, row in embedded])
 
 
 async def of_items(
@@ -301,5 +301,5 @@ async def of_items(
     files = [item for item in items if isinstance(item, bytes)]
     # texts first: what is wrong with them is found before any image has cost anything
     read = iter((await of_texts(ensemble, texts, stages)).rows if texts else ())
-    seen = iter(await embedder.embed_all(files, stages))
-    return np.stack([next(read) if isinstance(item, str) else next(seen)[1] for item in items])
+    embedded = iter(await embedder.embed_all(files, stages))
+    return np.stack([next(read) if isinstance(item, str) else next(embedded)[1] for item in items])

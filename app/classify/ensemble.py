@@ -137,8 +137,8 @@ class Ensemble:
         first: dict[int, TextTooLong] = {}
         if truncate and self._cuts:
             for place, concept in enumerate(concepts):
-                if (seen := self._cuts.get((fingerprint, concept))) is not None:
-                    fitting[place], first[place] = seen
+                if (cached := self._cuts.get((fingerprint, concept))) is not None:
+                    fitting[place], first[place] = cached
         for _ in range(ROUNDS):
             vectors, too_long = await self._some(fitting, counted=counted, alone=True)
             if not (truncate and too_long):
@@ -161,21 +161,21 @@ class Ensemble:
         Else the first of them is raised.
         """
         keys = keys_of(concepts, own(self._encoder.info.fingerprint))
-        found = self._in_memory(keys)
-        missing = {k: c for k, c in zip(keys, concepts, strict=True) if k not in found}
+        vectors = self._in_memory(keys)
+        missing = {k: c for k, c in zip(keys, concepts, strict=True) if k not in vectors}
         encoded: set[str] = set()
         too_long: dict[str, TextTooLong] = {}
         if missing:
             for key, landed in (await self._missing(missing, counted, alone)).items():
                 if isinstance(landed, TextTooLong):
                     too_long[key] = landed
-                    found[key] = np.zeros(self._encoder.info.embedding_width, np.float32)
+                    vectors[key] = np.zeros(self._encoder.info.embedding_width, np.float32)
                     continue
-                found[key] = landed.vector
+                vectors[key] = landed.vector
                 if landed.encoded:
                     encoded.add(key)
         cached = sum(key not in encoded and key not in too_long for key in keys)
-        rows = np.stack([found[key] for key in keys])
+        rows = np.stack([vectors[key] for key in keys])
         problems = {place: too_long[key] for place, key in enumerate(keys) if key in too_long}
         return ClassVectors(rows, cached), problems
 
@@ -189,25 +189,25 @@ class Ensemble:
         rows = self.lists.get(key)
         if rows is not None:
             return ClassVectors(rows, len(labels))
-        found = await self.vectors([Concept((label,), templates) for label in labels])
-        self.lists.put(key, found.rows)
-        return found
+        vectors = await self.vectors([Concept((label,), templates) for label in labels])
+        self.lists.put(key, vectors.rows)
+        return vectors
 
     async def background(self, templates: tuple[str, ...]) -> Floats:
         """The unit row (D,) of a text that names no thing in particular, in these templates."""
-        found = await self.vectors([Concept(BACKGROUND, templates)])
-        return np.asarray(found.rows[0], np.float32)
+        vectors = await self.vectors([Concept(BACKGROUND, templates)])
+        return np.asarray(vectors.rows[0], np.float32)
 
     async def known(self, concepts: Sequence[Concept]) -> Floats | None:
         """The rows (C, D) if memory and store have every one of them; nothing is encoded."""
         keys = keys_of(concepts, own(self._encoder.info.fingerprint))
-        found = self._in_memory(keys)
-        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        vectors = self._in_memory(keys)
+        missing = [key for key in dict.fromkeys(keys) if key not in vectors]
         if missing:
-            found |= await self._cache.fetch(missing)
-        if any(key not in found for key in keys):
+            vectors |= await self._cache.fetch(missing)
+        if any(key not in vectors for key in keys):
             return None
-        return np.stack([found[key] for key in keys])
+        return np.stack([vectors[key] for key in keys])
 
     async def close(self) -> None:
         """End what still runs."""
@@ -221,12 +221,12 @@ class Ensemble:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _in_memory(self, keys: Sequence[str]) -> dict[str, Floats]:
-        found: dict[str, Floats] = {}
+        vectors: dict[str, Floats] = {}
         for key in dict.fromkeys(keys):
             vector = self._cache.memory.get(key)
             if vector is not None:
-                found[key] = vector
-        return found
+                vectors[key] = vector
+        return vectors
 
     async def _missing(
         self, concepts: dict[str, Concept], counted: bool, alone: bool

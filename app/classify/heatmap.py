@@ -35,13 +35,13 @@ def covered(pixels: Pixels) -> list[Pixels]:
     Row by row, from the upper left.
     """
     mean = pixels.reshape(3, -1).mean(axis=1).round().astype(np.uint8)[:, None, None]
-    found = []
+    copies = []
     for top, left in _corners():
         copy = pixels.copy()
         rows, columns = _span(top, pixels.shape[1]), _span(left, pixels.shape[2])
         copy[:, rows, columns] = mean
-        found.append(copy)
-    return found
+        copies.append(copy)
+    return copies
 
 
 def heat(cosines: Floats, without: Floats, ground: npt.NDArray[np.bool_]) -> Floats:
@@ -81,9 +81,9 @@ def region(width: int, height: int, spec: ImageSpec) -> tuple[float, float, floa
         return 0.0, 0.0, 1.0, 1.0
     ratios = width / spec.width, height / spec.height
     ratio = max(ratios) if spec.resize_mode == "longest" else min(ratios)
-    seen = spec.width * ratio / width, spec.height * ratio / height
-    left, top = (1 - seen[0]) / 2, (1 - seen[1]) / 2
-    return left, top, left + seen[0], top + seen[1]
+    share = spec.width * ratio / width, spec.height * ratio / height
+    left, top = (1 - share[0]) / 2, (1 - share[1]) / 2
+    return left, top, left + share[0], top + share[1]
 
 
 def png(cells: Floats, width: int, height: int, spec: ImageSpec) -> str:

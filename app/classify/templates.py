@@ -32,10 +32,10 @@ def numbered(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
     Two classes of ImageNet share a name: the second is told apart by a number.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    sets: dict[str, tuple[str, ...]] = {}
     for name in names:
-        found[f"{name} (2)" if name in found else name] = (name,)
-    return found
+        sets[f"{name} (2)" if name in sets else name] = (name,)
+    return sets
 
 
 OWN: Final = "custom"
@@ -51,21 +51,21 @@ class TemplateSets:
     sets: Mapping[str, TemplateSet]
     default: str
 
-    def name_of(self, asked: Asked) -> str:
+    def name_of(self, requested: Asked) -> str:
         """The name that answers give, whether or not there is such a set."""
-        return OWN if isinstance(asked, tuple) else asked or self.default
+        return OWN if isinstance(requested, tuple) else requested or self.default
 
-    def resolve(self, asked: Asked) -> tuple[str, tuple[str, ...]]:
+    def resolve(self, requested: Asked) -> tuple[str, tuple[str, ...]]:
         """The name that answers give, and the templates themselves.
 
         Raises:
             UnknownTemplates: no set has this name.
         """
-        name = self.name_of(asked)
-        if isinstance(asked, tuple):
-            return name, asked
-        found = self.sets.get(name)
-        if found is None:
+        name = self.name_of(requested)
+        if isinstance(requested, tuple):
+            return name, requested
+        template_set = self.sets.get(name)
+        if template_set is None:
             detail = f"template set {shown(name)} not found; GET /templates lists them"
             raise UnknownTemplates(detail, field="templates", value=excerpt(name))
-        return name, found.templates
+        return name, template_set.templates

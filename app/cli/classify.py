@@ -78,20 +78,20 @@ class Combine(StrEnum):
     BEST = "best"
 
 
-def form_fields(**asked: Any) -> dict[str, str]:
+def form_fields(**options: Any) -> dict[str, str]:
     """The form fields of a request from options of their names; None and False are left out.
 
     Lists go as JSON, so that the server takes nothing apart. Raises Ended.
     """
-    if asked.get("labels") is not None and asked.get("labelset") is not None:
+    if options.get("labels") is not None and options.get("labelset") is not None:
         raise Ended(USAGE_ERROR, "give either --labels or --labelset, not both")
-    templates = asked.get("templates") or ()
+    templates = options.get("templates") or ()
     for text in templates:
         if "{}" not in text and (" " in text or len(templates) > 1):
             raise Ended(USAGE_ERROR, f"--templates: {text!r} has no {{}} for the label")
     return {
         name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in asked.items()
+        for name, value in options.items()
         if value is not None and value is not False
     }
 
@@ -106,13 +106,13 @@ def _boxes(values: list[str] | None) -> list[list[float]] | None:
     if values is None:
         return None
     try:
-        found = [[float(number) for number in value.split(",")] for value in values]
+        boxes = [[float(number) for number in value.split(",")] for value in values]
     except ValueError:
-        found = [[]]
-    if any(len(box) != BOX for box in found):
+        boxes = [[]]
+    if any(len(box) != BOX for box in boxes):
         line = "--boxes takes x,y,width,height in pixels, or as shares of the picture: 0,0,0.5,1"
         raise Ended(USAGE_ERROR, line)
-    return found
+    return boxes
 
 
 def _labelsets(fields: dict[str, str]) -> list[str]:
@@ -362,9 +362,9 @@ def classify(
             raise Ended(USAGE_ERROR, "files can be sorted by one label set only, and not by boxes")
         _check_names(names, labels)
         service = Service(url, api_key, model, jobs, retry_for)
-        asked = {**fields, "model": model}
+        request = {**fields, "model": model}
         with (
-            result_file.opened(output, _shape(fields), asked, resume=resume) as results,
+            result_file.opened(output, _shape(fields), request, resume=resume) as results,
             _sorter(move_to, copy_to, undo_file, dry_run) as sorter,
         ):
             return _classify(service, fields, source, sorter, form, results)
@@ -493,7 +493,7 @@ def _shown(
         TimeRemainingColumn(), console=console,
         disable=not console.is_terminal or (sys.stdout.isatty() and not to_file),
     )  # fmt: skip
-    said: set[str] = set()
+    shown_warnings: set[str] = set()
     with bar:
         task = bar.add_task("", total=None if bar.disable else counted(source))
 
@@ -505,9 +505,9 @@ def _shown(
             writer.write(record)
             for text in record.warnings if form not in WHOLE else ():
                 # most are of the labels, and so the same for every file
-                if text not in said and len(said) < MOST_WARNINGS:
+                if text not in shown_warnings and len(shown_warnings) < MOST_WARNINGS:
                     told(record, f"warning: {text}")
-                said.add(text)
+                shown_warnings.add(text)
             if record.problem is not None:
                 told(record, record.problem["detail"])
             bar.advance(task)
@@ -517,8 +517,8 @@ def _shown(
             yield show
         finally:
             writer.end()
-    if len(said) > MOST_WARNINGS:
-        say(f"{len(said) - MOST_WARNINGS} more warnings; --format json has them all")
+    if len(shown_warnings) > MOST_WARNINGS:
+        say(f"{len(shown_warnings) - MOST_WARNINGS} more warnings; --format json has them all")
 
 
 def undo(
@@ -537,11 +537,11 @@ def undo(
     """
 
     def run() -> int:
-        done, failed = 0, 0
+        restored, failed = 0, 0
         try:
             for step in sorting.undo(file, dry=dry_run):
                 if step.error is None:
-                    done += 1
+                    restored += 1
                     typer.echo(f"{printable(step.target)} -> {printable(step.path)}")
                 else:
                     failed += 1
@@ -552,8 +552,8 @@ def undo(
             raise
         except OSError as error:
             raise Ended(USAGE_ERROR, f"{file}: {reason(error)}") from None
-        files = "file" if done == 1 else "files"
-        say(f"{'would restore' if dry_run else 'restored'} {done} {files}, {failed} failed")
+        files = "file" if restored == 1 else "files"
+        say(f"{'would restore' if dry_run else 'restored'} {restored} {files}, {failed} failed")
         return SOME_FAILED if failed else 0
 
     raise typer.Exit(status_of(run))

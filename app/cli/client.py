@@ -155,8 +155,8 @@ class Client:
                 raise Refused(_broken_off(error)) from None
             raise self.away(error) from None
         if response.status_code == 200:
-            found: dict[str, Any] = self.content(response)
-            return found
+            content: dict[str, Any] = self.content(response)
+            return content
         problem = self.problem(response)
         _end_if_common(problem)
         raise Refused(problem)
@@ -180,8 +180,8 @@ class Client:
                 if loop.time() + wait > end:
                     return response
             except httpx2.TransportError as error:
-                sent = not isinstance(error, httpx2.ConnectError)
-                if (sent and not harmless) or loop.time() + wait > end:
+                arrived = not isinstance(error, httpx2.ConnectError)
+                if (arrived and not harmless) or loop.time() + wait > end:
                     raise
             await asyncio.sleep(wait)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -196,11 +196,15 @@ class Client:
     def problem(self, response: httpx2.Response) -> dict[str, Any]:
         """The problem of an answer that is one. Raises Ended where nobody of ours answered."""
         try:
-            found = response.json()
+            content = response.json()
         except ValueError:
-            found = None
-        if isinstance(found, dict) and isinstance(found.get("detail"), str) and "status" in found:
-            return found
+            content = None
+        if (
+            isinstance(content, dict)
+            and isinstance(content.get("detail"), str)
+            and "status" in content
+        ):
+            return content
         if response.status_code in (413, *BUSY):  # what stands before a server may say this
             title = f"status {response.status_code}"
             detail = f"{self._http.base_url.host} answered with {title}"
@@ -220,14 +224,14 @@ class Client:
 
     def _stranger(self, response: httpx2.Response) -> Ended:
         where = f" to {response.headers['location']}" if response.has_redirect_location else ""
-        said = f"status {response.status_code}{where}"
-        return Ended(SERVER_ERROR, f"{self._http.base_url} answers with {said}, not as openvocab")
+        answer = f"status {response.status_code}{where}"
+        return Ended(SERVER_ERROR, f"{self._http.base_url} answers with {answer}, not as openvocab")
 
 
 def _asked_for(response: httpx2.Response) -> float:
     """Seconds that the server asks to wait; 0 where it names none, or a date."""
-    asked = response.headers.get("retry-after", "")
-    return min(float(asked), LONGEST_ASKED) if asked.isdecimal() else 0.0
+    header = response.headers.get("retry-after", "")
+    return min(float(header), LONGEST_ASKED) if header.isdecimal() else 0.0
 
 
 def _end_if_common(problem: Mapping[str, Any]) -> None:

@@ -55,7 +55,7 @@ class Source:
         if self.lists is not None:
             return None
         finder = Finder(self.finder.recursive, self.finder.everything, self.finder.leave_out)
-        paths = (found.path for found in Source(self.names, finder).files())
+        paths = (file.path for file in Source(self.names, finder).files())
         return max((cell_len(printable(os.fspath(path))) for path in paths), default=None)
 
     def files(self) -> Iterator[Found]:
@@ -174,28 +174,28 @@ class Run:
         # a list may come as slowly as whoever writes it
         step: Callable[[], Awaitable[Found | None]]
         step = partial(aside, partial(next, files, None)) if source.lists else _at_once(files)
-        while (found := await step()) is not None:
-            if self.known is not None and await aside(partial(self.known, found.path)):
+        while (file := await step()) is not None:
+            if self.known is not None and await aside(partial(self.known, file.path)):
                 continue
             await places.acquire()
-            task = group.create_task(self._one(found))
+            task = group.create_task(self._one(file))
             task.add_done_callback(lambda _: places.release())
             await queue.put(task)
         await queue.put(None)
 
-    async def _one(self, found: Found) -> FileAnswer:
-        if found.error is not None:
-            return _failed(found.path, found.error)
+    async def _one(self, file: Found) -> FileAnswer:
+        if file.error is not None:
+            return _failed(file.path, file.error)
         try:
-            image, digest = await aside(partial(_image, found.path, self.limit))
+            image, digest = await aside(partial(_image, file.path, self.limit))
             answer = await self._once.of(digest, partial(self.client.classify, image, self.fields))
-            return FileAnswer(found.path, answer)
+            return FileAnswer(file.path, answer)
         except OSError as error:
-            return _failed(found.path, reason(error))
+            return _failed(file.path, reason(error))
         except ValueError as error:
-            return _failed(found.path, str(error))
+            return _failed(file.path, str(error))
         except Refused as refused:
-            return FileAnswer(found.path, problem=refused.problem)
+            return FileAnswer(file.path, problem=refused.problem)
 
     async def _placed(self, record: FileAnswer) -> FileAnswer:
         if self.sorter is None or record.answer is None:

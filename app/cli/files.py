@@ -93,11 +93,11 @@ class Finder:
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
         named = not entry.name.startswith(".") and suffix in IMAGE_SUFFIXES
         try:
-            wanted = (self.everything or named) and entry.is_file()
+            taken = (self.everything or named) and entry.is_file()
         except OSError:  # a link in a circle
-            wanted = False
-        self.skipped += not wanted
-        return wanted
+            taken = False
+        self.skipped += not taken
+        return taken
 
     def _entered(self, entry: os.DirEntry[str]) -> bool:
         if entry.name.startswith(".") and not self.everything:

@@ -31,16 +31,16 @@ def given_labels(values: list[str] | None) -> Given | None:
 def split(text: str) -> Given:
     """The texts of a JSON list or object, or those between commas."""
     with contextlib.suppress(ValueError):
-        found = json.loads(text)
-        if _is_texts(found):
-            return list(found)
-        if isinstance(found, dict) and all(map(_is_texts, found.values())):
-            return found
+        content = json.loads(text)
+        if _is_texts(content):
+            return list(content)
+        if isinstance(content, dict) and all(map(_is_texts, content.values())):
+            return content
     return text.split(",")
 
 
 def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def label_file(value: str) -> str | None:
@@ -65,10 +65,10 @@ def labels_of(file: str) -> Given:
     with opened(file) as source:
         data = source.read(LARGEST)
     try:
-        found = definition(data)
+        content = definition(data)
     except BadFile as error:
         raise Ended(USAGE_ERROR, f"--labels: {name} {error}") from None
-    labels = found["labels"] if found.keys() == {"labels"} else found
+    labels = content["labels"] if content.keys() == {"labels"} else content
     if isinstance(labels, dict) and labels and all(map(_is_texts, labels.values())):
         return labels
     if not isinstance(labels, list) or not _is_texts(labels):

@@ -64,13 +64,13 @@ def list_labelsets(
         table = Table(box=None, pad_edge=False)
         for heading in ("name", "version", "labels", "status", "templates", "description"):
             table.add_column(heading, no_wrap=heading == "name")
-        async for found in sets.all():
+        async for labelset in sets.all():
             if as_json:
-                out(json_text(found))
+                out(json_text(labelset))
                 continue
-            numbers = (str(found["version"]), str(found["label_count"]))
-            said = (found["status"], found["templates"], printable(found["description"]))
-            table.add_row(found["name"], *numbers, *said)
+            numbers = (str(labelset["version"]), str(labelset["label_count"]))
+            texts = (labelset["status"], labelset["templates"], printable(labelset["description"]))
+            table.add_row(labelset["name"], *numbers, *texts)
         if not as_json:
             Console(markup=False).print(table)
         return 0
@@ -88,16 +88,18 @@ def show(
     """Print a label set with synonyms and prompts."""
 
     async def work(sets: LabelSetClient) -> int:
-        found = await sets.get(name)
+        labelset = await sets.get(name)
         if as_json:
-            out(json_text(found))
+            out(json_text(labelset))
             return 0
-        about = f"{name}, version {found['version']}, {found['status']}, {found['templates']}"
-        say(f"{about}: {found['label_count']} labels. {found['description']}".rstrip())
-        for model_name, state in found.get("models", {}).items():
+        about = (
+            f"{name}, version {labelset['version']}, {labelset['status']}, {labelset['templates']}"
+        )
+        say(f"{about}: {labelset['label_count']} labels. {labelset['description']}".rstrip())
+        for model_name, state in labelset.get("models", {}).items():
             say(f"{model_name}: {state}")
-        for label in found["labels"]:
-            texts = found["prompts"].get(label) or found["synonyms"].get(label)
+        for label in labelset["labels"]:
+            texts = labelset["prompts"].get(label) or labelset["synonyms"].get(label)
             out("\t".join(map(printable, (label, *([", ".join(texts)] if texts else [])))))
         return 0
 
@@ -176,13 +178,13 @@ def export_labelsets(
 
     async def work(sets: LabelSetClient) -> int:
         async def one(name: str) -> None:
-            content = exported(found := await sets.get(name))
-            if examples and found.get("examples"):
+            content = exported(labelset := await sets.get(name))
+            if examples and labelset.get("examples"):
                 content["examples"] = await backed_up(sets, name)
             out(json_text(content))
 
         failed = 0
-        chosen = names or [found["name"] async for found in sets.all()]
+        chosen = names or [labelset["name"] async for labelset in sets.all()]
         for name in chosen:
             failed += not await goes_on(name, one(name))
         return SOME_FAILED if failed else 0
@@ -215,21 +217,21 @@ def import_labelsets(
             if kept is not None:
                 await restore(sets, content["name"], kept, say)
 
-        done, failed = 0, 0
+        imported_sets, failed = 0, 0
         with opened(file) as lines:
             for content in imported(lines):
                 worked = await goes_on(content["name"], imports(sets, content))
-                done, failed = done + worked, failed + (not worked)
-        say(f"imported {done} label sets, {failed} refused")
+                imported_sets, failed = imported_sets + worked, failed + (not worked)
+        say(f"imported {imported_sets} label sets, {failed} refused")
         return SOME_FAILED if failed else 0
 
     run(url, api_key, work)
 
 
 async def _made(sets: LabelSetClient, answer: dict[str, Any], wait: bool) -> int:
-    found = await sets.ready(answer) if wait else answer
-    say(f"{found['name']}, version {found['version']}, {found['status']}")
-    for warning in found.get("warnings", ()):
+    state = await sets.ready(answer) if wait else answer
+    say(f"{state['name']}, version {state['version']}, {state['status']}")
+    for warning in state.get("warnings", ()):
         say(f"warning: {warning}")
     return 0
 

@@ -35,8 +35,8 @@ class LabelSetClient:
         while after is not None:
             query = {"limit": str(PAGE), **({"after": after} if after else {})}
             page = await self._ask("GET", "/labelsets", params=query)
-            for found in page["labelsets"]:
-                yield found
+            for labelset in page["labelsets"]:
+                yield labelset
             after = page["next"]
 
     async def get(self, name: str) -> dict[str, Any]:
@@ -63,8 +63,8 @@ class LabelSetClient:
         while after is not None:
             query = {"limit": str(PAGE), **({"after": after} if after else {})}
             page = await self._ask("GET", f"{_path(name)}/examples", params=query)
-            for found in page["examples"]:
-                yield found
+            for example in page["examples"]:
+                yield example
             after = page["next"]
 
     async def add_examples(
@@ -131,10 +131,10 @@ def definition(data: bytes) -> dict[str, Any]:
         # not splitlines: it also splits at characters that a label may hold
         return {"labels": [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]}
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
         raise BadFile(f"looks like JSON but is not valid: {error}") from None
-    return dict(found) if isinstance(found, dict) else {"labels": found}
+    return dict(content) if isinstance(content, dict) else {"labels": content}
 
 
 def exported(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def exported(answer: Mapping[str, Any]) -> dict[str, Any]:
             inside = inside.setdefault(group, {})
         inside[label] = synonyms.get(label, [])
     by_name = answer["own_templates"] or answer["templates"]
-    found = {
+    content = {
         "name": answer["name"],
         "labels": labels if synonyms or groups else answer["labels"],
         "combine": answer.get("combine"),
@@ -159,7 +159,7 @@ def exported(answer: Mapping[str, Any]) -> dict[str, Any]:
         "truncate": answer.get("truncate"),
         "description": answer["description"],
     }
-    return {key: value for key, value in found.items() if value or key in ("name", "labels")}
+    return {key: value for key, value in content.items() if value or key in ("name", "labels")}
 
 
 def imported(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
@@ -168,12 +168,12 @@ def imported(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            found = json.loads(_text(line))
+            content = json.loads(_text(line))
         except ValueError:
-            found = None
-        if not isinstance(found, dict) or not isinstance(found.get("name"), str):
+            content = None
+        if not isinstance(content, dict) or not isinstance(content.get("name"), str):
             raise BadFile(f"line {number} is not a JSON object with a name")
-        yield found
+        yield content
 
 
 def _text(data: bytes) -> str:
@@ -211,16 +211,18 @@ async def send(
     sets: LabelSetClient, name: str, pictures: Iterable[Picture], tell: Callable[[str], None]
 ) -> Sent:
     """Add pictures to a label set, batch by batch; `tell` hears how far it is. Raises Ended."""
-    sent = Sent()
+    report = Sent()
     for batch in _batches(pictures):
-        answer = await sets.add_examples(name, [(one.label, one.name, one.data) for one in batch])
-        sent.added += answer["added"]
-        sent.unchanged += answer["unchanged"]
+        answer = await sets.add_examples(
+            name, [(picture.label, picture.name, picture.data) for picture in batch]
+        )
+        report.added += answer["added"]
+        report.unchanged += answer["unchanged"]
         for error in answer["errors"]:
-            sent.refused.append((batch[error["index"]].name, error["error"]["detail"]))
-        sent.answer = answer
-        tell(f"{name}: {sent.added} examples added, {sent.unchanged} were there")
-    return sent
+            report.refused.append((batch[error["index"]].name, error["error"]["detail"]))
+        report.answer = answer
+        tell(f"{name}: {report.added} examples added, {report.unchanged} were there")
+    return report
 
 
 async def backed_up(sets: LabelSetClient, name: str) -> list[dict[str, str]]:
@@ -238,18 +240,18 @@ async def restore(
     sets: LabelSetClient, name: str, kept: Iterable[Mapping[str, Any]], tell: Callable[[str], None]
 ) -> None:
     """Make the examples those of a backup. Raises Ended, BadFile."""
-    pictures = [_picture(one, number) for number, one in enumerate(kept)]
-    wanted = {hashlib.sha256(one.data).hexdigest(): one.label for one in pictures}
+    pictures = [_picture(entry, number) for number, entry in enumerate(kept)]
+    label_by_id = {hashlib.sha256(p.data).hexdigest(): p.label for p in pictures}
     there = {example["id"]: example["label"] async for example in sets.examples(name)}
     # first those that are in the way: a picture can be of one label alone
     for id_, label in there.items():
-        if wanted.get(id_) != label:
+        if label_by_id.get(id_) != label:
             await sets.remove_examples(name, id_)
     # those that are there already change nothing
-    sent = await send(sets, name, pictures, tell)
-    if sent.refused:
-        which, why = sent.refused[0]
-        raise Ended(SOME_FAILED, f"{len(sent.refused)} examples were refused; {which}: {why}")
+    report = await send(sets, name, pictures, tell)
+    if report.refused:
+        which, why = report.refused[0]
+        raise Ended(SOME_FAILED, f"{len(report.refused)} examples were refused; {which}: {why}")
 
 
 def _picture(kept: Mapping[str, Any], number: int) -> Picture:
@@ -263,11 +265,11 @@ def _picture(kept: Mapping[str, Any], number: int) -> Picture:
 def _batches(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
     batch: list[Picture] = []
     size = 0
-    for one in pictures:
-        if batch and (len(batch) == BATCH or size + len(one.data) > BATCH_BYTES):
+    for picture in pictures:
+        if batch and (len(batch) == BATCH or size + len(picture.data) > BATCH_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append(one)
-        size += len(one.data)
+        batch.append(picture)
+        size += len(picture.data)
     if batch:
         yield batch

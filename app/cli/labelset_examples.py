@@ -48,13 +48,13 @@ def add(
 
     async def work(sets: LabelSetClient) -> int:
         failed: list[str] = []
-        sent = await send(sets, name, _pictures(sources, label, failed), say)
-        for path, why in sent.refused:
+        report = await send(sets, name, _pictures(sources, label, failed), say)
+        for path, why in report.refused:
             say(f"{path}: {why}")
-        if sent.answer is None:
+        if report.answer is None:
             raise Ended(SOME_FAILED if failed else USAGE_ERROR, "no pictures to send")
         _show(await sets.ready(await sets.get(name)))
-        return SOME_FAILED if failed or sent.refused else 0
+        return SOME_FAILED if failed or report.refused else 0
 
     run(url, api_key, work, model)
 
@@ -65,10 +65,10 @@ def list_examples(
     """List examples: id, label, size in pixels and bytes, date added."""
 
     async def work(sets: LabelSetClient) -> int:
-        async for found in sets.examples(name):
-            size = f"{found['width']}x{found['height']}"
-            row = (found["id"], found["label"], size, str(found["bytes"]), found["added"])
-            out(json_text(found) if as_json else "\t".join(map(printable, row)))
+        async for example in sets.examples(name):
+            size = f"{example['width']}x{example['height']}"
+            row = (example["id"], example["label"], size, str(example["bytes"]), example["added"])
+            out(json_text(example) if as_json else "\t".join(map(printable, row)))
         return 0
 
     run(url, api_key, work)
@@ -90,11 +90,11 @@ def remove(
     if sum((bool(ids), label is not None, all_)) != 1:
         raise typer.BadParameter("give ids, --label or --all (one of them)")
 
-    wanted: list[str | None] = [*ids] if ids else [None]
+    chosen: list[str | None] = [*ids] if ids else [None]
 
     async def work(sets: LabelSetClient) -> int:
         count = 0
-        for id_ in wanted:
+        for id_ in chosen:
             count += (await sets.remove_examples(name, id_, label))["removed"]
         say(f"{name}: {count} examples removed")
         return 0
@@ -104,16 +104,16 @@ def remove(
 
 def _pictures(sources: list[str], label: str | None, failed: list[str]) -> Iterator[Picture]:
     """The pictures of the sources; what cannot be read is told and `failed`."""
-    for found in Finder().found(sources):
-        path = Path(found.path)
+    for file in Finder().found(sources):
+        path = Path(file.path)
         try:
-            if found.error is not None:
-                raise ValueError(found.error)
-            yield Picture(label or _folder(path), found.path, read(found.path, LARGEST))
+            if file.error is not None:
+                raise ValueError(file.error)
+            yield Picture(label or _folder(path), file.path, read(file.path, LARGEST))
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
-            say(f"{found.path}: {why}")
-            failed.append(found.path)
+            say(f"{file.path}: {why}")
+            failed.append(file.path)
 
 
 def _folder(path: Path) -> str:
@@ -123,15 +123,15 @@ def _folder(path: Path) -> str:
     return folder
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(answer: dict[str, Any]) -> None:
     """How many each label has, and what they are worth."""
     table = Table(box=None, pad_edge=False)
     for heading in ("label", "examples"):
         table.add_column(heading)
-    for label in found["labels"]:
-        table.add_row(printable(label), str(found["examples"].get(label, 0)))
+    for label in answer["labels"]:
+        table.add_row(printable(label), str(answer["examples"].get(label, 0)))
     Console(markup=False).print(table)
-    blend = found["blend"]
+    blend = answer["blend"]
     if blend is None:
         return
     line = f"weight {blend['weight']:g}"

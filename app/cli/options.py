@@ -122,10 +122,10 @@ def run(
     raise typer.Exit(status_of(status))
 
 
-async def goes_on(name: str, asked: Awaitable[Any]) -> bool:
+async def goes_on(name: str, awaitable: Awaitable[Any]) -> bool:
     """Whether it worked; a refusal is told, and only a server that cannot be used ends all."""
     try:
-        await asked
+        await awaitable
     except Ended as ended:
         if ended.status != SOME_FAILED:
             raise

@@ -70,7 +70,9 @@ class FileAnswer:
         results = [
             result for part in self.parts for result in (part, *part.get("results", {}).values())
         ]
-        return list(dict.fromkeys(text for one in results for text in one.get("warnings", ())))
+        return list(
+            dict.fromkeys(text for result in results for text in result.get("warnings", ()))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +204,12 @@ def json_text(value: Any) -> str:
 
 
 def _object(record: FileAnswer) -> dict[str, Any]:
-    found: dict[str, Any] = {"file": record.file, **(record.answer or {})}
+    line: dict[str, Any] = {"file": record.file, **(record.answer or {})}
     if record.problem is not None:
-        found["error"] = dict(record.problem)
+        line["error"] = dict(record.problem)
     if record.target is not None:
-        found["target"] = record.target
-    return found
+        line["target"] = record.target
+    return line
 
 
 def _results(part: Mapping[str, Any], shape: Shape) -> Sequence[Mapping[str, Any]]:
@@ -242,9 +244,11 @@ def _rows(record: FileAnswer, shape: Shape) -> Iterator[tuple[str, ...]]:
             continue
         reason = str(part["reason"]["code"]) if part.get("reason") else ""
         sets = (_set_cell(part),) if shape.sets else ()
-        for found in part.get("predictions") or ({"label": "", "score": "", "similarity": ""},):
-            numbers = (str(found["score"]), str(found["similarity"]))
-            yield record.file, found["label"], *numbers, target, error, reason, *sets, *box
+        for prediction in part.get("predictions") or (
+            {"label": "", "score": "", "similarity": ""},
+        ):
+            numbers = (str(prediction["score"]), str(prediction["similarity"]))
+            yield record.file, prediction["label"], *numbers, target, error, reason, *sets, *box
 
 
 def _ranks_of_several(part: Mapping[str, Any], shape: Shape) -> Iterator[tuple[str, ...]]:
@@ -255,8 +259,10 @@ def _ranks_of_several(part: Mapping[str, Any], shape: Shape) -> Iterator[tuple[s
         cells: list[str] = []
         for result in results:
             predictions = result.get("predictions", ())
-            found = predictions[place] if place < len(predictions) else {"label": "", "score": ""}
-            cells += (found["label"], str(found["score"]))
+            prediction = (
+                predictions[place] if place < len(predictions) else {"label": "", "score": ""}
+            )
+            cells += (prediction["label"], str(prediction["score"]))
             cells += (_set_cell(result),) if shape.sets else ()
         yield tuple(cells)
 

@@ -203,10 +203,10 @@ def check_ending(path: Path) -> None:
 def _stamp(file: str) -> Stamp | None:
     """Size and time of a file; [] where there is none, as after a pipe."""
     try:
-        found = os.stat(file)  # noqa: PTH116
+        status = os.stat(file)  # noqa: PTH116
     except (OSError, ValueError):
         return []
-    return [found.st_size, found.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _sink(path: Path, out: IO[bytes], shape: Shape) -> Sink:
@@ -283,9 +283,9 @@ def _long(record: FileAnswer) -> Iterator[dict[str, Any]]:
             "set": result.get("set"),
         }
         predictions: Sequence[Mapping[str, Any]] = result.get("predictions") or ({},)
-        for rank, found in enumerate(predictions, start=1):
-            numbers = {name: found.get(name) for name in ("label", "score", "similarity")}
-            yield {**row, "rank": rank if found else None, **numbers}
+        for rank, prediction in enumerate(predictions, start=1):
+            numbers = {name: prediction.get(name) for name in ("label", "score", "similarity")}
+            yield {**row, "rank": rank if prediction else None, **numbers}
 
 
 def _valid(name: str) -> str:
@@ -297,7 +297,7 @@ def _valid(name: str) -> str:
 def opened(
     path: Path | None,
     shape: Shape,
-    asked: Mapping[str, Any],
+    request: Mapping[str, Any],
     *,
     resume: bool,
 ) -> Iterator[ResultFile | None]:
@@ -310,7 +310,7 @@ def opened(
             raise Ended(USAGE_ERROR, "--resume needs --output")
         yield None
         return
-    results = ResultFile(path, shape, asked, resume)
+    results = ResultFile(path, shape, request, resume)
     try:
         yield results
     finally:

@@ -109,12 +109,12 @@ def _ready(address: str, note: str = "") -> str:
 
 
 def _check_formats(settings: Settings) -> None:
-    for wanted, package, setting, extra in (
+    for enabled, package, setting, extra in (
         (settings.heic, "pi_heif", "HEIC", "heic"),
         (settings.svg, "resvg_py", "SVG", "svg"),
         (settings.jpeg_xl, "pillow_jxl", "JPEG_XL", "jxl"),
     ):
-        if wanted and not _is_installed(package):
+        if enabled and not _is_installed(package):
             line = f"openvocab: OPENVOCAB_{setting} needs pip install 'openvocab[{extra}]'"
             typer.echo(line, err=True)
             raise typer.Exit(USAGE_ERROR)

@@ -95,9 +95,9 @@ class UndoLog:
 
     def note(self, source: Path, target: Path, *, copy: bool) -> None:
         """That a file is about to be moved or copied. Raises OSError."""
-        seen = source.stat()
-        entry = {"from": str(source), "to": str(target), "size": seen.st_size}
-        self._write({"do": "copy" if copy else "move", **entry, "mtime_ns": seen.st_mtime_ns})
+        state = source.stat()
+        entry = {"from": str(source), "to": str(target), "size": state.st_size}
+        self._write({"do": "copy" if copy else "move", **entry, "mtime_ns": state.st_mtime_ns})
 
     def note_folder(self, folder: Path) -> None:
         """That a folder is about to be made. Raises OSError."""
@@ -206,8 +206,8 @@ def _removed(entry: dict[str, Any], source: Path, target: Path, dry: bool) -> St
 
 
 def _is_as_noted(path: Path, entry: dict[str, Any]) -> bool:
-    seen = path.stat()
-    return (seen.st_size, seen.st_mtime_ns) == (entry["size"], entry["mtime_ns"])
+    state = path.stat()
+    return (state.st_size, state.st_mtime_ns) == (entry["size"], entry["mtime_ns"])
 
 
 class Sorter:

@@ -62,10 +62,12 @@ class Naming:
         texts: dict[str, tuple[str, ...]] = {key: (_spoken(key),) for key in keys}
         if self.names is not None:
             texts = _picked(keys, _names(self.names), self.names)
-        found = self._own(texts) if self.vocabulary is None else self._given(texts, self.vocabulary)
-        if len(found.labels) < 2:
+        chosen_labels = (
+            self._own(texts) if self.vocabulary is None else self._given(texts, self.vocabulary)
+        )
+        if len(chosen_labels.labels) < 2:
             raise BadData("at least two classes are needed")
-        return found
+        return chosen_labels
 
     def _own(self, texts: Mapping[str, tuple[str, ...]]) -> Chosen:
         """Each label as it comes; two folders are one class only where `--names` says so."""
@@ -80,15 +82,16 @@ class Naming:
         for label, *more in texts.values():
             by_label[label.strip()] += [label.strip(), *more]
         entries = tuple(
-            Entry(label, tuple(dict.fromkeys(found))) for label, found in by_label.items()
+            Entry(label, tuple(dict.fromkeys(texts_of_label)))
+            for label, texts_of_label in by_label.items()
         )
         order = {label: place for place, label in enumerate(checked)}
         return Chosen(checked, entries, {key: order[t[0].strip()] for key, t in texts.items()})
 
     def _given(self, texts: Mapping[str, tuple[str, ...]], vocabulary: str) -> Chosen:
         """The classes of a label set, whether or not there are pictures of each."""
-        said = _vocabulary(vocabulary)
-        exact = {label: place for place, label in enumerate(said.labels)}
+        known_set = _vocabulary(vocabulary)
+        exact = {label: place for place, label in enumerate(known_set.labels)}
         alike = {_folded(label): place for label, place in exact.items()}
         places: dict[str, int] = {}
         unknown = []
@@ -100,7 +103,7 @@ class Naming:
                 places[key] = place
         if unknown:
             raise BadData(f"not among the labels of {vocabulary}: {_listed(unknown)}")
-        return Chosen(said.labels, said.entries, places, said.templates)
+        return Chosen(known_set.labels, known_set.entries, places, known_set.templates)
 
 
 def _spoken(key: str) -> str:
@@ -111,9 +114,9 @@ def _folded(label: str) -> str:
     return " ".join(label.replace("_", " ").casefold().split())
 
 
-def _checked(found: Iterable[str]) -> tuple[str, ...]:
+def _checked(names: Iterable[str]) -> tuple[str, ...]:
     try:
-        return labels.clean(list(found), LIMITS, "the data")
+        return labels.clean(list(names), LIMITS, "the data")
     except Problem as problem:
         raise BadData(problem.detail) from None
 
@@ -142,15 +145,15 @@ def _names(file: Path) -> dict[str, tuple[str, ...]]:
     try:
         if kind == ".csv":
             return dict(_names_of_csv(file, text))
-        found: Any = tomllib.loads(text) if kind == ".toml" else json.loads(text)
+        content: Any = tomllib.loads(text) if kind == ".toml" else json.loads(text)
     except (ValueError, csv.Error) as error:
         if isinstance(error, BadData):
             raise
         raise BadData(f"{file}: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise BadData(f"{file}: an object is needed, of folder names with their labels")
     names: dict[str, tuple[str, ...]] = {}
-    for key, value in found.items():
+    for key, value in content.items():
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
             raise BadData(f"{file}: {shown(key)} is neither a label nor a list of texts")

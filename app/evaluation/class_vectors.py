@@ -50,11 +50,11 @@ class TextSide:
     def templates(self, name: str) -> Templates:
         """A set by its name; DEFAULT is the model's own."""
         name = name or self.info.templates
-        found = self.sets.get(name)
-        if found is None:
+        template_set = self.sets.get(name)
+        if template_set is None:
             line = f"template set {name!r} not found; there are {', '.join(self.sets)}"
             raise Ended(USAGE_ERROR, line)
-        return Templates(name, found.templates)
+        return Templates(name, template_set.templates)
 
     async def classes(
         self, entries: Sequence[Entry], templates: Templates, *, multi_label: bool
@@ -75,14 +75,14 @@ class TextSide:
         prompts = list(chain.from_iterable(concept.prompts() for concept in concepts))
         flat = await self.bare(prompts)
         shape = (len(templates.texts), len(entries), self.info.width)
-        found, at = np.empty(shape, np.float32), 0
+        rows, at = np.empty(shape, np.float32), 0
         for place, concept in enumerate(concepts):
-            rows = flat[at : at + concept.count]
+            block = flat[at : at + concept.count]
             at += concept.count
             # text by text, and of each text template by template
-            own = rows.reshape(len(concept.texts), len(concept.templates), -1).mean(axis=0)
-            found[:, place] = own
-        return TemplateRows(templates.texts, found)
+            own = block.reshape(len(concept.texts), len(concept.templates), -1).mean(axis=0)
+            rows[:, place] = own
+        return TemplateRows(templates.texts, rows)
 
     async def bare(self, texts: Sequence[str]) -> Floats:
         """A row (D,) for each text as it is, in no template."""
@@ -94,17 +94,17 @@ class TextSide:
 
     async def _ensembles(self, concepts: Sequence[Concept]) -> Floats:
         """One vector for each concept; the service makes those of one text itself."""
-        found = np.empty((len(concepts), self.info.width), np.float32)
+        rows = np.empty((len(concepts), self.info.width), np.float32)
         for templates, places in _alike(concepts):
             size = max(1, min(TEXTS, PROMPTS // len(templates)))
             for start in range(0, len(places), size):
                 some = places[start : start + size]
                 texts = [concepts[place].texts[0] for place in some]
-                found[some] = await self._asked(texts, templates)
+                rows[some] = await self._asked(texts, templates)
         for place, concept in enumerate(concepts):
             if len(concept.texts) > 1:
-                found[place] = ensemble_mean(await self.bare(concept.prompts()))
-        return found
+                rows[place] = ensemble_mean(await self.bare(concept.prompts()))
+        return rows
 
     async def _asked(self, texts: Sequence[str], templates: Sequence[str] = WHOLE) -> Floats:
         """Rows of up to TEXTS texts, each an ensemble over the templates."""
@@ -125,8 +125,8 @@ class TextSide:
 
     def _name_of(self, templates: Sequence[str]) -> str | None:
         """What the service calls them, which may be shorter, and allows more, than they are."""
-        wanted = tuple(templates)
-        return next((s.name for s in self.sets.values() if s.templates == wanted), None)
+        texts = tuple(templates)
+        return next((s.name for s in self.sets.values() if s.templates == texts), None)
 
 
 async def connected(client: Client) -> TextSide:
@@ -144,13 +144,13 @@ async def connected(client: Client) -> TextSide:
         templates=loaded["default_templates"],
     )
     sets = (await _got(client, "/templates"))["sets"]
-    by_name = {one["name"]: _set(one) for one in sets}
+    by_name = {content["name"]: _set(content) for content in sets}
     return TextSide(client, info, by_name, tuple(loaded["languages"]))
 
 
-def _set(found: Mapping[str, Any]) -> TemplateSet:
-    templates = tuple(found["templates"])
-    return TemplateSet(found["name"], found["description"], found["language"], templates)
+def _set(content: Mapping[str, Any]) -> TemplateSet:
+    templates = tuple(content["templates"])
+    return TemplateSet(content["name"], content["description"], content["language"], templates)
 
 
 async def _got(client: Client, path: str) -> Any:

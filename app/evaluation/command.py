@@ -193,11 +193,11 @@ def eval_command(
 
     def run() -> int:
         sets = _chosen(templates or [])
-        wanted = risk if calibrate else None
-        asked = Asked(len(sets) > 1, search_templates, shots, seeds, wanted, seed, force)
+        wanted_risk = risk if calibrate else None
+        options = Asked(len(sets) > 1, search_templates, shots, seeds, wanted_risk, seed, force)
         try:
             labelled = read(source, Naming(names, labels), multi_label=multi_label, limit=limit)
-            closer = looks(asked, multi_label=labelled.dataset.multi_label)
+            closer = looks(options, multi_label=labelled.dataset.multi_label)
         except BadData as error:
             raise Ended(USAGE_ERROR, str(error)) from None
         for note in labelled.notes:
@@ -237,21 +237,21 @@ def _told(result: Result, output: Path | None, form: Form) -> int:
     return SOME_FAILED if result.encoded.unread or result.missing else 0
 
 
-def _chosen(given: list[str]) -> tuple[str | Templates, ...]:
+def _chosen(values: list[str]) -> tuple[str | Templates, ...]:
     """Names of template sets, and sets of own templates: those of a file, those given here."""
-    found: dict[str, str | Templates] = {}
-    own = tuple(dict.fromkeys(text for text in given if PLACEHOLDER in text))
-    for text in given:
+    chosen: dict[str, str | Templates] = {}
+    own = tuple(dict.fromkeys(text for text in values if PLACEHOLDER in text))
+    for text in values:
         if PLACEHOLDER in text:
-            found[OWN] = Templates(OWN, _checked(own, "--templates"))
+            chosen[OWN] = Templates(OWN, _checked(own, "--templates"))
             continue
         for name in map(str.strip, text.split(",")):
             file = Path(name)
             if not name:
                 line = "--templates: a name is empty; give a set's, a file's, or one with {}"
                 raise Ended(USAGE_ERROR, line)
-            found[name] = _of_file(file) if file.suffix and file.is_file() else name
-    return tuple(found.values())
+            chosen[name] = _of_file(file) if file.suffix and file.is_file() else name
+    return tuple(chosen.values())
 
 
 def _of_file(file: Path) -> Templates:
@@ -274,14 +274,14 @@ def _checked(texts: tuple[str, ...], where: str) -> tuple[str, ...]:
 
 def _command(words: list[str]) -> str:
     """What was typed, without the key."""
-    found = ["openvocab"]
+    command_line = ["openvocab"]
     hide = False
     for word in words[1:]:
-        found.append("***" if hide else word)
+        command_line.append("***" if hide else word)
         hide = word == HIDDEN
         if word.startswith(f"{HIDDEN}="):
-            found[-1] = f"{HIDDEN}=***"
-    return shlex.join(found)
+            command_line[-1] = f"{HIDDEN}=***"
+    return shlex.join(command_line)
 
 
 @contextlib.contextmanager
@@ -295,8 +295,8 @@ def _shown(count: int) -> Iterator[Steps]:
     with bar:
         task = bar.add_task("pictures", total=count)
 
-        def encoding(done: Done) -> None:
-            bar.update(task, completed=done.done)
+        def encoding(state: Done) -> None:
+            bar.update(task, completed=state.done)
 
         def step(what: str) -> None:
             bar.update(task, description=what, completed=0, total=None)

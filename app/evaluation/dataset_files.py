@@ -53,7 +53,7 @@ def read(source: Path, naming: Naming, *, multi_label: bool, limit: int | None) 
         several = multi_label
     else:
         rows, several = _of_csv(source, multi_label, notes)
-        keys = list(dict.fromkeys(key for _, found in rows for key in found))
+        keys = list(dict.fromkeys(key for _, row_keys in rows for key in row_keys))
     if not rows:
         raise BadData(f"{source} holds no picture")
     chosen = naming.chosen(keys)
@@ -80,10 +80,10 @@ def _of_folder(source: Path, notes: list[str]) -> tuple[list[Row], list[str]]:
     finder = Finder()
     rows: list[Row] = []
     for folder in folders:
-        for found in finder.found([os.fspath(folder)]):
-            if found.error is not None:
-                raise BadData(f"{found.path}: {found.error}")
-            rows.append((Path(found.path), (folder.name,)))
+        for file in finder.found([os.fspath(folder)]):
+            if file.error is not None:
+                raise BadData(f"{file.path}: {file.error}")
+            rows.append((Path(file.path), (folder.name,)))
     beside = sum(1 for _ in _pictures(source))
     if beside:
         notes.append(f"{_many(beside, 'picture')} beside the classes' folders passed over")
@@ -98,7 +98,7 @@ def _pictures(folder: Path) -> Iterator[Found]:
 
 def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row], bool]:
     """The rows, one a picture, and whether pictures have several labels."""
-    found: dict[str, dict[str, None]] = {}
+    keys_by_name: dict[str, dict[str, None]] = {}
     begun: dict[str, int] = {}  # the line of each picture
     empty: int | None = None
     several, again = multi_label, 0
@@ -106,7 +106,7 @@ def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row
         keys = [key.strip() for key in text.split(BETWEEN)] if text.strip() else []
         if "" in keys:
             raise BadData(f"{source}, line {line}, column {LABEL}: empty beside {BETWEEN!r}")
-        known = found.setdefault(name, {})
+        known = keys_by_name.setdefault(name, {})
         if begun.setdefault(name, line) != line:
             again += not keys or all(key in known for key in keys)
             several |= any(key not in known for key in keys)
@@ -121,7 +121,7 @@ def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row
     if again:
         notes.append(f"{_many(again, 'line')} said again what a line before had said")
     folder = source.parent
-    return [(folder / name, tuple(keys)) for name, keys in found.items()], several
+    return [(folder / name, tuple(keys)) for name, keys in keys_by_name.items()], several
 
 
 def _lines(source: Path) -> Iterator[tuple[int, str, str]]:
@@ -138,8 +138,8 @@ def _lines(source: Path) -> Iterator[tuple[int, str, str]]:
             if not any(cells):
                 continue
             if len(cells) <= max(places):
-                said = f"has {_many(len(cells), 'column')}, the header {len(header)}"
-                raise BadData(f"{source}, line {reader.line_num}: {said}")
+                problem = f"has {_many(len(cells), 'column')}, the header {len(header)}"
+                raise BadData(f"{source}, line {reader.line_num}: {problem}")
             name, text = (cells[place] for place in places)
             if not name.strip() or "\0" in name:
                 where = f"{source}, line {reader.line_num}, column {IMAGE}"
@@ -163,8 +163,8 @@ def _text(source: Path) -> str:
 
 def _column(source: Path, header: Sequence[str], name: str) -> int:
     if header.count(name) != 1:
-        said = ", ".join(map(shown, header[:8])) or "nothing"
-        what = f"one column {name!r} is needed in the header, which is {said}"
+        columns = ", ".join(map(shown, header[:8])) or "nothing"
+        what = f"one column {name!r} is needed in the header, which is {columns}"
         raise BadData(f"{source}, line 1: {what}")
     return header.index(name)
 

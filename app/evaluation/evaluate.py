@@ -125,26 +125,26 @@ async def evaluate(reached: Reached, order: Order, steps: Steps) -> Result:
     classes = await texts.classes(entries, sets[0], multi_label=several)
     scores = await asyncio.to_thread(scored, encoded, classes)
     study = Study(encoded, entries, texts, sets, classes, scores, steps.step)
-    seen, missing = [], []
+    sections, missing = [], []
     for look in order.looks:
         try:
-            seen.append(await look(study))
+            sections.append(await look(study))
         except CannotLook as error:
             say(str(error))
             missing.append(str(error))
     steps.step("the report")
-    return await asyncio.to_thread(_result, order, pictures, study, seen, missing)
+    return await asyncio.to_thread(_result, order, pictures, study, sections, missing)
 
 
 def _sets(order: Order, texts: TextSide) -> tuple[Templates, ...]:
     """The template sets that are asked for, else the data's, else the model's."""
-    found = [texts.templates(one) if isinstance(one, str) else one for one in order.sets]
-    said = order.labelled.chosen.templates
-    if found:
-        return tuple(dict.fromkeys(found))
-    if isinstance(said, tuple):
-        return (Templates(OWN, said),)
-    return (texts.templates(said or DEFAULT),)
+    sets = [texts.templates(name) if isinstance(name, str) else name for name in order.sets]
+    recommended = order.labelled.chosen.templates
+    if sets:
+        return tuple(dict.fromkeys(sets))
+    if isinstance(recommended, tuple):
+        return (Templates(OWN, recommended),)
+    return (texts.templates(recommended or DEFAULT),)
 
 
 async def _pictures(
@@ -155,22 +155,23 @@ async def _pictures(
     encoding = Encoding(reached.client, texts.info, reached.jobs, reached.limit, kept)
     progress = Progress(len(dataset.files))
     try:
-        found = await encoding.run(dataset, progress, partial(steps.encoding, progress))
+        encoded_pictures = await encoding.run(dataset, progress, partial(steps.encoding, progress))
     except (asyncio.CancelledError, Ended):
-        done = progress.encoded + progress.known
+        finished = progress.encoded + progress.known
         if encoding.kept is not None:
-            say(f"{done} of {progress.count} pictures are encoded; the same command goes on there")
+            done = f"{finished} of {progress.count} pictures are encoded"
+            say(f"{done}; run the same command again to continue")
         raise
     finally:
         if kept is not None:
             kept.close()
     if progress.known:
         say(f"{progress.known} pictures were encoded before, {progress.encoded} now")
-    for one in found.encoded.unread:
-        say(f"{one.file}: {one.reason}")
-    if not len(found.encoded.rows):
+    for file in encoded_pictures.encoded.unread:
+        say(f"{file.file}: {file.reason}")
+    if not len(encoded_pictures.encoded.rows):
         raise Ended(SOME_FAILED, f"none of the {progress.count} pictures could be read")
-    return found
+    return encoded_pictures
 
 
 def _kept(order: Order, texts: TextSide) -> RowFile | None:
@@ -188,13 +189,13 @@ def _result(
     order: Order,
     pictures: PictureEncoder,
     study: Study,
-    seen: Sequence[Seen],
+    sections: Sequence[Seen],
     missing: Sequence[str],
 ) -> Result:
     encoded, data = pictures.encoded, pictures.encoded.dataset
-    found = figures_of(data.truth, study.scores, multi_label=data.multi_label)
+    figures = figures_of(data.truth, study.scores, multi_label=data.multi_label)
     names = _names(order.source, data)
-    worst = mistakes(data.truth, found, study.scores, MISTAKES)
+    worst = mistakes(data.truth, figures, study.scores, MISTAKES)
     first = study.sets[0]
     return Result(
         version=order.version,
@@ -207,35 +208,35 @@ def _result(
         template_set=first.name,
         templates=first.texts,
         scores=study.scores,
-        figures=found,
+        figures=figures,
         mistakes=[
             Picture(
-                one,
-                names[one.picture],
-                thumbnail(data.files[one.picture], PREVIEWS, heic=order.heic)
+                entry,
+                names[entry.picture],
+                thumbnail(data.files[entry.picture], PREVIEWS, heic=order.heic)
                 if order.previews
                 else None,
             )
-            for one in worst
+            for entry in worst
         ],
         same=twice(pictures.digests),
         notes=[*order.labelled.notes, *_warnings(data, study.texts)],
         missing=missing,
-        sections=[one.section for one in seen],
-        files={name: text for one in seen for name, text in one.files.items()},
+        sections=[entry.section for entry in sections],
+        files={name: text for entry in sections for name, text in entry.files.items()},
         previews=_previews(order, data, twice(pictures.digests)),
     )
 
 
 def _previews(order: Order, data: Dataset, same: Sequence[tuple[int, ...]]) -> dict[int, str]:
     """Thumbnails of the first of each group of equal pictures with different labels."""
-    found: dict[int, str] = {}
+    previews: dict[int, str] = {}
     for group in same if order.previews else ():
-        if len({data.truth[place].tobytes() for place in group}) > 1 and len(found) < PREVIEWED:
+        if len({data.truth[place].tobytes() for place in group}) > 1 and len(previews) < PREVIEWED:
             picture = thumbnail(data.files[group[0]], PREVIEWS, heic=order.heic)
             if picture is not None:
-                found[group[0]] = picture
-    return found
+                previews[group[0]] = picture
+    return previews
 
 
 # pictures with two labels that are shown
@@ -283,31 +284,31 @@ class Asked:
     force: bool = False
 
 
-def looks(asked: Asked, *, multi_label: bool) -> Sequence[Look]:
+def looks(options: Asked, *, multi_label: bool) -> Sequence[Look]:
     """The looks, in the order of the report. Raises BadData for what they could not do."""
-    found: list[Look] = []
-    if asked.compare:
-        found.append(_trials(asked.seed))
-    if asked.search:
-        found.append(_search(asked.seed))
-    if asked.shots is not None:
-        found.append(_shots(_counts(asked.shots, multi_label), asked.seeds, asked.seed))
-    if asked.risk is not None:
-        found.append(_calibration(Aim(asked.risk), asked.seed, force=asked.force))
-    return found
+    chosen: list[Look] = []
+    if options.compare:
+        chosen.append(_trials(options.seed))
+    if options.search:
+        chosen.append(_search(options.seed))
+    if options.shots is not None:
+        chosen.append(_shots(_counts(options.shots, multi_label), options.seeds, options.seed))
+    if options.risk is not None:
+        chosen.append(_calibration(Aim(options.risk), options.seed, force=options.force))
+    return chosen
 
 
 def _trials(seed: int) -> Look:
     async def look(study: Study) -> Seen:
         """The first set that is asked for is what the others are compared with."""
         sets = {}
-        for one in study.sets:
-            study.step(f"labels in the templates {one.name}")
-            sets[one.name] = await study.classes_in(one)
+        for templates in study.sets:
+            study.step(f"labels in the templates {templates.name}")
+            sets[templates.name] = await study.classes_in(templates)
         study.step("templates on trial")
         default = study.sets[0].name
-        found = await asyncio.to_thread(judge, study.encoded, sets, default, seed=seed)
-        return Seen(TrialsSection(found))
+        trials = await asyncio.to_thread(judge, study.encoded, sets, default, seed=seed)
+        return Seen(TrialsSection(trials))
 
     return look
 
@@ -324,7 +325,7 @@ def _search(seed: int) -> Look:
         background = await _background(study, every)
         study.step("the search for templates")
         try:
-            found = await asyncio.to_thread(
+            result = await asyncio.to_thread(
                 search,
                 study.encoded,
                 rows,
@@ -335,7 +336,7 @@ def _search(seed: int) -> Look:
             )
         except ValueError as error:
             raise CannotLook(f"--search-templates: {error}") from None
-        section = SearchSection(found)
+        section = SearchSection(result)
         return Seen(section, {TEMPLATES_FILE: section.file_text()})
 
     return look
@@ -351,12 +352,12 @@ def _shots(counts: Sequence[int], seeds: int, seed: int) -> Look:
     async def look(study: Study) -> Seen:
         study.step("zero-shot, few-shot, linear probe")
         try:
-            found = await asyncio.to_thread(
+            measured_shots = await asyncio.to_thread(
                 shots, study.encoded, study.classes, counts, seeds=seeds, seed=seed
             )
         except ShotsError as error:
             raise CannotLook(str(error)) from None
-        return Seen(ShotsSection(found))
+        return Seen(ShotsSection(measured_shots))
 
     return look
 
@@ -384,15 +385,15 @@ def _calibration(aim: Aim, seed: int, *, force: bool) -> Look:
         concepts = [entry.concept(first.texts) for entry in study.entries]
         stamp = fitted_for(study.encoded.dataset.classes, concepts)
         try:
-            found = await asyncio.to_thread(
+            section = await asyncio.to_thread(
                 calibrate, study.encoded, classes, stamp, aim=aim, seed=seed
             )
         except NotEnough as error:
             raise CannotLook(f"--calibrate: {error}") from None
-        text = found.file_text()
-        if text is not None and found.worse and not force:
-            say(f"no {CALIBRATION_FILE}: {found.worse} (--force writes it anyway)")
+        text = section.file_text()
+        if text is not None and section.worse and not force:
+            say(f"no {CALIBRATION_FILE}: {section.worse} (--force writes it anyway)")
             text = None
-        return Seen(found, {} if text is None else {CALIBRATION_FILE: text})
+        return Seen(section, {} if text is None else {CALIBRATION_FILE: text})
 
     return look

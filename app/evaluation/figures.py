@@ -126,11 +126,11 @@ def most_confused(matrix: Places, most: int) -> tuple[Confusion, ...]:
     np.fill_diagonal(wrong, 0)
     counts = matrix.sum(axis=1)
     rows, columns = np.nonzero(wrong)
-    found = [
+    confusions = [
         Confusion(int(r), int(c), int(wrong[r, c]), float(wrong[r, c] / counts[r]))
         for r, c in zip(rows, columns, strict=True)
     ]
-    return tuple(sorted(found, key=lambda pair: (-pair.count, -pair.share))[:most])
+    return tuple(sorted(confusions, key=lambda pair: (-pair.count, -pair.share))[:most])
 
 
 def average_precision(truth: Truth, scores: Floats) -> float:
@@ -152,14 +152,16 @@ def average_precision(truth: Truth, scores: Floats) -> float:
 def per_class(truth: Truth, predicted: Truth, scores: Floats) -> PerClass:
     """`truth`, `predicted` (N, C) bool: what is, and what was said; `scores` (N, C) rank."""
     count = truth.sum(axis=0, dtype=np.int64)
-    said = predicted.sum(axis=0, dtype=np.int64)
+    answer_counts = predicted.sum(axis=0, dtype=np.int64)
     right = (truth & predicted).sum(axis=0, dtype=np.int64)
-    precision = _shares(right, said, 0.0)
+    precision = _shares(right, answer_counts, 0.0)
     recall = _shares(right, count, np.nan)
-    both = (count + said).astype(np.float64)
+    both = (count + answer_counts).astype(np.float64)
     f1 = np.divide(2.0 * right, both, out=np.zeros(len(count)), where=both > 0)
-    found = [average_precision(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
-    return PerClass(count, said, right, recall, precision, f1, np.asarray(found, np.float64))
+    precisions = [average_precision(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
+    return PerClass(
+        count, answer_counts, right, recall, precision, f1, np.asarray(precisions, np.float64)
+    )
 
 
 # a label counts as said where several may be true
@@ -208,10 +210,10 @@ class Figures:
 
     def json(self) -> dict[str, Any]:
         """The figures of the whole data, as report.json has them."""
-        found: dict[str, Any] = {}
+        accuracy: dict[str, Any] = {}
         if self.top1 is not None and self.top5 is not None:
-            found = {"top1": share_json(self.top1), "top5": share_json(self.top5)}
-        return found | {
+            accuracy = {"top1": share_json(self.top1), "top5": share_json(self.top5)}
+        return accuracy | {
             "mean_per_class": number(self.classes.mean_recall),
             "macro_f1": number(self.classes.macro_f1),
             "map": number(self.classes.mean_average_precision),
@@ -232,44 +234,44 @@ def scores_of(rows: Floats, classes: ClassRows, info: ModelInfo, *, multi_label:
     its own for models trained so.
     """
     cosines = np.empty((len(rows), len(classes.rows)), np.float32)
-    found = np.empty_like(cosines)
+    probabilities = np.empty_like(cosines)
     for start in range(0, len(rows), BLOCK):
         some = slice(start, start + BLOCK)
         cosines[some] = rows[some] @ classes.rows.T
         if info.bias is not None:
-            found[some] = scoring.sigmoid(cosines[some], info.scale, info.bias)
+            probabilities[some] = scoring.sigmoid(cosines[some], info.scale, info.bias)
         elif not multi_label:
-            found[some] = scoring.softmax(cosines[some], info.scale)
+            probabilities[some] = scoring.softmax(cosines[some], info.scale)
         else:
             if classes.background is None:
                 raise ValueError("several labels need background rows. This is a bug.")
             background = (rows[some] @ classes.background)[:, None]
-            found[some] = scoring.sigmoid(cosines[some] - background, info.scale, 0.0)
-    return Scores(cosines, found)
+            probabilities[some] = scoring.sigmoid(cosines[some] - background, info.scale, 0.0)
+    return Scores(cosines, probabilities)
 
 
 def figures_of(truth: Truth, scores: Scores, *, multi_label: bool) -> Figures:
     """All figures of `truth` (N, C) and its scores. Ranks are of cosines, finer than scores."""
     classes = truth.shape[1]
     if multi_label:
-        said = scores.probabilities >= THRESHOLD
-        table = per_class(truth, said, scores.probabilities)
+        answered = scores.probabilities >= THRESHOLD
+        table = per_class(truth, answered, scores.probabilities)
         calibration = reliability(scores.probabilities.ravel(), truth.ravel())
-        return Figures(None, None, table, calibration, None, (), said)
+        return Figures(None, None, table, calibration, None, (), answered)
     targets = np.asarray(truth.argmax(axis=1), np.int64)
     best = predictions(scores.cosines)
-    said = np.zeros_like(truth)
-    said[np.arange(len(best)), best] = True
+    answered = np.zeros_like(truth)
+    answered[np.arange(len(best)), best] = True
     confidence = scores.probabilities[np.arange(len(best)), best]
     matrix = confusion(targets, best, classes)
     return Figures(
         top(scores.cosines, targets, 1),
         top(scores.cosines, targets, min(5, classes)),
-        per_class(truth, said, scores.probabilities),
+        per_class(truth, answered, scores.probabilities),
         reliability(confidence, best == targets),
         matrix,
         most_confused(matrix, MOST_CONFUSED),
-        said,
+        answered,
     )
 
 
@@ -289,10 +291,10 @@ def mistakes(truth: Truth, figures: Figures, scores: Scores, most: int) -> list[
     shown: list[Mistake] = []
     kinds: Counter[tuple[int | None, int | None]] = Counter()
     for place in np.argsort(-worth, kind="stable")[: int((worth > 0).sum())]:
-        one = _mistake(int(place), int(claim[place]), truth[place], scores.probabilities[place])
-        kinds[one.truth, one.predicted] += 1
-        if kinds[one.truth, one.predicted] <= OF_A_KIND:
-            shown.append(one)
+        mistake = _mistake(int(place), int(claim[place]), truth[place], scores.probabilities[place])
+        kinds[mistake.truth, mistake.predicted] += 1
+        if kinds[mistake.truth, mistake.predicted] <= OF_A_KIND:
+            shown.append(mistake)
         if len(shown) == most:
             break
     return shown

@@ -72,8 +72,8 @@ def predictions(rows: Floats, targets: Places, power: float, pictures: Floats) -
     """The class (M,) of each of `pictures` (M, D), by shots (N, D)."""
     if len(np.unique(targets)) == 1:
         return np.full(len(pictures), targets[0])
-    told = _Probe(rows, targets, power)
-    return np.asarray(told.classes[told.logits(pictures).argmax(axis=1)], np.int64)
+    probe = _Probe(rows, targets, power)
+    return np.asarray(probe.classes[probe.logits(pictures).argmax(axis=1)], np.int64)
 
 
 def _folds(targets: Places) -> Places:
@@ -92,9 +92,9 @@ def _worth(rows: Floats, targets: Places, folds: Places, power: float) -> tuple[
     used = np.unique(folds[folds > 0])
     for fold in used[:1] if rows.size * len(np.unique(targets)) > LARGE else used:
         held = folds == fold
-        told = _Probe(rows[~held], targets[~held], power)
-        logits = told.logits(rows[held])
-        own = np.arange(len(logits)), np.searchsorted(told.classes, targets[held])
+        probe = _Probe(rows[~held], targets[~held], power)
+        logits = probe.logits(rows[held])
+        own = np.arange(len(logits)), np.searchsorted(probe.classes, targets[held])
         right += int((logits[own] == logits.max(axis=1)).sum())
         certainty += float(scoring.log_softmax(logits)[own].sum())
     return right, round(certainty, 6)
@@ -124,9 +124,15 @@ class _Probe:
 
     def logits(self, pictures: Floats) -> Figures:
         """(N, D) -> (N, C)."""
-        found = np.asarray(self._model.decision_function(self._scaled(pictures)), np.float64)
+        logits_of_classes = np.asarray(
+            self._model.decision_function(self._scaled(pictures)), np.float64
+        )
         # scikit-learn has one column for two classes
-        return found if found.ndim == 2 else np.stack([-found / 2, found / 2], axis=1)
+        return (
+            logits_of_classes
+            if logits_of_classes.ndim == 2
+            else np.stack([-logits_of_classes / 2, logits_of_classes / 2], axis=1)
+        )
 
     def _scaled(self, rows: Floats) -> Figures:
         return np.asarray((rows - self._mean) / self._spread, np.float64)

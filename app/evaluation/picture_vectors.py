@@ -96,7 +96,7 @@ class RowFile:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _read(self) -> dict[bytes, Floats]:
-        found: dict[bytes, Floats] = {}
+        rows: dict[bytes, Floats] = {}
         at = HEAD.size
         while block := os.pread(self._file, BLOCK * self._record, at):
             whole = len(block) - len(block) % self._record
@@ -107,9 +107,9 @@ class RowFile:
                 body, check = record[: -CHECK.size], record[-CHECK.size :]
                 if CHECK.unpack(check)[0] == zlib.crc32(body):
                     row = np.frombuffer(body, "<f4", offset=DIGEST).astype(np.float32)
-                    found[body[:DIGEST]] = row
+                    rows[body[:DIGEST]] = row
             at += whole
-        return found
+        return rows
 
 
 # problems that are not of one picture
@@ -151,11 +151,11 @@ class Encoding:
     ) -> PictureEncoder:
         """All pictures of the dataset; `show` is called after each. Raises Ended."""
         places = asyncio.Semaphore(self.jobs)
-        found: list[tuple[bytes, Floats] | str] = [""] * len(dataset.files)
+        results: list[tuple[bytes, Floats] | str] = [""] * len(dataset.files)
 
         async def one(place: int, file: Path) -> None:
             try:
-                found[place] = await self._one(file, progress)
+                results[place] = await self._one(file, progress)
             finally:
                 places.release()
             progress.done += 1
@@ -168,7 +168,7 @@ class Encoding:
                     group.create_task(one(place, file))
         except BaseExceptionGroup as raised:
             raise raised.exceptions[0] from None
-        return _put_together(dataset, found, self.info, progress)
+        return _put_together(dataset, results, self.info, progress)
 
     async def _one(self, file: Path, progress: Progress) -> tuple[bytes, Floats] | str:
         """Digest and row, or why there is none."""
@@ -183,8 +183,8 @@ class Encoding:
         if row is not None and digest not in self._flights:
             progress.known += 1
             return digest, row
-        found = await self._once(digest, data, progress)
-        return found if isinstance(found, str) else (digest, found)
+        result = await self._once(digest, data, progress)
+        return result if isinstance(result, str) else (digest, result)
 
     async def _once(self, digest: bytes, data: bytes, progress: Progress) -> Floats | str:
         """Equal pictures are sent once; whoever comes second waits for the first."""
@@ -193,15 +193,15 @@ class Encoding:
             return await asyncio.shield(flight)
         flight = self._flights[digest] = asyncio.get_running_loop().create_future()
         try:
-            found = await self._asked(data)
+            result = await self._asked(data)
         except BaseException:
             flight.cancel()
             raise
-        if not isinstance(found, str):
+        if not isinstance(result, str):
             progress.encoded += 1
-            self._keep(digest, found)
-        flight.set_result(found)
-        return found
+            self._keep(digest, result)
+        flight.set_result(result)
+        return result
 
     def _keep(self, digest: bytes, row: Floats) -> None:
         if self.kept is None:
@@ -256,15 +256,17 @@ def twice(digests: tuple[str, ...]) -> list[tuple[int, ...]]:
 
 def _put_together(
     dataset: Dataset,
-    found: list[tuple[bytes, Floats] | str],
+    results: list[tuple[bytes, Floats] | str],
     info: ModelInfo,
     progress: Progress,
 ) -> PictureEncoder:
-    good = [place for place, one in enumerate(found) if not isinstance(one, str)]
+    good = [place for place, result in enumerate(results) if not isinstance(result, str)]
     unread = tuple(
-        Unread(dataset.files[place], one) for place, one in enumerate(found) if isinstance(one, str)
+        Unread(dataset.files[place], result)
+        for place, result in enumerate(results)
+        if isinstance(result, str)
     )
-    pairs = [one for one in found if not isinstance(one, str)]
+    pairs = [result for result in results if not isinstance(result, str)]
     rows = np.stack([row for _, row in pairs]) if pairs else np.empty((0, info.width), np.float32)
     kept = dataset.subset(np.asarray(good, np.int64))
     digests = tuple(digest.hex() for digest, _ in pairs)

@@ -145,31 +145,31 @@ def shots(
     targets = data.dataset.targets
     pools = [drawn_from[targets[drawn_from] == place] for place in range(len(rows))]
     largest = max(len(pool) for pool in pools)
-    wanted = sorted({k for k in ks if k > 0})
-    used = [k for k in wanted if k <= largest]
+    counts = sorted({k for k in ks if k > 0})
+    used = [k for k in counts if k <= largest]
     if not used:
-        problem = f"no class has {wanted[0]} to draw from" if wanted else "0 is zero-shot alone"
+        problem = f"no class has {counts[0]} to draw from" if counts else "0 is zero-shot alone"
         raise ShotsError(
             f"--shots needs a number from 1 to {largest}: {problem}. The largest class has "
             f"{largest}; the other half is for testing"
         )
     task = _Task(data.rows, targets, rows, data.info.scale, tested)
     orders = [_order(pools, (seed, draw)) for draw in range(seeds)]
-    found: dict[tuple[str, int], tuple[Truth, Floats]] = {}
-    for done, k in enumerate(used):
+    outcomes: dict[tuple[str, int], tuple[Truth, Floats]] = {}
+    for finished, k in enumerate(used):
         taken = [np.concatenate([pool[:k] for pool in order]) for order in orders]
         power = linear_probe.strength(data.rows[taken[0]], targets[taken[0]])
-        found[PROBE, k] = task.by_probe(taken, power)
-        found[BLEND, k] = task.by_blend(taken, k)
+        outcomes[PROBE, k] = task.by_probe(taken, power)
+        outcomes[BLEND, k] = task.by_blend(taken, k)
         if progress is not None:
-            progress(done + 1, len(used))
+            progress(finished + 1, len(used))
     right = task.right(rows)
 
     def curve(method: str) -> Curve:
         return Curve(
             method,
             tuple(
-                _point(k, *found[method, k], right, resamples=resamples, seed=seed) for k in used
+                _point(k, *outcomes[method, k], right, resamples=resamples, seed=seed) for k in used
             ),
         )
 
@@ -183,7 +183,7 @@ def shots(
         zero_shot=Share(int(right.sum()), len(right)),
         curves=(curve(PROBE), curve(BLEND)),
         short={k: tuple(n for n, p in zip(names, pools, strict=True) if len(p) < k) for k in used},
-        too_many=tuple(k for k in wanted if k > largest),
+        too_many=tuple(k for k in counts if k > largest),
         largest=largest,
         resamples=resamples,
         seed=seed,
@@ -227,16 +227,16 @@ class _Task:
     def _blended(self, some: Places, k: int) -> tuple[Floats, float]:
         examples, owners = self.pictures[some], self.targets[some]
         if len(some) <= CHOOSING:
-            found = blend(self.text, examples, owners, self.scale)
-            return found.rows, found.choice.weight
+            blended_classes = blend(self.text, examples, owners, self.scale)
+            return blended_classes.rows, blended_classes.choice.weight
         few = CHOOSING // k
         part = owners < few
         choice = choose_weight(self.text[:few], examples[part], owners[part], self.scale)
         rows = blended(self.text, examples, owners, choice.weight, choice.offset)
         return rows, choice.weight
 
-    def _are(self, said: Places) -> Truth:
-        return np.asarray(said == self.targets[self.tested], np.bool_)
+    def _are(self, answers: Places) -> Truth:
+        return np.asarray(answers == self.targets[self.tested], np.bool_)
 
 
 def _taking_part(encoded: Encoded, classes: ClassRows) -> tuple[Encoded, Floats, tuple[str, ...]]:

@@ -34,9 +34,9 @@ class Resampled:
     observed: Figures
     draws: Figures
 
-    def interval(self, one: int, other: int | None = None) -> tuple[float, float]:
+    def interval(self, column: int, other: int | None = None) -> tuple[float, float]:
         """The middle 95 % of a candidate's draws, or of its lead over another."""
-        draws = self.draws[:, one]
+        draws = self.draws[:, column]
         if other is not None:
             draws = draws - self.draws[:, other]
         low, high = np.quantile(draws, (0.025, 0.975))
@@ -85,8 +85,8 @@ def mean_average_precision(
     allowed = max(FEWEST, RANKED // max(1, truth.size * len(scores)))
     sizes = np.ones(pictures, np.int64)
     rankings = [
-        [_Ranking.of(found[:, place], truth[:, place]) for place in range(truth.shape[1])]
-        for found in scores
+        [_Ranking.of(score_matrix[:, place], truth[:, place]) for place in range(truth.shape[1])]
+        for score_matrix in scores
     ]
     observed = _average_precisions(sizes[None, :], rankings)
     drawn = _counts(sizes, min(resamples, allowed), seed)
@@ -129,11 +129,11 @@ class _Ranking:
 def _average_precisions(counts: Places, rankings: list[list[_Ranking]]) -> Figures:
     """(R, N) -> (R, K): the mean over classes for each candidate."""
     weights = np.ascontiguousarray(counts.T, np.float32)
-    found = [
-        np.nanmean(np.stack([_average_precision(weights, one) for one in classes]), axis=0)
+    precisions = [
+        np.nanmean(np.stack([_average_precision(weights, ranking) for ranking in classes]), axis=0)
         for classes in rankings
     ]
-    return np.stack(found, axis=1)
+    return np.stack(precisions, axis=1)
 
 
 def _average_precision(weights: Floats, ranking: _Ranking) -> Figures:
@@ -152,9 +152,9 @@ def _average_precision(weights: Floats, ranking: _Ranking) -> Figures:
 
 def _grouped(right: Truth, targets: Places) -> _Groups:
     keys = np.column_stack([targets, right.astype(np.int64)])
-    found, sizes = np.unique(keys, axis=0, return_counts=True)
-    starts = np.flatnonzero(np.r_[True, np.diff(found[:, 0]) != 0])
-    return _Groups(found[:, 1:] > 0, starts, sizes)
+    patterns, sizes = np.unique(keys, axis=0, return_counts=True)
+    starts = np.flatnonzero(np.r_[True, np.diff(patterns[:, 0]) != 0])
+    return _Groups(patterns[:, 1:] > 0, starts, sizes)
 
 
 def _counts(sizes: Places, resamples: int, seed: int) -> Iterator[Places]:

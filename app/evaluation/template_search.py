@@ -111,10 +111,10 @@ class MeanAveragePrecision:
         if self._background is not None and behind is not None:
             background = unit(behind + self._background[place])
         classes = ClassRows(unit(sums + self._templates[place]), background)
-        found = scores_of(self._encoded.rows, classes, self._encoded.info, multi_label=True)
+        scores = scores_of(self._encoded.rows, classes, self._encoded.info, multi_label=True)
         truth = self._encoded.dataset.truth
         each = [
-            figures.average_precision(truth[:, place], found.probabilities[:, place])
+            figures.average_precision(truth[:, place], scores.probabilities[:, place])
             for place in range(truth.shape[1])
         ]
         # without any label there is nothing to rank
@@ -177,8 +177,10 @@ class Search:
 
 def pool(sets: Mapping[str, TemplateSet], languages: Sequence[str] = ("en",)) -> tuple[str, ...]:
     """The different templates of all sets in these languages, in order."""
-    found = (one for kept in sets.values() if kept.language in languages for one in kept.templates)
-    return tuple(dict.fromkeys(found))
+    texts = (
+        text for kept in sets.values() if kept.language in languages for text in kept.templates
+    )
+    return tuple(dict.fromkeys(texts))
 
 
 def ensemble(
@@ -245,32 +247,34 @@ def _grow(
 ) -> tuple[list[int], list[float]]:
     """Places of the templates in the order in which they were added, and the figure with each."""
     path: list[int] = []
-    found: list[float] = []
+    path_worths: list[float] = []
     left = list(tried)
-    while left and len(path) < limit and not _stalled(found):
+    while left and len(path) < limit and not _stalled(path_worths):
         worth = goal.with_each(path, left)
         best = max(range(len(left)), key=worth.__getitem__)
         path.append(left[best])
-        found.append(worth[best][0])
+        path_worths.append(worth[best][0])
         keep = max(SHORTLIST, WORK // goal.work)
         order = sorted(range(len(left)), key=lambda place: worth[place], reverse=True)[: keep + 1]
         left = [left[place] for place in sorted(order) if place != best]
         if progress is not None:
             progress(len(path), limit)
-    return path, found
+    return path, path_worths
 
 
-def _stalled(found: Sequence[float]) -> bool:
+def _stalled(path_worths: Sequence[float]) -> bool:
     """The last PATIENCE templates have brought nothing."""
-    return len(found) > PATIENCE and max(found[-PATIENCE:]) <= max(found[:-PATIENCE])
+    return len(path_worths) > PATIENCE and max(path_worths[-PATIENCE:]) <= max(
+        path_worths[:-PATIENCE]
+    )
 
 
 def _smallest(encoded: Encoded, prefixes: Sequence[ClassRows], seed: int) -> int:
     """How many templates the first set has that is within one standard error of the best."""
-    found = next(iter(measured(encoded, prefixes, STRAY, seed)[1].values()))
-    best = int(found.observed.argmax())
-    behind = found.observed[best] - found.observed
-    errors = (found.draws[:, [best]] - found.draws).std(axis=0)
+    resampled = next(iter(measured(encoded, prefixes, STRAY, seed)[1].values()))
+    best = int(resampled.observed.argmax())
+    behind = resampled.observed[best] - resampled.observed
+    errors = (resampled.draws[:, [best]] - resampled.draws).std(axis=0)
     return int(np.flatnonzero(behind <= errors + TINY)[0]) + 1
 
 

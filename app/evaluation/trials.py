@@ -124,11 +124,13 @@ def judge(
     names = tuple(sets)
     # so that the least p-value that resamples can show passes the correction for all pairs
     resamples = max(resamples, 100 * len(names) * (len(names) - 1) // 2)
-    right, found = measured(encoded, list(sets.values()), resamples, seed)
-    first = next(iter(found.values()))
+    right, resampled_figures = measured(encoded, list(sets.values()), resamples, seed)
+    first = next(iter(resampled_figures.values()))
     pairs = {
-        (one, other): _compare(names, one, other, first, right, pictures)
-        for one, other in combinations(range(len(names)), 2)
+        (first_place, second_place): _compare(
+            names, first_place, second_place, first, right, pictures
+        )
+        for first_place, second_place in combinations(range(len(names)), 2)
     }
     base, best = names.index(reference), int(np.argmax(first.observed))
     every = _corrected(list(pairs.values()))
@@ -139,22 +141,26 @@ def judge(
         reference=reference,
         best=names[best],
         figures={
-            figure: {name: _own(figure, one, place, pictures) for place, name in enumerate(names)}
-            for figure, one in found.items()
+            figure: {
+                name: _own(figure, first_place, place, pictures) for place, name in enumerate(names)
+            }
+            for figure, first_place in resampled_figures.items()
         },
         to_reference=_towards(reference, _corrected([d for p, d in pairs.items() if base in p])),
         to_best=_towards(names[best], [d for p, d in zip(pairs, every, strict=True) if best in p]),
-        resamples={figure: len(one.draws) for figure, one in found.items()},
+        resamples={
+            figure: len(first_place.draws) for figure, first_place in resampled_figures.items()
+        },
         seed=seed,
     )
 
 
-def _own(figure: str, resampled: Resampled, one: int, pictures: int) -> Estimate:
+def _own(figure: str, resampled: Resampled, place: int, pictures: int) -> Estimate:
     """A candidate's figure."""
-    value = float(resampled.observed[one])
+    value = float(resampled.observed[place])
     if figure == TOP1:
         return Estimate(value, *figures.Share(round(value * pictures), pictures).interval)
-    return Estimate(value, *resampled.interval(one))
+    return Estimate(value, *resampled.interval(place))
 
 
 def measured(
@@ -176,40 +182,44 @@ def measured(
 
 def _compare(
     names: tuple[str, ...],
-    one: int,
-    other: int,
+    first: int,
+    second: int,
     resampled: Resampled,
     right: Truth | None,
     pictures: int,
 ) -> Difference:
-    leads = resampled.draws[:, one] - resampled.draws[:, other]
+    leads = resampled.draws[:, first] - resampled.draws[:, second]
     p = bootstrap_p(leads)
     ahead = behind = None
     if right is not None:
-        a, b = right[:, one], right[:, other]
+        a, b = right[:, first], right[:, second]
         ahead, behind = int((a & ~b).sum()), int((b & ~a).sum())
         # the larger: both have to agree that there is a difference
         p = max(p, mcnemar_p(ahead, behind))
     lead = Estimate(
-        float(resampled.observed[one] - resampled.observed[other]), *resampled.interval(one, other)
+        float(resampled.observed[first] - resampled.observed[second]),
+        *resampled.interval(first, second),
     )
-    seen = detectable(float(leads.std()), pictures)
-    return Difference(names[one], names[other], lead, p, p, 1, ahead, behind, seen)
+    detectable_lead = detectable(float(leads.std()), pictures)
+    return Difference(names[first], names[second], lead, p, p, 1, ahead, behind, detectable_lead)
 
 
 def _corrected(differences: Sequence[Difference]) -> list[Difference]:
     """The same, corrected for their number."""
-    p_values = holm([found.p for found in differences])
+    p_values = holm([difference.p for difference in differences])
     return [
-        replace(found, p_corrected=p, compared=len(differences))
-        for found, p in zip(differences, p_values, strict=True)
+        replace(difference, p_corrected=p, compared=len(differences))
+        for difference, p in zip(differences, p_values, strict=True)
     ]
 
 
 def _towards(reference: str, differences: Sequence[Difference]) -> tuple[Difference, ...]:
     """Each as the lead of a set over the reference, largest first."""
-    turned = [found if found.other == reference else _turned(found) for found in differences]
-    return tuple(sorted(turned, key=lambda found: -found.lead.value))
+    turned = [
+        difference if difference.other == reference else _turned(difference)
+        for difference in differences
+    ]
+    return tuple(sorted(turned, key=lambda difference: -difference.lead.value))
 
 
 def _turned(difference: Difference) -> Difference:

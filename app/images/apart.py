@@ -71,8 +71,8 @@ def kind_apart(data: bytes) -> Kind | None:
         JPEG_2000_FILE.name: "jpeg2000",
         JPEG_XL_FILE.name: "jpegxl",
     }
-    found = kind_of(data)
-    return None if found is None else kinds.get(found.name)
+    kind = kind_of(data)
+    return None if kind is None else kinds.get(kind.name)
 
 
 def is_incomplete(kind: Kind, data: bytes) -> bool:
@@ -117,14 +117,14 @@ class Apart:
         with self._process() as process:
             try:
                 head = REQUEST.pack(NUMBERS[kind], limits.pixels, EDGE, len(data))
-                found = _asked(process, head + data)
+                reply = _asked(process, head + data)
             except (TimeoutError, OSError) as error:
                 _end(process)
                 if self._closed:
                     raise
                 detail = f"the {name} takes over {SECONDS} s or too much memory to decode"
                 raise TooLarge(detail, field="image", limit=SECONDS) from error
-        ended, width, height, across, down, channels, raw = found
+        ended, width, height, across, down, channels, raw = reply
         if ended == TOO_LARGE:
             pixels = f"has {width} x {height} pixels" if width else "takes too much memory"
             detail = f"the {name} {pixels}, the limit is {limits.pixels} pixels"
@@ -197,9 +197,9 @@ def _asked(
     # the process reads all of a request before it answers
     process.stdin.write(request)
     process.stdin.flush()
-    found = _read(process, ANSWER.size, end)
-    *said, size = ANSWER.unpack(found)
-    ended, width, height, across, down, channels = said
+    header = _read(process, ANSWER.size, end)
+    *numbers, size = ANSWER.unpack(header)
+    ended, width, height, across, down, channels = numbers
     return ended, width, height, across, down, channels, _read(process, size, end)
 
 

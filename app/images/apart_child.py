@@ -151,9 +151,9 @@ def _text(data: bytes) -> str:
 def _size(text: str) -> tuple[float, float]:
     """Width and height as the drawing says them, else those of its view."""
     head = HEAD.search(text)
-    said = dict(SAID.findall(head[1] if head else ""))
-    box = [float(number) for number in NUMBER.findall(said.get("viewBox", ""))][2:4]
-    width, height = (_length(said.get(name, "")) for name in ("width", "height"))
+    attributes = dict(SAID.findall(head[1] if head else ""))
+    box = [float(number) for number in NUMBER.findall(attributes.get("viewBox", ""))][2:4]
+    width, height = (_length(attributes.get(name, "")) for name in ("width", "height"))
     if len(box) == 2 and min(box) > 0:
         ratio = box[0] / box[1]
         if width is None and height is None:
@@ -164,8 +164,8 @@ def _size(text: str) -> tuple[float, float]:
 
 
 def _length(text: str) -> float | None:
-    found = LENGTH.match(text)
-    return float(found[1]) * UNITS.get((found[2] or "").lower(), 1.0) if found else None
+    match = LENGTH.match(text)
+    return float(match[1]) * UNITS.get((match[2] or "").lower(), 1.0) if match else None
 
 
 def _bounded(edge: float) -> float:

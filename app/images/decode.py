@@ -45,9 +45,9 @@ def quieten() -> None:
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     # libtiff writes to the standard error by itself, a line for each row that is damaged
     with contextlib.suppress(OSError, AttributeError):
-        found = re.search(r"/\S*libtiff\S*", Path("/proc/self/maps").read_text())
-        if found:
-            libtiff = ctypes.CDLL(found[0])
+        match = re.search(r"/\S*libtiff\S*", Path("/proc/self/maps").read_text())
+        if match:
+            libtiff = ctypes.CDLL(match[0])
             libtiff.TIFFSetErrorHandler(None)
             libtiff.TIFFSetWarningHandler(None)
 
@@ -166,11 +166,11 @@ class Decoder:
         loop = asyncio.get_running_loop()
         self.waiting += 1
         try:
-            found = await loop.run_in_executor(self._threads, self._decode, data, look)
+            decoded = await loop.run_in_executor(self._threads, self._decode, data, look)
         finally:
             self.waiting -= 1
-        self.decoded[found.format] += 1
-        return found
+        self.decoded[decoded.format] += 1
+        return decoded
 
     def _decode(self, data: bytes, look: Look) -> Decoded:
         thread = threading.get_ident()
@@ -310,15 +310,15 @@ def _deep_tiff(data: bytes) -> Directory | None:
     if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return None
     try:
-        found = directory(data)
-        return found if is_deep(found) else None
+        ifd = directory(data)
+        return ifd if is_deep(ifd) else None
     except (struct.error, IndexError, OverflowError):
         return None
 
 
 def _decode_deep(
     data: bytes,
-    found: Directory,
+    ifd: Directory,
     spec: ImageSpec,
     limits: ImageLimits,
     room: Room | None,
@@ -326,20 +326,20 @@ def _decode_deep(
     notes: Notes,
 ) -> Decoded:
     """The same for a TIFF of more than 8 bits a channel."""
-    width, height = found.number(tiff.WIDTH, 0), found.number(tiff.HEIGHT, 0)
+    width, height = ifd.number(tiff.WIDTH, 0), ifd.number(tiff.HEIGHT, 0)
     check_size(width, height, limits.pixels)
-    each = tiff.bytes_of_a_pixel(found)
-    tile = found.number(tiff.TILE_WIDTH, 1) * found.number(tiff.TILE_HEIGHT, 1)
+    each = tiff.bytes_of_a_pixel(ifd)
+    tile = ifd.number(tiff.TILE_WIDTH, 1) * ifd.number(tiff.TILE_HEIGHT, 1)
     check(max(width * height, tile) * each, DEEP * limits.pixels, "bytes of numbers")
     held = width * height * max(1, each // 4)
     with room.taken(held) if room else contextlib.nullcontext():
         try:
-            image = tiff.read(data, found, notes)
-            turned = found.number(ORIENTATION, 1)
+            image = tiff.read(data, ifd, notes)
+            turned = ifd.number(ORIENTATION, 1)
             if turned in UPRIGHT:
                 image = image.transpose(UPRIGHT[turned])
             rgb = to_rgb(image, look.background, notes)
-            rgb = profiles.applied(rgb, profiles.of_tiff(data, found))
+            rgb = profiles.applied(rgb, profiles.of_tiff(data, ifd))
         except MemoryError as error:
             raise TooLarge("the image cannot be held in memory", field="image") from error
         except Exception as error:
@@ -423,9 +423,9 @@ def _orientation(image: Image.Image) -> int:
     if len(image.info.get("exif") or b"") > EXIF_BYTES:
         return 1
     with contextlib.suppress(Exception):  # garbage in EXIF is no reason to refuse good pixels
-        found = image.getexif().get(ExifTags.Base.Orientation)
-        if isinstance(found, int) and found in UPRIGHT:
-            return found
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        if isinstance(orientation, int) and orientation in UPRIGHT:
+            return orientation
     return 1
 
 
@@ -464,8 +464,8 @@ def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Itera
         else:
             image = Image.open(io.BytesIO(data), formats=formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        found = PIXELS.search(str(error))
-        value = int(found[1]) if found else None
+        match = PIXELS.search(str(error))
+        value = int(match[1]) if match else None
         detail = f"the image has {value or 'too many'} pixels, the limit is {limits.pixels}"
         raise TooLarge(detail, field="image", limit=limits.pixels, value=value) from None
     except Exception as error:

@@ -38,16 +38,16 @@ class Budget:
     That is MOST_TIMES its size and `one` file more, but never more than `together`.
     """
 
-    def __init__(self, size: int, one: int, together: int, stopped: Callable[[], bool]) -> None:
+    def __init__(self, size: int, alone: int, together: int, stopped: Callable[[], bool]) -> None:
         self.size = size
-        self._most = min(together, one + MOST_TIMES * size)
+        self._most = min(together, alone + MOST_TIMES * size)
         self._limit = together
         self._used = 0
         self._stopped = stopped
 
-    def check(self, wanted: int) -> None:
+    def check(self, size: int) -> None:
         """Whether so many bytes from the beginning may be unpacked. Raises TooLarge."""
-        if wanted <= self._most:
+        if size <= self._most:
             return
         if self._most == self._limit:
             detail = f"the archive unpacks to over {self._limit} bytes, the limit of "

@@ -72,11 +72,11 @@ def _usual(dtype: np.dtype[np.generic], low: float, high: float) -> float | None
 
 def scaled(raw: Numbers, black: float, white: float) -> npt.NDArray[np.uint8]:
     """Numbers between `black` and `white` to 0..255; what is not a number is black."""
-    found = np.empty(raw.shape, np.uint8)
+    levels = np.empty(raw.shape, np.uint8)
     factor = 255 / (white - black) if white > black else 1.0
     for row in range(0, len(raw), STRIP):
         with np.errstate(invalid="ignore"):  # there are numbers that are none in two ways
             strip = raw[row : row + STRIP].astype(np.float64)
         strip = np.nan_to_num((strip - black) * factor, nan=0.0, posinf=0.0, neginf=0.0)
-        found[row : row + STRIP] = np.clip(np.rint(strip), 0, 255)
-    return found
+        levels[row : row + STRIP] = np.clip(np.rint(strip), 0, 255)
+    return levels

@@ -129,10 +129,10 @@ class Fetcher:
 
     async def _follow(self, target: httpx2.URL, count: Callable[[int], None]) -> bytes:
         for _ in range(REDIRECTS + 1):
-            found = await self._get(target, count)
-            if isinstance(found, bytes):
-                return found
-            target = urls.checked(found, self._policy.hosts)
+            reply = await self._get(target, count)
+            if isinstance(reply, bytes):
+                return reply
+            target = urls.checked(reply, self._policy.hosts)
         raise FetchFailed(
             f"image_url redirects more than {REDIRECTS} times", field=FIELD, limit=REDIRECTS
         )
@@ -185,10 +185,10 @@ class Fetcher:
         return b"".join(pieces)
 
     async def _system_resolve(self, host: str, port: int) -> Sequence[str]:
-        found = await asyncio.get_running_loop().run_in_executor(
+        entries = await asyncio.get_running_loop().run_in_executor(
             self._lookups, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         )
-        return [str(entry[4][0]) for entry in found]
+        return [str(entry[4][0]) for entry in entries]
 
 
 class _Meter:
@@ -280,8 +280,8 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
         """All of the host's; one that is not public refuses the host. Raises Invalid."""
         try:
             itself = literal(host)
-            found = [str(itself)] if itself else await self._resolve(host, port)
-            addresses = [ipaddress.ip_address(text) for text in dict.fromkeys(found)]
+            texts = [str(itself)] if itself else await self._resolve(host, port)
+            addresses = [ipaddress.ip_address(text) for text in dict.fromkeys(texts)]
         except (OSError, ValueError):
             addresses = []
         if addresses and all(is_public(address, self._policy.also) for address in addresses):
@@ -300,8 +300,8 @@ def _check_head(status: int, headers: httpx2.Headers) -> None:
         raise UnsupportedImage(detail, field=FIELD, value=errors.excerpt(coding))
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if not kind.startswith("image/") and kind not in BARE_TYPES:
-        said = errors.shown(kind) if kind else "nothing"
-        detail = f"image_url answers {said}, which is not image/… or application/octet-stream"
+        sent_type = errors.shown(kind) if kind else "nothing"
+        detail = f"image_url answers {sent_type}, which is not image/… or application/octet-stream"
         raise UnsupportedImage(detail, field=FIELD, value=errors.excerpt(kind))
 
 

@@ -54,10 +54,10 @@ NO_FRAMES: Final = b"\xc4\xc8\xcc"
 
 def unusual_jpeg(data: bytes) -> str | None:
     """Why a JPEG is one that decoders do not read, None for an ordinary one."""
-    found = next((m for m in FRAME.finditer(data) if m[1] not in NO_FRAMES), None)
-    if found is None:
+    frame = next((m for m in FRAME.finditer(data) if m[1] not in NO_FRAMES), None)
+    if frame is None:
         return None
-    bits, process = found[2][0], found[1][0]
+    bits, process = frame[2][0], frame[1][0]
     if bits != 8:
         return f"with {bits} bits a channel"
     if process in (0xC3, 0xC7, 0xCB, 0xCF):

@@ -117,18 +117,18 @@ def screen_heif(data: bytes, pixels: int) -> bytes:
     Orientation is a property of its own there (ISO/IEC 23008-12, 6.5.10). Raises TooLarge, where
     the pictures inside are larger than `pixels`, whatever the file says of them.
     """
-    found = bytearray(data)
+    screened = bytearray(data)
     for number, (name, start, end) in enumerate(_boxes(data, 0, len(data))):
         check(number, BOXES, "boxes")
         if name == b"ftyp":
-            found[start:end] = found[start:end].replace(b"avis", b"avif")
+            screened[start:end] = screened[start:end].replace(b"avis", b"avif")
         elif name == b"moov":
-            found[start - 4 : start] = b"free"
+            screened[start - 4 : start] = b"free"
         elif name == b"meta":
-            found[start:end] = found[start:end].replace(b"Exif", b"skip")
+            screened[start:end] = screened[start:end].replace(b"Exif", b"skip")
             _check_lists(data, start + 4, end)
             _check_pictures(data, start + 4, end, pixels)
-    return bytes(found)
+    return bytes(screened)
 
 
 def _check_lists(data: bytes, start: int, end: int) -> None:

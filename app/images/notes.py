@@ -66,33 +66,33 @@ class Notes:
 
     def warnings(self) -> tuple[str, ...]:
         """A sentence for each."""
-        found = []
+        texts = []
         if self.high is not None:
-            found.append(
+            texts.append(
                 f"the picture's numbers do not use the range of their type: {self.low:.7g} was "
                 f"taken for black and {self.high:.7g} for white"
             )
         if self.more:
-            found.append("the file has more frames or pages; only the first counts")
+            texts.append("the file has more frames or pages; only the first counts")
         if self.dark:
-            found.append(
+            texts.append(
                 "what is drawn on the transparent ground is light, so it was laid on black; "
                 "background=white changes that"
             )
         if self.bands:
-            found.append("the file has channels that are neither colour nor transparency; left out")
+            texts.append("the file has channels that are neither colour nor transparency; left out")
         if self.incomplete:
-            found.append(
+            texts.append(
                 "the drawing has text, or parts that lie outside of its file; these are not drawn"
             )
         if self.uniform:
-            found.append("the picture is of one colour; its scores mean nothing")
+            texts.append("the picture is of one colour; its scores mean nothing")
         if self.became_uniform:
-            found.append(
+            texts.append(
                 "what the model sees of the picture is of one colour, so the scores mean nothing; "
                 "view=pad shows all of it, and background= what transparency is laid on"
             )
-        return tuple(found)
+        return tuple(texts)
 
 
 def lost(area: Cut, spec: ImageSpec) -> float:

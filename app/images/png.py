@@ -42,12 +42,12 @@ def deepened(image: Image.Image, data: bytes, declared: float | None, notes: Not
         return image
     numbers = _grey_and_alpha(data) if data[25] == GREY_ALPHA else _colours(data, image.mode, upper)
     low, high = extent(numbers[..., :3])
-    found = scaled(numbers[..., :3], *span(numbers.dtype, low, high, declared, notes))
+    levels = scaled(numbers[..., :3], *span(numbers.dtype, low, high, declared, notes))
     if image.mode == "RGBA":
         alpha = numbers[..., 3:]
         full = high if 0 < int(alpha.max(initial=0)) <= high else 65_535.0
-        found = np.dstack([found, scaled(alpha, 0.0, full)])
-    lifted = Image.fromarray(found, image.mode)
+        levels = np.dstack([levels, scaled(alpha, 0.0, full)])
+    lifted = Image.fromarray(levels, image.mode)
     lifted.info = dict(image.info)
     return lifted
 

@@ -79,11 +79,11 @@ def of_png(data: bytes) -> bytes | None:
         return None
 
 
-def of_tiff(data: bytes, found: Directory) -> bytes | None:
+def of_tiff(data: bytes, directory: Directory) -> bytes | None:
     """The profile of a TIFF (ICC.1:2022, annex B.4)."""
-    tag = found.tags.get(TIFF_PROFILE)
+    tag = directory.tags.get(TIFF_PROFILE)
     if tag is None:
         return None
-    words = found.order + ("QQ" if found.big else "II")
+    words = directory.order + ("QQ" if directory.big else "II")
     number, start = struct.unpack_from(words, data, tag.place + 4)
     return data[start : start + number]

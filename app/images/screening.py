@@ -104,18 +104,18 @@ def _png(data: bytes) -> bytes:
 
 def _check_jpeg(data: bytes) -> None:
     place, junk, exif = 2, 0, 0
-    seen: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     frame = (0, 0, 0, 0)  # its marker, height, width and number of components
-    while found := MARKER.search(data, place):
-        marker = found[1][0]
-        junk += found.start() - place
-        place = found.end()
-        seen[marker] += 1
+    while match := MARKER.search(data, place):
+        marker = match[1][0]
+        junk += match.start() - place
+        place = match.end()
+        counts[marker] += 1
         check(junk, JUNK, "bytes of junk in its header")
-        check(seen.total(), SEGMENTS, "segments in its header")
+        check(counts.total(), SEGMENTS, "segments in its header")
         if marker in BARE:
             continue
-        check(seen[marker] if marker not in FREQUENT else 0, SAME_SEGMENTS, "segments of a kind")
+        check(counts[marker] if marker not in FREQUENT else 0, SAME_SEGMENTS, "segments of a kind")
         (size,) = struct.unpack_from(">H", data, place)
         exif += data[place + 2 : place + 6] == b"Exif"
         check(exif, EXIF_SEGMENTS, "EXIF segments")
@@ -131,8 +131,8 @@ def _check_jpeg(data: bytes) -> None:
 def _check_scans(data: bytes, place: int, pixels: int) -> None:
     limit = min(SCANS, max(LEAST_SCANS, SCANNED_PIXELS // max(1, pixels)))
     scans = 1
-    while found := MARKER_IN_SCAN.search(data, place):
-        marker, place = found[1][0], found.end()
+    while match := MARKER_IN_SCAN.search(data, place):
+        marker, place = match[1][0], match.end()
         if marker == 0xD9:
             return
         if marker == 0xDA:
@@ -213,5 +213,5 @@ def _number(data: bytes, order: str, place: int, kind: int) -> int:
     code = INTEGERS.get(kind, "I")  # libtiff takes more types than there should be
     if code == "Q" and data[2] != 43:
         place = struct.unpack_from(order + "I", data, place)[0]
-    found = data[place : place + struct.calcsize(code)].ljust(struct.calcsize(code), b"\0")
-    return int(struct.unpack(order + code, found)[0])
+    raw = data[place : place + struct.calcsize(code)].ljust(struct.calcsize(code), b"\0")
+    return int(struct.unpack(order + code, raw)[0])

@@ -53,13 +53,13 @@ class Directory:
 
     def number(self, tag: int, default: int) -> int:
         """The first value of a tag."""
-        found = self.tags.get(tag)
-        return int(found.values[0]) if found is not None and found.values else default
+        entry = self.tags.get(tag)
+        return int(entry.values[0]) if entry is not None and entry.values else default
 
     def numbers(self, tag: int) -> tuple[float, ...]:
         """All values of a tag, MOST_VALUES at most."""
-        found = self.tags.get(tag)
-        return () if found is None else found.values
+        entry = self.tags.get(tag)
+        return () if entry is None else entry.values
 
 
 def directory(data: bytes, start: int | None = None) -> Directory:
@@ -91,64 +91,64 @@ def _values(
     return struct.unpack_from(f"{order}{min(number, MOST_VALUES)}{code}", data, start)
 
 
-def dtype_of(found: Directory) -> np.dtype[np.generic] | None:
+def dtype_of(ifd: Directory) -> np.dtype[np.generic] | None:
     """The type of every channel's numbers if they have 16, 32 or 64 bits, else None."""
-    bits, formats = set(found.numbers(BITS)), set(found.numbers(FORMAT) or (1,))
+    bits, formats = set(ifd.numbers(BITS)), set(ifd.numbers(FORMAT) or (1,))
     if len(bits) != 1 or len(formats) != 1:
         return None
     kind = {1: "u", 2: "i", 3: "f", 4: "u"}.get(int(formats.pop()))
     size = int(bits.pop()) // 8
     if kind is None or size not in (2, 4, 8):
         return None
-    return np.dtype(f"{found.order}{kind}{size}")
+    return np.dtype(f"{ifd.order}{kind}{size}")
 
 
-def is_deep(found: Directory) -> bool:
+def is_deep(ifd: Directory) -> bool:
     """Whether `read` can read it."""
-    dtype = dtype_of(found)
-    colours = {0: 1, 1: 1, 2: 3, 5: 4}.get(found.number(PHOTOMETRIC, -1))
-    tiled = TILE_WIDTH in found.tags
-    predictor = found.number(PREDICTOR, 1)
+    dtype = dtype_of(ifd)
+    colours = {0: 1, 1: 1, 2: 3, 5: 4}.get(ifd.number(PHOTOMETRIC, -1))
+    tiled = TILE_WIDTH in ifd.tags
+    predictor = ifd.number(PREDICTOR, 1)
     floats = dtype is not None and dtype.kind == "f"
     return (
         dtype is not None
         and colours is not None
-        and colours <= found.number(SAMPLES, 1) <= MOST_VALUES
-        and found.number(COMPRESSION, 1) in LOSSLESS
-        and (found.number(PLANAR, 1) == 1 or found.number(SAMPLES, 1) == 1)
+        and colours <= ifd.number(SAMPLES, 1) <= MOST_VALUES
+        and ifd.number(COMPRESSION, 1) in LOSSLESS
+        and (ifd.number(PLANAR, 1) == 1 or ifd.number(SAMPLES, 1) == 1)
         and (predictor == 1 or (predictor == 2 and not floats) or (predictor == 3 and floats))
         and not (tiled and predictor == 3)
     )
 
 
-def bytes_of_a_pixel(found: Directory) -> int:
+def bytes_of_a_pixel(ifd: Directory) -> int:
     """How many bytes its numbers take."""
-    dtype = dtype_of(found)
-    return found.number(SAMPLES, 1) * (1 if dtype is None else dtype.itemsize)
+    dtype = dtype_of(ifd)
+    return ifd.number(SAMPLES, 1) * (1 if dtype is None else dtype.itemsize)
 
 
-def why_not(found: Directory) -> str:
+def why_not(ifd: Directory) -> str:
     """What the picture is, where no decoder reads it."""
     names = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
-    formats = {names.get(int(f), "unknown") for f in found.numbers(FORMAT) or (1,)}
-    bits = "/".join(str(int(bits)) for bits in dict.fromkeys(found.numbers(BITS) or (1,)))
-    samples, compression = found.number(SAMPLES, 1), found.number(COMPRESSION, 1)
+    formats = {names.get(int(f), "unknown") for f in ifd.numbers(FORMAT) or (1,)}
+    bits = "/".join(str(int(bits)) for bits in dict.fromkeys(ifd.numbers(BITS) or (1,)))
+    samples, compression = ifd.number(SAMPLES, 1), ifd.number(COMPRESSION, 1)
     return (
         f"TIFF of {samples} {'channel' if samples == 1 else 'channels'} with {bits} bits "
         f"({', '.join(sorted(formats))}), compression {compression}, photometric "
-        f"{found.number(PHOTOMETRIC, -1)}"
+        f"{ifd.number(PHOTOMETRIC, -1)}"
     )
 
 
-def read(data: bytes, found: Directory, notes: Notes) -> Image.Image:
+def read(data: bytes, ifd: Directory, notes: Notes) -> Image.Image:
     """The picture with 8 bits a channel. Raises what Pillow raises."""
-    raw = _unpredicted(_unpacked(data, found), found)
-    photometric, samples = found.number(PHOTOMETRIC, 1), raw.shape[2]
+    raw = _unpredicted(_unpacked(data, ifd), ifd)
+    photometric, samples = ifd.number(PHOTOMETRIC, 1), raw.shape[2]
     colours = {2: 3, 5: 4}.get(photometric, 1)
-    extra = int((found.numbers(EXTRA) or (0,))[0])
+    extra = int((ifd.numbers(EXTRA) or (0,))[0])
     has_alpha = samples > colours and extra in (PREMULTIPLIED, ALPHA) and colours != 4
     notes.bands = samples > colours + has_alpha
-    white = found.numbers(GREATEST) or found.numbers(MAX_VALUE)
+    white = ifd.numbers(GREATEST) or ifd.numbers(MAX_VALUE)
     declared = max(white) if white and max(white) > 0 else None
     painted = raw[..., :colours]
     low, high = extent(painted)
@@ -167,48 +167,48 @@ def read(data: bytes, found: Directory, notes: Notes) -> Image.Image:
     return Image.frombytes(mode, size, np.ascontiguousarray(pixels).tobytes())
 
 
-def _unpacked(data: bytes, found: Directory) -> Numbers:
+def _unpacked(data: bytes, ifd: Directory) -> Numbers:
     """The numbers (height, width, channels) as they are stored: read as a grey picture of bytes."""
-    dtype = dtype_of(found)
+    dtype = dtype_of(ifd)
     if dtype is None:
         raise ValueError("a picture that is not deep is read as one. This is a bug.")
-    each = bytes_of_a_pixel(found)
-    image = TiffImageFile(io.BytesIO(_as_bytes(data, found, each)))
+    each = bytes_of_a_pixel(ifd)
+    image = TiffImageFile(io.BytesIO(_as_bytes(data, ifd, each)))
     image.load()
-    width, height = found.number(WIDTH, 0), found.number(HEIGHT, 0)
+    width, height = ifd.number(WIDTH, 0), ifd.number(HEIGHT, 0)
     if image.mode != "L" or image.size != (width * each, height):
         raise ValueError("the numbers are not laid out as the file says")
     rows = np.asarray(image)
     return rows.view(dtype).reshape(height, width, each // dtype.itemsize)
 
 
-def _as_bytes(data: bytes, found: Directory, each: int) -> bytes:
+def _as_bytes(data: bytes, ifd: Directory, each: int) -> bytes:
     """The file with a directory at its end that calls it grey, of 8 bits, and wider."""
-    step, long, short = (20, "HHQI4x", "HHQH6x") if found.big else (12, "HHII", "HHIH2x")
+    step, long, short = (20, "HHQI4x", "HHQH6x") if ifd.big else (12, "HHII", "HHIH2x")
     lines = {}
-    for tag in KEPT & set(found.tags):
-        place = found.tags[tag].place
+    for tag in KEPT & set(ifd.tags):
+        place = ifd.tags[tag].place
         lines[tag] = data[place : place + step]
-    for tag in {WIDTH, TILE_WIDTH} & set(found.tags):
-        wider = found.number(tag, 0) * each
-        lines[tag] = struct.pack(found.order + long, tag, 4, 1, wider)
+    for tag in {WIDTH, TILE_WIDTH} & set(ifd.tags):
+        wider = ifd.number(tag, 0) * each
+        lines[tag] = struct.pack(ifd.order + long, tag, 4, 1, wider)
     for tag, number in ((BITS, 8), (PHOTOMETRIC, 1), (SAMPLES, 1), (PREDICTOR, 1), (FORMAT, 1)):
-        lines[tag] = struct.pack(found.order + short, tag, 3, 1, number)
-    count, word = ("Q", "Q") if found.big else ("H", "I")
+        lines[tag] = struct.pack(ifd.order + short, tag, 3, 1, number)
+    count, word = ("Q", "Q") if ifd.big else ("H", "I")
     body = b"".join(lines[tag] for tag in sorted(lines))
-    head = struct.pack(found.order + count, len(lines))
-    end = struct.pack(found.order + word, 0)
+    head = struct.pack(ifd.order + count, len(lines))
+    end = struct.pack(ifd.order + word, 0)
     changed = bytearray(data) + bytes(len(data) % 2)
-    struct.pack_into(found.order + word, changed, 8 if found.big else 4, len(changed))
+    struct.pack_into(ifd.order + word, changed, 8 if ifd.big else 4, len(changed))
     return bytes(changed + head + body + end)
 
 
-def _unpredicted(raw: Numbers, found: Directory) -> Numbers:
+def _unpredicted(raw: Numbers, ifd: Directory) -> Numbers:
     """Numbers that are stored as differences along their row (TIFF 6.0, section 14) put back."""
-    predictor = found.number(PREDICTOR, 1)
+    predictor = ifd.number(PREDICTOR, 1)
     height, width, samples = raw.shape
     if predictor == 2:
-        along = min(found.number(TILE_WIDTH, width), width) or width
+        along = min(ifd.number(TILE_WIDTH, width), width) or width
         whole: Any = raw.astype(raw.dtype.newbyteorder("=")).view(f"u{raw.dtype.itemsize}")
         for left in range(0, width, along):
             part = whole[:, left : left + along]
@@ -226,13 +226,13 @@ def _unpredicted(raw: Numbers, found: Directory) -> Numbers:
 def more_pages(data: bytes) -> bool:
     """Whether another page follows the first that is no smaller copy of it."""
     try:
-        found = directory(data)
+        ifd = directory(data)
         for _ in range(MOST_VALUES):
-            if not found.after:
+            if not ifd.after:
                 return False
-            found = directory(data, found.after)
+            ifd = directory(data, ifd.after)
             # reduced version, mask
-            if not found.number(254, 0) & 5 and found.number(WIDTH, 0) * found.number(HEIGHT, 0):
+            if not ifd.number(254, 0) & 5 and ifd.number(WIDTH, 0) * ifd.number(HEIGHT, 0):
                 return True
     except (struct.error, IndexError, OverflowError):
         pass

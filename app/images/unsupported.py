@@ -147,9 +147,9 @@ def kind_of(data: bytes) -> Kind | None:
         if data.startswith(start):
             return kind
     for check in _CHECKS:
-        found = check(data)
-        if found is not None:
-            return found
+        kind = check(data)
+        if kind is not None:
+            return kind
     return None
 
 
@@ -181,8 +181,8 @@ def _media(data: bytes) -> Kind | None:
 
 
 def _netpbm(data: bytes) -> Kind | None:
-    found = _NETPBM.match(data)
-    return Kind(f"a {_NETPBM_NAMES.get(found[1], 'PFM')} picture") if found else None
+    match = _NETPBM.match(data)
+    return Kind(f"a {_NETPBM_NAMES.get(match[1], 'PFM')} picture") if match else None
 
 
 def _dicom(data: bytes) -> Kind | None:
@@ -232,9 +232,9 @@ def _text(data: bytes) -> Kind | None:
     start = data[:_SEARCHED].removeprefix(b"\xef\xbb\xbf")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         start = start[2:].replace(b"\0", b"")
-    found = _XML.match(start)
-    if found is not None:
-        tag = found[1].rpartition(b":")[2].lower()
+    match = _XML.match(start)
+    if match is not None:
+        tag = match[1].rpartition(b":")[2].lower()
         return _TAGS.get(tag, Kind("an XML document", _NO_PICTURE))
     for pattern, kind in _TEXTS:
         if pattern.match(start):

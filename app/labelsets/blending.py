@@ -90,23 +90,23 @@ class Blending:
         missing = [example for example in examples if example.sha256 not in vectors]
         for start in range(0, len(missing), AT_ONCE):
             some = missing[start : start + AT_ONCE]
-            made = await asyncio.gather(*(self._made(stored.name, example) for example in some))
-            fresh = {e.sha256: v for e, v in zip(some, made, strict=True) if v is not None}
+            embedded = await asyncio.gather(*(self._made(stored.name, example) for example in some))
+            fresh = {e.sha256: v for e, v in zip(some, embedded, strict=True) if v is not None}
             await self.keep(fresh)
             vectors |= fresh
         return await self._blended(stored, text, vectors)
 
     async def _known(self, examples: Sequence[Example]) -> dict[str, Floats]:
         keys = {self._key(example.sha256): example.sha256 for example in examples}
-        found: dict[str, Floats] = {}
+        vectors: dict[str, Floats] = {}
         for key in keys:
             vector = self._cache.memory.get(key)
             if vector is not None:
-                found[key] = vector
-        missing = [key for key in keys if key not in found]
+                vectors[key] = vector
+        missing = [key for key in keys if key not in vectors]
         if missing:
-            found |= await self._cache.fetch(missing)
-        return {keys[key]: vector for key, vector in found.items()}
+            vectors |= await self._cache.fetch(missing)
+        return {keys[key]: vector for key, vector in vectors.items()}
 
     async def _made(self, name: str, example: Example) -> Floats | None:
         """The vector of a stored picture; None where it is lost, or cannot be read any more."""
@@ -154,12 +154,12 @@ class Blending:
             return await asyncio.to_thread(
                 blended, text, rows, owners, choice.weight, choice.offset
             )
-        made = await asyncio.to_thread(blend, text, rows, owners, self._scale)
+        mixed = await asyncio.to_thread(blend, text, rows, owners, self._scale)
         lost = len(stored.definition.examples) - len(used)
-        self._found[stored.key] = Blended(made.choice, lost)
+        self._found[stored.key] = Blended(mixed.choice, lost)
         while len(self._found) > KEPT:
             self._found.popitem(last=False)
-        return made.rows
+        return mixed.rows
 
     def _key(self, sha256: str) -> str:
         return hashlib.sha256(f"{own(self._fingerprint)}\0image\0{sha256}".encode()).hexdigest()

@@ -123,8 +123,8 @@ class Builds:
 
     def read(self, stored: Stored) -> Stored:
         """A version as it serves: without the labels that turned out too long for the model."""
-        found = self._read.get(stored.name)
-        return found if found is not None and found.version == stored.version else stored
+        read = self._read.get(stored.name)
+        return read if read is not None and read.version == stored.version else stored
 
     async def rows(self, stored: Stored) -> Serving | None:
         """What serves for a version if nothing needs to be encoded for it."""
@@ -221,11 +221,11 @@ class Builds:
             left = [sum(concept.count for concept in step) for step in steps]
             for number, step in enumerate(steps):
                 async with self._turns.turn(namespace, sum(left[number:])):
-                    found = await self.ensemble.fitted(
+                    fitted = await self.ensemble.fitted(
                         step, truncate=stored.definition.truncate, counted=False
                     )
-                reading.note(found)
-                parts.append(found.vectors.rows)
+                reading.note(fitted)
+                parts.append(fitted.vectors.rows)
                 build.done += len(step)
             read, rows = reading.outcome(np.vstack(parts))
             if read is not stored:

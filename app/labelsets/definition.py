@@ -70,8 +70,8 @@ class Entry:
         """What a row each is made of, as it is told; () where there is one row for all."""
         if self.combine == "mean":
             return ()
-        found = (*self.texts, *self.prompts) if joined else self.prompts or self.texts
-        return found if len(found) > 1 else ()
+        texts = (*self.texts, *self.prompts) if joined else self.prompts or self.texts
+        return texts if len(texts) > 1 else ()
 
     def concept(self, templates: tuple[str, ...], *, joined: bool = False) -> Concept:
         """What one vector of it is made of; `joined`: templates count beside its own prompts."""

@@ -64,12 +64,14 @@ def no_example(sha256: str) -> NotFound:
 
 
 def sorted_out(
-    seen: Sequence[Outcome[Kept]], claims: Callable[[int], str | Problem], definition: Definition
+    outcomes: Sequence[Outcome[Kept]],
+    claims: Callable[[int], str | Problem],
+    definition: Definition,
 ) -> tuple[list[tuple[Kept, str]], tuple[Outcome[Kept], ...]]:
     """Pictures with their labels, and those that cannot be taken."""
     kept: list[tuple[Kept, str]] = []
     failed: list[Outcome[Kept]] = []
-    for outcome in seen:
+    for outcome in outcomes:
         try:
             if isinstance(outcome.result, Problem):
                 raise outcome.result
@@ -83,28 +85,30 @@ def sorted_out(
 
 
 def first_problem(failed: Sequence[Outcome[Kept]]) -> Problem:
-    found = failed[0].result if failed else Invalid("no image was sent", field="image")
-    assert isinstance(found, Problem)
-    return found
+    problem = failed[0].result if failed else Invalid("no image was sent", field="image")
+    assert isinstance(problem, Problem)
+    return problem
 
 
 def with_pictures(
     definition: Definition, kept: Sequence[tuple[Kept, str]], name: str
 ) -> Definition:
     """The definition with these pictures. Raises Invalid, ExampleElsewhere, PreconditionFailed."""
-    found = {example.sha256: example for example in definition.examples}
-    for one, label in kept:
+    by_sha256 = {example.sha256: example for example in definition.examples}
+    for picture, label in kept:
         checked_label(label, definition.labels)
-        there = found.get(one.sha256)
+        there = by_sha256.get(picture.sha256)
         if there is not None and there.label != label:
-            detail = f"the picture {one.sha256[:12]}… is an example of {there.label!r} in "
+            detail = f"the picture {picture.sha256[:12]}… is an example of {there.label!r} in "
             detail += f"{without_namespace(name)}; remove it there to make it one of {label!r}"
             raise ExampleElsewhere(detail, field=LABEL, value=there.label)
-        if one.key and (there is None or there.key not in {k.key for k, _ in kept}):
-            found[one.sha256] = Example(one.sha256, label, one.width, one.height, one.size, one.key)
+        if picture.key and (there is None or there.key not in {k.key for k, _ in kept}):
+            by_sha256[picture.sha256] = Example(
+                picture.sha256, label, picture.width, picture.height, picture.size, picture.key
+            )
         elif there is None:
             raise overtaken(name)
-    return replace(definition, examples=tuple(found.values()))
+    return replace(definition, examples=tuple(by_sha256.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +173,8 @@ class FewShot:
         """
         name, written = current.name, list[str]()
         try:
-            seen = await self._written(current, items, written)
-            kept, failed = sorted_out(seen, claims, current.definition)
+            outcomes = await self._written(current, items, written)
+            kept, failed = sorted_out(outcomes, claims, current.definition)
             if not kept:
                 raise first_problem(failed)
             await self._check_still_there(name, written)
@@ -178,10 +182,10 @@ class FewShot:
 
             def make(definition: Definition) -> Definition:
                 nonlocal count
-                made = with_pictures(definition, kept, name)
-                self._check(made)
-                count = len(made.keys() - definition.keys())
-                return made
+                changed = with_pictures(definition, kept, name)
+                self._check(changed)
+                count = len(changed.keys() - definition.keys())
+                return changed
 
             stored = await self._labelsets.change(name, match, make)
         except Problem as problem:
@@ -203,12 +207,12 @@ class FewShot:
 
         def make(definition: Definition) -> Definition:
             nonlocal count
-            wanted = None if label is None else checked_label(label, definition.labels)
+            wanted_label = None if label is None else checked_label(label, definition.labels)
             left = tuple(
-                one
-                for one in definition.examples
-                if (sha256 is not None and one.sha256 != sha256)
-                or (wanted is not None and one.label != wanted)
+                example
+                for example in definition.examples
+                if (sha256 is not None and example.sha256 != sha256)
+                or (wanted_label is not None and example.label != wanted_label)
             )
             count = len(definition.examples) - len(left)
             if sha256 is not None and not count:

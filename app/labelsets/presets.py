@@ -36,8 +36,8 @@ class Presets:
 
     def stored(self, name: str) -> Stored:
         """The label set of this name. Raises UnknownLabelset."""
-        found = self._stored.get(name)
-        if found is None:
+        stored = self._stored.get(name)
+        if stored is None:
             vocabulary = self._vocabularies.get(name.removeprefix(PREFIX))
             if vocabulary is None:
                 known = ", ".join(self._vocabularies)
@@ -46,8 +46,8 @@ class Presets:
             labels = numbered(vocabulary.labels)
             entries = tuple(Entry(label, texts) for label, texts in labels.items())
             templates = self._templates_of(name)
-            found = self._stored[name] = new(name, 0, Definition(entries, templates))
-        return found
+            stored = self._stored[name] = new(name, 0, Definition(entries, templates))
+        return stored
 
     def _templates_of(self, name: str) -> Asked:
         if name == OTHERS:

@@ -103,37 +103,41 @@ def choose_weight(text: Floats, examples: Floats, owners: Whole, scale: float) -
     As far as labels have no examples, the loss counts in which each label in turn has none. None is
     chosen with which fewer examples are told right than by the text alone.
     """
-    given = np.count_nonzero(np.bincount(owners, minlength=len(text)))
+    labels_shown = np.count_nonzero(np.bincount(owners, minlength=len(text)))
     examples, owners = _vouched_for(examples, owners)
     counts, tried = np.bincount(owners, minlength=len(text)), len(owners)
     known = np.count_nonzero(counts)
-    if given < 2 or known < 2:
-        return Choice(0.0, 0.0, tried, reason="one_label" if given < 2 else "too_few")
+    if labels_shown < 2 or known < 2:
+        return Choice(0.0, 0.0, tried, reason="one_label" if labels_shown < 2 else "too_few")
     bare = 1 - known / len(text)
     trial = _Trial(text, examples, owners, scale)
     one_out = trial.terms(whole=False)
     label_out = trial.terms(whole=True) if bare else one_out
     shares = 1 / counts[owners] / known
-    found: list[tuple[float, float, ExampleFigures, ExampleFigures]] = []
+    trials: list[tuple[float, float, ExampleFigures, ExampleFigures]] = []
     for weight in WEIGHTS:
         trial.weigh(weight)
         for offset in OFFSETS if bare and weight else (0.0,):
-            told = trial.figures(one_out, offset, shares)
-            untold = trial.figures(label_out, offset, shares) if bare else told
-            found.append((weight, offset, told, untold))
-    weight, offset, told, _ = _best(found, bare)
-    return Choice(weight, offset, tried, found[0][2], told, None if weight else "no_gain")
+            one_out_figures = trial.figures(one_out, offset, shares)
+            untold = trial.figures(label_out, offset, shares) if bare else one_out_figures
+            trials.append((weight, offset, one_out_figures, untold))
+    weight, offset, one_out_figures, _ = _best(trials, bare)
+    return Choice(
+        weight, offset, tried, trials[0][2], one_out_figures, None if weight else "no_gain"
+    )
 
 
 def _best(
-    found: list[tuple[float, float, ExampleFigures, ExampleFigures]], bare: float
+    trials: list[tuple[float, float, ExampleFigures, ExampleFigures]], bare: float
 ) -> tuple[float, float, ExampleFigures, ExampleFigures]:
     """Of weight, offset, and the figures with and without the label: no worse, and least loss."""
-    best, least = found[0], math.inf
-    for trial in found:
-        told, untold = trial[2:]
-        loss = (1 - bare) * told.log_loss + bare * untold.log_loss
-        falls = told.accuracy < found[0][2].accuracy or untold.accuracy < found[0][3].accuracy
+    best, least = trials[0], math.inf
+    for trial in trials:
+        one_out, label_out = trial[2:]
+        loss = (1 - bare) * one_out.log_loss + bare * label_out.log_loss
+        falls = (
+            one_out.accuracy < trials[0][2].accuracy or label_out.accuracy < trials[0][3].accuracy
+        )
         if not falls and loss < least - GAIN:
             best, least = trial, loss
     return best

@@ -113,19 +113,19 @@ class Registry:
 
     async def page(self, after: str, before: str, limit: int) -> Sequence[Stored]:
         """Up to `limit` sets with names strictly between the two, by name."""
-        found: list[Stored] = []
+        page: list[Stored] = []
         try:
             await self._look_for_lost()
-            while len(found) < limit:
+            while len(page) < limit:
                 # a few at a time: bodies can be large, and others wait for the store too
-                records = await self._store.page(after, before, min(PAGE, limit - len(found)))
-                found += [await self._learn(record) for record in records]
+                records = await self._store.page(after, before, min(PAGE, limit - len(page)))
+                page += [await self._learn(record) for record in records]
                 if len(records) < PAGE:
                     break
                 after = records[-1].name
         except StoreAway:
             raise away() from None
-        return found
+        return page
 
     async def recent(self) -> Sequence[str]:
         """All names, most recently used first. Raises StoreUnavailable."""
@@ -180,10 +180,10 @@ class Registry:
         known = self._known.get(stored.name)
         # none: there was no room to know it
         if known is None or (known.version == stored.version and not known.built):
-            done = replace(stored, built=True, previous=None)
-            self._known.put(done)
+            finished = replace(stored, built=True, previous=None)
+            self._known.put(finished)
             with contextlib.suppress(StoreAway):
-                await self._store.amend(stored.name, stored.version, done.body())
+                await self._store.amend(stored.name, stored.version, finished.body())
 
     @property
     def memory_bytes(self) -> int:
@@ -315,7 +315,7 @@ class Sweeper:
         listed: defaultdict[str, list[str]] = defaultdict(list)
         for name, key in await self._pictures.listed():
             listed[name].append(key)
-        seen, self._unnamed = self._unnamed, {}
+        unnamed_before, self._unnamed = self._unnamed, {}
         count = 0
         for name, keys in listed.items():
             named = await _named(self._labelsets, name)
@@ -325,7 +325,7 @@ class Sweeper:
             old = []
             for key in keys:
                 if key not in named:
-                    since = self._unnamed[name, key] = seen.get((name, key), now)
+                    since = self._unnamed[name, key] = unnamed_before.get((name, key), now)
                     if now - since >= GRACE:
                         old.append(key)
             await self._pictures.delete(name, old)

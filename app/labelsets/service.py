@@ -248,16 +248,16 @@ class LabelSetService:
         own = name if self._presets.named(name) else in_namespace(query.namespace, name)
         serving = await self.resolve(own, query.patience)
         definition = serving.stored.definition
-        asked = query.templates or definition.templates
-        template_set, templates = self._builds.templates.resolve(asked)
+        requested = query.templates or definition.templates
+        template_set, templates = self._builds.templates.resolve(requested)
         rows, cached = serving.rows, len(definition.labels)
         unread = serving.stored.unread
         if query.templates is not None:
             truncate = query.truncate or definition.truncate
-            found = await self._in_templates(serving.stored, templates, name, truncate=truncate)
-            rows, cached = found.rows, found.cached
-            unread = found.unread or unread
-        learned, warning = self.validity.found(serving.stored)
+            vectors = await self._in_templates(serving.stored, templates, name, truncate=truncate)
+            rows, cached = vectors.rows, vectors.cached
+            unread = vectors.unread or unread
+        learned, warning = self.validity.learned(serving.stored)
         if definition.calibrations and templates != self.templates_of(definition):
             learned, warning = None, "it was fitted with the label set's own templates"
         return Classes(
@@ -299,12 +299,12 @@ class LabelSetService:
         if prompts > self._max_prompts:
             detail = f"{shown} in these templates makes {prompts} prompts; register it so"
             raise TooLarge(detail, field="templates", limit=self._max_prompts, value=prompts)
-        found = await self._builds.ensemble.fitted(concepts, truncate=truncate)
-        if found.too_long:
-            raise advised(together(list(found.too_long.values())))
-        cached = min(found.vectors.cached, len(stored.definition.labels))
-        rows = await self._builds.blending.rows(stored, found.vectors.rows)
-        return _InTemplates(rows, cached, found.warnings())
+        fitted = await self._builds.ensemble.fitted(concepts, truncate=truncate)
+        if fitted.too_long:
+            raise advised(together(list(fitted.too_long.values())))
+        cached = min(fitted.vectors.cached, len(stored.definition.labels))
+        rows = await self._builds.blending.rows(stored, fitted.vectors.rows)
+        return _InTemplates(rows, cached, fitted.warnings())
 
     async def _rows(self, version: Stored | None) -> Serving | None:
         if version is None:

@@ -364,12 +364,12 @@ async def _drain(batcher: Batcher[Pixels, Floats]) -> None:
 
 def _json_limits(settings: Settings) -> dict[Body, JsonLimits]:
     """So many values that what the other limits allow fits several times, and no more."""
-    asked = settings.max_labels + settings.max_templates
-    shown = asked + settings.max_upload_images
+    values = settings.max_labels + settings.max_templates
+    shown = values + settings.max_upload_images
     kept = settings.max_labelset_labels + settings.max_templates
     return {
         Body.NONE: JsonLimits(1_000, 1_000),
-        Body.IMAGE: JsonLimits(12 * asked + 1_000, 8 * asked + 1_000),
+        Body.IMAGE: JsonLimits(12 * values + 1_000, 8 * values + 1_000),
         Body.UPLOAD: JsonLimits(12 * shown + 1_000, 8 * shown + 1_000),
         Body.LABELSET: JsonLimits(
             settings.max_labelset_prompts + 12 * kept + 1_000, 8 * kept + 1_000

@@ -36,7 +36,7 @@ def _quota(file: Path, files_v1: tuple[Path, Path]) -> float | None:
         if file.exists():
             quota, period = file.read_text().split()
         else:
-            quota, period = (one.read_text().strip() for one in files_v1)
+            quota, period = (file.read_text().strip() for file in files_v1)
         return None if quota in ("max", "-1") else int(quota) / int(period)
     except (OSError, ValueError):
         return None

@@ -44,10 +44,10 @@ def valid_until(file: Path) -> float:
 
     Raises: OSError, ValueError.
     """
-    found = PEM.search(file.read_text(encoding="ascii"))
-    if found is None:
+    block = PEM.search(file.read_text(encoding="ascii"))
+    if block is None:
         raise ValueError("there is no certificate in PEM format")
-    _, certificate, _ = _element(ssl.PEM_cert_to_DER_cert(found[0]))
+    _, certificate, _ = _element(ssl.PEM_cert_to_DER_cert(block[0]))
     _, signed, _ = _element(certificate)
     tag, _, rest = _element(signed)
     # the version may be missing; then serial number, algorithm and issuer
@@ -175,12 +175,12 @@ def _watch_caches(metrics: Metrics, services: Services) -> None:
 
     def caches() -> Mapping[tuple[str, str], ByteLru]:
         """By name, and the model where each has its own."""
-        found = {("label_vectors", ""): services.vectors.memory, ("images", ""): services.images}
+        by_name = {("label_vectors", ""): services.vectors.memory, ("images", ""): services.images}
         for each in loaded():
             model = each.encoder.info.name
-            found["label_lists", model] = each.classifier.ensemble.lists
-            found["labelsets", model] = each.matrices
-        return found
+            by_name["label_lists", model] = each.classifier.ensemble.lists
+            by_name["labelsets", model] = each.matrices
+        return by_name
 
     metrics.follow(
         "openvocab_cache_lookups_total", "What was asked of the caches in memory.",
@@ -202,12 +202,12 @@ def _watch_caches(metrics: Metrics, services: Services) -> None:
 
     def levels() -> Mapping[tuple[str, ...], float]:
         """By level, and the model where each counts for itself."""
-        found: dict[tuple[str, ...], float] = {("memory", ""): services.vectors.memory.hits}
+        counts: dict[tuple[str, ...], float] = {("memory", ""): services.vectors.memory.hits}
         for each in loaded():
             model = each.encoder.info.name
-            found["store", model] = each.vectors.store_hits
-            found["computed", model] = each.classifier.ensemble.computed
-        return found
+            counts["store", model] = each.vectors.store_hits
+            counts["computed", model] = each.classifier.ensemble.computed
+        return counts
 
     metrics.follow(
         "openvocab_label_vectors_total",
@@ -296,10 +296,10 @@ class _Device(Protocol):
 def _each(
     caches: Callable[[], Mapping[tuple[str, str], ByteLru]], read: Callable[[ByteLru], float]
 ) -> Mapping[tuple[str, ...], float]:
-    found: dict[tuple[str, ...], float] = {}
+    totals: dict[tuple[str, ...], float] = {}
     for (name, _), cache in caches().items():
-        found[name,] = found.get((name,), 0.0) + read(cache)
-    return found
+        totals[name,] = totals.get((name,), 0.0) + read(cache)
+    return totals
 
 
 def _by_model(

@@ -72,8 +72,8 @@ def without_upgrade(method: bytes, target: bytes, version: str, headers: Headers
     return b"\r\n".join([*lines, b"", b""])
 
 
-def _values(headers: Headers, wanted: bytes) -> list[bytes]:
-    return [value.strip(b" \t").lower() for name, value in headers if name == wanted]
+def _values(headers: Headers, header: bytes) -> list[bytes]:
+    return [value.strip(b" \t").lower() for name, value in headers if name == header]
 
 
 def unmapped(client: tuple[str, int] | None) -> tuple[str, int] | None:

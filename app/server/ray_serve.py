@@ -163,8 +163,8 @@ class Ingress:
         app = create_app(settings.model_copy(update=here), remote, further=found)
 
         def counted() -> bytes:
-            found: bytes = app.state.services.metrics.text()
-            return found
+            text: bytes = app.state.services.metrics.text()
+            return text
 
         self._exporter = Exporter(counted)
         tune_interpreter()
@@ -196,8 +196,8 @@ def build(args: Mapping[str, Any]) -> serve.Application:
     How many replicas of what size there are is said where it is deployed: docker/ray/serve.yaml.
     Raises Unfit.
     """
-    given = {name: str(value) for name, value in args.items()}
-    settings = _settings(given)
+    values = {name: str(value) for name, value in args.items()}
+    settings = _settings(values)
     if settings.store_url.startswith("memory:"):
         raise Unfit(
             "OPENVOCAB_STORE_URL: a store in memory cannot be shared by replicas; use redis://…"
@@ -227,7 +227,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         health_check_period_s=5,
         health_check_timeout_s=30,
     )(Ingress)
-    own = {name: value for name, value in given.items() if name in ENCODER_SETTINGS}
+    own = {name: value for name, value in values.items() if name in ENCODER_SETTINGS}
     alone = {"more_models": "", "model_aliases": ""}
     encoders = {
         model: encoder.options(name=deployment_name(model, default=model == settings.model)).bind(
@@ -235,7 +235,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         )
         for model in settings.models
     }
-    return ingress.bind(given, encoders)
+    return ingress.bind(values, encoders)
 
 
 def deployment_name(model: str, *, default: bool) -> str:
@@ -262,5 +262,5 @@ def _check_machines(settings: Settings) -> None:
 
 def _cores() -> int:
     """CPUs that Ray gave this replica, at least one; a share of one counts as one."""
-    given: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
-    return max(1, round(given.get("CPU", 1)))
+    resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+    return max(1, round(resources.get("CPU", 1)))

@@ -379,7 +379,7 @@ class Settings(ModelSettings):
             "jpeg2000": self.jpeg_2000,
             "jpegxl": self.jpeg_xl,
         }
-        return frozenset(kind for kind, wanted in chosen.items() if wanted)
+        return frozenset(kind for kind, enabled in chosen.items() if enabled)
 
     def cores_for_decoding(self) -> int:
         """`decode_threads`, or the number of cores that this process may use."""

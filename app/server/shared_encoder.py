@@ -74,11 +74,11 @@ class SharedEncoder:
     @classmethod
     async def load(cls, settings: Settings) -> "SharedEncoder":
         """Load the model that the settings name, and ask it once. Raises models.ModelError."""
-        found = cls(await asyncio.to_thread(load_encoder, settings), settings)
-        width = found._encoder.info.embedding_width
+        shared = cls(await asyncio.to_thread(load_encoder, settings), settings)
+        width = shared._encoder.info.embedding_width
         vectors = TwoLevels(ByteLru(CANARY_BYTES), MemoryStore().vectors, width)
-        await found._canary.learn(Ensemble(found._encoder, vectors, settings.max_text_queue))
-        return found
+        await shared._canary.learn(Ensemble(shared._encoder, vectors, settings.max_text_queue))
+        return shared
 
     def describe(self, model: str, precision: str) -> EncoderInfo:
         """What the encoder is. Raises OtherModel if that is not what the caller asks for."""
@@ -97,7 +97,7 @@ class SharedEncoder:
             ran = await asyncio.gather(*(self._batcher.submit(picture) for picture in pixels))
         except Exception as error:
             raise _told(error) from error
-        return np.stack([one.value for one in ran]), self._encoder.slowest
+        return np.stack([batch.value for batch in ran]), self._encoder.slowest
 
     async def texts(self, fingerprint: str, prompts: list[str]) -> Floats:
         """N prompts -> unit rows (N, D). Raises OtherModel, PromptTooLong, EncoderClosed, Internal.

@@ -104,8 +104,8 @@ def _remove_left_over(path: Path) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    found = os.lstat(path)
-    return found.st_dev, found.st_ino
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino
 
 
 def _remove(path: Path, ours: tuple[int, int]) -> None:

@@ -87,14 +87,14 @@ class Heartbeat:
 
     def busy_since(self) -> float | None:
         """When the loop was asked for a sign that it has not given; asks it if there is none."""
-        asked = self._asked
-        if asked is None:
-            asked = self._asked = time.monotonic()
+        asked_at = self._asked
+        if asked_at is None:
+            asked_at = self._asked = time.monotonic()
             try:
                 self._loop.call_soon_threadsafe(self._beat)
             except RuntimeError:  # it is closed
-                self._asked = asked = None
-        return asked
+                self._asked = asked_at = None
+        return asked_at
 
     def _beat(self) -> None:
         self._asked = None

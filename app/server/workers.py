@@ -199,7 +199,7 @@ class Supervisor:
             self._end()
 
     def _watch(self, announce: Callable[[str], None]) -> int:
-        told = False
+        announced = False
         for number in range(self.count):
             self._workers.append(_Worker(number, self._start(number)))
         while not self._signal:
@@ -209,26 +209,26 @@ class Supervisor:
                 self._look(worker)
                 if worker.current.alive or self._signal:
                     continue
-                if not told and worker.since is None and not worker.failures:
+                if not announced and worker.since is None and not worker.failures:
                     # never began to serve: the others will not either
                     code = worker.current.status or START_ERROR
                     return code if code > 0 else SIGNALLED - code
                 if self._due(worker):
                     self._replace(worker)
-            if not told and all(worker.since for worker in self._workers):
-                told = True
+            if not announced and all(worker.since for worker in self._workers):
+                announced = True
                 announce(self._workers[0].current.line or "")
-            if told:
+            if announced:
                 self._go_on_renewing()
-        return 0 if told else SIGNALLED + self._signal
+        return 0 if announced else SIGNALLED + self._signal
 
     def _wait(self) -> None:
         """Until something happens, or it is time to look."""
-        found = [w.current for w in self._workers]
-        found += [w.successor for w in self._workers if w.successor is not None]
-        alive = [one for one in found if one.alive]
-        silent = [one.pipe for one in alive if one.line is None]
-        wait([*(one.process.sentinel for one in alive), *silent], timeout=LOOK)
+        processes = [w.current for w in self._workers]
+        processes += [w.successor for w in self._workers if w.successor is not None]
+        alive = [process for process in processes if process.alive]
+        silent = [process.pipe for process in alive if process.line is None]
+        wait([*(process.process.sentinel for process in alive), *silent], timeout=LOOK)
 
     def _start(self, number: int) -> WorkerProcess:
         page = self._board.take()
@@ -236,18 +236,18 @@ class Supervisor:
             raise OSError("too many workers that were replaced have not ended")
         settings, name = share(self.settings, self.count), f"openvocab worker {number}"
         try:
-            found = WorkerProcess.start(settings, self.listener, name, self._board, page)
+            process = WorkerProcess.start(settings, self.listener, name, self._board, page)
         except OSError:
             self._board.give_back(page)
             raise
-        self._pages.append((found, page))
-        return found
+        self._pages.append((process, page))
+        return process
 
     def _give_pages_back(self) -> None:
         """Whoever comes next counts on where a process ended."""
-        for one, page in self._pages[:]:
-            if not one.alive:
-                self._pages.remove((one, page))
+        for process, page in self._pages[:]:
+            if not process.alive:
+                self._pages.remove((process, page))
                 self._board.give_back(page)
 
     def _look(self, worker: _Worker) -> None:
@@ -331,15 +331,15 @@ class Supervisor:
 
     def _end(self) -> None:
         self.listener.close()  # or the kernel goes on accepting what nobody will answer
-        found = [w.current for w in self._workers] + [one for one, _ in self._leaving]
-        found += [w.successor for w in self._workers if w.successor is not None]
-        for one in found:
-            if one.alive:
-                one.process.terminate()
+        processes = [w.current for w in self._workers] + [process for process, _ in self._leaving]
+        processes += [w.successor for w in self._workers if w.successor is not None]
+        for process in processes:
+            if process.alive:
+                process.process.terminate()
         end = time.monotonic() + patience(self.settings)
-        for one in found:
-            one.process.join(max(0.0, end - time.monotonic()))
-            if one.alive:
-                log.error("%s did not end and is killed", one.process.name)
-                one.process.kill()
-                one.process.join()
+        for process in processes:
+            process.process.join(max(0.0, end - time.monotonic()))
+            if process.alive:
+                log.error("%s did not end and is killed", process.process.name)
+                process.process.kill()
+                process.process.join()

@@ -44,8 +44,8 @@ def open_store(
 
         return RedisStore(url, timeout, vector_ttl, prefix)
     # no more of it: any other part may be of the password
-    given = f"not {scheme[0]}" if scheme else "and this one is none of them"
+    received = f"not {scheme[0]}" if scheme else "and this one is none of them"
     raise StoreUnusable(
         f"a store URL is empty (SQLite), memory://, redis://, rediss://, unix:// or "
-        f"redis+sentinel://, {given}"
+        f"redis+sentinel://, {received}"
     )

@@ -20,9 +20,7 @@ class Grant:
     wait: float
 
 
-def take(
-    tat: float | None, now: float, wanted: int, rate: float, burst: int
-) -> tuple[float, Grant]:
+def take(tat: float | None, now: float, count: int, rate: float, burst: int) -> tuple[float, Grant]:
     """Grant as many of `wanted` as there are; the new `tat`, and what was granted.
 
     `rate` is in requests a second, of which `burst` may come at once; times are in seconds, `tat`
@@ -38,7 +36,7 @@ def take(
     # no bucket is emptier than empty: further ahead it gets when a clock is set back
     start = now if tat is None or isnan(tat) else min(max(tat, now), now + room)
     there = floor((room - (start - now) + SLACK) * rate)
-    granted = max(0, min(wanted, burst, there))
+    granted = max(0, min(count, burst, there))
     after = start + granted / rate
-    wait = 0.0 if granted >= wanted else max(0.0, after - now - room + 1 / rate)
+    wait = 0.0 if granted >= count else max(0.0, after - now - room + 1 / rate)
     return after, Grant(granted, wait)

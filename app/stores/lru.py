@@ -24,13 +24,13 @@ class ByteLru:
 
     def get(self, key: str) -> npt.NDArray[Any] | None:
         """The array, now the most recently used, or None."""
-        found = self._entries.get(key)
-        if found is None:
+        entry = self._entries.get(key)
+        if entry is None:
             self.misses += 1
             return None
         self.hits += 1
         self._entries.move_to_end(key)
-        return found
+        return entry
 
     def put(self, key: str, array: npt.NDArray[Any]) -> None:
         """Keep a copy that nobody can write to; what does not fit alone is not kept at all."""

@@ -157,8 +157,8 @@ class MemoryVectors:
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         now = self._clock()
-        found = [self._entries.get(key) for key in keys]
-        return [entry[1] if entry and entry[0] > now else None for entry in found]
+        entries = [self._entries.get(key) for key in keys]
+        return [entry[1] if entry and entry[0] > now else None for entry in entries]
 
     async def put_many(self, values: Mapping[str, bytes]) -> None:
         now = self._clock()
@@ -186,9 +186,9 @@ class MemoryRates:
         self._clock = clock
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
-    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
+    async def take(self, key: str, count: int, rate: float, burst: int) -> Grant:
         now = self._clock()
-        self._full_at[key], grant = take(self._full_at.get(key), now, wanted, rate, burst)
+        self._full_at[key], grant = take(self._full_at.get(key), now, count, rate, burst)
         self._full_at.move_to_end(key)
         # more than one is added; a full one says as much as none
         for oldest in list(islice(self._full_at, 2)):

@@ -208,7 +208,7 @@ class RateLimits(Protocol):
     Raises StoreAway when the store cannot answer.
     """
 
-    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
+    async def take(self, key: str, count: int, rate: float, burst: int) -> Grant:
         """Grant as many of `wanted` requests as there are in the bucket.
 
         It fills by `rate` requests a second and holds `burst` of them.

@@ -71,12 +71,12 @@ class TwoLevels:
             values = await self._store.get_many(keys)
         except StoreAway:
             values = [None] * len(keys)
-        found: dict[str, Floats] = {}
+        vectors: dict[str, Floats] = {}
         damaged: list[str] = []
         for key, value in zip(keys, values, strict=True):
             vector = None if value is None else decode(value, self._width)
             if vector is not None:
-                found[key] = vector
+                vectors[key] = vector
                 self.memory.put(key, vector)
             elif value is not None:
                 damaged.append(key)
@@ -86,9 +86,9 @@ class TwoLevels:
                 len(damaged),
                 damaged[0],
             )
-        self.store_hits += len(found)
-        self.store_misses += len(keys) - len(found)
-        return found
+        self.store_hits += len(vectors)
+        self.store_misses += len(keys) - len(vectors)
+        return vectors
 
     async def keep(self, vectors: Mapping[str, Floats]) -> None:
         """Put vectors into the store; without it they stay in memory only."""

@@ -143,12 +143,12 @@ class Instruments(Collector):
         """Read what is read from elsewhere, and write it down for all."""
         with self._publishing:
             for reading in self._readings:
-                found: float | Mapping[Labels, float] | None = None
+                value: float | Mapping[Labels, float] | None = None
                 try:
-                    found = reading.read()
+                    value = reading.read()
                 except Exception:  # one broken value must not take the others away
                     log.exception("%s cannot be read", reading.family.name)
-                self._write(reading, dict(found) if isinstance(found, Mapping) else {(): found})
+                self._write(reading, dict(value) if isinstance(value, Mapping) else {(): value})
             self._page.sign()
 
     def text(self) -> bytes:
@@ -159,7 +159,9 @@ class Instruments(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """For the exposition: every family with what all pages say."""
-        found: dict[str, dict[Labels, list[list[float]]]] = {name: {} for name in self._families}
+        cells_by_name: dict[str, dict[Labels, list[list[float]]]] = {
+            name: {} for name in self._families
+        }
         for page in pages_of(self._board):
             for record in page.records():
                 family = self._families.get(record.name[0])
@@ -169,8 +171,8 @@ class Instruments(Collector):
                     continue
                 cells = [float(word) for word in page.words[record.place :][: record.count]]
                 if not math.isnan(cells[0]):
-                    found[family.name].setdefault(record.name[1:], []).append(cells)
-        for name, series in found.items():
+                    cells_by_name[family.name].setdefault(record.name[1:], []).append(cells)
+        for name, series in cells_by_name.items():
             yield _shown(self._families[name], series)
 
     def silent(self) -> float:
@@ -181,7 +183,9 @@ class Instruments(Collector):
         if self._families.get(family.name, family) != family:
             raise ValueError(f"the metric {family.name} is another already. This is a bug.")
         # declared again where an application is started again: what was read is gone
-        self._readings = [one for one in self._readings if one.family.name != family.name]
+        self._readings = [
+            reading for reading in self._readings if reading.family.name != family.name
+        ]
         self._families[family.name] = family
         return family
 

@@ -47,8 +47,10 @@ class Place:
     @property
     def response(self) -> str:
         """The value of a `traceresponse` header (W3C Trace Context, level 2)."""
-        found = self.span.get_span_context()
-        return f"00-{self.trace_id}-{trace.format_span_id(found.span_id)}-{found.trace_flags:02x}"
+        context = self.span.get_span_context()
+        return (
+            f"00-{self.trace_id}-{trace.format_span_id(context.span_id)}-{context.trace_flags:02x}"
+        )
 
     def below(
         self,
@@ -58,8 +60,8 @@ class Place:
         begun: int | None = None,
     ) -> "Place":
         """A span inside this one; `begun` in nanoseconds since 1970, if it was earlier."""
-        found = (place.span.get_span_context() for place in linked)
-        links = {context.span_id: Link(context) for context in found}
+        contexts = (place.span.get_span_context() for place in linked)
+        links = {context.span_id: Link(context) for context in contexts}
         span = self.tracer.start_span(
             name,
             self.context,

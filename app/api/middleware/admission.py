@@ -146,16 +146,16 @@ class AdmissionMiddleware:
             self._metrics.received(call.read)
             state.closing.close()
 
-    def _seconds(self, asked: str | None) -> float:
-        if asked is None:
+    def _seconds(self, header: str | None) -> float:
+        if header is None:
             return self._timeout
         try:
-            seconds = float(asked)
+            seconds = float(header)
         except ValueError:
             seconds = math.nan
         if not 0 < seconds < math.inf:
             detail = f"{HEADER} is not a number of seconds over 0"
-            raise Invalid(detail, field=HEADER, limit=self._timeout, value=asked[:60])
+            raise Invalid(detail, field=HEADER, limit=self._timeout, value=header[:60])
         return min(seconds, self._timeout)
 
 

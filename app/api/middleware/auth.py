@@ -108,8 +108,8 @@ class Gate:
     def _check_host(self, host: str) -> None:
         if ANY in self._policy.hosts:
             return
-        asked = _address(f"//{host}")
-        if asked is None or asked.hostname not in self._policy.hosts:
+        address = _address(f"//{host}")
+        if address is None or address.hostname not in self._policy.hosts:
             detail = "requests for this host are not answered; OPENVOCAB_ALLOWED_HOSTS has those"
             raise Misdirected(f"{detail} that are", field="Host", value=host[:200])
 
@@ -137,10 +137,10 @@ class Gate:
 
 
 def _check_address(path: str) -> None:
-    found = CONTROLS.search(path)
-    if found is not None:
-        detail = f"the address holds the control character U+{ord(found[0]):04X}"
-        raise BadRequest(detail, field="path", value=f"U+{ord(found[0]):04X}")
+    control = CONTROLS.search(path)
+    if control is not None:
+        detail = f"the address holds the control character U+{ord(control[0]):04X}"
+        raise BadRequest(detail, field="path", value=f"U+{ord(control[0]):04X}")
 
 
 def _address(text: str) -> SplitResult | None:

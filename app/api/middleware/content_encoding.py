@@ -54,8 +54,8 @@ class Unpacked:
         """The next piece. Raises TooLarge, Unparsable."""
         while True:
             # the first two bytes say how a stream of deflate is wrapped
-            wanted = 2 if self._stream is None else 1
-            if self._more and len(self._packed) < wanted:
+            ahead = 2 if self._stream is None else 1
+            if self._more and len(self._packed) < ahead:
                 message = await self._receive()
                 if message["type"] != "http.request":
                     return message
@@ -63,7 +63,7 @@ class Unpacked:
                 self._packed += body
                 self._sent += len(body)
                 self._more = message.get("more_body", False)
-                if self._more and len(self._packed) < wanted:
+                if self._more and len(self._packed) < ahead:
                     continue
             elif not self._packed:
                 return await self._receive()  # the body is over

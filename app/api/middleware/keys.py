@@ -138,7 +138,7 @@ def from_toml(text: str) -> tuple[Key, ...]:
 
 def from_line(line: str) -> tuple[Key, ...]:
     """The keys of an environment variable: NAME:SCOPE+SCOPE:SHA256, with commas. Raises BadKeys."""
-    found: list[Key] = []
+    keys: list[Key] = []
     for number, part in enumerate(filter(None, map(str.strip, line.split(","))), 1):
         name, _, rest = part.partition(":")
         scopes, _, hashed = rest.rpartition(":")
@@ -147,12 +147,12 @@ def from_line(line: str) -> tuple[Key, ...]:
             entry = KeyEntry.model_validate(content)
             TypeAdapter(Name).validate_python(name)
         except ValidationError as error:
-            said = (
+            reason = (
                 f"{_said(error)}; each is NAME:SCOPE+SCOPE:SHA256, scopes are {', '.join(SCOPES)}"
             )
-            raise BadKeys(f"key {number}: {said}") from None
-        found += _keys(name, entry)
-    return tuple(found)
+            raise BadKeys(f"key {number}: {reason}") from None
+        keys += _keys(name, entry)
+    return tuple(keys)
 
 
 class KeyRing:
@@ -185,13 +185,13 @@ class KeyRing:
         """Whose key this is, None if nobody's or expired."""
         self._refresh()
         hashed = digest(secret).encode()
-        found: Key | None = None
+        match: Key | None = None
         for key in self._keys:  # all of them: how long it takes tells nothing
             if hmac.compare_digest(key.digest.encode(), hashed):
-                found = key
-        if found is None or (found.expires is not None and self._clock() >= found.expires):
+                match = key
+        if match is None or (match.expires is not None and self._clock() >= match.expires):
             return None
-        return found.identity
+        return match.identity
 
     def _refresh(self) -> None:
         now = self._clock()
@@ -242,10 +242,10 @@ def _read(file: Path) -> tuple[Key, ...]:
 def _state(file: Path) -> tuple[int, ...] | None:
     """What differs when a file was written anew or replaced."""
     try:
-        found = os.stat(file)  # noqa: PTH116 - follows links, as mounted secrets are
+        status = os.stat(file)  # noqa: PTH116 - follows links, as mounted secrets are
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _said(error: ValidationError) -> str:

@@ -52,9 +52,9 @@ class RateLimiter:
         if caller.tokens and caller.until > now:
             caller.tokens -= 1
             return 0.0
-        wanted = max(1, min(burst, int(rate * LEASE)))
+        count = max(1, min(burst, int(rate * LEASE)))
         try:
-            grant = await self._store.take(name, wanted, rate, burst)
+            grant = await self._store.take(name, count, rate, burst)
         except StoreAway:
             caller.tat, grant = take(caller.tat, now, 1, rate, burst)
         now = self._clock()

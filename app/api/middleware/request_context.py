@@ -127,7 +127,7 @@ class Exchange:
     def _end_span(self, place: "Place") -> None:
         method = self._scope["method"] if self._scope["method"] in METHODS else "HTTP"
         place.span.update_name(f"{method} {self.route}" if self.route != "none" else method)
-        found = {
+        attributes = {
             "http.route": None if self.route == "none" else self.route,
             "http.response.status_code": self.status or None,
             "http.request.body.size": self.state.received,
@@ -137,7 +137,7 @@ class Exchange:
             "openvocab.model": self._model(),
             "openvocab.request_id": self.state.request_id,
         }
-        place.span.set_attributes({k: v for k, v in found.items() if v is not None})
+        place.span.set_attributes({k: v for k, v in attributes.items() if v is not None})
         if not self.status:
             place.end("client_left")
         else:
@@ -176,14 +176,14 @@ def _path(scope: Scope) -> str:
 
 def _trace_id(headers: Headers) -> str:
     """That of the caller's trace, where none is made here."""
-    found = TRACEPARENT.match(headers.get("traceparent", ""))
-    return found[1] if found else ""
+    match = TRACEPARENT.match(headers.get("traceparent", ""))
+    return match[1] if match else ""
 
 
-def _request_id(sent: str) -> str:
+def _request_id(header: str) -> str:
     """The caller's own id where it is harmless in a header and a log line, else a new one."""
     # it tells requests apart and guards nothing: the system's own generator would take 40 us
-    return sent if REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
+    return header if REQUEST_ID.fullmatch(header) else f"{random.getrandbits(128):032x}"
 
 
 class RequestContext:

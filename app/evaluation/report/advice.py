@@ -27,9 +27,9 @@ NAMED: Final = 3
 
 def advice(result: Result) -> list[Advice]:
     """What follows from the figures, for whoever has to decide something."""
-    found = [_overall(result), _labels(result), _pairs(result), _pictures(result)]
-    found += [_templates(result), _calibration(result)]
-    return [one for one in found if one is not None]
+    candidates = [_overall(result), _labels(result), _pairs(result), _pictures(result)]
+    candidates += [_templates(result), _calibration(result)]
+    return [candidate for candidate in candidates if candidate is not None]
 
 
 def _overall(result: Result) -> Advice | None:
@@ -80,7 +80,11 @@ def _pairs(result: Result) -> Advice | None:
 def _pictures(result: Result) -> Advice | None:
     conflicts = len(result.conflicts())
     # sure of another label, and the own one out of the question: often it is labelled wrongly
-    odd = [one for one in result.mistakes if one.mistake.score > 0.9 and one.mistake.own < 0.02]
+    odd = [
+        mistake
+        for mistake in result.mistakes
+        if mistake.mistake.score > 0.9 and mistake.mistake.own < 0.02
+    ]
     parts = []
     if conflicts:
         parts.append(f"{many(conflicts, 'picture')} labelled in two ways")

@@ -44,9 +44,13 @@ class CalibrationSection:
     @property
     def worse(self) -> str:
         """Why the calibration should not be used; nothing where it should, or there is none."""
-        found, before, after = self.fitted, self.fitted.before.error, self.fitted.after.error
-        fitted = found.calibration
-        count = int(found.before.count.sum()) if fitted is None else fitted.pictures
+        fitted_calibration, before, after = (
+            self.fitted,
+            self.fitted.before.error,
+            self.fitted.after.error,
+        )
+        fitted = fitted_calibration.calibration
+        count = int(fitted_calibration.before.count.sum()) if fitted is None else fitted.pictures
         reasons = []
         if after > before + NOTICEABLE:
             reasons.append(
@@ -55,8 +59,10 @@ class CalibrationSection:
             )
         # with many pictures it is the sample that is a little over, not the choice
         if fitted is not None and count < MANY and fitted.held_out.risk > self.aim.risk:
-            wrong, wanted = percent(fitted.held_out.risk), percent(self.aim.risk)
-            reasons.append(f"{wrong} of the held-out answers are wrong where {wanted} were wanted")
+            wrong, wanted_risk = percent(fitted.held_out.risk), percent(self.aim.risk)
+            reasons.append(
+                f"{wrong} of the held-out answers are wrong where {wanted_risk} were wanted"
+            )
         if not reasons:
             return ""
         need = max(MANY, 2 * count)
@@ -92,8 +98,12 @@ class CalibrationSection:
 
     def file_text(self) -> str | None:
         """What PUT /labelsets/{name}/calibration takes; None where there is nothing to store."""
-        found = self.fitted.calibration
-        return None if found is None else json.dumps(found.json(), indent=1, ensure_ascii=False)
+        calibration = self.fitted.calibration
+        return (
+            None
+            if calibration is None
+            else json.dumps(calibration.json(), indent=1, ensure_ascii=False)
+        )
 
     def html(self) -> str:
         """Words, the table of figures, reliability before and after, the curve."""
@@ -127,19 +137,19 @@ class CalibrationSection:
         return Group(grid, *(Text(line) for line in self.words()))
 
     def _rows(self) -> list[Sequence[str]]:
-        found = self.fitted
+        outcome = self.fitted
         rows: list[Sequence[str]] = [
-            ("temperature", "1", f"{self.model_scale / found.scale:.3g}"),
-            ("calibration error", percent(found.before.error), percent(found.after.error)),
-            ("negative log likelihood", *(f"{one:.3f}" for one in found.nll)),
+            ("temperature", "1", f"{self.model_scale / outcome.scale:.3g}"),
+            ("calibration error", percent(outcome.before.error), percent(outcome.after.error)),
+            ("negative log likelihood", *(f"{loss:.3f}" for loss in outcome.nll)),
         ]
-        fitted = found.calibration
+        fitted = outcome.calibration
         if fitted is None:
             return rows
         held = fitted.held_out
         rows += [
             ("pictures answered", percent(1.0), percent(held.coverage)),
-            ("wrong among the answers", percent(_all(found.curve)), percent(held.risk)),
+            ("wrong among the answers", percent(_all(outcome.curve)), percent(held.risk)),
         ]
         if held.refused is not None:
             rows.append(("pictures of others refused", percent(0.0), percent(held.refused)))

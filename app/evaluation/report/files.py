@@ -69,21 +69,21 @@ def _whole(file: Path, text: str) -> None:
 
 def _predictions(result: Result) -> Iterator[str]:
     """A line for each picture: what it shows, what was said, how sure, the scores of both."""
-    data, said, scores = result.encoded.dataset, result.figures.predicted, result.scores
+    data, predicted, scores = result.encoded.dataset, result.figures.predicted, result.scores
     yield _line(("image", "label", "predicted", "score", "similarity", "right"))
     best = scores.cosines.argmax(axis=1)
     for place, name in enumerate(result.names):
         truth = np.flatnonzero(data.truth[place])
-        found = np.flatnonzero(said[place])
+        answered = np.flatnonzero(predicted[place])
         top = best[place]
         yield _line(
             (
                 name,
-                BETWEEN.join(data.classes[one] for one in truth),
-                BETWEEN.join(data.classes[one] for one in found),
+                BETWEEN.join(data.classes[place_of_class] for place_of_class in truth),
+                BETWEEN.join(data.classes[place_of_class] for place_of_class in answered),
                 f"{scores.probabilities[place, top]:.6f}",
                 f"{scores.cosines[place, top]:.6f}",
-                str(bool(np.array_equal(data.truth[place], said[place]))).lower(),
+                str(bool(np.array_equal(data.truth[place], predicted[place]))).lower(),
             )
         )
 
@@ -123,12 +123,12 @@ def _summary(result: Result) -> Table:
 
 
 def _worst(result: Result) -> Table:
-    found, labels = result.figures.classes, result.encoded.dataset.classes
+    per_class, labels = result.figures.classes, result.encoded.dataset.classes
     table = _table("class", "pictures", "right %", "precision %", "F1 %")
-    there = [place for place in range(len(labels)) if found.count[place]]
-    for place in sorted(there, key=lambda one: found.recall[one])[:SHOWN]:
-        numbers = (found.recall[place], found.precision[place], found.f1[place])
-        count = f"{found.count[place]:,}"
+    there = [place for place in range(len(labels)) if per_class.count[place]]
+    for place in sorted(there, key=lambda class_place: per_class.recall[class_place])[:SHOWN]:
+        numbers = (per_class.recall[place], per_class.precision[place], per_class.f1[place])
+        count = f"{per_class.count[place]:,}"
         table.add_row(Text(printable(labels[place])), count, *_numbers(*numbers))
     return table
 

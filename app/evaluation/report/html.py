@@ -65,8 +65,8 @@ TEMPLATES: Final = Environment(
 
 def piece(name: str, *values: Any) -> str:
     """One of the macros in pieces.html; texts are escaped, Markup is not."""
-    made: str = getattr(TEMPLATES.get_template("pieces.html").module, name)(*values)
-    return str(made)
+    markup: str = getattr(TEMPLATES.get_template("pieces.html").module, name)(*values)
+    return str(markup)
 
 
 def esc(text: object) -> str:
@@ -92,9 +92,9 @@ def span(low: float, high: float, digits: int = 1) -> str:
     return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
-def many(count: int, one: str, more: str = "") -> str:
+def many(count: int, singular: str, more: str = "") -> str:
     """A number with its noun: 1 picture, 2,000 pictures."""
-    return f"{count:,} {one if count == 1 else more or one + 's'}"
+    return f"{count:,} {singular if count == 1 else more or singular + 's'}"
 
 
 def paragraph(text: str, kind: str = "") -> str:

@@ -87,12 +87,12 @@ def verdict(result: Result) -> str:
 
 
 def _sureness(result: Result) -> str:
-    found = result.figures.calibration
+    reliability = result.figures.calibration
     right = result.figures.top1
-    if right is None or abs(found.mean_confidence - right.value) < 0.02:
+    if right is None or abs(reliability.mean_confidence - right.value) < 0.02:
         return "On average, scores are as high as they should be."
-    kind = "Overconfident" if found.mean_confidence > right.value else "Underconfident"
-    gap = 100 * abs(found.mean_confidence - right.value)
+    kind = "Overconfident" if reliability.mean_confidence > right.value else "Underconfident"
+    gap = 100 * abs(reliability.mean_confidence - right.value)
     return f"{kind} by {gap:.1f} points."
 
 
@@ -144,7 +144,7 @@ def confusions(result: Result) -> str:
     some = worst[:NAMED]
     part = matrix_svg(matrix, labels, some)
     caption = f"The {NAMED} of {len(labels)} classes with most mistakes."
-    found = paragraph(lead, "lead") + figure(f"{scrolled(part, 'Confusion matrix')}{keys}", caption)
+    parts = paragraph(lead, "lead") + figure(f"{scrolled(part, 'Confusion matrix')}{keys}", caption)
     if len(labels) <= MOST_POINTS:
         whole = _in_two_orders(
             [
@@ -154,8 +154,8 @@ def confusions(result: Result) -> str:
             ("In the order of the classes", "Most confused first"),
             "whole",
         )
-        found += figure(whole + keys, f"All {len(labels)} classes, a point for each pair.")
-    return found + _pairs(result)
+        parts += figure(whole + keys, f"All {len(labels)} classes, a point for each pair.")
+    return parts + _pairs(result)
 
 
 def _cut(labels: tuple[str, ...]) -> str:
@@ -181,17 +181,17 @@ def _pairs(result: Result) -> str:
     ]
     if not rows:
         return paragraph("No picture was taken for what it is not.")
-    found = table("Most confused pairs", columns, rows[:PAIRS], captioned=False)
-    found = f"<h3>Most confused pairs</h3>{found}"
+    html = table("Most confused pairs", columns, rows[:PAIRS], captioned=False)
+    html = f"<h3>Most confused pairs</h3>{html}"
     if len(rows) > PAIRS:
         more = table("More confused pairs", columns, rows[PAIRS:], captioned=False)
-        found += f"<details><summary>{len(rows) - PAIRS} more</summary>{more}</details>"
-    return found
+        html += f"<details><summary>{len(rows) - PAIRS} more</summary>{more}</details>"
+    return html
 
 
 def classes(result: Result) -> str:
     """A row for each class, worst first."""
-    found, labels = result.figures.classes, result.encoded.dataset.classes
+    per_class, labels = result.figures.classes, result.encoded.dataset.classes
     single = result.figures.top1 is not None
     columns = (
         Column("class"),
@@ -203,7 +203,8 @@ def classes(result: Result) -> str:
         Column("average precision", number=True),
     )
     order = sorted(
-        range(len(labels)), key=lambda c: (found.recall[c] != found.recall[c], found.recall[c])
+        range(len(labels)),
+        key=lambda c: (per_class.recall[c] != per_class.recall[c], per_class.recall[c]),
     )
     rows: list[list[Cell]] = []
     for place in order:
@@ -211,12 +212,12 @@ def classes(result: Result) -> str:
         rows.append(
             [
                 labels[place],
-                int(found.count[place]),
-                share_cell(float(found.recall[place])),
+                int(per_class.count[place]),
+                share_cell(float(per_class.recall[place])),
                 class_bar(share) if share.count else Html(NO_VALUE, -1),
-                share_cell(float(found.precision[place])),
-                share_cell(float(found.f1[place])),
-                share_cell(float(found.average_precision[place])),
+                share_cell(float(per_class.precision[place])),
+                share_cell(float(per_class.f1[place])),
+                share_cell(float(per_class.average_precision[place])),
             ]
         )
     what = (
@@ -235,7 +236,7 @@ def mistakes(result: Result) -> str:
         "The wrong answers with the highest scores, three at most of a pair of classes. Some show "
         "where the model fails; some, that a picture is labelled wrongly or shows two things."
     )
-    items = [_mistake(result, found) for found in result.mistakes]
+    items = [_mistake(result, mistake) for mistake in result.mistakes]
     return paragraph(lead, "lead") + piece("pictures", items)
 
 
@@ -324,14 +325,14 @@ def _about(result: Result) -> list[tuple[str, str]]:
 
 def _missing(result: Result) -> list[str]:
     """What a reader must know before any figure."""
-    found = []
+    lines = []
     if result.encoded.unread:
         some = many(len(result.encoded.unread), "picture")
-        found.append(f"{some} could not be read and count in no figure; see About this run.")
+        lines.append(f"{some} could not be read and count in no figure; see About this run.")
     if result.conflicts():
         some = many(len(result.conflicts()), "picture")
-        found.append(f"{some} labelled in two ways; see Labelled in two ways.")
-    return [*found, *(f"Left out: {line}." for line in result.missing)]
+        lines.append(f"{some} labelled in two ways; see Labelled in two ways.")
+    return [*lines, *(f"Left out: {line}." for line in result.missing)]
 
 
 def conflicts(result: Result) -> str:
@@ -339,14 +340,14 @@ def conflicts(result: Result) -> str:
     labels, data = result.encoded.dataset.classes, result.encoded.dataset
     items = []
     for group in result.conflicts()[:LISTED]:
-        said = [", ".join(labels[c] for c in np.flatnonzero(data.truth[p])) for p in group]
+        label_texts = [", ".join(labels[c] for c in np.flatnonzero(data.truth[p])) for p in group]
         first = result.names[group[0]]
         items.append(
             {
                 "thumbnail": result.previews.get(group[0]),
                 "name": _group(result, group),
                 "file": PurePath(first).name,
-                "lines": [("labelled", one or "nothing", None, "said") for one in said],
+                "lines": [("labelled", text or "nothing", None, "said") for text in label_texts],
             }
         )
     if not items:
@@ -368,15 +369,15 @@ def _facts(result: Result) -> str:
         ("pictures and labels", f"sha256 {result.data}", True),
         ("openvocab", result.version, False),
     ]  # fmt: skip
-    found = piece("facts", facts)
-    found += "".join(paragraph(note, "soft") for note in result.notes)
-    unread = [f"{one.file}: {one.reason}" for one in result.encoded.unread]
-    found += _listed("Not read", unread)
+    html = piece("facts", facts)
+    html += "".join(paragraph(note, "soft") for note in result.notes)
+    unread = [f"{file.file}: {file.reason}" for file in result.encoded.unread]
+    html += _listed("Not read", unread)
     different = result.conflicts()
-    found += _listed("Equal pictures, different labels", [_group(result, g) for g in different])
+    html += _listed("Equal pictures, different labels", [_group(result, g) for g in different])
     same = [group for group in result.same if group not in different]
-    found += _listed("Equal pictures, equal labels", [_group(result, group) for group in same])
-    return found + _listed("Templates", list(result.templates))
+    html += _listed("Equal pictures, equal labels", [_group(result, group) for group in same])
+    return html + _listed("Templates", list(result.templates))
 
 
 def _group(result: Result, places: tuple[int, ...]) -> str:

@@ -36,10 +36,10 @@ class Scale:
 
     def at(self, value: float) -> float:
         """Where a value is: 0 at the low end, 1 at the high one."""
-        low, high, found = self.low, self.high, value
+        low, high, place = self.low, self.high, value
         if self.logarithmic:
-            low, high, found = math.log(low), math.log(high), math.log(max(value, 1e-12))
-        return (found - low) / (high - low) if high > low else 0.5
+            low, high, place = math.log(low), math.log(high), math.log(max(value, 1e-12))
+        return (place - low) / (high - low) if high > low else 0.5
 
 
 def shares(title: str, low: float = 0.0, high: float = 1.0, ticks: int = 5) -> Scale:
@@ -103,9 +103,9 @@ class Plot:
         """Units from the top."""
         return TOP + (1 - self.y.at(value)) * (self.height - TOP - self.below)
 
-    def line(self, found: Sequence[Point], kind: str = "s1", title: str = "") -> None:
+    def line(self, points_drawn: Sequence[Point], kind: str = "s1", title: str = "") -> None:
         """A line through points, in their order."""
-        self._shape(f'<path class="line {kind}" d="{self._path(found)}"', title)
+        self._shape(f'<path class="line {kind}" d="{self._path(points_drawn)}"', title)
 
     def band(self, low: Sequence[Point], high: Sequence[Point], kind: str = "s1") -> None:
         """What lies between two lines."""
@@ -113,10 +113,13 @@ class Plot:
         self._add(f'<path class="band {kind}" d="{path}Z"/>')
 
     def dots(
-        self, found: Sequence[Point], kind: str = "s1", title: Callable[[Point], str] | None = None
+        self,
+        points_drawn: Sequence[Point],
+        kind: str = "s1",
+        title: Callable[[Point], str] | None = None,
     ) -> None:
         """A dot at each point; `title` says what is read where a mouse rests on it."""
-        for point in found:
+        for point in points_drawn:
             x, y = self.px(point[0]), self.py(point[1])
             circle = f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"'
             self._shape(circle, title(point) if title else "")
@@ -161,8 +164,8 @@ class Plot:
         """The drawing; `label` says in words what it shows."""
         return svg(self.width, self.height, label, "".join(self._parts))
 
-    def _path(self, found: Sequence[Point]) -> str:
-        return "M" + "L".join(f"{self.px(x):.1f} {self.py(y):.1f}" for x, y in found)
+    def _path(self, points_drawn: Sequence[Point]) -> str:
+        return "M" + "L".join(f"{self.px(x):.1f} {self.py(y):.1f}" for x, y in points_drawn)
 
     def _shape(self, begun: str, title: str) -> None:
         tag = begun[1 : begun.index(" ")]
@@ -220,10 +223,12 @@ def forest(leads: Sequence[Lead], title: str, label: str) -> str:
     )
     for place, lead in enumerate(leads):
         y = FOREST_TOP + ROW * (place + 0.5)
-        said = f"{lead.name}: {points(lead.value)} ({points(lead.low)} to {points(lead.high)}), "
+        title_text = (
+            f"{lead.name}: {points(lead.value)} ({points(lead.low)} to {points(lead.high)}), "
+        )
         ends = f"M{at(lead.low):.1f} {y - 4}v8M{at(lead.high):.1f} {y - 4}v8"
         parts.append(
-            f"<g><title>{esc(said + lead.verdict)}</title>"
+            f"<g><title>{esc(title_text + lead.verdict)}</title>"
             f'<text class="axis" x="{left - 12:.1f}" y="{y + 4}" text-anchor="end">'
             f"{esc(_short(lead.name))}</text>"
             f'<path class="whisker {lead.kind}" d="M{at(lead.low):.1f} {y}H{at(lead.high):.1f}'
@@ -249,21 +254,21 @@ CHARACTER: Final = 7.2
 FAINTEST: Final = 0.14
 
 
-def reliability(found: Reliability) -> str:
+def reliability(bins_of: Reliability) -> str:
     """How often the answers of each confidence are right, and how many there are of each."""
-    bins = len(found.count)
+    bins = len(bins_of.count)
     plot = Plot(shares(""), shares("right, %"), 560, 330, below=24)
     for place in range(bins):
-        if not found.count[place]:
+        if not bins_of.count[place]:
             continue
         low, high = place / bins, (place + 1) / bins
-        right, sure = float(found.accuracy[place]), float(found.confidence[place])
-        said = f"{many(int(found.count[place]), 'answer')}: {percent(sure)} sure, "
-        said += f"{percent(right)} right"
-        plot.bar(low, high, min(right, sure), "bar s1", said)
-        plot.box(low, high, right, sure, "over" if sure > right else "under", said)
+        right, sure = float(bins_of.accuracy[place]), float(bins_of.confidence[place])
+        title_text = f"{many(int(bins_of.count[place]), 'answer')}: {percent(sure)} sure, "
+        title_text += f"{percent(right)} right"
+        plot.bar(low, high, min(right, sure), "bar s1", title_text)
+        plot.box(low, high, right, sure, "over" if sure > right else "under", title_text)
     plot.line([(0, 0), (1, 1)], "ideal")
-    about = f"Reliability diagram: expected calibration error {percent(found.error)}"
+    about = f"Reliability diagram: expected calibration error {percent(bins_of.error)}"
     keys = legend(
         [
             ("bar s1", "right"),
@@ -272,18 +277,18 @@ def reliability(found: Reliability) -> str:
             ("ideal", "ideal"),
         ]
     )
-    return plot.svg(about) + _histogram(found) + keys
+    return plot.svg(about) + _histogram(bins_of) + keys
 
 
-def _histogram(found: Reliability) -> str:
-    bins, total = len(found.count), max(1, int(found.count.sum()))
-    most = float(found.count.max()) / total
+def _histogram(bins_of: Reliability) -> str:
+    bins, total = len(bins_of.count), max(1, int(bins_of.count.sum()))
+    most = float(bins_of.count.max()) / total
     y = Scale(0, most, [(0, "0"), (most, f"{100 * most:.0f}")], "answers, %")
     plot = Plot(shares("confidence, %"), y, 560, 118)
     for place in range(bins):
-        share = float(found.count[place]) / total
-        said = many(int(found.count[place]), "answer")
-        plot.bar(place / bins, (place + 1) / bins, share, "bar quiet", said)
+        share = float(bins_of.count[place]) / total
+        title_text = many(int(bins_of.count[place]), "answer")
+        plot.bar(place / bins, (place + 1) / bins, share, "bar quiet", title_text)
     return plot.svg("How many answers there are of each confidence")
 
 
@@ -308,11 +313,11 @@ def matrix_svg(matrix: Places, names: Sequence[str], order: Sequence[int]) -> st
             f'<text class="name" transform="translate({at + 4:g} {side - 8:g}) rotate(-90)">'
             f"{name}</text>"
         )
-        for column, said in enumerate(order):
-            if matrix[truth, said]:
+        for column, answer in enumerate(order):
+            if matrix[truth, answer]:
                 x, y = side + column * CELL, side + row * CELL
-                share = float(matrix[truth, said] / counts[truth])
-                parts.append(_cell(x, y, share, int(matrix[truth, said]), names, (truth, said)))
+                share = float(matrix[truth, answer] / counts[truth])
+                parts.append(_cell(x, y, share, int(matrix[truth, answer]), names, (truth, answer)))
     about = f"Confusion matrix of {len(order)} classes; the table of confused pairs says the same"
     return svg(side + size + 2, side + size + 2, about, "".join(parts), "plot matrix")
 
@@ -320,8 +325,8 @@ def matrix_svg(matrix: Places, names: Sequence[str], order: Sequence[int]) -> st
 def _cell(
     x: float, y: float, share: float, count: int, names: Sequence[str], pair: tuple[int, int]
 ) -> str:
-    truth, said = pair
-    kind = "hit" if truth == said else "miss"
+    truth, answer = pair
+    kind = "hit" if truth == answer else "miss"
     strength = FAINTEST + (1 - FAINTEST) * np.sqrt(share)
     number = ""
     if count < 1_000:
@@ -330,7 +335,7 @@ def _cell(
             f'<text class="count{tone}" x="{x + CELL / 2:g}" y="{y + CELL / 2 + 3.5:g}" '
             f'text-anchor="middle">{count}</text>'
         )
-    title = f"{names[truth]} → {names[said]}: {count:,} ({percent(share)})"
+    title = f"{names[truth]} → {names[answer]}: {count:,} ({percent(share)})"
     return (
         f'<g><title>{esc(title)}</title><rect class="{kind}" x="{x + 1:g}" y="{y + 1:g}" rx="3" '
         f'width="{CELL - 2}" height="{CELL - 2}" fill-opacity="{strength:.2f}"/>{number}</g>'

@@ -146,21 +146,21 @@ class Result:
         ]
 
     def _calibration(self) -> dict[str, Any]:
-        found = self.figures.calibration
-        edges = np.linspace(0, 1, len(found.count) + 1)
+        reliability = self.figures.calibration
+        edges = np.linspace(0, 1, len(reliability.count) + 1)
         return {
-            "ece": number(found.error),
-            "largest_gap": number(found.largest),
-            "mean_confidence": number(found.mean_confidence),
+            "ece": number(reliability.error),
+            "largest_gap": number(reliability.largest),
+            "mean_confidence": number(reliability.mean_confidence),
             "bins": [
                 {
                     "low": number(edges[place]),
                     "high": number(edges[place + 1]),
-                    "count": int(found.count[place]),
-                    "confidence": number(found.confidence[place]),
-                    "right": number(found.accuracy[place]),
+                    "count": int(reliability.count[place]),
+                    "confidence": number(reliability.confidence[place]),
+                    "right": number(reliability.accuracy[place]),
                 }
-                for place in range(len(found.count))
+                for place in range(len(reliability.count))
             ],
         }
 

@@ -46,24 +46,24 @@ def words_of(shots: Shots) -> list[str]:
     ]
 
 
-def notes_of(found: Shots) -> list[str]:
+def notes_of(curves: Shots) -> list[str]:
     """What the data did not give."""
     notes = []
-    if found.left_out:
+    if curves.left_out:
         notes.append(
             f"Without two pictures, so left out everywhere, as answers too: "
-            f"{_named(found.left_out)}."
+            f"{_named(curves.left_out)}."
         )
-    for shots, names in found.short.items():
+    for shots, names in curves.short.items():
         if names:
             notes.append(
                 f"Fewer than {shots} to draw from, so with all they have: "
-                f"{_named(names)} ({len(names)} of {len(found.classes)})."
+                f"{_named(names)} ({len(names)} of {len(curves.classes)})."
             )
-    if found.too_many:
+    if curves.too_many:
         notes.append(
-            f"Not drawn: {', '.join(map(str, found.too_many))} a class; the largest has "
-            f"{found.largest} pictures in its half."
+            f"Not drawn: {', '.join(map(str, curves.too_many))} a class; the largest has "
+            f"{curves.largest} pictures in its half."
         )
     return notes
 
@@ -95,15 +95,14 @@ def _crossing(curve: Curve) -> str:
             return f"{name}: as good as zero-shot with up to {last.shots} pictures a class."
         return f"{name}: behind zero-shot with up to {last.shots} pictures a class."
     about = "" if curve.crossing is None else f" (level at about {curve.crossing:.1f})"
-    said = f"{name}: ahead of zero-shot from {many(first, 'picture')} a class{about}"
+    sentence = f"{name}: ahead of zero-shot from {many(first, 'picture')} a class{about}"
     if curve.certain is None:
         ends = f"{points(last.lead_low)} to {points(last.lead_high)}"
-        return (
-            f"{said}, but never for certain: {points(last.lead)} points ({ends}) with {last.shots}."
-        )
+        with_most = f"{points(last.lead)} points ({ends}) with {last.shots}"
+        return f"{sentence}, but never for certain: {with_most}."
     if curve.certain == first:
-        return f"{said}, and that is real."
-    return f"{said}, for certain from {curve.certain}."
+        return f"{sentence}, and that is real."
+    return f"{sentence}, for certain from {curve.certain}."
 
 
 def _at_most(shots: Shots) -> str:
@@ -142,20 +141,20 @@ class ShotsSection:
 
     def json(self) -> Mapping[str, Any]:
         """All points and their draws."""
-        found = self.shots
+        measured = self.shots
         return {
-            "zero_shot": share_json(found.zero_shot),
-            "curves": {curve.method: _curve(curve) for curve in found.curves},
-            "classes": len(found.classes),
-            "left_out": list(found.left_out),
-            "short": {str(shots): list(names) for shots, names in found.short.items() if names},
-            "not_drawn": list(found.too_many),
-            "test_pictures": found.tested,
-            "pool_pictures": found.pool,
-            "draws": found.draws,
-            "resamples": found.resamples,
-            "seed": found.seed,
-            "words": [*self.words(), *notes_of(found)],
+            "zero_shot": share_json(measured.zero_shot),
+            "curves": {curve.method: _curve(curve) for curve in measured.curves},
+            "classes": len(measured.classes),
+            "left_out": list(measured.left_out),
+            "short": {str(count): list(names) for count, names in measured.short.items() if names},
+            "not_drawn": list(measured.too_many),
+            "test_pictures": measured.tested,
+            "pool_pictures": measured.pool,
+            "draws": measured.draws,
+            "resamples": measured.resamples,
+            "seed": measured.seed,
+            "words": [*self.words(), *notes_of(measured)],
         }
 
     def html(self) -> str:
@@ -188,8 +187,8 @@ class ShotsSection:
             grid.add_column(heading)
         for row in self._rows():
             grid.add_row(*(plain(cell) for cell in row))
-        said = [*self.words(), *notes_of(self.shots), *method_of(self.shots)]
-        return Group(grid, *(Text(line) for line in said))
+        lines = [*self.words(), *notes_of(self.shots), *method_of(self.shots)]
+        return Group(grid, *(Text(line) for line in lines))
 
     def _head(self) -> list[str]:
         names = [METHODS[curve.method] for curve in self.shots.curves]
@@ -208,22 +207,22 @@ class ShotsSection:
         return rows
 
     def _plot(self) -> str:
-        found = self.shots
-        every = [point for curve in found.curves for point in curve.points]
-        low, high = found.zero_shot.interval
+        measured = self.shots
+        every = [point for curve in measured.curves for point in curve.points]
+        low, high = measured.zero_shot.interval
         y = shares(
             "top-1, %", min(low, *(p.low for p in every)), max(high, *(p.high for p in every))
         )
         numbers = sorted({point.shots for point in every})
-        ticks = [(float(shots), str(shots)) for shots in numbers]
+        ticks = [(float(number), str(number)) for number in numbers]
         x = Scale(
             numbers[0] / MARGIN, numbers[-1] * MARGIN, ticks, "pictures a class", logarithmic=True
         )
         plot = Plot(x, y, 640, 380)
         ends = (x.low, x.high)
         plot.band([(at, low) for at in ends], [(at, high) for at in ends], "s1")
-        plot.level(found.zero_shot.value, "s1")
-        for curve in found.curves:
+        plot.level(measured.zero_shot.value, "s1")
+        for curve in measured.curves:
             colour, beside = COLOURS[curve.method], BESIDE[curve.method]
             for point in curve.points:
                 plot.whisker(point.shots * beside, point.low, point.high, colour)

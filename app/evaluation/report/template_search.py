@@ -130,11 +130,11 @@ class SearchSection:
 
     def _rows(self) -> list[list[Cell]]:
         rows: list[list[Cell]] = []
-        for name, found in (("searched", self.search.search), ("reported", self.search.report)):
-            figures, lead = found.figures[found.compared_by], found.to_reference[0].lead
+        for name, half in (("searched", self.search.search), ("reported", self.search.report)):
+            figures, lead = half.figures[half.compared_by], half.to_reference[0].lead
             rows.append(
                 [
-                    name, found.pictures, percent(figures[CHOSEN].value),
+                    name, half.pictures, percent(figures[CHOSEN].value),
                     percent(figures[self.search.default].value), points(lead.value),
                     f"{points(lead.low)} to {points(lead.high)}",
                 ]

@@ -74,7 +74,7 @@ def _to_best(trials: Trials) -> list[str]:
 
 
 def _listed(begun: str, differences: Iterable[Difference]) -> list[str]:
-    leads = [f"{found.name} ({points(found.lead.value)})" for found in differences]
+    leads = [f"{difference.name} ({points(difference.lead.value)})" for difference in differences]
     if len(leads) > NAMED:
         leads[NAMED:] = [f"{len(leads) - NAMED} more"]
     return [begun + ", ".join(leads) + " points."] if leads else []
@@ -105,7 +105,7 @@ def method_of(trials: Trials) -> str:
 
 def power(differences: Iterable[Difference], pictures: int) -> str:
     """What so many pictures cannot show."""
-    least = max(found.detectable for found in differences)
+    least = max(difference.detectable for difference in differences)
     return (
         f"{many(pictures, 'picture')} show a true difference of {points(least).removeprefix('+')} "
         "points in 4 of 5 cases; a smaller one mostly goes unseen."
@@ -230,8 +230,8 @@ def trials_json(trials: Trials) -> dict[str, Any]:
             | {figure: _estimate(figures[name]) for figure, figures in trials.figures.items()}
             for name in trials.names
         ],
-        "to_reference": [_difference(one) for one in trials.to_reference],
-        "to_best": [_difference(one) for one in trials.to_best],
+        "to_reference": [_difference(difference) for difference in trials.to_reference],
+        "to_best": [_difference(difference) for difference in trials.to_best],
     }
 
 
@@ -258,7 +258,7 @@ def _difference(difference: Difference) -> dict[str, Any]:
 
 
 def _of(differences: Sequence[Difference], name: str) -> Difference | None:
-    return next((found for found in differences if found.name == name), None)
+    return next((difference for difference in differences if difference.name == name), None)
 
 
 def _cells(difference: Difference | None) -> list[Cell]:

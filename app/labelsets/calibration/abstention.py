@@ -21,8 +21,8 @@ FOLDS: Final = 5
 def splits(count: int, seed: int) -> Iterator[tuple[Places, Places]]:
     """Where to fit and where to measure, each of `count` pictures measured once."""
     fold = np.random.default_rng(seed).permutation(np.arange(count) % FOLDS)
-    for one in range(FOLDS):
-        yield np.flatnonzero(fold != one), np.flatnonzero(fold == one)
+    for part in range(FOLDS):
+        yield np.flatnonzero(fold != part), np.flatnonzero(fold == part)
 
 
 Doubles = npt.NDArray[np.float64]
@@ -145,17 +145,17 @@ def choose(seen: Seen, risk: float) -> AbstentionBounds:
     Raises: Unreachable.
     """
     floors = _floors(seen)
-    found = [_margin(seen.part(seen.similarity >= floor), risk) for floor in floors]
-    ranked = [(right, -wrong) for _, right, wrong in found]
+    candidates = [_margin(seen.part(seen.similarity >= floor), risk) for floor in floors]
+    ranked = [(right, -wrong) for _, right, wrong in candidates]
     best = max(ranked)
     if best[0] == 0:
         least = min(_least(seen.part(seen.similarity >= floor)) for floor in floors)
         detail = f"no bounds keep the share of wrong answers at {risk:g}; the least is {least:.3g}"
         raise Unreachable(detail, least)
     # in the middle of what does equally well: as far as can be from where it gets worse
-    equal = [place for place, one in enumerate(ranked) if one == best]
+    equal = [place for place, candidate in enumerate(ranked) if candidate == best]
     place = equal[len(equal) // 2]
-    return AbstentionBounds(floors[place], found[place][0])
+    return AbstentionBounds(floors[place], candidates[place][0])
 
 
 def cautious(seen: Seen, risk: float, seed: int) -> tuple[AbstentionBounds, Truth]:
@@ -166,7 +166,7 @@ def cautious(seen: Seen, risk: float, seed: int) -> tuple[AbstentionBounds, Trut
 
     Raises: Unreachable.
     """
-    found: list[tuple[bool, float, AbstentionBounds, Truth]] = []
+    trials: list[tuple[bool, float, AbstentionBounds, Truth]] = []
     for share in reversed([share for share in LADDER if share <= 1]):
         try:
             bounds = choose(seen, share * risk)
@@ -177,9 +177,9 @@ def cautious(seen: Seen, risk: float, seed: int) -> tuple[AbstentionBounds, Trut
         answers = _unseen(seen, share * risk, seed)
         wrong, count = counts(seen, answers)
         rate = wrong / count if count else 1.0
-        found.append((rate > risk, rate if rate > risk else 0.0, bounds, answers))
+        trials.append((rate > risk, rate if rate > risk else 0.0, bounds, answers))
     # the first of equals is the least strict
-    _, least, bounds, answers = min(found, key=lambda one: one[:2])
+    _, least, bounds, answers = min(trials, key=lambda trial: trial[:2])
     if not answers.any():
         detail = f"bounds that keep the share of wrong answers at {risk:g} leave nothing to answer"
         raise Unreachable(f"{detail} among pictures that they were not chosen by", least)
@@ -214,7 +214,7 @@ def promise(seen: Seen, risk: float, confidence: float, seed: int) -> tuple[Abst
             f"answers are wrong at most, only {least:.3g}; at least {needed * 3 // 2} are needed"
         )
         raise Unreachable(detail, least)
-    return max(passed, key=lambda one: one[0])[1], testing
+    return max(passed, key=lambda candidate: candidate[0])[1], testing
 
 
 def counts(seen: Seen, answers: Truth) -> tuple[int, int]:
@@ -270,9 +270,9 @@ def _unseen(seen: Seen, risk: float, seed: int) -> Truth:
 
 def _ladder(seen: Seen, risk: float, confidence: float) -> list[AbstentionBounds]:
     """What these pictures propose, what they themselves are surest of first."""
-    found: dict[AbstentionBounds, float] = {}
+    bounds_by_risk: dict[AbstentionBounds, float] = {}
     for share in LADDER:
         with contextlib.suppress(Unreachable):
             bounds = choose(seen, share * risk)
-            found[bounds] = at_most(*counts(seen, bounds.answer(seen)), confidence)
-    return sorted(found, key=lambda bounds: found[bounds])
+            bounds_by_risk[bounds] = at_most(*counts(seen, bounds.answer(seen)), confidence)
+    return sorted(bounds_by_risk, key=lambda bounds: bounds_by_risk[bounds])

@@ -77,8 +77,8 @@ class Calibrator:
                 raise Invalid(detail, field="image")
             return vector
 
-        found = await every_outcome(items, embedded)
-        return _joined(found, claims, self.info.embedding_width)
+        outcomes = await every_outcome(items, embedded)
+        return _joined(outcomes, claims, self.info.embedding_width)
 
     async def fitted(self, serving: Serving, pictures: LabelledVectors, aim: Aim) -> Calibration:
         """The calibration. Raises Invalid where it cannot be had, TooLarge."""
@@ -104,12 +104,12 @@ class Calibrator:
 
         try:
             async with self.labelsets.validity.fitting:
-                found = await asyncio.to_thread(work)
+                fitted = await asyncio.to_thread(work)
         except NotEnough as error:
             raise Invalid(str(error), field="image", limit=error.limit, value=error.value) from None
-        if found.calibration is None:
-            raise Invalid(str(found.why), field="risk", limit=aim.risk, value=found.least_risk)
-        return found.calibration
+        if fitted.calibration is None:
+            raise Invalid(str(fitted.why), field="risk", limit=aim.risk, value=fitted.least_risk)
+        return fitted.calibration
 
     async def keep(
         self, name: str, calibration: Calibration, match: Match, *, fresh: bool = False
@@ -126,15 +126,15 @@ class Calibrator:
             if why_not:
                 detail = f"the calibration does not fit {without_namespace(name)}: {why_not}"
                 raise Invalid(detail, field="fitted_for")
-            made = definition.calibrated(calibration)
-            if len(made.calibrations) > MOST_MODELS:
+            changed = definition.calibrated(calibration)
+            if len(changed.calibrations) > MOST_MODELS:
                 known = ", ".join(each.model for each in definition.calibrations)
                 detail = f"{without_namespace(name)} has calibrations of {MOST_MODELS} models "
                 detail += f"({known}); delete one first"
                 raise TooLarge(
-                    detail, field="model", limit=MOST_MODELS, value=len(made.calibrations)
+                    detail, field="model", limit=MOST_MODELS, value=len(changed.calibrations)
                 )
-            return made
+            return changed
 
         return await self.labelsets.change(name, match, learned)
 

@@ -76,9 +76,9 @@ def fit_sigmoid(cosines: Floats, truth: Truth, scale: float, bias: float) -> tup
                 break
         else:
             break
-        done = bool(np.all(np.abs(new - at) <= CLOSE * np.abs(at) + CLOSE))
+        converged = bool(np.all(np.abs(new - at) <= CLOSE * np.abs(at) + CLOSE))
         at, loss = new, new_loss
-        if done:
+        if converged:
             break
     return float(at[0]), float(at[1])
 
@@ -90,28 +90,28 @@ def log_likelihoods(
 
     With a bias: of all its labels under their sigmoids.
     """
-    found = np.empty(len(own))
+    likelihoods = np.empty(len(own))
     for rows in _blocks(cosines):
         logits = scale * cosines[rows].astype(np.float64) + (bias or 0.0)
         if bias is None:
             shares = log_softmax(logits)
-            found[rows] = np.take_along_axis(shares, own[rows, None], axis=1)[:, 0]
+            likelihoods[rows] = np.take_along_axis(shares, own[rows, None], axis=1)[:, 0]
         else:
             reached = np.take_along_axis(logits, own[rows, None], axis=1)[:, 0]
-            found[rows] = reached - np.logaddexp(0, logits).sum(axis=1)
-    return found
+            likelihoods[rows] = reached - np.logaddexp(0, logits).sum(axis=1)
+    return likelihoods
 
 
 def best_scores(cosines: Floats, scale: float, bias: float | None = None) -> Doubles:
     """The score (N,) of each picture's best label: softmax, or with a bias sigmoid."""
-    found = np.empty(len(cosines))
+    scores = np.empty(len(cosines))
     for rows in _blocks(cosines):
         logits = scale * cosines[rows].astype(np.float64)
         if bias is None:
-            found[rows] = np.exp(log_softmax(logits).max(axis=1))
+            scores[rows] = np.exp(log_softmax(logits).max(axis=1))
         else:
-            found[rows] = _sigmoid(logits.max(axis=1) + bias)
-    return found
+            scores[rows] = _sigmoid(logits.max(axis=1) + bias)
+    return scores
 
 
 def _moments(cosines: Floats, scale: float) -> tuple[Doubles, Doubles]:
@@ -127,9 +127,9 @@ def _moments(cosines: Floats, scale: float) -> tuple[Doubles, Doubles]:
 
 def _pairs_loss(cosines: Floats, truth: Truth, start: Doubles, at: Doubles, weight: float) -> float:
     total = 0.0
-    for block, wanted, all_of in _pairs(cosines, truth, start, weight):
+    for block, targets, all_of in _pairs(cosines, truth, start, weight):
         logits = at[0] * block + at[1]
-        total += float((all_of * np.logaddexp(0, logits) - wanted * logits).sum())
+        total += float((all_of * np.logaddexp(0, logits) - targets * logits).sum())
     return total
 
 
@@ -137,9 +137,9 @@ def _pairs_slope(
     cosines: Floats, truth: Truth, start: Doubles, at: Doubles, weight: float
 ) -> tuple[Doubles, Doubles]:
     slope, curve = np.zeros(2), np.zeros((2, 2))
-    for block, wanted, all_of in _pairs(cosines, truth, start, weight):
+    for block, targets, all_of in _pairs(cosines, truth, start, weight):
         share = _sigmoid(at[0] * block + at[1])
-        off = all_of * share - wanted
+        off = all_of * share - targets
         bent = all_of * share * (1 - share)
         slope += (off * block).sum(), off.sum()
         cross = (bent * block).sum()

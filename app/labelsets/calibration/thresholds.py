@@ -67,13 +67,13 @@ def said(values: Floats, common: float, own: Doubles) -> Truth:
     return np.asarray(values >= np.where(np.isnan(own), common, own), np.bool_)
 
 
-def f1(truth: Truth, said: Truth) -> tuple[float, float]:
+def f1(truth: Truth, answered: Truth) -> tuple[float, float]:
     """F1 over all pictures and labels together (micro), and the mean of each label's (macro).
 
     Labels without pictures count in the first alone; what nothing is said of has 0.
     """
-    hits = (truth & said).sum(axis=0)
-    both = truth.sum(axis=0) + said.sum(axis=0)
+    hits = (truth & answered).sum(axis=0)
+    both = truth.sum(axis=0) + answered.sum(axis=0)
     known = truth.any(axis=0)
     each = 2 * hits[known] / both[known]
     return float(2 * hits.sum() / max(1, both.sum())), float(each.mean()) if known.any() else 0.0
@@ -81,11 +81,11 @@ def f1(truth: Truth, said: Truth) -> tuple[float, float]:
 
 def held_out(values: Floats, truth: Truth, seed: int) -> Truth:
     """What is said (N, C) where each picture is judged by thresholds of others."""
-    found = np.zeros_like(truth)
+    answers = np.zeros_like(truth)
     for train, test in splits(len(values), seed):
         if truth[train].any():
-            found[test] = said(values[test], *thresholds(values[train], truth[train]))
-    return found
+            answers[test] = said(values[test], *thresholds(values[train], truth[train]))
+    return answers
 
 
 def _reaching(cuts: Doubles, values: Floats) -> Doubles:

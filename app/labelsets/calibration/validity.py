@@ -28,20 +28,20 @@ class Validity:
             OrderedDict()
         )
 
-    def found(self, stored: Stored) -> tuple[Learned | None, str | None]:
+    def learned(self, stored: Stored) -> tuple[Learned | None, str | None]:
         """What a label set's calibration has learned, and why it is not used; None, None: none."""
         calibration = self.chosen(stored.definition)
         if calibration is None:
             return None, None
         key = (stored.name, stored.version, stored.digest)
-        found = self._known.get(key)
-        if found is None:
+        chosen = self._known.get(key)
+        if chosen is None:
             stale = self.why_not(calibration, stored.written)
-            found = None if stale else _learned(calibration, stored.definition.labels), stale
-            self._known[key] = found
+            chosen = None if stale else _learned(calibration, stored.definition.labels), stale
+            self._known[key] = chosen
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
-        return found
+        return chosen
 
     def chosen(self, definition: Definition) -> Calibration | None:
         """The calibration of this model; else that of another one, which is stale; None: none."""
@@ -56,7 +56,7 @@ class Validity:
 
     def stale(self, stored: Stored) -> str | None:
         """Why a label set's calibration is not used; None where it is, or there is none."""
-        return self.found(stored)[1]
+        return self.learned(stored)[1]
 
     def fitted_for(self, definition: Definition) -> str:
         """What a calibration fitted to the label set now is fitted for."""

@@ -122,8 +122,8 @@ class Calibration:
             ValueError: what is wrong, naming the field.
         """
         if content.get("format") != FORMAT:
-            sent = shown(str(content.get("format"))[:LONGEST])
-            raise ValueError(f"format is {sent}, this release reads {FORMAT}")
+            quoted = shown(str(content.get("format"))[:LONGEST])
+            raise ValueError(f"format is {quoted}, this release reads {FORMAT}")
         # what an older release wrote may lack these
         optional = {name: content.get(name) for name in ("bias", "threshold", "confidence")}
         try:

@@ -151,7 +151,7 @@ class Link:
     async def _check_schema(self) -> bool:
         """Whether it is known now; a server that takes no writes may have none, and be read."""
         try:
-            found = await self.client.get(self._schema_key)
+            version = await self.client.get(self._schema_key)
         except ResponseError as error:
             if not is_damage(error):
                 raise
@@ -159,20 +159,20 @@ class Link:
                 f"{self.address}: another program wrote {self._schema_key}; "
                 "OPENVOCAB_STORE_PREFIX keeps two apart"
             ) from error
-        if found is None:
+        if version is None:
             try:
                 await self.client.set(self._schema_key, SCHEMA, nx=True)
             except RedisError as error:
                 if not _refuses_writes(error):
                     raise
-            found = await self.client.get(self._schema_key)
-        if found is None:
+            version = await self.client.get(self._schema_key)
+        if version is None:
             return False
-        if not found.isdigit():
+        if not version.isdigit():
             raise ValueError(f"{self._schema_key} holds no version of a schema")
-        if int(found) > SCHEMA:
+        if int(version) > SCHEMA:
             raise StoreUnusable(
-                f"{self.address} has schema version {int(found)} and this release knows versions "
+                f"{self.address} has schema version {int(version)} and this release knows versions "
                 f"up to {SCHEMA}: start the newer release, or use another server"
             )
         return True

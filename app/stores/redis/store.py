@@ -89,9 +89,9 @@ class RedisLabelSets:
         least: int = 1,
         quota: Quota | None = None,
     ) -> LabelSetRecord:
-        wanted = "" if expected is None else str(expected)
+        version = "" if expected is None else str(expected)
         room = (quota.most, quota.after, quota.before) if quota else ("", "", "")
-        arguments = [name, body, wanted, most, repr(self._clock()), least, *room]
+        arguments = [name, body, version, most, repr(self._clock()), least, *room]
         kind, value = await self._run(self._write, name, arguments)
         if kind == "own" and quota:
             raise StoreFull(quota.most, own=True)
@@ -149,19 +149,19 @@ class RedisLabelSets:
             async with self._link.client.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.execute_command(command, self._key(name), *fields)
-                found = answers(await pipe.execute(raise_on_error=False), len(names))
-            for answer in found:
+                replies = answers(await pipe.execute(raise_on_error=False), len(names))
+            for answer in replies:
                 if isinstance(answer, Exception) and not is_damage(answer):
                     raise answer
-            return found
+            return replies
 
         return await self._link.call(each)
 
     async def _list(self, *command: str | bytes | int) -> Sequence[bytes]:
         async def names() -> Sequence[bytes]:
-            found: Sequence[bytes] = await self._do(*command)
-            texts(found)  # what is no list of strings fails here
-            return found
+            members: Sequence[bytes] = await self._do(*command)
+            texts(members)  # what is no list of strings fails here
+            return members
 
         return await self._link.call(names)
 
@@ -239,7 +239,7 @@ class RedisPictures:
             command = ("SETRANGE", self._key(name, key), start + PIECE)
 
     async def get(self, name: str, key: str, size: int) -> bytes | None:
-        found = bytearray()
+        content = bytearray()
         for start in range(0, size or 1, PIECE):
             try:
                 piece = await self._do("GETRANGE", self._key(name, key), start, start + PIECE - 1)
@@ -247,8 +247,8 @@ class RedisPictures:
                 return None
             if not isinstance(piece, bytes):
                 raise ValueError("an answer to GETRANGE that is no string")  # noqa: TRY004
-            found += piece
-        return bytes(found) if len(found) == size and size else None
+            content += piece
+        return bytes(content) if len(content) == size and size else None
 
     async def delete(self, name: str, keys: Sequence[str]) -> None:
         for key in keys:
@@ -258,8 +258,8 @@ class RedisPictures:
     async def missing(self, name: str, keys: Sequence[str]) -> Sequence[str]:
         async def known(some: Sequence[str]) -> Sequence[bytes | None]:
             fields = [f"{name}{_MARK}{key}" for key in some]
-            found = await self._link.client.execute_command("HMGET", self._sizes, *fields)
-            return answers(found, len(some))
+            sizes = await self._link.client.execute_command("HMGET", self._sizes, *fields)
+            return answers(sizes, len(some))
 
         missing: list[str] = []
         for some in chunks(keys):
@@ -268,7 +268,7 @@ class RedisPictures:
         return missing
 
     async def listed(self) -> Sequence[tuple[str, str]]:
-        found: dict[tuple[str, str], None] = {}
+        pairs: dict[tuple[str, str], None] = {}
         cursor = 0
         while True:
             cursor, fields = await self._link.call(
@@ -276,9 +276,9 @@ class RedisPictures:
             )
             for field in fields:
                 name, _, key = field.decode(errors="replace").rpartition(_MARK)
-                found[name, key] = None
+                pairs[name, key] = None
             if not cursor:
-                return list(found)
+                return list(pairs)
 
     async def _do(self, *command: Any) -> Any:
         return await self._link.call(partial(self._link.client.execute_command, *command))
@@ -300,10 +300,10 @@ class RedisVectors:
         self._ttl = max(1, int(ttl * 1000))
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        found: list[bytes | None] = []
+        vectors: list[bytes | None] = []
         for some in chunks(keys):
-            found += await self._link.call(partial(self._get, some))
-        return found
+            vectors += await self._link.call(partial(self._get, some))
+        return vectors
 
     async def put_many(self, values: Mapping[str, bytes]) -> None:
         for some in chunks(list(values.items())):
@@ -335,8 +335,8 @@ class RedisRates:
         self._prefix = prefix
         self._take = link.client.register_script(scripts.TAKE)
 
-    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
-        arguments = [repr(float(rate)), burst, wanted, SLACK]
+    async def take(self, key: str, count: int, rate: float, burst: int) -> Grant:
+        arguments = [repr(float(rate)), burst, count, SLACK]
 
         async def take() -> Grant:
             granted, wait = await self._take(keys=[f"{self._prefix}rate:{key}"], args=arguments)

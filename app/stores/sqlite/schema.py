@@ -104,13 +104,13 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]])
         return
     with transaction(connection):
         # read again: another process may have been first
-        found = _version(connection)
-        if found > len(migrations):
+        version = _version(connection)
+        if version > len(migrations):
             raise StoreUnusable(
-                f"the file has schema version {found} and this release knows versions up to "
+                f"the file has schema version {version} and this release knows versions up to "
                 f"{len(migrations)}: start the newer release, or use another file"
             )
-        for statements in migrations[found:]:
+        for statements in migrations[version:]:
             for statement in statements:
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(migrations):d}")

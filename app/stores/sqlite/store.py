@@ -295,10 +295,10 @@ class SqliteVectors:
         self._clock = clock
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        found: dict[str, bytes] = {}
+        vectors: dict[str, bytes] = {}
         for some in chunks(keys):
-            found |= await self._reads.run(partial(self._get, some))
-        return [found.get(key) for key in keys]
+            vectors |= await self._reads.run(partial(self._get, some))
+        return [vectors.get(key) for key in keys]
 
     async def put_many(self, values: Mapping[str, bytes]) -> None:
         fitting = [(key, value) for key, value in values.items() if len(value) <= self._most]
@@ -342,13 +342,13 @@ class SqliteRates:
         self._clock = clock
         self._takes = 0
 
-    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
+    async def take(self, key: str, count: int, rate: float, burst: int) -> Grant:
         def grant(connection: sqlite3.Connection) -> Grant:
             with not_waiting_for_the_disk(connection), transaction(connection):
                 now = self._clock()  # not before the transaction: it may have waited for others
                 sql = "SELECT full_at FROM rates WHERE key = ? AND typeof(full_at) = 'real'"
                 known = (connection.execute(sql, (key,)).fetchone() or (None,))[0]
-                full_at, granted = take(known, now, wanted, rate, burst)
+                full_at, granted = take(known, now, count, rate, burst)
                 if full_at != known:
                     sql = "INSERT OR REPLACE INTO rates VALUES (?, ?)"
                     connection.execute(sql, (key, full_at))
