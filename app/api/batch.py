@@ -46,8 +46,8 @@ from app.telemetry.spans import Stages
 class BatchLine(BaseModel):
     """What became of one image of a batch; without `index`, why the rest of it is missing."""
 
-    index: int | None = Field(None, description="Place among the images that were sent, from 0.")
-    name: str | None = Field(None, description="File name, as it was sent.")
+    index: int | None = Field(None, description="Index of the image in the request, from 0.")
+    name: str | None = Field(None, description="File name, as sent.")
     result: Answer | None = None
     error: "ProblemAnswer | None" = None
 
@@ -147,7 +147,7 @@ async def classify_batch(request: Request, services: ServicesDep, caller: Caller
     state_of(request.scope).closing.enter_context(services.upload_batches.one(caller))
     query, items = await read_batch(request, services.input_limits, services.upload_batches)
     if query.explain:
-        raise Invalid("explain is for one image at a time: POST /classify", field="explain")
+        raise Invalid("explain works on one image at a time; use POST /classify", field="explain")
     query = replace(query, namespace=caller.namespace, patience=await patience(request))
     services = await of_model(request, services, query.model)
     await services.classifier.prepare(query)
@@ -252,7 +252,7 @@ def _size(rows: list[Row]) -> int:
 
 
 def _too_long() -> TooLarge:
-    detail = f"the answer has over {LARGEST_WHOLE} bytes; ask for {NDJSON}, or a top_k"
+    detail = f"the answer has over {LARGEST_WHOLE} bytes; request {NDJSON}, or set top_k"
     return TooLarge(detail, field="top_k", limit=LARGEST_WHOLE)
 
 

@@ -88,7 +88,7 @@ def single(name: str, values: list[Any], lists: Collection[str]) -> Any:
     if len(values) == 1:
         return values[0]
     if name not in lists:
-        detail = f"{name} is given {len(values)} times"
+        detail = f"{name} is given {len(values)} times, and once is allowed"
         raise Invalid(detail, field=name, limit=1, value=len(values))
     return values
 
@@ -165,7 +165,7 @@ LARGEST_TEXT: Final = 1_000_000
 async def fetched(request: Request, url: str, fetcher: Fetcher | None) -> bytes:
     """What stands at an image's URL. Raises Invalid, TooLarge, UnsupportedImage, FetchFailed."""
     if fetcher is None:
-        detail = "images are not fetched by their URL here; OPENVOCAB_IMAGE_URLS switches it on"
+        detail = "fetching images by URL is disabled on this server (OPENVOCAB_IMAGE_URLS)"
         raise Invalid(detail, field=IMAGE_URL)
     state = state_of(request.scope)
     with state.stages.stage("fetch"):
@@ -200,7 +200,10 @@ def check_curl(body: bytes) -> None:
 
 def too_many(limits: FormLimits) -> TooLarge:
     """The problem of a form with more fields than there can be."""
-    detail = f"the form has over {limits.fields} fields; {limits.labels.count} labels are the limit"
+    detail = (
+        f"the form has more than {limits.fields} fields (at most {limits.labels.count} labels "
+        "are allowed)"
+    )
     return TooLarge(detail, field="labels", limit=limits.labels.count)
 
 

@@ -33,18 +33,18 @@ from app.labelsets.definition import Definition, Stored, in_namespace, without_n
 class CalibrationSummary(BaseModel):
     """What a label set's answer says of its calibration."""
 
-    status: str = Field(description="`used`, or `stale`: it is kept, and not used.")
-    model: str = Field(description="The model that it was fitted with.")
+    status: str = Field(description="`used`, or `stale`: kept, but not used.")
+    model: str = Field(description="Model it was fitted for.")
     detail: str | None = Field(description="Why it is stale.")
     temperature: float = Field(description="What the model's logits are divided by.")
-    floor: float = Field(description="Least similarity that is answered with abstain.")
-    margin: float = Field(description="Least lead of the best similarity over the second.")
-    pictures: int = Field(description="Pictures of its labels that it was fitted to.")
-    others: int = Field(description="Pictures of none of its labels.")
-    coverage: float = Field(description="Share of the former that is answered.")
+    floor: float = Field(description="Minimum similarity for an answer with abstain.")
+    margin: float = Field(description="Minimum lead of the best similarity over the second.")
+    pictures: int = Field(description="Number of pictures of its labels it was fitted to.")
+    others: int = Field(description="Number of pictures that show none of its labels.")
+    coverage: float = Field(description="Share of the former that are answered.")
     risk: float = Field(description="Share of the answers that are wrong.")
     risk_at_most: float = Field(
-        description="The same at most, with 95 % confidence, or that asked for."
+        description="Upper bound of that share, with 95 % confidence or the confidence requested."
     )
 
 
@@ -53,11 +53,11 @@ class CalibratedAnswer(BaseModel):
 
     labelset: str
     version: int
-    count: int = Field(description="Images that were sent.")
+    count: int = Field(description="Number of images received.")
     failed: int
-    errors: list[BatchLine] = Field(description="Those that could not be used.")
+    errors: list[BatchLine] = Field(description="Images that could not be used.")
     calibration: dict[str, Any] = Field(
-        description="All of it, as GET and PUT /labelsets/{name}/calibration have it."
+        description="The whole calibration, as in GET and PUT /labelsets/{name}/calibration."
     )
 
 
@@ -92,12 +92,12 @@ NUMBERS: Final = {
         "type": "number",
         "default": 0.05,
         "examples": [0.05],
-        "description": "Wanted share of wrong answers with abstain=true.",
+        "description": "Target share of wrong answers with abstain=true.",
     },
     "confidence": {
         "type": "number",
         "examples": [0.9],
-        "description": "Promise the risk with this confidence, instead of observing it.",
+        "description": "Guarantee the risk with this confidence instead of estimating it.",
     },
 }
 LABELS: Final = {
@@ -124,7 +124,7 @@ IMAGES: Final = {
                     "description": "A label, or several; empty: none of them.",
                     "examples": ["cat"],
                 },
-                "name": {"type": "string", "description": "Comes back with an error."},
+                "name": {"type": "string", "description": "Returned with an error."},
             },
             "required": ["image", "label"],
         },
@@ -156,7 +156,7 @@ STORED: dict[str, Any] = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {"type": "object", "description": "A calibration, as GET answers it."}
+                "schema": {"type": "object", "description": "A calibration, as returned by GET."}
             }
         },
     }
@@ -208,7 +208,7 @@ async def calibrate(
 @router.get(
     "/calibration",
     operation_id="getCalibration",
-    summary="All of a calibration, as PUT takes it",
+    summary="Get a calibration, as PUT takes it",
     responses=documented(*ALWAYS),
 )
 async def get(name: NameDep, services: ServicesDep, model: ModelName = None) -> Response:
@@ -253,7 +253,7 @@ async def put(
     "/calibration",
     operation_id="deleteCalibration",
     status_code=204,
-    summary="Forget a calibration",
+    summary="Delete a calibration",
     responses=documented(412, *ALWAYS),
 )
 async def delete(

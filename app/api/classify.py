@@ -69,7 +69,7 @@ async def read_classify(
     if sha256 is not None:
         if image or url is not None:
             other = IMAGE if image else IMAGE_URL
-            raise Invalid(f"{other} and {IMAGE_SHA256} are both given", field=IMAGE_SHA256)
+            raise Invalid(f"give either {other} or {IMAGE_SHA256}, not both", field=IMAGE_SHA256)
         return _seen_before(sha256), build_query(fields, limits)
     if url is not None:
         query = build_query(fields, limits)
@@ -89,7 +89,7 @@ SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
 def _seen_before(sha256: Any) -> SeenBefore:
     if isinstance(sha256, str) and SHA256.fullmatch(sha256):
         return SeenBefore(sha256.lower())
-    quoted = shown(sha256) if isinstance(sha256, str) else "a value that is no text"
+    quoted = shown(sha256) if isinstance(sha256, str) else "a value that is not a string"
     detail = f"{IMAGE_SHA256} is 64 hexadecimal digits, `image.sha256` of an answer; sent: {quoted}"
     value = excerpt(sha256) if isinstance(sha256, str) else None
     raise Invalid(detail, field=IMAGE_SHA256, limit=64, value=value)
@@ -97,9 +97,9 @@ def _seen_before(sha256: Any) -> SeenBefore:
 
 async def _fetched(request: Request, url: Any, image: Any, fetcher: Fetcher | None) -> bytes:
     if image:
-        raise Invalid(f"{IMAGE} and {IMAGE_URL} are both given", field=IMAGE_URL)
+        raise Invalid(f"give either {IMAGE} or {IMAGE_URL}, not both", field=IMAGE_URL)
     if not isinstance(url, str):
-        raise Invalid(f"{IMAGE_URL} is not a text", field=IMAGE_URL)
+        raise Invalid(f"{IMAGE_URL} must be a string", field=IMAGE_URL)
     return await fetched(request, url, fetcher)
 
 
@@ -117,7 +117,7 @@ async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
 async def _json(request: Request) -> dict[str, Any]:
     parsed = await json_body(request)
     if not isinstance(parsed.get(IMAGE, ""), str):
-        raise Invalid("image is not a text; send base64 or a data URI", field=IMAGE)
+        raise Invalid("image must be a string: base64 or a data URI", field=IMAGE)
     return parsed
 
 
@@ -167,7 +167,7 @@ async def classify(
 ) -> Response:
     image, query = await read_classify(request, services.input_limits, services.fetcher)
     if query.explain and not services.explains:
-        raise Invalid("explain is switched off here; OPENVOCAB_EXPLAIN", field="explain")
+        raise Invalid("explain is disabled on this server (OPENVOCAB_EXPLAIN)", field="explain")
     query = replace(query, namespace=caller.namespace, patience=await patience(request))
     services = await of_model(request, services, query.model)
     classification = await services.classifier.classify(image, query, stages)

@@ -33,11 +33,11 @@ Rows = Annotated[list[Row], Field(description="Rows of unit length, in the order
 Cached = Annotated[
     int,
     Field(
-        description="The same as `rows_cached`, under its first name.",
+        description="Older name of `rows_cached`.",
         json_schema_extra={"deprecated": True},
     ),
 ]
-RowsCached = Annotated[int, Field(description="How many rows needed no encoding.")]
+RowsCached = Annotated[int, Field(description="Number of rows that needed no encoding.")]
 
 
 class TextsFields(BaseModel):
@@ -46,7 +46,7 @@ class TextsFields(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
     texts: list[str] = Field(
-        description="Each is embedded as it is, in no template.", examples=[["a cat", "a dog"]]
+        description="Each is embedded as is, without a template.", examples=[["a cat", "a dog"]]
     )
     templates: Templates | None = Field(
         None,
@@ -55,7 +55,7 @@ class TextsFields(BaseModel):
     )
     model: str | None = Field(
         None,
-        description="Which of the server's models answers (GET /models); default: its first.",
+        description="Model to use (GET /models); default: the server's first.",
     )
     truncate: bool = Field(
         False,
@@ -72,7 +72,7 @@ class ImagesFields(BaseModel):
 
     model: str | None = Field(
         None,
-        description="Which of the server's models answers (GET /models); default: its first.",
+        description="Model to use (GET /models); default: the server's first.",
     )
     encoding_format: EncodingField = "float"
 
@@ -88,7 +88,7 @@ class TextEmbeddingsAnswer(BaseModel):
 
     model: str
     fingerprint: str = Field(description="Vectors of one fingerprint can be compared.")
-    width: int = Field(description="Numbers in each row.")
+    width: int = Field(description="Length of each row.")
     templates: str | None = Field(description="The template set; null for bare texts.")
     cached: Cached
     rows_cached: RowsCached
@@ -206,14 +206,14 @@ def checked_texts(raw: Sequence[str], most: int, field: str) -> tuple[str, ...]:
             detail = f"text {shown(text)} has {len(text)} characters, the limit is {LONGEST_TEXT}"
             raise TooLarge(detail, field=field, limit=LONGEST_TEXT, value=len(text))
         if no_text(text) is not None:
-            detail = f"text {shown(text)} holds a control character or half of a surrogate pair"
+            detail = f"text {shown(text)} contains a control character or half of a surrogate pair"
             raise Invalid(detail, field=field, value=excerpt(text))
     return texts
 
 
 def too_many_images(count: int, field: str) -> TooLarge:
     """The problem of a request with more images than it may carry."""
-    detail = f"the request carries {count} images or more, the limit is {MOST_IMAGES}"
+    detail = f"the request has {count} images or more, the limit is {MOST_IMAGES}"
     return TooLarge(detail, field=field, limit=MOST_IMAGES, value=count)
 
 
@@ -300,7 +300,7 @@ IMAGES_BODY: dict[str, Any] = {
 @router.post(
     "/text",
     operation_id="embedTexts",
-    summary="The vectors of texts",
+    summary="Embed texts",
     description="Each text as it is; with `templates`, as a label is embedded.",
     openapi_extra=TEXTS_BODY,
     response_model=TextEmbeddingsAnswer,
@@ -338,7 +338,7 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
 @router.post(
     "/image",
     operation_id="embedImages",
-    summary="The vectors of images",
+    summary="Embed images",
     description="One image or several: form fields `image`, a JSON list of base64, or a raw body.",
     openapi_extra=IMAGES_BODY,
     response_model=ImageEmbeddingsAnswer,

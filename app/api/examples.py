@@ -27,27 +27,27 @@ from app.labelsets.examples import checked_label, no_example
 from app.labelsets.prototypes import ExampleFigures
 
 WHY: Final = {
-    "one_label": "examples of one label say nothing of what tells it from the others: "
-    "add some of another label",
-    "too_few": "examples count for labels that have two or more, of which there must be two",
-    "no_gain": "left out one at a time, the examples are told no better with their help",
+    "one_label": "examples of a single label cannot tell it from the others; add examples of "
+    "another label",
+    "too_few": "at least two labels need two or more examples each",
+    "no_gain": "the examples do not improve the answers (tested by leaving out one at a time)",
 }
 
 
 class FiguresAnswer(BaseModel):
     """How the examples are told, each by all others: means over their labels."""
 
-    accuracy: float = Field(description="Share told right.")
+    accuracy: float = Field(description="Share classified correctly.")
     log_loss: float
 
 
 class BlendAnswer(BaseModel):
     """How much the examples count in the label set's vectors."""
 
-    weight: float = Field(description="0: the text alone; 1 would be the pictures alone.")
+    weight: float = Field(description="0: text alone; 1: pictures alone.")
     reason: str | None = Field(description="Why the weight is 0.")
-    tried: int = Field(description="Examples that were left out in turn to choose the weight.")
-    text: FiguresAnswer | None = Field(description="By the text alone.")
+    tried: int = Field(description="Number of examples left out in turn to choose the weight.")
+    text: FiguresAnswer | None = Field(description="With the text alone.")
     blend: FiguresAnswer | None = Field(description="With the weight.")
     lost: int = Field(description="Examples whose picture the store has lost: send them again.")
 
@@ -59,12 +59,12 @@ class ExamplesAnswer(BaseModel):
     version: int
     status: str = Field(description="`ready`, `building` or `failed`.")
     added: int = 0
-    unchanged: int = Field(0, description="Sent, and there already.")
+    unchanged: int = Field(0, description="Sent, but already present.")
     removed: int = 0
     failed: int = 0
-    errors: list[BatchLine] = Field([], description="Pictures that were not taken.")
-    examples: dict[str, int] = Field(description="Examples of each label that has some.")
-    blend: BlendAnswer | None = Field(description="null without examples, and while building.")
+    errors: list[BatchLine] = Field([], description="Pictures that were rejected.")
+    examples: dict[str, int] = Field(description="Number of examples of each label that has any.")
+    blend: BlendAnswer | None = Field(description="null without examples and while building.")
 
 
 class ExampleAnswer(BaseModel):
@@ -82,7 +82,7 @@ class ExampleList(BaseModel):
     """A page of examples, in the order in which they were added."""
 
     examples: list[ExampleAnswer]
-    next: str | None = Field(description="What to send as `after` for the next page.")
+    next: str | None = Field(description="Pass this as `after` to get the next page.")
 
 
 def blend_answer(blended: Blended | None) -> BlendAnswer | None:
@@ -127,7 +127,7 @@ IMAGE: Final = {
     "examples": [openapi.TINY_PNG],
 }
 LABEL: Final = {"type": "string", "description": "What the image shows.", "examples": ["cat"]}
-NAME: Final = {"type": "string", "description": "Comes back with an error."}
+NAME: Final = {"type": "string", "description": "Returned with an error."}
 FILE: Final = openapi.FILE
 BODY: dict[str, Any] = {
     "requestBody": {
@@ -163,7 +163,7 @@ BODY: dict[str, Any] = {
                             "label": LABEL,
                             "images": {
                                 "type": "array",
-                                "description": "Several images, in place of one.",
+                                "description": "Several images instead of one.",
                                 "items": openapi.titled(
                                     "ExampleImage",
                                     {
@@ -188,8 +188,13 @@ BODY: dict[str, Any] = {
 }
 CHANGED: dict[int | str, dict[str, Any]] = {202: {"model": ExamplesAnswer}}
 
-Wait = Annotated[bool, Query(description="Answer when the build has ended, or in time to tell.")]
-Label = Annotated[str | None, Query(description="Those of this label alone.", max_length=10_000)]
+Wait = Annotated[
+    bool,
+    Query(
+        description="Respond when the build has ended, or just before the request would time out."
+    ),
+]
+Label = Annotated[str | None, Query(description="Only examples of this label.", max_length=10_000)]
 
 
 async def stored_name(name: str, caller: CallerDep) -> str:
@@ -244,7 +249,7 @@ async def page(
     response: Response,
     services: ServicesDep,
     label: Label = None,
-    after: Annotated[str, Query(description="Those after this id.", max_length=64)] = "",
+    after: Annotated[str, Query(description="Only examples after this id.", max_length=64)] = "",
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> ExampleList:
     stored = await services.labelsets.get(name)
@@ -270,7 +275,7 @@ async def page(
 @router.get(
     "/{id}",
     operation_id="getExamplePicture",
-    summary="The picture of an example",
+    summary="Get the picture of an example",
     response_class=Response,
     responses={200: {"content": {"image/*": {"schema": FILE}}}, **documented(*ALWAYS)},
 )

@@ -52,7 +52,7 @@ def listed(value: Any, *, most: int = LISTED.values) -> Any:
 
 
 def _too_many(most: int) -> TooLarge:
-    detail = f"a text has over {most} commas or lines, the limit here"
+    detail = f"a text has more than {most} commas or lines (the limit)"
     return TooLarge(detail, field="labels", limit=most)
 
 
@@ -89,27 +89,27 @@ class ClassifyFields(BaseModel):
 
     labels: LabelTexts | None = Field(
         None,
-        description="Repeated, each taken as it is; or once, comma-separated, one a line, or "
-        "a JSON list; or a JSON object of labels with the texts that stand for them (none: "
-        "itself).",
+        description="Repeat the field, one label each; or send it once, comma-separated, one a "
+        "line, or as a JSON list; or a JSON object of labels with the texts that stand for them "
+        "(none: the label itself).",
         examples=[["cat", "dog", "pizza", "rocket"]],
     )
     combine: Literal["mean", "best"] = Field(
         "mean",
-        description="Of labels with several texts: `mean`, one vector of them all, or `best`, the "
-        "text decides that fits the picture best.",
+        description="For labels with several texts: `mean`, one vector of them all, or `best`, "
+        "the text that fits the picture best decides.",
     )
     nots: Labels | None = Field(
         None,
         alias="not",
-        description="What the picture may show instead of the labels: nothing is answered where "
-        "one of these fits better. `abstain` is true then.",
+        description="What the picture may show instead: if one of these fits better, no label is "
+        "answered. Implies `abstain`.",
         examples=[["a blank page"]],
     )
     labelset: Labels | None = Field(
         None,
-        description="In place of labels, a registered label set or `preset:NAME`, a shipped "
-        "vocabulary. Several, repeated or comma-separated, are answered each on its own.",
+        description="Instead of labels: a registered label set, or `preset:NAME` for a shipped "
+        "vocabulary. Several (repeated or comma-separated) are answered separately.",
         examples=[["pets"]],
     )
     templates: Templates | None = Field(
@@ -119,22 +119,22 @@ class ClassifyFields(BaseModel):
     )
     model: str | None = Field(
         None,
-        description="Which of the server's models answers (GET /models); default: its first.",
+        description="Model to use (GET /models); default: the server's first.",
     )
-    top_k: int | None = Field(None, ge=1, description="Predictions answered; default: 5 at most.")
+    top_k: int | None = Field(None, ge=1, description="Maximum number of predictions; default: 5.")
     threshold: float | None = Field(
         None,
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="Least score that is answered; below it on all: abstained.",
+        description="Minimum score; if no label reaches it, the answer has `abstained`.",
     )
     multi_label: bool = Field(
-        False, description="Score each label on its own, instead of against the others."
+        False, description="Score each label independently instead of against the others."
     )
     scores: Scoring | None = Field(
         None,
-        description="`softmax`: labels share 1 among them; `sigmoid`: each from 0 to 1 by itself; "
+        description="`softmax`: scores add up to 1; `sigmoid`: each from 0 to 1 by itself; "
         "default: as the model was trained, and sigmoid for labels that are scored alone.",
     )
     coverage: float | None = Field(
@@ -142,45 +142,45 @@ class ClassifyFields(BaseModel):
         ge=0.01,
         le=0.99,
         allow_inf_nan=False,
-        description="Answer, of a calibrated label set, the smallest `set` of labels that holds "
-        "the right one in this share of pictures.",
+        description="For a calibrated label set: the smallest `set` of labels that contains the "
+        "right one in this share of pictures.",
     )
     background: Background = Field(
         "auto",
-        description="What transparency is laid on: a colour's name or #rrggbb. `auto`: white, or "
-        "black where what is drawn would not show on white.",
+        description="Background for transparent pictures: a colour name or #rrggbb. `auto`: white, "
+        "or black where what is drawn would not show on white.",
     )
     view: View = Field(
         "auto",
-        description="What of the picture is looked at. `auto`: as the model was trained; `center`: "
-        "the middle, cut to the model's shape; `pad`: all, with a border; `squash`: all, "
-        "distorted; `tiles`: all and parts of it, the best of them counts for each label; "
-        "`tiles-mean`: the mean of them.",
+        description="How the picture is fitted to the model. `auto`: as the model was trained; "
+        "`center`: the middle, cropped to the model's shape; `pad`: all of it, with a border; "
+        "`squash`: all of it, distorted; `tiles`: all of it and parts, the best of which counts "
+        "for each label; `tiles-mean`: the mean of these.",
     )
     boxes: Boxes | None = Field(
         None,
-        description="Parts of the picture, answered each on its own: x, y, width, height in "
-        "pixels, or as shares of its edges where no number is above 1.",
+        description="Parts of the picture, classified separately: x, y, width, height in pixels, "
+        "or as fractions of its edges if no number is above 1.",
         examples=[[[0, 0, 0.5, 1], [0.5, 0, 0.5, 1]]],
     )
     abstain: bool | None = Field(
         None,
-        description="Answer nothing, and why, where no label fits or two fit alike; default: "
-        "false, but true where no labels are given.",
+        description="Answer no label, and why, if none fits or two are too close; default: false, "
+        "but true if no labels are given.",
     )
     truncate: bool = Field(
         False,
-        description="Take the beginning of labels that are longer than the model reads, with a "
-        "warning; else they are an error that names them.",
+        description="Cut labels that are longer than the model reads, with a warning; otherwise "
+        "such a label is an error.",
     )
     explain: bool = Field(
-        False, description="Answer a heat map for each prediction: where the image agrees with it."
+        False, description="Add a heat map to each prediction: where in the image the label is."
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if self.labels is not None and self.labelset is not None:
-            raise ValueError("labels and labelset are both given; one is enough")
+            raise ValueError("give either labels or labelset, not both")
         return self
 
 
@@ -201,7 +201,7 @@ class ClassifyBody(ClassifyFields):
     )
     image_url: str = Field(
         "",
-        description="In place of the image, its address, where the operator has switched that on.",
+        description="Instead of the image: its URL, if the operator allows that.",
         examples=["https://example.org/cat.png"],
     )
 
@@ -244,7 +244,7 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
     except ValidationError as error:
         raise invalid(error.errors(include_url=False), fields, KNOWN) from None
     if checked.multi_label and checked.scores == "softmax":
-        detail = "scores=softmax and multi_label exclude each other; leave one out"
+        detail = "scores=softmax and multi_label cannot be combined; leave one out"
         raise Invalid(detail, field="scores", value="softmax")
     if checked.coverage is not None and (checked.multi_label or checked.labelset is None):
         detail = "coverage is for a calibrated label set of which one label is right"
@@ -318,7 +318,7 @@ def _labelsets(names: Sequence[str]) -> tuple[str, ...]:
     """The names of label sets, and of shipped vocabularies behind `preset:`. Raises Invalid."""
     stripped = tuple(map(str.strip, names))
     if len(stripped) > MOST_LABELSETS:
-        detail = f"{len(stripped)} label sets are named, the limit is {MOST_LABELSETS}"
+        detail = f"{len(stripped)} label sets are named (limit {MOST_LABELSETS})"
         raise Invalid(detail, field="labelset", limit=MOST_LABELSETS, value=len(stripped))
     for place, name in enumerate(stripped):
         checked_name(name.removeprefix(PREFIX), "labelset")

@@ -68,7 +68,7 @@ class HfParameters(BaseModel):
     )
     model: str | None = Field(
         None,
-        description="Which of the server's models answers; default: its first. With a JSON body "
+        description="Model to use; default: the server's first. With a JSON body "
         "also in the address.",
     )
 

@@ -166,9 +166,9 @@ class ModelsAnswer(BaseModel):
     Caches are shared by all namespaces: their figures are for keys with the scope `admin`.
     """
 
-    models: list[ModelAnswer] = Field(description="The default first.")
+    models: list[ModelAnswer] = Field(description="The default model first.")
     loaded: LoadedModelAnswer = Field(
-        description="The default model, or that of the parameter `model`."
+        description="The default model, or the one given by the parameter `model`."
     )
     explains: bool = Field(description="Whether `explain=true` is answered.")
     vector_cache: CacheAnswer | None
@@ -200,7 +200,7 @@ router = APIRouter(tags=["Server"])
 @router.get(
     "/templates",
     operation_id="listTemplates",
-    summary="The template sets",
+    summary="List template sets",
     responses=documented(404, 503),
 )
 async def templates(services: ModelServicesDep) -> TemplatesAnswer:
@@ -218,7 +218,7 @@ async def templates(services: ModelServicesDep) -> TemplatesAnswer:
     )
 
 
-@router.get("/vocabularies", operation_id="listVocabularies", summary="The shipped vocabularies")
+@router.get("/vocabularies", operation_id="listVocabularies", summary="List shipped vocabularies")
 async def vocabularies(services: ServicesDep) -> VocabulariesAnswer:
     return VocabulariesAnswer(
         vocabularies=[
@@ -237,7 +237,7 @@ async def vocabularies(services: ServicesDep) -> VocabulariesAnswer:
 @router.get(
     "/models",
     operation_id="getModels",
-    summary="The models, and how much the caches hold",
+    summary="List models, with what the caches hold",
     responses=documented(404, 503),
 )
 async def models(services: ModelServicesDep, caller: CallerDep) -> ModelsAnswer:
@@ -261,7 +261,7 @@ async def models(services: ModelServicesDep, caller: CallerDep) -> ModelsAnswer:
     )
 
 
-@router.get("/healthz", operation_id="getHealth", summary="Does the process answer?")
+@router.get("/healthz", operation_id="getHealth", summary="Liveness check")
 async def healthz() -> HealthAnswer:
     return HealthAnswer()
 
@@ -269,12 +269,12 @@ async def healthz() -> HealthAnswer:
 @router.get(
     "/readyz",
     operation_id="getReadiness",
-    summary="Does the model answer?",
+    summary="Readiness check",
     responses=documented(503),
 )
 async def readyz(request: Request, services: ServicesDep) -> ReadyAnswer:
     if request.app.state.draining:
-        raise Draining("the server is stopping; send requests to another one", retry_after=1)
+        raise Draining("the server is shutting down; send requests to another one", retry_after=1)
     await services.canary.check()
     with contextlib.suppress(StoreAway):
         await services.store.ping()  # a store that is back is found out even if nobody uses it
@@ -304,10 +304,10 @@ async def _answers(services: Services) -> bool:
 @router.get(
     "/metrics",
     operation_id="getMetrics",
-    summary="What is counted, for Prometheus",
+    summary="Metrics, for Prometheus",
     response_class=Response,
 )
 async def metrics(services: ServicesDep) -> Response:
     if not services.metrics_on:
-        raise NotFound("metrics are switched off here; OPENVOCAB_METRICS")
+        raise NotFound("metrics are disabled on this server (OPENVOCAB_METRICS)")
     return Response(await asyncio.to_thread(services.metrics.text), media_type=MEDIA_TYPE)

@@ -79,7 +79,7 @@ def _without_strings(text: bytes, limits: JsonLimits) -> JsonCost:
 
 
 def _too_many(limit: int, what: str) -> TooLarge:
-    detail = f"the JSON has over {limit} {what}, the limit here"
+    detail = f"the JSON has more than {limit} {what} (the limit)"
     return TooLarge(detail, limit=limit)
 
 

@@ -106,7 +106,7 @@ class LabelSetBody(BaseModel):
     )
     description: str = Field("", max_length=1_000)
     preset: str | None = Field(
-        None, description="A vocabulary that is shipped, in place of labels: `imagenet-1k`, …"
+        None, description="A shipped vocabulary instead of labels: `imagenet-1k`, …"
     )
 
 
@@ -131,8 +131,8 @@ FORM_SCHEMA: Final[dict[str, Any]] = {
             "type": "boolean",
             "description": "Take the beginning of texts that are longer than the model reads.",
         },
-        "description": {"type": "string", "description": "What it is for."},
-        "preset": {"type": "string", "description": "A shipped vocabulary, in place of labels."},
+        "description": {"type": "string", "description": "Description of the label set."},
+        "preset": {"type": "string", "description": "A shipped vocabulary instead of labels."},
     },
 }
 
@@ -203,7 +203,7 @@ def _named(
 ) -> tuple[str, Definition]:
     if name is not None:
         if "name" in fields:
-            raise Invalid("the name stands in the address already", field="name")
+            raise Invalid("the name is already in the address", field="name")
         fields["name"] = name
     checked = _checked(fields)
     if checked.name is None:
@@ -261,7 +261,7 @@ def _lines(body: bytes, limits: UploadLimits) -> Any:
 def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
     sources = [body.labels is not None, body.preset is not None]
     if sum(sources) > 1:
-        raise Invalid("labels and preset are both given; one is enough", field="preset")
+        raise Invalid("give either labels or preset, not both", field="preset")
     flat = _texts(body, limits)
     names = labels.clean([label for label, _, _ in flat], limits.labels)
     known = set(names)
@@ -272,7 +272,7 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
     own = [labels.normal(label) for label in body.prompts]
     twice = next((label for label, count in Counter(own).items() if count > 1), None)
     if twice is not None:
-        detail = f"prompts are given twice for {errors.shown(twice)}, spelt in two ways"
+        detail = f"duplicate prompts for {errors.shown(twice)}, in two spellings"
         raise Invalid(detail, field="prompts")
     prompts = {
         labels.normal(label): _all(lines, limits, "prompts")
@@ -333,7 +333,7 @@ def _flat(nested: Mapping[str, Nested], limits: UploadLimits, path: tuple[str, .
         detail = f"the group {errors.shown(path[-1])} has no labels"
         raise Invalid(detail, field="labels", value=errors.excerpt(path[-1]))
     if len(path) > MOST_DEPTH:
-        detail = f"groups lie in each other {len(path)} deep, the limit is {MOST_DEPTH}"
+        detail = f"groups are nested {len(path)} deep, the limit is {MOST_DEPTH}"
         raise Invalid(detail, field="labels", limit=MOST_DEPTH, value=len(path))
     entries: list[Flat] = []
     for name, inside in nested.items():

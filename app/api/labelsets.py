@@ -47,7 +47,7 @@ class LabelSetSummary(BaseModel):
     description: str
     model: str
     status: str = Field(description="`ready`, `building` or `failed`.")
-    progress: float = Field(description="Share of the labels that have their vector, 0 to 1.")
+    progress: float = Field(description="Share of the labels whose vectors are ready, 0 to 1.")
     error: str | None = Field(None, description="Why it failed.")
 
 
@@ -56,7 +56,7 @@ class LabelSetAnswer(LabelSetSummary):
 
     labels: list[str]
     synonyms: dict[str, list[str]] = Field(description="Texts of the labels that have their own.")
-    combine: dict[str, Combine] = Field({}, description="Labels of which the best text decides.")
+    combine: dict[str, Combine] = Field({}, description="Labels for which the best text decides.")
     groups: dict[str, list[str]] = Field({}, description="The groups that labels are in.")
     prompts: dict[str, list[str]]
     prompts_with: Literal["templates"] | None = None
@@ -72,22 +72,24 @@ class LabelSetAnswer(LabelSetSummary):
     )
     own_templates: list[str] | None
     asked_templates: list[str] | dict[str, int] | str | None = Field(
-        description="Templates as the owner chose them; null: the model's default."
+        description="The templates chosen; null: the model's default."
     )
     serving_version: int | None = Field(
         description="The version that answers while this one is being built."
     )
     calibration: CalibrationSummary | None = None
     calibrated_models: list[str] = Field(
-        [], description="Models that it was calibrated with; each has its own calibration."
+        [], description="Models it was calibrated for; each has its own calibration."
     )
-    examples: dict[str, int] = Field({}, description="Examples of each label that has some.")
+    examples: dict[str, int] = Field(
+        {}, description="Number of examples of each label that has any."
+    )
     blend: BlendAnswer | None = Field(
-        None, description="How the examples are used; null without, and while building."
+        None, description="How the examples are used; null without examples and while building."
     )
     models: dict[str, Standing] = Field(
         {},
-        description="Where it stands with each of the server's models, if there are several; "
+        description="State for each of the server's models, if there are several; "
         "`unbuilt` is built at the first request that names the model.",
     )
 
@@ -96,7 +98,7 @@ class LabelSetsAnswer(BaseModel):
     """A page of label sets, by name."""
 
     labelsets: list[LabelSetSummary]
-    next: str | None = Field(description="What to send as `after` for the next page.")
+    next: str | None = Field(description="Pass this as `after` to get the next page.")
 
 
 def summary(stored: Stored, status: Status, model: str, templates: str) -> LabelSetSummary:
@@ -171,7 +173,12 @@ router = APIRouter(prefix="/labelsets", tags=["Label sets"])
 # problems that any of these routes may answer
 ALWAYS: Final = (401, 403, 422, 429, 503, 504)
 
-Wait = Annotated[bool, Query(description="Answer when the build has ended, or in time to tell.")]
+Wait = Annotated[
+    bool,
+    Query(
+        description="Respond when the build has ended, or just before the request would time out."
+    ),
+]
 UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,

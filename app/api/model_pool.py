@@ -205,7 +205,7 @@ class ModelPool(Generic[P]):
             self._failed(entry, str(error))
         except Exception:
             log.exception("the model %s cannot be loaded", entry.name)
-            self._failed(entry, f"the model {entry.name} cannot be loaded; the log tells more")
+            self._failed(entry, f"the model {entry.name} cannot be loaded; see its log")
         finally:
             entry.loading = None
 

@@ -36,11 +36,12 @@ class OpenAiFields(BaseModel):
         None, description="One of the server's models, or an alias; others are refused."
     )
     encoding_format: EncodingField = "float"
-    dimensions: int | None = Field(None, description="Nothing but the width of the model.")
+    dimensions: int | None = Field(None, description="Only the model's own width is accepted.")
     modality: Literal["text", "image"] | None = Field(
-        None, description="What all inputs are; if not said, data URIs are images, the rest texts."
+        None,
+        description="Kind of all inputs; default: data URIs are images, anything else is text.",
     )
-    user: str | None = Field(None, description="Taken and not used.")
+    user: str | None = Field(None, description="Accepted and ignored.")
     continue_final_message: bool = Field(False, description="As `user`; vLLM's clients send it.")
     add_special_tokens: bool = Field(False, description="As `user`; vLLM's clients send it.")
 
@@ -56,7 +57,7 @@ class OpenAiBody(OpenAiFields):
         examples=[["a cat", "a dog"]],
     )
     messages: list[dict[str, Any]] | None = Field(
-        None, description="In place of `input`: one chat message with one text or image."
+        None, description="Instead of `input`: one chat message with one text or image."
     )
 
 
@@ -121,7 +122,7 @@ def told(raw: Any, messages: Any, modality: Kind | None) -> list[Told]:
     if messages is None:
         return [_item(item, f"{INPUT}[{at}]", modality) for at, item in enumerate(_listed(raw))]
     if raw is not None:
-        raise Invalid(f"{INPUT} and {MESSAGES} are both given", field=MESSAGES)
+        raise Invalid(f"give either {INPUT} or {MESSAGES}, not both", field=MESSAGES)
     if not isinstance(messages, list) or len(messages) != 1 or not isinstance(messages[0], dict):
         detail = "messages is not a list of one message; each request embeds one"
         raise Invalid(detail, field=MESSAGES)
@@ -272,7 +273,7 @@ BODY: dict[str, Any] = {
 @router.post(
     "/embeddings",
     operation_id="openaiCreateEmbeddings",
-    summary="The vectors of texts and images, for OpenAI's clients",
+    summary="Embed texts and images, for OpenAI's clients",
     openapi_extra=BODY,
     response_model=OpenAiAnswer,
     responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
@@ -301,7 +302,7 @@ async def create(request: Request, services: ServicesDep, stages: StagesDep) -> 
 @router.get(
     "/models",
     operation_id="openaiListModels",
-    summary="The models and their aliases",
+    summary="List models and their aliases",
     responses=documented(401, 403, 429),
 )
 async def models(services: ServicesDep) -> OpenAiModels:
@@ -311,7 +312,7 @@ async def models(services: ServicesDep) -> OpenAiModels:
 @router.get(
     "/models/{name:path}",
     operation_id="openaiGetModel",
-    summary="A model by its name",
+    summary="Get a model by its name",
     responses=documented(401, 403, 404, 429),
 )
 async def model(name: str, services: ServicesDep) -> OpenAiModel:

@@ -100,7 +100,7 @@ def batch_body() -> dict[str, Any]:
         {
             "properties": {
                 "image": {"type": "string", "description": "Base64 or a data URI."},
-                "name": {"type": "string", "description": "Comes back with the result."},
+                "name": {"type": "string", "description": "Returned with the result."},
             },
             "required": ["image"],
         },

@@ -31,7 +31,7 @@ NAMES: Final = {IMAGE: IMAGES, bodies.IMAGE_URL: IMAGES}
 class VisionRequest(BaseModel):
     """What PhotoPrism sends; fields for language models are passed over."""
 
-    id: str = Field("", description="Comes back in the answer.", examples=["b5a4…"])
+    id: str = Field("", description="Returned in the answer.", examples=["b5a4…"])
     images: list[str] = Field(
         [],
         description="Photos as data URIs; of several the best counts.",
@@ -39,7 +39,7 @@ class VisionRequest(BaseModel):
     )
     url: str = Field(
         "",
-        description="In place of `images`, where the operator allows URLs.",
+        description="Instead of `images`, if the operator allows URLs.",
         examples=["https://example.org/cat.jpg"],
     )
 
@@ -58,7 +58,7 @@ class VisionModel(BaseModel):
 
     type: Literal["labels"] = Field("labels", description="`labels`.", examples=["labels"])
     name: str
-    version: str = Field(description="Digest of the weights.", examples=["9f2c41d0"])
+    version: str = Field(description="Fingerprint of the weights.", examples=["9f2c41d0"])
 
 
 class VisionResult(BaseModel):
@@ -151,5 +151,5 @@ def _images(body: dict[str, Any]) -> list[str]:
         raise too_many_images(len(images), IMAGES)
     for coded in images:
         if not isinstance(coded, str) or not coded:
-            raise Invalid("images holds what is no text; send data URIs", field=IMAGES)
+            raise Invalid("images must be a list of strings, data URIs", field=IMAGES)
     return images

@@ -140,7 +140,7 @@ def _sendable(value: Any) -> Any:
 
 def internal(scope: MutableMapping[str, Any]) -> Response:
     """The answer to a fault of ours: the text of the exception stays in the log."""
-    return refuse(Internal("the server failed; its log tells more"), scope)
+    return refuse(Internal("the server failed; see its log"), scope)
 
 
 def _below(scope: MutableMapping[str, Any], prefix: str) -> bool:
@@ -197,7 +197,7 @@ def _from_framework(request: Request, error: HTTPException) -> Problem:
     if error.status_code < 500:
         return Unparsable(str(error.detail))
     log.error("the framework raised %r", error)
-    return Internal("the server failed; its log tells more")
+    return Internal("the server failed; see its log")
 
 
 def _from_parameters(error: RequestValidationError) -> Invalid:

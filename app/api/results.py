@@ -20,8 +20,8 @@ class ImageAnswer(BaseModel):
 
     width: int
     height: int
-    sha256: str = Field(description="Digest of the bytes that were sent.")
-    cached: bool = Field(description="Its embedding was known, so nothing was encoded.")
+    sha256: str = Field(description="SHA-256 of the bytes received.")
+    cached: bool = Field(description="Its embedding was cached, so nothing was encoded.")
 
     @classmethod
     def of(cls, image: Image) -> "ImageAnswer":
@@ -46,10 +46,10 @@ class PredictionAnswer(BaseModel):
     text: str | None = Field(
         None,
         exclude_if=_absent,
-        description="Where the best of a label's texts decides: which it was.",
+        description="With combine=best: the text that decided.",
     )
     path: list[str] = Field(
-        [], exclude_if=_absent, description="The groups that the label is in, the widest first."
+        [], exclude_if=_absent, description="The groups that contain the label, widest first."
     )
     heatmap: str | None = Field(
         None,
@@ -63,9 +63,9 @@ class PredictionAnswer(BaseModel):
 class GroupAnswer(BaseModel):
     """A group of labels."""
 
-    path: list[str] = Field(description="Its name, behind those of the groups that it is in.")
+    path: list[str] = Field(description="Its name, after those of the groups that contain it.")
     score: float = Field(
-        description="The sum of its labels' shares; of labels scored by themselves the best score."
+        description="Sum of its labels' scores; for labels scored independently, the best score."
     )
 
 
@@ -82,7 +82,7 @@ class ReasonAnswer(BaseModel):
     word: str | None = Field(
         None, exclude_if=_absent, description="The word that fits better than any label."
     )
-    withheld: list[PredictionAnswer] = Field(description="What is not answered, best first.")
+    withheld: list[PredictionAnswer] = Field(description="What was withheld, best first.")
 
 
 class ResultAnswer(BaseModel):
@@ -92,21 +92,21 @@ class ResultAnswer(BaseModel):
     labelset: str | None = None
     labelset_version: int | None = Field(None, description="The version that answered.")
     cached: int = Field(
-        description="The same as `labels_cached`, under its first name.",
+        description="Older name of `labels_cached`.",
         json_schema_extra={"deprecated": True},
     )
-    labels_cached: int = Field(0, description="How many of the label vectors needed no encoding.")
+    labels_cached: int = Field(0, description="Number of label vectors that needed no encoding.")
     predictions: list[PredictionAnswer]
     groups: list[GroupAnswer] = Field(
-        [], exclude_if=_absent, description="The groups of a label set that has some, best first."
+        [], exclude_if=_absent, description="The label set's groups, if it has any, best first."
     )
     covering: list[str] | None = Field(
         None,
         alias="set",
         exclude_if=_none,
-        description="With coverage: the labels one of which is right as often as was asked for.",
+        description="With coverage: labels, one of which is right as often as requested.",
     )
-    abstained: bool = Field(description="There are no predictions, for a reason.")
+    abstained: bool = Field(description="There are no predictions; `reason` says why.")
     reason: ReasonAnswer | None = None
     calibrated: bool = Field(False, description="The label set's calibration was used.")
     warnings: list[str]

@@ -133,7 +133,7 @@ async def patience(request: Request) -> float:
 ModelName = Annotated[
     str | None,
     Query(
-        description="Which of the server's models is meant (GET /models); default: its first.",
+        description="Model to use (GET /models); default: the server's first.",
         max_length=1_000,
     ),
 ]

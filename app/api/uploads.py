@@ -133,7 +133,7 @@ async def labelled(
     async with aclosing(archived(request, uploads)) as files:
         async for name, content in files:
             folder = PurePosixPath(name).parent.name
-            tell(normal(folder) or Invalid("it lies in no folder", field=LABEL))
+            tell(normal(folder) or Invalid("it is not in a folder", field=LABEL))
             yield name, content
 
 

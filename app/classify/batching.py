@@ -96,7 +96,9 @@ class Batcher(Generic[T, R]):
             Exception: what the consumer raised for this item.
         """
         if self._draining:
-            raise Draining("the server is stopping; send the request to another one", retry_after=1)
+            raise Draining(
+                "the server is shutting down; send the request to another one", retry_after=1
+            )
         if len(self._queue) >= self._policy.max_queue:
             self._queue = deque(entry for entry in self._queue if not entry.future.done())
         if len(self._queue) >= self._policy.max_queue:

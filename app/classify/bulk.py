@@ -118,7 +118,7 @@ class _Run(Generic[R]):
             problem = error
         except Exception:
             log.exception("a batch of images cannot be read")
-            problem = Internal("the server failed; its log tells more")
+            problem = Internal("the server failed; see its log")
         async with self._room:
             await self._room.wait_for(lambda: not self.tasks)
         if problem is not None:
@@ -160,7 +160,7 @@ class _Run(Generic[R]):
             result = error
         except Exception:
             log.exception("image %d of a batch failed", item.index)
-            result = Internal("the server failed; its log tells more")
+            result = Internal("the server failed; see its log")
         self._put(Outcome(item.index, item.name, result))
         async with self._room:
             self._bytes -= len(image)

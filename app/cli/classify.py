@@ -238,7 +238,7 @@ def classify(
     view: Annotated[
         View | None,
         typer.Option(
-            rich_help_panel=INPUT, help="What of the picture is looked at (default: auto)."
+            rich_help_panel=INPUT, help="How the picture is fitted to the model (default: auto)."
         ),
     ] = None,
     boxes: Annotated[
@@ -256,7 +256,7 @@ def classify(
         typer.Option(
             metavar="COLOUR",
             rich_help_panel=INPUT,
-            help="What transparency is laid on: a name or #rrggbb (default: auto).",
+            help="Background for transparent pictures: a colour name or #rrggbb (default: auto).",
         ),
     ] = None,
     recursive: Annotated[

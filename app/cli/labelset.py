@@ -45,7 +45,9 @@ app.add_typer(labelset_examples.app, name="examples")
 LARGEST_FILE: Final = 200_000_000
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="One label a line, or JSON; - is stdin.")]
-Description = Annotated[str | None, typer.Option(metavar="TEXT", help="What it is for.")]
+Description = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Description of the label set.")
+]
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Cut texts that are longer than the model reads.")
 ]

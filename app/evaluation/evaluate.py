@@ -137,7 +137,7 @@ async def evaluate(reached: Reached, order: Order, steps: Steps) -> Result:
 
 
 def _sets(order: Order, texts: TextSide) -> tuple[Templates, ...]:
-    """The template sets that are asked for, else the data's, else the model's."""
+    """List template sets that are asked for, else the data's, else the model's."""
     sets = [texts.templates(name) if isinstance(name, str) else name for name in order.sets]
     recommended = order.labelled.chosen.templates
     if sets:

@@ -147,9 +147,9 @@ def kind_of(data: bytes) -> Kind | None:
         if data.startswith(start):
             return kind
     for check in _CHECKS:
-        kind = check(data)
-        if kind is not None:
-            return kind
+        checked = check(data)
+        if checked is not None:
+            return checked
     return None
 
 

@@ -201,7 +201,7 @@ class Builds:
             # not its text: that may hold a label
             log.warning("label set %s version %d: %s", stored.name, stored.version, problem.code)
         except Exception:
-            build.error = Problem("the server failed; its log tells more")
+            build.error = Problem("the server failed; see its log")
             result = "failed"
             log.exception("label set %s version %d cannot be built", stored.name, stored.version)
         else:

@@ -116,8 +116,8 @@ def set_up(level: str, form: Format = "text", worker: str | None = None) -> None
     logging.basicConfig(level=max(ours, logging.INFO), handlers=[handler])
     logging.getLogger("openvocab").setLevel(ours)
     # open_clip writes to the root logger what only its developers need
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: record.name != "root")
+    for installed in logging.getLogger().handlers:
+        installed.addFilter(lambda record: record.name != "root")
     logging.captureWarnings(True)
     threading.excepthook = _thread_failed
     for chatty in CHATTY:

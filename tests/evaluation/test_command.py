@@ -193,7 +193,7 @@ def test_whoever_is_interrupted_or_killed_goes_on_where_it_was(
     first = kept(folder)
     assert 20 <= first < 240
     assert status == 130, said
-    assert f"{first} of 240 pictures are encoded; the same command goes on there" in said
+    assert f"{first} of 240 pictures are encoded; run the same command again to continue" in said
     status, _ = ended(arguments, folder, first + 20, signal.SIGKILL)
     second = kept(folder)
     assert status == -signal.SIGKILL

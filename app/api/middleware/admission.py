@@ -72,7 +72,8 @@ class Admission:
         """So many more bytes of bodies are held. Raises Overloaded, and then they are not."""
         if self.bytes + count > self._most_bytes:
             raise Overloaded(
-                f"bodies of {self.bytes} bytes are held already, the limit of max_pending_bytes",
+                f"request bodies of {self.bytes} bytes are already in memory (the limit, "
+                "max_pending_bytes); try again later",
                 limit=self._most_bytes,
                 value=self.bytes + count,
                 retry_after=self.retry_after(),
@@ -154,7 +155,7 @@ class AdmissionMiddleware:
         except ValueError:
             seconds = math.nan
         if not 0 < seconds < math.inf:
-            detail = f"{HEADER} is not a number of seconds over 0"
+            detail = f"{HEADER} must be a number of seconds above 0"
             raise Invalid(detail, field=HEADER, limit=self._timeout, value=header[:60])
         return min(seconds, self._timeout)
 
@@ -221,7 +222,7 @@ class _Call:
             raise SlowBody(detail, limit=self._pace) from None
         self._waited += clock() - began
         if self._pace and self._waited > self._pace + self.read / LEAST_PACE:
-            detail = f"the body arrives with less than {LEAST_PACE} bytes a second"
+            detail = f"the body arrives at less than {LEAST_PACE} bytes a second"
             raise SlowBody(detail, limit=LEAST_PACE, value=round(self.read / self._waited))
         return message
 

@@ -99,7 +99,7 @@ class Gate:
             raise Unauthenticated(detail, field="Authorization")
         caller = self._keys.identify(secret.strip())
         if caller is None:
-            raise Unauthenticated("the API key is not known here", field="Authorization")
+            raise Unauthenticated("unknown API key", field="Authorization")
         if not caller.may(*needs):
             detail = f"the key {caller.name} lacks the scope {needs[0]}, which this request needs"
             raise Forbidden(detail, field="Authorization", limit=needs[0])
@@ -110,8 +110,8 @@ class Gate:
             return
         address = _address(f"//{host}")
         if address is None or address.hostname not in self._policy.hosts:
-            detail = "requests for this host are not answered; OPENVOCAB_ALLOWED_HOSTS has those"
-            raise Misdirected(f"{detail} that are", field="Host", value=host[:200])
+            detail = "this server does not answer for this host (OPENVOCAB_ALLOWED_HOSTS)"
+            raise Misdirected(detail, field="Host", value=host[:200])
 
     def _check_origin(self, headers: Headers) -> None:
         """A page somewhere may not write to a server that its reader's browser happens to reach."""
@@ -120,8 +120,8 @@ class Gate:
             return
         page = _address(origin)
         if page is None or page.netloc.lower() != headers.get("host", "").lower():
-            detail = "the request comes from a page of another origin; OPENVOCAB_CORS_ORIGINS lists"
-            raise CrossOrigin(f"{detail} those that may", field="Origin", value=origin[:200])
+            detail = "cross-origin requests are not allowed from here (OPENVOCAB_CORS_ORIGINS)"
+            raise CrossOrigin(detail, field="Origin", value=origin[:200])
 
     async def _pay(self, scope: Scope, caller: Identity) -> None:
         rate = self._policy.rate_limit if caller.rate_limit is None else caller.rate_limit
@@ -132,14 +132,14 @@ class Gate:
         name = caller.network or caller.name
         wait = await limiter.wait_for(name, rate, burst)
         if wait:
-            detail = f"{name} may make {rate:g} requests a second, {burst} at once"
+            detail = f"{name} is limited to {rate:g} requests a second, {burst} at once"
             raise TooManyRequests(detail, limit=rate, retry_after=max(1, math.ceil(wait)))
 
 
 def _check_address(path: str) -> None:
     control = CONTROLS.search(path)
     if control is not None:
-        detail = f"the address holds the control character U+{ord(control[0]):04X}"
+        detail = f"the path contains the control character U+{ord(control[0]):04X}"
         raise BadRequest(detail, field="path", value=f"U+{ord(control[0]):04X}")
 
 

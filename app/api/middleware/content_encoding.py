@@ -33,7 +33,7 @@ def coding_of(header: str) -> str | None:
         return None
     if coding in GZIP or coding == DEFLATE:
         return coding
-    detail = f"bodies in this Content-Encoding are not read; send {ACCEPTED} or none"
+    detail = f"unsupported Content-Encoding; send {ACCEPTED} or none"
     raise UnsupportedEncoding(detail, field="Content-Encoding", limit=ACCEPTED, value=header[:60])
 
 
@@ -86,7 +86,7 @@ class Unpacked:
         try:
             piece = self._stream.decompress(self._packed, PIECE)
         except zlib.error:
-            raise Unparsable(f"the body is not the {self._coding} stream it says it is") from None
+            raise Unparsable(f"the body is not a valid {self._coding} stream") from None
         self._packed = self._stream.unconsumed_tail or self._stream.unused_data
         return self._counted(piece)
 
@@ -109,7 +109,7 @@ class Unpacked:
             except zlib.error:
                 more = b""
             if not more:
-                raise Unparsable(f"the body ends before its {self._coding} stream does")
+                raise Unparsable(f"the body ends before its {self._coding} stream is complete")
             piece += self._counted(more)
         return piece
 
@@ -120,7 +120,7 @@ class Unpacked:
             raise TooLarge(detail, field=self._field, limit=self._limit, value=self._size)
         if self._size > max(FREE, MOST_TIMES * self._sent):
             detail = f"{self._sent} bytes of the body unpack to {self._size} bytes or more, over "
-            detail += f"{MOST_TIMES} times as many; send it as it is"
+            detail += f"{MOST_TIMES} times as many; send it uncompressed"
             raise TooLarge(
                 detail, field=self._field, limit=MOST_TIMES * self._sent, value=self._size
             )

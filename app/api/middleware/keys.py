@@ -205,9 +205,9 @@ class KeyRing:
         try:
             self._keys = self._fixed + _read(self._file)
         except BadKeys as error:
-            log.error("%s; the keys before it stay in force", error)
+            log.error("%s; the previous keys stay in force", error)
         else:
-            log.warning("API keys were read anew: %d", len(self._keys))
+            log.warning("API keys were reloaded: %d", len(self._keys))
 
 
 def _keys(name: str, entry: KeyEntry) -> Sequence[Key]:

@@ -227,7 +227,7 @@ class RequestContext:
             try:
                 await self._app(routed(scope), receive, send_with_headers)
             except ClientDisconnect:
-                log.debug("the client left while it was sending")
+                log.debug("the client disconnected while sending")
             except Exception:
                 log.exception("a request failed: %s %s", scope["method"], scope["path"])
                 if exchange.status:

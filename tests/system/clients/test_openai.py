@@ -228,7 +228,7 @@ def test_the_api_key_is_the_clients(guarded: str) -> None:
         stranger.embeddings.create(model="pictogram", input="a cat")
     assert caught.value.code == "unauthenticated"
     assert caught.value.type == "authentication_error"
-    assert "the API key is not known here" in caught.value.message
+    assert "unknown API key" in caught.value.message
 
 
 def test_what_is_not_there_is_told_in_the_same_form(ai: OpenAI) -> None:
