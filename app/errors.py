@@ -58,7 +58,7 @@ class BadRequest(Problem):
 
 
 class NotFound(Problem):
-    status, code, title = 404, "not_found", "There is nothing at this address"
+    status, code, title = 404, "not_found", "Not found"
 
 
 class Unauthenticated(Problem):
@@ -66,11 +66,11 @@ class Unauthenticated(Problem):
 
 
 class Forbidden(Problem):
-    status, code, title = 403, "forbidden", "The key may not do this"
+    status, code, title = 403, "forbidden", "The API key lacks permission"
 
 
 class CrossOrigin(Forbidden):
-    code, title = "cross_origin", "Pages of another origin may not do this"
+    code, title = "cross_origin", "Cross-origin request not allowed"
 
 
 class SlowBody(Problem):
@@ -78,19 +78,19 @@ class SlowBody(Problem):
 
 
 class UnknownTemplates(Problem):
-    status, code, title = 404, "unknown_templates", "No template set has this name"
+    status, code, title = 404, "unknown_templates", "Template set not found"
 
 
 class UnknownImage(Problem):
-    status, code, title = 404, "image_unknown", "No picture with this digest is remembered"
+    status, code, title = 404, "image_unknown", "Image not in the cache"
 
 
 class UnknownLabelset(Problem):
-    status, code, title = 404, "unknown_labelset", "No label set has this name"
+    status, code, title = 404, "unknown_labelset", "Label set not found"
 
 
 class LabelsetExists(Problem):
-    status, code, title = 409, "labelset_exists", "A label set has this name already"
+    status, code, title = 409, "labelset_exists", "Label set already exists"
 
 
 class ExampleElsewhere(Problem):
@@ -98,31 +98,31 @@ class ExampleElsewhere(Problem):
 
 
 class PreconditionFailed(Problem):
-    status, code, title = 412, "precondition_failed", "It is not what the request expected"
+    status, code, title = 412, "precondition_failed", "Precondition failed"
 
 
 class MethodNotAllowed(Problem):
-    status, code, title = 405, "method_not_allowed", "This address does not take this method"
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
 
 
 class TooLarge(Problem):
-    status, code, title = 413, "too_large", "Something in the request is over its limit"
+    status, code, title = 413, "too_large", "The request exceeds a limit"
 
 
 class Misdirected(Problem):
-    status, code, title = 421, "misdirected", "This server does not answer for that host"
+    status, code, title = 421, "misdirected", "Unknown host"
 
 
 class UnsupportedImage(Problem):
-    status, code, title = 415, "unsupported_image", "This is not an image format that is accepted"
+    status, code, title = 415, "unsupported_image", "Unsupported image format"
 
 
 class UnsupportedEncoding(Problem):
-    status, code, title = 415, "unsupported_encoding", "This Content-Encoding is not accepted"
+    status, code, title = 415, "unsupported_encoding", "Unsupported Content-Encoding"
 
 
 class Invalid(Problem):
-    status, code, title = 422, "invalid", "A field of the request is invalid"
+    status, code, title = 422, "invalid", "Invalid field"
 
 
 class DamagedImage(Invalid):
@@ -130,7 +130,7 @@ class DamagedImage(Invalid):
 
 
 class TooManyRequests(Problem):
-    status, code, title = 429, "too_many_requests", "The rate limit is reached"
+    status, code, title = 429, "too_many_requests", "Rate limit exceeded"
 
 
 class Internal(Problem):
@@ -138,7 +138,7 @@ class Internal(Problem):
 
 
 class Unavailable(Problem):
-    status, code, title = 503, "unavailable", "The service cannot answer now"
+    status, code, title = 503, "unavailable", "Service unavailable"
 
 
 class Overloaded(Unavailable):
@@ -146,7 +146,7 @@ class Overloaded(Unavailable):
 
 
 class Draining(Unavailable):
-    code, title = "draining", "The server is stopping"
+    code, title = "draining", "The server is shutting down"
 
 
 class UnreadableLabelset(Problem):
@@ -158,11 +158,11 @@ class LabelsetBuilding(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    code, title = "store_unavailable", "The store of label sets is away"
+    code, title = "store_unavailable", "The label set store is unavailable"
 
 
 class NotReady(Unavailable):
-    code, title = "not_ready", "The model does not answer"
+    code, title = "not_ready", "The model does not respond"
 
 
 class ModelLoading(Unavailable):
@@ -170,7 +170,7 @@ class ModelLoading(Unavailable):
 
 
 class DeadlinePassed(Problem):
-    status, code, title = 504, "deadline_passed", "The request took longer than it may"
+    status, code, title = 504, "deadline_passed", "The request timed out"
 
 
 SHOWN: Final = 60

@@ -155,7 +155,7 @@ def export(spec: str, precision: str, folder: Path) -> None:
         failed = json.loads((folder / ERROR).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise BadExport(
-            f"model {spec!r}: exporting it ended with status {child.returncode}"
+            f"model {spec!r}: exporting it exited with status {child.returncode}"
         ) from None
     kind = getattr(errors, failed["kind"], ModelError)
     raise kind(failed["line"])

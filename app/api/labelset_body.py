@@ -79,7 +79,7 @@ class LabelSetBody(BaseModel):
     )
     combine: Combine | dict[str, Combine] = Field(
         "mean",
-        description="Of labels with several texts: `mean`, one vector of them all, or `best`, the "
+        description="For labels with several texts: `mean`, one vector of them all, or `best`, the "
         "text decides that fits a picture best; for all labels, or by label.",
     )
     prompts: dict[str, list[str]] = Field(

@@ -187,13 +187,11 @@ def add_handlers(app: FastAPI) -> None:
 def _from_framework(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 404:
         if (meant := state_of(request.scope).route.meant) is not None:
-            detail = f"there is nothing at {request.url.path}; remove the slash at the end: {meant}"
+            detail = f"{request.url.path} not found; remove the slash at the end: {meant}"
             return NotFound(detail, value=request.url.path[:200])
-        return NotFound(
-            f"there is nothing at {request.url.path}; GET /openapi.json lists the addresses"
-        )
+        return NotFound(f"{request.url.path} not found; GET /openapi.json lists all paths")
     if error.status_code == 405:
-        return MethodNotAllowed(f"{request.url.path} does not take {request.method}")
+        return MethodNotAllowed(f"{request.url.path} does not support {request.method}")
     if error.status_code < 500:
         return Unparsable(str(error.detail))
     log.error("the framework raised %r", error)

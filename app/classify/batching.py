@@ -147,7 +147,7 @@ class Batcher(Generic[T, R]):
                 for waiting in batch:
                     _settle(waiting, error)
                 return
-            log.warning("a batch of %d failed (%r) and runs again in halves", len(batch), error)
+            log.warning("a batch of %d failed (%r); retrying in halves", len(batch), error)
             middle = len(batch) // 2
             for half in (batch[:middle], batch[middle:]):
                 still_waited_for = [waiting for waiting in half if not waiting.future.done()]

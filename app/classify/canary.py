@@ -109,15 +109,15 @@ class Canary:
     async def _compare(self) -> NotReady | None:
         known = self._known
         if known is None:
-            return NotReady("the model was not asked yet", retry_after=1)
+            return NotReady("the model has not been checked yet", retry_after=1)
         try:
             async with asyncio.timeout(max(SECONDS, PIECES * self._encoder.slowest)):
                 vector = await self._encode(known.pixels)
         except Exception:
-            return NotReady("the model does not answer", retry_after=1)
+            return NotReady("the model does not respond", retry_after=1)
         cosines = known.rows @ vector
         if not np.isfinite(cosines).all():
-            return NotReady("the model answers with numbers that are not finite", retry_after=1)
+            return NotReady("the model returns numbers that are not finite", retry_after=1)
         off = float(np.abs(cosines - known.cosines).max())
         if off > TOLERANCE:
             detail = "the model answers differently than at the start"

@@ -287,7 +287,7 @@ class Classifier:
         classes = compared.classes
         warnings = [f"the calibration is not used: {classes.warning}"] if classes.warning else []
         if compared.late:
-            warnings.append("the words that abstain compares labels with are not ready: it guessed")
+            warnings.append("abstain ran without the words to compare with: they are not ready yet")
         warnings += classes.unread
         if query.tags:
             warnings.append("no labels were given: these are tags from a shipped list of nouns")
@@ -299,10 +299,8 @@ class Classifier:
             warnings.append(f"{text}; such scores mean little")
         negated = labels.negated(texts)
         if negated:
-            text = f"such models hardly understand a negation, as in {_named(negated)}"
-            warnings.append(
-                f"{text}: it is scored like what it denies; abstain=true says none of these"
-            )
+            text = f"such models hardly understand negation, as in {_named(negated)}"
+            warnings.append(f"{text}: it scores like what it negates; use abstain=true instead")
         return tuple(warnings)
 
 

@@ -105,13 +105,13 @@ class ImageCache:
         """The problem of a digest of which nothing is known for this look."""
         if not self.memory.max_bytes:
             detail = (
-                "no picture is remembered here (OPENVOCAB_IMAGE_CACHE_BYTES is 0); send the picture"
+                "the image cache is disabled (OPENVOCAB_IMAGE_CACHE_BYTES is 0); send the picture"
             )
         elif look.plain or self.memory.get(self._key(sha256, WHOLE)) is None:
-            detail = "no picture with this SHA-256 is remembered; send the picture"
+            detail = "no picture with this SHA-256 is in the cache; send the picture"
         else:
             detail = (
-                "this picture is remembered, but not with this view, boxes and background; "
+                "this picture is in the cache, but not with this view, boxes and background; "
                 "send the picture"
             )
         return UnknownImage(detail, field="image_sha256", value=sha256)
@@ -173,8 +173,8 @@ def encode_images(
         rows = await asyncio.wrap_future(encoder.submit_images(batch))
         encoded(len(batch), time.perf_counter() - begun)
         if not np.isfinite(rows).all():
-            log.error("the model answered with numbers that are not finite")
-            raise Internal("the model answered with numbers that are not finite")
+            log.error("the model returned numbers that are not finite")
+            raise Internal("the model returned numbers that are not finite")
         return list(rows)
 
     return run

@@ -254,7 +254,10 @@ class Ensemble:
             return
         prompts = sum(concept.count for concept in concepts.values()) if counted else 0
         if counted and self.pending and self.pending + prompts > self._max_pending:
-            detail = f"{self.pending} prompts wait to be encoded, the limit is {self._max_pending}"
+            detail = (
+                f"{self.pending} prompts are already waiting to be encoded (the limit, "
+                f"{self._max_pending}); try again later"
+            )
             raise Overloaded(
                 detail, limit=self._max_pending, value=self.pending + prompts, retry_after=5
             )
@@ -311,8 +314,8 @@ class Ensemble:
                 for key, part in zip(block, split(rows, block), strict=True)
             }
             for key in [key for key, vector in vectors.items() if not np.isfinite(vector).all()]:
-                log.error("the model answered with numbers that are not finite for a label")
-                self._land(key, Internal("the model answered with numbers that are not finite"))
+                log.error("the model returned numbers that are not finite for a label")
+                self._land(key, Internal("the model returned numbers that are not finite"))
                 del vectors[key]
             for key, vector in vectors.items():
                 self._cache.memory.put(key, vector)
@@ -329,7 +332,7 @@ class Ensemble:
             self._kept.add(task)
             task.add_done_callback(self._kept.discard)
         else:
-            log.info("the store is busy; %d vectors stay in memory only", len(vectors))
+            log.info("the store is busy; %d vectors are kept in memory only", len(vectors))
 
     def _land(self, key: str, outcome: "_Landed | BaseException") -> None:
         flight = self._flights.pop(key, None)

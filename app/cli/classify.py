@@ -172,8 +172,8 @@ def classify(
         Combine | None,
         typer.Option(
             rich_help_panel=LABELS,
-            help='Of labels with several texts, {"dog": ["corgi", "poodle"], "cat": []} for '
-            "--labels: one vector of them all (mean), or the best decides (best).",
+            help='For labels with several texts ({"dog": ["corgi", "poodle"], "cat": []}): '
+            "use their mean, or let the best one decide.",
         ),
     ] = None,
     nots: Annotated[
@@ -216,8 +216,8 @@ def classify(
             min=0.01,
             max=0.99,
             rich_help_panel=LABELS,
-            help="Of a calibrated label set, the smallest set of labels that holds the right one "
-            "in this share of pictures.",
+            help="For a calibrated label set: the smallest set of labels that contains the right "
+            "one in this share of pictures.",
         ),
     ] = None,
     truncate: Annotated[
@@ -247,8 +247,8 @@ def classify(
             "--boxes",
             metavar="X,Y,W,H",
             rich_help_panel=INPUT,
-            help="A part of each picture, classified on its own: in pixels, or as shares of the "
-            "picture (repeat the option).",
+            help="A part of each picture to classify separately, in pixels or as fractions "
+            "(repeat the option).",
         ),
     ] = None,
     background: Annotated[
@@ -294,7 +294,8 @@ def classify(
             "-o",
             metavar="FILE",
             rich_help_panel=OUTPUT,
-            help="Write to FILE, as its ending says: .csv, .tsv, .json, .ndjson or .parquet.",
+            help="Write to FILE; its extension sets the format: .csv, .tsv, .json, .ndjson or "
+            ".parquet.",
         ),
     ] = None,
     resume: Annotated[
@@ -302,7 +303,7 @@ def classify(
         typer.Option(
             "--resume",
             rich_help_panel=OUTPUT,
-            help="Go on where an interrupted run with this --output stopped.",
+            help="Resume an interrupted run with this --output.",
         ),
     ] = False,
     move_to: Annotated[
@@ -348,7 +349,9 @@ def classify(
         names = paths or []
         source = _source(names, move_to or copy_to, recursive, all_files, files_from, null)
         if output is not None and form is not Format.TABLE:
-            raise Ended(USAGE_ERROR, "--output names its format by its ending; leave --format out")
+            raise Ended(
+                USAGE_ERROR, "--output takes its format from the file extension; leave out --format"
+            )
         shown = form is Format.TABLE and output is None
         one_line = shown and top_k is None and not source.single
         fields = form_fields(
@@ -446,11 +449,11 @@ def _source(
     null: bool,
 ) -> Source:
     if not paths and files_from is None:
-        raise Ended(USAGE_ERROR, "name files or folders, or use --files-from; - is stdin")
+        raise Ended(USAGE_ERROR, "give files or folders, or use --files-from; - is stdin")
     if (*paths, files_from).count(STDIN) > 1:
         raise Ended(USAGE_ERROR, "stdin can hold either an image or the file names, not both")
     if folder is not None and STDIN in paths:
-        raise Ended(USAGE_ERROR, "an image from stdin cannot be sorted; it is not a file")
+        raise Ended(USAGE_ERROR, "an image from stdin cannot be moved or copied")
     finder = Finder(recursive, all_files, folder.resolve() if folder else None)
     return Source(tuple(paths), finder, files_from, null)
 

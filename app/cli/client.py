@@ -214,7 +214,7 @@ class Client:
     def away(self, error: httpx2.TransportError) -> Ended:
         """That nobody answers."""
         why = str(error) or type(error).__name__
-        return Ended(SERVER_ERROR, f"{self._http.base_url} does not answer: {why}")
+        return Ended(SERVER_ERROR, f"{self._http.base_url} does not respond: {why}")
 
     async def _lives(self) -> bool:
         try:
@@ -225,7 +225,7 @@ class Client:
     def _stranger(self, response: httpx2.Response) -> Ended:
         where = f" to {response.headers['location']}" if response.has_redirect_location else ""
         answer = f"status {response.status_code}{where}"
-        return Ended(SERVER_ERROR, f"{self._http.base_url} answers with {answer}, not as openvocab")
+        return Ended(SERVER_ERROR, f"{self._http.base_url} is not an openvocab server ({answer})")
 
 
 def _asked_for(response: httpx2.Response) -> float:
@@ -246,7 +246,11 @@ def _end_if_common(problem: Mapping[str, Any]) -> None:
 
 def _broken_off(error: httpx2.TransportError) -> dict[str, Any]:
     why = str(error) or type(error).__name__
-    return {"title": "The server broke off", "status": 502, "detail": f"no answer: {why}"}
+    return {
+        "title": "The server closed the connection",
+        "status": 502,
+        "detail": f"no answer: {why}",
+    }
 
 
 T = TypeVar("T")

@@ -140,7 +140,7 @@ def _at_most(source: int, limit: int) -> bytes:
         pieces.append(piece)
         left -= len(piece)
     if not left:
-        raise ValueError(f"it has more than {limit} bytes, the limit of an image file")
+        raise ValueError(f"it exceeds {limit} bytes, the limit for an image file")
     return b"".join(pieces)
 
 

@@ -221,7 +221,7 @@ async def send(
         for error in answer["errors"]:
             report.refused.append((batch[error["index"]].name, error["error"]["detail"]))
         report.answer = answer
-        tell(f"{name}: {report.added} examples added, {report.unchanged} were there")
+        tell(f"{name}: {report.added} examples added, {report.unchanged} already present")
     return report
 
 

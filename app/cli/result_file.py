@@ -105,7 +105,7 @@ class ResultFile:
         if model:
             self._model = self._model or model
             if model != self._model:
-                line = f"the model {model} answers now, and {self._model} answered before"
+                line = f"the model is now {model}, but earlier results are from {self._model}"
                 raise Ended(SERVER_ERROR, f"{line}; {self._journal_path} has its answers")
         # what failed is tried again
         stamp = None if record.problem is not None else _stamp(record.file)
@@ -156,7 +156,7 @@ class ResultFile:
             return None
         count = len(self._places)
         kept = f"{count} answers are kept in {self._journal_path}"
-        return f"{kept}; the same command with --resume goes on"
+        return f"{kept}; run the same command with --resume to continue"
 
     def _begin(self) -> None:
         head = json.dumps({"asked": self.asked}, sort_keys=True).encode() + b"\n"
@@ -169,11 +169,11 @@ class ResultFile:
             return
         path = self._journal_path
         if not self.resume:
-            line = f"{path} is of a run that was interrupted"
-            raise Ended(USAGE_ERROR, f"{line}; go on with --resume, or delete it")
+            line = f"{path} is from an interrupted run"
+            raise Ended(USAGE_ERROR, f"{line}; continue with --resume, or delete it")
         if before != head:
-            line = f"{path} is of a run with other labels, options or model"
-            raise Ended(USAGE_ERROR, f"{line}; give the same ones, or delete it")
+            line = f"{path} is from a run with other labels, options or model"
+            raise Ended(USAGE_ERROR, f"{line}; use the same ones, or delete it")
         self._read()
 
     def _read(self) -> None:
@@ -197,7 +197,7 @@ def check_ending(path: Path) -> None:
         if importlib.util.find_spec("pyarrow") is None:
             raise Ended(USAGE_ERROR, f"{path}: Parquet needs pip install 'openvocab[parquet]'")
     elif ending not in TEXTS:
-        raise Ended(USAGE_ERROR, f"--output {path} ends in none of {ENDINGS}")
+        raise Ended(USAGE_ERROR, f"--output {path} must end in one of {ENDINGS}")
 
 
 def _stamp(file: str) -> Stamp | None:

@@ -152,7 +152,7 @@ def _check_store(settings: Settings) -> None:
         try:
             await store.open()
         except StoreAway as away:
-            logs.tell(f"openvocab: the store cannot be reached yet: {away}", logging.WARNING)
+            logs.tell(f"openvocab: the store is not reachable yet: {away}", logging.WARNING)
         finally:
             await store.close()
 
@@ -190,7 +190,7 @@ def _check_access(settings: Settings, listener: socket.socket) -> None:
             typer.echo(f"openvocab: OPENVOCAB_TLS_CERT_FILE: {wrong}", err=True)
             raise typer.Exit(USAGE_ERROR)
     if not keys.required and not sockets.is_local(listener):
-        detail = "anyone who can reach this address may classify, and change or delete label sets"
+        detail = "anyone who can reach this address can classify, and change or delete label sets"
         logs.tell(
             f"openvocab: WARNING: no API keys: {detail}; see docs/security.md", logging.WARNING
         )

@@ -184,7 +184,7 @@ def _taken_back(entry: dict[str, Any], dry: bool) -> Step | None:
     source = Path(entry["from"])
     at_source, at_target = os.path.lexists(source), os.path.lexists(target)
     if not at_target:
-        return None if at_source else Step(str(target), str(source), "it is at neither place")
+        return None if at_source else Step(str(target), str(source), "it is in neither place")
     if entry["do"] == "move" and not at_source:
         if not dry:
             source.parent.mkdir(parents=True, exist_ok=True)
@@ -196,9 +196,9 @@ def _taken_back(entry: dict[str, Any], dry: bool) -> Step | None:
 def _removed(entry: dict[str, Any], source: Path, target: Path, dry: bool) -> Step:
     """Of two equal files the one that was made goes; one of no bytes only kept the name."""
     if not os.path.lexists(source):
-        return Step(str(target), str(source), "it is the only one left: the original is gone")
+        return Step(str(target), str(source), "it is the only copy left: the original is gone")
     if target.stat().st_size and not (_is_as_noted(target, entry) and _is_as_noted(source, entry)):
-        other = "another file is at its old place" if entry["do"] == "move" else "it was changed"
+        other = "another file is in its old place" if entry["do"] == "move" else "it was changed"
         return Step(str(target), str(source), other)
     if not dry:
         target.unlink()

@@ -37,9 +37,9 @@ openvocab eval photos/ --url http://127.0.0.1:8000 --format json > figures.json
 """
 
 EXIT_STATUS: Final = (
-    "0 all pictures were evaluated, 1 some could not be read, 2 an option or the data is invalid, "
-    "3 the model cannot be loaded, 4 the server cannot be used, 130 interrupted: the same command "
-    "goes on where it was."
+    "0 all pictures were evaluated, 1 some could not be read, 2 an option or the data is "
+    "invalid, 3 the model cannot be loaded, 4 the server cannot be used, 130 interrupted: rerun "
+    "to continue."
 )
 
 # a group of options

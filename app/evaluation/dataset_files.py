@@ -55,10 +55,10 @@ def read(source: Path, naming: Naming, *, multi_label: bool, limit: int | None) 
         rows, several = _of_csv(source, multi_label, notes)
         keys = list(dict.fromkeys(key for _, row_keys in rows for key in row_keys))
     if not rows:
-        raise BadData(f"{source} holds no picture")
+        raise BadData(f"no pictures found in {source}")
     chosen = naming.chosen(keys)
     if naming.names is None and sum(map(bool, map(WORDNET.fullmatch, keys))) > len(keys) / 2:
-        notes.append("these labels are WordNet ids, no words: say with --names what they show")
+        notes.append("these labels are WordNet ids, not words; map them with --names")
     dataset = _dataset(rows, chosen, several)
     if limit is not None:
         dataset = dataset.subset(np.asarray(_some(dataset, source, limit), np.int64))
@@ -86,9 +86,9 @@ def _of_folder(source: Path, notes: list[str]) -> tuple[list[Row], list[str]]:
             rows.append((Path(file.path), (folder.name,)))
     beside = sum(1 for _ in _pictures(source))
     if beside:
-        notes.append(f"{_many(beside, 'picture')} beside the classes' folders passed over")
+        notes.append(f"{_many(beside, 'picture')} next to the class folders skipped")
     if finder.skipped:
-        notes.append(f"{_many(finder.skipped, 'file')} not called like an image passed over")
+        notes.append(f"{_many(finder.skipped, 'file')} without an image extension skipped")
     return rows, [folder.name for folder in folders]
 
 
@@ -119,7 +119,7 @@ def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row
             "may have none"
         )
     if again:
-        notes.append(f"{_many(again, 'line')} said again what a line before had said")
+        notes.append(f"{_many(again, 'line')} repeated an earlier line")
     folder = source.parent
     return [(folder / name, tuple(keys)) for name, keys in keys_by_name.items()], several
 
@@ -143,7 +143,7 @@ def _lines(source: Path) -> Iterator[tuple[int, str, str]]:
             name, text = (cells[place] for place in places)
             if not name.strip() or "\0" in name:
                 where = f"{source}, line {reader.line_num}, column {IMAGE}"
-                raise BadData(f"{where}: {shown(name)} names no file")
+                raise BadData(f"{where}: {shown(name)} is not a file")
             yield reader.line_num, name.strip(), text
     except csv.Error as error:
         raise BadData(f"{source}, line {reader.line_num}: {error}") from None

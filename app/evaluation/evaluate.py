@@ -1,6 +1,6 @@
 """An evaluation from end to end: encode, score, look closer, put together. Knows no options.
 
-What looks closer (templates on trial, shots, calibration) is handed in: a `Look` takes a `Study`
+What looks closer (comparing templates, shots, calibration) is handed in: a `Look` takes a `Study`
 and returns what it has seen, a section of the report.
 """
 
@@ -166,7 +166,7 @@ async def _pictures(
         if kept is not None:
             kept.close()
     if progress.known:
-        say(f"{progress.known} pictures were encoded before, {progress.encoded} now")
+        say(f"{progress.known} pictures were already encoded, {progress.encoded} are new")
     for file in encoded_pictures.encoded.unread:
         say(f"{file.file}: {file.reason}")
     if not len(encoded_pictures.encoded.rows):
@@ -181,7 +181,7 @@ def _kept(order: Order, texts: TextSide) -> RowFile | None:
     try:
         return RowFile(order.kept / f"{name}-{order.variant}.rows", texts.info.width)
     except OSError as error:
-        say(f"what is encoded cannot be kept in {order.kept}: {reason(error)}")
+        say(f"embeddings cannot be cached in {order.kept}: {reason(error)}")
         return None
 
 
@@ -258,7 +258,7 @@ def _warnings(data: Dataset, texts: TextSide) -> list[str]:
         return []
     named = ", ".join(repr(label) for label in foreign[:3])
     return [
-        f"{texts.info.name} was not trained to read the script of {named}: {len(foreign)} in all"
+        f"{texts.info.name} was not trained to read the script of {named} ({len(foreign)} labels)"
     ]
 
 
@@ -305,7 +305,7 @@ def _trials(seed: int) -> Look:
         for templates in study.sets:
             study.step(f"labels in the templates {templates.name}")
             sets[templates.name] = await study.classes_in(templates)
-        study.step("templates on trial")
+        study.step("comparing templates")
         default = study.sets[0].name
         trials = await asyncio.to_thread(judge, study.encoded, sets, default, seed=seed)
         return Seen(TrialsSection(trials))

@@ -210,7 +210,7 @@ class Encoding:
             self.kept.put(digest, row)
         except OSError as error:
             self.kept = None  # a full disk ends no evaluation
-            say(f"what is encoded from here on cannot be kept: {reason(error)}")
+            say(f"further embeddings cannot be cached: {reason(error)}")
 
     async def _asked(self, data: bytes) -> Floats | str:
         part = {"image": ("image", data, "application/octet-stream")}
@@ -237,7 +237,7 @@ def same_model(answer: Mapping[str, Any], info: ModelInfo) -> None:
     """Raises Ended where rows come from another model than those before."""
     if answer["fingerprint"] != info.fingerprint:
         line = f"the server changed its model while it was asked: {info.name} is {answer['model']}"
-        raise Ended(SERVER_ERROR, f"{line} now, or its precision is another; begin again")
+        raise Ended(SERVER_ERROR, f"{line} now, or has another precision; start again")
 
 
 def rows_from(answer: Mapping[str, Any], width: int) -> Floats:

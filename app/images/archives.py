@@ -159,7 +159,7 @@ def _check_directory(file: IO[bytes], limits: ArchiveLimits) -> None:
     most = max(LEAST_DIRECTORY, PER_FILE * limits.files)
     if end and end[zipfile._ECD_SIZE] > most:  # type: ignore[attr-defined]
         size = end[zipfile._ECD_SIZE]  # type: ignore[attr-defined]
-        detail = f"the archive's list of contents has {size} bytes, the limit is {most}"
+        detail = f"the archive's directory has {size} bytes, the limit is {most}"
         raise TooLarge(detail, field="archive", limit=most, value=size)
 
 
@@ -168,7 +168,7 @@ def _from_zip(file: IO[bytes], info: zipfile.ZipInfo, budget: Budget) -> bytes:
     file.seek(info.header_offset)
     head = file.read(ZIP_HEAD)
     if head[:4] != b"PK\x03\x04" or len(head) < ZIP_HEAD:
-        raise zipfile.BadZipFile("no file where the list of contents says")
+        raise zipfile.BadZipFile("no file where the directory says")
     if info.flag_bits & ZIP_ENCRYPTED:
         raise NotImplementedError("encrypted")
     name, extra = struct.unpack("<HH", head[26:])
@@ -185,7 +185,7 @@ def _from_zip(file: IO[bytes], info: zipfile.ZipInfo, budget: Budget) -> bytes:
     unpacked = Unpacked(file, length, decoder, budget, start=start)
     content = unpacked.read(info.file_size + 1)
     if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
-        raise zipfile.BadZipFile("not the size or the checksum of the list of contents")
+        raise zipfile.BadZipFile("not the size or checksum in the directory")
     return content
 
 
@@ -202,17 +202,17 @@ class _Member(tarfile.TarInfo):
 
     def _proc_member(self, archive: "_Tar") -> Any:
         if self.size < 0:
-            raise tarfile.ReadError("a file of less than no bytes")
+            raise tarfile.ReadError("a file of negative size")
         if self.type in _HEADERS:
             archive.spend_on_header(self.size)
         return super()._proc_member(archive)  # type: ignore[misc]
 
     # their maps of holes are read into memory whole, however long
     def _proc_sparse(self, _archive: tarfile.TarFile) -> NoReturn:
-        raise tarfile.ReadError("a file with holes")
+        raise tarfile.ReadError("a sparse file")
 
     def _proc_gnusparse_10(self, *_: Any) -> NoReturn:
-        raise tarfile.ReadError("a file with holes")
+        raise tarfile.ReadError("a sparse file")
 
 
 class _Tar(tarfile.TarFile):
@@ -229,7 +229,7 @@ class _Tar(tarfile.TarFile):
         """So many bytes are those of a header record. Raises tarfile.ReadError."""
         self._left -= count
         if count > LARGEST_HEADER or self._left < 0:
-            raise tarfile.ReadError("header records that are too long")
+            raise tarfile.ReadError("oversized header records")
 
 
 def _of_tar(

@@ -161,7 +161,10 @@ class Decoder:
     async def decode(self, data: bytes, look: Look = WHOLE) -> Decoded:
         """`decode` in one of the threads; raises what it raises, and Overloaded."""
         if self.waiting >= self._max_waiting:
-            detail = f"{self.waiting} images wait to be decoded, the limit of max_queue"
+            detail = (
+                f"{self.waiting} images are already waiting to be decoded (the limit, "
+                "max_queue); try again later"
+            )
             raise Overloaded(detail, limit=self._max_waiting, value=self.waiting, retry_after=1)
         loop = asyncio.get_running_loop()
         self.waiting += 1
@@ -479,6 +482,6 @@ def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Itera
                     f"{detail}; {advice}", field="image", limit=FORMAT_NAMES
                 ) from None
         _check_process(data, error)
-        raise DamagedImage("the image's header cannot be read", field="image") from error
+        raise DamagedImage("the image header cannot be read", field="image") from error
     with image:
         yield image

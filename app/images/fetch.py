@@ -160,7 +160,7 @@ class Fetcher:
                 _check_head(response.status, answer)
                 return await self._read(response, answer, count, meter)
         except BROKEN:
-            detail = "the server of image_url did not answer, or broke off"
+            detail = "the server of image_url did not respond, or closed the connection"
             raise FetchFailed(detail, field=FIELD, value=target.host) from None
 
     async def _read(

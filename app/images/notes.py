@@ -73,20 +73,20 @@ class Notes:
                 f"taken for black and {self.high:.7g} for white"
             )
         if self.more:
-            texts.append("the file has more frames or pages; only the first counts")
+            texts.append("the file has several frames or pages; only the first one is used")
         if self.dark:
             texts.append(
                 "what is drawn on the transparent ground is light, so it was laid on black; "
                 "background=white changes that"
             )
         if self.bands:
-            texts.append("the file has channels that are neither colour nor transparency; left out")
+            texts.append("channels other than colour and transparency were ignored")
         if self.incomplete:
             texts.append(
                 "the drawing has text, or parts that lie outside of its file; these are not drawn"
             )
         if self.uniform:
-            texts.append("the picture is of one colour; its scores mean nothing")
+            texts.append("the picture has a single colour; its scores mean nothing")
         if self.became_uniform:
             texts.append(
                 "what the model sees of the picture is of one colour, so the scores mean nothing; "

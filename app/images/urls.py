@@ -157,15 +157,15 @@ def _parsed(text: str) -> httpx2.URL:
     except (httpx2.InvalidURL, ValueError):
         raise refused("it is not a URL", text) from None
     if url.scheme not in ("http", "https"):
-        raise refused("it begins neither with https:// nor with http://", text)
+        raise refused("it starts with neither https:// nor http://", text)
     if url.userinfo:
-        raise refused("it holds a user name or a password", url.host)
+        raise refused("it contains a user name or password", url.host)
     host = url.raw_host.decode("ascii")
     try:
         # numbers are addresses only where they look like one: not 0x7f.1, not 2130706433
         named = literal(host) is None
     except ValueError:
-        raise refused("its host is a number that is not an address", host) from None
+        raise refused("its host is not a valid address", host) from None
     if named and not NAME.fullmatch(host):
         raise refused("its host is not a host name", host)
     return url

@@ -125,7 +125,7 @@ class Blending:
             except Problem as problem:
                 if problem.status >= Internal.status:
                     raise
-                log.warning("label set %s: an example is not taken: %s", name, problem.code)
+                log.warning("label set %s: an example was rejected: %s", name, problem.code)
                 return None
 
     async def _blended(self, stored: Stored, text: Floats, vectors: Mapping[str, Floats]) -> Floats:

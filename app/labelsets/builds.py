@@ -98,7 +98,7 @@ class Builds:
         _, templates = self.templates.resolve(definition.templates)
         total = sum(concept.count for concept in definition.concepts(templates))
         if total > self.max_prompts:
-            detail = f"the label set makes {total} prompts, the limit is {self.max_prompts}"
+            detail = f"the label set has {total} prompts, the limit is {self.max_prompts}"
             raise TooLarge(detail, field="labels", limit=self.max_prompts, value=total)
 
     @property

@@ -60,7 +60,7 @@ def checked_label(label: str, known: Sequence[str]) -> str:
 
 def no_example(sha256: str) -> NotFound:
     """The problem of an id that no example has."""
-    return NotFound("no example has this id", field="id", value=errors.excerpt(sha256))
+    return NotFound("example not found", field="id", value=errors.excerpt(sha256))
 
 
 def sorted_out(

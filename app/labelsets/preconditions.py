@@ -39,7 +39,7 @@ class Match:
             )
         if self.absent and current is not None:
             raise PreconditionFailed(
-                f"the label set {without_namespace(name)} exists", field="If-None-Match"
+                f"the label set {without_namespace(name)} already exists", field="If-None-Match"
             )
         if self.versions is not None and (current is None or current.version not in self.versions):
             raise changed(name, None if current is None else current.version)
@@ -54,7 +54,7 @@ def unknown(name: str) -> UnknownLabelset:
 def exists(name: str) -> LabelsetExists:
     """The problem of a name that is taken."""
     own = without_namespace(name)
-    detail = f"the label set {own} exists; PUT /labelsets/{own} replaces it"
+    detail = f"the label set {own} already exists; PUT /labelsets/{own} replaces it"
     return LabelsetExists(detail, field="name", value=own)
 
 
@@ -81,5 +81,5 @@ def overtaken(name: str) -> PreconditionFailed:
 
 def away() -> StoreUnavailable:
     """The problem of a store that does not answer."""
-    detail = "the store of label sets is away; label sets that are known go on"
+    detail = "the label set store is unavailable; label sets already in memory still work"
     return StoreUnavailable(detail, retry_after=1)

@@ -41,7 +41,7 @@ class Presets:
             vocabulary = self._vocabularies.get(name.removeprefix(PREFIX))
             if vocabulary is None:
                 known = ", ".join(self._vocabularies)
-                detail = f"no vocabulary is shipped as {shown(name)}; there are {known}"
+                detail = f"preset {shown(name)} not found; there are {known}"
                 raise UnknownLabelset(detail, field="labelset", value=excerpt(name))
             labels = numbered(vocabulary.labels)
             entries = tuple(Entry(label, texts) for label, texts in labels.items())

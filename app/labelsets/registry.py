@@ -307,7 +307,7 @@ class Sweeper:
             with contextlib.suppress(StoreAway):
                 count = await self.sweep()
                 if count:
-                    log.info("%d pictures that no label set names are forgotten", count)
+                    log.info("removed %d pictures that no label set refers to", count)
             await asyncio.sleep(EVERY)
 
     async def sweep(self) -> int:

@@ -285,7 +285,7 @@ class LabelSetService:
                 await asyncio.sleep(RETRY_EVERY)
         for name in names:
             await self._resume(name)
-        log.info("%d stored label sets looked after", len(names))
+        log.info("prepared %d stored label sets", len(names))
 
     async def close(self) -> None:
         """End what runs in the background."""
@@ -325,7 +325,7 @@ class LabelSetService:
             except Problem:
                 return  # deleted meanwhile, or never buildable: told to whoever asks for it
             except Exception:
-                log.exception("label set %s cannot be looked after", name)
+                log.exception("label set %s cannot be prepared", name)
                 return
             else:
                 return

@@ -99,7 +99,7 @@ def end_process(error: BaseException) -> None:
 
     Ends this one with status 71, before anything is answered.
     """
-    log.critical("the device failed (%s); the process ends", str(error).partition("\n")[0])
+    log.critical("the device failed (%s); the process exits", str(error).partition("\n")[0])
     for handler in logging.getLogger().handlers:
         handler.flush()
     os._exit(DEVICE_LOST)
@@ -154,7 +154,7 @@ async def build(
     try:
         await store.open()
     except StoreAway as away:
-        log.warning("the store is away (%s); serving without it until it is back", away)
+        log.warning("the store is unavailable (%s); serving without it until it is back", away)
     registry = Registry(
         store.labelsets, store.pictures, settings.max_labelsets, settings.definition_cache_bytes
     )
@@ -205,7 +205,7 @@ async def build(
     stack.callback(sweeping.cancel)
     metrics.watch(
         "openvocab_labelset_builds_running",
-        "Builds of label sets under way, or waiting their turn.",
+        "Builds of label sets running or waiting.",
         lambda: sum(each.labelsets.building for each in pool.loaded()),
     )
     stack.push_async_callback(pool.close)
@@ -359,7 +359,7 @@ async def _drain(batcher: Batcher[Pixels, Floats]) -> None:
         async with asyncio.timeout(DRAIN_SECONDS):
             await batcher.drain()
     except TimeoutError:
-        log.error("the encoder did not finish within %s s; its work is dropped", DRAIN_SECONDS)
+        log.error("the encoder did not finish within %s s; its work is abandoned", DRAIN_SECONDS)
 
 
 def _json_limits(settings: Settings) -> dict[Body, JsonLimits]:

@@ -86,7 +86,7 @@ def watch_services(
 ) -> None:
     """The parts of a service that is built, from within its event loop."""
     metrics.watch(
-        "openvocab_model_state", "1 for what each model is: loaded, loading, idle or failed.",
+        "openvocab_model_state", "1 for the state of each model: loaded, loading, idle or failed.",
         lambda: {
             (model.name, state): model.state == state
             for model in services.models.states() for state in MODEL_STATES
@@ -94,7 +94,7 @@ def watch_services(
         "model", "state", together="max",
     )  # fmt: skip
     metrics.watch(
-        "openvocab_model_canary_good", "1 while a loaded model answers as it did at first.",
+        "openvocab_model_canary_good", "1 while a loaded model answers as it did when loaded.",
         lambda: {
             (parts.encoder.info.name,): parts.canary.good for parts in services.models.loaded()
         },
@@ -108,8 +108,8 @@ def watch_services(
         },
         "model", "default", "fingerprint", "precision", "device", "backend", together="max",
     )  # fmt: skip
-    metrics.watch("openvocab_workers_serving", "Processes that serve.", lambda: 1)
-    metrics.watch("openvocab_draining", "Processes that are told to end.", draining)
+    metrics.watch("openvocab_workers_serving", "Processes that are serving.", lambda: 1)
+    metrics.watch("openvocab_draining", "Processes that are shutting down.", draining)
     _watch_queues(metrics, services, settings, admission)
     _watch_caches(metrics, services)
     _watch_store(metrics, services)
@@ -122,23 +122,30 @@ def _watch_queues(
     uploads, loaded = services.upload_batches, services.models.loaded
     in_service = settings.max_queue + settings.max_batch
     for name, about, read in (
-        ("in_service", "Requests being worked on.", lambda: admission.in_service),
-        ("max_in_service", "Requests that may be worked on at once.", lambda: in_service),
-        ("pending_bytes", "Bytes of bodies held.", lambda: admission.bytes),
-        ("max_pending_bytes", "Bytes that may be held.", lambda: settings.max_pending_bytes),
-        ("decoding_images", "Images that are or wait to be decoded.",
+        ("in_service", "Requests in progress.", lambda: admission.in_service),
+        ("max_in_service", "Maximum number of concurrent requests.", lambda: in_service),
+        ("pending_bytes", "Bytes of request bodies in memory.", lambda: admission.bytes),
+        (
+            "max_pending_bytes",
+            "Maximum bytes of request bodies in memory.",
+            lambda: settings.max_pending_bytes,
+        ),
+        ("decoding_images", "Images being decoded or waiting for it.",
          lambda: sum(each.embedder.decoder.waiting for each in loaded())),
-        ("uploads", "Batches that are being uploaded.", lambda: uploads.under_way),
-        ("max_uploads", "Batches that may be uploaded at once.", lambda: uploads.at_once),
+        ("uploads", "Batch uploads in progress.", lambda: uploads.under_way),
+        ("max_uploads", "Maximum number of concurrent batch uploads.", lambda: uploads.at_once),
     ):  # fmt: skip
         metrics.watch(f"openvocab_{name}", about, read)
     each_model: Mapping[str, tuple[str, Callable[[Services], float]]] = {
-        "queued_images": ("Images that wait for a forward pass.",
+        "queued_images": ("Images waiting for a forward pass.",
                           lambda each: each.embedder.batcher.queued),
-        "max_queued_images": ("Images that may wait.", lambda _: settings.max_queue),
-        "queued_prompts": ("Prompts of requests that wait to be encoded.",
+        "max_queued_images": ("Maximum number of waiting images.", lambda _: settings.max_queue),
+        "queued_prompts": ("Prompts of requests waiting to be encoded.",
                            lambda each: each.classifier.ensemble.pending),
-        "max_queued_prompts": ("Prompts that may wait.", lambda _: settings.max_text_queue),
+        "max_queued_prompts": (
+            "Maximum number of waiting prompts.",
+            lambda _: settings.max_text_queue,
+        ),
     }  # fmt: skip
     for name, (about, read_one) in each_model.items():
         metrics.watch(
@@ -146,7 +153,7 @@ def _watch_queues(
         )
     metrics.watch(
         "openvocab_oldest_queued_seconds",
-        "Seconds that the first of the queue has waited; 0 without any.",
+        "Seconds the first in the queue has waited; 0 if the queue is empty.",
         lambda: {
             (kind, each.encoder.info.name): waited
             for each in loaded()
@@ -183,7 +190,7 @@ def _watch_caches(metrics: Metrics, services: Services) -> None:
         return by_name
 
     metrics.follow(
-        "openvocab_cache_lookups_total", "What was asked of the caches in memory.",
+        "openvocab_cache_lookups_total", "Lookups in the caches in memory.",
         lambda: {
             (name, result, model): count for (name, model), cache in caches().items()
             for result, count in (("hit", cache.hits), ("miss", cache.misses))
@@ -191,9 +198,9 @@ def _watch_caches(metrics: Metrics, services: Services) -> None:
         "cache", "result",
     )  # fmt: skip
     held: Mapping[str, tuple[str, Callable[[ByteLru], float]]] = {
-        "bytes": ("Bytes that the caches in memory hold.", lambda cache: cache.bytes),
-        "max_bytes": ("Bytes that they may hold.", lambda cache: cache.max_bytes),
-        "entries": ("Entries that they hold.", len),
+        "bytes": ("Bytes in the memory caches.", lambda cache: cache.bytes),
+        "max_bytes": ("Maximum bytes in the memory caches.", lambda cache: cache.max_bytes),
+        "entries": ("Entries in the memory caches.", len),
     }
     for name, (about, read) in held.items():
         metrics.watch(
@@ -216,8 +223,9 @@ def _watch_caches(metrics: Metrics, services: Services) -> None:
         "level",
     )
     metrics.watch(
-        "openvocab_labelsets_in_memory", "Label sets that are ready to be used, in the process "
-        "with the most.", lambda: {
+        "openvocab_labelsets_in_memory",
+        "Label sets ready to use, in the process with the most.",
+        lambda: {
             (each.encoder.info.name,): len(each.matrices) for each in loaded()
         }, "model", together="max",
     )  # fmt: skip
@@ -226,11 +234,11 @@ def _watch_caches(metrics: Metrics, services: Services) -> None:
 def _watch_store(metrics: Metrics, services: Services) -> None:
     store = services.store
     metrics.watch(
-        "openvocab_store_away", "1 while the store does not do all that it should.",
+        "openvocab_store_away", "1 while the store is degraded.",
         lambda: store.away, together="max",
     )  # fmt: skip
     metrics.watch(
-        "openvocab_store_state", "1 for what the store can do, for any process.",
+        "openvocab_store_state", "1 for the state of the store, in any process.",
         lambda: {(state,): store.state == state for state in STATES}, "state", together="max",
     )  # fmt: skip
 
@@ -240,7 +248,7 @@ def _watch_device(metrics: Metrics, services: Services) -> None:
     heart = Heartbeat(asyncio.get_running_loop())
     metrics.watch(
         "openvocab_busy_seconds",
-        "Seconds at the same piece of work; past OPENVOCAB_HANG_TIMEOUT the process ends.",
+        "Seconds at the same piece of work; beyond OPENVOCAB_HANG_TIMEOUT the process exits.",
         lambda: {
             ("model",): max(_since(each.encoder.busy_since, time.monotonic) for each in loaded()),
             ("decoder",): max(
@@ -262,7 +270,7 @@ def _watch_device(metrics: Metrics, services: Services) -> None:
     if not isinstance(encoder, _Device):
         return  # it computes elsewhere
     metrics.follow(
-        "openvocab_device_busy_seconds_total", "Seconds that the device spent on a kind of work.",
+        "openvocab_device_busy_seconds_total", "Seconds the device spent on each kind of work.",
         lambda: {
             (kind, each.encoder.info.name): seconds
             for each in loaded() if isinstance(each.encoder, _Device)
@@ -272,9 +280,9 @@ def _watch_device(metrics: Metrics, services: Services) -> None:
     )  # fmt: skip
     # without a GPU there is none: see process_resident_memory_bytes
     memory: Mapping[str, tuple[Together, str]] = {
-        "allocated": ("sum", "Memory of the GPU that tensors hold."),
-        "reserved": ("sum", "Memory of the GPU that processes keep for tensors."),
-        "total": ("max", "Memory that the GPU has."),
+        "allocated": ("sum", "GPU memory used by tensors."),
+        "reserved": ("sum", "GPU memory reserved for tensors."),
+        "total": ("max", "Total GPU memory."),
     }
     for name, (together, about) in memory.items():
         metrics.watch(
@@ -353,8 +361,8 @@ def memory_limit(files: tuple[Path, ...] = LIMITS) -> int:
 PROCESS: Final[Mapping[str, tuple[Together, str]]] = {
     "process_resident_memory_bytes": ("sum", "Resident memory; shared pages count in each."),
     "process_virtual_memory_bytes": ("sum", "Virtual memory."),
-    "process_open_fds": ("max", "Open file descriptors of the process with the most."),
-    "process_max_fds": ("min", "File descriptors that a process may have open."),
+    "process_open_fds": ("max", "Open file descriptors, in the process with the most."),
+    "process_max_fds": ("min", "Maximum number of open file descriptors of a process."),
 }
 START: Final = "process_start_time_seconds"
 CPU: Final = "process_cpu_seconds_total"
@@ -376,14 +384,15 @@ def watch_process(metrics: Metrics, settings: Settings, *, first: bool) -> None:
         memory_limit, together="min",
     )  # fmt: skip
     metrics.watch(
-        "openvocab_workers", "Processes that are to serve.", lambda: settings.workers,
+        "openvocab_workers", "Processes configured to serve.", lambda: settings.workers,
         together="max",
     )  # fmt: skip
     file = settings.tls_cert_file
     until = None if file is None else valid_until(file)
     metrics.watch(
-        "openvocab_certificate_expiry_timestamp_seconds", "When the certificate that is served "
-        "ends; none without TLS.", lambda: until, together="min",
+        "openvocab_certificate_expiry_timestamp_seconds", "Expiry time of the certificate "
+                                                          "served; none without "
+                                                          "TLS.", lambda: until, together="min",
     )  # fmt: skip
     metrics.info("openvocab_build_info", "What is installed; always 1.", {
         "version": VERSION,

@@ -50,9 +50,9 @@ def check(method: bytes, version: str, headers: Headers) -> None:
     Raises BadRequest.
     """
     if version not in ("1.0", "1.1"):
-        raise BadRequest(f"HTTP/{version} is not spoken here, HTTP/1.1 is")
+        raise BadRequest(f"HTTP/{version} is not supported; use HTTP/1.1")
     if method == b"CONNECT":
-        raise BadRequest("CONNECT is for proxies; this is not one")
+        raise BadRequest("CONNECT is not supported; this is not a proxy")
     hosts = _values(headers, b"host")
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise BadRequest(f"one Host header is needed, not {len(hosts)}", field="Host")
@@ -118,7 +118,7 @@ SEND_SECONDS: Final = 30.0
 # a refused client is still sending: closing at once would reset what it is to read
 LINGER_SECONDS: Final = 1.0
 LINGERING: Final = 64
-TOO_MANY: Final = "as many connections are open as there may be (max_connections)"
+TOO_MANY: Final = "too many open connections (the limit, max_connections)"
 
 
 # what is overridden or called here and is no public part of uvicorn
@@ -236,7 +236,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._busy() and len(self.pipeline) >= PIPELINED:
             self._deaf = True
             self.pipeline[0][0].keep_alive = False  # the last that is answered says so
-            raise BadRequest("too many requests wait for the one before them")
+            raise BadRequest("too many pipelined requests")
         super().on_headers_complete()
         self._in_body = True
 

@@ -58,7 +58,7 @@ class Exporter:
             try:
                 await asyncio.to_thread(self._copy)
             except Exception:  # metrics never end what they measure
-                log.exception("the metrics could not be handed to Ray")
+                log.exception("the metrics could not be passed to Ray")
 
     def _copy(self) -> None:
         for family in text_string_to_metric_families(self._text().decode()):

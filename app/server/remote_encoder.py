@@ -65,9 +65,9 @@ class RemoteEncoder:
             except RayTaskError as error:
                 if not isinstance(error.cause, OtherModel):
                     raise
-                log.info("no encoder has %s yet: %s", model, error.cause)
+                log.info("no encoder serves %s yet: %s", model, error.cause)
             except RayError as error:
-                log.info("an encoder was lost while it was asked what it is: %s", _line(error))
+                log.info("an encoder was lost while describing itself: %s", _line(error))
             await asyncio.sleep(LOOK)
 
     def submit_images(self, images: Sequence[Pixels]) -> Future[Floats]:
@@ -78,7 +78,7 @@ class RemoteEncoder:
         return asyncio.run_coroutine_threadsafe(self._images(np.stack(images)), self._loop)
 
     def submit_texts(self, prompts: Sequence[str]) -> Future[Floats]:
-        """As models.encoder.Encoder has it; waits as long as there is no encoder."""
+        """As models.encoder.Encoder has it; waits as long as no encoder is available."""
         return asyncio.run_coroutine_threadsafe(self._texts(list(prompts)), self._loop)
 
     @property
@@ -130,15 +130,15 @@ class RemoteEncoder:
             except BackPressureError as error:
                 raise Overloaded("all encoders are busy", retry_after=1) from error
             except RayServeException as error:
-                raise NotReady("there is no encoder", retry_after=1) from error
+                raise NotReady("no encoder is available", retry_after=1) from error
             except RayError as error:
                 deaths += 1
                 if deaths >= DEATHS:
-                    log.error("a call was lost with %d encoders: %s", deaths, _line(error))
+                    log.error("a call failed on %d encoders: %s", deaths, _line(error))
                     raise NotReady("the encoders were lost", retry_after=1) from error
                 why = error
             if not attempts:
-                log.warning("a call goes to another encoder: %s", _line(why))
+                log.warning("retrying a call on another encoder: %s", _line(why))
             await asyncio.sleep(PAUSES[min(attempts, len(PAUSES) - 1)])
             attempts += 1
 

@@ -79,7 +79,7 @@ def _hears_hang_ups() -> bool:
 
 
 def _still_starting(_number: int, _frame: object) -> None:
-    _warn("SIGHUP during the start: nothing was done")
+    _warn("SIGHUP during startup is ignored")
 
 
 def _not_renewed(_number: int, _frame: object) -> None:
@@ -97,7 +97,7 @@ def _warn(text: str) -> None:
 def _end_anyway() -> None:
     """Python waits at its end for threads, and would for ever for one that hangs."""
     time.sleep(LAST_SECONDS)
-    log.critical("a thread does not end; the process ends without it")
+    log.critical("a thread does not finish; the process exits without it")
     os._exit(HUNG)
 
 

@@ -59,7 +59,7 @@ class SharedEncoder:
         )
         self.metrics.watch(
             "openvocab_queued_images",
-            "Images that wait for a forward pass.",
+            "Images waiting for a forward pass.",
             lambda: {(info.name,): batcher.queued},
             "model",
         )

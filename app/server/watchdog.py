@@ -53,7 +53,7 @@ class Watchdog:
             if hung is not None:
                 name, seconds = hung
                 log.critical(
-                    "%s hangs since %.0f s, the limit of hang_timeout is %g; the process ends",
+                    "%s has been hanging for %.0f s (hang_timeout is %g); the process exits",
                     name, seconds, self._limit,
                 )  # fmt: skip
                 for handler in logging.getLogger().handlers:

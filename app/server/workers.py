@@ -233,7 +233,7 @@ class Supervisor:
     def _start(self, number: int) -> WorkerProcess:
         page = self._board.take()
         if page is None:
-            raise OSError("too many workers that were replaced have not ended")
+            raise OSError("too many replaced workers have not exited")
         settings, name = share(self.settings, self.count), f"openvocab worker {number}"
         try:
             process = WorkerProcess.start(settings, self.listener, name, self._board, page)
@@ -271,18 +271,18 @@ class Supervisor:
             if not leaving.alive:
                 self._leaving.remove((leaving, end))
             elif time.monotonic() > end:
-                log.error("a worker that was replaced did not end and is killed")
+                log.error("a replaced worker did not exit and is killed")
                 leaving.process.kill()
                 leaving.process.join()
         if self._renew:
             self._renew = False
             self._to_renew = list(self._workers)
-            log.warning("all workers are replaced, one after the other")
+            log.warning("replacing all workers, one by one")
         for worker in self._workers:
             if worker.successor is not None and worker.successor.alive:
                 return
             if worker.successor is not None:
-                self._renewing_failed(f"it ended with status {worker.successor.status}")
+                self._renewing_failed(f"it exited with status {worker.successor.status}")
                 worker.successor = None
         if self._to_renew:
             worker = self._to_renew.pop(0)
@@ -292,7 +292,7 @@ class Supervisor:
                 self._renewing_failed(str(error))
 
     def _renewing_failed(self, why: str) -> None:
-        log.error("the new worker cannot serve (%s); those that serve stay", why)
+        log.error("the new worker cannot serve (%s); the current ones stay", why)
         self._to_renew.clear()
 
     def _due(self, worker: _Worker) -> bool:
@@ -305,7 +305,7 @@ class Supervisor:
             if not any(other.current.serves for other in self._workers):
                 pause = min(pause, ALONE)
             log.error(
-                "worker %d ended with status %s; a new one starts in %g s",
+                "worker %d exited with status %s; starting a new one in %g s",
                 worker.number, worker.current.status, pause,
             )  # fmt: skip
             self._metrics.renewed("hung" if worker.current.status == HUNG else "died")
@@ -340,6 +340,6 @@ class Supervisor:
         for process in processes:
             process.process.join(max(0.0, end - time.monotonic()))
             if process.alive:
-                log.error("%s did not end and is killed", process.process.name)
+                log.error("%s did not exit and is killed", process.process.name)
                 process.process.kill()
                 process.process.join()

@@ -19,12 +19,12 @@ Verdict = Callable[[StoreAway], bool | None]
 
 
 def gone(error: StoreAway) -> bool:
-    """Whether the store does not answer: one that takes no writes does, or has a damaged key."""
+    """Whether the store does not answer: one that accepts no writes does, or has a damaged key."""
     return not isinstance(error, StoreRefused | StoreDamaged)
 
 
 def refuses(error: StoreAway) -> bool | None:
-    """Whether the store takes no writes: while it is away nobody knows."""
+    """Whether the store accepts no writes: while it is away nobody knows."""
     return True if isinstance(error, StoreRefused) else None
 
 
@@ -70,7 +70,7 @@ class Breaker:
         """
         trial = self.open
         if trial and (self._trying or self._clock() < self._until):
-            raise StoreAway(f"the store {self._trouble} and is not asked for a moment")
+            raise StoreAway(f"the store {self._trouble}; not retried for a moment")
         self._trying = self._trying or trial
         try:
             async with asyncio.timeout(limit):
@@ -79,7 +79,7 @@ class Breaker:
             self._judge(trial, self._verdict(error), error)
             raise
         except TimeoutError as error:
-            away = StoreAway(f"no answer in {limit} s")
+            away = StoreAway(f"no response within {limit} s")
             self._judge(trial, True, away)
             raise away from error
         except StoreError as error:
@@ -105,5 +105,5 @@ class Breaker:
             return  # began before the one that opened the circuit
         else:
             self._pause = FIRST_PAUSE
-            log.warning("the store %s, going on without: %s", self._trouble, error)
+            log.warning("the store %s; continuing without it: %s", self._trouble, error)
         self._until = self._clock() + self._pause

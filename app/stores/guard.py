@@ -103,8 +103,10 @@ class Guarded:
         self._together = write_timeout is None
         self._reads = Breaker("is away", "is back", gone, clock)
         refused = refuses if self._together else fails
-        self._writes = Breaker("takes no writes", "takes writes again", refused, clock)
-        self._buckets = Breaker("counts no requests", "counts requests again", fails, clock)
+        self._writes = Breaker("accepts no writes", "accepts writes again", refused, clock)
+        self._buckets = Breaker(
+            "does not count rate limits", "counts rate limits again", fails, clock
+        )
         self._limits = {"read": timeout, "write": write_timeout or timeout, "count": timeout}
         self.labelsets = cast(LabelSetStore, self._guard(store.labelsets, LABELSETS))
         self.pictures = cast(PictureStore, self._guard(store.pictures, PICTURES))

@@ -37,7 +37,7 @@ class StoreAway(StoreError):
 
 
 class StoreRefused(StoreAway):
-    """The store answers and takes no writes now: it is full, or a copy; it can still be read."""
+    """The store answers and accepts no writes now: it is full, or a copy; it can still be read."""
 
 
 class StoreDamaged(StoreAway):

@@ -82,7 +82,7 @@ class TwoLevels:
                 damaged.append(key)
         if damaged:
             log.warning(
-                "the store holds %d damaged vectors, one of them under %s; they are computed anew",
+                "the store has %d damaged vectors, one of them under %s; they are computed again",
                 len(damaged),
                 damaged[0],
             )
@@ -95,4 +95,4 @@ class TwoLevels:
         try:
             await self._store.put_many({key: encode(v) for key, v in vectors.items()})
         except StoreAway:
-            log.info("the store is away; %d vectors stay in memory only", len(vectors))
+            log.info("the store is unavailable; %d vectors are kept in memory only", len(vectors))

@@ -72,12 +72,12 @@ class Metrics:
         )
         self._dropped = all_of.counter(
             "openvocab_dropped_total",
-            "Requests given up: their client left, or their time passed.",
+            "Requests abandoned: the client disconnected, or the deadline passed.",
             "reason",
         )
         self._received = all_of.counter("openvocab_received_bytes_total", "Bytes of bodies read.")
         self._batches = all_of.histogram(
-            "openvocab_batch_size", "Images or prompts that were encoded together.", BATCH_SIZES,
+            "openvocab_batch_size", "Images or prompts encoded in one batch.", BATCH_SIZES,
             "kind", "model",
         )  # fmt: skip
         self._forward = all_of.histogram(
@@ -88,26 +88,26 @@ class Metrics:
             "model",
         )
         self._builds = all_of.counter(
-            "openvocab_labelset_builds_total", "Builds of label sets that ended.", "result"
+            "openvocab_labelset_builds_total", "Builds of label sets that finished.", "result"
         )
         self._build_seconds = all_of.histogram(
             "openvocab_labelset_build_seconds", "Seconds of builds of label sets.", BUILD_SECONDS
         )
         self._build_labels = all_of.counter(
-            "openvocab_labelset_build_labels_total", "Labels of label sets that were built."
+            "openvocab_labelset_build_labels_total", "Labels in the label sets built."
         )
         self._store_calls = all_of.counter(
-            "openvocab_store_calls_total", "Calls of the store.", "call", "result"
+            "openvocab_store_calls_total", "Calls to the store.", "call", "result"
         )
         self._store_seconds = all_of.histogram(
-            "openvocab_store_seconds", "Seconds of calls of the store.", SECONDS, "call"
+            "openvocab_store_seconds", "Seconds spent in calls to the store.", SECONDS, "call"
         )
         self._renewals = all_of.counter(
-            "openvocab_worker_renewals_total", "Worker processes that were replaced.", "reason"
+            "openvocab_worker_renewals_total", "Worker processes replaced.", "reason"
         )
         all_of.gauge(
             "openvocab_silent_seconds",
-            "Seconds since the last sign of a process, which gives one each second.",
+            "Seconds since a process last reported; each reports once a second.",
             all_of.silent,
             together="max",
         )

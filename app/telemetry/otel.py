@@ -126,7 +126,7 @@ class Tracing:
 
 
 class Patient(SpanExporter):
-    """Says once that spans cannot be sent, and once that they can be again; they are not kept."""
+    """Logs once when spans cannot be exported, and once when they can be again; none are kept."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
@@ -137,15 +137,15 @@ class Patient(SpanExporter):
         try:
             result = self._exporter.export(spans)
         except Exception:
-            log.debug("spans cannot be sent", exc_info=True)
+            log.debug("spans cannot be exported", exc_info=True)
             result = SpanExportResult.FAILURE
         if result is SpanExportResult.SUCCESS:
             if self.lost:
-                log.warning("traces are sent again; %d spans were lost", self.lost)
+                log.warning("traces are exported again; %d spans were lost", self.lost)
             self.lost = 0
             return result
         if not self.lost:
-            log.warning("the collector does not take traces; serving goes on without them")
+            log.warning("the collector accepts no traces; continuing without them")
         self.lost += len(spans)
         return result
 

@@ -133,7 +133,9 @@ def hindrance(mode: Mode) -> str | None:
         return "traces need pip install 'openvocab[otel]'"
     protocol = _first("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     if protocol not in ("", PROTOCOL):
-        return f"traces are sent by {PROTOCOL} only, OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}"
+        return (
+            f"traces are exported by {PROTOCOL} only, OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}"
+        )
     return None
 
 

@@ -81,7 +81,7 @@ def test_a_picture_of_one_colour_says_so_and_so_does_one_that_becomes_one(
     client: httpx.Client, cat: Image.Image
 ) -> None:
     plain = png(Image.new("RGB", (80, 60), (9, 99, 199)))
-    assert any("is of one colour" in text for text in ask(client, plain)["warnings"])
+    assert any("has a single colour" in text for text in ask(client, plain)["warnings"])
     wiped = cat.convert("RGBA")
     wiped.putalpha(0)
     assert any("one colour" in text for text in ask(client, png(wiped))["warnings"])
@@ -127,7 +127,7 @@ def test_further_frames_and_pages_are_told_of(
 ) -> None:
     other = cat.rotate(90)
     several = png(cat, kind, save_all=True, append_images=[other])
-    assert any("more frames or pages" in text for text in ask(client, several)["warnings"])
+    assert any("several frames or pages" in text for text in ask(client, several)["warnings"])
     assert ask(client, png(cat, kind))["warnings"] == []
 
 

@@ -127,7 +127,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
         found = run(*arguments, "--url", url)
     assert found.exit_code == 4, found.output
     assert not out.exists()
-    assert f"{journal}; the same command with --resume goes on" in found.stderr
+    assert f"{journal}; run the same command with --resume to continue" in found.stderr
     # a kill in the middle of a line
     with journal.open("ab") as file:
         file.write(b'["half')
@@ -142,7 +142,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     with answers(well) as url:
         refused = run(*arguments, "--url", url)
         assert (refused.exit_code, asked) == (2, [])
-        assert "go on with --resume, or delete it" in refused.stderr
+        assert "continue with --resume, or delete it" in refused.stderr
         other = run("classify", folder, "--labels", "a,b", "-o", out, "--resume", "--url", url)
         assert (other.exit_code, asked) == (2, [])
         assert "other labels, options or model" in other.stderr
@@ -177,7 +177,7 @@ def test_answers_of_another_model_are_not_put_beside_those_of_the_first(
     with answers(lambda n: (200, {}, ANSWER | {"model": "n" if n > 1 else "m"})) as url:
         found = run("classify", folder, "--labels", LABELS, "-o", out, "--jobs", 1, "--url", url)
     assert found.exit_code == 4
-    assert "the model n answers now, and m answered before" in found.stderr
+    assert "the model is now n, but earlier results are from m" in found.stderr
     assert not out.exists()
 
 
@@ -219,9 +219,9 @@ def test_answers_are_remembered_up_to_a_bound() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("-o", "answers.xlsx"), "ends in none of .csv, .tsv"),
-        (("-o", "answers"), "ends in none of .csv, .tsv"),
-        (("-o", "answers.csv", "--format", "json"), "leave --format out"),
+        (("-o", "answers.xlsx"), "must end in one of .csv, .tsv"),
+        (("-o", "answers"), "must end in one of .csv, .tsv"),
+        (("-o", "answers.csv", "--format", "json"), "leave out --format"),
         (("-o", "nowhere/answers.csv"), "no such file"),
         (("--resume",), "--resume needs --output"),
     ],

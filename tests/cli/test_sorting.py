@@ -81,7 +81,7 @@ def test_nothing_is_written_over(pictures: Path, tmp_path: Path) -> None:
     assert taken.read_text() == "another's"
     (pictures / "1/a.png").write_text("new")
     errors = [step.error for step in undo(tmp_path / "out/undo.jsonl") if step.error]
-    assert errors == ["another file is at its old place"]
+    assert errors == ["another file is in its old place"]
     assert (pictures / "1/a.png").read_text() == "new"
     with pytest.raises(FileExistsError):
         transfer(pictures / "1/a.png", taken)
@@ -103,7 +103,7 @@ def test_copies_are_removed_again_unless_they_are_all_that_is_left(
     (pictures / "1/a.png").unlink()
     (out / "cat/b.tar.png").write_text("edited")
     errors = {Path(s.path).name: s.error for s in undo(out / "undo.jsonl") if s.error}
-    assert errors["a.png"] == "it is the only one left: the original is gone"
+    assert errors["a.png"] == "it is the only copy left: the original is gone"
     assert errors["b.tar.png"] == "it was changed"
     assert tree(out) == {"cat/a.png": "1/a.png", "cat/b.tar.png": "edited"}
 

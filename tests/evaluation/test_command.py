@@ -200,7 +200,7 @@ def test_whoever_is_interrupted_or_killed_goes_on_where_it_was(
     assert first + 20 <= second < 240
     last = evaluate(*arguments, "--format", "json")
     assert last.exit_code == 0
-    assert f"{second} pictures were encoded before, {240 - second} now" in last.stderr
+    assert f"{second} pictures were already encoded, {240 - second} are new" in last.stderr
     assert kept(folder) == 240
     # and nothing else has changed
     fresh = evaluate(noise, "--url", url, "--no-keep", "--format", "json")
@@ -238,7 +238,7 @@ def test_every_closer_look_is_a_section_and_what_it_leaves_can_be_used(
     )
     sets = json.loads(again.stdout)["sections"]["templates"]["sets"]
     assert [one["name"] for one in sets] == ["none", str(out / "templates.txt")]
-    assert "80 pictures were encoded before, 160 now" in again.stderr
+    assert "80 pictures were already encoded, 160 are new" in again.stderr
     assert all("{}" in template for template in chosen)
 
 

@@ -118,7 +118,7 @@ def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
     one = found(repeated)
     assert one.dataset.multi_label
     assert shown(one, tmp_path)["a.png"] == ["cat", "dog"]
-    assert "1 line said again what a line before had said" in one.notes
+    assert "1 line repeated an earlier line" in one.notes
 
 
 @pytest.mark.parametrize(
@@ -128,12 +128,12 @@ def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
         ("", r"line 1: one column 'image' .* nothing"),
         ("image,label,label\n", r"one column 'label'"),
         ("image,label\na.png,cat\nb.png\n", r"line 3: has 1 column, the header 2"),
-        ("image,label\na.png,cat\n ,dog\n", r"line 3, column image: ' ' names no file"),
+        ("image,label\na.png,cat\n ,dog\n", r"line 3, column image: ' ' is not a file"),
         ("image,label\na.png,cat\nb.png,\n", r"line 3, column label: is empty; with --multi-label"),
         ("image,label\na.png,cat|\nb.png,dog\n", r"line 2, column label: empty beside"),
         ('image,label\na.png,"cat\n', r"line \d+: unexpected end"),
         ("image,label\na.png,cat\n", r"at least two classes"),
-        ("image,label\n", r"holds no picture"),
+        ("image,label\n", r"no pictures found"),
         ("image,label\na.png,cat\nb.png,a\x07b\n", r"control character"),
     ],
 )
@@ -147,7 +147,7 @@ def test_bad_folders_and_bytes_are_told(tmp_path: Path) -> None:
         found(touch(tmp_path / "flat", "a.png"))
     with pytest.raises(BadData, match="'hot dog' and 'hot_dog' both read as 'hot dog'"):
         found(touch(tmp_path / "twice", "hot_dog/a.png", "hot dog/b.png"))
-    with pytest.raises(BadData, match="holds no picture"):
+    with pytest.raises(BadData, match="no pictures found"):
         found(touch(tmp_path / "none", "a/x.txt", "b/y.txt"))
     with pytest.raises(BadData, match=r"No such file|no such file"):
         found(tmp_path / "missing.csv")

@@ -237,7 +237,7 @@ def test_a_report_says_which_differences_are_real_and_escapes_names(
         )
     )
     words = " ".join(section.words())
-    assert "Worse than <i>own</i> [b], and that is real: documents (−" in words
+    assert "Worse than <i>own</i> [b], and significantly so: documents (−" in words
     assert "seed 0" in words
     page = section.html()
     assert "<i>" not in page.replace("<i class", "")

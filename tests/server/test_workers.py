@@ -194,7 +194,7 @@ def test_a_worker_that_dies_is_replaced_while_the_other_goes_on(
     assert other in workers_of(server)
     assert scrape(server.url).fell(counted) == []
     assert scrape(server.url)(RENEWALS, reason="died") == counted(RENEWALS, reason="died") + 1
-    assert "ended with status -9" in live.log
+    assert "exited with status -9" in live.log
 
 
 def test_workers_killed_under_load_lose_nothing_that_was_acknowledged(
@@ -228,11 +228,11 @@ def test_a_worker_that_hangs_ends_and_is_replaced(
     who: str, named: str, live: Live, server: Server, samples: dict[str, Path]
 ) -> None:
     before = workers_of(server)
-    told = live.log.count(f"ended with status {HUNG}")
+    told = live.log.count(f"exited with status {HUNG}")
     live.faults.set(Fault(hang=who))
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, server, samples["cat"], labels="cat,dog")
-        wait_until(lambda: live.log.count(f"ended with status {HUNG}") == told + 1)
+        wait_until(lambda: live.log.count(f"exited with status {HUNG}") == told + 1)
         assert isinstance(asked.exception(), httpx.TransportError)
     # the other one goes on
     assert ask(server, samples["cat"], labels="cat,dog").status_code == 200
@@ -266,7 +266,7 @@ def test_those_that_serve_stay_where_a_new_one_cannot(
     (live.model / WEIGHTS).write_bytes(b"no weights")
     try:
         server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "the new worker cannot serve (it ended with status 3)" in live.log)
+        wait_until(lambda: "the new worker cannot serve (it exited with status 3)" in live.log)
         assert workers_of(server) == before
         assert ask(server, samples["cat"], labels="cat,dog").status_code == 200
     finally:

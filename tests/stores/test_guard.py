@@ -440,7 +440,7 @@ def test_a_store_that_goes_away_while_it_takes_no_writes_is_away_and_then_read_o
         inner.error = None
         clock.now += FIRST_PAUSE
         await store.labelsets.get("a")
-        assert store.state == "read-only"  # nothing has shown that it takes writes again
+        assert store.state == "read-only"  # nothing has shown that it accepts writes again
 
     run(test)
 

@@ -256,7 +256,9 @@ def test_traces_that_are_asked_for_and_cannot_be_had_end_the_start_with_a_line(
     command = [sys.executable, "-c", "from app.__main__ import app; app()", "serve"]
     found = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert found.returncode == USAGE_ERROR
-    assert found.stderr.startswith("openvocab: OPENVOCAB_TRACING: traces are sent by http/protobuf")
+    assert found.stderr.startswith(
+        "openvocab: OPENVOCAB_TRACING: traces are exported by http/protobuf"
+    )
     assert found.stderr.count("\n") == 1
 
     def not_there(name: str) -> None:
@@ -366,6 +368,6 @@ def test_a_collector_that_is_away_or_silent_slows_nothing_and_is_told_of_once(
             assert time.monotonic() - begun < 10
             lines = [r for r in caplog.records if r.name.startswith(("openvocab", "opentel"))]
             lines = [r for r in lines if r.levelno >= logging.WARNING]
-            assert sum("does not take traces" in r.getMessage() for r in lines) == told
+            assert sum("accepts no traces" in r.getMessage() for r in lines) == told
             assert sum("were not sent within" in r.getMessage() for r in lines) == 1 - told
             assert len(lines) == 1

@@ -66,7 +66,7 @@ export async function ask(path, options = {}) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({
-      title: "The server does not answer",
+      title: "The server does not respond",
       detail: "is it running, and can this browser reach it?",
     });
   }

@@ -43,7 +43,7 @@ def _overall(result: Result) -> Advice | None:
     if low >= GOOD:
         return "Good enough to use as it is.", f"At worst, accuracy is about {percent(low, 0)}."
     if top1.value >= USABLE:
-        text = "Let doubtful pictures be refused (--abstain), or have somebody look at them."
+        text = "Let doubtful pictures be refused (--abstain), or have them checked."
         return "Usable with a second look.", text
     text = "Try a larger model, labels in other words, or a few examples of each class (--shots)."
     return "Not good enough yet.", text
@@ -62,7 +62,7 @@ def _labels(result: Result) -> Advice | None:
     )
     more = f", and {len(weak) - NAMED} more" if len(weak) > NAMED else ""
     text = f"{names}{more}. Other words, synonyms or examples of these help most."
-    return "Labels to mend:", text
+    return "Labels to improve:", text
 
 
 def _pairs(result: Result) -> Advice | None:

@@ -106,17 +106,17 @@ MOST_POINTS: Final = 3_000
 def calibrated(result: Result) -> str:
     """The reliability diagram."""
     what = (
-        "A score of 0.8 should be right in 80 of 100 cases. "
-        f"The answers stand in {BINS} bins of equal width by their score; a bar says how many of a "
-        "bin are right. The expected calibration error (Guo et al. 2017) is the mean gap, "
-        "weighted by the number of answers."
+        "A score of 0.8 should be right in 80 of 100 cases. Answers are grouped by score into "
+        f"{BINS} bins of equal width; a bar shows the share of right answers in its bin. The "
+        "expected calibration error (Guo et al. 2017) is the mean gap, weighted by the number of "
+        "answers."
     )
     if result.figures.top1 is None:
         what += " Every score of every label counts as an answer here."
     error = percent(result.figures.calibration.error)
     largest = percent(result.figures.calibration.largest)
     caption = f"Expected calibration error {error}, largest gap of a bin {largest}."
-    lead = "How often answers of each score are right. Ideal are bars that end on the line."
+    lead = "How often answers of each score are right. Ideally, bars end on the line."
     return (
         paragraph(lead, "lead")
         + figure(reliability(result.figures.calibration), caption, kind="narrow")
@@ -130,11 +130,11 @@ def confusions(result: Result) -> str:
     if matrix is None:
         return ""
     if not result.figures.confused:
-        return paragraph("No picture was taken for something else.")
+        return paragraph("No picture was misclassified.")
     worst = by_mistakes(matrix)
     keys = legend([("hit", "right"), ("miss", "taken for another")])
     lead = "A row is what the pictures show, a column what they were taken for; stronger colours "
-    lead += "are larger shares of the row. Rest on a cell to read it."
+    lead += "are larger shares of the row. Hover over a cell for details."
     if len(labels) <= NAMED:
         body = _in_two_orders(
             [matrix_svg(matrix, labels, order) for order in (worst, list(range(len(labels))))],
@@ -231,7 +231,7 @@ def classes(result: Result) -> str:
 def mistakes(result: Result) -> str:
     """The answers that were furthest off, with their pictures."""
     if not result.mistakes:
-        return paragraph("There is no mistake.")
+        return paragraph("There are no mistakes.")
     lead = (
         "The wrong answers with the highest scores, three at most of a pair of classes. Some show "
         "where the model fails; some, that a picture is labelled wrongly or shows two things."

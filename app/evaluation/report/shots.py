@@ -99,9 +99,9 @@ def _crossing(curve: Curve) -> str:
     if curve.certain is None:
         ends = f"{points(last.lead_low)} to {points(last.lead_high)}"
         with_most = f"{points(last.lead)} points ({ends}) with {last.shots}"
-        return f"{sentence}, but never for certain: {with_most}."
+        return f"{sentence}, but never significantly: {with_most}."
     if curve.certain == first:
-        return f"{sentence}, and that is real."
+        return f"{sentence}, and significantly so."
     return f"{sentence}, for certain from {curve.certain}."
 
 

@@ -55,8 +55,8 @@ def _to_reference(trials: Trials) -> list[str]:
     return [
         sentence
         for verdict, begun in (
-            (Verdict.BETTER, f"Better than {name}, and that is real: "),
-            (Verdict.WORSE, f"Worse than {name}, and that is real: "),
+            (Verdict.BETTER, f"Better than {name}, and significantly so: "),
+            (Verdict.WORSE, f"Worse than {name}, and significantly so: "),
             (Verdict.UNSURE, f"Perhaps different from {name}, but not for certain: "),
             (Verdict.OPEN, f"Not told apart from {name}: "),
         )
@@ -69,7 +69,7 @@ def _to_best(trials: Trials) -> list[str]:
         return []
     equal = (d for d in trials.to_best if d.verdict is not Verdict.WORSE)
     return _listed(f"May be as good as the best, {trials.best}: ", equal) or [
-        f"Every other set is behind {trials.best}, and that is real."
+        f"Every other set is behind {trials.best}, and significantly so."
     ]
 
 
@@ -134,7 +134,7 @@ class TrialsSection:
     trials: Trials
 
     key = "templates"
-    title = "Templates on trial"
+    title = "Template comparison"
 
     def words(self) -> list[str]:
         """The verdicts, in sentences."""

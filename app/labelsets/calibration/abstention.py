@@ -150,7 +150,10 @@ def choose(seen: Seen, risk: float) -> AbstentionBounds:
     best = max(ranked)
     if best[0] == 0:
         least = min(_least(seen.part(seen.similarity >= floor)) for floor in floors)
-        detail = f"no bounds keep the share of wrong answers at {risk:g}; the least is {least:.3g}"
+        detail = (
+            f"the share of wrong answers cannot be kept at {risk:g}; the lowest possible is "
+            f"{least:.3g}"
+        )
         raise Unreachable(detail, least)
     # in the middle of what does equally well: as far as can be from where it gets worse
     equal = [place for place, candidate in enumerate(ranked) if candidate == best]
@@ -181,7 +184,7 @@ def cautious(seen: Seen, risk: float, seed: int) -> tuple[AbstentionBounds, Trut
     # the first of equals is the least strict
     _, least, bounds, answers = min(trials, key=lambda trial: trial[:2])
     if not answers.any():
-        detail = f"bounds that keep the share of wrong answers at {risk:g} leave nothing to answer"
+        detail = f"with at most {risk:g} wrong answers, nothing is answered"
         raise Unreachable(f"{detail} among pictures that they were not chosen by", least)
     return bounds, answers
 

@@ -73,7 +73,7 @@ class Calibrator:
         async def embedded(image: bytes) -> Floats:
             picture, vector = await self.embedder.embed(image, Stages())
             if picture.sha256 in examples:
-                detail = "it is an example of the label set, which knows it; use other pictures"
+                detail = "it is an example of this label set; use other pictures"
                 raise Invalid(detail, field="image")
             return vector
 

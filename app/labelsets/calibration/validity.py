@@ -67,7 +67,7 @@ class Validity:
     def why_not(self, calibration: Calibration, definition: Definition) -> str | None:
         """Why a calibration does not hold for a label set here; None where it does."""
         if calibration.fingerprint != self._fingerprint:
-            return "it was fitted with another model, or another precision of it"
+            return "it was fitted for another model or precision"
         if calibration.fitted_for != self.fitted_for(definition):
             return "labels, texts, templates or examples have changed since it was fitted"
         return None

@@ -50,7 +50,7 @@ _FAILURES: Final = (
 )
 
 
-# the server answers and takes no writes: it is full, a replica, without a disk or without replicas,
+# the server answers but accepts no writes: it is full, a replica, without disk or replicas,
 # or our scripts met another program's keys in the place of the lists of names
 _REFUSALS: Final = (OutOfMemoryError, ReadOnlyError)
 _REFUSALS_BY_NAME: Final = ("MISCONF", "NOREPLICAS", "FOREIGN")
@@ -133,7 +133,7 @@ class Link:
         except StoreError:
             raise
         except TimeoutError as error:
-            raise StoreAway(f"no answer from {self.address} in {self._timeout} s") from error
+            raise StoreAway(f"no response from {self.address} within {self._timeout} s") from error
         except _FAILURES as error:
             if isinstance(error, ReadOnlyError | RedisConnectionError):
                 self._ask_again_who_serves()
@@ -146,18 +146,18 @@ class Link:
 
     async def _ping(self) -> None:
         if await self.client.ping() is not True:
-            raise ValueError("an answer to PING that is not PONG")
+            raise ValueError("an unexpected reply to PING")
 
     async def _check_schema(self) -> bool:
-        """Whether it is known now; a server that takes no writes may have none, and be read."""
+        """Whether it is known now; a server that accepts no writes may have none, and be read."""
         try:
             version = await self.client.get(self._schema_key)
         except ResponseError as error:
             if not is_damage(error):
                 raise
             raise StoreUnusable(
-                f"{self.address}: another program wrote {self._schema_key}; "
-                "OPENVOCAB_STORE_PREFIX keeps two apart"
+                f"{self.address}: another program wrote {self._schema_key}; choose another "
+                "OPENVOCAB_STORE_PREFIX"
             ) from error
         if version is None:
             try:
@@ -243,7 +243,7 @@ def _promises(timeout: float) -> dict[str, Any]:
 def _wrong_url() -> StoreUnusable:
     # neither the error's text nor the URL: in a wrong one any part may be of the password
     return StoreUnusable(
-        "the store's URL is wrong: it is redis://[user:password@]host[:port][/number], with "
+        "invalid store URL; use redis://[user:password@]host[:port][/number], with "
         "special characters in the password percent-encoded, or rediss:// or unix:// alike, or "
         "redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/number]"
     )
@@ -309,5 +309,5 @@ def _is_text(value: bytes) -> bool:
 def answers(values: Sequence[Any], count: int) -> Sequence[Any]:
     """The answers to so many questions; ValueError if they are not as many."""
     if len(values) != count:
-        raise ValueError(f"{len(values)} answers to {count} questions")
+        raise ValueError(f"{len(values)} replies to {count} commands")
     return values

@@ -246,7 +246,7 @@ class RedisPictures:
             except StoreDamaged:
                 return None
             if not isinstance(piece, bytes):
-                raise ValueError("an answer to GETRANGE that is no string")  # noqa: TRY004
+                raise ValueError("an unexpected reply to GETRANGE")  # noqa: TRY004
             content += piece
         return bytes(content) if len(content) == size and size else None
 
@@ -321,7 +321,7 @@ class RedisVectors:
                 if isinstance(answer, Exception):
                     raise answer
                 if answer is not True:
-                    raise ValueError("an answer to SET that is not OK")
+                    raise ValueError("an unexpected reply to SET")
 
     def _key(self, key: str) -> str:
         return f"{self._prefix}vector:{key}"
@@ -388,7 +388,7 @@ class RedisStore:
                 await self._write_probe()
             return lacking
 
-        with suppress(StoreRefused):  # a server that takes no writes now may later
+        with suppress(StoreRefused):  # a server that accepts no writes now may later
             lacking = await self._link.open(work)
             if lacking:
                 names = " ".join(f"+{name.decode().lower()}" for name in lacking)
@@ -404,7 +404,7 @@ class RedisStore:
 
     async def _write_probe(self) -> None:
         if await self._probe(keys=self._probe_keys, args=[_PROBE]) != b"done":
-            raise ValueError("an answer to a script that is not its own")
+            raise ValueError("an unexpected reply to a script")
 
     async def close(self) -> None:
         """Let go of all connections."""

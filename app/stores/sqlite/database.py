@@ -300,7 +300,7 @@ class Database:
                 raise kind(f"{self._path}: {error}{_advice(error)}") from error
             except OSError as error:
                 self.drop()
-                text = f"{self._path}: its folder cannot be made or written: {error.strerror}"
+                text = f"{self._path}: its folder cannot be created or written: {error.strerror}"
                 raise StoreUnusable(text) from error
             except StoreUnusable as error:
                 raise StoreUnusable(f"{self._path}: {error}") from error

@@ -198,7 +198,7 @@ def test_a_paused_server_is_away_at_its_time_limit_and_comes_back(start_redis) -
             await store.labelsets.write("pets", b"body", None, MOST)
             server.pause()
             try:
-                assert "no answer" in await away(store)
+                assert "no response" in await away(store)
             finally:
                 server.go_on()
             await back(store)

@@ -213,7 +213,7 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "folder cannot be made" in refusal(tmp_path / "file" / "store")
+    assert "folder cannot be created" in refusal(tmp_path / "file" / "store")
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

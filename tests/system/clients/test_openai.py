@@ -235,7 +235,7 @@ def test_what_is_not_there_is_told_in_the_same_form(ai: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         ai.chat.completions.create(model="pictogram", messages=[])
     assert caught.value.code == "not_found"
-    assert "there is nothing at /v1/chat/completions" in caught.value.message
+    assert "/v1/chat/completions not found" in caught.value.message
 
 
 def test_the_asynchronous_client_is_answered_too(url: str) -> None:

@@ -299,7 +299,7 @@ def test_a_server_that_does_not_answer_can_be_tried_again(open_page: Open) -> No
     page.context.set_offline(True)
     page.locator("#files").set_input_files(Path(__file__).parents[2] / "samples" / "cat.png")
     problem = card(page, "cat.png").locator(".problem")
-    expect(problem).to_contain_text("The server does not answer")
+    expect(problem).to_contain_text("The server does not respond")
     page.context.set_offline(False)
     down = page.locator("#down")
     expect(down).to_contain_text("is it running".capitalize())
@@ -308,7 +308,7 @@ def test_a_server_that_does_not_answer_can_be_tried_again(open_page: Open) -> No
     expect(down).to_be_hidden()
     page.context.set_offline(True)
     page.locator("#files").set_input_files(Path(__file__).parents[2] / "samples" / "dog.png")
-    expect(card(page, "dog.png").locator(".problem")).to_contain_text("does not answer")
+    expect(card(page, "dog.png").locator(".problem")).to_contain_text("does not respond")
     page.context.set_offline(False)
     down.get_by_role("button", name="Retry").click()
     assert words(answered(page, "dog.png"))[0] == "dog"
