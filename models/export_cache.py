@@ -82,7 +82,7 @@ class ExportCache:
             else:
                 with contextlib.suppress(OSError):  # of another user, or read-only
                     os.utime(folder)
-                return _named(encoder, spec)
+                return _renamed(encoder, spec)
         return None
 
     def _unkept(
@@ -95,7 +95,7 @@ class ExportCache:
             manifest = checked(folder)
             if REASON in manifest:
                 return None
-            return _named(open_export(folder, manifest, threads, device), spec)
+            return _renamed(open_export(folder, manifest, threads, device), spec)
 
     def _make(self, folder: Path, spec: str, loader: str, precision: Precision) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class ExportCache:
                     folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
 
 
-def _named(encoder: Encoder, spec: str) -> Encoder:
+def _renamed(encoder: Encoder, spec: str) -> Encoder:
     encoder.info = dataclasses.replace(encoder.info, name=spec, provenance=provenance_of(spec))
     return encoder
 

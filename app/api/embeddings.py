@@ -17,7 +17,7 @@ from app.api.fields import IMAGE, InputLimits, Templates, invalid, own_or_named
 from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
-from app.classify.templates import Asked
+from app.classify.templates import TemplateChoice
 from app.classify.truncation import TextTooLong, advised
 from app.errors import Invalid, Problem, TooLarge, excerpt, shown
 from models import EncoderInfo
@@ -132,7 +132,7 @@ class AskedTexts:
     """Texts to embed, bare where `templates` is None."""
 
     texts: tuple[str, ...]
-    templates: Asked
+    templates: TemplateChoice
     encoding: Encoding
     model: str | None = None
     truncate: bool = False

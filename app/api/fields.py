@@ -15,7 +15,7 @@ from app.classify import labels
 from app.classify.labels import LabelLimits
 from app.classify.query import Query, one_label
 from app.classify.scoring import Scoring
-from app.classify.templates import Asked
+from app.classify.templates import TemplateChoice
 from app.errors import Invalid, Problem, TooLarge
 from app.images.views import View
 from app.labelsets.presets import PREFIX, TAGS
@@ -339,7 +339,7 @@ def checked_name(name: str, field: str = "name") -> str:
     return name
 
 
-def own_or_named(values: list[str] | None, limit: int) -> Asked:
+def own_or_named(values: list[str] | None, limit: int) -> TemplateChoice:
     """Own templates, checked, or a set's name, not looked up yet. Raises Invalid, TooLarge."""
     if values is None:
         return None

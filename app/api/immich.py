@@ -42,14 +42,14 @@ LONGEST_ENTRIES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PredictRequest:
     """An image file, or a text, and immich's name of the model that is to embed it."""
 
     content: bytes | str
     model: str
 
 
-async def read_predict(request: Request, limits: InputLimits) -> Asked:
+async def read_predict(request: Request, limits: InputLimits) -> PredictRequest:
     """What POST /predict asks for. Raises Unparsable, Invalid, TooLarge."""
     if media_type(request.headers.get("content-type", "")) != bodies.FORM:
         raise Unparsable("send a multipart form with entries, and image or text")
@@ -60,7 +60,7 @@ async def read_predict(request: Request, limits: InputLimits) -> Asked:
     if not content or isinstance(content, str) != (kind == "textual"):
         detail = f"the task {CLIP}.{kind} needs the field {INPUTS[kind]}"
         raise Invalid(f"{detail}, a {'text' if kind == 'textual' else 'file'}", field=INPUTS[kind])
-    return Asked(content, model)
+    return PredictRequest(content, model)
 
 
 def _entries(text: Any) -> dict[str, Any]:

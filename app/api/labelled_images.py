@@ -39,8 +39,8 @@ MOST_CONFIDENCE: Final = 0.999
 
 
 @dataclass(slots=True)
-class Shown:
-    """What the images show, as it is told: complete once all images have been read.
+class LabelledForm:
+    """What the images show: complete once all images have been read.
 
     `claims` are by the number of the image: places of labels, none of them, or why neither.
     """
@@ -48,24 +48,24 @@ class Shown:
     labels: Sequence[str]
     claims: dict[int, tuple[int, ...] | Problem] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
-    told: int = 0
+    count: int = 0
     _places: dict[str, int] = field(init=False)
     _folders: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._places = {label: place for place, label in enumerate(self.labels)}
 
-    def tell(self, said: Any) -> None:
+    def tell(self, label: Any) -> None:
         """What the next image shows: a label, a list of them, or nothing of the sort."""
-        self.claims[self.told] = self._claim(said)
-        self.told += 1
+        self.claims[self.count] = self._claim(label)
+        self.count += 1
 
-    def _claim(self, said: Any) -> tuple[int, ...] | Problem:
-        if isinstance(said, Problem):
-            return said
-        if said is None or said == [] or (isinstance(said, str) and not said.strip()):
+    def _claim(self, value: Any) -> tuple[int, ...] | Problem:
+        if isinstance(value, Problem):
+            return value
+        if value is None or value == [] or (isinstance(value, str) and not value.strip()):
             return ()
-        every = [said] if isinstance(said, str) else said
+        every = [value] if isinstance(value, str) else value
         if not isinstance(every, list) or not all(isinstance(label, str) for label in every):
             return Invalid(f"{LABEL} is neither a text nor a list of texts", field=LABEL)
         places = []
@@ -98,55 +98,55 @@ class Shown:
 
 async def read_calibration(
     request: Request, labels: Sequence[str], uploads: UploadBatches
-) -> tuple[Shown, AsyncGenerator[Item, None]]:
+) -> tuple[LabelledForm, AsyncGenerator[Item, None]]:
     """What is told, as it arrives with the images. Raises Unparsable, Invalid, TooLarge."""
     kind = media_type(request.headers.get("content-type", ""))
-    told = Shown(labels, fields=_known(_fields(request)))
+    form = LabelledForm(labels, fields=_checked_fields(_fields(request)))
     if kind == "multipart/form-data":
         multipart.check_charset(request)
-        return told, counted(_form(request, told, uploads), uploads)
+        return form, counted(_form(request, form, uploads), uploads)
     if is_json(kind):
         parsed = await json_body(request)
         images = json_images(parsed, uploads)
-        told.fields = merge(told.fields, _known(parsed))
+        form.fields = merge(form.fields, _checked_fields(parsed))
         for image in images:
-            sent = LABEL in image if isinstance(image, dict) else False
+            has_label = LABEL in image if isinstance(image, dict) else False
             detail = f"an image has no {LABEL}; null or an empty text is none of them"
-            told.tell(image[LABEL] if sent else Invalid(detail, field=LABEL))
-        return told, counted(decoded(images), uploads)
-    return told, counted(labelled(request, uploads, told.tell), uploads)
+            form.tell(image[LABEL] if has_label else Invalid(detail, field=LABEL))
+        return form, counted(decoded(images), uploads)
+    return form, counted(labelled(request, uploads, form.tell), uploads)
 
 
 async def _form(
-    request: Request, told: Shown, uploads: UploadBatches
+    request: Request, form: LabelledForm, uploads: UploadBatches
 ) -> AsyncGenerator[tuple[str, Any], None]:
     """Labels may come before, between and after the images; the first is that of the first."""
     images = 0
     arriving = form_parts(request, uploads)
     async for part in arriving:
         if part.filename is None:
-            _text(part, told, uploads)
+            _text(part, form, uploads)
         else:
             images += 1
             yield file_of(part)
-    if images != told.told:
-        detail = f"there are {images} images and {told.told} labels; each image needs one"
-        raise Invalid(detail, field=LABEL, limit=images, value=told.told)
+    if images != form.count:
+        detail = f"there are {images} images and {form.count} labels; each image needs one"
+        raise Invalid(detail, field=LABEL, limit=images, value=form.count)
 
 
-def _text(part: Part, told: Shown, uploads: UploadBatches) -> None:
+def _text(part: Part, form: LabelledForm, uploads: UploadBatches) -> None:
     if isinstance(part.content, Problem):
         raise part.content
     text = bodies.text_of(part.content, f"the field {shown(part.name)}")
     if part.name != LABEL:
-        told.fields = merge(told.fields, _known({part.name: text}))
+        form.fields = merge(form.fields, _checked_fields({part.name: text}))
         return
-    if told.told >= uploads.images:
+    if form.count >= uploads.images:
         detail = f"over {uploads.images} labels, the limit of max_upload_images"
-        raise Invalid(detail, field=LABEL, limit=uploads.images, value=told.told + 1)
+        raise Invalid(detail, field=LABEL, limit=uploads.images, value=form.count + 1)
     # a list as JSON, unless a label is called so
-    listed = text.lstrip().startswith("[") and text.strip() not in told.labels
-    told.tell(_json_list(text) if listed else text)
+    listed = text.lstrip().startswith("[") and text.strip() not in form.labels
+    form.tell(_json_list(text) if listed else text)
 
 
 def _json_list(text: str) -> Any:
@@ -156,7 +156,7 @@ def _json_list(text: str) -> Any:
         return Invalid(f"{LABEL} {error}", field=LABEL)
 
 
-def _known(fields: dict[str, Any]) -> dict[str, Any]:
+def _checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
     for name in fields:
         if name not in FIELDS:
             known = ", ".join((IMAGE, LABEL, *FIELDS))
@@ -185,25 +185,25 @@ OPTIONS: Final = ("model", "wait")
 
 @dataclass(slots=True)
 class Claims:
-    """The labels as they are told: one for all pictures, or one for each, in order."""
+    """The labels as sent: one for all pictures, or one for each, in order."""
 
-    told: list[Any] = field(default_factory=list)
+    stated: list[Any] = field(default_factory=list)
     images: int = 0
 
-    def tell(self, said: str | Problem) -> None:
+    def tell(self, label: str | Problem) -> None:
         """What the next picture shows."""
-        self.told.append(said)
+        self.stated.append(label)
         self.images += 1
 
     def of(self, index: int) -> str | Problem:
         """The label of a picture by its number, once all have been read."""
-        if not self.told:
+        if not self.stated:
             return Invalid(f"{LABEL} is missing: what the pictures show", field=LABEL)
-        if len(self.told) not in (1, self.images):
-            detail = f"there are {self.images} images and {len(self.told)} labels; send one for "
+        if len(self.stated) not in (1, self.images):
+            detail = f"there are {self.images} images and {len(self.stated)} labels; send one for "
             detail += "all or one for each"
-            return Invalid(detail, field=LABEL, limit=self.images, value=len(self.told))
-        label = self.told[0 if len(self.told) == 1 else index]
+            return Invalid(detail, field=LABEL, limit=self.images, value=len(self.stated))
+        label = self.stated[0 if len(self.stated) == 1 else index]
         if isinstance(label, Problem):
             return label
         return label if isinstance(label, str) else Invalid(f"{LABEL} is not a text", field=LABEL)
@@ -218,7 +218,7 @@ async def read_examples(
     fields = _fields(request)
     _check(fields)
     if LABEL in fields:
-        claims.told.append(fields[LABEL])
+        claims.stated.append(fields[LABEL])
     if kind == "multipart/form-data":
         multipart.check_charset(request)
         return claims, counted(_example_form(request, claims, uploads), uploads)
@@ -257,7 +257,7 @@ async def _example_form(
     arriving = form_parts(request, uploads)
     async for part in arriving:
         if part.filename is None:
-            claims.told.append(_example_text(part, claims, uploads))
+            claims.stated.append(_example_text(part, claims, uploads))
         else:
             claims.images += 1
             yield file_of(part)
@@ -270,9 +270,9 @@ def _example_text(part: Part, claims: Claims, uploads: UploadBatches) -> str:
     if isinstance(part.content, Problem):
         raise part.content
     _check({part.name: None})
-    if len(claims.told) >= uploads.images:
+    if len(claims.stated) >= uploads.images:
         detail = f"over {uploads.images} labels, the limit of max_upload_images"
-        raise TooLarge(detail, field=LABEL, limit=uploads.images, value=len(claims.told) + 1)
+        raise TooLarge(detail, field=LABEL, limit=uploads.images, value=len(claims.stated) + 1)
     return bodies.text_of(part.content, f"the field {shown(part.name)}")
 
 
@@ -286,13 +286,13 @@ async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> lis
         own = [isinstance(image, dict) and LABEL in image for image in images]
         if any(own):
             missing = Invalid(f"an image has no {LABEL}", field=LABEL)
-            claims.told += [
+            claims.stated += [
                 image[LABEL] if has else missing for image, has in zip(images, own, strict=True)
             ]
-    if claims.told and LABEL in parsed:
+    if claims.stated and LABEL in parsed:
         raise Invalid(f"{LABEL} is given twice", field=LABEL)
     if LABEL in parsed:
-        claims.told.append(parsed.pop(LABEL))
+        claims.stated.append(parsed.pop(LABEL))
     for name in parsed:
         detail = f"unknown field {shown(name)}; the fields are {IMAGE}, {IMAGES}, {LABEL}"
         detail += _in_address(name)

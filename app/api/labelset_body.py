@@ -40,7 +40,7 @@ from app.api.fields import (
 )
 from app.classify import labels
 from app.classify.labels import LabelLimits
-from app.classify.templates import Asked, numbered
+from app.classify.templates import TemplateChoice, numbered
 from app.errors import Invalid
 from app.labelsets.definition import Combine, Definition, Entry
 from prompts import Vocabulary
@@ -179,11 +179,11 @@ async def read_labelset(
         form = await form_fields(request, (), limits)
         own = {key: single(key, values, FORM_LISTS) for key, values in form.items()}
         fields = merge(fields, _typed(own))
-        return _named(fields, limits, name)
+        return _with_name(fields, limits, name)
     body = await request.body()
     if is_json(kind) or (kind == URLENCODED and body.lstrip()[:1] == b"{"):
         fields = merge(fields, await json_body(request))
-        return await offload(len(body), _named, fields, limits, name)
+        return await offload(len(body), _with_name, fields, limits, name)
     return await offload(len(body), _read, body, kind, fields, limits, name)
 
 
@@ -195,10 +195,10 @@ def _read(
     else:
         lines = _lines(body, limits)
         fields = merge(fields, {"labels": lines} if lines else {})
-    return _named(fields, limits, name)
+    return _with_name(fields, limits, name)
 
 
-def _named(
+def _with_name(
     fields: dict[str, Any], limits: UploadLimits, name: str | None
 ) -> tuple[str, Definition]:
     if name is not None:
@@ -313,7 +313,7 @@ def _combine(body: LabelSetBody, known: Collection[str]) -> dict[str, Combine]:
     return {labels.normal(label): how for label, how in body.combine.items()}
 
 
-def _templates(body: LabelSetBody, limits: UploadLimits) -> Asked:
+def _templates(body: LabelSetBody, limits: UploadLimits) -> TemplateChoice:
     """What counts twice stands there twice: the mean over prompts is then the weighted one."""
     if not isinstance(body.templates, dict):
         return own_or_named(body.templates, limits.templates)

@@ -22,7 +22,7 @@ from app.api.services import (
     read_etags,
     read_match,
 )
-from app.classify.templates import Asked
+from app.classify.templates import TemplateChoice
 from app.labelsets.blending import Blended
 from app.labelsets.builds import Status
 from app.labelsets.calibration.validity import Validity
@@ -136,7 +136,7 @@ def answer(
             if isinstance(definition.templates, tuple)
             else None
         ),
-        asked_templates=_asked(definition.templates),
+        asked_templates=_templates_json(definition.templates),
         serving_version=stored.version if status.state == "ready" else before,
         calibration=calibration_summary(read or stored, validity),
         calibrated_models=[each.model for each in definition.calibrations],
@@ -146,7 +146,7 @@ def answer(
     )
 
 
-def _asked(templates: Asked) -> list[str] | dict[str, int] | str | None:
+def _templates_json(templates: TemplateChoice) -> list[str] | dict[str, int] | str | None:
     """Templates as their owner wrote them: with their weights, where they have some."""
     if not isinstance(templates, tuple):
         return templates

@@ -109,7 +109,7 @@ FORMS: Final = 'a text, a data URI, {"text": …}, {"image": …} or a part of a
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class InputPart:
     """A text, or an image as base64, data URI or URL; `where` in the request it stands."""
 
     kind: Kind
@@ -117,7 +117,7 @@ class Told:
     where: str
 
 
-def told(raw: Any, messages: Any, modality: Kind | None) -> list[Told]:
+def input_parts(raw: Any, messages: Any, modality: Kind | None) -> list[InputPart]:
     """The inputs in their order, one at least. Raises Invalid."""
     if messages is None:
         return [_item(item, f"{INPUT}[{at}]", modality) for at, item in enumerate(_listed(raw))]
@@ -144,16 +144,16 @@ def _listed(raw: Any) -> list[Any]:
     return listed
 
 
-def _item(item: Any, where: str, modality: Kind | None) -> Told:
+def _item(item: Any, where: str, modality: Kind | None) -> InputPart:
     if isinstance(item, str):
         kind: Kind = "image" if bodies.is_image_uri(item) else "text"
-        return Told(modality or kind, item, where)
+        return InputPart(modality or kind, item, where)
     if isinstance(item, dict) and set(item) == {"content"}:
         return _content(item["content"], where, modality)
     return _part(item, where, modality)
 
 
-def _content(content: Any, where: str, modality: Kind | None) -> Told:
+def _content(content: Any, where: str, modality: Kind | None) -> InputPart:
     """What a chat message holds, which can be but one thing here."""
     if isinstance(content, list) and len(content) != 1:
         detail = f"{where} has {len(content)} parts; a text or an image is embedded by itself"
@@ -167,16 +167,16 @@ def _first(content: Any) -> Any:
     return content[0] if isinstance(content, list) else content
 
 
-def _part(part: Any, where: str, modality: Kind | None) -> Told:
+def _part(part: Any, where: str, modality: Kind | None) -> InputPart:
     for kind in ("text", "image"):
-        content = _said(part, kind)
+        content = _content_of(part, kind)
         if isinstance(content, str) and modality in (None, kind):
-            return Told(kind, content, where)
+            return InputPart(kind, content, where)
     detail = f"not a {modality}" if modality else f"not {FORMS}"
     raise Invalid(f"{where} is {detail}", field=_field(where))
 
 
-def _said(part: Any, kind: Kind) -> Any:
+def _content_of(part: Any, kind: Kind) -> Any:
     """The text or the image that a part is, if it is one."""
     if not isinstance(part, dict):
         return None
@@ -221,7 +221,7 @@ async def read_items(
     except ValidationError as error:
         known = ", ".join(OpenAiBody.model_fields)
         raise invalid(error.errors(include_url=False), body, known) from None
-    parts = told(raw, messages, fields.modality)
+    parts = input_parts(raw, messages, fields.modality)
     pictures = [part for part in parts if part.kind == "image"]
     if len(pictures) > MOST_IMAGES:
         raise too_many_images(len(pictures), INPUT)
@@ -233,12 +233,12 @@ async def read_items(
 
 
 async def _files(
-    request: Request, pictures: Sequence[Told], fetcher: Fetcher | None
+    request: Request, pictures: Sequence[InputPart], fetcher: Fetcher | None
 ) -> list[bytes]:
     """The files in order; the first that cannot be had fails them all."""
     room = asyncio.Semaphore(AT_ONCE)
 
-    async def one(picture: Told) -> bytes:
+    async def fetch(picture: InputPart) -> bytes:
         async with room:
             try:
                 return await bodies.image_file(request, picture.content, fetcher)
@@ -249,7 +249,7 @@ async def _files(
 
     with first_of_group():
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(picture)) for picture in pictures]
+            tasks = [group.create_task(fetch(picture)) for picture in pictures]
     return [task.result() for task in tasks]
 
 

@@ -158,7 +158,7 @@ def classify_body() -> dict[str, Any]:
                 "description": f"For the raw body: {schema.get('description', '')}",
                 "schema": {k: v for k, v in schema.items() if k != "description"},
             }
-            for name, schema in _sent(fields["properties"]).items()
+            for name, schema in _form_properties(fields["properties"]).items()
         ],
     }
 
@@ -166,12 +166,12 @@ def classify_body() -> dict[str, Any]:
 def _form(fields: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
     return {
         "description": "The fields of a classification, and the image as a file.",
-        "properties": {**_sent(fields), "image": image},
+        "properties": {**_form_properties(fields), "image": image},
         "required": ["image"],
     }
 
 
-def _sent(fields: dict[str, Any]) -> dict[str, Any]:
+def _form_properties(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields as a form or a query sends them: without null."""
     properties = {}
     for name, property_schema in fields.items():

@@ -13,7 +13,7 @@ from app.classify.embedding import ImageEmbedder, SeenBefore
 from app.classify.ensemble import Ensemble
 from app.classify.other_words import Competition, KnownRivals, OtherWords, Rivals
 from app.classify.query import Classes, Classification, Part, Prediction, Query, Result, one_label
-from app.classify.scoring import Alternatives, Decision, Group, Scale, Wanted, decide
+from app.classify.scoring import Alternatives, Criteria, Decision, Group, Scale, decide
 from app.classify.templates import TemplateSets
 from app.classify.truncation import TextTooLong, advised, together
 from app.errors import Invalid, Problem, first_of_group
@@ -95,7 +95,7 @@ class Classifier:
             alone = None if background is None else float((looked.rows @ background).max())
             competition = compared.competition(looked.rows)
             decision = decide(
-                cosines, alone, self._scale, classes.learned, _wanted(query, classes), competition
+                cosines, alone, self._scale, classes.learned, _criteria(query, classes), competition
             )
         maps: dict[int, str] = {}
         if query.explain:
@@ -145,10 +145,10 @@ class Classifier:
         """The groups that are answered: not where the picture fits no label at all."""
         if not classes.paths or (decision.reason and decision.reason.code in FITS_NOTHING):
             return ()
-        wanted = _wanted(query, classes)
-        shares = self._scale.scoring(wanted) == "softmax"
+        criteria = _criteria(query, classes)
+        shares = self._scale.scoring(criteria) == "softmax"
         ranked = scoring.groups(decision.scores, classes.paths, shares=shares)
-        return tuple(g for g in ranked[: wanted.top_k] if g.score >= (wanted.threshold or 0.0))
+        return tuple(g for g in ranked[: criteria.top_k] if g.score >= (criteria.threshold or 0.0))
 
     async def _explain(
         self,
@@ -272,7 +272,7 @@ class Classifier:
         )
 
     def _needs_background(self, query: Query, classes: Classes) -> bool:
-        sigmoids = self._scale.scoring(_wanted(query, classes)) == "sigmoid"
+        sigmoids = self._scale.scoring(_criteria(query, classes)) == "sigmoid"
         if self.info.bias is None and sigmoids:
             return True
         return query.abstain and classes.learned is None
@@ -295,11 +295,11 @@ class Classifier:
             warnings.append("the calibration's temperature is not used: it was fitted to sigmoids")
         unread = labels.unread(texts, self.info.provenance.languages)
         if unread:
-            text = f"{self.info.name} was not trained to read the script of {_named(unread)}"
+            text = f"{self.info.name} was not trained to read the script of {_quoted(unread)}"
             warnings.append(f"{text}; such scores mean little")
         negated = labels.negated(texts)
         if negated:
-            text = f"such models hardly understand negation, as in {_named(negated)}"
+            text = f"such models hardly understand negation, as in {_quoted(negated)}"
             warnings.append(f"{text}: it scores like what it negates; use abstain=true instead")
         return tuple(warnings)
 
@@ -347,10 +347,10 @@ class _Compared:
         return Competition(words, own, self.rivals, cosines)
 
 
-def _wanted(query: Query, classes: Classes) -> Wanted:
+def _criteria(query: Query, classes: Classes) -> Criteria:
     alone = query.multi_label or len(classes.labels) == 1
     top_k = query.top_k or SHOWN_BY_DEFAULT
-    return Wanted(
+    return Criteria(
         top_k,
         query.threshold,
         alone,
@@ -376,11 +376,11 @@ def _same(classes: Classes, cosines: Floats, places: Sequence[int] | None = None
         else:
             groups.append([first, second])
     for group in groups[:WARNED]:
-        named = _named([classes.labels[place] for place in sorted(group)])
+        named = _quoted([classes.labels[place] for place in sorted(group)])
         yield f"{named} are the same to the model and share what one of them would score"
 
 
-def _named(texts: Sequence[str]) -> str:
+def _quoted(texts: Sequence[str]) -> str:
     """The first of them in quotes, and how many more there are."""
     named = ", ".join(repr(text) for text in texts[:WARNED])
     return f"{named} and {len(texts) - WARNED} more" if len(texts) > WARNED else named

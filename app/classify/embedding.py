@@ -56,7 +56,7 @@ class SeenBefore:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class EmbeddedRegion:
     """A part of a picture and its unit rows (V, D): of several views the best one counts."""
 
     area: Cut
@@ -207,14 +207,14 @@ class ImageEmbedder:
 
     async def embed_regions(
         self, data: bytes | SeenBefore, look: Look, stages: Stages
-    ) -> tuple[Image, list[Seen]]:
+    ) -> tuple[Image, list[EmbeddedRegion]]:
         """The rows of each region of a picture that is looked at so, a row for each of its cuts.
 
         Raises: what `embed` raises; Invalid for a box outside of the picture; UnknownImage.
         """
         if look.plain and isinstance(data, bytes):
             image, vector = await self.embed(data, stages)
-            return image, [Seen(Cut(0, 0, image.width, image.height), vector[None])]
+            return image, [EmbeddedRegion(Cut(0, 0, image.width, image.height), vector[None])]
         sha256 = data.sha256 if isinstance(data, SeenBefore) else await digest(data)
         known = self.cache.get(sha256, look)
         if known is None:
@@ -234,7 +234,7 @@ class ImageEmbedder:
         regions_seen, start = [], 0
         for region in regions:
             end = start + len(region.cuts)
-            regions_seen.append(Seen(region.area, pooled(each[start:end], look.view)))
+            regions_seen.append(EmbeddedRegion(region.area, pooled(each[start:end], look.view)))
             start = end
         return image, regions_seen
 
@@ -263,7 +263,7 @@ class ImageEmbedder:
         """
         room = asyncio.Semaphore(AT_ONCE)
 
-        async def one(place: int, data: bytes) -> tuple[Image, Floats]:
+        async def embed(place: int, data: bytes) -> tuple[Image, Floats]:
             async with room:
                 try:
                     return await self.embed(data, stages)
@@ -275,7 +275,8 @@ class ImageEmbedder:
         with first_of_group():
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(one(place, data)) for place, data in enumerate(files, start=1)
+                    group.create_task(embed(place, data))
+                    for place, data in enumerate(files, start=1)
                 ]
         return [task.result() for task in tasks]
 

@@ -276,7 +276,7 @@ class Ensemble:
                 self._land(key, _Landed(vector, encoded=False))
             missing = {key: c for key, c in concepts.items() if key in self._flights}
             for block in blocks(missing):
-                await self._build_block(self._wanted(block), missing, counted)
+                await self._build_block(self._still_awaited(block), missing, counted)
         except BaseException as error:
             for key, flight in flights.items():
                 if self._flights.get(key) is flight:  # not one that began after ours was dropped
@@ -286,7 +286,7 @@ class Ensemble:
         finally:
             self.pending -= prompts
 
-    def _wanted(self, block: Block) -> Block:
+    def _still_awaited(self, block: Block) -> Block:
         """What of a block somebody still waits for; the rest is dropped."""
         for key in [key for key in block if not self._flights[key].waiting]:
             self._flights.pop(key).future.cancel()

@@ -6,7 +6,7 @@ Knows nothing of how an answer is found.
 from dataclasses import dataclass
 
 from app.classify.scoring import Alternatives, Group, Learned, Reason, Scoring
-from app.classify.templates import Asked
+from app.classify.templates import TemplateChoice
 from app.errors import Invalid
 from app.images.views import WHOLE, Cut, Look
 from models.info import Floats
@@ -28,7 +28,7 @@ class Query:
     best: bool = False
     nots: tuple[str, ...] = ()
     labelsets: tuple[str, ...] = ()
-    templates: Asked = None
+    templates: TemplateChoice = None
     model: str | None = None
     top_k: int | None = None
     threshold: float | None = None

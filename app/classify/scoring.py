@@ -151,7 +151,7 @@ COUNTS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Criteria:
     """What of the scores is answered; `alone`: labels do not exclude one another, and each begins
     to count by itself. `scores` None: sigmoid for labels alone and models trained so, else softmax.
 
@@ -189,10 +189,10 @@ class Scale:
     scale: float
     bias: float | None
 
-    def scoring(self, wanted: Wanted) -> Scoring:
+    def scoring(self, criteria: Criteria) -> Scoring:
         """How this model's cosines become the wanted scores."""
-        independent = wanted.alone or self.bias is not None
-        return wanted.scores or ("sigmoid" if independent else "softmax")
+        independent = criteria.alone or self.bias is not None
+        return criteria.scores or ("sigmoid" if independent else "softmax")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,21 +235,21 @@ def decide(
     background: float | None,
     model: Scale,
     learned: Learned | None,
-    wanted: Wanted,
+    criteria: Criteria,
     competition: Competition | None = None,
 ) -> Decision:
     """What to answer for `cosines` (C,); `background` is needed for sigmoids of a softmax-trained
     model, and to abstain without a calibration.
     """
-    scores = _scores(cosines, background, model, learned, wanted)
-    best = rank(scores, wanted.top_k, None)
-    threshold = _threshold(learned, wanted)
+    scores = _scores(cosines, background, model, learned, criteria)
+    best = rank(scores, criteria.top_k, None)
+    threshold = _threshold(learned, criteria)
     reason = None
-    if wanted.abstain:
+    if criteria.abstain:
         reason = _nearer(cosines, learned, competition) if competition else None
         rivals = competition is not None and competition.rivals is not None
         if reason is None:
-            reason = _reason(cosines, background, model, learned, wanted, rivals=rivals)
+            reason = _reason(cosines, background, model, learned, criteria, rivals=rivals)
     order = best if threshold is None else tuple(i for i in best if scores[i] >= threshold)
     if reason is None and threshold is not None and not order:
         value = float(scores[best[0]])
@@ -257,17 +257,21 @@ def decide(
         reason = Reason("score_below_threshold", value, threshold, detail)
     if reason is None:
         within: tuple[int, ...] = ()
-        if wanted.coverage is not None and learned is not None:
-            within = tuple(covering(cosines, model.scale, learned.conformal, wanted.coverage))
+        if criteria.coverage is not None and learned is not None:
+            within = tuple(covering(cosines, model.scale, learned.conformal, criteria.coverage))
         return Decision(scores, order, covering=within)
     return Decision(scores, (), best, reason)
 
 
 def _scores(
-    cosines: Floats, background: float | None, model: Scale, learned: Learned | None, wanted: Wanted
+    cosines: Floats,
+    background: float | None,
+    model: Scale,
+    learned: Learned | None,
+    criteria: Criteria,
 ) -> Floats:
-    shifts = learned.shifts if learned is not None and wanted.alone else None
-    if model.scoring(wanted) == "softmax":
+    shifts = learned.shifts if learned is not None and criteria.alone else None
+    if model.scoring(criteria) == "softmax":
         # a sigmoid-trained model's calibration has fitted its sigmoids
         fitted = learned is not None and model.bias is None
         return softmax(cosines, learned.scale if learned and fitted else model.scale)
@@ -282,11 +286,11 @@ def _scores(
     return against_background(above, background, model.scale)
 
 
-def _threshold(learned: Learned | None, wanted: Wanted) -> float | None:
-    if wanted.threshold is not None or not wanted.alone:
-        return wanted.threshold
+def _threshold(learned: Learned | None, criteria: Criteria) -> float | None:
+    if criteria.threshold is not None or not criteria.alone:
+        return criteria.threshold
     known = learned is not None and learned.shifts is not None
-    return COUNTS if known or wanted.abstain else None
+    return COUNTS if known or criteria.abstain else None
 
 
 def _reason(
@@ -294,7 +298,7 @@ def _reason(
     background: float | None,
     model: Scale,
     learned: Learned | None,
-    wanted: Wanted,
+    criteria: Criteria,
     *,
     rivals: bool = False,
 ) -> Reason | None:
@@ -311,7 +315,7 @@ def _reason(
     if similarity < floor:
         detail = f"the best similarity, {similarity:.4f}, is below {than}, {floor:.4f}"
         return Reason("similarity_below_floor", similarity, floor, detail)
-    if wanted.lead and not wanted.alone and lead < margin:
+    if criteria.lead and not criteria.alone and lead < margin:
         detail = f"the best similarity leads by {lead:.4f}, the least margin is {margin:.4f}"
         return Reason("margin_too_small", lead, margin, detail)
     return None

@@ -41,7 +41,7 @@ def numbered(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 OWN: Final = "custom"
 
 # a set's name, own templates, or None for the default
-Asked = str | tuple[str, ...] | None
+TemplateChoice = str | tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ class TemplateSets:
     sets: Mapping[str, TemplateSet]
     default: str
 
-    def name_of(self, requested: Asked) -> str:
+    def name_of(self, requested: TemplateChoice) -> str:
         """The name that answers give, whether or not there is such a set."""
         return OWN if isinstance(requested, tuple) else requested or self.default
 
-    def resolve(self, requested: Asked) -> tuple[str, tuple[str, ...]]:
+    def resolve(self, requested: TemplateChoice) -> tuple[str, tuple[str, ...]]:
         """The name that answers give, and the templates themselves.
 
         Raises:

@@ -119,13 +119,13 @@ def _decoding(
 ) -> Iterator[Figure]:
     data, spec, limits = photograph(width, height), encoder.info.image, ImageLimits()
 
-    def one(_: int) -> Decoded:
+    def decode_one(_: int) -> Decoded:
         return decode(data, spec, limits, exact=exact)
 
     with ThreadPoolExecutor(threads) as pool:
         yield _timed(
             f"decode {threads} JPEGs of {width} x {height} in {threads} threads",
-            lambda: list(pool.map(one, range(threads))),
+            lambda: list(pool.map(decode_one, range(threads))),
             seconds, threads, "images",
         )  # fmt: skip
 

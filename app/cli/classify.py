@@ -25,7 +25,7 @@ from app.cli.client import Reached, Service
 from app.cli.file_queue import Run, Source, Tally, counted
 from app.cli.files import Finder, reason
 from app.cli.help import INPUT, LABELS, OUTPUT, SORTING
-from app.cli.label_file import Given, given_labels, split
+from app.cli.label_file import LabelInput, given_labels, split
 from app.cli.options import (
     PATIENCE,
     Jobs,
@@ -96,7 +96,7 @@ def form_fields(**options: Any) -> dict[str, str]:
     }
 
 
-def _words(values: list[str] | None) -> Given | None:
+def _words(values: list[str] | None) -> LabelInput | None:
     """Texts of an option that is comma-separated, or repeated."""
     return split(values[0]) if values and len(values) == 1 else values
 
@@ -399,7 +399,7 @@ def _classify(
 
     async def work(reached: Reached) -> Tally:
         run = Run(reached.client, fields, reached.jobs, reached.limit, sorter, known)
-        with _shown(source, writer, form, to_file=results is not None) as show:
+        with _printed(source, writer, form, to_file=results is not None) as show:
             return await run.over(source, show)
 
     tally = service.run(work, stored="labelset" in fields)
@@ -483,7 +483,7 @@ def _sorter(
 
 
 @contextlib.contextmanager
-def _shown(
+def _printed(
     source: Source, writer: Sink, form: Format, *, to_file: bool
 ) -> Iterator[Callable[[FileAnswer], None]]:
     """Write records, and problems to standard error; a bar where neither would disturb it.
@@ -500,7 +500,7 @@ def _shown(
     with bar:
         task = bar.add_task("", total=None if bar.disable else counted(source))
 
-        def told(record: FileAnswer, text: str) -> None:
+        def report(record: FileAnswer, text: str) -> None:
             line = printable(f"openvocab: {record.file}: {text}")
             bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -509,10 +509,10 @@ def _shown(
             for text in record.warnings if form not in WHOLE else ():
                 # most are of the labels, and so the same for every file
                 if text not in shown_warnings and len(shown_warnings) < MOST_WARNINGS:
-                    told(record, f"warning: {text}")
+                    report(record, f"warning: {text}")
                 shown_warnings.add(text)
             if record.problem is not None:
-                told(record, record.problem["detail"])
+                report(record, record.problem["detail"])
             bar.advance(task)
 
         writer.begin()

@@ -17,7 +17,7 @@ from typing import Any, Final
 from rich.cells import cell_len
 
 from app.cli.client import Client, Refused
-from app.cli.files import Finder, Found, listed, read, read_descriptor, reason
+from app.cli.files import Finder, FoundFile, listed, read, read_descriptor, reason
 from app.cli.output import FileAnswer
 from app.cli.sorting import Sorter
 from app.cli.terminal import STDIN, aside, opened, printable
@@ -58,10 +58,10 @@ class Source:
         paths = (file.path for file in Source(self.names, finder).files())
         return max((cell_len(printable(os.fspath(path))) for path in paths), default=None)
 
-    def files(self) -> Iterator[Found]:
+    def files(self) -> Iterator[FoundFile]:
         """One after the other. Raises Ended for a list that cannot be read."""
         for name in self.names:
-            yield from [Found(STDIN)] if name == STDIN else self.finder.found([name])
+            yield from [FoundFile(STDIN)] if name == STDIN else self.finder.found([name])
         if self.lists is not None:
             with opened(self.lists) as file:
                 yield from self.finder.found(listed(file.fileno(), null=self.null))
@@ -172,18 +172,18 @@ class Run:
     ) -> None:
         files = source.files()
         # a list may come as slowly as whoever writes it
-        step: Callable[[], Awaitable[Found | None]]
+        step: Callable[[], Awaitable[FoundFile | None]]
         step = partial(aside, partial(next, files, None)) if source.lists else _at_once(files)
         while (file := await step()) is not None:
             if self.known is not None and await aside(partial(self.known, file.path)):
                 continue
             await places.acquire()
-            task = group.create_task(self._one(file))
+            task = group.create_task(self._classify(file))
             task.add_done_callback(lambda _: places.release())
             await queue.put(task)
         await queue.put(None)
 
-    async def _one(self, file: Found) -> FileAnswer:
+    async def _classify(self, file: FoundFile) -> FileAnswer:
         if file.error is not None:
             return _failed(file.path, file.error)
         try:
@@ -219,8 +219,8 @@ def _failed(path: str, why: str) -> FileAnswer:
     return FileAnswer(path, problem={"title": "The file cannot be read", "detail": why})
 
 
-def _at_once(files: Iterator[Found]) -> Callable[[], Awaitable[Found | None]]:
-    async def step() -> Found | None:
+def _at_once(files: Iterator[FoundFile]) -> Callable[[], Awaitable[FoundFile | None]]:
+    async def step() -> FoundFile | None:
         return next(files, None)
 
     return step

@@ -25,7 +25,7 @@ BLOCK: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """A file, or a name that leads to none and why."""
 
     path: str
@@ -46,7 +46,7 @@ class Finder:
     leave_out: Path | None = None
     skipped: int = 0
 
-    def found(self, names: Iterable[str]) -> Iterator[Found]:
+    def found(self, names: Iterable[str]) -> Iterator[FoundFile]:
         """The files of the names, one after the other, as they are needed."""
         for name in names:
             # pathlib would drop the slash that makes a link to a folder a folder
@@ -55,19 +55,19 @@ class Finder:
             elif glob.has_magic(name) and not os.path.lexists(name):
                 yield from self._matching(name)
             else:
-                yield Found(name)
+                yield FoundFile(name)
 
-    def _matching(self, pattern: str) -> Iterator[Found]:
+    def _matching(self, pattern: str) -> Iterator[FoundFile]:
         matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         if not matches:
-            yield Found(pattern, "no file matches this pattern")
+            yield FoundFile(pattern, "no file matches this pattern")
         for match in matches:
             if not os.path.isdir(match):  # noqa: PTH112
-                yield Found(match)
+                yield FoundFile(match)
             elif "**" not in pattern:  # where ** stands, the files inside have matched already
                 yield from self._inside(match)
 
-    def _inside(self, root: str) -> Iterator[Found]:
+    def _inside(self, root: str) -> Iterator[FoundFile]:
         """A folder's files by name, then those of the folders in it. Links to folders stay out."""
         waiting = [root]
         while waiting:
@@ -76,7 +76,7 @@ class Finder:
                 with os.scandir(folder) as listing:
                     entries = sorted(listing, key=lambda entry: entry.name)
             except OSError as error:
-                yield Found(folder, reason(error))
+                yield FoundFile(folder, reason(error))
                 continue
             inner = []
             for entry in entries:
@@ -84,12 +84,12 @@ class Finder:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     inner.append(entry)
-                elif self._wanted(entry):
-                    yield Found(entry.path)
+                elif self._is_taken(entry):
+                    yield FoundFile(entry.path)
             if self.recursive:
                 waiting += [e.path for e in reversed(inner) if self._entered(e)]
 
-    def _wanted(self, entry: os.DirEntry[str]) -> bool:
+    def _is_taken(self, entry: os.DirEntry[str]) -> bool:
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
         named = not entry.name.startswith(".") and suffix in IMAGE_SUFFIXES
         try:

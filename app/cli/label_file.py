@@ -17,10 +17,10 @@ LARGEST: Final = 200_000_000
 
 
 # labels, or labels with the texts that stand for each
-Given = list[str] | dict[str, list[str]]
+LabelInput = list[str] | dict[str, list[str]]
 
 
-def given_labels(values: list[str] | None) -> Given | None:
+def given_labels(values: list[str] | None) -> LabelInput | None:
     """The words of `--labels`, those of a file where one is named. Raises Ended."""
     if values is None or len(values) != 1:
         return values
@@ -28,7 +28,7 @@ def given_labels(values: list[str] | None) -> Given | None:
     return split(values[0]) if file is None else labels_of(file)
 
 
-def split(text: str) -> Given:
+def split(text: str) -> LabelInput:
     """The texts of a JSON list or object, or those between commas."""
     with contextlib.suppress(ValueError):
         content = json.loads(text)
@@ -56,7 +56,7 @@ def label_file(value: str) -> str | None:
     return value if there else None
 
 
-def labels_of(file: str) -> Given:
+def labels_of(file: str) -> LabelInput:
     """One label a line without empty lines, or JSON: a list, or labels with their texts.
 
     Raises Ended.

@@ -123,7 +123,7 @@ def create(
 
     async def work(sets: LabelSetClient) -> int:
         content = _content(name, file, templates, description, truncate=truncate)
-        return await _made(sets, await sets.create(content), wait)
+        return await _print_state(sets, await sets.create(content), wait)
 
     run(url, api_key, work, model)
 
@@ -146,7 +146,7 @@ def replace(
 
     async def work(sets: LabelSetClient) -> int:
         content = _content(name, file, templates, description, truncate=truncate)
-        return await _made(sets, await sets.put(content, must_exist=True), wait)
+        return await _print_state(sets, await sets.put(content, must_exist=True), wait)
 
     run(url, api_key, work, model)
 
@@ -179,7 +179,7 @@ def export_labelsets(
     """Print label sets as JSON lines for `import`."""
 
     async def work(sets: LabelSetClient) -> int:
-        async def one(name: str) -> None:
+        async def export(name: str) -> None:
             content = exported(labelset := await sets.get(name))
             if examples and labelset.get("examples"):
                 content["examples"] = await backed_up(sets, name)
@@ -188,7 +188,7 @@ def export_labelsets(
         failed = 0
         chosen = names or [labelset["name"] async for labelset in sets.all()]
         for name in chosen:
-            failed += not await goes_on(name, one(name))
+            failed += not await goes_on(name, export(name))
         return SOME_FAILED if failed else 0
 
     run(url, api_key, work)
@@ -230,7 +230,7 @@ def import_labelsets(
     run(url, api_key, work)
 
 
-async def _made(sets: LabelSetClient, answer: dict[str, Any], wait: bool) -> int:
+async def _print_state(sets: LabelSetClient, answer: dict[str, Any], wait: bool) -> int:
     state = await sets.ready(answer) if wait else answer
     say(f"{state['name']}, version {state['version']}, {state['status']}")
     for warning in state.get("warnings", ()):

@@ -109,13 +109,13 @@ def run(
 ) -> None:
     """Do the work with one of the server's models, and exit with its status."""
 
-    async def asked() -> int:
+    async def connected() -> int:
         async with http_client(url, api_key, 1, model) as http:
             return await work(LabelSetClient(Client(http, RETRY_FOR)))
 
     def status() -> int:
         try:
-            return asyncio.run(asked())
+            return asyncio.run(connected())
         except BadFile as error:
             raise Ended(USAGE_ERROR, f"the file {error}") from None
 

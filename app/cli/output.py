@@ -167,7 +167,7 @@ class Writer:
             sets = "".join(f"  {_set_text(each)}" for each in _sets(part, self._shape))
             for rank in range(max(map(len, columns))):
                 cells = "  ".join(self._cell(column, rank) for column in columns)
-                yield f"{self._named(name)}{cells}{sets}{target}".rstrip() + "\n"
+                yield f"{self._display_name(name)}{cells}{sets}{target}".rstrip() + "\n"
                 name = target = sets = ""
 
     def _heading(self) -> str:
@@ -175,9 +175,9 @@ class Writer:
         width = self._label_width + 8
         names = "  ".join(_padded(printable(name), width) for name in self._shape.labelsets)
         file = "" if self._single else "file"
-        return f"{self._named(file)}{names}".rstrip() + "\n"
+        return f"{self._display_name(file)}{names}".rstrip() + "\n"
 
-    def _named(self, name: str) -> str:
+    def _display_name(self, name: str) -> str:
         """The column of names, if there is one."""
         if self._single:
             return _padded(name, BOX_WIDTH) if self._shape.boxes else ""

@@ -16,7 +16,7 @@ from typing import Any, Final
 from app.api.labelset_body import UploadLimits, definition_of
 from app.classify import labels
 from app.classify.labels import LabelLimits
-from app.classify.templates import Asked, presets
+from app.classify.templates import TemplateChoice, presets
 from app.cli.files import reason
 from app.cli.label_file import label_file
 from app.cli.labelset_client import BadFile, definition
@@ -47,7 +47,7 @@ class Chosen:
     labels: tuple[str, ...]
     entries: tuple[Entry, ...]
     places: Mapping[str, int]
-    templates: Asked = None
+    templates: TemplateChoice = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,9 @@ class Naming:
         if self.names is not None:
             texts = _picked(keys, _names(self.names), self.names)
         chosen_labels = (
-            self._own(texts) if self.vocabulary is None else self._given(texts, self.vocabulary)
+            self._own(texts)
+            if self.vocabulary is None
+            else self._from_vocabulary(texts, self.vocabulary)
         )
         if len(chosen_labels.labels) < 2:
             raise BadData("at least two classes are needed")
@@ -88,7 +90,7 @@ class Naming:
         order = {label: place for place, label in enumerate(checked)}
         return Chosen(checked, entries, {key: order[t[0].strip()] for key, t in texts.items()})
 
-    def _given(self, texts: Mapping[str, tuple[str, ...]], vocabulary: str) -> Chosen:
+    def _from_vocabulary(self, texts: Mapping[str, tuple[str, ...]], vocabulary: str) -> Chosen:
         """The classes of a label set, whether or not there are pictures of each."""
         known_set = _vocabulary(vocabulary)
         exact = {label: place for place, label in enumerate(known_set.labels)}

@@ -87,7 +87,9 @@ class TextSide:
     async def bare(self, texts: Sequence[str]) -> Floats:
         """A row (D,) for each text as it is, in no template."""
         unique = list(dict.fromkeys(texts))
-        parts = [await self._asked(unique[i : i + TEXTS]) for i in range(0, len(unique), TEXTS)]
+        parts = [
+            await self._request_rows(unique[i : i + TEXTS]) for i in range(0, len(unique), TEXTS)
+        ]
         rows = np.concatenate(parts)
         place = {text: number for number, text in enumerate(unique)}
         return np.asarray(rows[[place[text] for text in texts]], np.float32)
@@ -100,13 +102,13 @@ class TextSide:
             for start in range(0, len(places), size):
                 some = places[start : start + size]
                 texts = [concepts[place].texts[0] for place in some]
-                rows[some] = await self._asked(texts, templates)
+                rows[some] = await self._request_rows(texts, templates)
         for place, concept in enumerate(concepts):
             if len(concept.texts) > 1:
                 rows[place] = ensemble_mean(await self.bare(concept.prompts()))
         return rows
 
-    async def _asked(self, texts: Sequence[str], templates: Sequence[str] = WHOLE) -> Floats:
+    async def _request_rows(self, texts: Sequence[str], templates: Sequence[str] = WHOLE) -> Floats:
         """Rows of up to TEXTS texts, each an ensemble over the templates."""
         body: dict[str, Any] = {"texts": list(texts), "encoding_format": "base64"}
         if tuple(templates) != WHOLE:
@@ -131,7 +133,7 @@ class TextSide:
 
 async def connected(client: Client) -> TextSide:
     """Who answers: the model and its template sets. Raises Ended."""
-    loaded = (await _got(client, "/models"))["loaded"]
+    loaded = (await _get(client, "/models"))["loaded"]
     info = ModelInfo(
         name=loaded["name"],
         fingerprint=loaded["fingerprint"],
@@ -143,7 +145,7 @@ async def connected(client: Client) -> TextSide:
         width=loaded["embedding_width"],
         templates=loaded["default_templates"],
     )
-    sets = (await _got(client, "/templates"))["sets"]
+    sets = (await _get(client, "/templates"))["sets"]
     by_name = {content["name"]: _set(content) for content in sets}
     return TextSide(client, info, by_name, tuple(loaded["languages"]))
 
@@ -153,7 +155,7 @@ def _set(content: Mapping[str, Any]) -> TemplateSet:
     return TemplateSet(content["name"], content["description"], content["language"], templates)
 
 
-async def _got(client: Client, path: str) -> Any:
+async def _get(client: Client, path: str) -> Any:
     try:
         response = await client.request("GET", path)
     except httpx2.TransportError as error:

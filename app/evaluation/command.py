@@ -22,7 +22,7 @@ from app.evaluation import evaluate
 from app.evaluation.class_labels import BadData, Naming
 from app.evaluation.class_vectors import Templates
 from app.evaluation.dataset_files import read
-from app.evaluation.evaluate import Asked, Order, Steps, looks
+from app.evaluation.evaluate import LookOptions, Order, Steps, looks
 from app.evaluation.picture_vectors import Progress as Done
 from app.evaluation.report import files
 from app.evaluation.report.result import Result
@@ -194,7 +194,9 @@ def eval_command(
     def run() -> int:
         sets = _chosen(templates or [])
         wanted_risk = risk if calibrate else None
-        options = Asked(len(sets) > 1, search_templates, shots, seeds, wanted_risk, seed, force)
+        options = LookOptions(
+            len(sets) > 1, search_templates, shots, seeds, wanted_risk, seed, force
+        )
         try:
             labelled = read(source, Naming(names, labels), multi_label=multi_label, limit=limit)
             closer = looks(options, multi_label=labelled.dataset.multi_label)
@@ -210,11 +212,11 @@ def eval_command(
             previews and output is not None, _command(sys.argv), VERSION,
         )  # fmt: skip
         service = Service(url, api_key, model, jobs, retry_for)
-        with _shown(len(labelled.dataset.files)) as steps:
+        with _progress(len(labelled.dataset.files)) as steps:
             result = service.run(
                 lambda reached: evaluate.evaluate(reached, order, steps), stored=False
             )
-        return _told(result, output, form)
+        return _report(result, output, form)
 
     raise typer.Exit(status_of(run))
 
@@ -224,7 +226,7 @@ def add_to(app: typer.Typer) -> None:
     add(app, eval_command, "eval", EXAMPLES, EXIT_STATUS)
 
 
-def _told(result: Result, output: Path | None, form: Form) -> int:
+def _report(result: Result, output: Path | None, form: Form) -> int:
     if output is not None:
         files.write(result, output)
     if form is Form.JSON:
@@ -285,7 +287,7 @@ def _command(words: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def _shown(count: int) -> Iterator[Steps]:
+def _progress(count: int) -> Iterator[Steps]:
     """A bar on a terminal; nothing where standard error is read by a program."""
     console = Console(stderr=True)
     bar = Progress(

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from app.cli.files import Finder, Found, reason
+from app.cli.files import Finder, FoundFile, reason
 from app.errors import shown
 from app.evaluation.class_labels import BadData, Chosen, Naming
 from app.evaluation.data import Dataset
@@ -65,7 +65,7 @@ def read(source: Path, naming: Naming, *, multi_label: bool, limit: int | None) 
     empty = [chosen.labels[place] for place in np.flatnonzero(dataset.counts == 0)]
     if empty:
         named = ", ".join(map(shown, empty[:3])) + (", ..." if len(empty) > 3 else "")
-        notes.append(f"{_many(len(empty), 'class')} without pictures, still answers: {named}")
+        notes.append(f"{_counted(len(empty), 'class')} without pictures, still answers: {named}")
     return Labelled(dataset, chosen, tuple(notes))
 
 
@@ -86,13 +86,13 @@ def _of_folder(source: Path, notes: list[str]) -> tuple[list[Row], list[str]]:
             rows.append((Path(file.path), (folder.name,)))
     beside = sum(1 for _ in _pictures(source))
     if beside:
-        notes.append(f"{_many(beside, 'picture')} next to the class folders skipped")
+        notes.append(f"{_counted(beside, 'picture')} next to the class folders skipped")
     if finder.skipped:
-        notes.append(f"{_many(finder.skipped, 'file')} without an image extension skipped")
+        notes.append(f"{_counted(finder.skipped, 'file')} without an image extension skipped")
     return rows, [folder.name for folder in folders]
 
 
-def _pictures(folder: Path) -> Iterator[Found]:
+def _pictures(folder: Path) -> Iterator[FoundFile]:
     yield from Finder(recursive=False).found([os.fspath(folder)])
 
 
@@ -119,7 +119,7 @@ def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row
             "may have none"
         )
     if again:
-        notes.append(f"{_many(again, 'line')} repeated an earlier line")
+        notes.append(f"{_counted(again, 'line')} repeated an earlier line")
     folder = source.parent
     return [(folder / name, tuple(keys)) for name, keys in keys_by_name.items()], several
 
@@ -138,7 +138,7 @@ def _lines(source: Path) -> Iterator[tuple[int, str, str]]:
             if not any(cells):
                 continue
             if len(cells) <= max(places):
-                problem = f"has {_many(len(cells), 'column')}, the header {len(header)}"
+                problem = f"has {_counted(len(cells), 'column')}, the header {len(header)}"
                 raise BadData(f"{source}, line {reader.line_num}: {problem}")
             name, text = (cells[place] for place in places)
             if not name.strip() or "\0" in name:
@@ -200,6 +200,6 @@ def _while_left(
             yield place
 
 
-def _many(count: int, what: str) -> str:
+def _counted(count: int, what: str) -> str:
     plural = "es" if what.endswith("s") else "s"
     return f"{count:,} {what}{plural if count != 1 else ''}"

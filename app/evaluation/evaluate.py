@@ -72,7 +72,7 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LookResult:
     """A section of the report, and files that belong beside it, by name."""
 
     section: Section
@@ -83,7 +83,7 @@ class CannotLook(ValueError):
     """Why one look cannot be taken at this data; the others can. A line for a person."""
 
 
-Look = Callable[[Study], Awaitable[Seen]]
+Look = Callable[[Study], Awaitable[LookResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ async def _pictures(
     reached: Reached, order: Order, texts: TextSide, steps: Steps
 ) -> PictureEncoder:
     dataset = order.labelled.dataset
-    kept = _kept(order, texts)
+    kept = _row_file(order, texts)
     encoding = Encoding(reached.client, texts.info, reached.jobs, reached.limit, kept)
     progress = Progress(len(dataset.files))
     try:
@@ -174,7 +174,7 @@ async def _pictures(
     return encoded_pictures
 
 
-def _kept(order: Order, texts: TextSide) -> RowFile | None:
+def _row_file(order: Order, texts: TextSide) -> RowFile | None:
     if order.kept is None:
         return None
     name = "".join(c if c.isalnum() else "-" for c in texts.info.fingerprint)
@@ -189,7 +189,7 @@ def _result(
     order: Order,
     pictures: PictureEncoder,
     study: Study,
-    sections: Sequence[Seen],
+    sections: Sequence[LookResult],
     missing: Sequence[str],
 ) -> Result:
     encoded, data = pictures.encoded, pictures.encoded.dataset
@@ -268,7 +268,7 @@ CALIBRATION_FILE = "calibration.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LookOptions:
     """Which looks: `compare` template sets, `search` a subset, `shots` a class, a wanted `risk`.
 
     `seeds` draws of examples; `seed` begins whatever is drawn by chance. `force`: a calibration is
@@ -284,7 +284,7 @@ class Asked:
     force: bool = False
 
 
-def looks(options: Asked, *, multi_label: bool) -> Sequence[Look]:
+def looks(options: LookOptions, *, multi_label: bool) -> Sequence[Look]:
     """The looks, in the order of the report. Raises BadData for what they could not do."""
     chosen: list[Look] = []
     if options.compare:
@@ -299,7 +299,7 @@ def looks(options: Asked, *, multi_label: bool) -> Sequence[Look]:
 
 
 def _trials(seed: int) -> Look:
-    async def look(study: Study) -> Seen:
+    async def look(study: Study) -> LookResult:
         """The first set that is asked for is what the others are compared with."""
         sets = {}
         for templates in study.sets:
@@ -308,13 +308,13 @@ def _trials(seed: int) -> Look:
         study.step("comparing templates")
         default = study.sets[0].name
         trials = await asyncio.to_thread(judge, study.encoded, sets, default, seed=seed)
-        return Seen(TrialsSection(trials))
+        return LookResult(TrialsSection(trials))
 
     return look
 
 
 def _search(seed: int) -> Look:
-    async def look(study: Study) -> Seen:
+    async def look(study: Study) -> LookResult:
         """Among the templates of all sets in the model's languages; the first set is compared."""
         first = study.sets[0]
         languages = study.texts.languages or ("en",)
@@ -337,7 +337,7 @@ def _search(seed: int) -> Look:
         except ValueError as error:
             raise CannotLook(f"--search-templates: {error}") from None
         section = SearchSection(result)
-        return Seen(section, {TEMPLATES_FILE: section.file_text()})
+        return LookResult(section, {TEMPLATES_FILE: section.file_text()})
 
     return look
 
@@ -349,7 +349,7 @@ async def _background(study: Study, templates: Templates) -> TemplateRows | None
 
 
 def _shots(counts: Sequence[int], seeds: int, seed: int) -> Look:
-    async def look(study: Study) -> Seen:
+    async def look(study: Study) -> LookResult:
         study.step("zero-shot, few-shot, linear probe")
         try:
             measured_shots = await asyncio.to_thread(
@@ -357,7 +357,7 @@ def _shots(counts: Sequence[int], seeds: int, seed: int) -> Look:
             )
         except ShotsError as error:
             raise CannotLook(str(error)) from None
-        return Seen(ShotsSection(measured_shots))
+        return LookResult(ShotsSection(measured_shots))
 
     return look
 
@@ -377,7 +377,7 @@ def _counts(text: str, multi_label: bool) -> list[int]:
 
 
 def _calibration(aim: Aim, seed: int, *, force: bool) -> Look:
-    async def look(study: Study) -> Seen:
+    async def look(study: Study) -> LookResult:
         """With a background, so that labels that are scored alone get thresholds, too."""
         study.step("calibration")
         first = study.sets[0]
@@ -394,6 +394,6 @@ def _calibration(aim: Aim, seed: int, *, force: bool) -> Look:
         if text is not None and section.worse and not force:
             say(f"no {CALIBRATION_FILE}: {section.worse} (--force writes it anyway)")
             text = None
-        return Seen(section, {} if text is None else {CALIBRATION_FILE: text})
+        return LookResult(section, {} if text is None else {CALIBRATION_FILE: text})
 
     return look

@@ -153,9 +153,9 @@ class Encoding:
         places = asyncio.Semaphore(self.jobs)
         results: list[tuple[bytes, Floats] | str] = [""] * len(dataset.files)
 
-        async def one(place: int, file: Path) -> None:
+        async def encode(place: int, file: Path) -> None:
             try:
-                results[place] = await self._one(file, progress)
+                results[place] = await self._encode_file(file, progress)
             finally:
                 places.release()
             progress.done += 1
@@ -165,12 +165,12 @@ class Encoding:
             async with asyncio.TaskGroup() as group:
                 for place, file in enumerate(dataset.files):
                     await places.acquire()
-                    group.create_task(one(place, file))
+                    group.create_task(encode(place, file))
         except BaseExceptionGroup as raised:
             raise raised.exceptions[0] from None
         return _put_together(dataset, results, self.info, progress)
 
-    async def _one(self, file: Path, progress: Progress) -> tuple[bytes, Floats] | str:
+    async def _encode_file(self, file: Path, progress: Progress) -> tuple[bytes, Floats] | str:
         """Digest and row, or why there is none."""
         try:
             data = await aside(partial(read, str(file), self.limit))
@@ -193,7 +193,7 @@ class Encoding:
             return await asyncio.shield(flight)
         flight = self._flights[digest] = asyncio.get_running_loop().create_future()
         try:
-            result = await self._asked(data)
+            result = await self._request_row(data)
         except BaseException:
             flight.cancel()
             raise
@@ -212,7 +212,7 @@ class Encoding:
             self.kept = None  # a full disk ends no evaluation
             say(f"further embeddings cannot be cached: {reason(error)}")
 
-    async def _asked(self, data: bytes) -> Floats | str:
+    async def _request_row(self, data: bytes) -> Floats | str:
         part = {"image": ("image", data, "application/octet-stream")}
         path, fields = "/embeddings/image", {"encoding_format": "base64"}
         try:

@@ -117,7 +117,7 @@ class Apart:
         with self._process() as process:
             try:
                 head = REQUEST.pack(NUMBERS[kind], limits.pixels, EDGE, len(data))
-                reply = _asked(process, head + data)
+                reply = _exchange(process, head + data)
             except (TimeoutError, OSError) as error:
                 _end(process)
                 if self._closed:
@@ -187,7 +187,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _asked(
+def _exchange(
     process: subprocess.Popen[bytes], request: bytes
 ) -> tuple[int, int, int, int, int, int, bytes]:
     """What the process answers. Raises TimeoutError; OSError where it has ended."""

@@ -101,7 +101,7 @@ def _give_time() -> None:
 def _answer(out: IO[bytes], decoder: Any, kind: int, data: bytes, pixels: int, edge: int) -> None:
     try:
         if kind == SVG:
-            (width, height), image = _drawn(decoder, data, edge)
+            (width, height), image = _render(decoder, data, edge)
         else:
             image = decoder(data, pixels)
             width, height = image.size
@@ -123,7 +123,7 @@ def _answer(out: IO[bytes], decoder: Any, kind: int, data: bytes, pixels: int, e
     out.flush()
 
 
-def _drawn(draw: Any, data: bytes, edge: int) -> tuple[tuple[int, int], Image.Image]:
+def _render(draw: Any, data: bytes, edge: int) -> tuple[tuple[int, int], Image.Image]:
     """The size that a drawing says, and its pixels: the longer edge has `edge` of them."""
     text = _text(data)
     width, height = _size(text)

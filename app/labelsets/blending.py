@@ -78,7 +78,7 @@ class Blending:
         examples = stored.definition.examples
         if not examples:
             return text
-        vectors = await self._known(examples)
+        vectors = await self._cached_rows(examples)
         return await self._blended(stored, text, vectors) if len(vectors) == len(examples) else None
 
     async def rows(self, stored: Stored, text: Floats) -> Floats:
@@ -86,17 +86,19 @@ class Blending:
         examples = stored.definition.examples
         if not examples:
             return text
-        vectors = await self._known(examples)
+        vectors = await self._cached_rows(examples)
         missing = [example for example in examples if example.sha256 not in vectors]
         for start in range(0, len(missing), AT_ONCE):
             some = missing[start : start + AT_ONCE]
-            embedded = await asyncio.gather(*(self._made(stored.name, example) for example in some))
+            embedded = await asyncio.gather(
+                *(self._embed(stored.name, example) for example in some)
+            )
             fresh = {e.sha256: v for e, v in zip(some, embedded, strict=True) if v is not None}
             await self.keep(fresh)
             vectors |= fresh
         return await self._blended(stored, text, vectors)
 
-    async def _known(self, examples: Sequence[Example]) -> dict[str, Floats]:
+    async def _cached_rows(self, examples: Sequence[Example]) -> dict[str, Floats]:
         keys = {self._key(example.sha256): example.sha256 for example in examples}
         vectors: dict[str, Floats] = {}
         for key in keys:
@@ -108,7 +110,7 @@ class Blending:
             vectors |= await self._cache.fetch(missing)
         return {keys[key]: vector for key, vector in vectors.items()}
 
-    async def _made(self, name: str, example: Example) -> Floats | None:
+    async def _embed(self, name: str, example: Example) -> Floats | None:
         """The vector of a stored picture; None where it is lost, or cannot be read any more."""
         try:
             data = await self._pictures.get(name, example.key, example.size)

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from app.classify.concept import Concept
 from app.classify.scoring import Alternatives
-from app.classify.templates import Asked
+from app.classify.templates import TemplateChoice
 from app.errors import UnreadableLabelset
 from app.labelsets.calibration.value import Calibration
 
@@ -120,7 +120,7 @@ class Definition:
     """
 
     entries: tuple[Entry, ...]
-    templates: Asked = None
+    templates: TemplateChoice = None
     description: str = ""
     examples: tuple[Example, ...] = ()
     calibrations: tuple[Calibration, ...] = field(default=(), compare=False)
@@ -266,12 +266,12 @@ class Stored:
         """What a store keeps under the name."""
         previous = self.previous and {
             "version": self.previous.version,
-            "definition": _kept(self.previous.definition),
+            "definition": _stored_fields(self.previous.definition),
         }
         plain = self.definition.plain and (not self.previous or self.previous.definition.plain)
         content = {
             "format": PLAIN if plain else FORMAT,
-            "definition": _kept(self.definition),
+            "definition": _stored_fields(self.definition),
             "built": self.built,
             "previous": previous,
         }
@@ -356,7 +356,7 @@ def _row(entry: Entry) -> tuple[Any, ...]:
     return row if more == ("mean", ()) else row + more
 
 
-def _kept(definition: Definition) -> dict[str, Any]:
+def _stored_fields(definition: Definition) -> dict[str, Any]:
     """The content, and what was learned of it."""
     content, known = _content(definition), [each.json() for each in definition.calibrations]
     if len(known) == 1:

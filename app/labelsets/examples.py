@@ -36,7 +36,7 @@ NEAR: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredPicture:
     """A picture that was read; `key` is where it was written, "" if it was there already."""
 
     sha256: str
@@ -64,13 +64,13 @@ def no_example(sha256: str) -> NotFound:
 
 
 def sorted_out(
-    outcomes: Sequence[Outcome[Kept]],
+    outcomes: Sequence[Outcome[StoredPicture]],
     claims: Callable[[int], str | Problem],
     definition: Definition,
-) -> tuple[list[tuple[Kept, str]], tuple[Outcome[Kept], ...]]:
+) -> tuple[list[tuple[StoredPicture, str]], tuple[Outcome[StoredPicture], ...]]:
     """Pictures with their labels, and those that cannot be taken."""
-    kept: list[tuple[Kept, str]] = []
-    failed: list[Outcome[Kept]] = []
+    kept: list[tuple[StoredPicture, str]] = []
+    failed: list[Outcome[StoredPicture]] = []
     for outcome in outcomes:
         try:
             if isinstance(outcome.result, Problem):
@@ -84,14 +84,14 @@ def sorted_out(
     return kept, tuple(failed)
 
 
-def first_problem(failed: Sequence[Outcome[Kept]]) -> Problem:
+def first_problem(failed: Sequence[Outcome[StoredPicture]]) -> Problem:
     problem = failed[0].result if failed else Invalid("no image was sent", field="image")
     assert isinstance(problem, Problem)
     return problem
 
 
 def with_pictures(
-    definition: Definition, kept: Sequence[tuple[Kept, str]], name: str
+    definition: Definition, kept: Sequence[tuple[StoredPicture, str]], name: str
 ) -> Definition:
     """The definition with these pictures. Raises Invalid, ExampleElsewhere, PreconditionFailed."""
     by_sha256 = {example.sha256: example for example in definition.examples}
@@ -127,7 +127,7 @@ class Added:
     stored: Stored
     added: int
     unchanged: int
-    failed: tuple[Outcome[Kept], ...]
+    failed: tuple[Outcome[StoredPicture], ...]
 
 
 class FewShot:
@@ -235,12 +235,12 @@ class FewShot:
 
     async def _written(
         self, current: Stored, items: AsyncGenerator[Item, None], written: list[str]
-    ) -> list[Outcome[Kept]]:
+    ) -> list[Outcome[StoredPicture]]:
         """Each item's picture embedded and written; a problem where that cannot be."""
         there = {example.sha256: example for example in current.definition.examples}
         room = self._limits.bytes - sum(example.size for example in there.values())
 
-        async def keep(image: bytes) -> Kept:
+        async def keep(image: bytes) -> StoredPicture:
             nonlocal room
             picture, vector = await self._embedder.embed(image, Stages())
             await self._blending.keep({picture.sha256: vector})
@@ -253,7 +253,7 @@ class FewShot:
                 key = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
                 written.append(key)
                 await self._put(current.name, key, image)
-            return Kept(picture.sha256, picture.width, picture.height, len(image), key)
+            return StoredPicture(picture.sha256, picture.width, picture.height, len(image), key)
 
         return await every_outcome(items, keep)
 

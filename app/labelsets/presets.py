@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from app.classify.templates import Asked, numbered
+from app.classify.templates import TemplateChoice, numbered
 from app.errors import UnknownLabelset, excerpt, shown
 from app.labelsets.definition import WHOLE, Definition, Entry, Stored, new
 from prompts import Vocabulary
@@ -49,7 +49,7 @@ class Presets:
             stored = self._stored[name] = new(name, 0, Definition(entries, templates))
         return stored
 
-    def _templates_of(self, name: str) -> Asked:
+    def _templates_of(self, name: str) -> TemplateChoice:
         if name == OTHERS:
             return WHOLE
         return FEW if name == TAGS and self._templates == MANY else None

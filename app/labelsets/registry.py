@@ -318,7 +318,7 @@ class Sweeper:
         unnamed_before, self._unnamed = self._unnamed, {}
         count = 0
         for name, keys in listed.items():
-            named = await _named(self._labelsets, name)
+            named = await _referenced(self._labelsets, name)
             if named is None:
                 continue
             now = self._clock()
@@ -333,7 +333,7 @@ class Sweeper:
         return count
 
 
-async def _named(labelsets: LabelSetStore, name: str) -> frozenset[str] | None:
+async def _referenced(labelsets: LabelSetStore, name: str) -> frozenset[str] | None:
     """The keys that a label set names; None where nobody can tell."""
     head = await labelsets.head(name)
     if head is None:

@@ -93,25 +93,25 @@ class LabelSetService:
         """`create` or replace, and whether it was created. May also raise PreconditionFailed."""
         self._builds.check(definition)
 
-        def made(current: Stored | None) -> Definition:
+        def make(current: Stored | None) -> Definition:
             # what was learned stays: it knows itself what it is good for
             return current.definition.relearned(definition) if current else definition
 
-        return await self._change(name, match, made, most)
+        return await self._change(name, match, make, most)
 
     async def change(
         self, name: str, match: Match, make: Callable[[Definition], Definition]
     ) -> Stored:
         """As `put`, what `make` makes of the current definition; also raises UnknownLabelset."""
 
-        def made(current: Stored | None) -> Definition:
+        def changed(current: Stored | None) -> Definition:
             if current is None:
                 raise unknown(name)
             if current.unreadable:
                 raise unreadable_problem(name)
             return make(current.definition)
 
-        return (await self._change(name, match, made))[0]
+        return (await self._change(name, match, changed))[0]
 
     async def _change(
         self,

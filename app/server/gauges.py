@@ -204,7 +204,7 @@ def _watch_caches(metrics: Metrics, services: Services) -> None:
     }
     for name, (about, read) in held.items():
         metrics.watch(
-            f"openvocab_cache_{name}", about, functools.partial(_each, caches, read), "cache"
+            f"openvocab_cache_{name}", about, functools.partial(_per_cache, caches, read), "cache"
         )
 
     def levels() -> Mapping[tuple[str, ...], float]:
@@ -301,7 +301,7 @@ class _Device(Protocol):
     def memory(self) -> "DeviceMemory | None": ...
 
 
-def _each(
+def _per_cache(
     caches: Callable[[], Mapping[tuple[str, str], ByteLru]], read: Callable[[ByteLru], float]
 ) -> Mapping[tuple[str, ...], float]:
     totals: dict[tuple[str, ...], float] = {}

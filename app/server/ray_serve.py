@@ -147,20 +147,20 @@ class Ingress:
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         settings = self._settings
 
-        async def found(model: str) -> RemoteEncoder:
+        async def connect(model: str) -> RemoteEncoder:
             """The encoders of a model, once one of them answers."""
             return await RemoteEncoder.find(
                 self._encoders[model], model, settings.precision, settings.request_timeout
             )
 
-        remote = await found(settings.model)
+        remote = await connect(settings.model)
         here = {
             "max_batch": CALL_IMAGES,
             "decode_threads": settings.decode_threads or _cores(),
             # they would be one replica's, now of this one and now of that; Ray has those of all
             "metrics": "off",
         }
-        app = create_app(settings.model_copy(update=here), remote, further=found)
+        app = create_app(settings.model_copy(update=here), remote, further=connect)
 
         def counted() -> bytes:
             text: bytes = app.state.services.metrics.text()

@@ -96,7 +96,7 @@ class SharedEncoder:
         try:
             ran = await asyncio.gather(*(self._batcher.submit(picture) for picture in pixels))
         except Exception as error:
-            raise _told(error) from error
+            raise _portable(error) from error
         return np.stack([batch.value for batch in ran]), self._encoder.slowest
 
     async def texts(self, fingerprint: str, prompts: list[str]) -> Floats:
@@ -108,7 +108,7 @@ class SharedEncoder:
         try:
             return await asyncio.wrap_future(self._encoder.submit_texts(prompts))
         except Exception as error:
-            raise _told(error) from error
+            raise _portable(error) from error
 
     async def check(self) -> None:
         """Nothing if the model answers as it did at the start. Raises NotReady."""
@@ -125,6 +125,6 @@ class SharedEncoder:
             raise OtherModel(f"this encoder has {self._encoder.info.name} by another fingerprint")
 
 
-def _told(error: Exception) -> Exception:
+def _portable(error: Exception) -> Exception:
     """The error as it leaves this process: what torch raises cannot be read where torch is not."""
     return error if isinstance(error, TOLD) else Internal("the encoder failed")

@@ -165,7 +165,7 @@ class Guarded:
     @asynccontextmanager
     async def _passing(self, kind: Call, limit: float | None) -> AsyncIterator[None]:
         """Around one call, which may take `limit` seconds."""
-        with _told(self._tell, kind):
+        with _reporting(self._tell, kind):
             if kind == "read":
                 async with self._reads.call(limit):
                     yield
@@ -178,7 +178,7 @@ class Guarded:
 
 
 @contextmanager
-def _told(tell: Tell, call: Call) -> Iterator[None]:
+def _reporting(tell: Tell, call: Call) -> Iterator[None]:
     """Around one call; one that is cancelled is none."""
     begun = time.perf_counter()
     result: Result = "ok"

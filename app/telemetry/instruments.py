@@ -173,7 +173,7 @@ class Instruments(Collector):
                 if not math.isnan(cells[0]):
                     cells_by_name[family.name].setdefault(record.name[1:], []).append(cells)
         for name, series in cells_by_name.items():
-            yield _shown(self._families[name], series)
+            yield _metric(self._families[name], series)
 
     def silent(self) -> float:
         """Seconds since the last sign of the process that is silent the longest."""
@@ -213,7 +213,7 @@ class Instruments(Collector):
             reading.before = dict.fromkeys(values, 0.0)
 
 
-def _shown(family: Family, series: Mapping[Labels, Sequence[Sequence[float]]]) -> Metric:
+def _metric(family: Family, series: Mapping[Labels, Sequence[Sequence[float]]]) -> Metric:
     metric = Metric(family.name.removesuffix("_total"), family.about, family.kind)
     for values, cells in sorted(series.items()):
         labels = dict(zip(family.labels, values, strict=True))

@@ -127,7 +127,7 @@ PROTOCOL: Final = "http/protobuf"
 
 def hindrance(mode: Mode) -> str | None:
     """Why traces that are asked for cannot be made; None if they can, or if nobody asks."""
-    if not _asked(mode):
+    if not _is_requested(mode):
         return None
     if not _installed():
         return "traces need pip install 'openvocab[otel]'"
@@ -141,7 +141,7 @@ def hindrance(mode: Mode) -> str | None:
 
 def start(mode: Mode, version: str) -> "Tracing | None":
     """What makes spans, if it is asked for and can be had."""
-    if not _asked(mode) or hindrance(mode) is not None:
+    if not _is_requested(mode) or hindrance(mode) is not None:
         return None
     # half a second, and an extra: only who wants traces pays
     from app.telemetry.otel import Tracing
@@ -149,7 +149,7 @@ def start(mode: Mode, version: str) -> "Tracing | None":
     return Tracing.to_collector(version)
 
 
-def _asked(mode: Mode) -> bool:
+def _is_requested(mode: Mode) -> bool:
     if mode == "off" or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     if mode == "on":

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from app.api.labelled_images import Shown
+from app.api.labelled_images import LabelledForm
 from app.classify.labels import NONE, folder_name
 from app.errors import Invalid
 from models.encoder import Encoder
@@ -220,11 +220,11 @@ def test_archives_and_json_say_the_same_as_a_form(
 
 
 def test_folders_are_called_as_the_command_calls_them() -> None:
-    told = Shown(("cat", "either/or", "né"))
+    form = LabelledForm(("cat", "either/or", "né"))
     for folder in ("cat", folder_name("either/or"), "ne\u0301", NONE, "either_or"):
-        told.tell(folder)
-    *found, wrong = told.claims.values()
-    assert found == [(0,), (1,), (2,), ()]
+        form.tell(folder)
+    *claims, wrong = form.claims.values()
+    assert claims == [(0,), (1,), (2,), ()]
     assert isinstance(wrong, Invalid)
 
 

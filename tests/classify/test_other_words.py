@@ -68,7 +68,7 @@ def test_known_rivals_are_not_looked_for_again(others: OtherWords) -> None:
 
 def test_rivals_count_without_a_calibration_and_own_words_always() -> None:
     cosines, model = np.array([0.3, 0.1], np.float32), scoring.Scale(100.0, None)
-    wanted = scoring.Wanted(2, abstain=True)
+    wanted = scoring.Criteria(2, abstain=True)
     learned = scoring.Learned(100.0, None, floor=0.0, margin=0.0, shifts=None)
     words = tuple(map(str, range(100)))
 

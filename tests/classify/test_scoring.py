@@ -60,7 +60,7 @@ def test_scores_of_choice_are_the_two_formulas(bias: float | None) -> None:
     model, background = scoring.Scale(100.0, bias), 0.25
 
     def scores(chosen: scoring.Scoring | None) -> np.ndarray:
-        wanted = scoring.Wanted(3, scores=chosen)
+        wanted = scoring.Criteria(3, scores=chosen)
         return scoring.decide(cosines, background, model, None, wanted).scores
 
     shares = scoring.softmax(cosines, 100.0)
@@ -76,12 +76,12 @@ def test_scores_of_choice_are_the_two_formulas(bias: float | None) -> None:
 
 def test_tags_that_fit_alike_are_no_reason_to_abstain() -> None:
     alike, model = np.float32([0.3, 0.3, 0.1]), scoring.Scale(100.0, None)
-    strict = scoring.decide(alike, 0.2, model, None, scoring.Wanted(3, abstain=True))
+    strict = scoring.decide(alike, 0.2, model, None, scoring.Criteria(3, abstain=True))
     assert strict.reason is not None
     assert strict.reason.code == "margin_too_small"
-    tags = scoring.decide(alike, 0.2, model, None, scoring.Wanted(3, abstain=True, lead=False))
+    tags = scoring.decide(alike, 0.2, model, None, scoring.Criteria(3, abstain=True, lead=False))
     assert tags.reason is None
-    below = scoring.decide(alike, 0.4, model, None, scoring.Wanted(3, abstain=True, lead=False))
+    below = scoring.decide(alike, 0.4, model, None, scoring.Criteria(3, abstain=True, lead=False))
     assert below.reason is not None
     assert below.reason.code == "similarity_below_floor"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.files import Finder, Found, listed, read
+from app.cli.files import Finder, FoundFile, listed, read
 
 
 def make(folder: Path, *names: str) -> None:
@@ -66,7 +66,7 @@ def test_a_folder_that_vanishes_is_told_and_the_rest_goes_on(tmp_path: Path) -> 
     (tmp_path / "b/2.png").unlink()
     (tmp_path / "b").rmdir()
     rest = [*stream]
-    assert rest[0] == Found(str(tmp_path / "b"), "no such file or directory")
+    assert rest[0] == FoundFile(str(tmp_path / "b"), "no such file or directory")
     assert rest[1].path.endswith("3.png")
 
 

@@ -132,7 +132,7 @@ def from_toml(text: str) -> tuple[Key, ...]:
     except tomllib.TOMLDecodeError as error:
         raise BadKeys(f"not TOML: {error}") from None
     except ValidationError as error:
-        raise BadKeys(_said(error)) from None
+        raise BadKeys(_reason_of(error)) from None
     return tuple(key for name, entry in read.keys.items() for key in _keys(name, entry))
 
 
@@ -147,9 +147,8 @@ def from_line(line: str) -> tuple[Key, ...]:
             entry = KeyEntry.model_validate(content)
             TypeAdapter(Name).validate_python(name)
         except ValidationError as error:
-            reason = (
-                f"{_said(error)}; each is NAME:SCOPE+SCOPE:SHA256, scopes are {', '.join(SCOPES)}"
-            )
+            form = f"each is NAME:SCOPE+SCOPE:SHA256, scopes are {', '.join(SCOPES)}"
+            reason = f"{_reason_of(error)}; {form}"
             raise BadKeys(f"key {number}: {reason}") from None
         keys += _keys(name, entry)
     return tuple(keys)
@@ -248,7 +247,7 @@ def _state(file: Path) -> tuple[int, ...] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _said(error: ValidationError) -> str:
+def _reason_of(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg']}" if where else first["msg"]

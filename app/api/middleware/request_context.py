@@ -60,7 +60,7 @@ class Exchange:
         self._probe = route.rule.probe
         self._place: Place | None = None
         if tracing is not None and not self._probe:
-            method, attributes = _asked(scope, headers)
+            method, attributes = _identify(scope, headers)
             self._place = tracing.request(headers, method, attributes)
         trace_id = _trace_id(headers) if self._place is None else self._place.trace_id
         self._about = logs.Request(self.state.request_id, trace_id)
@@ -154,7 +154,7 @@ class Exchange:
         return None if services is None else str(services.encoder.info.name)
 
 
-def _asked(scope: Scope, headers: Headers) -> tuple[str, dict[str, Any]]:
+def _identify(scope: Scope, headers: Headers) -> tuple[str, dict[str, Any]]:
     """The first name of a request's span, and its attributes (HTTP semantic conventions)."""
     known = scope["method"] in METHODS
     attributes = {

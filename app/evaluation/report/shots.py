@@ -52,13 +52,13 @@ def notes_of(curves: Shots) -> list[str]:
     if curves.left_out:
         notes.append(
             f"Without two pictures, so left out everywhere, as answers too: "
-            f"{_named(curves.left_out)}."
+            f"{_some_of(curves.left_out)}."
         )
     for shots, names in curves.short.items():
         if names:
             notes.append(
                 f"Fewer than {shots} to draw from, so with all they have: "
-                f"{_named(names)} ({len(names)} of {len(curves.classes)})."
+                f"{_some_of(names)} ({len(names)} of {len(curves.classes)})."
             )
     if curves.too_many:
         notes.append(
@@ -114,7 +114,7 @@ def _at_most(shots: Shots) -> str:
     return f"With {many(last[0].shots, 'picture')} a class: {reached}."
 
 
-def _named(names: Sequence[str]) -> str:
+def _some_of(names: Sequence[str]) -> str:
     shown = ", ".join(names[:NAMED])
     return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
 

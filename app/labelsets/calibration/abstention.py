@@ -99,7 +99,7 @@ LADDER: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ScoredPictures:
     """Pictures (N,): `similarity` of the best label, its `lead` over the second, whether it is
     `right`, and whether the picture shows any of the labels (`inside`).
     """
@@ -112,11 +112,11 @@ class Seen:
     def __len__(self) -> int:
         return len(self.right)
 
-    def part(self, chosen: npt.NDArray[np.generic]) -> "Seen":
+    def part(self, chosen: npt.NDArray[np.generic]) -> "ScoredPictures":
         """Some of the pictures, by places or by yes and no."""
         every = (self.similarity, self.lead, self.right, self.inside)
         similarity, lead, right, inside = (values[chosen] for values in every)
-        return Seen(similarity, lead, right, inside)
+        return ScoredPictures(similarity, lead, right, inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,9 @@ class AbstentionBounds:
     floor: float
     margin: float
 
-    def answer(self, seen: Seen) -> Truth:
+    def answer(self, scored: ScoredPictures) -> Truth:
         """Which pictures (N,) are answered."""
-        return (seen.similarity >= self.floor) & (seen.lead >= self.margin)
+        return (scored.similarity >= self.floor) & (scored.lead >= self.margin)
 
 
 class Unreachable(ValueError):
@@ -139,17 +139,17 @@ class Unreachable(ValueError):
         self.least = least
 
 
-def choose(seen: Seen, risk: float) -> AbstentionBounds:
+def choose(scored: ScoredPictures, risk: float) -> AbstentionBounds:
     """The bounds with the most right answers among those whose risk on these pictures is `risk`.
 
     Raises: Unreachable.
     """
-    floors = _floors(seen)
-    candidates = [_margin(seen.part(seen.similarity >= floor), risk) for floor in floors]
+    floors = _floors(scored)
+    candidates = [_margin(scored.part(scored.similarity >= floor), risk) for floor in floors]
     ranked = [(right, -wrong) for _, right, wrong in candidates]
     best = max(ranked)
     if best[0] == 0:
-        least = min(_least(seen.part(seen.similarity >= floor)) for floor in floors)
+        least = min(_least(scored.part(scored.similarity >= floor)) for floor in floors)
         detail = (
             f"the share of wrong answers cannot be kept at {risk:g}; the lowest possible is "
             f"{least:.3g}"
@@ -161,7 +161,7 @@ def choose(seen: Seen, risk: float) -> AbstentionBounds:
     return AbstentionBounds(floors[place], candidates[place][0])
 
 
-def cautious(seen: Seen, risk: float, seed: int) -> tuple[AbstentionBounds, Truth]:
+def cautious(scored: ScoredPictures, risk: float, seed: int) -> tuple[AbstentionBounds, Truth]:
     """`choose` for a stricter risk than the wanted one, where pictures that it did not see say so.
 
     The bounds, and which pictures (N,) are answered by bounds that were chosen without them. Where
@@ -172,13 +172,13 @@ def cautious(seen: Seen, risk: float, seed: int) -> tuple[AbstentionBounds, Trut
     trials: list[tuple[bool, float, AbstentionBounds, Truth]] = []
     for share in reversed([share for share in LADDER if share <= 1]):
         try:
-            bounds = choose(seen, share * risk)
+            bounds = choose(scored, share * risk)
         except Unreachable:
             if share == 1:
                 raise
             break
-        answers = _unseen(seen, share * risk, seed)
-        wrong, count = counts(seen, answers)
+        answers = _unseen(scored, share * risk, seed)
+        wrong, count = counts(scored, answers)
         rate = wrong / count if count else 1.0
         trials.append((rate > risk, rate if rate > risk else 0.0, bounds, answers))
     # the first of equals is the least strict
@@ -189,7 +189,9 @@ def cautious(seen: Seen, risk: float, seed: int) -> tuple[AbstentionBounds, Trut
     return bounds, answers
 
 
-def promise(seen: Seen, risk: float, confidence: float, seed: int) -> tuple[AbstentionBounds, Seen]:
+def promise(
+    scored: ScoredPictures, risk: float, confidence: float, seed: int
+) -> tuple[AbstentionBounds, ScoredPictures]:
     """Bounds whose true risk is `risk` at most, with that confidence, and the pictures that say so.
 
     A third of the pictures proposes bounds, the others test them one after the other, the most
@@ -198,9 +200,9 @@ def promise(seen: Seen, risk: float, confidence: float, seed: int) -> tuple[Abst
 
     Raises: Unreachable.
     """
-    order = np.random.default_rng(seed).permutation(len(seen))
-    third = np.arange(len(seen)) % 3 == 0
-    proposing, testing = seen.part(order[third]), seen.part(order[~third])
+    order = np.random.default_rng(seed).permutation(len(scored))
+    third = np.arange(len(scored)) % 3 == 0
+    proposing, testing = scored.part(order[third]), scored.part(order[~third])
     needed = fewest_answers(risk, confidence)
     passed: list[tuple[int, AbstentionBounds]] = []
     least = 1.0
@@ -213,26 +215,27 @@ def promise(seen: Seen, risk: float, confidence: float, seed: int) -> tuple[Abst
         passed.append((int(bounds.answer(proposing).sum()), bounds))
     if not passed:
         detail = (
-            f"{len(seen)} pictures do not show with {confidence:g} confidence that {risk:g} of the "
-            f"answers are wrong at most, only {least:.3g}; at least {needed * 3 // 2} are needed"
+            f"{len(scored)} pictures do not show with {confidence:g} confidence that at most "
+            f"{risk:g} of the answers are wrong, only {least:.3g}; "
+            f"at least {needed * 3 // 2} are needed"
         )
         raise Unreachable(detail, least)
     return max(passed, key=lambda candidate: candidate[0])[1], testing
 
 
-def counts(seen: Seen, answers: Truth) -> tuple[int, int]:
+def counts(scored: ScoredPictures, answers: Truth) -> tuple[int, int]:
     """How many of the answers are wrong, and how many there are."""
-    return int((answers & ~seen.right).sum()), int(answers.sum())
+    return int((answers & ~scored.right).sum()), int(answers.sum())
 
 
-def _floors(seen: Seen) -> Sequence[float]:
-    if seen.inside.all():
-        known = np.sort(seen.similarity[seen.right])
+def _floors(scored: ScoredPictures) -> Sequence[float]:
+    if scored.inside.all():
+        known = np.sort(scored.similarity[scored.right])
         if not len(known):
             return (-1.0,)
         lost = int(FLOOR_COSTS * len(known))
         return (float(known[lost]) - SLACK,)
-    values = np.unique(seen.similarity)
+    values = np.unique(scored.similarity)
     between = (values[1:] + values[:-1]) / 2
     if not len(between):
         return (-1.0,)
@@ -240,10 +243,10 @@ def _floors(seen: Seen) -> Sequence[float]:
     return (-1.0, *(float(between[place]) for place in places))
 
 
-def _margin(seen: Seen, risk: float) -> tuple[float, int, int]:
+def _margin(scored: ScoredPictures, risk: float) -> tuple[float, int, int]:
     """The least margin at this risk, with the right and wrong answers that it leaves."""
-    order = np.argsort(-seen.lead, kind="stable")
-    lead, wrong = seen.lead[order], np.cumsum(~seen.right[order])
+    order = np.argsort(-scored.lead, kind="stable")
+    lead, wrong = scored.lead[order], np.cumsum(~scored.right[order])
     count = np.arange(1, len(lead) + 1)
     last = np.append(np.diff(lead) != 0, True)[: len(lead)]
     fits = np.flatnonzero(last & (wrong <= risk * count) & (count >= FEWEST))
@@ -257,25 +260,25 @@ def _margin(seen: Seen, risk: float) -> tuple[float, int, int]:
     return float(margin), int(right[place]), int(wrong[place])
 
 
-def _least(seen: Seen) -> float:
-    order = np.argsort(-seen.lead, kind="stable")
-    risk = np.cumsum(~seen.right[order]) / np.arange(1, len(order) + 1)
+def _least(scored: ScoredPictures) -> float:
+    order = np.argsort(-scored.lead, kind="stable")
+    risk = np.cumsum(~scored.right[order]) / np.arange(1, len(order) + 1)
     return float(risk[FEWEST - 1 :].min()) if len(order) >= FEWEST else 1.0
 
 
-def _unseen(seen: Seen, risk: float, seed: int) -> Truth:
-    answers = np.zeros(len(seen), np.bool_)
-    for train, test in splits(len(seen), seed):
+def _unseen(scored: ScoredPictures, risk: float, seed: int) -> Truth:
+    answers = np.zeros(len(scored), np.bool_)
+    for train, test in splits(len(scored), seed):
         with contextlib.suppress(Unreachable):
-            answers[test] = choose(seen.part(train), risk).answer(seen.part(test))
+            answers[test] = choose(scored.part(train), risk).answer(scored.part(test))
     return answers
 
 
-def _ladder(seen: Seen, risk: float, confidence: float) -> list[AbstentionBounds]:
+def _ladder(scored: ScoredPictures, risk: float, confidence: float) -> list[AbstentionBounds]:
     """What these pictures propose, what they themselves are surest of first."""
     bounds_by_risk: dict[AbstentionBounds, float] = {}
     for share in LADDER:
         with contextlib.suppress(Unreachable):
-            bounds = choose(seen, share * risk)
-            bounds_by_risk[bounds] = at_most(*counts(seen, bounds.answer(seen)), confidence)
+            bounds = choose(scored, share * risk)
+            bounds_by_risk[bounds] = at_most(*counts(scored, bounds.answer(scored)), confidence)
     return sorted(bounds_by_risk, key=lambda bounds: bounds_by_risk[bounds])

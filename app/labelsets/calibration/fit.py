@@ -14,7 +14,7 @@ from app.labelsets.calibration import conformal, temperature, thresholds
 from app.labelsets.calibration.abstention import (
     AbstentionBounds,
     Curve,
-    Seen,
+    ScoredPictures,
     Unreachable,
     at_most,
     cautious,
@@ -106,11 +106,11 @@ def fit(data: Labelled, model: Model, fitted_for: str, aim: Aim, seed: int = 0) 
     scale, bias = _scale(data, model, np.ones(len(data.truth), np.bool_))
     before_nll, before = _measured(cosines, own, model.scale, model.bias)
     after_nll, after = _held_out_scores(data, model, inside, own, seed)
-    seen = _seen(data)
+    scored = _scored(data)
     try:
-        bounds, held_out = _bounds(seen, aim, seed)
+        bounds, held_out = _bounds(scored, aim, seed)
     except Unreachable as error:
-        curve = risk_coverage(seen.lead, seen.right)
+        curve = risk_coverage(scored.lead, scored.right)
         return Fitted(
             None,
             str(error),
@@ -146,8 +146,8 @@ def fit(data: Labelled, model: Model, fitted_for: str, aim: Aim, seed: int = 0) 
         conformal=conformal.bounds(cosines, own, model.scale),
     )
     # what the floor holds back is answered last
-    order = np.where(seen.similarity >= bounds.floor, seen.lead, -1.0)
-    curve = risk_coverage(order, seen.right)
+    order = np.where(scored.similarity >= bounds.floor, scored.lead, -1.0)
+    curve = risk_coverage(order, scored.right)
     return Fitted(fitted, None, scale, bias, before, after, curve, (before_nll, after_nll))
 
 
@@ -201,29 +201,29 @@ def _own(data: Labelled) -> Places:
     return np.asarray(shown.argmax(axis=1), np.int64)
 
 
-def _seen(data: Labelled) -> Seen:
+def _scored(data: Labelled) -> ScoredPictures:
     """What decides on abstaining."""
     cosines, truth = data.cosines, data.truth
     best = cosines.argmax(axis=1)
     two = np.sort(np.partition(cosines, -2, axis=1)[:, -2:], axis=1).astype(np.float64)
     right = np.take_along_axis(truth, best[:, None], axis=1)[:, 0]
     inside = truth.sum(axis=1) > 0
-    return Seen(two[:, 1], two[:, 1] - two[:, 0], right, inside)
+    return ScoredPictures(two[:, 1], two[:, 1] - two[:, 0], right, inside)
 
 
-def _bounds(seen: Seen, aim: Aim, seed: int) -> tuple[AbstentionBounds, Answered]:
+def _bounds(scored: ScoredPictures, aim: Aim, seed: int) -> tuple[AbstentionBounds, Answered]:
     if aim.confidence is not None:
-        bounds, tested = promise(seen, aim.risk, aim.confidence, seed)
+        bounds, tested = promise(scored, aim.risk, aim.confidence, seed)
         return bounds, _answered(tested, bounds.answer(tested), aim.confidence)
-    bounds, answers = cautious(seen, aim.risk, seed)
-    return bounds, _answered(seen, answers, USUAL_CONFIDENCE)
+    bounds, answers = cautious(scored, aim.risk, seed)
+    return bounds, _answered(scored, answers, USUAL_CONFIDENCE)
 
 
-def _answered(seen: Seen, answers: Truth, confidence: float) -> Answered:
-    wrong, count = counts(seen, answers)
-    outside = ~seen.inside
+def _answered(scored: ScoredPictures, answers: Truth, confidence: float) -> Answered:
+    wrong, count = counts(scored, answers)
+    outside = ~scored.inside
     return Answered(
-        coverage=float(answers[seen.inside].mean()) if seen.inside.any() else 0.0,
+        coverage=float(answers[scored.inside].mean()) if scored.inside.any() else 0.0,
         risk=wrong / count if count else 0.0,
         risk_at_most=at_most(wrong, count, confidence),
         refused=float((~answers[outside]).mean()) if outside.any() else None,

@@ -62,7 +62,7 @@ def common_threshold(values: Floats, truth: Truth) -> float:
     return float(cuts[place])
 
 
-def said(values: Floats, common: float, own: Doubles) -> Truth:
+def answers_of(values: Floats, common: float, own: Doubles) -> Truth:
     """Which labels (N, C) reach their threshold."""
     return np.asarray(values >= np.where(np.isnan(own), common, own), np.bool_)
 
@@ -84,7 +84,7 @@ def held_out(values: Floats, truth: Truth, seed: int) -> Truth:
     answers = np.zeros_like(truth)
     for train, test in splits(len(values), seed):
         if truth[train].any():
-            answers[test] = said(values[test], *thresholds(values[train], truth[train]))
+            answers[test] = answers_of(values[test], *thresholds(values[train], truth[train]))
     return answers
 
 

@@ -145,7 +145,7 @@ class RedisLabelSets:
     async def _each(self, names: Sequence[str], command: str, *fields: str) -> Sequence[Any]:
         """One answer per name, in one round trip; an error for what others wrote there."""
 
-        async def each() -> Sequence[Any]:
+        async def pipelined() -> Sequence[Any]:
             async with self._link.client.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.execute_command(command, self._key(name), *fields)
@@ -155,7 +155,7 @@ class RedisLabelSets:
                     raise answer
             return replies
 
-        return await self._link.call(each)
+        return await self._link.call(pipelined)
 
     async def _list(self, *command: str | bytes | int) -> Sequence[bytes]:
         async def names() -> Sequence[bytes]:
@@ -256,14 +256,14 @@ class RedisPictures:
             await self._link.call(partial(self._drop, keys=names, args=[f"{name}{_MARK}{key}"]))
 
     async def missing(self, name: str, keys: Sequence[str]) -> Sequence[str]:
-        async def known(some: Sequence[str]) -> Sequence[bytes | None]:
+        async def stored_sizes(some: Sequence[str]) -> Sequence[bytes | None]:
             fields = [f"{name}{_MARK}{key}" for key in some]
             sizes = await self._link.client.execute_command("HMGET", self._sizes, *fields)
             return answers(sizes, len(some))
 
         missing: list[str] = []
         for some in chunks(keys):
-            sizes = await self._link.call(partial(known, some))
+            sizes = await self._link.call(partial(stored_sizes, some))
             missing += [key for key, size in zip(some, sizes, strict=True) if size is None]
         return missing
 

@@ -7,10 +7,10 @@ import pytest
 from scipy.stats import beta
 
 from app.classify import scoring
-from app.classify.scoring import COUNTS, LEAST_ODDS, Decision, Learned, Scale, Wanted, decide
+from app.classify.scoring import COUNTS, LEAST_ODDS, Criteria, Decision, Learned, Scale, decide
 from app.labelsets.calibration.abstention import (
     AbstentionBounds,
-    Seen,
+    ScoredPictures,
     Unreachable,
     at_most,
     cautious,
@@ -25,16 +25,16 @@ SIGMOID = Scale(100.0, -10.0)
 LEARNED = Learned(50.0, None, 0.25, 0.02, None)
 
 
-def drawn(rng: np.random.Generator, inside: int, outside: int) -> Seen:
+def drawn(rng: np.random.Generator, inside: int, outside: int) -> ScoredPictures:
     """The larger the lead, the more often right; what is outside lies lower."""
     lead = rng.gamma(1.5, 0.02, inside + outside)
     right = rng.random(inside + outside) < 1 - 0.5 * np.exp(-lead / 0.02)
     shows = np.arange(inside + outside) < inside
     similarity = rng.normal(np.where(shows, 0.8, 0.7), 0.04)
-    return Seen(similarity, lead, right & shows, shows)
+    return ScoredPictures(similarity, lead, right & shows, shows)
 
 
-def counted(seen: Seen, bounds: AbstentionBounds) -> tuple[int, int]:
+def counted(seen: ScoredPictures, bounds: AbstentionBounds) -> tuple[int, int]:
     answers = bounds.answer(seen)
     return int((answers & seen.right).sum()), int((answers & ~seen.right).sum())
 
@@ -61,7 +61,7 @@ def test_without_pictures_of_something_else_the_floor_costs_few_right_answers() 
 def test_a_risk_that_cannot_be_had_says_what_can() -> None:
     rng = np.random.default_rng(0)
     right = np.arange(40) % 2 == 0
-    seen = Seen(rng.normal(size=40), np.arange(40) / 40, right, np.ones(40, bool))
+    seen = ScoredPictures(rng.normal(size=40), np.arange(40) / 40, right, np.ones(40, bool))
     with pytest.raises(Unreachable) as caught:
         choose(seen, 0.01)
     assert 0.4 < caught.value.least <= 0.5
@@ -71,7 +71,7 @@ def test_bounds_that_nothing_else_would_reach_are_no_bounds() -> None:
     """The five surest are right by chance: chosen without them, nothing is."""
     lead = np.concatenate([np.arange(5) + 100.0, np.arange(60.0)])
     right = np.concatenate([np.ones(5, bool), np.arange(60) % 5 == 0])
-    seen = Seen(np.full(65, 0.8), lead, right, np.ones(65, bool))
+    seen = ScoredPictures(np.full(65, 0.8), lead, right, np.ones(65, bool))
     assert choose(seen, 0.05).margin > 50
     with pytest.raises(Unreachable, match="nothing is answered"):
         cautious(seen, 0.05, 0)
@@ -148,7 +148,7 @@ def test_the_area_below_the_curve_is_the_mean_of_selective_risks() -> None:
 
 def asked(cosines: list[float], learned: Learned | None = None, background: float | None = None,
           model: Scale = SOFTMAX, **wanted: object) -> Decision:  # fmt: skip
-    chosen = Wanted(**{"top_k": 5, "abstain": True, **wanted})  # type: ignore[arg-type]
+    chosen = Criteria(**{"top_k": 5, "abstain": True, **wanted})  # type: ignore[arg-type]
     return decide(np.float32(cosines), background, model, learned, chosen)
 
 

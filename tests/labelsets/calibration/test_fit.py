@@ -120,7 +120,7 @@ def test_the_common_threshold_has_the_largest_f1_of_all_pairs() -> None:
     cuts = [f1_score(truth, values >= cut, average="micro", zero_division=0)
             for cut in np.unique(values[truth])[::4]]  # fmt: skip
     assert found >= max(cuts)
-    micro, macro = thresholds.f1(truth, thresholds.said(values, common, own))
+    micro, macro = thresholds.f1(truth, thresholds.answers_of(values, common, own))
     said = values >= np.where(np.isnan(own), common, own)
     assert micro == pytest.approx(f1_score(truth, said, average="micro"))
     shown = truth.any(axis=0)
@@ -173,7 +173,7 @@ def test_what_is_told_is_measured_on_others_than_it_was_fitted_to() -> None:
     assert found.calibration.f1 is not None
     common, each = thresholds.thresholds(cosines - 0.2, own[:, None] == np.arange(40))
     fitted, _ = thresholds.f1(
-        own[:, None] == np.arange(40), thresholds.said(cosines - 0.2, common, each)
+        own[:, None] == np.arange(40), thresholds.answers_of(cosines - 0.2, common, each)
     )
     assert found.calibration.f1.micro_after < fitted
 
