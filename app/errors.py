@@ -40,7 +40,7 @@ class Problem(Exception):
         return self._copy(self.detail, names.get(self.field or "", self.field))
 
     def placed(self, place: str) -> Self:
-        """The same problem, said of one of many."""
+        """The same problem, for one of many items."""
         return self._copy(f"{place}: {self.detail}", self.field)
 
     def _copy(self, detail: str, field: str | None) -> Self:

@@ -135,17 +135,17 @@ def _simplify(topology: bytes, path: Path) -> None:
 def _recipe(
     data: bytes, places: list[tuple[int, int]], known: Mapping[bytes, tuple[str, str, bool]]
 ) -> dict[str, Any]:
-    tensors, kept, done = [], [], 0
+    tensors, kept, end = [], [], 0
     for offset, size in sorted(set(places)):
         source = known.get(data[offset : offset + size]) if size >= LEAST_BYTES else None
-        if source is None or offset < done:
+        if source is None or offset < end:
             continue
-        if done < offset:
-            kept.append((done, base64.b64encode(data[done:offset]).decode()))
+        if end < offset:
+            kept.append((end, base64.b64encode(data[end:offset]).decode()))
         tensors.append((offset, *source))
-        done = offset + size
-    if done < len(data):
-        kept.append((done, base64.b64encode(data[done:]).decode()))
+        end = offset + size
+    if end < len(data):
+        kept.append((end, base64.b64encode(data[end:]).decode()))
     return {"size": len(data), "tensors": tensors, "kept": kept}
 
 

@@ -53,14 +53,14 @@ class BytePairs:
             for rank, (first, second) in enumerate(merges)
         }
         pairs = np.array(sorted(ranks), np.uint64)
-        found = np.array([ranks[pair] for pair in pairs.tolist()], np.uint32).reshape(-1, 2)
+        rank_pairs = np.array([ranks[pair] for pair in pairs.tolist()], np.uint32).reshape(-1, 2)
         return cls(
             {
                 "letters": np.array([pieces[letter] for letter in BYTES], np.uint32),
                 "ends": np.array([pieces[f"{letter}</w>"] for letter in BYTES], np.uint32),
                 "pairs": pairs,
-                "ranks": np.ascontiguousarray(found[:, 0]),
-                "merged": np.ascontiguousarray(found[:, 1]),
+                "ranks": np.ascontiguousarray(rank_pairs[:, 0]),
+                "merged": np.ascontiguousarray(rank_pairs[:, 1]),
             }
         )
 

@@ -51,26 +51,26 @@ def kind_of(device: str) -> str:
     return device.partition(":")[0]
 
 
-def choose_device(wanted: str, backend: str = "auto") -> str:
+def choose_device(requested: str, backend: str = "auto") -> str:
     """`wanted` is "auto" or a name; auto takes the first of DEVICES that is here and that the
     backend can use.
     """
-    if wanted == "auto":
+    if requested == "auto":
         kinds = OF_BACKEND.get(backend, DEVICES)
         return next((kind for kind in kinds if may_have(kind) and devices(kind)), CPU)
-    name = NAME.fullmatch(wanted.lower())
+    name = NAME.fullmatch(requested.lower())
     if name is None:
-        raise BadDevice(f"device {wanted!r} is not a device name; use auto, {NAMES}")
+        raise BadDevice(f"device {requested!r} is not a device name; use auto, {NAMES}")
     kind, number = name["kind"], int(name["number"] or 0)
     if kind == CPU:
         return CPU
     if kind == OPENVINO_GPU and not importlib.util.find_spec("openvino"):
-        raise BadDevice(f"device {wanted!r} needs pip install 'openvocab[openvino]'")
+        raise BadDevice(f"device {requested!r} needs pip install 'openvocab[openvino]'")
     if kind != OPENVINO_GPU:
-        torch_or_error(f"device {wanted!r}")
+        torch_or_error(f"device {requested!r}")
     count = devices(kind)
     if number >= count:
-        raise BadDevice(f"device {wanted!r} does not exist here: {count} {DEVICES[kind]} found")
+        raise BadDevice(f"device {requested!r} does not exist here: {count} {DEVICES[kind]} found")
     return f"{kind}:{number}" if name["number"] else kind
 
 
@@ -92,8 +92,8 @@ def devices(kind: str) -> int:
     if kind == OPENVINO_GPU:
         import openvino
 
-        found = openvino.Core().available_devices
-        return sum(name.partition(".")[0] == "GPU" for name in found)
+        names = openvino.Core().available_devices
+        return sum(name.partition(".")[0] == "GPU" for name in names)
     import torch
 
     if kind == "mps":
@@ -102,46 +102,48 @@ def devices(kind: str) -> int:
     return there
 
 
-def choose_precision(wanted: str, device: str, fixed: Precision | None) -> Precision:
+def choose_precision(requested: str, device: str, fixed: Precision | None) -> Precision:
     """`wanted` is "auto" or a precision; auto takes what the device does fast.
 
     `fixed` is the catalogue's word for a model that always runs in one precision. bf16 is chosen
     on GPUs that have it and on CPUs with native bf16 instructions: elsewhere it is emulated, and
     slower than fp32. Apple's GPUs and OpenVINO's do fp16 fast.
     """
-    if wanted not in ("auto", *get_args(Precision)):
+    if requested not in ("auto", *get_args(Precision)):
         raise BadDevice(
-            f"precision {wanted!r} is unknown; use auto, {', '.join(get_args(Precision))}"
+            f"precision {requested!r} is unknown; use auto, {', '.join(get_args(Precision))}"
         )
     if fixed is not None:
-        if wanted not in ("auto", fixed):
-            raise BadDevice(f"this model always runs in {fixed}, not in {wanted}")
+        if requested not in ("auto", fixed):
+            raise BadDevice(f"this model always runs in {fixed}, not in {requested}")
         return fixed
-    if wanted != "auto":
-        if wanted == "fp16" and device == CPU:
+    if requested != "auto":
+        if requested == "fp16" and device == CPU:
             raise BadDevice("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
-        if wanted == "bf16" and kind_of(device) == OPENVINO_GPU:
+        if requested == "bf16" and kind_of(device) == OPENVINO_GPU:
             raise BadDevice("OpenVINO's GPUs do not compute in bf16; use fp16 or fp32")
-        return cast(Precision, wanted)
+        return cast(Precision, requested)
     if kind_of(device) in ("mps", OPENVINO_GPU):
         return "fp16"
     return "bf16" if has_fast_bf16(device) else "fp32"
 
 
-def choose_backend(wanted: str, device: str, installed: bool) -> Backend:
+def choose_backend(requested: str, device: str, installed: bool) -> Backend:
     """`wanted` is "auto" or a backend; auto takes OpenVINO on a CPU where it is `installed`."""
-    if wanted not in ("auto", *get_args(Backend)):
-        raise BadDevice(f"backend {wanted!r} is unknown; use auto, {', '.join(get_args(Backend))}")
+    if requested not in ("auto", *get_args(Backend)):
+        raise BadDevice(
+            f"backend {requested!r} is unknown; use auto, {', '.join(get_args(Backend))}"
+        )
     by_openvino = kind_of(device) in (CPU, OPENVINO_GPU)
-    if wanted == "openvino" and not by_openvino:
+    if requested == "openvino" and not by_openvino:
         raise BadDevice(f"backend openvino runs on a CPU or on {OPENVINO_GPU}, not on {device}")
-    if wanted == "torch" and kind_of(device) == OPENVINO_GPU:
+    if requested == "torch" and kind_of(device) == OPENVINO_GPU:
         raise BadDevice(f"device {device} is OpenVINO's; backend torch has cuda, xpu and mps")
-    if wanted == "openvino" and not installed:
+    if requested == "openvino" and not installed:
         raise BadDevice("backend openvino needs pip install 'openvocab[openvino]'")
-    if wanted == "auto":
+    if requested == "auto":
         return "openvino" if by_openvino and installed else "torch"
-    return cast(Backend, wanted)
+    return cast(Backend, requested)
 
 
 def has_fast_bf16(device: str) -> bool:

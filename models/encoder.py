@@ -153,14 +153,14 @@ class Encoder:
                 yield
         pieces = self._pieces(ids)
         vectors = np.empty((len(prompts), self.info.embedding_width), np.float32)
-        done = 0
-        while done < len(prompts):
+        encoded = 0
+        while encoded < len(prompts):
             begun = time.perf_counter()
-            rows, positions, found = pieces(done)
-            vectors[rows] = found
-            done += len(rows)
+            rows, positions, piece_vectors = pieces(encoded)
+            vectors[rows] = piece_vectors
+            encoded += len(rows)
             self._note_speed(positions, time.perf_counter() - begun)
-            if done < len(prompts):
+            if encoded < len(prompts):
                 yield
         return vectors
 
@@ -168,9 +168,9 @@ class Encoder:
         """What computes the next piece, once so many prompts are done."""
         texts = self.texts
         if not isinstance(texts, TreeTower):
-            return lambda done: self._at_full_length(texts, ids, done)
+            return lambda start: self._at_full_length(texts, ids, start)
         forest = Forest(ids, texts.ends.lengths(ids))
-        return lambda done: self._as_tree(texts, forest, done, self._fitting(texts.most_nodes))
+        return lambda start: self._as_tree(texts, forest, start, self._fitting(texts.most_nodes))
 
     def _as_tree(self, texts: TreeTower, forest: Forest, start: int, most: int) -> Piece:
         tree = forest.tree(start, most)
@@ -185,8 +185,8 @@ class Encoder:
         context = ids.shape[1]
         most = self._fitting(texts.most_prompts * context) // context
         rows = np.arange(start, min(start + max(1, most), len(ids)))
-        found = self._full_rows(texts, ids[start : start + len(rows)])
-        return rows, len(rows) * context, found
+        vectors = self._full_rows(texts, ids[start : start + len(rows)])
+        return rows, len(rows) * context, vectors
 
     def _full_rows(self, texts: FullTower, ids: Ids) -> Vectors:
         try:

@@ -130,15 +130,15 @@ def make_export(spec: str, loader: str, precision: Precision, folder: Path) -> N
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as name:
-        made = Path(name) / "made"
-        made.mkdir()
+        export_to = Path(name) / "made"
+        export_to.mkdir()
         if loader.startswith(LOCAL_DIR) and bundle.exists(local_folder(loader)):
-            bundle.unpack(local_folder(loader), precision, made)
+            bundle.unpack(local_folder(loader), precision, export_to)
         else:
-            export(spec, precision, made)
+            export(spec, precision, export_to)
         if folder.exists():
             folder.rename(Path(name) / "damaged")
-        made.rename(folder)
+        export_to.rename(folder)
 
 
 def export(spec: str, precision: str, folder: Path) -> None:

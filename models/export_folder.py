@@ -77,11 +77,11 @@ def checked(folder: Path) -> Mapping[str, Any]:
     """The manifest of a folder that is complete and undamaged. Raises BadExport."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        wanted = {name: sum_ for sum_, name in (line.split("  ", 1) for line in lines)}
-        files = [folder / name for name in wanted]
+        sums = {name: sum_ for sum_, name in (line.split("  ", 1) for line in lines)}
+        files = [folder / name for name in sums]
         pairs = zip(files, digests(files), strict=True)
-        wrong = [file for file, found in pairs if wanted[file.name] != found]
-        if wrong or MANIFEST not in wanted:
+        wrong = [file for file, digest in pairs if sums[file.name] != digest]
+        if wrong or MANIFEST not in sums:
             raise BadExport(f"{folder}: {wrong[0].name if wrong else MANIFEST} is damaged")
         manifest: Mapping[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -145,8 +145,8 @@ def _compare(folder: Path, encoder: Encoder) -> None:
         images, texts = reference["images"], reference["texts"]
     pictures = list(examples((info.image.height, info.image.width)))
     # in several sizes: a graph can hold on to the one that it was made with
-    found = [encoder.submit_images(pictures[:count]) for count in range(1, EXAMPLES + 1)]
-    pairs = [(rows.result(), images[: n + 1]) for n, rows in enumerate(found)]
+    futures = [encoder.submit_images(pictures[:count]) for count in range(1, EXAMPLES + 1)]
+    pairs = [(rows.result(), images[: n + 1]) for n, rows in enumerate(futures)]
     pairs.append((encoder.submit_texts(PROMPTS).result(), texts))
     for rows, expected in pairs:
         apart = float(np.abs(1 - (rows * expected).sum(1)).max())

@@ -191,12 +191,12 @@ def _check_patches(kind: str, vision: dict[str, Any]) -> None:
 
 def _fill(model: nn.Module, weights: Weights) -> None:
     """Copy the weights into the model, each to its place, none left."""
-    wanted = model.state_dict()
+    expected = model.state_dict()
     for name, tensor in weights.items():
-        if name not in wanted:
+        if name not in expected:
             raise Unmappable(f"tensor {name} has no place in a model of this config.json")
-        if tensor.shape != wanted[name].shape:
-            shapes = f"{tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
+        if tensor.shape != expected[name].shape:
+            shapes = f"{tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
             raise Unmappable(f"tensor {name} has the shape {shapes} as config.json says")
     model.load_state_dict(weights)
 

@@ -31,8 +31,8 @@ class VisionTower:
         """The same outside inference mode, in which nothing can be traced."""
         # the same three operations, in the same order, as torchvision's ToTensor and Normalize
         values = pixels.float().div_(255).sub_(self._mean).div_(self._std)
-        seen = values.to(self._dtype, memory_format=self._layout)
-        return torch.nn.functional.normalize(self._model.encode_image(seen).float(), dim=-1)
+        scaled = values.to(self._dtype, memory_format=self._layout)
+        return torch.nn.functional.normalize(self._model.encode_image(scaled).float(), dim=-1)
 
 
 def layout(tower: nn.Module) -> torch.memory_format:

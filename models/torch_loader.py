@@ -135,9 +135,9 @@ def _compare(encoder: Encoder, expected: tuple[np.ndarray[Any, Any], np.ndarray[
     """Raise DeviceUnfit where the encoder's rows are others."""
     info = encoder.info
     pictures = list(examples((info.image.height, info.image.width)))
-    found = encoder.submit_images(pictures), encoder.submit_texts(PROMPTS)
-    for rows, wanted in zip(found, expected, strict=True):
-        apart = float(np.abs(1 - (rows.result() * wanted).sum(1)).max())
+    futures = encoder.submit_images(pictures), encoder.submit_texts(PROMPTS)
+    for rows, reference in zip(futures, expected, strict=True):
+        apart = float(np.abs(1 - (rows.result() * reference).sum(1)).max())
         if not apart < TOLERANCE[info.precision]:
             encoder.close()
             line = f"model {info.name!r} does not compute on {info.device} in {info.precision} what"

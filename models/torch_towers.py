@@ -88,5 +88,5 @@ class TorchPrompts:
 
 
 def _unit(rows: torch.Tensor) -> Vectors:
-    found: Vectors = torch.nn.functional.normalize(rows.float(), dim=-1).cpu().numpy()
-    return found
+    vectors: Vectors = torch.nn.functional.normalize(rows.float(), dim=-1).cpu().numpy()
+    return vectors

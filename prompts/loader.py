@@ -55,10 +55,10 @@ class TemplateError(ValueError):
 def validate_template(template: str) -> str:
     """Return `template` unchanged, or raise TemplateError if it is not one usable line."""
     _check_line(template, "templates", "a template", MAX_TEMPLATE_LENGTH)
-    found = template.count(PLACEHOLDER)
-    if found != 1:
+    count = template.count(PLACEHOLDER)
+    if count != 1:
         raise TemplateError(
-            f"a template needs exactly 1 placeholder {PLACEHOLDER}, {shown(template)} has {found}",
+            f"a template needs exactly 1 placeholder {PLACEHOLDER}, {shown(template)} has {count}",
             limit=1,
             value=shown(template),
         )

@@ -1,4 +1,4 @@
-"""One answer in the form the client asked for: JSON, plain text or CSV."""
+"""One response in the requested format: JSON, plain text or CSV."""
 
 import base64
 from typing import Any, Final, Literal

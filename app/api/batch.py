@@ -63,7 +63,7 @@ class BatchAnswer(BaseModel):
 async def read_batch(
     request: Request, limits: InputLimits, uploads: UploadBatches
 ) -> tuple[Query, AsyncGenerator[Item, None]]:
-    """What is asked, and the images as they arrive; the rest of the body is read with them.
+    """The query, and the images as they arrive; the rest of the body is read with them.
 
     Raises:
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.

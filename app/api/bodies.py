@@ -163,7 +163,7 @@ LARGEST_TEXT: Final = 1_000_000
 
 
 async def fetched(request: Request, url: str, fetcher: Fetcher | None) -> bytes:
-    """What stands at an image's URL. Raises Invalid, TooLarge, UnsupportedImage, FetchFailed."""
+    """The file at an image's URL. Raises Invalid, TooLarge, UnsupportedImage, FetchFailed."""
     if fetcher is None:
         detail = "fetching images by URL is disabled on this server (OPENVOCAB_IMAGE_URLS)"
         raise Invalid(detail, field=IMAGE_URL)
@@ -173,7 +173,7 @@ async def fetched(request: Request, url: str, fetcher: Fetcher | None) -> bytes:
 
 
 async def image_file(request: Request, text: str, fetcher: Fetcher | None) -> bytes:
-    """The file that base64, a data URI or a URL stands for. Raises what those raise."""
+    """The file in base64, a data URI or at a URL. Raises what those raise."""
     if URL.match(text):
         return await fetched(request, text, fetcher)
     return await offload(len(text), from_base64, text)

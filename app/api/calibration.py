@@ -62,7 +62,7 @@ class CalibratedAnswer(BaseModel):
 
 
 def summary(stored: Stored, validity: Validity) -> CalibrationSummary | None:
-    """What is told of a label set's calibration for a model; None where it has none."""
+    """A summary of a label set's calibration for a model; None if it has none."""
     calibration, stale = validity.chosen(stored.definition), validity.stale(stored)
     if calibration is None:
         return None

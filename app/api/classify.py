@@ -44,7 +44,7 @@ from app.images.unsupported import is_form
 async def read_classify(
     request: Request, limits: InputLimits, fetcher: Fetcher | None = None
 ) -> tuple[bytes | SeenBefore, Query]:
-    """The image file, or its digest, and what is asked of it.
+    """The image file, or its digest, and the query.
 
     Without a fetcher no image is taken by its URL.
 

@@ -66,7 +66,7 @@ class TextsFields(BaseModel):
 
 
 class ImagesFields(BaseModel):
-    """What POST /embeddings/image takes beside the images."""
+    """The fields of POST /embeddings/image besides the images."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 

@@ -35,7 +35,7 @@ WHY: Final = {
 
 
 class FiguresAnswer(BaseModel):
-    """How the examples are told, each by all others: means over their labels."""
+    """Leave-one-out figures of the examples: means over their labels."""
 
     accuracy: float = Field(description="Share classified correctly.")
     log_loss: float

@@ -51,7 +51,7 @@ def _without_blanks(value: Any) -> Any:
 
 
 class HfParameters(BaseModel):
-    """What is asked of the image."""
+    """The parameters of the request."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
@@ -76,7 +76,7 @@ class HfParameters(BaseModel):
 async def read_hf(
     request: Request, limits: InputLimits, fetcher: Fetcher | None = None
 ) -> tuple[bytes, Query]:
-    """The image file and what is asked of it; without a fetcher no image is taken by its URL.
+    """The image file and the query; without a fetcher, URLs are refused.
 
     Raises:
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.

@@ -76,7 +76,7 @@ def _entries(text: Any) -> dict[str, Any]:
 
 
 def _task(entries: dict[str, Any]) -> tuple[str, str]:
-    """The one type of CLIP's task that is asked for, and the model's name. Raises Invalid."""
+    """The type of CLIP task requested, and the model's name. Raises Invalid."""
     if others := [task for task in entries if task != CLIP]:
         detail = (
             f"the task {errors.shown(others[0])} is not served here, only {CLIP}; switch it off in "

@@ -77,7 +77,7 @@ class LoadedModelAnswer(BaseModel):
 
     @classmethod
     def of(cls, info: EncoderInfo) -> "LoadedModelAnswer":
-        """What an encoder tells of itself."""
+        """A description of an encoder."""
         origin = info.provenance
         return cls(
             name=info.name,
@@ -105,7 +105,7 @@ class LoadedModelAnswer(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """One of the server's models: the name by which requests choose it, and where it stands."""
+    """One of the server's models: the name by which requests choose it, and its state."""
 
     name: str
     state: Literal["loaded", "loading", "idle", "failed"]
@@ -117,7 +117,7 @@ class ModelAnswer(BaseModel):
 
     @classmethod
     def of(cls, state: ModelState[Services], *, default: bool) -> "ModelAnswer":
-        """What the pool tells of a model."""
+        """The pool's view of a model."""
         parts = state.parts
         return cls(
             name=state.name,

@@ -1,4 +1,4 @@
-"""JSON of strangers: what it will cost is counted before anything of it is parsed.
+"""Untrusted JSON: its cost is estimated before any of it is parsed.
 
 Three bytes of it (`[],`) become seventy in memory, and the parser holds the interpreter while it
 makes them. Knows nothing of what the values mean.
@@ -36,7 +36,7 @@ class JsonCost:
 
     @property
     def bytes(self) -> int:
-        """What they take once they are parsed, beside the texts themselves."""
+        """The memory of the parsed values, without the texts themselves."""
         return VALUE * self.values + NESTED * self.nested
 
 
@@ -63,7 +63,7 @@ def _add(total: JsonCost, text: bytes, start: int, end: int) -> JsonCost:
 
 
 def _without_strings(text: bytes, limits: JsonLimits) -> JsonCost:
-    """The same, but for what stands in strings."""
+    """The same, ignoring the contents of strings."""
     if text.count(b'"') > QUOTES * limits.values:
         raise _too_many(limits.values, "values")
     total, at = JsonCost(0, 0), 0

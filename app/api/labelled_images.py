@@ -90,7 +90,7 @@ class LabelledForm:
 
     @property
     def aim(self) -> Aim:
-        """What is asked of the calibration. Raises Invalid."""
+        """The aim of the calibration. Raises Invalid."""
         risk = _number(self.fields, "risk", 0.0, MOST_RISK)
         confidence = _number(self.fields, "confidence", LEAST_CONFIDENCE, MOST_CONFIDENCE)
         return Aim(Aim().risk if risk is None else risk, confidence)
@@ -99,7 +99,7 @@ class LabelledForm:
 async def read_calibration(
     request: Request, labels: Sequence[str], uploads: UploadBatches
 ) -> tuple[LabelledForm, AsyncGenerator[Item, None]]:
-    """What is told, as it arrives with the images. Raises Unparsable, Invalid, TooLarge."""
+    """The labels, as they arrive with the images. Raises Unparsable, Invalid, TooLarge."""
     kind = media_type(request.headers.get("content-type", ""))
     form = LabelledForm(labels, fields=_checked_fields(_fields(request)))
     if kind == "multipart/form-data":
@@ -212,7 +212,7 @@ class Claims:
 async def read_examples(
     request: Request, uploads: UploadBatches
 ) -> tuple[Claims, AsyncGenerator[Item, None]]:
-    """What is told, complete once all pictures have been read. Raises Unparsable, Invalid."""
+    """The labels, complete once all pictures have been read. Raises Unparsable, Invalid."""
     kind = media_type(request.headers.get("content-type", ""))
     claims = Claims()
     fields = _fields(request)

@@ -314,7 +314,7 @@ def _combine(body: LabelSetBody, known: Collection[str]) -> dict[str, Combine]:
 
 
 def _templates(body: LabelSetBody, limits: UploadLimits) -> TemplateChoice:
-    """What counts twice stands there twice: the mean over prompts is then the weighted one."""
+    """A template of weight 2 appears twice: the mean over prompts is then the weighted one."""
     if not isinstance(body.templates, dict):
         return own_or_named(body.templates, limits.templates)
     own = validated(list(body.templates), limits.templates)

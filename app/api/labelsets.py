@@ -350,7 +350,7 @@ async def _answer(
 
 
 def _standings(services: Services, stored: Stored) -> dict[str, Standing]:
-    """Where a set stands with each model; empty if there is one."""
+    """The state of a set for each model; empty if there is only one model."""
     standings: dict[str, Standing] = {}
     for model in services.models.states():
         begun = model.parts is not None and model.parts.labelsets.begun(stored)

@@ -33,7 +33,7 @@ LOOK_EVERY: Final = 1.0
 
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[P]):
-    """`leaving` while it is used for the last time: whoever comes then waits for it anew."""
+    """`leaving` while its last requests run: new ones wait until it is loaded again."""
 
     name: str
     used_at: float
@@ -48,7 +48,7 @@ class _Entry(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class ModelState(Generic[P]):
-    """A model as GET /models tells of it; `parts` while it is loaded, `reason` if it failed."""
+    """A model as in GET /models; `parts` while it is loaded, `reason` if it failed."""
 
     name: str
     state: State
@@ -61,7 +61,7 @@ async def _nobody() -> None: ...
 
 
 class ModelPool(Generic[P]):
-    """The first model is always loaded; others at the start, or when they are asked for.
+    """The first model is always loaded; others at the start, or when first requested.
 
     At most `most` are loaded at once, the first included (0: all of them, from the start); the
     least recently used goes. One that nobody used for `idle` seconds goes, too (0: never).
@@ -148,7 +148,7 @@ class ModelPool(Generic[P]):
         return self._find(name).name
 
     async def close(self) -> None:
-        """End all models but the first, which whoever made it ends."""
+        """Unload all models but the first, which is closed by its owner."""
         tasks = [entry.loading for entry in self._entries.values() if entry.loading]
         if self._looking is not None:
             tasks.append(self._looking)
@@ -220,7 +220,7 @@ class ModelPool(Generic[P]):
             await self._unload(min(others, key=lambda entry: entry.used_at))
 
     async def _unload(self, entry: _Entry[P]) -> None:
-        """End a model once nobody uses it any more; whoever comes meanwhile waits."""
+        """Unload a model once no request uses it; new requests wait meanwhile."""
         entry.leaving = True
         try:
             while entry.users:

@@ -70,7 +70,7 @@ class OpenAiEmbedding(BaseModel):
 
 
 class OpenAiUsage(BaseModel):
-    """How much was asked: inputs, because tokens are not counted here."""
+    """Usage, in inputs, because tokens are not counted here."""
 
     prompt_tokens: int
     total_tokens: int
@@ -110,7 +110,7 @@ FORMS: Final = 'a text, a data URI, {"text": …}, {"image": …} or a part of a
 
 @dataclass(frozen=True, slots=True)
 class InputPart:
-    """A text, or an image as base64, data URI or URL; `where` in the request it stands."""
+    """A text, or an image as base64, data URI or URL; `where` is its place in the request."""
 
     kind: Kind
     content: str
@@ -235,7 +235,7 @@ async def read_items(
 async def _files(
     request: Request, pictures: Sequence[InputPart], fetcher: Fetcher | None
 ) -> list[bytes]:
-    """The files in order; the first that cannot be had fails them all."""
+    """The files in order; the first failure fails them all."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def fetch(picture: InputPart) -> bytes:

@@ -312,13 +312,13 @@ def _contents(operation: Schema) -> Iterator[Schema]:
 
 
 class _Names:
-    """Moves schemas that have a title, or stand in `$defs`, to the named ones."""
+    """Moves schemas that have a title, or are in `$defs`, to the named ones."""
 
     def __init__(self, schemas: Schema) -> None:
         self._schemas = schemas
 
     def lifted(self, schema: Any, *, top: bool = False) -> Any:
-        """The schema, or the reference to where it now stands; titles of properties go."""
+        """The schema, or a reference to it; titles of properties are removed."""
         if isinstance(schema, list):
             return [self.lifted(part) for part in schema]
         if not isinstance(schema, dict):

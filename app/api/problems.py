@@ -46,7 +46,7 @@ def openai_error(problem: Problem) -> dict[str, Any]:
 
 
 def _without_surrogates(text: str) -> str:
-    """Texts from strangers may hold halves of surrogate pairs, which no answer can carry."""
+    """Untrusted text may contain lone surrogates, which cannot be encoded in a response."""
     return text.encode(errors="replace").decode()
 
 
@@ -100,7 +100,7 @@ def last_answer(problem: Problem, request_id: str, headers: Iterable[tuple[bytes
 
 
 def document(problem: Problem, request_id: str | None = None) -> ProblemAnswer:
-    """What is told of a problem."""
+    """The fields of a problem document."""
     return ProblemAnswer(
         type=f"urn:openvocab:problem:{problem.code}",
         title=problem.title,
@@ -134,12 +134,12 @@ def refuse(problem: Problem, scope: MutableMapping[str, Any]) -> Response:
 
 
 def _sendable(value: Any) -> Any:
-    """Texts from strangers may hold halves of surrogate pairs, which no answer can carry."""
+    """Untrusted text may contain lone surrogates, which cannot be encoded in a response."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def internal(scope: MutableMapping[str, Any]) -> Response:
-    """The answer to a fault of ours: the text of the exception stays in the log."""
+    """The response to an internal error: the text of the exception stays in the log."""
     return refuse(Internal("the server failed; see its log"), scope)
 
 

@@ -1,4 +1,4 @@
-"""From the body of a batch to its images, one at a time, and what is asked of all of them.
+"""From the body of a batch to its images, one at a time, and the query for all of them.
 
 Knows nothing of what the fields mean.
 """
@@ -65,7 +65,7 @@ class UploadBatches:
             self._own += Counter()  # without the zeros
 
     def _share(self, caller: Identity) -> int:
-        """Half of all, if the key has no number of its own; without keys nobody has a share."""
+        """Half of all, if the key has no limit of its own; without keys there are no shares."""
         if caller.max_uploads is not None:
             return caller.max_uploads
         return self.at_once if caller.anonymous else max(1, self.at_once // 2)
@@ -129,7 +129,7 @@ async def archived(
 async def labelled(
     request: Request, uploads: UploadBatches, tell: Callable[[str | Problem], None]
 ) -> AsyncGenerator[tuple[str, Any], None]:
-    """`archived`; of each file first the folder that it lies in is told, which is its label."""
+    """As `archived`; the folder of each file is passed on first, as its label."""
     async with aclosing(archived(request, uploads)) as files:
         async for name, content in files:
             folder = PurePosixPath(name).parent.name

@@ -1,4 +1,4 @@
-"""A picture whose answer is known, asked again and again. Knows neither HTTP nor stores."""
+"""A picture with a known result, checked at intervals. Knows neither HTTP nor stores."""
 
 import asyncio
 import contextlib
@@ -78,7 +78,7 @@ class Canary:
         return self._known is not None and self._problem is None
 
     async def keep_looking(self) -> None:
-        """Look again and again, for whoever reads `good`; never returns."""
+        """Check at intervals, for readers of `good`; never returns."""
         while True:
             await asyncio.sleep(EVERY)
             with contextlib.suppress(NotReady):

@@ -248,7 +248,7 @@ class Classifier:
         return Classes(query.labels, vectors.rows, vectors.cached, name, templates, unread=unread)
 
     async def _with_texts(self, query: Query, name: str, templates: tuple[str, ...]) -> Classes:
-        """Labels that are sent along with the texts that stand for them."""
+        """Labels sent with their texts."""
         concepts = [Concept(texts, templates) for texts in query.texts]
         alternatives = None
         if query.best:
@@ -306,7 +306,7 @@ class Classifier:
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """A region of an image file by its place among those asked for, and its rows (V, D)."""
+    """A region of an image file by its index among those requested, and its rows (V, D)."""
 
     image: bytes | SeenBefore
     place: int

@@ -1,4 +1,4 @@
-"""What a class vector is made of, and how it is told from others. Pure: knows no encoder."""
+"""What a class vector is made of, and its key. Pure: knows no encoder."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence

@@ -166,7 +166,7 @@ async def of_beginnings(
 def encode_images(
     encoder: "AnyEncoder", encoded: Callable[[int, float], None] = lambda _count, _seconds: None
 ) -> Callable[[Sequence[Pixels]], Awaitable[Sequence[Floats]]]:
-    """What the batcher runs: a batch of pixels to one row each; `encoded` is told of each."""
+    """What the batcher runs: a batch of pixels to one row each; calls `encoded` for each batch."""
 
     async def run(batch: Sequence[Pixels]) -> Sequence[Floats]:
         begun = time.perf_counter()

@@ -113,7 +113,7 @@ class Ensemble:
 
     @property
     def oldest(self) -> float | None:
-        """When the vector that is waited for the longest was asked for, by `time.monotonic()`."""
+        """When the vector that has been awaited longest was requested, by `time.monotonic()`."""
         return min((flight.since for flight in list(self._flights.values())), default=None)
 
     async def vectors(self, concepts: Sequence[Concept], *, counted: bool = True) -> ClassVectors:
@@ -287,7 +287,7 @@ class Ensemble:
             self.pending -= prompts
 
     def _still_awaited(self, block: Block) -> Block:
-        """What of a block somebody still waits for; the rest is dropped."""
+        """The part of a block that is still awaited; the rest is dropped."""
         for key in [key for key in block if not self._flights[key].waiting]:
             self._flights.pop(key).future.cancel()
             del block[key]
@@ -324,7 +324,7 @@ class Ensemble:
             return
 
     async def _keep(self, vectors: dict[str, Floats], counted: bool) -> None:
-        """Into the store: a build waits for it, a request does not, whoever else writes there."""
+        """Write to the store: a build waits for it, a request does not."""
         if not counted:
             await self._cache.keep(vectors)
         elif len(self._kept) < MOST_KEEPING:

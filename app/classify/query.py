@@ -1,4 +1,4 @@
-"""What is asked of an image, what it is compared with and what is answered: plain values.
+"""A query, the classes it is compared with, and its result: plain values.
 
 Knows nothing of how an answer is found.
 """
@@ -14,7 +14,7 @@ from models.info import Floats
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked of one image: `labels`, or those of `labelsets` in the caller's `namespace`.
+    """A query about one image: `labels`, or those of `labelsets` in the caller's `namespace`.
 
     `texts` stand for each of the labels, where any has its own: one vector is made of them all, or
     the `best` of them decides. `nots` are words that rule the labels out, besides those of a set.

@@ -15,7 +15,7 @@ _NAMESPACE: Final[ContextVar[str]] = ContextVar("openvocab_namespace", default="
 
 @contextmanager
 def working_for(namespace: str) -> Iterator[None]:
-    """Inside, and in the tasks that begin there, caches are those of this namespace."""
+    """Inside, and in tasks started there, caches belong to this namespace."""
     before = _NAMESPACE.set(namespace)
     try:
         yield

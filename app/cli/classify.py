@@ -462,7 +462,7 @@ def _source(
 def _sorter(
     move_to: Path | None, copy_to: Path | None, undo_file: Path | None, dry: bool
 ) -> Iterator[Sorter | None]:
-    """Puts files in their place, if asked to; says at the end how to take it back."""
+    """Moves or copies files if requested; at the end tells how to undo it."""
     folder = move_to or copy_to
     if move_to and copy_to:
         raise Ended(USAGE_ERROR, "use either --move-to or --copy-to, not both")

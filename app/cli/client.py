@@ -187,14 +187,14 @@ class Client:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def content(self, response: httpx2.Response) -> Any:
-        """The JSON of an answer. Raises Ended where there is none."""
+        """The JSON of a response. Raises Ended if there is none."""
         try:
             return response.json()
         except ValueError:
             raise self._stranger(response) from None
 
     def problem(self, response: httpx2.Response) -> dict[str, Any]:
-        """The problem of an answer that is one. Raises Ended where nobody of ours answered."""
+        """The problem document in a response. Raises Ended if this is not an openvocab server."""
         try:
             content = response.json()
         except ValueError:
@@ -212,7 +212,7 @@ class Client:
         raise self._stranger(response)
 
     def away(self, error: httpx2.TransportError) -> Ended:
-        """That nobody answers."""
+        """The server does not respond."""
         why = str(error) or type(error).__name__
         return Ended(SERVER_ERROR, f"{self._http.base_url} does not respond: {why}")
 

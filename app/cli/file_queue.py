@@ -1,4 +1,4 @@
-"""Send files to a service, many at once, and hand out what became of them in order.
+"""Send files to a service, several in parallel, and return the results in order.
 
 Knows nothing of options, forms of output or what carries a request.
 """
@@ -106,7 +106,7 @@ class Once:
     async def of(
         self, digest: bytes, classify: Callable[[], Coroutine[Any, Any, dict[str, Any]]]
     ) -> dict[str, Any]:
-        """The answer for a picture. Raises what `classify` raises, then it is asked again."""
+        """The result for a picture. Raises what `classify` raises; then it is requested again."""
         task = self._tasks.get(digest)
         if task is not None:
             return await task
@@ -129,7 +129,7 @@ class Once:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is done with each file: asked with `fields`, `jobs` at once, then put in its place.
+    """Classifies each file with `fields`, `jobs` in parallel, then moves or copies it.
 
     `limit` in bytes of a file.
     """

@@ -145,6 +145,6 @@ def _at_most(source: int, limit: int) -> bytes:
 
 
 def reason(error: OSError) -> str:
-    """What went wrong, without the name that stands beside it anyway."""
+    """What went wrong, without the file name, which is printed anyway."""
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]

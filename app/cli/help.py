@@ -26,7 +26,7 @@ _UNGROUPED: Final = "Options"
 
 
 class Command(TyperCommand):
-    """A command whose options stand in groups, each under its `rich_help_panel`."""
+    """A command whose options are grouped by their `rich_help_panel`."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments first, then the groups as they are declared, then what has no group."""
@@ -109,7 +109,7 @@ def _pipe_may_close() -> Iterator[None]:
 
 
 def forget_stdout() -> None:
-    """Nobody reads it any more; without this Python tries to write the rest when it ends."""
+    """The reader is gone; without this, Python would try to write the rest at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -24,7 +24,7 @@ LOOK_EVERY: Final = 0.5
 
 
 class LabelSetClient:
-    """Every method raises Ended, with what the server said or that it is away."""
+    """Every method raises Ended, with the server's message or that it is unreachable."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -103,7 +103,7 @@ def remove(
 
 
 def _pictures(sources: list[str], label: str | None, failed: list[str]) -> Iterator[Picture]:
-    """The pictures of the sources; what cannot be read is told and `failed`."""
+    """The pictures of the sources; unreadable ones are reported and added to `failed`."""
     for file in Finder().found(sources):
         path = Path(file.path)
         try:

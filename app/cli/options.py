@@ -123,7 +123,7 @@ def run(
 
 
 async def goes_on(name: str, awaitable: Awaitable[Any]) -> bool:
-    """Whether it worked; a refusal is told, and only a server that cannot be used ends all."""
+    """Whether it worked; a refusal is reported, and only an unusable server ends the command."""
     try:
         await awaitable
     except Ended as ended:

@@ -1,4 +1,4 @@
-"""One answer after the other in the form a command was asked for. Knows nothing of servers."""
+"""Results, one after the other, in the requested format. Knows nothing of servers."""
 
 import csv
 import io
@@ -125,7 +125,7 @@ class Writer:
         self._single = single
 
     def begin(self) -> None:
-        """What stands before the first record."""
+        """The text before the first record."""
         if self._kind is Format.JSON:
             self._write("[")
         elif self._kind in (Format.CSV, Format.TSV):
@@ -147,12 +147,12 @@ class Writer:
         self._count += 1
 
     def end(self) -> None:
-        """What stands after the last one."""
+        """The text after the last record."""
         if self._kind is Format.JSON:
             self._write("\n]\n" if self._count else "]\n")
 
     def _table(self, record: FileAnswer) -> Iterator[str]:
-        """A line for each rank, the file before the first; a problem is told elsewhere."""
+        """A line for each rank, the file before the first; problems are printed elsewhere."""
         if record.problem is not None:
             return
         target = f"  -> {printable(record.target)}" if record.target is not None else ""
@@ -233,7 +233,7 @@ def _set_cell(result: Mapping[str, Any]) -> str:
 
 
 def _rows(record: FileAnswer, shape: Shape) -> Iterator[tuple[str, ...]]:
-    """A row for each rank of each part; one with no label where there is none."""
+    """A row for each rank of each part; one without a label if there are no predictions."""
     error = str(record.problem["detail"]) if record.problem else ""
     target = record.target or ""
     for number, part in enumerate(record.parts or ({},)):
@@ -283,7 +283,7 @@ def _escaped(text: str) -> str:
 
 
 def _none(reason: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What stands in the place of a prediction: asked to abstain, it is an answer."""
+    """Printed instead of a prediction: with --abstain, that is an answer."""
     code = reason["code"] if reason else BELOW
     return {"score": None, "label": "-" if code == BELOW else NONE}
 

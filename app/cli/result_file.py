@@ -92,7 +92,7 @@ class ResultFile:
         return self.path.with_name(self.path.name + JOURNAL)
 
     def knows(self, file: str) -> bool:
-        """Whether a file was answered before, and has not changed since."""
+        """Whether a file was classified before and has not changed since."""
         _, stamp = self._places.get(file, (0, None))
         return stamp is not None and stamp == _stamp(file)
 
@@ -145,7 +145,7 @@ class ResultFile:
         self._done = True
 
     def close(self) -> None:
-        """Let go of the journal, which goes where nothing stands in it."""
+        """Close the journal, and delete it if it is empty."""
         if not self._done and not self._places:
             self._journal_path.unlink(missing_ok=True)
         self._journal.close()
@@ -201,7 +201,7 @@ def check_ending(path: Path) -> None:
 
 
 def _stamp(file: str) -> Stamp | None:
-    """Size and time of a file; [] where there is none, as after a pipe."""
+    """Size and modification time of a file; [] if there is none, as for a pipe."""
     try:
         status = os.stat(file)  # noqa: PTH116
     except (OSError, ValueError):
@@ -217,7 +217,7 @@ def _sink(path: Path, out: IO[bytes], shape: Shape) -> Sink:
 
 
 class ParquetWriter:
-    """A row for each prediction; one without a label where there is none."""
+    """A row for each prediction; one without a label if there are none."""
 
     def __init__(self, out: IO[bytes]) -> None:
         import pyarrow as pa
@@ -237,7 +237,7 @@ class ParquetWriter:
         self._rows: list[dict[str, Any]] = []
 
     def begin(self) -> None:
-        """The schema stands already."""
+        """The schema is already fixed."""
 
     def write(self, record: FileAnswer) -> None:
         """The rows of one picture."""

@@ -121,7 +121,7 @@ def _check_formats(settings: Settings) -> None:
 
 
 def _check_tracing(settings: Settings) -> None:
-    """Traces that were asked for here end the start; asked for by the environment, they are not."""
+    """Tracing requested by a setting must be available; by OTEL_…, it is optional."""
     wrong = spans.hindrance(settings.tracing)
     if wrong is not None and settings.tracing == "on":
         typer.echo(f"openvocab: OPENVOCAB_TRACING: {wrong}", err=True)
@@ -175,7 +175,7 @@ def _listener(host: str, port: int, uds: Path | None) -> socket.socket:
 
 
 def _check_access(settings: Settings, listener: socket.socket) -> None:
-    """Keys and certificate must be readable; being open to a network is said loudly."""
+    """Keys and certificate must be readable; warns if the server is open to a network."""
     try:
         keys = KeyRing(settings.api_keys_file, settings.api_keys)
     except BadKeys as error:

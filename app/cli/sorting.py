@@ -78,7 +78,7 @@ HEADER: Final = {"openvocab": "undo", "format": 1}
 
 
 class BadUndoFile(ValueError):
-    """A file that holds no record of ours; a line for a person."""
+    """A file that is not an undo log; one line for the user."""
 
 
 class UndoLog:

@@ -57,7 +57,7 @@ def opened(name: str) -> Iterator[BinaryIO]:
 
 
 async def aside(function: Callable[[], T]) -> T:
-    """What the function returns, from a thread that nobody waits for when the command ends.
+    """What the function returns, from a daemon thread that the command does not wait for.
 
     For reading: a pipe or a disk of the network may never answer, and Ctrl-C must.
     """
@@ -95,7 +95,7 @@ def settings_or_exit(**options: Any) -> Settings:
 
 
 def or_exit(action: Callable[[], T]) -> T:
-    """What the action returns; ends the command where the model cannot be had."""
+    """What the action returns; ends the command if the model cannot be loaded."""
     try:
         return action()
     except ModelError as error:
@@ -104,7 +104,7 @@ def or_exit(action: Callable[[], T]) -> T:
 
 
 def status_of(run: Callable[[], int]) -> int:
-    """The exit status of a command, with a line for whoever typed it."""
+    """The exit status of a command, after printing one line for the user."""
     try:
         return run()
     except Ended as ended:

@@ -130,7 +130,7 @@ class Scores:
 
 
 class Section(Protocol):
-    """A part of a report. Whoever makes one escapes all names in its HTML.
+    """A section of a report. Its author escapes all names in the HTML.
 
     `key` is its name in report.json, `title` its heading. `html` needs no request, no script and no
     heading of its own; `report_parts` has escaping, tables and figures with their colours.

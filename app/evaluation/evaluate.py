@@ -73,7 +73,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class LookResult:
-    """A section of the report, and files that belong beside it, by name."""
+    """A section of the report, and the files that belong to it, by name."""
 
     section: Section
     files: Mapping[str, str] = field(default_factory=dict)
@@ -88,7 +88,7 @@ Look = Callable[[Study], Awaitable[LookResult]]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked: template sets by name, or as they are; none: those of the data or the model.
+    """The order: template sets by name or value; none: those of the data or the model.
 
     `kept` is the folder of vectors, None to keep none; `variant` tells apart vectors that one model
     makes of one file in different ways.
@@ -137,7 +137,7 @@ async def evaluate(reached: Reached, order: Order, steps: Steps) -> Result:
 
 
 def _sets(order: Order, texts: TextSide) -> tuple[Templates, ...]:
-    """List template sets that are asked for, else the data's, else the model's."""
+    """The requested template sets, else the data's, else the model's."""
     sets = [texts.templates(name) if isinstance(name, str) else name for name in order.sets]
     recommended = order.labelled.chosen.templates
     if sets:
@@ -300,7 +300,7 @@ def looks(options: LookOptions, *, multi_label: bool) -> Sequence[Look]:
 
 def _trials(seed: int) -> Look:
     async def look(study: Study) -> LookResult:
-        """The first set that is asked for is what the others are compared with."""
+        """The other sets are compared with the first one."""
         sets = {}
         for templates in study.sets:
             study.step(f"labels in the templates {templates.name}")

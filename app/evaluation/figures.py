@@ -102,7 +102,7 @@ def predictions(scores: Floats) -> Places:
 
 
 def ranks(scores: Floats, targets: Places) -> Places:
-    """How many classes (N,) stand before the right one of `targets` (N,); 0 is a hit."""
+    """How many classes (N,) rank above the right one in `targets` (N,); 0 is a hit."""
     own = np.take_along_axis(scores, targets[:, None], axis=1)
     before = np.arange(scores.shape[1])[None, :] < targets[:, None]
     return np.asarray(((scores > own) | ((scores == own) & before)).sum(axis=1), np.int64)
@@ -150,7 +150,7 @@ def average_precision(truth: Truth, scores: Floats) -> float:
 
 
 def per_class(truth: Truth, predicted: Truth, scores: Floats) -> PerClass:
-    """`truth`, `predicted` (N, C) bool: what is, and what was said; `scores` (N, C) rank."""
+    """`truth`, `predicted` (N, C) bool: the labels and the predictions; `scores` (N, C) rank."""
     count = truth.sum(axis=0, dtype=np.int64)
     answer_counts = predicted.sum(axis=0, dtype=np.int64)
     right = (truth & predicted).sum(axis=0, dtype=np.int64)

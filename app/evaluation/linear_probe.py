@@ -87,7 +87,7 @@ def _folds(targets: Places) -> Places:
 
 
 def _worth(rows: Floats, targets: Places, folds: Places, power: float) -> tuple[float, float]:
-    """Shots that are told right while held out, and their log-probability."""
+    """Held-out shots that are classified correctly, and their log-probability."""
     right, certainty = 0, 0.0
     used = np.unique(folds[folds > 0])
     for fold in used[:1] if rows.size * len(np.unique(targets)) > LARGE else used:

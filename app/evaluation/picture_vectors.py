@@ -187,7 +187,7 @@ class Encoding:
         return result if isinstance(result, str) else (digest, result)
 
     async def _once(self, digest: bytes, data: bytes, progress: Progress) -> Floats | str:
-        """Equal pictures are sent once; whoever comes second waits for the first."""
+        """Equal pictures are sent once; the second waits for the first."""
         flight = self._flights.get(digest)
         if flight is not None:
             return await asyncio.shield(flight)

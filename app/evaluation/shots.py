@@ -205,7 +205,7 @@ class _Task:
         return self._are(predictions(self.pictures[self.tested] @ rows.T))
 
     def by_probe(self, taken: Sequence[Places], power: float) -> tuple[Truth, Floats]:
-        """Which tested pictures are told in each draw (S, T); the strengths (S,)."""
+        """Which test pictures are classified correctly in each draw (S, T); the strengths (S,)."""
         unknown = self.pictures[self.tested]
         right = [
             self._are(

@@ -1,1 +1,1 @@
-"""Image files of strangers: fetched, unpacked, screened, decoded. Knows neither labels nor HTTP."""
+"""Untrusted image files: fetched, unpacked, screened, decoded. Knows neither labels nor HTTP."""

@@ -95,7 +95,7 @@ class Drawn:
 
 
 class Apart:
-    """Processes that decode `kinds`, each for one picture at a time; as many as are needed at once.
+    """Processes that decode `kinds`, each one picture at a time; as many as are needed in parallel.
 
     For threads.
     """

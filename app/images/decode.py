@@ -39,7 +39,7 @@ from models import ImageSpec
 
 
 def quieten() -> None:
-    """Decoders tell of oddities in files from strangers; nobody here can act on them."""
+    """Silence decoders' remarks on odd files, which nobody here can act on."""
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
@@ -120,7 +120,7 @@ class Decoded:
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8]:
-        """Of a picture that is looked at once."""
+        """The rows of a picture with a single view."""
         return self.views[0][0]
 
 

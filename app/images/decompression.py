@@ -29,7 +29,7 @@ MAGIC: Final = 6
 
 
 class Stopped(Exception):
-    """Whoever wanted the files has left."""
+    """The client that requested the files has disconnected."""
 
 
 class Budget:

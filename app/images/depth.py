@@ -22,7 +22,7 @@ FAR_FROM_BLACK: Final = 1 / 4
 
 
 def extent(raw: Numbers) -> tuple[float, float]:
-    """The least and the greatest finite number; (0, 0) where there is none."""
+    """The least and the greatest finite number; (0, 0) if there is none."""
     low, high = math.inf, -math.inf
     for row in range(0, len(raw), STRIP):
         strip = raw[row : row + STRIP]

@@ -192,7 +192,7 @@ class Fetcher:
 
 
 class _Meter:
-    """What a server sends beside the file: each piece of it, however small, costs the same time."""
+    """Counts the bytes a server sends besides the file: each piece, however small, costs time."""
 
     def __init__(self, host: str) -> None:
         self._host = host

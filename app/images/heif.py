@@ -1,4 +1,4 @@
-"""The boxes of an AVIF or HEIC file: what stands in them that pixels do not need is taken out.
+"""The boxes of an AVIF or HEIC file: what the pixels do not need is removed.
 
 Knows the container (ISO/IEC 14496-12 and 23008-12), and no decoder.
 """

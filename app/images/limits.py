@@ -23,7 +23,7 @@ def check_size(width: int, height: int, limit: int) -> None:
 
 
 class Room:
-    """So many pixels may be worked on at once, by whatever number of threads; others wait."""
+    """At most this many pixels are decoded at once, over all threads; others wait."""
 
     def __init__(self, pixels: int) -> None:
         self._all = self._free = pixels

@@ -45,7 +45,7 @@ def applied(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @functools.lru_cache(maxsize=32)
 def _transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
-    """To sRGB; None where that changes little, or the profile is none of RGB."""
+    """To sRGB; None if that changes little, or if it is not an RGB profile."""
     try:
         (tags,) = struct.unpack_from(">I", profile, HEADER)
         if profile[16:20] != b"RGB " or profile[36:40] != b"acsp" or tags > MOST_TAGS:

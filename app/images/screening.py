@@ -143,7 +143,7 @@ def _check_scans(data: bytes, place: int, pixels: int) -> None:
 
 
 def _check_gif(data: bytes) -> None:
-    """Count what stands before the first picture, as Pillow reads it."""
+    """Count what precedes the first picture, as Pillow reads it."""
     place = 13 + (3 << (data[10] & 7) + 1 if data[10] & 128 else 0)
     blocks = 0
 

@@ -35,7 +35,7 @@ MOST_VALUES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """An entry of a directory: where it stands, and its first values."""
+    """An entry of a directory: its position, and its first values."""
 
     place: int
     kind: int
@@ -44,7 +44,7 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """The first directory of a file; `after` is where the next one begins, 0: there is none."""
+    """The first directory of a file; `after` is the offset of the next one, 0 if there is none."""
 
     order: str
     big: bool

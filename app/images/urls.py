@@ -115,7 +115,7 @@ class AllowedHost:
 
 
 def checked(text: str, allowed: Collection[AllowedHost]) -> httpx2.URL:
-    """The URL, if it is one that may be asked for; without `allowed` every host may.
+    """The URL, if it may be fetched; without `allowed`, from any host.
 
     Raises Invalid.
     """
@@ -137,12 +137,12 @@ def joined(base: httpx2.URL, location: str) -> str:
 
 
 def refused(why: str, value: str) -> Invalid:
-    """The problem of a URL that is none, or may not be fetched."""
+    """The problem of a URL that is invalid or may not be fetched."""
     return Invalid(f"image_url cannot be fetched: {why}", field=FIELD, value=errors.excerpt(value))
 
 
 def port_of(url: httpx2.URL) -> int:
-    """The port, said or usual."""
+    """The port, explicit or the scheme's default."""
     usual = 443 if url.scheme == "https" else 80
     return usual if url.port is None else url.port
 

@@ -77,7 +77,7 @@ def _nobody(_result: Result, _seconds: float, _labels: int) -> None: ...
 
 @dataclass(slots=True)
 class Builds:
-    """Matrices (C, D) of label-set versions: in memory, from known vectors, or built anew.
+    """Matrices (C, D) of label-set versions: in memory, from known vectors, or built again.
 
     `ended` hears of each build: its result, its seconds and its labels.
     """

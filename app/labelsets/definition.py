@@ -67,7 +67,7 @@ class Entry:
     path: tuple[str, ...] = ()
 
     def alternatives(self, *, joined: bool) -> tuple[str, ...]:
-        """What a row each is made of, as it is told; () where there is one row for all."""
+        """What each row is made of, as shown to clients; () if there is one row for all."""
         if self.combine == "mean":
             return ()
         texts = (*self.texts, *self.prompts) if joined else self.prompts or self.texts
@@ -188,7 +188,7 @@ class Definition:
         return replace(self, calibrations=left)
 
     def read(self, left_out: Collection[str], kept: Mapping[str, str]) -> "Definition":
-        """What is left where some labels are left out, and of some texts only what is kept."""
+        """The definition without some labels, and with some texts cut."""
 
         def shorter(texts: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(kept.get(text, text) for text in texts)
@@ -258,7 +258,7 @@ class Stored:
 
     @property
     def key(self) -> str:
-        """Stands for its vectors in caches, which one namespace does not share with another."""
+        """The key of its vectors in caches, which namespaces do not share."""
         namespace = namespace_of(self.name)
         return f"{namespace}/{self.digest}" if namespace else self.digest
 

@@ -37,7 +37,7 @@ NEAR: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class StoredPicture:
-    """A picture that was read; `key` is where it was written, "" if it was there already."""
+    """A picture that was read; `key` is where it was stored, "" if it already was."""
 
     sha256: str
     width: int
@@ -148,7 +148,7 @@ class FewShot:
         self._limits = limits
 
     def blended(self, stored: Stored) -> Blended | None:
-        """How the examples of a version are used; None where there are none, or not yet."""
+        """How the examples of a version are used; None if there are none, or not yet."""
         return self._blending.found(stored) if stored.definition.examples else None
 
     async def current(self, name: str, match: Match) -> Stored:

@@ -1,4 +1,4 @@
-"""Shipped vocabularies as label sets that nobody had to register. Knows no store."""
+"""Shipped vocabularies as ready-made label sets. Knows no store."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -22,7 +22,7 @@ OTHERS: Final = PREFIX + "other-words"
 
 
 class Presets:
-    """Label sets in version 0 by the names `preset:NAME`, made when first asked for."""
+    """Label sets in version 0 by the names `preset:NAME`, made at first use."""
 
     def __init__(self, vocabularies: Mapping[str, Vocabulary], templates: str) -> None:
         """`templates` is the name of the set that is the model's own."""

@@ -237,7 +237,7 @@ class _Trial:
         self._far_sum = np.exp(logits - self._far_top[:, None]).sum(1)
 
     def figures(self, terms: _Terms, offset: float, shares: Wide) -> ExampleFigures:
-        """How the examples are told with the weight taken, each counting its share."""
+        """How well the examples are classified with the chosen weight, each counting its share."""
         weight, scale = self._weight, self._scale
         added = terms.own - offset * terms.lowered
         logits = scale * ((1 - weight) * self._near + weight * added)

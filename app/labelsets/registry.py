@@ -40,7 +40,7 @@ TOUCH_EVERY: Final = 60.0
 
 
 class Registry:
-    """Asks the store for the current version at each use, so that others' changes are seen at once.
+    """Reads the current version from the store at each use, so that others' changes are seen.
 
     While the store is away, what is known goes on from memory. What the store lost without a
     tombstone is published again.
@@ -220,7 +220,7 @@ class Registry:
                 self._forget(known.name, known)
 
     async def _publish_again(self, known: Stored) -> Head | None:
-        """Put what is known in the place of what the store lost, or went back to."""
+        """Replace what the store lost, or rolled back, by what is known here."""
         name = known.name
         if known.unreadable:  # nothing is known that could be put there
             self._forget(name, known)
@@ -237,7 +237,7 @@ class Registry:
         return await self._store.head(name)
 
     async def _learn(self, record: LabelSetRecord, *, anew: bool = False) -> Stored:
-        """What a record says; read `anew` where another process may have amended it."""
+        """The contents of a record; read `anew` if another process may have amended it."""
         known = self._known.get(record.name)
         if known is not None and known.version == record.version and (known.built or not anew):
             return known
@@ -301,7 +301,7 @@ class Sweeper:
         self._unnamed: dict[tuple[str, str], float] = {}
 
     async def keep_sweeping(self) -> None:
-        """Sweep now and then, for ever."""
+        """Sweep at intervals, forever."""
         await asyncio.sleep(FIRST)
         while True:
             with contextlib.suppress(StoreAway):
@@ -334,7 +334,7 @@ class Sweeper:
 
 
 async def _referenced(labelsets: LabelSetStore, name: str) -> frozenset[str] | None:
-    """The keys that a label set names; None where nobody can tell."""
+    """The keys that a label set refers to; None if that is unknown."""
     head = await labelsets.head(name)
     if head is None:
         return None  # lost, not deleted: whoever knows the definition publishes it again

@@ -95,7 +95,7 @@ def load_encoder(
 
 
 def end_process(error: BaseException) -> None:
-    """The device failed: nothing it says can be believed, and whoever watches starts a new process.
+    """The device failed: its results cannot be trusted, and the supervisor starts a new process.
 
     Ends this one with status 71, before anything is answered.
     """
@@ -322,7 +322,7 @@ async def _of_model(
 
 
 async def _loaded(settings: Settings, name: str, beside: "AnyEncoder") -> "Encoder":
-    """The encoder of a model, from a thread that nobody waits for when the server ends."""
+    """The encoder of a model, from a daemon thread that the server does not wait for at exit."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Encoder] = loop.create_future()
 

@@ -31,7 +31,7 @@ def is_limited() -> bool:
 
 
 def _quota(file: Path, files_v1: tuple[Path, Path]) -> float | None:
-    """Cores that the quota allows; None where there is none."""
+    """Cores that the quota allows; None if there is no quota."""
     try:
         if file.exists():
             quota, period = file.read_text().split()

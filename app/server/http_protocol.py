@@ -293,7 +293,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self._running is not None and not self._running.response_complete
 
     def _watch(self) -> None:
-        """Start the clock where the client owes us something; more bytes do not start it anew."""
+        """Start the clock when the client owes us bytes; more bytes do not restart it."""
         if self._busy() or self._deaf or self.transport.is_closing():
             self._clock.stop()
         else:
@@ -347,7 +347,7 @@ class BoundedProtocol(HttpToolsProtocol):
 def protocol(
     head_seconds: float, idle_seconds: float, max_connections: int
 ) -> type[BoundedProtocol]:
-    """What `uvicorn.Config(http=...)` takes; the limits are those of one process.
+    """A class for `uvicorn.Config(http=...)`; the limits are per process.
 
     Raises RuntimeError where uvicorn is a release whose protocol this cannot bound.
     """

@@ -95,14 +95,14 @@ def _warn(text: str) -> None:
 
 
 def _end_anyway() -> None:
-    """Python waits at its end for threads, and would for ever for one that hangs."""
+    """At exit Python joins every thread, and would wait forever for one that hangs."""
     time.sleep(LAST_SECONDS)
     log.critical("a thread does not finish; the process exits without it")
     os._exit(HUNG)
 
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How the server is run, whoever runs it."""
+    """The uvicorn configuration, however the server is run."""
     proxies = settings.listed("trusted_proxies")
     return uvicorn.Config(
         app,

@@ -347,7 +347,7 @@ class Settings(ModelSettings):
 
     @property
     def aliases(self) -> dict[str, str]:
-        """The model that each alias stands for."""
+        """The model of each alias."""
         pairs = (part.partition("=") for part in self.listed("model_aliases"))
         return {alias.strip(): name.strip() for alias, _, name in pairs}
 

@@ -17,11 +17,11 @@ BACKLOG: Final = 2048
 
 
 class CannotListen(Exception):
-    """The address cannot be had; a line for a person."""
+    """The address is not available; one line for the user."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take a port at once: a wrong one should not cost the wait for a model. Raises CannotListen.
+    """Bind the port early: a wrong one should not cost the wait for a model. Raises CannotListen.
 
     Binding alone reserves nothing: a second server could do the same, so it listens too.
     """
@@ -40,7 +40,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """Take a Unix socket; one that nobody listens on any more is replaced. Raises CannotListen.
+    """Bind a Unix socket; a stale one is replaced. Raises CannotListen.
 
     Its file is removed when this process ends.
     """

@@ -1,4 +1,4 @@
-"""Ends a process whose work hangs, so that whoever watches over it starts a new one.
+"""Ends a process whose work hangs, so that its supervisor starts a new one.
 
 Knows nothing of the work.
 """
@@ -79,14 +79,14 @@ class Watchdog:
 
 
 class Heartbeat:
-    """Tells since when an event loop has not come to a new turn, for a Watchdog."""
+    """Tells a Watchdog since when an event loop has been blocked."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._asked: float | None = None
 
     def busy_since(self) -> float | None:
-        """When the loop was asked for a sign that it has not given; asks it if there is none."""
+        """When the loop was last pinged without a reply; pings it if no ping is pending."""
         asked_at = self._asked
         if asked_at is None:
             asked_at = self._asked = time.monotonic()

@@ -69,14 +69,14 @@ class WorkerProcess:
         return cls(process, pipe)
 
     def look(self) -> None:
-        """Read what it said, if it did."""
+        """Read its message, if there is one."""
         if self.line is None and self.pipe.poll():
             with contextlib.suppress(EOFError, OSError):  # it ended without a word
                 self.line = self.pipe.recv()
 
     @property
     def serves(self) -> bool:
-        """Whether it said that it does, and lives."""
+        """Whether it reported that it serves, and is alive."""
         return self.line is not None and self.alive
 
     @property
@@ -91,7 +91,7 @@ class WorkerProcess:
 
 
 def patience(settings: Settings) -> float:
-    """Seconds that a worker has to end, once it is told."""
+    """Seconds that a worker has to exit after SIGTERM."""
     return settings.request_timeout + settings.drain_seconds + GRACE
 
 
@@ -244,7 +244,7 @@ class Supervisor:
         return process
 
     def _give_pages_back(self) -> None:
-        """Whoever comes next counts on where a process ended."""
+        """The next process continues the counts of the one that ended."""
         for process, page in self._pages[:]:
             if not process.alive:
                 self._pages.remove((process, page))

@@ -24,7 +24,7 @@ def gone(error: StoreAway) -> bool:
 
 
 def refuses(error: StoreAway) -> bool | None:
-    """Whether the store accepts no writes: while it is away nobody knows."""
+    """Whether the store accepts no writes; unknown while it is unavailable."""
     return True if isinstance(error, StoreRefused) else None
 
 

@@ -147,7 +147,7 @@ class Guarded:
                 await self._store.probe()
 
     async def close(self) -> None:
-        """Let go of connections and threads."""
+        """Close connections and threads."""
         await self._store.close()
 
     def _guard(self, inner: object, methods: Mapping[str, tuple[Call, Times]]) -> Any:
@@ -179,7 +179,7 @@ class Guarded:
 
 @contextmanager
 def _reporting(tell: Tell, call: Call) -> Iterator[None]:
-    """Around one call; one that is cancelled is none."""
+    """Around one call; a cancelled call is not counted."""
     begun = time.perf_counter()
     result: Result = "ok"
     try:

@@ -33,7 +33,7 @@ class ByteLru:
         return entry
 
     def put(self, key: str, array: npt.NDArray[Any]) -> None:
-        """Keep a copy that nobody can write to; what does not fit alone is not kept at all."""
+        """Keep a read-only copy; what does not fit at all is not kept."""
         size = array.nbytes + OVERHEAD
         if size > self.max_bytes:
             return

@@ -218,4 +218,4 @@ class MemoryStore:
         """It always takes writes."""
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""

@@ -49,7 +49,7 @@ class StoreUnusable(StoreError):
 
 
 class VersionConflict(StoreError):
-    """The name is not at the expected version; `current` is None where there is no such name."""
+    """The name is not at the expected version; `current` is None if it does not exist."""
 
     def __init__(self, current: int | None) -> None:
         super().__init__(f"the current version is {current}")
@@ -177,10 +177,10 @@ class PictureStore(Protocol):
         """
 
     async def get(self, name: str, key: str, size: int) -> bytes | None:
-        """A picture that was put with so many bytes; None if there is none, or not all of it."""
+        """A picture stored with this many bytes; None if it is missing or incomplete."""
 
     async def delete(self, name: str, keys: Sequence[str]) -> None:
-        """Forget pictures for good; nothing for those that there are none of."""
+        """Delete pictures; missing ones are ignored."""
 
     async def missing(self, name: str, keys: Sequence[str]) -> Sequence[str]:
         """Those of the keys under which there is no picture."""
@@ -235,7 +235,7 @@ class Store(Protocol):
         """Nothing if the store answers, else StoreAway."""
 
     async def probe(self) -> None:
-        """Write something that nobody misses; StoreAway if that cannot be done now."""
+        """Write something expendable; StoreAway if writing is impossible now."""
 
     async def close(self) -> None:
-        """Let go of connections and threads."""
+        """Close connections and threads."""

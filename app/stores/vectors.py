@@ -1,4 +1,4 @@
-"""Vectors in memory, and behind it in a store. Knows nothing of what a vector stands for."""
+"""Vectors in memory, backed by a store. Knows nothing of what a vector means."""
 
 import logging
 import struct

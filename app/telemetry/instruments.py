@@ -134,7 +134,7 @@ class Instruments(Collector):
     def gauge(
         self, name: str, about: str, read: Read, *labels: str, together: Together = "sum"
     ) -> None:
-        """A value that is read when it is asked for; None: there is none."""
+        """A value that is read on demand; None if there is none."""
         family = self._declare(Family(name, about, "gauge", labels, together=together))
         self._forget(family)
         self._readings.append(_Reading(family, read, {}))
@@ -190,7 +190,7 @@ class Instruments(Collector):
         return family
 
     def _forget(self, family: Family) -> None:
-        """What the page's owner before this one said says nothing of this one."""
+        """Values of the page's previous owner do not apply to this one."""
         for record in self._page.records():
             if record.name[0] == family.name:
                 self._page.words[record.place] = math.nan

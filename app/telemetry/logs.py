@@ -125,7 +125,7 @@ def set_up(level: str, form: Format = "text", worker: str | None = None) -> None
 
 
 def tell(text: str, level: int = logging.INFO) -> None:
-    """Say something to whoever starts the server, plainly or as lines of JSON.
+    """Print a message for the operator, as text or as lines of JSON.
 
     It is said whatever level is logged.
     """

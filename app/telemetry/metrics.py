@@ -119,7 +119,7 @@ class Metrics:
         return self._all.families
 
     def _begin(self) -> None:
-        """Show 0 for what has not happened: a rate has no start without it."""
+        """Export 0 for what has not happened yet: a rate needs a starting value."""
         for reason in ("left", "expired"):
             self._dropped.inc(reason, by=0)
         for error in ("internal", "overloaded", "too_many_requests", "deadline_passed"):
@@ -179,7 +179,7 @@ class Metrics:
     def watch(
         self, name: str, about: str, read: Read, *labels: str, together: Together = "sum"
     ) -> None:
-        """A value that is read; with `labels` a mapping of their values. None: there is none."""
+        """A value that is read; with `labels`, a mapping of their values. None if there is none."""
         self._all.gauge(name, about, read, *labels, together=together)
 
     def info(self, name: str, about: str, values: Mapping[str, str]) -> None:

@@ -110,7 +110,7 @@ class Tracing:
         return Place(self._tracer, within, span, span.is_recording())
 
     def outside(self) -> Place:
-        """The place of what no request asked for: each span there begins a trace of its own."""
+        """The context of work without a request: each span there starts its own trace."""
         return Place(self._tracer, Context(), trace.INVALID_SPAN, recorded=True)
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ class Page:
         return max(0.0, time.monotonic() - self.words[SIGN])
 
     def open(self) -> None:
-        """Write here from now on, after the numbers of whoever did so before."""
+        """Write here from now on, continuing the numbers of the previous writer."""
         self.words[USED] = max(self.words[USED], FIRST)
         self._places = {record.name: record.place for record in self.records()}
 
@@ -74,7 +74,7 @@ class Page:
         self.words[OWNER] = os.getpid()
 
     def disown(self) -> None:
-        """Nobody writes here any more."""
+        """This page has no writer any more."""
         self.words[OWNER] = 0
 
     def place(self, name: tuple[str, ...], count: int) -> int:
@@ -124,7 +124,7 @@ class Board:
         self._taken: set[int] = set()
 
     def take(self) -> int | None:
-        """The number of a page that nobody writes to, or None; for the process that gives them."""
+        """The number of a free page, or None; for the process that assigns them."""
         free = (number for number in range(len(self.pages)) if number not in self._taken)
         number = next(free, None)
         if number is not None:

@@ -126,7 +126,7 @@ PROTOCOL: Final = "http/protobuf"
 
 
 def hindrance(mode: Mode) -> str | None:
-    """Why traces that are asked for cannot be made; None if they can, or if nobody asks."""
+    """Why requested traces cannot be made; None if they can, or if none are requested."""
     if not _is_requested(mode):
         return None
     if not _installed():
@@ -140,7 +140,7 @@ def hindrance(mode: Mode) -> str | None:
 
 
 def start(mode: Mode, version: str) -> "Tracing | None":
-    """What makes spans, if it is asked for and can be had."""
+    """The tracer, if tracing is requested and available."""
     if not _is_requested(mode) or hindrance(mode) is not None:
         return None
     # half a second, and an extra: only who wants traces pays

@@ -1,4 +1,4 @@
-"""How long a request may take and how many are in service; whoever left is given up.
+"""Deadlines and the number of requests in service; requests of disconnected clients are dropped.
 
 Knows nothing of what the routes do.
 """
@@ -24,7 +24,7 @@ NEWEST: Final = 0.05
 
 
 class Admission:
-    """Counts what was accepted; what is past the limits is refused at once, with when to come back.
+    """Counts accepted requests; those beyond the limits are refused at once, with Retry-After.
 
     A request is in service from the last byte of its body to its answer, so that slow senders take
     no place; their bytes count against `most_bytes` as they arrive.
@@ -81,7 +81,7 @@ class Admission:
         self.bytes += count
 
     def free_bytes(self, count: int) -> None:
-        """So many are let go."""
+        """Release this many."""
         self.bytes -= count
 
     def retry_after(self) -> int:

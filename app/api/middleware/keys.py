@@ -22,7 +22,7 @@ SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller. What is None is as the settings have it.
+    """A caller. None means the value of the settings.
 
     `namespace` is where its label sets live, of which there may be `max_labelsets`; `rate_limit`
     is in requests a second, of which `rate_burst` may come at once; of its uploads so many may be
@@ -121,7 +121,7 @@ def new_secret() -> str:
 
 
 def digest(secret: str) -> str:
-    """What is kept of a key: the SHA-256 of its text, in hexadecimal."""
+    """What is stored of a key: the SHA-256 of its text, in hexadecimal."""
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 
 
@@ -181,7 +181,7 @@ class KeyRing:
         self.required = file is not None or bool(self._fixed)
 
     def identify(self, secret: str) -> Identity | None:
-        """Whose key this is, None if nobody's or expired."""
+        """The owner of a key; None if it is unknown or expired."""
         self._refresh()
         hashed = digest(secret).encode()
         match: Key | None = None
@@ -239,7 +239,7 @@ def _read(file: Path) -> tuple[Key, ...]:
 
 
 def _state(file: Path) -> tuple[int, ...] | None:
-    """What differs when a file was written anew or replaced."""
+    """A value that changes when a file is rewritten or replaced."""
     try:
         status = os.stat(file)  # noqa: PTH116 - follows links, as mounted secrets are
     except OSError:

@@ -1,4 +1,4 @@
-"""A request and its answer as they are told of: headers, access line, span.
+"""Bookkeeping of one request: its ID, access-log line and trace span.
 
 Knows nothing of what is asked, nor of limits.
 """

@@ -26,7 +26,7 @@ NAMED: Final = 3
 
 
 def advice(result: Result) -> list[Advice]:
-    """What follows from the figures, for whoever has to decide something."""
+    """Recommendations that follow from the figures."""
     candidates = [_overall(result), _labels(result), _pairs(result), _pictures(result)]
     candidates += [_templates(result), _calibration(result)]
     return [candidate for candidate in candidates if candidate is not None]

@@ -43,7 +43,7 @@ class CalibrationSection:
 
     @property
     def worse(self) -> str:
-        """Why the calibration should not be used; nothing where it should, or there is none."""
+        """Why the calibration should not be used; empty if it should, or if there is none."""
         fitted_calibration, before, after = (
             self.fitted,
             self.fitted.before.error,

@@ -68,7 +68,7 @@ def _whole(file: Path, text: str) -> None:
 
 
 def _predictions(result: Result) -> Iterator[str]:
-    """A line for each picture: what it shows, what was said, how sure, the scores of both."""
+    """A line for each picture: its label, the prediction, and the scores of both."""
     data, predicted, scores = result.encoded.dataset, result.figures.predicted, result.scores
     yield _line(("image", "label", "predicted", "score", "similarity", "right"))
     best = scores.cosines.argmax(axis=1)

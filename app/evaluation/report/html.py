@@ -28,7 +28,7 @@ NO_VALUE: Final = "–"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table; numbers stand right and line up."""
+    """A column of a table; numbers are right-aligned."""
 
     heading: str
     number: bool = False

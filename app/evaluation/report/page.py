@@ -44,7 +44,7 @@ from app.labelsets.calibration.reliability import BINS
 
 
 def tiles(result: Result) -> str:
-    """The figures that are asked for first."""
+    """The headline figures."""
     figures, classes = result.figures, result.figures.classes
     tops = [
         ("top-1", figures.top1),
@@ -241,7 +241,7 @@ def mistakes(result: Result) -> str:
 
 
 def _mistake(result: Result, picture: Picture) -> dict[str, Any]:
-    """What was said, what it is, and two more candidates."""
+    """The prediction, the label, and two more candidates."""
     labels, mistake = result.encoded.dataset.classes, picture.mistake
     lines: list[tuple[str, str, float | None, str]] = []
     if mistake.predicted is not None:

@@ -125,7 +125,7 @@ class Plot:
             self._shape(circle, title(point) if title else "")
 
     def whisker(self, x: float, low: float, high: float, kind: str = "s1") -> None:
-        """An interval that stands at x."""
+        """A vertical interval at x."""
         at, top, base = self.px(x), self.py(high), self.py(low)
         cap = f"M{at - 4:.1f} {top:.1f}h8M{at - 4:.1f} {base:.1f}h8"
         self._add(f'<path class="whisker {kind}" d="M{at:.1f} {top:.1f}V{base:.1f}{cap}"/>')
@@ -200,7 +200,7 @@ class Lead:
 
 
 def forest(leads: Sequence[Lead], title: str, label: str) -> str:
-    """One row a lead, in order; `title` stands below the axis, `label` says what is seen."""
+    """One row per lead, in order; `title` is printed below the axis, `label` describes the plot."""
     low = min(-0.01, *(lead.low for lead in leads))
     high = max(0.01, *(lead.high for lead in leads))
     axis = shares(title, low, high)

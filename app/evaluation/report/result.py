@@ -176,7 +176,7 @@ class Result:
 
 
 def data_digest(encoded: Encoded, digests: Sequence[str]) -> str:
-    """Stands for the pictures and their labels, whatever their names and order."""
+    """A digest of the pictures and their labels, independent of names and order."""
     data = encoded.dataset
     lines = sorted(
         "\0".join((digest, *(data.classes[place] for place in np.flatnonzero(row))))

@@ -46,7 +46,7 @@ class SearchSection:
         return self.search.templates
 
     def labelset_json(self) -> str:
-        """What goes into PUT /labelsets/{name}, beside its labels."""
+        """The fields for PUT /labelsets/{name}, besides its labels."""
         return json.dumps({"templates": list(self.templates)}, ensure_ascii=False)
 
     def file_text(self) -> str:

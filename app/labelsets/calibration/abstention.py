@@ -132,7 +132,7 @@ class AbstentionBounds:
 
 
 class Unreachable(ValueError):
-    """The wanted risk cannot be had; `least` can."""
+    """The target risk cannot be reached; `least` can."""
 
     def __init__(self, detail: str, least: float) -> None:
         super().__init__(detail)

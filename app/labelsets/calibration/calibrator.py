@@ -81,7 +81,7 @@ class Calibrator:
         return _joined(outcomes, claims, self.info.embedding_width)
 
     async def fitted(self, serving: Serving, pictures: LabelledVectors, aim: Aim) -> Calibration:
-        """The calibration. Raises Invalid where it cannot be had, TooLarge."""
+        """The calibration. Raises Invalid if it cannot be fitted, TooLarge."""
         definition, labels = serving.stored.definition, serving.stored.definition.labels
         cells = len(pictures.shown) * len(labels)
         if cells > MOST_CELLS:

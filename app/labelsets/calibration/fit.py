@@ -82,7 +82,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """`calibration` is None where the wanted risk cannot be reached; `why` says so.
+    """`calibration` is None if the target risk cannot be reached; `why` says so.
 
     `curve` is of answering by lead, with the floor; `none` without one.
     """
@@ -233,7 +233,7 @@ def _answered(scored: ScoredPictures, answers: Truth, confidence: float) -> Answ
 def _alone(
     data: Labelled, model: Model, seed: int
 ) -> tuple[float | None, dict[str, float], F1 | None]:
-    """Thresholds of labels scored alone; nothing where they cannot be had."""
+    """Thresholds of labels scored alone; empty if they cannot be fitted."""
     if model.bias is None:
         if data.background is None:
             return None, {}, None

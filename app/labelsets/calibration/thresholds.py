@@ -80,7 +80,7 @@ def f1(truth: Truth, answered: Truth) -> tuple[float, float]:
 
 
 def held_out(values: Floats, truth: Truth, seed: int) -> Truth:
-    """What is said (N, C) where each picture is judged by thresholds of others."""
+    """Predictions (N, C) of each picture with thresholds fitted on others."""
     answers = np.zeros_like(truth)
     for train, test in splits(len(values), seed):
         if truth[train].any():

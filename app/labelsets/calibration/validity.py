@@ -55,7 +55,7 @@ class Validity:
         return known[0] if known else None
 
     def stale(self, stored: Stored) -> str | None:
-        """Why a label set's calibration is not used; None where it is, or there is none."""
+        """Why a label set's calibration is not used; None if it is, or if there is none."""
         return self.learned(stored)[1]
 
     def fitted_for(self, definition: Definition) -> str:

@@ -102,7 +102,7 @@ class Link:
             raise StoreAway(str(error)) from error
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         for leaving in list(self._leaving):
             await leaving
         for connected in (self._pool, *(client.connection_pool for client in self._sentinels)):
@@ -294,7 +294,7 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def texts(values: Sequence[bytes]) -> Sequence[str]:
-    """Names as Redis gives them, as text; without those that are none, which others wrote."""
+    """Names from Redis as text, without invalid ones that other programs wrote."""
     return [value.decode() for value in values if _is_text(value)]
 
 

@@ -399,7 +399,7 @@ class RedisStore:
         await self._link.ping()
 
     async def probe(self) -> None:
-        """Write something that nobody misses; StoreAway if that cannot be done now."""
+        """Write something expendable; StoreAway if writing is impossible now."""
         await self._link.call(self._write_probe)
 
     async def _write_probe(self) -> None:
@@ -407,5 +407,5 @@ class RedisStore:
             raise ValueError("an unexpected reply to a script")
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         await self._link.close()

@@ -27,7 +27,7 @@ _MAGIC: Final = b"SQLite format 3\0"
 
 
 class User(Protocol):
-    """Whoever has a connection: `busy` is held while it is used or opened."""
+    """An owner of a connection: `busy` is held while it is used or opened."""
 
     busy: threading.Lock
 
@@ -73,7 +73,7 @@ class DatabaseFile:
                     self.path.touch(mode=0o600)
 
     def opened(self) -> None:
-        """Remember which file it is; called once a connection stands."""
+        """Remember which file it is; called once a connection is open."""
         with self._opening:
             if self._handle is None:
                 # kept open: closing it would let go of the locks that SQLite has on the file
@@ -115,7 +115,7 @@ class DatabaseFile:
         return StoreDamaged(f"{self.path}: {error}")
 
     def renew(self, patience: float) -> None:
-        """Let go of every connection to a file that has moved; the next opens what is there.
+        """Close every connection to a file that has moved; the next call opens the new one.
 
         All together: the index that connections share in memory is that of one file.
 
@@ -138,7 +138,7 @@ class DatabaseFile:
             self.forget()
 
     def forget(self) -> None:
-        """Let go of the file; called when no connection to it is left."""
+        """Forget the file; called when no connection to it is left."""
         if self._handle is not None:
             os.close(self._handle)
         self._handle = None
@@ -232,7 +232,7 @@ class Database:
             raise StoreAway(str(error)) from error
 
     async def close(self) -> None:
-        """Let go of the file and the thread; nothing can be run afterwards."""
+        """Close the file and the thread; nothing can be run afterwards."""
         try:
             await self._submit(self._close)
         except StoreAway:

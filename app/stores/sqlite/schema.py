@@ -95,7 +95,7 @@ def not_waiting_for_the_disk(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> None:
-    """Run what the file has not seen yet, in order; several processes may try at once.
+    """Run the migrations that the file lacks, in order; several processes may try at once.
 
     Raises:
         StoreUnusable: the file was written by a newer release.

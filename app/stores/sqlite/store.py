@@ -410,7 +410,7 @@ class SqliteStore:
         self._file.check(writing=True)
 
     async def probe(self) -> None:
-        """Write something that nobody misses; StoreAway if that cannot be done now."""
+        """Write something expendable; StoreAway if writing is impossible now."""
 
         def probe(connection: sqlite3.Connection) -> None:
             with not_waiting_for_the_disk(connection), transaction(connection):
@@ -419,7 +419,7 @@ class SqliteStore:
         await self._buckets.run(probe)
 
     async def close(self) -> None:
-        """Let go of the file and its threads."""
+        """Close the file and its threads."""
         for database in (self._buckets, self._reads, self._writes):
             await database.close()
         self._file.forget()
