@@ -52,7 +52,7 @@ def kind_of(device: str) -> str:
 
 
 def choose_device(requested: str, backend: str = "auto") -> str:
-    """`wanted` is "auto" or a name; auto takes the first of DEVICES that is here and that the
+    """`requested` is "auto" or a name; auto takes the first of DEVICES that is here and that the
     backend can use.
     """
     if requested == "auto":
@@ -103,7 +103,7 @@ def devices(kind: str) -> int:
 
 
 def choose_precision(requested: str, device: str, fixed: Precision | None) -> Precision:
-    """`wanted` is "auto" or a precision; auto takes what the device does fast.
+    """`requested` is "auto" or a precision; auto takes what the device does fast.
 
     `fixed` is the catalogue's word for a model that always runs in one precision. bf16 is chosen
     on GPUs that have it and on CPUs with native bf16 instructions: elsewhere it is emulated, and
@@ -129,7 +129,7 @@ def choose_precision(requested: str, device: str, fixed: Precision | None) -> Pr
 
 
 def choose_backend(requested: str, device: str, installed: bool) -> Backend:
-    """`wanted` is "auto" or a backend; auto takes OpenVINO on a CPU where it is `installed`."""
+    """`requested` is "auto" or a backend; auto takes OpenVINO on a CPU where it is `installed`."""
     if requested not in ("auto", *get_args(Backend)):
         raise BadDevice(
             f"backend {requested!r} is unknown; use auto, {', '.join(get_args(Backend))}"

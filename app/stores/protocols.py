@@ -1,4 +1,4 @@
-"""What a store must do: keep definitions and pictures for ever, vectors while there is room, and
+"""What a store must do: keep definitions and pictures forever, vectors while there is room, and
 count requests.
 
 Knows nothing of what a definition says, what a vector stands for or who makes requests.
