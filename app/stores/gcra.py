@@ -21,7 +21,7 @@ class Grant:
 
 
 def take(tat: float | None, now: float, count: int, rate: float, burst: int) -> tuple[float, Grant]:
-    """Grant as many of `wanted` as there are; the new `tat`, and what was granted.
+    """Grant as many of `count` as are left; the new `tat`, and what was granted.
 
     `rate` is in requests a second, of which `burst` may come at once; times are in seconds, `tat`
     None for a bucket that nobody has used.

@@ -209,7 +209,7 @@ class RateLimits(Protocol):
     """
 
     async def take(self, key: str, count: int, rate: float, burst: int) -> Grant:
-        """Grant as many of `wanted` requests as there are in the bucket.
+        """Grant as many of `count` requests as the bucket holds.
 
         It fills by `rate` requests a second and holds `burst` of them.
         """
