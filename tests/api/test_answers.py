@@ -46,9 +46,9 @@ def test_the_form_is_what_the_client_likes_best(accept: str, kind: str) -> None:
 
 
 def test_plain_text_is_score_tab_label() -> None:
-    found = render(ANSWER, "text/plain")
-    assert found.body.decode() == '0.750000\ta "quoted", one\n0.00000000100\t고양이\n'
-    assert found.headers["content-type"] == "text/plain; charset=utf-8"
+    response = render(ANSWER, "text/plain")
+    assert response.body.decode() == '0.750000\ta "quoted", one\n0.00000000100\t고양이\n'
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
 
 
 def test_csv_can_be_read_back() -> None:
@@ -59,9 +59,9 @@ def test_csv_can_be_read_back() -> None:
 
 
 def test_json_is_the_default_and_caches_may_keep_forms_apart() -> None:
-    found = render(ANSWER, "*/*")
-    assert json.loads(found.body)["predictions"][1]["label"] == "고양이"
-    assert found.headers["vary"] == "Accept"
+    response = render(ANSWER, "*/*")
+    assert json.loads(response.body)["predictions"][1]["label"] == "고양이"
+    assert response.headers["vary"] == "Accept"
 
 
 @pytest.mark.parametrize(

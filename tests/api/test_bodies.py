@@ -64,24 +64,24 @@ def test_a_byte_order_mark_is_passed_over_and_says_the_coding(
     ]
     for way in ways:
         assert labels_of(way) == sorted(LABELS)
-    found = client.put(
+    response = client.put(
         f"/labelsets/coded-{coding}",
         content=marked(lines, coding),
         headers={"Content-Type": "text/plain"},
     )
-    assert found.json()["labels"] == LABELS, found.text
+    assert response.json()["labels"] == LABELS, response.text
     for path, body in {
         "/embeddings/text": {"texts": ["a cat"]},
         "/v1/embeddings": {"input": "a cat"},
         f"/labelsets/json-{coding}": {"labels": LABELS},
     }.items():
-        found = client.request(
+        response = client.request(
             "PUT" if "labelsets" in path else "POST",
             path,
             content=marked(json.dumps(body), coding),
             headers={"Content-Type": "application/json"},
         )
-        assert found.status_code < 300, found.text
+        assert response.status_code < 300, response.text
 
 
 @pytest.mark.parametrize(
@@ -174,12 +174,12 @@ def test_a_text_that_begins_like_a_data_uri_is_a_text(text: str) -> None:
 def test_a_plus_that_a_form_did_not_encode_is_put_back(client: httpx.Client, cat: bytes) -> None:
     text = base64.b64encode(cat).decode()
     assert "+" in text
-    found = client.post(
+    response = client.post(
         "/classify?labels=cat,dog",
         content=f"image={text}",
         headers={"Content-Type": "application/x-www-form-urlencoded"},
     )
-    assert found.json()["predictions"][0]["label"] == "cat"
+    assert response.json()["predictions"][0]["label"] == "cat"
 
 
 @pytest.mark.parametrize("way", ["labels=<labels.txt", "labels=@labels.txt"])
@@ -189,8 +189,8 @@ def test_labels_come_from_a_file_one_a_line(
 ) -> None:
     (tmp_path / "labels.txt").write_text("cat\r\n\r\na dog, asleep\r\npizza\r\n")
     (tmp_path / "cat.png").write_bytes(cat)
-    found = curl(client, path, "-F", way, "-F", "image=@cat.png", folder=tmp_path)
-    result = found if path == "/classify" else found["results"][0]["result"]
+    answer = curl(client, path, "-F", way, "-F", "image=@cat.png", folder=tmp_path)
+    result = answer if path == "/classify" else answer["results"][0]["result"]
     assert sorted(p["label"] for p in result["predictions"]) == ["a dog, asleep", "cat", "pizza"]
 
 
@@ -199,22 +199,22 @@ def test_a_file_of_one_line_or_of_json_is_what_a_text_would_be(
 ) -> None:
     for text in ("cat,dog\n", '["cat",\n "dog"]\n', "cat\ndog"):
         for name in (None, "labels.txt"):
-            found = client.post("/classify", files={"image": cat, "labels": (name, text)})
-            assert labels_of(found) == ["cat", "dog"]
-    found = client.post(
+            response = client.post("/classify", files={"image": cat, "labels": (name, text)})
+            assert labels_of(response) == ["cat", "dog"]
+    response = client.post(
         "/classify",
         files={"image": cat, "labels": TEXT, "templates": ("t.txt", "a {}\nan icon of a {}")},
     )
-    assert found.json()["templates"] == "custom"
+    assert response.json()["templates"] == "custom"
 
 
 def test_other_files_than_the_picture_and_lists_are_refused(
     client: httpx.Client, cat: bytes
 ) -> None:
-    found = client.post("/classify", files={"file": cat, "labels": (None, "cat,dog")})
-    assert found.status_code == 422
-    assert found.json()["field"] == "file"
-    assert found.json()["detail"].endswith("send the picture as 'image'")
+    response = client.post("/classify", files={"file": cat, "labels": (None, "cat,dog")})
+    assert response.status_code == 422
+    assert response.json()["field"] == "file"
+    assert response.json()["detail"].endswith("send the picture as 'image'")
 
 
 DISPOSITIONS = [
@@ -237,34 +237,34 @@ def test_a_part_with_an_extended_file_name_is_a_file(
         body.write(b'--B\r\nContent-Disposition: form-data; name="labels"\r\n\r\ncat,dog\r\n')
     body.write(f"--B\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + cat)
     body.write(b"\r\n--B--\r\n")
-    found = client.post(
+    response = client.post(
         path,
         content=body.getvalue(),
         headers={"Content-Type": "multipart/form-data; boundary=B"},
     )
-    assert found.status_code == 200, found.text
-    assert '"failed":1' not in found.text
+    assert response.status_code == 200, response.text
+    assert '"failed":1' not in response.text
 
 
 def test_the_name_in_an_extended_file_name_is_read(client: httpx.Client, cat: bytes) -> None:
     head = b'--B\r\nContent-Disposition: form-data; name="labels"\r\n\r\ncat,dog\r\n--B\r\n'
     file = b"Content-Disposition: form-data; name=image; filename*=UTF-8''caf%C3%A9.png\r\n\r\n"
-    found = client.post(
+    response = client.post(
         "/classify/batch",
         content=head + file + cat + b"\r\n--B--\r\n",
         headers={"Content-Type": "multipart/form-data; boundary=B"},
     )
-    assert found.json()["results"][0]["name"] == "café.png"
+    assert response.json()["results"][0]["name"] == "café.png"
 
 
 def test_labels_that_lost_their_line_ends_in_curl_are_refused_with_the_reason(
     client: httpx.Client, tmp_path: Path
 ) -> None:
     (tmp_path / "labels.txt").write_text(TEXT)
-    found = curl(client, "/labelsets/glued", "-X", "PUT", "-d", "@labels.txt", folder=tmp_path)
-    assert (found["status"], found["field"]) == (422, "labels")
-    assert "curl's -d" in found["detail"]
-    assert "--data-binary" in found["detail"]
+    answer = curl(client, "/labelsets/glued", "-X", "PUT", "-d", "@labels.txt", folder=tmp_path)
+    assert (answer["status"], answer["field"]) == (422, "labels")
+    assert "curl's -d" in answer["detail"]
+    assert "--data-binary" in answer["detail"]
     assert client.get("/labelsets/glued").status_code == 404
     kept = curl(
         client, "/labelsets/kept", "-X", "PUT", "--data-binary", "@labels.txt", folder=tmp_path
@@ -298,27 +298,27 @@ def test_a_picture_that_lost_its_line_ends_in_curl_is_named(
     for name in ("cat", "key"):
         (tmp_path / "picture").write_bytes(samples[name].read_bytes())
         for path in ("/classify?labels=cat,dog", "/embeddings/image"):
-            found = curl(client, path, "-d", "@picture", folder=tmp_path)
-            assert found["status"] == 400
-            assert "curl's -d" in found["detail"]
+            answer = curl(client, path, "-d", "@picture", folder=tmp_path)
+            assert answer["status"] == 400
+            assert "curl's -d" in answer["detail"]
 
 
 def test_labels_that_are_one_to_the_model_earn_a_warning(client: httpx.Client, cat: bytes) -> None:
-    found = client.post("/classify?labels=cat,Cat,CAT,dog", content=cat).json()
-    (warning,) = found["warnings"]
+    answer = client.post("/classify?labels=cat,Cat,CAT,dog", content=cat).json()
+    (warning,) = answer["warnings"]
     assert "'cat', 'Cat', 'CAT' are the same to the model" in warning
-    found = client.post("/classify?labels=cat,dog,cats,dogs", content=cat).json()
-    assert found["warnings"] == []
+    answer = client.post("/classify?labels=cat,dog,cats,dogs", content=cat).json()
+    assert answer["warnings"] == []
     client.put("/labelsets/same", json={"labels": ["dog", "cat", "Cat"]}, params={"wait": True})
-    found = client.post("/classify?labelset=same", content=cat).json()
-    assert len(found["warnings"]) == 1
+    answer = client.post("/classify?labelset=same", content=cat).json()
+    assert len(answer["warnings"]) == 1
 
 
 def test_a_label_written_two_ways_counts_once(client: httpx.Client, cat: bytes) -> None:
     sent = ["hot dog", "hot  dog", "café", "cafe\u0301", "cat"]
-    found = client.post("/classify", files={"image": cat}, data={"labels": sent}).json()
-    assert sorted(p["label"] for p in found["predictions"]) == ["café", "cat", "hot dog"]
-    assert len(found["warnings"]) == 2
+    answer = client.post("/classify", files={"image": cat}, data={"labels": sent}).json()
+    assert sorted(p["label"] for p in answer["predictions"]) == ["café", "cat", "hot dog"]
+    assert len(answer["warnings"]) == 2
     set_of = client.put("/labelsets/ways", json={"labels": sent}).json()
     assert set_of["labels"] == ["hot dog", "café", "cat"]
     hf = client.post(
@@ -339,16 +339,18 @@ def test_a_comma_at_the_end_is_taken_by_the_pipelines_route_and_explained_by_our
 ) -> None:
     text = base64.b64encode(cat).decode()
     sent = {"inputs": text, "parameters": {"candidate_labels": "cat,dog, ,"}}
-    found = client.post("/hf/zero-shot-image-classification", json=sent)
-    assert [one["label"] for one in found.json()] == ["cat", "dog"]
-    found = client.post("/hf/zero-shot-image-classification?candidate_labels=cat,dog,", content=cat)
-    assert len(found.json()) == 2
+    response = client.post("/hf/zero-shot-image-classification", json=sent)
+    assert [one["label"] for one in response.json()] == ["cat", "dog"]
+    response = client.post(
+        "/hf/zero-shot-image-classification?candidate_labels=cat,dog,", content=cat
+    )
+    assert len(response.json()) == 2
     for names in (
         {"image": cat, "labels": (None, "cat,dog,")},
         {"inputs": cat, "candidate_labels": (None, "cat,dog,")},
     ):
-        found = client.post("/hf/zero-shot-image-classification", files=names)
-        assert [one["label"] for one in found.json()] == ["cat", "dog"]
+        response = client.post("/hf/zero-shot-image-classification", files=names)
+        assert [one["label"] for one in response.json()] == ["cat", "dog"]
     refused = client.post("/classify?labels=cat,dog,", content=cat)
     assert refused.status_code == 422
     assert "is there a comma at the end?" in refused.json()["detail"]
@@ -360,9 +362,9 @@ def test_a_label_set_of_one_label_behaves_as_one_label_does(
     client.put("/labelsets/lone", json={"labels": ["cat"]}, params={"wait": True})
     for asked in ("labels=cat", "labelset=lone"):
         for path in ("/classify", "/classify/batch"):
-            found = client.post(f"{path}?{asked}", files={"image": ("a.png", cat)})
-            assert found.status_code == 422, found.text
-            assert "one label alone" in found.json()["detail"]
+            response = client.post(f"{path}?{asked}", files={"image": ("a.png", cat)})
+            assert response.status_code == 422, response.text
+            assert "one label alone" in response.json()["detail"]
         scored = client.post(f"/classify?{asked}&multi_label=true", content=cat).json()
         assert scored["predictions"][0]["score"] < 1
 
@@ -375,8 +377,8 @@ def test_a_bitmap_of_a_camera_is_a_picture_as_a_raw_body(
     data = out.getvalue()
     (tmp_path / "flir.bmp").write_bytes(data[:6] + b"FLIR" + data[10:])
     path = "/classify?labels=cat,dog"
-    found = curl(client, path, "--data-binary", "@flir.bmp", folder=tmp_path)
-    assert found["predictions"][0]["label"] == "cat"
+    answer = curl(client, path, "--data-binary", "@flir.bmp", folder=tmp_path)
+    assert answer["predictions"][0]["label"] == "cat"
 
 
 def test_token_ids_in_place_of_texts_name_the_setting_that_helps(client: httpx.Client) -> None:

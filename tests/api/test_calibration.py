@@ -75,9 +75,9 @@ def calibrate(
 
 
 def classify(client: httpx.Client, image: bytes, **fields: Any) -> dict[str, Any]:
-    found = client.post("/classify", files={"image": image}, data=fields)
-    assert found.status_code == 200, found.text
-    return found.json()
+    response = client.post("/classify", files={"image": image}, data=fields)
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +99,10 @@ def test_a_calibration_says_what_it_found_and_what_it_is_worth(
     assert set(found["thresholds"]) == set(LABELS)
     assert found["held_out"]["refused"] > 0.5
     assert found["before"]["accuracy"] > 0.8
-    told = served.get("/labelsets/pets")
-    assert told.json()["version"] == calibrated["version"]
-    assert told.headers["etag"] == f'"{calibrated["version"]}"'
-    summary = told.json()["calibration"]
+    response = served.get("/labelsets/pets")
+    assert response.json()["version"] == calibrated["version"]
+    assert response.headers["etag"] == f'"{calibrated["version"]}"'
+    summary = response.json()["calibration"]
     assert (summary["status"], summary["floor"]) == ("used", found["floor"])
     whole = served.get("/labelsets/pets/calibration")
     assert whole.json() == found
@@ -111,11 +111,11 @@ def test_a_calibration_says_what_it_found_and_what_it_is_worth(
 def test_scores_are_those_of_the_fitted_temperature(
     served: httpx.Client, calibrated: dict[str, Any], samples: dict[str, Path]
 ) -> None:
-    found = classify(served, samples["cat"].read_bytes(), labelset="pets", top_k=8)
-    assert found["calibrated"] is True
-    cosines = np.array([one["similarity"] for one in found["predictions"]])
+    answer = classify(served, samples["cat"].read_bytes(), labelset="pets", top_k=8)
+    assert answer["calibrated"] is True
+    cosines = np.array([one["similarity"] for one in answer["predictions"]])
     powers = np.exp(calibrated["calibration"]["scale"] * (cosines - cosines.max()))
-    scores = [one["score"] for one in found["predictions"]]
+    scores = [one["score"] for one in answer["predictions"]]
     np.testing.assert_allclose(scores, powers / powers.sum(), atol=1e-4)
     assert classify(served, samples["cat"].read_bytes(), labels="cat,dog")["calibrated"] is False
 
@@ -126,13 +126,13 @@ def test_abstaining_answers_pictures_of_its_labels_and_refuses_others_with_the_r
     fitted = calibrated["calibration"]
     asked = {"labelset": "pets", "abstain": "true"}
     for label in ("cat", "guitar", "banana"):
-        found = classify(served, samples[label].read_bytes(), **asked)
-        assert (found["abstained"], found["reason"]) == (False, None)
-        assert found["predictions"][0]["label"] == label
+        answer = classify(served, samples[label].read_bytes(), **asked)
+        assert (answer["abstained"], answer["reason"]) == (False, None)
+        assert answer["predictions"][0]["label"] == label
     for label in ("octopus", "sunflower", "umbrella"):
-        found = classify(served, samples[label].read_bytes(), **asked)
-        assert (found["predictions"], found["abstained"]) == ([], True)
-        reason = found["reason"]
+        answer = classify(served, samples[label].read_bytes(), **asked)
+        assert (answer["predictions"], answer["abstained"]) == ([], True)
+        reason = answer["reason"]
         best, second = reason["withheld"][:2]
         if reason["code"] == "similarity_below_floor":
             assert reason["value"] == best["similarity"] < reason["limit"]
@@ -175,24 +175,24 @@ def test_multi_label_answers_what_reaches_its_own_threshold(
     served: httpx.Client, calibrated: dict[str, Any], samples: dict[str, Path]
 ) -> None:
     several = {"labelset": "pets", "multi_label": "true"}
-    found = classify(served, samples["cat"].read_bytes(), **several)
-    assert found["predictions"][0]["label"] == "cat"
-    assert all(one["score"] >= 0.5 for one in found["predictions"])
+    answer = classify(served, samples["cat"].read_bytes(), **several)
+    assert answer["predictions"][0]["label"] == "cat"
+    assert all(one["score"] >= 0.5 for one in answer["predictions"])
     nothing = classify(served, samples["octopus"].read_bytes(), **several)
     if nothing["abstained"]:
         assert nothing["reason"]["code"] == "score_below_threshold"
         assert nothing["reason"]["limit"] == 0.5
     every = classify(served, samples["cat"].read_bytes(), **several, threshold="0", top_k="8")
     assert len(every["predictions"]) == 8
-    assert len(found["predictions"]) < 8
+    assert len(answer["predictions"]) < 8
 
 
 def test_without_a_calibration_abstaining_takes_nothing_in_particular_for_the_floor(
     served: httpx.Client, samples: dict[str, Path]
 ) -> None:
     asked = {"labels": "cat,dog,pizza", "abstain": "true"}
-    found = classify(served, samples["cat"].read_bytes(), **asked)
-    assert (found["calibrated"], found["predictions"][0]["label"]) == (False, "cat")
+    answer = classify(served, samples["cat"].read_bytes(), **asked)
+    assert (answer["calibrated"], answer["predictions"][0]["label"]) == (False, "cat")
     other = classify(served, samples["umbrella"].read_bytes(), **asked)
     assert other["reason"]["code"] == "similarity_below_floor"
     assert "nothing in particular" not in other["reason"]["withheld"]
@@ -296,9 +296,9 @@ def test_a_put_keeps_what_was_learned_and_marks_it_stale_where_it_no_longer_fits
     changed = register(served, "mine", [*LABELS, "octopus"])
     assert changed["calibration"]["status"] == "stale"
     assert "labels" in changed["calibration"]["detail"]
-    found = classify(served, samples["cat"].read_bytes(), labelset="mine", abstain="true")
-    assert found["calibrated"] is False
-    assert any("calibration is not used" in line for line in found["warnings"])
+    answer = classify(served, samples["cat"].read_bytes(), labelset="mine", abstain="true")
+    assert answer["calibrated"] is False
+    assert any("calibration is not used" in line for line in answer["warnings"])
     back = register(served, "mine")
     assert back["calibration"]["status"] == "used"
     other = classify(served, samples["cat"].read_bytes(), labelset="mine", templates="none")
@@ -317,10 +317,10 @@ def test_a_calibration_encodes_no_label_again(
     register(served, "cheap")
     calibrate(served, "cheap", pictures)  # now the background is known, too
     before = texts()
-    told = calibrate(served, "cheap", pictures)
+    response = calibrate(served, "cheap", pictures)
     ready = served.get("/labelsets/cheap")
     assert ready.json()["status"] == "ready"
-    assert told.json()["version"] == ready.json()["version"]
+    assert response.json()["version"] == ready.json()["version"]
     assert texts() == before > 0
 
 
@@ -339,8 +339,8 @@ def test_preconditions_hold_and_deleting_forgets(
     assert served.delete("/labelsets/guarded/calibration", headers=match).status_code == 204
     assert served.get("/labelsets/guarded/calibration").status_code == 404
     assert served.get("/labelsets/guarded").json()["calibration"] is None
-    found = classify(served, samples["cat"].read_bytes(), labelset="guarded")
-    assert (found["calibrated"], found["warnings"]) == (False, [])
+    answer = classify(served, samples["cat"].read_bytes(), labelset="guarded")
+    assert (answer["calibrated"], answer["warnings"]) == (False, [])
 
 
 def test_a_calibration_can_be_carried_to_a_label_set_that_it_fits_and_to_no_other(
@@ -423,8 +423,8 @@ def test_a_promise_that_cannot_be_kept_is_refused(
     served: httpx.Client, pictures: list[Picture], fields: dict[str, str]
 ) -> None:
     register(served, "promise")
-    found = served.post("/classify", files={"image": pictures[0][1]}, data=fields)
-    assert (found.status_code, found.json()["field"]) == (422, "coverage")
+    response = served.post("/classify", files={"image": pictures[0][1]}, data=fields)
+    assert (response.status_code, response.json()["field"]) == (422, "coverage")
 
 
 def test_numbers_and_lists_that_no_float_or_stack_holds_are_the_requests_fault(

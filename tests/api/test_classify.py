@@ -35,14 +35,14 @@ def form(client: httpx.Client, image: bytes | None = None, **fields: Any) -> htt
 def problem(response: httpx.Response, status: int, error_type: str | None = None) -> dict[str, Any]:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
-    found: dict[str, Any] = response.json()
-    assert found["status"] == status
-    assert found["error"] == found["detail"]
-    assert found["type"] == f"urn:openvocab:problem:{found['error_type']}"
-    assert found["request_id"] == response.headers["x-request-id"]
+    answer: dict[str, Any] = response.json()
+    assert answer["status"] == status
+    assert answer["error"] == answer["detail"]
+    assert answer["type"] == f"urn:openvocab:problem:{answer['error_type']}"
+    assert answer["request_id"] == response.headers["x-request-id"]
     if error_type is not None:
-        assert found["error_type"] == error_type
-    return found
+        assert answer["error_type"] == error_type
+    return answer
 
 
 def test_the_right_label_comes_first_for_every_committed_sample(
@@ -126,8 +126,8 @@ def test_the_answer_names_model_templates_cache_and_image(
 
 
 def test_every_answer_has_an_id_and_the_time_of_each_stage(client: httpx.Client) -> None:
-    found = form(client, labels=LABELS)
-    timing = dict(part.split(";dur=") for part in found.headers["server-timing"].split(", "))
+    response = form(client, labels=LABELS)
+    timing = dict(part.split(";dur=") for part in response.headers["server-timing"].split(", "))
     assert set(timing) == {"decode", "queue", "encode", "text", "score", "total"}
     assert all(0 <= float(value) < 60_000 for value in timing.values())
     own = client.get("/healthz", headers={"X-Request-ID": "job-7/a"})
@@ -255,11 +255,11 @@ def test_refusals_name_limit_and_value(client: httpx.Client) -> None:
 def test_a_bad_image_is_told_apart(
     client: httpx.Client, image: bytes, status: int, error_type: str
 ) -> None:
-    found = form(client, image, labels=LABELS)
+    response = form(client, image, labels=LABELS)
     if status == 200:
-        assert found.status_code == 200
+        assert response.status_code == 200
     else:
-        assert problem(found, status, error_type)["field"] == "image"
+        assert problem(response, status, error_type)["field"] == "image"
 
 
 @pytest.mark.parametrize(
@@ -302,9 +302,9 @@ def test_two_images_in_one_form_are_refused(client: httpx.Client) -> None:
 
 def test_unknown_addresses_and_methods_are_problems_too(client: httpx.Client) -> None:
     problem(client.get("/nothing"), 404, "not_found")
-    found = client.put("/classify")
-    problem(found, 405, "method_not_allowed")
-    assert found.headers["allow"] == "POST"
+    response = client.put("/classify")
+    problem(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "POST"
 
 
 def test_an_image_over_its_limit_is_refused_in_every_form(
@@ -455,8 +455,10 @@ def test_curl_works_as_the_readme_says(client: httpx.Client, samples: dict[str, 
         ["--data-binary", f"@{samples['cat']}", f"{url}?labels={LABELS}"],
     ]
     for line in lines:
-        found = subprocess.run(["curl", "-sS", *line], capture_output=True, check=True, timeout=30)
-        assert json.loads(found.stdout)["predictions"][0]["label"] == "cat"
+        completed = subprocess.run(
+            ["curl", "-sS", *line], capture_output=True, check=True, timeout=30
+        )
+        assert json.loads(completed.stdout)["predictions"][0]["label"] == "cat"
 
 
 def test_a_form_in_another_charset_is_refused(client: httpx.Client) -> None:
@@ -470,9 +472,9 @@ def test_a_form_in_another_charset_is_refused(client: httpx.Client) -> None:
 def test_halves_of_surrogate_pairs_are_refused_wherever_they_stand(client: httpx.Client) -> None:
     half = "%ED%A0%80"  # U+D800 in what would be UTF-8
     for query in (f"labels=a,{half}", f"{half}=1&labels=a,b", f'labels=["{half}"]'):
-        found = client.post(f"/classify?{query}", content=png())
+        response = client.post(f"/classify?{query}", content=png())
         # the server's decoder puts U+FFFD in its place; what matters is that nothing breaks
-        assert found.status_code in (200, 422), found.text
+        assert response.status_code in (200, 422), response.text
     form_of = {"image": ("x.png", png()), "labels": (None, b'["\xed\xa0\x80"]')}
     assert client.post("/classify", files=form_of).status_code == 400
 
@@ -496,8 +498,8 @@ def test_too_many_labels_are_413_however_they_are_sent(client: httpx.Client, cou
 
 def test_probes_may_ask_for_the_head_alone(client: httpx.Client) -> None:
     for path in ("/healthz", "/readyz"):
-        found = client.head(path)
-        assert (found.status_code, found.content) == (200, b"")
+        response = client.head(path)
+        assert (response.status_code, response.content) == (200, b"")
 
 
 def test_a_client_that_leaves_while_it_sends_is_no_error_of_ours(
@@ -535,8 +537,8 @@ def test_an_image_is_fetched_by_its_url_only_where_that_is_switched_on(
 
 
 def register(client: httpx.Client, name: str, labels: list[str]) -> None:
-    made = client.put(f"/labelsets/{name}", params={"wait": True}, json={"labels": labels})
-    assert made.status_code in (200, 201), made.text
+    response = client.put(f"/labelsets/{name}", params={"wait": True}, json={"labels": labels})
+    assert response.status_code in (200, 201), response.text
 
 
 def test_several_label_sets_are_answered_each_as_if_asked_alone(
@@ -576,22 +578,22 @@ def test_of_several_label_sets_a_line_says_which(
 
 
 def test_what_is_wrong_with_several_label_sets_is_named(client: httpx.Client) -> None:
-    found = problem(form(client, labelset="preset:weather,preset:whether"), 404)
-    assert found["field"] == "labelset"
-    assert "whether" in found["detail"]
-    assert "imagenet-1k" in found["detail"]
-    found = problem(form(client, labelset="preset:food,preset:food"), 422)
-    assert found["detail"] == "duplicate label set 'preset:food'"
-    found = problem(form(client, labelset=",".join(f"set-{n}" for n in range(21))), 422)
-    assert (found["limit"], found["value"]) == (20, 21)
+    answer = problem(form(client, labelset="preset:weather,preset:whether"), 404)
+    assert answer["field"] == "labelset"
+    assert "whether" in answer["detail"]
+    assert "imagenet-1k" in answer["detail"]
+    answer = problem(form(client, labelset="preset:food,preset:food"), 422)
+    assert answer["detail"] == "duplicate label set 'preset:food'"
+    answer = problem(form(client, labelset=",".join(f"set-{n}" for n in range(21))), 422)
+    assert (answer["limit"], answer["value"]) == (20, 21)
     problem(form(client, labelset="preset:food", labels="a,b"), 422)
 
 
 def test_without_labels_the_answer_is_tags(client: httpx.Client, samples: dict[str, Path]) -> None:
-    found = form(client, samples["umbrella"].read_bytes()).json()
-    assert found["labelset"] == "preset:everyday-nouns"
-    assert found["predictions"][0]["label"] == "umbrella"
-    assert any("no labels were given" in warning for warning in found["warnings"])
+    answer = form(client, samples["umbrella"].read_bytes()).json()
+    assert answer["labelset"] == "preset:everyday-nouns"
+    assert answer["predictions"][0]["label"] == "umbrella"
+    assert any("no labels were given" in warning for warning in answer["warnings"])
     plain = png((64, 64))
     nothing = form(client, plain, abstain="true").json()
     anything = form(client, plain, abstain="false").json()
@@ -694,8 +696,8 @@ def test_tiles_see_what_is_small_in_a_large_picture(
     image = beside(samples["cat"].read_bytes(), png((128, 128)), png((128, 128)), png((128, 128)))
 
     def cat(**fields: str) -> float:
-        found = form(client, image, labels=LABELS, scores="sigmoid", **fields).json()
-        similarities = {p["label"]: p["similarity"] for p in found["predictions"]}
+        answer = form(client, image, labels=LABELS, scores="sigmoid", **fields).json()
+        similarities = {p["label"]: p["similarity"] for p in answer["predictions"]}
         return float(similarities["cat"])
 
     assert cat(view="tiles") > cat()
@@ -763,10 +765,10 @@ def test_words_that_rule_labels_out_come_with_a_request(
     picture = {"image": samples["pizza"].read_bytes()}
     client.put("/labelsets/animals", json={"labels": ["cat", "dog"]}).raise_for_status()
     for source in ({"labels": "cat,dog"}, {"labelset": "animals"}):
-        found = client.post("/classify", files=picture, data={**source, "not": ["pizza"]}).json()
-        assert (found["abstained"], found["predictions"]) == (True, [])
-        assert found["reason"]["code"] == "nearer_to_another_word"
-        assert "pizza" in json.dumps(found["reason"])
+        answer = client.post("/classify", files=picture, data={**source, "not": ["pizza"]}).json()
+        assert (answer["abstained"], answer["predictions"]) == (True, [])
+        assert answer["reason"]["code"] == "nearer_to_another_word"
+        assert "pizza" in json.dumps(answer["reason"])
     right = client.post(
         "/classify", files=picture, data={"labels": "pizza,dog", "not": ["cat", "octopus"]}
     ).json()

@@ -35,27 +35,27 @@ def classify(client: httpx.Client, picture: Path, **fields: Any) -> httpx.Respon
 
 def problem(response: httpx.Response, status: int, error_type: str) -> dict[str, Any]:
     assert response.status_code == status, response.text
-    found: dict[str, Any] = response.json()
-    assert found["error_type"] == error_type
-    return found
+    answer: dict[str, Any] = response.json()
+    assert answer["error_type"] == error_type
+    return answer
 
 
 def test_text_with_one_label_a_line_is_a_label_set(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
-    found = client.post(
+    response = client.post(
         "/labelsets?name=pets&wait=true",
         content=b"\xef\xbb\xbfcat\r\n\r\ndog\n",
         headers={"Content-Type": "text/plain"},
     )
-    assert found.status_code == 201
-    assert found.headers["location"] == "/labelsets/pets"
-    assert found.headers["etag"] == f'"{found.json()["version"]}"'
-    assert (found.json()["labels"], found.json()["status"]) == (["cat", "dog"], "ready")
+    assert response.status_code == 201
+    assert response.headers["location"] == "/labelsets/pets"
+    assert response.headers["etag"] == f'"{response.json()["version"]}"'
+    assert (response.json()["labels"], response.json()["status"]) == (["cat", "dog"], "ready")
     answer = classify(client, samples["cat"], labelset="pets").json()
     assert answer["predictions"][0]["label"] == "cat"
     assert (answer["labelset"], answer["cached"]) == ("pets", 2)
-    assert answer["labelset_version"] == found.json()["version"]
+    assert answer["labelset_version"] == response.json()["version"]
 
 
 def test_a_label_set_answers_as_the_same_labels_ad_hoc(
@@ -94,10 +94,10 @@ def test_synonyms_whole_prompts_and_own_templates_are_used(
 
 
 def test_presets_are_registered_by_name(client: httpx.Client) -> None:
-    found = client.post(
+    response = client.post(
         "/labelsets", json={"name": "small", "preset": "cifar-10"}, params={"wait": "true"}
     )
-    assert found.json()["label_count"] == 10
+    assert response.json()["label_count"] == 10
     wrong = client.post("/labelsets", json={"name": "x", "preset": "nothing"})
     assert "imagenet-1k" in problem(wrong, 422, "invalid")["detail"]
 
@@ -106,13 +106,13 @@ def test_imagenet_has_a_thousand_different_labels(
     pictogram: Encoder, serve: Callable[..., Any]
 ) -> None:
     with serve(pictogram) as client:
-        found = client.post(
+        answer = client.post(
             "/labelsets",
             json={"name": "imagenet", "preset": "imagenet-1k", "templates": "none"},
             params={"wait": "true"},
         ).json()
-    assert (found["label_count"], found["status"]) == (1000, "ready")
-    assert found["synonyms"] == {
+    assert (answer["label_count"], answer["status"]) == (1000, "ready")
+    assert answer["synonyms"] == {
         "missile (2)": ["missile"], "sunglasses (2)": ["sunglasses"]
     }  # fmt: skip
 
@@ -160,9 +160,9 @@ def test_changes_can_depend_on_the_version(client: httpx.Client) -> None:
 
 def test_get_answers_304_once_it_is_ready(client: httpx.Client) -> None:
     register(client, "pets", ["cat", "dog"])
-    found = client.get("/labelsets/pets")
-    assert found.json()["status"] == "ready"
-    for etag in (found.headers["etag"], f"W/{found.headers['etag']}", "*"):
+    response = client.get("/labelsets/pets")
+    assert response.json()["status"] == "ready"
+    for etag in (response.headers["etag"], f"W/{response.headers['etag']}", "*"):
         again = client.get("/labelsets/pets", headers={"If-None-Match": etag})
         assert (again.status_code, again.content) == (304, b"")
     other = client.get("/labelsets/pets", headers={"If-None-Match": '"4"'})
@@ -228,9 +228,9 @@ def test_the_list_comes_in_pages(client: httpx.Client) -> None:
 def test_a_bad_field_is_named(
     client: httpx.Client, body: dict[str, Any], status: int, field: str
 ) -> None:
-    found = client.post("/labelsets", json=body)
-    assert found.status_code == status, found.text
-    assert found.json()["field"] == field
+    response = client.post("/labelsets", json=body)
+    assert response.status_code == status, response.text
+    assert response.json()["field"] == field
     assert client.get("/labelsets").json()["labelsets"] == []
 
 
@@ -247,9 +247,9 @@ def test_a_body_that_cannot_be_read_is_400(client: httpx.Client, content: bytes,
 @pytest.mark.parametrize("name", ["%2e%2e", "a%2fb", "a%00b", "%F0%9F%90%B1", "x" * 65])
 def test_names_that_are_none_are_refused_in_the_address(client: httpx.Client, name: str) -> None:
     for method in ("GET", "PUT", "DELETE"):
-        found = client.request(method, f"/labelsets/{name}", json={"labels": ["a", "b"]})
-        assert found.status_code in (400, 404, 422), found.text
-        assert found.headers["content-type"] == "application/problem+json"
+        response = client.request(method, f"/labelsets/{name}", json={"labels": ["a", "b"]})
+        assert response.status_code in (400, 404, 422), response.text
+        assert response.headers["content-type"] == "application/problem+json"
 
 
 def test_the_number_of_label_sets_is_limited(client: httpx.Client) -> None:
@@ -349,9 +349,9 @@ def test_a_first_build_is_waited_for_and_then_refused(
     with serve(pictogram, request_timeout=1) as client:
         gate = Gate(pictogram, monkeypatch)
         assert client.post("/labelsets?name=x", content="one\ntwo").status_code == 202
-        found = classify(client, samples["cat"], labelset="x")
-        assert "0% done" in problem(found, 503, "labelset_building")["detail"]
-        assert int(found.headers["retry-after"]) >= 1
+        response = classify(client, samples["cat"], labelset="x")
+        assert "0% done" in problem(response, 503, "labelset_building")["detail"]
+        assert int(response.headers["retry-after"]) >= 1
         threading.Timer(0.3, gate.open.set).start()
         assert classify(client, samples["cat"], labelset="x").status_code == 200
 
@@ -448,8 +448,8 @@ def test_a_waiter_of_a_version_that_was_replaced_is_told(
 
 
 def test_repeated_fields_of_the_address_are_lists_or_errors(client: httpx.Client) -> None:
-    found = client.post("/labelsets?name=t&templates=a {}&templates=the {}", content="x\ny")
-    assert found.json()["own_templates"] == ["a {}", "the {}"]
+    response = client.post("/labelsets?name=t&templates=a {}&templates=the {}", content="x\ny")
+    assert response.json()["own_templates"] == ["a {}", "the {}"]
     twice = client.post("/labelsets?name=t2&name=t3", content="x\ny")
     assert problem(twice, 422, "invalid")["field"] == "name"
     problem(client.post("/labelsets?name=t2&templates=", content="x\ny"), 422, "invalid")
@@ -459,8 +459,8 @@ def test_addresses_in_answers_stand_below_the_root_path(
     pictogram: Encoder, serve: Callable[..., Any]
 ) -> None:
     with serve(pictogram, root_path="/vision", max_labelset_bytes=100) as client:
-        found = client.post("/labelsets?name=a", content="x\ny")
-        assert found.headers["location"] == "/vision/labelsets/a"
+        response = client.post("/labelsets?name=a", content="x\ny")
+        assert response.headers["location"] == "/vision/labelsets/a"
         client.post("/labelsets?name=b", content="x\ny")
         listed = client.get("/labelsets?limit=1")
         assert listed.links["next"]["url"].startswith("/vision/labelsets?")
@@ -484,8 +484,8 @@ def test_the_best_of_several_texts_decides_and_is_told(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
     texts = ["spaceship", "cat", "teapot"]
-    made = register(client, "best", {"pet": texts, "dish": ["pizza", "salad"]}, combine="best")
-    assert made.json()["combine"] == {"pet": "best", "dish": "best"}
+    response = register(client, "best", {"pet": texts, "dish": ["pizza", "salad"]}, combine="best")
+    assert response.json()["combine"] == {"pet": "best", "dish": "best"}
     found = classify(client, samples["cat"], labelset="best").json()["predictions"]
     assert (found[0]["label"], found[0]["text"]) == ("pet", "cat")
     assert {found[1]["text"]} <= {"pizza", "salad"}
@@ -529,17 +529,17 @@ def test_groups_have_the_sums_of_their_labels(
     made = register(client, "nested", NESTED).json()
     assert made["labels"] == ["cat", "dog", "octopus", "pizza", "doughnut", "rocket"]
     assert made["groups"]["dog"] == ["animal", "pet"]
-    found = classify(client, samples["cat"], labelset="nested", top_k=9).json()
-    scores = {p["label"]: p["score"] for p in found["predictions"]}
-    groups = {tuple(g["path"]): g["score"] for g in found["groups"]}
-    assert found["predictions"][0]["path"] == ["animal", "pet"]
-    assert "path" not in next(p for p in found["predictions"] if p["label"] == "rocket")
+    answer = classify(client, samples["cat"], labelset="nested", top_k=9).json()
+    scores = {p["label"]: p["score"] for p in answer["predictions"]}
+    groups = {tuple(g["path"]): g["score"] for g in answer["groups"]}
+    assert answer["predictions"][0]["path"] == ["animal", "pet"]
+    assert "path" not in next(p for p in answer["predictions"] if p["label"] == "rocket")
     assert set(groups) == {("animal",), ("animal", "pet"), ("dish",)}
     assert groups["animal", "pet"] == pytest.approx(scores["cat"] + scores["dog"], abs=1e-5)
     assert groups["animal",] == pytest.approx(
         scores["cat"] + scores["dog"] + scores["octopus"], abs=1e-5
     )
-    ranked = [g["score"] for g in found["groups"]]
+    ranked = [g["score"] for g in answer["groups"]]
     assert ranked == sorted(ranked, reverse=True)
 
 
@@ -548,9 +548,9 @@ def test_an_uncertain_label_still_gives_a_certain_group(
 ) -> None:
     twins = {"animal": {"cat": [], "kitty": ["cat"]}, "thing": {"rocket": [], "key": []}}
     register(client, "twins", twins)
-    found = classify(client, samples["cat"], labelset="twins", threshold=0.8).json()
-    assert found["predictions"] == []
-    (group,) = found["groups"]
+    answer = classify(client, samples["cat"], labelset="twins", threshold=0.8).json()
+    assert answer["predictions"] == []
+    (group,) = answer["groups"]
     assert group["path"] == ["animal"]
     assert group["score"] > 0.8
 
@@ -570,9 +570,9 @@ def test_groups_that_cannot_be_are_refused(
     client: httpx.Client, labels: dict[str, Any], detail: str
 ) -> None:
     refused = register(client, "groups", labels)
-    found = problem(refused, 422, "invalid")
-    assert found["field"] == "labels"
-    assert detail in found["detail"]
+    answer = problem(refused, 422, "invalid")
+    assert answer["field"] == "labels"
+    assert detail in answer["detail"]
 
 
 def test_prompts_are_read_beside_the_templates_where_that_is_wanted(
@@ -584,8 +584,8 @@ def test_prompts_are_read_beside_the_templates_where_that_is_wanted(
         ("instead", {"prompts": prompts}),
         ("beside", {"prompts": prompts, "prompts_with": "templates"}),
     ):
-        made = register(client, name, labels, **more)
-        assert made.json()["prompts_with"] == more.get("prompts_with")
+        response = register(client, name, labels, **more)
+        assert response.json()["prompts_with"] == more.get("prompts_with")
     alone, instead, beside = (
         {p["label"]: p["similarity"] for p in classify(
             client, samples["cat"], labelset=name).json()["predictions"]}
@@ -631,13 +631,13 @@ def test_examples_of_a_label_serve_all_of_its_alternatives(
 def test_own_words_rule_the_labels_out(client: httpx.Client, samples: dict[str, Path]) -> None:
     made = register(client, "pets", ["cat", "dog"], **{"not": ["pizza", "a rocket"]}).json()
     assert made["not"] == ["pizza", "a rocket"]
-    found = classify(client, samples["pizza"], labelset="pets", abstain="true").json()
-    assert found["predictions"] == []
-    assert (found["reason"]["code"], found["reason"]["word"]) == (
+    answer = classify(client, samples["pizza"], labelset="pets", abstain="true").json()
+    assert answer["predictions"] == []
+    assert (answer["reason"]["code"], answer["reason"]["word"]) == (
         "nearer_to_another_word", "pizza"
     )  # fmt: skip
-    assert found["reason"]["value"] < found["reason"]["limit"]
-    assert found["reason"]["withheld"]
+    assert answer["reason"]["value"] < answer["reason"]["limit"]
+    assert answer["reason"]["withheld"]
     assert classify(client, samples["pizza"], labelset="pets").json()["predictions"]
     answered = classify(client, samples["cat"], labelset="pets", abstain="true").json()
     assert answered["predictions"][0]["label"] == "cat"
@@ -651,9 +651,9 @@ def test_what_fits_many_other_words_better_is_none_of_these(
     reasons = []
     for name, picture in samples.items():
         labels = [label for label in samples if label != name]
-        found = classify(client, picture, labels=labels, abstain="true").json()
-        assert not any("not ready" in warning for warning in found["warnings"])
-        reasons += [found["reason"]] if found["reason"] else []
+        answer = classify(client, picture, labels=labels, abstain="true").json()
+        assert not any("not ready" in warning for warning in answer["warnings"])
+        reasons += [answer["reason"]] if answer["reason"] else []
     codes = [reason["code"] for reason in reasons]
     assert codes.count("nearer_to_another_word") >= 3, codes
     for reason in reasons:
@@ -670,14 +670,14 @@ def test_every_precondition_of_a_change_counts(client: httpx.Client) -> None:
     body = {"labels": ["a", "b"]}
     both = {"If-Match": "*", "If-None-Match": "*"}
     problem(client.put("/labelsets/both", json=body, headers=both), 412, "precondition_failed")
-    made = client.put("/labelsets/both", json=body)
-    assert made.status_code in (201, 202)
+    response = client.put("/labelsets/both", json=body)
+    assert response.status_code in (201, 202)
     problem(client.put("/labelsets/both", json=body, headers=both), 412, "precondition_failed")
     for header in ('"5"', "*"):
         new = client.post("/labelsets", json={"name": "n", **body}, headers={"If-Match": header})
         problem(new, 412, "precondition_failed")
     again = {"name": "both", **body}
-    same = client.post("/labelsets", json=again, headers={"If-Match": made.headers["etag"]})
+    same = client.post("/labelsets", json=again, headers={"If-Match": response.headers["etag"]})
     problem(same, 409, "labelset_exists")
     problem(
         client.post("/labelsets", json=again, headers={"If-None-Match": "*"}),
@@ -689,5 +689,5 @@ def test_every_precondition_of_a_change_counts(client: httpx.Client) -> None:
 
 def test_prompts_that_differ_by_spaces_alone_are_refused(client: httpx.Client) -> None:
     body = {"labels": ["a", "b"], "prompts": {"a": ["x"], " a ": ["y"]}}
-    found = problem(client.put("/labelsets/spaces", json=body), 422, "invalid")
-    assert (found["field"], "'a'" in found["detail"]) == ("prompts", True)
+    answer = problem(client.put("/labelsets/spaces", json=body), 422, "invalid")
+    assert (answer["field"], "'a'" in answer["detail"]) == ("prompts", True)

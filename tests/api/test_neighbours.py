@@ -55,12 +55,12 @@ def classify(client: httpx.Client, name: str, picture: Path, labels: str) -> dic
         headers={**of(name), "Content-Type": "image/png"},
     )
     assert response.status_code == 200, response.text
-    found = response.json()
+    answer = response.json()
     return {
-        "labels": found["cached"],
-        "image": found["image"]["cached"],
+        "labels": answer["cached"],
+        "image": answer["image"]["cached"],
         "stages": {part.split(";")[0] for part in response.headers["server-timing"].split(", ")},
-        "predictions": found["predictions"],
+        "predictions": answer["predictions"],
     }
 
 
@@ -102,8 +102,8 @@ def test_embeddings_are_known_to_their_own_namespace_alone(
 
     def image(name: str) -> int:
         file = {"image": samples["rocket"].read_bytes()}
-        found = tenants.post("/embeddings/image", files=file, headers=of(name))
-        cached: int = found.json()["cached"]
+        response = tenants.post("/embeddings/image", files=file, headers=of(name))
+        cached: int = response.json()["cached"]
         return cached
 
     for cached, every in ((texts, 2), (image, 1)):
@@ -120,8 +120,8 @@ def test_label_sets_of_one_namespace_build_nothing_for_another(tenants: httpx.Cl
     built: list[int] = []
     for name in ("alice", "carol"):
         before = tenants.get("/models", headers=of("root")).json()["vector_cache"]["entries"]
-        found = tenants.put("/labelsets/flowers?wait=true", json=body, headers=of(name))
-        assert found.json()["status"] == "ready"
+        response = tenants.put("/labelsets/flowers?wait=true", json=body, headers=of(name))
+        assert response.json()["status"] == "ready"
         after = tenants.get("/models", headers=of("root")).json()["vector_cache"]["entries"]
         built.append(after - before)
     assert built == [2, 2]

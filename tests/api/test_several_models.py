@@ -74,7 +74,7 @@ def test_a_request_chooses_its_model(
     assert default["model"] == named["model"] == "pictogram"
     assert other["model"] == alias["model"] == other_model
     # its towers are both turned alike: the same scores, from other vectors
-    scores = [[each["score"] for each in found["predictions"]] for found in (default, other)]
+    scores = [[each["score"] for each in answer["predictions"]] for answer in (default, other)]
     np.testing.assert_allclose(*scores, atol=1e-4)
     rows = [
         two.post("/embeddings/text", json={"texts": ["cat"], **fields}).json()
@@ -119,13 +119,13 @@ def test_every_route_that_embeds_takes_the_field(
     openai = two.post("/v1/embeddings", json={"input": "cat", "model": "text-embedding-3-small"})
     assert openai.json()["model"] == other_model
     for parameters in (chosen, {}):
-        found = two.post(
+        response = two.post(
             "/hf/zero-shot-image-classification",
             params={} if parameters else chosen,
             files={"image": picture},
             data={"labels": json.dumps(LABELS), **parameters},
         )
-        assert found.status_code == 200, found.text
+        assert response.status_code == 200, response.text
     listed = [each["id"] for each in two.get("/v1/models").json()["data"]]
     assert listed == ["pictogram", other_model, "local-dir:/nowhere", "text-embedding-3-small"]
     assert two.get("/v1/models/text-embedding-3-small").status_code == 200
@@ -145,10 +145,10 @@ def test_an_image_is_cached_for_each_model(
 def test_an_unknown_model_is_told_with_those_that_are_served(
     two: httpx.Client, samples: dict[str, Path]
 ) -> None:
-    found = classify(two, samples["cat"], model="ViT-L-14/openai")
-    assert found.status_code == 404
-    assert found.json()["field"] == "model"
-    assert "this server has pictogram, " in found.json()["detail"]
+    response = classify(two, samples["cat"], model="ViT-L-14/openai")
+    assert response.status_code == 404
+    assert response.json()["field"] == "model"
+    assert "this server has pictogram, " in response.json()["detail"]
 
 
 def test_a_model_that_fails_to_load_fails_its_own_requests_alone(
@@ -156,10 +156,10 @@ def test_a_model_that_fails_to_load_fails_its_own_requests_alone(
 ) -> None:
     state = until(two, "local-dir:/nowhere", "failed")
     assert "no such folder" in state["reason"]
-    found = classify(two, samples["cat"], model="local-dir:/nowhere")
-    assert found.status_code == 503
-    assert "no such folder" in found.json()["detail"]
-    assert "Retry-After" in found.headers
+    response = classify(two, samples["cat"], model="local-dir:/nowhere")
+    assert response.status_code == 503
+    assert "no such folder" in response.json()["detail"]
+    assert "Retry-After" in response.headers
     assert classify(two, samples["cat"]).status_code == 200
     ready = two.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
@@ -169,20 +169,20 @@ def test_a_model_that_fails_to_load_fails_its_own_requests_alone(
 def test_a_label_set_is_built_for_the_model_that_is_asked(
     two: httpx.Client, samples: dict[str, Path], other_model: str
 ) -> None:
-    made = two.put(
+    response = two.put(
         "/labelsets/pets",
         params={"wait": "true"},
         json={"labels": LABELS, "templates": "pictogram"},
     )
-    assert made.json()["models"][other_model] == "unbuilt"
+    assert response.json()["models"][other_model] == "unbuilt"
     image = samples["cat"].read_bytes()
     results = []
     for name in ("pictogram", other_model):
-        found = two.post(
+        answer = two.post(
             "/classify", files={"image": image}, data={"labelset": "pets", "model": name}
         ).json()
-        assert (found["model"], found["labelset"]) == (name, "pets")
-        results.append([each["score"] for each in found["predictions"]])
+        assert (answer["model"], answer["labelset"]) == (name, "pets")
+        results.append([each["score"] for each in answer["predictions"]])
     np.testing.assert_allclose(*results, atol=1e-4)
     states = two.get("/labelsets/pets").json()["models"]
     assert (states["pictogram"], states[other_model]) == ("ready", "ready")
@@ -192,10 +192,10 @@ def test_a_label_set_is_built_for_the_model_that_is_asked(
     answered: set[str] = set()
     while answered != {"rocket", "cat"}:
         assert time.monotonic() < ends_at, answered
-        found = two.post(
+        answer = two.post(
             "/classify", files={"image": image}, data={"labelset": "pets", "model": other_model}
         ).json()
-        answered = {each["label"] for each in found["predictions"]}
+        answered = {each["label"] for each in answer["predictions"]}
 
 
 def test_examples_are_added_with_the_model_that_is_named_and_serve_all(
@@ -236,13 +236,13 @@ def test_each_model_has_its_own_calibration(
     path = "/labelsets/fitted/calibration"
 
     def standing(model: str) -> str | None:
-        found = two.get("/labelsets/fitted", params={"model": model}).json()["calibration"]
-        return found and found["status"]
+        answer = two.get("/labelsets/fitted", params={"model": model}).json()["calibration"]
+        return answer and answer["status"]
 
     def warned(model: str) -> bool:
         fields = {"labelset": "fitted", "model": model}
-        found = two.post("/classify", files={"image": pictures[0][1]}, data=fields).json()
-        return any("another model" in each for each in found.get("warnings", []))
+        answer = two.post("/classify", files={"image": pictures[0][1]}, data=fields).json()
+        return any("another model" in each for each in answer.get("warnings", []))
 
     fitted = calibrate(two, "fitted", pictures, params={"model": other_model})
     assert fitted.status_code == 200, fitted.text
@@ -284,12 +284,12 @@ def test_the_api_pages_lines_work_as_pasted(two: httpx.Client, other_model: str)
     ):
         assert written in script
         script = script.replace(written, here)
-    found = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.count(f'"model":"{other_model}"') == 2
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert completed.stdout.count(f'"model":"{other_model}"') == 2
 
 
 def test_a_model_in_the_body_of_pictures_is_told_where_it_belongs(
@@ -311,11 +311,11 @@ def test_a_model_in_the_body_of_pictures_is_told_where_it_belongs(
 def test_a_label_set_is_written_and_built_with_the_model_that_is_named(
     two: httpx.Client, other_model: str
 ) -> None:
-    made = two.put(
+    answer = two.put(
         "/labelsets/first", params={"wait": "true", "model": other_model}, json={"labels": LABELS}
     ).json()
-    assert (made["model"], made["status"]) == (other_model, "ready")
-    assert made["models"]["pictogram"] == "unbuilt"
+    assert (answer["model"], answer["status"]) == (other_model, "ready")
+    assert answer["models"]["pictogram"] == "unbuilt"
     listed = two.get("/labelsets", params={"model": other_model}).json()["labelsets"]
     assert {each["model"] for each in listed} == {other_model}
 
@@ -364,8 +364,8 @@ def test_a_model_is_loaded_when_it_is_asked_for_and_goes_when_nobody_does(
     ) as client:
         assert until(client, other_model, "idle")["info"] is None
         for _ in range(2):
-            found = classify(client, samples["cat"], model=other_model)
-            assert found.json()["model"] == other_model
+            response = classify(client, samples["cat"], model=other_model)
+            assert response.json()["model"] == other_model
             until(client, other_model, "idle")
         assert classify(client, samples["cat"]).json()["model"] == "pictogram"
 

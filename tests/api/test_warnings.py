@@ -149,9 +149,9 @@ def test_a_jpeg_over_the_pixel_limit_is_served_where_its_reduction_is_not(
 ) -> None:
     large = cat.resize((2_000, 1_500))
     with serve(pictogram, max_image_pixels=1_000_000) as client:
-        found = ask(client, png(large, "JPEG"))
-        assert found["predictions"][0]["label"] == "cat"
-        assert (found["image"]["width"], found["image"]["height"]) == (2_000, 1_500)
+        answer = ask(client, png(large, "JPEG"))
+        assert answer["predictions"][0]["label"] == "cat"
+        assert (answer["image"]["width"], answer["image"]["height"]) == (2_000, 1_500)
         for data in (png(large), png(large, "JPEG", progressive=True)):
             refused = client.post(f"/classify?{LABELS}", content=data)
             assert (refused.status_code, refused.json()["limit"]) == (413, 1_000_000)

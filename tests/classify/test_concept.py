@@ -85,9 +85,9 @@ def test_whatever_changes_no_old_vector_is_served(
             shared = Ensemble(encoder, TwoLevels(memory, store, width), 10_000)
             fresh = Ensemble(encoder, TwoLevels(ByteLru(0), MemoryStore().vectors, width), 10_000)
             concepts = [Concept((name,), templates) for name in names]
-            found, expected = await shared.vectors(concepts), await fresh.vectors(concepts)
+            vectors, expected = await shared.vectors(concepts), await fresh.vectors(concepts)
             bound = NEAR[encoder.info.precision]
-            np.testing.assert_allclose(found.rows, expected.rows, atol=bound)
+            np.testing.assert_allclose(vectors.rows, expected.rows, atol=bound)
 
     asyncio.run(take_turns())
 

@@ -53,9 +53,9 @@ def album(tmp_path: Path, samples: dict[str, Path]) -> Path:
 
 def best(records: list[dict[str, Any]]) -> dict[str, str]:
     return {
-        Path(found["file"]).name: found["predictions"][0]["label"]
-        for found in records
-        if "error" not in found
+        Path(answer["file"]).name: answer["predictions"][0]["label"]
+        for answer in records
+        if "error" not in answer
     }
 
 
@@ -65,16 +65,16 @@ def test_a_folder_is_classified_in_this_process_without_any_server(
     arguments = ("--labels", LABELS, "--model", "pictogram", "--format", "ndjson")
     # what guards a server is not in the way, nor is a folder that cannot be written to
     env = {"OPENVOCAB_API_KEYS": f"me:admin:{'0' * 64}", "OPENVOCAB_DATA_DIR": "/proc/nothing"}
-    found = spawn("classify", album, *arguments, **env)
-    assert found.returncode == 1, found.stderr
-    records = [json.loads(line) for line in found.stdout.splitlines()]
+    completed = spawn("classify", album, *arguments, **env)
+    assert completed.returncode == 1, completed.stderr
+    records = [json.loads(line) for line in completed.stdout.splitlines()]
     inside = [str(Path(record["file"]).relative_to(album)) for record in records]
     assert inside == ["a.png", "broken.png", "key.jpg", "deep/a.png"]
     assert [next(iter(r.get("predictions", [{}]))).get("label") for r in records] == [
         "cat", None, "key", "rocket",
     ]  # fmt: skip
     assert records[1]["error"]["error_type"] == "unsupported_image"
-    lines = found.stderr.decode().splitlines()
+    lines = completed.stderr.decode().splitlines()
     assert len(lines) == 2
     assert "broken.png: " in lines[0]
     assert "skipped 1 file without an image extension" in lines[1]
@@ -91,18 +91,18 @@ def test_a_folder_is_classified_in_this_process_without_any_server(
 
 
 def test_a_model_that_cannot_be_loaded_is_exit_status_3(run: Any, album: Path) -> None:
-    found = run("classify", album, "--labels", LABELS, "--model", "nothing")
-    assert found.exit_code == 3
-    assert found.stderr.startswith("openvocab: model ")
+    result = run("classify", album, "--labels", LABELS, "--model", "nothing")
+    assert result.exit_code == 3
+    assert result.stderr.startswith("openvocab: model ")
 
 
 def test_every_form_tells_the_same(run: Any, album: Path, url: str) -> None:
     def told(form: str) -> str:
-        found = run("classify", album, "--labels", LABELS, "--url", url, "--format", form,
+        result = run("classify", album, "--labels", LABELS, "--url", url, "--format", form,
                     "--top-k", 1)  # fmt: skip
-        assert found.exit_code == 1
-        assert "broken.png: " in found.stderr
-        return str(found.stdout)
+        assert result.exit_code == 1
+        assert "broken.png: " in result.stderr
+        return str(result.stdout)
 
     right = {"a.png": "rocket", "key.jpg": "key"}  # the second a.png is the rocket
     records = json.loads(told("json"))
@@ -130,9 +130,9 @@ def test_names_of_any_bytes_come_out_as_they_are(
     (tmp_path / "list").write_bytes(path + b"\0")
 
     def told(form: str, *more: object) -> bytes:
-        found = run("classify", "--labels", LABELS, "--url", url, "--format", form, *more)
-        assert found.exit_code == 0, found.stderr
-        return bytes(found.stdout_bytes)
+        result = run("classify", "--labels", LABELS, "--url", url, "--format", form, *more)
+        assert result.exit_code == 0, result.stderr
+        return bytes(result.stdout_bytes)
 
     listed = told("ndjson", "--files-from", tmp_path / "list")
     assert os.fsencode(json.loads(listed)["file"]) == path
@@ -146,17 +146,19 @@ def test_a_picture_and_a_list_come_through_pipes(
     spawn: Any, run: Any, album: Path, samples: dict[str, Path], url: str
 ) -> None:
     common = ("classify", "--labels", LABELS, "--url", url, "--format", "json", "--top-k", 1)
-    found = spawn(*common, "-", data=samples["cat"].read_bytes())
-    assert [record["file"] for record in json.loads(found.stdout)] == ["-"]
-    assert json.loads(found.stdout)[0]["predictions"][0]["label"] == "cat"
-    found = spawn(*common, "--files-from", "-", data=f"{album}/key.jpg\n{album}/deep\n".encode())
-    assert best(json.loads(found.stdout)) == {"key.jpg": "key", "a.png": "rocket"}
+    completed = spawn(*common, "-", data=samples["cat"].read_bytes())
+    assert [record["file"] for record in json.loads(completed.stdout)] == ["-"]
+    assert json.loads(completed.stdout)[0]["predictions"][0]["label"] == "cat"
+    completed = spawn(
+        *common, "--files-from", "-", data=f"{album}/key.jpg\n{album}/deep\n".encode()
+    )
+    assert best(json.loads(completed.stdout)) == {"key.jpg": "key", "a.png": "rocket"}
 
 
 def test_a_folder_without_images_is_exit_status_1(run: Any, tmp_path: Path, url: str) -> None:
-    found = run("classify", tmp_path, "--labels", LABELS, "--url", url, "--format", "json")
-    assert (found.exit_code, json.loads(found.stdout)) == (1, [])
-    assert f"no images found in {tmp_path}" in found.stderr
+    result = run("classify", tmp_path, "--labels", LABELS, "--url", url, "--format", "json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, [])
+    assert f"no images found in {tmp_path}" in result.stderr
 
 
 def test_results_come_while_a_list_is_still_being_written(
@@ -252,10 +254,10 @@ def test_files_are_sorted_by_label_and_come_back(run: Any, album: Path, url: str
 def test_what_reaches_no_threshold_goes_to_a_folder_of_its_own(
     run: Any, album: Path, url: str, tmp_path: Path
 ) -> None:
-    found = run("classify", album / "a.png", "--labels", "bus,tractor", "--multi-label",
+    result = run("classify", album / "a.png", "--labels", "bus,tractor", "--multi-label",
                 "--threshold", 0.99, "--copy-to", tmp_path / "out", "--url", url,
                 "--undo-file", tmp_path / "undo")  # fmt: skip
-    assert found.exit_code == 0
+    assert result.exit_code == 0
     assert (tmp_path / "out/_none/a.png").exists()
     assert (album / "a.png").exists()
     assert run("undo", tmp_path / "undo").exit_code == 0
@@ -317,22 +319,22 @@ def test_what_is_wrong_for_every_file_ends_it_with_one_line(
     run: Any, url: str, samples: dict[str, Path], arguments: list[str], complaint: str
 ) -> None:
     given = [str(samples["cat"]) if one == "SAMPLE" else one for one in arguments]
-    found = run("classify", "--url", url, *given)
-    assert found.exit_code == 2, found.output
-    assert complaint in found.stderr
+    result = run("classify", "--url", url, *given)
+    assert result.exit_code == 2, result.output
+    assert complaint in result.stderr
 
 
 def test_own_templates_and_labels_with_commas_arrive_as_they_are(
     run: Any, url: str, samples: dict[str, Path]
 ) -> None:
     common = ("classify", samples["cat"], "--url", url, "--format", "json")
-    found = run(*common, "--labels", "a cat, sitting", "--labels", "dog", "--templates",
+    completed = run(*common, "--labels", "a cat, sitting", "--labels", "dog", "--templates",
                 "a {}, small", "--templates", "the {}")  # fmt: skip
-    record = json.loads(found.stdout)[0]
+    record = json.loads(completed.stdout)[0]
     assert {p["label"] for p in record["predictions"]} == {"a cat, sitting", "dog"}
     assert record["templates"] == "custom"
-    found = run(*common, "--labels", '["a cat, sitting", "dog"]')
-    assert {p["label"] for p in json.loads(found.stdout)[0]["predictions"]} == {
+    completed = run(*common, "--labels", '["a cat, sitting", "dog"]')
+    assert {p["label"] for p in json.loads(completed.stdout)[0]["predictions"]} == {
         "a cat, sitting", "dog",
     }  # fmt: skip
 
@@ -345,8 +347,8 @@ def test_a_busy_server_is_asked_again(run: Any, answers: Any, samples: dict[str,
 
     begun = time.monotonic()
     with answers(first_two_refused) as url:
-        found = run("classify", samples["cat"], "--labels", LABELS, "--url", url)
-    assert found.exit_code == 0, found.output
+        result = run("classify", samples["cat"], "--labels", LABELS, "--url", url)
+    assert result.exit_code == 0, result.output
     assert time.monotonic() - begun >= 2
 
 
@@ -368,10 +370,10 @@ def test_what_a_server_answers_becomes_a_line_and_an_exit_status(
     answer: tuple[int, dict[str, str], Any], status: int, complaint: str,
 ) -> None:  # fmt: skip
     with answers(lambda _: answer) as url:
-        found = run("classify", samples["cat"], "--labels", LABELS, "--url", url,
+        result = run("classify", samples["cat"], "--labels", LABELS, "--url", url,
                     "--retry-for", 0)  # fmt: skip
-    assert found.exit_code == status, found.output
-    assert complaint in found.stderr
+    assert result.exit_code == status, result.output
+    assert complaint in result.stderr
 
 
 def test_a_picture_that_breaks_the_server_stops_no_other(
@@ -381,10 +383,10 @@ def test_a_picture_that_breaks_the_server_stops_no_other(
         return (0, {}, b"") if number == 2 else (200, {}, OK)
 
     with answers(second_cut) as url:
-        found = run("classify", *list(samples.values())[:3], "--labels", LABELS, "--url", url,
+        result = run("classify", *list(samples.values())[:3], "--labels", LABELS, "--url", url,
                     "--retry-for", 0, "--jobs", 1, "--format", "ndjson")  # fmt: skip
-    assert found.exit_code == 1
-    assert [("error" in json.loads(line)) for line in found.stdout.splitlines()] == [
+    assert result.exit_code == 1
+    assert [("error" in json.loads(line)) for line in result.stdout.splitlines()] == [
         False, True, False,
     ]  # fmt: skip
 
@@ -421,9 +423,11 @@ def test_results_keep_the_order_and_memory_stays_bounded(
     for name in names:
         name.write_bytes(b"x")
     with answers(slow_first) as url:
-        found = run("classify", tmp_path, "--labels", LABELS, "--url", url, "--jobs", 3,
+        completed = run("classify", tmp_path, "--labels", LABELS, "--url", url, "--jobs", 3,
                     "--format", "ndjson")  # fmt: skip
-    assert [json.loads(line)["file"] for line in found.stdout.splitlines()] == [*map(str, names)]
+    assert [json.loads(line)["file"] for line in completed.stdout.splitlines()] == [
+        *map(str, names)
+    ]
     assert most <= 3
 
 
@@ -462,26 +466,26 @@ def test_several_label_sets_get_a_column_each(run: Any, url: str, samples: dict[
 
 
 def test_without_labels_tags_are_answered(run: Any, url: str, samples: dict[str, Path]) -> None:
-    found = run("classify", str(samples["umbrella"]), "--url", url, "--format", "json")
-    (answer,) = json.loads(found.stdout)
+    completed = run("classify", str(samples["umbrella"]), "--url", url, "--format", "json")
+    (answer,) = json.loads(completed.stdout)
     assert answer["labelset"] == "preset:everyday-nouns"
     assert answer["predictions"][0]["label"] == "umbrella"
 
 
 def test_a_folder_is_a_line_a_file_and_a_summary(run: Any, album: Path, url: str) -> None:
-    found = run("classify", album, "--labels", LABELS, "--url", url)
-    lines = found.stdout.splitlines()
+    completed = run("classify", album, "--labels", LABELS, "--url", url)
+    lines = completed.stdout.splitlines()
     assert [Path(line.split()[0]).name for line in lines] == ["a.png", "key.jpg", "a.png"]
     assert [line.split()[1] for line in lines] == ["cat", "key", "rocket"]
     assert len({line.rindex("  " + line.split()[1]) for line in lines}) == 1
-    assert found.stderr.splitlines()[-1] == "openvocab: cat 1 · key 1 · rocket 1 · failed 1"
+    assert completed.stderr.splitlines()[-1] == "openvocab: cat 1 · key 1 · rocket 1 · failed 1"
 
 
 def test_one_picture_is_its_best_labels(run: Any, samples: dict[str, Path], url: str) -> None:
-    found = run("classify", samples["cat"], "--labels", LABELS, "--url", url)
-    assert found.stdout.split()[0] == "cat"
-    assert len(found.stdout.splitlines()) == len(LABELS.split(","))
-    assert found.stderr == ""
+    completed = run("classify", samples["cat"], "--labels", LABELS, "--url", url)
+    assert completed.stdout.split()[0] == "cat"
+    assert len(completed.stdout.splitlines()) == len(LABELS.split(","))
+    assert completed.stderr == ""
 
 
 @pytest.mark.parametrize("content", ["cat\n\ndog\r\n", "\ufeffcat\ndog", '["cat", "dog"]'])
@@ -491,10 +495,10 @@ def test_labels_come_from_a_file(
     file = tmp_path / "labels.txt"
     file.write_bytes(content.encode())
     for value in (f"@{file}", str(file)):
-        found = run("classify", samples["cat"], "--labels", value, "--url", url)
-        assert sorted(line.split()[0] for line in found.stdout.splitlines()) == ["cat", "dog"]
+        completed = run("classify", samples["cat"], "--labels", value, "--url", url)
+        assert sorted(line.split()[0] for line in completed.stdout.splitlines()) == ["cat", "dog"]
         # read without being told to: that is said
-        assert ("reading labels from the file" in found.stderr) == (value[0] != "@")
+        assert ("reading labels from the file" in completed.stderr) == (value[0] != "@")
 
 
 def test_a_file_of_labels_that_is_none_is_exit_status_2(run: Any, tmp_path: Path) -> None:
@@ -505,8 +509,8 @@ def test_a_file_of_labels_that_is_none_is_exit_status_2(run: Any, tmp_path: Path
         (b"{", "JSON"),
     ):
         file.write_bytes(content)
-        found = run("classify", "x.png", "--labels", f"@{file}")
-        assert (found.exit_code, complaint in found.stderr) == (2, True), found.stderr
+        result = run("classify", "x.png", "--labels", f"@{file}")
+        assert (result.exit_code, complaint in result.stderr) == (2, True), result.stderr
     assert "no such file" in run("classify", "x.png", "--labels", "@nowhere").stderr
 
 
@@ -522,9 +526,9 @@ def test_a_file_of_labels_that_is_none_is_exit_status_2(run: Any, tmp_path: Path
     ],
 )
 def test_what_was_probably_meant_is_said(run: Any, arguments: list[str], complaint: str) -> None:
-    found = run("classify", *arguments)
-    assert (found.exit_code, found.stdout) == (2, "")
-    assert complaint in found.stderr
+    result = run("classify", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert complaint in result.stderr
 
 
 COMMANDS = (
@@ -582,17 +586,17 @@ def test_a_label_too_long_for_the_model_is_cut_where_that_is_asked(
     assert "truncate" in refused.stderr
     # what an answer warns of is told once, however many files there are
     twice = (samples["cat"], samples["rocket"])
-    found = run("classify", *twice, "--labels", labels, "--truncate", "--url", url)
-    assert found.exit_code == 0, found.stderr
-    assert found.stderr.count("warning: 'a grey cat that sleeps") == 1
+    result = run("classify", *twice, "--labels", labels, "--truncate", "--url", url)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("warning: 'a grey cat that sleeps") == 1
 
 
 def test_a_label_set_is_created_with_texts_cut(run: Any, url: str, client: httpx.Client) -> None:
     long = "a grey cat that sleeps " + "on a very warm red sofa " * 5
     options = ("--url", url)
-    made = run("labelset", "create", "by-hand", *options, input=f"cat\ndog\n{long}\n")
-    assert made.exit_code == 0, made.stderr
-    assert "left out" in made.stderr
+    result = run("labelset", "create", "by-hand", *options, input=f"cat\ndog\n{long}\n")
+    assert result.exit_code == 0, result.stderr
+    assert "left out" in result.stderr
     replaced = run(
         "labelset", "replace", "by-hand", "--truncate", *options, input=f"cat\ndog\n{long}\n"
     )
@@ -638,9 +642,9 @@ def test_labels_have_texts_and_words_that_rule_them_out(
     file = tmp_path / "labels.json"
     file.write_text(json.dumps(labels))
     for given in (json.dumps(labels), f"@{file}"):
-        found = run("classify", samples["pizza"], "--labels", given, "--combine", "best",
+        completed = run("classify", samples["pizza"], "--labels", given, "--combine", "best",
                     "--format", "json", "--url", url)  # fmt: skip
-        (answer,) = json.loads(found.stdout)
+        (answer,) = json.loads(completed.stdout)
         assert answer["predictions"][0]["label"] == "dish"
         assert answer["predictions"][0]["text"] == "pizza"
     asked = ("classify", samples["pizza"], "--labels", "cat,dog", "--url", url)

@@ -26,8 +26,8 @@ def labelset(run: Any, server: httpx.Client) -> Iterator[Any]:
     yield lambda command, *rest, **options: run(
         "labelset", command, *rest, "--url", server.base_url, **options
     )
-    for found in server.get("/labelsets").json()["labelsets"]:
-        server.delete(f"/labelsets/{found['name']}").raise_for_status()
+    for answer in server.get("/labelsets").json()["labelsets"]:
+        server.delete(f"/labelsets/{answer['name']}").raise_for_status()
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -39,9 +39,9 @@ def test_a_label_set_is_made_shown_replaced_and_deleted(
     labelset: Any, server: httpx.Client, tmp_path: Path
 ) -> None:
     text = write(tmp_path / "pets.txt", "cat\ndog\r\n\n")
-    made = labelset("create", "pets", text, "--description", "small ones")
-    assert made.exit_code == 0, made.stderr
-    assert re.search(r"pets, version \d+, ready", made.stderr)
+    result = labelset("create", "pets", text, "--description", "small ones")
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"pets, version \d+, ready", result.stderr)
     assert labelset("show", "pets").stdout == "cat\ndog\n"
     assert json.loads(labelset("show", "pets", "--json").stdout)["description"] == "small ones"
     again = labelset("create", "pets", text)
@@ -99,10 +99,10 @@ def test_a_backup_restores_everything_that_an_owner_wrote(
 
 def test_some_label_sets_are_exported_by_name(labelset: Any, server: httpx.Client) -> None:
     server.post("/labelsets", json=SETS[2]).raise_for_status()
-    found = labelset("export", "nobody", "own")
-    assert found.exit_code == 1
-    assert "nobody" in found.stderr
-    assert json.loads(found.stdout) == SETS[2]
+    result = labelset("export", "nobody", "own")
+    assert result.exit_code == 1
+    assert "nobody" in result.stderr
+    assert json.loads(result.stdout) == SETS[2]
 
 
 def test_long_lists_come_page_by_page(
@@ -127,17 +127,17 @@ def test_long_lists_come_page_by_page(
 def test_a_file_that_is_no_label_set_is_exit_status_2(
     labelset: Any, tmp_path: Path, content: str | bytes, complaint: str
 ) -> None:
-    found = labelset("create", "pets", write(tmp_path / "f", content))
-    assert found.exit_code == 2
-    assert complaint in found.stderr
+    result = labelset("create", "pets", write(tmp_path / "f", content))
+    assert result.exit_code == 2
+    assert complaint in result.stderr
     assert labelset("create", "pets", tmp_path / "none").exit_code == 2
 
 
 def test_a_bad_line_of_a_backup_is_named(labelset: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "f", json.dumps(SETS[0]) + "\n\n{}\n")
-    found = labelset("import", file)
-    assert found.exit_code == 2
-    assert "line 3" in found.stderr
+    result = labelset("import", file)
+    assert result.exit_code == 2
+    assert "line 3" in result.stderr
 
 
 def test_a_server_that_is_away_or_wants_a_key_is_exit_status_4(
@@ -154,9 +154,9 @@ def test_a_server_that_is_away_or_wants_a_key_is_exit_status_4(
 
 
 def test_a_label_set_that_cannot_be_built_is_told(labelset: Any, server: httpx.Client) -> None:
-    found = labelset("create", "bad", "--templates", "nothing", input="a\nb\n")
-    assert found.exit_code == 1
-    assert "nothing" in found.stderr
+    result = labelset("create", "bad", "--templates", "nothing", input="a\nb\n")
+    assert result.exit_code == 1
+    assert "nothing" in result.stderr
 
 
 def test_text_may_hold_what_other_line_breaks_are_made_of() -> None:

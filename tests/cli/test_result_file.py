@@ -54,10 +54,10 @@ def test_every_ending_tells_the_same(
     best: dict[str, list[tuple[str, str | None]]] = {}
     for ending in ("csv", "tsv", "json", "ndjson", "jsonl", "parquet"):
         out = tmp_path / f"answers.{ending}"
-        found = run("classify", album, "--labels", LABELS, "--top-k", 1, "--url", client.base_url,
+        result = run("classify", album, "--labels", LABELS, "--top-k", 1, "--url", client.base_url,
                     "-o", out)  # fmt: skip
-        assert (found.exit_code, found.stdout) == (1, ""), found.output
-        assert "broken.png" in found.stderr
+        assert (result.exit_code, result.stdout) == (1, ""), result.output
+        assert "broken.png" in result.stderr
         if ending == "parquet":
             rows = pyarrow.parquet.read_table(out).to_pylist()
             assert {row["model"] for row in rows if row["label"]} == {"pictogram"}
@@ -77,7 +77,7 @@ def test_every_ending_tells_the_same(
         )
     expected = [("broken.png", None), ("cat.png", "cat"), ("dog.png", "dog"),
                 ("rocket.png", "rocket")]  # fmt: skip
-    assert all(found == expected for found in best.values()), best
+    assert all(result == expected for result in best.values()), best
 
 
 def test_several_label_sets_are_rows_of_their_own_in_parquet(
@@ -124,10 +124,10 @@ def test_an_interrupted_run_goes_on_where_it_was(
         return (422, {}, bad) if number == 3 else REFUSED if number > 6 else (200, {}, ANSWER)
 
     with answers(answer) as url:
-        found = run(*arguments, "--url", url)
-    assert found.exit_code == 4, found.output
+        result = run(*arguments, "--url", url)
+    assert result.exit_code == 4, result.output
     assert not out.exists()
-    assert f"{journal}; run the same command with --resume to continue" in found.stderr
+    assert f"{journal}; run the same command with --resume to continue" in result.stderr
     # a kill in the middle of a line
     with journal.open("ab") as file:
         file.write(b'["half')
@@ -146,8 +146,8 @@ def test_an_interrupted_run_goes_on_where_it_was(
         other = run("classify", folder, "--labels", "a,b", "-o", out, "--resume", "--url", url)
         assert (other.exit_code, asked) == (2, [])
         assert "other labels, options or model" in other.stderr
-        found = run(*arguments, "--url", url, "--resume")
-    assert found.exit_code == 0, found.output
+        result = run(*arguments, "--url", url, "--resume")
+    assert result.exit_code == 0, result.output
     assert len(asked) == 6 + 2
     assert not journal.exists()
     if ending == "csv":
@@ -155,7 +155,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     else:
         files = [Path(row["file"]).name for row in pyarrow.parquet.read_table(out).to_pylist()]
     assert files == [f"{number:02}.png" for number in range(12)]
-    assert "cat 12" in found.stderr
+    assert "cat 12" in result.stderr
 
 
 def test_a_first_run_may_say_resume_and_a_second_replaces_the_file(
@@ -175,9 +175,9 @@ def test_answers_of_another_model_are_not_put_beside_those_of_the_first(
 ) -> None:
     folder, out = numbered(tmp_path / "many", 3), tmp_path / "answers.csv"
     with answers(lambda n: (200, {}, ANSWER | {"model": "n" if n > 1 else "m"})) as url:
-        found = run("classify", folder, "--labels", LABELS, "-o", out, "--jobs", 1, "--url", url)
-    assert found.exit_code == 4
-    assert "the model is now n, but earlier results are from m" in found.stderr
+        result = run("classify", folder, "--labels", LABELS, "-o", out, "--jobs", 1, "--url", url)
+    assert result.exit_code == 4
+    assert "the model is now n, but earlier results are from m" in result.stderr
     assert not out.exists()
 
 
@@ -193,8 +193,8 @@ def test_exact_duplicates_are_classified_once(run: Any, answers: Any, tmp_path: 
 
     arguments = ("--labels", LABELS, "--format", "ndjson")
     with answers(answer) as url:
-        found = run("classify", folder, *arguments, "--url", url)
-        records = [json.loads(line) for line in found.stdout.splitlines()]
+        completed = run("classify", folder, *arguments, "--url", url)
+        records = [json.loads(line) for line in completed.stdout.splitlines()]
         assert len(asked) == 3
         cached = {Path(record["file"]).name: record["cached"] for record in records}
         assert all(cached[f"copy {n}.png"] == cached[f"{n:02}.png"] for n in range(3))
@@ -232,13 +232,13 @@ def test_what_is_wrong_with_the_file_is_said_before_anything_is_asked(
     before = Path.cwd()
     os.chdir(tmp_path)
     try:
-        found = run(
+        result = run(
             "classify", album, "--labels", LABELS, "--url", "http://127.0.0.1:9", *arguments
         )
     finally:
         os.chdir(before)
-    assert found.exit_code == 2, found.output
-    assert said in found.stderr
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
 
 
 def test_parquet_names_the_package_that_it_needs(
@@ -248,9 +248,9 @@ def test_parquet_names_the_package_that_it_needs(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "pyarrow" else find(name)
     )
-    found = run("classify", album, "--labels", LABELS, "-o", tmp_path / "a.parquet")
-    assert found.exit_code == 2
-    assert "pip install 'openvocab[parquet]'" in found.stderr
+    result = run("classify", album, "--labels", LABELS, "-o", tmp_path / "a.parquet")
+    assert result.exit_code == 2
+    assert "pip install 'openvocab[parquet]'" in result.stderr
 
 
 def test_nothing_is_left_where_there_was_nothing_to_classify(
@@ -258,7 +258,7 @@ def test_nothing_is_left_where_there_was_nothing_to_classify(
 ) -> None:
     (tmp_path / "empty").mkdir()
     out = tmp_path / "answers.csv"
-    found = run("classify", tmp_path / "empty", "--labels", LABELS, "--url", client.base_url,
+    result = run("classify", tmp_path / "empty", "--labels", LABELS, "--url", client.base_url,
                 "-o", out)  # fmt: skip
-    assert found.exit_code == 1
+    assert result.exit_code == 1
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]

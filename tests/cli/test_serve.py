@@ -73,37 +73,37 @@ def test_a_port_in_use_is_exit_status_1() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        found = run("serve", "--model", "pictogram", "--port", str(taken.getsockname()[1]))
-    assert found.returncode == 1
-    assert "Address already in use" in found.stderr
-    assert "loading" not in found.stderr
-    assert "Traceback" not in found.stderr
+        completed = run("serve", "--model", "pictogram", "--port", str(taken.getsockname()[1]))
+    assert completed.returncode == 1
+    assert "Address already in use" in completed.stderr
+    assert "loading" not in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
 def test_a_bad_setting_is_one_line_and_exit_status_2() -> None:
-    found = run("serve", OPENVOCAB_MAX_BATCH="none")
-    assert found.returncode == 2
-    assert found.stderr.count("\n") == 1
-    assert "OPENVOCAB_MAX_BATCH" in found.stderr
-    assert "'none'" in found.stderr
+    completed = run("serve", OPENVOCAB_MAX_BATCH="none")
+    assert completed.returncode == 2
+    assert completed.stderr.count("\n") == 1
+    assert "OPENVOCAB_MAX_BATCH" in completed.stderr
+    assert "'none'" in completed.stderr
 
 
 @pytest.mark.parametrize("model", ["nothing", "local-dir:/nowhere"])
 def test_a_model_that_cannot_be_loaded_is_exit_status_3(model: str) -> None:
-    found = run("serve", "--model", model, "--port", "0")
-    assert found.returncode == 3
-    assert found.stderr.splitlines()[-1].startswith("openvocab: model ")
-    assert "--model everyday" in found.stderr
-    assert "Traceback" not in found.stderr
+    completed = run("serve", "--model", model, "--port", "0")
+    assert completed.returncode == 3
+    assert completed.stderr.splitlines()[-1].startswith("openvocab: model ")
+    assert "--model everyday" in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
 def test_models_are_listed() -> None:
-    found = run("models", "list")
-    assert found.returncode == 0
-    first = {line.split()[0]: line for line in found.stdout.splitlines()}
+    completed = run("models", "list")
+    assert completed.returncode == 0
+    first = {line.split()[0]: line for line in completed.stdout.splitlines()}
     default = first["ViT-B-32-256/datacomp_s34b_b86k"]
     assert re.search(r"\s72\.8\s+11\.5\s+605\s+MIT, en\. First choice \(cheapest\)", default)
-    assert " (not free)" in found.stdout
+    assert " (not free)" in completed.stdout
     entries = json.loads(run("models", "list", "--json").stdout)
     assert [entry["name"] for entry in entries] == list(first)[1:]
     assert "not free)" not in run("models", "list", "--free").stdout
@@ -111,14 +111,14 @@ def test_models_are_listed() -> None:
 
 def test_bench_times_every_part() -> None:
     models = ("--model", "pictogram", "--model", "everyday")
-    found = run("bench", *models, "--seconds", "0.01", "--json")
-    assert found.returncode == 0
-    told, other = map(json.loads, found.stdout.splitlines())
+    completed = run("bench", *models, "--seconds", "0.01", "--json")
+    assert completed.returncode == 0
+    answer, other = map(json.loads, completed.stdout.splitlines())
     assert other["model"] == "everyday"
-    assert (told["model"], told["precision"]) == ("pictogram", "fp32")
-    names = " ".join(figure["name"] for figure in told["figures"])
+    assert (answer["model"], answer["precision"]) == ("pictogram", "fp32")
+    names = " ".join(figure["name"] for figure in answer["figures"])
     assert all(part in names for part in ("encode 1 image", "decode", "embed 50", "score 1,000"))
-    assert all(0 < f["low"] <= f["median"] <= f["high"] for f in told["figures"])
+    assert all(0 < f["low"] <= f["median"] <= f["high"] for f in answer["figures"])
     table = run("bench", "--model", "pictogram", "--seconds", "0.01")
     assert re.search(r"score 1,000 labels\s+[\d.]+", table.stdout)
 
@@ -156,10 +156,10 @@ def test_a_port_is_taken_from_the_first_moment_on() -> None:
 def test_what_can_never_work_ends_the_start_with_one_line(
     arguments: list[str], env: dict[str, str], status: int, complaint: str
 ) -> None:
-    found = run("serve", "--model", "no-such-model", "--port", "0", *arguments, **env)
-    assert found.returncode == status, found.stderr
-    assert complaint in found.stderr
-    assert "Traceback" not in found.stderr
+    completed = run("serve", "--model", "no-such-model", "--port", "0", *arguments, **env)
+    assert completed.returncode == status, completed.stderr
+    assert complaint in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_what_can_never_work_ends_the_start_with_one_line(
 )
 def test_a_missing_extra_is_named(package: str, setting: str, extra: str) -> None:
     code = f"import sys; sys.modules['{package}'] = None; from app.__main__ import app; app()"
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code, "serve"],
         env={**os.environ, f"OPENVOCAB_{setting}": "true"},
         capture_output=True,
@@ -176,8 +176,8 @@ def test_a_missing_extra_is_named(package: str, setting: str, extra: str) -> Non
         timeout=60,
         check=False,
     )
-    assert found.returncode == 2
-    assert f"openvocab[{extra}]" in found.stderr
+    assert completed.returncode == 2
+    assert f"openvocab[{extra}]" in completed.stderr
 
 
 def test_the_version_is_the_one_that_is_installed() -> None:

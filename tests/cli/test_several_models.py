@@ -28,9 +28,9 @@ def test_files_are_classified_with_the_model_that_is_named(
 ) -> None:
     arguments = ("classify", samples["cat"], "--labels", "cat,dog", "--format", "ndjson")
     for model in (other_model, "pictogram"):
-        found = run(*arguments, "--url", two.base_url, "--model", model)
-        assert found.exit_code == 0, found.stderr
-        assert json.loads(found.stdout)["model"] == model
+        result = run(*arguments, "--url", two.base_url, "--model", model)
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["model"] == model
     unknown = run(*arguments, "--url", two.base_url, "--model", "ViT-L-14/openai")
     assert unknown.exit_code == 2
     assert "this server has pictogram, " in unknown.stderr
@@ -42,8 +42,8 @@ def test_label_sets_and_their_examples_are_built_with_it(
     server = ("--url", two.base_url, "--model", other_model)
     text = tmp_path / "pets.txt"
     text.write_text("cat\ndog\n")
-    made = run("labelset", "create", "pets", text, *server)
-    assert made.exit_code == 0, made.stderr
+    result = run("labelset", "create", "pets", text, *server)
+    assert result.exit_code == 0, result.stderr
     shown = run("labelset", "show", "pets", *server)
     assert "pictogram: unbuilt" in shown.stderr
     assert f"{other_model}: ready" in shown.stderr
@@ -62,9 +62,9 @@ def test_an_evaluation_is_one_of_the_model_that_is_named(
     for label in ("cat", "dog"):
         (tmp_path / label).mkdir()
         (tmp_path / label / "1.png").write_bytes(samples[label].read_bytes())
-    found = CliRunner().invoke(app, [
+    result = CliRunner().invoke(app, [
         "eval", str(tmp_path), "--no-keep", "--format", "json", "--url", str(two.base_url),
         "--model", other_model,
     ])  # fmt: skip
-    assert found.exit_code == 0, found.output
-    assert json.loads(found.stdout)["model"]["name"] == other_model
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["model"]["name"] == other_model

@@ -69,8 +69,8 @@ def module() -> ModuleType:
 
 def test_the_real_server_is_healthy(client: httpx.Client) -> None:
     assert client.base_url.port
-    found = run(client.base_url.port)
-    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    completed = run(client.base_url.port)
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")
 
 
 def test_a_server_that_is_ready_is_healthy() -> None:
@@ -81,26 +81,26 @@ def test_a_server_that_is_ready_is_healthy() -> None:
 @pytest.mark.parametrize("status", [503, 500, 404, 204])
 def test_a_server_that_is_not_ready_is_unhealthy_and_the_status_is_said(status: int) -> None:
     with answering(status) as port:
-        found = run(port)
-    assert found.returncode == 1
-    assert found.stderr == f"port {port}: status {status}\n"
+        completed = run(port)
+    assert completed.returncode == 1
+    assert completed.stderr == f"port {port}: status {status}\n"
 
 
 def test_no_server_is_unhealthy_in_one_line() -> None:
     with silent() as port:
         pass
-    found = run(port)
-    assert found.returncode == 1
-    assert found.stderr.startswith(f"port {port}: ")
-    assert found.stderr.count("\n") == 1
+    completed = run(port)
+    assert completed.returncode == 1
+    assert completed.stderr.startswith(f"port {port}: ")
+    assert completed.stderr.count("\n") == 1
 
 
 def test_a_server_that_hangs_is_unhealthy_in_one_line() -> None:
     with silent() as port:
-        found = run(port)
-    assert found.returncode == 1
-    assert "timed out" in found.stderr
-    assert found.stderr.count("\n") == 1
+        completed = run(port)
+    assert completed.returncode == 1
+    assert "timed out" in completed.stderr
+    assert completed.stderr.count("\n") == 1
 
 
 def test_a_proxy_of_the_environment_is_not_asked() -> None:

@@ -26,8 +26,8 @@ RELEASES = ("1.33", "1.37")
 def built(overlay: str) -> list[dict[str, Any]]:
     """What `kubectl apply -k` would send; no cluster is asked."""
     command = [str(KUBECTL), "kustomize", str(FOLDER / overlay)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    return list(yaml.safe_load_all(found.stdout))
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(completed.stdout))
 
 
 def one(overlay: str, kind: str, name: str = "openvocab") -> dict[str, Any]:

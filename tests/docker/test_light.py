@@ -34,8 +34,8 @@ def test_a_server_with_the_bundled_model_imports_nothing_heavy(tmp_path: Path) -
         "template_sets(); presets()\n"
         "print(*{name.partition('.')[0] for name in sys.modules})\n"
     )
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=True,
         cwd=ROOT,
     )  # fmt: skip
-    assert set(found.stdout.split()) & {*HEAVY, "open_clip"} == set()
+    assert set(completed.stdout.split()) & {*HEAVY, "open_clip"} == set()

@@ -26,15 +26,15 @@ def run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def composed(name: str) -> str:
     files = [part for file in COMPOSED[name] for part in ("-f", f"docker/{file}")]
-    found = run("docker-compose", *files, "config")
-    assert found.returncode == 0, found.stderr
-    assert not found.stderr
-    return found.stdout
+    completed = run("docker-compose", *files, "config")
+    assert completed.returncode == 0, completed.stderr
+    assert not completed.stderr
+    return completed.stdout
 
 
 def test_hadolint_has_nothing_to_say(tmp_path: Path) -> None:
-    found = run("hadolint", "Dockerfile")
-    assert (found.returncode, found.stdout) == (0, "")
+    completed = run("hadolint", "Dockerfile")
+    assert (completed.returncode, completed.stdout) == (0, "")
     broken = tmp_path / "Dockerfile"
     broken.write_text("FROM debian\nRUN cd /tmp && sudo make\n")
     assert run("hadolint", str(broken)).returncode == 1

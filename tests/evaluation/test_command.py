@@ -132,12 +132,12 @@ def test_several_labels_synonyms_and_prompts_are_scored_as_a_label_set_is(
     lines = [f"{samples[name]},{label}" for name, label in shown.items()]
     (tmp_path / "data.csv").write_text("\n".join(["image,label", *lines]), encoding="utf-8")
     client.put("/labelsets/evaluated?wait=true", json=content).raise_for_status()
-    found = evaluate(
+    result = evaluate(
         tmp_path / "data.csv", "--labels", tmp_path / "set.json", "--multi-label", "--url", url,
         "--format", "json", "--output", tmp_path / "r",
     )  # fmt: skip
-    assert found.exit_code == 0, found.stderr
-    report = json.loads(found.stdout)
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
     assert report["data"]["multi_label"]
     assert report["templates"]["name"] == "none"
     assert "top1" not in report["figures"]
@@ -212,13 +212,13 @@ def test_every_closer_look_is_a_section_and_what_it_leaves_can_be_used(
     evaluate: Eval, noise: Path, tmp_path: Path, url: str
 ) -> None:
     out = tmp_path / "out"
-    found = evaluate(
+    result = evaluate(
         noise, "--url", url, "--limit", 40, "--templates", "none,simple", "--templates", "my {}",
         "--search-templates", "--shots", "0,1,2", "--seeds", 2, "--calibrate", "--risk", 0.5,
         "--format", "json", "--output", out,
     )  # fmt: skip
-    assert found.exit_code == 0, found.stderr
-    report = json.loads(found.stdout)
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
     assert report["templates"]["name"] == "none"
     assert report["data"]["pictures"] == 80
     assert list(report["sections"]) == ["templates", "template_search", "shots", "calibration"]
@@ -260,14 +260,14 @@ def test_a_look_that_the_data_does_not_allow_is_left_out_and_said(
     evaluate: Eval, album: Path, tmp_path: Path, url: str
 ) -> None:
     (album / "dog/broken.png").unlink()
-    found = evaluate(
+    result = evaluate(
         album, "--url", url, "--shots", "1,2", "--format", "json", "--output", tmp_path
     )
-    assert found.exit_code == 1
-    report = json.loads(found.stdout)
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
     assert report["sections"] == {}
     assert len(report["missing"]) == 1
-    assert report["missing"][0] in found.stderr
+    assert report["missing"][0] in result.stderr
     assert "Left out: " in (tmp_path / "report.html").read_text(encoding="utf-8")
     bad = evaluate(album, "--url", url, "--shots", "1,many")
     assert bad.exit_code == 2
@@ -277,10 +277,10 @@ def test_a_look_that_the_data_does_not_allow_is_left_out_and_said(
 def test_a_cache_that_cannot_be_written_is_said_and_ends_nothing(
     evaluate: Eval, album: Path, url: str
 ) -> None:
-    found = evaluate(album, "--url", url, "--cache", "/proc/nothing")
-    assert found.exit_code == 1
-    assert "cannot be kept in /proc/nothing" in found.stderr
-    assert "top-1" in found.stdout
+    result = evaluate(album, "--url", url, "--cache", "/proc/nothing")
+    assert result.exit_code == 1
+    assert "cannot be kept in /proc/nothing" in result.stderr
+    assert "top-1" in result.stdout
 
 
 def test_a_key_is_in_no_report(album: Path, tmp_path: Path, url: str) -> None:
@@ -310,9 +310,9 @@ def test_a_key_is_in_no_report(album: Path, tmp_path: Path, url: str) -> None:
 def test_what_cannot_be_done_is_told_in_one_line(
     evaluate: Eval, album: Path, url: str, arguments: tuple[str, ...], status: int, said: str
 ) -> None:
-    found = evaluate(album, "--url", url, *arguments)
-    assert found.exit_code == status
-    assert said in found.stderr.splitlines()[-1]
+    result = evaluate(album, "--url", url, *arguments)
+    assert result.exit_code == status
+    assert said in result.stderr.splitlines()[-1]
 
 
 def test_data_without_any_readable_picture_has_no_figures(
@@ -321,8 +321,8 @@ def test_data_without_any_readable_picture_has_no_figures(
     for label in ("cat", "dog"):
         (tmp_path / "d" / label).mkdir(parents=True)
         (tmp_path / "d" / label / "a.png").write_bytes(label.encode())
-    found = evaluate(tmp_path / "d", "--url", url)
-    assert found.exit_code == 1
-    assert "none of the 2 pictures could be read" in found.stderr
+    result = evaluate(tmp_path / "d", "--url", url)
+    assert result.exit_code == 1
+    assert "none of the 2 pictures could be read" in result.stderr
     away = evaluate(tmp_path / "d", "--url", "http://127.0.0.1:9", "--retry-for", "0")
     assert away.exit_code == 4

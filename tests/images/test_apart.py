@@ -60,10 +60,10 @@ def test_a_drawing_is_drawn_as_large_as_the_model_sees(apart: Apart) -> None:
         'width="100%" height="100%" viewBox="0 0 64 64"',
         'width="9000mm" height="9000mm" viewBox="0 0 64 64"',
     ):
-        found = seen(svg(red, attributes), apart)
-        np.testing.assert_array_equal(found.pixels[:, 32, 2], (0, 0, 255))
-        np.testing.assert_array_equal(found.pixels[:, 32, 61], (255, 0, 0))
-        assert found.format == "SVG"
+        decoded = seen(svg(red, attributes), apart)
+        np.testing.assert_array_equal(decoded.pixels[:, 32, 2], (0, 0, 255))
+        np.testing.assert_array_equal(decoded.pixels[:, 32, 61], (255, 0, 0))
+        assert decoded.format == "SVG"
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_drawings_of_every_coding_are_drawn_alike(apart: Apart, data: bytes) -> 
 
 def test_a_light_drawing_is_laid_on_black_and_the_ground_can_be_chosen(apart: Apart) -> None:
     white = svg(CAT.replace("orange", "white"))
-    found = seen(white, apart)
-    assert found.notes.dark
-    assert int(found.pixels[:, 0, 0].max()) == 0
+    decoded = seen(white, apart)
+    assert decoded.notes.dark
+    assert int(decoded.pixels[:, 0, 0].max()) == 0
     assert seen(white, apart, background="red").pixels[0, 0, 0] == 255
 
 
@@ -121,10 +121,10 @@ def test_a_light_drawing_is_laid_on_black_and_the_ground_can_be_chosen(apart: Ap
     ],
 )
 def test_what_is_not_drawn_of_a_drawing_is_said(apart: Apart, inside: str) -> None:
-    found = seen(svg(CAT + inside), apart)
-    assert found.notes.incomplete
-    assert "are not drawn" in "".join(Notes.of_numbers(found.notes.numbers()).warnings())
-    np.testing.assert_array_equal(found.pixels, seen(svg(CAT), apart).pixels)
+    decoded = seen(svg(CAT + inside), apart)
+    assert decoded.notes.incomplete
+    assert "are not drawn" in "".join(Notes.of_numbers(decoded.notes.numbers()).warnings())
+    np.testing.assert_array_equal(decoded.pixels, seen(svg(CAT), apart).pixels)
     own = '<defs><circle id="c" r="3"/></defs><use href="#c"/><a href="https://example.org"/>'
     assert not seen(svg(CAT + own), apart).notes.incomplete
 
@@ -160,9 +160,9 @@ def test_a_picture_inside_of_a_drawing_is_drawn(apart: Apart) -> None:
     out = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(out, "PNG")
     uri = "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
-    found = seen(svg(f'<image href="{uri}" width="64" height="64"/>'), apart)
-    assert not found.notes.incomplete
-    assert tuple(found.pixels[:, 32, 32]) == (255, 0, 0)
+    decoded = seen(svg(f'<image href="{uri}" width="64" height="64"/>'), apart)
+    assert not decoded.notes.incomplete
+    assert tuple(decoded.pixels[:, 32, 32]) == (255, 0, 0)
 
 
 def _laughs() -> bytes:
@@ -280,11 +280,11 @@ def test_jpeg_2000_and_jpeg_xl_are_decoded_apart(
     out = io.BytesIO()
     options = {"irreversible": False} if kind == "JPEG2000" else {"lossless": True}
     image.save(out, kind, **options)
-    found = seen(out.getvalue(), apart)
+    decoded = seen(out.getvalue(), apart)
     plain = io.BytesIO()
     image.save(plain, "PNG")
-    np.testing.assert_array_equal(found.pixels, seen(plain.getvalue(), None).pixels)
-    assert (found.width, found.height) == image.size
+    np.testing.assert_array_equal(decoded.pixels, seen(plain.getvalue(), None).pixels)
+    assert (decoded.width, decoded.height) == image.size
     with pytest.raises(TooLarge) as refused:
         decode(out.getvalue(), SPEC, ImageLimits(pixels=1_000), apart=apart)
     assert (refused.value.limit, refused.value.value) == (1_000, image.width * image.height)

@@ -52,11 +52,11 @@ def centre(data: bytes) -> tuple[int, ...]:
 def test_every_accepted_format_is_decoded(kind: str) -> None:
     data = encoded(Image.new("RGB", (40, 30), RED), kind)
     assert looks_like_image(data)
-    found = decode(data, SPEC, LIMITS)
-    assert (found.width, found.height) == (40, 30)
-    assert found.pixels.shape == (3, 32, 32)
-    assert found.pixels.dtype == np.uint8
-    np.testing.assert_allclose(found.pixels[:, 16, 16], RED, atol=12)  # lossy formats
+    decoded = decode(data, SPEC, LIMITS)
+    assert (decoded.width, decoded.height) == (40, 30)
+    assert decoded.pixels.shape == (3, 32, 32)
+    assert decoded.pixels.dtype == np.uint8
+    np.testing.assert_allclose(decoded.pixels[:, 16, 16], RED, atol=12)  # lossy formats
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "WEBP"])
@@ -148,16 +148,16 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     stored.paste(RED, (0, 0, 10, 8))  # the corner that is stored first
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = decode(
+    decoded = decode(
         encoded(stored, kind, exif=exif), ImageSpec(24, 40, "squash", "bicubic", 0), LIMITS
     )
     turned = orientation >= 5
-    assert (found.width, found.height) == ((24, 40) if turned else (40, 24))
+    assert (decoded.width, decoded.height) == ((24, 40) if turned else (40, 24))
     # where the stored first row and column are to be shown (EXIF 2.32, tag 274)
     bottom, right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     row, column = (-2 if bottom else 1), (-2 if right else 1)
-    assert found.pixels[1, row, column] < 100  # red: little green
-    assert found.pixels[1, -row - 1, -column - 1] > 200
+    assert decoded.pixels[1, row, column] < 100  # red: little green
+    assert decoded.pixels[1, -row - 1, -column - 1] > 200
 
 
 def test_garbage_in_exif_is_no_reason_to_refuse_the_picture() -> None:
@@ -340,11 +340,11 @@ def test_a_large_jpeg_is_reduced_where_nobody_sees_it(
     data = encoded(photograph(size), "JPEG", quality=95, exif=exif)
     spec = ImageSpec(64, 64, mode, "bicubic", 0)
     assert reduction(*size, spec) >= 4
-    exact, found = decode(data, spec, LIMITS, exact=True), decode(data, spec, LIMITS)
-    assert (found.width, found.height) == (exact.width, exact.height)
-    assert not np.array_equal(found.pixels, exact.pixels)
+    exact, decoded = decode(data, spec, LIMITS, exact=True), decode(data, spec, LIMITS)
+    assert (decoded.width, decoded.height) == (exact.width, exact.height)
+    assert not np.array_equal(decoded.pixels, exact.pixels)
     # half a pixel off would cost 10 dB and more
-    assert psnr(found.pixels, exact.pixels) > 42
+    assert psnr(decoded.pixels, exact.pixels) > 42
 
 
 @pytest.mark.parametrize("size", [(1000, 1), (1, 1000), (1000, 3), (3, 1000), (2000, 7), (257, 1)])
@@ -352,33 +352,33 @@ def test_a_large_jpeg_is_reduced_where_nobody_sees_it(
 def test_thread_thin_jpegs_are_decoded(size: tuple[int, int], mode: Any) -> None:
     data = encoded(Image.new("RGB", size, RED), "JPEG")
     spec = ImageSpec(64, 64, mode, "bicubic", 255)
-    found = decode(data, spec, LIMITS)
-    assert (found.width, found.height) == size
+    decoded = decode(data, spec, LIMITS)
+    assert (decoded.width, decoded.height) == size
     exact = decode(data, spec, LIMITS, exact=True)
-    np.testing.assert_allclose(found.pixels.astype(int), exact.pixels, atol=3)
+    np.testing.assert_allclose(decoded.pixels.astype(int), exact.pixels, atol=3)
 
 
 def test_a_jpeg_of_several_pictures_is_reduced_too() -> None:
     first, second = photograph((1001, 703)), photograph((64, 64))
     data = encoded(first, "MPO", save_all=True, append_images=[second], quality=95)
     assert Image.open(io.BytesIO(data)).format == "MPO"
-    exact, found = decode(data, SPEC, LIMITS, exact=True), decode(data, SPEC, LIMITS)
-    assert not np.array_equal(found.pixels, exact.pixels)
-    assert psnr(found.pixels, exact.pixels) > 42
+    exact, decoded = decode(data, SPEC, LIMITS, exact=True), decode(data, SPEC, LIMITS)
+    assert not np.array_equal(decoded.pixels, exact.pixels)
+    assert psnr(decoded.pixels, exact.pixels) > 42
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_only_jpegs_of_four_times_the_size_or_more_are_reduced(kind: str) -> None:
     size = (255, 127) if kind == "JPEG" else (1001, 703)
     data = encoded(photograph(size), kind)
-    exact, found = decode(data, SPEC, LIMITS, exact=True), decode(data, SPEC, LIMITS)
-    np.testing.assert_array_equal(found.pixels, exact.pixels)
+    exact, decoded = decode(data, SPEC, LIMITS, exact=True), decode(data, SPEC, LIMITS)
+    np.testing.assert_array_equal(decoded.pixels, exact.pixels)
 
 
 def test_cmyk_jpegs_are_decoded_in_full() -> None:
     data = encoded(photograph((512, 512)).convert("CMYK"), "JPEG")
-    exact, found = decode(data, SPEC, LIMITS, exact=True), decode(data, SPEC, LIMITS)
-    np.testing.assert_array_equal(found.pixels, exact.pixels)
+    exact, decoded = decode(data, SPEC, LIMITS, exact=True), decode(data, SPEC, LIMITS)
+    np.testing.assert_array_equal(decoded.pixels, exact.pixels)
 
 
 @pytest.mark.parametrize(
@@ -404,9 +404,9 @@ def test_heic_is_decoded_where_it_is_enabled() -> None:
     with pytest.raises(UnsupportedImage):
         decode(data, SPEC, LIMITS)
     enable_heic()
-    found = decode(data, SPEC, LIMITS, (*FORMATS, HEIC))
-    assert (found.width, found.height) == (64, 48)
-    np.testing.assert_allclose(found.pixels[:, 16, 16], RED, atol=12)
+    decoded = decode(data, SPEC, LIMITS, (*FORMATS, HEIC))
+    assert (decoded.width, decoded.height) == (64, 48)
+    np.testing.assert_allclose(decoded.pixels[:, 16, 16], RED, atol=12)
 
 
 def test_a_grey_of_sixteen_bits_can_be_transparent() -> None:

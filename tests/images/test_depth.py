@@ -113,17 +113,17 @@ def test_a_grey_picture_of_any_range_has_its_black_and_its_white(
 ) -> None:
     raw = of(white, dtype)
     data = tiff(raw if photometric else raw.max() - raw, order, _262=(photometric,))
-    found = seen(data)
-    assert is_grey(found, within=2)
-    assert (found.notes.high is not None) == guessed
-    assert any("taken for black" in text for text in found.notes.warnings()) == guessed
+    decoded = seen(data)
+    assert is_grey(decoded, within=2)
+    assert (decoded.notes.high is not None) == guessed
+    assert any("taken for black" in text for text in decoded.notes.warnings()) == guessed
 
 
 @pytest.mark.parametrize("tag", ["_281", "_341"])
 def test_the_white_that_a_file_says_is_no_guess(tag: str) -> None:
-    found = seen(tiff(of(2_000, "u2"), **{tag: (4_095,)}))
-    assert np.abs(found.pixels[0].astype(int) - EIGHT * 2_000 // 4_095).max() <= 1
-    assert found.notes.warnings() == ()
+    decoded = seen(tiff(of(2_000, "u2"), **{tag: (4_095,)}))
+    assert np.abs(decoded.pixels[0].astype(int) - EIGHT * 2_000 // 4_095).max() <= 1
+    assert decoded.notes.warnings() == ()
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 4])
@@ -134,17 +134,17 @@ def test_a_png_of_fewer_bits_than_its_numbers_have_is_scaled(samples: int) -> No
         if samples in (2, 4):
             raw = np.dstack([raw, np.full((SIDE, SIDE), 65_535, np.uint16)])
         told, untold = seen(png(raw, bits=int(white).bit_length())), seen(png(raw))
-        for found in (told, untold):
-            assert is_grey(found) if samples <= 2 else is_coloured(found)
+        for decoded in (told, untold):
+            assert is_grey(decoded) if samples <= 2 else is_coloured(decoded)
         assert told.notes.high is None
         assert untold.notes.high == white
     # shifted up, as the format wants it
     full = of(65_535, "u2", picture)
     if samples in (2, 4):
         full = np.dstack([full, np.full((SIDE, SIDE), 65_535, np.uint16)])
-    found = seen(png(full, bits=10))
-    assert is_grey(found) if samples <= 2 else is_coloured(found)
-    assert found.notes.warnings() == ()
+    decoded = seen(png(full, bits=10))
+    assert is_grey(decoded) if samples <= 2 else is_coloured(decoded)
+    assert decoded.notes.warnings() == ()
 
 
 @pytest.mark.parametrize("dtype", ["u2", "u4", "f4", "f8"])
@@ -183,9 +183,9 @@ def test_packed_and_predicted_numbers_are_put_back() -> None:
 
 def test_a_range_that_begins_far_from_black_is_stretched() -> None:
     raw = (28_000 + EIGHT * 10).astype(np.uint16)
-    found = seen(tiff(raw))
-    assert is_grey(found)
-    assert (found.notes.low, found.notes.high) == (28_000, 30_550)
+    decoded = seen(tiff(raw))
+    assert is_grey(decoded)
+    assert (decoded.notes.low, decoded.notes.high) == (28_000, 30_550)
     signed = seen(tiff((EIGHT.astype(int) * 10 - 1_275).astype(np.int16)))
     assert is_grey(signed)
 

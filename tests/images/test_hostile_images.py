@@ -52,9 +52,9 @@ MOST_SECONDS, MOST_MB = 5.0, 400
 def costs() -> dict[str, dict[str, Any]]:
     """What each of the bombs costs, in a process of its own that turns warnings into errors."""
     command = [sys.executable, "-m", "benchmarks.reliability.hostile.measure"]
-    found = subprocess.run(command, capture_output=True, check=True, timeout=250)
-    assert found.stderr == b""
-    return {one["name"]: one for one in json.loads(found.stdout)["bombs"]}
+    completed = subprocess.run(command, capture_output=True, check=True, timeout=250)
+    assert completed.stderr == b""
+    return {one["name"]: one for one in json.loads(completed.stdout)["bombs"]}
 
 
 @pytest.mark.parametrize("name", bombs.bombs())

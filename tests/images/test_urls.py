@@ -82,8 +82,8 @@ def test_each_route_fetches_the_image(
 def test_a_url_that_nothing_calls_an_image_is_a_text(fetching: httpx.Client, site: str) -> None:
     url = f"{site}/cat.png"
     text = fetching.post("/embeddings/text", json={"texts": [url]}).json()["embeddings"][0]
-    found = fetching.post("/v1/embeddings", json={"input": url}).json()
-    np.testing.assert_allclose(found["data"][0]["embedding"], text, atol=1e-6)
+    answer = fetching.post("/v1/embeddings", json={"input": url}).json()
+    np.testing.assert_allclose(answer["data"][0]["embedding"], text, atol=1e-6)
 
 
 @pytest.mark.parametrize(

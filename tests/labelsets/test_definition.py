@@ -158,9 +158,9 @@ def test_one_name_in_two_namespaces_is_two_label_sets(
 ) -> None:
     labels = {red: ["cat", "dog"], blue: ["rocket", "pizza"], nobody: ["cat", "rocket", "key"]}
     for client, own in labels.items():
-        made = put(client, "pets", *own)
-        assert (made.status_code, made.headers["location"]) == (201, "/labelsets/pets")
-        assert (made.json()["name"], made.json()["labels"]) == ("pets", own)
+        response = put(client, "pets", *own)
+        assert (response.status_code, response.headers["location"]) == (201, "/labelsets/pets")
+        assert (response.json()["name"], response.json()["labels"]) == ("pets", own)
     for client, own in labels.items():
         assert client.get("/labelsets/pets").json()["labels"] == own
         answer = classify(client, samples["cat"], "pets").json()
@@ -252,10 +252,10 @@ def test_a_key_has_a_limit_of_its_own(
         put(red, "d"),
         red.post("/labelsets", json={"name": "d", "labels": ["x", "y"]}),
     ):
-        found = refused.json()
-        assert (refused.status_code, found["error_type"]) == (413, "too_large")
-        assert (found["field"], found["limit"], found["value"]) == ("name", 3, 4)
-        assert "this key" in found["detail"]
+        answer = refused.json()
+        assert (refused.status_code, answer["error_type"]) == (413, "too_large")
+        assert (answer["field"], answer["limit"], answer["value"]) == ("name", 3, 4)
+        assert "this key" in answer["detail"]
     assert put(red, "a", "x", "y").status_code == 200
     assert put(blue, "d").status_code == 201
     for number in range(5):

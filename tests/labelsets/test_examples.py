@@ -88,9 +88,9 @@ def add(client: httpx.Client, label: str, *files: bytes, **headers: str) -> http
 
 def add_all(client: httpx.Client, pictures: Pictures, count: int = 3) -> dict[str, Any]:
     for label, files in pictures.items():
-        found = add(client, label, *files[:count])
-        assert found.status_code == 200, found.text
-    return dict(found.json())
+        response = add(client, label, *files[:count])
+        assert response.status_code == 200, response.text
+    return dict(response.json())
 
 
 def told(client: httpx.Client, pictures: Pictures) -> list[str]:
@@ -104,9 +104,9 @@ def told(client: httpx.Client, pictures: Pictures) -> list[str]:
 
 def problem(response: httpx.Response, status: int, error_type: str) -> dict[str, Any]:
     assert response.status_code == status, response.text
-    found: dict[str, Any] = response.json()
-    assert found["error_type"] == error_type
-    return found
+    answer: dict[str, Any] = response.json()
+    assert answer["error_type"] == error_type
+    return answer
 
 
 def test_examples_tell_what_words_do_not_and_removed_they_tell_nothing_any_more(
@@ -137,12 +137,12 @@ def test_the_lines_of_the_api_page_work_as_pasted(client: httpx.Client) -> None:
     script = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)[0]
     script = script.replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
     script = script.replace("curl ", "curl -sS --fail-with-body ")
-    found = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert found.returncode == 0, found.stdout + found.stderr
-    answers = [json.loads(line) for line in re.split(r"(?<=})\s*(?={)", found.stdout)]
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    answers = [json.loads(line) for line in re.split(r"(?<=})\s*(?={)", completed.stdout)]
     assert answers[3]["examples"] == {"cat": 2, "dog": 2, "guitar": 2}
     assert answers[3]["blend"]["tried"] == 6
     assert len(answers[4]["examples"]) == 2
@@ -168,11 +168,11 @@ def test_every_form_of_upload_adds_the_same(client: httpx.Client, pictures: Pict
             archive.addfile(entry, io.BytesIO(file))
     uploads.append({"content": tar.getvalue(), "headers": {"Content-Type": "application/x-tar"}})
     done = [client.post(url, **upload) for upload in uploads]
-    assert {found.status_code for found in done} <= {200, 202}
-    assert [(found.json()["added"], found.json()["unchanged"]) for found in done] == [
+    assert {response.status_code for response in done} <= {200, 202}
+    assert [(response.json()["added"], response.json()["unchanged"]) for response in done] == [
         (1, 0), (0, 1), (1, 0), (1, 1), (2, 0),
     ]  # fmt: skip
-    versions = [found.json()["version"] for found in done]
+    versions = [response.json()["version"] for response in done]
     assert versions[0] == versions[1]  # nothing changed
     listed = client.get(f"{url}?label=alpha").json()["examples"]
     assert [one["id"] for one in listed] == [
@@ -186,10 +186,10 @@ def test_what_cannot_be_added_says_why_and_changes_nothing(
     one, two = pictures["alpha"][:2]
     add(client, "alpha", one)
     version = client.get("/labelsets/own").json()["version"]
-    found = problem(add(client, "alhpa", two), 422, "invalid")
-    assert (found["field"], "'alpha'" in found["detail"]) == ("label", True)
-    found = problem(add(client, "beta", one), 409, "example_elsewhere")
-    assert (found["field"], found["value"]) == ("label", "alpha")
+    answer = problem(add(client, "alhpa", two), 422, "invalid")
+    assert (answer["field"], "'alpha'" in answer["detail"]) == ("label", True)
+    answer = problem(add(client, "beta", one), 409, "example_elsewhere")
+    assert (answer["field"], answer["value"]) == ("label", "alpha")
     assert problem(add(client, "alpha", b"GIF89a"), 422, "damaged_image")["field"] == "image"
     assert problem(add(client, "alpha"), 400, "unparsable_body")
     url = "/labelsets/own/examples"
@@ -217,9 +217,9 @@ def test_limits_name_themselves(pictogram: Encoder, serve: Serve, pictures: Pict
         with serve(pictogram, **settings) as client:
             register(client)
             assert add(client, "alpha", one, two).json()["added"] == 2
-            found = problem(add(client, "alpha", three), 413, "too_large")
-            assert name in found["detail"]
-            assert (found["field"], found["limit"], found["value"]) == ("image", limit, value)
+            answer = problem(add(client, "alpha", three), 413, "too_large")
+            assert name in answer["detail"]
+            assert (answer["field"], answer["limit"], answer["value"]) == ("image", limit, value)
             assert client.get("/labelsets/own").json()["examples"] == {"alpha": 2}
             # what is removed makes room
             first = hashlib.sha256(one).hexdigest()
@@ -453,8 +453,8 @@ def test_an_upload_whose_pictures_left_the_store_meanwhile_is_refused_whole(
         return [key for key in keys if (name, key) not in set(await self.listed())]
 
     monkeypatch.setattr(MemoryPictures, "missing", forgetful)
-    found = problem(add(client, "alpha", pictures["alpha"][0]), 503, "store_unavailable")
-    assert "send them again" in found["detail"]
+    answer = problem(add(client, "alpha", pictures["alpha"][0]), 503, "store_unavailable")
+    assert "send them again" in answer["detail"]
     assert client.get("/labelsets/own").json()["examples"] == {}
     monkeypatch.undo()
     assert add(client, "alpha", pictures["alpha"][0]).status_code == 200

@@ -125,12 +125,12 @@ def test_an_upload_that_overtakes_another_keeps_its_pictures(
         answers["dog"] = add("dog")
         late.release()
         slow.join(20)
-        assert {name: found.status_code for name, found in answers.items()} == {
+        assert {name: response.status_code for name, response in answers.items()} == {
             "cat": 202,
             "dog": 202,
         }
-        found = client.get(f"/labelsets/{NAME}").json()
-        assert found["examples"] == dict.fromkeys(files, 1)
+        response = client.get(f"/labelsets/{NAME}").json()
+        assert response["examples"] == dict.fromkeys(files, 1)
         for file in files.values():
             sha256 = hashlib.sha256(file).hexdigest()
             assert client.get(f"/labelsets/{NAME}/examples/{sha256}").content == file
@@ -153,17 +153,17 @@ def test_a_deletion_that_is_overtaken_by_a_new_registration_leaves_it_alone(
         )
         slow.start()
         assert late.holding.wait(20)
-        made = client.put(f"/labelsets/{NAME}?wait=true", json={"labels": ["a", "b"]})
+        response = client.put(f"/labelsets/{NAME}?wait=true", json={"labels": ["a", "b"]})
         added = client.post(
             f"/labelsets/{NAME}/examples?label=a", content=samples["cat"].read_bytes()
         )
         late.release()
         slow.join(20)
-        assert (answers["gone"].status_code, made.status_code) == (204, 201)
+        assert (answers["gone"].status_code, response.status_code) == (204, 201)
         assert added.status_code == 202, added.text
-        found = client.get(f"/labelsets/{NAME}").json()
-        assert found["status"] in {"ready", "building"}
-        assert (found["version"], found["examples"]) == (added.json()["version"], {"a": 1})
+        answer = client.get(f"/labelsets/{NAME}").json()
+        assert answer["status"] in {"ready", "building"}
+        assert (answer["version"], answer["examples"]) == (added.json()["version"], {"a": 1})
         sha256 = hashlib.sha256(samples["cat"].read_bytes()).hexdigest()
         assert client.get(f"/labelsets/{NAME}/examples/{sha256}").status_code == 200
 

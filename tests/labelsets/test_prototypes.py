@@ -41,16 +41,16 @@ def test_examples_of_all_labels_raise_what_texts_alone_tell() -> None:
     world = World(20, clear=0.3)
     every = np.arange(20)
     owners = np.repeat(every, 4)
-    found = blend(world.text, world.pictures(owners), owners, SCALE)
-    before, after = told(world.text, world, every), told(found.rows, world, every)
+    vectors = blend(world.text, world.pictures(owners), owners, SCALE)
+    before, after = told(world.text, world, every), told(vectors.rows, world, every)
     assert after > before + 0.2
-    assert found.choice.weight > 0
-    assert found.choice.tried == 80
-    assert found.choice.text is not None
-    assert found.choice.blend is not None
+    assert vectors.choice.weight > 0
+    assert vectors.choice.tried == 80
+    assert vectors.choice.text is not None
+    assert vectors.choice.blend is not None
     # what leave-one-out tells is what pictures that nobody has seen show
-    assert found.choice.text.accuracy == pytest.approx(before, abs=0.15)
-    assert found.choice.blend.accuracy == pytest.approx(after, abs=0.15)
+    assert vectors.choice.text.accuracy == pytest.approx(before, abs=0.15)
+    assert vectors.choice.blend.accuracy == pytest.approx(after, abs=0.15)
 
 
 @pytest.mark.parametrize("known", [2, 10, 19])
@@ -103,9 +103,9 @@ def test_where_nothing_can_be_tried_the_text_stays_as_it_is(
 ) -> None:
     world = World(4, clear=0.3)
     places = np.array(owners, np.int64)
-    found = blend(world.text, world.pictures(places), places, SCALE)
-    assert found.choice == Choice(0.0, 0.0, tried, reason=reason)
-    assert found.rows is world.text
+    vectors = blend(world.text, world.pictures(places), places, SCALE)
+    assert vectors.choice == Choice(0.0, 0.0, tried, reason=reason)
+    assert vectors.rows is world.text
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -274,7 +274,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_bundled_model_needs_no_torch(tmp_path: Path) -> None:
-    found = python(
+    completed = python(
         "from pathlib import Path\n"
         "from models.loader import load\n"
         f"encoder = load('pictogram', exports=Path({str(tmp_path)!r}))\n"
@@ -282,13 +282,13 @@ def test_the_bundled_model_needs_no_torch(tmp_path: Path) -> None:
         "encoder.close()\n"
         "print(sorted({'torch', 'open_clip', 'huggingface_hub'} & set(sys.modules)))"
     )
-    assert found.stdout.splitlines()[1:] == ["[]"], found.stderr
-    assert found.stderr == ""
+    assert completed.stdout.splitlines()[1:] == ["[]"], completed.stderr
+    assert completed.stderr == ""
 
 
 def test_where_torch_is_needed_and_missing_one_line_says_so(copy: Path, tmp_path: Path) -> None:
     for name in (f"local-dir:{copy}", "ViT-B-32/openai"):
-        found = python(
+        completed = python(
             "from pathlib import Path\n"
             "from models import ModelError\n"
             "from models.loader import load\n"
@@ -297,9 +297,9 @@ def test_where_torch_is_needed_and_missing_one_line_says_so(copy: Path, tmp_path
             "except ModelError as error:\n"
             "    print(error)\n"
         )
-        assert len(found.stdout.splitlines()) == 1, found.stderr
-        assert "pip install torch open_clip_torch" in found.stdout
-        assert "openvocab models export" in found.stdout
+        assert len(completed.stdout.splitlines()) == 1, completed.stderr
+        assert "pip install torch open_clip_torch" in completed.stdout
+        assert "openvocab models export" in completed.stdout
 
 
 def test_a_tower_at_full_length_is_exported_too(
@@ -320,11 +320,11 @@ def test_a_tower_at_full_length_is_exported_too(
 def test_a_model_is_exported_by_the_command_line_and_served_from_there(tmp_path: Path) -> None:
     to = tmp_path / "exported"
     command = [sys.executable, "-c", "from app.__main__ import app; app()", "models", "export"]
-    made = subprocess.run(
+    completed = subprocess.run(
         [*command, "pictogram", "--to", str(to)], capture_output=True, text=True, check=False
     )
-    assert made.returncode == 0, made.stderr
-    assert f"--model exported:{to}" in made.stderr
+    assert completed.returncode == 0, completed.stderr
+    assert f"--model exported:{to}" in completed.stderr
     encoder = load(f"exported:{to}")
     assert encoder.info.fingerprint == checked(to)["info"]["fingerprint"]
     encoder.close()

@@ -200,16 +200,16 @@ def test_a_hub_out_of_reach_ends_the_start_within_seconds(model: str, tmp_path: 
     # port 9 of this machine: nothing listens there
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     begun = time.monotonic()
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", "from app.__main__ import app; app()", "serve", "--port", "0",
          "--model", model],
         env=env, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert found.returncode == 3
-    last = found.stderr.strip().splitlines()[-1]
+    assert completed.returncode == 3
+    last = completed.stderr.strip().splitlines()[-1]
     assert last.startswith(f"openvocab: model {model!r}: the model hub cannot be reached")
     assert "--model everyday" in last
-    assert "Traceback" not in found.stderr
+    assert "Traceback" not in completed.stderr
     assert time.monotonic() - begun < 60
 
 
@@ -246,10 +246,10 @@ def test_the_hubs_client_is_told_not_to_wait_long() -> None:
         "import models.loader, huggingface_hub.constants as c;"
         "print(c.HF_HUB_ETAG_TIMEOUT, c.HF_HUB_DISABLE_TELEMETRY)"
     )
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    assert found.stdout.split() == ["5", "True"]
+    assert completed.stdout.split() == ["5", "True"]
 
 
 def test_half_a_download_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
@@ -258,11 +258,11 @@ def test_half_a_download_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
         (half / part).mkdir(parents=True)
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     begun = time.monotonic()
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", "from app.__main__ import app; app()", "models", "pull",
          "ViT-B-32-256/datacomp_s34b_b86k"],
         env=env, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert found.returncode == 3
-    assert "cannot be reached" in found.stderr
+    assert completed.returncode == 3
+    assert "cannot be reached" in completed.stderr
     assert time.monotonic() - begun < 60

@@ -222,8 +222,8 @@ def test_a_new_setting_is_deployed_under_load_and_loses_no_request(
 def test_a_store_that_replicas_cannot_share_is_refused() -> None:
     program = "from app.server.ray_serve import build; build({'store_url': 'memory://'})"
     command = [sys.executable, "-c", program]
-    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert found.stderr.splitlines()[-1].startswith(
+    completed = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert completed.stderr.splitlines()[-1].startswith(
         "app.server.ray_serve.Unfit: OPENVOCAB_STORE_URL: "
     )
 
@@ -259,5 +259,5 @@ def test_each_model_has_encoders_of_its_own_behind_one_address(
 def test_models_that_come_and_go_are_left_to_ray() -> None:
     program = "from app.server.ray_serve import build; build({'model_idle': '60'})"
     command = [sys.executable, "-c", program]
-    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert "min_replicas: 0" in found.stderr.splitlines()[-1]
+    completed = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert "min_replicas: 0" in completed.stderr.splitlines()[-1]

@@ -214,8 +214,8 @@ def test_https_is_spoken_under_a_root_path(
                 files={"image": samples["cat"].read_bytes()}, data={"labels": "cat,dog"},
             )  # fmt: skip
             assert answer.json()["predictions"][0]["label"] == "cat"
-            made = client.put(f"{url}/labelsets/rooted", json={"labels": ["a", "b"]})
-            assert made.headers["location"].startswith("/vision/labelsets/rooted")
+            response = client.put(f"{url}/labelsets/rooted", json={"labels": ["a", "b"]})
+            assert response.headers["location"].startswith("/vision/labelsets/rooted")
             assert client.get(f"{url}/openapi.json").json()["servers"] == [{"url": "/vision"}]
         assert "cat" in curl("-k", "-F", f"image=@{samples['cat']}", "-F", "labels=cat,dog",
                              f"{url}/classify")  # fmt: skip

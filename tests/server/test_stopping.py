@@ -131,9 +131,9 @@ def ends_in_one_line(found: subprocess.CompletedProcess[str], status: int, said:
 
 def test_a_wrong_password_of_redis_ends_the_start(redis_with_password: str) -> None:
     url = redis_with_password.replace("redis://", "redis://:guessed@")
-    found = start("--model", "pictogram", OPENVOCAB_STORE_URL=url)
-    ends_in_one_line(found, 4, "password")
-    assert "guessed" not in found.stderr
+    completed = start("--model", "pictogram", OPENVOCAB_STORE_URL=url)
+    ends_in_one_line(completed, 4, "password")
+    assert "guessed" not in completed.stderr
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_a_file_of_keys_that_cannot_be_read_ends_the_start(
     file = tmp_path / "keys.toml"
     if content is not None:
         file.write_text(content)
-    found = start("--model", "pictogram", OPENVOCAB_API_KEYS_FILE=str(file))
-    ends_in_one_line(found, 2, said)
-    assert "secret" not in found.stderr
+    completed = start("--model", "pictogram", OPENVOCAB_API_KEYS_FILE=str(file))
+    ends_in_one_line(completed, 2, said)
+    assert "secret" not in completed.stderr
 
 
 def test_a_certificate_that_is_none_ends_the_start(tmp_path: Path) -> None:

@@ -113,11 +113,11 @@ class Callers:
     def _run(self) -> None:
         while not self._stop.wait(0.1):
             try:
-                found = ask(self._server, self._picture, labels="cat,dog", templates="pictogram")
+                response = ask(self._server, self._picture, labels="cat,dog", templates="pictogram")
             except httpx.TransportError:
                 self.again += 1
             else:
-                self.statuses.append(found.status_code)
+                self.statuses.append(response.status_code)
 
 
 def gone(pid: int) -> bool:
@@ -217,8 +217,8 @@ def test_workers_killed_under_load_lose_nothing_that_was_acknowledged(
             wait_until(lambda: len(workers_of(server)) == 2)
     assert set(callers.statuses) == {200}
     for name, labels in written.items():
-        found = httpx.get(f"{server.url}/labelsets/{name}")
-        assert found.json()["labels"] == labels
+        response = httpx.get(f"{server.url}/labelsets/{name}")
+        assert response.json()["labels"] == labels
         httpx.delete(f"{server.url}/labelsets/{name}")
     wait_until(lambda: scrape(server.url)("openvocab_in_service") == 0)
 

@@ -39,13 +39,13 @@ def remembering(pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
 @pytest.mark.parametrize("block", BLOCKS, ids=[b.splitlines()[0][:60] for b in BLOCKS])
 def test_the_pages_lines_work_as_pasted(block: str, remembering: httpx.Client) -> None:
     script = block.replace("localhost:8000", f"127.0.0.1:{remembering.base_url.port}")
-    found = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script.replace("curl ", "curl -sS --fail-with-body ")],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.strip()
-    assert "urn:openvocab:problem" not in found.stdout
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert completed.stdout.strip()
+    assert "urn:openvocab:problem" not in completed.stdout
 
 
 ANSWERS = API.partition("### Several label sets")[2].partition("\n## ")[0]
@@ -56,22 +56,22 @@ CALLS = re.findall(r"```sh\n(.*?)```", ANSWERS + GROUPS, re.DOTALL)
 @pytest.mark.parametrize("call", CALLS, ids=range(len(CALLS)))
 def test_the_api_pages_ways_to_ask_work_as_pasted(call: str, client: httpx.Client) -> None:
     script = call.replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
-    found = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script.replace("curl ", "curl -sS --fail-with-body ")],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.strip()
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert completed.stdout.strip()
 
 
 def test_the_readmes_first_picture_has_its_answer(everyday: Encoder, serve: Serve) -> None:
     line = next(line for line in README.splitlines() if line.startswith("$ curl"))
     with serve(everyday) as client:
         script = line[2:].replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
-        found = subprocess.run(
+        completed = subprocess.run(
             ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
         )
-    assert found.stdout.splitlines()[0].endswith("\tcat")
+    assert completed.stdout.splitlines()[0].endswith("\tcat")
 
 
 def classes(root: type[Problem]) -> Iterator[type[Problem]]:

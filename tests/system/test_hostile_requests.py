@@ -42,8 +42,8 @@ def hostile(pictogram: Encoder, serve: Callable[..., Any]) -> Iterator[httpx.Cli
     with serve(pictogram, request_timeout=8) as client:
         yield client
         assert client.get("/readyz").json()["status"] == "ready"
-        found = client.post("/classify", content=png(), params={"labels": LABELS})
-        assert found.status_code == 200
+        response = client.post("/classify", content=png(), params={"labels": LABELS})
+        assert response.status_code == 200
 
 
 def refused(answer: httpx.Response, *statuses: int, field: str | None = None) -> dict[str, Any]:
@@ -144,8 +144,8 @@ def test_json_that_is_meant_badly(
 
 def test_of_a_key_that_is_there_twice_the_last_counts(hostile: httpx.Client) -> None:
     """As JSON's readers do; nothing else in the service reads the body a second time."""
-    found = classify_json(hostile, body('"labels": "cat,dog"')).json()
-    assert {one["label"] for one in found["predictions"]} == {"cat", "dog"}
+    answer = classify_json(hostile, body('"labels": "cat,dog"')).json()
+    assert {one["label"] for one in answer["predictions"]} == {"cat", "dog"}
     many = classify_json(hostile, body(*['"top_k": 1'] * 5_000))
     assert len(many.json()["predictions"]) == 1
 
@@ -242,8 +242,8 @@ def test_names_that_are_paths_reach_no_file(hostile: httpx.Client, name: str) ->
             assert b"application/problem+json" in answer
     named = {"name": name, "labels": ["a", "b"]}
     assert hostile.post("/labelsets", json=named).status_code == 422
-    found = hostile.get("/labelsets", params={"after": name, "limit": 1})
-    assert found.status_code in (200, 422)
+    response = hostile.get("/labelsets", params={"after": name, "limit": 1})
+    assert response.status_code in (200, 422)
 
 
 def test_label_sets_in_all_shapes(hostile: httpx.Client) -> None:

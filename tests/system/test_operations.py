@@ -33,9 +33,9 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def answer(server: Server, picture: Path, **fields: str) -> dict[str, object]:
-    found = server.client.post("/classify", files={"image": picture.read_bytes()}, data=fields)
-    assert found.status_code == 200, found.text
-    content: dict[str, object] = found.json()
+    response = server.client.post("/classify", files={"image": picture.read_bytes()}, data=fields)
+    assert response.status_code == 200, response.text
+    content: dict[str, object] = response.json()
     return content
 
 

@@ -182,8 +182,8 @@ def test_bytes_that_are_held_have_a_bound_and_are_let_go_with_their_client(
 def test_bytes_are_let_go_after_an_error(
     path: str, content: bytes, kind: str, status: int, server: Server
 ) -> None:
-    found = server.client.post(path, content=content, headers={"Content-Type": kind})
-    assert found.status_code == status
+    response = server.client.post(path, content=content, headers={"Content-Type": kind})
+    assert response.status_code == status
     assert figure(server, "pending_bytes") == figure(server, "in_service") == 0
 
 
@@ -233,10 +233,10 @@ def test_a_body_that_does_not_come_in_time_is_said_to_be_slow(server: Server) ->
 def test_a_time_that_is_none_is_refused(
     value: str, server: Server, samples: dict[str, Path]
 ) -> None:
-    found = ask(server, samples["cat"], **{"X-Request-Timeout": value})
-    assert found.status_code == 422
-    assert found.json()["field"] == "X-Request-Timeout"
-    assert json.dumps(found.json()["value"]) == json.dumps(value)
+    response = ask(server, samples["cat"], **{"X-Request-Timeout": value})
+    assert response.status_code == 422
+    assert response.json()["field"] == "X-Request-Timeout"
+    assert json.dumps(response.json()["value"]) == json.dumps(value)
 
 
 def test_a_client_cannot_ask_for_more_time_than_there_is(

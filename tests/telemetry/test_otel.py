@@ -217,8 +217,10 @@ def test_without_traces_nothing_of_opentelemetry_is_imported() -> None:
         "create_app(Settings(model='pictogram')); "
         "print(*sys.modules)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(found.stdout.split())
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = set(completed.stdout.split())
     # the framework itself imports the names of its API
     assert not {"app.telemetry.otel", "opentelemetry.sdk", "opentelemetry.exporter"} & loaded
     assert "app.telemetry.spans" in loaded
@@ -254,12 +256,12 @@ def test_traces_that_are_asked_for_and_cannot_be_had_end_the_start_with_a_line(
 ) -> None:
     env = {**os.environ, "OPENVOCAB_TRACING": "on", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
     command = [sys.executable, "-c", "from app.__main__ import app; app()", "serve"]
-    found = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-    assert found.returncode == USAGE_ERROR
-    assert found.stderr.startswith(
+    completed = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert completed.returncode == USAGE_ERROR
+    assert completed.stderr.startswith(
         "openvocab: OPENVOCAB_TRACING: traces are exported by http/protobuf"
     )
-    assert found.stderr.count("\n") == 1
+    assert completed.stderr.count("\n") == 1
 
     def not_there(name: str) -> None:
         raise ModuleNotFoundError(name)

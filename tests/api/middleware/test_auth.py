@@ -112,8 +112,11 @@ def test_label_sets_of_a_namespace_are_its_own(
     assert "mine" not in guarded.get("/labelsets", headers=by("root")).text
 
     picture = samples["rocket"].read_bytes()
-    found = guarded.post("/classify?labelset=mine", content=picture, headers=by("shop"))
-    assert (found.json()["labelset"], found.json()["predictions"][0]["label"]) == ("mine", "rocket")
+    response = guarded.post("/classify?labelset=mine", content=picture, headers=by("shop"))
+    assert (response.json()["labelset"], response.json()["predictions"][0]["label"]) == (
+        "mine",
+        "rocket",
+    )
     lost = guarded.post("/classify?labelset=mine", content=picture, headers=by("reader"))
     assert lost.status_code == 404
     assert "shop" not in lost.text
@@ -231,10 +234,10 @@ def test_metrics_are_for_whom_the_operator_says(
     with serve(pictogram, metrics=who) as client:
         classify(client, samples["cat"])
         client.get("/nowhere")
-        found = client.get("/metrics")
-        assert found.status_code == (200 if who == "open" else 404)
+        response = client.get("/metrics")
+        assert response.status_code == (200 if who == "open" else 404)
         if who == "open":
-            assert 'openvocab_requests_total{route="/classify",status="200"} 1.0' in found.text
-            assert 'openvocab_problems_total{error_type="not_found"} 1.0' in found.text
-            assert "openvocab_in_service 0.0" in found.text
-            assert "openvocab_pending_bytes 0.0" in found.text
+            assert 'openvocab_requests_total{route="/classify",status="200"} 1.0' in response.text
+            assert 'openvocab_problems_total{error_type="not_found"} 1.0' in response.text
+            assert "openvocab_in_service 0.0" in response.text
+            assert "openvocab_pending_bytes 0.0" in response.text

@@ -158,16 +158,16 @@ def test_a_bad_line_does_not_show_what_stands_in_it() -> None:
 
 def test_secrets_are_new_each_time_and_the_command_makes_a_file_that_works(tmp_path: Path) -> None:
     assert len({new_secret() for _ in range(100)}) == 100
-    made = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["keys", "new", "shop.eu", "--scope", "labelsets:write", "--namespace", "eu"]
     )
-    assert made.exit_code == 0, made.output
-    secret = made.stderr.split()[-1]
+    assert result.exit_code == 0, result.output
+    secret = result.stderr.split()[-1]
     file = tmp_path / "keys.toml"
-    file.write_text(made.stdout)
+    file.write_text(result.stdout)
     found = KeyRing(file).identify(secret)
     assert found is not None
     assert (found.name, found.namespace) == ("shop.eu", "eu")
-    assert secret not in made.stdout
+    assert secret not in result.stdout
     for wrong in (["a b"], ["a", "--scope", "all"], ["a", "--namespace", "x/y"]):
         assert CliRunner().invoke(app, ["keys", "new", *wrong]).exit_code == 2

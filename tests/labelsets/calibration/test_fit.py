@@ -213,9 +213,9 @@ def calibration() -> Calibration:
 
 
 def test_a_calibration_survives_its_json() -> None:
-    found = calibration()
-    assert Calibration.from_json(json.loads(json.dumps(found.json()))) == found
-    bare = replace(found, bias=None, threshold=None, thresholds={}, f1=None, confidence=0.9)
+    response = calibration()
+    assert Calibration.from_json(json.loads(json.dumps(response.json()))) == response
+    bare = replace(response, bias=None, threshold=None, thresholds={}, f1=None, confidence=0.9)
     assert Calibration.from_json(json.loads(json.dumps(bare.json()))) == bare
 
 

@@ -66,8 +66,8 @@ def test_requests_of_immichs_server_are_answered_as_it_reads_them(
 
     def ask(asked: str, kind: str, content: str) -> dict[str, Any]:
         command = ["node", str(program), str(immich.base_url), asked, kind, content]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        answer: dict[str, Any] = json.loads(found.stdout)
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        answer: dict[str, Any] = json.loads(completed.stdout)
         assert (answer["ping"], answer["status"]) == (True, 200), answer
         return answer["body"]  # type: ignore[no-any-return]
 
