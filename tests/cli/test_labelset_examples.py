@@ -58,7 +58,7 @@ def test_a_folder_for_each_label_is_sent_listed_and_removed(
     shutil.copy(folder / "cat" / "cat.png", folder / "bird" / "bird.png")
     again = labelset("examples", "add", "pets", folder)
     assert again.exit_code == 1
-    assert "0 examples added, 6 were there" in again.stderr
+    assert "0 examples added, 6 already present" in again.stderr
     assert "broken.png: " in again.stderr
     assert "bird.png: 'bird' is not a label in this label set" in again.stderr
     lines = [

@@ -279,7 +279,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_ends_nothing(
 ) -> None:
     result = evaluate(album, "--url", url, "--cache", "/proc/nothing")
     assert result.exit_code == 1
-    assert "cannot be kept in /proc/nothing" in result.stderr
+    assert "cannot be cached in /proc/nothing" in result.stderr
     assert "top-1" in result.stdout
 
 

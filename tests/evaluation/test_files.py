@@ -57,8 +57,8 @@ def test_each_folder_is_a_class_whatever_lies_in_it_and_what_is_left_out_is_said
     assert one.dataset.classes == ("cat", "empty", "hot dog")
     assert not one.dataset.multi_label
     said = " ".join(one.notes)
-    assert "1 picture beside the classes' folders" in said
-    assert "2 files not called like an image" in said
+    assert "1 picture next to the class folders" in said
+    assert "2 files without an image extension" in said
     assert "1 class without pictures, still answers: 'empty'" in said
 
 

@@ -192,7 +192,7 @@ def test_a_report_says_with_how_many_pictures_a_method_overtakes(found: Shots) -
         in words[1]
     )
     assert (
-        "Text and pictures: ahead of zero-shot from 2 pictures a class, but never for certain"
+        "Text and pictures: ahead of zero-shot from 2 pictures a class, but never significantly"
         in words[2]
     )
     page = section.html()

@@ -135,7 +135,7 @@ def folders() -> bytes:
         (bombs_of_bzip2, "over 50 times its size"),
         (lambda: gzip.compress(gzip.compress(bomb(gzip.compress))), "ReadError"),
         (wide, "over 75497472 bytes of memory"),
-        (long_directory, "list of contents has 1880000 bytes, the limit is 1000000"),
+        (long_directory, "directory has 1880000 bytes, the limit is 1000000"),
         (holes, "ReadError"),
         (pax_holes, "ReadError"),
         (folders, "over 1000 members"),

@@ -236,7 +236,7 @@ def test_a_worker_that_hangs_ends_and_is_replaced(
         assert isinstance(asked.exception(), httpx.TransportError)
     # the other one goes on
     assert ask(server, samples["cat"], labels="cat,dog").status_code == 200
-    assert len(re.findall(rf"{named}(?: \S+)? hangs since ", live.log)) == 1
+    assert len(re.findall(rf"{named}(?: \S+)? has been hanging for ", live.log)) == 1
     wait_until(lambda: len(workers_of(server)) == 2)
     assert len(set(workers_of(server)) & set(before)) == 1
 

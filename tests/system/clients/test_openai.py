@@ -174,7 +174,7 @@ def test_the_loaded_model_is_listed_and_no_other_is_taken(ai: OpenAI) -> None:
             ["a cat", {"image": "http://127.0.0.1/cat.png"}],
             openai.UnprocessableEntityError,
             "invalid",
-            "input[1]: images are not fetched by their URL here; OPENVOCAB_IMAGE_URLS",
+            "input[1]: fetching images by URL is disabled on this server (OPENVOCAB_IMAGE_URLS",
         ),
         ("cat " * 200, openai.APIStatusError, "too_large", "the model reads"),
         ("x" * 2001, openai.APIStatusError, "too_large", "the limit is 2000"),
