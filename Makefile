@@ -33,7 +33,7 @@ run: $(if $(or $(GPU),$(filter-out everyday pictogram,$(MODEL))),.venv/ready,.ve
 	@exec $(BIN)/openvocab serve --host $(HOST) --port $(PORT) --model $(MODEL)
 
 test: check audit redis prometheus node chromium  ## all checks and tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 gpu-bundle: .venv/dev  ## fill .gpu-bundle with what a bare GPU machine lacks (Python 3.12), for benchmarks/gpu/run.sh
 	$(BIN)/python -m benchmarks.gpu.bundle

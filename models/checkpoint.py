@@ -1,12 +1,14 @@
 """Where a model's files lie, and what tells one from another. Imports no torch."""
 
+import difflib
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from models.catalog import LOCAL_DIR, OFFLINE_MODEL
-from models.errors import BadCheckpoint
+from models.catalog import LOCAL_DIR, OFFLINE_MODEL, catalog
+from models.errors import BadCheckpoint, UnknownModel
 
 OFFLINE_HINT: Final = f"what works without a download: --model {OFFLINE_MODEL}"
 CONFIG: Final = "open_clip_config.json"
@@ -19,6 +21,16 @@ WEIGHTS: Final = (".safetensors", ".bin", ".pth")
 TOKENIZER: Final = (
     "tokenizer", "added_tokens", "special_tokens", "vocab", "merges", "spiece", "sentencepiece",
 )  # fmt: skip
+
+
+def unknown(name: str, known: Sequence[str] = ()) -> UnknownModel:
+    """The error of a name that is neither in the catalogue nor among the `known` ones."""
+    close = difflib.get_close_matches(name, [*catalog(), *known], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return UnknownModel(
+        f"model {name!r} is unknown: {hint}use a name from `openvocab models list`, ARCH/TAG, "
+        f"hf-hub:owner/name or local-dir:/path; {OFFLINE_HINT}"
+    )
 
 
 def local_folder(loader: str) -> Path:

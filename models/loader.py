@@ -10,7 +10,7 @@ from typing import Final
 
 from models import bundle
 from models.catalog import LOCAL_DIR, catalog
-from models.checkpoint import local_folder
+from models.checkpoint import local_folder, unknown
 from models.device import (
     CPU,
     OPENVINO_GPU,
@@ -109,9 +109,14 @@ def fetch(spec: str) -> None:
 
 
 def _loader(spec: str) -> str:
-    """What open_clip calls a model; warns of its licence before anything is downloaded."""
+    """What open_clip calls a model; warns of its licence before anything is downloaded.
+
+    Raises UnknownModel for a plain name that is not in the catalogue: that needs no PyTorch.
+    """
     entry = catalog().get(spec)
     if entry is None:
+        if "/" not in spec and ":" not in spec:
+            raise unknown(spec)
         return spec
     if not entry.free:
         licence = entry.provenance.licence

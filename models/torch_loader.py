@@ -1,6 +1,5 @@
 """Models in torch: from a name to a model, and from that to an encoder. Imports open_clip."""
 
-import difflib
 import logging
 import math
 from dataclasses import dataclass, replace
@@ -12,8 +11,8 @@ import open_clip
 import torch
 
 from models import hub, huggingface
-from models.catalog import HF_HUB, LOCAL_DIR, catalog, provenance_of
-from models.checkpoint import CONFIG, OFFLINE_HINT, WEIGHTS, local_folder
+from models.catalog import HF_HUB, LOCAL_DIR, provenance_of
+from models.checkpoint import CONFIG, OFFLINE_HINT, WEIGHTS, local_folder, unknown
 from models.cuda_graphs import record
 from models.device import kind_of
 from models.encoder import Encoder, ImageTower
@@ -221,7 +220,7 @@ def from_source(loader: str) -> Source:
             )
     architecture, _, tag = loader.rpartition("/")
     if architecture not in open_clip.list_models():
-        raise UnknownModel(_unknown(loader))
+        raise unknown(loader, ["/".join(pair) for pair in open_clip.list_pretrained()])
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     known = open_clip.get_pretrained_cfg(architecture, tag)
     if not known:
@@ -284,16 +283,6 @@ def _image_spec(spec: str, preprocess: dict[str, Any]) -> ImageSpec:
     if not isinstance(fill, int) or not 0 <= fill <= 255:
         raise BadCheckpoint(f"model {spec!r}: fill_color {fill!r} is not a grey level of 0 to 255")
     return ImageSpec(height, width, resize_mode, interpolation, fill)
-
-
-def _unknown(name: str) -> str:
-    known = [*catalog(), *("/".join(pair) for pair in open_clip.list_pretrained())]
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return (
-        f"model {name!r} is unknown: {hint}use a name from `openvocab models list`, ARCH/TAG, "
-        f"hf-hub:owner/name or local-dir:/path; {OFFLINE_HINT}"
-    )
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ import csv
 import json
 import logging
 import math
+import os
 import shutil
 import signal
 import threading
@@ -41,10 +42,28 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# files whose tests are few and take minutes
+LONGEST = ("test_ray_serve.py", "test_openvino_towers.py", "test_installations.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files begin first: no process is alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test reads or writes the label sets of whoever runs it."""
+    """No test reads or writes the label sets of whoever runs it.
+
+    Exported models are shared by all processes of a run: their names are digests of what they are.
+    """
     folder = tmp_path_factory.mktemp("data")
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    shared /= EXPORTS
+    shared.mkdir(exist_ok=True)
+    (folder / EXPORTS).symlink_to(shared)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENVOCAB_DATA_DIR", str(folder))
         yield folder
@@ -71,6 +90,13 @@ def samples() -> dict[str, Path]:
 def exports(own_data_dir: Path) -> Path:
     """Where servers of these tests keep exported models, too."""
     return own_data_dir / EXPORTS
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, exports: Path) -> Path:
+    """A data directory for a server of its own process; models exported before are there."""
+    (tmp_path / EXPORTS).symlink_to(exports)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +152,14 @@ OWN_ARCHITECTURES = {
         "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 64, "heads": 2,
                      "layers": 2, "no_causal_mask": True, "pool_type": "last", "proj_bias": True,
                      "tokenizer_kwargs": {"clean": "canonicalize"}},
-    }
+    },
+    # every kind of operation that RN50 has, once
+    "short-RN50": {
+        "embed_dim": 1024,
+        "vision_cfg": {"image_size": 224, "layers": [1, 1, 1, 1], "width": 64, "patch_size": None},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8,
+                     "layers": 2},
+    },
 }  # fmt: skip
 
 

@@ -384,11 +384,11 @@ def test_the_one_that_was_used_longest_ago_makes_room(
 
 
 def test_the_memory_of_a_model_comes_back(
-    other_model: str, samples: dict[str, Path], tmp_path: Path
+    other_model: str, samples: dict[str, Path], data_dir: Path
 ) -> None:
     settings = {"more_models": other_model, "loaded_models": 2, "model_idle": 0.1}
     resident: list[float] = []
-    with openvocab("memory://", tmp_path, precision="fp32", **settings) as server:
+    with openvocab("memory://", data_dir, precision="fp32", **settings) as server:
         for _ in range(8):
             # the first load makes the export, which a request may not wait for
             wait_until(

@@ -201,9 +201,9 @@ def test_a_server_starts_without_its_redis_and_says_so(
 
 
 def test_after_a_change_of_model_stored_sets_are_embedded_anew(
-    samples: dict[str, Path], other_model: str, tmp_path: Path
+    samples: dict[str, Path], other_model: str, data_dir: Path
 ) -> None:
-    with openvocab("", tmp_path) as server:
+    with openvocab("", data_dir) as server:
         for name in ("pets", "things"):
             server.client.put(
                 f"/labelsets/{name}",
@@ -211,7 +211,7 @@ def test_after_a_change_of_model_stored_sets_are_embedded_anew(
                 params={"wait": True},
             )
         before = classify(server.client, samples["cat"], labelset="pets").json()
-    with openvocab("", tmp_path, model=other_model, precision="fp32") as server:
+    with openvocab("", data_dir, model=other_model, precision="fp32") as server:
         # nobody asks for them, and they get ready
         wait_until(
             lambda: (
@@ -226,7 +226,7 @@ def test_after_a_change_of_model_stored_sets_are_embedded_anew(
     for one, other in zip(after["predictions"], before["predictions"], strict=True):
         assert one["label"] == other["label"]
         assert abs(one["similarity"] - other["similarity"]) < 1e-3
-    with openvocab("", tmp_path) as server:  # and back: the old vectors are still there
+    with openvocab("", data_dir) as server:  # and back: the old vectors are still there
         wait_until(lambda: server.client.get("/models").json()["store"]["hits"] >= 2)
         assert (
             classify(server.client, samples["cat"], labelset="pets").json()["predictions"]

@@ -91,14 +91,14 @@ def test_a_backup_moves_label_sets_from_a_file_to_redis_with_the_lines_of_the_gu
 
 
 def test_an_old_and_a_new_model_serve_side_by_side_on_one_store(
-    redis: str, samples: dict[str, Path], other_model: str, tmp_path: Path
+    redis: str, samples: dict[str, Path], other_model: str, data_dir: Path
 ) -> None:
     with contextlib.ExitStack() as stack:
-        old = stack.enter_context(openvocab(redis, tmp_path))
+        old = stack.enter_context(openvocab(redis, data_dir))
         made = {"labels": ["cat", "rocket"], "templates": "pictogram"}
         old.client.put("/labelsets/things?wait=true", json=made).raise_for_status()
         before = answer(old, samples["cat"], labelset="things")
-        new = stack.enter_context(openvocab(redis, tmp_path, model=other_model, precision="fp32"))
+        new = stack.enter_context(openvocab(redis, data_dir, model=other_model, precision="fp32"))
         wait_until(lambda: states(new.client) == {"ready"})
         ours = answer(new, samples["cat"], labelset="things")
         assert ours["model"] != before["model"]
