@@ -6,17 +6,17 @@ After NegLabel (Jiang et al. 2024, arXiv 2403.20078). Knows no images and no req
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 
 from models.info import Floats
 
-# words nearest to each label that do not compete with it: its synonyms, its kinds
-OWN: Final = 20
-
-# of how many rivals the allowed rank still says something
-LEAST_ALLOWED: Final = 10
+# words that do not compete because they are nearest to a label, its synonyms and its kinds: so many
+# in all, each label's share of them; where that is fewer than its synonyms may be, no word competes
+OWN: Final = 250
+FEWEST: Final = 2
 
 # lists of labels whose rivals are kept
 KEPT: Final = 256
@@ -38,31 +38,46 @@ class OtherWords:
     rows: Floats
 
     def rivals(self, labels: Floats) -> Rivals | None:
-        """Those that compete with labels (C, D); None for so many labels that few would be left."""
-        if allowed(len(self.words), len(labels)) < LEAST_ALLOWED:
+        """Those that compete with labels (C, D); None for more labels than words can be told of."""
+        own = min(OWN // len(labels), len(self.words))
+        if own < FEWEST:
             return None
         near = self.rows @ labels.T
         keep = np.ones(len(self.words), np.bool_)
         for column in near.T:
-            keep[np.argpartition(-column, min(OWN, len(column)) - 1)[:OWN]] = False
-        if allowed(int(keep.sum()), len(labels)) < LEAST_ALLOWED:
-            return None
+            keep[np.argpartition(-column, own - 1)[:own]] = False
         places = np.flatnonzero(keep)
+        if not len(places):
+            return None
         return Rivals(tuple(self.words[place] for place in places), self.rows[places])
 
 
-# how likely the best of labels that mean nothing would rank so high by chance, and still count
-BY_CHANCE: Final = 0.5
+# how much of the best label's lead over the second speaks for it against other words
+LEAD_COUNTS: Final = 0.5
 
 
-def allowed(words: int, labels: int) -> int:
-    """How many of `words` may fit a picture better than the best of `labels`.
+def ahead(words: Floats, best: float, lead: float) -> float:
+    """How far the best of `words` (N,), cosines with a picture, is ahead of the `best` label, in
+    standard deviations of the words.
 
-    One label that says nothing of a picture beats all but r of n words by chance in r/n of the
-    cases, and the best of C such labels in C x r/n at most (Bonferroni): what exceeds BY_CHANCE is
-    refused.
+    The lead of the best label over the second counts for it, in part: it is sure of itself.
     """
-    return int(BY_CHANCE * words / labels)
+    spread = max(float(words.std()), float(np.finfo(np.float32).tiny))
+    return (float(words.max()) - best - LEAD_COUNTS * lead) / spread
+
+
+def allowed(words: int, labels: int) -> float:
+    """How far the best of `words` may be ahead of the best of `labels`: as far as it is of the best
+    of as many words drawn by chance, in standard deviations, if they are normally distributed.
+
+    So labels that mean nothing are as often answered as not, however many there are.
+    """
+    return max(0.0, _best_of(words) - _best_of(labels))
+
+
+def _best_of(count: int) -> float:
+    """The expected largest of so many standard normal numbers (Blom 1958)."""
+    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
 
 
 class KnownRivals:

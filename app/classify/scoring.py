@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from app.classify.other_words import Competition, allowed
+from app.classify.other_words import Competition, ahead, allowed
 from models.info import Floats
 
 Number = TypeVar("Number", np.float32, np.float64)
@@ -246,7 +246,7 @@ def decide(
     threshold = _threshold(learned, criteria)
     reason = None
     if criteria.abstain:
-        reason = _nearer(cosines, learned, competition) if competition else None
+        reason = _nearer(cosines, learned, criteria, competition) if competition else None
         rivals = competition is not None and competition.rivals is not None
         if reason is None:
             reason = _reason(cosines, background, model, learned, criteria, rivals=rivals)
@@ -321,26 +321,28 @@ def _reason(
     return None
 
 
-def _nearer(cosines: Floats, learned: Learned | None, competition: Competition) -> Reason | None:
+def _nearer(
+    cosines: Floats, learned: Learned | None, criteria: Criteria, competition: Competition
+) -> Reason | None:
     """Why another word than the labels fits; rivals count where no calibration knows better."""
-    best = float(cosines.max())
+    best, lead = _best_and_lead(cosines)
     if competition.own is not None and float(competition.own.max()) > best:
         word, value = _best_word(competition.own_words, competition.own)
         detail = f"{word!r} fits better than the best label: {value:.4f} against {best:.4f}"
         return Reason("nearer_to_another_word", best, value, detail, word)
     if learned is not None or competition.rivals is None or competition.cosines is None:
         return None
-    nearer = int((competition.cosines > best).sum())
-    words = len(competition.cosines)
-    most = allowed(words, len(cosines))
-    if nearer <= most:
+    # labels that do not exclude one another may fit alike
+    value = ahead(competition.cosines, best, 0.0 if criteria.alone else lead)
+    most = allowed(len(competition.cosines), len(cosines))
+    if value <= most:
         return None
     word, _ = _best_word(competition.rivals.words, competition.cosines)
     detail = (
-        f"{nearer} of {words} other words fit better than the best label, as many as chance lets; "
-        f"{most} are the limit, and {word!r} fits best"
+        f"{word!r} fits better than the best label, by {value:.2f} standard deviations of how "
+        f"{len(competition.cosines)} other words fit; {most:.2f} are the limit"
     )
-    return Reason("nearer_to_another_word", nearer, most, detail, word)
+    return Reason("nearer_to_another_word", value, most, detail, word)
 
 
 def _best_word(words: Sequence[str], cosines: Floats) -> tuple[str, float]:

@@ -22,7 +22,7 @@ from benchmarks.folders import RESULTS
 from benchmarks.quality.evaluated import evaluated
 from benchmarks.record import Cell, Result
 from benchmarks.reliability import page as reliability
-from benchmarks.report import MARKED
+from benchmarks.report import MARKED, NOT_MEASURED
 from benchmarks.servers import openvocab
 
 CARD: Final = Path(__file__).parents[2] / "models" / "pictogram" / "README.md"
@@ -183,7 +183,10 @@ def filled(card: str) -> str:
 
 
 def _content(name: str) -> str:
-    document = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return f"{name}: {NOT_MEASURED}"
+    document = json.loads(path.read_text(encoding="utf-8"))
     source = f"[{name}.json](../../benchmarks/results/{name}.json)"
     return f"{reliability.tables([document])}\n\n{document['date']}, {source}"
 

@@ -1,16 +1,17 @@
-"""Words that labels are held against: which of them compete, and how many may fit better."""
+"""Words that labels are held against: which of them compete, and how far ahead they may be."""
 
 import numpy as np
 import pytest
 
 from app.classify import scoring
 from app.classify.other_words import (
-    LEAST_ALLOWED,
+    FEWEST,
     OWN,
     Competition,
     KnownRivals,
     OtherWords,
     Rivals,
+    ahead,
     allowed,
 )
 
@@ -29,33 +30,38 @@ def test_what_is_nearest_to_a_label_does_not_compete_with_it(others: OtherWords)
     labels = unit(np.random.default_rng(1).normal(size=(3, 16)))
     rivals = others.rivals(labels)
     assert rivals is not None
-    near = (others.rows @ labels.T).max(axis=1)
-    kept = set(rivals.words)
-    nearest = {others.words[place] for place in np.argsort(-near)[:OWN]}
-    assert not kept & nearest
-    assert len(others.words) - 3 * OWN <= len(kept) <= len(others.words) - OWN
+    for column in (others.rows @ labels.T).T:
+        nearest = np.argsort(-column)[: OWN // 3]
+        assert not set(rivals.words) & {others.words[place] for place in nearest}
+    assert len(others.words) - OWN <= len(rivals.words) < len(others.words) - OWN // 3
 
 
-def test_so_many_labels_that_few_words_are_left_have_no_rivals(others: OtherWords) -> None:
-    many = unit(np.random.default_rng(1).normal(size=(200, 16)))
-    assert allowed(2000, 200) < LEAST_ALLOWED
-    assert others.rivals(many) is None
+def test_more_labels_than_words_can_be_told_of_have_no_rivals(others: OtherWords) -> None:
+    def labels(count: int) -> np.ndarray:
+        return unit(np.random.default_rng(1).normal(size=(count, 16)))
+
+    assert others.rivals(labels(OWN // FEWEST)) is not None
+    assert others.rivals(labels(OWN // FEWEST + 1)) is None
+    few = OtherWords(others.words[:20], others.rows[:20])
+    assert few.rivals(labels(1)) is None
 
 
 @pytest.mark.parametrize("labels", [1, 3, 10, 50])
-def test_labels_that_mean_nothing_are_refused_more_often_than_not(
-    others: OtherWords, labels: int
-) -> None:
-    """The bound is one of chance: at most half of all pictures without a label are answered."""
+def test_labels_that_mean_nothing_are_as_often_answered_as_refused(labels: int) -> None:
+    """The bound is one of chance, and is the same for few labels and for many."""
     chance = np.random.default_rng(labels)
     answered = []
-    for _ in range(40):
-        pictures = unit(chance.normal(size=(25, 16)))
-        names = unit(chance.normal(size=(labels, 16)))
-        best = (pictures @ names.T).max(axis=1)
-        nearer = (pictures @ others.rows.T > best[:, None]).sum(axis=1)
-        answered.append((nearer <= allowed(2000, labels)).mean())
-    assert 0.3 < np.mean(answered) < 0.55
+    for _ in range(1_000):
+        words, cosines = chance.normal(size=3000), np.sort(chance.normal(size=labels))
+        answered.append(ahead(words, cosines[-1], 0.0) <= allowed(3000, labels))
+    assert 0.4 < np.mean(answered) < 0.6
+
+
+def test_a_label_that_leads_the_others_may_be_further_behind_a_word() -> None:
+    words = np.linspace(-1, 1, 100, dtype=np.float32)
+    assert ahead(words, 0.5, 0.0) > ahead(words, 0.5, 0.2) > ahead(words, 0.6, 0.2)
+    assert ahead(words, 1.5, 0.0) < 0 < allowed(3000, 50) < allowed(3000, 3)
+    assert allowed(50, 3000) == 0
 
 
 def test_known_rivals_are_not_looked_for_again(others: OtherWords) -> None:
