@@ -74,7 +74,7 @@ def synonyms(view: Validation, name: str, about: str) -> Result:
 def kinds(view: Validation) -> Result:
     """Kinds of things by their names, and by what is of that kind (CHiLS)."""
     pictures = view.pictures("kinds")
-    texts = [[kind, *view.kinds[kind]][:100] for kind in pictures.labels]
+    texts = [list(dict.fromkeys([kind, *view.kinds[kind]])) for kind in pictures.labels]
     flat = [(place, text) for place, several in enumerate(texts) for text in several]
     every = softmax(pictures.rows @ view.named([text for _, text in flat]).T, view.scale)
     owners = np.array([place for place, _ in flat])
@@ -85,7 +85,7 @@ def kinds(view: Validation) -> Result:
         "`combine: best`": best_of(view, pictures, texts),
         "sums of groups": sums,
     }
-    counts = [len(one) - 1 for one in texts]
+    counts = [len(view.kinds[kind]) for kind in pictures.labels]
     return Result(
         f"Kinds by what is of them: {len(pictures.own)} photographs of {len(texts)} kinds",
         COLUMNS,

@@ -17,7 +17,7 @@ import numpy as np
 from app.classify.concept import Concept
 from app.classify.ensemble import BACKGROUND
 from app.classify.other_words import Competition, OtherWords, Rivals, ahead
-from app.classify.scoring import LEAST_ODDS, Scale, Wanted, decide
+from app.classify.scoring import LEAST_ODDS, Criteria, Scale, decide
 from app.evaluation.data import Truth
 from app.evaluation.statistics import Figures
 from benchmarks.quality.validation import SEED, TEMPLATES, Pictures, Validation, folder, write
@@ -111,14 +111,14 @@ class Words:
         scores["NegLabel: the labels' share"][draw] = _log_sum(
             self.scale.scale * cosines
         ) - _log_sum(self.scale.scale * words)
-        wanted = Wanted(1, abstain=True)
+        criteria = Criteria(1, abstain=True)
         for place, row in enumerate(cosines):
             floor, of_words = float(self.background[place]), words[place]
             score = ahead(of_words, float(best[place]), float(lead[place]))
             scores["best label against the best word"][draw, place] = -score
             competition = Competition(rivals=rivals, cosines=of_words)
             for rule, held in zip(RULES, (None, competition), strict=True):
-                found = decide(row, floor, self.scale, None, wanted, held)
+                found = decide(row, floor, self.scale, None, criteria, held)
                 refused[rule][draw, place] = found.reason is not None
 
 

@@ -84,7 +84,7 @@ def uneven(chance: np.random.Generator, own: Places) -> Places:
     """All of one kind, and one picture of each other."""
     most = chance.choice(np.unique(own))
     others = [chance.choice(np.flatnonzero(own == k)) for k in np.unique(own) if k != most]
-    return np.r_[np.flatnonzero(own == most), others].astype(np.int64)
+    return np.asarray([*np.flatnonzero(own == most), *others], np.int64)
 
 
 FOLDERS: Final[dict[str, Choice]] = {

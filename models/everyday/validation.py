@@ -44,13 +44,13 @@ def words(wordnet: WordNet, label: str) -> dict[str, object] | None:
 
 
 def below(wordnet: WordNet, label: str, vocabulary: Sequence[str]) -> list[str]:
-    """The words of a vocabulary whose commonest meaning is a kind of a label."""
+    """The words of a vocabulary whose commonest meaning is what a label names, or a kind of it."""
     wanted = set(_nouns(label))
     found = []
     for word in vocabulary:
         offset = _meaning(wordnet, word)
         above = [lemmas for _, lemmas in wordnet.above(offset)] if offset else []
-        if wanted & {lemma for lemmas in above for lemma in lemmas}:
+        if wanted & {word, *(lemma for lemmas in above for lemma in lemmas)}:
             found.append(word)
     return found
 
@@ -75,7 +75,8 @@ def main() -> None:
     sets = {"photographs": list(zip(named.paths, named.labels, strict=True))}
     records = json.loads((work / "twemoji.json").read_text())
     things = [r for r in records if _meaning(wordnet, r["label"]) is not None]
-    things = random.Random(SEED).sample(things, min(DRAWINGS, len(things)))
+    chance = random.Random(SEED)  # noqa: S311 the same drawings each time
+    things = chance.sample(things, min(DRAWINGS, len(things)))
     sets["drawings"] = [(work / "twemoji" / f"{r['name']}.png", r["label"]) for r in things]
     stamps = work / one("photographs").name / STAMPS
     sets["kinds"] = []
