@@ -93,9 +93,10 @@ def main() -> None:
     shipped = [x for x in vocabulary.read_text().splitlines() if not x.startswith("#")]
     said = {label: words(wordnet, label) for label in sorted(labels)}
     kinds = {kind: below(wordnet, kind, shipped) for kind in sorted(set(KINDS.values()))}
-    document = {"labels": {k: v for k, v in said.items() if v}, "kinds": kinds}
+    known = {label: found for label, found in said.items() if found}
+    document = {"labels": known, "kinds": kinds}
     (folder / "words.json").write_text(json.dumps(document, indent=1))
-    print({name: len(rows) for name, rows in sets.items()}, len(document["labels"]), "known")
+    print({name: len(rows) for name, rows in sets.items()}, len(known), "known")
 
 
 if __name__ == "__main__":
