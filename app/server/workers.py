@@ -4,9 +4,11 @@ Knows how processes begin and end; nothing of requests.
 """
 
 import contextlib
+import gc
 import logging
 import multiprocessing
 import os
+import platform
 import signal
 import socket
 import sys
@@ -15,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
 from app.server.build import load_encoder
@@ -25,7 +27,7 @@ from app.server.gauges import watch_process
 from app.server.run import described, serve
 from app.server.settings import Settings
 from app.telemetry import logs
-from app.telemetry.metrics import Metrics
+from app.telemetry.metrics import EVERY, Metrics
 from app.telemetry.shared_memory import Board
 from models import ModelError
 from models.pages import limit_arenas
@@ -33,30 +35,45 @@ from models.pages import limit_arenas
 # seconds beyond those of a request and of draining that a worker may take to end
 GRACE: Final = 15.0
 
+# a worker that is spawned imports everything anew: other code too, if it was replaced
+SPAWN: Final = "spawn"
+# one that is forked shares what was imported; elsewhere system libraries do not survive a fork
+START_METHOD: Final = "fork" if platform.system() == "Linux" else SPAWN
+
+# what ends or renews the process that watches; a worker decides for itself once it runs
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @dataclass(slots=True)
 class WorkerProcess:
     """A worker as the one that watches sees it; it says `line` of itself when it serves."""
 
-    process: SpawnProcess
+    process: BaseProcess
     pipe: Connection
     line: str | None = None
 
     @classmethod
     def start(
-        cls, settings: Settings, listener: socket.socket, name: str, board: Board, page: int
+        cls,
+        settings: Settings,
+        listener: socket.socket,
+        name: str,
+        lifeline: "Lifeline",
+        board: Board,
+        page: int,
+        method: str = START_METHOD,
     ) -> "WorkerProcess":
         """Begin to load a model and to serve, and count on a page of the board.
 
         Raises OSError if there is no room for a process.
         """
-        context = multiprocessing.get_context("spawn")
+        context: Any = multiprocessing.get_context(method)
         pipe, end = context.Pipe(duplex=False)
         process = context.Process(
-            target=_work, args=(settings, listener, end, board, page), name=name
+            target=_work, args=(settings, listener, end, lifeline, board, page), name=name
         )
-        # a terminal's Ctrl-C and hang-up reach every process, but it is ours to tell the workers
-        before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGHUP)}
+        # until it has handlers of its own a forked worker has ours
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             process.start()
         except OSError:
@@ -64,8 +81,7 @@ class WorkerProcess:
             raise
         finally:
             end.close()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return cls(process, pipe)
 
     def look(self) -> None:
@@ -90,17 +106,46 @@ class WorkerProcess:
         return self.process.exitcode
 
 
+class Lifeline:
+    """A pipe that nobody writes to: its end tells workers that the process that watches is gone.
+
+    Not multiprocessing's own sentinel: each later worker that is forked would keep it open.
+    """
+
+    def __init__(self) -> None:
+        self._end, self._start = multiprocessing.Pipe(duplex=False)
+
+    def hold(self) -> None:
+        """In a worker: leave the other end to the process that watches."""
+        self._start.close()
+
+    def wait(self) -> None:
+        """Until that process is gone."""
+        with contextlib.suppress(EOFError, OSError):
+            self._end.recv_bytes()
+
+
 def patience(settings: Settings) -> float:
     """Seconds that a worker has to exit after SIGTERM."""
     return settings.request_timeout + settings.drain_seconds + GRACE
 
 
 def _work(
-    settings: Settings, listener: socket.socket, pipe: Connection, board: Board, page: int
+    settings: Settings,
+    listener: socket.socket,
+    pipe: Connection,
+    lifeline: Lifeline,
+    board: Board,
+    page: int,
 ) -> None:
+    # a terminal's Ctrl-C and hang-up reach every process, but it is not theirs to end a worker
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    lifeline.hold()
     limit_arenas()
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=_end_with, args=(parent, patience(settings)), daemon=True).start()
+    threading.Thread(target=_end_with, args=(lifeline, patience(settings)), daemon=True).start()
     number = multiprocessing.current_process().name.rsplit(" ", 1)[-1]
     logs.set_up(settings.log_level, settings.log_format, number)
     try:
@@ -113,8 +158,8 @@ def _work(
     sys.exit(serve(settings, encoder, listener, ends, lambda: pipe.send(line), counted))
 
 
-def _end_with(parent: Any, seconds: float) -> None:
-    parent.join()
+def _end_with(lifeline: Lifeline, seconds: float) -> None:
+    lifeline.wait()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(seconds)
     os._exit(START_ERROR)
@@ -162,8 +207,9 @@ class _Worker:
 class Supervisor:
     """Starts workers on one socket, replaces those that die, and ends them all together.
 
-    SIGHUP replaces them one after the other, each when its successor serves; new files of weights
-    and certificates are read so, and no request is lost.
+    SIGHUP replaces them one after the other, each when its successor serves; new files of weights,
+    certificates and code are read so, and no request is lost. Until then workers are forked (on
+    Linux) from this process, which imports all that they need, and has no threads and no model.
     """
 
     settings: Settings
@@ -177,6 +223,9 @@ class Supervisor:
     _board: Board = field(init=False)
     _metrics: Metrics = field(init=False)
     _pages: list[tuple[WorkerProcess, int]] = field(default_factory=list)
+    _lifeline: Lifeline = field(default_factory=Lifeline)
+    _published: float = 0.0
+    _method: str = START_METHOD
 
     def __post_init__(self) -> None:
         self._board = Board(PAGES_A_WORKER * self.count + 1)
@@ -192,9 +241,11 @@ class Supervisor:
             signal.signal(number, self._stop)
         if not sys.stderr.isatty():  # there it means that the terminal is gone
             signal.signal(signal.SIGHUP, self._ask_to_renew)
+        # a collection in a worker would write to every page of what it shares with this process
+        gc.collect()
+        gc.freeze()
         try:
-            with self._metrics.published():
-                return self._watch(announce)
+            return self._watch(announce)
         finally:
             self._end()
 
@@ -204,6 +255,7 @@ class Supervisor:
             self._workers.append(_Worker(number, self._start(number)))
         while not self._signal:
             self._wait()
+            self._publish()
             self._give_pages_back()
             for worker in self._workers:
                 self._look(worker)
@@ -230,13 +282,22 @@ class Supervisor:
         silent = [process.pipe for process in alive if process.line is None]
         wait([*(process.process.sentinel for process in alive), *silent], timeout=LOOK)
 
+    def _publish(self) -> None:
+        """What is read of this process; without a thread, which a fork would not survive."""
+        now = time.monotonic()
+        if now - self._published >= EVERY:
+            self._published = now
+            self._metrics.observe()
+
     def _start(self, number: int) -> WorkerProcess:
         page = self._board.take()
         if page is None:
             raise OSError("too many replaced workers have not exited")
         settings, name = share(self.settings, self.count), f"openvocab worker {number}"
         try:
-            process = WorkerProcess.start(settings, self.listener, name, self._board, page)
+            process = WorkerProcess.start(
+                settings, self.listener, name, self._lifeline, self._board, page, self._method
+            )
         except OSError:
             self._board.give_back(page)
             raise
@@ -276,6 +337,7 @@ class Supervisor:
                 leaving.process.join()
         if self._renew:
             self._renew = False
+            self._method = SPAWN  # what was imported here may be another release's by now
             self._to_renew = list(self._workers)
             log.warning("replacing all workers, one by one")
         for worker in self._workers:

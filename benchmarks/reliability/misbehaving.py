@@ -174,7 +174,7 @@ def command_line(*arguments: str) -> Sequence[str]:
     return [sys.executable, "-m", "benchmarks.reliability.misbehaving", *arguments]
 
 
-# workers are started anew and import this too, under the second name
+# workers that are spawned import this too, under the second name
 if __name__ in ("__main__", "__mp_main__"):
     install(Faults(Path(os.environ[VARIABLE])))
 if __name__ == "__main__":

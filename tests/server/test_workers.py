@@ -36,7 +36,7 @@ RENEWALS = "openvocab_worker_renewals_total"
 WEIGHTS = "open_clip_model.safetensors"
 
 
-wait_until = partial(servers.wait_until, seconds=120)
+wait_until = partial(servers.wait_until, seconds=400)
 
 
 class Live:
@@ -130,6 +130,17 @@ def ask(server: Server, picture: Path, **fields: str) -> httpx.Response:
     """Classify on a connection of its own: any worker may answer."""
     files = {"image": picture.read_bytes()}
     return httpx.post(f"{server.url}/classify", files=files, data=fields, timeout=60)
+
+
+def test_workers_share_what_was_imported_before_they_were_forked(server: Server) -> None:
+    watching = server.process.pid
+    shared = re.search(
+        r"Shared_Dirty: +(\d+) kB", Path(f"/proc/{watching}/smaps_rollup").read_text()
+    )
+    assert shared is not None
+    assert int(shared[1]) > 10_000  # of some 55 MB
+    # a thread would be missing in a worker, and might hold a lock for good
+    assert len(list(Path(f"/proc/{watching}/task").iterdir())) == 1
 
 
 def test_a_change_in_one_worker_is_seen_by_the_next_request_in_any(
