@@ -14,7 +14,7 @@ from benchmarks.bodies import Bodies, multipart
 from benchmarks.environments import NoEnvironment
 from benchmarks.load import Load, drive
 from benchmarks.peers.agreement import Disagrees, check, scores
-from benchmarks.peers.sides import EIGHTY, FIELDS, PEERS, Peer, ours, started
+from benchmarks.peers.sides import EIGHTY, FIELDS, PEERS, Peer, Precision, ours, started
 from benchmarks.pictures import LARGE, SMALL, Size
 from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort, Spread, figure, in_turns, seconds_of
@@ -26,9 +26,11 @@ SMALL_FILES, LARGE_FILES = 64, 16
 WARM_SECONDS: Final = 2
 ANSWERS_EACH: Final = 2.5
 LONGEST_TURN: Final = 40.0
+# the same service, for peers that compute in float32
+LIKE: Final = "openvocab, fp32"
 COLUMNS: Final = [
     "server", "connections", "requests/s, median (range)", "p50 ms", "p99 ms", "errors",
-    "peak memory MB", "openvocab is faster by",
+    "peak memory MB", "openvocab is faster by", "openvocab in the same precision",
 ]  # fmt: skip
 
 
@@ -40,6 +42,7 @@ class Side:
     server: Server
     path: str
     bodies: Bodies
+    precision: Precision
 
     def load(self, connections: int, seconds: float) -> Load:
         """One turn of this side, the others being stopped."""
@@ -55,17 +58,23 @@ def variants(effort: Effort) -> Result:
     """Which way of running each peer is its fastest, at 8 connections."""
     rows: list[list[Cell]] = []
     images = pictures.jpegs(SMALL, SMALL_FILES)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ours(Path(name)) as us:
         folder = Path(name)
         for peer in PEERS:
             bodies = peer.bodies(images, folder / peer.environment)
             for variant in peer.variants:
                 try:
                     with started(peer, variant, folder) as server:
-                        side = Side(peer.name, server, peer.path, bodies)
+                        us.resume()
+                        try:
+                            check(peer, server, us, images, folder)
+                        finally:
+                            us.pause()
+                        precision = peer.precision(variant)
+                        side = Side(peer.name, server, peer.path, bodies, precision)
                         side.load(8, WARM_SECONDS)
                         found = side.load(8, effort.seconds)
-                except (NoEnvironment, DidNotStart) as failure:
+                except (NoEnvironment, DidNotStart, Disagrees) as failure:
                     rows.append([peer.name, variant, None, _reason(failure)])
                     continue
                 rate = None if found.errors else found.rate
@@ -93,7 +102,7 @@ def eighty(effort: Effort) -> Result:
         with ours(folder) as us, started(EIGHTY, "async", folder) as peer:
             said = check(EIGHTY, peer, us, images, folder)
             bodies = multipart(images, FIELDS, folder / "forms")
-            side = Side(OURS, us, "/classify", bodies)
+            side = Side(OURS, us, "/classify", bodies, _precision(us))
             side.load(1, WARM_SECONDS)
             files = [path.read_bytes() for path in images]
             turns = iter(range(len(files)))
@@ -135,7 +144,12 @@ def _compare(size: Size, files: int, connections: Sequence[int], effort: Effort)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         us = stack.enter_context(ours(folder))
-        sides = [Side(OURS, us, "/classify", multipart(images, FIELDS, folder / "ours"))]
+        own = multipart(images, FIELDS, folder / "ours")
+        sides = [Side(OURS, us, "/classify", own, _precision(us))]
+        notes.append(f"{OURS}: {sides[0].precision}, which is what it chooses on this processor.")
+        if sides[0].precision != "fp32":
+            like = stack.enter_context(ours(folder, precision="fp32"))
+            sides.append(Side(LIKE, like, "/classify", own, "fp32"))
         for peer in PEERS:
             try:
                 side, said = stack.enter_context(_ready(peer, us, images, folder))
@@ -154,14 +168,19 @@ def _compare(size: Size, files: int, connections: Sequence[int], effort: Effort)
             for side_name, found in in_turns(turns, effort.rounds).items():
                 loads[side_name, count] = found
         for count in connections:
-            own = statistics.median(x.rate for x in loads[OURS, count])
+            rates = {s.name: statistics.median(x.rate for x in loads[s.name, count]) for s in sides}
+            like_with = {s.precision: rates[s.name] for s in sides if s.name in (OURS, LIKE)}
             for side in sides:
                 found = loads[side.name, count]
                 rate = Spread.of(x.rate for x in found)
-                ratio = own / rate.median if rate.median else 0.0
-                rows.append(_row(side, count, found, rate, ratio))
-                if size is SMALL and side.name != OURS and ratio:
-                    bars[f"{side.name.partition(' (')[0]}.{count}"] = ratio
+                ratios: list[float] = []
+                if rate.median and side.name not in (OURS, LIKE):
+                    ratios = [rates[OURS] / rate.median]
+                    if side.precision in like_with:
+                        ratios.append(like_with[side.precision] / rate.median)
+                rows.append(_row(side, count, found, rate, ratios))
+                if size is SMALL and ratios:
+                    bars[f"{side.name.partition(' (')[0]}.{count}"] = ratios[0]
     title = (
         f"{size.name} ({size.megapixels:.2g} megapixels), {len(FIELDS['labels'].split(','))} labels"
     )
@@ -175,14 +194,23 @@ def _enough(side: Side, count: int, effort: Effort) -> float:
     return min(LONGEST_TURN, max(effort.seconds, wanted))
 
 
-def _row(side: Side, count: int, found: list[Load], rate: Spread, ratio: float) -> list[Cell]:
+def _row(
+    side: Side, count: int, found: list[Load], rate: Spread, ratios: list[float]
+) -> list[Cell]:
     errors = sum(x.errors for x in found)
     memory = round(peak_mb(side.server.process.pid))
     if not rate.high:
-        return [side.name, count, "no answer within a turn", None, None, errors, memory, ""]
+        return [side.name, count, "no answer within a turn", None, None, errors, memory, "", ""]
     p50, p99 = (statistics.median(getattr(x, name) for x in found) for name in ("p50", "p99"))
-    faster = f"{figure(ratio)}x" if ratio and side.name != OURS else ""
-    return [side.name, count, rate.shown(), figure(p50), figure(p99), errors, memory, faster]
+    faster = [f"{figure(ratio)}x" for ratio in ratios]
+    faster += [""] * (2 - len(faster))
+    return [side.name, count, rate.shown(), figure(p50), figure(p99), errors, memory, *faster]
+
+
+def _precision(us: Server) -> Precision:
+    """What a server of ours computes in."""
+    found: Precision = us.client.get("/models").raise_for_status().json()["models"][0]["precision"]
+    return found
 
 
 @contextlib.contextmanager
@@ -193,7 +221,9 @@ def _ready(
     with started(peer, variant, folder) as server:
         said = check(peer, server, us, images, folder)
         bodies = peer.bodies(images, folder / peer.environment)
-        yield Side(f"{peer.name} ({variant})", server, peer.path, bodies), said
+        precision = peer.precision(variant)
+        side = Side(f"{peer.name} ({variant}, {precision})", server, peer.path, bodies, precision)
+        yield side, said
 
 
 def _fastest(peer: Peer) -> str:

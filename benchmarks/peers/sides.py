@@ -21,6 +21,7 @@ HERE: Final = Path(__file__).parent
 START_SECONDS: Final = 300
 
 Form = Literal["classify", "embed"]
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ class Peer:
     about: str
     variants: Mapping[str, Mapping[str, str]]
 
+    def precision(self, variant: str) -> Precision:
+        """What it computes in; infinity's `auto` is float32 on a CPU."""
+        return "bf16" if "bfloat16" in self.variants[variant].values() else "fp32"
+
     @property
     def path(self) -> str:
         """Where it takes pictures."""
@@ -49,9 +54,10 @@ class Peer:
 
 
 _HANDLERS: Final = {"async": {"HANDLER": "async"}, "def": {"HANDLER": "def"}}
+_HALVED: Final = {"async, bfloat16": {"HANDLER": "async", "DTYPE": "bfloat16"}}
 TUTORIAL: Final = Peer(
     "tutorial, 1 template", "tutorial", "classify",
-    "FastAPI, open_clip in the handler; 10 prompts encoded per request; fp32", _HANDLERS,
+    "FastAPI, open_clip in the handler; 10 prompts encoded per request", _HANDLERS,
 )  # fmt: skip
 EIGHTY: Final = Peer(
     "tutorial, 80 templates", "tutorial", "classify",
@@ -60,7 +66,8 @@ EIGHTY: Final = Peer(
 )  # fmt: skip
 TRANSFORMERS: Final = Peer(
     "transformers pipeline", "transformers", "classify",
-    "FastAPI, zero-shot-image-classification; 10 prompts encoded per request; fp32", _HANDLERS,
+    "FastAPI, zero-shot-image-classification; 10 prompts encoded per request",
+    {**_HANDLERS, **_HALVED},
 )  # fmt: skip
 INFINITY: Final = Peer(
     "infinity_emb", "infinity", "embed", "image embedding only: no labels, no scores",

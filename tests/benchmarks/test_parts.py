@@ -13,6 +13,7 @@ import torch
 from benchmarks import bodies, usage
 from benchmarks.checkpoint import renamed
 from benchmarks.load import parse
+from benchmarks.peers.sides import INFINITY, TRANSFORMERS
 from benchmarks.pictures import Size, jpeg
 from benchmarks.reliability.registering import names
 from benchmarks.rounds import Spread, figure, in_turns
@@ -29,6 +30,17 @@ def test_sides_take_turns() -> None:
     sides = {name: (lambda name=name: order.append(name) or len(order)) for name in "ab"}
     assert in_turns(sides, 2) == {"a": [1, 3], "b": [2, 4]}
     assert order == ["a", "b", "a", "b"]
+
+
+def test_a_peer_is_compared_in_the_precision_that_its_variant_computes_in() -> None:
+    found = {
+        variant: peer.precision(variant)
+        for peer in (INFINITY, TRANSFORMERS)
+        for variant in peer.variants
+    }
+    halved = {"bfloat16", "async, bfloat16"}
+    assert found == {variant: "bf16" if variant in halved else "fp32" for variant in found}
+    assert halved < found.keys()
 
 
 def test_a_spread_is_the_middle_and_the_ends() -> None:

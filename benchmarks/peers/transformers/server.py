@@ -1,7 +1,7 @@
 """transformers' zero-shot-image-classification pipeline behind FastAPI.
 
-Started by the harness with MODEL (a CLIPModel folder) and HANDLER (`async`: inline on the event
-loop, `def`: in a thread of FastAPI's pool).
+Started by the harness with MODEL (a CLIPModel folder), DTYPE (by default the checkpoint's float32)
+and HANDLER (`async`: inline on the event loop, `def`: in a thread of FastAPI's pool).
 """
 
 import io
@@ -12,7 +12,12 @@ from fastapi import FastAPI, File, Form
 from PIL import Image
 from transformers import pipeline
 
-classifier = pipeline("zero-shot-image-classification", model=os.environ["MODEL"], device="cpu")
+classifier = pipeline(
+    "zero-shot-image-classification",
+    model=os.environ["MODEL"],
+    device="cpu",
+    dtype=os.environ.get("DTYPE", "float32"),
+)
 app = FastAPI()
 
 
