@@ -42,7 +42,7 @@ class Side:
     server: Server
     path: str
     bodies: Bodies
-    precision: Precision
+    precision: Precision = "fp32"
 
     def load(self, connections: int, seconds: float) -> Load:
         """One turn of this side, the others being stopped."""
@@ -209,8 +209,8 @@ def _row(
 
 def _precision(us: Server) -> Precision:
     """What a server of ours computes in."""
-    found: Precision = us.client.get("/models").raise_for_status().json()["models"][0]["precision"]
-    return found
+    precision: Precision = us.client.get("/models").raise_for_status().json()["loaded"]["precision"]
+    return precision
 
 
 @contextlib.contextmanager

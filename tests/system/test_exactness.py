@@ -34,6 +34,7 @@ class Reference:
 
     scaled: np.ndarray
     probabilities: np.ndarray
+    alone: np.ndarray | None = None  # by a sigmoid, of a model that was trained so
 
 
 @torch.inference_mode()
@@ -44,7 +45,9 @@ def by_open_clip(local_dir: str, pictures: list[Path], templates: tuple[str, ...
     classes = open_clip.build_zero_shot_classifier(model, tokenizer, LABELS, templates)
     images = torch.stack([transform(on_white(path)) for path in pictures])
     scaled = model.logit_scale.exp() * model.encode_image(images, normalize=True) @ classes
-    return Reference(scaled.numpy(), scaled.softmax(-1).numpy())
+    by_softmax, bias = scaled.softmax(-1), getattr(model, "logit_bias", None)
+    alone = None if bias is None else (scaled + bias).sigmoid().numpy()
+    return Reference(scaled.numpy(), by_softmax.numpy(), alone)
 
 
 def on_white(path: Path) -> Image.Image:
@@ -52,13 +55,15 @@ def on_white(path: Path) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def by_http(client: httpx.Client, pictures: list[Path], templates: str, scale: float) -> Reference:
+def by_http(
+    client: httpx.Client, pictures: list[Path], templates: str, scale: float, **fields: str
+) -> Reference:
     scaled, probabilities = [], []
     for path in pictures:
         answer = client.post(
             "/classify",
             files={"image": path.read_bytes()},
-            data={"labels": LABELS, "templates": templates, "top_k": str(len(LABELS))},
+            data={"labels": LABELS, "templates": templates, "top_k": str(len(LABELS)), **fields},
         ).json()
         by_label = {p["label"]: p for p in answer["predictions"]}
         scaled.append([scale * by_label[label]["similarity"] for label in LABELS])
@@ -95,6 +100,33 @@ def test_fp32_answers_equal_the_reference(
     assert np.abs(found.scaled - expected.scaled).max() < SCALED_COSINE
     assert np.abs(found.probabilities - expected.probabilities).max() < PROBABILITY
     assert (found.scaled.argmax(1) == expected.scaled.argmax(1)).all()
+
+
+def test_a_sigmoid_tower_served_from_its_export_equals_the_reference(
+    samples: dict[str, Path],
+    random_checkpoint: Callable[[str], Path],
+    serve: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    pictures = list(samples.values())
+    local_dir = f"local-dir:{random_checkpoint('siglip-like')}"
+    expected = by_open_clip(local_dir, pictures, template_sets()["simple"].templates)
+    encoder = load(local_dir, precision="fp32", device="cpu", exports=tmp_path)
+    with serve(encoder, exact_jpeg=True) as client:
+        found, alone = (
+            by_http(client, pictures, "simple", encoder.info.scale, scores=scores)
+            for scores in ("softmax", "sigmoid")
+        )
+    encoder.close()
+    # both towers came from the export: torch computes no text at full length here
+    assert type(encoder.texts).__name__ == "CompiledPrompts"
+    assert np.abs(found.scaled - expected.scaled).max() < SCALED_COSINE
+    assert np.abs(found.probabilities - expected.probabilities).max() < PROBABILITY
+    assert expected.alone is not None
+    assert np.abs(alone.probabilities - expected.alone).max() < PROBABILITY
+    assert (found.scaled.argmax(1) == expected.scaled.argmax(1)).all()
+    # so far apart that equal best labels mean something
+    assert np.ptp(expected.scaled, axis=1).min() > 1
 
 
 def test_reduced_jpegs_name_the_same_label(
