@@ -208,7 +208,7 @@ def test_a_hub_out_of_reach_ends_the_start_within_seconds(tmp_path: Path) -> Non
         for model in ("ViT-B-32/openai", "hf-hub:nobody/nothing")
     }  # fmt: skip
     for model, server in servers.items():
-        _, log = server.communicate(timeout=120)
+        _, log = server.communicate(timeout=280)
         assert server.returncode == 3
         last = log.strip().splitlines()[-1]
         assert last.startswith(f"openvocab: model {model!r}: the model hub cannot be reached")
