@@ -207,13 +207,17 @@ def test_a_hub_out_of_reach_ends_the_start_within_seconds(tmp_path: Path) -> Non
         )
         for model in ("ViT-B-32/openai", "hf-hub:nobody/nothing")
     }  # fmt: skip
-    for model, server in servers.items():
-        _, log = server.communicate(timeout=280)
-        assert server.returncode == 3
-        last = log.strip().splitlines()[-1]
-        assert last.startswith(f"openvocab: model {model!r}: the model hub cannot be reached")
-        assert "--model everyday" in last
-        assert "Traceback" not in log
+    try:
+        for model, server in servers.items():
+            _, log = server.communicate(timeout=280)
+            assert server.returncode == 3
+            last = log.strip().splitlines()[-1]
+            assert last.startswith(f"openvocab: model {model!r}: the model hub cannot be reached")
+            assert "--model everyday" in last
+            assert "Traceback" not in log
+    finally:
+        for server in servers.values():
+            server.kill()
 
 
 @pytest.mark.parametrize(
