@@ -1,12 +1,13 @@
-"""Stage four: the head once more, now against what the finished text tower says.
+"""Stage four: the head and the backbone's last stage, against what the finished text tower says.
 
 The tower does not put every word where the encoder has it; pictures learn where it really lies.
-Only the head moves, so every text is read once. Knows the command line; the lesson and the loop
-are head.py's.
+The tower stays, so every text is read once. Knows the command line; the lesson and the loop are
+head.py's.
 """
 
 import numpy as np
 import torch
+from backbone import last_stage
 from head import Lesson, arguments, class_rows, compile_into, losses, save, train
 from measured import read
 from network import CONTEXT
@@ -19,7 +20,7 @@ SCALE = 42.0  # of the contrastive loss: where stage two ended
 
 
 def main() -> None:
-    args = arguments(__doc__, steps=800, rate=4e-4, seed=9)
+    args = arguments(__doc__, steps=2000, rate=4e-4, seed=9, batch=256)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
@@ -30,22 +31,26 @@ def main() -> None:
     def rows(texts: list[str], form: str) -> Tensor:
         return torch.from_numpy(read(model, tokenizer, [form.replace("{}", t) for t in texts]))
 
-    lesson = Lesson(args.work, args.batch, args.seed)
+    lesson = Lesson(args.work, args.batch, args.seed, kind="maps")
     captions = [rows(lesson.drawer.texts, form) for form in FORMS]
     classes = class_rows(
         args.work, lambda texts: torch.stack([rows(texts, f) for f in FORMS]).mean(0)
     )
     compile_into(head, lesson.net, classes)
+    stage = last_stage(lesson.net).to(memory_format=torch.channels_last)
+    stage.requires_grad_(True)  # normalised by what the classifier was trained with
     named = {f"head.{n}": p for n, p in head.named_parameters()}
+    named |= {f"stage.{n}": p for n, p in stage.named_parameters()}
     save(args.work / "compiled.pt", {n: p.detach().clone() for n, p in named.items()})
     before = torch.load(args.work / "head.pt", weights_only=True)
-    head.load_state_dict({n.removeprefix("head."): before[n] for n in named})
+    head.load_state_dict({n: before[f"head.{n}"] for n in head.state_dict()})
     scale = nn.Parameter(torch.tensor(float(np.log(SCALE))))
 
     def step() -> dict[str, Tensor]:
-        seen = lesson.see(head)
-        target = captions[rng.integers(len(FORMS))][seen.captions]
-        return losses(seen, target, target, classes, scale)
+        seen = lesson.see(head, stage)
+        rows = captions[rng.integers(len(FORMS))]
+        target = rows[seen.captions]
+        return losses(seen, target, rows[seen.wrong], target, classes, scale)
 
     train(args, args.work / "aligned.pt", named | {"scale": scale}, lesson, step)
 

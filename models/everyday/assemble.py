@@ -1,7 +1,7 @@
 """Put the backbone, the trained head and the text tower together into the file that is committed.
 
-The head's weights are a mean of the compiled and the trained ones (WiSE-FT, Wortsman et al. 2022,
-arXiv 2109.01903). Knows the work folder's files.
+The head's weights, and those of the backbone's last stage, are a mean of the compiled and the
+trained ones (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903). Knows the work folder's files.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import torch
-from backbone import classifier
+from backbone import classifier, last_stage
 from sources import fetch, one
 from towers import build, export
 
@@ -33,6 +33,8 @@ def main() -> None:
     with torch.no_grad():
         for name, p in model.visual.head.mlp.named_parameters():
             p.copy_(rows[f"head.{name}"])
+        for name, p in last_stage(model.visual.trunk).named_parameters():
+            p.copy_(rows[f"stage.{name}"])
         scale = torch.tensor(args.scale).log()
         model.logit_scale.copy_(scale)
     weights = export(model.state_dict(), args.out)

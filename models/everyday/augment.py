@@ -16,7 +16,8 @@ Colours = NDArray[np.float32]
 # RGB -> YIQ (NTSC, FCC 1953): hue is the angle in the I-Q plane, saturation its radius
 YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 RGB = np.linalg.inv(YIQ)
-ON_PHOTOGRAPH = 0.12  # share of the drawings that lie on a piece of a photograph
+# share of the drawings, and of the objects in three dimensions, that lie on a piece of a photograph
+ON_PHOTOGRAPH, OBJECTS_ON_PHOTOGRAPH = 0.12, 0.4
 
 
 def _pose(drawing: Pixels, mirror: bool, rng: np.random.Generator) -> Colours:

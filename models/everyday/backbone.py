@@ -6,6 +6,7 @@ Knows the package's file; its tensors come in the order of timm's own.
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -24,3 +25,9 @@ def classifier(archive: Path) -> nn.Module:
         raise SystemExit(f"{archive.name} is not {BACKBONE}")
     model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
     return model.eval().requires_grad_(False)
+
+
+def last_stage(net: Any) -> nn.Sequential:
+    """What training moves: from the last stage's input (B, 208, 9, 9) to pooled features (B, 1280).
+    It shares its parameters with `net`."""
+    return nn.Sequential(net.blocks[-1], net.conv_head, net.bn2, net.global_pool)

@@ -2,10 +2,12 @@
 
 It begins as the classifier itself (ConSE, Norouzi et al. 2013, arXiv 1312.5650): the hidden layer
 holds ImageNet's 1,000 classes, and the second layer adds up their texts. The backbone stays as it
-is, so a step needs its features only. Whose texts they are is for the caller to say.
+is, so a step needs its features only, until at the end its last stage is trained, too. Whose texts
+they are is for the caller to say.
 """
 
 import argparse
+import itertools
 import json
 import os
 import time
@@ -35,9 +37,11 @@ SHARPNESS = 0.6  # of the classifier's probabilities, as targets
 CLASS_SCALE = 25.0  # of the likeness to the classes' texts, against the same targets
 MAX_SCALE = float(np.log(100))  # the paper's clip on the learned temperature
 DROPOUT = 0.1  # of the backbone's features
-SCENES, IMAGINED = 96, 128  # photographs in a step, and made up ones
+SCENES = 96  # photographs in a step, and as many made up ones
+WRONG = 2048  # texts of no drawing in a step
 DECAY = 0.05
-WEIGHTS = {"loss": 1.0, "told": 0.3, "kept": 1.0}
+STAGE_SHARE = 0.5  # of the rate, for the backbone's last stage
+WEIGHTS = {"loss": 1.0, "told": 0.3, "kept": 1.0, "moved": 3.0}
 KINDS = {"name": 1.0, "synonym": 0.5, "above 1": 0.3}  # weights of a class's texts
 
 
@@ -65,54 +69,71 @@ def compile_into(head: Any, net: Any, classes: Tensor) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A step's pictures as the head places them. `captions` are numbers of the drawer's texts;
-    `also_true` (B, B) marks captions that are true of another drawing; `wanted` (P, 1000) is what
-    the classifier says of the photographs."""
+    """A step's pictures as the head places them. `captions` are numbers of the drawer's texts,
+    `wrong` those of texts that are nobody's caption; `also_true` (B, B + W) marks texts that are
+    true of a drawing without being its caption; `wanted` (P, 1000) is what the classifier says of
+    the photographs; `moved` is how far training has turned their features (1 - cosine)."""
 
     drawings: Tensor
     captions: NDArray[np.int64]
+    wrong: NDArray[np.int64]
     also_true: Tensor
     photographs: Tensor
     wanted: Tensor
+    moved: Tensor
 
 
 class Lesson:
-    """Pictures for the head."""
+    """Pictures for the head, and for the backbone's last stage where `kind` is "maps"."""
 
-    def __init__(self, work: Path, batch: int, seed: int) -> None:
+    def __init__(self, work: Path, batch: int, seed: int, kind: str = "features") -> None:
         self.batch = batch
         self.drawer = Drawer(work, seed, OTHERS)
         self.net: Any = classifier(fetch(one("backbone"), work / "downloads"))
-        self.pool = Pool(work / "views", self.drawer, seed)
-        self.imagined = Imagined(self.net, self.pool.scenes, seed)
-        like, _ = self.imagined.draw(self.pool.draw_scenes(2048)[0])
-        self.photographic = Photographic(self.pool.features[::7], like, seed)
+        self.pool = Pool(work / "views", self.drawer, seed, kind)
+        self.rng = np.random.default_rng(seed)
+        some = self.pool.features[np.arange(0, len(self.pool.features), 3)]
+        self.imagined = Imagined(self.net, some, seed)
+        self.photographic = Photographic(torch.cat([some, self.imagined.draw(some)[0]]), seed)
 
-    def see(self, head: nn.Module) -> Seen:
-        features, concepts = self.pool.draw(self.batch)
-        features = self.photographic(features, self.pool.draw_scenes(self.batch)[0])
-        scenes, logits = self.pool.draw_scenes(SCENES)
-        more, more_logits = self.imagined.draw(self.pool.draw_scenes(IMAGINED)[0])
-        rows = head(functional.dropout(torch.cat([features, scenes, more]), DROPOUT))
+    def see(self, head: nn.Module, stage: nn.Module | None = None) -> Seen:
+        """`stage` leads from maps to features; without one, views are features already."""
+        drawings, concepts = self.pool.draw(self.batch)
+        scenes, before, logits = self.pool.draw_scenes(SCENES)
+        features = torch.cat([drawings, scenes])
+        if stage is not None:
+            with torch.autocast("cpu", torch.bfloat16):
+                features = stage(features.contiguous(memory_format=torch.channels_last)).float()
+        drawn, shot = features[: self.batch], features[self.batch :]
+        drawn = self.photographic(drawn, shot.detach())
+        more, more_logits = self.imagined.draw(before)
+        rows = head(functional.dropout(torch.cat([drawn, shot, more]), DROPOUT))
         rows = functional.normalize(rows, dim=1)
         captions = np.array([self.drawer.caption(c) for c in concepts])
-        also_true = torch.from_numpy(self.drawer.true_of[np.ix_(captions, concepts)].T.copy())
+        wrong = self.rng.choice(len(self.drawer.texts), WRONG, replace=False)
+        asked = np.concatenate([captions, wrong])
+        also_true = torch.from_numpy(self.drawer.true_of[np.ix_(asked, concepts)].T.copy())
         also_true.fill_diagonal_(False)
         wanted = (SHARPNESS * torch.cat([logits, more_logits])).softmax(1)
-        return Seen(rows[: len(features)], captions, also_true, rows[len(features) :], wanted)
+        moved = 1 - functional.cosine_similarity(shot, before).mean()
+        return Seen(
+            rows[: self.batch], captions, wrong, also_true, rows[self.batch :], wanted, moved
+        )
 
 
 def losses(
-    seen: Seen, texts: Tensor, target: Tensor, classes: Tensor, scale: Tensor
+    seen: Seen, texts: Tensor, wrong: Tensor, target: Tensor, classes: Tensor, scale: Tensor
 ) -> dict[str, Tensor]:
-    """Contrastive on drawings against `texts` ("loss"), their distance from `target` ("told"), and
-    that of photographs from the classifier's word ("kept"); and the share of drawings that find
-    their text ("right")."""
-    loss, right = contrastive_loss(seen.drawings, texts, scale.exp(), texts[:0], seen.also_true)
+    """Contrastive on drawings against `texts` and `wrong` ones ("loss"), their distance from
+    `target` ("told"), that of photographs from the classifier's word ("kept") and of their
+    features from what they were ("moved"); and the share of drawings that find their text
+    ("right")."""
+    loss, right = contrastive_loss(seen.drawings, texts, scale.exp(), wrong, seen.also_true)
     place = functional.normalize(seen.wanted @ classes, dim=1)
     kept = likeness_loss(CLASS_SCALE * seen.photographs @ classes.T, seen.wanted)
     kept = kept + 2 * (1 - (seen.photographs * place).sum(1).mean())
-    return {"loss": loss, "right": right, "told": meaning_loss(seen.drawings, target), "kept": kept}
+    told = meaning_loss(seen.drawings, target)
+    return {"loss": loss, "right": right, "told": told, "kept": kept, "moved": seen.moved}
 
 
 def save(path: Path, what: object) -> None:
@@ -121,14 +142,17 @@ def save(path: Path, what: object) -> None:
     path.with_suffix(".partial").replace(path)
 
 
-def arguments(about: str | None, steps: int, rate: float, seed: int) -> argparse.Namespace:
+def arguments(
+    about: str | None, steps: int, rate: float, seed: int, batch: int = 512
+) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=about)
     home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
     parser.add_argument("--work", type=Path, default=Path(home))
     parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--lr", type=float, default=rate)
     parser.add_argument("--seed", type=int, default=seed)
+    parser.add_argument("--resume", action="store_true", help="go on from this stage's own file")
     return parser.parse_args()
 
 
@@ -141,10 +165,19 @@ def train(
 ) -> None:
     """AdamW to the end of the plan; `file` gets the moving average of the parameters, one of which
     is the temperature "scale"."""
+    if args.resume:
+        earlier = torch.load(file, weights_only=True)
+        with torch.no_grad():
+            for name, p in named.items():
+                p.copy_(earlier[name])
     average = {n: p.detach().clone() for n, p in named.items()}
     groups = [
-        {"params": [p for p in named.values() if p.ndim > 1], "weight_decay": DECAY},
-        {"params": [p for p in named.values() if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for n, p in named.items() if (p.ndim > 1, n.startswith("stage.")) == kind],
+            "weight_decay": DECAY if kind[0] else 0.0,
+            "share": STAGE_SHARE if kind[1] else 1.0,
+        }
+        for kind in itertools.product((True, False), repeat=2)
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
     progress = Progress(file.with_suffix(".steps.txt"), args.steps)
@@ -157,7 +190,7 @@ def train(
         total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(named.values()), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(args.lr, progress.done, now, warm_up)
+            group["lr"] = group["share"] * learning_rate(args.lr, progress.done, now, warm_up)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():

@@ -12,37 +12,65 @@ from drawer import Drawer
 from numpy.typing import NDArray
 from torch import Tensor
 
+Half = NDArray[np.float16]
+
 SPREAD = 0.02  # added to standard deviations before they are divided
 MIXED = 0.3  # share of the drawings that are mixed with another drawing of the same thing
 RESTYLED = 0.7  # share of the drawings that are made more like photographs, more or less
+LOOKED_BACK = 0.02  # weight of a step's drawings in the mean and spread of all
 LAID = 0.5  # share of the drawings that are laid on a photograph, of which up to half is seen
 
 
-class Pool:
-    """The views written so far; looks for new ones now and then."""
+class Shards:
+    """Rows of several files as if they were one array; they stay on disk."""
 
-    def __init__(self, folder: Path, drawer: Drawer, seed: int) -> None:
+    def __init__(self) -> None:
+        self.parts: list[Half] = []
+        self.starts = [0]
+
+    def append(self, path: Path) -> None:
+        self.parts.append(np.load(path, mmap_mode="r"))
+        self.starts.append(self.starts[-1] + len(self.parts[-1]))
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
+        """(N, ...) float32."""
+        part = np.searchsorted(self.starts, rows, side="right") - 1
+        result = np.empty((len(rows), *self.parts[0].shape[1:]), np.float32)
+        for i in np.unique(part):
+            mine = part == i
+            result[mine] = self.parts[i][rows[mine] - self.starts[i]]
+        return torch.from_numpy(result)
+
+
+class Pool:
+    """The views written so far; looks for new ones now and then. `kind` says what is drawn of
+    them: "features" (1280), or "maps" (208, 9, 9), which the last stage reads."""
+
+    def __init__(self, folder: Path, drawer: Drawer, seed: int, kind: str = "features") -> None:
         self.folder, self.drawer, self.rng = folder, drawer, np.random.default_rng(seed)
+        self.kind = kind
         self.known: set[Path] = set()
-        self.features = np.zeros((0, 1280), np.float16)
+        self.drawings, self.scenes = Shards(), Shards()
+        self.features, self.logits = Shards(), Shards()  # what the classifier makes of the scenes
         self.concepts = np.zeros(0, np.int64)
-        self.scenes = np.zeros((0, 1280), np.float16)
-        self.logits = np.zeros((0, 1000), np.float16)
         self.look()
 
     def look(self) -> None:
         fresh = sorted(set(self.folder.glob("*.features.npy")) - self.known)
         self.known.update(fresh)
         for path in fresh:
-            rows = np.load(path)
+            shard = str(path).removesuffix("features.npy")
             if path.name.startswith("drawings"):
-                pictures = np.load(str(path).replace(".features.", ".pictures."))
-                self.features = np.concatenate([self.features, rows])
+                self.drawings.append(Path(f"{shard}{self.kind}.npy"))
+                pictures = np.load(f"{shard}pictures.npy")
                 self.concepts = np.concatenate([self.concepts, self.drawer.concept[pictures]])
             else:
-                self.scenes = np.concatenate([self.scenes, rows])
-                logits = np.load(str(path).replace(".features.", ".logits."))
-                self.logits = np.concatenate([self.logits, logits])
+                self.scenes.append(Path(f"{shard}{self.kind}.npy"))
+                self.features.append(path)
+                self.logits.append(Path(f"{shard}logits.npy"))
         if fresh:
             order = np.argsort(self.concepts, kind="stable")
             self.ordered = order
@@ -51,24 +79,26 @@ class Pool:
             )
 
     def draw(self, size: int) -> tuple[Tensor, NDArray[np.int64]]:
-        """Features (size, 1280) of different concepts, and the concepts."""
+        """Drawings (size, ...) of different concepts, and the concepts."""
         some = self.rng.permutation(len(self.concepts))[: 3 * size]
         _, first = np.unique(self.concepts[some], return_index=True)
         rows = some[self.rng.permutation(first)[:size]]
         concepts = self.concepts[rows]
-        features = self.features[rows].astype(np.float32)
-        low, high = self.bounds[concepts], self.bounds[concepts + 1]
-        other = self.ordered[low + (self.rng.random(len(rows)) * (high - low)).astype(np.int64)]
-        share = self.rng.random(len(rows)) * 0.5 * (self.rng.random(len(rows)) < MIXED)
-        weight = share[:, None].astype(np.float32)
-        mixed = features * (1 - weight) + self.features[other].astype(np.float32) * weight
-        return torch.from_numpy(mixed), concepts
+        drawings = self.drawings[rows]
+        mixed = np.flatnonzero(self.rng.random(len(rows)) < MIXED)
+        low, high = self.bounds[concepts[mixed]], self.bounds[concepts[mixed] + 1]
+        other = self.ordered[low + (self.rng.random(len(mixed)) * (high - low)).astype(np.int64)]
+        share = torch.from_numpy(self.rng.random(len(mixed), np.float32) * np.float32(0.5))
+        share = share.reshape(-1, *[1] * (drawings.ndim - 1))
+        drawings[mixed] = torch.lerp(drawings[mixed], self.drawings[other], share)
+        return drawings, concepts
 
-    def draw_scenes(self, size: int) -> tuple[Tensor, Tensor]:
-        """Features of photographs and the classifier's logits."""
-        some = self.rng.integers(len(self.scenes), size=size)
-        features, logits = self.scenes[some], self.logits[some]
-        return torch.from_numpy(features).float(), torch.from_numpy(logits).float()
+    def draw_scenes(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Photographs (size, ...), their features as the classifier has them, and its logits."""
+        rows = self.rng.integers(len(self.scenes), size=size)
+        features = self.features[rows]
+        scenes = features if self.kind == "features" else self.scenes[rows]
+        return scenes, features, self.logits[rows]
 
 
 class Imagined:
@@ -77,10 +107,9 @@ class Imagined:
     weights leads from a photograph's features towards a class (Fisher 1936). That way the head
     meets all 1,000 classes, of which the photographs at hand show few."""
 
-    def __init__(self, net: Any, scenes: NDArray[np.float16], seed: int) -> None:
+    def __init__(self, net: Any, scenes: Tensor, seed: int) -> None:
         self.weight, self.bias = net.classifier.weight, net.classifier.bias
-        rows = torch.from_numpy(scenes.astype(np.float32))
-        covariance = torch.cov(rows.T)
+        covariance = torch.cov(scenes.T)
         towards = (self.weight - self.weight.mean(0)) @ covariance
         # of a length that raises the class's own logit by one
         self.towards = towards / (towards * self.weight).sum(1, keepdim=True)
@@ -102,20 +131,32 @@ class Imagined:
 class Photographic:
     """Drawings' features as a photograph of the thing would have them, more or less: with mean and
     spread of photographs' features (the diagonal of CORAL, Sun et al. 2016, arXiv 1511.05547), and
-    laid on a photograph, since pooling is a mean. So what a drawing teaches holds there, too."""
+    laid on a photograph, since pooling is a mean. So what a drawing teaches holds there, too.
+    `photographs` are many rows; drawings are those of the last steps, since training moves them."""
 
-    def __init__(self, drawings: NDArray[np.float16], photographs: Tensor, seed: int) -> None:
-        rows = torch.from_numpy(drawings.astype(np.float32))
-        self.mean, self.goal = rows.mean(0), photographs.mean(0)
-        self.ratio = (photographs.std(0) + SPREAD) / (rows.std(0) + SPREAD)
+    def __init__(self, photographs: Tensor, seed: int) -> None:
+        self.goal, self.spread = photographs.mean(0), photographs.std(0)
+        self.mean, self.square = torch.zeros(1280), torch.zeros(1280)
+        self.steps = 0
         self.generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def _look(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and spread of the drawings, over the last steps."""
+        self.steps += 1
+        fresh = max(LOOKED_BACK, 1 / self.steps)
+        self.mean.lerp_(rows.mean(0), fresh)
+        self.square.lerp_(rows.square().mean(0), fresh)
+        return self.mean.clone(), (self.square - self.mean.square()).clamp(min=0).sqrt()
 
     def _shares(self, rows: int, of: float) -> Tensor:
         g = self.generator
         return torch.rand(rows, 1, generator=g) * (torch.rand(rows, 1, generator=g) < of)
 
     def __call__(self, features: Tensor, scenes: Tensor) -> Tensor:
-        """Both (B, 1280)."""
-        like = (features - self.mean) * self.ratio + self.goal
+        """Drawings (B, 1280), and photographs (P, 1280) to lay them on."""
+        mean, spread = self._look(features)
+        like = (features - mean) * ((self.spread + SPREAD) / (spread + SPREAD)) + self.goal
         rows = torch.lerp(features, like, self._shares(len(features), RESTYLED)).clamp(min=0)
-        return torch.lerp(rows, scenes, self._shares(len(features), LAID) / 2)
+        ground = torch.randint(len(scenes), (len(features),), generator=self.generator)
+        return torch.lerp(rows, scenes[ground], self._shares(len(features), LAID) / 2)

@@ -1,8 +1,8 @@
 """Make everything that training and measuring read, in one work folder.
 
-The drawings, captions, hold-out and Twemoji of `pictogram`, drawn larger; the names of ImageNet's
-classes; the texts for the text tower; what the sentence encoder says of them. Knows no model but
-the encoder.
+The drawings, captions, hold-out and Twemoji of `pictogram`, drawn larger; everyday things in three
+dimensions from several sides; the names of ImageNet's classes; the texts for the text tower; what
+the sentence encoder says of them. Knows no model but the encoder.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from captions import Concepts
 from data import add_wordnet, twemoji_keys, write_held_out, write_training
 from holdout import HoldOut
 from imagenet_classes import imagenet_classes
+from objects import objects
 from pictures import gather, learn_names
 from sources import fetch, fetch_all, one, unpack_deb
 from teacher import Teacher, encode_all
@@ -61,7 +62,7 @@ def main() -> None:
     fetch_all(args.work / "downloads")
     concepts = Concepts()
     learn_names(concepts, args.work / "downloads")
-    pictures = gather(concepts, args.work)
+    pictures = [*gather(concepts, args.work), *objects(concepts, args.work, args.jobs)]
     shown = twemoji_keys(concepts, args.work)
     held = HoldOut(concepts, [key for key, _ in shown.values()])
     wordnet = WordNet(unpack_deb(one("words"), args.work) / "usr/share/wordnet")

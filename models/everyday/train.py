@@ -31,10 +31,13 @@ def main() -> None:
 
     def step() -> dict[str, Tensor]:
         seen = lesson.see(head)
-        target = words.of([lesson.drawer.texts[i] for i in seen.captions])
+        target, wrong = (
+            words.of([lesson.drawer.texts[i] for i in which])
+            for which in (seen.captions, seen.wrong)
+        )
         with torch.no_grad():
             moved = bridge(classes)
-        result = losses(seen, bridge(target), target, moved, scale)
+        result = losses(seen, bridge(target), bridge(wrong), target, moved, scale)
         # texts that no drawing shows stay where they are
         unseen = words.targets[torch.randint(len(words.targets), (UNSEEN,))]
         result["told"] = result["told"] + 2 * meaning_loss(bridge(unseen), unseen)

@@ -1,4 +1,5 @@
-"""What the backbone makes of augmented pictures, kept in shards that training draws from.
+"""What the backbone makes of augmented pictures, kept in shards that training draws from: what its
+last stage reads, and what it pools.
 
 A shard of drawings has 2,048 views; a shard of photographs 1,024, with what the classifiers say
 of each. Runs beside the training: whatever shard is there is used. Knows nothing of texts.
@@ -13,8 +14,16 @@ import cv2
 import numpy as np
 import openvino as ov
 import torch
-from augment import ON_PHOTOGRAPH, Pixels, crop, drawing, on_white, square
-from backbone import classifier
+from augment import (
+    OBJECTS_ON_PHOTOGRAPH,
+    ON_PHOTOGRAPH,
+    Pixels,
+    crop,
+    drawing,
+    on_white,
+    square,
+)
+from backbone import classifier, last_stage
 from drawer import Drawer
 from network import IMAGE_SIZE
 from numpy.typing import NDArray
@@ -33,15 +42,17 @@ def normalised(pixels: Tensor) -> Tensor:
 
 
 class Stem(nn.Module):
-    """Bytes of pictures to what the classifier's last layer reads, (B, 1280)."""
+    """Bytes of pictures to what the last stage reads, (B, 208, 9, 9), and to what the classifier's
+    last layer reads, (B, 1280)."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
-        self.net = net
+        self.stem, self.stages, self.tail = net.conv_stem, net.blocks[:-1], last_stage(net)
+        self.first = net.bn1
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        features: Tensor = self.net.global_pool(self.net.forward_features(normalised(pixels)))
-        return features
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        maps: Tensor = self.stages(self.first(self.stem(normalised(pixels))))
+        return maps, self.tail(maps)
 
 
 class Compiled:
@@ -54,14 +65,16 @@ class Compiled:
         hints = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "bf16"}
         self.request = ov.Core().compile_model(model, "CPU", hints).create_infer_request()
 
-    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
-        return np.array(self.request.infer([pixels])[0])
+    def __call__(self, pixels: Pixels) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+        """Maps and pooled features."""
+        result = self.request.infer([pixels])
+        return result[0].astype(np.float16), np.array(result[1])
 
 
 def write(folder: Path, kind: str, arrays: dict[str, NDArray[np.generic]]) -> None:
     """The next shard of its kind, complete or not at all."""
     number = f"{len(list(folder.glob(f'{kind}-*.features.npy'))):03}-{os.getpid()}"
-    for name, array in sorted(arrays.items(), reverse=True):  # features last: they mean complete
+    for name, array in reversed(arrays.items()):  # features last: they mean complete
         path = folder / f"{kind}-{number}.{name}.npy"
         partial = path.with_suffix(".partial")
         with partial.open("wb") as handle:
@@ -79,6 +92,7 @@ class Studio:
         self.folder.mkdir(exist_ok=True)
         self.photographs = scenes(work)
         self.drawer = Drawer(work, seed, OTHERS)
+        self.solid: NDArray[np.bool_] = np.load(work / "train_solid.npy")
         self.sided = np.array([bool(r["sided"]) for r in self.drawer.records])
         self.pixels: Pixels = np.load(work / "train_pixels.npy", mmap_mode="r")
         archive = fetch(one("backbone"), work / "downloads")
@@ -92,7 +106,8 @@ class Studio:
     def _drawing(self, row: int) -> Pixels:
         mirror = not self.sided[self.drawer.concept[row]] and self.rng.random() < 0.3
         ground = None
-        if self.rng.random() < ON_PHOTOGRAPH:
+        share = OBJECTS_ON_PHOTOGRAPH if self.solid[row] else ON_PHOTOGRAPH
+        if self.rng.random() < share:
             ground = square(self._piece(), IMAGE_SIZE).astype(np.float32) / np.float32(255)
         mono = bool(self.drawer.one_colour[row])
         return drawing(self.pixels[row], mirror, mono, ground, self.rng)
@@ -101,17 +116,18 @@ class Studio:
         rows = np.concatenate(
             [self.drawer.pictures(256, ONE_COLOUR) for _ in range(DRAWINGS // 256)]
         )
-        features = [
+        parts = [
             self.stem(np.stack([self._drawing(row) for row in rows[at : at + BATCH]]))
             for at in range(0, len(rows), BATCH)
         ]
-        half = np.concatenate([f.astype(np.float16) for f in features])
-        write(self.folder, "drawings", {"features": half, "pictures": rows})
+        maps = np.concatenate([part for part, _ in parts])
+        features = np.concatenate([pooled for _, pooled in parts]).astype(np.float16)
+        write(self.folder, "drawings", {"features": features, "maps": maps, "pictures": rows})
 
     def scenes(self) -> None:
         """The classifier sees each piece in full size; the model will see it as the service shows
         it, at times mixed with another."""
-        features, logits = [], []
+        maps, features, logits = [], [], []
         for _ in range(PHOTOGRAPHS // BATCH):
             pieces = [self._piece() for _ in range(BATCH)]
             large = np.stack([square(p, IMAGE_SIZE) for p in pieces])
@@ -124,11 +140,13 @@ class Studio:
                     cv2.addWeighted(large, share, large[::-1].copy(), 1 - share, 0), np.uint8
                 )
                 large = shown
-            features.append(self.stem(shown).astype(np.float16))
-            seen = self.stem(large) @ self.classes.T + self.bias
-            logits.append(seen.astype(np.float16))
-        arrays = {"features": np.concatenate(features), "logits": np.concatenate(logits)}
-        write(self.folder, "scenes", arrays)
+            part, pooled = self.stem(shown)
+            maps.append(part)
+            features.append(pooled.astype(np.float16))
+            wanted = self.stem(large)[1] @ self.classes.T + self.bias
+            logits.append(wanted.astype(np.float16))
+        arrays = {"features": features, "maps": maps, "logits": logits}
+        write(self.folder, "scenes", {name: np.concatenate(rows) for name, rows in arrays.items()})
 
 
 def main() -> None:

@@ -101,6 +101,7 @@ def write_training(
     np.save(work / "train_concept.npy", np.array([number[p.key] for p in kept], np.int64))
     np.save(work / "train_weight.npy", np.array([p.source.weight for p in kept], np.float32))
     np.save(work / "train_one_colour.npy", np.array([p.source.one_colour for p in kept]))
+    np.save(work / "train_solid.npy", np.array([p.source.kind == "objects" for p in kept]))
     (work / "concepts.json").write_text(json.dumps(records))
     with (work / "manifest.csv").open("w", newline="") as handle:
         writer = csv.writer(handle)
