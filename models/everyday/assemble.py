@@ -19,7 +19,7 @@ def main() -> None:
     home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
     parser.add_argument("--work", type=Path, default=Path(home))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--trained", type=float, default=0.9, help="share of the trained weights")
+    parser.add_argument("--trained", type=float, default=0.85, help="share of the trained weights")
     parser.add_argument("--scale", type=float, default=25.0, help="of the scores: see LOG.md")
     args = parser.parse_args()
     compiled = torch.load(args.work / "compiled.pt", weights_only=True)
