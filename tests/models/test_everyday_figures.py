@@ -88,8 +88,8 @@ def test_photographs_are_recognised_among_all_their_names(
     seen, own = similarity(everyday, photographs, own_templates())
     assert len(own) == 145
     found = ranking(seen, own)
-    assert found["top1"] >= 0.56
-    assert found["top5"] >= 0.78
+    assert found["top1"] >= 0.58
+    assert found["top5"] >= 0.81
     assert choices(seen, draws(own, own, WAYS, ROUNDS, SEED)) >= 0.84
 
 
@@ -107,7 +107,7 @@ def test_drawings_are_recognised_among_ten(everyday: Encoder) -> None:
     few, names = pictures[::STEP], labels[::STEP]
     own = np.arange(len(names))
     seen = images_of(everyday, few) @ labels_of(everyday, names, own_templates()).T
-    assert choices(seen, draws(own, own, WAYS, ROUNDS, SEED)) >= 0.77
+    assert choices(seen, draws(own, own, WAYS, ROUNDS, SEED)) >= 0.82
 
 
 def test_stock_open_clip_loads_it_and_gives_the_same_rows(everyday: Encoder) -> None:
