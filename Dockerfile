@@ -30,7 +30,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY models models
 COPY prompts prompts
-RUN pip install --no-deps --no-build-isolation . && pip check
+RUN pip install --no-deps --no-build-isolation . && pip check && pip uninstall --quiet --yes pip
 
 # what is in that folder, for scanners; the tool stays here, outside of it
 COPY requirements-build.lock requirements-build.lock
@@ -56,7 +56,15 @@ COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY models models
 COPY prompts prompts
-RUN pip install --no-deps --no-build-isolation .
+RUN pip install --no-deps --no-build-isolation . && pip uninstall --quiet --yes setuptools pip
+
+# OpenVINO for a CPU and its own format: without plugins for GPUs and NPUs, readers of other
+# formats, and headers. numpy without its tests. Near a quarter of what is installed
+RUN cd /opt/venv/lib/python*/site-packages \
+    && rm -r openvino/include openvino/cmake openvino/libs/cache.json \
+    openvino/libs/libopenvino_intel_gpu_plugin.so openvino/libs/libopenvino_intel_npu_plugin.so \
+    && find openvino/libs -name 'libopenvino_*_frontend.so*' ! -name '*_ir_frontend.so*' -delete \
+    && find numpy -type d -name tests -prune -exec rm -r {} +
 
 COPY requirements-build.lock requirements-build.lock
 RUN python -m venv /opt/tools \

@@ -20,7 +20,8 @@ INTRODUCTION: Final = """\
 
 `GET /metrics` in Prometheus' text format; `OPENVOCAB_METRICS` says who may read it. One scrape of
 any worker answers for all processes of a server: counters and histograms are summed, over those
-that have ended too, so that they never go down; a gauge becomes what the third column says. No
+that have ended too, so that they never go down; a gauge becomes what the third column says. On
+Ray any Ingress answers for all replicas, each with its `deployment` and `replica` as labels. No
 label ever holds a text, a key's name or the name of a label set.
 
 Requests, problems, batches, builds and calls of the store are counted as they happen, in memory

@@ -26,6 +26,12 @@ def tree(pid: int) -> list[int]:
     return list(below(pid))
 
 
+def ended(pid: int) -> bool:
+    """Whether a process is gone with its sockets, even if nobody has taken note of it."""
+    fields = _stat(pid)
+    return not fields or fields[0] == "Z"
+
+
 def cpu_seconds(pid: int) -> float:
     """User and system time of all threads of the process and its descendants."""
     ticks = 0

@@ -21,6 +21,11 @@ base_image() {
   debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates \
     bookworm "$folder" ${MIRROR:-} >"$folder.log" || { tail "$folder.log" >&2; exit 1; }
   ln -s python3 "$folder/usr/bin/python"
+  # what slim images of Python lack as well: packages as downloaded and their lists, manuals, and
+  # translations. Licences stay
+  rm -rf "$folder"/var/cache/apt/* "$folder"/var/lib/apt/lists/* "$folder"/var/log/* \
+    "$folder"/usr/share/{man,info,locale,lintian}/*
+  find "$folder/usr/share/doc" -depth \( -type f ! -name copyright -o -type d -empty \) -delete
   container=$($BUILDAH from scratch)
   $BUILDAH add --quiet "$container" "$folder" / >/dev/null
   $BUILDAH config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"

@@ -1,6 +1,5 @@
 """The routes: parse, one call, return a schema."""
 
-import asyncio
 import contextlib
 from typing import Literal
 
@@ -310,4 +309,4 @@ async def _answers(services: Services) -> bool:
 async def metrics(services: ServicesDep) -> Response:
     if not services.metrics_on:
         raise NotFound("metrics are disabled on this server (OPENVOCAB_METRICS)")
-    return Response(await asyncio.to_thread(services.metrics.text), media_type=MEDIA_TYPE)
+    return Response(await services.exposition(), media_type=MEDIA_TYPE)

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -37,6 +37,9 @@ from prompts import Vocabulary
 if TYPE_CHECKING:
     from models.info import AnyEncoder
 
+
+# what all processes of the service count, in Prometheus' text format
+Exposition = Callable[[], Awaitable[bytes]]
 
 ETAG: Final = re.compile(r'(W/)?"(\d{1,18})"')
 
@@ -86,6 +89,7 @@ class Services:
     canary: Canary
     metrics: Metrics
     metrics_on: bool
+    exposition: Exposition
     explains: bool
 
     def templates_name(self, stored: Stored) -> str:

@@ -17,7 +17,7 @@ from app.api.labelset_body import UploadLimits
 from app.api.middleware import Body
 from app.api.middleware.rate_limit import RateLimiter
 from app.api.model_pool import ModelPool
-from app.api.services import Services
+from app.api.services import Exposition, Services
 from app.api.uploads import UploadBatches
 from app.classify.batching import Batcher, BatchPolicy
 from app.classify.canary import Canary
@@ -132,6 +132,7 @@ class _Shared:
     upload_batches: UploadBatches
     fetcher: Fetcher | None
     limiter: RateLimiter
+    exposition: Exposition
 
 
 # the name of a further model to its encoder; raises models.ModelError
@@ -144,10 +145,12 @@ async def build(
     metrics: Metrics,
     stack: contextlib.AsyncExitStack,
     further: LoadEncoder | None = None,
+    exposition: Exposition | None = None,
 ) -> Services:
     """All parts, bottom up; the stack ends them top down. May raise StoreUnusable.
 
     `encoder` is the default model's; further ones are loaded beside it, unless they are elsewhere.
+    `exposition` is that of `metrics`, unless others count elsewhere, too.
     """
     store = guarded_store(settings, metrics.store_called)
     stack.push_async_callback(store.close)
@@ -173,6 +176,7 @@ async def build(
         ),
         _fetcher(settings, stack) if settings.image_urls else None,
         RateLimiter(store.rates),
+        exposition or functools.partial(asyncio.to_thread, metrics.text),
     )
 
     async def load(name: str) -> tuple[Services, Callable[[], Awaitable[None]]]:
@@ -318,6 +322,7 @@ async def _of_model(
         metrics=metrics,
         explains=settings.explain,
         metrics_on=settings.metrics != "off",
+        exposition=shared.exposition,
     )
 
 

@@ -11,7 +11,7 @@ import platform
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
@@ -30,6 +30,7 @@ from models import EncoderInfo
 
 if TYPE_CHECKING:
     from models.device_state import DeviceMemory
+    from models.info import AnyEncoder
 
 
 PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -267,14 +268,21 @@ def _watch_device(metrics: Metrics, services: Services) -> None:
         "openvocab_canary_age_seconds", "Seconds since the model last did.",
         lambda: _since(canary.good_at, time.monotonic), together="max",
     )  # fmt: skip
+    watch_device(metrics, encoder, lambda: [each.encoder for each in loaded()])
+
+
+def watch_device(
+    metrics: Metrics, encoder: "AnyEncoder", loaded: Callable[[], Sequence["AnyEncoder"]]
+) -> None:
+    """The device of the `loaded` encoders, which is that of `encoder`; none if it is elsewhere."""
     if not isinstance(encoder, _Device):
-        return  # it computes elsewhere
+        return
     metrics.follow(
         "openvocab_device_busy_seconds_total", "Seconds the device spent on each kind of work.",
         lambda: {
-            (kind, each.encoder.info.name): seconds
-            for each in loaded() if isinstance(each.encoder, _Device)
-            for kind, seconds in each.encoder.busy_seconds.items()
+            (kind, each.info.name): seconds
+            for each in loaded() if isinstance(each, _Device)
+            for kind, seconds in each.busy_seconds.items()
         },
         "kind", "model",
     )  # fmt: skip

@@ -34,6 +34,7 @@ from app.api.middleware.compression import Compression
 from app.api.middleware.keys import KeyRing
 from app.api.middleware.request_context import RequestContext
 from app.api.problems import add_handlers
+from app.api.services import Exposition
 from app.server.build import LoadEncoder, build, load_encoder
 from app.server.gauges import watch_process, watch_services
 from app.server.settings import Settings
@@ -102,11 +103,13 @@ def create_app(
     encoder: "AnyEncoder | None" = None,
     metrics: Metrics | None = None,
     further: LoadEncoder | None = None,
+    exposition: Exposition | None = None,
 ) -> FastAPI:
     """The application; without an encoder it loads its own at start and closes it at the end.
 
     `metrics` are those of a process that counts together with others; `further` finds the encoders
-    of models beside the default, where they are in other processes.
+    of models beside the default, where they are in other processes, and `exposition` what these
+    count with this one.
 
     Raises: app.keys.BadKeys; at start models.ModelError, app.stores.protocols.StoreUnusable.
     """
@@ -126,7 +129,7 @@ def create_app(
             if own is None:
                 own = await asyncio.to_thread(load_encoder, settings)
                 stack.callback(own.close)
-            services = await build(settings, own, counted, stack, further)
+            services = await build(settings, own, counted, stack, further, exposition)
             watch_services(counted, services, settings, admission, lambda: app.state.draining)
             stack.enter_context(counted.published())
             app.state.services = services

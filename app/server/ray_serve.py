@@ -10,16 +10,17 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import ray
-from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
-from ray.serve.metrics import Gauge
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -29,47 +30,11 @@ from app.server.run import tune_interpreter
 from app.server.settings import BadSettings, Settings, settings_from
 from app.server.shared_encoder import SharedEncoder
 from app.telemetry import logs
+from app.telemetry.federation import federated
+from app.telemetry.metrics import Metrics
 from models import EncoderInfo
 
 log = logging.getLogger("openvocab.metrics")
-
-EVERY: Final = 5.0
-
-
-class Exporter:
-    """Copies metrics in Prometheus' text format to Ray every few seconds.
-
-    All as gauges: a counter or a bucket there could only be added to, and here it is known whole.
-    Ray names them `ray_` and their name, with the replica as labels.
-    """
-
-    def __init__(self, text: Callable[[], bytes]) -> None:
-        self._text = text
-        self._gauges: dict[str, Gauge] = {}
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    def close(self) -> None:
-        """Copy no more."""
-        self._task.cancel()
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY)
-            try:
-                await asyncio.to_thread(self._copy)
-            except Exception:  # metrics never end what they measure
-                log.exception("the metrics could not be passed to Ray")
-
-    def _copy(self) -> None:
-        for family in text_string_to_metric_families(self._text().decode()):
-            for sample in family.samples:
-                gauge = self._gauges.get(sample.name)
-                if gauge is None:
-                    names: Any = tuple(sample.labels)  # Ray's type allows a single one
-                    gauge = Gauge(sample.name, family.documentation, names)
-                    self._gauges[sample.name] = gauge
-                gauge.set(sample.value, dict(sample.labels))
-
 
 # read by Ray when it is imported; nobody asked it to report how it is used
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -90,12 +55,32 @@ ENCODER_SETTINGS: Final = frozenset({
 # what stands in no name of a deployment
 NAMELESS: Final = re.compile(r"[^A-Za-z0-9._]+")
 
+# the deployment that takes requests
+INGRESS: Final = "Ingress"
+
+# seconds in which all replicas tell what they count; Prometheus waits ten
+SCRAPE: Final = 5.0
+
+# what an ingress counts of calls, where encoders count batches
+CALLS: Final = re.compile(
+    rb'^openvocab_(?:batch_size|forward_seconds)(?:_bucket|_count|_sum)?\{[^}]*kind="image".*\n',
+    re.MULTILINE,
+)
+
 # seconds beyond a request's that a replica has to finish what it accepted
 GRACE: Final = 15.0
 
 
 class Unfit(ValueError):
     """The settings are not for a cluster; the text is one line for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What the replica of a name counts, in Prometheus' text format."""
+
+    replica: str
+    text: bytes
 
 
 class Encoder:
@@ -108,8 +93,11 @@ class Encoder:
         self._shared = await SharedEncoder.load(
             settings.model_copy(update={"torch_threads": threads})
         )
-        self._exporter = Exporter(self._shared.metrics.text)
         tune_interpreter()
+
+    async def counted(self) -> Counted:
+        """What this replica counts."""
+        return Counted(_replica(), await asyncio.to_thread(self._shared.metrics.text))
 
     def describe(self, model: str, precision: str) -> EncoderInfo:
         """What the model is; raises OtherModel."""
@@ -141,6 +129,8 @@ class Ingress:
     def __init__(self, args: dict[str, str], encoders: dict[str, DeploymentHandle[Any]]) -> None:
         self._settings = _settings(args)
         self._encoders = encoders
+        self._metrics = Metrics()
+        self._all: list[DeploymentHandle[Any]] | None = None
         logs.set_up(self._settings.log_level, self._settings.log_format)
         _check_machines(self._settings)
 
@@ -157,18 +147,42 @@ class Ingress:
         here = {
             "max_batch": CALL_IMAGES,
             "decode_threads": settings.decode_threads or _cores(),
-            # they would be one replica's, now of this one and now of that; Ray has those of all
-            "metrics": "off",
         }
-        app = create_app(settings.model_copy(update=here), remote, further=connect)
-
-        def counted() -> bytes:
-            text: bytes = app.state.services.metrics.text()
-            return text
-
-        self._exporter = Exporter(counted)
+        app = create_app(
+            settings.model_copy(update=here), remote, self._metrics, connect, self._exposition
+        )
         tune_interpreter()
         return _Door(app, settings.listed("trusted_proxies"))
+
+    async def counted(self) -> Counted:
+        """What this replica counts."""
+        text = await asyncio.to_thread(self._metrics.text)
+        return Counted(_replica(), CALLS.sub(b"", text))
+
+    async def _exposition(self) -> bytes:
+        """What all replicas of the application count."""
+        if self._all is None:
+            ingresses = await asyncio.to_thread(serve.get_deployment_handle, INGRESS)
+            self._all = [ingresses, *self._encoders.values()]
+        deployments = await asyncio.gather(*(_all_of(handle) for handle in self._all))
+        texts = [
+            ({"deployment": handle.deployment_name, "replica": counted.replica}, counted.text)
+            for handle, replicas in zip(self._all, deployments, strict=True)
+            for counted in replicas
+        ]
+        return await asyncio.to_thread(federated, texts)
+
+
+async def _all_of(handle: DeploymentHandle[Any]) -> list[Counted]:
+    """What the replicas of a deployment count; of those that do not answer in time, nothing."""
+    try:
+        answers = await handle.broadcast("counted").results_async(
+            timeout_s=SCRAPE, return_exceptions=True
+        )
+    except (TimeoutError, RayError, RayServeException) as error:
+        log.warning("%s does not tell what it counts: %s", handle.deployment_name, error)
+        return []
+    return [answer for answer in answers if isinstance(answer, Counted)]
 
 
 class _Door:
@@ -218,7 +232,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         health_check_timeout_s=30,
     )(Encoder)
     ingress = serve.deployment(
-        name="Ingress",
+        name=INGRESS,
         # beyond what the service itself refuses, so that its own answer says why
         max_ongoing_requests=settings.max_queue + settings.max_batch + OTHERS,
         max_surge_percent=100,
@@ -241,6 +255,11 @@ def build(args: Mapping[str, Any]) -> serve.Application:
 def deployment_name(model: str, *, default: bool) -> str:
     """What the encoders of a model are called where replicas are counted."""
     return "Encoder" if default else f"Encoder-{NAMELESS.sub('-', model)}"
+
+
+def _replica() -> str:
+    """The name of the replica that this runs in."""
+    return str(serve.get_replica_context().replica_id.unique_id)
 
 
 def _settings(args: dict[str, str]) -> Settings:

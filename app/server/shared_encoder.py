@@ -15,6 +15,7 @@ from app.classify.embedding import encode_images
 from app.classify.ensemble import Ensemble
 from app.errors import Internal, Problem
 from app.server.build import load_encoder
+from app.server.gauges import watch_device, watch_process
 from app.server.settings import Settings
 from app.server.watchdog import Heartbeat, Watchdog
 from app.stores.lru import ByteLru
@@ -45,7 +46,7 @@ class OtherModel(Exception):
 class SharedEncoder:
     """Encodes for many callers, whose pictures meet in common batches, in order of arrival.
 
-    `metrics` has how large the batches were and how many pictures wait.
+    `metrics` has how large the batches were, how many pictures wait, and what the process uses.
     """
 
     def __init__(self, encoder: "Encoder", settings: Settings) -> None:
@@ -63,6 +64,8 @@ class SharedEncoder:
             lambda: {(info.name,): batcher.queued},
             "model",
         )
+        watch_process(self.metrics, settings, first=False)
+        watch_device(self.metrics, encoder, lambda: [encoder])
         self._canary = Canary(encoder)
         loop = asyncio.get_running_loop()
         work = {

@@ -2,7 +2,7 @@
 
 Ray runs in processes of its own, so that its threads and warnings stay away from the caller's.
 Run as a program it is the first of them: it begins the cluster, tells how an application is at each
-line that names one, and ends the cluster with its input.
+line that names one, and ends all of the cluster's processes with its input.
 """
 
 import contextlib
@@ -13,9 +13,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ import httpx
 import yaml  # type: ignore[import-untyped]
 
 from benchmarks.servers import free_port, wait_until
-from benchmarks.usage import tree
+from benchmarks.usage import ended, tree
 
 ROOT: Final = Path(__file__).parents[2]
 CONFIG: Final = ROOT / "docker" / "ray" / "serve.yaml"
@@ -32,23 +31,40 @@ APPLICATION: Final = "openvocab"
 # for a model to be loaded on a busy machine
 DEPLOY_SECONDS: Final = 300.0
 
+# a raylet that takes more than 30 s to begin, as on a very busy machine, ends Ray's patience
+STARTS: Final = 3
+
 OBJECT_STORE_BYTES: Final = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster that runs; `folder` has its logs, `port` is where it serves."""
+    """A cluster that runs; `folder` has its logs. Each of its nodes serves at one of `ports`.
+
+    `raylets` are the first processes of the nodes. The first node is the head.
+    """
 
     process: subprocess.Popen[str]
     address: str
     env: Mapping[str, str]
     folder: Path
-    port: int
+    ports: Sequence[int]
+    raylets: Sequence[int]
+
+    @property
+    def port(self) -> int:
+        """Where the head serves."""
+        return self.ports[0]
 
     @property
     def url(self) -> str:
-        """Where it serves."""
-        return f"http://127.0.0.1:{self.port}"
+        """Where the head serves."""
+        return self.urls[0]
+
+    @property
+    def urls(self) -> list[str]:
+        """Where each node serves."""
+        return [f"http://127.0.0.1:{port}" for port in self.ports]
 
     def deploy(self, document: Mapping[str, Any]) -> None:
         """Apply a configuration; returns before it is in force."""
@@ -76,19 +92,37 @@ class Cluster:
         assert self.process.stdout is not None
         self.process.stdin.write(f"{application}\n")
         self.process.stdin.flush()
-        found: dict[str, Any] = json.loads(self.process.stdout.readline())
+        answer = self.process.stdout.readline()
+        if not answer:
+            log = (self.folder / "ray.log").read_text()
+            raise RuntimeError(f"the cluster ended with {self.process.wait(60)}:\n{log}")
+        found: dict[str, Any] = json.loads(answer)
         return found
 
-    def replicas(self, deployment: str) -> list[int]:
+    def replicas(
+        self, deployment: str, node: int | None = None, application: str = APPLICATION
+    ) -> list[int]:
         """Process ids of a deployment's replicas, those that begin or end included."""
-        title = f"ray::ServeReplica:{APPLICATION}:{deployment}".encode()
-        return [pid for pid in tree(self.process.pid) if _read(pid, "cmdline").startswith(title)]
+        title = f"ray::ServeReplica:{application}:{deployment}".encode()
+        root = self.process.pid if node is None else self.raylets[node]
+        return [pid for pid in tree(root) if _read(pid, "cmdline").startswith(title)]
+
+    def kill_node(self, node: int) -> None:
+        """End all processes of a node as a power cut would, but for its network."""
+        kill(tree(self.raylets[node]))
+
+    def document(self, replicas: Mapping[str, int], **args: object) -> dict[str, Any]:
+        """docker/ray/serve.yaml with these settings: fixed replicas on CPU cores."""
+        # a replica has to be reached at the addresses of several nodes
+        host = "127.0.0.1" if len(self.ports) == 1 else "0.0.0.0"
+        return _document(host, self.port, replicas, args)
 
 
-def document(port: int, replicas: Mapping[str, int], **args: object) -> dict[str, Any]:
-    """docker/ray/serve.yaml with these settings, for this machine: fixed replicas on CPU cores."""
+def _document(
+    host: str, port: int, replicas: Mapping[str, int], args: Mapping[str, object]
+) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
-    found["http_options"] = {"host": "127.0.0.1", "port": port}
+    found["http_options"] = {"host": host, "port": port}
     application = found["applications"][0]
     application["args"] = {"model": "pictogram", **{name: str(v) for name, v in args.items()}}
     for deployment in application["deployments"]:
@@ -99,8 +133,11 @@ def document(port: int, replicas: Mapping[str, int], **args: object) -> dict[str
 
 
 @contextlib.contextmanager
-def ray_cluster(folder: Path, **settings: object) -> Iterator[Cluster]:
-    """An empty cluster; settings as in OPENVOCAB_*, in lower case, for all that runs on it."""
+def ray_cluster(folder: Path, cpus: Sequence[int] = (4,), **settings: object) -> Iterator[Cluster]:
+    """An empty cluster with a node for each number of CPUs, which say what may run there.
+
+    Settings as in OPENVOCAB_*, in lower case, for all that runs on it.
+    """
     env = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -121,33 +158,75 @@ def ray_cluster(folder: Path, **settings: object) -> Iterator[Cluster]:
         **{f"OPENVOCAB_{name.upper()}": str(value) for name, value in settings.items()},
     }
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch:
-        yield from _held(folder, env, scratch)
+        # short, as it holds sockets
+        env["RAY_TMPDIR"] = scratch
+        Path(scratch, "ray").mkdir()
+        proxies = [_own_proxy(Path(scratch, f"haproxy-{number}")) for number in range(len(cpus))]
+        yield from _held(folder, env, [Node(*node) for node in zip(cpus, proxies, strict=True)])
 
 
-def _held(folder: Path, env: Mapping[str, str], scratch: str) -> Iterator[Cluster]:
-    command = [sys.executable, "-m", "benchmarks.ray.cluster", scratch]
-    with (folder / "ray.log").open("ab") as log:
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What a node is begun with: CPUs that it offers, and its variables."""
+
+    cpus: int
+    env: Mapping[str, str]
+
+
+def _own_proxy(folder: Path) -> dict[str, str]:
+    """HAProxy of a node with files and ports of its own: by default all of a machine share them."""
+    folder.mkdir()
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": f"{folder}",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        # of the head it is a field of the configuration
+        "RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(free_port()),
+    }
+
+
+def _held(folder: Path, env: Mapping[str, str], nodes: Sequence[Node]) -> Iterator[Cluster]:
+    log = folder / "ray.log"
+    for _ in range(STARTS):
+        process, begun = _begun(log, env, nodes)
+        if begun:
+            break
+        _end(process)
+    else:
+        raise RuntimeError(f"Ray did not start:\n{log.read_text()}")
+    try:
+        ports = [int(node.env["RAY_SERVE_WORKER_PROXY_HTTP_PORT"]) for node in nodes]
+        yield Cluster(process, env=env, folder=folder, ports=ports, **json.loads(begun))
+    finally:
+        # nobody needs what it holds, and a decent end takes half a minute
+        _end(process)
+
+
+def _begun(
+    log: Path, env: Mapping[str, str], nodes: Sequence[Node]
+) -> tuple[subprocess.Popen[str], str]:
+    """The process that holds a cluster, and the line that it begins with, empty if it failed."""
+    command = [sys.executable, "-m", "benchmarks.ray.cluster"]
+    command.append(json.dumps([asdict(node) for node in nodes]))
+    with log.open("ab") as out:
         process = subprocess.Popen(
-            command, env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+            command, env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out,
             text=True, start_new_session=True,
         )  # fmt: skip
-    assert process.stdin is not None
     assert process.stdout is not None
-    try:
-        address = process.stdout.readline().strip()
-        if not address:
-            raise RuntimeError(f"Ray did not start:\n{(folder / 'ray.log').read_text()}")
-        yield Cluster(process, address, env, folder, free_port())
-    finally:
-        begun = tree(process.pid)[1:]
-        process.stdin.close()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
-        _end(begun)
+    return process, process.stdout.readline()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End all processes of a cluster."""
+    kill(tree(process.pid))
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
 
 
 def wait_for(client: httpx.Client, path: str = "/readyz") -> None:
@@ -168,32 +247,44 @@ def _read(pid: int, name: str) -> bytes:
         return b""
 
 
-def _end(pids: list[int]) -> None:
-    """What a cluster that ended left behind, by its ids."""
-    end = time.monotonic() + 10
-    while time.monotonic() < end and any(_read(pid, "cmdline") for pid in pids):
-        time.sleep(0.05)
+def kill(pids: Sequence[int]) -> None:
+    """End processes at once; return when they are gone, and their connections with them."""
     for pid in pids:
-        if b"ray" in _read(pid, "cmdline"):  # not a process that got the id since
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: all(ended(pid) for pid in pids), 60)
+
+
+def _address(number: int) -> str:
+    """An address of this machine alone; 127.0.0.1 Ray would exchange for one that others reach."""
+    return f"127.0.0.{2 + number}"
 
 
 def main() -> None:
     """Hold a cluster until the input ends."""
     import ray
-    from ray import serve
+    from ray import cluster_utils, serve
 
-    context: Any = ray.init(
-        num_cpus=4,
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-        # short, as it holds sockets
-        _temp_dir=sys.argv[1],
-    )
-    print(context.address_info["gcs_address"], flush=True)
+    nodes = [Node(**node) for node in json.loads(sys.argv[1])]
+    cluster = cluster_utils.Cluster(shutdown_at_exit=False)
+    try:
+        begun = [
+            cluster.add_node(
+                num_cpus=node.cpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                node_ip_address=_address(number),
+                env_vars=dict(node.env),
+                include_dashboard=False,
+            )
+            for number, node in enumerate(nodes)
+        ]
+    except Exception:
+        kill(tree(os.getpid())[1:])  # they would not end with this one
+        raise
+    ray.init(address=cluster.address, log_to_driver=False, _node_ip_address=_address(0))
+    raylets = [one.all_processes["raylet"][0].process.pid for one in begun]
+    out, sys.stdout = sys.stdout, sys.stderr  # Ray tells there when a node dies
+    print(json.dumps({"address": cluster.address, "raylets": raylets}), file=out, flush=True)
     for line in sys.stdin:
         found = serve.status().applications.get(line.strip())
         deployments = found.deployments.items() if found else ()
@@ -204,9 +295,9 @@ def main() -> None:
                 name: {"message": one.message, **one.replica_states} for name, one in deployments
             },
         }
-        print(json.dumps(answer), flush=True)
-    serve.shutdown()  # type: ignore[no-untyped-call]
-    ray.shutdown()
+        print(json.dumps(answer), file=out, flush=True)
+    # whoever held it was killed
+    kill(tree(os.getpid())[1:])
 
 
 if __name__ == "__main__":

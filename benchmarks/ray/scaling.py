@@ -20,7 +20,7 @@ from benchmarks.load import Load, drive
 from benchmarks.peers.measure import WARM_SECONDS
 from benchmarks.peers.sides import FIELDS, ours
 from benchmarks.pictures import SMALL
-from benchmarks.ray.cluster import Cluster, document, ray_cluster, wait_for
+from benchmarks.ray.cluster import Cluster, ray_cluster, wait_for
 from benchmarks.record import Cell, Result, machine
 from benchmarks.rounds import Effort, Spread, in_turns
 from benchmarks.usage import cpu_seconds
@@ -82,7 +82,7 @@ def _applications(folder: Path) -> Iterator[Cluster]:
         whole: dict[str, Any] = {}
         for count in ENCODERS:
             replicas = {"Ingress": 1, "Encoder": count}
-            one = copy.deepcopy(document(cluster.port, replicas, **settings))
+            one = copy.deepcopy(cluster.document(replicas, **settings))
             one["applications"][0] |= {"name": f"encoders-{count}", "route_prefix": _route(count)}
             whole = {**one, "applications": whole.get("applications", []) + one["applications"]}
         cluster.deploy(whole)

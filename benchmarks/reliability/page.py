@@ -139,6 +139,7 @@ SECTIONS: Final[dict[str, tuple[tuple[str, ...], Callable[[list[Document]], str]
     "redis": (("faults-redis",), _redis),
     "amplification": (("amplification",), tables),
     "proxied": (("proxied",), tables),
+    "nodes": (("nodes",), tables),
     "fuzz": (("fuzz",), _fuzz),
     "bombs": (("bombs",), _bombs),
 }

@@ -1,12 +1,13 @@
-"""The service on a real Ray cluster of this machine: two ingresses, two encoders, one Redis."""
+"""The service on a real Ray cluster of two nodes: two ingresses, two encoders, one Redis.
+
+In the order of the file: the last test ends a node.
+"""
 
 import contextlib
-import itertools
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,10 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.ray.cluster import Cluster, document, ray_cluster, wait_for
+from benchmarks.ray.clients import CLIENTS, LABELS, PATIENCE, Load
+from benchmarks.ray.cluster import Cluster, ray_cluster, wait_for
 from benchmarks.servers import redis_server, wait_until
 from models.encoder import Encoder
 from tests.conftest import Serve
@@ -24,14 +27,16 @@ from tests.conftest import Serve
 # the two add up a batch in different order
 TOLERANCE = 1e-6
 REPLICAS = {"Ingress": 2, "Encoder": 2}
-CLIENTS = 8
-# encoders that import torch on a busy machine take minutes
+# replicas on a busy machine take minutes
 pytestmark = pytest.mark.timeout(900)
 
-LABELS, SHOWN = 15, 5
 # between two requests of a client, so that new replicas can start on the same cores
 PAUSE_SECONDS = 0.3
-SETTINGS = {"backend": "torch", "image_cache_bytes": 0}
+# for what must happen at all, however busy the machine is
+LONGEST = 300
+# a request waits as long as a busy machine needs
+SETTINGS = {"image_cache_bytes": 0, "request_timeout": 120}
+CPUS = (4, 4)
 
 
 class Live:
@@ -39,7 +44,7 @@ class Live:
 
     def __init__(self, cluster: Cluster, store_url: str) -> None:
         self.cluster = cluster
-        self.client = httpx.Client(base_url=cluster.url, timeout=60)
+        self.client = httpx.Client(base_url=cluster.url, timeout=PATIENCE)
         self._args = {**SETTINGS, "store_url": store_url}
         self.deploy()
         cluster.wait()
@@ -47,70 +52,29 @@ class Live:
     def deploy(self, **args: object) -> None:
         """The shipped configuration with these settings; returns before it is in force."""
         self._args |= args
-        self.cluster.deploy(document(self.cluster.port, REPLICAS, **self._args))
+        self.cluster.deploy(self.cluster.document(REPLICAS, **self._args))
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def live(
+    pictogram: Encoder, own_data_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Live]:
+    # with the export that `pictogram` made
     folder = tmp_path_factory.mktemp("ray")
-    with redis_server(folder) as store_url, ray_cluster(folder) as cluster:
+    with (
+        redis_server(folder) as store_url,
+        ray_cluster(folder, CPUS, data_dir=own_data_dir) as cluster,
+    ):
         found = Live(cluster, store_url)
         with found.client:
             yield found
 
 
 @pytest.fixture(scope="module")
-def single(plain_pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
+def single(pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
     """The same service as one process."""
-    with serve(plain_pictogram) as client:
+    with serve(pictogram) as client:
         yield client
-
-
-class Load:
-    """Clients that classify all the time; what they were answered.
-
-    With `fresh` labels each request keeps an encoder at work for a good part of a second.
-    """
-
-    def __init__(self, url: str, picture: bytes, pause: float = 0.0, fresh: bool = False) -> None:
-        self._url = url
-        self._pause = pause
-        self._numbers = itertools.count() if fresh else itertools.repeat(0)
-        self._picture = picture
-        self._ended = threading.Event()
-        self.wrong: list[str] = []
-        self.right = 0
-
-    def __enter__(self) -> "Load":
-        self._pool = ThreadPoolExecutor(CLIENTS)
-        self._runs = [self._pool.submit(self._run) for _ in range(CLIENTS)]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._pool.shutdown()
-        for run in self._runs:
-            run.result()
-
-    def _run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=60) as client:
-            while not self._ended.is_set():
-                self._ask(client)
-                time.sleep(self._pause)
-
-    def _ask(self, client: httpx.Client) -> None:
-        number = next(self._numbers)
-        labels = ",".join(["cat", *(f"thing {number} of {n}" for n in range(LABELS))])
-        fields = {"labels": labels, "templates": "imagenet"}
-        try:
-            answer = client.post("/classify", files={"image": self._picture}, data=fields)
-        except httpx.HTTPError as error:
-            self.wrong.append(repr(error))
-            return
-        if answer.is_success and len(answer.json()["predictions"]) == SHOWN:
-            self.right += 1
-        else:
-            self.wrong.append(f"{answer.status_code} {answer.text}")
 
 
 def test_answers_are_those_of_a_single_process(
@@ -160,7 +124,7 @@ def test_the_ingresses_share_label_sets_and_hold_no_model(
     image = samples["cat"].read_bytes()
 
     def best(_: int) -> str:
-        with httpx.Client(base_url=live.cluster.url, timeout=60) as client:
+        with httpx.Client(base_url=live.cluster.url, timeout=PATIENCE) as client:
             answer = client.post("/classify?labelset=pets", content=image)
             return str(answer.raise_for_status().json()["predictions"][0]["label"])
 
@@ -168,26 +132,63 @@ def test_the_ingresses_share_label_sets_and_hold_no_model(
         assert set(pool.map(best, range(32))) == {"cat"}
     ingresses = live.cluster.replicas("Ingress")
     assert len(ingresses) == REPLICAS["Ingress"]
-    assert not any(_holds_torch(pid) for pid in ingresses)
-    assert all(_holds_torch(pid) for pid in live.cluster.replicas("Encoder"))
+    assert not any(_holds_openvino(pid) for pid in ingresses)
+    assert all(_holds_openvino(pid) for pid in live.cluster.replicas("Encoder"))
 
 
-def _holds_torch(pid: int) -> bool:
-    return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+def _holds_openvino(pid: int) -> bool:
+    return "libopenvino" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_one_page_of_metrics_has_what_all_replicas_count(
+    live: Live, samples: dict[str, Path]
+) -> None:
+    picture, more = samples["cat"].read_bytes(), 20
+
+    def requests() -> float:
+        return sum(s.value for s in _samples(live, "openvocab_requests_total")
+                   if s.labels["route"] == "/classify")  # fmt: skip
+
+    def pictures() -> dict[str, float]:
+        found: dict[str, float] = {}
+        for sample in _samples(live, "openvocab_batch_size_sum"):
+            if sample.labels["kind"] == "image":
+                name = sample.labels["deployment"]
+                found[name] = found.get(name, 0) + sample.value
+        return found
+
+    before, encoded = requests(), pictures()
+    for _ in range(more):
+        # a connection of its own, so that it may come to either Ingress
+        url = f"{live.cluster.url}/classify?labels=cat,dog"
+        assert httpx.post(url, content=picture, timeout=PATIENCE).is_success
+    assert requests() == before + more
+    # counted where they are encoded, and the canary's beside them
+    assert pictures().keys() == {"Encoder"}
+    assert pictures()["Encoder"] >= encoded["Encoder"] + more
+    serving = _samples(live, "process_resident_memory_bytes")
+    replicas = {(s.labels["deployment"], s.labels["replica"]) for s in serving}
+    assert sorted(name for name, _ in replicas) == ["Encoder", "Encoder", "Ingress", "Ingress"]
+
+
+def _samples(live: Live, name: str) -> list[Any]:
+    text = live.client.get("/metrics").raise_for_status().text
+    families = text_string_to_metric_families(text)
+    return [sample for family in families for sample in family.samples if sample.name == name]
 
 
 def test_an_encoder_killed_under_load_loses_no_request(
     live: Live, samples: dict[str, Path]
 ) -> None:
     before = live.cluster.replicas("Encoder")
-    with Load(live.cluster.url, samples["cat"].read_bytes(), fresh=True) as load:
-        wait_until(lambda: load.right > CLIENTS)
+    with Load([live.cluster.url], samples["cat"].read_bytes(), fresh=True) as load:
+        wait_until(lambda: load.right > CLIENTS, LONGEST)
         os.kill(before[0], signal.SIGKILL)
         killed_at = load.right
-        wait_until(lambda: load.right > killed_at + 2 * CLIENTS, 60)
+        wait_until(lambda: load.right > killed_at + 2 * CLIENTS, LONGEST)
     assert load.wrong == []
     # Ray starts another one
-    wait_until(lambda: len(set(live.cluster.replicas("Encoder")) - set(before)) == 1, 60)
+    wait_until(lambda: len(set(live.cluster.replicas("Encoder")) - set(before)) == 1, LONGEST)
     live.cluster.wait()
 
 
@@ -203,13 +204,13 @@ def test_a_new_setting_is_deployed_under_load_and_loses_no_request(
             for now in [set(live.cluster.replicas(name))]
         )
 
-    with Load(live.cluster.url, samples["cat"].read_bytes(), PAUSE_SECONDS) as load:
-        wait_until(lambda: load.right > CLIENTS)
+    with Load([live.cluster.url], samples["cat"].read_bytes(), PAUSE_SECONDS) as load:
+        wait_until(lambda: load.right > CLIENTS, LONGEST)
         live.deploy(max_labels=LABELS + 1, hang_timeout=200)
-        wait_until(all_new, 120)
+        wait_until(all_new, LONGEST)
         live.cluster.wait()
     assert load.wrong == []
-    with contextlib.closing(httpx.Client(base_url=live.cluster.url, timeout=60)) as client:
+    with contextlib.closing(httpx.Client(base_url=live.cluster.url, timeout=PATIENCE)) as client:
         wait_for(client)
         fields = {"labels": ",".join(f"thing {n}" for n in range(LABELS + 2))}
         answers = [
@@ -236,11 +237,11 @@ def test_each_model_has_encoders_of_its_own_behind_one_address(
 
     def ask(**fields: str) -> httpx.Response:
         # a connection of its own: replicas that are replaced take theirs with them
-        with httpx.Client(base_url=live.cluster.url, timeout=120) as client:
+        with httpx.Client(base_url=live.cluster.url, timeout=PATIENCE) as client:
             data = {"labels": "cat,dog", "templates": "pictogram", **fields}
             return client.post("/classify", files=picture, data=data)
 
-    wait_until(lambda: ask(model="mine").is_success, 300)
+    wait_until(lambda: ask(model="mine").is_success, LONGEST)
     live.cluster.wait()
     answers = [ask(**fields).json() for fields in ({}, {"model": other_model}, {"model": "mine"})]
     assert [answer["model"] for answer in answers] == ["pictogram", other_model, other_model]
@@ -261,3 +262,28 @@ def test_models_that_come_and_go_are_left_to_ray() -> None:
     command = [sys.executable, "-c", program]
     completed = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert "min_replicas: 0" in completed.stderr.splitlines()[-1]
+
+
+def test_a_node_killed_under_load_loses_only_what_its_ingress_worked_on(
+    live: Live, samples: dict[str, Path]
+) -> None:
+    assert live.client.get("/labelsets/pets").json()["labels"] == ["cat", "dog"]
+    gone = {pid for name in REPLICAS for pid in live.cluster.replicas(name, node=1)}
+    assert gone
+    with Load([live.cluster.url], samples["cat"].read_bytes(), PAUSE_SECONDS) as load:
+        wait_until(lambda: load.right > CLIENTS, LONGEST)
+        live.cluster.kill_node(1)
+        # so long a proxy may keep connections to what is dead
+        noticed = time.monotonic() + 1
+        after = load.right
+        wait_until(lambda: load.right > after + 4 * CLIENTS, LONGEST)
+        # Ray starts the replicas of that node on the other one
+        wait_until(
+            lambda: all(
+                len(live.cluster.replicas(name, node=0)) == count
+                for name, count in REPLICAS.items()
+            ),
+            LONGEST,
+        )
+    assert [f for f in load.wrong if f.answered or f.begun > noticed] == []
+    assert live.client.get("/labelsets/pets").json()["labels"] == ["cat", "dog"]
