@@ -84,7 +84,7 @@ def test_a_picture_of_one_colour_says_so_and_so_does_one_that_becomes_one(
     assert any("has a single colour" in text for text in ask(client, plain)["warnings"])
     wiped = cat.convert("RGBA")
     wiped.putalpha(0)
-    assert any("one colour" in text for text in ask(client, png(wiped))["warnings"])
+    assert any("single colour" in text for text in ask(client, png(wiped))["warnings"])
     wide = Image.new("RGB", (900, 256), "white")
     wide.paste(cat.resize((256, 256)), (644, 0))
     said = " ".join(ask(client, png(wide), "&view=center")["warnings"])

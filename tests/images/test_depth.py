@@ -197,7 +197,7 @@ def test_numbers_that_are_none_are_black_and_do_not_count() -> None:
     assert is_grey(found)
     nothing = seen(tiff(np.full((SIDE, SIDE), np.nan, np.float32)))
     assert (nothing.pixels == 0).all()
-    assert "one colour" in nothing.notes.warnings()[0]
+    assert "single colour" in nothing.notes.warnings()[0]
 
 
 def test_what_no_decoder_reads_is_named_and_not_called_damaged() -> None:
