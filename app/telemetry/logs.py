@@ -113,6 +113,9 @@ def set_up(level: str, form: Format = "text", worker: str | None = None) -> None
     handler.setFormatter(JsonLines(worker) if as_json else TextLines())
     ours = logging.getLevelNamesMapping()[level.upper()]
     # what libraries tell of their insides fills pages
+    for before in logging.getLogger().handlers[:]:
+        if isinstance(before.formatter, JsonLines | TextLines):  # a forked worker has its parent's
+            logging.getLogger().removeHandler(before)
     logging.basicConfig(level=max(ours, logging.INFO), handlers=[handler])
     logging.getLogger("openvocab").setLevel(ours)
     # open_clip writes to the root logger what only its developers need
