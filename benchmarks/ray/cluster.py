@@ -8,6 +8,7 @@ line that names one, and ends all of the cluster's processes with its input.
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -103,9 +104,12 @@ class Cluster:
         self, deployment: str, node: int | None = None, application: str = APPLICATION
     ) -> list[int]:
         """Process ids of a deployment's replicas, those that begin or end included."""
-        title = f"ray::ServeReplica:{application}:{deployment}".encode()
+        # neither Encoder-NAME, if that of Encoder is asked; a method's name may follow
+        title = re.compile(
+            rf"ray::ServeReplica:{application}:{re.escape(deployment)}(?![\w-])".encode()
+        )
         root = self.process.pid if node is None else self.raylets[node]
-        return [pid for pid in tree(root) if _read(pid, "cmdline").startswith(title)]
+        return [pid for pid in tree(root) if title.match(_read(pid, "cmdline"))]
 
     def kill_node(self, node: int) -> None:
         """End all processes of a node as a power cut would, but for its network."""
