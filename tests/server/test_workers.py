@@ -178,6 +178,8 @@ def test_one_scrape_of_any_worker_answers_for_all(server: Server) -> None:
                 httpx.get(f"{server.url}/templates", timeout=60).raise_for_status()
         finally:
             os.kill(worker, signal.SIGCONT)
+    # a response is counted just after it was sent
+    wait_until(lambda: answered(scrape(server.url)) == before + 14)
     for worker in workers_of(server):
         os.kill(worker, signal.SIGSTOP)  # one that hangs keeps nobody waiting
         try:
