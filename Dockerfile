@@ -60,6 +60,7 @@ RUN pip install --no-deps --no-build-isolation . && pip uninstall --quiet --yes 
 
 # OpenVINO for a CPU and its own format: without plugins for GPUs and NPUs, readers of other
 # formats, and headers. numpy without its tests. Near a quarter of what is installed
+# hadolint ignore=DL3003
 RUN cd /opt/venv/lib/python*/site-packages \
     && rm -r openvino/include openvino/cmake openvino/libs/cache.json \
     openvino/libs/libopenvino_intel_gpu_plugin.so openvino/libs/libopenvino_intel_npu_plugin.so \

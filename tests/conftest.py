@@ -38,8 +38,11 @@ Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
 
 def pytest_configure() -> None:
-    """In the background (`make test &`, cron) SIGINT is ignored, and children inherit that."""
+    """In the background (`make test &`, cron, nohup) SIGINT and SIGHUP are ignored, which children
+    inherit; a handler they do not."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 
 # files whose tests are few and take minutes

@@ -685,7 +685,7 @@ def test_a_server_with_keys_is_used_with_a_key(
     )
     field.fill("ov_wrong")
     use.click()
-    expect(page.locator("#key-error")).to_contain_text("unknown API key")
+    expect(page.locator("#key-error")).to_contain_text("Unknown API key")
     field.fill(KEY)
     use.click()
     expect(page.locator("#key-panel")).to_be_hidden()
