@@ -64,13 +64,13 @@ def groups(scores: Floats, paths: Sequence[tuple[str, ...]], *, shares: bool) ->
 
     `shares`: the scores share 1 among them, so that a group has their sum; else the best one's.
     """
-    shares_by_path: dict[tuple[str, ...], float] = {}
+    by_path: dict[tuple[str, ...], float] = {}
     for score, path in zip(scores.tolist(), paths, strict=True):
         for depth in range(1, len(path) + 1):
-            before = shares_by_path.get(path[:depth], 0.0)
-            shares_by_path[path[:depth]] = before + score if shares else max(before, score)
+            before = by_path.get(path[:depth], 0.0)
+            by_path[path[:depth]] = before + score if shares else max(before, score)
     return sorted(
-        (Group(path, min(score, 1.0)) for path, score in shares_by_path.items()),
+        (Group(path, min(score, 1.0)) for path, score in by_path.items()),
         key=lambda group: -group.score,
     )
 

@@ -398,10 +398,11 @@ def watch_process(metrics: Metrics, settings: Settings, *, first: bool) -> None:
     file = settings.tls_cert_file
     until = None if file is None else valid_until(file)
     metrics.watch(
-        "openvocab_certificate_expiry_timestamp_seconds", "Expiry time of the certificate "
-                                                          "served; none without "
-                                                          "TLS.", lambda: until, together="min",
-    )  # fmt: skip
+        "openvocab_certificate_expiry_timestamp_seconds",
+        "Expiry time of the certificate served; none without TLS.",
+        lambda: until,
+        together="min",
+    )
     metrics.info("openvocab_build_info", "What is installed; always 1.", {
         "version": VERSION,
         "python": platform.python_version(),

@@ -180,7 +180,7 @@ async def _all_of(handle: DeploymentHandle[Any]) -> list[Counted]:
             timeout_s=SCRAPE, return_exceptions=True
         )
     except (TimeoutError, RayError, RayServeException) as error:
-        log.warning("%s does not tell what it counts: %s", handle.deployment_name, error)
+        log.warning("%s did not report its metrics: %s", handle.deployment_name, error)
         return []
     return [answer for answer in answers if isinstance(answer, Counted)]
 

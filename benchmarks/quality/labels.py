@@ -107,7 +107,7 @@ def grouped(view: Validation, labels: Sequence[str]) -> list[tuple[str, ...]]:
     ]
 
 
-def sums(view: Validation, name: str, about: str) -> list[Result]:
+def sums(view: Validation, name: str, about: str) -> Result:
     """Groups by their sums against the group of the best label."""
     pictures = view.pictures(name)
     paths = grouped(view, pictures.labels)
@@ -122,18 +122,16 @@ def sums(view: Validation, name: str, about: str) -> list[Result]:
     correct = f"{by_sum[certain].mean():.1%}" if certain.any() else "none"
     leaf = right(pictures, shares)[certain].mean() if certain.any() else 0.0
     title = f"Groups: {len(own)} {about} of {len(set(paths))} groups of {len(paths)} labels"
-    return [
-        Result(
-            title,
-            COLUMNS,
-            compared({"the group of the best label": by_leaf, "the best sum of a group": by_sum}),
-            [
-                f"A label's group is WordNet's widest word above it with at most {MOST} labels.",
-                f"Where the best label has less than {UNCERTAIN}, {held} pictures have a group of "
-                f"{CERTAIN} or more: {correct} of them are right, {leaf:.1%} of the labels.",
-            ],
-        )
-    ]
+    return Result(
+        title,
+        COLUMNS,
+        compared({"the group of the best label": by_leaf, "the best sum of a group": by_sum}),
+        [
+            f"A label's group is WordNet's widest word above it with at most {MOST} labels.",
+            f"Where the best label has less than {UNCERTAIN}, {held} pictures have a group of "
+            f"{CERTAIN} or more: {correct} of them are right, {leaf:.1%} of the labels.",
+        ],
+    )
 
 
 def descriptions(view: Validation, name: str, about: str) -> Result:
@@ -189,7 +187,7 @@ def main() -> None:
     tables = [kinds(view)]
     for name, about in SETS.items():
         tables.append(synonyms(view, name, about))
-        tables += sums(view, name, about)
+        tables.append(sums(view, name, about))
         tables.append(descriptions(view, name, about))
         tables.append(weights(view, name, about))
     what = "what a label gains by synonyms, kinds, groups, descriptions and weights"

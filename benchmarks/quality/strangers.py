@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from scipy.special import logsumexp
 
 from app.classify.concept import Concept
 from app.classify.ensemble import BACKGROUND
@@ -50,12 +51,11 @@ RULES: Final = ("floor and lead, no words", "as answered")
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Of D draws of labels and N pictures: which are `right` and which are `strangers` (D, N), the
-    `scores` of each way and what each rule `refused`.
+    """Of D draws of labels and N pictures: which are `right` and whose label was drawn (`known`),
+    both (D, N), the `scores` of each way and what each rule `refused`. The others are strangers.
     """
 
     right: Truth
-    strangers: Truth
     known: Truth
     scores: dict[str, Figures]
     refused: dict[str, Truth]
@@ -90,7 +90,7 @@ class Words:
             known[draw] = np.isin(self.pictures.own, chosen)
             right[draw] = known[draw] & (chosen[cosines.argmax(axis=1)] == self.pictures.own)
             self._one(cosines, self.others.rivals(self.labels[chosen]), draw, scores, refused)
-        return Drawn(right, ~known, known, scores, refused)
+        return Drawn(right, known, scores, refused)
 
     def _one(
         self,
@@ -108,9 +108,9 @@ class Words:
         scores["floor alone"][draw] = best - self.background
         scores["similarity"][draw] = best
         scores["rank among other words"][draw] = -(words > best[:, None]).sum(axis=1)
-        scores["NegLabel: the labels' share"][draw] = _log_sum(
-            self.scale.scale * cosines
-        ) - _log_sum(self.scale.scale * words)
+        scores["NegLabel: the labels' share"][draw] = logsumexp(
+            self.scale.scale * cosines, axis=1
+        ) - logsumexp(self.scale.scale * words, axis=1)
         criteria = Criteria(1, abstain=True)
         for place, row in enumerate(cosines):
             floor, of_words = float(self.background[place]), words[place]
@@ -120,11 +120,6 @@ class Words:
             for rule, held in zip(RULES, (None, competition), strict=True):
                 found = decide(row, floor, self.scale, None, criteria, held)
                 refused[rule][draw, place] = found.reason is not None
-
-
-def _log_sum(values: Floats) -> Floats:
-    most = values.max(axis=1, keepdims=True)
-    return np.asarray(most[:, 0] + np.log(np.exp(values - most).sum(axis=1)), np.float32)
 
 
 def auroc(drawn: Drawn, name: str) -> float:
@@ -147,7 +142,7 @@ def resampled(drawn: Drawn, refused: Sequence[Truth]) -> Figures:
     columns = chance.multinomial(pictures, np.full(pictures, 1 / pictures), RESAMPLES)
     rows[0], columns[0] = 1, 1
     found = np.empty((RESAMPLES, len(refused), 2))
-    for place, of in enumerate((drawn.strangers, drawn.right)):
+    for place, of in enumerate((~drawn.known, drawn.right)):
         among = ((rows @ of) * columns).sum(axis=1)
         for way, one in enumerate(refused):
             found[:, way, place] = ((rows @ (one & of)) * columns).sum(axis=1) / np.maximum(

@@ -75,14 +75,16 @@ class Validation:
             self.folder / f"{re.sub('[^a-z0-9]+', '-', info.fingerprint)}.rows",
             info.embedding_width,
         )
-        data = {hashlib.sha256(file.read_bytes()).digest(): file for file in files}
-        missing = [digest for digest in data if kept.get(digest) is None]
+        digests = [hashlib.sha256(file.read_bytes()).digest() for file in files]
+        by_digest = dict(zip(digests, files, strict=True))
+        missing = [digest for digest in by_digest if kept.get(digest) is None]
         for at in range(0, len(missing), BATCH):
             some = missing[at : at + BATCH]
-            pixels = [decode(data[x].read_bytes(), info.image, ImageLimits()).pixels for x in some]
+            data = (by_digest[digest].read_bytes() for digest in some)
+            pixels = [decode(image, info.image, ImageLimits()).pixels for image in data]
             for digest, row in zip(some, self.encoder.submit_images(pixels).result(), strict=True):
                 kept.put(digest, row)
-        rows = [kept.get(hashlib.sha256(file.read_bytes()).digest()) for file in files]
+        rows = [kept.get(digest) for digest in digests]
         kept.close()
         return np.stack([row for row in rows if row is not None])
 

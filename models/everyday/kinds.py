@@ -8,6 +8,7 @@ import argparse
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from measured import on_white
@@ -34,6 +35,16 @@ KINDS = {
 }
 
 
+def by_kind(work: Path) -> Iterator[tuple[Path, str]]:
+    """Every photograph of a kind, and the kind."""
+    stamps = work / one("photographs").name / STAMPS
+    for path in photographs(work).paths:
+        name = path.relative_to(stamps).as_posix()
+        kind = next((k for start, k in KINDS.items() if name.startswith(f"{start}/")), None)
+        if kind is not None:
+            yield path, kind
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
@@ -41,14 +52,12 @@ def main() -> None:
     args = parser.parse_args()
     stamps = args.work / one("photographs").name / STAMPS
     drawn: defaultdict[str, int] = defaultdict(int)
-    for path in photographs(args.work).paths:
+    for path, kind in by_kind(args.work):
         name = path.relative_to(stamps).as_posix()
-        kind = next((k for start, k in KINDS.items() if name.startswith(f"{start}/")), None)
-        if kind is not None:
-            folder = args.work / "kinds" / kind
-            folder.mkdir(parents=True, exist_ok=True)
-            on_white(Image.open(path)).save(folder / f"{re.sub('[^a-z0-9]+', '-', name[:-4])}.png")
-            drawn[kind] += 1
+        folder = args.work / "kinds" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        on_white(Image.open(path)).save(folder / f"{re.sub('[^a-z0-9]+', '-', name[:-4])}.png")
+        drawn[kind] += 1
     print(dict(drawn))
 
 

@@ -12,9 +12,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from kinds import KINDS
+from kinds import KINDS, by_kind
 from sources import one, unpack_deb
-from stamps import STAMPS, chosen, photographs
+from stamps import chosen
 from wordnet import WordNet
 
 # Twemoji's drawings whose names are things to WordNet; so many of them, drawn by chance
@@ -38,7 +38,7 @@ def words(wordnet: WordNet, label: str) -> dict[str, object] | None:
     if offset is None:
         return None
     synset = wordnet.synset(offset)
-    above = [f"{lemmas[0]}" for _, lemmas in reversed(wordnet.above(offset))]
+    above = [lemmas[0] for _, lemmas in reversed(wordnet.above(offset))]
     synonyms = [lemma for lemma in synset.lemmas if lemma != label.lower()]
     return {"synonyms": synonyms, "gloss": synset.gloss, "above": above}
 
@@ -78,13 +78,7 @@ def main() -> None:
     chance = random.Random(SEED)  # noqa: S311 the same drawings each time
     things = chance.sample(things, min(DRAWINGS, len(things)))
     sets["drawings"] = [(work / "twemoji" / f"{r['name']}.png", r["label"]) for r in things]
-    stamps = work / one("photographs").name / STAMPS
-    sets["kinds"] = []
-    for path in photographs(work).paths:
-        name = path.relative_to(stamps).as_posix()
-        kind = next((k for start, k in KINDS.items() if name.startswith(f"{start}/")), None)
-        if kind is not None:
-            sets["kinds"].append((path, kind))
+    sets["kinds"] = list(by_kind(work))
 
     for name, rows in sets.items():
         _write(folder / f"{name}.csv", rows)

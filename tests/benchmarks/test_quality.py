@@ -9,7 +9,7 @@ from benchmarks.quality.validation import compared
 
 def drawn(scores: list[float], known: list[bool]) -> Drawn:
     of_labels = np.array([known])
-    return Drawn(of_labels, ~of_labels, of_labels, {"score": np.array([scores])}, {})
+    return Drawn(of_labels, of_labels, {"score": np.array([scores])}, {})
 
 
 def test_a_score_is_as_good_as_it_tells_strangers_from_pictures_of_the_labels() -> None:
