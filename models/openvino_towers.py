@@ -82,18 +82,20 @@ class CompiledImages:
     ) -> None:
         """`graph`: (B, 3, H, W) uint8 -> (B, D) float32 of unit length. Raises RuntimeError.
 
-        A larger batch runs `at_once` images after the other: what a tower keeps of an image while
-        it runs is many times its pixels, and must fit into the processor's caches (measure.py).
+        A batch of twice as many or more runs in several passes: what a tower keeps of an image
+        while it runs is many times its pixels, and must fit into the processor's caches
+        (measure.py). None is smaller than `at_once`: a pass of another size than the last one is
+        prepared anew, which takes a small tower longer than several images.
         """
         self._compiled = compiled(graph, precision, threads, device)
         self.at_once = at_once
 
     def __call__(self, batch: Pixels) -> Vectors:
         """(B, 3, H, W) uint8 -> (B, D) float32 of unit length."""
-        if len(batch) <= self.at_once:
+        passes = len(batch) // self.at_once
+        if passes <= 1:
             return self.forward(batch)
-        starts = range(0, len(batch), self.at_once)
-        return np.concatenate([self.forward(batch[n : n + self.at_once]) for n in starts])
+        return np.concatenate([self.forward(part) for part in np.array_split(batch, passes)])
 
     def forward(self, batch: Pixels) -> Vectors:
         """The same in one pass, however many they are."""

@@ -69,18 +69,18 @@ async def parts(
     _, options = parse_options_header(content_type)
     if not options.get(b"boundary"):
         raise Unparsable("the multipart body cannot be parsed: no boundary in its content type")
-    reader, held = None, 0
+    reader, parser, held = _Reader(most_file, most_text), None, 0
     async for chunk in stream:
         try:
-            reader = reader or _Reader(options[b"boundary"], most_file, most_text)
-            reader.feed(chunk)
+            parser = parser or MultipartParser(options[b"boundary"], reader.callbacks())
+            parser.write(chunk)
         except FormParserError as error:
             raise Unparsable(f"the multipart body cannot be parsed: {error}") from None
         hold(reader.texts - held)
         held = reader.texts
         while reader.complete:
             yield reader.complete.popleft()
-    if reader is None or not reader.ended:
+    if not reader.ended:
         raise Unparsable("the multipart body ends before its last boundary")
 
 
@@ -96,7 +96,7 @@ def _extended_filename(disposition: bytes) -> str | None:
 class _Reader:
     """The callbacks of the parser, and what they found."""
 
-    def __init__(self, boundary: bytes, most_file: int, most_text: int) -> None:
+    def __init__(self, most_file: int, most_text: int) -> None:
         self.complete: deque[Part] = deque()
         self.ended = False
         self.texts = 0  # bytes of all text fields and of all names
@@ -104,7 +104,10 @@ class _Reader:
         self._most_text = most_text
         self._part = _Arriving()
         self._head = (bytearray(), bytearray())
-        callbacks: Any = {
+
+    def callbacks(self) -> Any:
+        """What the parser is given; the reader does not know it, or both would outlive the form."""
+        return {
             "on_part_begin": self._begin,
             "on_header_begin": self._header_begin,
             "on_header_field": lambda data, start, end: self._header(0, data[start:end]),
@@ -115,10 +118,6 @@ class _Reader:
             "on_part_end": self._end,
             "on_end": self._all,
         }
-        self._parser = MultipartParser(boundary, callbacks)
-
-    def feed(self, chunk: bytes) -> None:
-        self._parser.write(chunk)
 
     def _begin(self) -> None:
         self._part = _Arriving()

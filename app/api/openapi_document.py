@@ -130,8 +130,8 @@ GLOSSARY: Final[dict[str, tuple[str, Any]]] = {
     "image_width": ("Width in pixels of what the model sees.", 224),
     "images": ("The images, in order.", None),
     "images_at_once": (
-        "Images of one forward pass: as many as cost the processor least each, as measured when "
-        "the model was exported; null where as many run as come.",
+        "Images of one forward pass, up to twice as many: with so many one costs the processor "
+        "least, as measured when the model was exported; null where as many run as come.",
         8,
     ),
     "index": ("Place in the order of the input, from 0.", 0),

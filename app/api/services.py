@@ -97,19 +97,18 @@ class Services:
         return self.templates.name_of(stored.definition.templates)
 
 
-# these are coroutines because the framework calls plain functions in a thread, at 0.2 ms each
-async def services(request: Request) -> Services:
+def services_of(request: Request) -> Services:
     """The services of the application that this request reached."""
     own: Services = request.app.state.services
     return own
 
 
-async def stages(request: Request) -> Stages:
+def stages_of(request: Request) -> Stages:
     """The clock of this request; the middleware answers it as Server-Timing."""
     return state_of(request.scope).stages
 
 
-async def caller(request: Request) -> Identity:
+def caller_of(request: Request) -> Identity:
     """Who makes this request."""
     identity = state_of(request.scope).caller
     assert identity is not None  # the middleware let it in
@@ -143,15 +142,26 @@ ModelName = Annotated[
 ]
 
 
-async def model_services(
-    request: Request, own: Annotated[Services, Depends(services)], model: ModelName = None
-) -> Services:
+# these are coroutines because the framework calls plain functions in a thread, at 0.2 ms each
+async def _services(request: Request) -> Services:
+    return services_of(request)
+
+
+async def _stages(request: Request) -> Stages:
+    return stages_of(request)
+
+
+async def _caller(request: Request) -> Identity:
+    return caller_of(request)
+
+
+async def _model_services(request: Request, model: ModelName = None) -> Services:
     """The services of the model that the address names."""
-    return await of_model(request, own, model or None)
+    return await of_model(request, services_of(request), model or None)
 
 
-ModelServicesDep = Annotated[Services, Depends(model_services)]
-ServicesDep = Annotated[Services, Depends(services)]
-StagesDep = Annotated[Stages, Depends(stages)]
-CallerDep = Annotated[Identity, Depends(caller)]
+ModelServicesDep = Annotated[Services, Depends(_model_services)]
+ServicesDep = Annotated[Services, Depends(_services)]
+StagesDep = Annotated[Stages, Depends(_stages)]
+CallerDep = Annotated[Identity, Depends(_caller)]
 PatienceDep = Annotated[float, Depends(patience)]

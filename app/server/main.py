@@ -151,9 +151,10 @@ def create_app(
     app.openapi = functools.partial(openapi_document.document, app)  # type: ignore[method-assign]
     app.state.draining = False
     routes.add(app.routes)
+    # routes are tried one after the other, so what is called most comes first
     for part in (
-        info, classify, batch, labelsets, calibration, examples,
-        embeddings, huggingface, openai, immich, photoprism, playground,
+        classify, batch, embeddings, huggingface, openai, immich, photoprism,
+        labelsets, calibration, examples, info, playground,
     ):  # fmt: skip
         app.include_router(part.router)
         routes.add(part.router.routes)

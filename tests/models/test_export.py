@@ -222,7 +222,7 @@ def test_every_size_is_measured_and_a_slow_tower_at_small_ones_alone(
     assert tuple(seconds_each(lambda _: None, (2, 3))) == SIZES[:1]
 
 
-def test_a_large_batch_runs_in_passes_of_the_measured_size(
+def test_a_large_batch_runs_in_passes_of_at_least_the_measured_size(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = load(f"exported:{made}")
@@ -234,7 +234,7 @@ def test_a_large_batch_runs_in_passes_of_the_measured_size(
     whole = encoder.images.forward
     monkeypatch.setattr(encoder.images, "forward", lambda b: (passes.append(len(b)), whole(b))[1])
     together = encoder.submit_images(images).result()
-    assert passes == [8, 8, 3]
+    assert passes == [10, 9]
     np.testing.assert_allclose(together, alone, atol=1e-5)
     encoder.close()
 

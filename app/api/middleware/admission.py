@@ -12,7 +12,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.middleware.state import state_of
+from app.api.middleware.state import hold_nothing, state_of
 from app.api.problems import refuse
 from app.errors import DeadlinePassed, Invalid, Overloaded, SlowBody
 from app.telemetry.metrics import Metrics
@@ -144,6 +144,7 @@ class AdmissionMiddleware:
             self._metrics.dropped("left")
         finally:
             call.end()
+            state.hold = hold_nothing  # or the call and the state refer to each other
             self._metrics.received(call.read)
             state.closing.close()
 
@@ -230,6 +231,7 @@ class _Call:
         """Give back what was taken."""
         if self._watch is not None:
             self._watch.cancel()
+            self._watch = None  # it refers to this call, which so ends with its request
         if self._entered:
             self._admission.leave()
         self._admission.free_bytes(self._bytes)

@@ -1,5 +1,6 @@
 """API keys: read, hashed, compared and read again when they change. Knows nothing of requests."""
 
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -56,6 +57,7 @@ def anyone(address: str) -> Identity:
     return Identity(address, frozenset(SCOPES), network=_network(address))
 
 
+@functools.lru_cache(maxsize=1_024)
 def _network(address: str) -> str:
     try:
         parsed = ipaddress.ip_address(address)

@@ -12,7 +12,8 @@ from app.telemetry.spans import Stages
 _KEY: Final = "openvocab"
 
 
-def _hold_nothing(_count: int) -> None: ...
+def hold_nothing(_count: int) -> None:
+    """Of a request that has ended, or not begun, nothing is held."""
 
 
 @dataclass(slots=True)
@@ -28,7 +29,7 @@ class RequestState:
     route: Matched
     caller: Identity | None = None
     deadline: float = 0.0
-    hold: Callable[[int], None] = _hold_nothing
+    hold: Callable[[int], None] = hold_nothing
     closing: ExitStack = field(default_factory=ExitStack)
     received: int = 0
     model: str | None = None  # the one that the request named, if it did
