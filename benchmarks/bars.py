@@ -18,7 +18,7 @@ class Bar:
         return value < self.bound if self.under else value >= self.bound
 
     @property
-    def wanted(self) -> str:
+    def target(self) -> str:
         """The bound in words."""
         return f"{'under' if self.under else 'at least'} {self.bound:,g}{self.unit}"
 

@@ -28,8 +28,8 @@ _PLAIN: Final = {
     "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
     "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
     **{
-        f"{ours}.{kind}": f"{theirs}.{kind}"
-        for ours, theirs in (
+        f"{open_clip_name}.{kind}": f"{transformers_name}.{kind}"
+        for open_clip_name, transformers_name in (
             ("ln_final", "text_model.final_layer_norm"),
             # the spelling is transformers'
             ("visual.ln_pre", "vision_model.pre_layrnorm"),
@@ -73,15 +73,15 @@ def transformers_folder() -> Path:
 
 def renamed(tensors: Tensors) -> Tensors:
     """open_clip's tensors of a ViT CLIP under the names of transformers' `CLIPModel`."""
-    found: Tensors = {}
+    result: Tensors = {}
     for name, value in tensors.items():
         if name in _PLAIN:
-            found[_PLAIN[name]] = value
+            result[_PLAIN[name]] = value
         elif name in _TRANSPOSED:
-            found[_TRANSPOSED[name]] = value.T.contiguous()
+            result[_TRANSPOSED[name]] = value.T.contiguous()
         elif ".resblocks." in f".{name}":
-            found |= _of_block(name, value)
-    return found
+            result |= _of_block(name, value)
+    return result
 
 
 def _of_block(name: str, value: torch.Tensor) -> Tensors:
@@ -91,7 +91,7 @@ def _of_block(name: str, value: torch.Tensor) -> Tensors:
     if rest.startswith("attn.in_proj_"):
         kind = rest.removeprefix("attn.in_proj_")
         parts = zip("qkv", value.chunk(3), strict=True)
-        return {f"{block}.self_attn.{one}_proj.{kind}": part.clone() for one, part in parts}
+        return {f"{block}.self_attn.{letter}_proj.{kind}": part.clone() for letter, part in parts}
     layer, _, kind = rest.rpartition(".")
     return {f"{block}.{_IN_A_BLOCK[layer]}.{kind}": value}
 
@@ -138,8 +138,8 @@ def _tokenizer() -> dict[str, Any]:
     bpe = SimpleTokenizer()
     first, last = "<|startoftext|>", "<|endoftext|>"
     words = {**bpe.encoder}
-    for ours, theirs in (("<start_of_text>", first), ("<end_of_text>", last)):
-        words[theirs] = words.pop(ours)
+    for text, token in (("<start_of_text>", first), ("<end_of_text>", last)):
+        words[token] = words.pop(text)
     merges = sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.__getitem__)
     special = {"bos_token": first, "eos_token": last, "pad_token": last, "unk_token": last}
     return {

@@ -25,8 +25,8 @@ def environment(name: str) -> Path:
     requirements = PEERS / name / "requirements.txt"
     folder = cache("environments", name)
     stamp = folder / "made-from"
-    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
-    if not stamp.exists() or stamp.read_text() != wanted:
+    digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != digest:
         print(f"installing the environment of {name} (gigabytes, once)", flush=True)
         shutil.rmtree(folder)
         _run([sys.executable, "-m", "venv", str(folder)])
@@ -34,19 +34,19 @@ def environment(name: str) -> Path:
         uv = shutil.which("uv")
         pip = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
         _run([*pip, "--quiet", "-r", str(requirements)])
-        stamp.write_text(wanted)
+        stamp.write_text(digest)
     return folder / "bin"
 
 
 def clean_env(**more: str) -> dict[str, str]:
     """The environment variables of a peer: no download, no telemetry, no settings of ours."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENVOCAB_", "PYTHON"))}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OPENVOCAB_", "PYTHON"))}
     quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
-    return {**kept, **quiet, **more}
+    return {**inherited, **quiet, **more}
 
 
 def _run(command: list[str]) -> None:
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    if found.returncode:
-        said = (found.stderr or found.stdout).strip().splitlines()
-        raise NoEnvironment(said[-1] if said else f"{command[0]} failed")
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        lines = (process.stderr or process.stdout).strip().splitlines()
+        raise NoEnvironment(lines[-1] if lines else f"{command[0]} failed")

@@ -46,29 +46,29 @@ def drive(url: str, bodies: Bodies, connections: int, seconds: float) -> Load:
     command = [program, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
     command += ["--timeout", f"{TIMEOUT_SECONDS}s", "-s", str(SCRIPT), url, "--"]
     command += [bodies.kind, str(bodies.index)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    return parse(found.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return parse(process.stdout)
 
 
 def drive_repeatedly(
     url: str, bodies: Bodies, connections: int, seconds: float, rounds: int
 ) -> Load:
     """The medians of several turns; requests, seconds, errors and the longest wait of them all."""
-    found = [drive(url, bodies, connections, seconds) for _ in range(rounds)]
+    loads = [drive(url, bodies, connections, seconds) for _ in range(rounds)]
     middle = {
-        name: statistics.median(getattr(one, name) for one in found)
+        name: statistics.median(getattr(load, name) for load in loads)
         for name in ("p50", "p90", "p99")
     }
     requests, spent, errors = (
-        sum(getattr(one, name) for one in found) for name in ("requests", "seconds", "errors")
+        sum(getattr(load, name) for load in loads) for name in ("requests", "seconds", "errors")
     )
-    return Load(requests, spent, errors, **middle, max=max(one.max for one in found))
+    return Load(requests, spent, errors, **middle, max=max(load.max for load in loads))
 
 
 def parse(output: str) -> Load:
     """The line that load.lua prints. wrk counts an answer that is no 2xx or 3xx as a request."""
     line = output.rstrip().splitlines()[-1]
-    said = json.loads(line)
-    errors = sum(said[kind] for kind in ("connect", "read", "write", "status", "timeout"))
-    times = {name: said[name] for name in ("p50", "p90", "p99", "max")}
-    return Load(said["requests"], said["seconds"], errors, **times)
+    figures = json.loads(line)
+    errors = sum(figures[kind] for kind in ("connect", "read", "write", "status", "timeout"))
+    times = {name: figures[name] for name in ("p50", "p90", "p99", "max")}
+    return Load(figures["requests"], figures["seconds"], errors, **times)

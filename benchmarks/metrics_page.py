@@ -53,8 +53,8 @@ async def families(encoder: AnyEncoder | None = None) -> Sequence[Family]:
     """What a service with the bundled model declares."""
     app = create_app(Settings(model="pictogram", store_url="memory://"), encoder)
     async with app.router.lifespan_context(app):
-        found: Sequence[Family] = app.state.services.metrics.families
-        return found
+        result: Sequence[Family] = app.state.services.metrics.families
+        return result
 
 
 if __name__ == "__main__":

@@ -74,10 +74,10 @@ def save(plot: dict[str, Any], title: str, path: Path) -> None:
 def _plain_ticks(axes: Any, plot: dict[str, Any]) -> None:
     """The measured places themselves, thinned where they would touch."""
     places = sorted({x for points in plot["series"].values() for x, _ in points})
-    kept = [places[0]]
+    labelled = [places[0]]
     span = places[-1] / places[0]
     for place in places[1:]:
-        if place / kept[-1] > span ** (1 / 9):
-            kept.append(place)
-    axes.set_xticks(kept, [f"{place:,g}" for place in kept])
+        if place / labelled[-1] > span ** (1 / 9):
+            labelled.append(place)
+    axes.set_xticks(labelled, [f"{place:,g}" for place in labelled])
     axes.minorticks_off()

@@ -65,8 +65,8 @@ def read(part: str, piece: str, folder: Path = RESULTS) -> dict[str, Any] | None
     path = folder / f"{part}-{piece}.json"
     if not path.exists():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
 
 
 def machine() -> dict[str, Any]:
@@ -74,11 +74,13 @@ def machine() -> dict[str, Any]:
     text = Path("/proc/cpuinfo").read_text()
     name = re.search(r"model name\s*: (.+)", text)
     flags = re.search(r"flags\s*: (.+)", text)
-    known = set(flags.group(1).split()) if flags else set()
+    supported = set(flags.group(1).split()) if flags else set()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "processor": name.group(1) if name else platform.machine(),
-        "instructions": [x for x in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if x in known],
+        "instructions": [
+            x for x in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if x in supported
+        ],
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(memory / 1e9),
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",

@@ -71,9 +71,9 @@ def _bars(results: Path) -> str:
     for key, bar in BARS.items():
         if key in values:
             verdict = "met" if bar.met(values[key]) else "**not met**"
-            rows.append([bar.name, bar.wanted, f"{figure(values[key])}{bar.unit}", verdict])
+            rows.append([bar.name, bar.target, f"{figure(values[key])}{bar.unit}", verdict])
         else:
-            rows.append([bar.name, bar.wanted, NOT_MEASURED, ""])
+            rows.append([bar.name, bar.target, NOT_MEASURED, ""])
     return _table(["against", "wanted", "measured", ""], rows)
 
 
@@ -82,25 +82,25 @@ def _gpu(results: Path) -> str:
     if not path.exists():
         return _table(
             ["on a data-centre GPU", "wanted", "measured"],
-            [[name, wanted, NOT_MEASURED] for name, wanted in GPU_BARS.items()],
+            [[name, bar, NOT_MEASURED] for name, bar in GPU_BARS.items()],
         )
     document = json.loads(path.read_text(encoding="utf-8"))
     verdicts = {True: "met", False: "**not met**", None: ""}
     rows: list[list[Cell]] = [
-        [row["name"], _wanted(row), f"{_cell(row['value'])} {row['unit']}", verdicts[row["met"]]]
+        [row["name"], _bar(row), f"{_cell(row['value'])} {row['unit']}", verdicts[row["met"]]]
         for row in document["rows"]
     ]
     table = _table([f"on {document['device']}", "wanted", "measured", ""], rows)
     return f"{table}\n\n{document['date']}, [gpu.json](../benchmarks/results/gpu.json)"
 
 
-def _wanted(row: dict[str, Any]) -> str:
+def _bar(row: dict[str, Any]) -> str:
     return "" if row["bar"] is None else f"{_cell(row['bar'])} {row['unit']}"
 
 
 def _machine(results: Path) -> str:
     """The machines and versions of the results: one line each where they agree."""
-    seen: dict[str, list[str]] = {}
+    stems: dict[str, list[str]] = {}
     for path in sorted(results.glob("*-*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
         if "machine" not in document:
@@ -112,12 +112,12 @@ def _machine(results: Path) -> str:
             f"{machine['system']}; "
             + ", ".join(f"{package} {version}" for package, version in versions.items())
         )
-        seen.setdefault(line, []).append(path.stem)
-    if not seen:
+        stems.setdefault(line, []).append(path.stem)
+    if not stems:
         return NOT_MEASURED
-    if len(seen) == 1:
-        return f"All on one machine: {next(iter(seen))}."
-    return "\n".join(f"- {', '.join(names)}: {line}." for line, names in seen.items())
+    if len(stems) == 1:
+        return f"All on one machine: {next(iter(stems))}."
+    return "\n".join(f"- {', '.join(names)}: {line}." for line, names in stems.items())
 
 
 def _document(name: str, results: Path) -> dict[str, Any] | None:

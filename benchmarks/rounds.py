@@ -31,7 +31,7 @@ class Spread:
         listed = sorted(values)
         return cls(statistics.median(listed), listed[0], listed[-1])
 
-    def shown(self, digits: int = 3) -> str:
+    def text(self, digits: int = 3) -> str:
         """The median, and in brackets the ends, with this many significant digits."""
         low, high = figure(self.low, digits), figure(self.high, digits)
         return f"{figure(self.median, digits)} ({low} to {high})"
@@ -51,18 +51,18 @@ def figure(value: float, digits: int = 3) -> str:
 
 def in_turns(sides: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
     """A B C, A B C, ...: what drifts on the machine meets all sides alike."""
-    found: dict[str, list[T]] = {name: [] for name in sides}
+    results: dict[str, list[T]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
-            found[name].append(run())
-    return found
+            results[name].append(run())
+    return results
 
 
 def seconds_of(work: Callable[[], object]) -> float:
     """How long one call takes."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def median_seconds(work: Callable[[], object], seconds: float, least: int = 3) -> float:

@@ -36,16 +36,16 @@ def pieces(chosen: str) -> list[tuple[str, str, Piece]]:
 
     Raises ValueError for a name that is none.
     """
-    found: list[tuple[str, str, Piece]] = []
+    selected: list[tuple[str, str, Piece]] = []
     for name in chosen.split(",") if chosen else PARTS:
         part, _, piece = name.strip().partition(".")
         if part not in PARTS:
             raise ValueError(f"no part is called {part!r}; there are {', '.join(PARTS)}")
-        known: dict[str, Piece] = importlib.import_module(f"benchmarks.{part}").PIECES
-        if piece and piece not in known:
-            raise ValueError(f"{part} has no piece {piece!r}, only {', '.join(known)}")
-        found += [(part, one, known[one]) for one in known if piece in ("", one)]
-    return found
+        by_name: dict[str, Piece] = importlib.import_module(f"benchmarks.{part}").PIECES
+        if piece and piece not in by_name:
+            raise ValueError(f"{part} has no piece {piece!r}, only {', '.join(by_name)}")
+        selected += [(part, name, by_name[name]) for name in by_name if piece in ("", name)]
+    return selected
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed = []
     for part, name, piece in chosen:
-        begun = time.monotonic()
+        start = time.monotonic()
         print(f"{part}.{name}: ", end="", flush=True)
         try:
             result = piece(Effort(options.seconds, options.rounds))
@@ -75,7 +75,7 @@ def main() -> None:
             traceback.print_exc()
             failed.append(f"{part}.{name}")
             continue
-        took = time.monotonic() - begun
+        took = time.monotonic() - start
         path = record.write(part, name, result, took, options.results)
         print(f"{took:.0f} s -> {path.name}", flush=True)
     if options.results == RESULTS:

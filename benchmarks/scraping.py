@@ -42,13 +42,13 @@ def scrape(url: str) -> Scraped:
     return Scraped(httpx.get(f"{url}/metrics", timeout=60).raise_for_status().text)
 
 
-def count_until_killed(board: Board, page: int, begun: Event, times: int) -> None:
+def count_until_killed(board: Board, page: int, ready: Event, times: int) -> None:
     """So many requests that went well, then failures without end, and three under way."""
     metrics = Metrics(board, page)
     for _ in range(times):
         metrics.answered("/classify", 200, 0.01, Stages(), None)
     metrics.watch("openvocab_in_service", "", lambda: 3)
     metrics.text()
-    begun.set()
+    ready.set()
     while True:
         metrics.answered("/classify", 500, 0.01, Stages(), None)

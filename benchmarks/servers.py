@@ -146,8 +146,8 @@ def _wait_for(server: Server, ready: str, log: Path, seconds: float) -> None:
             server.client.get(ready).raise_for_status()
         except httpx.HTTPError:
             if server.process.poll() is not None or time.monotonic() > end:
-                said = log.read_text(errors="replace")
-                raise DidNotStart(f"the server did not start:\n{said}") from None
+                log_text = log.read_text(errors="replace")
+                raise DidNotStart(f"the server did not start:\n{log_text}") from None
             time.sleep(0.02)
         else:
             return

@@ -18,9 +18,9 @@ def tree(pid: int) -> list[int]:
         if folder.name.isdigit() and (fields := _stat(int(folder.name))):
             children.setdefault(int(fields[1]), []).append(int(folder.name))
 
-    def below(one: int) -> Iterator[int]:
-        yield one
-        for child in children.get(one, ()):
+    def below(process: int) -> Iterator[int]:
+        yield process
+        for child in children.get(process, ()):
             yield from below(child)
 
     return list(below(pid))
@@ -35,8 +35,8 @@ def ended(pid: int) -> bool:
 def cpu_seconds(pid: int) -> float:
     """User and system time of all threads of the process and its descendants."""
     ticks = 0
-    for one in tree(pid):
-        if fields := _stat(one):
+    for process in tree(pid):
+        if fields := _stat(process):
             ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
 
@@ -57,17 +57,17 @@ def settle(pid: int, longest: float = 120.0) -> None:
 
 def peak_mb(pid: int) -> float:
     """The largest resident sizes so far, added up over the processes."""
-    return sum(_status(one, "VmHWM") for one in tree(pid))
+    return sum(_status(process, "VmHWM") for process in tree(pid))
 
 
 def resident_mb(pid: int) -> float:
     """The resident sizes now, added up over the processes."""
-    return sum(_status(one, "VmRSS") for one in tree(pid))
+    return sum(_status(process, "VmRSS") for process in tree(pid))
 
 
 def proportional_mb(pid: int) -> float:
     """The proportional sizes now: a page that n processes share counts for an nth in each."""
-    return sum(_field(Path(f"/proc/{one}/smaps_rollup"), "Pss") for one in tree(pid))
+    return sum(_field(Path(f"/proc/{process}/smaps_rollup"), "Pss") for process in tree(pid))
 
 
 def _stat(pid: int) -> list[str]:

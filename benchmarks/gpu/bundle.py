@@ -37,27 +37,27 @@ WANTED: Final = ("openvocab", "pytest", "pytest-timeout", "httpx")
 
 def packages() -> dict[str, str]:
     """Name and version of everything that is needed and not there."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     waiting = [Requirement(name) for name in WANTED]
     while waiting:
-        wanted = waiting.pop()
-        name = canonicalize_name(wanted.name)
+        current = waiting.pop()
+        name = canonicalize_name(current.name)
         try:
             there = distribution(name)
         except PackageNotFoundError:
             raise SystemExit(f"{name} is not installed here; run `make .venv/dev`") from None
-        extras = [""] if not wanted.extras else ["", *wanted.extras]
-        own = [Requirement(text) for text in there.requires or ()]
+        extras = [""] if not current.extras else ["", *current.extras]
+        requirements = [Requirement(text) for text in there.requires or ()]
         environment = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.0"}
-        for requirement in own:
+        for requirement in requirements:
             marker = requirement.marker
             if marker is None or any(marker.evaluate({**environment, "extra": e}) for e in extras):
                 needed = canonicalize_name(requirement.name)
-                if needed not in PRESENT and needed not in found:
+                if needed not in PRESENT and needed not in versions:
                     waiting.append(requirement)
         if name != "openvocab":
-            found[name] = there.version
-    return found
+            versions[name] = there.version
+    return versions
 
 
 def fill(folder: Path) -> int:
@@ -71,7 +71,7 @@ def fill(folder: Path) -> int:
         [
             sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download",
             "--no-deps", "--only-binary=:all:", "--implementation", "cp",
-            "--python-version", PYTHON, *(f"--platform={one}" for one in platforms),
+            "--python-version", PYTHON, *(f"--platform={platform}" for platform in platforms),
             "--dest", str(folder), *pinned,
         ],
         check=True,

@@ -79,11 +79,11 @@ def matrix_rate() -> float:
     best = 0.0
     for _ in range(5):
         settle()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(rounds):
             a @ b
         settle()
-        best = max(best, rounds * 2 * size**3 / (time.perf_counter() - begun))
+        best = max(best, rounds * 2 * size**3 / (time.perf_counter() - start))
     return best
 
 
@@ -117,14 +117,14 @@ def encoder_rate(encoder: Encoder, batch: int) -> float:
     dice = np.random.default_rng(0)
     images = [dice.integers(0, 256, (3, spec.height, spec.width), np.uint8) for _ in range(batch)]
     waiting = [encoder.submit_images(images) for _ in range(2)]
-    done, begun = 0, time.perf_counter()
-    while time.perf_counter() - begun < SECONDS:
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < SECONDS:
         waiting.pop(0).result()
-        done += batch
+        count += batch
         waiting.append(encoder.submit_images(images))
     for future in waiting:
         future.result()
-    return (done + 2 * batch) / (time.perf_counter() - begun)
+    return (count + 2 * batch) / (time.perf_counter() - start)
 
 
 def one_by_one(encoder: Encoder) -> float:
@@ -133,9 +133,9 @@ def one_by_one(encoder: Encoder) -> float:
     image = np.zeros((3, spec.height, spec.width), np.uint8)
     times = []
     for _ in range(8 if REHEARSAL else 300):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         encoder.submit_images([image]).result()
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times[len(times) // 6 :])
 
 
@@ -151,14 +151,14 @@ async def requests(
 
     async def client(number: int) -> None:
         while time.perf_counter() < end:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             decoded = await decoder.decode(files[(number + len(times)) % len(files)])
             await batcher.submit(decoded.pixels)
-            times.append(time.perf_counter() - begun)
+            times.append(time.perf_counter() - start)
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     await asyncio.gather(*(client(n) for n in range(connections)))
-    rate = len(times) / (time.perf_counter() - begun)
+    rate = len(times) / (time.perf_counter() - start)
     decoder.close()
     return rate, 1000 * statistics.median(times)
 
@@ -193,11 +193,11 @@ def decode_rate(encoder: Encoder, files: list[bytes]) -> float:
     spec, limits = encoder.info.image, ImageLimits()
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:
-        done, begun = 0, time.perf_counter()
-        while time.perf_counter() - begun < SECONDS:
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < SECONDS:
             list(pool.map(lambda data: decode(data, spec, limits), files))
-            done += len(files)
-    return done / (time.perf_counter() - begun)
+            count += len(files)
+    return count / (time.perf_counter() - start)
 
 
 def cold_seconds(encoder: Encoder, labels: int) -> float:
@@ -207,9 +207,9 @@ def cold_seconds(encoder: Encoder, labels: int) -> float:
     ensemble = Ensemble(encoder, store, plenty)
     templates = template_sets()["imagenet"].templates
     concepts = [Concept((name,), templates) for name in presets()["imagenet-1k"].labels[:labels]]
-    begun = time.perf_counter()
+    start = time.perf_counter()
     asyncio.run(ensemble.vectors(concepts))
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def over_http(source: str, files: list[bytes], workers: int) -> float:
@@ -237,17 +237,17 @@ def over_http(source: str, files: list[bytes], workers: int) -> float:
             askers = 1 if REHEARSAL else 4
             context = multiprocessing.get_context("spawn")
             with context.Pool(askers) as pool:
-                each = (port, requests, max(1, CONCURRENCY // askers), 2 * SECONDS)
-                return sum(pool.starmap(ask, [each] * askers))
+                arguments = (port, requests, max(1, CONCURRENCY // askers), 2 * SECONDS)
+                return sum(pool.starmap(ask, [arguments] * askers))
 
 
 def ask(port: int, requests: list[bytes], connections: int, seconds: float) -> float:
     """Answers a second to so many connections of one process; the first third does not count."""
 
-    async def client(number: int, begun: float) -> int:
+    async def client(number: int, start: float) -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        done = turn = 0
-        while time.perf_counter() < begun + seconds:
+        count = turn = 0
+        while time.perf_counter() < start + seconds:
             writer.write(requests[(number + turn) % len(requests)])
             turn += 1
             head = await reader.readuntil(b"\r\n\r\n")
@@ -255,13 +255,13 @@ def ask(port: int, requests: list[bytes], connections: int, seconds: float) -> f
             await reader.readexactly(length)
             if not head.startswith(b"HTTP/1.1 200 "):
                 raise RuntimeError(head.decode())
-            done += time.perf_counter() > begun + seconds / 3
+            count += time.perf_counter() > start + seconds / 3
         writer.close()
-        return done
+        return count
 
     async def every() -> float:
-        begun = time.perf_counter()
-        return sum(await asyncio.gather(*(client(n, begun) for n in range(connections))))
+        start = time.perf_counter()
+        return sum(await asyncio.gather(*(client(n, start) for n in range(connections))))
 
     return asyncio.run(every()) / (seconds * 2 / 3)
 
@@ -275,12 +275,12 @@ def compiled_rates(encoder: Encoder, batch: int) -> tuple[float, float]:
         for _ in range(3):
             run()
         settle()
-        done, begun = 0, time.perf_counter()
-        while time.perf_counter() - begun < SECONDS / 2:
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < SECONDS / 2:
             run()
             settle()
-            done += batch
-        return done / (time.perf_counter() - begun)
+            count += batch
+        return count / (time.perf_counter() - start)
 
     host = pixels.cpu().numpy()
     images = torch_images(encoder)
@@ -305,8 +305,8 @@ def tutorial_ms(folder: Path, files: list[bytes]) -> float:
     def answer(data: bytes) -> None:
         picture = preprocess(Image.open(io.BytesIO(data)).convert("RGB")).unsqueeze(0).to(DEVICE)
         rows = model.encode_text(tokenizer(prompts).to(DEVICE), normalize=True)
-        seen = model.encode_image(picture, normalize=True)
-        (model.logit_scale.exp() * seen @ rows.T).softmax(dim=-1)[0].tolist()
+        vector = model.encode_image(picture, normalize=True)
+        (model.logit_scale.exp() * vector @ rows.T).softmax(dim=-1)[0].tolist()
 
     return _median(answer, files)
 
@@ -329,9 +329,9 @@ def _median(answer: Callable[[bytes], None], files: list[bytes]) -> float:
     times: list[float] = []
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or len(times) < 3:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         answer(files[len(times) % len(files)])
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times)
 
 
@@ -393,9 +393,9 @@ def main() -> None:
     rows: list[Row] = []
 
     def say(name: str, value: float, unit: str, bar: float | None = None, **side: bool) -> None:
-        found = row(name, value, unit, bar, **side)
-        rows.append(found)
-        print(json.dumps(found), flush=True)
+        line = row(name, value, unit, bar, **side)
+        rows.append(line)
+        print(json.dumps(line), flush=True)
         document = {
             "what": "a GPU: encoder, end to end, one request, a cold label set",
             "date": datetime.now(UTC).date().isoformat(),

@@ -36,16 +36,18 @@ def labels(effort: Effort) -> Result:
         folder = Path(name)
         with ours(folder, max_labelset_labels=max(REGISTERED)) as server:
             for count in REGISTERED:
-                known = names(count)
-                built = register(server, f"set-{count}", known, TEMPLATE)
-                asked = {"label set": {"labelset": f"set-{count}"}}
+                words = names(count)
+                built = register(server, f"set-{count}", words, TEMPLATE)
+                requests = {"label set": {"labelset": f"set-{count}"}}
                 if count in SENT:
-                    asked["sent along"] = {"labels": ",".join(known), "templates": TEMPLATE}
-                found = _p50(server, asked, images, folder / str(count), effort)
-                for kind, p50 in found.items():
+                    requests["sent along"] = {"labels": ",".join(words), "templates": TEMPLATE}
+                times = _p50(server, requests, images, folder / str(count), effort)
+                for kind, p50 in times.items():
                     series[kind].append((count, p50))
-                sent = figure(found["sent along"]) if "sent along" in found else "over the limit"
-                rows.append([count, sent, figure(found["label set"]), figure(built)])
+                sent_time = (
+                    figure(times["sent along"]) if "sent along" in times else "over the limit"
+                )
+                rows.append([count, sent_time, figure(times["label set"]), figure(built)])
     return Result(
         "Labels, warm (ViT-B-32, 640x480, one connection)",
         [
@@ -72,8 +74,8 @@ def templates(effort: Effort) -> Result:
             for count in TEMPLATES:
                 # a JSON list: templates may hold commas
                 listed = json.dumps(chosen[:count])
-                asked = {"warm": {**FIELDS, "templates": listed}}
-                warm = _p50(server, asked, images, folder / str(count), effort)["warm"]
+                requests = {"warm": {**FIELDS, "templates": listed}}
+                warm = _p50(server, requests, images, folder / str(count), effort)["warm"]
                 times = []
                 for path in images[:COLD_REQUESTS]:
                     unseen = {"labels": ",".join(next(fresh) for _ in range(10))}
@@ -100,11 +102,11 @@ def sizes(effort: Effort) -> Result:
         with ours(folder) as server:
             for size in SIZES:
                 images = pictures.jpegs(size, FILES if size.megapixels < 1 else 8)
-                asked = bodies.multipart(images, FIELDS, folder / size.name)
-                drive(f"{server.url}/classify", asked, 8, WARM_SECONDS)
+                forms = bodies.multipart(images, FIELDS, folder / size.name)
+                drive(f"{server.url}/classify", forms, 8, WARM_SECONDS)
                 turn = (_short(effort), effort.rounds)
-                single = drive_repeatedly(f"{server.url}/classify", asked, 1, *turn)
-                eight = drive_repeatedly(f"{server.url}/classify", asked, 8, *turn)
+                single = drive_repeatedly(f"{server.url}/classify", forms, 1, *turn)
+                eight = drive_repeatedly(f"{server.url}/classify", forms, 8, *turn)
                 kilobytes = statistics.mean(path.stat().st_size for path in images) / 1000
                 row: list[Cell] = [size.name, figure(size.megapixels), round(kilobytes)]
                 rows.append([*row, figure(single.p50), figure(eight.rate)])
@@ -123,19 +125,19 @@ def _short(effort: Effort) -> float:
 
 def _p50(
     server: Server,
-    asked: Mapping[str, Mapping[str, str]],
+    requests: Mapping[str, Mapping[str, str]],
     images: list[Path],
     folder: Path,
     effort: Effort,
 ) -> dict[str, float]:
     """Milliseconds at one connection by what is asked, in turns."""
-    made = {
+    forms = {
         kind: bodies.multipart(images, fields, folder / kind.replace(" ", "-"))
-        for kind, fields in asked.items()
+        for kind, fields in requests.items()
     }
     url = f"{server.url}/classify"
-    for one in made.values():
-        drive(url, one, 1, WARM_SECONDS)
-    turns = {kind: partial(drive, url, one, 1, _short(effort)) for kind, one in made.items()}
-    found = in_turns(turns, effort.rounds)
-    return {kind: statistics.median(x.p50 for x in loads) for kind, loads in found.items()}
+    for form in forms.values():
+        drive(url, form, 1, WARM_SECONDS)
+    turns = {kind: partial(drive, url, form, 1, _short(effort)) for kind, form in forms.items()}
+    results = in_turns(turns, effort.rounds)
+    return {kind: statistics.median(x.p50 for x in loads) for kind, loads in results.items()}

@@ -36,13 +36,13 @@ def labelsets(effort: Effort) -> Result:
                 while stored < count:
                     last = register(server, f"set-{stored}", _own_labels(stored), TEMPLATE)
                     stored += 1
-                asked = _using(count, images, folder / str(count))
-                drive(f"{server.url}/classify", asked, 1, WARM_SECONDS)
-                found = drive(f"{server.url}/classify", asked, 1, max(1.0, effort.seconds / 2))
-                series["classify"].append((count, found.p50))
+                forms = _using(count, images, folder / str(count))
+                drive(f"{server.url}/classify", forms, 1, WARM_SECONDS)
+                load = drive(f"{server.url}/classify", forms, 1, max(1.0, effort.seconds / 2))
+                series["classify"].append((count, load.p50))
                 series["register"].append((count, 1000 * last))
                 memory = round(resident_mb(server.process.pid))
-                rows.append([count, figure(found.p50), figure(1000 * last), memory, found.errors])
+                rows.append([count, figure(load.p50), figure(1000 * last), memory, load.errors])
     return Result(
         "Label sets stored (pictogram, SQLite, 10 labels each, 640x480, one connection)",
         [
@@ -64,16 +64,16 @@ def connections(effort: Effort) -> Result:
     rates: Points = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        asked = multipart(images, FIELDS, folder / "forms")
+        forms = multipart(images, FIELDS, folder / "forms")
         with ours(folder) as server:
             for count in CONNECTIONS:
-                drive(f"{server.url}/classify", asked, count, WARM_SECONDS)
-                found = drive_repeatedly(
-                    f"{server.url}/classify", asked, count, effort.seconds, effort.rounds
+                drive(f"{server.url}/classify", forms, count, WARM_SECONDS)
+                load = drive_repeatedly(
+                    f"{server.url}/classify", forms, count, effort.seconds, effort.rounds
                 )
-                rates.append((count, found.rate))
-                row: list[Cell] = [count, figure(found.rate), figure(found.p50)]
-                rows.append([*row, figure(found.p99), figure(found.max), found.errors])
+                rates.append((count, load.rate))
+                row: list[Cell] = [count, figure(load.rate), figure(load.p50)]
+                rows.append([*row, figure(load.p99), figure(load.max), load.errors])
     return Result(
         "Connections (ViT-B-32, 10 labels, 640x480)",
         ["connections", "requests/s", "p50 ms", "p99 ms", "largest ms", "errors"],
@@ -90,28 +90,28 @@ def workers(effort: Effort) -> Result:
     rows: list[list[Cell]] = []
     notes = []
     series: dict[str, Points] = {}
-    for model, shown in (("pictogram", "pictogram"), ("", "ViT-B-32")):
+    for model, title in (("pictogram", "pictogram"), ("", "ViT-B-32")):
         chosen = {"model": model} if model else {}
         for count in counts:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
-                asked = multipart(images, FIELDS, folder / "forms")
+                forms = multipart(images, FIELDS, folder / "forms")
                 options = ["--workers", str(count)]
                 try:
                     with ours(folder, *options, store_url="", **chosen) as server:
                         _all_serve(folder / "server.log")
-                        drive(f"{server.url}/classify", asked, 32, WARM_SECONDS)
-                        found = drive_repeatedly(
-                            f"{server.url}/classify", asked, 32, effort.seconds, effort.rounds
+                        drive(f"{server.url}/classify", forms, 32, WARM_SECONDS)
+                        load = drive_repeatedly(
+                            f"{server.url}/classify", forms, 32, effort.seconds, effort.rounds
                         )
                         memory = round(peak_mb(server.process.pid))
                 except DidNotStart as failure:
-                    notes.append(f"{shown}, {count} workers: {str(failure).splitlines()[-1]}")
-                    rows.append([shown, count, None, None, None, None])
+                    notes.append(f"{title}, {count} workers: {str(failure).splitlines()[-1]}")
+                    rows.append([title, count, None, None, None, None])
                     continue
-            series.setdefault(shown, []).append((count, found.rate))
-            row: list[Cell] = [shown, count, figure(found.rate), figure(found.p50)]
-            rows.append([*row, figure(found.p99), memory])
+            series.setdefault(title, []).append((count, load.rate))
+            row: list[Cell] = [title, count, figure(load.rate), figure(load.p50)]
+            rows.append([*row, figure(load.p99), memory])
     return Result(
         f"Worker processes on {cores} cores (10 labels, 640x480, 32 connections, SQLite)",
         ["model", "workers", "requests/s", "p50 ms", "p99 ms", "peak memory MB"],

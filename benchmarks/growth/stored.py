@@ -51,8 +51,8 @@ async def _vectors(width: int) -> tuple[int, int]:
 
     async def fill(store: Store) -> None:
         for start in range(0, VECTORS, 1_000):
-            some = keys[start : start + 1_000]
-            await store.vectors.put_many(dict.fromkeys(some, vectors.encode(row)))
+            chunk = keys[start : start + 1_000]
+            await store.vectors.put_many(dict.fromkeys(chunk, vectors.encode(row)))
 
     return await _measured(fill, VECTORS)
 

@@ -41,14 +41,14 @@ def backends(effort: Effort) -> Result:
             else:
                 running[name] = worker
         for batch in BATCHES:
-            first = {name: one.ask(f"{batch} 1") for name, one in running.items()}
-            slowest = max(found["seconds"][0] for found in first.values())
+            first = {name: worker.ask(f"{batch} 1") for name, worker in running.items()}
+            slowest = max(answer["seconds"][0] for answer in first.values())
             passes = round(effort.seconds / slowest / len(running))
             turns = {
-                name: partial(_seconds, one, batch, max(1, min(passes, MOST_PASSES)))
-                for name, one in running.items()
+                name: partial(_seconds, worker, batch, max(1, min(passes, MOST_PASSES)))
+                for name, worker in running.items()
             }
-            outputs = {name: np.array(found["rows"]) for name, found in first.items()}
+            outputs = {name: np.array(answer["rows"]) for name, answer in first.items()}
             rows += _rows(batch, in_turns(turns, effort.rounds), outputs)
     columns = [
         "batch",
@@ -66,17 +66,17 @@ def _seconds(worker: Worker, batch: int, passes: int) -> float:
 
 
 def _rows(batch: int, times: dict[str, list[float]], outputs: dict[str, Any]) -> list[list[Cell]]:
-    wanted = outputs[REFERENCE]
+    expected = outputs[REFERENCE]
     reference = statistics.median(times[REFERENCE])
     rows: list[list[Cell]] = []
-    for name, found in times.items():
-        got = outputs[name]
-        norms = np.linalg.norm(got, axis=1) * np.linalg.norm(wanted, axis=1)
-        off = float((1 - (got * wanted).sum(1) / norms).max())
-        spread = Spread.of(1000 * value for value in found)
+    for name, seconds in times.items():
+        output = outputs[name]
+        norms = np.linalg.norm(output, axis=1) * np.linalg.norm(expected, axis=1)
+        off = float((1 - (output * expected).sum(1) / norms).max())
+        spread = Spread.of(1000 * value for value in seconds)
         faster = f"{figure(1000 * reference / spread.median)}x"
         apart = "" if name == REFERENCE else f"{max(off, 0):.0e}"
-        rows.append([batch, name, spread.shown(), faster, apart])
+        rows.append([batch, name, spread.text(), faster, apart])
     return rows
 
 

@@ -34,8 +34,8 @@ def loops(effort: Effort) -> Result:
         for loop, parser in (("asyncio", "h11"), ("asyncio", "httptools"), ("uvloop", "httptools")):
             options = ["--loop", loop, "--http", parser]
             server = stack.enter_context(stand_in("echo", folder, *options))
-            for shown, asked in (("100 bytes", small), ("110 kB", large)):
-                sides.append(Side(f"{loop} + {parser}, {shown}", server, "/", asked))
+            for size, body in (("100 bytes", small), ("110 kB", large)):
+                sides.append(Side(f"{loop} + {parser}, {size}", server, "/", body))
         return Result(
             "Event loop and HTTP parser, bare echo, 32 connections",
             ["side", "requests/s, median (range)", "p50 ms"],
@@ -49,22 +49,21 @@ def bodies(effort: Effort) -> Result:
     for size in (SMALL, LARGE):
         path = pictures.jpegs(size, 1)[0]
         with tempfile.TemporaryDirectory() as name:
-            for shown, asked in _forms([path], Path(name)).items():
-                spent = [cpu_of_reading(asked) for _ in range(effort.rounds)]
+            for form, body in _forms([path], Path(name)).items():
+                spent = [cpu_of_reading(body) for _ in range(effort.rounds)]
                 spread = Spread.of(1000 * value for value in spent)
                 kilobytes = round(path.stat().st_size / 1000)
-                rows.append([f"reading, {kilobytes:,} kB", shown, spread.shown(), "", ""])
+                rows.append([f"reading, {kilobytes:,} kB", form, spread.text(), "", ""])
     images = pictures.jpegs(SMALL, FILES)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         server = stack.enter_context(stand_in("free", folder, model="pictogram"))
         sides = [
-            Side(shown, server, _path(shown), asked)
-            for shown, asked in _forms(images, folder).items()
+            Side(form, server, _path(form), body) for form, body in _forms(images, folder).items()
         ]
         rows += [
-            ["requests, 640x480", shown, "", rate, p50]
-            for shown, rate, p50 in _in_turns(sides, effort)
+            ["requests, 640x480", side, "", rate, p50]
+            for side, rate, p50 in _in_turns(sides, effort)
         ]
     columns = ["what", "form", "CPU ms, median (range)", "requests/s, median (range)", "p50 ms"]
     notes = ["Requests: decoding included, an encoder that costs nothing, 32 connections."]
@@ -78,7 +77,7 @@ def _in_turns(sides: list[Side], effort: Effort) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
     for name, loads in in_turns(turns, effort.rounds).items():
         p50 = figure(statistics.median(load.p50 for load in loads))
-        rows.append([name, Spread.of(load.rate for load in loads).shown(), p50])
+        rows.append([name, Spread.of(load.rate for load in loads).text(), p50])
     return rows
 
 
@@ -93,8 +92,8 @@ def _forms(images: list[Path], folder: Path) -> dict[str, Bodies]:
     }
 
 
-def _path(shown: str) -> str:
-    return IN_THE_ADDRESS if shown == "raw" else "/classify"
+def _path(side: str) -> str:
+    return IN_THE_ADDRESS if side == "raw" else "/classify"
 
 
 def _tiny(folder: Path) -> Path:

@@ -41,9 +41,9 @@ def draft(effort: Effort) -> Result:
                 "as the service": partial(_per_file, partial(all_of, False), effort),
             }
             times = in_turns(turns, effort.rounds)
-            spreads = [Spread.of(1000 * value for value in found) for found in times.values()]
+            spreads = [Spread.of(1000 * value for value in seconds) for seconds in times.values()]
             noise = _decibels(full, fast)
-            row: list[Cell] = [size.name, *(spread.shown() for spread in spreads)]
+            row: list[Cell] = [size.name, *(spread.text() for spread in spreads)]
             row.append(f"{figure(spreads[0].median / spreads[1].median)}x")
             rows.append([*row, noise, f"{max(off, 0):.0e}"])
     columns = [

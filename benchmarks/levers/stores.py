@@ -49,11 +49,11 @@ def _parsers() -> tuple[dict[str, Any], list[str]]:
     """The parsers that are there, by name; a line for the one that is not."""
     from redis._parsers import _RESP2Parser
 
-    found: dict[str, Any] = {"parser in Python": _RESP2Parser}
+    classes: dict[str, Any] = {"parser in Python": _RESP2Parser}
     try:
         import hiredis  # noqa: F401
     except ImportError:
-        return found, ["hiredis: not installed."]
+        return classes, ["hiredis: not installed."]
     from redis._parsers import _HiredisParser
 
-    return {**found, "hiredis": _HiredisParser}, []
+    return {**classes, "hiredis": _HiredisParser}, []

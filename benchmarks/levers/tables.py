@@ -14,7 +14,7 @@ def beside_the_first(times: Mapping[str, Sequence[float]]) -> list[list[Cell]]:
     """Milliseconds by side from seconds, and how many times as fast each is as the first."""
     first = statistics.median(next(iter(times.values())))
     rows: list[list[Cell]] = []
-    for name, found in times.items():
-        spread = Spread.of(1000 * value for value in found)
-        rows.append([name, spread.shown(), f"{figure(1000 * first / spread.median)}x"])
+    for name, seconds in times.items():
+        spread = Spread.of(1000 * value for value in seconds)
+        rows.append([name, spread.text(), f"{figure(1000 * first / spread.median)}x"])
     return rows

@@ -31,15 +31,15 @@ def cached(effort: Effort) -> Result:
     """Class vectors of 10 labels in 80 templates: encoded each time, and kept."""
     labels, templates = imagenet_sample()[:LABELS], imagenet_templates()
     model, tokenizer = reference_model()
-    with encoder() as ours:
-        warm = fresh_ensemble(ours)
+    with encoder() as openvocab:
+        warm = fresh_ensemble(openvocab)
         class_vectors(warm, labels, templates)
         sides = {
             "open_clip, fp32, each time": lambda: (
                 seconds_of(lambda: by_open_clip(model, tokenizer, labels[:1])) * LABELS
             ),
             "openvocab, each time": lambda: seconds_of(
-                lambda: class_vectors(fresh_ensemble(ours), labels, templates)
+                lambda: class_vectors(fresh_ensemble(openvocab), labels, templates)
             ),
             "openvocab, kept": lambda: statistics.median(
                 seconds_of(lambda: class_vectors(warm, labels, templates)) for _ in range(50)
@@ -54,34 +54,36 @@ def text(effort: Effort) -> Result:
     """The same prompts in full context, trimmed, sorted, and as the service encodes them."""
     labels = imagenet_sample()[: 10 * TEXT_LABELS : 10]
     prompts = [t.replace("{}", label) for label in labels for t in imagenet_templates()]
-    kept: dict[str, Floats] = {}
+    vectors: dict[str, Floats] = {}
     times: dict[str, list[float]] = {}
     for precision in ("fp32", "bf16"):
-        with encoder(precision) as ours:
-            sides = _ways(ours, prompts, torch.bfloat16 if precision == "bf16" else torch.float32)
+        with encoder(precision) as openvocab:
+            sides = _ways(
+                openvocab, prompts, torch.bfloat16 if precision == "bf16" else torch.float32
+            )
             turns = {
-                f"{precision}, {way}": partial(_timed, kept, f"{precision}, {way}", work)
+                f"{precision}, {way}": partial(_timed, vectors, f"{precision}, {way}", work)
                 for way, work in sides.items()
             }
             times |= in_turns(turns, effort.rounds)
     rows = beside_the_first(times)
-    wanted = kept["fp32, full context"].astype(np.float64)
+    expected = vectors["fp32, full context"].astype(np.float64)
     for row, name in zip(rows, times, strict=True):
-        off = float((1 - (wanted * kept[name]).sum(1)).max())
+        off = float((1 - (expected * vectors[name]).sum(1)).max())
         row.append(f"{max(off, 0):.0e}")
     notes = [f"{len(prompts)} prompts: {TEXT_LABELS} ImageNet labels x 80; batches of {BATCH}."]
     return Result("Encoding prompts, ViT-B-32", [*COLUMNS, "largest 1-cos"], rows, notes)
 
 
-def _timed(kept: dict[str, Floats], name: str, work: Callable[[], Floats]) -> float:
+def _timed(vectors: dict[str, Floats], name: str, work: Callable[[], Floats]) -> float:
     def run() -> None:
-        kept[name] = work()
+        vectors[name] = work()
 
     return seconds_of(run)
 
 
 def _ways(
-    ours: Encoder, prompts: Sequence[str], dtype: torch.dtype
+    openvocab: Encoder, prompts: Sequence[str], dtype: torch.dtype
 ) -> dict[str, Callable[[], Floats]]:
     reference, tokenizer = reference_model()
     model = reference.to(dtype)
@@ -89,7 +91,7 @@ def _ways(
         "full context": lambda: _padded(model, tokenizer(prompts), full=True),
         "trimmed": lambda: _padded(model, tokenizer(prompts), full=False),
         "trimmed and sorted": lambda: _sorted(model, tokenizer(prompts)),
-        "the service's encoder": lambda: ours.submit_texts(prompts).result(),
+        "the service's encoder": lambda: openvocab.submit_texts(prompts).result(),
     }
 
 
@@ -102,8 +104,8 @@ def _padded(model: Any, ids: torch.Tensor, *, full: bool) -> Floats:
         batch = ids[start : start + BATCH]
         longest = ids.shape[1] if full else int(lengths[start : start + BATCH].max())
         rows.append(_encoded(model, batch[:, :longest]))
-    found: Floats = torch.nn.functional.normalize(torch.cat(rows).float(), dim=-1).numpy()
-    return found
+    unit_rows: Floats = torch.nn.functional.normalize(torch.cat(rows).float(), dim=-1).numpy()
+    return unit_rows
 
 
 def _encoded(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -119,6 +121,6 @@ def _sorted(model: Any, ids: torch.Tensor) -> Floats:
     """Trimmed, with neighbours of like length."""
     order = torch.argsort(ids.argmax(1), stable=True)
     rows = _padded(model, ids[order], full=False)
-    found = np.empty_like(rows)
-    found[order.numpy()] = rows
-    return found
+    restored = np.empty_like(rows)
+    restored[order.numpy()] = rows
+    return restored

@@ -63,12 +63,12 @@ def measured(once: Callable[[], int], seconds: float) -> dict[str, Any]:
     times: list[float] = []
     used = 0
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    cpu, begun = time.process_time(), time.perf_counter()
-    while time.perf_counter() - begun < seconds or not times:
+    cpu, wall_start = time.process_time(), time.perf_counter()
+    while time.perf_counter() - wall_start < seconds or not times:
         start = time.perf_counter()
         used = once()
         times.append(time.perf_counter() - start)
-    wall = time.perf_counter() - begun
+    wall = time.perf_counter() - wall_start
     return {
         "seconds": statistics.median(times),
         "cores": (time.process_time() - cpu) / wall,
@@ -91,23 +91,23 @@ def main() -> None:
         "quick": lambda: sum(range(1000)),
         "decode": lambda: decode(data, SPEC, ImageLimits()),
     }
-    with ThreadPoolExecutor(1) as other:
+    with ThreadPoolExecutor(1) as thread:
 
         def there() -> int:
             if mode == "turns":
                 once()
-            return other.submit(once).result()
+            return thread.submit(once).result()
 
         work = once if mode == "main" else there
         work()
         print(json.dumps({"ready": True}), flush=True)
         for line in sys.stdin:
             with beside(extra.get(meanwhile)):
-                found = measured(work, float(line))
+                answer = measured(work, float(line))
             if mode == "turns":
-                found["seconds"] /= 2
-                found["faults"] /= 2
-            print(json.dumps(found), flush=True)
+                answer["seconds"] /= 2
+                answer["faults"] /= 2
+            print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

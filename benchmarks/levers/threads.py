@@ -23,7 +23,7 @@ KEPT: Final = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_":
 class Case:
     """What runs where, as thread_worker.py takes it, and with which environment variables."""
 
-    shown: str
+    name: str
     mode: str
     env: dict[str, str] = field(default_factory=dict)
 
@@ -53,12 +53,12 @@ def threads(effort: Effort) -> Result:
             worker.answer()
         seconds = max(0.5, effort.seconds / 4)
         turns = {
-            case.shown: partial(worker.ask, str(seconds))
+            case.name: partial(worker.ask, str(seconds))
             for case, worker in zip(CASES, workers, strict=True)
         }
-        found = in_turns(turns, effort.rounds)
-    first = statistics.median(one["seconds"] for one in found[CASES[0].shown])
-    rows = [_row(shown, answers, first) for shown, answers in found.items()]
+        answers_by_case = in_turns(turns, effort.rounds)
+    first = statistics.median(answer["seconds"] for answer in answers_by_case[CASES[0].name])
+    rows = [_row(name, answers, first) for name, answers in answers_by_case.items()]
     columns = [
         "where", "ms, median (range)", "against the main thread", "cores busy", "page faults",
         "torch threads",
@@ -72,11 +72,11 @@ def threads(effort: Effort) -> Result:
     return Result("A forward pass in another thread, ViT-B-32, bf16, batch 1", columns, rows, notes)
 
 
-def _row(shown: str, answers: list[dict[str, Any]], first: float) -> list[Cell]:
-    spread = Spread.of(1000 * one["seconds"] for one in answers)
-    busy, faults = (statistics.median(one[x] for one in answers) for x in ("cores", "faults"))
+def _row(name: str, answers: list[dict[str, Any]], first: float) -> list[Cell]:
+    spread = Spread.of(1000 * answer["seconds"] for answer in answers)
+    busy, faults = (statistics.median(answer[x] for answer in answers) for x in ("cores", "faults"))
     times = f"{figure(spread.median / 1000 / first)}x"
-    return [shown, spread.shown(), times, figure(busy), round(faults), answers[0]["threads"]]
+    return [name, spread.text(), times, figure(busy), round(faults), answers[0]["threads"]]
 
 
 def _started(case: Case) -> "contextlib.AbstractContextManager[Worker]":

@@ -29,8 +29,8 @@ class Worker:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
-                found: dict[str, Any] = json.loads(line)
-                return found
+                answer: dict[str, Any] = json.loads(line)
+                return answer
         raise WorkerEnded(f"the worker ended with status {self._process.wait()}")
 
 

@@ -33,44 +33,44 @@ def cold(effort: Effort) -> Result:
     """Seconds for a label with 80 templates, in turns; and the differences of the vectors."""
     labels = imagenet_sample()
     templates = imagenet_templates()
-    kept: dict[str, Floats] = {}
+    vectors: dict[str, Floats] = {}
     model, tokenizer = reference_model()
 
-    def theirs() -> float:
+    def seconds_of_open_clip() -> float:
         def build() -> None:
-            kept["open_clip"] = by_open_clip(model, tokenizer, labels[:REFERENCE_LABELS])
+            vectors["open_clip"] = by_open_clip(model, tokenizer, labels[:REFERENCE_LABELS])
 
         return seconds_of(build) / REFERENCE_LABELS
 
-    def ours(name: str, with_encoder: Encoder) -> float:
+    def seconds_of_openvocab(name: str, with_encoder: Encoder) -> float:
         ensemble = fresh_ensemble(with_encoder)
 
         def build() -> None:
-            kept[name] = class_vectors(ensemble, labels, templates)
+            vectors[name] = class_vectors(ensemble, labels, templates)
 
         return seconds_of(build) / len(labels)
 
     with encoder("bf16") as bf16, encoder("fp32") as fp32:
         sides = {
-            "open_clip": theirs,
-            "bf16": lambda: ours("bf16", bf16),
-            "fp32": lambda: ours("fp32", fp32),
+            "open_clip": seconds_of_open_clip,
+            "bf16": lambda: seconds_of_openvocab("bf16", bf16),
+            "fp32": lambda: seconds_of_openvocab("fp32", fp32),
         }
         times = in_turns(sides, max(1, effort.rounds - 1))
         scale = fp32.info.scale
-    seen = reference_rows([path.read_bytes() for path in pictures.jpegs(SMALL, PICTURES)])
+    image_rows = reference_rows([path.read_bytes() for path in pictures.jpegs(SMALL, PICTURES)])
     reference = statistics.median(times["open_clip"])
     rows: list[list[Cell]] = []
     bars: dict[str, float] = {}
-    for name, found in times.items():
-        spread = Spread.of(found)
-        row: list[Cell] = [name, spread.shown(), figure(len(labels) * spread.median)]
+    for name, seconds in times.items():
+        spread = Spread.of(seconds)
+        row: list[Cell] = [name, spread.text(), figure(len(labels) * spread.median)]
         if name == "open_clip":
             rows.append([*row, "", "", "", ""])
             continue
         bars[f"limit.cold.{name}"] = reference / spread.median
         faster = f"{figure(reference / spread.median)}x"
-        rows.append([*row, faster, *_apart(kept, name, seen, scale)])
+        rows.append([*row, faster, *_apart(vectors, name, image_rows, scale)])
     notes = [
         f"open_clip's `build_zero_shot_classifier` (fp32) did {REFERENCE_LABELS} of the labels a "
         f"round, ours all {len(labels)}; its time for 50 is scaled from there.",
@@ -93,18 +93,18 @@ def reference_model() -> tuple[Any, Any]:
 @torch.inference_mode()
 def by_open_clip(model: Any, tokenizer: Any, labels: tuple[str, ...]) -> Floats:
     """(labels, D) by `build_zero_shot_classifier`."""
-    found = open_clip.build_zero_shot_classifier(
+    vectors = open_clip.build_zero_shot_classifier(
         model, tokenizer, labels, open_clip.OPENAI_IMAGENET_TEMPLATES
     )
-    return np.asarray(found.T, np.float32)
+    return np.asarray(vectors.T, np.float32)
 
 
-def _apart(kept: dict[str, Floats], name: str, seen: Floats, scale: float) -> list[Cell]:
-    reference, found = kept["open_clip"], kept[name][:REFERENCE_LABELS]
-    cosines = (reference.astype(np.float64) * found).sum(1)
-    wanted, got = scale * seen @ reference.T, scale * seen @ found.T
+def _apart(vectors: dict[str, Floats], name: str, image_rows: Floats, scale: float) -> list[Cell]:
+    reference, measured = vectors["open_clip"], vectors[name][:REFERENCE_LABELS]
+    cosines = (reference.astype(np.float64) * measured).sum(1)
+    expected_logits, logits = scale * image_rows @ reference.T, scale * image_rows @ measured.T
     return [
         f"{(1 - cosines).max():.1e}",
-        f"{np.abs(wanted - got).max():.1e}",
-        f"{100 * (wanted.argmax(1) == got.argmax(1)).mean():.0f} %",
+        f"{np.abs(expected_logits - logits).max():.1e}",
+        f"{100 * (expected_logits.argmax(1) == logits.argmax(1)).mean():.0f} %",
     ]

@@ -45,9 +45,9 @@ def cpu(effort: Effort) -> Result:
         server = stack.enter_context(ours(folder))
         echo = stack.enter_context(stand_in("echo", folder))
         alone = stack.enter_context(encoder())
-        for one in (server, echo):
-            drive(f"{one.url}/classify", bodies, CONNECTIONS, WARM_SECONDS)
-            one.pause()
+        for side in (server, echo):
+            drive(f"{side.url}/classify", bodies, CONNECTIONS, WARM_SECONDS)
+            side.pause()
         pixels = decoded(images, alone.info.image)
         turns: dict[str, Callable[[], float]] = {
             "service": lambda: _per_request(server, bodies, 2 * effort.seconds),
@@ -76,12 +76,12 @@ def _result(times: dict[str, list[float]], rest: dict[str, float], batch: int) -
         "bare ASGI echo of the same requests": "echo",
     }
     total = sum(median[key] for key in parts.values())
-    left = whole - total - sum(rest.values())
+    unexplained = whole - total - sum(rest.values())
     rows: list[list[Cell]] = [["the service", _ms(times["service"]), "100 %"]]
-    rows += [[shown, _ms(times[key]), share(median[key])] for shown, key in parts.items()]
+    rows += [[name, _ms(times[key]), share(median[key])] for name, key in parts.items()]
     rows += [["encoder + decode + echo", figure(1000 * total), share(total)]]
-    rows += [[what, figure(1000 * spent), share(spent)] for what, spent in rest.items()]
-    rows += [["what no part explains", figure(1000 * left), share(left)]]
+    rows += [[name, figure(1000 * spent), share(spent)] for name, spent in rest.items()]
+    rows += [["what no part explains", figure(1000 * unexplained), share(unexplained)]]
     rows += [
         [f"(encoder alone, batches of {size})", _ms(times[f"encode {size}"]), ""]
         for size in SIZES
@@ -120,13 +120,13 @@ def _per_request(server: Server, bodies: Bodies, seconds: float) -> float:
     server.resume()
     try:
         before = cpu_seconds(server.process.pid)
-        found = drive(f"{server.url}/classify", bodies, CONNECTIONS, seconds)
+        load = drive(f"{server.url}/classify", bodies, CONNECTIONS, seconds)
         after = _at_rest(server)
     finally:
         server.pause()
-    if found.errors or not found.requests:
-        raise RuntimeError(f"{found.requests} answers in {seconds:g} s, {found.errors} errors")
-    return (after - before) / (found.requests + CONNECTIONS)
+    if load.errors or not load.requests:
+        raise RuntimeError(f"{load.requests} answers in {seconds:g} s, {load.errors} errors")
+    return (after - before) / (load.requests + CONNECTIONS)
 
 
 def _at_rest(server: Server) -> float:
@@ -158,12 +158,12 @@ def _encoding(alone: Encoder, batch: Sequence[Pixels], seconds: float) -> float:
 def _cpu_of(work: Callable[[], object], seconds: float) -> float:
     """CPU-seconds of this process for one call, on average over about `seconds`."""
     work()
-    calls, begun, end = 0, time.process_time(), time.perf_counter() + seconds
+    calls, start, end = 0, time.process_time(), time.perf_counter() + seconds
     while not calls or time.perf_counter() < end:
         work()
         calls += 1
-    return (time.process_time() - begun) / calls
+    return (time.process_time() - start) / calls
 
 
 def _ms(times: Sequence[float]) -> str:
-    return Spread.of(1000 * value for value in times).shown()
+    return Spread.of(1000 * value for value in times).text()

@@ -28,28 +28,28 @@ def labels(effort: Effort) -> Result:
         server = stack.enter_context(ours(folder))
         register(server, "few", names(2), TEMPLATE)
         register(server, "many", names(MANY), TEMPLATE)
-        sent = {
+        fields_by_count = {
             count: {"labels": ",".join(names(count)), "templates": TEMPLATE} for count in (2, MANY)
         }
-        asked = {
-            "2 labels sent": sent[2],
-            "1,000 labels sent": sent[MANY],
+        requests = {
+            "2 labels sent": fields_by_count[2],
+            "1,000 labels sent": fields_by_count[MANY],
             "label set of 2": {"labelset": "few"},
             "label set of 1,000": {"labelset": "many"},
         }
         sides = [
-            Side(what, server, "/classify", multipart(images, fields, folder / str(number)))
-            for number, (what, fields) in enumerate(asked.items())
+            Side(name, server, "/classify", multipart(images, fields, folder / str(number)))
+            for number, (name, fields) in enumerate(requests.items())
         ]
         for side in sides:
             side.load(1, WARM_SECONDS)
         loads = in_turns(
             {side.name: partial(side.load, 1, effort.seconds) for side in sides}, effort.rounds
         )
-    p50 = {what: Spread.of(x.p50 for x in found) for what, found in loads.items()}
+    p50 = {name: Spread.of(x.p50 for x in turns) for name, turns in loads.items()}
     rows: list[list[Cell]] = [
-        [what, p50[what].shown(), figure(statistics.median(x.p99 for x in found))]
-        for what, found in loads.items()
+        [name, p50[name].text(), figure(statistics.median(x.p99 for x in turns))]
+        for name, turns in loads.items()
     ]
     few, many, few_set, many_set = (spread.median for spread in p50.values())
     ratios = [many / few, many_set / few_set]

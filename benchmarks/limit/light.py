@@ -32,7 +32,7 @@ def light(_effort: Effort) -> Result:
         bodies = multipart(images, FIELDS, folder / "forms")
         seconds = [_start(folder) for _ in range(STARTS + 1)][1:]  # the first one exports
         with ours(folder, model="pictogram") as server:
-            one = _after_requests(server, bodies, resident=True)
+            single = _after_requests(server, bodies, resident=True)
         # workers share a file
         with ours(folder, "--workers", str(WORKERS), model="pictogram", store_url="") as server:
             several = _after_requests(server, bodies, resident=False)
@@ -41,8 +41,8 @@ def light(_effort: Effort) -> Result:
             vit = _after_requests(server, bodies, resident=True)
     starts = Spread.of(seconds)
     rows: list[list[Cell]] = [
-        ["exec to the first 200 of /readyz, pictogram, seconds", starts.shown()],
-        [f"resident after {REQUESTS:,} requests, pictogram, MB", figure(one)],
+        ["exec to the first 200 of /readyz, pictogram, seconds", starts.text()],
+        [f"resident after {REQUESTS:,} requests, pictogram, MB", figure(single)],
         [f"{WORKERS} workers, shared pages counted once, pictogram, MB", figure(several)],
         [f"resident after {REQUESTS:,} requests, ViT-B-32 in bf16, MB", figure(vit)],
     ]
@@ -53,7 +53,7 @@ def light(_effort: Effort) -> Result:
         [f"{STARTS} starts with everything in the page cache, after one that exports the model."],
         {
             "limit.light.start": statistics.median(seconds),
-            "limit.light.memory": one,
+            "limit.light.memory": single,
             "limit.light.workers": several,
             "limit.light.vit": vit,
         },
@@ -61,14 +61,14 @@ def light(_effort: Effort) -> Result:
 
 
 def _start(folder: Path) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with ours(folder, model="pictogram"):
-        return time.perf_counter() - begun
+        return time.perf_counter() - start
 
 
 def _after_requests(server: Server, bodies: Bodies, *, resident: bool) -> float:
     """Megabytes once so many requests were answered."""
-    done = 0
-    while done < REQUESTS:
-        done += drive(f"{server.url}/classify", bodies, CONNECTIONS, 1).requests
+    count = 0
+    while count < REQUESTS:
+        count += drive(f"{server.url}/classify", bodies, CONNECTIONS, 1).requests
     return (resident_mb if resident else proportional_mb)(server.process.pid)

@@ -41,10 +41,10 @@ def memory(_effort: Effort) -> Result:
     )
 
 
-def _after(server: Server, bodies: Bodies, done: int, wanted: int) -> tuple[int, float]:
+def _after(server: Server, bodies: Bodies, count: int, least: int) -> tuple[int, float]:
     """Requests so far and megabytes, once at least `wanted` were answered."""
     for _ in range(LONGEST_SECONDS):
-        done += drive(f"{server.url}/classify", bodies, CONNECTIONS, 1).requests
-        if done >= wanted:
-            return done, resident_mb(server.process.pid)
-    raise RuntimeError(f"{done} of {wanted} requests within {LONGEST_SECONDS} s")
+        count += drive(f"{server.url}/classify", bodies, CONNECTIONS, 1).requests
+        if count >= least:
+            return count, resident_mb(server.process.pid)
+    raise RuntimeError(f"{count} of {least} requests within {LONGEST_SECONDS} s")

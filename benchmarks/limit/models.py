@@ -46,21 +46,21 @@ def models(effort: Effort) -> Result:
             for model in (DEFAULT, OTHER)
         }
         bare = _without_model()
-        own = {model: _alone(folder, model, bodies[model]) - bare for model in bodies}
+        sizes = {model: _alone(folder, model, bodies[model]) - bare for model in bodies}
         with (
-            ours(folder, model=DEFAULT) as one,
-            ours(folder, model=DEFAULT, more_models=OTHER) as both,
+            ours(folder, model=DEFAULT) as single,
+            ours(folder, model=DEFAULT, more_models=OTHER) as double,
         ):
-            _until(both, OTHER, "loaded")
-            _load(one, bodies[DEFAULT])
-            for each in bodies.values():
-                _load(both, each)
-            settle(both.process.pid)
-            together = resident_mb(both.process.pid)
+            _until(double, OTHER, "loaded")
+            _load(single, bodies[DEFAULT])
+            for form in bodies.values():
+                _load(double, form)
+            settle(double.process.pid)
+            together = resident_mb(double.process.pid)
             turns = in_turns(
                 {
-                    "alone": lambda: _turn(one, both, bodies[DEFAULT], effort.seconds),
-                    "beside": lambda: _turn(both, one, bodies[DEFAULT], effort.seconds),
+                    "alone": lambda: _turn(single, double, bodies[DEFAULT], effort.seconds),
+                    "beside": lambda: _turn(double, single, bodies[DEFAULT], effort.seconds),
                 },
                 max(TURNS, effort.rounds),
             )
@@ -69,18 +69,18 @@ def models(effort: Effort) -> Result:
         alone.cpu / beside.cpu
         for alone, beside in zip(turns["alone"], turns["beside"], strict=True)
     ]
-    beside = together - bare - sum(own.values())
+    beside = together - bare - sum(sizes.values())
     rows: list[list[Cell]] = [["resident without any model, MB", figure(bare)]]
-    rows += [[f"{model} alone adds, MB", figure(size)] for model, size in own.items()]
+    rows += [[f"{model} alone adds, MB", figure(size)] for model, size in sizes.items()]
     rows += [
         ["resident with both in one process, MB", figure(together)],
         ["of it beyond what each alone adds, MB", figure(beside)],
     ]
-    for side, what in (("alone", DEFAULT), ("beside", f"{DEFAULT} while {OTHER} idles")):
+    for side, title in (("alone", DEFAULT), ("beside", f"{DEFAULT} while {OTHER} idles")):
         cpu, rate = ([getattr(turn, kind) for turn in turns[side]] for kind in ("cpu", "rate"))
-        rows.append([f"CPU ms per request, {what}", Spread.of(cpu).shown()])
-        rows.append([f"requests/s, {what}", Spread.of(rate).shown()])
-    rows.append(["requests for the same CPU time, beside against alone", Spread.of(pairs).shown()])
+        rows.append([f"CPU ms per request, {title}", Spread.of(cpu).text()])
+        rows.append([f"requests/s, {title}", Spread.of(rate).text()])
+    rows.append(["requests for the same CPU time, beside against alone", Spread.of(pairs).text()])
     return Result(
         f"Two models in one process: {DEFAULT} and {OTHER}",
         ["what", "median (range)"],
@@ -99,29 +99,29 @@ def models(effort: Effort) -> Result:
 def cycles(_effort: Effort) -> Result:
     """A model is loaded and unloaded a hundred times."""
     images = pictures.jpegs(SIZES[0], 1)
-    found: dict[int, tuple[float, float]] = {}
+    sizes: dict[int, tuple[float, float]] = {}
     seconds: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         settings = {"more_models": OTHER, "loaded_models": 2, "model_idle": IDLE}
         with ours(folder, model=DEFAULT, **settings) as server:
             for cycle in range(1, CYCLES + 1):
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 answer = server.client.post(
                     "/classify",
                     files={"image": images[0].read_bytes()},
                     data={**FIELDS, "model": OTHER},
                 )
                 answer.raise_for_status()
-                seconds.append(time.perf_counter() - begun)
+                seconds.append(time.perf_counter() - start)
                 loaded = resident_mb(server.process.pid)
                 _until(server, OTHER, "idle")
                 if cycle in SHOWN:
                     settle(server.process.pid)
-                    found[cycle] = loaded, resident_mb(server.process.pid)
-    ratio = found[CYCLES][1] / found[1][1]
+                    sizes[cycle] = loaded, resident_mb(server.process.pid)
+    ratio = sizes[CYCLES][1] / sizes[1][1]
     rows: list[list[Cell]] = [
-        [cycle, round(loaded), round(after)] for cycle, (loaded, after) in found.items()
+        [cycle, round(loaded), round(after)] for cycle, (loaded, after) in sizes.items()
     ]
     return Result(
         f"{OTHER} is loaded and unloaded beside {DEFAULT}",
@@ -130,7 +130,7 @@ def cycles(_effort: Effort) -> Result:
         [
             f"{figure(ratio, 4)} times as much at the end as after the first time.",
             "A request that loads the model is answered after "
-            f"{Spread.of(seconds[1:]).shown()} s, median (range).",
+            f"{Spread.of(seconds[1:]).text()} s, median (range).",
         ],
         {"limit.cycles": ratio},
     )
@@ -145,9 +145,9 @@ def _alone(folder: Path, model: str, bodies: Bodies) -> float:
 
 
 def _load(server: Server, bodies: Bodies) -> None:
-    done = 0
-    while done < REQUESTS:
-        done += drive(f"{server.url}/classify", bodies, CONNECTIONS, 1).requests
+    count = 0
+    while count < REQUESTS:
+        count += drive(f"{server.url}/classify", bodies, CONNECTIONS, 1).requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +158,16 @@ class _Turn:
     cpu: float
 
 
-def _turn(server: Server, other: Server, bodies: Bodies, seconds: float) -> _Turn:
+def _turn(server: Server, idle: Server, bodies: Bodies, seconds: float) -> _Turn:
     """A server under load while the other one stands still."""
-    other.pause()
+    idle.pause()
     try:
         before = cpu_seconds(server.process.pid)
         load = drive(f"{server.url}/classify", bodies, CONNECTIONS, seconds)
         spent = cpu_seconds(server.process.pid) - before
         return _Turn(load.rate, 1000 * spent / load.requests)
     finally:
-        other.resume()
+        idle.resume()
 
 
 def _without_model() -> float:
@@ -176,8 +176,8 @@ def _without_model() -> float:
         "import openvino, app.server.run, models.loader\n"
         "print(*[line.split()[1] for line in open('/proc/self/status') if 'VmRSS' in line])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    return int(done.stdout) * 1024 / MB
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    return int(process.stdout) * 1024 / MB
 
 
 def _until(server: Server, model: str, state: str) -> None:
@@ -185,6 +185,6 @@ def _until(server: Server, model: str, state: str) -> None:
 
     def reached() -> bool:
         listed = server.client.get("/models").json()["models"]
-        return any(each["name"] == model and each["state"] == state for each in listed)
+        return any(entry["name"] == model and entry["state"] == state for entry in listed)
 
     wait_until(reached, LOAD_SECONDS)

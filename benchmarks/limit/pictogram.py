@@ -39,8 +39,8 @@ def pictogram(effort: Effort) -> Result:
             {side.name: partial(side.load, CONNECTIONS, effort.seconds) for side in sides},
             effort.rounds,
         )
-    rows: list[list[Cell]] = [_row(name, found) for name, found in loads.items()]
-    rates = [statistics.median(x.rate for x in found) for found in loads.values()]
+    rows: list[list[Cell]] = [_row(name, turns) for name, turns in loads.items()]
+    rates = [statistics.median(x.rate for x in turns) for turns in loads.values()]
     return Result(
         "pictogram, 640x480, 32 connections",
         ["encoder", "requests/s, median (range)", "p50 ms", "p99 ms", "errors"],
@@ -49,7 +49,7 @@ def pictogram(effort: Effort) -> Result:
     )
 
 
-def _row(name: str, found: list[Load]) -> list[Cell]:
-    p50, p99 = (statistics.median(getattr(x, q) for x in found) for q in ("p50", "p99"))
-    rate = Spread.of(x.rate for x in found).shown()
-    return [name, rate, figure(p50), figure(p99), sum(x.errors for x in found)]
+def _row(name: str, turns: list[Load]) -> list[Cell]:
+    p50, p99 = (statistics.median(getattr(x, q) for x in turns) for q in ("p50", "p99"))
+    rate = Spread.of(x.rate for x in turns).text()
+    return [name, rate, figure(p50), figure(p99), sum(x.errors for x in turns)]

@@ -30,29 +30,29 @@ def pieces_alone(image: bytes) -> dict[str, float]:
     """CPU-seconds of one request by step."""
     body = form(image, FIELDS)
     return {
-        "reading the form": asyncio.run(_each(lambda: _read(body))),
-        "SHA-256 of the file": asyncio.run(_each(lambda: _hash(image))),
+        "reading the form": asyncio.run(_cpu_seconds_each(lambda: _read_form(body))),
+        "SHA-256 of the file": asyncio.run(_cpu_seconds_each(lambda: _hash(image))),
         "hand-over to a decoding thread and back": asyncio.run(_hand_over()),
         "hand-over to the batcher and back": asyncio.run(_batching()),
-        "from cosines to JSON": asyncio.run(_each(_answer)),
+        "from cosines to JSON": asyncio.run(_cpu_seconds_each(_answer)),
     }
 
 
 def cpu_of_reading(bodies: Bodies) -> float:
     """CPU-seconds to get image and query out of the first of these bodies."""
     body = bodies.first(1)[0]
-    return asyncio.run(_each(lambda: _read(body, bodies.kind)))
+    return asyncio.run(_cpu_seconds_each(lambda: _read_form(body, bodies.kind)))
 
 
-async def _each(step: Callable[[], Awaitable[object]]) -> float:
+async def _cpu_seconds_each(step: Callable[[], Awaitable[object]]) -> float:
     await step()
-    begun = time.process_time()
+    start = time.process_time()
     for _ in range(TIMES):
         await step()
-    return (time.process_time() - begun) / TIMES
+    return (time.process_time() - start) / TIMES
 
 
-async def _read(body: bytes, kind: str = MULTIPART) -> None:
+async def _read_form(body: bytes, kind: str = MULTIPART) -> None:
     chunks = [body[at : at + CHUNK] for at in range(0, len(body), CHUNK)]
 
     async def receive() -> dict[str, Any]:
@@ -78,7 +78,7 @@ async def _hash(image: bytes) -> None:
 async def _hand_over() -> float:
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1) as threads:
-        return await _each(lambda: loop.run_in_executor(threads, len, b""))
+        return await _cpu_seconds_each(lambda: loop.run_in_executor(threads, len, b""))
 
 
 async def _batching() -> float:
@@ -87,7 +87,7 @@ async def _batching() -> float:
         return batch
 
     batcher: Batcher[int, int] = Batcher(run, BatchPolicy())
-    return await _each(lambda: batcher.submit(0))
+    return await _cpu_seconds_each(lambda: batcher.submit(0))
 
 
 async def _answer() -> None:

@@ -58,13 +58,13 @@ class Free:
 
     def submit_images(self, images: Sequence[Pixels]) -> Future[Floats]:
         """At once."""
-        return self._done(len(images))
+        return self._filled(len(images))
 
     def submit_texts(self, prompts: Sequence[str]) -> Future[Floats]:
         """At once."""
-        return self._done(len(prompts))
+        return self._filled(len(prompts))
 
-    def _done(self, count: int) -> Future[Floats]:
+    def _filled(self, count: int) -> Future[Floats]:
         future: Future[Floats] = Future()
         future.set_result(np.tile(self._row, (count, 1)))
         return future

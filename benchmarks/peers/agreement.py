@@ -35,7 +35,7 @@ def check(peer: Peer, server: Server, us: Server, images: Sequence[Path], folder
     """A line for the result: the largest difference. Raises Disagrees."""
     files = [path.read_bytes() for path in images[:PICTURES]]
     if peer.form == "embed":
-        found = np.array(
+        vectors = np.array(
             [
                 server.client.post(peer.path, content=body, headers={"content-type": kind})
                 .raise_for_status().json()["data"][0]["embedding"]
@@ -43,25 +43,25 @@ def check(peer: Peer, server: Server, us: Server, images: Sequence[Path], folder
             ],
             np.float32,
         )  # fmt: skip
-        found /= np.linalg.norm(found, axis=1, keepdims=True)
-        off = float((1 - (found * reference_rows(files)).sum(1)).max())
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        off = float((1 - (vectors * reference_rows(files)).sum(1)).max())
         if off > EMBEDDING_TOLERANCE:
             raise Disagrees(f"embeddings are off by 1-cos {off:.1e}")
         return f"1-cos of embeddings at most {off:.1e} from open_clip in fp32"
     fields = FIELDS if peer is EIGHTY else {**FIELDS, "templates": OWN_TEMPLATE}
     files = files[:1] if peer is EIGHTY else files
-    theirs = [scores(server, data, FIELDS) for data in files]
-    mine = [scores(us, data, fields) for data in files]
-    off = max(abs(t[x] - m[x]) for t, m in zip(theirs, mine, strict=True) for x in t)
-    same = all(
+    peer_scores = [scores(server, data, FIELDS) for data in files]
+    our_scores = [scores(us, data, fields) for data in files]
+    off = max(abs(t[x] - m[x]) for t, m in zip(peer_scores, our_scores, strict=True) for x in t)
+    best_equal = all(
         m[max(t, key=t.__getitem__)] >= max(m.values()) - TOLERANCE
-        for t, m in zip(theirs, mine, strict=True)
+        for t, m in zip(peer_scores, our_scores, strict=True)
     )
-    if off > TOLERANCE or not same:
+    if off > TOLERANCE or not best_equal:
         raise Disagrees(f"probabilities are off by {off:.3f}")
     best = sum(
         max(t, key=t.__getitem__) == max(m, key=m.__getitem__)
-        for t, m in zip(theirs, mine, strict=True)
+        for t, m in zip(peer_scores, our_scores, strict=True)
     )
     return f"probabilities off by at most {off:.4f}, best label equal in {best} of {len(files)}"
 
@@ -73,7 +73,7 @@ def scores(server: Server, image: bytes, fields: dict[str, str]) -> dict[str, fl
         content=bodies.form(image, fields),
         headers={"content-type": bodies.MULTIPART},
     ).raise_for_status()
-    return {one["label"]: one["score"] for one in answer.json()["predictions"]}
+    return {prediction["label"]: prediction["score"] for prediction in answer.json()["predictions"]}
 
 
 @torch.inference_mode()
@@ -87,5 +87,5 @@ def reference_rows(files: Sequence[bytes]) -> Floats:
 
 
 def _embedding_bodies(peer: Peer, images: Sequence[Path], folder: Path) -> list[tuple[str, bytes]]:
-    made = peer.bodies(images[:PICTURES], folder / "agreement")
-    return [(made.kind, body) for body in made.first(PICTURES)]
+    forms = peer.bodies(images[:PICTURES], folder / "agreement")
+    return [(forms.kind, body) for body in forms.first(PICTURES)]

@@ -73,12 +73,12 @@ def variants(effort: Effort) -> Result:
                         precision = peer.precision(variant)
                         side = Side(peer.name, server, peer.path, bodies, precision)
                         side.load(8, WARM_SECONDS)
-                        found = side.load(8, effort.seconds)
+                        load = side.load(8, effort.seconds)
                 except (NoEnvironment, DidNotStart, Disagrees) as failure:
                     rows.append([peer.name, variant, None, _reason(failure)])
                     continue
-                rate = None if found.errors else found.rate
-                why = f"{found.errors} errors" if found.errors else ""
+                rate = None if load.errors else load.rate
+                why = f"{load.errors} errors" if load.errors else ""
                 rows.append([peer.name, variant, rate, why])
     notes = ["The fastest one is what the comparisons use."]
     return Result("Ways to run each peer", ["server", "variant", "requests/s", ""], rows, notes)
@@ -100,7 +100,7 @@ def eighty(effort: Effort) -> Result:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with ours(folder) as us, started(EIGHTY, "async", folder) as peer:
-            said = check(EIGHTY, peer, us, images, folder)
+            agreement = check(EIGHTY, peer, us, images, folder)
             bodies = multipart(images, FIELDS, folder / "forms")
             side = Side(OURS, us, "/classify", bodies, _precision(us))
             side.load(1, WARM_SECONDS)
@@ -119,15 +119,18 @@ def eighty(effort: Effort) -> Result:
                 {"peer": slow, OURS: lambda: 1 / side.load(1, effort.seconds).rate}, effort.rounds
             )
             rows: list[list[Cell]] = []
-            for shown, key, server in ((OURS, OURS, us), (EIGHTY.name, "peer", peer)):
+            for title, key, server in ((OURS, OURS, us), (EIGHTY.name, "peer", peer)):
                 spread = Spread.of(1000 * x for x in times[key])
-                rows.append([shown, spread.shown(), round(peak_mb(server.process.pid))])
+                rows.append([title, spread.text(), round(peak_mb(server.process.pid))])
     ratio = statistics.median(times["peer"]) / statistics.median(times[OURS])
     return Result(
         "The tutorial server with 80 templates, 640x480, one connection",
         ["server", "ms per request, median (range)", "peak memory MB"],
         rows,
-        [f"{EIGHTY.name}: {EIGHTY.about}; {said}.", f"{effort.rounds} requests of the slow side."],
+        [
+            f"{EIGHTY.name}: {EIGHTY.about}; {agreement}.",
+            f"{effort.rounds} requests of the slow side.",
+        ],
         {"eighty.1": ratio},
     )
 
@@ -144,20 +147,20 @@ def _compare(size: Size, files: int, connections: Sequence[int], effort: Effort)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         us = stack.enter_context(ours(folder))
-        own = multipart(images, FIELDS, folder / "ours")
-        sides = [Side(OURS, us, "/classify", own, _precision(us))]
+        own_bodies = multipart(images, FIELDS, folder / "ours")
+        sides = [Side(OURS, us, "/classify", own_bodies, _precision(us))]
         notes.append(f"{OURS}: {sides[0].precision}, which is what it chooses on this processor.")
         if sides[0].precision != "fp32":
             like = stack.enter_context(ours(folder, precision="fp32"))
-            sides.append(Side(LIKE, like, "/classify", own, "fp32"))
+            sides.append(Side(LIKE, like, "/classify", own_bodies, "fp32"))
         for peer in PEERS:
             try:
-                side, said = stack.enter_context(_ready(peer, us, images, folder))
+                side, agreement = stack.enter_context(_ready(peer, us, images, folder))
             except (NoEnvironment, DidNotStart, Disagrees) as failure:
                 notes.append(f"{peer.name} is not measured: {_reason(failure)}.")
             else:
                 sides.append(side)
-                notes.append(f"{side.name}: {peer.about}; {said}.")
+                notes.append(f"{side.name}: {peer.about}; {agreement}.")
         for side in sides:
             side.server.pause()
         loads: dict[tuple[str, int], list[Load]] = {}
@@ -165,20 +168,20 @@ def _compare(size: Size, files: int, connections: Sequence[int], effort: Effort)
             turns = {
                 side.name: partial(side.load, count, _enough(side, count, effort)) for side in sides
             }
-            for side_name, found in in_turns(turns, effort.rounds).items():
-                loads[side_name, count] = found
+            for side_name, side_loads in in_turns(turns, effort.rounds).items():
+                loads[side_name, count] = side_loads
         for count in connections:
             rates = {s.name: statistics.median(x.rate for x in loads[s.name, count]) for s in sides}
             like_with = {s.precision: rates[s.name] for s in sides if s.name in (OURS, LIKE)}
             for side in sides:
-                found = loads[side.name, count]
-                rate = Spread.of(x.rate for x in found)
+                side_loads = loads[side.name, count]
+                rate = Spread.of(x.rate for x in side_loads)
                 ratios: list[float] = []
                 if rate.median and side.name not in (OURS, LIKE):
                     ratios = [rates[OURS] / rate.median]
                     if side.precision in like_with:
                         ratios.append(like_with[side.precision] / rate.median)
-                rows.append(_row(side, count, found, rate, ratios))
+                rows.append(_row(side, count, side_loads, rate, ratios))
                 if size is SMALL and ratios:
                     bars[f"{side.name.partition(' (')[0]}.{count}"] = ratios[0]
     title = (
@@ -190,21 +193,21 @@ def _compare(size: Size, files: int, connections: Sequence[int], effort: Effort)
 def _enough(side: Side, count: int, effort: Effort) -> float:
     """Seconds of a turn after warming up: a slow server answers each connection a few times."""
     warm = side.load(count, WARM_SECONDS)
-    wanted = ANSWERS_EACH * count / warm.rate if warm.requests > warm.errors else LONGEST_TURN
-    return min(LONGEST_TURN, max(effort.seconds, wanted))
+    seconds = ANSWERS_EACH * count / warm.rate if warm.requests > warm.errors else LONGEST_TURN
+    return min(LONGEST_TURN, max(effort.seconds, seconds))
 
 
 def _row(
-    side: Side, count: int, found: list[Load], rate: Spread, ratios: list[float]
+    side: Side, count: int, loads: list[Load], rate: Spread, ratios: list[float]
 ) -> list[Cell]:
-    errors = sum(x.errors for x in found)
+    errors = sum(x.errors for x in loads)
     memory = round(peak_mb(side.server.process.pid))
     if not rate.high:
         return [side.name, count, "no answer within a turn", None, None, errors, memory, "", ""]
-    p50, p99 = (statistics.median(getattr(x, name) for x in found) for name in ("p50", "p99"))
+    p50, p99 = (statistics.median(getattr(x, name) for x in loads) for name in ("p50", "p99"))
     faster = [f"{figure(ratio)}x" for ratio in ratios]
     faster += [""] * (2 - len(faster))
-    return [side.name, count, rate.shown(), figure(p50), figure(p99), errors, memory, *faster]
+    return [side.name, count, rate.text(), figure(p50), figure(p99), errors, memory, *faster]
 
 
 def _precision(us: Server) -> Precision:
@@ -219,11 +222,11 @@ def _ready(
 ) -> Iterator[tuple[Side, str]]:
     variant = _fastest(peer)
     with started(peer, variant, folder) as server:
-        said = check(peer, server, us, images, folder)
+        agreement = check(peer, server, us, images, folder)
         bodies = peer.bodies(images, folder / peer.environment)
         precision = peer.precision(variant)
         side = Side(f"{peer.name} ({variant}, {precision})", server, peer.path, bodies, precision)
-        yield side, said
+        yield side, agreement
 
 
 def _fastest(peer: Peer) -> str:

@@ -102,8 +102,8 @@ def started(peer: Peer, variant: str, folder: Path) -> Iterator[Server]:
         command = [str(programs / "python"), "-m", "uvicorn", "--port", str(port)]
         command += ["--log-level", "warning", "--app-dir", str(HERE / peer.environment)]
         command += ["server:app"]
-        own = peer.environment == "tutorial"
-        model = open_clip_folder() if own else transformers_folder()
+        tutorial = peer.environment == "tutorial"
+        model = open_clip_folder() if tutorial else transformers_folder()
         env, ready = clean_env(MODEL=str(model), **chosen), "/ready"
     with serving(command, port, log, env, ready, START_SECONDS) as server:
         yield server

@@ -40,87 +40,94 @@ Labelled = list[tuple[Path, str]]
 
 def taught(folder: Path) -> list[Result]:
     """Examples, calibration and abstaining on a live server, means of the draws."""
-    pictures = {one.name: sorted(one.glob("*.png")) for one in folder.iterdir() if one.is_dir()}
+    pictures = {
+        concept.name: sorted(concept.glob("*.png"))
+        for concept in folder.iterdir()
+        if concept.is_dir()
+    }
     enough = sorted(name for name, files in pictures.items() if len(files) > max(SHOWN) + 1)
-    examples: dict[int, list[float]] = {shown: [] for shown in (0, *SHOWN)}
+    examples: dict[int, list[float]] = {count: [] for count in (0, *SHOWN)}
     honest: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name, openvocab("", Path(name)) as server:
         for draw in range(DRAWS):
             chance = random.Random(draw)
             names = chance.sample(enough, 2 * LABELS)
-            labels, others = names[:LABELS], names[LABELS:]
-            mixed = {one: chance.sample(pictures[one], len(pictures[one])) for one in names}
-            unseen = [(file, one) for one in labels for file in mixed[one][max(SHOWN) :]]
+            labels, strangers = names[:LABELS], names[LABELS:]
+            mixed = {name: chance.sample(pictures[name], len(pictures[name])) for name in names}
+            unseen = [(file, name) for name in labels for file in mixed[name][max(SHOWN) :]]
             url = f"/labelsets/draw-{draw}"
             server.client.put(f"{url}?wait=true", json={"labels": labels}).raise_for_status()
-            for shown in (0, *SHOWN):
-                if shown:
-                    _show(server.client, url, {one: mixed[one][:shown] for one in labels})
+            for count in (0, *SHOWN):
+                if count:
+                    _show(server.client, url, {name: mixed[name][:count] for name in labels})
                 answers = _answers(server.client, f"draw-{draw}", unseen)
-                examples[shown].append(_right(answers, unseen))
+                examples[count].append(_right(answers, unseen))
             server.client.request("DELETE", f"{url}/examples?wait=true").raise_for_status()
-            honest.append(_honest(server.client, f"draw-{draw}", labels, others, mixed))
+            honest.append(_honest(server.client, f"draw-{draw}", labels, strangers, mixed))
     return [_examples_table(examples), _honest_table(honest)]
 
 
 def _show(client: httpx.Client, url: str, examples: dict[str, list[Path]]) -> None:
     for label, pictures in examples.items():
         files = _form(pictures)
-        sent = client.post(f"{url}/examples?wait=true", data={"label": label}, files=files)
-        sent.raise_for_status()
+        response = client.post(f"{url}/examples?wait=true", data={"label": label}, files=files)
+        response.raise_for_status()
 
 
 def _honest(
-    client: httpx.Client, name: str, labels: Sequence[str], others: Sequence[str],
+    client: httpx.Client, name: str, labels: Sequence[str], strangers: Sequence[str],
     pictures: dict[str, list[Path]],
 ) -> dict[str, float]:  # fmt: skip
     """One half calibrates, of the labels' pictures and of others; the other half is asked."""
-    told: Labelled = []
-    asked: Labelled = []
-    for one in (*labels, *others):
-        files, label = pictures[one], one if one in labels else ""
-        told += [(file, label) for file in files[: len(files) // 2]]
-        asked += [(file, label) for file in files[len(files) // 2 :]]
-    before = _answers(client, name, asked)
-    sent = client.post(
+    calibrating: Labelled = []
+    testing: Labelled = []
+    for concept in (*labels, *strangers):
+        files, label = pictures[concept], concept if concept in labels else ""
+        calibrating += [(file, label) for file in files[: len(files) // 2]]
+        testing += [(file, label) for file in files[len(files) // 2 :]]
+    before = _answers(client, name, testing)
+    response = client.post(
         f"/labelsets/{name}/calibrate",
-        data={"label": [label for _, label in told]},
-        files=_form([file for file, _ in told]),
+        data={"label": [label for _, label in calibrating]},
+        files=_form([file for file, _ in calibrating]),
     )
-    sent.raise_for_status()
-    after = _answers(client, name, asked, abstain="true")
-    given = [
-        (one, label) for one, (_, label) in zip(after, asked, strict=True) if one["predictions"]
+    response.raise_for_status()
+    after = _answers(client, name, testing, abstain="true")
+    answered = [
+        (result, label)
+        for result, (_, label) in zip(after, testing, strict=True)
+        if result["predictions"]
     ]
-    own = [one for one, (_, label) in zip(after, asked, strict=True) if label]
-    foreign = [one for one, (_, label) in zip(after, asked, strict=True) if not label]
-    wrong = sum(one["predictions"][0]["label"] != label for one, label in given)
+    of_labels = [result for result, (_, label) in zip(after, testing, strict=True) if label]
+    foreign = [result for result, (_, label) in zip(after, testing, strict=True) if not label]
+    wrong = sum(result["predictions"][0]["label"] != label for result, label in answered)
     return {
-        "wrong before": 1 - _right(before, asked),
-        "wrong after": wrong / max(1, len(given)),
-        "answered": sum(bool(one["predictions"]) for one in own) / len(own),
-        "refused": sum(not one["predictions"] for one in foreign) / len(foreign),
+        "wrong before": 1 - _right(before, testing),
+        "wrong after": wrong / max(1, len(answered)),
+        "answered": sum(bool(result["predictions"]) for result in of_labels) / len(of_labels),
+        "refused": sum(not result["predictions"] for result in foreign) / len(foreign),
     }
 
 
 def _answers(
-    client: httpx.Client, labelset: str, asked: Labelled, **fields: str
+    client: httpx.Client, labelset: str, files_and_labels: Labelled, **fields: str
 ) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for start in range(0, len(asked), SENT):
+    results: list[dict[str, Any]] = []
+    for start in range(0, len(files_and_labels), SENT):
         files = [
-            ("image", (file.name, file.read_bytes())) for file, _ in asked[start : start + SENT]
+            ("image", (file.name, file.read_bytes()))
+            for file, _ in files_and_labels[start : start + SENT]
         ]
         data = {"labelset": labelset, "top_k": "1", **fields}
         answer = client.post("/classify/batch", data=data, files=files)
         answer.raise_for_status()
-        found += [one["result"] for one in answer.json()["results"]]
-    return found
+        results += [item["result"] for item in answer.json()["results"]]
+    return results
 
 
-def _right(answers: Sequence[dict[str, Any]], asked: Labelled) -> float:
-    pairs = zip(answers, asked, strict=True)
-    return sum(_best(one) == label for one, (_, label) in pairs) / len(asked)
+def _right(answers: Sequence[dict[str, Any]], files_and_labels: Labelled) -> float:
+    pairs = zip(answers, files_and_labels, strict=True)
+    return sum(_best(result) == label for result, (_, label) in pairs) / len(files_and_labels)
 
 
 def _best(answer: dict[str, Any]) -> str:
@@ -136,8 +143,10 @@ def _mean(values: Sequence[float]) -> str:
     return f"{sum(values) / len(values):.1%} ({100 * min(values):.1f} to {100 * max(values):.1f})"
 
 
-def _examples_table(found: dict[int, list[float]]) -> Result:
-    rows: list[list[Cell]] = [[shown or "none", _mean(values)] for shown, values in found.items()]
+def _examples_table(accuracies: dict[int, list[float]]) -> Result:
+    rows: list[list[Cell]] = [
+        [count or "none", _mean(values)] for count, values in accuracies.items()
+    ]
     return Result(
         f"Examples of a label set of {LABELS} of these concepts, over HTTP",
         ["examples a label", f"right, mean of {DRAWS} draws (lowest to highest)"],
@@ -146,9 +155,9 @@ def _examples_table(found: dict[int, list[float]]) -> Result:
     )
 
 
-def _honest_table(found: list[dict[str, float]]) -> Result:
+def _honest_table(draws: list[dict[str, float]]) -> Result:
     def mean(key: str) -> str:
-        return _mean([one[key] for one in found])
+        return _mean([draw[key] for draw in draws])
 
     rows: list[list[Cell]] = [
         ["answers that are wrong, every picture answered", mean("wrong before")],
@@ -168,12 +177,12 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="WORK/held-out")
-    begun, folder = time.monotonic(), parser.parse_args().folder
+    start, folder = time.monotonic(), parser.parse_args().folder
     about = "{pictures} drawings of {classes} concepts never trained on"
     tables = [*evaluated(folder, "pictogram", about), *taught(folder)]
-    what = "pictogram on concepts that it was never trained on"
+    subject = "pictogram on concepts that it was never trained on"
     module = "benchmarks.quality.drawings FOLDER"
-    reliability.write("quality", what, tables, time.monotonic() - begun, module=module)
+    reliability.write("quality", subject, tables, time.monotonic() - start, module=module)
     CARD.write_text(filled(CARD.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -48,54 +48,59 @@ def _zero_shot(report: dict[str, Any], about: str) -> Result:
         ["mean average precision", f"{figures['map']:.1%}"],
         ["expected calibration error", f"{figures['ece']:.1%}"],
     ]
-    counted = about.format(pictures=f"{data['pictures']:,}", classes=data["classes"])
-    return Result(f"Zero-shot: {counted}, bare labels", ["figure", "95 % interval"], rows)
+    data_text = about.format(pictures=f"{data['pictures']:,}", classes=data["classes"])
+    return Result(f"Zero-shot: {data_text}, bare labels", ["figure", "95 % interval"], rows)
 
 
 def _confused(report: dict[str, Any]) -> Result:
     rows: list[list[Cell]] = [
-        [one["truth"], one["predicted"], one["count"], f"{one['share']:.0%}"]
-        for one in report["confused"][:CONFUSED]
+        [pair["truth"], pair["predicted"], pair["count"], f"{pair['share']:.0%}"]
+        for pair in report["confused"][:CONFUSED]
     ]
     return Result("Most confused", ["what it is", "taken for", "pictures", "of its class"], rows)
 
 
 def _templates(section: dict[str, Any], search: dict[str, Any]) -> Result:
-    against = {one["name"]: one for one in section["to_reference"]}
+    against = {difference["name"]: difference for difference in section["to_reference"]}
     rows: list[list[Cell]] = []
-    for one in section["sets"]:
-        other = against.get(one["name"])
-        rows.append([one["name"], _share(one["top1"]), _difference(other) if other else ""])
+    for entry in section["sets"]:
+        difference = against.get(entry["name"])
+        rows.append(
+            [entry["name"], _share(entry["top1"]), _difference(difference) if difference else ""]
+        )
     best = f"to `{section['reference']}`, points"
     return Result(
-        "Templates", ["templates", "top-1", best], rows, [*section["words"][1:3], _said(search)]
+        "Templates",
+        ["templates", "top-1", best],
+        rows,
+        [*section["words"][1:3], _search_note(search)],
     )
 
 
-def _said(search: dict[str, Any]) -> str:
-    chosen = ", ".join(f"`{one}`" for one in search["templates"])
+def _search_note(search: dict[str, Any]) -> str:
+    chosen = ", ".join(f"`{template}`" for template in search["templates"])
     among = f"Searched among {search['candidates']} templates on one half: {chosen}."
     return f"{among} {search['words'][0]}"
 
 
-def _calibrated(found: dict[str, Any]) -> Result:
-    before, after, held_out = found["before"], found["after"], found["held_out"]
+def _calibrated(calibration: dict[str, Any]) -> Result:
+    before, after, held_out = calibration["before"], calibration["after"], calibration["held_out"]
     rows: list[list[Cell]] = [
         ["expected calibration error", f"{before['ece']:.1%}", f"{after['ece']:.1%}"],
         ["negative log likelihood", f"{before['nll']:.3f}", f"{after['nll']:.3f}"],
         ["pictures answered", "100 %", f"{held_out['coverage']:.1%}"],
         ["answers that are wrong", f"{1 - before['accuracy']:.1%}", f"{held_out['risk']:.1%}"],
     ]
-    title = f"Calibration and abstaining among all {len(found['thresholds'])} labels"
-    told = f"On pictures that it was not fitted to; temperature {found['temperature']:.2f}."
-    return Result(title, ["", "before", "after"], rows, [told])
+    title = f"Calibration and abstaining among all {len(calibration['thresholds'])} labels"
+    note = f"On pictures that it was not fitted to; temperature {calibration['temperature']:.2f}."
+    return Result(title, ["", "before", "after"], rows, [note])
 
 
 def _shots(section: dict[str, Any]) -> Result:
     rows: list[list[Cell]] = [["0", f"{section['zero_shot']['value']:.1%}", "", ""]]
     probe, blend = (section["curves"][name]["points"] for name in ("probe", "blend"))
-    for one, other in zip(probe, blend, strict=True):
-        rows.append([str(one["shots"]), "", _spread(one), _spread(other)])
+    for probe_point, blend_point in zip(probe, blend, strict=True):
+        rows.append([str(probe_point["shots"]), "", _spread(probe_point), _spread(blend_point)])
     columns = ["pictures a class", "zero-shot", "linear probe", "text and pictures"]
     note = (
         f"{section['test_pictures']} other pictures are for testing; mean and 95 % interval of "
@@ -104,16 +109,16 @@ def _shots(section: dict[str, Any]) -> Result:
     return Result("Zero-shot, few-shot, linear probe", columns, rows, [note])
 
 
-def _share(found: dict[str, Any]) -> str:
-    low, high = found["interval95"]
-    return f"{found['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+def _share(estimate: dict[str, Any]) -> str:
+    low, high = estimate["interval95"]
+    return f"{estimate['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _difference(found: dict[str, Any]) -> str:
-    low, high = (100 * bound for bound in found["interval95"])
-    return f"{100 * found['value']:+.1f} ({low:+.1f} to {high:+.1f}): {found['verdict']}"
+def _difference(estimate: dict[str, Any]) -> str:
+    low, high = (100 * bound for bound in estimate["interval95"])
+    return f"{100 * estimate['value']:+.1f} ({low:+.1f} to {high:+.1f}): {estimate['verdict']}"
 
 
-def _spread(found: dict[str, Any]) -> str:
-    low, high = found["interval95"]
-    return f"{found['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+def _spread(estimate: dict[str, Any]) -> str:
+    low, high = estimate["interval95"]
+    return f"{estimate['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})"

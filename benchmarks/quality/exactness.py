@@ -108,17 +108,17 @@ def by_us(
     return np.asarray(encoder.info.scale * rows @ classes.T, np.float32)
 
 
-def compare(reference: Floats, found: Floats) -> dict[str, Any]:
+def compare(reference: Floats, rows: Floats) -> dict[str, Any]:
     """The three figures of section "Exactness"."""
-    probabilities = [torch.from_numpy(x).softmax(-1).numpy() for x in (reference, found)]
+    probabilities = [torch.from_numpy(x).softmax(-1).numpy() for x in (reference, rows)]
     return {
         "pictures": len(reference),
         "labels": reference.shape[1],
-        "largest_difference_of_scale_x_cosine": float(np.abs(reference - found).max()),
+        "largest_difference_of_scale_x_cosine": float(np.abs(reference - rows).max()),
         "largest_difference_of_probability": float(
             np.abs(probabilities[0] - probabilities[1]).max()
         ),
-        "share_of_equal_top1": float((reference.argmax(1) == found.argmax(1)).mean()),
+        "share_of_equal_top1": float((reference.argmax(1) == rows.argmax(1)).mean()),
     }
 
 
@@ -150,9 +150,9 @@ def main() -> None:
             reference = by_open_clip(source, files, labels, templates[chosen].templates)
             for precision in ("fp32", "bf16"):
                 encoder = load(source, precision=precision, device="cpu")
-                found = by_us(encoder, files, labels, templates[chosen].templates)
+                rows = by_us(encoder, files, labels, templates[chosen].templates)
                 encoder.close()
-                results[f"{name}, {precision}"] = compare(reference, found)
+                results[f"{name}, {precision}"] = compare(reference, rows)
     encoder = load("pictogram", device="cpu")
     for edge in (640, 3000):
         files = pictures(POSES if edge < 1000 else RANDOM_POSES, "JPEG", edge)

@@ -37,22 +37,22 @@ SETS = 6
 CHANCES = (0.10, 0.06, 0.84)
 
 
-def held(dice: np.random.Generator, pictures: int) -> dict[str, float]:
+def coverage(dice: np.random.Generator, pictures: int) -> dict[str, float]:
     """How often the interval of a lead of 4 points holds it: of top-1, of the mean per class."""
-    found = {"top1": 0, "mean_per_class": 0}
+    hits = {"top1": 0, "mean_per_class": 0}
     for _ in range(WORLDS):
         targets = dice.integers(0, CLASSES, pictures)
         lead = dice.choice([1, -1, 0], pictures, p=CHANCES)
-        both = dice.random(pictures) < 0.7
-        right = np.stack([np.where(lead == 0, both, lead == side) for side in (1, -1)], axis=1)
+        either = dice.random(pictures) < 0.7
+        right = np.stack([np.where(lead == 0, either, lead == side) for side in (1, -1)], axis=1)
         seed = int(dice.integers(1 << 31))
-        for name, drawn in (
+        for name, resamples in (
             ("top1", top1(right, 2_000, seed)),
             ("mean_per_class", mean_per_class(right, targets, 1_000, seed)),
         ):
-            low, high = drawn.interval(0, 1)
-            found[name] += low <= CHANCES[0] - CHANCES[1] <= high
-    return {name: count / WORLDS for name, count in found.items()}
+            low, high = resamples.interval(0, 1)
+            hits[name] += low <= CHANCES[0] - CHANCES[1] <= high
+    return {name: count / WORLDS for name, count in hits.items()}
 
 
 def held_ranked(dice: np.random.Generator, pictures: int, worlds: int = 150) -> float:
@@ -67,16 +67,16 @@ def held_ranked(dice: np.random.Generator, pictures: int, worlds: int = 150) -> 
         ]
 
     def ranked(truth: Truth, scores: Floats) -> float:
-        own = [figures.average_precision(truth[:, c], scores[:, c]) for c in range(5)]
-        return float(np.mean(own))
+        precisions = [figures.average_precision(truth[:, c], scores[:, c]) for c in range(5)]
+        return float(np.mean(precisions))
 
     truth, scores = world(200_000)
     true = ranked(truth, scores[0]) - ranked(truth, scores[1])
     count = 0
     for _ in range(worlds):
         truth, scores = world(pictures)
-        drawn = mean_average_precision(scores, truth, 1_000, int(dice.integers(1 << 31)))
-        low, high = drawn.interval(0, 1)
+        resamples = mean_average_precision(scores, truth, 1_000, int(dice.integers(1 << 31)))
+        low, high = resamples.interval(0, 1)
         count += low <= true <= high
     return count / worlds
 
@@ -100,10 +100,10 @@ def false_alarms(dice: np.random.Generator, pictures: int) -> dict[str, float]:
         "bootstrap alone": lambda boot, _: boot,
         "bootstrap, Holm": lambda boot, _: holm(boot),
         "bootstrap and McNemar, Holm": lambda boot, exact: holm(
-            [max(both) for both in zip(boot, exact, strict=True)]
+            [max(pair) for pair in zip(boot, exact, strict=True)]
         ),
     }
-    found = dict.fromkeys(ways, 0)
+    alarms = dict.fromkeys(ways, 0)
     for _ in range(WORLDS // 2):
         easy = dice.random(pictures) < 0.7
         columns = [
@@ -111,21 +111,21 @@ def false_alarms(dice: np.random.Generator, pictures: int) -> dict[str, float]:
             for _ in range(SETS)
         ]
         right = np.stack(columns, axis=1)
-        drawn = top1(right, 4_000, int(dice.integers(1 << 31)))
-        boot, exact = _p_values(right, drawn, pairs)
-        best = int(drawn.observed.argmax())
+        resamples = top1(right, 4_000, int(dice.integers(1 << 31)))
+        boot, exact = _p_values(right, resamples, pairs)
+        best = int(resamples.observed.argmax())
         for way, corrected in ways.items():
             p_values = corrected(boot, exact)
-            found[way] += any(
+            alarms[way] += any(
                 p <= ALPHA for p, pair in zip(p_values, pairs, strict=True) if best in pair
             )
-    return {way: count / (WORLDS // 2) for way, count in found.items()}
+    return {way: count / (WORLDS // 2) for way, count in alarms.items()}
 
 
 def _p_values(
-    right: Truth, drawn: Resampled, pairs: list[tuple[int, int]]
+    right: Truth, resamples: Resampled, pairs: list[tuple[int, int]]
 ) -> tuple[list[float], list[float]]:
-    boot = [bootstrap_p(drawn.draws[:, a] - drawn.draws[:, b]) for a, b in pairs]
+    boot = [bootstrap_p(resamples.draws[:, a] - resamples.draws[:, b]) for a, b in pairs]
     exact = [
         mcnemar_p(int((right[:, a] & ~right[:, b]).sum()), int((right[:, b] & ~right[:, a]).sum()))
         for a, b in pairs
@@ -138,7 +138,7 @@ def main() -> None:
     document = {
         "what": "share of 95 % intervals that hold the truth; of equal sets called different",
         "source": "invented pictures, seed 0",
-        "intervals": {str(size): held(dice, size) for size in (50, 200, 1_000)},
+        "intervals": {str(size): coverage(dice, size) for size in (50, 200, 1_000)},
         "interval of mAP, 200 pictures": held_ranked(dice, 200),
         "interval over 5 draws and 300 pictures": held_crossed(dice, 5, 300),
         "false alarms of 6 equal sets": {str(size): false_alarms(dice, size) for size in (60, 400)},

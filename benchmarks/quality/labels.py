@@ -36,37 +36,40 @@ UNCERTAIN, CERTAIN = 0.5, 0.8
 
 def right(pictures: Pictures, cosines: Floats) -> Truth:
     """Whether the best of (N, C) is each picture's own."""
-    return np.asarray(cosines.argmax(axis=1) == pictures.own)
+    return np.asarray(cosines.argmax(axis=1) == pictures.targets)
 
 
 def best_of(view: Validation, pictures: Pictures, texts: Sequence[Sequence[str]]) -> Floats:
     """Cosines (N, C) where the best text of each label decides."""
-    rows = view.named([text for several in texts for text in several])
+    rows = view.name_rows([text for several in texts for text in several])
     alternatives = Alternatives.of([several if len(several) > 1 else () for several in texts])
     return alternatives.best(pictures.rows @ rows.T)
 
 
 def mean_of(view: Validation, pictures: Pictures, texts: Sequence[Sequence[str]]) -> Floats:
     """Cosines (N, C) with one vector of all texts of each label."""
-    return pictures.rows @ view.vectors([Concept(tuple(one), TEMPLATES) for one in texts]).T
+    return (
+        pictures.rows
+        @ view.vectors([Concept(tuple(label_texts), TEMPLATES) for label_texts in texts]).T
+    )
 
 
 def synonyms(view: Validation, name: str, about: str) -> Result:
     """Labels alone, and with WordNet's synonyms."""
     pictures = view.pictures(name)
     texts = [[x, *view.words.get(x, {}).get("synonyms", [])] for x in pictures.labels]
-    several = np.array([len(one) > 1 for one in texts])
-    shown = several[pictures.own]
+    several = np.array([len(label_texts) > 1 for label_texts in texts])
+    counted = several[pictures.targets]
     ways = {
-        "the label alone": pictures.rows @ view.named(pictures.labels).T,
+        "the label alone": pictures.rows @ view.name_rows(pictures.labels).T,
         "`combine: mean`": mean_of(view, pictures, texts),
         "`combine: best`": best_of(view, pictures, texts),
     }
-    title = f"Synonyms: {shown.sum()} {about} whose labels have some, among {len(texts)} labels"
+    title = f"Synonyms: {counted.sum()} {about} whose labels have some, among {len(texts)} labels"
     return Result(
         title,
         COLUMNS,
-        compared({way: right(pictures, cosines)[shown] for way, cosines in ways.items()}),
+        compared({way: right(pictures, cosines)[counted] for way, cosines in ways.items()}),
         ["WordNet's synonyms, 1 to 9 a label; labels without any compete as they are."],
     )
 
@@ -76,18 +79,18 @@ def kinds(view: Validation) -> Result:
     pictures = view.pictures("kinds")
     texts = [list(dict.fromkeys([kind, *view.kinds[kind]])) for kind in pictures.labels]
     flat = [(place, text) for place, several in enumerate(texts) for text in several]
-    every = softmax(pictures.rows @ view.named([text for _, text in flat]).T, view.scale)
+    every = softmax(pictures.rows @ view.name_rows([text for _, text in flat]).T, view.scale)
     owners = np.array([place for place, _ in flat])
     sums = np.stack([every[:, owners == place].sum(axis=1) for place in range(len(texts))], axis=1)
     ways = {
-        "the kind's name alone": pictures.rows @ view.named(pictures.labels).T,
+        "the kind's name alone": pictures.rows @ view.name_rows(pictures.labels).T,
         "`combine: mean`": mean_of(view, pictures, texts),
         "`combine: best`": best_of(view, pictures, texts),
         "sums of groups": sums,
     }
     counts = [len(view.kinds[kind]) for kind in pictures.labels]
     return Result(
-        f"Kinds by what is of them: {len(pictures.own)} photographs of {len(texts)} kinds",
+        f"Kinds by what is of them: {len(pictures.targets)} photographs of {len(texts)} kinds",
         COLUMNS,
         compared({way: right(pictures, cosines) for way, cosines in ways.items()}),
         [
@@ -111,24 +114,24 @@ def sums(view: Validation, name: str, about: str) -> Result:
     """Groups by their sums against the group of the best label."""
     pictures = view.pictures(name)
     paths = grouped(view, pictures.labels)
-    shares = softmax(pictures.rows @ view.named(pictures.labels).T, view.scale)
-    best, own = shares.argmax(axis=1), [paths[place] for place in pictures.own]
+    shares = softmax(pictures.rows @ view.name_rows(pictures.labels).T, view.scale)
+    best, truth = shares.argmax(axis=1), [paths[place] for place in pictures.targets]
     summed = [groups(row, paths, shares=True)[0] for row in shares]
-    by_leaf = np.array([paths[place] == path for place, path in zip(best, own, strict=True)])
-    by_sum = np.array([one.path == path for one, path in zip(summed, own, strict=True)])
+    by_leaf = np.array([paths[place] == path for place, path in zip(best, truth, strict=True)])
+    by_sum = np.array([group.path == path for group, path in zip(summed, truth, strict=True)])
     unsure = shares.max(axis=1) < UNCERTAIN
-    certain = unsure & np.array([one.score >= CERTAIN for one in summed])
-    held = f"{certain.sum()} of {unsure.sum()}"
+    certain = unsure & np.array([group.score >= CERTAIN for group in summed])
+    decisive = f"{certain.sum()} of {unsure.sum()}"
     correct = f"{by_sum[certain].mean():.1%}" if certain.any() else "none"
     leaf = right(pictures, shares)[certain].mean() if certain.any() else 0.0
-    title = f"Groups: {len(own)} {about} of {len(set(paths))} groups of {len(paths)} labels"
+    title = f"Groups: {len(truth)} {about} of {len(set(paths))} groups of {len(paths)} labels"
     return Result(
         title,
         COLUMNS,
         compared({"the group of the best label": by_leaf, "the best sum of a group": by_sum}),
         [
             f"A label's group is WordNet's widest word above it with at most {MOST} labels.",
-            f"Where the best label has less than {UNCERTAIN}, {held} pictures have a group of "
+            f"Where the best label has less than {UNCERTAIN}, {decisive} pictures have a group of "
             f"{CERTAIN} or more: {correct} of them are right, {leaf:.1%} of the labels.",
         ],
     )
@@ -137,9 +140,9 @@ def sums(view: Validation, name: str, about: str) -> Result:
 def descriptions(view: Validation, name: str, about: str) -> Result:
     """Templates, descriptions in their place, and both."""
     pictures = view.pictures(name)
-    said = [view.words.get(label, {}).get("gloss") for label in pictures.labels]
-    glosses = [gloss and " ".join(gloss.split()[:LONGEST]) for gloss in said]
-    shown = np.array([gloss is not None for gloss in glosses])[pictures.own]
+    definitions = [view.words.get(label, {}).get("gloss") for label in pictures.labels]
+    glosses = [gloss and " ".join(gloss.split()[:LONGEST]) for gloss in definitions]
+    counted = np.array([gloss is not None for gloss in glosses])[pictures.targets]
     pairs = list(zip(pictures.labels, glosses, strict=True))
 
     def way(templates: tuple[str, ...], times: int) -> Floats:
@@ -158,9 +161,9 @@ def descriptions(view: Validation, name: str, about: str) -> Result:
         "beside them, of equal weight": way(TEMPLATES, len(TEMPLATES)),
     }
     return Result(
-        f"Descriptions: {shown.sum()} {about} whose labels have one, among {len(pairs)} labels",
+        f"Descriptions: {counted.sum()} {about} whose labels have one, among {len(pairs)} labels",
         COLUMNS,
-        compared({one: right(pictures, cosines)[shown] for one, cosines in ways.items()}),
+        compared({name: right(pictures, cosines)[counted] for name, cosines in ways.items()}),
         ['WordNet\'s glosses ("cat, feline mammal usually having thick soft fur"), as in CuPL '
          "(Pratt et al. 2023)."],
     )  # fmt: skip
@@ -177,21 +180,23 @@ def weights(view: Validation, name: str, about: str) -> Result:
     ways = {"each once": way(TEMPLATES)}
     for template in TEMPLATES:
         ways[f"`{template}` three times"] = way((*TEMPLATES, template, template))
-    title = f"Weighted templates: {len(pictures.own)} {about} among {len(pictures.labels)} labels"
+    title = (
+        f"Weighted templates: {len(pictures.targets)} {about} among {len(pictures.labels)} labels"
+    )
     return Result(title, COLUMNS, compared(ways))
 
 
 def main() -> None:
     """The command line."""
-    begun, view = time.monotonic(), Validation(folder(__doc__))
+    start, view = time.monotonic(), Validation(folder(__doc__))
     tables = [kinds(view)]
     for name, about in SETS.items():
         tables.append(synonyms(view, name, about))
         tables.append(sums(view, name, about))
         tables.append(descriptions(view, name, about))
         tables.append(weights(view, name, about))
-    what = "what a label gains by synonyms, kinds, groups, descriptions and weights"
-    write("labels", what, tables, time.monotonic() - begun)
+    subject = "what a label gains by synonyms, kinds, groups, descriptions and weights"
+    write("labels", subject, tables, time.monotonic() - start)
 
 
 if __name__ == "__main__":

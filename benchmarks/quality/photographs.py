@@ -74,25 +74,25 @@ def images(encoder: Encoder, pictures: list[Pixels]) -> Floats:
 def half_precision() -> Result:
     """How often bfloat16 changes an answer."""
     pictures, labels = photographs()
-    found: dict[str, Floats] = {}
+    logits_by_precision: dict[str, Floats] = {}
     for precision in ("fp32", "bf16"):
         encoder = load("local-dir:" + str(CARD.parent), precision=precision, device="cpu")
         rows = images(encoder, [pixels(encoder, picture) for picture in pictures])
         scores = encoder.info.scale * rows @ texts(encoder, labels).T
-        found[precision] = scores.astype(np.float32)
+        logits_by_precision[precision] = scores.astype(np.float32)
         encoder.close()
-    figures = compare(found["fp32"], found["bf16"])
+    figures = compare(logits_by_precision["fp32"], logits_by_precision["bf16"])
     names = ("largest_difference_of_scale_x_cosine", "largest_difference_of_probability")
-    shown: list[list[Cell]] = [
+    cells: list[list[Cell]] = [
         ["largest difference of scale × cosine", f"{figures[names[0]]:.2f}"],
         ["largest difference of a probability", f"{figures[names[1]]:.3f}"],
         ["equal best label", f"{figures['share_of_equal_top1']:.1%}"],
     ]
-    for precision, logits in found.items():
+    for precision, logits in logits_by_precision.items():
         right = logits.argmax(1) == np.arange(len(labels))
-        shown.append([f"right, {precision}", f"{right.mean():.1%}"])
+        cells.append([f"right, {precision}", f"{right.mean():.1%}"])
     title = f"bfloat16 against float32: {len(labels)} photographs among their names"
-    return Result(title, ["figure", ""], shown, ["On a processor with bfloat16 arithmetic."])
+    return Result(title, ["figure", ""], cells, ["On a processor with bfloat16 arithmetic."])
 
 
 def heat_maps() -> Result:
@@ -135,12 +135,12 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="WORK/kinds")
-    begun, folder = time.monotonic(), parser.parse_args().folder
+    start, folder = time.monotonic(), parser.parse_args().folder
     about = "photographs of {classes} kinds of things, {pictures} of them"
-    found = [*evaluated(folder, "everyday", about), half_precision(), heat_maps()]
-    what = "the service on photographs with everyday"
+    tables = [*evaluated(folder, "everyday", about), half_precision(), heat_maps()]
+    subject = "the service on photographs with everyday"
     module = "benchmarks.quality.photographs FOLDER"
-    reliability.write("photographs", what, found, time.monotonic() - begun, module=module)
+    reliability.write("photographs", subject, tables, time.monotonic() - start, module=module)
     CARD.write_text(quality.filled(CARD.read_text(encoding="utf-8")), encoding="utf-8")
 
 

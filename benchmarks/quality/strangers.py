@@ -50,7 +50,7 @@ RULES: Final = ("floor and lead, no words", "as answered")
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class Draws:
     """Of D draws of labels and N pictures: which are `right` and whose label was drawn (`known`),
     both (D, N), the `scores` of each way and what each rule `refused`. The others are strangers.
     """
@@ -70,16 +70,16 @@ class Words:
             tuple(names), view.vectors([Concept((x,), ("{}",)) for x in names])
         )
         self.pictures = pictures
-        self.labels = view.named(pictures.labels)
+        self.labels = view.name_rows(pictures.labels)
         self.cosines = pictures.rows @ self.others.rows.T
         (background,) = view.vectors([Concept(BACKGROUND, TEMPLATES)])
         self.background = pictures.rows @ background
         self.scale = Scale(view.scale, None)
         self.place = {name: at for at, name in enumerate(names)}
 
-    def draw(self, labels: int) -> Drawn:
+    def draw(self, labels: int) -> Draws:
         """DRAWS draws of so many labels."""
-        shape = (DRAWS, len(self.pictures.own))
+        shape = (DRAWS, len(self.pictures.targets))
         right, known = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         scores = {name: np.zeros(shape) for name in SCORES}
         refused = {name: np.zeros(shape, np.bool_) for name in RULES}
@@ -87,12 +87,12 @@ class Words:
             chance = np.random.default_rng((SEED, labels, draw))
             chosen = chance.choice(len(self.labels), labels, replace=False)
             cosines = self.pictures.rows @ self.labels[chosen].T
-            known[draw] = np.isin(self.pictures.own, chosen)
-            right[draw] = known[draw] & (chosen[cosines.argmax(axis=1)] == self.pictures.own)
-            self._one(cosines, self.others.rivals(self.labels[chosen]), draw, scores, refused)
-        return Drawn(right, known, scores, refused)
+            known[draw] = np.isin(self.pictures.targets, chosen)
+            right[draw] = known[draw] & (chosen[cosines.argmax(axis=1)] == self.pictures.targets)
+            self._fill_draw(cosines, self.others.rivals(self.labels[chosen]), draw, scores, refused)
+        return Draws(right, known, scores, refused)
 
-    def _one(
+    def _fill_draw(
         self,
         cosines: Floats,
         rivals: Rivals | None,
@@ -117,38 +117,38 @@ class Words:
             score = ahead(of_words, float(best[place]), float(lead[place]))
             scores["best label against the best word"][draw, place] = -score
             competition = Competition(rivals=rivals, cosines=of_words)
-            for rule, held in zip(RULES, (None, competition), strict=True):
-                found = decide(row, floor, self.scale, None, criteria, held)
-                refused[rule][draw, place] = found.reason is not None
+            for rule, rivalry in zip(RULES, (None, competition), strict=True):
+                decision = decide(row, floor, self.scale, None, criteria, rivalry)
+                refused[rule][draw, place] = decision.reason is not None
 
 
-def auroc(drawn: Drawn, name: str) -> float:
+def auroc(draws: Draws, name: str) -> float:
     """How often a picture of the labels scores higher than a stranger, mean of the draws."""
-    found = []
-    for known, scores in zip(drawn.known, drawn.scores[name], strict=True):
-        ranks = np.searchsorted(np.sort(scores[~known]), scores[known])
-        ties = np.searchsorted(np.sort(scores[~known]), scores[known], side="right")
-        found.append(float((ranks + ties).mean() / 2 / max(1, (~known).sum())))
-    return float(np.mean(found))
+    areas = []
+    for of_labels, scores in zip(draws.known, draws.scores[name], strict=True):
+        ranks = np.searchsorted(np.sort(scores[~of_labels]), scores[of_labels])
+        ties = np.searchsorted(np.sort(scores[~of_labels]), scores[of_labels], side="right")
+        areas.append(float((ranks + ties).mean() / 2 / max(1, (~of_labels).sum())))
+    return float(np.mean(areas))
 
 
-def resampled(drawn: Drawn, refused: Sequence[Truth]) -> Figures:
+def resampled(sample: Draws, refused: Sequence[Truth]) -> Figures:
     """Share of strangers that each is `refused`, and of right answers lost: (R, K, 2); draws and
     pictures are resampled, the first of R are the observed ones.
     """
-    draws, pictures = drawn.right.shape
+    draws, pictures = sample.right.shape
     chance = np.random.default_rng(SEED)
     rows = chance.multinomial(draws, np.full(draws, 1 / draws), RESAMPLES)
     columns = chance.multinomial(pictures, np.full(pictures, 1 / pictures), RESAMPLES)
     rows[0], columns[0] = 1, 1
-    found = np.empty((RESAMPLES, len(refused), 2))
-    for place, of in enumerate((~drawn.known, drawn.right)):
+    shares = np.empty((RESAMPLES, len(refused), 2))
+    for place, of in enumerate((~sample.known, sample.right)):
         among = ((rows @ of) * columns).sum(axis=1)
-        for way, one in enumerate(refused):
-            found[:, way, place] = ((rows @ (one & of)) * columns).sum(axis=1) / np.maximum(
+        for way, rejected in enumerate(refused):
+            shares[:, way, place] = ((rows @ (rejected & of)) * columns).sum(axis=1) / np.maximum(
                 among, 1
             )
-    return found
+    return shares
 
 
 def _share(values: Figures) -> str:
@@ -163,29 +163,29 @@ def _lead(values: Figures) -> str:
 
 def tables(words: Words, about: str, counts: Sequence[int]) -> list[Result]:
     """What is refused of a set's pictures, by the rules and at equal loss."""
-    answered: list[list[Cell]] = []
+    losses: list[list[Cell]] = []
     equal: list[list[Cell]] = []
     for count in counts:
-        drawn = words.draw(count)
-        found = resampled(drawn, list(drawn.refused.values()))
+        draws = words.draw(count)
+        shares_by_rule = resampled(draws, list(draws.refused.values()))
         for place, rule in enumerate(RULES):
-            lead = _lead(found[:, place, 0] - found[:, 0, 0]) if place else ""
-            shares = [_share(found[:, place, 1]), _share(found[:, place, 0])]
-            answered.append([count, rule, *shares, lead])
-        bounds = [np.quantile(drawn.scores[name][drawn.right], LOSS) for name in SCORES]
-        found = resampled(
-            drawn, [drawn.scores[name] < at for name, at in zip(SCORES, bounds, strict=True)]
+            lead = _lead(shares_by_rule[:, place, 0] - shares_by_rule[:, 0, 0]) if place else ""
+            shares = [_share(shares_by_rule[:, place, 1]), _share(shares_by_rule[:, place, 0])]
+            losses.append([count, rule, *shares, lead])
+        bounds = [np.quantile(draws.scores[name][draws.right], LOSS) for name in SCORES]
+        shares_by_rule = resampled(
+            draws, [draws.scores[name] < at for name, at in zip(SCORES, bounds, strict=True)]
         )
         for place, name in enumerate(SCORES):
-            lead = _lead(found[:, place, 0] - found[:, 0, 0]) if place else ""
-            area = f"{auroc(drawn, name):.3f}"
-            equal.append([count, name, area, _share(found[:, place, 0]), lead])
+            lead = _lead(shares_by_rule[:, place, 0] - shares_by_rule[:, 0, 0]) if place else ""
+            area = f"{auroc(draws, name):.3f}"
+            equal.append([count, name, area, _share(shares_by_rule[:, place, 0]), lead])
     notes = [f"{DRAWS} draws of labels; 95 % intervals by resampling draws and pictures."]
     return [
         Result(
             f"`abstain` without a calibration: {about}",
             ["labels", "", "right answers lost", "strangers refused", "points more"],
-            answered,
+            losses,
             [*notes, f"Floor and lead: what is answered where no words are known, odds of "
              f"{LEAST_ODDS:g}."],
         ),
@@ -200,12 +200,12 @@ def tables(words: Words, about: str, counts: Sequence[int]) -> list[Result]:
 
 def main() -> None:
     """The command line."""
-    begun, view = time.monotonic(), Validation(folder(__doc__))
-    found = []
+    start, view = time.monotonic(), Validation(folder(__doc__))
+    results = []
     for name, about in SETS.items():
-        found += tables(Words(view, view.pictures(name)), about, LABELS[name])
-    what = "what abstain refuses without a calibration"
-    write("strangers", what, found, time.monotonic() - begun)
+        results += tables(Words(view, view.pictures(name)), about, LABELS[name])
+    subject = "what abstain refuses without a calibration"
+    write("strangers", subject, results, time.monotonic() - start)
 
 
 if __name__ == "__main__":

@@ -39,86 +39,88 @@ def together(rows: Floats, shares: Floats) -> Floats:
     means = np.stack([rows[np.argsort(-column)[:SURE]].mean(axis=0) for column in shares.T])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     spread = np.full(rows.shape[1], 1 / rows.shape[1])
-    text, found = np.log(np.maximum(shares, 1e-12)), shares
+    text, posterior = np.log(np.maximum(shares, 1e-12)), shares
     for _ in range(ROUNDS):
         squares = ((rows**2) @ (1 / spread))[:, None] - 2 * (rows / spread) @ means.T
         fits = -0.5 * (squares + ((means**2) @ (1 / spread))[None])
         for _ in range(STEPS):
-            found = softmax(np.asarray(text + fits + graph @ found, np.float32), 1.0)
-        weights = np.maximum(found.sum(axis=0), 1e-12)
-        means = (found.T @ rows) / weights[:, None]
+            posterior = softmax(np.asarray(text + fits + graph @ posterior, np.float32), 1.0)
+        weights = np.maximum(posterior.sum(axis=0), 1e-12)
+        means = (posterior.T @ rows) / weights[:, None]
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         spread = np.maximum(
-            ((rows**2).sum(axis=0) - 2 * (rows * (found @ means)).sum(axis=0)
-             + (found @ means**2).sum(axis=0)) / len(rows),
+            ((rows**2).sum(axis=0) - 2 * (rows * (posterior @ means)).sum(axis=0)
+             + (posterior @ means**2).sum(axis=0)) / len(rows),
             1e-6,
         )  # fmt: skip
-    return found
+    return posterior
 
 
 Choice = Callable[[np.random.Generator, Places], Places]
 
 
-def every(_: np.random.Generator, own: Places) -> Places:
+def every(_: np.random.Generator, truth: Places) -> Places:
     """All pictures: kinds have 5 to 50 of them."""
-    return np.arange(len(own))
+    return np.arange(len(truth))
 
 
-def even(chance: np.random.Generator, own: Places) -> Places:
+def even(chance: np.random.Generator, truth: Places) -> Places:
     """As many of each kind as the smallest has."""
-    fewest = int(np.bincount(own).min())
-    parts = [chance.choice(np.flatnonzero(own == k), fewest, replace=False) for k in np.unique(own)]
+    fewest = int(np.bincount(truth).min())
+    parts = [
+        chance.choice(np.flatnonzero(truth == k), fewest, replace=False) for k in np.unique(truth)
+    ]
     return np.concatenate(parts)
 
 
-def some(count: int) -> Choice:
+def classes(count: int) -> Choice:
     """All pictures of so many kinds."""
 
-    def choose(chance: np.random.Generator, own: Places) -> Places:
-        return np.flatnonzero(np.isin(own, chance.choice(np.unique(own), count, replace=False)))
+    def choose(chance: np.random.Generator, truth: Places) -> Places:
+        return np.flatnonzero(np.isin(truth, chance.choice(np.unique(truth), count, replace=False)))
 
     return choose
 
 
-def uneven(chance: np.random.Generator, own: Places) -> Places:
+def uneven(chance: np.random.Generator, truth: Places) -> Places:
     """All of one kind, and one picture of each other."""
-    most = chance.choice(np.unique(own))
-    others = [chance.choice(np.flatnonzero(own == k)) for k in np.unique(own) if k != most]
-    return np.asarray([*np.flatnonzero(own == most), *others], np.int64)
+    most = chance.choice(np.unique(truth))
+    rest = [chance.choice(np.flatnonzero(truth == k)) for k in np.unique(truth) if k != most]
+    return np.asarray([*np.flatnonzero(truth == most), *rest], np.int64)
 
 
 FOLDERS: Final[dict[str, Choice]] = {
     "as many of each kind": even,
     "all of them": every,
-    "three of the kinds": some(3),
-    "one of the kinds": some(1),
+    "three of the kinds": classes(3),
+    "one of the kinds": classes(1),
     "one kind, and a picture of each other": uneven,
 }
 
 
 def row(name: str, choose: Choice, pictures: Pictures, shares: Floats) -> list[Cell]:
     """Right alone and together in DRAWS folders, and the difference with its interval."""
-    alone, both, gains = [], [], []
+    alone, joint, gains = [], [], []
     for draw in range(DRAWS):
-        chosen = choose(np.random.default_rng((SEED, draw)), pictures.own)
-        own = pictures.own[chosen]
-        helped = together(pictures.rows[chosen], shares[chosen]).argmax(axis=1) == own
-        before = shares[chosen].argmax(axis=1) == own
+        chosen = choose(np.random.default_rng((SEED, draw)), pictures.targets)
+        truth = pictures.targets[chosen]
+        helped = together(pictures.rows[chosen], shares[chosen]).argmax(axis=1) == truth
+        before = shares[chosen].argmax(axis=1) == truth
         alone.append(before.mean())
-        both.append(helped.mean())
+        joint.append(helped.mean())
         # a folder's gain counts once, however many pictures it has
         gains.append(float(helped.mean() - before.mean()))
     means: Figures = crossed(np.array(gains)[:, None], 10_000, SEED)
     low, high = np.quantile(means, (0.025, 0.975))
     gain = f"{100 * np.mean(gains):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-    return [name, f"{np.mean(alone):.1%}", f"{np.mean(both):.1%}", gain]
+    return [name, f"{np.mean(alone):.1%}", f"{np.mean(joint):.1%}", gain]
 
 
 def main() -> None:
     """The command line."""
-    begun, view = time.monotonic(), Validation(folder(__doc__))
+    start, view = time.monotonic(), Validation(folder(__doc__))
     pictures = view.pictures("kinds")
-    shares = softmax(pictures.rows @ view.named(pictures.labels).T, view.scale)
+    shares = softmax(pictures.rows @ view.name_rows(pictures.labels).T, view.scale)
     rows = [row(name, choose, pictures, shares) for name, choose in FOLDERS.items()]
     table = Result(
         f"TransCLIP on photographs of {len(pictures.labels)} kinds, {DRAWS} folders each",
@@ -126,8 +128,8 @@ def main() -> None:
         rows,
         ["All kinds are labels in every folder. Intervals by resampling folders."],
     )
-    what = "what pictures gain by helping each other"
-    write("together", what, [table], time.monotonic() - begun)
+    subject = "what pictures gain by helping each other"
+    write("together", subject, [table], time.monotonic() - start)
 
 
 if __name__ == "__main__":

@@ -43,14 +43,14 @@ def texts(count: int) -> list[str]:
 def different(chosen: list[str]) -> tuple[list[str], int]:
     """Texts whose ids differ; and how many texts were compared: those that fit the context."""
     original = SimpleTokenizer()
-    ours = tokens_of(original, CONTEXT)
+    tokens = tokens_of(original, CONTEXT)
     wrong, compared = [], 0
     for text in chosen:
         ids = original.encode(text)
         if len(ids) + 2 > CONTEXT:
             continue
         compared += 1
-        row = ours([text])[0].tolist()
+        row = tokens([text])[0].tolist()
         end = len(ids) + 1
         if row[1:end] != ids or row[end] != original.eot_token_id:
             wrong.append(text)

@@ -45,7 +45,7 @@ class Pictures:
     """N pictures as unit `rows` (N, D), their C `labels`, and the place (N,) of each one's own."""
 
     labels: tuple[str, ...]
-    own: Places
+    targets: Places
     rows: Floats
 
 
@@ -66,26 +66,26 @@ class Validation:
         with (self.folder / f"{name}.csv").open(newline="", encoding="utf-8") as handle:
             listed = list(csv.DictReader(handle))
         labels = tuple(sorted({row["label"] for row in listed}))
-        own = np.array([labels.index(row["label"]) for row in listed])
-        return Pictures(labels, own, self._rows([self.folder / row["image"] for row in listed]))
+        targets = np.array([labels.index(row["label"]) for row in listed])
+        return Pictures(labels, targets, self._rows([self.folder / row["image"] for row in listed]))
 
     def _rows(self, files: Sequence[Path]) -> Floats:
         info = self.encoder.info
-        kept = RowFile(
+        cached = RowFile(
             self.folder / f"{re.sub('[^a-z0-9]+', '-', info.fingerprint)}.rows",
             info.embedding_width,
         )
         digests = [hashlib.sha256(file.read_bytes()).digest() for file in files]
         by_digest = dict(zip(digests, files, strict=True))
-        missing = [digest for digest in by_digest if kept.get(digest) is None]
+        missing = [digest for digest in by_digest if cached.get(digest) is None]
         for at in range(0, len(missing), BATCH):
-            some = missing[at : at + BATCH]
-            data = (by_digest[digest].read_bytes() for digest in some)
+            batch = missing[at : at + BATCH]
+            data = (by_digest[digest].read_bytes() for digest in batch)
             pixels = [decode(image, info.image, ImageLimits()).pixels for image in data]
-            for digest, row in zip(some, self.encoder.submit_images(pixels).result(), strict=True):
-                kept.put(digest, row)
-        rows = [kept.get(digest) for digest in digests]
-        kept.close()
+            for digest, row in zip(batch, self.encoder.submit_images(pixels).result(), strict=True):
+                cached.put(digest, row)
+        rows = [cached.get(digest) for digest in digests]
+        cached.close()
         return np.stack([row for row in rows if row is not None])
 
     def vectors(self, concepts: Sequence[Concept]) -> Floats:
@@ -93,29 +93,29 @@ class Validation:
         prompts = dict.fromkeys(prompt for concept in concepts for prompt in concept.prompts())
         fresh = [prompt for prompt in prompts if prompt not in self._known]
         for at in range(0, len(fresh), TEXTS):
-            some = fresh[at : at + TEXTS]
-            self._known |= zip(some, self.encoder.submit_texts(some).result(), strict=True)
+            batch = fresh[at : at + TEXTS]
+            self._known |= zip(batch, self.encoder.submit_texts(batch).result(), strict=True)
         return np.stack(
             [ensemble_mean(np.stack([self._known[x] for x in c.prompts()])) for c in concepts]
         )
 
-    def named(self, texts: Sequence[str]) -> Floats:
+    def name_rows(self, texts: Sequence[str]) -> Floats:
         """A unit row for each text, in the model's templates."""
         return self.vectors([Concept((text,), TEMPLATES) for text in texts])
 
 
 def compared(columns: dict[str, Truth]) -> list[list[Cell]]:
     """Share that each way has right, and its lead over the first (paired bootstrap of pictures)."""
-    drawn = top1(np.stack(list(columns.values()), axis=1), RESAMPLES, SEED)
+    resamples = top1(np.stack(list(columns.values()), axis=1), RESAMPLES, SEED)
     rows: list[list[Cell]] = []
     for place, name in enumerate(columns):
-        low, high = (100 * end for end in drawn.interval(place))
+        low, high = (100 * end for end in resamples.interval(place))
         lead = ""
         if place:
-            ends = [100 * end for end in drawn.interval(place, 0)]
-            value = 100 * (drawn.observed[place] - drawn.observed[0])
+            ends = [100 * end for end in resamples.interval(place, 0)]
+            value = 100 * (resamples.observed[place] - resamples.observed[0])
             lead = f"{value:+.1f} ({ends[0]:+.1f} to {ends[1]:+.1f})"
-        rows.append([name, f"{drawn.observed[place]:.1%} ({low:.1f} to {high:.1f})", lead])
+        rows.append([name, f"{resamples.observed[place]:.1%} ({low:.1f} to {high:.1f})", lead])
     return rows
 
 
@@ -123,12 +123,12 @@ def folder(about: str) -> Path:
     """The folder that the command line names."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("folder", type=Path, help="WORK/validation")
-    found: Path = parser.parse_args().folder
-    return found
+    path: Path = parser.parse_args().folder
+    return path
 
 
-def write(name: str, what: str, tables: Sequence[Result], seconds: float) -> None:
+def write(name: str, subject: str, tables: Sequence[Result], seconds: float) -> None:
     """Write benchmarks/results/NAME.json, and what the model's card shows of it."""
     module = f"benchmarks.quality.{name} FOLDER"
-    page.write(name, f"{what}, with {MODEL}", tables, seconds, module=module)
+    page.write(name, f"{subject}, with {MODEL}", tables, seconds, module=module)
     CARD.write_text(drawings.filled(CARD.read_text(encoding="utf-8")), encoding="utf-8")

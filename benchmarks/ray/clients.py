@@ -27,7 +27,7 @@ class Failure:
     Not `answered` are those whose connection was closed, or that the proxy answered a bare 500.
     """
 
-    begun: float
+    start: float
     url: str
     text: str
     answered: bool
@@ -80,12 +80,12 @@ class Load:
                 self._ask(client, self._urls[number])
 
     def _ask(self, client: httpx.Client, url: str) -> None:
-        begun = time.monotonic()
+        start = time.monotonic()
         failure = self._failure(client, url)
         if failure is None:
             self.right += 1
         else:
-            self.wrong.append(Failure(begun, url, *failure))
+            self.wrong.append(Failure(start, url, *failure))
 
     def _failure(self, client: httpx.Client, url: str) -> tuple[str, bool] | None:
         """What is wrong, and whether the service said so."""
@@ -98,8 +98,8 @@ class Load:
             return repr(error), False
         if answer.is_success and len(answer.json()["predictions"]) == SHOWN:
             return None
-        ours = answer.headers.get("content-type", "").startswith("application/")
-        return f"{answer.status_code} {answer.text}", ours
+        from_service = answer.headers.get("content-type", "").startswith("application/")
+        return f"{answer.status_code} {answer.text}", from_service
 
 
 def _spread(urls: Sequence[str]) -> list[str]:

@@ -80,10 +80,10 @@ class Cluster:
         """Until what was deployed is in force. Raises RuntimeError if it cannot be."""
 
         def settled() -> bool:
-            found = self.status(application)
-            if found["status"] == "DEPLOY_FAILED":
-                raise RuntimeError(f"the deployment failed: {found}")
-            return bool(found["status"] == "RUNNING")
+            state = self.status(application)
+            if state["status"] == "DEPLOY_FAILED":
+                raise RuntimeError(f"the deployment failed: {state}")
+            return bool(state["status"] == "RUNNING")
 
         wait_until(settled, DEPLOY_SECONDS)
 
@@ -97,8 +97,8 @@ class Cluster:
         if not answer:
             log = (self.folder / "ray.log").read_text()
             raise RuntimeError(f"the cluster ended with {self.process.wait(60)}:\n{log}")
-        found: dict[str, Any] = json.loads(answer)
-        return found
+        state: dict[str, Any] = json.loads(answer)
+        return state
 
     def replicas(
         self, deployment: str, node: int | None = None, application: str = APPLICATION
@@ -109,7 +109,7 @@ class Cluster:
             rf"ray::ServeReplica:{application}:{re.escape(deployment)}(?![\w-])".encode()
         )
         root = self.process.pid if node is None else self.raylets[node]
-        return [pid for pid in tree(root) if title.match(_read(pid, "cmdline"))]
+        return [pid for pid in tree(root) if title.match(_read_proc(pid, "cmdline"))]
 
     def kill_node(self, node: int) -> None:
         """End all processes of a node as a power cut would, but for its network."""
@@ -125,15 +125,15 @@ class Cluster:
 def _document(
     host: str, port: int, replicas: Mapping[str, int], args: Mapping[str, object]
 ) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
-    found["http_options"] = {"host": host, "port": port}
-    application = found["applications"][0]
+    document: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
+    document["http_options"] = {"host": host, "port": port}
+    application = document["applications"][0]
     application["args"] = {"model": "pictogram", **{name: str(v) for name, v in args.items()}}
     for deployment in application["deployments"]:
         count = replicas[deployment["name"]]
         deployment["autoscaling_config"] |= {"min_replicas": count, "max_replicas": count}
         deployment |= {"ray_actor_options": {"num_cpus": 0.1}, "max_surge_percent": 100}
-    return found
+    return document
 
 
 @contextlib.contextmanager
@@ -166,7 +166,9 @@ def ray_cluster(folder: Path, cpus: Sequence[int] = (4,), **settings: object) ->
         env["RAY_TMPDIR"] = scratch
         Path(scratch, "ray").mkdir()
         proxies = [_own_proxy(Path(scratch, f"haproxy-{number}")) for number in range(len(cpus))]
-        yield from _held(folder, env, [Node(*node) for node in zip(cpus, proxies, strict=True)])
+        yield from _run_cluster(
+            folder, env, [Node(*node) for node in zip(cpus, proxies, strict=True)]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,24 +194,24 @@ def _own_proxy(folder: Path) -> dict[str, str]:
     }
 
 
-def _held(folder: Path, env: Mapping[str, str], nodes: Sequence[Node]) -> Iterator[Cluster]:
+def _run_cluster(folder: Path, env: Mapping[str, str], nodes: Sequence[Node]) -> Iterator[Cluster]:
     log = folder / "ray.log"
     for _ in range(STARTS):
-        process, begun = _begun(log, env, nodes)
-        if begun:
+        process, first_line = _start_process(log, env, nodes)
+        if first_line:
             break
         _end(process)
     else:
         raise RuntimeError(f"Ray did not start:\n{log.read_text()}")
     try:
         ports = [int(node.env["RAY_SERVE_WORKER_PROXY_HTTP_PORT"]) for node in nodes]
-        yield Cluster(process, env=env, folder=folder, ports=ports, **json.loads(begun))
+        yield Cluster(process, env=env, folder=folder, ports=ports, **json.loads(first_line))
     finally:
         # nobody needs what it holds, and a decent end takes half a minute
         _end(process)
 
 
-def _begun(
+def _start_process(
     log: Path, env: Mapping[str, str], nodes: Sequence[Node]
 ) -> tuple[subprocess.Popen[str], str]:
     """The process that holds a cluster, and the line that it begins with, empty if it failed."""
@@ -244,7 +246,7 @@ def wait_for(client: httpx.Client, path: str = "/readyz") -> None:
     wait_until(answers, DEPLOY_SECONDS)
 
 
-def _read(pid: int, name: str) -> bytes:
+def _read_proc(pid: int, name: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:  # it has ended
@@ -272,7 +274,7 @@ def main() -> None:
     nodes = [Node(**node) for node in json.loads(sys.argv[1])]
     cluster = cluster_utils.Cluster(shutdown_at_exit=False)
     try:
-        begun = [
+        cluster_nodes = [
             cluster.add_node(
                 num_cpus=node.cpus,
                 object_store_memory=OBJECT_STORE_BYTES,
@@ -286,17 +288,18 @@ def main() -> None:
         kill(tree(os.getpid())[1:])  # they would not end with this one
         raise
     ray.init(address=cluster.address, log_to_driver=False, _node_ip_address=_address(0))
-    raylets = [one.all_processes["raylet"][0].process.pid for one in begun]
+    raylets = [node.all_processes["raylet"][0].process.pid for node in cluster_nodes]
     out, sys.stdout = sys.stdout, sys.stderr  # Ray tells there when a node dies
     print(json.dumps({"address": cluster.address, "raylets": raylets}), file=out, flush=True)
     for line in sys.stdin:
-        found = serve.status().applications.get(line.strip())
-        deployments = found.deployments.items() if found else ()
+        application = serve.status().applications.get(line.strip())
+        deployments = application.deployments.items() if application else ()
         answer = {
-            "status": str(found.status.value) if found else "NONE",
-            "message": found.message if found else "",
+            "status": str(application.status.value) if application else "NONE",
+            "message": application.message if application else "",
             "deployments": {
-                name: {"message": one.message, **one.replica_states} for name, one in deployments
+                name: {"message": state.message, **state.replica_states}
+                for name, state in deployments
             },
         }
         print(json.dumps(answer), file=out, flush=True)

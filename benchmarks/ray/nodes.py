@@ -125,27 +125,27 @@ def beside(
     before = load.right
     wait_until(lambda: load.right >= before + SOME, LONGEST)
     already = len(load.wrong)
-    begun = happen()
+    start = happen()
     wait_until(settled, LONGEST)
-    seconds, after = time.monotonic() - begun, load.right
+    seconds, after = time.monotonic() - start, load.right
     wait_until(lambda: load.right >= after + SOME, LONGEST)
     wrong = load.wrong[already:]
     death = Death(
         event,
         load.right - before,
-        [failure for failure in wrong if _closed(failure, begun)],
-        [failure for failure in wrong if not _closed(failure, begun)],
+        [failure for failure in wrong if _closed(failure, start)],
+        [failure for failure in wrong if not _closed(failure, start)],
         seconds,
     )
     for kind, failures in (("closed", death.closed), ("lost", death.lost)):
         for failure in failures:
-            when = failure.begun - begun
+            when = failure.start - start
             sys.stderr.write(f"{event}: {kind}: {when:+.2f} s {failure.text[:200]}\n")
     return death
 
 
 def _closed(failure: Failure, killed: float) -> bool:
-    return not failure.answered and failure.begun < killed + MOMENT
+    return not failure.answered and failure.start < killed + MOMENT
 
 
 def killing(cluster: Cluster, deployment: str) -> Callable[[], float]:
@@ -200,7 +200,9 @@ def deaths(count: int) -> Iterator[Death | tuple[str, int, int]]:
             staying = [url for number, url in enumerate(cluster.urls) if number != node]
             load.move([f"{url}/{NEXT}" for url in staying])
             sets.move([f"{url}/{NEXT}" for url in staying])
-            held = ", ".join(f"{n} of {REPLICAS[name]} {name}" for name, n in there[node].items())
+            replicas_text = ", ".join(
+                f"{n} of {REPLICAS[name]} {name}" for name, n in there[node].items()
+            )
 
             def power_cut() -> float:
                 cluster.kill_node(node)
@@ -208,7 +210,7 @@ def deaths(count: int) -> Iterator[Death | tuple[str, int, int]]:
                 wait_until(lambda: not well(), LONGEST)
                 return killed
 
-            yield beside(f"node killed ({held})", load, power_cut, well)
+            yield beside(f"node killed ({replicas_text})", load, power_cut, well)
         lost = {name for url in staying for name in sets.missing(f"{url}/{NEXT}")}
         yield "label sets", len(sets.acknowledged), len(lost)
 
@@ -231,7 +233,7 @@ def _change(
     urls = [f"{url}/{NEXT}" for url in cluster.urls]
 
     def happen() -> float:
-        begun = time.monotonic()
+        start = time.monotonic()
         cluster.deploy({**second, "applications": [*first["applications"], application]})
         wait_until(lambda: whole(cluster, NEXT), LONGEST)
         answering(urls)
@@ -243,7 +245,7 @@ def _change(
         moved = load.right
         wait_until(lambda: load.right >= moved + SOME, LONGEST)
         cluster.deploy(second)
-        return begun
+        return start
 
     return happen, lambda: not cluster.replicas("Ingress") and whole(cluster, NEXT)
 
@@ -255,9 +257,9 @@ def measured(counts: Sequence[int]) -> Result:
     for count in counts:
         for event in deaths(count):
             if isinstance(event, tuple):
-                _, sets, gone = event
+                _, sets, lost = event
                 notes.append(
-                    f"{count} nodes: {sets} label sets were acknowledged meanwhile, {gone} of them "
+                    f"{count} nodes: {sets} label sets were acknowledged meanwhile, {lost} of them "
                     "are not at each node that is left."
                 )
                 continue
@@ -279,15 +281,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, nargs="+", default=[2, 3])
     parser.add_argument("--write", action="store_true", help="keep the result, for the page")
-    asked = parser.parse_args()
-    begun = time.monotonic()
-    result = measured(asked.nodes)
+    options = parser.parse_args()
+    start = time.monotonic()
+    result = measured(options.nodes)
     for row in result.rows:
         sys.stdout.write("\t".join(str(cell) for cell in row) + "\n")
     sys.stdout.write("\n".join(result.notes) + "\n")
-    if asked.write:
-        what = "requests lost when replicas and nodes of a Ray cluster die"
-        page.write("nodes", what, [result], time.monotonic() - begun, module="benchmarks.ray.nodes")
+    if options.write:
+        subject = "requests lost when replicas and nodes of a Ray cluster die"
+        page.write(
+            "nodes", subject, [result], time.monotonic() - start, module="benchmarks.ray.nodes"
+        )
         page.main()
 
 

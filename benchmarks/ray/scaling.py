@@ -44,17 +44,17 @@ def encoders(effort: Effort) -> Result:
     images = pictures.jpegs(SMALL, FILES)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        asked = multipart(images, FIELDS, folder / "forms")
+        forms = multipart(images, FIELDS, folder / "forms")
         single = stack.enter_context(ours(folder, torch_threads=1))
         cluster = stack.enter_context(_applications(folder))
         sides = {"one process": (single.url, single.process.pid)}
         for count in ENCODERS:
-            shown = f"Ray, {count} encoder{'s' if count > 1 else ''}"
-            sides[shown] = (f"{cluster.url}{_route(count)}", cluster.process.pid)
+            title = f"Ray, {count} encoder{'s' if count > 1 else ''}"
+            sides[title] = (f"{cluster.url}{_route(count)}", cluster.process.pid)
         for url, _ in sides.values():
-            drive(f"{url}/classify", asked, CONNECTIONS, WARM_SECONDS)
+            drive(f"{url}/classify", forms, CONNECTIONS, WARM_SECONDS)
         turns = in_turns(
-            {name: _turn(url, pid, asked, effort) for name, (url, pid) in sides.items()},
+            {name: _turn(url, pid, forms, effort) for name, (url, pid) in sides.items()},
             effort.rounds,
         )
     return Result(
@@ -67,7 +67,7 @@ def encoders(effort: Effort) -> Result:
             "p50 ms, one connection",
             "errors",
         ],
-        [_row(name, found) for name, found in turns.items()],
+        [_row(name, loads) for name, loads in turns.items()],
         _notes(turns),
     )
 
@@ -82,9 +82,15 @@ def _applications(folder: Path) -> Iterator[Cluster]:
         whole: dict[str, Any] = {}
         for count in ENCODERS:
             replicas = {"Ingress": 1, "Encoder": count}
-            one = copy.deepcopy(cluster.document(replicas, **settings))
-            one["applications"][0] |= {"name": f"encoders-{count}", "route_prefix": _route(count)}
-            whole = {**one, "applications": whole.get("applications", []) + one["applications"]}
+            document = copy.deepcopy(cluster.document(replicas, **settings))
+            document["applications"][0] |= {
+                "name": f"encoders-{count}",
+                "route_prefix": _route(count),
+            }
+            whole = {
+                **document,
+                "applications": whole.get("applications", []) + document["applications"],
+            }
         cluster.deploy(whole)
         for count in ENCODERS:
             with httpx.Client(base_url=f"{cluster.url}{_route(count)}", timeout=60) as client:
@@ -97,12 +103,12 @@ def _route(count: int) -> str:
     return f"/encoders-{count}"
 
 
-def _turn(url: str, pid: int, asked: Bodies, effort: Effort) -> Any:
+def _turn(url: str, pid: int, forms: Bodies, effort: Effort) -> Any:
     def turn() -> Turn:
         before = cpu_seconds(pid)
-        many = drive(f"{url}/classify", asked, CONNECTIONS, effort.seconds)
+        many = drive(f"{url}/classify", forms, CONNECTIONS, effort.seconds)
         spent = cpu_seconds(pid) - before
-        return Turn(many, spent, drive(f"{url}/classify", asked, 1, max(1.0, effort.seconds / 2)))
+        return Turn(many, spent, drive(f"{url}/classify", forms, 1, max(1.0, effort.seconds / 2)))
 
     return turn
 
@@ -110,16 +116,16 @@ def _turn(url: str, pid: int, asked: Bodies, effort: Effort) -> Any:
 def _row(name: str, turns: list[Turn]) -> list[Cell]:
     return [
         name,
-        Spread.of(turn.many.rate for turn in turns).shown(),
+        Spread.of(turn.many.rate for turn in turns).text(),
         Spread.of(turn.many.p50 for turn in turns).median,
         Spread.of(1000 * turn.cpu_seconds / max(1, turn.many.requests) for turn in turns).median,
-        Spread.of(turn.alone.p50 for turn in turns).shown(),
+        Spread.of(turn.alone.p50 for turn in turns).text(),
         sum(turn.many.errors + turn.alone.errors for turn in turns),
     ]
 
 
 def _notes(turns: Mapping[str, list[Turn]]) -> list[str]:
-    rates = [Spread.of(turn.many.rate for turn in found).median for found in turns.values()]
+    rates = [Spread.of(turn.many.rate for turn in loads).median for loads in turns.values()]
     return [
         f"Two encoders answer {rates[2] / rates[1]:.2f} times what one does, and "
         f"{rates[2] / rates[0]:.2f} times what one process does.",

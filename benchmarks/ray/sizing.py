@@ -21,11 +21,11 @@ def table(workers: dict[str, Any] | None, write: Table) -> str | None:
         return None
     cores = workers["machine"]["cores"]
     rows: list[list[Cell]] = []
-    for wanted in WANTED:
-        row: list[Cell] = [wanted]
+    for rate_wanted in WANTED:
+        row: list[Cell] = [rate_wanted]
         for _, count, rate, *_, megabytes in workers["rows"]:
             if count == 1:
-                needed = math.ceil(wanted / (PLANNED * float(rate) / cores))
+                needed = math.ceil(rate_wanted / (PLANNED * float(rate) / cores))
                 machines = math.ceil(needed / cores)
                 row += [f"{needed}", f"{machines * megabytes / 1000:.1f}"]
         rows.append(row)

@@ -55,7 +55,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Outcome:
     """What a case did: bytes of memory more than before, and seconds of the slowest `/healthz`."""
 
     status: int
@@ -132,9 +132,9 @@ def at_random(seed: int, count: int) -> Iterator[Case]:
                 packed = COMPRESSIONS[name](packed)
             yield Case(f"{number}: TAR in {', '.join(names)}", BATCH, TAR, packed)
         else:
-            some = b"".join(chance.choices(pieces, k=chance.randrange(1, 4)))
-            body = b'{"x":[' + some * chance.randrange(1, 20_000_000 // len(some)) + b"0]}"
-            yield Case(f"{number}: JSON of {some!r}", chance.choice(paths), JSON, body)
+            filler = b"".join(chance.choices(pieces, k=chance.randrange(1, 4)))
+            body = b'{"x":[' + filler * chance.randrange(1, 20_000_000 // len(filler)) + b"0]}"
+            yield Case(f"{number}: JSON of {filler!r}", chance.choice(paths), JSON, body)
 
 
 class Watch:
@@ -177,34 +177,36 @@ class Watch:
         with httpx.Client(base_url=self._server.url, timeout=60) as client:
             client.get("/healthz")
             while not self._done.wait(0.02):
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 client.get("/healthz")
-                self.stop = max(self.stop, time.perf_counter() - begun)
+                self.stop = max(self.stop, time.perf_counter() - start)
 
 
-def tried(server: Server, case: Case) -> Found:
+def tried(server: Server, case: Case) -> Outcome:
     """Send a case and tell what it did."""
     with Watch(server) as watch:
         answer = server.client.request(
             case.method, case.path, content=case.body, headers={"Content-Type": case.content_type}
         )
-    return Found(answer.status_code, watch.memory, watch.stop)
+    return Outcome(answer.status_code, watch.memory, watch.stop)
 
 
-def result(tries: list[tuple[Case, Found]], seed: int) -> Result:
+def result(tries: list[tuple[Case, Outcome]], seed: int) -> Result:
     """The costliest cases by their share of what is promised, and all of them in a line."""
 
-    def share(one: tuple[Case, Found]) -> float:
-        case, found = one
-        return found.memory / promised(len(case.body))
+    def share(attempt: tuple[Case, Outcome]) -> float:
+        case, outcome = attempt
+        return outcome.memory / promised(len(case.body))
 
     rows: list[list[Cell]] = [
-        [case.name, case.path.partition("?")[0], len(case.body), round(found.memory / 1e6),
-         round(promised(len(case.body)) / 1e6), round(found.stop, 2), found.status]
-        for case, found in sorted(tries, key=share, reverse=True)[:SHOWN]
+        [case.name, case.path.partition("?")[0], len(case.body), round(outcome.memory / 1e6),
+         round(promised(len(case.body)) / 1e6), round(outcome.stop, 2), outcome.status]
+        for case, outcome in sorted(tries, key=share, reverse=True)[:SHOWN]
     ]  # fmt: skip
-    broken = sum(not found.within(len(case.body)) or found.status >= 500 for case, found in tries)
-    slowest = max(found.stop for _, found in tries)
+    broken = sum(
+        not outcome.within(len(case.body)) or outcome.status >= 500 for case, outcome in tries
+    )
+    slowest = max(outcome.stop for _, outcome in tries)
     return Result(
         "Short bodies made to become large",
         ["body", "route", "bytes", "MB", "MB promised", "/healthz s", "status"],
@@ -222,30 +224,33 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cases", type=int, default=40)
     parser.add_argument("--write", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     broken = 0
-    begun = time.monotonic()
-    tries: list[tuple[Case, Found]] = []
+    start = time.monotonic()
+    tries: list[tuple[Case, Outcome]] = []
     with (
         tempfile.TemporaryDirectory() as folder,
         openvocab("memory://", Path(folder)) as server,
     ):
-        for cases in (by_hand(), at_random(asked.seed, asked.cases)):
+        for cases in (by_hand(), at_random(options.seed, options.cases)):
             for case in cases:
-                found = tried(server, case)
-                tries.append((case, found))
-                kept = found.within(len(case.body)) and found.status < 500
+                outcome = tried(server, case)
+                tries.append((case, outcome))
+                kept = outcome.within(len(case.body)) and outcome.status < 500
                 broken += not kept
                 sys.stdout.write(
-                    f"{'ok    ' if kept else 'BROKEN'} {found.status} {len(case.body):>11,} bytes, "
-                    f"+{found.memory // 1_000_000:,} MB, {found.stop:.2f} s: {case.name} "
+                    f"{'ok    ' if kept else 'BROKEN'} {outcome.status} "
+                    f"{len(case.body):>11,} bytes, +{outcome.memory // 1_000_000:,} MB, "
+                    f"{outcome.stop:.2f} s: {case.name} "
                     f"({case.path})\n"
                 )
                 sys.stdout.flush()
-    if asked.write:
-        what = "memory and loop time of a server, of bodies made to become far more than they are"
-        seconds = time.monotonic() - begun
-        reliability.write("amplification", what, [result(tries, asked.seed)], seconds)
+    if options.write:
+        subject = (
+            "memory and loop time of a server, of bodies made to become far more than they are"
+        )
+        seconds = time.monotonic() - start
+        reliability.write("amplification", subject, [result(tries, options.seed)], seconds)
     return 1 if broken else 0
 
 

@@ -22,7 +22,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Request:
     """One request: when it was due and answered (seconds from the first), and how.
 
     `status` is NO_ANSWER where the connection ended; `late` is by how much it was begun too late.
@@ -44,14 +44,14 @@ class Asked:
 class Outcome:
     """All requests of one run; figures of those that were answered between `begin` and `end`."""
 
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     begin: float = 0.0
     end: float = math.inf
 
-    def of(self, status: int) -> list[Asked]:
+    def of(self, status: int) -> list[Request]:
         """Those with this status, in the window."""
-        inside = (one for one in self.asked if self.begin <= one.answered < self.end)
-        return [one for one in inside if one.status == status]
+        inside = (request for request in self.requests if self.begin <= request.answered < self.end)
+        return [request for request in inside if request.status == status]
 
     def rate(self, status: int) -> float:
         """So many a second."""
@@ -59,11 +59,11 @@ class Outcome:
 
     def waited(self, status: int, share: float) -> float:
         """The seconds that this share of them waited at most, not a number if there is none."""
-        return quantile([one.waited for one in self.of(status)], share)
+        return quantile([request.waited for request in self.of(status)], share)
 
     def statuses(self) -> Counter[int]:
         """How many of each, from the first to the last."""
-        return Counter(one.status for one in self.asked)
+        return Counter(request.status for request in self.requests)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -75,10 +75,10 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 def moments(rate: float, seconds: float, seed: int) -> list[float]:
     """When requests arrive that know nothing of one another, `rate` a second (Poisson)."""
-    dice, found, now = random.Random(seed), [], 0.0
+    dice, times, now = random.Random(seed), [], 0.0
     while (now := now + dice.expovariate(rate)) < seconds:
-        found.append(now)
-    return found
+        times.append(now)
+    return times
 
 
 def post(host: str, path: str, kind: str, body: bytes) -> bytes:
@@ -98,13 +98,13 @@ class Caller:
 
     async def open_loop(self, due: Sequence[float]) -> Outcome:
         """Start a request at each of these moments, then wait until all are answered."""
-        outcome, begun = Outcome(), time.perf_counter()
+        outcome, start = Outcome(), time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for moment in due:
-                pause = begun + moment - time.perf_counter()
+                pause = start + moment - time.perf_counter()
                 if pause > 0:
                     await asyncio.sleep(pause)
-                group.create_task(self._ask(outcome, begun, moment))
+                group.create_task(self._ask(outcome, start, moment))
         await self._close()
         return outcome
 
@@ -112,13 +112,13 @@ class Caller:
         self, callers: int, seconds: float = math.inf, most: float = math.inf
     ) -> Outcome:
         """Keep so many requests under way, for so long or until so many were begun."""
-        outcome, begun, left = Outcome(), time.perf_counter(), most
+        outcome, start, remaining = Outcome(), time.perf_counter(), most
 
         async def caller() -> None:
-            nonlocal left
-            while left > 0 and (now := time.perf_counter() - begun) < seconds:
-                left -= 1
-                await self._ask(outcome, begun, now)
+            nonlocal remaining
+            while remaining > 0 and (now := time.perf_counter() - start) < seconds:
+                remaining -= 1
+                await self._ask(outcome, start, now)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(callers):
@@ -126,15 +126,15 @@ class Caller:
         await self._close()
         return outcome
 
-    async def _ask(self, outcome: Outcome, begun: float, due: float) -> None:
-        late = time.perf_counter() - begun - due
+    async def _ask(self, outcome: Outcome, start: float, due: float) -> None:
+        late = time.perf_counter() - start - due
         try:
             async with asyncio.timeout(PATIENCE):
                 status, retry_after = await self._exchange()
         except (OSError, EOFError, TimeoutError):
             status, retry_after = NO_ANSWER, None
-        answered = time.perf_counter() - begun
-        outcome.asked.append(Asked(due, answered, status, retry_after, late))
+        end = time.perf_counter() - start
+        outcome.requests.append(Request(due, end, status, retry_after, late))
 
     async def _exchange(self) -> tuple[int, int | None]:
         reader, writer = await self._free() or await asyncio.open_connection(self._host, self._port)

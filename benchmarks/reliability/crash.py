@@ -30,7 +30,7 @@ BUILT_SECONDS = 60.0
 
 
 @dataclass
-class Known:
+class Expected:
     """What the client knows: labels by name as acknowledged, and the change under way."""
 
     acknowledged: dict[str, list[str]] = field(default_factory=dict)
@@ -51,42 +51,42 @@ class Result:
     seconds: float = 0.0
 
 
-def change_until_it_dies(client: httpx.Client, known: Known, dice: random.Random) -> None:
+def change_until_it_dies(client: httpx.Client, state: Expected, dice: random.Random) -> None:
     """Register, replace and delete label sets until the server is gone."""
     with contextlib.suppress(httpx.HTTPError):
         while True:
             name = f"set-{dice.randrange(NAMES)}"
-            delete = name in known.acknowledged and dice.random() < 0.2
+            delete = name in state.acknowledged and dice.random() < 0.2
             labels = [f"thing {dice.randrange(10**9)}" for _ in range(dice.randrange(2, 60))]
-            known.under_way = (name, None if delete else labels)
+            state.under_way = (name, None if delete else labels)
             if delete:
                 answer = client.delete(f"/labelsets/{name}")
             else:
                 answer = client.put(f"/labelsets/{name}", json={"labels": labels})
             if answer.is_success:
-                known.changes += 1
+                state.changes += 1
                 if delete:
-                    del known.acknowledged[name]
+                    del state.acknowledged[name]
                 else:
-                    known.acknowledged[name] = labels
-            known.under_way = None
+                    state.acknowledged[name] = labels
+            state.under_way = None
 
 
-def check(client: httpx.Client, known: Known, result: Result) -> None:
+def check(client: httpx.Client, state: Expected, result: Result) -> None:
     """Compare what is stored with what was acknowledged; take over what is there."""
-    name_in_doubt, labels_in_doubt = known.under_way or ("", None)
+    name_in_doubt, labels_in_doubt = state.under_way or ("", None)
     stored: dict[str, list[str]] = {}
-    for name in sorted({*known.acknowledged, name_in_doubt} - {""}):
+    for name in sorted({*state.acknowledged, name_in_doubt} - {""}):
         answer = client.get(f"/labelsets/{name}")
         if answer.status_code == httpx.codes.OK:
             stored[name] = answer.json()["labels"]
-    for name, labels in known.acknowledged.items():
+    for name, labels in state.acknowledged.items():
         allowed = [labels, labels_in_doubt] if name == name_in_doubt else [labels]
-        found = stored.get(name)
-        if found not in allowed:
-            result.lost += found is None
-            result.wrong += found is not None
-    known.acknowledged, known.under_way = stored, None
+        current = stored.get(name)
+        if current not in allowed:
+            result.lost += current is None
+            result.wrong += current is not None
+    state.acknowledged, state.under_way = stored, None
 
 
 def all_get_built(client: httpx.Client, result: Result) -> None:
@@ -94,7 +94,7 @@ def all_get_built(client: httpx.Client, result: Result) -> None:
     end = time.monotonic() + BUILT_SECONDS
     while True:
         sets = client.get("/labelsets?limit=1000").json()["labelsets"]
-        waiting = [one["name"] for one in sets if one["status"] != "ready"]
+        waiting = [entry["name"] for entry in sets if entry["status"] != "ready"]
         if not waiting or time.monotonic() > end:
             result.not_built = len(waiting)
             return
@@ -103,22 +103,22 @@ def all_get_built(client: httpx.Client, result: Result) -> None:
 
 def kill_and_look(kills: int, store: str, store_url: str, folder: Path, seed: int = 0) -> Result:
     """The whole experiment on one store."""
-    dice, known, result = random.Random(seed), Known(), Result(store, kills)
-    begun = time.monotonic()
+    dice, state, result = random.Random(seed), Expected(), Result(store, kills)
+    start = time.monotonic()
     for _ in range(kills):
         with openvocab(store_url, folder) as server:
-            check(server.client, known, result)
-            _kill_at_random(server, known, dice)
+            check(server.client, state, result)
+            _kill_at_random(server, state, dice)
     with openvocab(store_url, folder) as server:
-        check(server.client, known, result)
+        check(server.client, state, result)
         all_get_built(server.client, result)
-    result.changes, result.seconds = known.changes, round(time.monotonic() - begun, 1)
+    result.changes, result.seconds = state.changes, round(time.monotonic() - start, 1)
     return result
 
 
-def _kill_at_random(server: Server, known: Known, dice: random.Random) -> None:
+def _kill_at_random(server: Server, state: Expected, dice: random.Random) -> None:
     client = httpx.Client(base_url=server.client.base_url, timeout=30)
-    worker = threading.Thread(target=change_until_it_dies, args=(client, known, dice))
+    worker = threading.Thread(target=change_until_it_dies, args=(client, state, dice))
     worker.start()
     time.sleep(dice.uniform(0.0, 1.0))
     server.kill()

@@ -47,7 +47,7 @@ LABELS = "cat,dog"
 
 
 @dataclass
-class Found:
+class Outcome:
     """What became of some cases; `unexpected` by case."""
 
     cases: int = 0
@@ -58,7 +58,7 @@ class Found:
     peak_mb: int = 0
     largest_step_mb: int = 0
 
-    def add(self, more: "Found") -> None:
+    def add(self, more: "Outcome") -> None:
         """Take over what others found."""
         self.cases += more.cases
         self.outcomes += more.outcomes
@@ -71,8 +71,8 @@ class Found:
 
 @cache
 def _files() -> tuple[dict[str, bytes], tuple[str, ...]]:
-    found = seeds()
-    return found, (*FORMATS, HEIC) if "heic: plain" in found else FORMATS
+    files = seeds()
+    return files, (*FORMATS, HEIC) if "heic: plain" in files else FORMATS
 
 
 def case(seed: int, number: int) -> tuple[str, bytes]:
@@ -91,85 +91,85 @@ def prepare() -> None:
     Decoder(SPEC, ImageLimits(), 1, heic=HEIC in formats).close()
 
 
-def decode_cases(seed: int, numbers: Iterable[int]) -> Found:
+def decode_cases(seed: int, numbers: Iterable[int]) -> Outcome:
     """Decode cases one after the other in this process, which `prepare` has prepared."""
-    found = Found()
+    outcome = Outcome()
     _, formats = _files()
     for number in numbers:
         kind, data = case(seed, number)
-        found.cases += 1
-        found.formats[kind] += 1
-        begun, before = time.perf_counter(), _peak_mb()
+        outcome.cases += 1
+        outcome.formats[kind] += 1
+        start, before = time.perf_counter(), _peak_mb()
         try:
             decode(data, SPEC, ImageLimits(), formats)
-            found.outcomes["decoded"] += 1
+            outcome.outcomes["decoded"] += 1
         except Problem as problem:
-            found.outcomes[problem.code] += 1
+            outcome.outcomes[problem.code] += 1
             if not 400 <= problem.status < 500 or isinstance(problem.__cause__, Warning):
-                found.unexpected[number] = f"{problem!r} because of {problem.__cause__!r}"
+                outcome.unexpected[number] = f"{problem!r} because of {problem.__cause__!r}"
         except BaseException as error:
-            found.unexpected[number] = repr(error)
-        spent = time.perf_counter() - begun
-        found.slowest = max(found.slowest, (round(spent, 3), number))
+            outcome.unexpected[number] = repr(error)
+        spent = time.perf_counter() - start
+        outcome.slowest = max(outcome.slowest, (round(spent, 3), number))
         step = round(_peak_mb() - before)
-        found.largest_step_mb = max(found.largest_step_mb, step)
+        outcome.largest_step_mb = max(outcome.largest_step_mb, step)
         if spent > SLOW_SECONDS or step > LARGE_MB:
-            found.unexpected[number] = f"took {spent:.1f} s and {step} MB"
-    found.peak_mb = round(_peak_mb())
-    return found
+            outcome.unexpected[number] = f"took {spent:.1f} s and {step} MB"
+    outcome.peak_mb = round(_peak_mb())
+    return outcome
 
 
-def send_cases(client: httpx.Client, seed: int, numbers: Iterable[int]) -> Found:
+def send_cases(client: httpx.Client, seed: int, numbers: Iterable[int]) -> Outcome:
     """Send cases to a server, in the three ways that it takes them."""
-    found = Found()
+    outcome = Outcome()
     for number in numbers:
         kind, data = case(seed, number)
-        found.cases += 1
-        found.formats[kind] += 1
-        begun = time.perf_counter()
+        outcome.cases += 1
+        outcome.formats[kind] += 1
+        start = time.perf_counter()
         try:
             if number % 2:
                 files = {"image": data}
                 answer = client.post("/classify", files=files, data={"labels": LABELS})
             else:
                 answer = client.post("/classify", content=data, params={"labels": LABELS})
-            found.outcomes[str(answer.status_code)] += 1
+            outcome.outcomes[str(answer.status_code)] += 1
             if not (answer.is_success or answer.is_client_error):
-                found.unexpected[number] = f"sent: {answer.status_code} {answer.text[:200]}"
+                outcome.unexpected[number] = f"sent: {answer.status_code} {answer.text[:200]}"
         except httpx.HTTPError as error:
-            found.unexpected[number] = f"sent: {error!r}"
-        spent = time.perf_counter() - begun
-        found.slowest = max(found.slowest, (round(spent, 3), number))
-    return found
+            outcome.unexpected[number] = f"sent: {error!r}"
+        spent = time.perf_counter() - start
+        outcome.slowest = max(outcome.slowest, (round(spent, 3), number))
+    return outcome
 
 
-def decode_all(seed: int, cases: int, processes: int) -> Found:
+def decode_all(seed: int, cases: int, processes: int) -> Outcome:
     """Decode in several processes; where one dies, its case is found and the others are redone."""
-    found, lost = Found(), []
+    outcome, lost = Outcome(), []
     parts = [range(start, min(start + TOGETHER, cases)) for start in range(0, cases, TOGETHER)]
     with ProcessPoolExecutor(processes, get_context("spawn"), prepare) as pool:
         running = [(part, pool.submit(decode_cases, seed, part)) for part in parts]
         for part, future in running:
             try:
-                found.add(future.result())
+                outcome.add(future.result())
             except Exception:  # with one process the pool loses all that waits
                 lost.append(part)
     for part in lost:
-        found.add(_decode_alone(seed, part))
-    return found
+        outcome.add(_decode_alone(seed, part))
+    return outcome
 
 
-def _decode_alone(seed: int, part: range) -> Found:
+def _decode_alone(seed: int, part: range) -> Outcome:
     """Decode in a process of its own, and if it dies, each half so."""
     with ProcessPoolExecutor(1, get_context("spawn"), prepare) as pool:
         try:
             return pool.submit(decode_cases, seed, part).result()
         except Exception as error:
             if len(part) == 1:
-                return Found(1, unexpected={part[0]: f"the process died: {error!r}"})
-    found = _decode_alone(seed, part[: len(part) // 2])
-    found.add(_decode_alone(seed, part[len(part) // 2 :]))
-    return found
+                return Outcome(1, unexpected={part[0]: f"the process died: {error!r}"})
+    outcome = _decode_alone(seed, part[: len(part) // 2])
+    outcome.add(_decode_alone(seed, part[len(part) // 2 :]))
+    return outcome
 
 
 def _peak_mb() -> float:
@@ -191,13 +191,13 @@ def main() -> None:
     if options.case is not None:
         os.write(1, case(options.seed, options.case)[1])
         return
-    begun = time.monotonic()
+    start = time.monotonic()
     decoded = decode_all(options.seed, options.cases, options.processes)
     print(f"decoded {decoded.cases} cases, {len(decoded.unexpected)} unexpected")
     folder = tempfile.TemporaryDirectory()
     with folder as name, openvocab("memory://", Path(name), heic=True) as server:
         before = _server_peak_mb(server.process.pid)
-        sent = send_cases(server.client, options.seed, range(0, options.cases, SENT))
+        http_outcome = send_cases(server.client, options.seed, range(0, options.cases, SENT))
         growth = _server_peak_mb(server.process.pid) - before
         log = (Path(name) / "server.log").read_text()
     document = {
@@ -206,9 +206,13 @@ def main() -> None:
         "python": platform.python_version(),
         "pillow": metadata.version("pillow"),
         "seed": options.seed,
-        "seconds": round(time.monotonic() - begun, 1),
+        "seconds": round(time.monotonic() - start, 1),
         "decoded": vars(decoded),
-        "sent": {**vars(sent), "peak_mb": round(before + growth), "grown_mb": round(growth)},
+        "sent": {
+            **vars(http_outcome),
+            "peak_mb": round(before + growth),
+            "grown_mb": round(growth),
+        },
         "server_log": log.splitlines()[:20],
     }
     text = json.dumps(document, indent=2, sort_keys=False)

@@ -71,9 +71,9 @@ class Faults:
         aside.write_text(json.dumps(asdict(fault)))
         aside.replace(self._path)
 
-    def hang_if(self, who: str) -> None:
+    def hang_if(self, caller: str) -> None:
         """Never return, if that is what it says."""
-        if self.now().hang == who:
+        if self.now().hang == caller:
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
                 while True:

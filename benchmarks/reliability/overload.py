@@ -49,20 +49,20 @@ def overload(server: Server, faults: Faults, seconds: float) -> Result:
     busy = asyncio.run(caller(server).closed_loop(3 * MAX_BATCH, seconds))
     busy.begin, busy.end = 1.0, seconds
     peak = busy.rate(OK)
-    each = 1 / peak
-    bound = 2 * MAX_QUEUE * each
+    request_seconds = 1 / peak
+    bound = 2 * MAX_QUEUE * request_seconds
     rows, late, bars = [], 0.0, {}
     for load in LOADS:
         settle(server.process.pid)
         due = moments(load * peak, seconds + bound, seed=round(10 * load))
-        found = asyncio.run(caller(server).open_loop(due))
+        outcome = asyncio.run(caller(server).open_loop(due))
         # the first requests find an empty queue: what counts is what comes when it is as full as
         # this load makes it
-        found.begin, found.end = bound / 2, bound + seconds
-        rows.append(_row(load, load * peak, peak, found, resident_mb(server.process.pid)))
-        late = max(late, quantile([one.late for one in found.asked], 0.99))
-    bars["share"] = found.rate(OK) / peak
-    bars["p99"] = found.waited(OK, 0.99) / bound
+        outcome.begin, outcome.end = bound / 2, bound + seconds
+        rows.append(_row(load, load * peak, peak, outcome, resident_mb(server.process.pid)))
+        late = max(late, quantile([request.late for request in outcome.requests], 0.99))
+    bars["share"] = outcome.rate(OK) / peak
+    bars["p99"] = outcome.waited(OK, 0.99) / bound
     return Result(
         "Load in multiples of the peak, requests that arrive at random moments (Poisson)",
         ["load", "offered/s", "answered/s", "of the peak", "refused/s", "other", "p50 ms",
@@ -72,7 +72,7 @@ def overload(server: Server, faults: Faults, seconds: float) -> Result:
             f"The peak is {peak:.1f} requests/s: {3 * MAX_BATCH} callers, each with one request "
             f"under way, which is never refused. The model pauses {1000 * EACH_SECONDS:g} ms for "
             f"each picture; max_batch {MAX_BATCH}, max_queue {MAX_QUEUE}.",
-            f"Twice max_queue x the mean service time of {1000 * each:.1f} ms is "
+            f"Twice max_queue x the mean service time of {1000 * request_seconds:.1f} ms is "
             f"{1000 * bound:,.0f} ms.",
             "Waiting counts from the moment at which a request was due; 99 % were begun within "
             f"{1000 * late:.1f} ms of it.",
@@ -82,18 +82,18 @@ def overload(server: Server, faults: Faults, seconds: float) -> Result:
     )  # fmt: skip
 
 
-def _row(load: float, offered: float, peak: float, found: Outcome, memory: float) -> list[Cell]:
-    refused = found.of(OVERLOADED)
-    told = [one.retry_after for one in refused if one.retry_after is not None]
-    if len(told) != len(refused):
+def _row(load: float, offered: float, peak: float, outcome: Outcome, memory: float) -> list[Cell]:
+    refused = outcome.of(OVERLOADED)
+    hints = [request.retry_after for request in refused if request.retry_after is not None]
+    if len(hints) != len(refused):
         raise RuntimeError("a refusal did not say when to come back")
-    other = sum(n for status, n in found.statuses().items() if status not in (OK, OVERLOADED))
+    others = sum(n for status, n in outcome.statuses().items() if status not in (OK, OVERLOADED))
     return [
-        f"{load:g}x", round(offered, 1), round(found.rate(OK), 1),
-        f"{100 * found.rate(OK) / peak:.1f} %", round(found.rate(OVERLOADED), 1), other,
-        round(1000 * found.waited(OK, 0.5)), round(1000 * found.waited(OK, 0.99)),
-        round(1000 * found.waited(OVERLOADED, 0.99), 1) if refused else "-",
-        f"{min(told)} to {max(told)}" if told else "-", round(memory),
+        f"{load:g}x", round(offered, 1), round(outcome.rate(OK), 1),
+        f"{100 * outcome.rate(OK) / peak:.1f} %", round(outcome.rate(OVERLOADED), 1), others,
+        round(1000 * outcome.waited(OK, 0.5)), round(1000 * outcome.waited(OK, 0.99)),
+        round(1000 * outcome.waited(OVERLOADED, 0.99), 1) if refused else "-",
+        f"{min(hints)} to {max(hints)}" if hints else "-", round(memory),
     ]  # fmt: skip
 
 
@@ -102,17 +102,17 @@ def memory(server: Server, faults: Faults) -> Result:
     pid, rows = server.process.pid, list[list[Cell]]()
     sizes: list[float] = []
 
-    def look(what: str) -> None:
+    def look(moment: str) -> None:
         settle(pid)
         sizes.append(resident_mb(pid))
-        rows.append([what, round(sizes[-1], 1), f"{sizes[-1] / sizes[0]:.3f}"])
+        rows.append([moment, round(sizes[-1], 1), f"{sizes[-1] / sizes[0]:.3f}"])
 
     faults.set(Fault())
-    done = 0
-    for wanted in (FEW, MANY // 4, MANY // 2, MANY):
-        found = asyncio.run(caller(server).closed_loop(MAX_BATCH, most=wanted - done))
-        done += found.statuses()[OK]
-        look(f"{wanted:,} requests")
+    count = 0
+    for goal in (FEW, MANY // 4, MANY // 2, MANY):
+        outcome = asyncio.run(caller(server).closed_loop(MAX_BATCH, most=goal - count))
+        count += outcome.statuses()[OK]
+        look(f"{goal:,} requests")
     faults.set(Fault(each_seconds=EACH_SECONDS))
     refused = 0
     while refused < REFUSED:
@@ -123,7 +123,7 @@ def memory(server: Server, faults: Faults) -> Result:
         "Resident memory of one process",
         ["after", "MB", f"against {FEW} requests"],
         rows,
-        [f"{done:,} requests were answered 200 before the refused ones."],
+        [f"{count:,} requests were answered 200 before the refused ones."],
         {"requests": sizes[-2] / sizes[0], "refused": sizes[-1] / sizes[-2]},
     )
 
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
-    begun, tables = time.monotonic(), []
+    start, tables = time.monotonic(), []
     for measure in (lambda server, faults: overload(server, faults, options.seconds), memory):
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -142,8 +142,8 @@ def main() -> None:
         ):
             tables.append(measure(*live))
             print(tables[-1].bars, flush=True)
-    what = "open-loop arrivals beyond what the service can do, and its memory"
-    reliability.write("overload", what, tables, time.monotonic() - begun, options.results)
+    subject = "open-loop arrivals beyond what the service can do, and its memory"
+    reliability.write("overload", subject, tables, time.monotonic() - start, options.results)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ Document = dict[str, Any]
 
 def write(
     name: str,
-    what: str,
+    subject: str,
     tables: Sequence[Result],
     seconds: float,
     folder: Path = RESULTS,
@@ -38,13 +38,13 @@ def write(
     to show."""
     path = folder / f"{name}.json"
     document = {
-        "what": what,
+        "what": subject,
         "command": f"python -m {module or f'benchmarks.reliability.{name}'}",
         "date": datetime.now(UTC).date().isoformat(),
         "took_seconds": round(seconds, 1),
         "machine": machine(),
         "versions": versions(),
-        "tables": [asdict(one) for one in tables],
+        "tables": [asdict(result) for result in tables],
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return path
@@ -57,78 +57,78 @@ def filled(page: str, results: Path = RESULTS) -> str:
 
 def _content(name: str, results: Path) -> str:
     names, show = SECTIONS[name]
-    found = {one: _read(results / f"{one}.json") for one in names}
-    missing = [one for one, document in found.items() if document is None]
+    by_name = {name: _read_document(results / f"{name}.json") for name in names}
+    missing = [name for name, document in by_name.items() if document is None]
     if missing:
         return f"{', '.join(missing)}: {NOT_MEASURED}"
-    documents = [document for document in found.values() if document is not None]
-    links = ", ".join(f"[{one}.json](../benchmarks/results/{one}.json)" for one in names)
+    documents = [document for document in by_name.values() if document is not None]
+    links = ", ".join(f"[{name}.json](../benchmarks/results/{name}.json)" for name in names)
     dates = ", ".join(sorted({document["date"] for document in documents}))
     return f"{show(documents)}\n\n{dates}, {links}"
 
 
-def _read(path: Path) -> Document | None:
+def _read_document(path: Path) -> Document | None:
     if not path.exists():
         return None
-    found: Document = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    document: Document = json.loads(path.read_text(encoding="utf-8"))
+    return document
 
 
 def tables(documents: list[Document]) -> str:
     """Those of documents that `write` wrote."""
     parts = []
-    for one in (one for document in documents for one in document["tables"]):
-        parts += [f"**{one['title']}**", table(one["columns"], one["rows"])]
-        if one["notes"]:
-            parts.append("\n".join(f"- {note}" for note in one["notes"]))
+    for result in (result for document in documents for result in document["tables"]):
+        parts += [f"**{result['title']}**", table(result["columns"], result["rows"])]
+        if result["notes"]:
+            parts.append("\n".join(f"- {note}" for note in result["notes"]))
     return "\n\n".join(parts)
 
 
 def _crashes(documents: list[Document]) -> str:
     columns = ["store", "kill -9", "acknowledged changes", "lost", "wrong", "never built"]
     keys = ("store", "kills", "changes", "lost", "wrong", "not_built")
-    return table(columns, [[one[key] for key in keys] for one in documents])
+    return table(columns, [[document[key] for key in keys] for document in documents])
 
 
 def _writers(documents: list[Document]) -> str:
     keys = ("kills", "acknowledged", "lost", "wrong", "unreadable")
     columns = ["kill -9", "acknowledged changes", "lost", "wrong", "file unreadable"]
-    return table(columns, [[one[key] for key in keys] for one in documents])
+    return table(columns, [[document[key] for key in keys] for document in documents])
 
 
 def _redis(documents: list[Document]) -> str:
-    (found,) = documents
+    (document,) = documents
     columns = ["Redis is", "requests", "not 200", "p50 ms", "slowest ms", "/readyz", "well after s"]
     keys = ("fault", "requests", "not_answered_200", "median_ms", "slowest_ms", "readyz",
             "healed_after_seconds")  # fmt: skip
-    rows: list[list[Cell]] = [[row[key] for key in keys] for row in found["faults"]]
-    usual = found["faults"][0]["usual_median_ms"]
-    bound = found["store_timeout_ms"] + found["margin_ms"]
+    rows: list[list[Cell]] = [[row[key] for key in keys] for row in document["faults"]]
+    usual = document["faults"][0]["usual_median_ms"]
+    bound = document["store_timeout_ms"] + document["margin_ms"]
     note = f"Two clients; while all is well the median is {usual:g} ms. The bound is {bound:g} ms"
     return f"{table(columns, rows)}\n\n- {note} more than that."
 
 
 def _fuzz(documents: list[Document]) -> str:
-    (found,) = documents
+    (fuzz,) = documents
     columns = ["damaged images", "cases", "anything but a picture or a 4xx", "slowest s", "peak MB"]
     rows: list[list[Cell]] = [
-        [about, found[key]["cases"], len(found[key]["unexpected"]), found[key]["slowest"][0],
-         round(found[key]["peak_mb"])]
+        [about, fuzz[key]["cases"], len(fuzz[key]["unexpected"]), fuzz[key]["slowest"][0],
+         round(fuzz[key]["peak_mb"])]
         for about, key in (("decoded", "decoded"), ("sent to a live server", "sent"))
     ]  # fmt: skip
-    outcomes = ", ".join(f"{n:,} {what}" for what, n in found["decoded"]["outcomes"].items())
-    return f"{table(columns, rows)}\n\n- Of those decoded: {outcomes}. Seed {found['seed']}."
+    outcomes = ", ".join(f"{n:,} {outcome}" for outcome, n in fuzz["decoded"]["outcomes"].items())
+    return f"{table(columns, rows)}\n\n- Of those decoded: {outcomes}. Seed {fuzz['seed']}."
 
 
 def _bombs(documents: list[Document]) -> str:
-    (found,) = documents
-    costly = sorted(found["bombs"], key=lambda one: -float(one["memory_mb"]))[:COSTLIEST]
+    (document,) = documents
+    costly = sorted(document["bombs"], key=lambda bomb: -float(bomb["memory_mb"]))[:COSTLIEST]
     keys = ("name", "bytes", "cpu_seconds", "memory_mb", "outcome")
-    rows: list[list[Cell]] = [[one[key] for key in keys] for one in costly]
-    note = f"The {len(rows)} that take most memory of {len(found['bombs'])}"
-    most = max(one["cpu_seconds"] for one in found["bombs"])
-    shown = table(["file", "bytes", "CPU s", "MB", "answer"], rows)
-    return f"{shown}\n\n- {note}; none takes more than {most:g} s."
+    rows: list[list[Cell]] = [[bomb[key] for key in keys] for bomb in costly]
+    note = f"The {len(rows)} that take most memory of {len(document['bombs'])}"
+    most = max(bomb["cpu_seconds"] for bomb in document["bombs"])
+    bombs_table = table(["file", "bytes", "CPU s", "MB", "answer"], rows)
+    return f"{bombs_table}\n\n- {note}; none takes more than {most:g} s."
 
 
 SECTIONS: Final[dict[str, tuple[tuple[str, ...], Callable[[list[Document]], str]]]] = {

@@ -85,26 +85,26 @@ def nginx(upstream: str, folder: Path, keep_alive: float = 60) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class Outcome:
     """What became of the requests: how many had each status."""
 
     statuses: Counter[int]
     longest_ms: float
 
     @property
-    def sent(self) -> int:
+    def total(self) -> int:
         """How many there were."""
         return self.statuses.total()
 
     @property
     def failed(self) -> int:
         """How many were not answered 200."""
-        return self.sent - self.statuses[200]
+        return self.total - self.statuses[200]
 
 
 def passed(
     folder: Path, keep_alive: float, proxy: float, every: float, count: int, spread: float = 0
-) -> Passed:
+) -> Outcome:
     """Send `count` POSTs through nginx, each `every` seconds after an answer, +- `spread`."""
     chance = random.Random(1)
     statuses: Counter[int] = Counter()
@@ -118,11 +118,11 @@ def passed(
         for number in range(count):
             if number:
                 _wait(every + chance.uniform(-spread, spread))
-            begun = time.perf_counter()
+            start = time.perf_counter()
             answer = client.post("/classify?labels=cat,dog", files={"image": picture})
-            longest = max(longest, time.perf_counter() - begun)
+            longest = max(longest, time.perf_counter() - start)
             statuses[answer.status_code] += 1
-    return Passed(statuses, 1000 * longest)
+    return Outcome(statuses, 1000 * longest)
 
 
 def _wait(seconds: float) -> None:
@@ -139,27 +139,27 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--every", type=float, default=5)
     parser.add_argument("--write", action="store_true")
-    asked = parser.parse_args()
-    begun = time.monotonic()
-    count = round(60 * asked.minutes / asked.every)
+    options = parser.parse_args()
+    start = time.monotonic()
+    count = round(60 * options.minutes / options.every)
     rows: list[list[Cell]] = []
     for keep_alive, every, spread, number in (
-        (75, asked.every, 0.0, count),
+        (75, options.every, 0.0, count),
         (1, 1.0, SPREAD, CLOSED),
     ):
         with tempfile.TemporaryDirectory() as folder:
-            found = passed(Path(folder), keep_alive, 60, every, number, spread)
-        rows.append([keep_alive, 60, every, found.sent, found.failed])
-        sys.stdout.write(f"OPENVOCAB_KEEP_ALIVE={keep_alive:g}: {dict(found.statuses)}\n")
-    if asked.write:
+            outcome = passed(Path(folder), keep_alive, 60, every, number, spread)
+        rows.append([keep_alive, 60, every, outcome.total, outcome.failed])
+        sys.stdout.write(f"OPENVOCAB_KEEP_ALIVE={keep_alive:g}: {dict(outcome.statuses)}\n")
+    if options.write:
         table = Result(
             "Through nginx with `keepalive 32`",
             ["`OPENVOCAB_KEEP_ALIVE`", "nginx keeps, s", "a POST after, s", "requests", "502"],
             rows,
             ["The second line is what not to do: a server that closes before its proxy does."],
         )
-        what = "requests through a proxy that keeps its connections"
-        page.write("proxied", what, [table], time.monotonic() - begun)
+        subject = "requests through a proxy that keeps its connections"
+        page.write("proxied", subject, [table], time.monotonic() - start)
 
 
 if __name__ == "__main__":

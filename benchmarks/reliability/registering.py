@@ -19,21 +19,21 @@ def names(count: int) -> list[str]:
     """Up to 20,000 distinct labels without commas, the plain ones first."""
     plain = list(dict.fromkeys(name for name in imagenet_classes() if "," not in name))
     looks = [f"{look} {name}" for look in LOOKS for name in plain]
-    found = list(dict.fromkeys([*plain, *looks]))[:count]
-    if len(found) < count:
-        raise ValueError(f"there are only {len(found)} names, not {count}")
-    return found
+    labels = list(dict.fromkeys([*plain, *looks]))[:count]
+    if len(labels) < count:
+        raise ValueError(f"there are only {len(labels)} names, not {count}")
+    return labels
 
 
 def register(server: Server, name: str, labels: Sequence[str], template: str) -> float:
     """Register a label set; seconds until it is ready."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     body = {"labels": list(labels), "templates": [template]}
     server.client.put(f"/labelsets/{name}", json=body).raise_for_status()
-    while time.perf_counter() - begun < BUILD_SECONDS:
+    while time.perf_counter() - start < BUILD_SECONDS:
         status = server.client.get(f"/labelsets/{name}").raise_for_status().json()["status"]
         if status == "ready":
-            return time.perf_counter() - begun
+            return time.perf_counter() - start
         if status == "failed":
             break
         time.sleep(0.02)

@@ -39,9 +39,9 @@ def picture(dice: np.random.Generator) -> bytes:
 def classify(client: httpx.Client, dice: np.random.Generator) -> float:
     """Milliseconds of one request."""
     image = picture(dice)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     client.post("/classify", files={"image": image}, data={"labels": LABELS}).raise_for_status()
-    return 1000 * (time.perf_counter() - begun)
+    return 1000 * (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -54,14 +54,14 @@ def main() -> None:
         for _ in range(20):
             classify(client, dice)
         idle = [classify(client, dice) for _ in range(IDLE_REQUESTS)]
-        begun = time.perf_counter()
+        start = time.perf_counter()
         client.put(
             "/labelsets/imagenet", json={"preset": "imagenet-1k", "templates": "imagenet"}
         ).raise_for_status()
         busy = []
         while client.get("/labelsets/imagenet").json()["status"] != "ready":
             busy += [classify(client, dice) for _ in range(10)]
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         again = time.perf_counter()
         client.put(
             "/labelsets/same", params={"wait": True},

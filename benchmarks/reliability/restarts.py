@@ -77,7 +77,7 @@ class Clients:
 
     def _ask(self, client: httpx.Client, picture: bytes) -> None:
         failures: list[str] = []
-        found, end = "lost", time.monotonic() + GIVE_UP_SECONDS
+        outcome, end = "lost", time.monotonic() + GIVE_UP_SECONDS
         while time.monotonic() < end:
             try:
                 answer = client.post("/classify", files={"image": picture}, data=FIELDS)
@@ -86,14 +86,14 @@ class Clients:
             else:
                 if answer.status_code == httpx.codes.OK:
                     right = answer.json()["predictions"][0]["label"] == "cat"
-                    found = (
+                    outcome = (
                         ("asked again" if failures else "answered at once") if right else "wrong"
                     )
                     break
                 failures.append(str(answer.status_code))
             time.sleep(PAUSE_SECONDS)
         with self._lock:
-            self.counts.update(["sent", found])
+            self.counts.update(["sent", outcome])
             self.reasons.update(failures[:1])
 
 
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50, help="restarts of each kind")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
-    begun, rows, notes, lost = time.monotonic(), [], [], 0
+    start, rows, notes, lost = time.monotonic(), [], [], 0
     for name, about, restart in (
         ("rolling", "SIGHUP, 2 workers", rolling),
         ("stopping", "SIGTERM and a new start, 1 process", stopping),
@@ -178,13 +178,13 @@ def main() -> None:
         notes.append(f"{about}: first failures of what was asked again: {why or 'none'}.")
         lost += clients.counts["lost"] + clients.counts["wrong"]
         print(name, dict(clients.counts), dict(statuses), flush=True)
-    found = Result(
+    result = Result(
         f"Restarts under load, {CLIENTS} clients that ask again",
         ["restart", "times", *TRIED, "exit status"],
         rows, notes, {"lost": lost},
     )  # fmt: skip
-    what = "requests lost by restarts under load, behind clients that ask again"
-    reliability.write("restarts", what, [found], time.monotonic() - begun, options.results)
+    subject = "requests lost by restarts under load, behind clients that ask again"
+    reliability.write("restarts", subject, [result], time.monotonic() - start, options.results)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_requests_start_when_they_are_due_and_wait_for_no_answer() -> None:
         async with answering(answer) as caller:
             found = await caller.open_loop([0.0, 0.01, 0.02, 0.03, 0.04])
             assert found.statuses() == {200: 5}
-            assert all(one.waited > 0.0 for one in found.asked)
+            assert all(one.waited > 0.0 for one in found.requests)
 
     asyncio.run(together())
 
@@ -73,7 +73,7 @@ def test_answers_are_counted_by_status_and_connections_that_end_too() -> None:
         async with answering(answer) as caller:
             found = await caller.closed_loop(1, most=4)
             assert found.statuses() == {503: 1, NO_ANSWER: 1, 200: 2}
-            assert [one.retry_after for one in found.asked] == [7, None, None, None]
+            assert [one.retry_after for one in found.requests] == [7, None, None, None]
             found.end = 10.0
             assert found.rate(200) == 0.2
 

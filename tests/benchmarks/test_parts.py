@@ -44,7 +44,7 @@ def test_a_peer_is_compared_in_the_precision_that_its_variant_computes_in() -> N
 
 
 def test_a_spread_is_the_middle_and_the_ends() -> None:
-    assert Spread.of([3.0, 1.0, 2.0]).shown() == "2.00 (1.00 to 3.00)"
+    assert Spread.of([3.0, 1.0, 2.0]).text() == "2.00 (1.00 to 3.00)"
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from benchmarks.quality.strangers import Drawn, auroc, resampled
+from benchmarks.quality.strangers import Draws, auroc, resampled
 from benchmarks.quality.together import together
 from benchmarks.quality.validation import compared
 
 
-def drawn(scores: list[float], known: list[bool]) -> Drawn:
+def drawn(scores: list[float], known: list[bool]) -> Draws:
     of_labels = np.array([known])
-    return Drawn(of_labels, of_labels, {"score": np.array([scores])}, {})
+    return Draws(of_labels, of_labels, {"score": np.array([scores])}, {})
 
 
 def test_a_score_is_as_good_as_it_tells_strangers_from_pictures_of_the_labels() -> None:

@@ -285,5 +285,5 @@ def test_a_node_killed_under_load_loses_only_what_its_ingress_worked_on(
             ),
             LONGEST,
         )
-    assert [f for f in load.wrong if f.answered or f.begun > noticed] == []
+    assert [f for f in load.wrong if f.answered or f.start > noticed] == []
     assert live.client.get("/labelsets/pets").json()["labels"] == ["cat", "dog"]

@@ -81,9 +81,9 @@ def passes(forward: Forward, batch: int, times: int) -> dict[str, Any]:
     rows = forward(pixels)
     seconds = []
     for _ in range(times):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         forward(pixels)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     return {"seconds": seconds, "rows": rows.tolist()}
 
 

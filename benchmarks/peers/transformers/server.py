@@ -28,8 +28,15 @@ def ready() -> dict[str, bool]:
 
 def answer(data: bytes, labels: list[str]) -> dict[str, Any]:
     picture = Image.open(io.BytesIO(data)).convert("RGB")
-    found = classifier(picture, candidate_labels=labels, hypothesis_template="a photo of a {}.")
-    return {"predictions": [{"label": one["label"], "score": one["score"]} for one in found]}
+    predictions = classifier(
+        picture, candidate_labels=labels, hypothesis_template="a photo of a {}."
+    )
+    return {
+        "predictions": [
+            {"label": prediction["label"], "score": prediction["score"]}
+            for prediction in predictions
+        ]
+    }
 
 
 def threaded(image: Annotated[bytes, File()], labels: Annotated[str, Form()]) -> dict[str, Any]:

@@ -34,13 +34,13 @@ def ready() -> dict[str, bool]:
 @torch.no_grad()
 def answer(data: bytes, labels: list[str]) -> dict[str, Any]:
     picture = preprocess(Image.open(io.BytesIO(data)).convert("RGB")).unsqueeze(0)
-    seen = model.encode_image(picture, normalize=True)
+    vector = model.encode_image(picture, normalize=True)
     rows = []
     for label in labels:
         texts = tokenizer([template(label) for template in TEMPLATES])
         mean = model.encode_text(texts, normalize=True).mean(dim=0)
         rows.append(mean / mean.norm())
-    scores = (model.logit_scale.exp() * seen @ torch.stack(rows).T).softmax(dim=-1)[0].tolist()
+    scores = (model.logit_scale.exp() * vector @ torch.stack(rows).T).softmax(dim=-1)[0].tolist()
     best = sorted(zip(labels, scores, strict=True), key=lambda pair: -pair[1])
     return {"predictions": [{"label": label, "score": score} for label, score in best]}
 

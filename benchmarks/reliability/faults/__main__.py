@@ -40,7 +40,7 @@ SAMPLE = Path(__file__).parents[3] / "tests" / "samples" / "cat.png"
 
 
 @dataclass
-class Asked:
+class Tally:
     """What one client saw: seconds of its answers, and how many were not 200."""
 
     seconds: list[float] = field(default_factory=list)
@@ -56,47 +56,48 @@ class Asker:
         self._numbers = numbers
         self._picture = SAMPLE.read_bytes()
 
-    def ask(self, seen: Asked) -> None:
+    def ask(self, tally: Tally) -> None:
         """One request."""
         number = next(self._numbers)
         labels = {"labels": [f"thing {number}", f"animal {number}"]}
         fields: dict[str, Any] = {"labelset": "known"} if self._known else labels
-        begun = time.perf_counter()
+        start = time.perf_counter()
         answer = self._client.post("/classify", files={"image": self._picture}, data=fields)
-        seen.seconds.append(time.perf_counter() - begun)
+        tally.seconds.append(time.perf_counter() - start)
         if answer.status_code != httpx.codes.OK:
-            seen.refused += 1
+            tally.refused += 1
             print(answer.status_code, answer.text, file=sys.stderr, flush=True)
 
-    def during(self, seconds: float) -> Asked:
+    def during(self, seconds: float) -> Tally:
         """As many requests as there is time for."""
-        seen, end = Asked(), time.monotonic() + seconds
+        tally, end = Tally(), time.monotonic() + seconds
         while time.monotonic() < end:
-            self.ask(seen)
-        return seen
+            self.ask(tally)
+        return tally
 
 
-def together(askers: list[Asker], seconds: float) -> list[Asked]:
+def together(askers: list[Asker], seconds: float) -> list[Tally]:
     """All of them at the same time."""
-    found: list[Asked] = []
+    tallies: list[Tally] = []
     threads = [
-        threading.Thread(target=lambda one=one: found.append(one.during(seconds))) for one in askers
+        threading.Thread(target=lambda asker=asker: tallies.append(asker.during(seconds)))
+        for asker in askers
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return found
+    return tallies
 
 
 def healed(server: Server) -> float:
     """Seconds until the server says that all is well again."""
-    begun = time.monotonic()
+    start = time.monotonic()
     while server.client.get("/readyz").json()["status"] != "ready":
-        if time.monotonic() - begun > HEAL_SECONDS:
+        if time.monotonic() - start > HEAL_SECONDS:
             raise TimeoutError(f"not well again after {HEAL_SECONDS:g} s")
         time.sleep(0.05)
-    return time.monotonic() - begun
+    return time.monotonic() - start
 
 
 def measure(names: list[str], seconds: float) -> list[dict[str, Any]]:
@@ -113,28 +114,28 @@ def measure(names: list[str], seconds: float) -> list[dict[str, Any]]:
                 numbers = itertools.count()
                 askers = [Asker(server, known=k, numbers=numbers) for k in (True, False)]
                 together(askers, 2)
-                healthy = [s for one in together(askers, seconds) for s in one.seconds]
+                healthy = [s for tally in together(askers, seconds) for s in tally.seconds]
                 usual = statistics.median(healthy)
                 for fault in names:
-                    rows.append(_one(fault, rig, server, askers, seconds, usual))
+                    rows.append(_measure_fault(fault, rig, server, askers, seconds, usual))
                     print(json.dumps(rows[-1]), flush=True)
         finally:
             rig.close()
     return rows
 
 
-def _one(
+def _measure_fault(
     fault: str, rig: Rig, server: Server, askers: list[Asker], seconds: float, usual: float
 ) -> dict[str, Any]:
     with FAULTS[fault].happening(rig):
-        found = together(askers, seconds)
+        tallies = together(askers, seconds)
         ready = server.client.get("/readyz").json()["status"]
-    took = [s for one in found for s in one.seconds]
+    took = [s for tally in tallies for s in tally.seconds]
     over = max(took) - usual
     return {
         "fault": fault,
         "requests": len(took),
-        "not_answered_200": sum(one.refused for one in found),
+        "not_answered_200": sum(tally.refused for tally in tallies),
         "usual_median_ms": round(1000 * usual, 1),
         "median_ms": round(1000 * statistics.median(took), 1),
         "slowest_ms": round(1000 * max(took), 1),
@@ -182,13 +183,13 @@ def write(name: str, result: dict[str, Any]) -> None:
 
 
 def _kills(kills: int) -> dict[str, Any]:
-    begun = time.monotonic()
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        found = kill_writers(kills, Path(folder), random.Random(0))
+        outcome = kill_writers(kills, Path(folder), random.Random(0))
     return {
         "what": "label sets lost by kill -9 of two processes that write to one SQLite file",
-        **asdict(found),
-        "seconds": round(time.monotonic() - begun, 1),
+        **asdict(outcome),
+        "seconds": round(time.monotonic() - start, 1),
     }
 
 

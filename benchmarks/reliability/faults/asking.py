@@ -13,8 +13,8 @@ NUMBERS = itertools.count()
 def status(client: httpx.Client) -> str:
     answer = client.get("/readyz")
     assert answer.status_code == 200, answer.text
-    found: str = answer.json()["status"]
-    return found
+    health: str = answer.json()["status"]
+    return health
 
 
 def put(client: httpx.Client, name: str, labels: list[str], **params: Any) -> httpx.Response:
@@ -23,21 +23,21 @@ def put(client: httpx.Client, name: str, labels: list[str], **params: Any) -> ht
 
 def names(client: httpx.Client) -> list[str]:
     listed: list[dict[str, Any]] = client.get("/labelsets").json()["labelsets"]
-    return [one["name"] for one in listed]
+    return [entry["name"] for entry in listed]
 
 
 def classify(client: httpx.Client, picture: Path, **fields: Any) -> dict[str, Any]:
     files = {"image": picture.read_bytes()}
     answer = client.post("/classify", files=files, data=fields)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    prediction: dict[str, Any] = answer.json()
+    return prediction
 
 
 def look(client: httpx.Client, picture: Path) -> list[dict[str, Any]]:
     """Classify with a label set that is known, and with labels that nobody has seen."""
-    known = classify(client, picture, labelset="pets")
-    assert known["predictions"][0]["label"] == "cat"
+    answer = classify(client, picture, labelset="pets")
+    assert answer["predictions"][0]["label"] == "cat"
     new = json.dumps([f"thing {next(NUMBERS)}", f"animal {next(NUMBERS)}"])
     assert classify(client, picture, labels=new)["cached"] == 0
-    return known["predictions"]  # type: ignore[no-any-return]
+    return answer["predictions"]  # type: ignore[no-any-return]

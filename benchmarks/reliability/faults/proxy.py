@@ -29,7 +29,7 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
 
     @contextlib.contextmanager
-    def gone(self) -> Iterator[None]:
+    def outage(self) -> Iterator[None]:
         """Nobody listens, and connections are cut."""
         self.close()
         try:
@@ -39,9 +39,9 @@ class Proxy:
 
     def cut(self) -> None:
         """End all connections; new ones are taken."""
-        for one in list(self._open):
+        for connection in list(self._open):
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End everything."""
@@ -64,9 +64,9 @@ class Proxy:
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError), socket.socket() as server:
             server.connect(("127.0.0.1", self._target))
-            for one in (client, server):
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._open.add(one)
+            for sock in (client, server):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._open.add(sock)
             way: Way = queue.SimpleQueue()
             ends = [
                 threading.Thread(target=self._carry, args=(way, client, server), daemon=True),

@@ -56,12 +56,12 @@ class Rig:
         folder = self._folder / "second"
         folder.mkdir(exist_ok=True)
         port = free_port()
-        with redis_server(folder, port), self.direct(port) as other, self.direct() as this:
-            for one in (this, other):
-                one.config_set("repl-diskless-sync-delay", 0)
-            other.replicaof("127.0.0.1", self._port)
-            _wait_for_sync(other)
-            other.replicaof("NO", "ONE")
+        with redis_server(folder, port), self.direct(port) as second, self.direct() as first:
+            for client in (first, second):
+                client.config_set("repl-diskless-sync-delay", 0)
+            second.replicaof("127.0.0.1", self._port)
+            _wait_for_sync(second)
+            second.replicaof("NO", "ONE")
             yield port
 
 
@@ -90,7 +90,7 @@ def paused(rig: Rig) -> Iterator[None]:
 @contextlib.contextmanager
 def refused(rig: Rig) -> Iterator[None]:
     """Nobody listens at the address."""
-    with rig.proxy.gone():
+    with rig.proxy.outage():
         yield
 
 

@@ -56,7 +56,7 @@ State = tuple[int, tuple[int, int] | None]
 
 
 @dataclass
-class Found:
+class Outcome:
     """What became of all changes; `unreadable` counts files that SQLite finds fault with."""
 
     kills: int = 0
@@ -72,7 +72,7 @@ class Writer:
 
     process: subprocess.Popen[str]
     acknowledged: dict[str, State] = field(default_factory=dict)
-    begun: dict[str, State] = field(default_factory=dict)
+    under_way: dict[str, State] = field(default_factory=dict)
     changes: int = 0
 
     def listen(self) -> None:
@@ -84,31 +84,31 @@ class Writer:
             name, version, body = json.loads(line[2:])
             state = (version, None if body is None else tuple(body))
             if line.startswith("?"):
-                self.begun[name] = state
+                self.under_way[name] = state
             else:
-                self.acknowledged[name] = self.begun.pop(name)
+                self.acknowledged[name] = self.under_way.pop(name)
                 self.changes += 1
 
 
-def kill_writers(kills: int, folder: Path, dice: random.Random) -> Found:
+def kill_writers(kills: int, folder: Path, dice: random.Random) -> Outcome:
     """The whole experiment: two processes write at a time, and both are killed."""
-    path, found, known = folder / "killed.sqlite3", Found(), dict[str, State]()
-    while found.kills < kills:
+    path, outcome, states = folder / "killed.sqlite3", Outcome(), dict[str, State]()
+    while outcome.kills < kills:
         with contextlib.ExitStack() as stack:
             writers = [stack.enter_context(_writing(path, str(n))) for n in range(WRITERS)]
             end = time.monotonic() + START_SECONDS
-            while not all(one.changes for one in writers):
+            while not all(writer.changes for writer in writers):
                 if time.monotonic() > end:
                     raise TimeoutError("a process did not write")
                 time.sleep(0.005)
             time.sleep(dice.uniform(0, LONGEST))
-        for one in writers:
-            known |= one.acknowledged
-            found.acknowledged += one.changes
-        found.kills += WRITERS
-        begun = {name: state for one in writers for name, state in one.begun.items()}
-        known = _compare(path, known, begun, found)
-    return found
+        for writer in writers:
+            states |= writer.acknowledged
+            outcome.acknowledged += writer.changes
+        outcome.kills += WRITERS
+        under_way = {name: state for writer in writers for name, state in writer.under_way.items()}
+        states = _compare(path, states, under_way, outcome)
+    return outcome
 
 
 @contextlib.contextmanager
@@ -126,19 +126,21 @@ def _writing(path: Path, name: str) -> Iterator[Writer]:
 
 
 def _compare(
-    path: Path, known: dict[str, State], begun: dict[str, State], found: Found
+    path: Path, states: dict[str, State], under_way: dict[str, State], outcome: Outcome
 ) -> dict[str, State]:
     """What is there; only a change that was under way may have happened or not."""
     with contextlib.closing(sqlite3.connect(path)) as file:
-        found.unreadable += file.execute("PRAGMA integrity_check").fetchall() != [("ok",)]
+        outcome.unreadable += file.execute("PRAGMA integrity_check").fetchall() != [("ok",)]
         rows = file.execute("SELECT name, version, body FROM labelsets").fetchall()
     there = {name: (version, _short(body)) for name, version, body in rows}
-    for name, state in known.items():
+    for name, state in states.items():
         if name not in there:
-            found.lost += 1
-        elif there[name] not in (state, begun.get(name)):
-            found.wrong += 1
-    found.wrong += sum(there[name] != begun.get(name) for name in there.keys() - known.keys())
+            outcome.lost += 1
+        elif there[name] not in (state, under_way.get(name)):
+            outcome.wrong += 1
+    outcome.wrong += sum(
+        there[name] != under_way.get(name) for name in there.keys() - states.keys()
+    )
     return there
 
 

@@ -72,9 +72,9 @@ def jpeg_scans(width: int, height: int, scans: int, channels: int = 3) -> bytes:
     runs = -(-blocks // 32_767)
     bits = ("0" + "1" * 14) * runs
     packed = int(bits.ljust(-(-len(bits) // 8) * 8, "1"), 2).to_bytes(-(-len(bits) // 8), "big")
-    one = scan(b"\1", 1, 63) + packed.replace(b"\xff", b"\xff\0")
+    ac_scan = scan(b"\1", 1, 63) + packed.replace(b"\xff", b"\xff\0")
     start = b"\xff\xd8" + tables(b"\0") + frame(0xC2, width, height, channels) + dc
-    return start + ac + one * scans + b"\xff\xd9"
+    return start + ac + ac_scan * scans + b"\xff\xd9"
 
 
 def jpeg_bare_scans(width: int, height: int, scans: int) -> bytes:

@@ -53,7 +53,7 @@ def cost(name: str) -> Cost:
 def _cost(name: str) -> Cost:
     data = bombs()[name]()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what made the file
-    before, begun = _memory_mb("VmRSS"), time.process_time()
+    before, start = _memory_mb("VmRSS"), time.process_time()
     try:
         decode(data, SPEC, ImageLimits())
         outcome = "decoded"
@@ -61,7 +61,7 @@ def _cost(name: str) -> Cost:
         outcome = f"{problem.status}: {problem.detail}"
     except BaseException as error:
         outcome = repr(error)
-    spent, peak = time.process_time() - begun, _memory_mb("VmHWM")
+    spent, peak = time.process_time() - start, _memory_mb("VmHWM")
     return Cost(name, len(data), round(spent, 2), round(max(0, peak - before)), outcome)
 
 

@@ -77,15 +77,15 @@ def _repeat(data: bytearray, dice: random.Random, _: Sequence[bytes]) -> bytearr
 
 
 def _splice(data: bytearray, dice: random.Random, files: Sequence[bytes]) -> bytearray:
-    other = dice.choice(files)
-    end = dice.randrange(len(other) + 1)
-    return data[: _place(data, dice)] + other[end:]
+    donor = dice.choice(files)
+    end = dice.randrange(len(donor) + 1)
+    return data[: _place(data, dice)] + donor[end:]
 
 
 def _insert(data: bytearray, dice: random.Random, files: Sequence[bytes]) -> bytearray:
-    other, place = dice.choice(files), _place(data, dice)
-    start = dice.randrange(len(other) + 1)
-    data[place:place] = other[start : start + dice.choice((8, 64, 2_000))]
+    donor, place = dice.choice(files), _place(data, dice)
+    start = dice.randrange(len(donor) + 1)
+    data[place:place] = donor[start : start + dice.choice((8, 64, 2_000))]
     return data
 
 

@@ -20,7 +20,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG of these chunks."""
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*arguments) for arguments in chunks)
 
 
 def chunk(name: bytes, body: bytes) -> bytes:
@@ -63,7 +63,7 @@ def tables(codes: bytes) -> bytes:
 
 def scan(components: bytes = b"\1", first: int = 0, last: int = 63, bits: int = 0) -> bytes:
     """The header of a JPEG's scan."""
-    chosen = b"".join(bytes([one, 0]) for one in components)
+    chosen = b"".join(bytes([component, 0]) for component in components)
     return segment(0xDA, bytes([len(components)]) + chosen + bytes([first, last, bits]))
 
 
@@ -78,9 +78,9 @@ def tiff(tags: Sequence[Tag], data: bytes = b"", big: bool = False, after: int =
     head = head or struct.pack("<2sHI", b"II", 42, start).ljust(16, b"\0")
     body = bytearray(struct.pack("<Q" if big else "<H", len(tags)))
     for tag, kind, count, value in tags:
-        shown = value if isinstance(value, bytes) else struct.pack(wide, value)
+        payload = value if isinstance(value, bytes) else struct.pack(wide, value)
         body += struct.pack("<HH", tag, kind) + struct.pack(wide, count)
-        body += shown.ljust(8 if big else 4, b"\0")
+        body += payload.ljust(8 if big else 4, b"\0")
     return head + data + body + struct.pack(wide, after)
 
 
@@ -123,7 +123,7 @@ def bmp(width: int, height: int, compression: int, data: bytes, bits: int = 8) -
 
 def exif_block(orientation: int) -> bytes:
     """An EXIF block that says how the picture is to be turned."""
-    found = Image.Exif()
-    found[0x0112] = orientation
-    found[0x010F] = "none"
-    return found.tobytes()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "none"
+    return exif.tobytes()

@@ -30,19 +30,19 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (37, 29)) -> Image.Image:
 
 def good() -> dict[str, bytes]:
     """Every format in its variants, by `format: variant`."""
-    found = _jpegs() | _pngs() | _tiffs() | _others()
+    files = _jpegs() | _pngs() | _tiffs() | _other_formats()
     if importlib.util.find_spec("pi_heif"):
-        found["heic: plain"] = HEIC.read_bytes()
-    return found
+        files["heic: plain"] = HEIC.read_bytes()
+    return files
 
 
 def seeds() -> dict[str, bytes]:
     """What is mutated."""
-    found = good()
+    files = good()
     for name, make in bombs.bombs().items():
         if name in bombs.QUICK and len(data := make()) < SMALL:
-            found[name] = data
-    return found
+            files[name] = data
+    return files
 
 
 def _jpegs() -> dict[str, bytes]:
@@ -55,46 +55,46 @@ def _jpegs() -> dict[str, bytes]:
         "exif": {"exif": exif_block(6)},
         "profile": {"icc_profile": b"\0" * 300, "comment": b"none"},
     }
-    found = {f"jpeg: {name}": encoded(rgb, "JPEG", **more) for name, more in plain.items()}
+    files = {f"jpeg: {name}": encoded(rgb, "JPEG", **more) for name, more in plain.items()}
     for mode in ("L", "CMYK"):
-        found[f"jpeg: {mode}"] = encoded(picture(mode), "JPEG")
-    found["jpeg: large"] = encoded(picture(size=(900, 700)).resize((901, 701)), "JPEG", quality=20)
-    found["jpeg: several"] = encoded(rgb, "MPO", save_all=True, append_images=[rgb])
-    return found
+        files[f"jpeg: {mode}"] = encoded(picture(mode), "JPEG")
+    files["jpeg: large"] = encoded(picture(size=(900, 700)).resize((901, 701)), "JPEG", quality=20)
+    files["jpeg: several"] = encoded(rgb, "MPO", save_all=True, append_images=[rgb])
+    return files
 
 
 def _pngs() -> dict[str, bytes]:
     modes = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
-    found = {f"png: {mode}": encoded(picture(mode), "PNG") for mode in modes}
-    found["png: clear colour"] = encoded(picture("P"), "PNG", transparency=3)
+    files = {f"png: {mode}": encoded(picture(mode), "PNG") for mode in modes}
+    files["png: clear colour"] = encoded(picture("P"), "PNG", transparency=3)
     texts = PngImagePlugin.PngInfo()
     texts.add_text("Comment", "a" * 300, zip=True)
     texts.add_itxt("XML:com.adobe.xmp", "<x/>", zip=True)
-    found["png: texts"] = encoded(picture(), "PNG", pnginfo=texts, icc_profile=b"\0" * 200)
-    found["png: exif"] = encoded(picture(), "PNG", exif=exif_block(5))
+    files["png: texts"] = encoded(picture(), "PNG", pnginfo=texts, icc_profile=b"\0" * 200)
+    files["png: exif"] = encoded(picture(), "PNG", exif=exif_block(5))
     frames = [picture(size=(16, 16)), picture("L", (16, 16)).convert("RGB")]
-    found["png: animated"] = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
-    found["png: laced"] = png(
+    files["png: animated"] = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    files["png: laced"] = png(
         (b"IHDR", header(37, 29, laced=1)), (b"IDAT", black(37, 80)), (b"IEND", b"")
     )
-    return found
+    return files
 
 
 def _tiffs() -> dict[str, bytes]:
     kinds = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
-    found = {f"tiff: {kind}": encoded(picture(), "TIFF", compression=kind) for kind in kinds}
-    found["tiff: group 4"] = encoded(picture("1"), "TIFF", compression="group4")
+    files = {f"tiff: {kind}": encoded(picture(), "TIFF", compression=kind) for kind in kinds}
+    files["tiff: group 4"] = encoded(picture("1"), "TIFF", compression="group4")
     for mode in ("L", "P", "RGBA", "CMYK", "I;16", "F", "I", "LAB"):
-        found[f"tiff: {mode}"] = encoded(picture(mode), "TIFF")
+        files[f"tiff: {mode}"] = encoded(picture(mode), "TIFF")
     small = picture(size=(16, 16))
-    found["tiff: pages"] = encoded(small, "TIFF", save_all=True, append_images=[small] * 3)
-    found["tiff: exif"] = encoded(picture(), "TIFF", exif=exif_block(8))
-    found["tiff: big"] = encoded(picture(), "TIFF", big_tiff=True)
-    found["tiff: tile"] = makers.tiff_tile(64)
-    return found
+    files["tiff: pages"] = encoded(small, "TIFF", save_all=True, append_images=[small] * 3)
+    files["tiff: exif"] = encoded(picture(), "TIFF", exif=exif_block(8))
+    files["tiff: big"] = encoded(picture(), "TIFF", big_tiff=True)
+    files["tiff: tile"] = makers.tiff_tile(64)
+    return files
 
 
-def _others() -> dict[str, bytes]:
+def _other_formats() -> dict[str, bytes]:
     rgb, rgba, frames = picture(), picture("RGBA"), [picture(size=(16, 16)), makers.red((16, 16))]
     moving = {"save_all": True, "append_images": frames[1:]}
     runs = b"".join(bytes([37, row]) + b"\0\0" for row in range(29)) + b"\0\1"
