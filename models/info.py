@@ -58,8 +58,8 @@ class EncoderInfo:
     `fingerprint` changes whenever any of weights, architecture, precision, preprocessing or
     tokenizer changes. `backend` runs the image tower. `in_flight` is how many image batches are
     worth handing over at once. `images_at_once` is with how many images a forward pass costs least
-    for each, as measured when the model was exported (None: as many as come). `weights_bytes` is the size of
-    the tensors, or of an export's files, which are mapped.
+    for each, as measured when the model was exported (None: as many as come). `weights_bytes` is
+    the size of the tensors, or of an export's files, which are mapped.
     """
 
     name: str
