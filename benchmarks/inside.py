@@ -30,10 +30,12 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @contextlib.contextmanager
-def encoder(precision: str = "auto", threads: int = 0) -> Iterator[Encoder]:
-    """The random ViT-B-32 on the CPU, warm."""
+def encoder(
+    precision: str = "auto", threads: int = 0, exports: Path | None = None
+) -> Iterator[Encoder]:
+    """The random ViT-B-32 on the CPU, warm; by OpenVINO alone with a folder for its export."""
     source = f"local-dir:{open_clip_folder()}"
-    loaded = load(source, device="cpu", precision=precision, threads=threads)
+    loaded = load(source, device="cpu", precision=precision, threads=threads, exports=exports)
     try:
         yield loaded
     finally:

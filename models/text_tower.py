@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from open_clip.model import CLIP
-from open_clip.transformer import TextTransformer
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 
 from models.token_tree import Ends, Forest, Ids, Tree
 
@@ -44,14 +44,35 @@ class TextTower:
         Pooling goes before the final layer norm, which works on each position alone.
         """
         tower = self.module
-        x = tower.transformer(nodes[None], attn_mask=mask)[0]
-        x = tower.ln_final(x[ends])
+        x = tower.ln_final(_at_ends(tower.transformer, nodes, mask, ends))
         projection = tower.text_projection
         if projection is None:
             return torch.as_tensor(x)
         return torch.as_tensor(
             projection(x) if isinstance(projection, torch.nn.Module) else x @ projection
         )
+
+
+def _at_ends(
+    transformer: Any, nodes: torch.Tensor, mask: torch.Tensor, ends: torch.Tensor
+) -> torch.Tensor:
+    """Nodes (n, W) -> (p, W), what the transformer makes of the ends: all that is read of it.
+
+    So its last block takes keys and values from all nodes, and does the rest for the ends alone.
+    """
+    *blocks, last = transformer.resblocks
+    if type(last) is not ResidualAttentionBlock:  # open_clip's other kind, with norms in between
+        return torch.as_tensor(transformer(nodes[None], attn_mask=mask)[0][ends])
+    batch, node = (0, 1) if transformer.batch_first else (1, 0)
+    x = nodes.unsqueeze(batch)
+    for block in blocks:
+        x = block(x, attn_mask=mask)
+    normal = last.ln_1(x)
+    queries = normal.index_select(node, ends)
+    x = x.index_select(node, ends)
+    x = x + last.ls_1(last.attention(queries, normal, normal, attn_mask=mask[ends]))
+    x = x + last.ls_2(last.mlp(last.ln_2(x)))
+    return torch.as_tensor(x.squeeze(batch))
 
 
 def trimmable_text_tower(model: Any) -> TextTower | None:

@@ -30,6 +30,8 @@ CAUSAL = {
     "CLIP ResNet": (CLIP, RESNET, {}),
     "MetaCLIP 2 (pools at eos)": (CLIP, VIT, {"pool_type": "eos", "eos_id": END}),
     "EVA02, ViTamin (tower under .text)": (CustomTextCLIP, VIT, {}),
+    "layer scale": (CLIP, VIT, {"ls_init_value": 0.3}),
+    "blocks with norms of their own": (CLIP, VIT, {"qk_norm": True}),
 }
 OTHERS = {
     "CoCa": (CoCa, VIT, {"embed_cls": True}),
