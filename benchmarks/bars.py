@@ -35,24 +35,26 @@ BARS: Final[dict[str, Bar]] = {
     **_peer("tutorial, 1 template", (8, 18, 24)),
     **_peer("transformers pipeline", (4, 7, 7)),
     **_peer("infinity_emb", (2, 3, 3)),
-    "limit.cpu": Bar("CPU-seconds per request against encoder + decode + echo", 1.15, under=True),
-    "limit.pictogram": Bar(
-        "pictogram against the same server with an encoder that costs nothing", 60, unit=" %"
+    "limit.cpu": Bar(
+        "CPU time per request, compared with encoder + decode + echo", 1.15, under=True
     ),
-    "limit.labels": Bar("1,000 labels against 2, warm, p50", 1.05, under=True),
-    "limit.cold.bf16": Bar("cold build of 80 templates against open_clip, bf16", 25),
-    "limit.cold.fp32": Bar("cold build of 80 templates against open_clip, fp32", 7),
+    "limit.pictogram": Bar(
+        "pictogram, compared with the same server and a no-op encoder", 60, unit=" %"
+    ),
+    "limit.labels": Bar("1,000 labels, compared with 2, warm, p50", 1.05, under=True),
+    "limit.cold.bf16": Bar("cold build of 80 templates, compared with open_clip, bf16", 25),
+    "limit.cold.fp32": Bar("cold build of 80 templates, compared with open_clip, fp32", 7),
     "limit.light.start": Bar("ready on a CPU, pictogram", 2, under=True, unit=" s"),
     "limit.light.memory": Bar("memory of a CPU server, pictogram", 250, under=True, unit=" MB"),
     "limit.light.workers": Bar("memory of four workers, pictogram", 350, under=True, unit=" MB"),
     "limit.light.vit": Bar("memory of a CPU server, ViT-B-32", 450, under=True, unit=" MB"),
-    "limit.memory": Bar("memory after 10,000 requests against after 500", 1.05, under=True),
+    "limit.memory": Bar("memory after 10,000 requests, compared with after 500", 1.05, under=True),
     "limit.models.beside": Bar(
         "memory of two models in a process beyond what each adds alone", 60, under=True, unit=" MB"
     ),
     "limit.models.rate": Bar("requests for the same CPU time while a second model idles", 0.98),
     "limit.cycles": Bar(
-        "memory after a model was loaded and unloaded 100 times against once", 1.05, under=True
+        "memory after loading and unloading a model 100 times, compared with once", 1.05, under=True
     ),
 }
 

@@ -74,14 +74,14 @@ def _bars(results: Path) -> str:
             rows.append([bar.name, bar.target, f"{figure(values[key])}{bar.unit}", verdict])
         else:
             rows.append([bar.name, bar.target, NOT_MEASURED, ""])
-    return _table(["against", "wanted", "measured", ""], rows)
+    return _table(["measurement", "target", "measured", ""], rows)
 
 
 def _gpu(results: Path) -> str:
     path = results / "gpu.json"
     if not path.exists():
         return _table(
-            ["on a data-centre GPU", "wanted", "measured"],
+            ["on a data-centre GPU", "target", "measured"],
             [[name, bar, NOT_MEASURED] for name, bar in GPU_BARS.items()],
         )
     document = json.loads(path.read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def _gpu(results: Path) -> str:
         [row["name"], _bar(row), f"{_cell(row['value'])} {row['unit']}", verdicts[row["met"]]]
         for row in document["rows"]
     ]
-    table = _table([f"on {document['device']}", "wanted", "measured", ""], rows)
+    table = _table([f"on {document['device']}", "target", "measured", ""], rows)
     return f"{table}\n\n{document['date']}, [gpu.json](../benchmarks/results/gpu.json)"
 
 

@@ -52,7 +52,7 @@ def labels(effort: Effort) -> Result:
         "Labels, warm (ViT-B-32, 640x480, one connection)",
         [
             "labels",
-            "p50 ms, sent along",
+            "p50 ms, labels in the request",
             "p50 ms, label set",
             "seconds to build the set, 1 template",
         ],
@@ -87,7 +87,7 @@ def templates(effort: Effort) -> Result:
                 rows.append([count, figure(warm), figure(cold)])
     return Result(
         "Templates (ViT-B-32, 10 labels, 640x480, one connection)",
-        ["templates", "p50 ms, warm", "ms, 10 labels never seen"],
+        ["templates", "p50 ms, warm", "ms, 10 new labels"],
         rows,
         plot=Plot("templates", "ms", series, log_y=True),
     )

@@ -48,7 +48,7 @@ def labelsets(effort: Effort) -> Result:
         [
             "label sets",
             "p50 ms of classify",
-            "ms to register the last, built",
+            "ms to register and build the last",
             "MB resident",
             "errors",
         ],

@@ -38,10 +38,10 @@ def stored(_effort: Effort) -> Result:
         rows.append([f"a vector of {width} float32", 4 * width, *measured])
     rows.append([f"a definition of {LABELS:,} labels", len(_body(0)), *asyncio.run(_definitions())])
     return Result(
-        f"Bytes of what is kept ({VECTORS:,} vectors of a width, {SETS} definitions)",
-        ["what", "bytes of itself", "bytes in Redis", "bytes in SQLite"],
+        f"Bytes stored ({VECTORS:,} vectors per width, {SETS} definitions)",
+        ["what", "bytes", "bytes in Redis", "bytes in SQLite"],
         rows,
-        ["Redis by its own account (`used_memory`), SQLite by the length of its files."],
+        ["Redis as it reports (`used_memory`), SQLite as the size of its files."],
     )
 
 

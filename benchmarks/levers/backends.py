@@ -54,7 +54,7 @@ def backends(effort: Effort) -> Result:
         "batch",
         "backend",
         "ms per image, median (range)",
-        "times as fast as torch fp32",
+        "speed-up over torch fp32",
         "largest 1-cos",
     ]
     title = f"Backends for the ViT-B-32 image tower, {_threads()} threads"

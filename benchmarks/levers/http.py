@@ -66,8 +66,8 @@ def bodies(effort: Effort) -> Result:
             for side, rate, p50 in _in_turns(sides, effort)
         ]
     columns = ["what", "form", "CPU ms, median (range)", "requests/s, median (range)", "p50 ms"]
-    notes = ["Requests: decoding included, an encoder that costs nothing, 32 connections."]
-    return Result("The forms of a request", columns, rows, notes)
+    notes = ["Requests: including decoding, with a no-op encoder, 32 connections."]
+    return Result("Request formats", columns, rows, notes)
 
 
 def _in_turns(sides: list[Side], effort: Effort) -> list[list[Cell]]:

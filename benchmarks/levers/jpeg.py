@@ -74,7 +74,7 @@ def decoders(effort: Effort) -> Result:
 
         pairs = zip(by_pillow(), by_torchvision(), strict=True)
         apart = max(int(np.abs(np.int16(a) - np.int16(b.permute(1, 2, 0))).max()) for a, b in pairs)
-        notes.append(f"{size.name}: the largest difference of a pixel is {apart} of 255.")
+        notes.append(f"{size.name}: largest pixel difference {apart} of 255.")
         sides = {
             f"Pillow, {size.name}": partial(_per_file, by_pillow, effort),
             f"torchvision, {size.name}": partial(_per_file, by_torchvision, effort),

@@ -7,7 +7,7 @@ from typing import Final
 from benchmarks.record import Cell
 from benchmarks.rounds import Spread, figure
 
-COLUMNS: Final = ["side", "ms, median (range)", "times as fast as the first"]
+COLUMNS: Final = ["side", "ms, median (range)", "speed-up"]
 
 
 def beside_the_first(times: Mapping[str, Sequence[float]]) -> list[list[Cell]]:

@@ -35,13 +35,13 @@ def cached(effort: Effort) -> Result:
         warm = fresh_ensemble(openvocab)
         class_vectors(warm, labels, templates)
         sides = {
-            "open_clip, fp32, each time": lambda: (
+            "open_clip, fp32, uncached": lambda: (
                 seconds_of(lambda: by_open_clip(model, tokenizer, labels[:1])) * LABELS
             ),
-            "openvocab, each time": lambda: seconds_of(
+            "openvocab, uncached": lambda: seconds_of(
                 lambda: class_vectors(fresh_ensemble(openvocab), labels, templates)
             ),
-            "openvocab, kept": lambda: statistics.median(
+            "openvocab, cached": lambda: statistics.median(
                 seconds_of(lambda: class_vectors(warm, labels, templates)) for _ in range(50)
             ),
         }

@@ -33,11 +33,11 @@ CASES: Final = (
     Case("another thread, the only one that runs torch", "other"),
     Case("another thread, in turn with the main one (two OpenMP pools)", "turns"),
     Case("the same, idle OpenMP threads sleep at once", "turns", PASSIVE),
-    Case("another thread, gradients recorded (inference mode is a thread's own)", "grad"),
-    Case("another thread, one more busy in Python (interpreter lock)", "other+busy"),
-    Case("the same, threads change every 0.1 ms, not 5 ms (as the service does)", "other+quick"),
+    Case("another thread, gradients recorded (inference mode is per thread)", "grad"),
+    Case("another thread, a third one busy in Python (interpreter lock)", "other+busy"),
+    Case("the same, switch interval 0.1 ms instead of 5 ms (as in the service)", "other+quick"),
     Case("main thread, another busy in Python", "main+busy"),
-    Case("another thread, one more decodes JPEGs", "other+decode"),
+    Case("another thread, a third one decodes JPEGs", "other+decode"),
     Case("main thread, another decodes JPEGs", "main+decode"),
     Case("another thread, one malloc arena for all", "other", ONE_ARENA),
     Case("another thread, freed memory is kept", "other", KEPT),
@@ -64,10 +64,10 @@ def threads(effort: Effort) -> Result:
         "torch threads",
     ]  # fmt: skip
     notes = [
-        "Cores busy: CPU time by wall time. Page faults: minor ones for each pass.",
-        "A pass asks for the interpreter lock at each of its operations. A thread that is busy in "
-        "Python, as an event loop under load is, gives it up after the switch interval only: that "
-        "makes a pass beside it slow, not the thread that it runs in.",
+        "Cores busy: CPU time divided by wall time. Page faults: minor faults per pass.",
+        "A pass takes the interpreter lock for each operation. A thread that is busy in Python, "
+        "such as an event loop under load, releases it only after the switch interval: that is "
+        "what slows a pass down, not the thread it runs in.",
     ]
     return Result("A forward pass in another thread, ViT-B-32, bf16, batch 1", columns, rows, notes)
 

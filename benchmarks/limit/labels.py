@@ -54,12 +54,12 @@ def labels(effort: Effort) -> Result:
     few, many, few_set, many_set = (spread.median for spread in p50.values())
     ratios = [many / few, many_set / few_set]
     notes = [
-        f"1,000 against 2: {ratios[0]:.3f} sent along, {ratios[1]:.3f} as label sets; "
+        f"1,000 against 2: {ratios[0]:.3f} in the request, {ratios[1]:.3f} as label sets; "
         "the larger one counts."
     ]
     return Result(
         "1,000 labels against 2, ViT-B-32, 640x480, one connection",
-        ["asked", "p50 ms, median (range)", "p99 ms"],
+        ["request", "p50 ms, median (range)", "p99 ms"],
         rows,
         notes,
         {"limit.labels": max(ratios)},

@@ -74,7 +74,7 @@ def models(effort: Effort) -> Result:
     rows += [[f"{model} alone adds, MB", figure(size)] for model, size in sizes.items()]
     rows += [
         ["resident with both in one process, MB", figure(together)],
-        ["of it beyond what each alone adds, MB", figure(beside)],
+        ["of that, beyond what each adds alone, MB", figure(beside)],
     ]
     for side, title in (("alone", DEFAULT), ("beside", f"{DEFAULT} while {OTHER} idles")):
         cpu, rate = ([getattr(turn, kind) for turn in turns[side]] for kind in ("cpu", "rate"))
@@ -88,9 +88,9 @@ def models(effort: Effort) -> Result:
         [
             f"Memory after {REQUESTS} requests for each model over {CONNECTIONS} connections: "
             "weights, and what batches of that size need while they are computed.",
-            f"Speed in {len(pairs)} turns of each side, one paused while the other is measured. "
-            "The last row is of pairs of turns, by CPU time: requests a second depend on what else "
-            "the machine does.",
+            f"Speed in {len(pairs)} rounds per side, one side paused while the other is measured. "
+            "The last row compares pairs of rounds by CPU time, because requests per second depend "
+            "on other load.",
         ],
         {"limit.models.beside": beside, "limit.models.rate": statistics.median(pairs)},
     )
@@ -124,12 +124,12 @@ def cycles(_effort: Effort) -> Result:
         [cycle, round(loaded), round(after)] for cycle, (loaded, after) in sizes.items()
     ]
     return Result(
-        f"{OTHER} is loaded and unloaded beside {DEFAULT}",
-        ["times so far", "MB while it is loaded", "MB when it is gone"],
+        f"Loading and unloading {OTHER} beside {DEFAULT}",
+        ["cycles", "MB loaded", "MB unloaded"],
         rows,
         [
             f"{figure(ratio, 4)} times as much at the end as after the first time.",
-            "A request that loads the model is answered after "
+            "A request that loads the model takes "
             f"{Spread.of(seconds[1:]).text()} s, median (range).",
         ],
         {"limit.cycles": ratio},

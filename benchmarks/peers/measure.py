@@ -80,7 +80,7 @@ def variants(effort: Effort) -> Result:
                 rate = None if load.errors else load.rate
                 why = f"{load.errors} errors" if load.errors else ""
                 rows.append([peer.name, variant, rate, why])
-    notes = ["The fastest one is what the comparisons use."]
+    notes = ["The comparisons use the fastest variant."]
     return Result("Ways to run each peer", ["server", "variant", "requests/s", ""], rows, notes)
 
 
@@ -140,7 +140,7 @@ def _compare(size: Size, files: int, connections: Sequence[int], effort: Effort)
     average = statistics.mean(path.stat().st_size for path in images)
     notes = [
         f"{files} distinct JPEG files, quality {pictures.QUALITY}, {average / 1000:,.0f} kB on "
-        "average; openvocab answers in its 80 default templates.",
+        "average; openvocab uses its 80 default templates.",
     ]
     rows: list[list[Cell]] = []
     bars: dict[str, float] = {}

@@ -149,9 +149,9 @@ def _examples_table(accuracies: dict[int, list[float]]) -> Result:
     ]
     return Result(
         f"Examples of a label set of {LABELS} of these concepts, over HTTP",
-        ["examples a label", f"right, mean of {DRAWS} draws (lowest to highest)"],
+        ["examples per label", f"right, mean of {DRAWS} draws (lowest to highest)"],
         rows,
-        ["All rows are of the same pictures, none of which is ever an example."],
+        ["All rows use the same pictures, none of which is ever an example."],
     )
 
 
@@ -160,8 +160,8 @@ def _honest_table(draws: list[dict[str, float]]) -> Result:
         return _mean([draw[key] for draw in draws])
 
     rows: list[list[Cell]] = [
-        ["answers that are wrong, every picture answered", mean("wrong before")],
-        ["answers that are wrong, calibrated, `abstain=true`", mean("wrong after")],
+        ["wrong answers, every picture answered", mean("wrong before")],
+        ["wrong answers, calibrated, `abstain=true`", mean("wrong after")],
         ["pictures of the labels that are answered", mean("answered")],
         ["pictures of something else that are refused", mean("refused")],
     ]
@@ -169,7 +169,7 @@ def _honest_table(draws: list[dict[str, float]]) -> Result:
         f'"None of these": {LABELS} concepts as labels, {LABELS} others mixed in, over HTTP',
         ["share", f"mean of {DRAWS} draws (lowest to highest)"],
         rows,
-        ["Half of the pictures calibrate, for 5 % wrong answers; the other half is asked."],
+        ["Half of the pictures calibrate, for 5 % wrong answers; the other half tests."],
     )
 
 

@@ -57,7 +57,9 @@ def _confused(report: dict[str, Any]) -> Result:
         [pair["truth"], pair["predicted"], pair["count"], f"{pair['share']:.0%}"]
         for pair in report["confused"][:CONFUSED]
     ]
-    return Result("Most confused", ["what it is", "taken for", "pictures", "of its class"], rows)
+    return Result(
+        "Most confused", ["true label", "predicted", "pictures", "share of the class"], rows
+    )
 
 
 def _templates(section: dict[str, Any], search: dict[str, Any]) -> Result:
@@ -68,7 +70,7 @@ def _templates(section: dict[str, Any], search: dict[str, Any]) -> Result:
         rows.append(
             [entry["name"], _share(entry["top1"]), _difference(difference) if difference else ""]
         )
-    best = f"to `{section['reference']}`, points"
+    best = f"against `{section['reference']}`, points"
     return Result(
         "Templates",
         ["templates", "top-1", best],
@@ -89,10 +91,10 @@ def _calibrated(calibration: dict[str, Any]) -> Result:
         ["expected calibration error", f"{before['ece']:.1%}", f"{after['ece']:.1%}"],
         ["negative log likelihood", f"{before['nll']:.3f}", f"{after['nll']:.3f}"],
         ["pictures answered", "100 %", f"{held_out['coverage']:.1%}"],
-        ["answers that are wrong", f"{1 - before['accuracy']:.1%}", f"{held_out['risk']:.1%}"],
+        ["wrong answers", f"{1 - before['accuracy']:.1%}", f"{held_out['risk']:.1%}"],
     ]
     title = f"Calibration and abstaining among all {len(calibration['thresholds'])} labels"
-    note = f"On pictures that it was not fitted to; temperature {calibration['temperature']:.2f}."
+    note = f"On pictures not used for fitting; temperature {calibration['temperature']:.2f}."
     return Result(title, ["", "before", "after"], rows, [note])
 
 
@@ -101,7 +103,7 @@ def _shots(section: dict[str, Any]) -> Result:
     probe, blend = (section["curves"][name]["points"] for name in ("probe", "blend"))
     for probe_point, blend_point in zip(probe, blend, strict=True):
         rows.append([str(probe_point["shots"]), "", _spread(probe_point), _spread(blend_point)])
-    columns = ["pictures a class", "zero-shot", "linear probe", "text and pictures"]
+    columns = ["pictures per class", "zero-shot", "linear probe", "text and pictures"]
     note = (
         f"{section['test_pictures']} other pictures are for testing; mean and 95 % interval of "
         f"{section['draws']} draws. Classes with fewer pictures give all they have."

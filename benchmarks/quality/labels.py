@@ -22,7 +22,7 @@ from benchmarks.record import Result
 from models.info import Floats
 
 SETS: Final = {"photographs": "photographs", "drawings": "Twemoji's drawings"}
-COLUMNS: Final = ["", "right (95 %)", "to the first row, points (95 %)"]
+COLUMNS: Final = ["", "right (95 %)", "against the first row, points (95 %)"]
 
 # labels that one group has at most
 MOST: Final = 20
@@ -70,7 +70,7 @@ def synonyms(view: Validation, name: str, about: str) -> Result:
         title,
         COLUMNS,
         compared({way: right(pictures, cosines)[counted] for way, cosines in ways.items()}),
-        ["WordNet's synonyms, 1 to 9 a label; labels without any compete as they are."],
+        ["WordNet's synonyms, 1 to 9 per label; labels without any compete unchanged."],
     )
 
 
@@ -90,12 +90,12 @@ def kinds(view: Validation) -> Result:
     }
     counts = [len(view.kinds[kind]) for kind in pictures.labels]
     return Result(
-        f"Kinds by what is of them: {len(pictures.targets)} photographs of {len(texts)} kinds",
+        f"Kinds by their members: {len(pictures.targets)} photographs of {len(texts)} kinds",
         COLUMNS,
         compared({way: right(pictures, cosines) for way, cosines in ways.items()}),
         [
-            f"Of each kind the words of `other-words` that WordNet puts below it, {min(counts)} to "
-            f"{max(counts)} (CHiLS, Novack et al. 2023)."
+            "For each kind, the words of `other-words` that WordNet lists below it, "
+            f"{min(counts)} to {max(counts)} (CHiLS, Novack et al. 2023)."
         ],
     )
 
@@ -131,14 +131,14 @@ def sums(view: Validation, name: str, about: str) -> Result:
         compared({"the group of the best label": by_leaf, "the best sum of a group": by_sum}),
         [
             f"A label's group is WordNet's widest word above it with at most {MOST} labels.",
-            f"Where the best label has less than {UNCERTAIN}, {decisive} pictures have a group of "
-            f"{CERTAIN} or more: {correct} of them are right, {leaf:.1%} of the labels.",
+            f"If the best label has less than {UNCERTAIN}, {decisive} pictures have a group of "
+            f"{CERTAIN} or more: {correct} of these groups are right, {leaf:.1%} of the labels.",
         ],
     )
 
 
 def descriptions(view: Validation, name: str, about: str) -> Result:
-    """Templates, descriptions in their place, and both."""
+    """Templates, descriptions instead, and both."""
     pictures = view.pictures(name)
     definitions = [view.words.get(label, {}).get("gloss") for label in pictures.labels]
     glosses = [gloss and " ".join(gloss.split()[:LONGEST]) for gloss in definitions]
@@ -156,7 +156,7 @@ def descriptions(view: Validation, name: str, about: str) -> Result:
 
     ways = {
         "templates": way(TEMPLATES, 0),
-        "descriptions in their place": way((), 1),
+        "descriptions instead": way((), 1),
         "beside them, `prompts_with: templates`": way(TEMPLATES, 1),
         "beside them, of equal weight": way(TEMPLATES, len(TEMPLATES)),
     }

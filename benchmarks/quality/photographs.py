@@ -86,7 +86,7 @@ def half_precision() -> Result:
     cells: list[list[Cell]] = [
         ["largest difference of scale × cosine", f"{figures[names[0]]:.2f}"],
         ["largest difference of a probability", f"{figures[names[1]]:.3f}"],
-        ["equal best label", f"{figures['share_of_equal_top1']:.1%}"],
+        ["same best label", f"{figures['share_of_equal_top1']:.1%}"],
     ]
     for precision, logits in logits_by_precision.items():
         right = logits.argmax(1) == np.arange(len(labels))
@@ -125,9 +125,9 @@ def heat_maps() -> Result:
         ["figure", "", "by chance"],
         [
             ["the warmest cell lies in the label's quarter", f"{np.mean(peaks):.1%}", alone],
-            ["share of the warmth in the label's quarter", f"{np.mean(shares):.1%}", alone],
+            ["share of the heat in the label's quarter", f"{np.mean(shares):.1%}", alone],
         ],
-        ["The cells between the quarters count for none."],
+        ["Cells between the quarters are not counted."],
     )
 
 

@@ -186,8 +186,7 @@ def tables(words: Words, about: str, counts: Sequence[int]) -> list[Result]:
             f"`abstain` without a calibration: {about}",
             ["labels", "", "right answers lost", "strangers refused", "points more"],
             losses,
-            [*notes, f"Floor and lead: what is answered where no words are known, odds of "
-             f"{LEAST_ODDS:g}."],
+            [*notes, f"Floor and lead: the rule without words, odds of {LEAST_ODDS:g}."],
         ),
         Result(
             f"Scores at {LOSS:.0%} of right answers lost: {about}",

@@ -90,11 +90,11 @@ def uneven(chance: np.random.Generator, truth: Places) -> Places:
 
 
 FOLDERS: Final[dict[str, Choice]] = {
-    "as many of each kind": even,
+    "equal numbers of each kind": even,
     "all of them": every,
     "three of the kinds": classes(3),
     "one of the kinds": classes(1),
-    "one kind, and a picture of each other": uneven,
+    "one kind, plus one picture of each other": uneven,
 }
 
 

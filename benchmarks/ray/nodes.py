@@ -259,8 +259,8 @@ def measured(counts: Sequence[int]) -> Result:
             if isinstance(event, tuple):
                 _, sets, lost = event
                 notes.append(
-                    f"{count} nodes: {sets} label sets were acknowledged meanwhile, {lost} of them "
-                    "are not at each node that is left."
+                    f"{count} nodes: {sets} label sets were acknowledged meanwhile; {lost} of them "
+                    "are missing on a surviving node."
                 )
                 continue
             sys.stderr.write(f"{count} nodes: {event.event}: {len(event.lost)} lost\n")
@@ -269,8 +269,8 @@ def measured(counts: Sequence[int]) -> Result:
                 round(event.seconds, 1),
             ])  # fmt: skip
     return Result(
-        f"Nodes of a Ray cluster on one machine, {CLIENTS} clients at the proxies that stay",
-        ["nodes", "event", "answered", "closed with the dead", "lost", "whole again, s"],
+        f"Nodes of a Ray cluster on one machine, {CLIENTS} clients at the surviving proxies",
+        ["nodes", "event", "answered", "connections closed", "lost", "recovered after, s"],
         rows,
         notes,
     )

@@ -63,7 +63,7 @@ def encoders(effort: Effort) -> Result:
             "side",
             f"requests/s, {CONNECTIONS} connections",
             "p50 ms",
-            "ms of CPU a request",
+            "CPU ms per request",
             "p50 ms, one connection",
             "errors",
         ],
@@ -127,10 +127,10 @@ def _row(name: str, turns: list[Turn]) -> list[Cell]:
 def _notes(turns: Mapping[str, list[Turn]]) -> list[str]:
     rates = [Spread.of(turn.many.rate for turn in loads).median for loads in turns.values()]
     return [
-        f"Two encoders answer {rates[2] / rates[1]:.2f} times what one does, and "
-        f"{rates[2] / rates[0]:.2f} times what one process does.",
+        f"Two encoders have {rates[2] / rates[1]:.2f} times the throughput of one, and "
+        f"{rates[2] / rates[0]:.2f} times that of one process.",
         f"The {_cores()} cores also carry the load generator, Ray's proxy and the ingress, which "
-        "decodes: what a second encoder can add here is what these leave over.",
+        "decodes: a second encoder can only use what these leave.",
     ]
 
 

@@ -208,12 +208,12 @@ def result(tries: list[tuple[Case, Outcome]], seed: int) -> Result:
     )
     slowest = max(outcome.stop for _, outcome in tries)
     return Result(
-        "Short bodies made to become large",
-        ["body", "route", "bytes", "MB", "MB promised", "/healthz s", "status"],
+        "Small bodies made to expand",
+        ["body", "route", "bytes", "MB", "MB allowed", "/healthz s", "status"],
         rows,
         [
-            f"The {len(rows)} of {len(tries)} that come nearest to what is promised (seed {seed}); "
-            f"{broken} beyond it. The slowest answer of `/healthz` beside any took {slowest:.2f} s."
+            f"The {len(rows)} of {len(tries)} closest to the allowed memory (seed {seed}); "
+            f"{broken} exceed it. The slowest `/healthz` response meanwhile took {slowest:.2f} s."
         ],
     )
 

@@ -64,19 +64,19 @@ def overload(server: Server, faults: Faults, seconds: float) -> Result:
     bars["share"] = outcome.rate(OK) / peak
     bars["p99"] = outcome.waited(OK, 0.99) / bound
     return Result(
-        "Load in multiples of the peak, requests that arrive at random moments (Poisson)",
+        "Load as multiples of the peak, Poisson arrivals",
         ["load", "offered/s", "answered/s", "of the peak", "refused/s", "other", "p50 ms",
          "p99 ms", "p99 of 503, ms", "Retry-After s", "MB"],
         rows,
         [
-            f"The peak is {peak:.1f} requests/s: {3 * MAX_BATCH} callers, each with one request "
-            f"under way, which is never refused. The model pauses {1000 * EACH_SECONDS:g} ms for "
-            f"each picture; max_batch {MAX_BATCH}, max_queue {MAX_QUEUE}.",
+            f"The peak is {peak:.1f} requests/s: {3 * MAX_BATCH} clients with one request in "
+            f"flight each, never refused. The model pauses {1000 * EACH_SECONDS:g} ms per "
+            f"picture; max_batch {MAX_BATCH}, max_queue {MAX_QUEUE}.",
             f"Twice max_queue x the mean service time of {1000 * request_seconds:.1f} ms is "
             f"{1000 * bound:,.0f} ms.",
-            "Waiting counts from the moment at which a request was due; 99 % were begun within "
+            "Latency counts from the moment a request was due; 99 % were sent within "
             f"{1000 * late:.1f} ms of it.",
-            "`other` counts answers that are neither 200 nor 503, and requests without one.",
+            "`other` counts responses other than 200 and 503, and missing responses.",
         ],
         bars,
     )  # fmt: skip

@@ -98,19 +98,29 @@ def _writers(documents: list[Document]) -> str:
 
 def _redis(documents: list[Document]) -> str:
     (document,) = documents
-    columns = ["Redis is", "requests", "not 200", "p50 ms", "slowest ms", "/readyz", "well after s"]
+    columns = [
+        "Redis is",
+        "requests",
+        "not 200",
+        "p50 ms",
+        "slowest ms",
+        "/readyz",
+        "recovered after s",
+    ]
     keys = ("fault", "requests", "not_answered_200", "median_ms", "slowest_ms", "readyz",
             "healed_after_seconds")  # fmt: skip
     rows: list[list[Cell]] = [[row[key] for key in keys] for row in document["faults"]]
     usual = document["faults"][0]["usual_median_ms"]
     bound = document["store_timeout_ms"] + document["margin_ms"]
-    note = f"Two clients; while all is well the median is {usual:g} ms. The bound is {bound:g} ms"
-    return f"{table(columns, rows)}\n\n- {note} more than that."
+    note = (
+        f"Two clients; without a fault the median is {usual:g} ms. The limit is {bound:g} ms more."
+    )
+    return f"{table(columns, rows)}\n\n- {note}"
 
 
 def _fuzz(documents: list[Document]) -> str:
     (fuzz,) = documents
-    columns = ["damaged images", "cases", "anything but a picture or a 4xx", "slowest s", "peak MB"]
+    columns = ["damaged images", "cases", "unexpected outcomes", "slowest s", "peak MB"]
     rows: list[list[Cell]] = [
         [about, fuzz[key]["cases"], len(fuzz[key]["unexpected"]), fuzz[key]["slowest"][0],
          round(fuzz[key]["peak_mb"])]
@@ -125,9 +135,9 @@ def _bombs(documents: list[Document]) -> str:
     costly = sorted(document["bombs"], key=lambda bomb: -float(bomb["memory_mb"]))[:COSTLIEST]
     keys = ("name", "bytes", "cpu_seconds", "memory_mb", "outcome")
     rows: list[list[Cell]] = [[bomb[key] for key in keys] for bomb in costly]
-    note = f"The {len(rows)} that take most memory of {len(document['bombs'])}"
+    note = f"The {len(rows)} of {len(document['bombs'])} files that take the most memory"
     most = max(bomb["cpu_seconds"] for bomb in document["bombs"])
-    bombs_table = table(["file", "bytes", "CPU s", "MB", "answer"], rows)
+    bombs_table = table(["file", "bytes", "CPU s", "MB", "outcome"], rows)
     return f"{bombs_table}\n\n- {note}; none takes more than {most:g} s."
 
 

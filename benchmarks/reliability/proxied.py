@@ -154,9 +154,9 @@ def main() -> None:
     if options.write:
         table = Result(
             "Through nginx with `keepalive 32`",
-            ["`OPENVOCAB_KEEP_ALIVE`", "nginx keeps, s", "a POST after, s", "requests", "502"],
+            ["`OPENVOCAB_KEEP_ALIVE`", "nginx idle timeout, s", "POST after, s", "requests", "502"],
             rows,
-            ["The second line is what not to do: a server that closes before its proxy does."],
+            ["The second row shows the mistake: a server that closes before its proxy."],
         )
         subject = "requests through a proxy that keeps its connections"
         page.write("proxied", subject, [table], time.monotonic() - start)

@@ -1,4 +1,4 @@
-"""Restart the service again and again under load, behind clients that ask again: what is lost.
+"""Restart the service repeatedly under load, with clients that retry: what is lost.
 
     python -m benchmarks.reliability.restarts
 
@@ -41,7 +41,7 @@ RENEWED_SECONDS: Final = 300.0
 # under load for so long after a start, before the next one
 STEADY_SECONDS: Final = 0.5
 
-TRIED: Final = ("sent", "answered at once", "asked again", "lost", "wrong")
+TRIED: Final = ("sent", "answered first time", "retried", "lost", "wrong")
 
 
 class Clients:
@@ -87,7 +87,7 @@ class Clients:
                 if answer.status_code == httpx.codes.OK:
                     right = answer.json()["predictions"][0]["label"] == "cat"
                     outcome = (
-                        ("asked again" if failures else "answered at once") if right else "wrong"
+                        ("retried" if failures else "answered first time") if right else "wrong"
                     )
                     break
                 failures.append(str(answer.status_code))
@@ -175,15 +175,15 @@ def main() -> None:
         counts = [clients.counts[key] for key in TRIED]
         rows.append([about, options.count, *counts, ", ".join(map(str, sorted(statuses)))])
         why = ", ".join(f"{n} {reason}" for reason, n in clients.reasons.most_common())
-        notes.append(f"{about}: first failures of what was asked again: {why or 'none'}.")
+        notes.append(f"{about}: first errors of the retried requests: {why or 'none'}.")
         lost += clients.counts["lost"] + clients.counts["wrong"]
         print(name, dict(clients.counts), dict(statuses), flush=True)
     result = Result(
-        f"Restarts under load, {CLIENTS} clients that ask again",
+        f"Restarts under load, {CLIENTS} clients that retry",
         ["restart", "times", *TRIED, "exit status"],
         rows, notes, {"lost": lost},
     )  # fmt: skip
-    subject = "requests lost by restarts under load, behind clients that ask again"
+    subject = "requests lost by restarts under load, with clients that retry"
     reliability.write("restarts", subject, [result], time.monotonic() - start, options.results)
 
 
