@@ -69,11 +69,11 @@ def pack(export: Path, folder: Path, fingerprints: Mapping[Precision, str]) -> N
     bundle = folder / FOLDER
     shutil.rmtree(bundle, ignore_errors=True)
     bundle.mkdir()
-    known: dict[bytes, tuple[str, str, bool]] = {}
+    sources: dict[bytes, tuple[str, str, bool]] = {}
     for name, tensor in _tensors(folder):
         for kind in TYPES:
             for turned in (False, True):
-                known.setdefault(_bytes(tensor, kind, turned), (name, kind, turned))
+                sources.setdefault(_bytes(tensor, kind, turned), (name, kind, turned))
     files: dict[str, Any] = {}
     for name in TOPOLOGIES:
         text = (export / name).read_bytes()
@@ -81,10 +81,10 @@ def pack(export: Path, folder: Path, fingerprints: Mapping[Precision, str]) -> N
             out.write(text)
         weights = Path(name).with_suffix(".bin")
         places = [(int(offset), int(size)) for offset, size in CONSTANT.findall(text)]
-        files[str(weights)] = _recipe((export / weights).read_bytes(), places, known)
+        files[str(weights)] = _recipe((export / weights).read_bytes(), places, sources)
     for name in filter(lambda name: (export / name).exists(), TABLES):
         data = (export / name).read_bytes()
-        files[name] = _recipe(data, [(HEADER, len(data) - HEADER)], known)
+        files[name] = _recipe(data, [(HEADER, len(data) - HEADER)], sources)
     [digest] = digests([folder / WEIGHTS])
     recipes = {"weights": digest, "fingerprints": {**fingerprints}, "files": files}
     (bundle / RECIPES).write_text(json.dumps(recipes, indent=1) + "\n", encoding="utf-8")
@@ -102,8 +102,8 @@ def unpack(folder: Path, precision: Precision, to: Path) -> None:
     tensors = dict(_tensors(folder))
     for name, recipe in recipes["files"].items():
         data = bytearray(recipe["size"])
-        for offset, kept in recipe["kept"]:
-            part = base64.b64decode(kept)
+        for offset, encoded in recipe["kept"]:
+            part = base64.b64decode(encoded)
             data[offset : offset + len(part)] = part
         for offset, tensor, kind, turned in recipe["tensors"]:
             part = _bytes(tensors[tensor], kind, turned)
@@ -133,20 +133,20 @@ def _simplify(topology: bytes, path: Path) -> None:
 
 
 def _recipe(
-    data: bytes, places: list[tuple[int, int]], known: Mapping[bytes, tuple[str, str, bool]]
+    data: bytes, places: list[tuple[int, int]], sources: Mapping[bytes, tuple[str, str, bool]]
 ) -> dict[str, Any]:
-    tensors, kept, end = [], [], 0
+    tensors, literals, end = [], [], 0
     for offset, size in sorted(set(places)):
-        source = known.get(data[offset : offset + size]) if size >= LEAST_BYTES else None
+        source = sources.get(data[offset : offset + size]) if size >= LEAST_BYTES else None
         if source is None or offset < end:
             continue
         if end < offset:
-            kept.append((end, base64.b64encode(data[end:offset]).decode()))
+            literals.append((end, base64.b64encode(data[end:offset]).decode()))
         tensors.append((offset, *source))
         end = offset + size
     if end < len(data):
-        kept.append((end, base64.b64encode(data[end:]).decode()))
-    return {"size": len(data), "tensors": tensors, "kept": kept}
+        literals.append((end, base64.b64encode(data[end:]).decode()))
+    return {"size": len(data), "tensors": tensors, "kept": literals}
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Array]]:

@@ -21,8 +21,8 @@ NONE: Final = -1
 def _bytes() -> tuple[str, ...]:
     """The character that stands for each byte: itself if printable, else one from 256 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return tuple(chr(byte if byte in printable else next(others)) for byte in range(0x100))
+    spare = iter(range(0x100, 0x200))
+    return tuple(chr(byte if byte in printable else next(spare)) for byte in range(0x100))
 
 
 BYTES: Final = _bytes()

@@ -38,14 +38,16 @@ def local_folder(loader: str) -> Path:
     folder = Path(loader.removeprefix(LOCAL_DIR)).expanduser()
     if not folder.is_dir():
         raise BadCheckpoint(f"model {loader!r}: no such folder; {OFFLINE_HINT}")
-    own, theirs = ((folder / name).is_file() for name in (CONFIG, TRANSFORMERS_CONFIG))
-    if not own and not theirs:
+    is_open_clip, is_transformers = (
+        (folder / name).is_file() for name in (CONFIG, TRANSFORMERS_CONFIG)
+    )
+    if not is_open_clip and not is_transformers:
         raise BadCheckpoint(
             f"model {loader!r}: neither {CONFIG} nor {TRANSFORMERS_CONFIG} in the folder; "
             f"{OFFLINE_HINT}"
         )
     if not any(path.suffix in WEIGHTS for path in folder.iterdir()):
-        name = "open_clip_model.safetensors" if own else "model.safetensors"
+        name = "open_clip_model.safetensors" if is_open_clip else "model.safetensors"
         raise BadCheckpoint(f"model {loader!r}: no {name} in the folder; {OFFLINE_HINT}")
     return folder
 

@@ -47,7 +47,7 @@ def rung(sizes: tuple[int, ...], count: int) -> int:
 class _Slot:
     """Memory of one batch on its way: pinned on the host, and where it lands on the device."""
 
-    sent: torch.Tensor
+    pinned: torch.Tensor
     landed: torch.Tensor
     answer: torch.Tensor
     done: torch.cuda.Event
@@ -89,9 +89,9 @@ class Graphs:
         count = len(batch)
         recorded = self._recorded[rung(self.sizes, count)]
         slot = next(recorded.slots)
-        slot.sent[:count].copy_(torch.from_numpy(batch))
+        slot.pinned[:count].copy_(torch.from_numpy(batch))
         with torch.cuda.stream(self._copying):
-            slot.landed.copy_(slot.sent, non_blocking=True)
+            slot.landed.copy_(slot.pinned, non_blocking=True)
         self._computing.wait_stream(self._copying)
         with torch.cuda.stream(self._computing):
             recorded.pixels.copy_(slot.landed)
@@ -118,7 +118,7 @@ class Graphs:
             rows = self._tower.rows(pixels)
         slots = [
             _Slot(
-                sent=torch.zeros(pixels.shape, dtype=torch.uint8, pin_memory=True),
+                pinned=torch.zeros(pixels.shape, dtype=torch.uint8, pin_memory=True),
                 landed=torch.zeros_like(pixels),
                 answer=torch.zeros(rows.shape, pin_memory=True),
                 done=torch.cuda.Event(),  # type: ignore[no-untyped-call]

@@ -167,11 +167,11 @@ class _Queues:
                 self._timed(self._fetch_oldest, self._launched[0][2])
 
     def _timed(self, piece: Callable[[], None], owner: _Owner) -> None:
-        begun = owner.since = time.monotonic()
+        start = owner.since = time.monotonic()
         self._stepping = False
         piece()
         owner.since = None
-        spent = time.monotonic() - begun
+        spent = time.monotonic() - start
         owner.slowest = max(owner.slowest, spent)
         if self._stepping:
             owner.step_seconds += spent

@@ -82,14 +82,14 @@ class Encoder:
         self._thread: DeviceThread = DeviceThread("encoder", info.in_flight)
         self._thread.when_lost(is_lost, lambda _error: None)
 
-    def share_device(self, other: AnyEncoder) -> None:
+    def share_device(self, encoder: AnyEncoder) -> None:
         """Take turns with another encoder from now on, if both have the same device.
 
         Before any work is handed over.
         """
-        if isinstance(other, Encoder) and other.info.device == self.info.device:
+        if isinstance(encoder, Encoder) and encoder.info.device == self.info.device:
             self._thread.close()
-            self._thread = DeviceThread("encoder", self.info.in_flight, other._thread)
+            self._thread = DeviceThread("encoder", self.info.in_flight, encoder._thread)
 
     def submit_images(self, images: Sequence[Pixels]) -> Future[Vectors]:
         """`images`: B arrays (3, H, W) uint8 of the size in `info.image` -> (B, D) float32.
@@ -155,11 +155,11 @@ class Encoder:
         vectors = np.empty((len(prompts), self.info.embedding_width), np.float32)
         encoded = 0
         while encoded < len(prompts):
-            begun = time.perf_counter()
+            started = time.perf_counter()
             rows, positions, piece_vectors = pieces(encoded)
             vectors[rows] = piece_vectors
             encoded += len(rows)
-            self._note_speed(positions, time.perf_counter() - begun)
+            self._note_speed(positions, time.perf_counter() - started)
             if encoded < len(prompts):
                 yield
         return vectors

@@ -85,9 +85,9 @@ def _write(parts: torch_loader.Parts, folder: Path, save: Save) -> dict[str, Any
     rules = parts.tokens.write(folder / TOKENIZER)
     eos_id = parts.tower and parts.tower.ends.eos_id
     _say("measuring how many images at once are fastest")
-    each = seconds_each(CompiledImages(str(folder / IMAGES), precision, 0).forward, parts.shape)
-    info = replace(info, images_at_once=images_at_once(each))
-    figures = {size: round(1000 * seconds, 3) for size, seconds in each.items()}
+    times = seconds_each(CompiledImages(str(folder / IMAGES), precision, 0).forward, parts.shape)
+    info = replace(info, images_at_once=images_at_once(times))
+    figures = {size: round(1000 * seconds, 3) for size, seconds in times.items()}
     return {
         "info": described(info), "tokens": rules, "eos_id": eos_id, "cpu_ms_per_image": figures,
     }  # fmt: skip

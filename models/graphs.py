@@ -56,6 +56,6 @@ def _widen(graph: Any) -> None:
             _replace(op, opset15.constant(source.data.astype(np.float32)))
 
 
-def _replace(op: Any, other: Any) -> None:
+def _replace(op: Any, replacement: Any) -> None:
     for reader in list(op.output(0).get_target_inputs()):
-        reader.replace_source_output(other.output(0))
+        reader.replace_source_output(replacement.output(0))

@@ -50,9 +50,9 @@ def has_file(repository: str, name: str) -> bool:
     """Whether a repository has a file; without a network, what the cache knows."""
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    known = try_to_load_from_cache(repository, name)
-    if known is not None:
-        return isinstance(known, str)
+    cached = try_to_load_from_cache(repository, name)
+    if cached is not None:
+        return isinstance(cached, str)
     try:
         return bool(HfApi().file_exists(repository, name))
     except Exception:

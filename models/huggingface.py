@@ -122,7 +122,7 @@ def load_folder(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config = _configuration(raw)
     preprocess = _preprocessing(folder, config)
-    model, weights = _model(config, _read(folder))
+    model, weights = _model(config, _read_weights(folder))
     _fill(model, weights)
     set_model_preprocess_cfg(model, preprocess)
     tokenizer = _tokenizer(folder, config)
@@ -169,8 +169,8 @@ def _configuration(raw: Mapping[str, Any]) -> Configuration:
 
 def _check_tower(part: str, values: Mapping[str, Any]) -> None:
     if values["hidden_act"] not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
-        raise Unmappable(f"{part}.hidden_act is {values['hidden_act']!r}, not one of {known}")
+        names = ", ".join(ACTIVATIONS)
+        raise Unmappable(f"{part}.hidden_act is {values['hidden_act']!r}, not one of {names}")
     if values["hidden_size"] % values["num_attention_heads"]:
         raise Unmappable(f"{part}.hidden_size is not a multiple of num_attention_heads")
 
@@ -201,7 +201,7 @@ def _fill(model: nn.Module, weights: Weights) -> None:
     model.load_state_dict(weights)
 
 
-def _read(folder: Path) -> Weights:
+def _read_weights(folder: Path) -> Weights:
     """All tensors, from one file or from the parts that an index lists."""
     for name in WEIGHTS:
         index = folder / f"{name}.index.json"
@@ -222,10 +222,10 @@ def _tensors(file: Path) -> Weights:
     return tensors
 
 
-def _model(config: Configuration, read: Weights) -> tuple[nn.Module, Weights]:
+def _model(config: Configuration, weights: Weights) -> tuple[nn.Module, Weights]:
     """An open_clip model of this shape with random weights, and the weights by its own names."""
     # positions are numbers 0, 1, 2, ... that old releases saved
-    rest = {name: value for name, value in read.items() if not name.endswith("position_ids")}
+    rest = {name: value for name, value in weights.items() if not name.endswith("position_ids")}
     try:
         if config.kind == "clip":
             return _clip(config), dict(_clip_weights(config, rest))
@@ -312,88 +312,90 @@ def _ratio(tower: Mapping[str, Any]) -> float:
 Named = Iterator[tuple[str, torch.Tensor]]
 
 
-def _clip_weights(config: Configuration, read: Weights) -> Named:
-    yield "logit_scale", read.pop("logit_scale").reshape(())
-    yield "text_projection", read.pop("text_projection.weight").T
-    yield "visual.proj", read.pop("visual_projection.weight").T
+def _clip_weights(config: Configuration, weights: Weights) -> Named:
+    yield "logit_scale", weights.pop("logit_scale").reshape(())
+    yield "text_projection", weights.pop("text_projection.weight").T
+    yield "visual.proj", weights.pop("visual_projection.weight").T
     source = "vision_model.embeddings"
-    yield "visual.class_embedding", read.pop(f"{source}.class_embedding")
-    yield "visual.conv1.weight", read.pop(f"{source}.patch_embedding.weight")
-    yield "visual.positional_embedding", read.pop(f"{source}.position_embedding.weight")
+    yield "visual.class_embedding", weights.pop(f"{source}.class_embedding")
+    yield "visual.conv1.weight", weights.pop(f"{source}.patch_embedding.weight")
+    yield "visual.positional_embedding", weights.pop(f"{source}.position_embedding.weight")
     # the name is misspelled in every checkpoint
-    yield from _both(read, "vision_model.pre_layrnorm", "visual.ln_pre")
-    yield from _both(read, "vision_model.post_layernorm", "visual.ln_post")
-    yield from _blocks(read, "vision_model", "visual.", config.vision["num_hidden_layers"])
-    yield from _text_weights(config, read, "")
-    yield from read.items()
+    yield from _weight_and_bias(weights, "vision_model.pre_layrnorm", "visual.ln_pre")
+    yield from _weight_and_bias(weights, "vision_model.post_layernorm", "visual.ln_post")
+    yield from _blocks(weights, "vision_model", "visual.", config.vision["num_hidden_layers"])
+    yield from _text_weights(config, weights, "")
+    yield from weights.items()
 
 
-def _siglip_weights(config: Configuration, read: Weights) -> Named:
-    yield "logit_scale", read.pop("logit_scale").reshape(())
-    yield "logit_bias", read.pop("logit_bias").reshape(())
-    yield from _both(read, "text_model.head", "text.text_projection")
-    yield from _text_weights(config, read, "text.")
+def _siglip_weights(config: Configuration, weights: Weights) -> Named:
+    yield "logit_scale", weights.pop("logit_scale").reshape(())
+    yield "logit_bias", weights.pop("logit_bias").reshape(())
+    yield from _weight_and_bias(weights, "text_model.head", "text.text_projection")
+    yield from _text_weights(config, weights, "text.")
     source, width = "vision_model.embeddings", config.vision["hidden_size"]
-    patches = read.pop(f"{source}.patch_embedding.weight")
+    patches = weights.pop(f"{source}.patch_embedding.weight")
     if config.kind == "siglip2":
         # a row of pixels after the other, each with its three channels
         size = config.vision["patch_size"]
         patches = patches.reshape(width, size, size, 3).permute(0, 3, 1, 2)
     yield "visual.patch_embed.proj.weight", patches
-    yield "visual.patch_embed.proj.bias", read.pop(f"{source}.patch_embedding.bias")
-    yield "visual.pos_embed", read.pop(f"{source}.position_embedding.weight")[None]
-    yield from _both(read, "vision_model.post_layernorm", "visual.norm")
+    yield "visual.patch_embed.proj.bias", weights.pop(f"{source}.patch_embedding.bias")
+    yield "visual.pos_embed", weights.pop(f"{source}.position_embedding.weight")[None]
+    yield from _weight_and_bias(weights, "vision_model.post_layernorm", "visual.norm")
     for place in range(config.vision["num_hidden_layers"]):
         source, target = f"vision_model.encoder.layers.{place}", f"visual.blocks.{place}"
-        yield from _both(read, f"{source}.layer_norm1", f"{target}.norm1")
-        yield from _both(read, f"{source}.layer_norm2", f"{target}.norm2")
+        yield from _weight_and_bias(weights, f"{source}.layer_norm1", f"{target}.norm1")
+        yield from _weight_and_bias(weights, f"{source}.layer_norm2", f"{target}.norm2")
         for part in ("weight", "bias"):
-            yield f"{target}.attn.qkv.{part}", _stacked(read, f"{source}.self_attn", part)
-        yield from _both(read, f"{source}.self_attn.out_proj", f"{target}.attn.proj")
+            yield f"{target}.attn.qkv.{part}", _stacked(weights, f"{source}.self_attn", part)
+        yield from _weight_and_bias(weights, f"{source}.self_attn.out_proj", f"{target}.attn.proj")
         for layer in ("fc1", "fc2"):
-            yield from _both(read, f"{source}.mlp.{layer}", f"{target}.mlp.{layer}")
+            yield from _weight_and_bias(weights, f"{source}.mlp.{layer}", f"{target}.mlp.{layer}")
     source, target = "vision_model.head", "visual.attn_pool"
-    yield f"{target}.latent", read.pop(f"{source}.probe")
+    yield f"{target}.latent", weights.pop(f"{source}.probe")
     for part in ("weight", "bias"):
-        joint = read.pop(f"{source}.attention.in_proj_{part}")
+        joint = weights.pop(f"{source}.attention.in_proj_{part}")
         yield f"{target}.q.{part}", joint[:width]
         yield f"{target}.kv.{part}", joint[width:]
-    yield from _both(read, f"{source}.attention.out_proj", f"{target}.proj")
-    yield from _both(read, f"{source}.layernorm", f"{target}.norm")
+    yield from _weight_and_bias(weights, f"{source}.attention.out_proj", f"{target}.proj")
+    yield from _weight_and_bias(weights, f"{source}.layernorm", f"{target}.norm")
     for layer in ("fc1", "fc2"):
-        yield from _both(read, f"{source}.mlp.{layer}", f"{target}.mlp.{layer}")
-    yield from read.items()
+        yield from _weight_and_bias(weights, f"{source}.mlp.{layer}", f"{target}.mlp.{layer}")
+    yield from weights.items()
 
 
-def _text_weights(config: Configuration, read: Weights, prefix: str) -> Named:
+def _text_weights(config: Configuration, weights: Weights, prefix: str) -> Named:
     source = "text_model.embeddings"
-    yield f"{prefix}token_embedding.weight", read.pop(f"{source}.token_embedding.weight")
-    yield f"{prefix}positional_embedding", read.pop(f"{source}.position_embedding.weight")
-    yield from _both(read, "text_model.final_layer_norm", f"{prefix}ln_final")
-    yield from _blocks(read, "text_model", prefix, config.text["num_hidden_layers"])
+    yield f"{prefix}token_embedding.weight", weights.pop(f"{source}.token_embedding.weight")
+    yield f"{prefix}positional_embedding", weights.pop(f"{source}.position_embedding.weight")
+    yield from _weight_and_bias(weights, "text_model.final_layer_norm", f"{prefix}ln_final")
+    yield from _blocks(weights, "text_model", prefix, config.text["num_hidden_layers"])
 
 
-def _blocks(read: Weights, source_tower: str, prefix: str, layers: int) -> Named:
+def _blocks(weights: Weights, source_tower: str, prefix: str, layers: int) -> Named:
     """The transformer blocks of a tower, as open_clip's own transformer names them."""
     for place in range(layers):
         source = f"{source_tower}.encoder.layers.{place}"
         target = f"{prefix}transformer.resblocks.{place}"
-        yield from _both(read, f"{source}.layer_norm1", f"{target}.ln_1")
-        yield from _both(read, f"{source}.layer_norm2", f"{target}.ln_2")
+        yield from _weight_and_bias(weights, f"{source}.layer_norm1", f"{target}.ln_1")
+        yield from _weight_and_bias(weights, f"{source}.layer_norm2", f"{target}.ln_2")
         for part in ("weight", "bias"):
-            yield f"{target}.attn.in_proj_{part}", _stacked(read, f"{source}.self_attn", part)
-        yield from _both(read, f"{source}.self_attn.out_proj", f"{target}.attn.out_proj")
-        yield from _both(read, f"{source}.mlp.fc1", f"{target}.mlp.c_fc")
-        yield from _both(read, f"{source}.mlp.fc2", f"{target}.mlp.c_proj")
+            yield f"{target}.attn.in_proj_{part}", _stacked(weights, f"{source}.self_attn", part)
+        yield from _weight_and_bias(
+            weights, f"{source}.self_attn.out_proj", f"{target}.attn.out_proj"
+        )
+        yield from _weight_and_bias(weights, f"{source}.mlp.fc1", f"{target}.mlp.c_fc")
+        yield from _weight_and_bias(weights, f"{source}.mlp.fc2", f"{target}.mlp.c_proj")
 
 
-def _stacked(read: Weights, attention: str, part: str) -> torch.Tensor:
-    return torch.cat([read.pop(f"{attention}.{letter}_proj.{part}") for letter in "qkv"])
+def _stacked(weights: Weights, attention: str, part: str) -> torch.Tensor:
+    return torch.cat([weights.pop(f"{attention}.{letter}_proj.{part}") for letter in "qkv"])
 
 
-def _both(read: Weights, source: str, target: str) -> Named:
+def _weight_and_bias(weights: Weights, source: str, target: str) -> Named:
     for part in ("weight", "bias"):
-        yield f"{target}.{part}", read.pop(f"{source}.{part}")
+        yield f"{target}.{part}", weights.pop(f"{source}.{part}")
 
 
 def _preprocessing(folder: Path, config: Configuration) -> dict[str, Any]:
@@ -510,15 +512,15 @@ def _tokenizer(folder: Path, config: Configuration) -> SimpleTokenizer | FolderT
 
 def _is_clips_own(folder: Path) -> bool:
     """Whether the vocabulary is that of CLIP, for which open_clip brings a tokenizer."""
-    written = folder / "vocab.json"
-    if written.is_file():
-        vocabulary = json.loads(written.read_text(encoding="utf-8"))
+    table = folder / "vocab.json"
+    if table.is_file():
+        vocabulary = json.loads(table.read_text(encoding="utf-8"))
     else:
         whole = folder / "tokenizer.json"
         if not whole.is_file():
             return False
         vocabulary = json.loads(whole.read_text(encoding="utf-8"))["model"]["vocab"]
-    own = dict(SimpleTokenizer().encoder)
+    expected = dict(SimpleTokenizer().encoder)
     for id_, name in ((49_406, "<|startoftext|>"), (49_407, "<|endoftext|>")):
-        own = {piece: place for piece, place in own.items() if place != id_} | {name: id_}
-    return bool(vocabulary == own)
+        expected = {piece: place for piece, place in expected.items() if place != id_} | {name: id_}
+    return bool(vocabulary == expected)

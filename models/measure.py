@@ -23,30 +23,30 @@ GAIN: Final = 1.1
 
 def seconds_each(run: Run, shape: tuple[int, int]) -> Mapping[int, float]:
     """CPU seconds per image of forward passes of so many images (3, *shape) uint8."""
-    dice, begun = np.random.default_rng(0), time.perf_counter()
+    dice, start = np.random.default_rng(0), time.perf_counter()
     batches: dict[int, Any] = {}
     best: dict[int, float] = {}
     for size in SIZES:
         batches[size] = dice.integers(0, 256, (size, 3, *shape), np.uint8)
         run(batches[size])  # a new size is prepared first
         best[size] = _timed(run, batches[size])
-        if time.perf_counter() - begun > SECONDS / 4:
+        if time.perf_counter() - start > SECONDS / 4:
             break
     for _ in range(ROUNDS - 1):
         for size, batch in batches.items():
-            if time.perf_counter() - begun > SECONDS:
+            if time.perf_counter() - start > SECONDS:
                 break
             best[size] = min(best[size], _timed(run, batch))
     return {size: seconds / size for size, seconds in best.items()}
 
 
-def images_at_once(each: Mapping[int, float]) -> int:
+def images_at_once(seconds: Mapping[int, float]) -> int:
     """The smallest size that is nearly as cheap as the cheapest one."""
-    best = min(each.values())
-    return next(size for size in sorted(each) if each[size] <= GAIN * best)
+    best = min(seconds.values())
+    return next(size for size in sorted(seconds) if seconds[size] <= GAIN * best)
 
 
 def _timed(run: Run, batch: Any) -> float:
-    begun = time.process_time()
+    start = time.process_time()
     run(batch)
-    return time.process_time() - begun
+    return time.process_time() - start

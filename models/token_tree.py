@@ -37,9 +37,9 @@ class Forest:
         order = np.lexsort(ids.T[::-1])
         self._rows = order
         self._ids, self._lengths = ids[order], lengths[order]
-        same = np.zeros(ids.shape, bool)
-        same[1:] = self._ids[1:] == self._ids[:-1]
-        shared = np.logical_and.accumulate(same, axis=1).sum(1)
+        repeated = np.zeros(ids.shape, bool)
+        repeated[1:] = self._ids[1:] == self._ids[:-1]
+        shared = np.logical_and.accumulate(repeated, axis=1).sum(1)
         shared[1:] = np.minimum(shared[1:], self._lengths[:-1])  # padding is shared by nobody
         self._shared = np.minimum(shared, self._lengths)
         self._new_until = np.cumsum(self._lengths - self._shared)

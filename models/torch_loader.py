@@ -222,12 +222,14 @@ def from_source(loader: str) -> Source:
     if architecture not in open_clip.list_models():
         raise unknown(loader, ["/".join(pair) for pair in open_clip.list_pretrained()])
     tags = open_clip.list_pretrained_tags_by_model(architecture)
-    known = open_clip.get_pretrained_cfg(architecture, tag)
-    if not known:
+    settings = open_clip.get_pretrained_cfg(architecture, tag)
+    if not settings:
         raise UnknownModel(
             f"model {loader!r}: {architecture} has no weights {tag!r}, only {', '.join(tags)}"
         )
-    with hub.reachable(loader, OFFLINE_HINT, repository=known.get("hf_hub"), url=known.get("url")):
+    with hub.reachable(
+        loader, OFFLINE_HINT, repository=settings.get("hf_hub"), url=settings.get("url")
+    ):
         return _create(architecture, tag)
 
 
@@ -239,13 +241,13 @@ def weight_files(loader: str) -> list[tuple[str, int, int]]:
         repository = loader.removeprefix(HF_HUB)
     else:
         architecture, _, tag = loader.rpartition("/")
-        known = open_clip.get_pretrained_cfg(architecture, tag)
-        repository = known.get("hf_hub", "")
+        settings = open_clip.get_pretrained_cfg(architecture, tag)
+        repository = settings.get("hf_hub", "")
     if repository:
         owner, name = repository.split("/")[:2]
         files = hub.downloaded(owner, name, WEIGHTS)
     else:
-        files = [Path(open_clip.download_pretrained(known))]
+        files = [Path(open_clip.download_pretrained(settings))]
     return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 

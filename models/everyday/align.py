@@ -39,20 +39,20 @@ def main() -> None:
     compile_into(head, lesson.net, classes)
     stage = last_stage(lesson.net).to(memory_format=torch.channels_last)
     stage.requires_grad_(True)  # normalised by what the classifier was trained with
-    named = {f"head.{n}": p for n, p in head.named_parameters()}
-    named |= {f"stage.{n}": p for n, p in stage.named_parameters()}
-    save(args.work / "compiled.pt", {n: p.detach().clone() for n, p in named.items()})
+    parameters = {f"head.{n}": p for n, p in head.named_parameters()}
+    parameters |= {f"stage.{n}": p for n, p in stage.named_parameters()}
+    save(args.work / "compiled.pt", {n: p.detach().clone() for n, p in parameters.items()})
     before = torch.load(args.work / "head.pt", weights_only=True)
     head.load_state_dict({n: before[f"head.{n}"] for n in head.state_dict()})
     scale = nn.Parameter(torch.tensor(float(np.log(SCALE))))
 
     def step() -> dict[str, Tensor]:
-        seen = lesson.see(head, stage)
+        views = lesson.see(head, stage)
         rows = captions[rng.integers(len(FORMS))]
-        target = rows[seen.captions]
-        return losses(seen, target, rows[seen.wrong], target, classes, scale)
+        target = rows[views.captions]
+        return losses(views, target, rows[views.wrong], target, classes, scale)
 
-    train(args, args.work / "aligned.pt", named | {"scale": scale}, lesson, step)
+    train(args, args.work / "aligned.pt", parameters | {"scale": scale}, lesson, step)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from backbone import classifier, last_stage
-from sources import fetch, one
+from sources import fetch, single_source
 from towers import build, export
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     rows = {n: torch.lerp(compiled[n], trained[n], args.trained) for n in compiled}
     model = build().eval()
     model.load_state_dict(torch.load(args.work / "text.pt", weights_only=True), strict=False)
-    net = classifier(fetch(one("backbone"), args.work / "downloads"))
+    net = classifier(fetch(single_source("backbone"), args.work / "downloads"))
     trunk = {n: w for n, w in net.state_dict().items() if not n.startswith("classifier")}
     model.visual.trunk.load_state_dict(trunk)
     with torch.no_grad():

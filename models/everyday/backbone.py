@@ -20,10 +20,10 @@ def classifier(archive: Path) -> nn.Module:
         (member,) = (n for n in package.namelist() if n.endswith(".pth"))
         weights = torch.load(io.BytesIO(package.read(member)), weights_only=True)
     model: nn.Module = timm.create_model(BACKBONE, num_classes=1000)
-    own = model.state_dict()
-    if [w.shape for w in weights.values()] != [w.shape for w in own.values()]:
+    state = model.state_dict()
+    if [w.shape for w in weights.values()] != [w.shape for w in state.values()]:
         raise SystemExit(f"{archive.name} is not {BACKBONE}")
-    model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
+    model.load_state_dict(dict(zip(state, weights.values(), strict=True)))
     return model.eval().requires_grad_(False)
 
 

@@ -28,15 +28,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _table(found: dict[str, Any], about: str) -> str:
+def _table(figures: dict[str, Any], about: str) -> str:
     lines = [
-        f"**{about.format(**found)}**",
+        f"**{about.format(**figures)}**",
         "",
         "| templates | top-1 | top-5 | ten-way | top-1 to none, points (95 %) |",
         "|---|---|---|---|---|",
     ]
-    for form in (f for f in FORMS if f in found):
-        row = found[form]
+    for form in (f for f in FORMS if f in figures):
+        row = figures[form]
         cells = [f"`{form}`", *(_percent(row[k]) for k in ("top1", "top5", "ten_way")), ""]
         if form != "none":
             mean, low, high = (100 * row["against_none"][k] for k in ("mean", "low", "high"))
@@ -62,10 +62,10 @@ def _accuracy(figures: dict[str, Any]) -> str:
         ("photographs", "all photographs"),
         ("twemoji", "Twemoji"),
     ):
-        found = figures[name]["calibration"]
+        calibration = figures[name]["calibration"]
         lines.append(
-            f"| {title} | {found['all_labels']:.3f} | "
-            f"{_percent(found['all_labels_mean_confidence'])} | "
+            f"| {title} | {calibration['all_labels']:.3f} | "
+            f"{_percent(calibration['all_labels_mean_confidence'])} | "
             f"{_percent(figures[name]['everyday']['top1'])} |"
         )
     parts.append(
@@ -74,11 +74,11 @@ def _accuracy(figures: dict[str, Any]) -> str:
         "| pictures | error | mean score of the best label | right |\n|---|---|---|---|\n"
         + "\n".join(lines)
     )
-    drawings, shown = figures["samples"]["drawings"], figures["samples"]["photographs"]
+    drawings, photographs = figures["samples"]["drawings"], figures["samples"]["photographs"]
     parts.append(
         "**Samples** under `tests/samples/` and `tests/samples/photographs/`, all names of the "
         f"folder as labels: {drawings['right']} of {drawings['of']} drawings right; photographs "
-        f"{shown['right']} of {shown['of']}."
+        f"{photographs['right']} of {photographs['of']}."
     )
     return "\n\n".join(parts)
 
@@ -90,9 +90,11 @@ def _failures(figures: dict[str, Any]) -> str:
         ("cartoons", "Cartoons"),
         ("twemoji", "Drawings"),
     ):
-        told = {w["label"]: w["answer"] for w in figures[name]["worst"]}
-        shown = (f'{label} ("{said}")' for label, said in islice(told.items(), WORST[name]))
-        lines.append(f"- **{title}** (answered): {', '.join(shown)}.")
+        answers = {w["label"]: w["answer"] for w in figures[name]["worst"]}
+        examples = (
+            f'{label} ("{answer}")' for label, answer in islice(answers.items(), WORST[name])
+        )
+        lines.append(f"- **{title}** (answered): {', '.join(examples)}.")
     return "\n".join(lines)
 
 

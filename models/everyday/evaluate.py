@@ -57,8 +57,8 @@ class Measured:
 
     def figures(self, form: str, use: NDArray[np.bool_] | None = None) -> dict[str, Any]:
         rows = slice(None) if use is None else use
-        part, own = self.similarity[form][rows], self.own[rows]
-        return ranking(part, own) | {"ten_way": choices(part, self.columns[rows])}
+        part, truth = self.similarity[form][rows], self.own[rows]
+        return ranking(part, truth) | {"ten_way": choices(part, self.columns[rows])}
 
     def all(self) -> dict[str, Any]:
         """Under every form, with the difference from none and its 95 % interval."""
@@ -76,21 +76,21 @@ class Measured:
         columns = self.columns[:, 0]
         ten = np.take_along_axis(similarity, columns, axis=1)
         result = {}
-        for name, part, own in (
+        for name, part, truth in (
             ("all_labels", similarity, self.own),
             ("ten_way", ten, np.zeros_like(self.own)),
         ):
             logits: Array = part * self.scale
             odds = softmax(logits)
-            result[name] = calibration_error(odds.max(1), odds.argmax(1) == own)
+            result[name] = calibration_error(odds.max(1), odds.argmax(1) == truth)
             result[f"{name}_mean_confidence"] = round(float(odds.max(1).mean()), 4)
         return result
 
     def worst(self, pictures: Labelled, count: int) -> list[dict[str, Any]]:
         """Where the right name ranks lowest, and what is answered instead."""
         similarity = self.similarity[OWN]
-        mine = similarity[np.arange(len(self.own)), self.own][:, None]
-        rank = (similarity > mine).sum(1) + 1
+        of_label = similarity[np.arange(len(self.own)), self.own][:, None]
+        rank = (similarity > of_label).sum(1) + 1
         return [
             {
                 "picture": pictures.paths[i].name,
@@ -163,11 +163,11 @@ def main() -> None:
         "ten_way_seed": SEED,
     }
     for part in args.only or PARTS:
-        found = measure(part, model, args.work, args.model)
+        figures = measure(part, model, args.work, args.model)
         # read again: another process may have written its part meanwhile
         there = json.loads(args.figures.read_text()) if args.figures.exists() else {}
-        kept = there if there.get("weights_sha256") == head["weights_sha256"] else {}
-        args.figures.write_text(json.dumps(kept | head | {part: found}, indent=2) + "\n")
+        measured = there if there.get("weights_sha256") == head["weights_sha256"] else {}
+        args.figures.write_text(json.dumps(measured | head | {part: figures}, indent=2) + "\n")
         print(part, flush=True)
 
 

@@ -22,7 +22,7 @@ SHOWN = {"photographs_chosen": 12, "cartoons": 3, "twemoji": 3}
 
 def worst(work: Path, figures: Path) -> list[tuple[Path, str, str]]:
     """Picture, label and answer, where the right label ranks lowest."""
-    found = []
+    pictures = []
     measured = json.loads(figures.read_text())
     sets: dict[str, Labelled] = {
         "photographs_chosen": chosen(work),
@@ -31,11 +31,12 @@ def worst(work: Path, figures: Path) -> list[tuple[Path, str, str]]:
     }
     for name, count in SHOWN.items():
         paths = {path.name: path for path in sets[name].paths}
-        told: dict[str, dict[str, str]] = {w["label"]: w for w in measured[name]["worst"]}
-        found += [
-            (paths[w["picture"]], label, w["answer"]) for label, w in islice(told.items(), count)
+        failures: dict[str, dict[str, str]] = {w["label"]: w for w in measured[name]["worst"]}
+        pictures += [
+            (paths[w["picture"]], label, w["answer"])
+            for label, w in islice(failures.items(), count)
         ]
-    return found
+    return pictures
 
 
 def main() -> None:

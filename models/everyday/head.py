@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pool import Imagined, Photographic, Pool
 from pupil import contrastive_loss, meaning_loss
 from schedule import Progress, learning_rate
-from sources import fetch, one
+from sources import fetch, single_source
 from torch import Tensor, nn
 from torch.nn import functional
 from views import OTHERS
@@ -89,12 +89,12 @@ class Lesson:
     def __init__(self, work: Path, batch: int, seed: int, kind: str = "features") -> None:
         self.batch = batch
         self.drawer = Drawer(work, seed, OTHERS)
-        self.net: Any = classifier(fetch(one("backbone"), work / "downloads"))
+        self.net: Any = classifier(fetch(single_source("backbone"), work / "downloads"))
         self.pool = Pool(work / "views", self.drawer, seed, kind)
         self.rng = np.random.default_rng(seed)
-        some = self.pool.features[np.arange(0, len(self.pool.features), 3)]
-        self.imagined = Imagined(self.net, some, seed)
-        self.photographic = Photographic(torch.cat([some, self.imagined.draw(some)[0]]), seed)
+        sample = self.pool.features[np.arange(0, len(self.pool.features), 3)]
+        self.imagined = Imagined(self.net, sample, seed)
+        self.photographic = Photographic(torch.cat([sample, self.imagined.draw(sample)[0]]), seed)
 
     def see(self, head: nn.Module, stage: nn.Module | None = None) -> Seen:
         """`stage` leads from maps to features; without one, views are features already."""
@@ -104,41 +104,39 @@ class Lesson:
         if stage is not None:
             with torch.autocast("cpu", torch.bfloat16):
                 features = stage(features.contiguous(memory_format=torch.channels_last)).float()
-        drawn, shot = features[: self.batch], features[self.batch :]
-        drawn = self.photographic(drawn, shot.detach())
+        drawn_rows, shot = features[: self.batch], features[self.batch :]
+        drawn_rows = self.photographic(drawn_rows, shot.detach())
         more, more_logits = self.imagined.draw(before)
-        rows = head(functional.dropout(torch.cat([drawn, shot, more]), DROPOUT))
+        rows = head(functional.dropout(torch.cat([drawn_rows, shot, more]), DROPOUT))
         rows = functional.normalize(rows, dim=1)
         captions = np.array([self.drawer.caption(c) for c in concepts])
         wrong = self.rng.choice(len(self.drawer.texts), WRONG, replace=False)
-        shown = np.concatenate([captions, wrong])
-        also_true = torch.from_numpy(self.drawer.true_of[np.ix_(shown, concepts)].T.copy())
+        numbers = np.concatenate([captions, wrong])
+        also_true = torch.from_numpy(self.drawer.true_of[np.ix_(numbers, concepts)].T.copy())
         also_true.fill_diagonal_(False)
-        wanted = (SHARPNESS * torch.cat([logits, more_logits])).softmax(1)
+        odds = (SHARPNESS * torch.cat([logits, more_logits])).softmax(1)
         moved = 1 - functional.cosine_similarity(shot, before).mean()
-        return Seen(
-            rows[: self.batch], captions, wrong, also_true, rows[self.batch :], wanted, moved
-        )
+        return Seen(rows[: self.batch], captions, wrong, also_true, rows[self.batch :], odds, moved)
 
 
 def losses(
-    seen: Seen, texts: Tensor, wrong: Tensor, target: Tensor, classes: Tensor, scale: Tensor
+    views: Seen, texts: Tensor, wrong: Tensor, target: Tensor, classes: Tensor, scale: Tensor
 ) -> dict[str, Tensor]:
     """Contrastive on drawings against `texts` and `wrong` ones ("loss"), their distance from
     `target` ("told"), that of photographs from the classifier's word ("kept") and of their
     features from what they were ("moved"); and the share of drawings that find their text
     ("right")."""
-    loss, right = contrastive_loss(seen.drawings, texts, scale.exp(), wrong, seen.also_true)
-    place = functional.normalize(seen.wanted @ classes, dim=1)
-    kept = likeness_loss(CLASS_SCALE * seen.photographs @ classes.T, seen.wanted)
-    kept = kept + 2 * (1 - (seen.photographs * place).sum(1).mean())
-    told = meaning_loss(seen.drawings, target)
-    return {"loss": loss, "right": right, "told": told, "kept": kept, "moved": seen.moved}
+    loss, right = contrastive_loss(views.drawings, texts, scale.exp(), wrong, views.also_true)
+    place = functional.normalize(views.wanted @ classes, dim=1)
+    distance = likeness_loss(CLASS_SCALE * views.photographs @ classes.T, views.wanted)
+    distance = distance + 2 * (1 - (views.photographs * place).sum(1).mean())
+    meaning = meaning_loss(views.drawings, target)
+    return {"loss": loss, "right": right, "told": meaning, "kept": distance, "moved": views.moved}
 
 
-def save(path: Path, what: object) -> None:
+def save(path: Path, state: object) -> None:
     """Whoever reads meanwhile sees the old file or the new one, whole."""
-    torch.save(what, path.with_suffix(".partial"))
+    torch.save(state, path.with_suffix(".partial"))
     path.with_suffix(".partial").replace(path)
 
 
@@ -159,7 +157,7 @@ def arguments(
 def train(
     args: argparse.Namespace,
     file: Path,
-    named: dict[str, nn.Parameter],
+    parameters: dict[str, nn.Parameter],
     lesson: Lesson,
     step: Callable[[], dict[str, Tensor]],
 ) -> None:
@@ -168,12 +166,14 @@ def train(
     if args.resume:
         earlier = torch.load(file, weights_only=True)
         with torch.no_grad():
-            for name, p in named.items():
+            for name, p in parameters.items():
                 p.copy_(earlier[name])
-    average = {n: p.detach().clone() for n, p in named.items()}
+    average = {n: p.detach().clone() for n, p in parameters.items()}
     groups = [
         {
-            "params": [p for n, p in named.items() if (p.ndim > 1, n.startswith("stage.")) == kind],
+            "params": [
+                p for n, p in parameters.items() if (p.ndim > 1, n.startswith("stage.")) == kind
+            ],
             "weight_decay": DECAY if kind[0] else 0.0,
             "share": STAGE_SHARE if kind[1] else 1.0,
         }
@@ -185,25 +185,25 @@ def train(
     started, running = time.monotonic(), defaultdict[str, float](float)
     while progress.value < 1:
         now = progress.advance()
-        shown = step()
-        total: Tensor = torch.stack([w * shown[name] for name, w in WEIGHTS.items()]).sum()
+        parts = step()
+        total: Tensor = torch.stack([w * parts[name] for name, w in WEIGHTS.items()]).sum()
         total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(list(named.values()), 1.0)
+        torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate(args.lr, progress.done, now, warm_up)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            named["scale"].clamp_(max=MAX_SCALE)
-            for name, p in named.items():
+            parameters["scale"].clamp_(max=MAX_SCALE)
+            for name, p in parameters.items():
                 average[name].lerp_(p, max(1 / horizon, 1 / (1 + progress.done / 5)))
-        for name, loss in shown.items():
+        for name, loss in parts.items():
             running[name] += float(loss.detach()) / EVERY
         if progress.done % EVERY == 0:
-            figures = " ".join(f"{name} {running.pop(name):.3f}" for name in shown)
+            figures = " ".join(f"{name} {running.pop(name):.3f}" for name in parts)
             print(
                 f"step {progress.done} of {progress.steps} {figures} "
-                f"scale {float(named['scale'].detach().exp()):.1f} "
+                f"scale {float(parameters['scale'].detach().exp()):.1f} "
                 f"views {len(lesson.pool.concepts)} seconds {time.monotonic() - started:.0f}",
                 flush=True,
             )

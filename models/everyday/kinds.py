@@ -13,7 +13,7 @@ from pathlib import Path
 
 from measured import on_white
 from PIL import Image
-from sources import one
+from sources import single_source
 from stamps import STAMPS, photographs
 
 # what a folder of stamps shows; the first that fits counts
@@ -37,7 +37,7 @@ KINDS = {
 
 def by_kind(work: Path) -> Iterator[tuple[Path, str]]:
     """Every photograph of a kind, and the kind."""
-    stamps = work / one("photographs").name / STAMPS
+    stamps = work / single_source("photographs").name / STAMPS
     for path in photographs(work).paths:
         name = path.relative_to(stamps).as_posix()
         kind = next((k for start, k in KINDS.items() if name.startswith(f"{start}/")), None)
@@ -50,15 +50,15 @@ def main() -> None:
     home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
     parser.add_argument("--work", type=Path, default=Path(home))
     args = parser.parse_args()
-    stamps = args.work / one("photographs").name / STAMPS
-    drawn: defaultdict[str, int] = defaultdict(int)
+    stamps = args.work / single_source("photographs").name / STAMPS
+    counts: defaultdict[str, int] = defaultdict(int)
     for path, kind in by_kind(args.work):
         name = path.relative_to(stamps).as_posix()
         folder = args.work / "kinds" / kind
         folder.mkdir(parents=True, exist_ok=True)
         on_white(Image.open(path)).save(folder / f"{re.sub('[^a-z0-9]+', '-', name[:-4])}.png")
-        drawn[kind] += 1
-    print(dict(drawn))
+        counts[kind] += 1
+    print(dict(counts))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from camera import views
 from captions import Concepts, clean
 from pictures import Picture
-from sources import Source, one, unpack_deb
+from sources import Source, single_source, unpack_deb
 
 LIBRARY = "usr/share/sweethome3d/furniture"
 # people, and what is nothing without a wall or a road; names that say too little
@@ -64,16 +64,18 @@ def _views(thing: Object, seed: int) -> list[bytes]:
 
 def objects(concepts: Concepts, work: Path, jobs: int) -> Iterator[Picture]:
     """Every model from several sides, under the concept of its name."""
-    source: Source = one("objects")
+    source: Source = single_source("objects")
     folder = unpack_deb(source, work) / LIBRARY
     libraries = [f for f in sorted(folder.glob("*.sh3f")) if f.stem not in SKIPPED_FILES]
     things = [thing for library in libraries for thing in listed(library)]
     with ProcessPoolExecutor(jobs) as pool:
-        for thing, shown in zip(things, pool.map(_views, things, range(len(things))), strict=True):
+        for thing, renderings in zip(
+            things, pool.map(_views, things, range(len(things))), strict=True
+        ):
             key = concepts.find([thing.name])
             *_, last = thing.name.split()
             if key == thing.name != last and last in concepts.by_name:
                 concepts.keywords.setdefault(key, Counter())[last] += 1  # an oak chair is a chair
-            for number, png in enumerate(shown):
+            for number, png in enumerate(renderings):
                 name = f"{thing.library.stem}/{thing.model}#{number}"
                 yield Picture(key, source, name, png, thing.author)

@@ -40,8 +40,8 @@ class Shards:
         part = np.searchsorted(self.starts, rows, side="right") - 1
         result = np.empty((len(rows), *self.parts[0].shape[1:]), np.float32)
         for i in np.unique(part):
-            mine = part == i
-            result[mine] = self.parts[i][rows[mine] - self.starts[i]]
+            inside = part == i
+            result[inside] = self.parts[i][rows[inside] - self.starts[i]]
         return torch.from_numpy(result)
 
 
@@ -80,17 +80,17 @@ class Pool:
 
     def draw(self, size: int) -> tuple[Tensor, NDArray[np.int64]]:
         """Drawings (size, ...) of different concepts, and the concepts."""
-        some = self.rng.permutation(len(self.concepts))[: 3 * size]
-        _, first = np.unique(self.concepts[some], return_index=True)
-        rows = some[self.rng.permutation(first)[:size]]
+        sample = self.rng.permutation(len(self.concepts))[: 3 * size]
+        _, first = np.unique(self.concepts[sample], return_index=True)
+        rows = sample[self.rng.permutation(first)[:size]]
         concepts = self.concepts[rows]
         drawings = self.drawings[rows]
         mixed = np.flatnonzero(self.rng.random(len(rows)) < MIXED)
         low, high = self.bounds[concepts[mixed]], self.bounds[concepts[mixed] + 1]
-        other = self.ordered[low + (self.rng.random(len(mixed)) * (high - low)).astype(np.int64)]
+        partners = self.ordered[low + (self.rng.random(len(mixed)) * (high - low)).astype(np.int64)]
         share = torch.from_numpy(self.rng.random(len(mixed), np.float32) * np.float32(0.5))
         share = share.reshape(-1, *[1] * (drawings.ndim - 1))
-        drawings[mixed] = torch.lerp(drawings[mixed], self.drawings[other], share)
+        drawings[mixed] = torch.lerp(drawings[mixed], self.drawings[partners], share)
         return drawings, concepts
 
     def draw_scenes(self, size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ from holdout import HoldOut
 from imagenet_classes import imagenet_classes
 from objects import objects
 from pictures import gather, learn_names
-from sources import fetch, fetch_all, one, unpack_deb
+from sources import fetch, fetch_all, single_source, unpack_deb
 from teacher import Teacher, encode_all
 from vocabulary import token_strings, whole_words
 from wordnet import WordNet
@@ -26,11 +26,11 @@ from wordnet import WordNet
 SIZE = 224  # pixels of a drawing; warped to the model's 260 in training
 
 
-def write_texts(captions: set[str], held: HoldOut, wordnet: WordNet, work: Path) -> None:
+def write_texts(captions: set[str], holdout: HoldOut, wordnet: WordNet, work: Path) -> None:
     """What the text tower reads. The names held out of the drawings are words like any other."""
     classes = imagenet_classes(wordnet)
     groups = {
-        "captions": sorted(captions | held.names),
+        "captions": sorted(captions | holdout.names),
         "imagenet": sorted({text for texts in classes for text, _ in texts}),
         "nouns": [lemma for lemma, _ in wordnet.common()],
         "tokens": whole_words(),
@@ -44,11 +44,11 @@ def write_teacher(work: Path) -> None:
     """The encoder's rows in texts.json's order, bare; then captions and classes once more in a
     photograph's sentence; and of every token alone. bfloat16 halves the time, and what it loses is
     far below what the text tower can learn."""
-    teacher = Teacher(fetch(one("teacher"), work / "downloads"), torch.bfloat16)
+    teacher = Teacher(fetch(single_source("teacher"), work / "downloads"), torch.bfloat16)
     groups = json.loads((work / "texts.json").read_text())
-    shown = groups["captions"] + groups["imagenet"]
+    pictured = groups["captions"] + groups["imagenet"]
     bare = encode_all(teacher, [text for group in groups.values() for text in group])
-    photo = encode_all(teacher, [f"a photo of a {text}." for text in shown])
+    photo = encode_all(teacher, [f"a photo of a {text}." for text in pictured])
     np.save(work / "teacher_tokens.npy", encode_all(teacher, token_strings()))
     np.save(work / "teacher.npy", np.concatenate([bare, photo]))
 
@@ -63,14 +63,14 @@ def main() -> None:
     concepts = Concepts()
     learn_names(concepts, args.work / "downloads")
     pictures = [*gather(concepts, args.work), *objects(concepts, args.work, args.jobs)]
-    shown = twemoji_keys(concepts, args.work)
-    held = HoldOut(concepts, [key for key, _ in shown.values()])
-    wordnet = WordNet(unpack_deb(one("words"), args.work) / "usr/share/wordnet")
+    twemoji = twemoji_keys(concepts, args.work)
+    holdout = HoldOut(concepts, [key for key, _ in twemoji.values()])
+    wordnet = WordNet(unpack_deb(single_source("words"), args.work) / "usr/share/wordnet")
     add_wordnet(concepts, {p.key for p in pictures}, wordnet)
-    captions = write_training(pictures, concepts, held, args.work, SIZE, args.jobs)
-    write_texts(captions, held, wordnet, args.work)
-    write_held_out(shown, held, args.work)
-    unpack_deb(one("photographs"), args.work)
+    captions = write_training(pictures, concepts, holdout, args.work, SIZE, args.jobs)
+    write_texts(captions, holdout, wordnet, args.work)
+    write_held_out(twemoji, holdout, args.work)
+    unpack_deb(single_source("photographs"), args.work)
     write_teacher(args.work)
 
 

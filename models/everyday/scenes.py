@@ -52,7 +52,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 def scenes(work: Path) -> list[NDArray[np.uint8]]:
     """(H, W, 3) uint8 each."""
-    found = []
+    images = []
     for source in of_kind("scenes"):
         folder = unpack_deb(source, work)
         for path in sorted(folder.rglob("*")):
@@ -64,5 +64,5 @@ def scenes(work: Path) -> list[NDArray[np.uint8]]:
                 continue
             picture = Image.open(path).convert("RGB")
             picture.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
-            found.append(np.asarray(picture))
-    return found
+            images.append(np.asarray(picture))
+    return images

@@ -26,24 +26,24 @@ def main() -> None:
     head, bridge = build().visual.head.mlp, Bridge()
     compile_into(head, lesson.net, classes)
     scale = nn.Parameter(torch.tensor(float(np.log(SCALE))))
-    named = {f"head.{n}": p for n, p in head.named_parameters()}
-    named |= {f"bridge.{n}": p for n, p in bridge.named_parameters()}
+    parameters = {f"head.{n}": p for n, p in head.named_parameters()}
+    parameters |= {f"bridge.{n}": p for n, p in bridge.named_parameters()}
 
     def step() -> dict[str, Tensor]:
-        seen = lesson.see(head)
+        views = lesson.see(head)
         target, wrong = (
-            words.of([lesson.drawer.texts[i] for i in which])
-            for which in (seen.captions, seen.wrong)
+            words.of([lesson.drawer.texts[i] for i in numbers])
+            for numbers in (views.captions, views.wrong)
         )
         with torch.no_grad():
             moved = bridge(classes)
-        result = losses(seen, bridge(target), bridge(wrong), target, moved, scale)
+        result = losses(views, bridge(target), bridge(wrong), target, moved, scale)
         # texts that no drawing shows stay where they are
         unseen = words.targets[torch.randint(len(words.targets), (UNSEEN,))]
         result["told"] = result["told"] + 2 * meaning_loss(bridge(unseen), unseen)
         return result
 
-    train(args, args.work / "head.pt", named | {"scale": scale}, lesson, step)
+    train(args, args.work / "head.pt", parameters | {"scale": scale}, lesson, step)
 
 
 if __name__ == "__main__":

@@ -71,19 +71,19 @@ class Pupil:
     def step(self, tokens: Tensor, ends: Tensor, target: Tensor, rate: float) -> tuple[float, ...]:
         """One batch: the loss, and the mean cosine to where the text should lie."""
         order = torch.argsort(ends)
-        said = functional.normalize(
+        rows = functional.normalize(
             torch.cat([self._read(tokens[i], ends[i]) for i in order.chunk(PARTS)]), dim=1
         )
         with torch.no_grad():
             target = self.bridge(target[order])  # where pictures look for the text
-        loss = meaning_loss(said, target)
+        loss = meaning_loss(rows, target)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self.named.values()), 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach()), float((said * target).sum(1).mean().detach())
+        return float(loss.detach()), float((rows * target).sum(1).mean().detach())
 
     def save(self) -> None:
         file = self.args.work / "text.pt"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kinds import KINDS, by_kind
-from sources import one, unpack_deb
+from sources import single_source, unpack_deb
 from stamps import chosen
 from wordnet import WordNet
 
@@ -45,14 +45,14 @@ def words(wordnet: WordNet, label: str) -> dict[str, object] | None:
 
 def below(wordnet: WordNet, label: str, vocabulary: Sequence[str]) -> list[str]:
     """The words of a vocabulary whose commonest meaning is what a label names, or a kind of it."""
-    wanted = set(_nouns(label))
-    found = []
+    nouns = set(_nouns(label))
+    matches = []
     for word in vocabulary:
         offset = _meaning(wordnet, word)
         above = [lemmas for _, lemmas in wordnet.above(offset)] if offset else []
-        if wanted & {word, *(lemma for lemmas in above for lemma in lemmas)}:
-            found.append(word)
-    return found
+        if nouns & {word, *(lemma for lemmas in above for lemma in lemmas)}:
+            matches.append(word)
+    return matches
 
 
 def _write(path: Path, rows: Sequence[tuple[Path, str]]) -> None:
@@ -67,12 +67,12 @@ def main() -> None:
     home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
     parser.add_argument("--work", type=Path, default=Path(home))
     work = parser.parse_args().work
-    wordnet = WordNet(unpack_deb(one("words"), work) / "usr/share/wordnet")
+    wordnet = WordNet(unpack_deb(single_source("words"), work) / "usr/share/wordnet")
     folder = work / "validation"
     folder.mkdir(parents=True, exist_ok=True)
 
-    named = chosen(work)
-    sets = {"photographs": list(zip(named.paths, named.labels, strict=True))}
+    pictures = chosen(work)
+    sets = {"photographs": list(zip(pictures.paths, pictures.labels, strict=True))}
     records = json.loads((work / "twemoji.json").read_text())
     things = [r for r in records if _meaning(wordnet, r["label"]) is not None]
     chance = random.Random(SEED)  # noqa: S311 the same drawings each time
@@ -85,12 +85,12 @@ def main() -> None:
     labels = {label for rows in sets.values() for _, label in rows}
     vocabulary = Path(__file__).parents[2] / "prompts" / "vocabularies" / "other-words.txt"
     shipped = [x for x in vocabulary.read_text().splitlines() if not x.startswith("#")]
-    said = {label: words(wordnet, label) for label in sorted(labels)}
+    definitions = {label: words(wordnet, label) for label in sorted(labels)}
     kinds = {kind: below(wordnet, kind, shipped) for kind in sorted(set(KINDS.values()))}
-    known = {label: found for label, found in said.items() if found}
-    document = {"labels": known, "kinds": kinds}
+    known_words = {label: found for label, found in definitions.items() if found}
+    document = {"labels": known_words, "kinds": kinds}
     (folder / "words.json").write_text(json.dumps(document, indent=1))
-    print({name: len(rows) for name, rows in sets.items()}, len(known), "known")
+    print({name: len(rows) for name, rows in sets.items()}, len(known_words), "known")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from drawer import Drawer
 from network import IMAGE_SIZE
 from numpy.typing import NDArray
 from scenes import scenes
-from sources import fetch, one
+from sources import fetch, single_source
 from torch import Tensor, nn
 
 DRAWINGS, PHOTOGRAPHS, BATCH = 2048, 1024, 32
@@ -95,7 +95,7 @@ class Studio:
         self.solid: NDArray[np.bool_] = np.load(work / "train_solid.npy")
         self.sided = np.array([bool(r["sided"]) for r in self.drawer.records])
         self.pixels: Pixels = np.load(work / "train_pixels.npy", mmap_mode="r")
-        archive = fetch(one("backbone"), work / "downloads")
+        archive = fetch(single_source("backbone"), work / "downloads")
         net: Any = classifier(archive)
         self.stem = Compiled(net)
         self.classes, self.bias = net.classifier.weight.numpy(), net.classifier.bias.numpy()
@@ -131,20 +131,20 @@ class Studio:
         for _ in range(PHOTOGRAPHS // BATCH):
             pieces = [self._piece() for _ in range(BATCH)]
             large = np.stack([square(p, IMAGE_SIZE) for p in pieces])
-            shown = np.stack(
+            pictures = np.stack(
                 [on_white(p) if self.rng.random() < 0.6 else large[i] for i, p in enumerate(pieces)]
             )
             if self.rng.random() < 0.3:
                 share = self.rng.uniform(0.3, 0.7)
-                shown = np.asarray(
+                pictures = np.asarray(
                     cv2.addWeighted(large, share, large[::-1].copy(), 1 - share, 0), np.uint8
                 )
-                large = shown
-            part, pooled = self.stem(shown)
+                large = pictures
+            part, pooled = self.stem(pictures)
             maps.append(part)
             features.append(pooled.astype(np.float16))
-            wanted = self.stem(large)[1] @ self.classes.T + self.bias
-            logits.append(wanted.astype(np.float16))
+            scores = self.stem(large)[1] @ self.classes.T + self.bias
+            logits.append(scores.astype(np.float16))
         arrays = {"features": features, "maps": maps, "logits": logits}
         write(self.folder, "scenes", {name: np.concatenate(rows) for name, rows in arrays.items()})
 
@@ -162,12 +162,12 @@ def main() -> None:
     studio = Studio(args.work, 100 + there + 7 * os.getpid())  # a run that goes on draws anew
     goals = {"drawings": args.shards, "scenes": args.scenes}
     while True:  # whichever kind is further behind
-        done = {
+        progress = {
             kind: len(list(studio.folder.glob(f"{kind}-*.features.npy"))) / goal
             for kind, goal in goals.items()
         }
-        kind = min(done, key=lambda kind: done[kind])
-        if done[kind] >= 1:
+        kind = min(progress, key=lambda kind: progress[kind])
+        if progress[kind] >= 1:
             break
         studio.drawings() if kind == "drawings" else studio.scenes()
 

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from sources import PICTURES, Source, of_kind, one
+from sources import PICTURES, Source, of_kind, single_source
 
 PAGE = Path(__file__).with_name("ATTRIBUTION.md")
 LINKS = {
@@ -79,7 +79,7 @@ def main() -> None:
     with (args.work / "manifest.csv").open(newline="") as handle:
         rows = list(csv.DictReader(handle))
     counts = Counter(r["source"] for r in rows)
-    clip_art = one("clip-art").name
+    clip_art = single_source("clip-art").name
     used = [s for s in of_kind(*PICTURES) if counts[s.name]]
     text = HEAD.format(total=len(rows), sets=len(used))
     for s in used:
@@ -87,11 +87,11 @@ def main() -> None:
         text += f"| `{s.package}` | {s.version} | {pictures} | {_licence(s)} | {s.author} |\n"
     text += TAIL.format(
         authors=len({r["author"] for r in rows if r["source"] == clip_art}),
-        keywords=_line(one("keywords")),
-        words=_line(one("words")),
-        teacher=_line(one("teacher")),
-        validation=_line(one("validation")),
-        photographs=_line(one("photographs")),
+        keywords=_line(single_source("keywords")),
+        words=_line(single_source("words")),
+        teacher=_line(single_source("teacher")),
+        validation=_line(single_source("validation")),
+        photographs=_line(single_source("photographs")),
     )
     PAGE.write_text(text)
 

@@ -19,7 +19,7 @@ from captions import SIDED, Concepts, clean
 from holdout import HoldOut
 from pictures import EMOJI_KEY, Picture, base_names, gather, learn_names
 from render import render
-from sources import PICTURES, fetch_all, of_kind, one, open_icons, unpack_deb
+from sources import PICTURES, fetch_all, of_kind, open_icons, single_source, unpack_deb
 from wordnet import WordNet
 
 SIZE = 80  # pixels; drawn once, warped to the model's 64 in training
@@ -28,7 +28,7 @@ SYNONYMS, HYPERNYMS = 3, 2  # at most, of an unambiguous name
 
 def twemoji_keys(concepts: Concepts, work: Path) -> dict[str, tuple[str, str]]:
     """Twemoji's picture names -> (concept, label); the concept is the emoji's character."""
-    icons = open_icons(one("validation"), work / "downloads")
+    icons = open_icons(single_source("validation"), work / "downloads")
     result: dict[str, tuple[str, str]] = {}
     labels: set[str] = set()
     for name in base_names(icons):
@@ -44,7 +44,7 @@ def twemoji_keys(concepts: Concepts, work: Path) -> dict[str, tuple[str, str]]:
 def add_wordnet(concepts: Concepts, keys: set[str], wordnet: WordNet) -> int:
     """Synonyms and hypernyms of unambiguous nouns, as keywords; a name of something else is not."""
     added = 0
-    taken = {f for key in concepts.names for f in concepts.forms(key)}
+    forms = {f for key in concepts.names for f in concepts.forms(key)}
     for key in keys:
         words = concepts.keywords.setdefault(key, Counter())
         for name in list(concepts.names[key]):
@@ -53,7 +53,7 @@ def add_wordnet(concepts: Concepts, keys: set[str], wordnet: WordNet) -> int:
                 continue
             extra = [w for w in meaning.lemmas if w != name][:SYNONYMS]
             extra += meaning.hypernyms[:HYPERNYMS]
-            fresh = [w for w in extra if w not in taken and w.isascii()]
+            fresh = [w for w in extra if w not in forms and w.isascii()]
             words.update(fresh)
             added += len(fresh)
     return added
@@ -61,15 +61,17 @@ def add_wordnet(concepts: Concepts, keys: set[str], wordnet: WordNet) -> int:
 
 def draw(pictures: list[Picture], path: Path, size: int, jobs: int) -> list[Picture]:
     """Write (N, size, size, 4) uint8 to `path`; returns the N that can be drawn."""
-    kept = []
+    usable = []
     unfinished = path.with_suffix(".partial")
     with ProcessPoolExecutor(jobs) as pool, unfinished.open("wb") as handle:
-        drawn = pool.map(partial(render, size=size), [p.drawing for p in pictures], chunksize=32)
-        for picture, pixels in zip(pictures, drawn, strict=True):
+        renderings = pool.map(
+            partial(render, size=size), [p.drawing for p in pictures], chunksize=32
+        )
+        for picture, pixels in zip(pictures, renderings, strict=True):
             if pixels is not None:
                 handle.write(pixels.tobytes())
-                kept.append(picture)
-    rows = np.memmap(unfinished, np.uint8, "r", shape=(len(kept), size, size, 4))
+                usable.append(picture)
+    rows = np.memmap(unfinished, np.uint8, "r", shape=(len(usable), size, size, 4))
     with path.open("wb") as handle:
         np.lib.format.write_array_header_2_0(
             handle, {"descr": "|u1", "fortran_order": False, "shape": rows.shape}
@@ -77,68 +79,69 @@ def draw(pictures: list[Picture], path: Path, size: int, jobs: int) -> list[Pict
         for at in range(0, len(rows), 512):
             handle.write(rows[at : at + 512].tobytes())
     unfinished.unlink()
-    return kept
+    return usable
 
 
 def write_training(
-    pictures: list[Picture], concepts: Concepts, held: HoldOut, work: Path, size: int, jobs: int
+    pictures: list[Picture], concepts: Concepts, holdout: HoldOut, work: Path, size: int, jobs: int
 ) -> set[str]:
     """Arrays, concepts.json and manifest.csv; returns every caption."""
-    allowed = [p for p in pictures if held.may_show(p.key, bool(EMOJI_KEY.match(p.key)))]
+    allowed = [p for p in pictures if holdout.may_show(p.key, bool(EMOJI_KEY.match(p.key)))]
     spread = Counter(w for key in {p.key for p in allowed} for w in concepts.keywords.get(key, {}))
     captions = {
-        key: concepts.captions(key, spread, held.names) for key in sorted({p.key for p in allowed})
+        key: concepts.captions(key, spread, holdout.names)
+        for key in sorted({p.key for p in allowed})
     }
     allowed = [p for p in allowed if captions[p.key]]
-    kept = draw(allowed, work / "train_pixels.npy", size, jobs)
-    keys = sorted({p.key for p in kept})
+    usable = draw(allowed, work / "train_pixels.npy", size, jobs)
+    keys = sorted({p.key for p in usable})
     number = {key: i for i, key in enumerate(keys)}
     records = []
     for key in keys:
         sided = any(SIDED.search(text) for text in concepts.names[key])
         emoji = bool(EMOJI_KEY.match(key))
         records.append({"key": key, "captions": captions[key], "sided": sided, "emoji": emoji})
-    np.save(work / "train_concept.npy", np.array([number[p.key] for p in kept], np.int64))
-    np.save(work / "train_weight.npy", np.array([p.source.weight for p in kept], np.float32))
-    np.save(work / "train_one_colour.npy", np.array([p.source.one_colour for p in kept]))
-    np.save(work / "train_solid.npy", np.array([p.source.kind == "objects" for p in kept]))
+    np.save(work / "train_concept.npy", np.array([number[p.key] for p in usable], np.int64))
+    np.save(work / "train_weight.npy", np.array([p.source.weight for p in usable], np.float32))
+    np.save(work / "train_one_colour.npy", np.array([p.source.one_colour for p in usable]))
+    np.save(work / "train_solid.npy", np.array([p.source.kind == "objects" for p in usable]))
     (work / "concepts.json").write_text(json.dumps(records))
     with (work / "manifest.csv").open("w", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["source", "version", "name", "concept", "licence", "author"])
-        for p in kept:
+        for p in usable:
             s = p.source
             writer.writerow([s.name, s.version, p.name, p.key, s.licence, p.author])
-    print(f"{len(kept)} pictures of {len(allowed)}, {len(keys)} concepts")
-    print(json.dumps(Counter(p.source.name for p in kept)))
+    print(f"{len(usable)} pictures of {len(allowed)}, {len(keys)} concepts")
+    print(json.dumps(Counter(p.source.name for p in usable)))
     return {text for key in keys for text, _ in captions[key]}
 
 
-def write_held_out(shown: dict[str, tuple[str, str]], held: HoldOut, work: Path) -> None:
+def write_held_out(twemoji: dict[str, tuple[str, str]], holdout: HoldOut, work: Path) -> None:
     """Twemoji as PNG files at 256 pixels on white: what a caller would send."""
-    icons = open_icons(one("validation"), work / "downloads")
+    icons = open_icons(single_source("validation"), work / "downloads")
     folder = work / "twemoji"
     folder.mkdir(exist_ok=True)
     records = []
-    for name, (key, label) in shown.items():
+    for name, (key, label) in twemoji.items():
         png = resvg_py.svg_to_bytes(
             svg_string=icons.svg(name), width=256, background="#ffffff", skip_system_fonts=True
         )
         (folder / f"{name}.png").write_bytes(bytes(png))
-        records.append({"name": name, "label": label, "key": key, "group": held.of(key)})
+        records.append({"name": name, "label": label, "key": key, "group": holdout.of(key)})
     (work / "twemoji.json").write_text(json.dumps(records, indent=0))
     print(len(records), "twemoji,", json.dumps(Counter(r["group"] for r in records)))
 
 
-def write_texts(captions: set[str], held: HoldOut, wordnet: WordNet, work: Path) -> None:
+def write_texts(captions: set[str], holdout: HoldOut, wordnet: WordNet, work: Path) -> None:
     """What the text tower may read before it sees a picture: captions, nouns, glosses."""
     nouns = list(wordnet.common())
     groups = {
-        "captions": sorted(captions | set(held.read)),
+        "captions": sorted(captions | set(holdout.read)),
         "nouns": [lemma for lemma, _ in nouns],
         "glosses": [f"{lemma}: {gloss}" for lemma, gloss in nouns if lemma in captions],
     }
-    readable = {k: [t for t in texts if held.may_read(t)] for k, texts in groups.items()}
+    readable = {k: [t for t in texts if holdout.may_read(t)] for k, texts in groups.items()}
     (work / "texts.json").write_text(json.dumps(readable))
     print({k: (len(groups[k]), len(v)) for k, v in readable.items()})
 
@@ -154,14 +157,14 @@ def main() -> None:
     learn_names(concepts, args.work / "downloads")
     pictures = gather(concepts, args.work)
     print(f"{len(pictures)} drawings of {len(of_kind(*PICTURES))} sets")
-    shown = twemoji_keys(concepts, args.work)
-    held = HoldOut(concepts, [key for key, _ in shown.values()])
-    wordnet = WordNet(unpack_deb(one("words"), args.work) / "usr/share/wordnet")
+    twemoji = twemoji_keys(concepts, args.work)
+    holdout = HoldOut(concepts, [key for key, _ in twemoji.values()])
+    wordnet = WordNet(unpack_deb(single_source("words"), args.work) / "usr/share/wordnet")
     print(add_wordnet(concepts, {p.key for p in pictures}, wordnet), "words from WordNet")
-    captions = write_training(pictures, concepts, held, args.work, SIZE, args.jobs)
-    write_texts(captions, held, wordnet, args.work)
-    write_held_out(shown, held, args.work)
-    unpack_deb(one("photographs"), args.work)
+    captions = write_training(pictures, concepts, holdout, args.work, SIZE, args.jobs)
+    write_texts(captions, holdout, wordnet, args.work)
+    write_held_out(twemoji, holdout, args.work)
+    unpack_deb(single_source("photographs"), args.work)
 
 
 if __name__ == "__main__":

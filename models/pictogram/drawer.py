@@ -24,7 +24,7 @@ class Drawer:
         for mono in (False, True):
             rows = self._rows(self.one_colour == mono)
             weight = np.array([1.0 if r["emoji"] else others for r in self.records])
-            weight[[i for i, (found, _) in enumerate(rows) if len(found) == 0]] = 0
+            weight[[i for i, (pictures, _) in enumerate(rows) if len(pictures) == 0]] = 0
             self.shares.append(weight / weight.sum())
             self.rows.append(rows)
         self.texts = sorted({t for r in self.records for t, _ in r["captions"]})

@@ -65,12 +65,12 @@ def against_all(similarity: Array, groups: dict[str, NDArray[np.bool_]]) -> dict
         result[name] = ranking(part, every[use]) | {"ten_way": choices(part, columns[use])}
         if name.startswith("never_trained"):
             pool = every[groups["never_trained"]]
-            own: Rows = np.searchsorted(pool, every[use])
+            truth: Rows = np.searchsorted(pool, every[use])
             inside = part[:, pool]
             result[name]["among_never_trained"] = {
                 "labels": len(pool),
-                **ranking(inside, own),
-                "ten_way": choices(inside, draws(own, np.arange(len(pool)), WAYS, ROUNDS, SEED)),
+                **ranking(inside, truth),
+                "ten_way": choices(inside, draws(truth, np.arange(len(pool)), WAYS, ROUNDS, SEED)),
             }
     return result
 
@@ -81,10 +81,10 @@ def calibration(similarity: Array, scale: np.float32) -> dict[str, float]:
     columns = draws(every, every, WAYS, 1, SEED)[:, 0]
     ten = np.take_along_axis(similarity, columns, axis=1)
     result = {}
-    for name, part, own in (("all_labels", similarity, every), ("ten_way", ten, 0 * every)):
+    for name, part, truth in (("all_labels", similarity, every), ("ten_way", ten, 0 * every)):
         logits: Array = part * scale
         odds = softmax(logits)
-        result[name] = calibration_error(odds.max(1), odds.argmax(1) == own)
+        result[name] = calibration_error(odds.max(1), odds.argmax(1) == truth)
         result[f"{name}_mean_confidence"] = round(float(odds.max(1).mean()), 4)
     return result
 

@@ -55,8 +55,8 @@ class HoldOut:
             for k in keys
             if all(uses[f] == 1 for f in concepts.forms(k)) and not concepts.forms(k) & SHOWN
         ]
-        wanted = round(SHARE * len(keys))
-        for key in sorted(clean, key=_digest)[:wanted]:
+        count = round(SHARE * len(keys))
+        for key in sorted(clean, key=_digest)[:count]:
             self.group[key] = NEVER if _digest(key)[-1] % 2 else TEXT_ONLY
         self.names = frozenset(f for k in self.group for f in concepts.forms(k))
         self._named = _whole_words(self.names)

@@ -29,9 +29,9 @@ def read(model: CLIP, tokenizer: Callable[[list[str]], Tensor], texts: list[str]
     ends = tokens.argmax(1)  # the end-of-text token has the highest number
     order = torch.argsort(ends)
     rows = np.empty((len(texts), model.text_projection.shape[1]), np.float32)
-    for some in torch.split(order, 256):
-        cut = tokens[some, : int(ends[some].max()) + 1]
-        rows[some.numpy()] = encode_text(model, cut, ends[some]).numpy()
+    for part in torch.split(order, 256):
+        cut = tokens[part, : int(ends[part].max()) + 1]
+        rows[part.numpy()] = encode_text(model, cut, ends[part]).numpy()
     unit: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit
 

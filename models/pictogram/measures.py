@@ -7,21 +7,21 @@ Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 
-def ranking(similarity: Array, own: Rows) -> dict[str, float]:
+def ranking(similarity: Array, truth: Rows) -> dict[str, float]:
     """Share of pictures whose own label (column `own`) is first, or among the first five."""
-    mine = similarity[np.arange(len(own)), own][:, None]
-    ahead = (similarity > mine).sum(1)
+    of_label = similarity[np.arange(len(truth)), truth][:, None]
+    ahead = (similarity > of_label).sum(1)
     return {f"top{k}": round(float((ahead < k).mean()), 4) for k in (1, 5)}
 
 
-def draws(own: Rows, pool: Rows, ways: int, rounds: int, seed: int) -> Rows:
+def draws(truth: Rows, pool: Rows, ways: int, rounds: int, seed: int) -> Rows:
     """(pictures, rounds, ways) label columns: the own label first, then others out of `pool`."""
     rng = np.random.default_rng(seed)
-    result = np.empty((len(own), rounds, ways), np.int64)
-    for i, mine in enumerate(own):
-        others = pool[pool != mine]
+    result = np.empty((len(truth), rounds, ways), np.int64)
+    for i, label in enumerate(truth):
+        others = pool[pool != label]
         for r in range(rounds):
-            result[i, r] = [mine, *rng.choice(others, ways - 1, replace=False)]
+            result[i, r] = [label, *rng.choice(others, ways - 1, replace=False)]
     return result
 
 
@@ -49,11 +49,11 @@ def calibration_error(confidence: Array, right: NDArray[np.bool_], bins: int = 1
 
 
 def difference(
-    right: NDArray[np.bool_], other: NDArray[np.bool_], seed: int, rounds: int = 2000
+    right: NDArray[np.bool_], baseline: NDArray[np.bool_], seed: int, rounds: int = 2000
 ) -> dict[str, float]:
     """Share of `right` less that of `other` on the same pictures, with its 95 % interval over
     pictures drawn anew (paired bootstrap)."""
-    gain = right.astype(np.float64) - other
+    gain = right.astype(np.float64) - baseline
     rng = np.random.default_rng(seed)
     means = gain[rng.integers(0, len(gain), (rounds, len(gain)))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from measured import Model
 from measures import choices, draws, ranking
-from sources import one
+from sources import single_source
 from stamps import chosen
 
 WAYS, ROUNDS, SEED = 10, 20, 20
@@ -14,7 +14,7 @@ WAYS, ROUNDS, SEED = 10, 20, 20
 
 def photographs(model: Model, work: Path, forms: dict[str, list[str]]) -> dict[str, Any]:
     """Top-1, top-5 and ten-way among the photographs' own labels; nothing where they are absent."""
-    source, pictures = one("photographs"), chosen(work)
+    source, pictures = single_source("photographs"), chosen(work)
     if not pictures.paths[0].exists():
         return {}
     images = model.images(list(pictures.paths))

@@ -14,9 +14,9 @@ from sources import (
     bitmaps,
     fetch,
     of_kind,
-    one,
     open_icons,
     read_json,
+    single_source,
     unpack_deb,
 )
 
@@ -46,7 +46,7 @@ def base_names(icons: IconSet) -> list[str]:
 
 def learn_names(concepts: Concepts, downloads: Path) -> None:
     """Characters and their names, from emojilib and from the sets that say which is which."""
-    listed = read_json(fetch(one("keywords"), downloads), "dist/emoji-en-US.json")
+    listed = read_json(fetch(single_source("keywords"), downloads), "dist/emoji-en-US.json")
     for character, words in listed.items():
         key = "-".join(f"{ord(c):x}" for c in character if c != "\ufe0f")
         concepts.know(key, clean(words[0]))
@@ -96,19 +96,19 @@ def _flags(concepts: Concepts, downloads: Path) -> Iterator[Picture]:
 
 def _icons(concepts: Concepts, downloads: Path) -> Iterator[Picture]:
     """Interface icons: those named like an emoji, and those that several sets agree on."""
-    found: list[tuple[str, IconSet, str]] = []
+    candidates: list[tuple[str, IconSet, str]] = []
     drawn_by: dict[str, set[str]] = {}
     for source in of_kind("icons"):
         icons = open_icons(source, downloads)
-        seen = Counter[str]()
+        uses = Counter[str]()
         for name in sorted(icons.bodies, key=lambda n: (len(n), n)):
             text = base_name(name)
-            if text is None or len(text) < 3 or seen[text] == PER_SET:
+            if text is None or len(text) < 3 or uses[text] == PER_SET:
                 continue
-            seen[text] += 1
-            found.append((text, icons, name))
+            uses[text] += 1
+            candidates.append((text, icons, name))
             drawn_by.setdefault(text, set()).add(source.author)
-    for text, icons, name in found:
+    for text, icons, name in candidates:
         known = text in concepts.by_name or squash(text) in concepts.by_name
         if known or len(drawn_by[text]) >= SETS or icons.source.name == "game-icons":
             key = concepts.find([text])
@@ -117,11 +117,11 @@ def _icons(concepts: Concepts, downloads: Path) -> Iterator[Picture]:
 
 def _clip_art(concepts: Concepts, work: Path) -> Iterator[Picture]:
     """Open Clip Art drawings with a usable title; keywords become extra captions."""
-    source = one("clip-art")
+    source = single_source("clip-art")
     folder = unpack_deb(source, work)
     vocabulary = {w for names in concepts.names.values() for n in names for w in n.split()}
     vocabulary |= {w for words in concepts.keywords.values() for n in words for w in n.split()}
-    seen = Counter[str]()
+    uses = Counter[str]()
     for path in sorted(folder.rglob("*.svg")):
         if any(part in path.as_posix() for part in CLIP_ART_SKIP) or path.is_symlink():
             continue
@@ -139,13 +139,13 @@ def _clip_art(concepts: Concepts, work: Path) -> Iterator[Picture]:
             if name not in concepts.by_name:
                 continue  # provinces, clubs and signals
         key = concepts.find([name])
-        seen[key] += 1
-        if seen[key] > PER_CONCEPT:
+        uses[key] += 1
+        if uses[key] > PER_CONCEPT:
             continue
         if key == name:  # no emoji: the file's own keywords describe it
             words = (useful_keyword(w) for w in re.findall(r"<rdf:li>([^<]+)</rdf:li>", svg))
-            found = concepts.keywords.setdefault(key, Counter())
-            found.update(w for w in words if w and w in vocabulary)
+            words_of_key = concepts.keywords.setdefault(key, Counter())
+            words_of_key.update(w for w in words if w and w in vocabulary)
         short = path.relative_to(folder).as_posix().removeprefix("usr/share/openclipart/svg/")
         yield Picture(key, source, short, svg, " ".join(author.split()) or "unknown")
 

@@ -30,12 +30,12 @@ class Pupil(nn.Module):
         return functional.normalize(self.to_teacher(features.bfloat16()).float(), dim=-1)
 
 
-def meaning_loss(said: Tensor, target: Tensor) -> Tensor:
+def meaning_loss(rows: Tensor, target: Tensor) -> Tensor:
     """Each row where the teacher has its text (cosine), and as like to the batch's other texts as
     the teacher finds them (cross-entropy of the two likenesses). Both (B, 384), unit rows."""
     likeness = (SHARPNESS * target @ target.T).softmax(1)
-    cosine = 1 - (said * target).sum(1).mean()
-    return cosine + functional.cross_entropy(SHARPNESS * said @ target.T, likeness)
+    cosine = 1 - (rows * target).sum(1).mean()
+    return cosine + functional.cross_entropy(SHARPNESS * rows @ target.T, likeness)
 
 
 class Queue:

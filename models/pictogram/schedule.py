@@ -17,10 +17,10 @@ class Progress:
 
     def advance(self) -> float:
         if self.done % 20 == 0:
-            written = self.plan.read_text().strip()
-            self.steps = int(written) if written.isdigit() else self.steps
-        left = max(1, self.steps - self.done)
-        self.value += (1 - self.value) / left
+            text = self.plan.read_text().strip()
+            self.steps = int(text) if text.isdigit() else self.steps
+        remaining = max(1, self.steps - self.done)
+        self.value += (1 - self.value) / remaining
         self.done += 1
         return self.value
 

@@ -112,20 +112,20 @@ class Trainee:
         self.memory.texts[part] = texts.detach()
         self.memory.barrier.wait()
         every = []
-        for mine, shared in ((images, self.memory.images), (texts, self.memory.texts)):
+        for local, shared in ((images, self.memory.images), (texts, self.memory.texts)):
             whole = shared.clone()
-            every.append(torch.cat([whole[: part.start], mine, whole[part.stop :]]))
+            every.append(torch.cat([whole[: part.start], local, whole[part.stop :]]))
         return every[0], every[1]
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Sum the gradients of all processes, clip their norm at 1, move this process's slice."""
-        memory, own = self.memory, self.memory.gradients[self.rank]
+        memory, gradients = self.memory, self.memory.gradients[self.rank]
         for name, p in self.named:
             if p.grad is None:
-                own[self.at[name]] = 0
+                gradients[self.at[name]] = 0
             else:
-                own[self.at[name]].view(p.shape).copy_(p.grad)
+                gradients[self.at[name]].view(p.shape).copy_(p.grad)
                 p.grad = None
         memory.barrier.wait()
         total = memory.gradients[:, self.mine].sum(0)

@@ -54,7 +54,7 @@ def of_kind(*kinds: str) -> list[Source]:
     return [s for s in SOURCES if s.kind in kinds]
 
 
-def one(kind: str) -> Source:
+def single_source(kind: str) -> Source:
     (source,) = of_kind(kind)
     return source
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sources import one
+from sources import single_source
 
 STAMPS = "usr/share/tuxpaint/stamps"
 TABLE = Path(__file__).with_name("photographs.csv")
@@ -32,10 +32,10 @@ class Labelled:
 def _label(description: str) -> str | None:
     text = re.sub(r"\(.*?\)", "", description)
     text = re.sub(r"[“”']", "", text).strip().rstrip(".! ").strip()
-    called = CALLED.match(text)
-    if called is None:
+    match = CALLED.match(text)
+    if match is None:
         return None
-    label = re.split("[,—]", called.group(1))[0].lower()
+    label = re.split("[,—]", match.group(1))[0].lower()
     return label if len(label.split()) <= LONGEST else None
 
 
@@ -43,8 +43,8 @@ def _stamps(folder: Path, cartoons: bool) -> Labelled:
     paths, labels = [], []
     for path in sorted(folder.rglob("*.png")):
         name = str(path.relative_to(folder))
-        drawn = "cartoon" in name and not re.search("symbols|seasonal|_mirror|_flip", name)
-        if not (drawn if cartoons else NO_PHOTOGRAPH.search(name) is None):
+        cartoon = "cartoon" in name and not re.search("symbols|seasonal|_mirror|_flip", name)
+        if not (cartoon if cartoons else NO_PHOTOGRAPH.search(name) is None):
             continue
         words = path.with_suffix(".txt")
         label = _label(words.read_text("utf-8").splitlines()[0]) if words.exists() else None
@@ -56,16 +56,16 @@ def _stamps(folder: Path, cartoons: bool) -> Labelled:
 
 def photographs(work: Path) -> Labelled:
     """Every stamp that is a photograph and has a name."""
-    return _stamps(work / one("photographs").name / STAMPS, cartoons=False)
+    return _stamps(work / single_source("photographs").name / STAMPS, cartoons=False)
 
 
 def cartoons(work: Path) -> Labelled:
-    return _stamps(work / one("photographs").name / STAMPS, cartoons=True)
+    return _stamps(work / single_source("photographs").name / STAMPS, cartoons=True)
 
 
 def chosen(work: Path) -> Labelled:
     """The photographs of photographs.csv, with everyday labels chosen by hand."""
     with TABLE.open(newline="") as handle:
         rows = list(csv.DictReader(handle))
-    folder = work / one("photographs").name / STAMPS
+    folder = work / single_source("photographs").name / STAMPS
     return Labelled([folder / r["file"] for r in rows], [r["label"] for r in rows])

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
-from sources import fetch, one
+from sources import fetch, single_source
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,17 +36,17 @@ class Teacher:
 
     def _pieces(self, word: str) -> list[int]:
         """WordPiece: the longest known beginning, then the longest known rest."""
-        found, at = [], 0
+        pieces, at = [], 0
         while at < len(word):
             for end in range(len(word), at, -1):
                 piece = self.number.get(("##" if at else "") + word[at:end])
                 if piece is not None:
-                    found.append(piece)
+                    pieces.append(piece)
                     at = end
                     break
             else:
                 return [self.number["[UNK]"]]
-        return found
+        return pieces
 
     def tokens(self, text: str) -> list[int]:
         words = re.findall(r"[a-z0-9]+|[^a-z0-9\s]", text.lower())
@@ -67,10 +67,10 @@ class Teacher:
             y = self._linear(x, f"{name}.attention.self.{kind}")
             return y.view(*y.shape[:2], HEADS, -1).transpose(1, 2)
 
-        seen = functional.scaled_dot_product_attention(
+        attended = functional.scaled_dot_product_attention(
             heads("query"), heads("key"), heads("value"), attn_mask=mask
         )
-        y = self._linear(seen.transpose(1, 2).flatten(2), f"{name}.attention.output.dense")
+        y = self._linear(attended.transpose(1, 2).flatten(2), f"{name}.attention.output.dense")
         x = self._norm(x + y, f"{name}.attention.output.LayerNorm")
         y = functional.gelu(self._linear(x, f"{name}.intermediate.dense"))
         return self._norm(x + self._linear(y, f"{name}.output.dense"), f"{name}.output.LayerNorm")
@@ -99,8 +99,8 @@ def encode_all(teacher: Teacher, texts: list[str]) -> NDArray[np.float16]:
     order = sorted(range(len(texts)), key=lambda i: len(sentences[i]))
     rows = np.zeros((len(texts), 384), np.float16)
     for at in range(0, len(order), BATCH):
-        some = order[at : at + BATCH]
-        rows[some] = teacher.encode([sentences[i] for i in some]).half().numpy()
+        part = order[at : at + BATCH]
+        rows[part] = teacher.encode([sentences[i] for i in part]).half().numpy()
     return rows
 
 
@@ -110,7 +110,7 @@ def main() -> None:
     home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-pictogram"))
     parser.add_argument("--work", type=Path, default=Path(home))
     args = parser.parse_args()
-    teacher = Teacher(fetch(one("teacher"), args.work / "downloads"))
+    teacher = Teacher(fetch(single_source("teacher"), args.work / "downloads"))
     groups = json.loads((args.work / "texts.json").read_text())
     texts = [text for group in groups.values() for text in group]
     np.save(args.work / "teacher.npy", encode_all(teacher, texts))

@@ -31,8 +31,10 @@ def encode_text(model: CLIP, tokens: torch.Tensor, ends: torch.Tensor) -> torch.
         x = block(x, attn_mask=model.attn_mask[:length, :length].to(dtype))
     y = last.ln_1(x)
     padding = torch.arange(length) > ends[:, None]
-    seen, _ = last.attn(y[at, ends][:, None], y, y, need_weights=False, key_padding_mask=padding)
-    x = x[at, ends] + seen[:, 0]
+    attended, _ = last.attn(
+        y[at, ends][:, None], y, y, need_weights=False, key_padding_mask=padding
+    )
+    x = x[at, ends] + attended[:, 0]
     x = model.ln_final(x + last.mlp(last.ln_2(x)))
     projected: torch.Tensor = x @ model.text_projection
     return projected

@@ -54,14 +54,14 @@ class WordLesson:
 
     def of(self, captions: list[str]) -> tuple[list[int], Tensor]:
         """Which of the captions the teacher was asked about, and where it puts those."""
-        known = [i for i, text in enumerate(captions) if text in self.row]
-        return known, self.targets[[self.row[captions[i]] for i in known]]
+        indices = [i for i, text in enumerate(captions) if text in self.row]
+        return indices, self.targets[[self.row[captions[i]] for i in indices]]
 
 
 def log(step: int, progress: float, begin: float, **figures: float) -> None:
-    shown = " ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    line = " ".join(f"{name} {value:.4g}" for name, value in figures.items())
     seconds = time.monotonic() - begin
-    print(f"step {step} progress {progress:.3f} {shown} seconds {seconds:.0f}", flush=True)
+    print(f"step {step} progress {progress:.3f} {line} seconds {seconds:.0f}", flush=True)
 
 
 def text_stage(rank: int, args: argparse.Namespace, memory: Memory) -> None:
@@ -127,9 +127,9 @@ class PictureLesson:
         loss, right = contrastive_loss(images, texts, scale, wrong, also_true)
         if step >= QUEUE_FROM:
             self.queue.push(texts, captions)
-        known, target = self.words.of([self.drawer.texts[i] for i in draw.captions[self.part]])
-        told = meaning_loss(self.pupil.meaning(images[self.part][known]), target)
-        return loss, right, self.meaning / RANKS * told
+        indices, target = self.words.of([self.drawer.texts[i] for i in draw.captions[self.part]])
+        meaning = meaning_loss(self.pupil.meaning(images[self.part][indices]), target)
+        return loss, right, self.meaning / RANKS * meaning
 
 
 def picture_stage(rank: int, args: argparse.Namespace, memory: Memory) -> None:
@@ -149,13 +149,13 @@ def picture_stage(rank: int, args: argparse.Namespace, memory: Memory) -> None:
     saved, running = begin, np.zeros(3)
     while progress.value < 1 and progress.done != args.stop:
         now = progress.advance()
-        loss, right, told = pictures.loss(progress.done, now)
-        running += (float(loss.detach()), float(told.detach()), float(right))
-        loss = loss + told
+        loss, right, meaning = pictures.loss(progress.done, now)
+        running += (float(loss.detach()), float(meaning.detach()), float(right))
+        loss = loss + meaning
         if progress.done % DISTIL_EVERY == 0:
             tokens, ends, target = words.draw(DISTIL_BATCH)
-            said = pupil.meaning(pupil.texts(tokens, ends))
-            loss = loss + DISTIL_WEIGHT / RANKS * meaning_loss(said, target)
+            rows = pupil.meaning(pupil.texts(tokens, ends))
+            loss = loss + DISTIL_WEIGHT / RANKS * meaning_loss(rows, target)
         loss.backward()  # type: ignore[no-untyped-call]
         trainee.step(learning_rate(args.lr, progress.done, now))
         if rank > 0:
@@ -170,8 +170,8 @@ def picture_stage(rank: int, args: argparse.Namespace, memory: Memory) -> None:
             running[:] = 0
         last = progress.value >= 1 or progress.done == args.stop
         if last or time.monotonic() - saved > 60 * args.checkpoint_minutes:
-            own = {**trainee.state(), **statistics.mean}
-            export({n.removeprefix("clip."): v for n, v in own.items() if "clip." in n}, args.out)
+            state = {**trainee.state(), **statistics.mean}
+            export({n.removeprefix("clip."): v for n, v in state.items() if "clip." in n}, args.out)
             saved = time.monotonic()
 
 

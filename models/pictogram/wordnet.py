@@ -70,8 +70,8 @@ class WordNet:
     def single(self, lemma: str) -> Synset | None:
         """The meaning of a noun that has but one, if it is a thing that can be drawn."""
         offsets = self.senses.get(lemma, [])
-        found = self.synset(offsets[0]) if len(offsets) == 1 else None
-        return found if found is not None and found.concrete else None
+        synset = self.synset(offsets[0]) if len(offsets) == 1 else None
+        return synset if synset is not None and synset.concrete else None
 
     def common(self) -> Iterator[tuple[str, str]]:
         """(lemma, gloss of its commonest meaning) of nouns that are drawable or used in texts."""
