@@ -53,9 +53,9 @@ def test_requests_start_when_they_are_due_and_wait_for_no_answer() -> None:
             writer.write(written(200))
 
         async with answering(answer) as caller:
-            found = await caller.open_loop([0.0, 0.01, 0.02, 0.03, 0.04])
-            assert found.statuses() == {200: 5}
-            assert all(one.waited > 0.0 for one in found.requests)
+            outcome = await caller.open_loop([0.0, 0.01, 0.02, 0.03, 0.04])
+            assert outcome.statuses() == {200: 5}
+            assert all(request.waited > 0.0 for request in outcome.requests)
 
     asyncio.run(together())
 
@@ -71,20 +71,20 @@ def test_answers_are_counted_by_status_and_connections_that_end_too() -> None:
                 writer.write(written(200))
 
         async with answering(answer) as caller:
-            found = await caller.closed_loop(1, most=4)
-            assert found.statuses() == {503: 1, NO_ANSWER: 1, 200: 2}
-            assert [one.retry_after for one in found.requests] == [7, None, None, None]
-            found.end = 10.0
-            assert found.rate(200) == 0.2
+            outcome = await caller.closed_loop(1, most=4)
+            assert outcome.statuses() == {503: 1, NO_ANSWER: 1, 200: 2}
+            assert [request.retry_after for request in outcome.requests] == [7, None, None, None]
+            outcome.end = 10.0
+            assert outcome.rate(200) == 0.2
 
     asyncio.run(mixed())
 
 
 def test_moments_are_the_same_for_a_seed_and_as_many_as_asked_for() -> None:
-    found = moments(100, 10, seed=1)
-    assert found == moments(100, 10, seed=1) != moments(100, 10, seed=2)
-    assert found == sorted(found)
-    assert len(found) == pytest.approx(1000, rel=0.1)
+    times = moments(100, 10, seed=1)
+    assert times == moments(100, 10, seed=1) != moments(100, 10, seed=2)
+    assert times == sorted(times)
+    assert len(times) == pytest.approx(1000, rel=0.1)
 
 
 def test_a_quantile_is_one_of_the_values() -> None:

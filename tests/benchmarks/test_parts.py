@@ -33,14 +33,14 @@ def test_sides_take_turns() -> None:
 
 
 def test_a_peer_is_compared_in_the_precision_that_its_variant_computes_in() -> None:
-    found = {
+    spreads = {
         variant: peer.precision(variant)
         for peer in (INFINITY, TRANSFORMERS)
         for variant in peer.variants
     }
     halved = {"bfloat16", "async, bfloat16"}
-    assert found == {variant: "bf16" if variant in halved else "fp32" for variant in found}
-    assert halved < found.keys()
+    assert spreads == {variant: "bf16" if variant in halved else "fp32" for variant in spreads}
+    assert halved < spreads.keys()
 
 
 def test_a_spread_is_the_middle_and_the_ends() -> None:
@@ -48,14 +48,14 @@ def test_a_spread_is_the_middle_and_the_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "text"),
     [
         (0, "0"), (0.01234, "0.0123"), (1.2345, "1.23"), (12.345, "12.3"), (1234.5, "1,234"),
         (0.000012, "1.2e-05"),
     ],
 )  # fmt: skip
-def test_a_figure_has_three_digits(value: float, shown: str) -> None:
-    assert figure(value) == shown
+def test_a_figure_has_three_digits(value: float, text: str) -> None:
+    assert figure(value) == text
 
 
 def test_the_load_generators_line_is_read_and_failed_requests_do_not_count() -> None:
@@ -73,8 +73,8 @@ def test_bodies_hold_the_picture_and_the_fields(tmp_path: Path) -> None:
     assert b'name="labels"\r\n\r\ncat,dog\r\n' in body
     assert body.endswith(f"--{bodies.BOUNDARY}--\r\n".encode())
     coded = bodies.with_base64([picture], tmp_path / "json", lambda text: {"image": text})
-    found = json.loads(coded.first(1)[0])
-    assert base64.b64decode(found["image"]) == picture.read_bytes()
+    document = json.loads(coded.first(1)[0])
+    assert base64.b64decode(document["image"]) == picture.read_bytes()
     assert bodies.raw([picture], tmp_path / "raw").first(1) == [picture.read_bytes()]
 
 
@@ -85,9 +85,9 @@ def test_a_picture_is_always_the_same_and_differs_from_the_next() -> None:
 
 
 def test_names_are_distinct_and_without_commas() -> None:
-    found = names(20_000)
-    assert len(set(found)) == 20_000
-    assert not any("," in name for name in found)
+    labels = names(20_000)
+    assert len(set(labels)) == 20_000
+    assert not any("," in name for name in labels)
 
 
 def test_usage_of_a_process_is_read_from_proc() -> None:
@@ -110,12 +110,12 @@ def test_no_tensor_is_lost_on_the_way_to_transformers() -> None:
     config["vision_cfg"] |= {"layers": 2, "width": 128}
     config["text_cfg"] |= {"layers": 2, "width": 64, "heads": 2}
     tensors = open_clip.CLIP(**config).state_dict()
-    found = renamed(tensors)
+    tensors_renamed = renamed(tensors)
     # q, k and v are one tensor here and three there, for each of 4 blocks, weight and bias
-    assert len(found) == len(tensors) + 2 * 2 * 4
+    assert len(tensors_renamed) == len(tensors) + 2 * 2 * 4
     total = sum(value.numel() for value in tensors.values())
-    assert sum(value.numel() for value in found.values()) == total
+    assert sum(value.numel() for value in tensors_renamed.values()) == total
     joined = torch.cat(
-        [found[f"text_model.encoder.layers.1.self_attn.{x}_proj.weight"] for x in "qkv"]
+        [tensors_renamed[f"text_model.encoder.layers.1.self_attn.{x}_proj.weight"] for x in "qkv"]
     )
     assert np.array_equal(joined, tensors["transformer.resblocks.1.attn.in_proj_weight"])

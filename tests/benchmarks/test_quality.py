@@ -7,22 +7,22 @@ from benchmarks.quality.together import together
 from benchmarks.quality.validation import compared
 
 
-def drawn(scores: list[float], known: list[bool]) -> Draws:
-    of_labels = np.array([known])
+def draws_of(scores: list[float], labels_shown: list[bool]) -> Draws:
+    of_labels = np.array([labels_shown])
     return Draws(of_labels, of_labels, {"score": np.array([scores])}, {})
 
 
 def test_a_score_is_as_good_as_it_tells_strangers_from_pictures_of_the_labels() -> None:
-    known = [True, True, False, False]
-    assert auroc(drawn([4, 3, 2, 1], known), "score") == 1
-    assert auroc(drawn([1, 2, 3, 4], known), "score") == 0
-    assert auroc(drawn([1, 1, 1, 1], known), "score") == 0.5
+    of_labels = [True, True, False, False]
+    assert auroc(draws_of([4, 3, 2, 1], of_labels), "score") == 1
+    assert auroc(draws_of([1, 2, 3, 4], of_labels), "score") == 0
+    assert auroc(draws_of([1, 1, 1, 1], of_labels), "score") == 0.5
 
 
 def test_the_first_resample_is_what_was_observed() -> None:
-    one = drawn([4, 3, 2, 1], [True, True, False, False])
+    single = draws_of([4, 3, 2, 1], [True, True, False, False])
     refused = np.array([[True, False, True, True]])
-    strangers, lost = resampled(one, [refused])[0, 0]
+    strangers, lost = resampled(single, [refused])[0, 0]
     assert (strangers, lost) == (1.0, 0.5)
 
 
