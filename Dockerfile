@@ -7,9 +7,9 @@
 
 ARG PYTHON=3.11
 
-# ---- build: everything that is installed, in one folder
+# ---- installed: what the lock names, in one folder
 
-FROM python:${PYTHON}-slim-bookworm AS build
+FROM python:${PYTHON}-slim-bookworm AS installed
 
 # a lock of one's own, and one more index for it: the way to PyTorch's smaller CPU wheels
 ARG LOCK=requirements.lock
@@ -26,13 +26,31 @@ COPY ${LOCK} requirements.lock
 RUN pip install --require-hashes --only-binary :all: \
     ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -r requirements.lock
 
+# ---- dependencies: the same without what no server loads. A layer of its own: a new release of the
+# service leaves it as it is
+
+FROM installed AS dependencies
+
+# Triton compiles kernels for `torch.compile`, which nothing here uses. PyTorch goes without, as it
+# does on Windows
+RUN pip uninstall --quiet --yes triton pip
+
+COPY docker/trim.sh trim.sh
+RUN sh trim.sh /opt/venv/lib/python*/site-packages
+
+# ---- build: the service, in a folder that is laid over the other
+
+FROM installed AS build
+
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY models models
 COPY prompts prompts
-RUN pip install --no-deps --no-build-isolation . && pip check && pip uninstall --quiet --yes pip
+RUN pip install --no-deps --no-build-isolation --prefix /opt/service . \
+    && cp -r /opt/service/. /opt/venv \
+    && pip check && pip uninstall --quiet --yes triton pip
 
-# what is in that folder, for scanners; the tool stays here, outside of it
+# what is in both, for scanners; the tool stays here, outside of them
 COPY requirements-build.lock requirements-build.lock
 RUN python -m venv /opt/tools \
     && /opt/tools/bin/pip install --require-hashes --only-binary :all: -r requirements-build.lock \
@@ -58,14 +76,8 @@ COPY models models
 COPY prompts prompts
 RUN pip install --no-deps --no-build-isolation . && pip uninstall --quiet --yes setuptools pip
 
-# OpenVINO for a CPU and its own format: without plugins for GPUs and NPUs, readers of other
-# formats, and headers. numpy without its tests. Near a quarter of what is installed
-# hadolint ignore=DL3003
-RUN cd /opt/venv/lib/python*/site-packages \
-    && rm -r openvino/include openvino/cmake openvino/libs/cache.json \
-    openvino/libs/libopenvino_intel_gpu_plugin.so openvino/libs/libopenvino_intel_npu_plugin.so \
-    && find openvino/libs -name 'libopenvino_*_frontend.so*' ! -name '*_ir_frontend.so*' -delete \
-    && find numpy -type d -name tests -prune -exec rm -r {} +
+COPY docker/trim.sh trim.sh
+RUN sh trim.sh /opt/venv/lib/python*/site-packages
 
 COPY requirements-build.lock requirements-build.lock
 RUN python -m venv /opt/tools \
@@ -83,7 +95,8 @@ RUN groupadd --gid 10001 openvocab \
     --shell /usr/sbin/nologin openvocab \
     && install -d -o openvocab -g openvocab /data
 
-COPY --from=build /opt/venv /opt/venv
+COPY --from=dependencies /opt/venv /opt/venv
+COPY --from=build /opt/service /opt/venv
 COPY --from=build /opt/sbom.cdx.json /opt/openvocab/sbom.cdx.json
 COPY docker/healthcheck.py /opt/openvocab/healthcheck.py
 

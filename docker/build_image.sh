@@ -49,19 +49,18 @@ if file.exists():
 PYTHON
 }
 
-# `serve` on the image's files, which nothing can write to but /data and /tmp
-serve() {
-  unshare --mount bash -euc '
-    root=$1; port=$2
+# a command on the image's files, which nothing can write to but /data and /tmp, as the only process
+# of its kind that it sees; $settings are the image's own variables, and those of this trial
+inside() {
+  unshare --mount --pid --fork --kill-child bash -euc '
+    root=$1; shift
     mount --bind "$root" "$root"
     mount -o remount,bind,ro "$root"
     for place in data tmp; do mount -t tmpfs -o mode=1777 none "$root/$place"; done
     mount -t proc none "$root/proc"
-    mount --bind /dev "$root/dev"
-    exec chroot --userspec=10001:10001 "$root" /usr/bin/env -i PATH=/opt/venv/bin:/usr/bin:/bin \
-      HOME=/data OPENVOCAB_DATA_DIR=/data OPENVOCAB_MODEL=pictogram \
-      openvocab serve --host 127.0.0.1 --port "$port"
-  ' serve "$1" "$2"
+    mount --rbind /dev "$root/dev"
+    exec chroot --userspec=10001:10001 "$root" /usr/bin/env -i -C /data "$@"
+  ' inside "$root" "${settings[@]}" "$@"
 }
 
 base_image
@@ -72,7 +71,17 @@ $BUILDAH build --pull=never --network host "${volumes[@]}" --format docker --tar
 container=$($BUILDAH from --pull=never "openvocab:$target")
 root=$($BUILDAH mount "$container")
 port=$((20000 + RANDOM % 10000))
-serve "$root" "$port" & process=$!
+mapfile -t settings < <($BUILDAH inspect --type image "openvocab:$target" \
+  --format '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' | grep =)
+settings+=(OPENVOCAB_MODEL=pictogram)
+trap '$BUILDAH rm "$container" >/dev/null' EXIT
+
+if [ "$target" = gpu ] && [ ! -e /dev/nvidiactl ]; then
+  echo "started without a GPU:"
+  ! inside openvocab serve --port "$port" || exit 1
+  settings+=(OPENVOCAB_DEVICE=cpu)
+fi
+inside openvocab serve --host 127.0.0.1 --port "$port" & process=$!
 trap 'kill "$process" 2>/dev/null; wait "$process" || true; $BUILDAH rm "$container" >/dev/null' EXIT
 for _ in $(seq 600); do
   curl --silent --fail "localhost:$port/readyz" && break
@@ -81,5 +90,6 @@ for _ in $(seq 600); do
 done
 curl --silent --fail -F image=@tests/samples/cat.png -F labels=cat,dog,rocket \
   -H 'Accept: text/plain' "localhost:$port/classify" | head -1 | grep -w cat
+inside python /opt/openvocab/healthcheck.py "$port"
 echo "bill of materials: $(grep -c '"purl"' "$root/opt/openvocab/sbom.cdx.json") packages"
 echo "openvocab:$target: $(du -sm "$root" | cut -f1) MB"

@@ -17,9 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# folders of the image that a step may name, and the stage whose steps install
+# folders of the image that a step may name, and the stages whose steps install
 PLACES = ("/opt", "/src")
-STAGE = "build"
+STAGES = ("installed", "build")
 
 # of the stage after it: what proves that the result runs
 PROOF = "openvocab models pull"
@@ -34,13 +34,13 @@ def instructions(dockerfile: str) -> list[tuple[str, str]]:
 
 
 def steps(dockerfile: str) -> list[tuple[str, str]]:
-    """What the build stage does, then the command that proves it."""
+    """What the stages do that install, then the command that proves it."""
     found: list[tuple[str, str]] = []
     stage = ""
     for word, rest in instructions(dockerfile):
         if word == "FROM":
             stage = rest.split()[-1]
-        elif stage == STAGE or (word == "ARG" and not stage):
+        elif stage in STAGES or (word == "ARG" and not stage):
             found.append((word, rest))
         elif word == "RUN" and rest.startswith(PROOF):
             found.append((word, rest.split("&&", maxsplit=1)[0].strip()))
@@ -85,7 +85,7 @@ class Builder:
             command = ["bash", "-euo", "pipefail", "-c", text]
             subprocess.run(command, cwd=self._place, env=self._env, check=True)  # noqa: S603
         else:
-            raise ValueError(f"{word} in the stage {STAGE}: this script cannot carry it out")
+            raise ValueError(f"{word} in {' or '.join(STAGES)}: this script cannot carry it out")
 
     def _copy(self, *paths: str) -> None:
         *sources, target = (re.sub(r"\$\{(\w+)\}", lambda m: self._env[m[1]], p) for p in paths)

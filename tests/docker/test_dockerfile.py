@@ -171,6 +171,20 @@ def test_the_image_has_a_bill_of_materials_and_not_the_tool_that_made_it(target:
     assert not any("/opt/tools" in rest for rest in copies)
 
 
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_release_of_the_service_leaves_the_layer_of_its_dependencies(target: str) -> None:
+    copies = [rest for word, rest in whole(target) if word == "COPY" and rest.endswith("/opt/venv")]
+    assert copies == [
+        "--from=dependencies /opt/venv /opt/venv",
+        "--from=build /opt/service /opt/venv",
+    ]
+    ours = {"app", "models", "prompts", "pyproject.toml"}
+    sources = {
+        source for word, rest in whole("dependencies") if word == "COPY" for source in rest.split()
+    }
+    assert not sources & ours
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_compiler_or_package_manager_runs_in_a_final_stage(target: str) -> None:
     for word, rest in whole(target):

@@ -62,7 +62,8 @@ def installer() -> ModuleType:
 def test_the_steps_that_are_tried_without_an_engine_are_those_of_the_dockerfile() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     steps = installer().steps(text)
-    assert [step for step in steps if step in stages()["build"][1]] == stages()["build"][1]
+    for name in ("installed", "build"):
+        assert [step for step in steps if step in stages()[name][1]] == stages()[name][1]
     assert steps[-1][0] == "RUN"
     begun = [rest for word, rest in INSTRUCTIONS if word == "RUN"]
     assert any(rest.startswith(f"{steps[-1][1]} &&") for rest in begun)
