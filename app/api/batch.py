@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final
@@ -10,7 +10,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.api import bodies, multipart, openapi
 from app.api.answers import CSV, JSON, preferred, with_rows
@@ -121,7 +121,7 @@ router = APIRouter(tags=["Classify"])
 
 NDJSON: Final = "application/x-ndjson"
 
-# bytes of an answer that is no stream, which is held as a whole
+# bytes of an answer that are held: as a whole, or until the body has arrived
 LARGEST_WHOLE: Final = 64_000_000
 
 
@@ -159,15 +159,50 @@ async def classify_batch(request: Request, services: ServicesDep, caller: Caller
         return await _whole(results)
     state = state_of(request.scope)
     state.duplex = True
-    text = _streamed(results, state.request_id)
-    return _Duplex(text, media_type=NDJSON, headers={"Vary": "Accept"})
+    declared = request.headers.get("content-length", "0")  # chunked: it is answered as it arrives
+
+    def arrived() -> bool:
+        return state.received >= int(declared)
+
+    lines = _after_body(_streamed(results, state.request_id), arrived)
+    return _Duplex(lines, media_type=NDJSON, headers={"Vary": "Accept"})
 
 
 class _Duplex(StreamingResponse):
-    """Answers while the body still arrives; the framework's own would read that itself."""
+    """Answers while the body may still arrive; the framework's own would read that itself.
+
+    It begins with its first line: as soon as it begins, nginx sends no more of the body.
+    """
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await self.stream_response(send)
+        start: list[Message] = []
+
+        async def send_with_first_line(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.append(message)
+                return
+            if start:
+                await send(start.pop())
+            await send(message)
+
+        await self.stream_response(send_with_first_line)
+
+
+async def _after_body(
+    lines: AsyncGenerator[bytes, None], arrived: Callable[[], bool]
+) -> AsyncGenerator[bytes, None]:
+    """The same lines; up to so many bytes of them wait until the body has arrived."""
+    waiting: list[bytes] = []
+    size = 0
+    async with aclosing(lines):
+        async for line in lines:
+            waiting.append(line)
+            size += len(line)
+            if arrived() or size > LARGEST_WHOLE:
+                yield b"".join(waiting)
+                waiting.clear()
+    if waiting:
+        yield b"".join(waiting)
 
 
 async def _whole(results: AsyncGenerator[Outcome[bytes] | Problem, None]) -> Response:
@@ -258,7 +293,7 @@ def _too_long() -> TooLarge:
 
 async def _streamed(
     results: AsyncGenerator[Outcome[bytes] | Problem, None], request_id: str
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     async with aclosing(results):
         async for outcome in results:
             if isinstance(outcome, Problem):

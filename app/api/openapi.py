@@ -33,8 +33,9 @@ The same labels for many images; a result or an error for each.
 * **ZIP or TAR** (also compressed) as the body, the fields in the address.
 * **JSON**: `{"images": ["<base64>", {"name": "b.png", "image": "<base64>"}], "labels": [...]}`
 
-`Accept: application/x-ndjson` answers a line for each image as soon as it is done, with its index;
-`text/csv` a table and `text/plain` lines, both in the order of the images.
+`Accept: application/x-ndjson` answers a line for each image, with its index, as soon as it is
+done and the body has arrived; `text/csv` a table and `text/plain` lines, both in the order of the
+images.
 """
 
 

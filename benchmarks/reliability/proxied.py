@@ -37,19 +37,25 @@ daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log n
 events {{}}
 http {{
   access_log off;
+  client_body_buffer_size 25m;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  upstream openvocab {{ server {upstream}; keepalive 32; keepalive_timeout {seconds}s; }}
-  server {{
-    listen 127.0.0.1:{port};
+  {block}
+}}
+"""
+
+# the addresses are replaced
+BLOCK = """
+  upstream openvocab { server 127.0.0.1:8000; keepalive 32; keepalive_timeout %gs; }
+  server {
+    listen 80;
     client_max_body_size 25m;
-    location / {{
+    location / {
       proxy_pass http://openvocab;
       proxy_http_version 1.1;
       proxy_set_header Connection "";
-    }}
-  }}
-}}
+    }
+  }
 """
 
 
@@ -59,16 +65,16 @@ def nginx_program() -> str | None:
 
 
 @contextlib.contextmanager
-def nginx(upstream: str, folder: Path, keep_alive: float = 60) -> Iterator[str]:
-    """An nginx before the server at HOST:PORT, with idle connections kept so long; its URL."""
+def nginx(upstream: str, folder: Path, block: str) -> Iterator[str]:
+    """An nginx with this block before the server at HOST:PORT; its URL."""
     program = nginx_program()
     if program is None:
         raise RuntimeError("nginx is missing (on Debian: apt-get install nginx-light)")
     port = free_port()
     conf = folder / "nginx.conf"
-    conf.write_text(
-        CONF.format(folder=folder, upstream=upstream, seconds=f"{keep_alive:g}", port=port)
-    )
+    block = block.replace("server 127.0.0.1:8000;", f"server {upstream};")
+    block = block.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    conf.write_text(CONF.format(folder=folder, block=block))
     with subprocess.Popen([program, "-c", str(conf), "-e", str(folder / "error.log")]) as process:
         url = f"http://127.0.0.1:{port}"
 
@@ -112,7 +118,7 @@ def passed(
     picture = PICTURE.read_bytes()
     with (
         openvocab("memory://", folder, keep_alive=keep_alive) as server,
-        nginx(server.url.removeprefix("http://"), folder, proxy) as url,
+        nginx(server.url.removeprefix("http://"), folder, BLOCK % proxy) as url,
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         for number in range(count):

@@ -10,7 +10,7 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,24 @@ def test_lines_come_as_images_are_done_while_others_are_still_being_sent(
     lines = [json.loads(part) for part in seen.split(b"\r\n") if part.startswith(b"{")]
     assert all("index" in line for line in lines), lines
     assert sorted(line["index"] for line in lines) == list(range(6))
+
+
+def test_lines_wait_for_the_end_of_a_body_of_known_length_up_to_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def lines() -> AsyncGenerator[bytes, None]:
+        for line in (b"a\n", b"b\n", b"c\n", b"d\n"):
+            yield line
+
+    async def sent(*arrived: bool) -> list[bytes]:
+        answers = iter(arrived)
+        return [part async for part in batch._after_body(lines(), lambda: next(answers))]
+
+    assert asyncio.run(sent(True, True, True, True)) == [b"a\n", b"b\n", b"c\n", b"d\n"]
+    assert asyncio.run(sent(False, False, True, True)) == [b"a\nb\nc\n", b"d\n"]
+    assert asyncio.run(sent(False, False, False, False)) == [b"a\nb\nc\nd\n"]
+    monkeypatch.setattr(batch, "LARGEST_WHOLE", 4)
+    assert asyncio.run(sent(False, False, False, False)) == [b"a\nb\nc\n", b"d\n"]
 
 
 def test_ndjson_has_each_image_once_with_its_index(
