@@ -58,8 +58,8 @@ def test_names_lie_between_the_bounds_of_their_own_namespace_alone(
 
 @given(namespaces, st.lists(names, min_size=2, max_size=2))
 def test_names_keep_their_order(namespace: str, two: list[str]) -> None:
-    one, other = two
-    assert (one < other) == (in_namespace(namespace, one) < in_namespace(namespace, other))
+    first, other = two
+    assert (first < other) == (in_namespace(namespace, first) < in_namespace(namespace, other))
 
 
 @pytest.mark.parametrize("namespace", ["a", "a-b", "a.b", "a0", "a_b", "aa", "z" * 64, "~"])
@@ -72,14 +72,14 @@ def test_a_registry_pages_and_counts_within_a_namespace() -> None:
     async def test() -> None:
         registry = Registry(MemoryLabelSets(), MemoryPictures(), most=1000)
         definition = Definition((Entry("a", ("a",)),))
-        wanted = [f"n{number:02}" for number in range(2 * PAGE + 3)]
-        for name in wanted:
+        expected = [f"n{number:02}" for number in range(2 * PAGE + 3)]
+        for name in expected:
             for namespace in ("", "a", "a0", "b"):
                 await registry.write(new(in_namespace(namespace, name), 0, definition), None, 100)
         for namespace in ("", "a", "a0", "b"):
-            found = await registry.page(*namespace_bounds(namespace), 1000)
-            assert [without_namespace(one.name) for one in found] == wanted
-            assert {namespace_of(one.name) for one in found} == {namespace}
+            page = await registry.page(*namespace_bounds(namespace), 1000)
+            assert [without_namespace(record.name) for record in page] == expected
+            assert {namespace_of(record.name) for record in page} == {namespace}
 
     asyncio.run(test())
 
@@ -98,16 +98,16 @@ def callers(
         )
     )
     with serve(pictogram, api_keys_file=file, max_labelsets=50) as client:
-        made: list[httpx.Client] = []
+        clients_made: list[httpx.Client] = []
 
         def caller(name: str) -> httpx.Client:
             headers = {"Authorization": f"Bearer {name}"}
-            made.append(httpx.Client(base_url=client.base_url, headers=headers, timeout=60))
-            return made[-1]
+            clients_made.append(httpx.Client(base_url=client.base_url, headers=headers, timeout=60))
+            return clients_made[-1]
 
         yield caller
-        for one in made:
-            one.close()
+        for entered in clients_made:
+            entered.close()
 
 
 @pytest.fixture
@@ -115,8 +115,8 @@ def red(callers: Callable[[str], httpx.Client]) -> Iterator[httpx.Client]:
     """Of a namespace of its own, with nothing in it."""
     client = callers("red")
     yield client
-    for one in client.get("/labelsets").json()["labelsets"]:
-        client.delete(f"/labelsets/{one['name']}")
+    for labelset in client.get("/labelsets").json()["labelsets"]:
+        client.delete(f"/labelsets/{labelset['name']}")
 
 
 @pytest.fixture
@@ -124,8 +124,8 @@ def blue(callers: Callable[[str], httpx.Client]) -> Iterator[httpx.Client]:
     """Of another one."""
     client = callers("blue")
     yield client
-    for one in client.get("/labelsets").json()["labelsets"]:
-        client.delete(f"/labelsets/{one['name']}")
+    for labelset in client.get("/labelsets").json()["labelsets"]:
+        client.delete(f"/labelsets/{labelset['name']}")
 
 
 @pytest.fixture
@@ -133,19 +133,19 @@ def nobody(callers: Callable[[str], httpx.Client]) -> Iterator[httpx.Client]:
     """Of a key without a namespace."""
     client = callers("nobody")
     yield client
-    for one in client.get("/labelsets").json()["labelsets"]:
-        client.delete(f"/labelsets/{one['name']}")
+    for labelset in client.get("/labelsets").json()["labelsets"]:
+        client.delete(f"/labelsets/{labelset['name']}")
 
 
 def put(client: httpx.Client, name: str, *labels: str, **headers: str) -> httpx.Response:
     body = {"labels": list(labels) or ["cat", "dog"]}
-    named = {key.replace("_", "-"): value for key, value in headers.items()}
-    return client.put(f"/labelsets/{name}", json=body, headers=named, params={"wait": True})
+    headers_sent = {key.replace("_", "-"): value for key, value in headers.items()}
+    return client.put(f"/labelsets/{name}", json=body, headers=headers_sent, params={"wait": True})
 
 
 def listed(client: httpx.Client, **params: Any) -> list[str]:
-    found = client.get("/labelsets", params=params).json()["labelsets"]
-    return [one["name"] for one in found]
+    labelsets = client.get("/labelsets", params=params).json()["labelsets"]
+    return [labelset["name"] for labelset in labelsets]
 
 
 def classify(client: httpx.Client, picture: Path, labelset: str) -> httpx.Response:
@@ -157,15 +157,15 @@ def test_one_name_in_two_namespaces_is_two_label_sets(
     red: httpx.Client, blue: httpx.Client, nobody: httpx.Client, samples: dict[str, Path]
 ) -> None:
     labels = {red: ["cat", "dog"], blue: ["rocket", "pizza"], nobody: ["cat", "rocket", "key"]}
-    for client, own in labels.items():
-        response = put(client, "pets", *own)
+    for client, own_labels in labels.items():
+        response = put(client, "pets", *own_labels)
         assert (response.status_code, response.headers["location"]) == (201, "/labelsets/pets")
-        assert (response.json()["name"], response.json()["labels"]) == ("pets", own)
-    for client, own in labels.items():
-        assert client.get("/labelsets/pets").json()["labels"] == own
+        assert (response.json()["name"], response.json()["labels"]) == ("pets", own_labels)
+    for client, own_labels in labels.items():
+        assert client.get("/labelsets/pets").json()["labels"] == own_labels
         answer = classify(client, samples["cat"], "pets").json()
         assert answer["labelset"] == "pets"
-        assert {one["label"] for one in answer["predictions"]} == set(own)
+        assert {prediction["label"] for prediction in answer["predictions"]} == set(own_labels)
     assert red.delete("/labelsets/pets").status_code == 204
     assert [listed(client) for client in labels] == [[], ["pets"], ["pets"]]
     assert classify(red, samples["cat"], "pets").status_code == 404
@@ -175,15 +175,15 @@ def test_nobody_learns_of_another_namespace(
     red: httpx.Client, blue: httpx.Client, nobody: httpx.Client, samples: dict[str, Path]
 ) -> None:
     put(red, "secret")
-    asked = ["secret", "~red/secret", "red/secret", "~red%2Fsecret", "%7Ered%2fsecret", "..%2fred"]
+    names = ["secret", "~red/secret", "red/secret", "~red%2Fsecret", "%7Ered%2fsecret", "..%2fred"]
     for client in (blue, nobody):
-        told: list[httpx.Response] = []
-        for name in asked:
-            told.append(client.get(f"/labelsets/{name}"))
-            told.append(client.delete(f"/labelsets/{name}"))
-            told.append(put(client, name, "a", "b", If_Match="*"))
-            told.append(classify(client, samples["cat"], name))
-        assert {one.status_code for one in told} <= {404, 405, 412, 422}
+        responses: list[httpx.Response] = []
+        for name in names:
+            responses.append(client.get(f"/labelsets/{name}"))
+            responses.append(client.delete(f"/labelsets/{name}"))
+            responses.append(put(client, name, "a", "b", If_Match="*"))
+            responses.append(classify(client, samples["cat"], name))
+        assert {response.status_code for response in responses} <= {404, 405, 412, 422}
         for after in ("", "~", "~red", "~red/", "~red/a", "\x00", "zzz", "~a"):
             assert listed(client, after=after) == []
         # a name nobody has is told of in the same words
@@ -198,7 +198,7 @@ def test_nobody_learns_of_another_namespace(
 def test_every_answer_names_it_as_its_owner_does(
     red: httpx.Client, samples: dict[str, Path]
 ) -> None:
-    told = [
+    responses = [
         put(red, "pets"),
         put(red, "pets", If_None_Match="*"),
         put(red, "pets", If_Match='"1"'),
@@ -216,15 +216,15 @@ def test_every_answer_names_it_as_its_owner_does(
         put(red, "fourth"),
         red.get("/labelsets", params={"limit": 1}),
     ]
-    statuses = [one.status_code for one in told]
+    statuses = [response.status_code for response in responses]
     assert statuses == [
         201, 412, 412, 412, 409, 200, 404, 404, 412, 200, 404, 413, 200, 201, 413, 200
     ]  # fmt: skip
-    for one in told:
-        shown = one.text + str(dict(one.headers))
-        assert "~" not in shown
-        assert "red/" not in shown
-    assert told[4].json()["value"] == "pets"
+    for response in responses:
+        text = response.text + str(dict(response.headers))
+        assert "~" not in text
+        assert "red/" not in text
+    assert responses[4].json()["value"] == "pets"
 
 
 def test_the_list_is_paged_within_a_namespace(
@@ -235,11 +235,11 @@ def test_the_list_is_paged_within_a_namespace(
             put(client, name)
     for client in (red, blue, nobody):
         first = client.get("/labelsets", params={"limit": 2})
-        assert [one["name"] for one in first.json()["labelsets"]] == ["a", "b"]
+        assert [labelset["name"] for labelset in first.json()["labelsets"]] == ["a", "b"]
         assert first.json()["next"] == "b"
         assert first.links["next"]["url"] == "/labelsets?after=b&limit=2"
         last = client.get(first.links["next"]["url"]).json()
-        assert ([one["name"] for one in last["labelsets"]], last["next"]) == (["c"], None)
+        assert ([labelset["name"] for labelset in last["labelsets"]], last["next"]) == (["c"], None)
         assert listed(client, after="c") == []
 
 

@@ -46,12 +46,12 @@ def pictures(samples: dict[str, Path]) -> Pictures:
         smaller = Image.new("RGB", picture.size, "white")
         size = (picture.width * 3 // 4, picture.height * 3 // 4)
         smaller.paste(picture.resize(size), (picture.width // 8, picture.height // 8))
-        for one in (picture, mirrored, darker, smaller):
+        for variant in (picture, mirrored, darker, smaller):
             file = io.BytesIO()
-            one.save(file, "PNG")
+            variant.save(file, "PNG")
             yield file.getvalue()
 
-    return {label: list(variants(samples[shown])) for label, shown in NAMES.items()}
+    return {label: list(variants(samples[sample])) for label, sample in NAMES.items()}
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def stored(pictogram: Encoder, serve: Serve, tmp_path: Path) -> Callable[..., An
 @pytest.fixture(scope="module")
 def shared(pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
     """One server for all tests that leave its settings alone."""
-    with serve(pictogram) as found:
-        yield found
+    with serve(pictogram) as client:
+        yield client
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def add_all(client: httpx.Client, pictures: Pictures, count: int = 3) -> dict[st
     return dict(response.json())
 
 
-def told(client: httpx.Client, pictures: Pictures) -> list[str]:
+def answers(client: httpx.Client, pictures: Pictures) -> list[str]:
     """What the pictures that are no examples are taken for."""
     answers = [
         client.post("/classify", files={"image": files[3]}, data={"labelset": "own"}).json()
@@ -112,24 +112,24 @@ def problem(response: httpx.Response, status: int, error_type: str) -> dict[str,
 def test_examples_tell_what_words_do_not_and_removed_they_tell_nothing_any_more(
     client: httpx.Client, pictures: Pictures
 ) -> None:
-    before = told(client, pictures)
+    before = answers(client, pictures)
     assert before != list(NAMES)
-    done = add_all(client, pictures)
-    assert told(client, pictures) == list(NAMES)
-    assert done["examples"] == dict.fromkeys(NAMES, 3)
-    blend = done["blend"]
+    response = add_all(client, pictures)
+    assert answers(client, pictures) == list(NAMES)
+    assert response["examples"] == dict.fromkeys(NAMES, 3)
+    blend = response["blend"]
     assert blend["weight"] > 0.3
     assert blend["tried"] == 9
     assert blend["blend"]["accuracy"] > blend["text"]["accuracy"]
-    found = client.get("/labelsets/own").json()
-    assert (found["examples"], found["blend"]) == (done["examples"], blend)
+    answer_ = client.get("/labelsets/own").json()
+    assert (answer_["examples"], answer_["blend"]) == (response["examples"], blend)
     # other templates change the texts, and leave the pictures
     fields = {"labelset": "own", "templates": "a drawing of {}"}
     answer = client.post("/classify", files={"image": pictures["beta"][3]}, data=fields).json()
     assert answer["predictions"][0]["label"] == "beta"
     removed = client.delete("/labelsets/own/examples?wait=true").json()
     assert (removed["removed"], removed["examples"], removed["blend"]) == (9, {}, None)
-    assert told(client, pictures) == before
+    assert answers(client, pictures) == before
 
 
 def test_the_lines_of_the_api_page_work_as_pasted(client: httpx.Client) -> None:
@@ -151,31 +151,31 @@ def test_the_lines_of_the_api_page_work_as_pasted(client: httpx.Client) -> None:
 
 
 def test_every_form_of_upload_adds_the_same(client: httpx.Client, pictures: Pictures) -> None:
-    one, two, three, four = pictures["alpha"]
+    first, second, third, fourth = pictures["alpha"]
     url = "/labelsets/own/examples"
-    coded = [base64.b64encode(file).decode() for file in (two, three)]
+    coded = [base64.b64encode(file).decode() for file in (second, third)]
     uploads: list[dict[str, Any]] = [
-        {"files": {"image": one}, "data": {"label": "alpha"}},
-        {"content": one, "params": {"label": "alpha"}, "headers": {"Content-Type": "image/png"}},
+        {"files": {"image": first}, "data": {"label": "alpha"}},
+        {"content": first, "params": {"label": "alpha"}, "headers": {"Content-Type": "image/png"}},
         {"json": {"image": coded[0], "label": "alpha"}},
         {"json": {"images": [{"image": code, "label": "alpha"} for code in coded]}},
     ]
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
-        for label, file in (("alpha", four), ("beta", pictures["beta"][0])):
+        for label, file in (("alpha", fourth), ("beta", pictures["beta"][0])):
             entry = tarfile.TarInfo(f"{label}/1.png")
             entry.size = len(file)
             archive.addfile(entry, io.BytesIO(file))
     uploads.append({"content": tar.getvalue(), "headers": {"Content-Type": "application/x-tar"}})
-    done = [client.post(url, **upload) for upload in uploads]
-    assert {response.status_code for response in done} <= {200, 202}
-    assert [(response.json()["added"], response.json()["unchanged"]) for response in done] == [
+    responses = [client.post(url, **upload) for upload in uploads]
+    assert {response.status_code for response in responses} <= {200, 202}
+    assert [(response.json()["added"], response.json()["unchanged"]) for response in responses] == [
         (1, 0), (0, 1), (1, 0), (1, 1), (2, 0),
     ]  # fmt: skip
-    versions = [response.json()["version"] for response in done]
+    versions = [response.json()["version"] for response in responses]
     assert versions[0] == versions[1]  # nothing changed
     listed = client.get(f"{url}?label=alpha").json()["examples"]
-    assert [one["id"] for one in listed] == [
+    assert [example["id"] for example in listed] == [
         hashlib.sha256(file).hexdigest() for file in pictures["alpha"]
     ]
 
@@ -183,31 +183,33 @@ def test_every_form_of_upload_adds_the_same(client: httpx.Client, pictures: Pict
 def test_what_cannot_be_added_says_why_and_changes_nothing(
     client: httpx.Client, pictures: Pictures
 ) -> None:
-    one, two = pictures["alpha"][:2]
-    add(client, "alpha", one)
+    first, second = pictures["alpha"][:2]
+    add(client, "alpha", first)
     version = client.get("/labelsets/own").json()["version"]
-    answer = problem(add(client, "alhpa", two), 422, "invalid")
+    answer = problem(add(client, "alhpa", second), 422, "invalid")
     assert (answer["field"], "'alpha'" in answer["detail"]) == ("label", True)
-    answer = problem(add(client, "beta", one), 409, "example_elsewhere")
+    answer = problem(add(client, "beta", first), 409, "example_elsewhere")
     assert (answer["field"], answer["value"]) == ("label", "alpha")
     assert problem(add(client, "alpha", b"GIF89a"), 422, "damaged_image")["field"] == "image"
     assert problem(add(client, "alpha"), 400, "unparsable_body")
     url = "/labelsets/own/examples"
-    assert problem(client.post(url, files={"image": two}), 422, "invalid")["field"] == "label"
+    assert problem(client.post(url, files={"image": second}), 422, "invalid")["field"] == "label"
     two_labels = {"label": ["alpha", "beta"]}
-    problem(client.post(url, files={"image": two}, data=two_labels), 422, "invalid")
-    problem(client.post(url, files={"image": two}, data={"lable": "beta"}), 422, "invalid")
-    problem(client.post("/labelsets/none/examples", files={"image": two}), 404, "unknown_labelset")
+    problem(client.post(url, files={"image": second}, data=two_labels), 422, "invalid")
+    problem(client.post(url, files={"image": second}, data={"lable": "beta"}), 422, "invalid")
+    problem(
+        client.post("/labelsets/none/examples", files={"image": second}), 404, "unknown_labelset"
+    )
     assert client.get("/labelsets/own").json()["version"] == version
     # of several the good ones are taken
-    done = add(client, "alpha", b"no image", two).json()
-    assert (done["added"], done["failed"], done["errors"][0]["index"]) == (1, 1, 0)
-    assert done["errors"][0]["error"]["error_type"] == "unsupported_image"
+    result = add(client, "alpha", b"no image", second).json()
+    assert (result["added"], result["failed"], result["errors"][0]["index"]) == (1, 1, 0)
+    assert result["errors"][0]["error"]["error_type"] == "unsupported_image"
 
 
 def test_limits_name_themselves(pictogram: Encoder, serve: Serve, pictures: Pictures) -> None:
-    one, two, three = pictures["alpha"][:3]
-    room = len(one) + len(two)
+    alpha, two, three = pictures["alpha"][:3]
+    room = len(alpha) + len(two)
     cases = [
         ({"max_examples": 2}, "max_examples", 2, 3),
         ({"max_example_bytes": room}, "max_example_bytes", room, room + len(three)),
@@ -216,13 +218,13 @@ def test_limits_name_themselves(pictogram: Encoder, serve: Serve, pictures: Pict
     for settings, name, limit, value in cases:
         with serve(pictogram, **settings) as client:
             register(client)
-            assert add(client, "alpha", one, two).json()["added"] == 2
+            assert add(client, "alpha", alpha, two).json()["added"] == 2
             answer = problem(add(client, "alpha", three), 413, "too_large")
             assert name in answer["detail"]
             assert (answer["field"], answer["limit"], answer["value"]) == ("image", limit, value)
             assert client.get("/labelsets/own").json()["examples"] == {"alpha": 2}
             # what is removed makes room
-            first = hashlib.sha256(one).hexdigest()
+            first = hashlib.sha256(alpha).hexdigest()
             assert client.delete(f"/labelsets/own/examples/{first}").json()["removed"] == 1
 
 
@@ -231,33 +233,35 @@ def test_examples_are_listed_page_by_page_fetched_and_removed_one_by_one(
 ) -> None:
     add_all(client, pictures)
     url: str | None = "/labelsets/own/examples?limit=4"
-    found: list[dict[str, Any]] = []
+    examples: list[dict[str, Any]] = []
     while url is not None:
         page = client.get(url)
-        found += page.json()["examples"]
+        examples += page.json()["examples"]
         url = page.links["next"]["url"] if "next" in page.links else None
-    sent = [(label, file) for label, files in pictures.items() for file in files[:3]]
-    assert [(one["label"], one["bytes"]) for one in found] == [(la, len(f)) for la, f in sent]
-    picture = client.get(f"/labelsets/own/examples/{found[4]['id']}")
-    assert picture.content == sent[4][1]
+    files = [(label, file) for label, files in pictures.items() for file in files[:3]]
+    assert [(example["label"], example["bytes"]) for example in examples] == [
+        (la, len(f)) for la, f in files
+    ]
+    picture = client.get(f"/labelsets/own/examples/{examples[4]['id']}")
+    assert picture.content == files[4][1]
     assert picture.headers["content-type"] == "image/png"
     assert picture.headers["content-disposition"] == "attachment"
-    gone = f"/labelsets/own/examples/{found[4]['id']}"
+    example_url = f"/labelsets/own/examples/{examples[4]['id']}"
     etag = client.get("/labelsets/own").headers["etag"]
-    problem(client.delete(gone, headers={"If-Match": '"1"'}), 412, "precondition_failed")
-    assert client.delete(gone, headers={"If-Match": etag}).json()["examples"]["beta"] == 2
-    problem(client.get(gone), 404, "not_found")
-    problem(client.delete(gone), 404, "not_found")
-    stale = add(client, "beta", sent[4][1], **{"If-Match": etag})
+    problem(client.delete(example_url, headers={"If-Match": '"1"'}), 412, "precondition_failed")
+    assert client.delete(example_url, headers={"If-Match": etag}).json()["examples"]["beta"] == 2
+    problem(client.get(example_url), 404, "not_found")
+    problem(client.delete(example_url), 404, "not_found")
+    stale = add(client, "beta", files[4][1], **{"If-Match": etag})
     problem(stale, 412, "precondition_failed")
-    left = client.delete("/labelsets/own/examples?label=gamma").json()
-    assert (left["removed"], left["examples"]) == (3, {"alpha": 3, "beta": 2})
+    answer = client.delete("/labelsets/own/examples?label=gamma").json()
+    assert (answer["removed"], answer["examples"]) == (3, {"alpha": 3, "beta": 2})
 
 
 def test_a_put_keeps_the_examples_of_labels_that_stay_and_a_delete_keeps_nothing(
     stored: Callable[..., Any], pictures: Pictures, tmp_path: Path
 ) -> None:
-    def kept() -> int:
+    def stored_count() -> int:
         return asyncio.run(count_pictures(tmp_path / "openvocab.sqlite3"))
 
     with stored() as client:
@@ -268,9 +272,9 @@ def test_a_put_keeps_the_examples_of_labels_that_stay_and_a_delete_keeps_nothing
         assert register(client, ["beta", "gamma", "delta"]).json()["examples"] == {
             "beta": 3, "gamma": 3,
         }  # fmt: skip
-        assert kept() == 6
+        assert stored_count() == 6
         client.delete("/labelsets/own")
-        assert kept() == 0
+        assert stored_count() == 0
         assert register(client).json()["examples"] == {}
 
 
@@ -286,17 +290,17 @@ async def count_pictures(path: Path) -> int:
 def test_another_worker_knows_examples_in_the_next_request_and_a_restart_loses_none(
     stored: Callable[..., Any], pictures: Pictures
 ) -> None:
-    with stored() as one, stored() as other:
-        register(one)
-        assert told(other, pictures) != list(NAMES)
-        done = add_all(one, pictures)
-        assert told(other, pictures) == list(NAMES)
-        assert other.get("/labelsets/own").json()["blend"] == done["blend"]
-        other.delete("/labelsets/own/examples")
-        assert one.get("/labelsets/own").json()["examples"] == {}
-        add_all(other, pictures)
+    with stored() as first, stored() as second:
+        register(first)
+        assert answers(second, pictures) != list(NAMES)
+        response = add_all(first, pictures)
+        assert answers(second, pictures) == list(NAMES)
+        assert second.get("/labelsets/own").json()["blend"] == response["blend"]
+        second.delete("/labelsets/own/examples")
+        assert first.get("/labelsets/own").json()["examples"] == {}
+        add_all(second, pictures)
     with stored() as again:
-        assert told(again, pictures) == list(NAMES)
+        assert answers(again, pictures) == list(NAMES)
 
 
 def test_another_model_makes_the_vectors_of_stored_pictures_anew(
@@ -305,24 +309,24 @@ def test_another_model_makes_the_vectors_of_stored_pictures_anew(
     where: dict[str, Any] = {"store_url": "", "data_dir": tmp_path}
     with serve(pictogram, **where) as client:
         register(client)
-        done = add_all(client, pictures)
+        response = add_all(client, pictures)
     info = plain_pictogram.info
     changed = type(info)(**{**vars_of(info), "fingerprint": "another"})
-    seen: list[int] = []
+    counts: list[int] = []
     submit = plain_pictogram.submit_images
 
     def noting(images: Any) -> Any:
-        seen.append(len(images))
+        counts.append(len(images))
         return submit(images)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plain_pictogram, "info", changed)
         patch.setattr(plain_pictogram, "submit_images", noting)
         with serve(plain_pictogram, **where) as client:
-            assert told(client, pictures) == list(NAMES)
-            assert sum(seen) >= 9 + 3  # the examples, and what was asked
-            found = client.get("/labelsets/own").json()
-            assert (found["examples"], found["blend"]["lost"]) == (done["examples"], 0)
+            assert answers(client, pictures) == list(NAMES)
+            assert sum(counts) >= 9 + 3  # the examples, and what was asked
+            answer = client.get("/labelsets/own").json()
+            assert (answer["examples"], answer["blend"]["lost"]) == (response["examples"], 0)
 
 
 def vars_of(info: Any) -> dict[str, Any]:
@@ -346,7 +350,7 @@ def test_a_lost_picture_is_told_and_sent_again_it_counts_again(
 
     asyncio.run(lose())
     with stored(vector_store_bytes=0) as client:
-        assert told(client, pictures) == list(NAMES)
+        assert answers(client, pictures) == list(NAMES)
         assert client.get("/labelsets/own").json()["blend"]["lost"] == 1
         assert add_all(client, pictures)["blend"]["lost"] == 0
         assert len(client.get("/labelsets/own/examples").json()["examples"]) == 9
@@ -356,7 +360,7 @@ def test_older_releases_read_what_has_no_examples_and_refuse_what_has() -> None:
     example = Example("ab", "a", 1, 2, 3, "0123456789ab00")
     plain = Definition((Entry("a", ("a",)),))
     few_shot = replace(plain, examples=(example,))
-    for definition, previous, wanted in (
+    for definition, previous, expected in (
         (plain, None, 1),
         (few_shot, None, 2),
         (plain, few_shot, 2),
@@ -365,7 +369,7 @@ def test_older_releases_read_what_has_no_examples_and_refuse_what_has() -> None:
         before = previous and replace(new("n", 1, previous), built=True)
         stored = new("n", 2, definition, before)
         body = stored.body()
-        assert json.loads(body)["format"] == wanted
+        assert json.loads(body)["format"] == expected
         assert from_body("n", 2, body) == stored
     assert new("n", 1, plain).digest != new("n", 1, few_shot).digest
     with pytest.raises(ValueError, match="format 3"):
@@ -409,8 +413,8 @@ def test_pictures_that_nothing_names_are_swept_after_a_while_and_others_never(
         clock = 1_000.0
         # what a key says of its time counts for nothing: it was written by another machine's clock
         first, second = f"{0:012x}aa", f"{2**47:012x}aa"
-        named, late = f"{0:012x}bb", f"{0:012x}cc"
-        example = f'["", "a", 1, 1, 1, "{named}"]'
+        example_key, late = f"{0:012x}bb", f"{0:012x}cc"
+        example = f'["", "a", 1, 1, 1, "{example_key}"]'
         body = (
             '{"format": 2, "built": true, "previous": null, "definition": {"entries": '
             f'[["a", ["a"], []]], "templates": null, "description": "", "examples": [{example}]}}}}'
@@ -420,7 +424,7 @@ def test_pictures_that_nothing_names_are_swept_after_a_while_and_others_never(
         await store.labelsets.write("gone", b"", None, 10)
         await store.labelsets.delete("gone", 1)
         for name in ("kept", "newer", "gone", "lost"):
-            for key in (first, second, named):
+            for key in (first, second, example_key):
                 await store.pictures.put(name, key, b"1", 1_000)
         sweeper = Sweeper(store.labelsets, store.pictures, lambda: clock)
         assert await sweeper.sweep() == 0
@@ -429,12 +433,12 @@ def test_pictures_that_nothing_names_are_swept_after_a_while_and_others_never(
         assert await sweeper.sweep() == 0
         clock += 1
         assert await sweeper.sweep() == 5
-        left = set(await store.pictures.listed())
-        assert {("kept", named), ("kept", late)} <= left
-        assert not [name for name, _ in left if name == "gone"]
-        assert len(left) == 8
+        remaining = set(await store.pictures.listed())
+        assert {("kept", example_key), ("kept", late)} <= remaining
+        assert not [name for name, _ in remaining if name == "gone"]
+        assert len(remaining) == 8
         # one that is named in time stays
-        body = body.replace(named, late)
+        body = body.replace(example_key, late)
         await store.labelsets.write("kept", body.encode(), 1, 10)
         clock += 2 * GRACE
         assert await sweeper.sweep() == 0
@@ -467,23 +471,26 @@ def test_with_redis_examples_survive_its_absence_and_a_restart(
         port = int(url.rsplit(":", 1)[1].split("/")[0])
         with serve(pictogram, store_url=url, store_timeout=2) as client:
             register(client)
-            done = add_all(client, pictures)
+            response = add_all(client, pictures)
     with serve(pictogram, store_url=url, store_timeout=2) as client:
         problem(add(client, "alpha", pictures["alpha"][3]), 503, "store_unavailable")
         with redis_server(tmp_path, port):
-            assert patiently(lambda: told(client, pictures) == list(NAMES))
-            found = client.get("/labelsets/own").json()
-            assert (found["examples"], found["blend"]) == (done["examples"], done["blend"])
+            assert patiently(lambda: answers(client, pictures) == list(NAMES))
+            answer = client.get("/labelsets/own").json()
+            assert (answer["examples"], answer["blend"]) == (
+                response["examples"],
+                response["blend"],
+            )
         # gone again: what is known goes on, and nothing is promised
-        assert told(client, pictures) == list(NAMES)
+        assert answers(client, pictures) == list(NAMES)
         problem(add(client, "alpha", pictures["alpha"][3]), 503, "store_unavailable")
 
 
-def patiently(done: Callable[[], bool]) -> bool:
+def patiently(condition: Callable[[], bool]) -> bool:
     end = time.monotonic() + 30
     while time.monotonic() < end:
         try:
-            if done():
+            if condition():
                 return True
         except KeyError:
             pass  # a problem, not predictions yet

@@ -12,34 +12,34 @@ from app.stores.memory import MemoryStore
 
 def stored(name: str, version: int, cost: int):
     body = new(name, version, Definition((Entry("a", ("a",)), Entry("b", ("b",))))).body()
-    made = from_body(name, version, body)
-    object.__setattr__(made, "cost", cost - OVERHEAD)
-    return made
+    labelset = from_body(name, version, body)
+    object.__setattr__(labelset, "cost", cost - OVERHEAD)
+    return labelset
 
 
 def test_the_namespace_that_holds_the_most_gives_way_its_least_recently_used_first() -> None:
-    known = Known(100_000)
+    cache = Known(100_000)
     for number in range(3):
-        known.put(stored(in_namespace("small", f"s{number}"), 1, 10_000))
+        cache.put(stored(in_namespace("small", f"s{number}"), 1, 10_000))
     large = [in_namespace("large", f"l{number}") for number in range(4)]
     for name in large[:3]:
-        known.put(stored(name, 1, 20_000))
-    assert known.bytes == 90_000
-    known.get(large[0])
-    known.put(stored(large[3], 1, 20_000))
-    kept = {found.name for found in known.all()}
-    assert known.bytes == 90_000
-    assert large[1] not in kept
-    assert {large[0], large[2], large[3]} <= kept
-    assert len(kept) == 6
+        cache.put(stored(name, 1, 20_000))
+    assert cache.bytes == 90_000
+    cache.get(large[0])
+    cache.put(stored(large[3], 1, 20_000))
+    names = {labelset.name for labelset in cache.all()}
+    assert cache.bytes == 90_000
+    assert large[1] not in names
+    assert {large[0], large[2], large[3]} <= names
+    assert len(names) == 6
     # another version takes the place of the one before
-    known.put(stored(large[3], 2, 30_000))
-    assert known.bytes == 100_000
-    known.put(stored("huge", 1, 200_000))
-    assert known.get("huge") is None
-    for found in known.all():
-        known.pop(found.name)
-    assert (known.bytes, known.all()) == (0, [])
+    cache.put(stored(large[3], 2, 30_000))
+    assert cache.bytes == 100_000
+    cache.put(stored("huge", 1, 200_000))
+    assert cache.get("huge") is None
+    for labelset in cache.all():
+        cache.pop(labelset.name)
+    assert (cache.bytes, cache.all()) == (0, [])
 
 
 def test_the_cost_of_a_body_is_about_what_it_takes_in_memory() -> None:
@@ -53,11 +53,11 @@ def test_the_cost_of_a_body_is_about_what_it_takes_in_memory() -> None:
         body = new("pets", 1, definition).body()
         del definition
         tracemalloc.start()
-        made = from_body("pets", 1, body)
-        taken = tracemalloc.get_traced_memory()[0]
+        labelset = from_body("pets", 1, body)
+        memory = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
-        assert made.cost == memory_cost(body)
-        assert 0.7 * taken < made.cost < 2 * taken
+        assert labelset.cost == memory_cost(body)
+        assert 0.7 * memory < labelset.cost < 2 * memory
 
 
 def test_what_there_is_no_room_for_is_read_again_and_noted_as_built() -> None:
@@ -65,9 +65,9 @@ def test_what_there_is_no_room_for_is_read_again_and_noted_as_built() -> None:
         store = MemoryStore()
         registry = Registry(store.labelsets, store.pictures, 10, memory_bytes=0)
         definition = Definition((Entry("a", ("a",)), Entry("b", ("b",))))
-        written = await registry.write(new("pets", 0, definition), None)
+        outcome = await registry.write(new("pets", 0, definition), None)
         assert (await registry.current("pets")).definition == definition
-        await registry.built(written)
+        await registry.built(outcome)
         record = await store.labelsets.get("pets")
         assert record is not None
         assert json.loads(record.body)["built"]

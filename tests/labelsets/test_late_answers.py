@@ -65,20 +65,20 @@ class LateRedis:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back, forth = await asyncio.open_connection("127.0.0.1", self._behind)
-        held = asyncio.Event()
+        release = asyncio.Event()
 
         async def to_redis() -> None:
             while data := await reader.read(1 << 20):
                 if self._held is not None and all(part in data for part in self._held):
                     self._held = None
-                    held.set()
+                    release.set()
                 forth.write(data)
             forth.close()
 
         async def to_client() -> None:
             while data := await back.read(1 << 20):
-                if held.is_set():
-                    held.clear()
+                if release.is_set():
+                    release.clear()
                     self.holding.set()
                     await self._go_on.wait()
                     self._go_on.clear()
@@ -176,9 +176,9 @@ class Late:
         self._waiting = waiting
 
     def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
-        async def call(*arguments: Any, **named: Any) -> Any:
+        async def call(*arguments: Any, **options: Any) -> Any:
             try:
-                return await getattr(self._inner, name)(*arguments, **named)
+                return await getattr(self._inner, name)(*arguments, **options)
             finally:
                 answer = asyncio.Event()
                 self._waiting.append(answer)
@@ -238,11 +238,11 @@ class TwoProcesses(RuleBasedStateMachine):
         self.turn()
 
     def turn(self) -> None:
-        async def some() -> None:
+        async def calls() -> None:
             for _ in range(20):
                 await asyncio.sleep(0)
 
-        self.loop.run_until_complete(some())
+        self.loop.run_until_complete(calls())
 
     @rule(process=st.integers(0, 1))
     def add_an_example(self, process: int) -> None:
@@ -271,9 +271,9 @@ class TwoProcesses(RuleBasedStateMachine):
             return replace(before, examples=tuple(e for e in before.examples if e.key != key))
 
         async def remove() -> None:
-            known = key in self.added
+            stored = key in self.added
             await self.services[process].change(NAME, Match(), make)
-            if known:
+            if stored:
                 self.removed.add(key)
 
         self.begin(remove())

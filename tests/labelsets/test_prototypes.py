@@ -32,7 +32,7 @@ class World:
         return unit(self._meant[owners] + self._noise * noise)
 
 
-def told(rows: np.ndarray, world: World, labels: np.ndarray) -> float:
+def accuracy(rows: np.ndarray, world: World, labels: np.ndarray) -> float:
     owners = np.repeat(labels, 100)
     return float(((world.pictures(owners) @ rows.T).argmax(1) == owners).mean())
 
@@ -42,7 +42,7 @@ def test_examples_of_all_labels_raise_what_texts_alone_tell() -> None:
     every = np.arange(20)
     owners = np.repeat(every, 4)
     vectors = blend(world.text, world.pictures(owners), owners, SCALE)
-    before, after = told(world.text, world, every), told(vectors.rows, world, every)
+    before, after = accuracy(world.text, world, every), accuracy(vectors.rows, world, every)
     assert after > before + 0.2
     assert vectors.choice.weight > 0
     assert vectors.choice.tried == 80
@@ -53,40 +53,40 @@ def test_examples_of_all_labels_raise_what_texts_alone_tell() -> None:
     assert vectors.choice.blend.accuracy == pytest.approx(after, abs=0.15)
 
 
-@pytest.mark.parametrize("known", [2, 10, 19])
+@pytest.mark.parametrize("examples", [2, 10, 19])
 @pytest.mark.parametrize("clear", [0.3, 0.8])
-def test_labels_without_examples_do_not_lose(known: int, clear: float) -> None:
+def test_labels_without_examples_do_not_lose(examples: int, clear: float) -> None:
     gains, losses = [], []
     for seed in range(6):
         world = World(20, clear, seed)
-        owners = np.repeat(np.arange(known), 4)
+        owners = np.repeat(np.arange(examples), 4)
         rows = blend(world.text, world.pictures(owners), owners, SCALE).rows
-        given, bare = np.arange(known), np.arange(known, 20)
-        gains.append(told(rows, world, given) - told(world.text, world, given))
-        losses.append(told(world.text, world, bare) - told(rows, world, bare))
-    assert np.mean(gains) > (0.2 if clear < 0.5 and known > 2 else -0.03)
+        taught, bare = np.arange(examples), np.arange(examples, 20)
+        gains.append(accuracy(rows, world, taught) - accuracy(world.text, world, taught))
+        losses.append(accuracy(world.text, world, bare) - accuracy(rows, world, bare))
+    assert np.mean(gains) > (0.2 if clear < 0.5 and examples > 2 else -0.03)
     assert np.mean(losses) < 0.02
 
 
-@pytest.mark.parametrize("own", [0, 1, 3])
-def test_one_picture_of_something_else_does_not_ruin_its_label(own: int) -> None:
+@pytest.mark.parametrize("pictures_of_label", [0, 1, 3])
+def test_one_picture_of_something_else_does_not_ruin_its_label(pictures_of_label: int) -> None:
     changes = []
     for seed in range(6):
         world = World(21, clear=0.5, seed=seed)
         text, last = world.text[:20], np.array([19])
-        owners = np.append(np.repeat(np.arange(20), [4] * 19 + [own]), 19)
-        shown = np.append(owners[:-1], 20)  # a picture of what is no label here
-        rows = blend(text, world.pictures(shown), owners, SCALE).rows
-        changes.append(told(rows, world, last) - told(text, world, last))
+        owners = np.append(np.repeat(np.arange(20), [4] * 19 + [pictures_of_label]), 19)
+        truth = np.append(owners[:-1], 20)  # a picture of what is no label here
+        rows = blend(text, world.pictures(truth), owners, SCALE).rows
+        changes.append(accuracy(rows, world, last) - accuracy(text, world, last))
     assert np.mean(changes) > -0.1
 
 
 def test_where_texts_tell_all_pictures_have_no_weight() -> None:
     world = World(20, clear=1.0, noise=0.05)
     owners = np.repeat(np.arange(20), 4)
-    found = choose_weight(world.text, world.pictures(owners), owners, SCALE)
-    assert (found.weight, found.reason) == (0.0, "no_gain")
-    assert found.text == found.blend
+    weight = choose_weight(world.text, world.pictures(owners), owners, SCALE)
+    assert (weight.weight, weight.reason) == (0.0, "no_gain")
+    assert weight.text == weight.blend
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,12 @@ def test_the_dot_products_of_a_trial_are_those_of_rows_made_without_the_example(
     trial = prototypes._Trial(world.text, examples, owners, SCALE)
     terms = trial.terms(whole=whole)
     trial.weigh(weight)
-    known = prototypes._Known.of
+    original = prototypes._Known.of
     # a number that is taken from all examples, those left out included
-    reach = known(world.text.astype(np.float64), examples, owners).reach
+    reach = original(world.text.astype(np.float64), examples, owners).reach
 
     def fixed(*parts: np.ndarray) -> prototypes._Known:
-        return replace(known(*parts), reach=reach)
+        return replace(original(*parts), reach=reach)
 
     monkeypatch.setattr(prototypes._Known, "of", fixed)
     for place, owner in enumerate(owners):
@@ -144,8 +144,8 @@ def test_rows_are_a_product_and_keep_the_level_of_texts() -> None:
     owners = np.repeat(np.arange(20), 3)
     rows = blended(world.text, world.pictures(owners), owners, 0.8)
     assert (rows.shape, rows.dtype) == (world.text.shape, np.float32)
-    seen = world.pictures(np.arange(20))
+    pictures = world.pictures(np.arange(20))
     # what is held against a text that names nothing must not sink or rise as a whole
-    assert (seen @ rows.T).mean() == pytest.approx((seen @ world.text.T).mean(), abs=0.02)
+    assert (pictures @ rows.T).mean() == pytest.approx((pictures @ world.text.T).mean(), abs=0.02)
     assert min(OFFSETS) > 0
     assert PRIOR > 0

@@ -71,17 +71,17 @@ def test_the_most_recently_used_is_built_first(
             await store.touch(name, 10_000_000_000 + when)
         await first.close()
 
-        asked: list[str] = []
+        encoded: list[str] = []
         submit = pictogram.submit_texts
 
         def noting(prompts: Sequence[str]) -> Any:
-            asked.append(prompts[0])
+            encoded.append(prompts[0])
             return submit(prompts)
 
         monkeypatch.setattr(pictogram, "submit_texts", noting)
         second = service(pictogram, store)
         await second.resume()
-        assert asked == ["b1", "a1", "c1"]
+        assert encoded == ["b1", "a1", "c1"]
         for name in ("a", "b", "c"):
             assert second.status(await second.get(name)).state == "ready"
         await second.close()
@@ -145,13 +145,13 @@ def test_builds_neither_fill_the_queue_of_requests_nor_are_stopped_by_it(
     pictogram: Encoder,
 ) -> None:
     async def work() -> None:
-        found = service(pictogram, MemoryLabelSets())
-        ensemble = found._builds.ensemble
+        labelset_service = service(pictogram, MemoryLabelSets())
+        ensemble = labelset_service._builds.ensemble
         ensemble.pending = ensemble._max_pending  # as if requests had filled the queue
-        stored = await found.create("a", definition("x", "y"), Match())
-        await found.wait(stored, 10)
-        assert found.status(stored).state == "ready"
+        stored = await labelset_service.create("a", definition("x", "y"), Match())
+        await labelset_service.wait(stored, 10)
+        assert labelset_service.status(stored).state == "ready"
         assert ensemble.pending == ensemble._max_pending
-        await found.close()
+        await labelset_service.close()
 
     asyncio.run(work())

@@ -15,12 +15,12 @@ async def settle() -> None:
 class Step:
     """One step of a build, which ends when it is told to."""
 
-    def __init__(self, turns: Turns, namespace: str, left: int) -> None:
+    def __init__(self, turns: Turns, namespace: str, remaining: int) -> None:
         self.runs = False
         self.end = asyncio.Event()
 
         async def work() -> None:
-            async with turns.turn(namespace, left):
+            async with turns.turn(namespace, remaining):
                 self.runs = True
                 await self.end.wait()
             self.runs = False

@@ -276,7 +276,7 @@ def test_the_set_none_is_the_label_alone() -> None:
 
 
 def test_every_shipped_set_describes_itself_differently() -> None:
-    descriptions = [one.description for one in load_sets().values()]
+    descriptions = [template_set.description for template_set in load_sets().values()]
     assert len(set(descriptions)) == len(descriptions)
 
 
@@ -300,11 +300,11 @@ def test_a_domain_set_has_8_to_24_templates(name: str) -> None:
 
 @pytest.mark.parametrize("name", [path.stem for path in FILES])
 def test_a_shipped_set_is_written_in_the_script_of_its_language(name: str) -> None:
-    one = load_sets()[name]
-    for template in set(one.templates) - {"{}"}:
-        if one.language in SCRIPTS:
-            assert re.search(SCRIPTS[one.language], template)
-        if one.language == "en":
+    template_set = load_sets()[name]
+    for template in set(template_set.templates) - {"{}"}:
+        if template_set.language in SCRIPTS:
+            assert re.search(SCRIPTS[template_set.language], template)
+        if template_set.language == "en":
             assert template.isascii()
 
 
@@ -312,6 +312,6 @@ def test_the_table_in_the_readme_lists_every_set_as_it_is() -> None:
     readme = (PACKAGE / "README.md").read_text(encoding="utf-8")
     rows = [line for line in readme.splitlines() if re.match(r"\| `[a-z0-9-]+` \|", line)]
     assert rows == [
-        f"| `{one.name}` | {one.language} | {len(one.templates)} | {one.description} |"
-        for one in load_sets().values()
+        f"| `{entry.name}` | {entry.language} | {len(entry.templates)} | {entry.description} |"
+        for entry in load_sets().values()
     ]

@@ -45,8 +45,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_a_vocabulary_carries_what_its_file_says(write: Callable[..., Path]) -> None:
-    found = load_vocabularies(write(GOOD, "my-pets-2.txt"))
-    assert dict(found) == {
+    vocabularies = load_vocabularies(write(GOOD, "my-pets-2.txt"))
+    assert dict(vocabularies) == {
         "my-pets-2": Vocabulary("my-pets-2", "Two pets.", "nowhere", ("cat", "dog"))
     }
 
@@ -70,11 +70,11 @@ def test_vocabularies_are_sorted_by_name_and_other_files_are_ignored(
 
 
 def test_loaded_vocabularies_cannot_be_changed(write: Callable[..., Path]) -> None:
-    found = load_vocabularies(write(GOOD))
+    vocabularies = load_vocabularies(write(GOOD))
     with pytest.raises(TypeError):
-        found["other"] = found["mine"]  # type: ignore[index]
+        vocabularies["other"] = vocabularies["mine"]  # type: ignore[index]
     with pytest.raises(FrozenInstanceError):
-        found["mine"].labels = ()  # type: ignore[misc]
+        vocabularies["mine"].labels = ()  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_the_shipped_vocabularies_load_and_none_is_missing() -> None:
 def test_the_installed_package_carries_the_vocabularies() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
     carried = project["tool"]["setuptools"]["package-data"]["prompts"]
-    found = {path for pattern in carried for path in PACKAGE.glob(pattern)}
-    assert set(FILES) <= found
+    packaged = {path for pattern in carried for path in PACKAGE.glob(pattern)}
+    assert set(FILES) <= packaged
 
 
 def test_the_cifar_vocabularies_are_the_classes_in_the_order_of_their_numbers() -> None:
@@ -171,7 +171,7 @@ def test_the_cifar_vocabularies_are_the_classes_in_the_order_of_their_numbers() 
 
 
 def test_every_shipped_vocabulary_describes_itself_differently() -> None:
-    descriptions = [one.description for one in load_vocabularies().values()]
+    descriptions = [vocabulary.description for vocabulary in load_vocabularies().values()]
     assert len(set(descriptions)) == len(descriptions)
 
 
@@ -189,9 +189,9 @@ def test_every_label_fits_into_every_english_template_of_the_bundled_model(
 ) -> None:
     templates = [
         template
-        for one in load_sets().values()
-        if one.language == "en"
-        for template in one.templates
+        for template_set in load_sets().values()
+        if template_set.language == "en"
+        for template in template_set.templates
     ]
     longest = sorted(templates, key=len)[-10:]
     for label in load_vocabularies()[name].labels:
@@ -203,7 +203,7 @@ def test_the_table_in_the_readme_lists_every_vocabulary_as_it_is() -> None:
     readme = (PACKAGE / "README.md").read_text(encoding="utf-8")
     rows = [line for line in readme.splitlines() if line.startswith("| [`")]
     assert rows == [
-        f"| [`{one.name}`](vocabularies/{one.name}.txt) | {len(one.labels)} "
-        f"| {one.description} | {one.source} |"
-        for one in load_vocabularies().values()
+        f"| [`{vocabulary.name}`](vocabularies/{vocabulary.name}.txt) | {len(vocabulary.labels)} "
+        f"| {vocabulary.description} | {vocabulary.source} |"
+        for vocabulary in load_vocabularies().values()
     ]

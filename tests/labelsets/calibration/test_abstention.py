@@ -25,7 +25,7 @@ SIGMOID = Scale(100.0, -10.0)
 LEARNED = Learned(50.0, None, 0.25, 0.02, None)
 
 
-def drawn(rng: np.random.Generator, inside: int, outside: int) -> ScoredPictures:
+def world(rng: np.random.Generator, inside: int, outside: int) -> ScoredPictures:
     """The larger the lead, the more often right; what is outside lies lower."""
     lead = rng.gamma(1.5, 0.02, inside + outside)
     right = rng.random(inside + outside) < 1 - 0.5 * np.exp(-lead / 0.02)
@@ -34,36 +34,36 @@ def drawn(rng: np.random.Generator, inside: int, outside: int) -> ScoredPictures
     return ScoredPictures(similarity, lead, right & shows, shows)
 
 
-def counted(seen: ScoredPictures, bounds: AbstentionBounds) -> tuple[int, int]:
-    answers = bounds.answer(seen)
-    return int((answers & seen.right).sum()), int((answers & ~seen.right).sum())
+def counts(scored: ScoredPictures, bounds: AbstentionBounds) -> tuple[int, int]:
+    answers = bounds.answer(scored)
+    return int((answers & scored.right).sum()), int((answers & ~scored.right).sum())
 
 
 @pytest.mark.parametrize("risk", [0.02, 0.1, 0.3])
 def test_no_other_bounds_keep_the_risk_with_more_right_answers(risk: float) -> None:
     for seed in range(5):
-        seen = drawn(np.random.default_rng(seed), 30, 15)
-        right, wrong = counted(seen, choose(seen, risk))
+        scored = world(np.random.default_rng(seed), 30, 15)
+        right, wrong = counts(scored, choose(scored, risk))
         assert wrong <= risk * (right + wrong)
-        for floor in (-1.0, *seen.similarity):
-            for margin in (0.0, *seen.lead):
-                more, bad = counted(seen, AbstentionBounds(floor, margin))
+        for floor in (-1.0, *scored.similarity):
+            for margin in (0.0, *scored.lead):
+                more, bad = counts(scored, AbstentionBounds(floor, margin))
                 assert more <= right or bad > risk * (more + bad) or more + bad < 5
 
 
 def test_without_pictures_of_something_else_the_floor_costs_few_right_answers() -> None:
-    seen = drawn(np.random.default_rng(0), 400, 0)
-    floor = choose(seen, 1.0).floor
-    kept = (seen.similarity >= floor)[seen.right].mean()
-    assert 0.98 <= kept < 1
+    scored = world(np.random.default_rng(0), 400, 0)
+    floor = choose(scored, 1.0).floor
+    share = (scored.similarity >= floor)[scored.right].mean()
+    assert 0.98 <= share < 1
 
 
 def test_a_risk_that_cannot_be_had_says_what_can() -> None:
     rng = np.random.default_rng(0)
     right = np.arange(40) % 2 == 0
-    seen = ScoredPictures(rng.normal(size=40), np.arange(40) / 40, right, np.ones(40, bool))
+    scored = ScoredPictures(rng.normal(size=40), np.arange(40) / 40, right, np.ones(40, bool))
     with pytest.raises(Unreachable) as caught:
-        choose(seen, 0.01)
+        choose(scored, 0.01)
     assert 0.4 < caught.value.least <= 0.5
 
 
@@ -71,23 +71,23 @@ def test_bounds_that_nothing_else_would_reach_are_no_bounds() -> None:
     """The five surest are right by chance: chosen without them, nothing is."""
     lead = np.concatenate([np.arange(5) + 100.0, np.arange(60.0)])
     right = np.concatenate([np.ones(5, bool), np.arange(60) % 5 == 0])
-    seen = ScoredPictures(np.full(65, 0.8), lead, right, np.ones(65, bool))
-    assert choose(seen, 0.05).margin > 50
+    scored = ScoredPictures(np.full(65, 0.8), lead, right, np.ones(65, bool))
+    assert choose(scored, 0.05).margin > 50
     with pytest.raises(Unreachable, match="nothing is answered"):
-        cautious(seen, 0.05, 0)
+        cautious(scored, 0.05, 0)
 
 
 def test_the_cautious_choice_keeps_the_risk_better_on_new_pictures() -> None:
     rng = np.random.default_rng(7)
-    future = drawn(rng, 100_000, 33_000)
+    future = world(rng, 100_000, 33_000)
     risks: dict[str, list[float]] = {"plain": [], "cautious": []}
     for seed in range(12):
-        seen = drawn(rng, 150, 50)
+        scored = world(rng, 150, 50)
         for name, bounds in (
-            ("plain", choose(seen, 0.1)),
-            ("cautious", cautious(seen, 0.1, seed)[0]),
+            ("plain", choose(scored, 0.1)),
+            ("cautious", cautious(scored, 0.1, seed)[0]),
         ):
-            right, wrong = counted(future, bounds)
+            right, wrong = counts(future, bounds)
             risks[name].append(wrong / (right + wrong))
     assert np.mean(risks["cautious"]) < np.mean(risks["plain"])
     assert np.mean(risks["cautious"]) < 0.12
@@ -95,25 +95,25 @@ def test_the_cautious_choice_keeps_the_risk_better_on_new_pictures() -> None:
 
 def test_a_promise_is_kept_as_often_as_it_says() -> None:
     rng = np.random.default_rng(8)
-    future = drawn(rng, 200_000, 0)
-    made = broken = 0
+    future = world(rng, 200_000, 0)
+    answers = broken = 0
     for seed in range(200):
         try:
-            bounds, _ = promise(drawn(rng, 400, 0), 0.1, 0.8, seed)
+            bounds, _ = promise(world(rng, 400, 0), 0.1, 0.8, seed)
         except Unreachable:
             continue
-        right, wrong = counted(future, bounds)
-        made += 1
+        right, wrong = counts(future, bounds)
+        answers += 1
         broken += wrong > 0.1 * (right + wrong)
-    assert made > 100
+    assert answers > 100
     # at 20 % there are 60 broken ones and more with a chance of one in a thousand
     assert 0 < broken < 60
 
 
 def test_too_few_pictures_make_no_promise_and_the_error_says_how_many_do() -> None:
-    seen = drawn(np.random.default_rng(9), 50, 0)
+    scored = world(np.random.default_rng(9), 50, 0)
     with pytest.raises(Unreachable, match="at least 67 are needed"):
-        promise(seen, 0.05, 0.9, 0)
+        promise(scored, 0.05, 0.9, 0)
     assert fewest_answers(0.05, 0.9) == 45
     assert at_most(0, 45, 0.9) <= 0.05 < at_most(0, 44, 0.9)
 
@@ -146,56 +146,58 @@ def test_the_area_below_the_curve_is_the_mean_of_selective_risks() -> None:
     assert risk_coverage(confidence, right).area == pytest.approx(np.mean(risks))
 
 
-def asked(cosines: list[float], learned: Learned | None = None, background: float | None = None,
-          model: Scale = SOFTMAX, **wanted: object) -> Decision:  # fmt: skip
-    chosen = Criteria(**{"top_k": 5, "abstain": True, **wanted})  # type: ignore[arg-type]
+def decision_of(
+    cosines: list[float], learned: Learned | None = None, background: float | None = None,
+    model: Scale = SOFTMAX, **criteria: object,
+) -> Decision:  # fmt: skip
+    chosen = Criteria(**{"top_k": 5, "abstain": True, **criteria})  # type: ignore[arg-type]
     return decide(np.float32(cosines), background, model, learned, chosen)
 
 
 def test_a_similarity_below_the_floor_is_the_reason() -> None:
-    found = asked([0.20, 0.10], LEARNED)
-    assert found.reason is not None
-    assert found.reason.code == "similarity_below_floor"
-    assert (found.reason.value, found.reason.limit) == (pytest.approx(0.2), 0.25)
-    assert (found.order, found.withheld) == ((), (0, 1))
+    decision = decision_of([0.20, 0.10], LEARNED)
+    assert decision.reason is not None
+    assert decision.reason.code == "similarity_below_floor"
+    assert (decision.reason.value, decision.reason.limit) == (pytest.approx(0.2), 0.25)
+    assert (decision.order, decision.withheld) == ((), (0, 1))
 
 
 def test_a_lead_below_the_margin_is_the_reason() -> None:
-    found = asked([0.30, 0.29], LEARNED)
-    assert found.reason is not None
-    assert found.reason.code == "margin_too_small"
-    assert found.reason.value == pytest.approx(0.01, abs=1e-6)
+    decision = decision_of([0.30, 0.29], LEARNED)
+    assert decision.reason is not None
+    assert decision.reason.code == "margin_too_small"
+    assert decision.reason.value == pytest.approx(0.01, abs=1e-6)
 
 
 def test_what_reaches_both_is_answered_and_scored_at_the_calibrated_scale() -> None:
-    found = asked([0.30, 0.27], LEARNED)
-    assert (found.order, found.reason) == ((0, 1), None)
-    np.testing.assert_allclose(found.scores, scoring.softmax(np.float32([0.30, 0.27]), 50.0))
+    decision = decision_of([0.30, 0.27], LEARNED)
+    assert (decision.order, decision.reason) == ((0, 1), None)
+    np.testing.assert_allclose(decision.scores, scoring.softmax(np.float32([0.30, 0.27]), 50.0))
 
 
 def test_without_abstain_a_calibration_only_scores() -> None:
-    found = asked([0.20, 0.19], LEARNED, abstain=False)
-    assert found.order == (0, 1)
-    assert found.scores[0] == pytest.approx(1 / (1 + math.exp(-0.5)), abs=1e-5)
+    decision = decision_of([0.20, 0.19], LEARNED, abstain=False)
+    assert decision.order == (0, 1)
+    assert decision.scores[0] == pytest.approx(1 / (1 + math.exp(-0.5)), abs=1e-5)
 
 
 def test_without_a_calibration_the_background_is_the_floor_and_odds_are_the_margin() -> None:
     enough = math.log(LEAST_ODDS) / 100
-    assert asked([0.30, 0.30 - 1.01 * enough], None, 0.29).order == (0, 1)
-    narrow = asked([0.30, 0.30 - 0.99 * enough], None, 0.29).reason
+    assert decision_of([0.30, 0.30 - 1.01 * enough], None, 0.29).order == (0, 1)
+    narrow = decision_of([0.30, 0.30 - 0.99 * enough], None, 0.29).reason
     assert narrow is not None
     assert narrow.code == "margin_too_small"
-    far = asked([0.30, 0.1], None, 0.31).reason
+    far = decision_of([0.30, 0.1], None, 0.31).reason
     assert far is not None
     assert (far.code, far.limit) == ("similarity_below_floor", 0.31)
 
 
 def test_a_threshold_counts_beside_abstaining_and_says_so() -> None:
-    found = asked([0.30, 0.29, 0.1], None, 0.2, threshold=0.99, abstain=False)
-    assert found.reason is not None
-    assert (found.reason.code, found.reason.limit) == ("score_below_threshold", 0.99)
-    assert found.withheld == (0, 1, 2)
-    assert asked([0.30, 0.1], LEARNED, threshold=0.5).order == (0,)
+    decision = decision_of([0.30, 0.29, 0.1], None, 0.2, threshold=0.99, abstain=False)
+    assert decision.reason is not None
+    assert (decision.reason.code, decision.reason.limit) == ("score_below_threshold", 0.99)
+    assert decision.withheld == (0, 1, 2)
+    assert decision_of([0.30, 0.1], LEARNED, threshold=0.5).order == (0,)
 
 
 @pytest.mark.parametrize(("model", "background"), [(SOFTMAX, 0.2), (SIGMOID, None)])
@@ -205,26 +207,30 @@ def test_labels_scored_alone_count_from_their_own_threshold(
     above = np.float32([0.05, 0.01])
     learned = Learned(50.0, -3.0, -1.0, 0.0, above)
     cosines = [0.24, 0.22] if background else [0.04, 0.02]
-    found = asked(cosines, learned, background, model, alone=True, abstain=False)
-    assert found.order == (1,)  # the first is nearer, and not near enough for what it is
-    assert found.scores[1] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-4)
-    every = asked(cosines, learned, background, model, alone=True, abstain=False, threshold=0.0)
+    decision = decision_of(cosines, learned, background, model, alone=True, abstain=False)
+    assert decision.order == (1,)  # the first is nearer, and not near enough for what it is
+    assert decision.scores[1] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-4)
+    every = decision_of(
+        cosines, learned, background, model, alone=True, abstain=False, threshold=0.0
+    )
     assert every.order == (1, 0)
-    none = asked([0.1, 0.1], learned, background or 0.2, SOFTMAX, alone=True, abstain=False)
-    assert none.reason is not None
-    assert none.reason.limit == COUNTS
+    refusal = decision_of(
+        [0.1, 0.1], learned, background or 0.2, SOFTMAX, alone=True, abstain=False
+    )
+    assert refusal.reason is not None
+    assert refusal.reason.limit == COUNTS
 
 
 def test_labels_scored_alone_need_no_lead() -> None:
-    assert asked([0.30, 0.30], None, 0.2, alone=True).order == (0, 1)
+    assert decision_of([0.30, 0.30], None, 0.2, alone=True).order == (0, 1)
 
 
 def test_one_label_alone_has_no_margin() -> None:
-    found = asked([0.30], None, 0.2, alone=True)
-    assert found.order == (0,)
-    assert asked([0.20], None, 0.3, alone=True).reason is not None
+    decision = decision_of([0.30], None, 0.2, alone=True)
+    assert decision.order == (0,)
+    assert decision_of([0.20], None, 0.3, alone=True).reason is not None
 
 
 def test_sigmoid_models_are_scored_with_the_fitted_bias() -> None:
-    found = asked([0.30, 0.1], Learned(50.0, -14.0, -1.0, 0.0, None), model=SIGMOID)
-    assert found.scores[0] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-4)
+    decision = decision_of([0.30, 0.1], Learned(50.0, -14.0, -1.0, 0.0, None), model=SIGMOID)
+    assert decision.scores[0] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-4)

@@ -7,44 +7,44 @@ from app.classify.scoring import covering
 from app.labelsets.calibration.conformal import PERCENTS, bounds
 
 
-def drawn(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def world(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Cosines (N, 12) of a model that is right about half the time, and the right labels."""
     chance = np.random.default_rng(seed)
-    own = chance.integers(0, 12, count)
+    truth = chance.integers(0, 12, count)
     cosines = chance.normal(0, 0.03, (count, 12))
-    cosines[np.arange(count), own] += 0.05
-    return cosines.astype(np.float32), own
+    cosines[np.arange(count), truth] += 0.05
+    return cosines.astype(np.float32), truth
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
 def test_the_right_label_is_in_the_set_as_often_as_promised(coverage: float) -> None:
-    held, sizes = [], []
+    covered, sizes = [], []
     for seed in range(30):
-        fitted = bounds(*drawn(100, seed), scale=100.0)
-        cosines, own = drawn(100, 1000 + seed)
-        for row, right in zip(cosines, own, strict=True):
-            found = covering(row, 100.0, fitted, coverage)
-            held.append(int(right) in found)
-            sizes.append(len(found))
-    assert np.mean(held) == pytest.approx(coverage, abs=0.03) or np.mean(held) > coverage
+        fitted = bounds(*world(100, seed), scale=100.0)
+        cosines, truth = world(100, 1000 + seed)
+        for row, right in zip(cosines, truth, strict=True):
+            labels = covering(row, 100.0, fitted, coverage)
+            covered.append(int(right) in labels)
+            sizes.append(len(labels))
+    assert np.mean(covered) == pytest.approx(coverage, abs=0.03) or np.mean(covered) > coverage
     assert np.mean(sizes) < 12
 
 
 def test_more_is_promised_by_larger_sets_best_label_first() -> None:
-    fitted = bounds(*drawn(300, 1), scale=100.0)
+    fitted = bounds(*world(300, 1), scale=100.0)
     assert list(fitted) == sorted(fitted)
-    cosines, _ = drawn(1, 2)
+    cosines, _ = world(1, 2)
     order = list(np.argsort(-cosines[0], kind="stable"))
     before: list[int] = []
     for percent in PERCENTS:
-        found = covering(cosines[0], 100.0, fitted, percent / 100)
-        assert found == order[: len(found)]
-        assert len(found) >= max(1, len(before))
-        before = found
+        labels = covering(cosines[0], 100.0, fitted, percent / 100)
+        assert labels == order[: len(labels)]
+        assert len(labels) >= max(1, len(before))
+        before = labels
 
 
 def test_too_few_pictures_for_a_promise_give_all_labels() -> None:
-    cosines, own = drawn(10, 3)
-    fitted = bounds(cosines, own, 100.0)
+    cosines, truth = world(10, 3)
+    fitted = bounds(cosines, truth, 100.0)
     assert len(covering(cosines[0], 100.0, fitted, 0.99)) == 12
     assert fitted[90 - 1] < 1

@@ -34,46 +34,46 @@ def world(pictures: int, labels: int, scale: float, seed: int = 0) -> tuple[np.n
     return cosines, (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
 
 
-def data(cosines: np.ndarray, own: np.ndarray, **more: Any) -> Labelled:
-    truth = own[:, None] == np.arange(cosines.shape[1])
+def data(cosines: np.ndarray, targets: np.ndarray, **more: Any) -> Labelled:
+    truth = targets[:, None] == np.arange(cosines.shape[1])
     names = [f"label {place}" for place in range(cosines.shape[1])]
     return Labelled(names, cosines, truth, **more)
 
 
 def test_the_scale_is_the_one_that_scipy_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    cosines, own = world(300, 7, 40.0)
+    cosines, truth = world(300, 7, 40.0)
     monkeypatch.setattr(temperature, "PRIOR", 0.0)
 
     def loss(scale: float) -> float:
-        return float(log_loss(own, np.exp(log_softmax(scale * cosines.astype(float), axis=1))))
+        return float(log_loss(truth, np.exp(log_softmax(scale * cosines.astype(float), axis=1))))
 
     best = minimize_scalar(loss, bounds=(1, 500), method="bounded", options={"xatol": 1e-6})
-    assert temperature.fit_scale(cosines, own, 100.0) == pytest.approx(best.x, rel=NEAR)
-    found = -temperature.log_likelihoods(cosines, own, 40.0).mean()
-    assert found == pytest.approx(loss(40.0), rel=NEAR)
+    assert temperature.fit_scale(cosines, truth, 100.0) == pytest.approx(best.x, rel=NEAR)
+    measured = -temperature.log_likelihoods(cosines, truth, 40.0).mean()
+    assert measured == pytest.approx(loss(40.0), rel=NEAR)
 
 
 @pytest.mark.parametrize("true_scale", [15.0, 40.0, 100.0])
 def test_a_scale_that_made_the_labels_is_found_again(true_scale: float) -> None:
-    cosines, own = world(4_000, 10, true_scale)
-    assert temperature.fit_scale(cosines, own, 100.0) == pytest.approx(true_scale, rel=0.08)
+    cosines, truth = world(4_000, 10, true_scale)
+    assert temperature.fit_scale(cosines, truth, 100.0) == pytest.approx(true_scale, rel=0.08)
 
 
 def test_few_pictures_that_are_all_right_do_not_make_scores_certain() -> None:
     cosines = np.float32([[0.30, 0.28], [0.27, 0.31]] * 6)
-    own = np.array([0, 1] * 6)
-    found = temperature.fit_scale(cosines, own, 50.0)
-    assert 50 < found < 150
+    truth = np.array([0, 1] * 6)
+    scale = temperature.fit_scale(cosines, truth, 50.0)
+    assert 50 < scale < 150
     # twelve right ones and ten of the prior: about as sure as that, never more
-    assert temperature.best_scores(cosines, found).mean() < 1 - 0.2 * 10 / (12 + 10)
-    more = temperature.fit_scale(np.tile(cosines, (10, 1)), np.tile(own, 10), 50.0)
-    assert found < more < 50 * temperature.WIDEST
+    assert temperature.best_scores(cosines, scale).mean() < 1 - 0.2 * 10 / (12 + 10)
+    more = temperature.fit_scale(np.tile(cosines, (10, 1)), np.tile(truth, 10), 50.0)
+    assert scale < more < 50 * temperature.WIDEST
 
 
 def test_pictures_that_the_model_gets_wrong_end_at_a_bound_and_not_below_zero() -> None:
     cosines = np.float32([[0.4, 0.2]] * 500)
-    found = temperature.fit_scale(cosines, np.ones(500, np.int64), 100.0)
-    assert found == pytest.approx(100 / temperature.WIDEST, rel=0.01)
+    scale = temperature.fit_scale(cosines, np.ones(500, np.int64), 100.0)
+    assert scale == pytest.approx(100 / temperature.WIDEST, rel=0.01)
 
 
 def test_scale_and_bias_of_sigmoids_are_those_that_scipy_finds(
@@ -89,16 +89,16 @@ def test_scale_and_bias_of_sigmoids_are_those_that_scipy_finds(
         return float((np.logaddexp(0, logits) - truth * logits).sum())
 
     best = minimize(loss, [100.0, -10.0], method="Nelder-Mead", options={"maxiter": 5_000})
-    found = temperature.fit_sigmoid(cosines, truth, 100.0, -10.0)
-    assert loss(np.array(found)) == pytest.approx(best.fun, rel=1e-6)
-    assert found == pytest.approx(best.x, rel=1e-2)
+    fitted = temperature.fit_sigmoid(cosines, truth, 100.0, -10.0)
+    assert loss(np.array(fitted)) == pytest.approx(best.fun, rel=1e-6)
+    assert fitted == pytest.approx(best.x, rel=1e-2)
 
 
 def test_blocks_of_the_matrix_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    cosines, own = world(101, 9, 30.0)
-    whole = temperature.fit_scale(cosines, own, 70.0)
+    cosines, truth = world(101, 9, 30.0)
+    whole = temperature.fit_scale(cosines, truth, 70.0)
     monkeypatch.setattr(temperature, "CELLS", 40)
-    assert temperature.fit_scale(cosines, own, 70.0) == pytest.approx(whole, rel=1e-9)
+    assert temperature.fit_scale(cosines, truth, 70.0) == pytest.approx(whole, rel=1e-9)
 
 
 def test_a_labels_threshold_has_the_largest_f1_of_all_cuts() -> None:
@@ -106,110 +106,117 @@ def test_a_labels_threshold_has_the_largest_f1_of_all_cuts() -> None:
     for _ in range(5):
         values = rng.normal(0, 1, 60).round(1).astype(np.float32)
         positive = rng.random(60) < 1 / (1 + np.exp(-2 * values))
-        found = f1_score(positive, values >= thresholds.best_threshold(values, positive))
+        score = f1_score(positive, values >= thresholds.best_threshold(values, positive))
         cuts = [f1_score(positive, values >= cut) for cut in np.unique(values)]
-        assert found == pytest.approx(max(cuts))
+        assert score == pytest.approx(max(cuts))
 
 
 def test_the_common_threshold_has_the_largest_f1_of_all_pairs() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(0, 1, (40, 130)).round(2).astype(np.float32)
     truth = rng.random((40, 130)) < 0.2 / (1 + np.exp(-3 * values))
-    common, own = thresholds.thresholds(values, truth)
-    found = f1_score(truth, values >= common, average="micro", zero_division=0)
+    common, per_label = thresholds.thresholds(values, truth)
+    score = f1_score(truth, values >= common, average="micro", zero_division=0)
     cuts = [f1_score(truth, values >= cut, average="micro", zero_division=0)
             for cut in np.unique(values[truth])[::4]]  # fmt: skip
-    assert found >= max(cuts)
-    micro, macro = thresholds.f1(truth, thresholds.answers_of(values, common, own))
-    said = values >= np.where(np.isnan(own), common, own)
-    assert micro == pytest.approx(f1_score(truth, said, average="micro"))
-    shown = truth.any(axis=0)
-    assert macro == pytest.approx(f1_score(truth[:, shown], said[:, shown], average="macro"))
+    assert score >= max(cuts)
+    micro, macro = thresholds.f1(truth, thresholds.answers_of(values, common, per_label))
+    predicted = values >= np.where(np.isnan(per_label), common, per_label)
+    assert micro == pytest.approx(f1_score(truth, predicted, average="micro"))
+    pictured = truth.any(axis=0)
+    assert macro == pytest.approx(
+        f1_score(truth[:, pictured], predicted[:, pictured], average="macro")
+    )
 
 
 def test_a_label_with_few_pictures_keeps_near_the_common_threshold() -> None:
     values = np.float32([[0.9, 0.1]] * 30 + [[0.2, 0.5]] * 2 + [[0.1, 0.2]] * 30)
     truth = np.zeros((62, 2), bool)
     truth[:30, 0] = truth[30:32, 1] = True
-    common, own = thresholds.thresholds(values, truth)
+    common, per_label = thresholds.thresholds(values, truth)
     best = [thresholds.best_threshold(values[:, i], truth[:, i]) for i in (0, 1)]
-    assert own[1] == pytest.approx(
+    assert per_label[1] == pytest.approx(
         (2 * best[1] + thresholds.PRIOR * common) / (2 + thresholds.PRIOR)
     )
-    assert abs(own[0] - best[0]) < abs(own[1] - best[1])
+    assert abs(per_label[0] - best[0]) < abs(per_label[1] - best[1])
 
 
 def test_overconfident_scores_are_mended_on_pictures_that_were_not_used() -> None:
-    cosines, own = world(600, 8, 30.0)
-    found = fit(data(cosines, own), MODEL, "x", Aim(risk=0.3)).calibration
-    assert found is not None
-    assert found.temperature == pytest.approx(100 / 30, rel=0.15)
-    assert found.before.ece > 0.2
-    assert found.after.ece < 0.08
-    assert found.after.nll < found.before.nll
-    assert found.before.accuracy == found.after.accuracy
-    assert found.threshold is None  # nobody gave a background
+    cosines, truth = world(600, 8, 30.0)
+    calibration = fit(data(cosines, truth), MODEL, "x", Aim(risk=0.3)).calibration
+    assert calibration is not None
+    assert calibration.temperature == pytest.approx(100 / 30, rel=0.15)
+    assert calibration.before.ece > 0.2
+    assert calibration.after.ece < 0.08
+    assert calibration.after.nll < calibration.before.nll
+    assert calibration.before.accuracy == calibration.after.accuracy
+    assert calibration.threshold is None  # nobody gave a background
 
 
 def test_the_likelihood_that_is_told_is_of_pictures_that_others_fitted() -> None:
-    cosines, own = world(40, 5, 20.0)
-    found = fit(data(cosines, own), MODEL, "x", Aim(risk=1.0)).calibration
-    assert found is not None
+    cosines, truth = world(40, 5, 20.0)
+    calibration = fit(data(cosines, truth), MODEL, "x", Aim(risk=1.0)).calibration
+    assert calibration is not None
     held_out = []
     for train, test in splits(40, 0):
-        scale = temperature.fit_scale(cosines[train], own[train], MODEL.scale)
-        held_out += list(temperature.log_likelihoods(cosines[test], own[test], scale))
-    assert found.after.nll == pytest.approx(-np.mean(held_out))
-    assert found.after.nll > -temperature.log_likelihoods(cosines, own, found.scale).mean()
+        scale = temperature.fit_scale(cosines[train], truth[train], MODEL.scale)
+        held_out += list(temperature.log_likelihoods(cosines[test], truth[test], scale))
+    assert calibration.after.nll == pytest.approx(-np.mean(held_out))
+    assert (
+        calibration.after.nll
+        > -temperature.log_likelihoods(cosines, truth, calibration.scale).mean()
+    )
 
 
 def test_what_is_told_is_measured_on_others_than_it_was_fitted_to() -> None:
     """Pictures without any truth in them: fitted figures would look good, held-out ones do not."""
     rng = np.random.default_rng(5)
     cosines = rng.normal(0.2, 0.03, (60, 40)).astype(np.float32)
-    own = rng.integers(0, 40, 60)
-    found = fit(data(cosines, own, background=np.full(60, 0.2, np.float32)), MODEL, "x", Aim(1.0))
-    assert found.calibration is not None
-    assert found.calibration.f1 is not None
-    common, each = thresholds.thresholds(cosines - 0.2, own[:, None] == np.arange(40))
-    fitted, _ = thresholds.f1(
-        own[:, None] == np.arange(40), thresholds.answers_of(cosines - 0.2, common, each)
+    truth = rng.integers(0, 40, 60)
+    calibration = fit(
+        data(cosines, truth, background=np.full(60, 0.2, np.float32)), MODEL, "x", Aim(1.0)
     )
-    assert found.calibration.f1.micro_after < fitted
+    assert calibration.calibration is not None
+    assert calibration.calibration.f1 is not None
+    common, per_label = thresholds.thresholds(cosines - 0.2, truth[:, None] == np.arange(40))
+    fitted, _ = thresholds.f1(
+        truth[:, None] == np.arange(40), thresholds.answers_of(cosines - 0.2, common, per_label)
+    )
+    assert calibration.calibration.f1.micro_after < fitted
 
 
 def test_sigmoid_models_get_scale_bias_and_thresholds_without_a_background() -> None:
     rng = np.random.default_rng(6)
-    own = rng.integers(0, 5, 200)
-    truth = own[:, None] == np.arange(5)
+    targets = rng.integers(0, 5, 200)
+    truth = targets[:, None] == np.arange(5)
     cosines = (rng.normal(0.0, 0.02, (200, 5)) + 0.1 * truth).astype(np.float32)
     model = Model("siglip", "print", 110.0, -14.0)
-    found = fit(data(cosines, own), model, "x", Aim()).calibration
-    assert found is not None
-    assert found.bias is not None
-    scores = 1 / (1 + np.exp(-(found.scale * cosines + found.bias)))
+    calibration = fit(data(cosines, targets), model, "x", Aim()).calibration
+    assert calibration is not None
+    assert calibration.bias is not None
+    scores = 1 / (1 + np.exp(-(calibration.scale * cosines + calibration.bias)))
     assert scores[truth].mean() > 0.9
     assert scores[~truth].mean() < 0.1
-    assert found.after.nll < found.before.nll
-    assert found.threshold == pytest.approx(0.05, abs=0.03)
-    assert set(found.thresholds) == {f"label {place}" for place in range(5)}
+    assert calibration.after.nll < calibration.before.nll
+    assert calibration.threshold == pytest.approx(0.05, abs=0.03)
+    assert set(calibration.thresholds) == {f"label {place}" for place in range(5)}
 
 
 @pytest.mark.parametrize(
-    ("own", "limit", "value"), [([0, 1] * 4, 10, 8), ([2] * 12, 2, 1), ([], 10, 0)]
+    ("truth", "limit", "value"), [([0, 1] * 4, 10, 8), ([2] * 12, 2, 1), ([], 10, 0)]
 )
-def test_too_few_pictures_or_labels_are_named(own: list[int], limit: int, value: int) -> None:
-    cosines = np.zeros((len(own), 3), np.float32)
+def test_too_few_pictures_or_labels_are_named(truth: list[int], limit: int, value: int) -> None:
+    cosines = np.zeros((len(truth), 3), np.float32)
     with pytest.raises(NotEnough) as caught:
-        fit(data(cosines, np.array(own, np.int64)), MODEL, "x", Aim())
+        fit(data(cosines, np.array(truth, np.int64)), MODEL, "x", Aim())
     assert (caught.value.limit, caught.value.value) == (limit, value)
 
 
 def calibration() -> Calibration:
-    cosines, own = world(60, 4, 60.0)
-    found = fit(data(cosines, own, background=cosines.mean(1)), MODEL, "x", Aim(risk=0.4))
-    assert found.calibration is not None
-    return found.calibration
+    cosines, truth = world(60, 4, 60.0)
+    fitted = fit(data(cosines, truth, background=cosines.mean(1)), MODEL, "x", Aim(risk=0.4))
+    assert fitted.calibration is not None
+    return fitted.calibration
 
 
 def test_a_calibration_survives_its_json() -> None:
@@ -235,9 +242,9 @@ def test_what_it_was_fitted_for_is_all_that_vectors_are_made_of() -> None:
         return fitted_for([label, "dog"], [Concept((text,), (template,))] * 2, examples)
 
     assert made() == made()
-    others = [made("kat"), made("cat", "kitten"), made("cat", "cat", "a {}"),
+    variants = [made("kat"), made("cat", "kitten"), made("cat", "cat", "a {}"),
               made("cat", "cat", "{}", "0f cat")]  # fmt: skip
-    assert len({made(), *others}) == 5
+    assert len({made(), *variants}) == 5
     assert made("cat", "cat", "{}", "a", "b") == made("cat", "cat", "{}", "b", "a")
 
 
@@ -245,15 +252,15 @@ def study(pictures: int = 60, right: bool = True) -> tuple[Encoded, ClassRows]:
     """Pictures near their label's vector, or near another one's."""
     rng = np.random.default_rng(4)
     rows = np.eye(6, 16, dtype=np.float32)
-    own = np.arange(pictures) % 6
-    seen = rows[own if right else (own + 1) % 6] + 0.15 * rng.normal(size=(pictures, 16))
-    seen = np.float32(seen / np.linalg.norm(seen, axis=1, keepdims=True))
+    truth = np.arange(pictures) % 6
+    cosine_rows = rows[truth if right else (truth + 1) % 6] + 0.15 * rng.normal(size=(pictures, 16))
+    cosine_rows = np.float32(cosine_rows / np.linalg.norm(cosine_rows, axis=1, keepdims=True))
     names = tuple(f"<b>{place}" for place in range(6))
     files = tuple(Path(f"{place}.png") for place in range(pictures))
-    dataset = Dataset(names, files, own[:, None] == np.arange(6), multi_label=False)
+    dataset = Dataset(names, files, truth[:, None] == np.arange(6), multi_label=False)
     info = ModelInfo("m", "print", "fp32", "cpu", "torch", 5.0, None, 16, "none")
     background = np.full(16, 0.25, np.float32)
-    return Encoded(dataset, seen, (), info), ClassRows(rows, background)
+    return Encoded(dataset, cosine_rows, (), info), ClassRows(rows, background)
 
 
 def test_a_report_has_the_curve_the_words_and_the_file_that_stores_it() -> None:
@@ -262,9 +269,9 @@ def test_a_report_has_the_curve_the_words_and_the_file_that_stores_it() -> None:
     assert text is not None
     stored = Calibration.from_json(json.loads(text))
     assert (stored.fitted_for, stored.pictures, stored.scale) == ("x", 60, section.fitted.scale)
-    found = json.loads(json.dumps(section.json()))
-    assert found["calibration"] == json.loads(text)
-    assert found["risk_coverage"]["points"][-1]["coverage"] == 1.0
+    document = json.loads(json.dumps(section.json()))
+    assert document["calibration"] == json.loads(text)
+    assert document["risk_coverage"]["points"][-1]["coverage"] == 1.0
     html = section.html()
     assert html.count("<svg") == 4  # two diagrams with their counts
     assert "No answer was wrong" in html  # so there is no curve to draw
