@@ -107,11 +107,11 @@ def test_no_more_batches_are_in_flight_than_allowed(in_flight: int) -> None:
         consumer = Consumer()
         consumer.open.clear()
         batcher = Batcher(consumer, BatchPolicy(max_batch=1, in_flight=in_flight))
-        asked = [asyncio.create_task(batcher.submit(n)) for n in range(8)]
+        tasks = [asyncio.create_task(batcher.submit(n)) for n in range(8)]
         await turn()
         assert consumer.running == in_flight
         consumer.open.set()
-        await asyncio.gather(*asked)
+        await asyncio.gather(*tasks)
         assert consumer.most_running == in_flight
 
     run(test)
@@ -156,10 +156,14 @@ def test_a_failing_item_fails_alone_and_the_loop_lives() -> None:
         consumer = Consumer()
         consumer.fails = lambda batch: ValueError("13") if 13 in batch else None
         batcher = Batcher(consumer, BatchPolicy())
-        found = await asyncio.gather(
+        outcomes = await asyncio.gather(
             *(batcher.submit(n) for n in (1, 13, 2)), return_exceptions=True
         )
-        assert [getattr(one, "value", type(one)) for one in found] == [2, ValueError, 4]
+        assert [getattr(outcome, "value", type(outcome)) for outcome in outcomes] == [
+            2,
+            ValueError,
+            4,
+        ]
         assert consumer.batches == [[1, 13, 2], [1], [13, 2], [13], [2]]
         assert (await batcher.submit(5)).value == 10
 
@@ -171,8 +175,8 @@ def test_a_failure_of_the_batch_alone_costs_nobody_anything() -> None:
         consumer = Consumer()
         consumer.fails = lambda batch: MemoryError() if len(batch) > 1 else None
         batcher = Batcher(consumer, BatchPolicy())
-        found = await asyncio.gather(*(batcher.submit(n) for n in range(3)))
-        assert [one.value for one in found] == [0, 2, 4]
+        outcomes = await asyncio.gather(*(batcher.submit(n) for n in range(3)))
+        assert [outcome.value for outcome in outcomes] == [0, 2, 4]
 
     run(test)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.classify.concept import Concept, keys_of
@@ -66,6 +66,7 @@ SETS = st.sampled_from([("{}",), ("a {}",), ("a {}", "{}"), ("{}", "a {}")])
 
 
 @given(data=st.data())
+@settings(deadline=None)  # models encode in it
 def test_whatever_changes_no_old_vector_is_served(
     data: st.DataObject,
     pictogram: Encoder,
@@ -79,8 +80,8 @@ def test_whatever_changes_no_old_vector_is_served(
     memory = ByteLru(10_000_000)
 
     async def take_turns() -> None:
-        for which, templates, names in turns:
-            encoder = encoders[which]
+        for model, templates, names in turns:
+            encoder = encoders[model]
             width = encoder.info.embedding_width
             shared = Ensemble(encoder, TwoLevels(memory, store, width), 10_000)
             fresh = Ensemble(encoder, TwoLevels(ByteLru(0), MemoryStore().vectors, width), 10_000)
@@ -96,10 +97,10 @@ def test_the_bounds_of_that_test_tell_the_models_apart(
     pictogram: Encoder, other_precision: Encoder, other_weights: Encoder
 ) -> None:
     prompts = ["a cat", "a dog", "a bird"]
-    own, bf16, other = (
+    fp32, bf16, other = (
         encoder.submit_texts(prompts).result()
         for encoder in (pictogram, other_precision, other_weights)
     )
-    assert np.abs(own - other).max() > 2 * NEAR["bf16"]
+    assert np.abs(fp32 - other).max() > 2 * NEAR["bf16"]
     # an fp32 model that is served a bf16 vector is found out
-    assert np.abs(own - bf16).max(axis=1).min() > 2 * NEAR["fp32"]
+    assert np.abs(fp32 - bf16).max(axis=1).min() > 2 * NEAR["fp32"]

@@ -53,10 +53,10 @@ def test_another_model_does_not_see_the_embedding() -> None:
     memory = ByteLru(10_000)
     embedded = Embedded(np.float32([0.6, 0.8]), 16_000_000, 3)
     ImageCache(memory, "one").put("ab", embedded)
-    found = ImageCache(memory, "one").get("ab")
-    assert found is not None
-    np.testing.assert_array_equal(found.vector, embedded.vector)
-    assert (found.width, found.height) == (16_000_000, 3)
+    row = ImageCache(memory, "one").get("ab")
+    assert row is not None
+    np.testing.assert_array_equal(row.vector, embedded.vector)
+    assert (row.width, row.height) == (16_000_000, 3)
     assert ImageCache(memory, "other").get("ab") is None
 
 

@@ -96,16 +96,16 @@ def test_another_template_synonym_or_model_is_another_vector(
         cache = levels()
         changed = Counting(encoder._encoder)
         changed.info = dataclasses.replace(encoder.info, fingerprint="other")
-        asked = [
+        requests = [
             (encoder, Concept(("cat",), TEMPLATES)),
             (encoder, Concept(("cat",), TEMPLATES[:2])),
             (encoder, Concept(("cat", "kitten"), TEMPLATES)),
             (encoder, Concept(("cat kitten",), TEMPLATES)),
             (changed, Concept(("cat",), TEMPLATES)),
         ]
-        for which, concept in asked:
-            assert (await Ensemble(which, cache, PLENTY).vectors([concept])).cached == 0  # type: ignore[arg-type]
-        assert len(cache.memory) == len(asked)
+        for model, concept in requests:
+            assert (await Ensemble(model, cache, PLENTY).vectors([concept])).cached == 0  # type: ignore[arg-type]
+        assert len(cache.memory) == len(requests)
 
     run(work)
 
@@ -113,15 +113,15 @@ def test_another_template_synonym_or_model_is_another_vector(
 def test_concurrent_misses_of_one_label_are_computed_once(encoder: Counting) -> None:
     async def work() -> None:
         ensemble = of(encoder)
-        found = await asyncio.gather(
+        vectors = await asyncio.gather(
             ensemble.vectors(concepts("cat", "dog")),
             ensemble.vectors(concepts("dog", "bird")),
             ensemble.vectors(concepts("cat")),
         )
-        prompts = [prompt for asked in encoder.asked for prompt in asked]
+        prompts = [prompt for batch in encoder.asked for prompt in batch]
         assert len(prompts) == len(set(prompts)) == 3 * len(TEMPLATES)
-        np.testing.assert_array_equal(found[0].rows[1], found[1].rows[0])
-        np.testing.assert_array_equal(found[0].rows[0], found[2].rows[0])
+        np.testing.assert_array_equal(vectors[0].rows[1], vectors[1].rows[0])
+        np.testing.assert_array_equal(vectors[0].rows[0], vectors[2].rows[0])
 
     run(work)
 
@@ -153,15 +153,15 @@ def test_a_label_too_long_for_the_model_fails_alone(encoder: Counting) -> None:
     async def work() -> None:
         ensemble = of(encoder)
         long = " ".join(["cat"] * encoder.info.context_length)
-        found = await asyncio.gather(
+        vectors = await asyncio.gather(
             ensemble.vectors(concepts("dog", long, "bird")),
             ensemble.vectors(concepts("bird", "dog")),
             return_exceptions=True,
         )
-        assert isinstance(found[0], TooLarge)
-        assert (found[0].field, found[0].limit) == ("labels", encoder.info.context_length)
-        assert "a photo of a cat cat" in found[0].detail
-        assert not isinstance(found[1], BaseException)
+        assert isinstance(vectors[0], TooLarge)
+        assert (vectors[0].field, vectors[0].limit) == ("labels", encoder.info.context_length)
+        assert "a photo of a cat cat" in vectors[0].detail
+        assert not isinstance(vectors[1], BaseException)
         # what was computed beside it is kept
         assert (await ensemble.vectors(concepts("dog", "bird"))).cached == 2
 
@@ -190,7 +190,7 @@ def test_many_labels_go_in_blocks_and_come_back_in_order(
     async def work() -> None:
         names = [f"number {n}" for n in range(20)]
         together = await of(encoder).vectors(concepts(*names))
-        assert max(len(asked) for asked in encoder.asked) <= 10
+        assert max(len(batch) for batch in encoder.asked) <= 10
         assert len(encoder.asked) == 7
         alone = await of(encoder).vectors(concepts(names[13]))
         np.testing.assert_allclose(together.rows[13], alone.rows[0], atol=NEAR)
@@ -288,12 +288,12 @@ def test_a_list_of_labels_that_comes_again_is_not_assembled_again(encoder: Count
         ]
         return [first, again, *others]
 
-    first, again, backwards, plain, one = run(ask)
+    first, again, backwards, plain, single = run(ask)
     assert (first.cached, again.cached) == (0, 2)
     np.testing.assert_array_equal(first.rows, again.rows)
     np.testing.assert_allclose(backwards.rows, first.rows[::-1], atol=NEAR)
     assert np.abs(plain.rows - first.rows).max() > 0.01
-    assert one.rows.shape == (1, WIDTH)
+    assert single.rows.shape == (1, WIDTH)
 
 
 def test_without_a_cache_lists_are_not_kept_either(encoder: Counting) -> None:

@@ -20,7 +20,7 @@ SQUARE = ImageSpec(224, 224, "shortest", "bicubic", 0)
 NOWHERE = np.zeros((heatmap.GRID, heatmap.GRID), np.bool_)
 
 
-def shown(uri: str) -> np.ndarray[Any, Any]:
+def pixels_of(uri: str) -> np.ndarray[Any, Any]:
     head, _, data = uri.partition(",")
     assert head == "data:image/png;base64"
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
@@ -33,7 +33,7 @@ def test_each_copy_is_covered_in_one_square_and_all_of_the_picture_is_covered_on
     changed = [(copy != pixels).any(axis=0) for copy in copies]
     assert np.logical_or.reduce(changed).mean() > 0.99
     expected = (heatmap.COVER / heatmap.GRID) ** 2
-    assert all(one.mean() == pytest.approx(expected, rel=0.1) for one in changed)
+    assert all(area.mean() == pytest.approx(expected, rel=0.1) for area in changed)
 
 
 def test_heat_is_where_covering_costs_most() -> None:
@@ -45,7 +45,7 @@ def test_heat_is_where_covering_costs_most() -> None:
     assert np.unravel_index(cells[0].argmax(), cells[0].shape) == (0, 0)
     assert cells[0, 0, 0] == pytest.approx(0.4)
     assert not cells[1].any()
-    assert not shown(heatmap.png(cells[1], 10, 10, SQUARE)).any()
+    assert not pixels_of(heatmap.png(cells[1], 10, 10, SQUARE)).any()
 
 
 def test_flat_ground_is_cold_whatever_a_cover_on_it_costs(
@@ -70,7 +70,7 @@ def test_flat_ground_is_cold_whatever_a_cover_on_it_costs(
         files={"image": out.getvalue()},
         data={"labels": "cat,rocket", "explain": "true"},
     ).json()
-    grey = shown(answer["predictions"][0]["heatmap"])
+    grey = pixels_of(answer["predictions"][0]["heatmap"])
     edge = grey.shape[0] // heatmap.GRID
     assert grey.max() == 255
     assert grey[:edge].max() == grey[:, :edge].max() == grey[-edge:].max() == 0
@@ -90,7 +90,7 @@ def test_the_map_lies_where_the_model_looks(
 ) -> None:
     spec = ImageSpec(224, 224, mode, "bicubic", 0)
     assert heatmap.region(*size, spec) == pytest.approx(region)
-    grey = shown(heatmap.png(np.ones((heatmap.GRID, heatmap.GRID), np.float32), *size, spec))
+    grey = pixels_of(heatmap.png(np.ones((heatmap.GRID, heatmap.GRID), np.float32), *size, spec))
     assert grey.shape[::-1] == (heatmap.EDGE * size[0] // 400, heatmap.EDGE * size[1] // 400)
     if mode == "shortest":
         assert not grey[0, 0]
@@ -101,17 +101,17 @@ def test_the_map_of_a_label_is_bright_on_its_picture(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
     # a cat on the left and a rocket on the right
-    both = Image.new("RGB", (512, 512), "white")
+    image = Image.new("RGB", (512, 512), "white")
     for name, corner in (("cat", (10, 150)), ("rocket", (280, 150))):
-        both.paste(Image.open(samples[name]).convert("RGB").resize((220, 220)), corner)
+        image.paste(Image.open(samples[name]).convert("RGB").resize((220, 220)), corner)
     out = io.BytesIO()
-    both.save(out, "PNG")
+    image.save(out, "PNG")
     answer = client.post(
         "/classify", files={"image": out.getvalue()},
         data={"labels": "cat,rocket", "explain": "true"},
     )  # fmt: skip
     assert answer.status_code == 200, answer.text
-    maps = {p["label"]: shown(p["heatmap"]) for p in answer.json()["predictions"]}
+    maps = {p["label"]: pixels_of(p["heatmap"]) for p in answer.json()["predictions"]}
     half = maps["cat"].shape[1] // 2
     assert maps["cat"][:, :half].mean() > maps["cat"][:, half:].mean()
     assert maps["rocket"][:, half:].mean() > maps["rocket"][:, :half].mean()

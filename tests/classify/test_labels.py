@@ -17,9 +17,9 @@ def test_labels_are_kept_in_one_normal_form() -> None:
 
 
 def test_labels_written_two_ways_count_once_and_the_same_ones_are_left_to_be_refused() -> None:
-    sent = ["hot dog", "hot  dog", "hot\u00a0dog", "café", "cafe\u0301", "cat"]
-    kept, warnings = labels.merged(sent)
-    assert kept == ["hot dog", "café", "cat"]
+    texts = ["hot dog", "hot  dog", "hot\u00a0dog", "café", "cafe\u0301", "cat"]
+    distinct, warnings = labels.merged(texts)
+    assert distinct == ["hot dog", "café", "cat"]
     assert len(warnings) == 3
     assert "'hot  dog' is the label 'hot dog' written another way" in warnings[0]
     assert labels.merged(["cat", "cat ", "dog"])[0] == ["cat", "cat ", "dog"]
@@ -63,18 +63,18 @@ def test_a_label_that_is_no_text_is_refused(label: str) -> None:
 
 def test_marks_that_writing_needs_stay() -> None:
     # a joiner of emoji, and marks that say which way Hebrew and Latin letters beside them run
-    kept = ["\U0001f469\u200d\U0001f692", "\u05d0\u200f!", "a\u200e\u05d0"]
-    assert labels.clean(kept, labels.LabelLimits(count=9, length=100)) == tuple(kept)
+    texts = ["\U0001f469\u200d\U0001f692", "\u05d0\u200f!", "a\u200e\u05d0"]
+    assert labels.clean(texts, labels.LabelLimits(count=9, length=100)) == tuple(texts)
 
 
 @pytest.mark.parametrize(
-    ("sent", "limit", "value"), [(["a", "b", "c", "d"], 3, 4), (["abcdef"], 5, 6)]
+    ("texts", "limit", "value"), [(["a", "b", "c", "d"], 3, 4), (["abcdef"], 5, 6)]
 )
 def test_too_many_or_too_long_names_limit_and_value(
-    sent: list[str], limit: int, value: int
+    texts: list[str], limit: int, value: int
 ) -> None:
     with pytest.raises(TooLarge) as caught:
-        labels.clean(sent, LIMITS)
+        labels.clean(texts, LIMITS)
     assert (caught.value.limit, caught.value.value) == (limit, value)
 
 
@@ -84,13 +84,13 @@ def test_no_labels_are_refused() -> None:
 
 
 def test_right_to_left_and_emoji_are_labels() -> None:
-    sent = ["قطة", "🐱", "köpek"]
-    assert labels.clean(sent, LIMITS) == tuple(sent)
+    texts = ["قطة", "🐱", "köpek"]
+    assert labels.clean(texts, LIMITS) == tuple(texts)
 
 
 def test_scripts_that_an_english_tower_does_not_read_are_told() -> None:
-    sent = ["cat", "café", "고양이", "кот", "cat 猫", "42", "🐱"]
-    assert labels.unread(sent, ("en",)) == ["고양이", "кот", "cat 猫"]
+    texts = ["cat", "café", "고양이", "кот", "cat 猫", "42", "🐱"]
+    assert labels.unread(texts, ("en",)) == ["고양이", "кот", "cat 猫"]
 
 
 def test_nothing_is_told_of_a_tower_of_many_or_unknown_languages() -> None:

@@ -50,11 +50,11 @@ def test_more_labels_than_words_can_be_told_of_have_no_rivals(others: OtherWords
 def test_labels_that_mean_nothing_are_as_often_answered_as_refused(labels: int) -> None:
     """The bound is one of chance, and is the same for few labels and for many."""
     chance = np.random.default_rng(labels)
-    answered = []
+    accepted = []
     for _ in range(1_000):
         words, cosines = chance.normal(size=3000), np.sort(chance.normal(size=labels))
-        answered.append(ahead(words, cosines[-1], 0.0) <= allowed(3000, labels))
-    assert 0.4 < np.mean(answered) < 0.6
+        accepted.append(ahead(words, cosines[-1], 0.0) <= allowed(3000, labels))
+    assert 0.4 < np.mean(accepted) < 0.6
 
 
 def test_a_label_that_leads_the_others_may_be_further_behind_a_word() -> None:
@@ -66,20 +66,20 @@ def test_a_label_that_leads_the_others_may_be_further_behind_a_word() -> None:
 
 def test_known_rivals_are_not_looked_for_again(others: OtherWords) -> None:
     labels = unit(np.random.default_rng(1).normal(size=(3, 16)))
-    known = KnownRivals()
-    first = known.of("pets", labels, others)
-    assert known.of("pets", labels, others) is first
-    assert known.of("other", labels, others) is not first
+    cache = KnownRivals()
+    first = cache.of("pets", labels, others)
+    assert cache.of("pets", labels, others) is first
+    assert cache.of("other", labels, others) is not first
 
 
 def test_rivals_count_without_a_calibration_and_own_words_always() -> None:
     cosines, model = np.array([0.3, 0.1], np.float32), scoring.Scale(100.0, None)
-    wanted = scoring.Criteria(2, abstain=True)
+    criteria = scoring.Criteria(2, abstain=True)
     learned = scoring.Learned(100.0, None, floor=0.0, margin=0.0, shifts=None)
     words = tuple(map(str, range(100)))
 
-    def reason(known: scoring.Learned | None, competition: Competition) -> scoring.Reason | None:
-        return scoring.decide(cosines, 0.0, model, known, wanted, competition).reason
+    def reason(learned: scoring.Learned | None, competition: Competition) -> scoring.Reason | None:
+        return scoring.decide(cosines, 0.0, model, learned, criteria, competition).reason
 
     def rivals(best: float) -> Competition:
         of_words = np.linspace(0, best, 100, dtype=np.float32)
@@ -90,7 +90,7 @@ def test_rivals_count_without_a_calibration_and_own_words_always() -> None:
     assert (refused.code, refused.word) == ("nearer_to_another_word", "99")
     assert reason(learned, rivals(1.0)) is None
     assert reason(None, rivals(0.35)) is None
-    for known in (None, learned):
-        refused = reason(known, Competition(("blank",), np.array([0.31], np.float32)))
+    for calibration in (None, learned):
+        refused = reason(calibration, Competition(("blank",), np.array([0.31], np.float32)))
         assert refused is not None
         assert refused.word == "blank"

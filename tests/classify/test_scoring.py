@@ -14,11 +14,11 @@ NEAR = 1e-5
 
 @given(COSINES, st.floats(0.01, 200))
 def test_softmax_equals_float64_and_sums_to_one(cosines: np.ndarray, scale: float) -> None:
-    found = scoring.softmax(cosines, scale)
+    scores = scoring.softmax(cosines, scale)
     exact = np.exp(np.float64(scale) * (cosines.astype(np.float64) - cosines.max()))
-    np.testing.assert_allclose(found, exact / exact.sum(), atol=1e-4)
-    assert found.dtype == np.float32
-    assert found.sum() == pytest.approx(1, abs=NEAR)
+    np.testing.assert_allclose(scores, exact / exact.sum(), atol=1e-4)
+    assert scores.dtype == np.float32
+    assert scores.sum() == pytest.approx(1, abs=NEAR)
 
 
 @given(COSINES, st.floats(0.01, 200), st.floats(-20, 20))
@@ -30,16 +30,16 @@ def test_sigmoid_equals_float64_and_never_overflows(
 
 
 def test_a_label_as_near_as_the_background_scores_one_half() -> None:
-    found = scoring.against_background(np.float32([0.3, 0.2, 0.4]), 0.3, 100.0)
-    assert found[0] == pytest.approx(0.5, abs=NEAR)
-    assert found[1] < 0.01
-    assert found[2] > 0.99
+    scores = scoring.against_background(np.float32([0.3, 0.2, 0.4]), 0.3, 100.0)
+    assert scores[0] == pytest.approx(0.5, abs=NEAR)
+    assert scores[1] < 0.01
+    assert scores[2] > 0.99
 
 
 def test_against_background_is_the_softmax_of_two() -> None:
     pair = scoring.softmax(np.float32([0.31, 0.3]), 100.0)
-    found = scoring.against_background(np.float32([0.31]), 0.3, 100.0)
-    assert found[0] == pytest.approx(pair[0], abs=NEAR)
+    scores = scoring.against_background(np.float32([0.31]), 0.3, 100.0)
+    assert scores[0] == pytest.approx(pair[0], abs=NEAR)
 
 
 def test_similarities_are_dot_products() -> None:
@@ -60,8 +60,8 @@ def test_scores_of_choice_are_the_two_formulas(bias: float | None) -> None:
     model, background = scoring.Scale(100.0, bias), 0.25
 
     def scores(chosen: scoring.Scoring | None) -> np.ndarray:
-        wanted = scoring.Criteria(3, scores=chosen)
-        return scoring.decide(cosines, background, model, None, wanted).scores
+        criteria = scoring.Criteria(3, scores=chosen)
+        return scoring.decide(cosines, background, model, None, criteria).scores
 
     shares = scoring.softmax(cosines, 100.0)
     alone = (
@@ -90,14 +90,14 @@ def test_tags_that_fit_alike_are_no_reason_to_abstain() -> None:
 def test_the_best_alternative_of_each_label_counts(sizes: list[int], seed: int) -> None:
     labels = [[f"{place}-{n}" for n in range(size)] if size > 1 else () for place, size in
               enumerate(sizes)]  # fmt: skip
-    found = scoring.Alternatives.of(labels)
-    cosines = np.random.default_rng(seed).uniform(-1, 1, len(found.texts)).astype(np.float32)
-    best, at = found.best(cosines), 0
+    alternatives = scoring.Alternatives.of(labels)
+    cosines = np.random.default_rng(seed).uniform(-1, 1, len(alternatives.texts)).astype(np.float32)
+    best, at = alternatives.best(cosines), 0
     for place, texts in enumerate(labels):
-        own = cosines[at : at + max(1, len(texts))]
-        at += len(own)
-        assert best[place] == own.max()
-        assert found.text(cosines, place) == (texts[int(own.argmax())] if texts else None)
+        part = cosines[at : at + max(1, len(texts))]
+        at += len(part)
+        assert best[place] == part.max()
+        assert alternatives.text(cosines, place) == (texts[int(part.argmax())] if texts else None)
 
 
 def test_groups_sum_shares_and_take_the_best_of_scores_alone() -> None:

@@ -37,10 +37,10 @@ def evaluate() -> Eval:
     """The command in this process."""
 
     def call(*arguments: object) -> Result:
-        found = CliRunner().invoke(app, ["eval", *map(str, arguments)])
-        if found.exception is not None and not isinstance(found.exception, SystemExit):
-            raise found.exception
-        return found
+        result = CliRunner().invoke(app, ["eval", *map(str, arguments)])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
 
     return call
 
@@ -91,25 +91,27 @@ def test_a_folder_is_evaluated_here_and_on_a_server_alike_and_as_classify_answer
     # all that can be is evaluated, and that something was missing is no success
     assert here.exit_code == 1
     assert "dog/broken.png: " in here.stderr
-    found = json.loads(here.stdout)
-    assert found == json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
-    assert found["data"]["pictures"] == 14
-    assert found["data"]["unread"][0]["file"].endswith("dog/broken.png")
-    assert found["data"]["duplicates"] == [["cat/octopus.png", "octopus/octopus.png"]]
-    assert found["figures"]["top1"]["hits"] == 13
-    assert found["figures"]["mean_per_class"] == pytest.approx(12.5 / 13, abs=1e-6)
-    assert found["confused"] == [{"truth": "cat", "predicted": "octopus", "count": 1, "share": 0.5}]
-    assert [m["file"] for m in found["mistakes"]] == ["cat/octopus.png"]
-    assert found["model"]["name"] == "pictogram"
-    assert found["templates"]["name"] == "pictogram"
+    document = json.loads(here.stdout)
+    assert document == json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
+    assert document["data"]["pictures"] == 14
+    assert document["data"]["unread"][0]["file"].endswith("dog/broken.png")
+    assert document["data"]["duplicates"] == [["cat/octopus.png", "octopus/octopus.png"]]
+    assert document["figures"]["top1"]["hits"] == 13
+    assert document["figures"]["mean_per_class"] == pytest.approx(12.5 / 13, abs=1e-6)
+    assert document["confused"] == [
+        {"truth": "cat", "predicted": "octopus", "count": 1, "share": 0.5}
+    ]
+    assert [m["file"] for m in document["mistakes"]] == ["cat/octopus.png"]
+    assert document["model"]["name"] == "pictogram"
+    assert document["templates"]["name"] == "pictogram"
     there = evaluate(album, "--url", url, "--format", "json", "--output", tmp_path / "s")
     assert there.exit_code == 1
     served = json.loads(there.stdout)
     for key in ("data", "classes", "confused", "confusion", "templates"):
-        assert served[key] == found[key]
+        assert served[key] == document[key]
     rows = predictions(tmp_path / "s")
     assert len(rows) == 14
-    labels = json.dumps([one["label"] for one in found["classes"]])
+    labels = json.dumps([entry["label"] for entry in document["classes"]])
     for name in ("cat/cat.png", "key/key.jpg", "cat/octopus.png"):
         answer = client.post(
             "/classify", files={"image": (album / name).read_bytes()}, data={"labels": labels}
@@ -128,8 +130,8 @@ def test_several_labels_synonyms_and_prompts_are_scored_as_a_label_set_is(
         "templates": "none",
     }
     (tmp_path / "set.json").write_text(json.dumps(content), encoding="utf-8")
-    shown = {"cat": "animal", "pizza": "food", "key": "tool", "rocket": "", "dog": "animal"}
-    lines = [f"{samples[name]},{label}" for name, label in shown.items()]
+    groups = {"cat": "animal", "pizza": "food", "key": "tool", "rocket": "", "dog": "animal"}
+    lines = [f"{samples[name]},{label}" for name, label in groups.items()]
     (tmp_path / "data.csv").write_text("\n".join(["image,label", *lines]), encoding="utf-8")
     client.put("/labelsets/evaluated?wait=true", json=content).raise_for_status()
     result = evaluate(
@@ -143,7 +145,7 @@ def test_several_labels_synonyms_and_prompts_are_scored_as_a_label_set_is(
     assert "top1" not in report["figures"]
     rows = predictions(tmp_path / "r")
     truth, scores = [], []
-    for name in shown:
+    for name in groups:
         answer = client.post(
             "/classify",
             files={"image": samples[name].read_bytes()},
@@ -151,15 +153,15 @@ def test_several_labels_synonyms_and_prompts_are_scored_as_a_label_set_is(
         ).json()["predictions"]
         row = rows[str(samples[name])]
         assert float(row["score"]) == pytest.approx(answer[0]["score"], abs=CLOSE)
-        assert row["label"] == shown[name]
-        found_scores = {one["label"]: one["score"] for one in answer}
-        truth.append([label == shown[name] for label in content["labels"]])
+        assert row["label"] == groups[name]
+        found_scores = {prediction["label"]: prediction["score"] for prediction in answer}
+        truth.append([label == groups[name] for label in content["labels"]])
         scores.append([found_scores[label] for label in content["labels"]])
     expected = average_precision_score(np.array(truth), np.array(scores))
     assert report["figures"]["map"] == pytest.approx(expected, abs=1e-6)
 
 
-def kept(folder: Path) -> int:
+def cached(folder: Path) -> int:
     """How many whole records there are."""
     files = list(folder.glob("*.rows"))
     if not files:
@@ -175,13 +177,13 @@ def ended(arguments: list[str], folder: Path, at: int, sign: int) -> tuple[int, 
     )
     try:
         end = time.monotonic() + 60
-        while kept(folder) < at and process.poll() is None and time.monotonic() < end:
+        while cached(folder) < at and process.poll() is None and time.monotonic() < end:
             time.sleep(0.002)
         process.send_signal(sign)
-        _, said = process.communicate(timeout=30)
+        _, output = process.communicate(timeout=30)
     finally:
         process.kill()
-    return process.returncode, said
+    return process.returncode, output
 
 
 def test_whoever_is_interrupted_or_killed_goes_on_where_it_was(
@@ -189,19 +191,19 @@ def test_whoever_is_interrupted_or_killed_goes_on_where_it_was(
 ) -> None:
     folder = tmp_path / "kept"
     arguments = [str(noise), "--url", url, "--cache", str(folder), "--jobs", "1"]
-    status, said = ended(arguments, folder, 20, signal.SIGINT)
-    first = kept(folder)
+    status, output = ended(arguments, folder, 20, signal.SIGINT)
+    first = cached(folder)
     assert 20 <= first < 240
-    assert status == 130, said
-    assert f"{first} of 240 pictures are encoded; run the same command again to continue" in said
+    assert status == 130, output
+    assert f"{first} of 240 pictures are encoded; run the same command again to continue" in output
     status, _ = ended(arguments, folder, first + 20, signal.SIGKILL)
-    second = kept(folder)
+    second = cached(folder)
     assert status == -signal.SIGKILL
     assert first + 20 <= second < 240
     last = evaluate(*arguments, "--format", "json")
     assert last.exit_code == 0
     assert f"{second} pictures were already encoded, {240 - second} are new" in last.stderr
-    assert kept(folder) == 240
+    assert cached(folder) == 240
     # and nothing else has changed
     fresh = evaluate(noise, "--url", url, "--no-keep", "--format", "json")
     assert "before" not in fresh.stderr
@@ -223,7 +225,7 @@ def test_every_closer_look_is_a_section_and_what_it_leaves_can_be_used(
     assert report["data"]["pictures"] == 80
     assert list(report["sections"]) == ["templates", "template_search", "shots", "calibration"]
     sets = report["sections"]["templates"]["sets"]
-    assert [one["name"] for one in sets] == ["none", "simple", "custom"]
+    assert [entry["name"] for entry in sets] == ["none", "simple", "custom"]
     assert sets[0]["top1"]["value"] == report["figures"]["top1"]["value"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("<section id=") == 5 + 4
@@ -237,7 +239,7 @@ def test_every_closer_look_is_a_section_and_what_it_leaves_can_be_used(
         noise, "--url", url, "--templates", f"none,{out / 'templates.txt'}", "--format", "json"
     )
     sets = json.loads(again.stdout)["sections"]["templates"]["sets"]
-    assert [one["name"] for one in sets] == ["none", str(out / "templates.txt")]
+    assert [entry["name"] for entry in sets] == ["none", str(out / "templates.txt")]
     assert "80 pictures were already encoded, 160 are new" in again.stderr
     assert all("{}" in template for template in chosen)
 
@@ -284,12 +286,12 @@ def test_a_cache_that_cannot_be_written_is_said_and_ends_nothing(
 
 
 def test_a_key_is_in_no_report(album: Path, tmp_path: Path, url: str) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [*COMMAND, "eval", str(album), "--url", url, "--api-key", "ov_secret",
          "--api-key=ov_secret", "--output", str(tmp_path)],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert done.returncode == 1, done.stderr
+    assert process.returncode == 1, process.stderr
     for name in ("report.json", "report.html"):
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert "ov_secret" not in text
@@ -297,7 +299,7 @@ def test_a_key_is_in_no_report(album: Path, tmp_path: Path, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [
         (("--templates", "nothing"), 2, "template set 'nothing' not found"),
         (("--templates", "a {} and {}"), 2, "--templates: "),
@@ -308,11 +310,11 @@ def test_a_key_is_in_no_report(album: Path, tmp_path: Path, url: str) -> None:
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(
-    evaluate: Eval, album: Path, url: str, arguments: tuple[str, ...], status: int, said: str
+    evaluate: Eval, album: Path, url: str, arguments: tuple[str, ...], status: int, message: str
 ) -> None:
     result = evaluate(album, "--url", url, *arguments)
     assert result.exit_code == status
-    assert said in result.stderr.splitlines()[-1]
+    assert message in result.stderr.splitlines()[-1]
 
 
 def test_data_without_any_readable_picture_has_no_figures(

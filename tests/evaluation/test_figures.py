@@ -43,26 +43,26 @@ def one_hot(targets: np.ndarray, classes: int) -> np.ndarray:
 def test_single_label_figures_are_scikit_learns(seed: int, pictures: int, classes: int) -> None:
     targets, cosines = made(seed, pictures, classes)
     truth, found_scores = one_hot(targets, classes), Scores(cosines, softmax(cosines))
-    found = figures_of(truth, found_scores, multi_label=False)
+    figures = figures_of(truth, found_scores, multi_label=False)
     predicted = cosines.argmax(axis=1)
     every = np.arange(classes)
-    assert found.top1.value == pytest.approx(metrics.accuracy_score(targets, predicted))
+    assert figures.top1.value == pytest.approx(metrics.accuracy_score(targets, predicted))
     if classes > 5:
         top5 = metrics.top_k_accuracy_score(targets, cosines, k=5, labels=every)
-        assert found.top5.value == pytest.approx(top5)
+        assert figures.top5.value == pytest.approx(top5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes that were predicted and are not there
         balanced = metrics.balanced_accuracy_score(targets, predicted)
-    assert found.classes.mean_recall == pytest.approx(balanced)
+    assert figures.classes.mean_recall == pytest.approx(balanced)
     precision, recall, f1, count = metrics.precision_recall_fscore_support(
         targets, predicted, labels=every, zero_division=0
     )
-    np.testing.assert_allclose(found.classes.precision, precision)
-    np.testing.assert_allclose(np.nan_to_num(found.classes.recall), recall)
-    np.testing.assert_allclose(found.classes.f1, f1)
-    np.testing.assert_array_equal(found.classes.count, count)
+    np.testing.assert_allclose(figures.classes.precision, precision)
+    np.testing.assert_allclose(np.nan_to_num(figures.classes.recall), recall)
+    np.testing.assert_allclose(figures.classes.f1, f1)
+    np.testing.assert_array_equal(figures.classes.count, count)
     expected = metrics.confusion_matrix(targets, predicted, labels=every)
-    np.testing.assert_array_equal(found.matrix, expected)
+    np.testing.assert_array_equal(figures.matrix, expected)
 
 
 @settings(max_examples=25, deadline=None)
@@ -73,19 +73,19 @@ def test_multi_label_figures_are_scikit_learns_with_ties_too(
     rng = np.random.default_rng(seed)
     truth = rng.random((pictures, classes)) < 0.4
     scores = np.round(rng.random((pictures, classes)), digits).astype(np.float32)
-    found = figures_of(truth, Scores(scores, scores), multi_label=True)
+    figures = figures_of(truth, Scores(scores, scores), multi_label=True)
     there = truth.any(axis=0)
     for place in np.flatnonzero(there):
         expected = metrics.average_precision_score(truth[:, place], scores[:, place])
-        assert found.classes.average_precision[place] == pytest.approx(expected, abs=TOLERANCE)
-    assert np.isnan(found.classes.average_precision[~there]).all()
+        assert figures.classes.average_precision[place] == pytest.approx(expected, abs=TOLERANCE)
+    assert np.isnan(figures.classes.average_precision[~there]).all()
     if there.any():
         expected = metrics.average_precision_score(truth[:, there], scores[:, there], average=None)
-        mean = found.classes.mean_average_precision
+        mean = figures.classes.mean_average_precision
         assert mean == pytest.approx(np.mean(expected), abs=TOLERANCE)
-    said = scores >= 0.5
-    f1 = metrics.f1_score(truth, said, average=None, zero_division=0)
-    np.testing.assert_allclose(found.classes.f1, f1)
+    predicted = scores >= 0.5
+    f1 = metrics.f1_score(truth, predicted, average=None, zero_division=0)
+    np.testing.assert_allclose(figures.classes.f1, f1)
 
 
 @settings(max_examples=30, deadline=None)
@@ -95,18 +95,18 @@ def test_the_reliability_diagram_is_scikit_learns_and_its_error_guos(seed: int, 
     # on the edges of bins, too
     confidence = rng.choice([rng.random(), 0.0, 0.2, 0.4, 1.0, *rng.random(9)], count)
     right = rng.random(count) < confidence
-    found = reliability.reliability(confidence.astype(np.float32), right)
+    bins = reliability.reliability(confidence.astype(np.float32), right)
     confidence = confidence.astype(np.float32).astype(np.float64)
     shares, means = calibration_curve(right, confidence, n_bins=reliability.BINS)
-    used = found.count > 0
-    np.testing.assert_allclose(found.accuracy[used], shares)
-    np.testing.assert_allclose(found.confidence[used], means)
+    used = bins.count > 0
+    np.testing.assert_allclose(bins.accuracy[used], shares)
+    np.testing.assert_allclose(bins.confidence[used], means)
     error = 0.0
     for low, high in zip(np.linspace(0, 1, 16)[:-1], np.linspace(0, 1, 16)[1:], strict=True):
         inside = (confidence > low) & (confidence <= high) | (confidence == low) & (low == 0)
         if inside.any():
             error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    assert found.error == pytest.approx(error, abs=TOLERANCE)
+    assert bins.error == pytest.approx(error, abs=TOLERANCE)
 
 
 def test_an_interval_is_wilsons_and_holds_the_share_it_is_of() -> None:
@@ -130,8 +130,8 @@ def test_equal_scores_keep_the_order_of_the_labels_as_classify_does() -> None:
 
 def test_the_most_confused_pair_stands_first_and_no_hit_is_a_pair() -> None:
     matrix = np.array([[5, 1, 0], [3, 2, 0], [0, 1, 9]])
-    found = figures.most_confused(matrix, 2)
-    assert [(p.truth, p.predicted, p.count, p.share) for p in found] == [
+    pairs = figures.most_confused(matrix, 2)
+    assert [(p.truth, p.predicted, p.count, p.share) for p in pairs] == [
         (1, 0, 3, 0.6),
         (0, 1, 1, 1 / 6),
     ]
@@ -144,27 +144,27 @@ def test_mistakes_are_the_surest_ones_and_three_of_a_kind_at_most() -> None:
     cosines[6, 2] = 0.02
     scores = Scores(cosines, softmax(cosines))
     truth = one_hot(targets, 3)
-    found = mistakes(truth, figures_of(truth, scores, multi_label=False), scores, 10)
-    assert [(m.picture, m.truth, m.predicted) for m in found] == [
+    errors = mistakes(truth, figures_of(truth, scores, multi_label=False), scores, 10)
+    assert [(m.picture, m.truth, m.predicted) for m in errors] == [
         (0, 0, 1), (1, 0, 1), (2, 0, 1), (6, 1, 2),
     ]  # fmt: skip
-    assert found[0].score == pytest.approx(float(scores.probabilities[0, 1]))
-    assert found[0].own == pytest.approx(float(scores.probabilities[0, 0]))
+    assert errors[0].score == pytest.approx(float(scores.probabilities[0, 1]))
+    assert errors[0].own == pytest.approx(float(scores.probabilities[0, 0]))
 
 
 def test_mistakes_with_several_labels_are_missed_and_wrongly_seen_ones() -> None:
     truth = np.array([[True, True], [False, True], [True, False]])
     scores = np.array([[0.9, 0.1], [0.8, 0.9], [0.9, 0.2]], np.float32)
     found_scores = Scores(scores, scores)
-    found = mistakes(truth, figures_of(truth, found_scores, multi_label=True), found_scores, 5)
-    assert [(m.picture, m.truth, m.predicted) for m in found] == [(0, 1, None), (1, 1, 0)]
+    errors = mistakes(truth, figures_of(truth, found_scores, multi_label=True), found_scores, 5)
+    assert [(m.picture, m.truth, m.predicted) for m in errors] == [(0, 1, None), (1, 1, 0)]
 
 
 def test_several_labels_are_scored_against_a_background_and_never_without_one() -> None:
     rows = np.eye(8, dtype=np.float32)[:3]
     classes = ClassRows(np.eye(8, dtype=np.float32)[:2], np.eye(8, dtype=np.float32)[2])
-    found = scores_of(rows, classes, INFO, multi_label=True)
-    assert found.probabilities[0].tolist() == pytest.approx([1.0, 0.5])
-    assert found.probabilities[2].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    scores = scores_of(rows, classes, INFO, multi_label=True)
+    assert scores.probabilities[0].tolist() == pytest.approx([1.0, 0.5])
+    assert scores.probabilities[2].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
     with pytest.raises(ValueError, match="background"):
         scores_of(rows, ClassRows(classes.rows), INFO, multi_label=True)

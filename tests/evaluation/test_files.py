@@ -26,8 +26,8 @@ def found(
     return read(source, Naming(names, labels), multi_label=multi_label, limit=limit)
 
 
-def shown(one: Labelled, root: Path) -> dict[str, list[str]]:
-    data = one.dataset
+def labels_by_file(dataset: Labelled, root: Path) -> dict[str, list[str]]:
+    data = dataset.dataset
     return {
         str(file.relative_to(root)): [data.classes[place] for place in row.nonzero()[0]]
         for file, row in zip(data.files, data.truth, strict=True)
@@ -47,19 +47,19 @@ def test_each_folder_is_a_class_whatever_lies_in_it_and_what_is_left_out_is_said
         tmp_path, "hot_dog/a.png", "hot_dog/deep/b.JPG", "cat/c.webp", "cat/.hidden.png",
         ".git/d.png", "empty/notes.txt", "beside.png",
     )  # fmt: skip
-    one = found(tmp_path)
-    assert shown(one, tmp_path) == {
+    dataset = found(tmp_path)
+    assert labels_by_file(dataset, tmp_path) == {
         "cat/c.webp": ["cat"],
         "hot_dog/a.png": ["hot dog"],
         "hot_dog/deep/b.JPG": ["hot dog"],
     }
     # a class without pictures is an answer that can be wrong
-    assert one.dataset.classes == ("cat", "empty", "hot dog")
-    assert not one.dataset.multi_label
-    said = " ".join(one.notes)
-    assert "1 picture next to the class folders" in said
-    assert "2 files without an image extension" in said
-    assert "1 class without pictures, still answers: 'empty'" in said
+    assert dataset.dataset.classes == ("cat", "empty", "hot dog")
+    assert not dataset.dataset.multi_label
+    notes = " ".join(dataset.notes)
+    assert "1 picture next to the class folders" in notes
+    assert "2 files without an image extension" in notes
+    assert "1 class without pictures, still answers: 'empty'" in notes
 
 
 def test_names_say_what_folders_show_with_synonyms_and_may_join_two(tmp_path: Path) -> None:
@@ -67,18 +67,18 @@ def test_names_say_what_folders_show_with_synonyms_and_may_join_two(tmp_path: Pa
     toml = csv(
         tmp_path, 'n02123045 = ["cat", "kitten"]\nn02124075 = "cat"\nn02084071 = "dog"\n', "n.toml"
     )
-    one = found(data, names=toml)
-    assert one.dataset.classes == ("dog", "cat")
-    assert shown(one, data)["n02124075/b.png"] == ["cat"]
-    assert {e.label: e.texts for e in one.chosen.entries} == {
+    dataset = found(data, names=toml)
+    assert dataset.dataset.classes == ("dog", "cat")
+    assert labels_by_file(dataset, data)["n02124075/b.png"] == ["cat"]
+    assert {e.label: e.texts for e in dataset.chosen.entries} == {
         "cat": ("cat", "kitten"),
         "dog": ("dog",),
     }
     table = csv(
         tmp_path, "folder,label\nn02123045,cat|kitten\nn02124075,cat\nn02084071,dog\n", "n.csv"
     )
-    assert found(data, names=table).chosen == one.chosen
-    assert not one.notes
+    assert found(data, names=table).chosen == dataset.chosen
+    assert not dataset.notes
     assert "these labels are WordNet ids" in found(data).notes[0]
     short = csv(tmp_path, json.dumps({"n02123045": "cat"}), "n.json")
     with pytest.raises(BadData, match=r"does not say what these are: 'n02084071', 'n02124075'"):
@@ -93,11 +93,11 @@ def test_a_label_set_gives_prompts_templates_and_classes_without_pictures(tmp_pa
         "templates": ["a {}."],
     }
     file = csv(tmp_path, json.dumps(labels), "set.json")
-    one = found(data, labels=str(file))
-    assert one.dataset.classes == ("cat", "dog", "hot dog")
-    assert shown(one, data) == {"Hot_Dog/a.png": ["hot dog"], "cat/b.png": ["cat"]}
-    assert one.chosen.templates == ("a {}.",)
-    assert one.chosen.entries[1].prompts == ("my dog",)
+    dataset = found(data, labels=str(file))
+    assert dataset.dataset.classes == ("cat", "dog", "hot dog")
+    assert labels_by_file(dataset, data) == {"Hot_Dog/a.png": ["hot dog"], "cat/b.png": ["cat"]}
+    assert dataset.chosen.templates == ("a {}.",)
+    assert dataset.chosen.entries[1].prompts == ("my dog",)
     assert len(found(touch(tmp_path / "e", "cat/a.png"), labels="animals").dataset.classes) > 50
     with pytest.raises(BadData, match=r"not among the labels of .*: 'Hot_Dog'"):
         found(data, labels=str(csv(tmp_path, "cat\nbird\n", "set.txt")))
@@ -107,22 +107,26 @@ def test_a_label_set_gives_prompts_templates_and_classes_without_pictures(tmp_pa
 
 def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
     single = csv(tmp_path, "\ufeffwho,Label,image\nx, cat ,a.png\ny,hot_dog,sub/b.png\n")
-    one = found(single)
-    assert shown(one, tmp_path) == {"a.png": ["cat"], "sub/b.png": ["hot dog"]}
-    assert not one.dataset.multi_label
+    dataset = found(single)
+    assert labels_by_file(dataset, tmp_path) == {"a.png": ["cat"], "sub/b.png": ["hot dog"]}
+    assert not dataset.dataset.multi_label
     several = csv(tmp_path, 'image,label\na.png,cat|dog\n"b,c.png",dog\nd.png,\n')
-    one = found(several)
-    assert one.dataset.multi_label
-    assert shown(one, tmp_path) == {"a.png": ["cat", "dog"], "b,c.png": ["dog"], "d.png": []}
+    dataset = found(several)
+    assert dataset.dataset.multi_label
+    assert labels_by_file(dataset, tmp_path) == {
+        "a.png": ["cat", "dog"],
+        "b,c.png": ["dog"],
+        "d.png": [],
+    }
     repeated = csv(tmp_path, "image,label\na.png,cat\nb.png,dog\na.png,dog\nb.png,dog\n")
-    one = found(repeated)
-    assert one.dataset.multi_label
-    assert shown(one, tmp_path)["a.png"] == ["cat", "dog"]
-    assert "1 line repeated an earlier line" in one.notes
+    dataset = found(repeated)
+    assert dataset.dataset.multi_label
+    assert labels_by_file(dataset, tmp_path)["a.png"] == ["cat", "dog"]
+    assert "1 line repeated an earlier line" in dataset.notes
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a.png,cat\nb.png,dog\n", r"line 1: one column 'image' is needed in the header"),
         ("", r"line 1: one column 'image' .* nothing"),
@@ -137,8 +141,8 @@ def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
         ("image,label\na.png,cat\nb.png,a\x07b\n", r"control character"),
     ],
 )
-def test_a_bad_csv_is_told_with_line_and_column(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(BadData, match=said):
+def test_a_bad_csv_is_told_with_line_and_column(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(BadData, match=message):
         found(csv(tmp_path, text))
 
 
@@ -174,21 +178,21 @@ def test_what_systems_add_to_folders_is_no_class_and_is_not_counted(tmp_path: Pa
         tmp_path, "cat/a.png", "dog/b.png", "cat/Thumbs.db", "dog/desktop.ini", "dog/.DS_Store",
         "__MACOSX/cat/._a.png", "__MACOSX/c.png",
     )  # fmt: skip
-    one = found(tmp_path)
-    assert one.dataset.classes == ("cat", "dog")
-    assert len(one.dataset.files) == 2
-    assert one.notes == ()
+    dataset = found(tmp_path)
+    assert dataset.dataset.classes == ("cat", "dog")
+    assert len(dataset.dataset.files) == 2
+    assert dataset.notes == ()
 
 
 def test_folders_match_labels_in_any_unicode_form(tmp_path: Path) -> None:
     composed, apart = "café", "cafe\u0301"
     assert composed != apart
     touch(tmp_path, f"{apart}/a.png", "dog/b.png")
-    own = found(tmp_path)
-    assert own.dataset.classes == (composed, "dog")
-    given = found(tmp_path, labels=f"dog,{composed}")
-    assert given.dataset.classes == ("dog", composed)
-    assert given.dataset.truth.tolist() == [[False, True], [True, False]]
+    dataset = found(tmp_path)
+    assert dataset.dataset.classes == (composed, "dog")
+    chosen = found(tmp_path, labels=f"dog,{composed}")
+    assert chosen.dataset.classes == ("dog", composed)
+    assert chosen.dataset.truth.tolist() == [[False, True], [True, False]]
     names = tmp_path / "names.json"
     names.write_text(json.dumps({composed: "coffee house", "dog": "dog"}))
     assert found(tmp_path, names).dataset.classes == ("coffee house", "dog")

@@ -77,15 +77,15 @@ def made(folder: Path, names: tuple[str, ...], *, multi_label: bool = False) -> 
     encoded = Encoded(dataset, units[0], unread, INFO)
     background = np.full(16, 0.25, np.float32)
     scores = scores_of(units[0], ClassRows(units[1], background), INFO, multi_label=multi_label)
-    found = figures_of(truth, scores, multi_label=multi_label)
+    figures = figures_of(truth, scores, multi_label=multi_label)
     return Result(
         version="1", when=datetime(2026, 1, 2, tzinfo=UTC), command="openvocab eval '<x>'",
         source="<my pictures>", data=data_digest(encoded, [str(n) for n in range(count)]),
         encoded=encoded, names=[file.name for file in files], template_set="simple",
-        templates=("a {}.",), scores=scores, figures=found,
+        templates=("a {}.",), scores=scores, figures=figures,
         mistakes=[
             Picture(m, files[m.picture].name, small(files[m.picture]))
-            for m in mistakes(truth, found, scores, 8)
+            for m in mistakes(truth, figures, scores, 8)
         ],
         same=[(0, 1), (1, 2)], notes=["<u>note</u>"], sections=[Section()],
     )  # fmt: skip
@@ -96,9 +96,9 @@ def browser() -> Iterator[Browser]:
     path = shutil.which("chromium")
     assert path is not None, "these tests need Chromium; on Debian: apt-get install chromium"
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path)
-        yield found
-        found.close()
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
 
 
 def opened(browser: Browser, file: Path, **options: object) -> tuple[Page, list[str]]:
@@ -108,8 +108,8 @@ def opened(browser: Browser, file: Path, **options: object) -> tuple[Page, list[
     page.on("console", lambda message: odd.append(message.text))
     page.on("pageerror", lambda error: odd.append(str(error)))
     page.on("dialog", lambda dialog: odd.append("dialog"))
-    own = ("data:image/jpeg", "data:image/png", file.as_uri())
-    page.on("request", lambda r: None if r.url.startswith(own) else odd.append(r.url))
+    allowed = ("data:image/jpeg", "data:image/png", file.as_uri())
+    page.on("request", lambda r: None if r.url.startswith(allowed) else odd.append(r.url))
     page.goto(file.as_uri())
     return page, odd
 
@@ -118,12 +118,12 @@ def test_names_do_nothing_and_nothing_is_asked_for(browser: Browser, tmp_path: P
     result = made(tmp_path, HOSTILE)
     write(result, tmp_path / "out")
     page, odd = opened(browser, tmp_path / "out/report.html")
-    shown = page.locator("#classes tbody th").all_text_contents()
+    names_shown = page.locator("#classes tbody th").all_text_contents()
     # what turns the writing direction stands for itself nowhere
-    wanted = [
+    expected = [
         name.replace("\N{RIGHT-TO-LEFT OVERRIDE}", "\N{REPLACEMENT CHARACTER}") for name in HOSTILE
     ]
-    assert sorted(shown) == sorted(wanted)
+    assert sorted(names_shown) == sorted(expected)
     assert page.title() == "<my pictures>: evaluation"
     assert page.locator("script").count() == 1
     assert page.locator("img").count() == len(result.mistakes) > 0
@@ -137,9 +137,9 @@ def test_names_do_nothing_and_nothing_is_asked_for(browser: Browser, tmp_path: P
     assert page.get_by_role("heading", name="More & more").count() == 1
     assert "it is <i>gone</i>" in page.locator("#data").text_content()
     assert odd == []
-    found = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
-    assert sorted(one["label"] for one in found["classes"]) == sorted(HOSTILE)
-    assert found["sections"] == {"more_of_it": {"answer": 42}}
+    document = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    assert sorted(entry["label"] for entry in document["classes"]) == sorted(HOSTILE)
+    assert document["sections"] == {"more_of_it": {"answer": 42}}
     # the lock behind the escaping holds by itself
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     broken = tmp_path / "broken.html"
@@ -163,8 +163,8 @@ def test_axe_finds_nothing_and_a_phone_needs_no_scrolling_aside(
     page, odd = opened(browser, file, viewport={"width": 360, "height": 740}, **options)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    found = Axe().run(page, options={"resultTypes": ["violations"], "runOnly": STANDARDS})
-    assert found.violations_count == 0, found.generate_report()
+    violations = Axe().run(page, options={"resultTypes": ["violations"], "runOnly": STANDARDS})
+    assert violations.violations_count == 0, violations.generate_report()
     assert odd == []
     # the other order of the matrix, with the keyboard; there is none for several labels
     radio = page.locator("#order-1, #whole-1")
@@ -200,11 +200,11 @@ def test_the_page_opens_with_what_to_do_next(tmp_path: Path) -> None:
     write(result, tmp_path / "out")
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert text.index("What to do next") < text.index('<nav aria-label="Sections">')
-    said = dict(advice(result))
-    assert "24 pictures are too few to judge." in said
+    advice_texts = dict(advice(result))
+    assert "24 pictures are too few to judge." in advice_texts
     assert (
-        "1 picture labelled in two ways" in said["Pictures to check:"]
-        or "2 pictures" in said["Pictures to check:"]
+        "1 picture labelled in two ways" in advice_texts["Pictures to check:"]
+        or "2 pictures" in advice_texts["Pictures to check:"]
     )
     top1 = replace(result.figures, top1=Share(970, 1_000))
     assert "Good enough to use as it is." in dict(advice(replace(result, figures=top1)))
@@ -247,13 +247,13 @@ def test_a_calibration_that_makes_held_out_figures_worse_says_how_many_pictures_
     assert better.worse == ""
     assert "rises from 0.0 % to 60.0 %" in worse.worse.replace("\N{NO-BREAK SPACE}", " ")
     assert "about 200 are needed" in worse.worse
-    said = dict(advice(replace(result, sections=[worse])))
-    assert worse.worse in said["Do not use this calibration."]
+    advice_texts = dict(advice(replace(result, sections=[worse])))
+    assert worse.worse in advice_texts["Do not use this calibration."]
     # as good as before is no reason to say that it helps
-    same = replace(section, fitted=replace(section.fitted, before=good, after=good))
-    assert same.worse == ""
+    unchanged = replace(section, fitted=replace(section.fitted, before=good, after=good))
+    assert unchanged.worse == ""
     assert "The calibration does not make scores truer." in dict(
-        advice(replace(result, sections=[same]))
+        advice(replace(result, sections=[unchanged]))
     )
 
 

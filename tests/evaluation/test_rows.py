@@ -23,15 +23,15 @@ def row(number: int) -> np.ndarray:
     return np.full(WIDTH, number / 7, np.float32)
 
 
-def known(path: Path, most: int = 60) -> list[int]:
+def stored_numbers(path: Path, most: int = 60) -> list[int]:
     """Numbers whose row is there, and is right."""
     file = RowFile(path, WIDTH)
     try:
         rows = {number: file.get(digest(number)) for number in range(most)}
     finally:
         file.close()
-    assert all(np.array_equal(found, row(n)) for n, found in rows.items() if found is not None)
-    return [number for number, found in rows.items() if found is not None]
+    assert all(np.array_equal(stored, row(n)) for n, stored in rows.items() if stored is not None)
+    return [number for number, stored in rows.items() if stored is not None]
 
 
 def filled(path: Path, count: int) -> Path:
@@ -55,21 +55,21 @@ def wipe(data: bytearray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "left"),
+    ("damage", "remaining"),
     [(cut, [*range(9)]), (flip, [0, 1, 2, *range(4, 10)]), (wipe, [])],
 )
 def test_damage_costs_the_damaged_records_alone_and_writing_goes_on(
-    tmp_path: Path, damage: Callable[[bytearray], None], left: list[int]
+    tmp_path: Path, damage: Callable[[bytearray], None], remaining: list[int]
 ) -> None:
     path = filled(tmp_path / "deep" / "a.rows", 10)
     data = bytearray(path.read_bytes())
     damage(data)
     path.write_bytes(data)
-    assert known(path) == left
+    assert stored_numbers(path) == remaining
     file = RowFile(path, WIDTH)
     file.put(digest(20), row(20))
     file.close()
-    assert known(path) == [*left, 20]
+    assert stored_numbers(path) == [*remaining, 20]
 
 
 def test_half_a_record_of_a_killed_process_does_not_shift_those_of_another(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_half_a_record_of_a_killed_process_does_not_shift_those_of_another(tmp_p
         other.write(os.urandom(RECORD - 1))
     file.put(digest(1), row(1))
     file.close()
-    assert known(path) == [0, 1]
+    assert stored_numbers(path) == [0, 1]
 
 
 def test_rows_of_another_width_are_not_taken_for_these(tmp_path: Path) -> None:
@@ -101,4 +101,4 @@ def test_several_may_write_one_file(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(write, range(4)))
-    assert known(path) == [*range(60)]
+    assert stored_numbers(path) == [*range(60)]

@@ -27,14 +27,14 @@ Posed = tuple[Encoded, TemplateRows]
 def data(posed: Posed) -> tuple[Encoded, ClassRows]:
     """12 of the concepts, for the time that a probe takes; with fewer pictures of some."""
     encoded, rows = posed
-    kept = np.concatenate([np.arange(8 * place, 8 * place + 8) for place in range(12)])
-    kept = np.setdiff1d(kept, [0, 1, 2, 3, 4, *range(8, 15)])
-    some = encoded.subset(kept)
+    indices = np.concatenate([np.arange(8 * place, 8 * place + 8) for place in range(12)])
+    indices = np.setdiff1d(indices, [0, 1, 2, 3, 4, *range(8, 15)])
+    subset = encoded.subset(indices)
     classes = dataclasses.replace(
-        some.dataset, classes=some.dataset.classes[:12], truth=some.dataset.truth[:, :12]
+        subset.dataset, classes=subset.dataset.classes[:12], truth=subset.dataset.truth[:, :12]
     )
     text = ClassRows(ensemble(rows, ("{}",)).rows[:12])
-    return dataclasses.replace(some, dataset=classes), text
+    return dataclasses.replace(subset, dataset=classes), text
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,12 @@ def test_the_probe_is_the_regression_that_scipy_finds() -> None:
     pictures = dice.standard_normal((300, 4)).astype(np.float32)
     mean, spread = rows.mean(axis=0), (rows - rows.mean(axis=0)).std()
     scaled = (rows - mean) / spread
-    own = np.searchsorted([0, 2, 5], targets)
+    columns = np.searchsorted([0, 2, 5], targets)
 
     def loss(flat: np.ndarray) -> float:
         weights, offsets = flat[:12].reshape(3, 4), flat[12:]
         logits = log_softmax(scaled @ weights.T + offsets, axis=1)
-        return 0.5 * 10**-0.5 * (weights**2).sum() - logits[np.arange(18), own].sum()
+        return 0.5 * 10**-0.5 * (weights**2).sum() - logits[np.arange(18), columns].sum()
 
     best = minimize(loss, np.zeros(15), tol=1e-10).x
     logits = (pictures - mean) / spread @ best[:12].reshape(3, 4).T + best[12:]
@@ -73,8 +73,8 @@ def test_the_strength_is_chosen_by_shots_that_are_held_out() -> None:
         count = 0
         for fold in range(4):
             out = held_out == fold
-            said = linear_probe.predictions(rows[~out], targets[~out], power, rows[out])
-            count += int((said == targets[out]).sum())
+            predictions = linear_probe.predictions(rows[~out], targets[~out], power, rows[out])
+            count += int((predictions == targets[out]).sum())
         return count
 
     for seed in range(4):
@@ -91,17 +91,19 @@ def test_zero_shot_and_curves_are_of_the_same_test_pictures(
     data: tuple[Encoded, ClassRows], found: Shots
 ) -> None:
     encoded, classes = data
-    kept = np.flatnonzero(encoded.dataset.counts >= 2)
-    some = encoded.subset(np.flatnonzero(encoded.dataset.truth[:, kept].any(axis=1)))
-    truth = some.dataset.truth[:, kept]
+    classes_kept = np.flatnonzero(encoded.dataset.counts >= 2)
+    subset = encoded.subset(np.flatnonzero(encoded.dataset.truth[:, classes_kept].any(axis=1)))
+    truth = subset.dataset.truth[:, classes_kept]
     tested, pool = halves(truth, 0)
     targets = truth.argmax(axis=1)
-    expected = top(some.rows[tested] @ classes.rows[kept].T, targets[tested], 1)
+    expected = top(subset.rows[tested] @ classes.rows[classes_kept].T, targets[tested], 1)
     assert found.zero_shot == expected
     assert (found.tested, found.pool) == (len(tested), len(pool))
     # with all there is, every draw is the whole other half
-    rows = blend(classes.rows[kept], some.rows[pool], targets[pool], encoded.info.scale).rows
-    full = top(some.rows[tested] @ rows.T, targets[tested], 1).value
+    rows = blend(
+        classes.rows[classes_kept], subset.rows[pool], targets[pool], encoded.info.scale
+    ).rows
+    full = top(subset.rows[tested] @ rows.T, targets[tested], 1).value
     assert found.curves[1].points[-1].draws == pytest.approx([full] * 3)
 
 
@@ -124,22 +126,22 @@ def test_what_is_learned_does_not_depend_on_the_test_pictures(
     data: tuple[Encoded, ClassRows], found: Shots
 ) -> None:
     encoded, classes = data
-    kept = encoded.dataset.counts >= 2
-    places = np.flatnonzero(encoded.dataset.truth[:, kept].any(axis=1))
-    tested = places[halves(encoded.dataset.truth[places][:, kept], 0)[0]]
+    enough = encoded.dataset.counts >= 2
+    places = np.flatnonzero(encoded.dataset.truth[:, enough].any(axis=1))
+    tested = places[halves(encoded.dataset.truth[places][:, enough], 0)[0]]
     changed = encoded.rows.copy()
     changed[tested] = changed[tested[::-1]]
     other = shots(dataclasses.replace(encoded, rows=changed), classes, (2,), seeds=3)
-    for one, two in zip(found.curves, other.curves, strict=True):
-        assert two.points[0].chosen == one.points[1].chosen
-        assert two.points[0].draws != one.points[1].draws
+    for curve, two in zip(found.curves, other.curves, strict=True):
+        assert two.points[0].chosen == curve.points[1].chosen
+        assert two.points[0].draws != curve.points[1].draws
 
 
 def test_one_seed_gives_one_answer_and_another_gives_another(
     data: tuple[Encoded, ClassRows], found: Shots
 ) -> None:
     again = shots(*data, (1, 2), seeds=3)
-    assert [one.points for one in again.curves] == [one.points[:2] for one in found.curves]
+    assert [curve.points for curve in again.curves] == [curve.points[:2] for curve in found.curves]
     assert shots(*data, (1,), seeds=3, seed=1).curves[0].points[0] != found.curves[0].points[0]
 
 
@@ -165,19 +167,19 @@ def curve(*leads: float, sure: float = 0.03) -> Curve:
 
 
 def test_the_crossing_is_log_linear_and_has_to_last() -> None:
-    found = curve(-0.2, -0.1, 0.1, 0.2)
-    assert (found.overtakes, found.certain) == (4, 4)
-    assert found.crossing == pytest.approx(2**1.5)
-    found = curve(-0.2, 0.01, -0.01, 0.02, 0.04)
-    assert (found.overtakes, found.certain) == (8, 16)
-    assert found.crossing == pytest.approx(2 ** (2 + 1 / 3))
+    points = curve(-0.2, -0.1, 0.1, 0.2)
+    assert (points.overtakes, points.certain) == (4, 4)
+    assert points.crossing == pytest.approx(2**1.5)
+    points = curve(-0.2, 0.01, -0.01, 0.02, 0.04)
+    assert (points.overtakes, points.certain) == (8, 16)
+    assert points.crossing == pytest.approx(2 ** (2 + 1 / 3))
     assert (curve(0.1, 0.2).overtakes, curve(0.1, 0.2).crossing) == (1, None)
     never = curve(-0.2, 0.1, -0.1)
     assert (never.overtakes, never.certain, never.crossing) == (None, None, None)
 
 
 def test_a_report_says_with_how_many_pictures_a_method_overtakes(found: Shots) -> None:
-    told = dataclasses.replace(
+    report = dataclasses.replace(
         found,
         classes=("<i>cat</i>", "dog"),
         left_out=("<i>ox</i>",),
@@ -185,7 +187,7 @@ def test_a_report_says_with_how_many_pictures_a_method_overtakes(found: Shots) -
         curves=(curve(-0.2, -0.1, 0.1), dataclasses.replace(curve(0, 0.01, 0.02), method="blend")),
         short={1: (), 2: (), 4: ("<i>cat</i>",)},
     )
-    section = ShotsSection(told)
+    section = ShotsSection(report)
     words = section.words()
     assert (
         "Linear probe: ahead of zero-shot from 4 pictures a class (level at about 2.8), and "
@@ -202,9 +204,9 @@ def test_a_report_says_with_how_many_pictures_a_method_overtakes(found: Shots) -
     points = json.loads(json.dumps(section.json()))["curves"]["probe"]
     assert (points["overtakes"], points["level_at"]) == (4, 2.828427)
     console = Console(width=80)
-    with console.capture() as shown:
+    with console.capture() as output:
         console.print(section.table())
-    assert "<i>ox</i>" in shown.get()
+    assert "<i>ox</i>" in output.get()
 
 
 def test_what_cannot_be_drawn_is_one_line(

@@ -41,8 +41,8 @@ def test_halves_cut_every_class_in_half(posed: Posed) -> None:
     assert (counts[0] == counts[1]).all()
     assert list(halves(plain, 5)[0]) != list(halves(plain, 4)[0])
     odd = np.repeat(np.eye(9, dtype=bool), [1, 2, 3, 1, 5, 2, 2, 7, 4], axis=0)
-    kept = [odd[half].sum(axis=0) for half in halves(odd, 0)]
-    assert np.abs(kept[0] - kept[1]).max() == 1
+    sums = [odd[half].sum(axis=0) for half in halves(odd, 0)]
+    assert np.abs(sums[0] - sums[1]).max() == 1
 
 
 def test_an_ensemble_is_the_one_that_answers_requests(posed: Posed, pictogram: object) -> None:
@@ -55,33 +55,33 @@ def test_an_ensemble_is_the_one_that_answers_requests(posed: Posed, pictogram: o
 
 def test_the_search_finds_what_a_brute_search_finds(posed: Posed) -> None:
     encoded, rows = posed
-    found = search(encoded, rows, SIMPLE, default_name="simple", limit=3)
+    result = search(encoded, rows, SIMPLE, default_name="simple", limit=3)
     half = encoded.subset(halves(encoded.dataset.truth, 0)[0])
-    taken: list[str] = []
-    for step in found.steps:
+    picked: list[str] = []
+    for step in result.steps:
         best = max(
-            (t for t in rows.templates if t not in taken),
-            key=lambda template: worth(half, rows, [*taken, template]),
+            (t for t in rows.templates if t not in picked),
+            key=lambda template: worth(half, rows, [*picked, template]),
         )
-        taken.append(best)
+        picked.append(best)
         assert step.template == best
-        assert step.figure == worth(half, rows, taken)[0]
-    assert found.templates == tuple(taken[: len(found.templates)])
-    assert found.search.figures[TOP1]["chosen"].value == worth(half, rows, found.templates)[0]
+        assert step.figure == worth(half, rows, picked)[0]
+    assert result.templates == tuple(picked[: len(result.templates)])
+    assert result.search.figures[TOP1]["chosen"].value == worth(half, rows, result.templates)[0]
 
 
 def worth(encoded: Encoded, rows: TemplateRows, templates: list[str]) -> tuple[float, float]:
     scores = scored(encoded, ensemble(rows, templates))
     targets = encoded.dataset.targets
-    own = scores.probabilities[np.arange(len(targets)), targets].astype(np.float64)
+    probabilities = scores.probabilities[np.arange(len(targets)), targets].astype(np.float64)
     share = float((scores.cosines.argmax(axis=1) == targets).mean())
-    return share, round(float(np.log(own).mean()), 5)
+    return share, round(float(np.log(probabilities).mean()), 5)
 
 
 def test_labels_of_their_own_are_searched_by_average_precision(posed: Posed) -> None:
     encoded, rows = with_labels(posed[0]), posed[1]
     background = TemplateRows(rows.templates, rows.rows[:, :1] + rows.rows[:, 1:2])
-    found = search(
+    result = search(
         encoded,
         rows,
         SIMPLE,
@@ -93,41 +93,43 @@ def test_labels_of_their_own_are_searched_by_average_precision(posed: Posed) -> 
     )
     half = encoded.subset(halves(encoded.dataset.truth, 0)[0])
     truth = half.dataset.truth
-    shown = truth.any(axis=0)
+    pictured = truth.any(axis=0)
 
     def precision(templates: list[str]) -> float:
         scores = scored(half, ensemble(rows, templates, background)).probabilities
-        return float(average_precision_score(truth[:, shown], scores[:, shown], average="macro"))
+        return float(
+            average_precision_score(truth[:, pictured], scores[:, pictured], average="macro")
+        )
 
     best = max(rows.templates[:6], key=lambda template: precision([template]))
-    assert found.steps[0].template == best
-    assert found.steps[0].figure == pytest.approx(precision([best]))
-    assert found.steps[1].figure == pytest.approx(
-        precision([step.template for step in found.steps[:2]])
+    assert result.steps[0].template == best
+    assert result.steps[0].figure == pytest.approx(precision([best]))
+    assert result.steps[1].figure == pytest.approx(
+        precision([step.template for step in result.steps[:2]])
     )
 
 
 def test_the_search_never_sees_the_pictures_that_it_reports_on(posed: Posed) -> None:
     encoded, rows = posed
-    found = search(encoded, rows, SIMPLE, default_name="simple", seed=2)
+    result = search(encoded, rows, SIMPLE, default_name="simple", seed=2)
     reported = halves(encoded.dataset.truth, 2)[1]
     changed = encoded.rows.copy()
     changed[reported] = changed[reported[::-1]]
     other = search(
         dataclasses.replace(encoded, rows=changed), rows, SIMPLE, default_name="simple", seed=2
     )
-    assert other.steps == found.steps
-    assert other.search == found.search
-    assert other.report != found.report
+    assert other.steps == result.steps
+    assert other.search == result.search
+    assert other.report != result.report
 
 
 def test_blocks_and_a_shortlist_change_nothing_but_the_work(
     posed: Posed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded, rows = posed
-    found = search(encoded, rows, SIMPLE, default_name="simple", limit=4)
+    result = search(encoded, rows, SIMPLE, default_name="simple", limit=4)
     monkeypatch.setattr(template_search, "BLOCK", 20_000)
-    assert search(encoded, rows, SIMPLE, default_name="simple", limit=4) == found
+    assert search(encoded, rows, SIMPLE, default_name="simple", limit=4) == result
     tried: list[int] = []
     real = template_search.Top1.with_each
 
@@ -156,14 +158,14 @@ def noisy(posed: Posed, count: int) -> TemplateRows:
 
 
 def test_a_lead_that_was_learned_by_heart_does_not_carry_over(posed: Posed) -> None:
-    found = search(
+    result = search(
         posed[0], noisy(posed, 60), ["default {}"], default_name="default",
         candidates=[f"{place} {{}}" for place in range(60)], limit=8,
     )  # fmt: skip
-    (searched,), (reported,) = found.search.to_reference, found.report.to_reference
+    (searched,), (reported,) = result.search.to_reference, result.report.to_reference
     assert searched.lead.value > 0.02
     assert reported.verdict is not Verdict.BETTER
-    section = SearchSection(found)
+    section = SearchSection(result)
     assert section.words()[0].startswith(("Keep default", "Too few pictures to tell"))
     assert "did not carry over to new pictures" in section.words()[2]
 
@@ -172,29 +174,29 @@ def test_templates_that_are_better_are_found_and_proved(posed: Posed) -> None:
     encoded, rows = posed
     dice = np.random.default_rng(0)
     bad = ensemble(rows, SIMPLE).rows + 0.08 * dice.standard_normal(rows.rows[0].shape)
-    both = TemplateRows(
+    template_rows = TemplateRows(
         (*rows.templates, "bad {}"), np.concatenate([rows.rows, bad[None].astype(np.float32)])
     )
-    found = search(encoded, both, ["bad {}"], default_name="bad")
-    assert found.report.to_reference[0].verdict is Verdict.BETTER
-    section = SearchSection(found)
+    result = search(encoded, template_rows, ["bad {}"], default_name="bad")
+    assert result.report.to_reference[0].verdict is Verdict.BETTER
+    section = SearchSection(result)
     assert section.words()[0].startswith("Use them: ")
-    assert validate_templates(section.file_text().splitlines()) == found.templates
-    assert json.loads(section.labelset_json()) == {"templates": list(found.templates)}
+    assert validate_templates(section.file_text().splitlines()) == result.templates
+    assert json.loads(section.labelset_json()) == {"templates": list(result.templates)}
     assert json.loads(json.dumps(section.json()))["report"]["pictures"] == 160
     assert 'class="note good"' in section.html()
     console = Console(width=80, record=True, quiet=True)
-    with console.capture() as shown:
+    with console.capture() as output:
         console.print(section.table())
-    assert isinstance(shown.get(), str)
+    assert isinstance(output.get(), str)
 
 
 def test_the_pool_is_each_english_template_once() -> None:
     sets = load_sets()
-    found = pool(sets)
-    assert len(found) == len(set(found))
-    assert set(SIMPLE) <= set(found)
-    assert not set(found) & set(sets["japanese"].templates[1:])
+    templates = pool(sets)
+    assert len(templates) == len(set(templates))
+    assert set(SIMPLE) <= set(templates)
+    assert not set(templates) & set(sets["japanese"].templates[1:])
     assert set(sets["german"].templates) == set(pool(sets, ["de"]))
 
 

@@ -63,32 +63,32 @@ def test_resamples_spread_as_all_resamples_there_are() -> None:
     scores = [np.round(dice.random((5, 2)), 1).astype(np.float32) for _ in range(2)]
     every = [list(places) for places in itertools.product(range(5), repeat=5)]
 
-    def per_class(places: list[int], one: int) -> float:
+    def per_class(places: list[int], column: int) -> float:
         present = np.unique(targets[places])
-        said = np.where(right[places, one], targets[places], 2)
-        return float(recall_score(targets[places], said, labels=present, average="macro"))
+        predicted = np.where(right[places, column], targets[places], 2)
+        return float(recall_score(targets[places], predicted, labels=present, average="macro"))
 
-    def precision(places: list[int], one: int) -> float:
-        each = [
-            average_precision_score(truth[places, place], scores[one][places, place])
+    def precision(places: list[int], column: int) -> float:
+        precisions = [
+            average_precision_score(truth[places, place], scores[column][places, place])
             for place in range(2)
             if truth[places, place].any()
         ]
-        return float(np.mean(each))
+        return float(np.mean(precisions))
 
     sorted_draws = sorted({tuple(sorted(places)): 0 for places in every})
     weight = [sum(1 for _ in set(itertools.permutations(places))) for places in sorted_draws]
     for resampled, figure in (
-        (top1(right, 10_000, 1), lambda places, one: float(right[places, one].mean())),
+        (top1(right, 10_000, 1), lambda places, column: float(right[places, column].mean())),
         (mean_per_class(right, targets, 10_000, 1), per_class),
         (mean_average_precision(scores, truth, 10_000, 1), precision),
     ):
         leads = [figure(list(p), 0) - figure(list(p), 1) for p in sorted_draws]
-        drawn = resampled.draws[:, 0] - resampled.draws[:, 1]
-        assert len(drawn) == 10_000
+        differences = resampled.draws[:, 0] - resampled.draws[:, 1]
+        assert len(differences) == 10_000
         for value in sorted(set(np.round(leads, 6))):
             exact = np.average(np.array(leads) <= value + SUMS, weights=weight)
-            assert (drawn <= value + SUMS).mean() == pytest.approx(exact, abs=SHARE)
+            assert (differences <= value + SUMS).mean() == pytest.approx(exact, abs=SHARE)
 
 
 def test_figures_are_those_of_the_evaluation(posed: Posed, found: Trials) -> None:
@@ -103,15 +103,15 @@ def test_figures_are_those_of_the_evaluation(posed: Posed, found: Trials) -> Non
     ) == alone.top1.interval
     assert found.figures[PER_CLASS]["pictogram"].value == pytest.approx(alone.classes.mean_recall)
     labelled = several(encoded)
-    both = {
+    sets = {
         name: dataclasses.replace(
             ensemble(rows, load_sets()[name].templates), background=rows.rows[0, 0]
         )
         for name in ("simple", "documents")
     }
-    ranked = judge(labelled, both, "simple", resamples=1_000)
+    ranked = judge(labelled, sets, "simple", resamples=1_000)
     alone = figures_of(
-        labelled.dataset.truth, scored(labelled, both["documents"]), multi_label=True
+        labelled.dataset.truth, scored(labelled, sets["documents"]), multi_label=True
     )
     assert ranked.compared_by == MAP
     assert ranked.figures[MAP]["documents"].value == pytest.approx(
@@ -139,9 +139,16 @@ def test_holms_correction_rejects_what_the_steps_reject() -> None:
 
 
 def test_what_is_compared_with_itself_is_not_different(found: Trials) -> None:
-    same = next(one for one in found.to_reference if one.name == "simple again")
-    assert (same.lead.value, same.p, same.only_name, same.only_other) == (0, 1, 0, 0)
-    assert same.verdict is Verdict.OPEN
+    comparison = next(
+        candidate for candidate in found.to_reference if candidate.name == "simple again"
+    )
+    assert (comparison.lead.value, comparison.p, comparison.only_name, comparison.only_other) == (
+        0,
+        1,
+        0,
+        0,
+    )
+    assert comparison.verdict is Verdict.OPEN
 
 
 def test_a_real_difference_is_named_in_both_directions(posed: Posed, found: Trials) -> None:
@@ -160,32 +167,39 @@ def test_a_real_difference_is_named_in_both_directions(posed: Posed, found: Tria
 
 def test_the_best_is_compared_with_a_correction_for_all_pairs(posed: Posed, found: Trials) -> None:
     figures = found.figures[TOP1]
-    assert figures[found.best].value == max(one.value for one in figures.values())
-    assert {one.name for one in found.to_best} == set(found.names) - {found.best}
-    assert {one.compared for one in found.to_best} == {6}
-    assert {one.compared for one in found.to_reference} == {3}
-    assert all(one.p_corrected >= one.p for one in (*found.to_best, *found.to_reference))
+    assert figures[found.best].value == max(estimate.value for estimate in figures.values())
+    assert {comparison.name for comparison in found.to_best} == set(found.names) - {found.best}
+    assert {comparison.compared for comparison in found.to_best} == {6}
+    assert {comparison.compared for comparison in found.to_reference} == {3}
+    assert all(
+        comparison.p_corrected >= comparison.p
+        for comparison in (*found.to_best, *found.to_reference)
+    )
 
 
 def test_five_pictures_are_no_proof_and_six_are(posed: Posed) -> None:
     encoded, _ = posed
-    own = np.eye(40, dtype=np.float32)
+    rows_of_classes = np.eye(40, dtype=np.float32)
     data = dataclasses.replace(
-        encoded, rows=own[encoded.dataset.targets], info=dataclasses.replace(encoded.info, width=40)
+        encoded,
+        rows=rows_of_classes[encoded.dataset.targets],
+        info=dataclasses.replace(encoded.info, width=40),
     )
     for few, verdict in ((5, Verdict.UNSURE), (6, Verdict.BETTER)):
         pictures = data.rows.copy()
         # one picture of each of some classes lies halfway to another class
         for place in range(few):
-            pictures[8 * place] = (own[place] + 1.01 * own[39]) / np.linalg.norm([1, 1.01])
-        moved = own.copy()
+            pictures[8 * place] = (
+                rows_of_classes[place] + 1.01 * rows_of_classes[39]
+            ) / np.linalg.norm([1, 1.01])
+        moved = rows_of_classes.copy()
         moved[39] *= 0.9
-        found = judge(
+        trials = judge(
             dataclasses.replace(data, rows=pictures),
-            {"a": ClassRows(own), "b": ClassRows(moved)},
+            {"a": ClassRows(rows_of_classes), "b": ClassRows(moved)},
             "a",
         )
-        (lead,) = found.to_reference
+        (lead,) = trials.to_reference
         assert (lead.only_name, lead.only_other) == (few, 0)
         assert lead.lead.low > 0
         assert lead.verdict is verdict
@@ -193,11 +207,11 @@ def test_five_pictures_are_no_proof_and_six_are(posed: Posed) -> None:
 
 def test_one_set_or_no_picture_is_refused(posed: Posed) -> None:
     encoded, rows = posed
-    one = {"a": ensemble(rows, rows.templates)}
+    sets = {"a": ensemble(rows, rows.templates)}
     with pytest.raises(ValueError, match="2 sets at least"):
-        judge(encoded, one, "a")
+        judge(encoded, sets, "a")
     with pytest.raises(ValueError, match="no picture"):
-        judge(encoded.subset(np.array([], np.int64)), one | {"b": one["a"]}, "a")
+        judge(encoded.subset(np.array([], np.int64)), sets | {"b": sets["a"]}, "a")
 
 
 def test_pictures_and_draws_are_resampled_together() -> None:
@@ -205,9 +219,9 @@ def test_pictures_and_draws_are_resampled_together() -> None:
     values = dice.integers(-1, 2, (4, 30)).astype(np.float64)
     rows, columns = dice.integers(0, 4, (20_000, 4)), dice.integers(0, 30, (20_000, 30))
     brute = values[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
-    drawn = crossed(values, 20_000, 0)
-    assert drawn.mean() == pytest.approx(values.mean(), abs=0.01)
-    assert drawn.std() == pytest.approx(brute.std(), rel=0.04)
+    draws = crossed(values, 20_000, 0)
+    assert draws.mean() == pytest.approx(values.mean(), abs=0.01)
+    assert draws.std() == pytest.approx(brute.std(), rel=0.04)
 
 
 def test_the_detectable_difference_is_found_in_four_of_five_trials() -> None:
@@ -215,13 +229,13 @@ def test_the_detectable_difference_is_found_in_four_of_five_trials() -> None:
     gained, lost = 0.11, 0.05
     spread = np.sqrt((gained + lost - (gained - lost) ** 2) / pictures)
     assert detectable(spread, pictures) == pytest.approx(gained - lost, rel=0.1)
-    seen = 0
+    count = 0
     for _ in range(200):
         leads = dice.choice([1, -1, 0], pictures, p=[gained, lost, 1 - gained - lost])
         right = np.stack([leads > 0, leads < 0], axis=1)
         draws = top1(right, 500, int(dice.integers(1 << 30))).draws
-        seen += bootstrap_p(draws[:, 0] - draws[:, 1]) <= 0.05
-    assert 0.7 <= seen / 200 <= 0.95
+        count += bootstrap_p(draws[:, 0] - draws[:, 1]) <= 0.05
+    assert 0.7 <= count / 200 <= 0.95
 
 
 def test_a_report_says_which_differences_are_real_and_escapes_names(

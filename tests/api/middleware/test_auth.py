@@ -103,12 +103,15 @@ def test_label_sets_of_a_namespace_are_its_own(
     guarded: httpx.Client, samples: dict[str, Path]
 ) -> None:
     labels = {"labels": ["rocket", "pizza"]}
-    made = guarded.put("/labelsets/mine?wait=true", json=labels, headers=by("shop"))
-    assert made.status_code == 201, made.text
-    assert (made.json()["name"], made.headers["location"]) == ("mine", "/labelsets/mine")
+    registered = guarded.put("/labelsets/mine?wait=true", json=labels, headers=by("shop"))
+    assert registered.status_code == 201, registered.text
+    assert (registered.json()["name"], registered.headers["location"]) == (
+        "mine",
+        "/labelsets/mine",
+    )
     assert guarded.get("/labelsets/mine", headers=by("root")).status_code == 404
     listed = guarded.get("/labelsets", headers=by("shop")).json()["labelsets"]
-    assert [one["name"] for one in listed] == ["mine"]
+    assert [entry["name"] for entry in listed] == ["mine"]
     assert "mine" not in guarded.get("/labelsets", headers=by("root")).text
 
     picture = samples["rocket"].read_bytes()
@@ -152,8 +155,8 @@ def test_without_keys_an_address_has_the_rate(
 def test_a_page_of_another_origin_cannot_write_to_a_server_without_keys(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
-    own = f"http://{client.base_url.netloc.decode()}"
-    assert classify(client, samples["cat"], Origin=own).status_code == 200
+    own_origin = f"http://{client.base_url.netloc.decode()}"
+    assert classify(client, samples["cat"], Origin=own_origin).status_code == 200
     for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
         refused = classify(client, samples["cat"], Origin=origin)
         assert (refused.status_code, refused.json()["error_type"]) == (403, "cross_origin")
@@ -163,10 +166,10 @@ def test_a_page_of_another_origin_cannot_write_to_a_server_without_keys(
 def test_cross_origin_reading_is_closed_unless_listed(
     client: httpx.Client, pictogram: Encoder, serve: Callable[..., Any], samples: dict[str, Path]
 ) -> None:
-    asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
-    assert "access-control-allow-origin" not in client.options("/classify", headers=asked).headers
+    headers = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in client.options("/classify", headers=headers).headers
     with serve(pictogram, cors_origins="https://app.example, https://b.example") as listed:
-        flight = listed.options("/classify", headers=asked)
+        flight = listed.options("/classify", headers=headers)
         assert flight.headers["access-control-allow-origin"] == "https://app.example"
         answer = classify(listed, samples["cat"], Origin="https://app.example")
         assert answer.status_code == 200
@@ -196,8 +199,8 @@ def test_logs_name_caller_and_request_and_never_the_key_or_the_labels(
         classify(guarded, samples["cat"], Authorization="Bearer ov_mistyped")
         guarded.get("/a%0Ab", headers=by("root"))
     # what the client of this test logs is its own affair
-    ours = [record for record in caplog.records if record.name.startswith("openvocab")]
-    lines = [record.getMessage() for record in ours]
+    own_records = [record for record in caplog.records if record.name.startswith("openvocab")]
+    lines = [record.getMessage() for record in own_records]
     assert any(
         line.startswith("reader POST /classify 200 ") and "id-of-mine" in line for line in lines
     )
@@ -227,16 +230,16 @@ def test_without_a_word_of_the_operator_keys_close_metrics(
         assert client.get("/metrics").status_code == 200
 
 
-@pytest.mark.parametrize("who", ["open", "off"])
+@pytest.mark.parametrize("name", ["open", "off"])
 def test_metrics_are_for_whom_the_operator_says(
-    pictogram: Encoder, serve: Callable[..., Any], who: str, samples: dict[str, Path]
+    pictogram: Encoder, serve: Callable[..., Any], name: str, samples: dict[str, Path]
 ) -> None:
-    with serve(pictogram, metrics=who) as client:
+    with serve(pictogram, metrics=name) as client:
         classify(client, samples["cat"])
         client.get("/nowhere")
         response = client.get("/metrics")
-        assert response.status_code == (200 if who == "open" else 404)
-        if who == "open":
+        assert response.status_code == (200 if name == "open" else 404)
+        if name == "open":
             assert 'openvocab_requests_total{route="/classify",status="200"} 1.0' in response.text
             assert 'openvocab_problems_total{error_type="not_found"} 1.0' in response.text
             assert "openvocab_in_service 0.0" in response.text

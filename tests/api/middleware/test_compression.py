@@ -19,28 +19,28 @@ PLAIN = {"Accept-Encoding": "identity"}
 GZIP = {"Accept-Encoding": "gzip"}
 
 
-def answered(
+def through(
     response: Response, *headers: tuple[bytes, bytes]
 ) -> tuple[dict[str, str], list[bytes], list[tuple[bytes, bytes]]]:
     """Headers and pieces of an answer as the middleware sends it, and the headers that came in."""
-    sent: list[dict[str, Any]] = []
-    seen: list[tuple[bytes, bytes]] = []
+    messages: list[dict[str, Any]] = []
+    requests: list[tuple[bytes, bytes]] = []
 
     async def route(scope: Any, receive: Any, send: Any) -> None:
-        seen.extend(scope["headers"])
+        requests.extend(scope["headers"])
         await response(scope, receive, send)
 
     async def receive() -> Any:
         await asyncio.sleep(60)
 
     async def send(message: Any) -> None:
-        sent.append(dict(message))
+        messages.append(dict(message))
 
     scope = {"type": "http", "method": "GET", "headers": list(headers), "path": "/"}
     asyncio.run(Compression(route)(scope, receive, send))  # type: ignore[arg-type]
-    start, *rest = sent
-    found = {name.decode(): value.decode() for name, value in start["headers"]}
-    return found, [message["body"] for message in rest], seen
+    start, *rest = messages
+    pairs = {name.decode(): value.decode() for name, value in start["headers"]}
+    return pairs, [message["body"] for message in rest], requests
 
 
 ASKED = (b"accept-encoding", b"gzip, deflate, br")
@@ -48,21 +48,21 @@ LONG = {"labels": [f"label {number}" for number in range(500)]}
 
 
 @pytest.mark.parametrize(
-    ("accepted", "wanted"),
+    ("accepted", "expected"),
     [
         ("gzip", True), ("br, GZIP;q=0.5", True), ("x-gzip", True), ("*", True),
         ("", False), ("br", False), ("gzip;q=0", False), ("gzip;q=0, *", False),
         ("*;q=0", False), ("identity, gzip;q=0.5", False), ("gzip;q=nonsense", False),
     ],
 )  # fmt: skip
-def test_only_who_asks_for_gzip_gets_it(accepted: str, wanted: bool) -> None:
-    assert wants_gzip(accepted.encode()) == wanted
+def test_only_who_asks_for_gzip_gets_it(accepted: str, expected: bool) -> None:
+    assert wants_gzip(accepted.encode()) == expected
 
 
 @pytest.mark.parametrize("size", [LEAST, LARGE])
 def test_an_answer_is_compressed_as_a_whole(size: int) -> None:
     body = b"a cat " * size
-    headers, (piece, *rest), _ = answered(Response(body, media_type="text/plain"), ASKED)
+    headers, (piece, *rest), _ = through(Response(body, media_type="text/plain"), ASKED)
     assert not any(rest)
     assert headers["content-encoding"] == "gzip"
     assert headers["content-length"] == str(len(piece))
@@ -77,10 +77,10 @@ def test_what_does_not_get_smaller_or_is_compressed_already_stays() -> None:
     whole = Response(b"x" * 5_000, media_type="text/plain")
     whole.headers["Cache-Control"] = "no-transform"
     for response in (picture, packed, small, whole):
-        headers, pieces, _ = answered(response, ASKED)
+        headers, pieces, _ = through(response, ASKED)
         assert headers.get("content-encoding") in (None, "br")
         assert b"".join(pieces) == response.body
-    headers, pieces, _ = answered(JSONResponse(LONG))
+    headers, pieces, _ = through(JSONResponse(LONG))
     assert "content-encoding" not in headers
     assert "vary" not in headers
 
@@ -93,7 +93,7 @@ def test_each_piece_of_a_stream_can_be_read_when_it_arrives() -> None:
             yield line
 
     response = StreamingResponse(streamed(), media_type="application/x-ndjson")
-    headers, pieces, _ = answered(response, ASKED)
+    headers, pieces, _ = through(response, ASKED)
     assert headers["content-encoding"] == "gzip"
     assert "content-length" not in headers
     reader = zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -105,14 +105,14 @@ def test_each_piece_of_a_stream_can_be_read_when_it_arrives() -> None:
 
 def test_a_tag_of_compressed_bytes_is_another_one_and_is_known_when_it_comes_back() -> None:
     strong = JSONResponse(LONG, headers={"ETag": '"7"'})
-    headers, _, _ = answered(strong, ASKED)
+    headers, _, _ = through(strong, ASKED)
     assert headers["etag"] == '"7-gzip"'
     weak = JSONResponse(LONG, headers={"ETag": 'W/"7"'})
-    assert answered(weak, ASKED)[0]["etag"] == 'W/"7"'
+    assert through(weak, ASKED)[0]["etag"] == 'W/"7"'
     condition = (b"if-none-match", b'"5", "7-gzip"')
-    same = Response(status_code=304, headers={"ETag": '"7"'})
-    headers, _, seen = answered(same, ASKED, condition)
-    assert dict(seen)[b"if-none-match"] == b'"5", "7"'
+    unchanged = Response(status_code=304, headers={"ETag": '"7"'})
+    headers, _, requests = through(unchanged, ASKED, condition)
+    assert dict(requests)[b"if-none-match"] == b'"5", "7"'
     assert headers["etag"] == '"7-gzip"'
 
 
@@ -125,16 +125,16 @@ def test_a_label_set_keeps_its_preconditions_when_it_is_compressed(client: httpx
     assert packed.headers["content-encoding"] == "gzip"
     assert "Accept-Encoding" in packed.headers["vary"]
     assert packed.json() == plain.json()
-    tag, own = packed.headers["etag"], plain.headers["etag"]
-    assert tag == own[:-1] + '-gzip"'
-    for known in (tag, own, f'"1", {tag}', "*"):
-        same = client.get("/labelsets/packed", headers={**GZIP, "If-None-Match": known})
-        assert (same.status_code, same.content) == (304, b"")
+    tag, plain_tag = packed.headers["etag"], plain.headers["etag"]
+    assert tag == plain_tag[:-1] + '-gzip"'
+    for condition in (tag, plain_tag, f'"1", {tag}', "*"):
+        response = client.get("/labelsets/packed", headers={**GZIP, "If-None-Match": condition})
+        assert (response.status_code, response.content) == (304, b"")
     head = client.head("/labelsets/packed", headers=GZIP)
     assert head.headers["content-length"] == packed.headers["content-length"]
     changed = {**GZIP, "If-Match": tag}
-    other = {**body, "description": "another"}
-    assert client.put("/labelsets/packed", json=other, headers=changed).is_success
+    second = {**body, "description": "another"}
+    assert client.put("/labelsets/packed", json=second, headers=changed).is_success
     assert client.put("/labelsets/packed", json=body, headers=changed).status_code == 412
     client.delete("/labelsets/packed")
 
@@ -143,8 +143,8 @@ def test_the_page_is_compressed_and_asked_for_again(client: httpx.Client) -> Non
     page = client.get("/", headers=GZIP)
     assert page.headers["content-encoding"] == "gzip"
     assert page.text == client.get("/", headers=PLAIN).text
-    known = {**GZIP, "If-None-Match": page.headers["etag"]}
-    assert client.get("/", headers=known).status_code == 304
+    condition = {**GZIP, "If-None-Match": page.headers["etag"]}
+    assert client.get("/", headers=condition).status_code == 304
 
 
 def test_lines_of_a_batch_arrive_compressed_while_the_next_picture_is_awaited(
@@ -153,16 +153,16 @@ def test_lines_of_a_batch_arrive_compressed_while_the_next_picture_is_awaited(
     picture = samples["cat"].read_bytes()
     head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
     labels = b'--b\r\nContent-Disposition: form-data; name="labels"\r\n\r\ncat,dog\r\n'
-    one, two = labels + head + picture + b"\r\n" + head, picture + b"\r\n--b--\r\n"
+    first, second = labels + head + picture + b"\r\n" + head, picture + b"\r\n--b--\r\n"
     url = client.base_url
     with socket.create_connection((url.host, url.port), timeout=60) as link:
         link.sendall(
             b"POST /classify/batch HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
             b"Accept: application/x-ndjson\r\nAccept-Encoding: gzip\r\n"
             b"Content-Type: multipart/form-data; boundary=b\r\n"
-            b"Content-Length: %d\r\n\r\n" % (len(one) + len(two))
+            b"Content-Length: %d\r\n\r\n" % (len(first) + len(second))
         )
-        link.sendall(one)
+        link.sendall(first)
         answer = link.makefile("rb")
         headers = list(iter(answer.readline, b"\r\n"))
         assert b"content-encoding: gzip\r\n" in headers
@@ -173,7 +173,7 @@ def test_lines_of_a_batch_arrive_compressed_while_the_next_picture_is_awaited(
             text += reader.decompress(answer.read(size))
             answer.readline()
         assert json.loads(text.partition(b"\n")[0])["index"] == 0
-        link.sendall(two)
+        link.sendall(second)
         while size := int(answer.readline(), 16):
             text += reader.decompress(answer.read(size))
             answer.readline()
@@ -185,10 +185,10 @@ def test_a_long_answer_varies_by_form_and_coding(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
     labels = ",".join(f"thing {number}" for number in range(40))
-    asked = {"labels": labels, "top_k": "40"}
+    fields = {"labels": labels, "top_k": "40"}
     image = {"image": samples["cat"].read_bytes()}
     plain, packed = (
-        client.post("/classify", files=image, data=asked, headers=headers)
+        client.post("/classify", files=image, data=fields, headers=headers)
         for headers in (PLAIN, GZIP)
     )
     assert "content-encoding" not in plain.headers

@@ -45,9 +45,9 @@ class Clock:
     ],
 )
 def test_a_network_of_ipv6_counts_as_one_caller(address: str, other: str, same: bool) -> None:
-    one, two = anyone(address), anyone(other)
-    assert (one.network == two.network) is same
-    assert (one.name, one.anonymous) == (address, True)
+    first, second = anyone(address), anyone(other)
+    assert (first.network == second.network) is same
+    assert (first.name, first.anonymous) == (address, True)
 
 
 def test_a_key_is_known_by_its_hash_and_has_what_its_entry_says(tmp_path: Path) -> None:
@@ -57,12 +57,12 @@ def test_a_key_is_known_by_its_hash_and_has_what_its_entry_says(tmp_path: Path) 
         "rate_limit = 2.5\nrate_burst = 10"
     )
     file.write_text(entry("backend", ONE, more))
-    found = KeyRing(file).identify(ONE)
-    assert found is not None
-    assert (found.name, found.namespace, found.max_labelsets) == ("backend", "shop", 3)
-    assert (found.rate_limit, found.rate_burst) == (2.5, 10)
-    assert found.may("classify")
-    assert not found.may("admin")
+    key = KeyRing(file).identify(ONE)
+    assert key is not None
+    assert (key.name, key.namespace, key.max_labelsets) == ("backend", "shop", 3)
+    assert (key.rate_limit, key.rate_burst) == (2.5, 10)
+    assert key.may("classify")
+    assert not key.may("admin")
     assert ONE not in file.read_text()
 
 
@@ -84,7 +84,7 @@ def test_two_secrets_of_one_key_are_both_in_force(tmp_path: Path) -> None:
     hashes = f'["{digest(ONE)}", "{digest(OTHER)}"]'
     file.write_text(f'[keys.backend]\nsha256 = {hashes}\nscopes = ["classify"]\n')
     ring = KeyRing(file)
-    assert [found and found.name for found in map(ring.identify, (ONE, OTHER))] == ["backend"] * 2
+    assert [key and key.name for key in map(ring.identify, (ONE, OTHER))] == ["backend"] * 2
 
 
 def test_a_changed_file_is_read_within_a_second_and_a_broken_one_changes_nothing(
@@ -121,7 +121,7 @@ def test_a_key_ends_at_its_day(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[keys", "not TOML"),
         ('[keys.a]\nsha256 = "abc"\nscopes = ["classify"]', "sha256"),
@@ -132,8 +132,8 @@ def test_a_key_ends_at_its_day(tmp_path: Path) -> None:
         (entry("a", ONE, 'scopes = ["classify"]\nrate_limit = 0'), "rate_limit"),
     ],
 )
-def test_a_file_that_cannot_be_meant_is_refused_with_the_place(text: str, said: str) -> None:
-    with pytest.raises(BadKeys, match=said):
+def test_a_file_that_cannot_be_meant_is_refused_with_the_place(text: str, message: str) -> None:
+    with pytest.raises(BadKeys, match=message):
         from_toml(text)
 
 
@@ -141,9 +141,9 @@ def test_keys_from_the_environment() -> None:
     line = f"ci:classify+labelsets:write:{digest(ONE)}, ops:admin:{digest(OTHER)}"
     ring = KeyRing(None, line)
     assert ring.required
-    found = ring.identify(ONE)
-    assert found is not None
-    assert found.scopes == {"classify", "labelsets:write"}
+    key = ring.identify(ONE)
+    assert key is not None
+    assert key.scopes == {"classify", "labelsets:write"}
     assert not KeyRing(None).required
     for wrong in ("ci", "ci:classify", f"ci:all:{digest(ONE)}", f"c i:classify:{digest(ONE)}"):
         with pytest.raises(BadKeys, match="key 1"):
@@ -165,9 +165,9 @@ def test_secrets_are_new_each_time_and_the_command_makes_a_file_that_works(tmp_p
     secret = result.stderr.split()[-1]
     file = tmp_path / "keys.toml"
     file.write_text(result.stdout)
-    found = KeyRing(file).identify(secret)
-    assert found is not None
-    assert (found.name, found.namespace) == ("shop.eu", "eu")
+    key = KeyRing(file).identify(secret)
+    assert key is not None
+    assert (key.name, key.namespace) == ("shop.eu", "eu")
     assert secret not in result.stdout
     for wrong in (["a b"], ["a", "--scope", "all"], ["a", "--namespace", "x/y"]):
         assert CliRunner().invoke(app, ["keys", "new", *wrong]).exit_code == 2

@@ -81,10 +81,10 @@ def ask(
     connection.endheaders()
     response = connection.getresponse()
     body = response.read()
-    found = json.loads(body) if response.status >= 400 and body else {}
-    if isinstance(found.get("error"), dict):  # as OpenAI's clients are told
-        found = {"error_type": found["error"]["code"], "detail": found["error"]["message"]}
-    return response.status, found
+    document = json.loads(body) if response.status >= 400 and body else {}
+    if isinstance(document.get("error"), dict):  # as OpenAI's clients are told
+        document = {"error_type": document["error"]["code"], "detail": document["error"]["message"]}
+    return response.status, document
 
 
 def may(scopes: list[str], needs: tuple[str, ...] | None) -> bool:
@@ -102,7 +102,7 @@ def test_no_spelling_of_an_address_gives_a_key_what_its_scopes_do_not(server: ht
     with closing(http.client.HTTPConnection(server.base_url.host, server.base_url.port)) as line:
         for route, rule in ROUTES.items():
             method, _, path = route.partition(" ")
-            lacking = [key for key, own in KEYS.items() if not may(own, rule.needs)]
+            lacking = [key for key, scopes in KEYS.items() if not may(scopes, rule.needs)]
             for key in lacking:
                 for name, spelling in SPELLINGS.items():
                     status, problem = ask(line, key, method, spelling(spelt(path)))
