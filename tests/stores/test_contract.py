@@ -249,8 +249,8 @@ def test_concurrent_writers_never_pass_the_limit(make_store, with_store: Run) ->
                 return False
             return True
 
-        done = await asyncio.gather(*(write(number) for number in range(50)))
-        assert sum(done) == 10
+        results = await asyncio.gather(*(write(number) for number in range(50)))
+        assert sum(results) == 10
         assert len(await store.labelsets.page("", END, 100)) == 10
 
     with_store(make_store(), test)
@@ -268,9 +268,9 @@ def test_one_of_many_concurrent_writers_of_a_version_wins(make_store, with_store
 
         currents: set[int | None] = set()
         await store.labelsets.write("pets", b"", None, MOST)
-        done = await asyncio.gather(*(write(number) for number in range(30)))
+        results = await asyncio.gather(*(write(number) for number in range(30)))
         assert currents == {2}
-        (winner,) = [number for number in done if number is not None]
+        (winner,) = [number for number in results if number is not None]
         assert await store.labelsets.get("pets") == LabelSetRecord("pets", 2, str(winner).encode())
 
     with_store(make_store(), test)
@@ -338,11 +338,11 @@ def test_pages_follow_one_another_without_gap_or_repetition(make_store, with_sto
         for name in reversed(names):
             await sets.write(name, name.encode(), None, MOST)
         for limit in (1, 7, len(names), len(names) + 1):
-            seen: list[LabelSetRecord] = []
-            while page := await sets.page(seen[-1].name if seen else "", END, limit):
-                assert len(page) == min(limit, len(names) - len(seen))
-                seen += page
-            assert seen == [LabelSetRecord(name, 1, name.encode()) for name in names]
+            records: list[LabelSetRecord] = []
+            while page := await sets.page(records[-1].name if records else "", END, limit):
+                assert len(page) == min(limit, len(names) - len(records))
+                records += page
+            assert records == [LabelSetRecord(name, 1, name.encode()) for name in names]
         assert [record.name for record in await sets.page("set 0", END, 2)] == [
             "set 000",
             "set 001",
@@ -360,7 +360,7 @@ def test_a_page_ends_before_its_upper_bound(make_store, with_store: Run) -> None
             await store.labelsets.write(name, b"", None, MOST)
 
         async def between(after: str, before: str, limit: int = 100) -> list[str]:
-            return [one.name for one in await store.labelsets.page(after, before, limit)]
+            return [record.name for record in await store.labelsets.page(after, before, limit)]
 
         assert await between("", END) == names
         assert await between("", "~") == ["0", "z"]
@@ -436,8 +436,8 @@ def test_a_large_body_is_kept(make_store, with_store: Run) -> None:
 def test_vectors_come_back_in_the_order_asked_for(make_store, with_store: Run) -> None:
     async def test(store: Store) -> None:
         await store.vectors.put_many({"a": b"1", "b": b"\x00\r\n", "ü": b"3"})
-        asked = ["ü", "missing", "a", "b", "a"]
-        assert list(await store.vectors.get_many(asked)) == [b"3", None, b"1", b"\x00\r\n", b"1"]
+        keys = ["ü", "missing", "a", "b", "a"]
+        assert list(await store.vectors.get_many(keys)) == [b"3", None, b"1", b"\x00\r\n", b"1"]
         await store.vectors.put_many({"a": b"other"})
         assert list(await store.vectors.get_many(["a", "b"])) == [b"other", b"\x00\r\n"]
 
@@ -456,10 +456,10 @@ def test_ten_thousand_vectors_are_kept(make_store, with_store: Run) -> None:
     async def test(store: Store) -> None:
         rows = np.random.default_rng(0).normal(size=(10_000, 128)).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        kept = {f"key {number}": vectors.encode(row) for number, row in enumerate(rows)}
-        await store.vectors.put_many(kept)
-        found = await store.vectors.get_many(list(kept))
-        assert list(found) == list(kept.values())
+        entries = {f"key {number}": vectors.encode(row) for number, row in enumerate(rows)}
+        await store.vectors.put_many(entries)
+        values = await store.vectors.get_many(list(entries))
+        assert list(values) == list(entries.values())
 
     with_store(make_store(), test)
 
@@ -557,8 +557,8 @@ def test_a_bucket_grants_a_burst_and_then_its_rate(make_store, with_store: Run) 
 
 def test_many_at_once_are_never_granted_more_than_there_is(make_store, with_store: Run) -> None:
     async def test(store: Store) -> None:
-        takes = (store.rates.take("key", 3, 0.001, 50) for _ in range(40))
-        assert sum(grant.granted for grant in await asyncio.gather(*takes)) == 50
+        calls = (store.rates.take("key", 3, 0.001, 50) for _ in range(40))
+        assert sum(grant.granted for grant in await asyncio.gather(*calls)) == 50
 
     with_store(make_store(), test)
 

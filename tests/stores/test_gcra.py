@@ -36,9 +36,9 @@ def test_as_many_as_there_are_are_granted() -> None:
 
 @given(rates, bursts, st.integers(1, 2_000))
 def test_who_waits_as_long_as_told_is_granted_one_and_not_before(
-    rate: float, burst: int, wanted: int
+    rate: float, burst: int, count: int
 ) -> None:
-    tat, grant = take(None, NOW, burst + wanted, rate, burst)
+    tat, grant = take(None, NOW, burst + count, rate, burst)
     assert grant.granted == burst
     assert 0 < grant.wait <= 1 / rate + SLACK
     assert take(tat, NOW + grant.wait, 1, rate, burst)[1].granted == 1
@@ -49,19 +49,19 @@ def test_who_waits_as_long_as_told_is_granted_one_and_not_before(
 
 @given(rates, bursts, st.lists(st.tuples(st.floats(0, 2), st.integers(0, 50)), max_size=50))
 def test_no_stretch_of_time_has_more_than_its_rate_and_a_burst(
-    rate: float, burst: int, asked: list[tuple[float, int]]
+    rate: float, burst: int, requests: list[tuple[float, int]]
 ) -> None:
     tat, now, granted = None, NOW, [(NOW, 0)]
-    for pause, wanted in asked:
+    for pause, count in requests:
         now += pause
-        tat, grant = take(tat, now, wanted, rate, burst)
-        assert 0 <= grant.granted <= wanted
-        assert (grant.wait == 0) == (grant.granted == wanted)
+        tat, grant = take(tat, now, count, rate, burst)
+        assert 0 <= grant.granted <= count
+        assert (grant.wait == 0) == (grant.granted == count)
         granted.append((now, granted[-1][1] + grant.granted))
     for first in range(len(granted) - 1):
-        begun, before = granted[first + 1][0], granted[first][1]
+        start, before = granted[first + 1][0], granted[first][1]
         for end, total in granted[first + 1 :]:
-            allowed = burst + (end - begun) * rate
+            allowed = burst + (end - start) * rate
             assert total - before <= allowed + 1e-3 * len(granted) + 10 * SLACK * rate * len(
                 granted
             )
@@ -116,4 +116,4 @@ def test_many_small_takes_are_worth_one_large() -> None:
         tat, grant = take(tat, NOW, 1, 3, 10)
         grants.append(grant.granted)
     assert grants == [1] * 10 + [0] * 2
-    assert all(one >= other for one, other in pairwise(grants))
+    assert all(later >= earlier for later, earlier in pairwise(grants))

@@ -43,22 +43,22 @@ def test_no_bytes_keep_nothing() -> None:
 
 
 def test_what_is_kept_is_a_copy_that_cannot_be_written() -> None:
-    cache, mine = ByteLru(10 * ENTRY), vector(1)
-    cache.put("a", mine)
-    mine[:] = 7
-    kept = cache.get("a")
-    assert kept is not None
-    assert kept[0] == 1
+    cache, row = ByteLru(10 * ENTRY), vector(1)
+    cache.put("a", row)
+    row[:] = 7
+    copy = cache.get("a")
+    assert copy is not None
+    assert copy[0] == 1
     with pytest.raises(ValueError, match="read-only"):
-        kept[0] = 2
+        copy[0] = 2
 
 
 def test_a_view_into_a_large_array_does_not_keep_it_alive() -> None:
     cache = ByteLru(10 * ENTRY)
     cache.put("a", np.zeros((1000, 10), np.float32)[5])
-    kept = cache.get("a")
-    assert kept is not None
-    assert kept.base is None
+    row = cache.get("a")
+    assert row is not None
+    assert row.base is None
 
 
 def test_hits_and_misses_are_counted() -> None:

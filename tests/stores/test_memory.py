@@ -10,11 +10,11 @@ def test_vectors_are_bounded_in_bytes_and_the_soonest_to_expire_go_first() -> No
         vectors = MemoryStore(vector_ttl=60, vector_bytes=30).vectors
         for key in ("a", "b", "c", "a", "d"):
             await vectors.put_many({key: b"x" * 10})
-        found = await vectors.get_many(list("abcd"))
-        assert [value is not None for value in found] == [True, False, True, True]
+        values = await vectors.get_many(list("abcd"))
+        assert [value is not None for value in values] == [True, False, True, True]
         await vectors.put_many({"e": b"x" * 31})
-        found = await vectors.get_many(list("acde"))
-        assert [value is not None for value in found] == [True, True, True, False]
+        values = await vectors.get_many(list("acde"))
+        assert [value is not None for value in values] == [True, True, True, False]
 
     asyncio.run(test())
 

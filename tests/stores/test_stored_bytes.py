@@ -150,10 +150,10 @@ def expect_all(store: Store) -> None:
             assert set(await store.labelsets.recent()) == STORED.keys()
             name, key, picture = PICTURE
             assert await store.pictures.get(name, key, len(picture)) == picture
-            (kept,) = await store.vectors.get_many([VECTOR])
-            found = vectors.decode(kept, 8)
-            assert found is not None
-            np.testing.assert_array_equal(found, np.float32([0, 0.6, -0.8, 0, 0, 0, 0, 0]))
+            (data,) = await store.vectors.get_many([VECTOR])
+            row = vectors.decode(data, 8)
+            assert row is not None
+            np.testing.assert_array_equal(row, np.float32([0, 0.6, -0.8, 0, 0, 0, 0, 0]))
         finally:
             await store.close()
 

@@ -31,10 +31,10 @@ def packed(numbers: np.ndarray, magic: bytes = MAGIC, version: int = FORMAT) -> 
 def test_a_vector_comes_back_to_the_bit(vector: np.ndarray) -> None:
     data = encode(vector)
     assert data == packed(vector)
-    found = decode(data, len(vector))
-    assert found is not None
-    assert found.dtype == np.float32
-    assert found.tobytes() == vector.tobytes()
+    row = decode(data, len(vector))
+    assert row is not None
+    assert row.dtype == np.float32
+    assert row.tobytes() == vector.tobytes()
 
 
 @given(unit_vectors, st.data())
@@ -93,6 +93,6 @@ def test_a_matrix_is_not_a_vector() -> None:
 
 
 def test_a_wider_type_is_kept_as_float32() -> None:
-    found = decode(encode(np.array([0.6, 0.8])), 2)
-    assert found is not None
-    assert found.tolist() == np.array([0.6, 0.8], np.float32).tolist()
+    row = decode(encode(np.array([0.6, 0.8])), 2)
+    assert row is not None
+    assert row.tolist() == np.array([0.6, 0.8], np.float32).tolist()

@@ -55,9 +55,9 @@ def test_of_many_damaged_vectors_one_line_is_logged(caplog: pytest.LogCaptureFix
         levels = TwoLevels(ByteLru(1 << 20), store, WIDTH)
         good = np.array([0.6, 0.8, 0, 0], np.float32)
         await store.put_many({"good": encode(good), **{f"bad {n}": b"x" for n in range(50)}})
-        found = await levels.fetch(["good", *(f"bad {n}" for n in range(50))])
-        assert list(found) == ["good"]
-        assert np.array_equal(found["good"], good)
+        rows = await levels.fetch(["good", *(f"bad {n}" for n in range(50))])
+        assert list(rows) == ["good"]
+        assert np.array_equal(rows["good"], good)
         assert (levels.store_hits, levels.store_misses) == (1, 50)
 
     with caplog.at_level(logging.WARNING):
@@ -74,7 +74,7 @@ def damage(
     if request.param == "sqlite":
         path = tmp_path / "openvocab.sqlite3"
 
-        def read() -> dict[str, bytes]:
+        def stored_vectors() -> dict[str, bytes]:
             with closing(sqlite3.connect(path)) as file:
                 return dict(file.execute("SELECT key, value FROM vectors ORDER BY key"))
 
@@ -85,7 +85,7 @@ def damage(
                 ])  # fmt: skip
                 file.execute("UPDATE vectors SET value = 'text' WHERE value = ?", (b"",))
 
-        yield {"store_url": "", "data_dir": tmp_path}, read, put
+        yield {"store_url": "", "data_dir": tmp_path}, stored_vectors, put
         return
     server = request.getfixturevalue("start_redis")()
     with Redis.from_url(server.url) as redis:
@@ -115,8 +115,8 @@ def test_damaged_vectors_of_a_store_are_computed_anew_and_put_right(
 
     def classify(client: httpx.Client) -> dict[str, Any]:
         files, data = {"image": samples["cat"].read_bytes()}, {"labels": json.dumps(LABELS)}
-        found: dict[str, Any] = client.post("/classify", files=files, data=data).json()
-        return found
+        document: dict[str, Any] = client.post("/classify", files=files, data=data).json()
+        return document
 
     with serve(pictogram, store_timeout=5, **chosen) as client:
         before = classify(client)

@@ -60,17 +60,17 @@ def ask(port: int, *command: Any) -> Any:
     return None
 
 
-def patiently(done: Callable[[], Any], seconds: float = 40) -> Any:
+def patiently(condition: Callable[[], Any], seconds: float = 40) -> Any:
     end = time.monotonic() + seconds
-    while not (found := done()):
+    while not (result := condition()):
         assert time.monotonic() < end, "this takes too long"
         time.sleep(0.05)
-    return found
+    return result
 
 
 def role(port: int) -> str:
-    found = ask(port, "ROLE")
-    return found[0].decode() if found else ""
+    reply = ask(port, "ROLE")
+    return reply[0].decode() if reply else ""
 
 
 async def whole(store: Store) -> None:
@@ -116,23 +116,23 @@ def test_writes_through_sentinels_survive_failovers_and_the_masters_death(
         await inner.open()
         store = Guarded(inner, 1.0)
         registry = Registry(store.labelsets, MemoryPictures(), MOST)
-        written: list[str] = []
+        names: list[str] = []
         ending = asyncio.Event()
 
         async def keep_writing() -> None:
             while not ending.is_set():
-                name = f"set{len(written)}"
+                name = f"set{len(names)}"
                 with suppress(Problem):
                     await registry.write(new(name, 0, DEFINITION), None)
-                    written.append(name)
+                    names.append(name)
                 await asyncio.sleep(0.005)
 
-        async def until(done: Callable[[], Any]) -> None:
-            await asyncio.to_thread(patiently, done)
+        async def until(condition: Callable[[], Any]) -> None:
+            await asyncio.to_thread(patiently, condition)
 
         async def goes_on() -> None:
-            count = len(written)
-            await until(lambda: len(written) > count + 10)
+            count = len(names)
+            await until(lambda: len(names) > count + 10)
 
         writer = asyncio.create_task(keep_writing())
         await goes_on()
@@ -147,7 +147,7 @@ def test_writes_through_sentinels_survive_failovers_and_the_masters_death(
         await writer
         # what replication had not carried over yet is published again by whoever knows it
         await registry.page("", END, MOST)
-        for name in written:
+        for name in names:
             assert (await registry.current(name)).definition == DEFINITION
             assert await store.labelsets.get(name) is not None
         await whole(inner)

@@ -164,12 +164,12 @@ def test_no_acknowledged_write_is_lost_by_a_kill(start_redis) -> None:
 
     async def test() -> None:
         async with opened(server.url) as store:
-            done: list[str] = []
+            order: list[str] = []
 
             async def write() -> None:
                 for number in range(100_000):
                     await store.labelsets.write(f"{number}", b"body", None, 10**6)
-                    done.append(f"{number}")
+                    order.append(f"{number}")
 
             for rounds in range(3):
                 writer = asyncio.create_task(write())
@@ -179,13 +179,13 @@ def test_no_acknowledged_write_is_lost_by_a_kill(start_redis) -> None:
                     await writer
                 server.start()
                 await back(store)
-                assert done
-                for name in done:
+                assert order
+                for name in order:
                     assert await store.labelsets.get(name) == LabelSetRecord(name, 1, b"body")
                     await store.labelsets.delete(name, 1)
                 async with client(server.url) as redis:
                     await redis.flushall()
-                done.clear()
+                order.clear()
 
     run(test)
 
@@ -205,8 +205,8 @@ def test_a_paused_server_is_away_at_its_time_limit_and_comes_back(start_redis) -
             # no connection that was cut off gives the answer to another question
             await store.vectors.put_many({f"{number}": b"%d" % number for number in range(40)})
             calls = [store.vectors.get_many([f"{number}"]) for number in range(40)]
-            found = await asyncio.gather(*calls, return_exceptions=True)
-            answers = {n: list(v) for n, v in enumerate(found) if not isinstance(v, StoreAway)}
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            answers = {n: list(v) for n, v in enumerate(results) if not isinstance(v, StoreAway)}
             assert answers
             assert answers == {number: [b"%d" % number] for number in answers}
             assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
@@ -224,8 +224,8 @@ def test_cancelled_calls_never_mix_up_answers(redis_server) -> None:
                 await asyncio.sleep(pause / 3000)
                 for call in calls[::2]:
                     call.cancel()
-                found = await asyncio.gather(*calls, return_exceptions=True)
-                for key, values in zip(keys, found, strict=True):
+                results = await asyncio.gather(*calls, return_exceptions=True)
+                for key, values in zip(keys, results, strict=True):
                     if not isinstance(values, asyncio.CancelledError):
                         assert list(values) == [key.encode() * 1000]
 
@@ -639,8 +639,8 @@ def test_eviction_only_takes_vectors(start_redis) -> None:
             for number in range(40):
                 await store.vectors.put_many({f"{number}": b"x" * 500_000})
             assert len(await store.labelsets.page("", END, 100)) == 50
-            found = await store.vectors.get_many([f"{number}" for number in range(40)])
-            assert 0 < sum(value is not None for value in found) < 40
+            rows = await store.vectors.get_many([f"{number}" for number in range(40)])
+            assert 0 < sum(value is not None for value in rows) < 40
 
     run(test)
 
@@ -702,10 +702,10 @@ def test_the_script_counts_as_the_formula_does(
     tat, now = None, float(int(time.time()))
     with SyncRedis.from_url(redis_server.url) as redis:
         redis.delete("bucket")
-        for pause, wanted, rate in steps:
+        for pause, count, rate in steps:
             now += pause
-            tat, grant = take(tat, now, wanted, rate, burst)
-            granted, wait = redis.eval(lua, 1, "bucket", rate, burst, wanted, SLACK, repr(now))
+            tat, grant = take(tat, now, count, rate, burst)
+            granted, wait = redis.eval(lua, 1, "bucket", rate, burst, count, SLACK, repr(now))
             assert Grant(granted, float(wait)) == grant
             # the server's own clock would let it vanish
             assert float(redis.get("bucket") or tat) == tat

@@ -168,12 +168,12 @@ def test_a_file_with_a_damaged_page_is_read_where_it_can_be_and_not_written(
         for name in "abcdef":
             await store.labelsets.write(name, name.encode() * 9_000, None, MOST)
         damage(path, b"f" * 3_000)
-        found = []
+        results = []
         for name in "abcdef":
             with contextlib.suppress(StoreDamaged):
-                found.append(await store.labelsets.get(name))
-        assert LabelSetRecord("a", 1, b"a" * 9_000) in found
-        assert len(found) < 6
+                results.append(await store.labelsets.get(name))
+        assert LabelSetRecord("a", 1, b"a" * 9_000) in results
+        assert len(results) < 6
         for refused in (
             store.labelsets.write("g", b"1", None, MOST),
             store.labelsets.delete("a", 1),
@@ -219,8 +219,8 @@ def test_calls_under_way_while_it_is_deleted_end_well(path: Path, with_store: Ru
             calls = [asyncio.create_task(call(number)) for number in range(30)]
             await asyncio.sleep(0.002)
             remove(path, "", *(["-wal", "-shm"] if round_ % 2 else []))
-            for found in await asyncio.gather(*calls, return_exceptions=True):
-                assert found is None or isinstance(found, StoreAway), found
+            for result in await asyncio.gather(*calls, return_exceptions=True):
+                assert result is None or isinstance(result, StoreAway), result
             await store.ping()
 
     with_store(at(path), test)
@@ -253,11 +253,11 @@ def test_two_processes_meet_again_in_the_new_file(
 ) -> None:
     command = [sys.executable, "-c", OTHER, str(path)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
-        assert other.stdin is not None
-        assert other.stdout is not None
-        assert other.stdout.readline() == "ready\n"
-        stdin, stdout = other.stdin, other.stdout
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        stdin, stdout = process.stdin, process.stdout
 
         def ask(name: str) -> str:
             print(name, file=stdin, flush=True)
@@ -270,13 +270,13 @@ def test_two_processes_meet_again_in_the_new_file(
                 # the other one has the old file open, and its index
                 await store.labelsets.write("ours", b"1", None, MOST)
                 assert ask("theirs") == "['ours', 'theirs']"
-                names = [one.name for one in await store.labelsets.page("", END, 100)]
+                names = [record.name for record in await store.labelsets.page("", END, 100)]
                 assert names == ["ours", "theirs"]
                 assert stored(path).keys() == {"ours", "theirs"}, number
 
         with_store(at(path), test)
         stdin.close()
-        assert other.wait(30) == 0
+        assert process.wait(30) == 0
     assert stored(path).keys() == {"ours", "theirs"}
 
 

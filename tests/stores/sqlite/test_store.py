@@ -404,17 +404,17 @@ def test_processes_that_create_one_file_at_once_see_each_other(
     tmp_path: Path, with_store: Run
 ) -> None:
     path, names = tmp_path / "new" / "file", ["one", "two", "three", "four"]
-    others = [
+    processes = [
         subprocess.Popen([sys.executable, "-c", OTHER, path, name], stdout=subprocess.PIPE)
         for name in names
     ]
-    granted = [int(other.communicate(timeout=60)[0]) for other in others]
-    assert [other.returncode for other in others] == [0, 0, 0, 0]
+    granted = [int(process.communicate(timeout=60)[0]) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0, 0]
     assert sum(granted) == 41  # of one bucket
 
     async def test(store: Store) -> None:
-        found = await store.labelsets.page("", END, 10)
-        assert [record.name for record in found] == sorted([*names, "shared"])
+        records = await store.labelsets.page("", END, 10)
+        assert [record.name for record in records] == sorted([*names, "shared"])
         # 25 increments by each, none lost
         assert await store.labelsets.get("shared") == LabelSetRecord("shared", 100, b"100")
         assert list(await store.vectors.get_many(names)) == [name.encode() for name in names]
@@ -450,9 +450,9 @@ class Clock:
 
 def sizes(path: Path) -> tuple[int, int]:
     """Bytes of all vectors: as counted by the store, and added up."""
-    ((counted,),) = query(path, "SELECT bytes FROM vector_total")
+    ((total,),) = query(path, "SELECT bytes FROM vector_total")
     ((summed,),) = query(path, "SELECT coalesce(sum(length(value)), 0) FROM vectors")
-    return counted, summed
+    return total, summed
 
 
 def test_vectors_are_bounded_in_bytes_and_the_soonest_to_expire_go_first(
@@ -467,8 +467,8 @@ def test_vectors_are_bounded_in_bytes_and_the_soonest_to_expire_go_first(
         clock.now += 1
         await store.vectors.put_many({"a": b"y" * 100})  # no more the soonest to expire
         await store.vectors.put_many({"d": b"x" * 100})
-        found = await store.vectors.get_many(list("abcd"))
-        assert [value is not None for value in found] == [True, False, True, True]
+        rows = await store.vectors.get_many(list("abcd"))
+        assert [value is not None for value in rows] == [True, False, True, True]
         assert sizes(path) == (300, 300)
         await store.vectors.put_many({"e": b"x" * 301})  # does not fit alone, pushes nothing out
         assert sizes(path) == (300, 300)
