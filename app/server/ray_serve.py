@@ -1,6 +1,6 @@
 """The service on a Ray cluster: replicas that take requests, and replicas that encode.
 
-    serve run app.ray_serve:build model=pictogram
+    serve run app.server.ray_serve:build model=pictogram
     serve deploy docker/ray/serve.yaml
 
 Knows nothing of what is asked, nor of batches.

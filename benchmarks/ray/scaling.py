@@ -1,13 +1,13 @@
-"""One process, and a Ray cluster with one encoder and with two, asked in turns.
+"""One process, and a Ray cluster with one encoder, with two, and with that of another model.
 
-All on this machine and with one CPU thread for a forward pass, so that an encoder is what is added.
+All on this machine, in turns, and with one CPU thread for a forward pass, so that an encoder is
+what is added. The other model is asked once, so that it is loaded, and then has nothing to do.
 """
 
 import contextlib
-import copy
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,32 @@ from benchmarks.usage import cpu_seconds
 
 FILES: Final = 64
 CONNECTIONS: Final = 32
-ENCODERS: Final = (1, 2)
+OTHER_MODEL: Final = "pictogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """One that is compared: so many encoders of the model, and perhaps those of another one."""
+
+    name: str
+    title: str
+    encoders: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def replicas(self) -> dict[str, int]:
+        """How many there are of each deployment."""
+        from app.server.ray_serve import deployment_name  # Ray is an extra
+
+        others = {deployment_name(model, default=False): 1 for model in self.settings.values()}
+        return {"Ingress": 1, "Encoder": self.encoders, **others}
+
+
+APPLICATIONS: Final = (
+    Application("one", "Ray, 1 encoder", 1),
+    Application("two", "Ray, 2 encoders", 2),
+    Application("beside", "Ray, 1 encoder, another model idle", 1, {"more_models": OTHER_MODEL}),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +73,8 @@ def encoders(effort: Effort) -> Result:
         single = stack.enter_context(ours(folder, torch_threads=1))
         cluster = stack.enter_context(_applications(folder))
         sides = {"one process": (single.url, single.process.pid)}
-        for count in ENCODERS:
-            title = f"Ray, {count} encoder{'s' if count > 1 else ''}"
-            sides[title] = (f"{cluster.url}{_route(count)}", cluster.process.pid)
+        for application in APPLICATIONS:
+            sides[application.title] = (f"{cluster.url}/{application.name}", cluster.process.pid)
         for url, _ in sides.values():
             drive(f"{url}/classify", forms, CONNECTIONS, WARM_SECONDS)
         turns = in_turns(
@@ -79,28 +103,39 @@ def _applications(folder: Path) -> Iterator[Cluster]:
         "model": f"local-dir:{open_clip_folder()}", "image_cache_bytes": 0, "torch_threads": 1,
     }  # fmt: skip
     with ray_cluster(folder) as cluster:
-        whole: dict[str, Any] = {}
-        for count in ENCODERS:
-            replicas = {"Ingress": 1, "Encoder": count}
-            document = copy.deepcopy(cluster.document(replicas, **settings))
-            document["applications"][0] |= {
-                "name": f"encoders-{count}",
-                "route_prefix": _route(count),
-            }
-            whole = {
-                **document,
-                "applications": whole.get("applications", []) + document["applications"],
-            }
-        cluster.deploy(whole)
-        for count in ENCODERS:
-            with httpx.Client(base_url=f"{cluster.url}{_route(count)}", timeout=60) as client:
+        chosen = [_application(cluster, application, settings) for application in APPLICATIONS]
+        cluster.deploy({**cluster.document(APPLICATIONS[0].replicas), "applications": chosen})
+        for application in APPLICATIONS:
+            base_url = f"{cluster.url}/{application.name}"
+            with httpx.Client(base_url=base_url, timeout=60) as client:
                 wait_for(client)
-            cluster.wait(f"encoders-{count}")
+                cluster.wait(application.name)
+                if "more_models" in application.settings:
+                    _classify_once(client, OTHER_MODEL)
         yield cluster
 
 
-def _route(count: int) -> str:
-    return f"/encoders-{count}"
+def _application(
+    cluster: Cluster, application: Application, settings: Mapping[str, object]
+) -> dict[str, Any]:
+    """Its part of the configuration. The other model's deployment is as that of the first."""
+    counts = application.replicas
+    document = cluster.document(
+        {name: counts[name] for name in ("Ingress", "Encoder")},
+        **settings,
+        **application.settings,
+    )
+    part: dict[str, Any] = document["applications"][0]
+    _, encoder = part["deployments"]
+    others = [{**encoder, "name": name} for name in counts if name not in ("Ingress", "Encoder")]
+    part["deployments"] += others
+    return {**part, "name": application.name, "route_prefix": f"/{application.name}"}
+
+
+def _classify_once(client: httpx.Client, model: str) -> None:
+    (image,) = pictures.jpegs(SMALL, 1)
+    fields = {"labels": "cat,dog", "model": model}
+    client.post("/classify", files={"image": image.read_bytes()}, data=fields).raise_for_status()
 
 
 def _turn(url: str, pid: int, forms: Bodies, effort: Effort) -> Any:
@@ -129,6 +164,8 @@ def _notes(turns: Mapping[str, list[Turn]]) -> list[str]:
     return [
         f"Two encoders have {rates[2] / rates[1]:.2f} times the throughput of one, and "
         f"{rates[2] / rates[0]:.2f} times that of one process.",
+        f"With another model beside it ({OTHER_MODEL}, in a process of its own) one encoder has "
+        f"{rates[3] / rates[1]:.2f} times the throughput that it has alone.",
         f"The {_cores()} cores also carry the load generator, Ray's proxy and the ingress, which "
         "decodes: a second encoder can only use what these leave.",
     ]
