@@ -1,4 +1,4 @@
-"""The route of batches: parse, run, and answer as images are done."""
+"""The batch route: parse, run, and respond as images are done."""
 
 import csv
 import io
@@ -44,7 +44,7 @@ from app.telemetry.spans import Stages
 
 
 class BatchLine(BaseModel):
-    """What became of one image of a batch; without `index`, why the rest of it is missing."""
+    """The outcome of one image of a batch; without `index`, why the remaining ones are missing."""
 
     index: int | None = Field(None, description="Index of the image in the request, from 0.")
     name: str | None = Field(None, description="File name, as sent.")
@@ -53,7 +53,7 @@ class BatchLine(BaseModel):
 
 
 class BatchAnswer(BaseModel):
-    """The answer of POST /classify/batch, in the order of the images."""
+    """The response of POST /classify/batch, in the order of the images."""
 
     count: int
     failed: int
@@ -233,7 +233,7 @@ Row = tuple[str, ...]
 async def _table(
     kind: str, services: Services, query: Query, items: AsyncGenerator[Item, None]
 ) -> Response:
-    """Lines of text or CSV (RFC 4180), in the order of the images; what failed has a line too."""
+    """Lines of text or CSV (RFC 4180), in image order; failed images have a line too."""
 
     async def classify(image: bytes) -> list[Row]:
         answer = answer_of(await services.classifier.classify(image, query, Stages()))
@@ -305,7 +305,7 @@ async def _streamed(
 async def _outcomes(
     services: Services, query: Query, items: AsyncGenerator[Item, None]
 ) -> AsyncGenerator[Outcome[bytes] | Problem, None]:
-    """What each image gives, as they are done."""
+    """The outcome of each image, as they are done."""
 
     async def classify(image: bytes) -> bytes:
         return _to_json(answer_of(await services.classifier.classify(image, query, Stages())))

@@ -1,4 +1,4 @@
-"""What every request's body and address have in common. Knows nothing of what the fields mean."""
+"""What all request bodies and queries have in common. Does not know what the fields mean."""
 
 import asyncio
 import base64
@@ -44,7 +44,7 @@ async def offload(size: int, function: Callable[..., T], *values: Any) -> T:
 
 
 def text_of(content: bytes, what: str = "the body") -> str:
-    """The text of `content`: in UTF-8, or what its byte-order mark says, which is passed over.
+    """The text of `content`: UTF-8, or as its byte-order mark says, which is skipped.
 
     Raises Unparsable, which says how to save it.
     """
@@ -62,7 +62,7 @@ def text_of(content: bytes, what: str = "the body") -> str:
 
 
 async def json_body(request: Request) -> dict[str, Any]:
-    """The fields of a JSON body; what they take counts as held. Raises Unparsable, TooLarge."""
+    """The fields of a JSON body; their memory counts as held. Raises Unparsable, TooLarge."""
     body = await request.body()
     state = state_of(request.scope)
     limits: JsonLimits = request.app.state.services.json_limits[state.route.rule.body]
@@ -79,7 +79,7 @@ def _utf8(body: bytes) -> bytes:
 
 
 def address_fields(params: QueryParams, lists: Collection[str]) -> dict[str, Any]:
-    """The fields of an address; only those in `lists` may be repeated. Raises Invalid."""
+    """The fields of a query string; only those in `lists` may be repeated. Raises Invalid."""
     return {name: single(name, params.getlist(name), lists) for name in dict.fromkeys(params)}
 
 
@@ -94,7 +94,7 @@ def single(name: str, values: list[Any], lists: Collection[str]) -> Any:
 
 
 def merge(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """The fields of address and body together. Raises Invalid where they contradict each other."""
+    """The fields of query and body together. Raises Invalid if they contradict each other."""
     for name, value in more.items():
         if name in fields and _as_texts(fields[name]) != _as_texts(value):
             detail = f"{name} has one value in the address and another in the body; send one"
@@ -103,7 +103,7 @@ def merge(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_texts(value: Any) -> list[str]:
-    """A value as an address has it: true, "True" and "true" are the same, as [1] and "1" are."""
+    """A value as in a query string: true, "True" and "true" are the same, as [1] and "1" are."""
     values = value if isinstance(value, list) else [value]
     texts = [str(item) for item in values]
     return [text.lower() if text.lower() in ("true", "false") else text for text in texts]
@@ -180,7 +180,7 @@ async def image_file(request: Request, text: str, fetcher: Fetcher | None) -> by
 
 
 async def raw_image(request: Request) -> bytes:
-    """The body, which is the picture. Raises Unparsable."""
+    """The body as the picture. Raises Unparsable."""
     body = await request.body()
     if media_type(request.headers.get("content-type", "")) == URLENCODED:
         check_curl(body)
@@ -199,7 +199,7 @@ def check_curl(body: bytes) -> None:
 
 
 def too_many(limits: FormLimits) -> TooLarge:
-    """The problem of a form with more fields than there can be."""
+    """The problem of a form with more fields than exist."""
     detail = (
         f"the form has more than {limits.fields} fields (at most {limits.labels.count} labels "
         "are allowed)"
@@ -249,7 +249,7 @@ def field_values(part: multipart.Part) -> list[Any]:
 
 
 def not_a_file(name: str, files: Collection[str]) -> Invalid:
-    """The problem of a file in a field that takes none."""
+    """The problem of a file in a field that does not take files."""
     detail = (
         f"unexpected file field {errors.shown(name)}; send the picture as {next(iter(files))!r}"
     )
@@ -257,7 +257,7 @@ def not_a_file(name: str, files: Collection[str]) -> Invalid:
 
 
 def is_image_uri(text: str) -> bool:
-    """Whether a text is a data URI of a file, and not just begins like one."""
+    """Whether a text is a data URI of a file, not just similar at the beginning."""
     match = DATA_URI.match(text, 0, LONGEST_URI_HEAD)
     if match is None:
         return False
@@ -294,7 +294,7 @@ def from_base64(text: str) -> bytes:
 
 
 def _is_url(text: str, scheme: str) -> Invalid:
-    """The problem of an address in place of a picture."""
+    """The problem of a URL in place of a picture."""
     advice = f"send it to POST /classify as {IMAGE_URL}, where the operator allows that"
     if scheme not in ("http", "https"):
         advice = f"{scheme}: addresses are not fetched; send the picture itself"

@@ -31,7 +31,7 @@ from app.labelsets.definition import Definition, Stored, in_namespace, without_n
 
 
 class CalibrationSummary(BaseModel):
-    """What a label set's answer says of its calibration."""
+    """The calibration in a label set's response."""
 
     status: str = Field(description="`used`, or `stale`: kept, but not used.")
     model: str = Field(description="Model it was fitted for.")
@@ -49,7 +49,7 @@ class CalibrationSummary(BaseModel):
 
 
 class CalibratedAnswer(BaseModel):
-    """The answer of POST /labelsets/{name}/calibrate."""
+    """The response of POST /labelsets/{name}/calibrate."""
 
     labelset: str
     version: int
@@ -171,7 +171,7 @@ def calibrator(services: Services) -> Calibrator:
 
 
 async def stored_name(name: str, caller: CallerDep) -> str:
-    """The name of the address as the store keeps it."""
+    """The name in the path as the store keeps it."""
     return in_namespace(caller.namespace, fields.checked_name(name))
 
 
@@ -267,7 +267,7 @@ async def delete(
 
 
 def _chosen(services: Services, definition: Definition, model: str | None) -> Calibration | None:
-    """The calibration of a model, which need not be loaded; without a name, that which counts."""
+    """The calibration of a model, which need not be loaded; without a name, the effective one."""
     if not model:
         return services.labelsets.validity.chosen(definition)
     name = services.models.known(model) if model in services.models.names() else model

@@ -46,7 +46,7 @@ async def read_classify(
 ) -> tuple[bytes | SeenBefore, Query]:
     """The image file, or its digest, and the query.
 
-    Without a fetcher no image is taken by its URL.
+    Without a fetcher, image URLs are not accepted.
 
     Raises:
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
@@ -104,7 +104,7 @@ async def _fetched(request: Request, url: Any, image: Any, fetcher: Fetcher | No
 
 
 def _join(fields: dict[str, Any], body: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The fields of address and body together, and apart from them the body's image."""
+    """The fields of query and body together, and separately the body's image."""
     more = {name: value for name, value in body.items() if name != IMAGE}
     return merge(fields, more), body.get(IMAGE)
 

@@ -84,7 +84,7 @@ class ImagesBody(ImagesFields):
 
 
 class TextEmbeddingsAnswer(BaseModel):
-    """The answer of POST /embeddings/text."""
+    """The response of POST /embeddings/text."""
 
     model: str
     fingerprint: str = Field(description="Vectors of one fingerprint can be compared.")
@@ -106,7 +106,7 @@ class EmbeddedImageAnswer(BaseModel):
 
 
 class ImageEmbeddingsAnswer(BaseModel):
-    """The answer of POST /embeddings/image."""
+    """The response of POST /embeddings/image."""
 
     model: str
     fingerprint: str
@@ -148,7 +148,7 @@ class AskedImages:
 
 
 async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
-    """What POST /embeddings/text asks for. Raises Unparsable, Invalid, TooLarge."""
+    """The request of POST /embeddings/text. Raises Unparsable, Invalid, TooLarge."""
     fields = merge(address_fields(request.query_params, ()), await json_body(request))
     try:
         checked = TextsFields.model_validate(fields)
@@ -165,7 +165,7 @@ async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
 
 
 async def read_images(request: Request, limits: InputLimits) -> AskedImages:
-    """What POST /embeddings/image asks for. Raises Unparsable, Invalid, TooLarge."""
+    """The request of POST /embeddings/image. Raises Unparsable, Invalid, TooLarge."""
     kind = media_type(request.headers.get("content-type", ""))
     fields = address_fields(request.query_params, ())
     if kind == "multipart/form-data":

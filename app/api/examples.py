@@ -53,7 +53,7 @@ class BlendAnswer(BaseModel):
 
 
 class ExamplesAnswer(BaseModel):
-    """What a change of examples has led to."""
+    """The result of a change of examples."""
 
     name: str
     version: int
@@ -198,7 +198,7 @@ Label = Annotated[str | None, Query(description="Only examples of this label.", 
 
 
 async def stored_name(name: str, caller: CallerDep) -> str:
-    """The name of the address as the store keeps it."""
+    """The name in the path as the store keeps it."""
     return in_namespace(caller.namespace, fields.checked_name(name))
 
 
@@ -328,7 +328,7 @@ async def remove_all(
 async def _answer(
     services: Services, stored: Stored, patience: float | None, **fields: Any
 ) -> Response:
-    """What the label set has become, after `patience` seconds of waiting for its build."""
+    """The label set after waiting up to `patience` seconds for its build."""
     if patience is not None:
         await services.labelsets.wait(stored, patience)
     state = services.labelsets.status(stored).state

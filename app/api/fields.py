@@ -24,7 +24,7 @@ from prompts import PLACEHOLDER, TemplateError, validate_templates
 
 
 def listed_lines(text: str, most: int = LISTED.values) -> list[str] | None:
-    """The lines of a text that has several and is no JSON list, but for blank ones; else None.
+    """The non-blank lines of a text with several lines that is not a JSON list; else None.
 
     Raises TooLarge for over `most` of them, blank ones counted.
     """
@@ -38,7 +38,7 @@ def listed_lines(text: str, most: int = LISTED.values) -> list[str] | None:
 
 
 def listed(value: Any, *, most: int = LISTED.values) -> Any:
-    """A list from what a shell sends: a JSON list, one text a line, or texts between commas."""
+    """A list as shells send it: a JSON list, one text per line, or comma-separated."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -57,7 +57,7 @@ def _too_many(most: int) -> TooLarge:
 
 
 def _one_or_listed(value: Any) -> Any:
-    """Templates hold commas, so only lines and a JSON list are taken apart."""
+    """Templates contain commas, so only lines and JSON lists are split."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -221,7 +221,7 @@ KNOWN: Final = ", ".join(
 
 @dataclass(frozen=True, slots=True)
 class InputLimits:
-    """What one request may carry; `templates` counts own templates."""
+    """Limits of one request; `templates` counts the request's own templates."""
 
     labels: LabelLimits
     templates: int
@@ -301,7 +301,7 @@ def _texts(
 
 
 def _nots(fields: ClassifyFields, words: Sequence[str], limits: LabelLimits) -> tuple[str, ...]:
-    """What rules the labels out. Raises Invalid, TooLarge."""
+    """The words that rule the labels out. Raises Invalid, TooLarge."""
     if fields.nots is None:
         return ()
     if fields.abstain is False:
@@ -360,7 +360,7 @@ def validated(own: list[str], limit: int) -> tuple[str, ...]:
 
 
 def invalid(errors_found: list[ErrorDetails], fields: dict[str, Any], known: str) -> Invalid:
-    """One problem from what pydantic found; a misspelt name explains a missing field, so first."""
+    """One problem from pydantic's errors; a misspelt name explains a missing field, so first."""
     error = next(
         (candidate for candidate in errors_found if candidate["type"] == "extra_forbidden"),
         errors_found[0],

@@ -44,7 +44,7 @@ KNOWN: Final = ("inputs", IMAGE, "parameters", "options")
 
 
 def _without_blanks(value: Any) -> Any:
-    """As Hugging Face's pipelines take a text apart: a comma at its end makes no label."""
+    """As Hugging Face's pipelines split a text: a trailing comma makes no label."""
     if not isinstance(value, str) or value.lstrip().startswith("["):
         return value
     return ",".join(label for label in value.split(",") if label.strip())

@@ -1,9 +1,9 @@
-"""What immich's server asks of its machine-learning service, as far as CLIP answers it.
+"""The requests of immich's server to its machine-learning service, as far as CLIP is concerned.
 
 Where it puts things, read in the source of immich 2.x (server/src/repositories/
 machine-learning.repository.ts): a form with `entries`, JSON of task, type and `modelName`, and
 either the file `image` or the field `text`; the embedding comes back as a text that holds a JSON
-list. Knows nothing of other tasks than CLIP.
+list. Knows no task but CLIP.
 """
 
 from dataclasses import dataclass
@@ -43,14 +43,14 @@ LONGEST_ENTRIES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
-    """An image file, or a text, and immich's name of the model that is to embed it."""
+    """An image file or a text, and immich's name of the model to embed it with."""
 
     content: bytes | str
     model: str
 
 
 async def read_predict(request: Request, limits: InputLimits) -> PredictRequest:
-    """What POST /predict asks for. Raises Unparsable, Invalid, TooLarge."""
+    """The request of POST /predict. Raises Unparsable, Invalid, TooLarge."""
     if media_type(request.headers.get("content-type", "")) != bodies.FORM:
         raise Unparsable("send a multipart form with entries, and image or text")
     form = await bodies.form_fields(request, (IMAGE,), limits)

@@ -27,14 +27,14 @@ class TemplateSetAnswer(BaseModel):
 
 
 class TemplatesAnswer(BaseModel):
-    """All template sets, and the one that is used where a request names none."""
+    """All template sets, and the default of requests that name none."""
 
     default: str
     sets: list[TemplateSetAnswer]
 
 
 class VocabularyAnswer(BaseModel):
-    """A list of labels that is shipped."""
+    """A list of labels that ships with the service."""
 
     name: str
     labelset: str
@@ -44,13 +44,13 @@ class VocabularyAnswer(BaseModel):
 
 
 class VocabulariesAnswer(BaseModel):
-    """All vocabularies that are shipped, by name."""
+    """All vocabularies that ship with the service, by name."""
 
     vocabularies: list[VocabularyAnswer]
 
 
 class LoadedModelAnswer(BaseModel):
-    """The model that answers, where it comes from and what it is good for."""
+    """The model, its origin and what it is good for."""
 
     name: str
     description: str
@@ -104,7 +104,7 @@ class LoadedModelAnswer(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """One of the server's models: the name by which requests choose it, and its state."""
+    """One of the server's models: its name in requests, and its state."""
 
     name: str
     state: Literal["loaded", "loading", "idle", "failed"]
@@ -130,7 +130,7 @@ class ModelAnswer(BaseModel):
 
 
 class CacheAnswer(BaseModel):
-    """What one cache in memory holds."""
+    """The contents of one memory cache."""
 
     entries: int
     bytes: int
@@ -160,7 +160,7 @@ class StoreAnswer(BaseModel):
 
 
 class ModelsAnswer(BaseModel):
-    """What GET /models tells: the models, and how much the caches hold.
+    """The response of GET /models: the models, and the size of the caches.
 
     Caches are shared by all namespaces: their figures are for keys with the scope `admin`.
     """
@@ -177,13 +177,13 @@ class ModelsAnswer(BaseModel):
 
 
 class HealthAnswer(BaseModel):
-    """GET /healthz: the process answers."""
+    """GET /healthz: the process responds."""
 
     status: str = "ok"
 
 
 class ReadyAnswer(BaseModel):
-    """GET /readyz: the default model answers; `degraded` while the store or another does not."""
+    """GET /readyz: the default model works; `degraded` while the store or another does not."""
 
     status: Literal["ready", "degraded"]
     model: str

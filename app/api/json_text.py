@@ -104,7 +104,7 @@ def json_list(text: str) -> Any:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The object that a JSON body is, whose cost was found to be bearable. Raises Unparsable."""
+    """The object of a JSON body whose cost was checked. Raises Unparsable."""
     try:
         value = from_json(body)
     except ValueError as error:

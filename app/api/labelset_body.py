@@ -148,7 +148,7 @@ FIELD: Final = re.compile(rb"(?:%b)=" % b"|".join(map(str.encode, KNOWN)))
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """What one label set may hold; `texts` of one label."""
+    """Limits of one label set; `texts` of one label."""
 
     labels: LabelLimits
     texts: LabelLimits
@@ -164,7 +164,7 @@ class UploadLimits:
 async def read_labelset(
     request: Request, limits: UploadLimits, name: str | None = None
 ) -> tuple[str, Definition]:
-    """The name (that of the address, if given) and what the label set says.
+    """The name (from the path, if given) and the contents of the label set.
 
     The body is JSON, a form, or text with one label a line and the other fields in the address.
 
@@ -212,7 +212,7 @@ def _with_name(
 
 
 def definition_of(fields: dict[str, Any], limits: UploadLimits) -> Definition:
-    """What the fields of a label set say, whatever its name. Raises Invalid, TooLarge."""
+    """The contents of a label set, whatever its name. Raises Invalid, TooLarge."""
     return _definition(_checked(fields), limits)
 
 
@@ -252,7 +252,7 @@ def _typed(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lines(body: bytes, limits: UploadLimits) -> Any:
-    """One label a line; what is one line alone is a list in JSON, or comma-separated."""
+    """One label per line; a single line is a JSON list or comma-separated."""
     text = text_of(body).strip()
     most = max(json_text.LISTED.values, 2 * limits.labels.count)
     return listed(text, most=most) if text else []

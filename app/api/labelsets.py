@@ -52,7 +52,7 @@ class LabelSetSummary(BaseModel):
 
 
 class LabelSetAnswer(LabelSetSummary):
-    """A label set with all that its owner wrote."""
+    """A label set with everything its owner wrote."""
 
     labels: list[str]
     synonyms: dict[str, list[str]] = Field(description="Texts of the labels that have their own.")
@@ -116,7 +116,7 @@ def answer(
     models: dict[str, Standing] | None = None,
     read: Stored | None = None,
 ) -> LabelSetAnswer:
-    """The whole set, with the calibration that counts for the model; `read`: as it serves."""
+    """The whole set, with the model's effective calibration; `read`: as it serves."""
     definition = stored.definition
     before = None if stored.previous is None else stored.previous.version
     return LabelSetAnswer(
@@ -322,7 +322,7 @@ async def _answer(
     patience: float | None = None,
     building: int = 202,
 ) -> Response:
-    """The set with its ETag, after `patience` seconds of waiting for its build.
+    """The set with its ETag, after waiting up to `patience` seconds for its build.
 
     `building` is the status while it is not ready.
     """

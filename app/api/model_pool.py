@@ -1,4 +1,4 @@
-"""The models of a server by name: which are loaded, which are used, and which go.
+"""The models of a server by name: which are loaded, in use, or to be unloaded.
 
 Knows neither how a model is loaded nor what its parts are.
 """
@@ -65,7 +65,7 @@ class ModelPool(Generic[P]):
 
     At most `most` are loaded at once, the first included (0: all of them, from the start); the
     least recently used goes. One that nobody used for `idle` seconds goes, too (0: never).
-    `observe` is called before one goes, and once it has gone: for those who count.
+    `observe` is called before and after a model is unloaded, for the metrics.
     """
 
     def __init__(

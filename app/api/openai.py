@@ -1,4 +1,4 @@
-"""What one input of POST /v1/embeddings is: a text or an image, however servers of CLIP take it.
+"""The inputs of POST /v1/embeddings: texts or images, in the formats of several CLIP servers.
 
 Knows nothing of bodies or files. Bare texts and lists of them are OpenAI's. Images are data URIs,
 or URLs with `"modality": "image"` (infinity_emb 0.0.77, fastapi_schemas/pymodels.py), objects
@@ -28,7 +28,7 @@ from models import EncoderInfo
 
 
 class OpenAiFields(BaseModel):
-    """The JSON body of POST /v1/embeddings, but for its input, which has many forms."""
+    """The JSON body of POST /v1/embeddings except its input, which has many forms."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
@@ -70,14 +70,14 @@ class OpenAiEmbedding(BaseModel):
 
 
 class OpenAiUsage(BaseModel):
-    """Usage, in inputs, because tokens are not counted here."""
+    """Usage in inputs, because tokens are not counted."""
 
     prompt_tokens: int
     total_tokens: int
 
 
 class OpenAiAnswer(BaseModel):
-    """The answer of POST /v1/embeddings."""
+    """The response of POST /v1/embeddings."""
 
     object: Literal["list"] = "list"
     model: str
@@ -95,7 +95,7 @@ class OpenAiModel(BaseModel):
 
 
 class OpenAiModels(BaseModel):
-    """The answer of GET /v1/models."""
+    """The response of GET /v1/models."""
 
     object: Literal["list"] = "list"
     data: list[OpenAiModel]
@@ -199,7 +199,7 @@ AT_ONCE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class AskedItems:
-    """Texts (str) and image files (bytes) in the order of the request, and how to answer."""
+    """Texts (str) and image files (bytes) in the order of the request, and the response format."""
 
     items: tuple[str | bytes, ...]
     fields: OpenAiFields
@@ -208,7 +208,7 @@ class AskedItems:
 async def read_items(
     request: Request, limits: InputLimits, fetcher: Fetcher | None = None
 ) -> AskedItems:
-    """What POST /v1/embeddings asks for; without a fetcher no image is taken by its URL.
+    """The request of POST /v1/embeddings; without a fetcher, image URLs are not accepted.
 
     Raises:
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.

@@ -1,4 +1,4 @@
-"""What PhotoPrism asks of a vision service: labels of a photo.
+"""PhotoPrism's requests to a vision service: labels of a photo.
 
 Where it puts things, read in its source (internal/ai/vision, api_request.go, api_response.go and
 labels.go): JSON with `images`, data URIs or URLs, or `url`, and fields that language models read,
@@ -29,7 +29,7 @@ NAMES: Final = {IMAGE: IMAGES, bodies.IMAGE_URL: IMAGES}
 
 
 class VisionRequest(BaseModel):
-    """What PhotoPrism sends; fields for language models are passed over."""
+    """PhotoPrism's request; fields for language models are ignored."""
 
     id: str = Field("", description="Returned in the answer.", examples=["b5a4…"])
     images: list[str] = Field(
@@ -54,7 +54,7 @@ class VisionLabel(BaseModel):
 
 
 class VisionModel(BaseModel):
-    """The model that answered."""
+    """The model used."""
 
     type: Literal["labels"] = Field("labels", description="`labels`.", examples=["labels"])
     name: str
@@ -62,13 +62,13 @@ class VisionModel(BaseModel):
 
 
 class VisionResult(BaseModel):
-    """The labels, best first; none where nothing fits."""
+    """The labels, best first; empty if nothing fits."""
 
     labels: list[VisionLabel]
 
 
 class VisionAnswer(BaseModel):
-    """The answer of POST /api/v1/vision/labels."""
+    """The response of POST /api/v1/vision/labels."""
 
     id: str = Field(description="That of the request.", examples=["b5a4…"])
     code: int = Field(200, description="The HTTP status.", examples=[200])

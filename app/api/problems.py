@@ -1,4 +1,4 @@
-"""Every error as one problem document (RFC 9457). Knows nothing of what went wrong inside."""
+"""Every error as a problem document (RFC 9457). Knows nothing of what went wrong inside."""
 
 import logging
 from collections.abc import Iterable, MutableMapping
@@ -144,7 +144,7 @@ def internal(scope: MutableMapping[str, Any]) -> Response:
 
 
 def _below(scope: MutableMapping[str, Any], prefix: str) -> bool:
-    """Whether the address is one whose clients read errors of their own form."""
+    """Whether the route's clients expect errors in their own format."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     return path.startswith(prefix)
 
@@ -154,13 +154,13 @@ def _retry(problem: Problem) -> dict[str, str]:
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route's OpenAPI entry says of its problems."""
+    """The problems in a route's OpenAPI entry."""
     content = {MEDIA_TYPE: {"schema": ProblemAnswer.model_json_schema()}}
     return {status: {"description": "Problem", "content": content} for status in statuses}
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Answer our own problems and the framework's in the same form."""
+    """Return our own problems and the framework's in the same format."""
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)

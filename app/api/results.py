@@ -1,4 +1,4 @@
-"""What a classification is answered with: JSON, lines of text or CSV. Knows no request."""
+"""The response of a classification: JSON, lines of text or CSV. Knows no request."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ class ImageAnswer(BaseModel):
 
     @classmethod
     def of(cls, image: Image) -> "ImageAnswer":
-        """The answer's part on an image."""
+        """The image in the response."""
         return cls(width=image.width, height=image.height, sha256=image.sha256, cached=image.cached)
 
 
@@ -118,7 +118,7 @@ class _Head(BaseModel):
 
 
 class ClassifyAnswer(ResultAnswer, _Head):
-    """The answer of POST /classify for one list of labels, best prediction first."""
+    """The response of POST /classify for one list of labels, best prediction first."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -147,11 +147,11 @@ class _Several(BaseModel):
 
 
 class SeveralAnswer(_Several, _Head):
-    """The answer of POST /classify for several label sets: a result for each, by its name."""
+    """The response of POST /classify for several label sets: a result for each, by name."""
 
 
 class BoxAnswer(BaseModel):
-    """A part of the upright picture, in whole pixels from its upper left corner."""
+    """A part of the upright picture, in whole pixels from the upper left corner."""
 
     x: int
     y: int
@@ -160,7 +160,7 @@ class BoxAnswer(BaseModel):
 
     @classmethod
     def of(cls, area: Cut) -> "BoxAnswer":
-        """What a box of the request came to."""
+        """The pixels that a box of the request covers."""
         return cls(x=area.left, y=area.top, width=area.width, height=area.height)
 
 
@@ -177,7 +177,7 @@ class BoxSeveralAnswer(_Several, _InBox):
 
 
 class BoxesAnswer(_Head):
-    """The answer of POST /classify for `boxes`: one for each, in their order."""
+    """The response of POST /classify for `boxes`: one result per box, in their order."""
 
     boxes: list[SerializeAsAny[BoxResultAnswer | BoxSeveralAnswer]]
 

@@ -104,12 +104,12 @@ def services_of(request: Request) -> Services:
 
 
 def stages_of(request: Request) -> Stages:
-    """The clock of this request; the middleware answers it as Server-Timing."""
+    """The stopwatch of this request; the middleware sends it as Server-Timing."""
     return state_of(request.scope).stages
 
 
 def caller_of(request: Request) -> Identity:
-    """Who makes this request."""
+    """The caller of this request."""
     identity = state_of(request.scope).caller
     assert identity is not None  # the middleware let it in
     return identity

@@ -36,7 +36,7 @@ WRITE: Final = 1_000_000
 
 @dataclass(slots=True)
 class UploadBatches:
-    """What one upload may hold, and how many there may be at a time; sizes in bytes."""
+    """Limits of one upload, and of concurrent uploads; sizes in bytes."""
 
     images: int
     bytes: int
@@ -179,7 +179,7 @@ def form_parts(request: Request, uploads: UploadBatches) -> AsyncIterator[Part]:
 async def counted(
     pictures: AsyncGenerator[tuple[str | None, Any], None], uploads: UploadBatches
 ) -> AsyncGenerator[Item, None]:
-    """The same as items of a batch. Raises TooLarge where there are too many."""
+    """The same as items of a batch. Raises TooLarge for too many."""
     index = 0
     async with contextlib.aclosing(pictures):
         async for name, image in pictures:

@@ -1,6 +1,6 @@
 """Many images through the one data flow, a few at a time.
 
-Knows nothing of HTTP or archives, nor of what an answer says.
+Knows nothing of HTTP or archives, nor of the contents of a result.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[R]):
-    """What became of an item: what was made of its image, or why nothing was."""
+    """The outcome of an item: its result, or the problem."""
 
     index: int
     name: str | None

@@ -74,7 +74,7 @@ class Canary:
 
     @property
     def good(self) -> bool:
-        """Whether the last look found nothing wrong."""
+        """Whether the last check passed."""
         return self._known is not None and self._problem is None
 
     async def keep_looking(self) -> None:

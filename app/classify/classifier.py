@@ -179,7 +179,7 @@ class Classifier:
         return {i: heatmap.png(cells, *shape) for i, cells in zip(places, maps, strict=True)}
 
     async def prepare(self, query: Query) -> None:
-        """Make sure that labels and templates can be answered for, before many images are."""
+        """Check that labels and templates can be used, before many images are processed."""
         await self._lists(query, Stages())
 
     async def _lists(self, query: Query, stages: Stages) -> list["_Compared"]:

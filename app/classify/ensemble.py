@@ -80,7 +80,7 @@ class Fitted:
     too_long: dict[int, TextTooLong]
 
     def warnings(self) -> tuple[str, ...]:
-        """What answers say of texts that were cut."""
+        """The warnings about texts that were cut."""
         return few([cut.warning() for cuts in self.cut.values() for cut in cuts])
 
 
@@ -210,7 +210,7 @@ class Ensemble:
         return np.stack([vectors[key] for key in keys])
 
     async def close(self) -> None:
-        """End what still runs."""
+        """Cancel running work."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,6 +1,6 @@
 """A query, the classes it is compared with, and its result: plain values.
 
-Knows nothing of how an answer is found.
+Knows nothing of how the result is computed.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Query:
 
     @property
     def scores_alone(self) -> bool:
-        """Whether one label is enough: it is held against something else than other labels."""
+        """Whether one label is enough, because it is not compared with other labels."""
         alone = self.multi_label or self.scores == "sigmoid"
         return alone or self.abstain or self.threshold is not None
 
@@ -130,7 +130,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is answered for a part of the picture: a result for each label set, in their order."""
+    """The results for a part of the picture: one per label set, in their order."""
 
     area: Cut
     results: tuple[Result, ...]
@@ -138,7 +138,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The answer: for the whole picture, or for each box of the request in their order."""
+    """The response: for the whole picture, or for each box of the request in order."""
 
     model: str
     image: Image
@@ -147,6 +147,6 @@ class Classification:
 
 
 def one_label(field: str) -> Invalid:
-    """The problem of one label that nothing is held against."""
+    """The problem of a single label with nothing to compare it with."""
     detail = "one label alone scores 1; give more, a threshold, abstain or multi_label"
     return Invalid(f"{field}: {detail}", field=field, limit=2, value=1)

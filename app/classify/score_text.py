@@ -1,4 +1,4 @@
-"""A score as people read it and as `sort -n` puts it in order. Knows no answer."""
+"""A score as text, readable and in the right order for `sort -n`. Knows no response."""
 
 from typing import Final
 

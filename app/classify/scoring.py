@@ -1,4 +1,4 @@
-"""From cosines to what is answered: scores, order, and whether it is better to answer nothing.
+"""From cosines to predictions: scores, order, and whether to abstain.
 
 Pure functions; knows neither images nor HTTP.
 """

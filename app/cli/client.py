@@ -1,6 +1,6 @@
 """Ask a server, again where that helps. Knows its answers, nothing of files or terminals.
 
-What carries the requests may be a network or an application in this process (app.local).
+Requests go over a network or to an application in this process.
 """
 
 import asyncio

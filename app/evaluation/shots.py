@@ -1,7 +1,7 @@
 """Zero-shot against few-shot on the same test pictures, as Radford et al. 2021, figure 6.
 
 Knows nothing of options or reports. The probe is a logistic regression on image vectors, the blend
-adds prototypes of the shots to the text rows (app.prototypes).
+adds prototypes of the shots to the text rows (app.labelsets.prototypes).
 """
 
 import math

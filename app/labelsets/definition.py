@@ -111,7 +111,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A label set as its owner wrote it; `templates` as in `app.templates`.
+    """A label set as its owner wrote it; `templates` as in `app.classify.templates`.
 
     Each example's label is one of the entries'. Its `calibrations`, one of each model that has one,
     are no part of what it says: with others it is the same definition, with the same vectors.

@@ -1,4 +1,4 @@
-"""What the parts of the service hold and do now, for the metrics. Changes nothing.
+"""The current state of the service's parts, for the metrics. Changes nothing.
 
 The functions here are called from another thread than the event loop's: they only look.
 """
@@ -355,7 +355,7 @@ def process_figures() -> Callable[[], Mapping[str, float]]:
 
 
 def memory_limit(files: tuple[Path, ...] = LIMITS) -> int:
-    """Bytes that processes here may use together: of the machine, or of their container."""
+    """Memory limit of the machine or the container, in bytes."""
     limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for file in files:
         try:

@@ -1,6 +1,6 @@
 """HTTP/1.1 on one connection, with bounds on what a client may send and how long it may take.
 
-Knows nothing of what is asked: uvicorn parses, with llhttp, and runs the application.
+Knows nothing of the contents: uvicorn parses, with llhttp, and runs the application.
 """
 
 import asyncio
@@ -92,7 +92,7 @@ class Timer:
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call it in so many seconds, unless that is settled already."""
+        """Call it in so many seconds, unless it is already scheduled."""
         if self._handle is None:
             self._handle = self._loop.call_later(seconds, self._fire, call)
 
@@ -313,7 +313,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # refusals
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer a problem when the requests before it are answered, and read no more."""
+        """Send a problem once the earlier requests are answered, and read no more."""
         self._deaf = True
         if self._in_body and self.pipeline:
             self.pipeline.popleft()  # it broke before its turn came
@@ -330,7 +330,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._answer(problem)
 
     def _answer(self, problem: Problem) -> None:
-        """Write the answer ourselves, and end when the client had a moment to read it."""
+        """Write the response ourselves, and close once the client had a moment to read it."""
         self._deaf = True
         self._clock.stop()
         self._ending.stop()
@@ -349,7 +349,7 @@ def protocol(
 ) -> type[BoundedProtocol]:
     """A class for `uvicorn.Config(http=...)`; the limits are per process.
 
-    Raises RuntimeError where uvicorn is a release whose protocol this cannot bound.
+    Raises RuntimeError if this release of uvicorn has a protocol that cannot be limited.
     """
     missing = sorted(name for name in OVERRIDDEN if not hasattr(HttpToolsProtocol, name))
     if missing:

@@ -1,4 +1,4 @@
-"""The composition root: settings in, application out. Knows how, not what: see building.py."""
+"""The composition root: settings in, application out. Knows how, not what: see build.py."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ def middleware(
     admission: Admission,
     tracing: "Tracing | None" = None,
 ) -> list[Middleware]:
-    """From the outside in. Raises app.keys.BadKeys."""
+    """All middleware, outermost first. Raises app.api.middleware.keys.BadKeys."""
     origins = settings.listed("cors_origins")
     policy = GatePolicy(
         settings.rate_limit,
@@ -111,7 +111,7 @@ def create_app(
     of models beside the default, where they are in other processes, and `exposition` what these
     count with this one.
 
-    Raises: app.keys.BadKeys; at start models.ModelError, app.stores.protocols.StoreUnusable.
+    Raises: app.api.middleware.keys.BadKeys; at start models.ModelError, StoreUnusable.
     """
     counted = metrics or Metrics()
     watch_process(counted, settings, first=metrics is None)

@@ -3,7 +3,7 @@
     serve run app.server.ray_serve:build model=pictogram
     serve deploy docker/ray/serve.yaml
 
-Knows nothing of what is asked, nor of batches.
+Knows nothing of the contents of requests, nor of batches.
 """
 
 import asyncio
@@ -72,12 +72,12 @@ GRACE: Final = 15.0
 
 
 class Unfit(ValueError):
-    """The settings are not for a cluster; the text is one line for a person."""
+    """The settings do not suit a cluster; the text is one line for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What the replica of a name counts, in Prometheus' text format."""
+    """The metrics of the replica with this name, in Prometheus' text format."""
 
     replica: str
     text: bytes

@@ -1,4 +1,4 @@
-"""Serve on a socket in this process. Knows how that begins and ends; nothing of requests."""
+"""Serve on a socket in this process. Knows start and shutdown; nothing of requests."""
 
 import _thread
 import contextlib
@@ -48,7 +48,7 @@ def serve(
     ready: Callable[[], None] = lambda: None,
     metrics: Metrics | None = None,
 ) -> int:
-    """Serve until one of the signals; what was accepted is answered first. The exit status."""
+    """Serve until a signal; accepted requests are answered first. Returns the exit status."""
     tune_interpreter()
     app = create_app(settings, encoder, metrics)
     server = _Server(app, uvicorn_config(app, settings), ready, settings.drain_seconds)
@@ -70,7 +70,7 @@ def serve(
 
 
 def survive_hang_ups() -> None:
-    """Until it serves, a SIGHUP ends nothing, unless a terminal is gone."""
+    """Until it serves, SIGHUP is ignored, unless the terminal is gone."""
     if _hears_hang_ups() and not sys.stderr.isatty():
         signal.signal(signal.SIGHUP, _still_starting)
 
@@ -143,7 +143,7 @@ def tune_interpreter() -> None:
 
 
 def described(info: EncoderInfo) -> str:
-    """What an encoder is and what it is good for, in a line."""
+    """One line that describes an encoder."""
     how = f"{info.name} on {info.device} in {info.precision} by {info.backend}"
     return f"{how}: {info.provenance.description}"
 
@@ -161,7 +161,7 @@ class _Server(uvicorn.Server):
         self._ends_at: float | None = None
 
     def end(self, number: int, _frame: object) -> None:
-        """Handle a signal: finish, or at the second Ctrl-C give up what is under way.
+        """Handle a signal: finish, or on a second Ctrl-C abandon requests in progress.
 
         After SIGTERM requests are taken for some seconds more, while /readyz says not to send any.
         """

@@ -14,7 +14,7 @@ DEFAULT_MODEL = "ViT-B-32-256/datacomp_s34b_b86k"
 
 
 class ModelSettings(BaseSettings):
-    """Which model computes, on what, and how much of it at once."""
+    """The model, its device, and the size of its batches."""
 
     model: str = Field(
         DEFAULT_MODEL,
@@ -337,7 +337,7 @@ class Settings(ModelSettings):
         return value
 
     def listed(self, name: str) -> list[str]:
-        """The parts of a setting that is written with commas."""
+        """The parts of a comma-separated setting."""
         return [part.strip() for part in getattr(self, name).split(",") if part.strip()]
 
     @property
@@ -416,7 +416,7 @@ def settings_page() -> str:
 
 
 def _default(value: object) -> str:
-    """A default as the environment would spell it."""
+    """A default as it would be written in the environment."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"`{text}`" if text else "empty"
 
@@ -432,7 +432,7 @@ def _limits(metadata: list[object]) -> str:
 
 
 def write_settings_page(path: Path) -> None:
-    """Write the page where the documentation keeps it."""
+    """Write the page into the documentation."""
     path.write_text(settings_page(), encoding="utf-8")
 
 
@@ -441,7 +441,7 @@ class BadSettings(ValueError):
 
 
 def settings_from(**options: Any) -> Settings:
-    """The settings of the environment, and over them those that are given. Raises BadSettings."""
+    """The settings of the environment, overridden by those given. Raises BadSettings."""
     try:
         return Settings(**options)
     except ValidationError as error:

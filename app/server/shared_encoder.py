@@ -1,6 +1,6 @@
 """An encoder that several services share: batches over all callers, a canary, a watchdog.
 
-Knows neither HTTP nor how a call gets here.
+Knows neither HTTP nor how calls arrive.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ NO_LIMIT: Final = 1_000_000_000
 
 
 class OtherModel(Exception):
-    """The caller works with another model than this encoder: its vectors would mean nothing."""
+    """The caller uses another model than this encoder: its vectors would be meaningless."""
 
 
 class SharedEncoder:
@@ -76,7 +76,7 @@ class SharedEncoder:
 
     @classmethod
     async def load(cls, settings: Settings) -> "SharedEncoder":
-        """Load the model that the settings name, and ask it once. Raises models.ModelError."""
+        """Load the model named by the settings, and try it once. Raises models.ModelError."""
         shared = cls(await asyncio.to_thread(load_encoder, settings), settings)
         width = shared._encoder.info.embedding_width
         vectors = TwoLevels(ByteLru(CANARY_BYTES), MemoryStore().vectors, width)
@@ -118,7 +118,7 @@ class SharedEncoder:
         await self._canary.check()
 
     async def close(self) -> None:
-        """Finish what was accepted, and end the encoder's thread."""
+        """Finish accepted work, and end the encoder's thread."""
         await self._batcher.drain()
         self._watchdog.close()
         await asyncio.to_thread(self._encoder.close)

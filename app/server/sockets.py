@@ -1,4 +1,4 @@
-"""The socket that is served on, and what must be right before a model is loaded for it.
+"""The listening socket, and checks before a model is loaded.
 
 Knows nothing of requests or models.
 """
@@ -58,7 +58,7 @@ def bind_unix(path: Path) -> socket.socket:
 
 
 def shown(listener: socket.socket, *, tls: bool) -> str:
-    """Where a client finds it, as a URL or a path."""
+    """Its address for clients, as a URL or a path."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return str(name)
@@ -74,7 +74,7 @@ def is_local(listener: socket.socket) -> bool:
 
 
 def check_certificate(certificate: Path, key: Path | None) -> str | None:
-    """What is wrong with the files of a TLS server, None if nothing is."""
+    """The error in the files of a TLS server, or None."""
     for file in (certificate, key):
         if file is not None and not file.is_file():
             return f"{file}: no such file"

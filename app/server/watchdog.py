@@ -20,7 +20,7 @@ LOOKS: Final = 10
 
 
 class Watchdog:
-    """Looks from a thread of its own at what is being worked on since when.
+    """Checks from a thread of its own how long each worker has been busy with one item.
 
     `work` names each worker and gives the `time.monotonic()` at which it began what it is doing,
     None while it waits. One that is at the same piece for longer than `limit` seconds will not come
@@ -43,7 +43,7 @@ class Watchdog:
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._closed.set()
         self._thread.join()
 
@@ -62,7 +62,7 @@ class Watchdog:
                 return
 
     def _look(self) -> tuple[str, float] | None:
-        """Who hangs, and since how many seconds.
+        """The worker that hangs, and for how many seconds.
 
         Looks are counted beside the clock: a process that was stopped for a while, with all its
         threads, does not hang.

@@ -1,4 +1,4 @@
-"""Several processes that serve on one socket, and one that watches over them.
+"""Several processes that serve on one socket, and the supervisor that watches them.
 
 Knows how processes begin and end; nothing of requests.
 """
@@ -358,7 +358,7 @@ class Supervisor:
         self._to_renew.clear()
 
     def _due(self, worker: _Worker) -> bool:
-        """Whether a dead worker's replacement is to be started; one that keeps dying waits."""
+        """Whether to start a dead worker's replacement now; one that keeps dying waits."""
         now = time.monotonic()
         if worker.again_at is None:
             if worker.since is not None and now - worker.since > STEADY:

@@ -1,4 +1,4 @@
-"""How what is logged reads: a line for people or a line of JSON. Knows nothing of what happens."""
+"""The format of log lines: text for people, or JSON. Knows nothing of the events."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ CONTROLS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The request that a line is about; `noted` is what was found out of it on the way."""
+    """The request that a line belongs to; `noted` is what was learned about it on the way."""
 
     request_id: str
     trace_id: str = ""
@@ -38,7 +38,7 @@ _request: ContextVar[Request | None] = ContextVar("openvocab_request", default=N
 
 @contextlib.contextmanager
 def about(request: Request) -> Iterator[None]:
-    """Lines that are written inside, however deep, carry the ids of this request."""
+    """Lines logged inside, however deep, carry the IDs of this request."""
     token = _request.set(request)
     try:
         yield
@@ -54,7 +54,7 @@ def note(**noted: Any) -> None:
 
 
 def fields(**values: Any) -> dict[str, Any]:
-    """`extra` of a log call: fields of its line of JSON, but for those that are None."""
+    """`extra` of a log call: fields of its JSON line, without those that are None."""
     return {"fields": {name: value for name, value in values.items() if value is not None}}
 
 

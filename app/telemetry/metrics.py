@@ -1,4 +1,4 @@
-"""What the processes of one server count, for Prometheus to fetch. Knows nothing of HTTP."""
+"""The metrics of all processes of a server, for Prometheus. Knows nothing of HTTP."""
 
 import contextlib
 import threading
@@ -147,7 +147,7 @@ class Metrics:
             self._problems.inc(problem)
 
     def dropped(self, reason: Reason) -> None:
-        """One request whose work was given up."""
+        """One abandoned request."""
         self._dropped.inc(reason)
 
     def received(self, count: int) -> None:
@@ -219,5 +219,5 @@ class Metrics:
         self._all.publish()
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format, for a thread: it takes some milliseconds."""
+        """Everything in Prometheus' text format, for a thread: it takes some milliseconds."""
         return self._all.text()

@@ -1,4 +1,4 @@
-"""Spans as OpenTelemetry makes and exports them. Imported only where traces are wanted.
+"""Spans created and exported by OpenTelemetry. Imported only if tracing is on.
 
 Knows neither requests nor settings: the standard variables OTEL_* say where spans go.
 """
@@ -114,7 +114,7 @@ class Tracing:
         return Place(self._tracer, Context(), trace.INVALID_SPAN, recorded=True)
 
     def close(self) -> None:
-        """Send what waits, if that takes no more than a few seconds. Blocks."""
+        """Send what is queued, within a few seconds. Blocks."""
         if self._spans is not None and self._spans.lost:
             self._spans.shutdown()  # it would wait for a collector that is away
         # what the provider itself promises of time it does not keep

@@ -69,7 +69,7 @@ class Page:
         self._places = {record.name: record.place for record in self.records()}
 
     def sign(self) -> None:
-        """Tell that this process owns the page, and is well."""
+        """Report that this process owns the page and is alive."""
         self.words[SIGN] = time.monotonic()
         self.words[OWNER] = os.getpid()
 

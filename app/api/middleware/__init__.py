@@ -1,7 +1,7 @@
 """What every request passes before its route: bookkeeping, keys, rates, bounds. Knows no route.
 
-The table of routes stands here: what a request may cost and who may send it is decided by the
-route that it matches, as the router itself matches it, and by nothing else.
+The table of routes is here: what a request may cost and who may send it depends on the route that
+the router itself matches, and on nothing else.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from app.api.middleware.keys import Scope as KeyScope
 
 
 class Body(Enum):
-    """What a route's body is, and so which limit it has."""
+    """The kind of a route's body, which determines its limit."""
 
     NONE = "none"
     IMAGE = "image"
@@ -26,10 +26,10 @@ class Body(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What holds for the requests of one route.
+    """The rules for the requests of one route.
 
     `needs`: a key with any of these scopes; None: no key. `queued`: it takes a place in the queue
-    of images. `probe`: asked for every few seconds, by machines.
+    of images. `probe`: requested every few seconds, by machines.
     """
 
     needs: tuple[KeyScope, ...] | None
@@ -39,7 +39,7 @@ class Rule:
 
     @property
     def streams(self) -> bool:
-        """Whether the body is read bit by bit, and has no deadline but a pace."""
+        """Whether the body is streamed, with a minimum rate instead of a deadline."""
         return self.body is Body.UPLOAD
 
 

@@ -38,7 +38,7 @@ CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
-    """What holds for callers that have no rule of their own.
+    """Defaults for callers without rules of their own.
 
     `rate_limit` in requests a second, 0: none; `origins` are those whose pages may write,
     `hosts` the names that requests may be addressed to.
@@ -52,7 +52,7 @@ class GatePolicy:
 
 
 class Gate:
-    """Finds out who calls, and lets in who may do what the matched route does."""
+    """Identifies the caller, and admits callers that may use the matched route."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing, policy: GatePolicy) -> None:
         self._app = app
@@ -114,7 +114,7 @@ class Gate:
             raise Misdirected(detail, field="Host", value=host[:200])
 
     def _check_origin(self, headers: Headers) -> None:
-        """A page somewhere may not write to a server that its reader's browser happens to reach."""
+        """A page of another site may not write to a server that its reader's browser can reach."""
         origin = headers.get("origin")
         if origin is None or ANY in self._policy.origins or origin in self._policy.origins:
             return

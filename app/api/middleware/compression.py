@@ -1,6 +1,6 @@
-"""Answers are compressed for clients that ask for it (RFC 9110, section 12.5.3).
+"""Responses are compressed for clients that accept it (RFC 9110, section 12.5.3).
 
-Knows nothing of what is answered. A client that does not ask pays for one look at its headers.
+Knows nothing of the contents. Other clients pay for one look at their headers.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ CONDITIONS: Final = (b"if-match", b"if-none-match")
 
 
 class Compression:
-    """Innermost: whatever else looks at answers sees them as they are sent."""
+    """Innermost: all other middleware sees responses as they are sent."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -52,7 +52,7 @@ class Identity:
 def anyone(address: str) -> Identity:
     """A caller of a server without keys, known by the address it comes from.
 
-    Whoever has one address of IPv6 has all of its /64, so that these count as one.
+    The owner of an IPv6 address has its whole /64, so these addresses count as one.
     """
     return Identity(address, frozenset(SCOPES), network=_network(address))
 

@@ -29,10 +29,10 @@ class _Caller:
 
 
 class RateLimiter:
-    """Requests are paid from a bucket in the store, a few at a time for those who come often.
+    """Requests take tokens from a bucket in the store, a few at a time for frequent callers.
 
-    While the store is away each process counts for itself. Whoever is refused is refused from
-    memory until there is something to be had again, so that a flood costs the store nothing.
+    While the store is away each process counts for itself. A refusal is repeated from memory
+    until the bucket has tokens again, so that a flood costs the store nothing.
     """
 
     def __init__(self, store: RateLimits, clock: Callable[[], float] = time.monotonic) -> None:

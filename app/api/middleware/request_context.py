@@ -1,6 +1,6 @@
 """Bookkeeping of one request: its ID, access-log line and trace span.
 
-Knows nothing of what is asked, nor of limits.
+Knows nothing of the contents of requests, nor of limits.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ LABELS: Final = 100
 
 
 class Exchange:
-    """One request from its first byte to the last of its answer."""
+    """One request from its first byte to the last byte of its response."""
 
     def __init__(
         self, scope: Scope, route: Matched, tracing: "Tracing | None", *, labels: bool = False

@@ -80,7 +80,7 @@ class Link:
         self.client: Any = Redis(connection_pool=self._pool)
 
     async def open(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Connect, hold the server's schema against ours, and what the conversation returns.
+        """Connect, compare the server's schema with ours, and return the conversation's result.
 
         Raises:
             StoreUnusable: wrong password, newer schema, a right that is missing.
@@ -95,7 +95,7 @@ class Link:
         await self.call(self._ping)
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
-        """What the conversation returns; whatever goes wrong in it is StoreAway."""
+        """What the conversation returns; any error in it becomes StoreAway."""
         try:
             return await self._bounded(work)
         except StoreUnusable as error:

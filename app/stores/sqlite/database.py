@@ -82,7 +82,7 @@ class DatabaseFile:
                 self._seen[path] = self._seen.get(path) or _identity(path)
 
     def moved(self) -> bool:
-        """Whether another file lies at the path than the one that is open, or none."""
+        """Whether the path has another file than the one that is open, or none."""
         if self._handle is None:
             return False
         same_log = self._seen[self._log] is None or self._is_as_seen(self._log)
@@ -104,7 +104,7 @@ class DatabaseFile:
             raise StoreRefused(f"{self.path} is damaged, and nothing more is written to it")
 
     def damaged(self, error: sqlite3.Error) -> StoreDamaged:
-        """Take note that a page cannot be read; what to raise."""
+        """Record that a page cannot be read; returns the error to raise."""
         if not self._damaged:
             log.error(
                 "%s is damaged (%s); it is read where it can be, and not written any more: move "
@@ -225,7 +225,7 @@ class Database:
         await self._submit(self._open)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What the function returns; whatever SQLite has against it is StoreAway."""
+        """What the function returns; any error of SQLite becomes StoreAway."""
         try:
             return await self._submit(lambda: self._work(work))
         except StoreUnusable as error:

@@ -1,6 +1,6 @@
 """The SQLite file's tables, and how an older file becomes a newer one.
 
-Knows nothing of what is asked of the tables.
+Knows nothing of the queries.
 """
 
 import sqlite3
@@ -73,7 +73,7 @@ MIGRATIONS: Final[list[tuple[str, ...]]] = [
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All that is done inside is kept, or nothing of it; other writers wait."""
+    """Everything inside is kept, or none of it; other writers wait."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -86,7 +86,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def not_waiting_for_the_disk(connection: sqlite3.Connection) -> Iterator[None]:
-    """What is written inside survives a crash of the process, and perhaps not a power cut."""
+    """Writes inside survive a crash of the process, but maybe not a power cut."""
     connection.execute("PRAGMA synchronous = NORMAL")
     try:
         yield
