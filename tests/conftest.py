@@ -177,10 +177,10 @@ def own_architecture(folder: Path, name: str) -> Path:
 @pytest.fixture(scope="session")
 def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Save an architecture of open_clip with random weights in local-directory form."""
-    made: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
 
     def make(architecture: str) -> Path:
-        if architecture not in made:
+        if architecture not in paths:
             folder = tmp_path_factory.mktemp(architecture)
             torch.manual_seed(0)
             if architecture in OWN_ARCHITECTURES:
@@ -198,8 +198,8 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
             }
             (folder / "open_clip_config.json").write_text(json.dumps(config))
             save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-            made[architecture] = folder
-        return made[architecture]
+            paths[architecture] = folder
+        return paths[architecture]
 
     return make
 
@@ -212,8 +212,8 @@ def serve() -> Serve:
     def serving(encoder: Encoder, **settings: object) -> Iterator[httpx.Client]:
         # unless a test says otherwise: nothing is kept beyond it, and every image is encoded
         chosen = {"store_url": "memory://", "image_cache_bytes": 0, **settings}
-        wanted = Settings(model=encoder.info.name, log_level="error", **chosen)
-        config = uvicorn_config(create_app(wanted, encoder), wanted)
+        values = Settings(model=encoder.info.name, log_level="error", **chosen)
+        config = uvicorn_config(create_app(values, encoder), values)
         config.port = 0
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
@@ -236,8 +236,8 @@ def serve() -> Serve:
 @pytest.fixture(scope="session")
 def client(pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
     """A client of a server with the bundled model and default settings."""
-    with serve(pictogram) as found:
-        yield found
+    with serve(pictogram) as client:
+        yield client
 
 
 SHEET = Path(__file__).parent / "models" / "pictogram"
@@ -275,10 +275,10 @@ def posed(pictogram: Encoder) -> Posed:
     names = tuple(labels[place] for place in chosen)
     truth = np.repeat(np.eye(CONCEPTS, dtype=bool), POSES, axis=0)
     files = tuple(Path(f"{place}.png") for place in range(len(rows)))
-    own = pictogram.info
+    original = pictogram.info
     info = ModelInfo(
-        own.name, own.fingerprint, own.precision, own.device, own.backend,
-        own.scale, None, own.embedding_width, "pictogram",
+        original.name, original.fingerprint, original.precision, original.device, original.backend,
+        original.scale, None, original.embedding_width, "pictogram",
     )  # fmt: skip
     sets = load_sets()
     templates = tuple(

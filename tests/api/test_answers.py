@@ -52,8 +52,8 @@ def test_plain_text_is_score_tab_label() -> None:
 
 
 def test_csv_can_be_read_back() -> None:
-    found = render(ANSWER, "text/csv")
-    rows = list(csv.DictReader(io.StringIO(found.body.decode())))
+    response = render(ANSWER, "text/csv")
+    rows = list(csv.DictReader(io.StringIO(response.body.decode())))
     assert rows[0] == {"label": 'a "quoted", one', "score": "0.75", "similarity": "0.5"}
     assert float(rows[1]["score"]) == 1e-9
 

@@ -32,13 +32,13 @@ def pictures(samples: dict[str, Path]) -> dict[str, bytes]:
 
 
 def best(line: dict[str, Any]) -> str:
-    found: str = line["result"]["predictions"][0]["label"]
-    return found
+    label: str = line["result"]["predictions"][0]["label"]
+    return label
 
 
-def form(client: httpx.Client, files: list[tuple[str, bytes]], **asked: Any) -> httpx.Response:
+def form(client: httpx.Client, files: list[tuple[str, bytes]], **fields: Any) -> httpx.Response:
     parts = [("image", (name, data)) for name, data in files]
-    return client.post("/classify/batch", data={"labels": LABELS}, files=parts, **asked)
+    return client.post("/classify/batch", data={"labels": LABELS}, files=parts, **fields)
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -88,9 +88,9 @@ def test_an_archive_is_a_batch(
     folder = {f"folder/{name}": data for name, data in pictures.items()}
     answer = client.post(f"/classify/batch?labels={LABELS}", content=pack({**aside, **folder}))
     assert answer.status_code == 200, answer.text
-    found = answer.json()["results"]
-    assert [line["name"] for line in found] == list(folder)
-    assert [best(line) for line in found] == list(NAMES)
+    results = answer.json()["results"]
+    assert [line["name"] for line in results] == list(folder)
+    assert [best(line) for line in results] == list(NAMES)
 
 
 def test_json_carries_images_with_or_without_names(
@@ -147,14 +147,14 @@ def test_lines_come_as_images_are_done_while_others_are_still_being_sent(
 
         sender = threading.Thread(target=send)
         sender.start()
-        seen = b""
-        while b'"index":0' not in seen or b'"index":1' not in seen:
-            seen += sock.recv(65536)
+        received = b""
+        while b'"index":0' not in received or b'"index":1' not in received:
+            received += sock.recv(65536)
         rest.set()
-        while b"\r\n0\r\n\r\n" not in seen:
-            seen += sock.recv(65536)
+        while b"\r\n0\r\n\r\n" not in received:
+            received += sock.recv(65536)
         sender.join()
-    lines = [json.loads(part) for part in seen.split(b"\r\n") if part.startswith(b"{")]
+    lines = [json.loads(part) for part in received.split(b"\r\n") if part.startswith(b"{")]
     assert all("index" in line for line in lines), lines
     assert sorted(line["index"] for line in lines) == list(range(6))
 
@@ -216,8 +216,8 @@ def test_what_is_asked_is_checked_before_any_image_is_read(
     client: httpx.Client, pictures: dict[str, bytes]
 ) -> None:
     body = zipped(pictures)
-    asked = {"labels=cat": 422, "labelset=none": 404, "labels=a,b&templates=x": 404}
-    for query, status in (asked | {"labels=a,b&colour=red": 422}).items():
+    statuses = {"labels=cat": 422, "labelset=none": 404, "labels=a,b&templates=x": 404}
+    for query, status in (statuses | {"labels=a,b&colour=red": 422}).items():
         for accept in ("application/json", "application/x-ndjson"):
             answer = client.post(
                 f"/classify/batch?{query}", content=body, headers={"Accept": accept}
@@ -253,9 +253,9 @@ def test_limits_of_a_batch_are_named(
 
         large = {"a.png": pictures["cat.png"], "large": bytes(30_000)}
         url = f"/classify/batch?labels={LABELS}"
-        sent = [form(c, list(large.items()))]
-        sent += [c.post(url, content=pack(large)) for pack in (zipped, tarred)]
-        for answer in sent:
+        requests = [form(c, list(large.items()))]
+        requests += [c.post(url, content=pack(large)) for pack in (zipped, tarred)]
+        for answer in requests:
             good, bad = answer.json()["results"]
             assert best(good) == "cat"
             assert (bad["error"]["status"], bad["error"]["limit"]) == (413, 20_000)
@@ -274,8 +274,8 @@ def test_json_is_held_as_a_whole_and_so_has_the_limit_of_one_image_whatever_it_i
     pictogram: Encoder, serve: Callable[..., Any], kind: str
 ) -> None:
     with serve(pictogram, max_image_bytes=20_000) as client:
-        asked = {"content": b" " * 1_100_000, "headers": {"Content-Type": kind}}
-        refused = client.post("/classify/batch?labels=cat,dog", **asked)
+        request = {"content": b" " * 1_100_000, "headers": {"Content-Type": kind}}
+        refused = client.post("/classify/batch?labels=cat,dog", **request)
         assert (refused.status_code, refused.json()["limit"]) == (413, 1_026_666)
 
 
@@ -321,24 +321,24 @@ def run_batch(items: list[Item], work: Callable[[bytes], Awaitable[bytes]]) -> l
             yield item
 
     async def run() -> list[Any]:
-        return [found async for found in outcomes(arriving(), work, len)]
+        return [outcome async for outcome in outcomes(arriving(), work, len)]
 
     return asyncio.run(asyncio.wait_for(run(), 30))
 
 
 def test_no_more_than_a_window_is_on_its_way_however_large_the_batch() -> None:
-    now = most = held = most_held = 0
+    now = most = buffered = most_held = 0
 
     async def classify(image: bytes) -> bytes:
-        nonlocal now, most, held, most_held
-        now, held = now + 1, held + len(image)
-        most, most_held = max(most, now), max(most_held, held)
+        nonlocal now, most, buffered, most_held
+        now, buffered = now + 1, buffered + len(image)
+        most, most_held = max(most, now), max(most_held, buffered)
         await asyncio.sleep(0.001)
-        now, held = now - 1, held - len(image)
+        now, buffered = now - 1, buffered - len(image)
         return b""
 
-    found = run_batch([Item(n, None, b"x") for n in range(500)], classify)
-    assert (len(found), most) == (500, WINDOW)
+    outcomes = run_batch([Item(n, None, b"x") for n in range(500)], classify)
+    assert (len(outcomes), most) == (500, WINDOW)
 
     large = b"x" * (WINDOW_BYTES // 3)
     most_held = 0
@@ -349,12 +349,12 @@ def test_no_more_than_a_window_is_on_its_way_however_large_the_batch() -> None:
 
 
 def test_answers_that_nobody_reads_stop_the_reading_of_images() -> None:
-    begun = 0
+    started = 0
     answer = b"x" * (WAITING_BYTES // 10)
 
     async def classify(_image: bytes) -> bytes:
-        nonlocal begun
-        begun += 1
+        nonlocal started
+        started += 1
         return answer
 
     async def arriving() -> AsyncIterator[Item]:
@@ -362,15 +362,15 @@ def test_answers_that_nobody_reads_stop_the_reading_of_images() -> None:
             yield Item(number, None, b"x")
 
     async def run() -> int:
-        done = outcomes(arriving(), classify, len)
-        await anext(done)
+        results = outcomes(arriving(), classify, len)
+        await anext(results)
         while True:
-            before = begun
+            before = started
             await asyncio.sleep(0.05)
-            if begun == before:
+            if started == before:
                 break
-        assert begun <= 10 + WINDOW
-        return 1 + len([found async for found in done])
+        assert started <= 10 + WINDOW
+        return 1 + len([outcome async for outcome in results])
 
     assert asyncio.run(asyncio.wait_for(run(), 30)) == 100
 
@@ -387,23 +387,23 @@ def test_an_answer_that_is_held_as_a_whole_has_a_limit_and_a_stream_has_none(
 
 
 def test_an_image_that_meets_a_full_queue_waits_and_one_at_fault_fails_alone() -> None:
-    asked: list[bytes] = []
+    contents: list[bytes] = []
 
     async def classify(image: bytes) -> bytes:
-        asked.append(image)
+        contents.append(image)
         if image == b"bad":
             raise Invalid("bad")
         if image == b"bug":
             raise RuntimeError("secret")
-        if asked.count(image) < 3:
+        if contents.count(image) < 3:
             raise Overloaded("full")
         return image
 
     items = [Item(n, None, data) for n, data in enumerate([b"a", b"bad", b"bug", b"b"])]
-    found = {one.index: one.result for one in run_batch(items, classify)}
-    assert (found[0], found[3]) == (b"a", b"b")
-    assert (found[1].detail, found[2].status) == ("bad", 500)
-    assert "secret" not in found[2].detail
+    results = {outcome.index: outcome.result for outcome in run_batch(items, classify)}
+    assert (results[0], results[3]) == (b"a", b"b")
+    assert (results[1].detail, results[2].status) == ("bad", 500)
+    assert "secret" not in results[2].detail
 
 
 def table(answer: httpx.Response) -> list[dict[str, str]]:
@@ -415,8 +415,8 @@ def table(answer: httpx.Response) -> list[dict[str, str]]:
 
 def test_a_batch_is_answered_as_a_table(client: httpx.Client, pictures: dict[str, bytes]) -> None:
     files = [("ca,t.png", pictures["cat.png"]), ("no picture", b"nothing"), *pictures.items()]
-    asked = {"headers": {"Accept": "text/csv"}, "params": {"top_k": 2}}
-    rows = table(form(client, files, **asked))
+    options = {"headers": {"Accept": "text/csv"}, "params": {"top_k": 2}}
+    rows = table(form(client, files, **options))
     assert list(rows[0]) == ["index", "name", "label", "score", "similarity", "reason", "error"]
     assert [row["index"] for row in rows] == ["0", "0", "1", *"2233445566"]
     assert (rows[0]["name"], rows[0]["label"]) == ("ca,t.png", "cat")
@@ -438,10 +438,10 @@ def test_a_table_has_columns_for_label_sets_and_boxes(
 ) -> None:
     for name, labels in (("animals", ["cat", "dog"]), ("things", ["pizza", "rocket"])):
         client.put(f"/labelsets/{name}", json={"labels": labels}, params={"wait": True})
-    asked = {"labelset": "animals,things", "boxes": "[[0,0,1,1],[0,0,0.5,0.5]]", "top_k": "1"}
+    fields = {"labelset": "animals,things", "boxes": "[[0,0,1,1],[0,0,0.5,0.5]]", "top_k": "1"}
     answer = client.post(
         "/classify/batch",
-        data=asked,
+        data=fields,
         files=[("image", ("cat.png", pictures["cat.png"])), ("image", ("x", b"nothing"))],
         headers={"Accept": "text/csv"},
     )
@@ -469,8 +469,8 @@ def test_a_batch_is_answered_as_lines_of_text(
     assert (wrong[0], wrong[2]) == ("-", "x")
     assert wrong[1].startswith("error: ")
     assert last[1:] == ["dog", "2"]
-    named = [("cat.png", pictures["cat.png"])]
-    none = form(client, named, headers={"Accept": "text/plain"},
+    uploads = [("cat.png", pictures["cat.png"])]
+    none = form(client, uploads, headers={"Accept": "text/plain"},
                 params={"abstain": True, "threshold": 1, "multi_label": True})  # fmt: skip
     assert none.text.split("\t")[:2] == ["-", "none of these"]
 

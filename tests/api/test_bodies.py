@@ -29,7 +29,7 @@ def labels_of(answer: httpx.Response) -> list[str]:
     assert answer.status_code == 200, answer.text
     predictions = answer.json()["predictions"]
     assert predictions[0]["label"] == "cat"
-    return sorted(one["label"] for one in predictions)
+    return sorted(prediction["label"] for prediction in predictions)
 
 
 def curl(client: httpx.Client, path: str, *options: str, folder: Path) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def curl(client: httpx.Client, path: str, *options: str, folder: Path) -> dict[s
     run = subprocess.run(
         ["curl", "-sS", *options, url], cwd=folder, capture_output=True, check=True, timeout=60
     )
-    found: dict[str, Any] = json.loads(run.stdout)
-    return found
+    document: dict[str, Any] = json.loads(run.stdout)
+    return document
 
 
 CODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"]
@@ -55,8 +55,8 @@ def test_a_byte_order_mark_is_passed_over_and_says_the_coding(
     client: httpx.Client, cat: bytes, coding: str
 ) -> None:
     lines = TEXT.replace("\n", "\r\n")
-    sent = {"image": base64.b64encode(cat).decode(), "labels": LABELS}
-    as_json = marked(json.dumps(sent), coding)
+    fields = {"image": base64.b64encode(cat).decode(), "labels": LABELS}
+    as_json = marked(json.dumps(fields), coding)
     ways = [
         client.post("/classify", content=as_json, headers={"Content-Type": "application/json"}),
         client.post("/classify", files={"image": cat, "labels": marked(lines, coding)}),
@@ -85,7 +85,7 @@ def test_a_byte_order_mark_is_passed_over_and_says_the_coding(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("café".encode("latin-1"), "not UTF-8 text"),
         ("cat\ndog".encode("utf-16-le"), "looks like UTF-16 without its byte-order mark"),
@@ -93,8 +93,10 @@ def test_a_byte_order_mark_is_passed_over_and_says_the_coding(
         (b"\xff\xfec", "not UTF-16 text"),
     ],
 )
-def test_a_text_in_another_coding_is_told_to_be_saved_as_utf_8(content: bytes, said: str) -> None:
-    with pytest.raises(Unparsable, match=said) as caught:
+def test_a_text_in_another_coding_is_told_to_be_saved_as_utf_8(
+    content: bytes, message: str
+) -> None:
+    with pytest.raises(Unparsable, match=message) as caught:
         bodies.text_of(content)
     assert "save it as UTF-8" in caught.value.detail
 
@@ -140,10 +142,10 @@ def test_an_address_in_place_of_the_picture_points_to_image_url(
         client.post("/embeddings/image", json={"image": url}),
     ]
     for answer in answers:
-        found = answer.json()
-        assert (answer.status_code, found["field"]) == (422, "image"), found
-        assert "is a URL, not base64" in found["detail"]
-        assert advice in found["detail"]
+        document = answer.json()
+        assert (answer.status_code, document["field"]) == (422, "image"), document
+        assert "is a URL, not base64" in document["detail"]
+        assert advice in document["detail"]
     batch = client.post("/classify/batch", json={"images": [url], "labels": LABELS}).json()
     assert advice in batch["results"][0]["error"]["detail"]
 
@@ -266,10 +268,10 @@ def test_labels_that_lost_their_line_ends_in_curl_are_refused_with_the_reason(
     assert "curl's -d" in answer["detail"]
     assert "--data-binary" in answer["detail"]
     assert client.get("/labelsets/glued").status_code == 404
-    kept = curl(
+    labelset = curl(
         client, "/labelsets/kept", "-X", "PUT", "--data-binary", "@labels.txt", folder=tmp_path
     )
-    assert kept["labels"] == LABELS
+    assert labelset["labels"] == LABELS
 
 
 @pytest.mark.parametrize(
@@ -288,8 +290,8 @@ def test_a_label_set_is_taken_however_curl_sends_it(
     client: httpx.Client, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     (tmp_path / "two.txt").write_text("cat\ndog\n")
-    found = curl(client, "/labelsets/curled", "-X", "PUT", *options, folder=tmp_path)
-    assert found.get("labels") == ["cat", "dog"], found
+    response = curl(client, "/labelsets/curled", "-X", "PUT", *options, folder=tmp_path)
+    assert response.get("labels") == ["cat", "dog"], response
 
 
 def test_a_picture_that_lost_its_line_ends_in_curl_is_named(
@@ -315,15 +317,15 @@ def test_labels_that_are_one_to_the_model_earn_a_warning(client: httpx.Client, c
 
 
 def test_a_label_written_two_ways_counts_once(client: httpx.Client, cat: bytes) -> None:
-    sent = ["hot dog", "hot  dog", "café", "cafe\u0301", "cat"]
-    answer = client.post("/classify", files={"image": cat}, data={"labels": sent}).json()
+    labels = ["hot dog", "hot  dog", "café", "cafe\u0301", "cat"]
+    answer = client.post("/classify", files={"image": cat}, data={"labels": labels}).json()
     assert sorted(p["label"] for p in answer["predictions"]) == ["café", "cat", "hot dog"]
     assert len(answer["warnings"]) == 2
-    set_of = client.put("/labelsets/ways", json={"labels": sent}).json()
+    set_of = client.put("/labelsets/ways", json={"labels": labels}).json()
     assert set_of["labels"] == ["hot dog", "café", "cat"]
     hf = client.post(
         "/hf/zero-shot-image-classification",
-        json={"inputs": base64.b64encode(cat).decode(), "parameters": {"candidate_labels": sent}},
+        json={"inputs": base64.b64encode(cat).decode(), "parameters": {"candidate_labels": labels}},
     )
     assert len(hf.json()) == 3
 
@@ -338,9 +340,9 @@ def test_a_comma_at_the_end_is_taken_by_the_pipelines_route_and_explained_by_our
     client: httpx.Client, cat: bytes
 ) -> None:
     text = base64.b64encode(cat).decode()
-    sent = {"inputs": text, "parameters": {"candidate_labels": "cat,dog, ,"}}
-    response = client.post("/hf/zero-shot-image-classification", json=sent)
-    assert [one["label"] for one in response.json()] == ["cat", "dog"]
+    body = {"inputs": text, "parameters": {"candidate_labels": "cat,dog, ,"}}
+    response = client.post("/hf/zero-shot-image-classification", json=body)
+    assert [prediction["label"] for prediction in response.json()] == ["cat", "dog"]
     response = client.post(
         "/hf/zero-shot-image-classification?candidate_labels=cat,dog,", content=cat
     )
@@ -350,7 +352,7 @@ def test_a_comma_at_the_end_is_taken_by_the_pipelines_route_and_explained_by_our
         {"inputs": cat, "candidate_labels": (None, "cat,dog,")},
     ):
         response = client.post("/hf/zero-shot-image-classification", files=names)
-        assert [one["label"] for one in response.json()] == ["cat", "dog"]
+        assert [prediction["label"] for prediction in response.json()] == ["cat", "dog"]
     refused = client.post("/classify?labels=cat,dog,", content=cat)
     assert refused.status_code == 422
     assert "is there a comma at the end?" in refused.json()["detail"]
@@ -360,12 +362,12 @@ def test_a_label_set_of_one_label_behaves_as_one_label_does(
     client: httpx.Client, cat: bytes
 ) -> None:
     client.put("/labelsets/lone", json={"labels": ["cat"]}, params={"wait": True})
-    for asked in ("labels=cat", "labelset=lone"):
+    for query in ("labels=cat", "labelset=lone"):
         for path in ("/classify", "/classify/batch"):
-            response = client.post(f"{path}?{asked}", files={"image": ("a.png", cat)})
+            response = client.post(f"{path}?{query}", files={"image": ("a.png", cat)})
             assert response.status_code == 422, response.text
             assert "one label alone" in response.json()["detail"]
-        scored = client.post(f"/classify?{asked}&multi_label=true", content=cat).json()
+        scored = client.post(f"/classify?{query}&multi_label=true", content=cat).json()
         assert scored["predictions"][0]["score"] < 1
 
 

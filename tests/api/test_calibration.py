@@ -39,10 +39,10 @@ def variants(path: Path) -> list[bytes]:
         plain = opened.convert("RGBA").resize((96, 96))
     white = Image.new("RGBA", plain.size, "white")
     white.alpha_composite(plain)
-    drawn = white.convert("RGB")
-    found = [drawn, ImageOps.mirror(drawn), drawn.rotate(12, fillcolor="white"),
-             ImageOps.expand(drawn, 24, "white")]  # fmt: skip
-    return [_png(one) for one in found]
+    rgb = white.convert("RGB")
+    images = [rgb, ImageOps.mirror(rgb), rgb.rotate(12, fillcolor="white"),
+             ImageOps.expand(rgb, 24, "white")]  # fmt: skip
+    return [_png(image) for image in images]
 
 
 def _png(image: Image.Image) -> bytes:
@@ -54,8 +54,8 @@ def _png(image: Image.Image) -> bytes:
 @pytest.fixture(scope="module")
 def pictures(samples: dict[str, Path]) -> list[Picture]:
     """Labelled pictures; those of other things have an empty label."""
-    found = [(label, data) for label in LABELS for data in variants(samples[label])]
-    return found + [("", data) for label in OTHERS for data in variants(samples[label])]
+    pictures = [(label, data) for label in LABELS for data in variants(samples[label])]
+    return pictures + [("", data) for label in OTHERS for data in variants(samples[label])]
 
 
 def register(client: httpx.Client, name: str, labels: list[str] = LABELS) -> dict[str, Any]:
@@ -92,20 +92,22 @@ def test_a_calibration_says_what_it_found_and_what_it_is_worth(
     served: httpx.Client, calibrated: dict[str, Any]
 ) -> None:
     assert (calibrated["count"], calibrated["failed"], calibrated["errors"]) == (44, 0, [])
-    found = calibrated["calibration"]
-    assert (found["pictures"], found["others"]) == (32, 12)
-    assert found["temperature"] == pytest.approx(found["model_scale"] / found["scale"])
-    assert 0 < found["floor"] < 1
-    assert set(found["thresholds"]) == set(LABELS)
-    assert found["held_out"]["refused"] > 0.5
-    assert found["before"]["accuracy"] > 0.8
+    calibration = calibrated["calibration"]
+    assert (calibration["pictures"], calibration["others"]) == (32, 12)
+    assert calibration["temperature"] == pytest.approx(
+        calibration["model_scale"] / calibration["scale"]
+    )
+    assert 0 < calibration["floor"] < 1
+    assert set(calibration["thresholds"]) == set(LABELS)
+    assert calibration["held_out"]["refused"] > 0.5
+    assert calibration["before"]["accuracy"] > 0.8
     response = served.get("/labelsets/pets")
     assert response.json()["version"] == calibrated["version"]
     assert response.headers["etag"] == f'"{calibrated["version"]}"'
     summary = response.json()["calibration"]
-    assert (summary["status"], summary["floor"]) == ("used", found["floor"])
+    assert (summary["status"], summary["floor"]) == ("used", calibration["floor"])
     whole = served.get("/labelsets/pets/calibration")
-    assert whole.json() == found
+    assert whole.json() == calibration
 
 
 def test_scores_are_those_of_the_fitted_temperature(
@@ -113,9 +115,9 @@ def test_scores_are_those_of_the_fitted_temperature(
 ) -> None:
     answer = classify(served, samples["cat"].read_bytes(), labelset="pets", top_k=8)
     assert answer["calibrated"] is True
-    cosines = np.array([one["similarity"] for one in answer["predictions"]])
+    cosines = np.array([prediction["similarity"] for prediction in answer["predictions"]])
     powers = np.exp(calibrated["calibration"]["scale"] * (cosines - cosines.max()))
-    scores = [one["score"] for one in answer["predictions"]]
+    scores = [prediction["score"] for prediction in answer["predictions"]]
     np.testing.assert_allclose(scores, powers / powers.sum(), atol=1e-4)
     assert classify(served, samples["cat"].read_bytes(), labels="cat,dog")["calibrated"] is False
 
@@ -124,13 +126,13 @@ def test_abstaining_answers_pictures_of_its_labels_and_refuses_others_with_the_r
     served: httpx.Client, calibrated: dict[str, Any], samples: dict[str, Path]
 ) -> None:
     fitted = calibrated["calibration"]
-    asked = {"labelset": "pets", "abstain": "true"}
+    fields = {"labelset": "pets", "abstain": "true"}
     for label in ("cat", "guitar", "banana"):
-        answer = classify(served, samples[label].read_bytes(), **asked)
+        answer = classify(served, samples[label].read_bytes(), **fields)
         assert (answer["abstained"], answer["reason"]) == (False, None)
         assert answer["predictions"][0]["label"] == label
     for label in ("octopus", "sunflower", "umbrella"):
-        answer = classify(served, samples[label].read_bytes(), **asked)
+        answer = classify(served, samples[label].read_bytes(), **fields)
         assert (answer["predictions"], answer["abstained"]) == ([], True)
         reason = answer["reason"]
         best, second = reason["withheld"][:2]
@@ -149,15 +151,15 @@ def test_abstaining_answers_pictures_of_its_labels_and_refuses_others_with_the_r
 def test_text_says_none_of_these_and_csv_has_no_row(
     served: httpx.Client, calibrated: dict[str, Any], samples: dict[str, Path]
 ) -> None:
-    def told(accept: str, **fields: str) -> str:
-        found = served.post("/classify", headers={"Accept": accept}, data=fields,
+    def text_answer(accept: str, **fields: str) -> str:
+        response = served.post("/classify", headers={"Accept": accept}, data=fields,
                             files={"image": samples["octopus"].read_bytes()})  # fmt: skip
-        return found.text
+        return response.text
 
-    asked = {"labelset": "pets", "abstain": "true"}
-    assert told("text/plain", **asked) == "-\tnone of these\n"
-    assert told("text/csv", **asked).splitlines() == ["label,score,similarity"]
-    assert told("text/plain", labelset="pets", threshold="1") == ""
+    fields = {"labelset": "pets", "abstain": "true"}
+    assert text_answer("text/plain", **fields) == "-\tnone of these\n"
+    assert text_answer("text/csv", **fields).splitlines() == ["label,score,similarity"]
+    assert text_answer("text/plain", labelset="pets", threshold="1") == ""
 
 
 def test_batches_abstain_in_the_same_way(
@@ -165,10 +167,10 @@ def test_batches_abstain_in_the_same_way(
 ) -> None:
     files = [("image", (name, samples[name].read_bytes())) for name in ("cat", "octopus")]
     form = {"labelset": "pets", "abstain": "true"}
-    found = served.post("/classify/batch", data=form, files=files).json()["results"]
-    assert [one["result"]["abstained"] for one in found] == [False, True]
+    results = served.post("/classify/batch", data=form, files=files).json()["results"]
+    assert [result["result"]["abstained"] for result in results] == [False, True]
     alone = classify(served, samples["octopus"].read_bytes(), **form)
-    assert found[1]["result"]["reason"] == alone["reason"]
+    assert results[1]["result"]["reason"] == alone["reason"]
 
 
 def test_multi_label_answers_what_reaches_its_own_threshold(
@@ -177,11 +179,11 @@ def test_multi_label_answers_what_reaches_its_own_threshold(
     several = {"labelset": "pets", "multi_label": "true"}
     answer = classify(served, samples["cat"].read_bytes(), **several)
     assert answer["predictions"][0]["label"] == "cat"
-    assert all(one["score"] >= 0.5 for one in answer["predictions"])
-    nothing = classify(served, samples["octopus"].read_bytes(), **several)
-    if nothing["abstained"]:
-        assert nothing["reason"]["code"] == "score_below_threshold"
-        assert nothing["reason"]["limit"] == 0.5
+    assert all(prediction["score"] >= 0.5 for prediction in answer["predictions"])
+    refused = classify(served, samples["octopus"].read_bytes(), **several)
+    if refused["abstained"]:
+        assert refused["reason"]["code"] == "score_below_threshold"
+        assert refused["reason"]["limit"] == 0.5
     every = classify(served, samples["cat"].read_bytes(), **several, threshold="0", top_k="8")
     assert len(every["predictions"]) == 8
     assert len(answer["predictions"]) < 8
@@ -190,14 +192,14 @@ def test_multi_label_answers_what_reaches_its_own_threshold(
 def test_without_a_calibration_abstaining_takes_nothing_in_particular_for_the_floor(
     served: httpx.Client, samples: dict[str, Path]
 ) -> None:
-    asked = {"labels": "cat,dog,pizza", "abstain": "true"}
-    answer = classify(served, samples["cat"].read_bytes(), **asked)
+    fields = {"labels": "cat,dog,pizza", "abstain": "true"}
+    answer = classify(served, samples["cat"].read_bytes(), **fields)
     assert (answer["calibrated"], answer["predictions"][0]["label"]) == (False, "cat")
-    other = classify(served, samples["umbrella"].read_bytes(), **asked)
+    other = classify(served, samples["umbrella"].read_bytes(), **fields)
     assert other["reason"]["code"] == "similarity_below_floor"
     assert "nothing in particular" not in other["reason"]["withheld"]
-    one = classify(served, samples["umbrella"].read_bytes(), labels="cat", abstain="true")
-    assert one["abstained"] is True
+    single = classify(served, samples["umbrella"].read_bytes(), labels="cat", abstain="true")
+    assert single["abstained"] is True
 
 
 def test_archives_and_json_say_the_same_as_a_form(
@@ -233,11 +235,11 @@ def test_what_cannot_be_used_is_told_picture_by_picture(
 ) -> None:
     register(served, "some")
     wrong = [("unicorn", pictures[0][1]), ("cat", b"no picture"), ("[1]", pictures[1][1])]
-    found = calibrate(served, "some", [*wrong, *pictures[:32]]).json()
-    assert (found["count"], found["failed"]) == (35, 3)
-    assert [one["index"] for one in found["errors"]] == [0, 1, 2]
-    assert [one["error"]["status"] for one in found["errors"]] == [422, 415, 422]
-    assert "unicorn" in found["errors"][0]["error"]["detail"]
+    answer = calibrate(served, "some", [*wrong, *pictures[:32]]).json()
+    assert (answer["count"], answer["failed"]) == (35, 3)
+    assert [error["index"] for error in answer["errors"]] == [0, 1, 2]
+    assert [error["error"]["status"] for error in answer["errors"]] == [422, 415, 422]
+    assert "unicorn" in answer["errors"][0]["error"]["detail"]
     loose = io.BytesIO()
     with zipfile.ZipFile(loose, "w") as archive:
         archive.writestr("cat.png", pictures[0][1])
@@ -250,9 +252,9 @@ def test_several_labels_of_one_picture_are_a_json_list(
     served: httpx.Client, pictures: list[Picture]
 ) -> None:
     register(served, "several")
-    some = [(json.dumps([label, "key"]), data) for label, data in pictures[:4]]
-    found = calibrate(served, "several", [*some, *pictures[4:32]]).json()
-    assert (found["failed"], found["calibration"]["pictures"]) == (0, 32)
+    labelled = [(json.dumps([label, "key"]), data) for label, data in pictures[:4]]
+    answer = calibrate(served, "several", [*labelled, *pictures[4:32]]).json()
+    assert (answer["failed"], answer["calibration"]["pictures"]) == (0, 32)
 
 
 @pytest.mark.parametrize(
@@ -275,8 +277,8 @@ def test_too_few_pictures_and_labels_that_do_not_match_are_refused(
     register(served, "few")
     few = calibrate(served, "few", pictures[:9])
     assert (few.status_code, few.json()["limit"], few.json()["value"]) == (422, 10, 9)
-    one = calibrate(served, "few", [("cat", data) for _, data in pictures[:12]])
-    assert (one.json()["limit"], one.json()["value"]) == (2, 1)
+    response = calibrate(served, "few", [("cat", data) for _, data in pictures[:12]])
+    assert (response.json()["limit"], response.json()["value"]) == (2, 1)
     files = [("image", data) for _, data in pictures[:12]]
     unequal = served.post("/labelsets/few/calibrate", files=files, data={"label": ["cat"] * 11})
     assert (unequal.status_code, unequal.json()["field"]) == (422, "label")
@@ -310,9 +312,12 @@ def test_a_calibration_encodes_no_label_again(
 ) -> None:
     def texts() -> int:
         lines = served.get("/metrics").text.splitlines()
-        found = [line for line in lines if "text" in line and line.startswith("openvocab_batch")
-                 and "_count" in line]  # fmt: skip
-        return sum(int(float(line.split()[-1])) for line in found)
+        counts = [
+            line
+            for line in lines
+            if "text" in line and line.startswith("openvocab_batch") and "_count" in line
+        ]
+        return sum(int(float(line.split()[-1])) for line in counts)
 
     register(served, "cheap")
     calibrate(served, "cheap", pictures)  # now the background is known, too
@@ -327,15 +332,15 @@ def test_a_calibration_encodes_no_label_again(
 def test_preconditions_hold_and_deleting_forgets(
     served: httpx.Client, pictures: list[Picture], samples: dict[str, Path]
 ) -> None:
-    made = register(served, "guarded")
+    response = register(served, "guarded")
     late = calibrate(served, "guarded", pictures, headers={"If-Match": '"1"'})
     assert late.status_code == 412
-    match = {"If-Match": f'"{made["version"]}"'}
-    done = calibrate(served, "guarded", pictures, headers=match)
-    assert done.status_code == 200
-    assert done.headers["etag"] != match["If-Match"].strip()
+    match = {"If-Match": f'"{response["version"]}"'}
+    calibrated = calibrate(served, "guarded", pictures, headers=match)
+    assert calibrated.status_code == 200
+    assert calibrated.headers["etag"] != match["If-Match"].strip()
     assert served.delete("/labelsets/guarded/calibration", headers=match).status_code == 412
-    match = {"If-Match": done.headers["etag"]}
+    match = {"If-Match": calibrated.headers["etag"]}
     assert served.delete("/labelsets/guarded/calibration", headers=match).status_code == 204
     assert served.get("/labelsets/guarded/calibration").status_code == 404
     assert served.get("/labelsets/guarded").json()["calibration"] is None
@@ -365,12 +370,12 @@ def test_the_lines_of_the_api_page_work_as_pasted(served: httpx.Client) -> None:
     script = block.replace("localhost:8000", f"127.0.0.1:{served.base_url.port}")
     script = script.replace("calibration.json", '"$OUT"')
     script = script.replace('@"$OUT"', '"@$OUT"').replace("curl ", "curl -sS --fail-with-body ")
-    ran = subprocess.run(
+    process = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", f"OUT=$(mktemp); {script}"],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    registered, calibrated, classified = ran.stdout.splitlines()
+    assert process.returncode == 0, process.stdout + process.stderr
+    registered, calibrated, classified = process.stdout.splitlines()
     assert json.loads(registered)["label_count"] == json.loads(calibrated)["count"] == 13
     assert json.loads(classified)["predictions"][0]["label"] == "cat"
     assert served.get("/labelsets/things/calibration").status_code == 404
@@ -379,34 +384,34 @@ def test_the_lines_of_the_api_page_work_as_pasted(served: httpx.Client) -> None:
 def test_a_calibration_survives_the_process(
     pictogram: Encoder, serve: Serve, tmp_path: Path, pictures: list[Picture]
 ) -> None:
-    kept = {"store_url": "", "data_dir": tmp_path}
-    with serve(pictogram, **kept) as client:
+    settings = {"store_url": "", "data_dir": tmp_path}
+    with serve(pictogram, **settings) as client:
         register(client, "pets")
         calibrate(client, "pets", pictures)
         before = client.get("/labelsets/pets/calibration").json()
-    with serve(pictogram, **kept) as client:
+    with serve(pictogram, **settings) as client:
         assert client.get("/labelsets/pets/calibration").json() == before
-        found = classify(client, pictures[0][1], labelset="pets")
-        assert found["calibrated"] is True
+        answer = classify(client, pictures[0][1], labelset="pets")
+        assert answer["calibrated"] is True
 
 
 def test_a_set_of_labels_holds_the_right_one_as_often_as_was_asked(
     served: httpx.Client, pictures: list[Picture]
 ) -> None:
     register(served, "promise")
-    shown = [picture for picture in pictures if picture[0]]
-    assert calibrate(served, "promise", shown).status_code == 200
-    held, sizes = {}, {}
+    labelled = [picture for picture in pictures if picture[0]]
+    assert calibrate(served, "promise", labelled).status_code == 200
+    coverages, sizes = {}, {}
     for coverage in (0.5, 0.9, 0.99):
         sets = [
             (label, classify(served, image, labelset="promise", coverage=coverage)["set"])
-            for label, image in shown
+            for label, image in labelled
         ]
-        held[coverage] = np.mean([label in found for label, found in sets])
-        sizes[coverage] = np.mean([len(found) for _, found in sets])
-        assert held[coverage] >= coverage - 0.02
+        coverages[coverage] = np.mean([label in labels for label, labels in sets])
+        sizes[coverage] = np.mean([len(labels) for _, labels in sets])
+        assert coverages[coverage] >= coverage - 0.02
     assert sizes[0.5] <= sizes[0.9] <= sizes[0.99] == len(LABELS)
-    plain = classify(served, shown[0][1], labelset="promise")
+    plain = classify(served, labelled[0][1], labelset="promise")
     assert "set" not in plain
 
 
@@ -434,14 +439,14 @@ def test_numbers_and_lists_that_no_float_or_stack_holds_are_the_requests_fault(
     client.put("/labelsets/huge?wait=true", json={"labels": ["cat", "dog"]})
     image = base64.b64encode(b"x").decode()
     names = '"model":"a","fingerprint":"b","fitted_for":"c"'
-    asked = (
+    requests = (
         ("POST", "calibrate", f'{{"images":[{{"image":"{image}","label":"cat"}}],"risk":{huge}}}'),
         ("PUT", "calibration", f'{{"format":1,{names},"model_scale":{huge}}}'),
         ("PUT", "calibration", f'{{"format":{huge}}}'),
     )  # fmt: skip
-    for method, what, body in asked:
+    for method, path, body in requests:
         headers = {"Content-Type": "application/json"}
-        url = f"/labelsets/huge/{what}"
+        url = f"/labelsets/huge/{path}"
         answer = client.request(method, url, content=body, headers=headers)
         assert answer.status_code == 422, answer.text
         assert len(answer.text) < 1_000

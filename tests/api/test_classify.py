@@ -167,8 +167,8 @@ def test_top_k_threshold_and_multi_label(client: httpx.Client, samples: dict[str
 def test_templates_by_name_or_own(client: httpx.Client, samples: dict[str, Path]) -> None:
     data = samples["dog"].read_bytes()
     assert form(client, data, labels=LABELS, templates="simple").json()["templates"] == "simple"
-    own = form(client, data, labels=LABELS, templates=["a {}, drawn.", "{}"]).json()
-    assert own["templates"] == "custom"
+    custom = form(client, data, labels=LABELS, templates=["a {}, drawn.", "{}"]).json()
+    assert custom["templates"] == "custom"
     as_json = client.post(
         "/classify",
         json={
@@ -177,10 +177,10 @@ def test_templates_by_name_or_own(client: httpx.Client, samples: dict[str, Path]
             "templates": ["a {}, drawn.", "{}"],
         },
     ).json()
-    assert as_json["predictions"] == own["predictions"]
+    assert as_json["predictions"] == custom["predictions"]
     assert as_json["cached"] == 4
-    one = form(client, data, labels=LABELS, templates="one {}, with, commas").json()
-    assert one["templates"] == "custom"
+    single = form(client, data, labels=LABELS, templates="one {}, with, commas").json()
+    assert single["templates"] == "custom"
     assert form(client, data, labels=LABELS, templates="imagenet").json()["templates"] == "imagenet"
 
 
@@ -235,10 +235,10 @@ def test_a_bad_field_is_named(
 
 
 def test_refusals_name_limit_and_value(client: httpx.Client) -> None:
-    found = problem(form(client, labels="cat," + "x" * 201), 413, "too_large")
-    assert (found["limit"], found["value"]) == (200, 201)
-    found = problem(form(client, labels=LABELS, top_k="0"), 422, "invalid")
-    assert (found["limit"], found["value"]) == (1, "0")
+    document = problem(form(client, labels="cat," + "x" * 201), 413, "too_large")
+    assert (document["limit"], document["value"]) == (200, 201)
+    document = problem(form(client, labels=LABELS, top_k="0"), 422, "invalid")
+    assert (document["limit"], document["value"]) == (1, "0")
 
 
 @pytest.mark.parametrize(
@@ -296,8 +296,8 @@ def test_a_field_both_in_the_address_and_in_the_body_is_refused(client: httpx.Cl
 
 def test_two_images_in_one_form_are_refused(client: httpx.Client) -> None:
     files = [("image", png()), ("image", png())]
-    found = client.post("/classify", files=files, data={"labels": LABELS})
-    assert problem(found, 422)["field"] == "image"
+    response = client.post("/classify", files=files, data={"labels": LABELS})
+    assert problem(response, 422)["field"] == "image"
 
 
 def test_unknown_addresses_and_methods_are_problems_too(client: httpx.Client) -> None:
@@ -325,8 +325,8 @@ def test_an_image_over_its_limit_is_refused_in_every_form(
         assert limits == {3000}
         small = png((400, 400))
         assert len(small) < 3000
-        found = problem(form(client, small, labels=LABELS), 413)
-        assert (found["limit"], found["value"]) == (100_000, 160_000)
+        document = problem(form(client, small, labels=LABELS), 413)
+        assert (document["limit"], document["value"]) == (100_000, 160_000)
         assert form(client, labels=LABELS).status_code == 200
 
 
@@ -372,9 +372,9 @@ def test_a_request_past_its_deadline_is_504(pictogram: Encoder, serve: Callable[
     with serve(pictogram) as client:
         # 80 templates for each of these were never embedded before
         unseen = ",".join(f"thing {number}" for number in range(200))
-        asked = {"labels": unseen, "templates": "imagenet"}
+        fields = {"labels": unseen, "templates": "imagenet"}
         answer = client.post(
-            "/classify", files={"image": png()}, data=asked, headers={"X-Request-Timeout": "0.2"}
+            "/classify", files={"image": png()}, data=fields, headers={"X-Request-Timeout": "0.2"}
         )
         assert problem(answer, 504, "deadline_passed")["limit"] == 0.2
         for wrong in ("0", "-1", "soon", "nan", "inf", ""):
@@ -390,8 +390,8 @@ def test_a_failing_encoder_is_a_500_that_tells_nothing(
 
     with serve(plain_pictogram) as client:
         monkeypatch.setattr(plain_pictogram.images.vision._model, "encode_image", broken)
-        found = problem(form(client, labels=LABELS), 500, "internal")
-        assert "secret" not in json.dumps(found)
+        document = problem(form(client, labels=LABELS), 500, "internal")
+        assert "secret" not in json.dumps(document)
         assert problem(client.get("/readyz"), 503, "not_ready")
         monkeypatch.undo()
         time.sleep(KEPT)  # what was found is good for so long
@@ -406,9 +406,9 @@ def test_a_failing_encoder_is_a_500_that_tells_nothing(
 
 
 def test_templates_lists_every_set_and_the_default(client: httpx.Client) -> None:
-    found = client.get("/templates").json()
-    sets = {one["name"]: one for one in found["sets"]}
-    assert found["default"] == "pictogram"
+    answer = client.get("/templates").json()
+    sets = {entry["name"]: entry for entry in answer["sets"]}
+    assert answer["default"] == "pictogram"
     assert len(sets["imagenet"]["templates"]) == 80
     assert {"none", "simple", "photo", "satellite", "korean"} <= set(sets)
     assert sets["korean"]["language"] == "ko"
@@ -465,8 +465,8 @@ def test_a_form_in_another_charset_is_refused(client: httpx.Client) -> None:
     body = b'--B\r\nContent-Disposition: form-data; name="+2AA-"\r\n\r\nx\r\n--B--\r\n'
     for charset in ("utf-7", "undefined", "punycode", "unicode_escape"):
         kind = f"multipart/form-data; boundary=B; charset={charset}"
-        found = client.post("/classify", content=body, headers={"Content-Type": kind})
-        assert "charset" in problem(found, 400, "unparsable_body")["detail"]
+        response = client.post("/classify", content=body, headers={"Content-Type": kind})
+        assert "charset" in problem(response, 400, "unparsable_body")["detail"]
 
 
 def test_halves_of_surrogate_pairs_are_refused_wherever_they_stand(client: httpx.Client) -> None:
@@ -481,8 +481,8 @@ def test_halves_of_surrogate_pairs_are_refused_wherever_they_stand(client: httpx
 
 def test_a_large_body_that_is_no_image_does_not_stop_the_others(client: httpx.Client) -> None:
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
-    found = client.post("/classify", content=b"image=" + b"%41" * 500_000, headers=kind)
-    assert problem(found, 413, "too_large")["limit"] == 1_000_000
+    response = client.post("/classify", content=b"image=" + b"%41" * 500_000, headers=kind)
+    assert problem(response, 413, "too_large")["limit"] == 1_000_000
 
 
 @pytest.mark.parametrize("count", [1001, 1300, 3000])
@@ -491,9 +491,9 @@ def test_too_many_labels_are_413_however_they_are_sent(client: httpx.Client, cou
     multipart = form(client, labels=names)
     urlencoded = client.post("/classify", data={"labels": names, "image": "aaaa"})
     as_json = client.post("/classify", json={"image": "aaaa", "labels": names})
-    for found in (multipart, urlencoded, as_json):
-        answered = problem(found, 413, "too_large")
-        assert (answered["field"], answered["limit"]) == ("labels", 1000)
+    for response in (multipart, urlencoded, as_json):
+        document = problem(response, 413, "too_large")
+        assert (document["field"], document["limit"]) == ("labels", 1000)
 
 
 def test_probes_may_ask_for_the_head_alone(client: httpx.Client) -> None:
@@ -522,16 +522,16 @@ def test_an_image_is_fetched_by_its_url_only_where_that_is_switched_on(
     client: httpx.Client, pictogram: Encoder, serve: Callable[..., Any]
 ) -> None:
     inside = "http://127.0.0.1:1/cat.png"
-    asked = {"labels": ["cat", "dog"], "image_url": inside}
-    off = problem(client.post("/classify", json=asked), 422, "invalid")
+    body = {"labels": ["cat", "dog"], "image_url": inside}
+    off = problem(client.post("/classify", json=body), 422, "invalid")
     assert (off["field"], "OPENVOCAB_IMAGE_URLS" in off["detail"]) == ("image_url", True)
     with serve(pictogram, image_urls=True) as switched:
         for answer in (
-            switched.post("/classify", json=asked),
-            switched.post("/classify", data=asked),
+            switched.post("/classify", json=body),
+            switched.post("/classify", data=body),
             switched.post("/classify", params={"labels": "cat,dog", "image_url": inside}),
-            switched.post("/classify", json={**asked, "image": "aGk="}),
-            switched.post("/classify", json={**asked, "image_url": 7}),
+            switched.post("/classify", json={**body, "image": "aGk="}),
+            switched.post("/classify", json={**body, "image_url": 7}),
         ):
             assert problem(answer, 422, "invalid")["field"] == "image_url"
 
@@ -595,10 +595,10 @@ def test_without_labels_the_answer_is_tags(client: httpx.Client, samples: dict[s
     assert answer["predictions"][0]["label"] == "umbrella"
     assert any("no labels were given" in warning for warning in answer["warnings"])
     plain = png((64, 64))
-    nothing = form(client, plain, abstain="true").json()
-    anything = form(client, plain, abstain="false").json()
-    assert anything["predictions"]
-    assert form(client, plain).json() == nothing
+    empty = form(client, plain, abstain="true").json()
+    full = form(client, plain, abstain="false").json()
+    assert full["predictions"]
+    assert form(client, plain).json() == empty
 
 
 @pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
@@ -606,12 +606,12 @@ def test_scores_of_choice_keep_the_order(
     client: httpx.Client, samples: dict[str, Path], scores: str
 ) -> None:
     image = samples["cat"].read_bytes()
-    own = form(client, image, labels=LABELS).json()["predictions"]
+    sigmoid = form(client, image, labels=LABELS).json()["predictions"]
     chosen = form(client, image, labels=LABELS, scores=scores).json()["predictions"]
-    assert [p["label"] for p in chosen] == [p["label"] for p in own]
+    assert [p["label"] for p in chosen] == [p["label"] for p in sigmoid]
     total = sum(p["score"] for p in chosen)
     if scores == "softmax":
-        assert chosen == own
+        assert chosen == sigmoid
     else:
         alone = form(client, image, labels="cat", scores="sigmoid").json()["predictions"]
         assert chosen[0]["score"] == pytest.approx(alone[0]["score"], abs=1e-5)
@@ -619,10 +619,10 @@ def test_scores_of_choice_keep_the_order(
 
 
 def test_scores_that_contradict_are_refused(client: httpx.Client) -> None:
-    found = problem(form(client, labels=LABELS, multi_label="true", scores="softmax"), 422)
-    assert found["field"] == "scores"
-    found = problem(form(client, labels="cat", threshold="0.5", scores="softmax"), 422)
-    assert (found["field"], found["limit"], found["value"]) == ("scores", 2, 1)
+    document = problem(form(client, labels=LABELS, multi_label="true", scores="softmax"), 422)
+    assert document["field"] == "scores"
+    document = problem(form(client, labels="cat", threshold="0.5", scores="softmax"), 422)
+    assert (document["field"], document["limit"], document["value"]) == ("scores", 2, 1)
     assert problem(form(client, labels=LABELS, scores="percent"), 422)["field"] == "scores"
 
 
@@ -650,10 +650,10 @@ def test_each_box_is_answered_on_its_own(
     client: httpx.Client, samples: dict[str, Path], boxes: str | list[str]
 ) -> None:
     image = beside(samples["cat"].read_bytes(), samples["pizza"].read_bytes())
-    found = form(client, image, labels=LABELS, boxes=boxes).json()
-    assert [part["predictions"][0]["label"] for part in found["boxes"]] == ["cat", "pizza"]
-    assert found["boxes"][1]["box"] == {"x": 128, "y": 0, "width": 128, "height": 128}
-    assert "predictions" not in found
+    answer = form(client, image, labels=LABELS, boxes=boxes).json()
+    assert [part["predictions"][0]["label"] for part in answer["boxes"]] == ["cat", "pizza"]
+    assert answer["boxes"][1]["box"] == {"x": 128, "y": 0, "width": 128, "height": 128}
+    assert "predictions" not in answer
     several = form(client, image, labelset="preset:food,preset:animals", boxes=boxes).json()
     assert list(several["boxes"][1]["results"]) == ["preset:food", "preset:animals"]
 
@@ -721,9 +721,9 @@ def test_the_heat_map_has_the_shape_of_its_box(
 ) -> None:
     image = beside(samples["cat"].read_bytes(), samples["pizza"].read_bytes())
     fields = {"boxes": "[[0,0,1,1],[0.5,0,0.5,1]]", "explain": "true", "top_k": "1", "view": "pad"}
-    found = form(client, image, labels=LABELS, **fields).json()
+    answer = form(client, image, labels=LABELS, **fields).json()
     shapes = []
-    for part in found["boxes"]:
+    for part in answer["boxes"]:
         coded = part["predictions"][0]["heatmap"].partition(",")[2]
         width, height = Image.open(io.BytesIO(base64.b64decode(coded))).size
         shapes.append(width / height)
@@ -741,22 +741,23 @@ def test_a_label_may_stand_for_several_texts(
     ).raise_for_status()
     for combine, labelset in (("mean", "texts"), ("best", "best")):
         fields = {"labels": json.dumps(labels), "combine": combine, "templates": "pictogram"}
-        sent, stored = (
+        direct, stored = (
             client.post(
                 "/classify", files={"image": samples["pizza"].read_bytes()}, data=data
             ).json()["predictions"]
             for data in (fields, {"labelset": labelset})
         )
-        assert [p["label"] for p in sent] == [p["label"] for p in stored]
-        assert [p.get("text") for p in sent] == [p.get("text") for p in stored]
-        assert [p["score"] for p in sent] == pytest.approx([p["score"] for p in stored], abs=1e-5)
+        assert [p["label"] for p in direct] == [p["label"] for p in stored]
+        assert [p.get("text") for p in direct] == [p.get("text") for p in stored]
+        assert [p["score"] for p in direct] == pytest.approx([p["score"] for p in stored], abs=1e-5)
         # and as JSON
         body = {**fields, "image": base64.b64encode(samples["pizza"].read_bytes()).decode()}
         assert (
-            client.post("/classify", json={**body, "labels": labels}).json()["predictions"] == sent
+            client.post("/classify", json={**body, "labels": labels}).json()["predictions"]
+            == direct
         )
-    assert sent[0]["text"] == "pizza"
-    assert sent[-1].get("text") is None or sent[-1]["label"] != "cat"
+    assert direct[0]["text"] == "pizza"
+    assert direct[-1].get("text") is None or direct[-1]["label"] != "cat"
 
 
 def test_words_that_rule_labels_out_come_with_a_request(
@@ -776,7 +777,7 @@ def test_words_that_rule_labels_out_come_with_a_request(
 
 
 @pytest.mark.parametrize(
-    ("fields", "field", "said"),
+    ("fields", "field", "message"),
     [
         ({"labels": "cat,dog", "combine": "best"}, "combine", "JSON object"),
         ({"labelset": "pets", "combine": "best"}, "combine", "a label set has its own"),
@@ -789,11 +790,11 @@ def test_words_that_rule_labels_out_come_with_a_request(
     ],
 )
 def test_texts_and_words_that_cannot_be_are_named(
-    client: httpx.Client, samples: dict[str, Path], fields: dict[str, str], field: str, said: str
+    client: httpx.Client, samples: dict[str, Path], fields: dict[str, str], field: str, message: str
 ) -> None:
     refused = client.post(
         "/classify", files={"image": samples["cat"].read_bytes()}, data=fields
     ).json()
     assert refused["status"] in (400, 413, 422)
     assert refused.get("field", field) == field
-    assert said in refused["detail"]
+    assert message in refused["detail"]

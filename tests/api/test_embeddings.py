@@ -23,9 +23,13 @@ def test_a_text_is_embedded_as_it_is(client: httpx.Client, pictogram: Encoder) -
     texts = ["a cat in the rain", "two\nlines", "a {} with braces", "a cat in the rain"]
     answer = client.post("/embeddings/text", json={"texts": texts})
     np.testing.assert_allclose(rows(answer), pictogram.submit_texts(texts).result(), atol=1e-6)
-    told = TextEmbeddingsAnswer.model_validate(answer.json())
-    assert (told.model, told.width, told.templates) == ("pictogram", rows(answer).shape[1], None)
-    assert told.fingerprint == pictogram.info.fingerprint
+    document = TextEmbeddingsAnswer.model_validate(answer.json())
+    assert (document.model, document.width, document.templates) == (
+        "pictogram",
+        rows(answer).shape[1],
+        None,
+    )
+    assert document.fingerprint == pictogram.info.fingerprint
     assert "text;dur=" in answer.headers["Server-Timing"]
 
 
@@ -52,8 +56,8 @@ def test_rows_of_labels_and_images_give_the_similarities_of_classify(
     for prediction in classified["predictions"]:
         assert cosines[prediction["label"]] == pytest.approx(prediction["similarity"], abs=1e-5)
     assert text.json()["templates"] == "custom"
-    named = client.post("/embeddings/text", json={"texts": LABELS, "templates": "imagenet"})
-    assert named.json()["templates"] == "imagenet"
+    response = client.post("/embeddings/text", json={"texts": LABELS, "templates": "imagenet"})
+    assert response.json()["templates"] == "imagenet"
 
 
 def test_images_come_in_a_form_raw_or_as_json_with_the_same_rows(
@@ -62,18 +66,18 @@ def test_images_come_in_a_form_raw_or_as_json_with_the_same_rows(
     files = [samples["cat"].read_bytes(), samples["key"].read_bytes()]
     coded = [base64.b64encode(file).decode() for file in files]
     form = client.post("/embeddings/image", files=[("image", file) for file in files])
-    told = ImageEmbeddingsAnswer.model_validate(form.json())
-    assert [image.sha256 for image in told.images] == [
+    document = ImageEmbeddingsAnswer.model_validate(form.json())
+    assert [image.sha256 for image in document.images] == [
         client.post("/classify", files={"image": file}, data={"labels": "a,b"}).json()["image"][
             "sha256"
         ]
         for file in files
     ]
-    for same in (
+    for request in (
         client.post("/embeddings/image", json={"images": coded}),
         client.post("/embeddings/image", json={"image": coded}),
     ):
-        np.testing.assert_allclose(rows(same), rows(form), atol=1e-6)
+        np.testing.assert_allclose(rows(request), rows(form), atol=1e-6)
     for row, file, text in zip(rows(form), files, coded, strict=True):
         for alone in (
             client.post("/embeddings/image", content=file),
@@ -91,8 +95,8 @@ def test_base64_is_the_little_endian_float32_of_the_numbers(
     coding = {"encoding_format": "base64"}
     where: dict[str, Any] = {"params": coding} if place == "address" else {"data": coding}
     coded = client.post("/embeddings/image", files=files, **where).json()["embeddings"]
-    found = np.frombuffer(base64.b64decode(coded[0]), "<f4")
-    np.testing.assert_allclose(found, numbers[0], atol=1e-6)
+    row = np.frombuffer(base64.b64decode(coded[0]), "<f4")
+    np.testing.assert_allclose(row, numbers[0], atol=1e-6)
 
 
 def test_an_image_seen_before_is_not_encoded_again(
@@ -101,11 +105,11 @@ def test_an_image_seen_before_is_not_encoded_again(
     with serve(pictogram, image_cache_bytes=1_000_000) as client:
         files = [("image", samples["cat"].read_bytes()), ("image", samples["dog"].read_bytes())]
         first = client.post("/embeddings/image", files=files[:1])
-        both = client.post("/embeddings/image", files=files)
+        response = client.post("/embeddings/image", files=files)
     assert first.json()["cached"] == 0
-    assert both.json()["cached"] == 1
-    assert [image["cached"] for image in both.json()["images"]] == [True, False]
-    np.testing.assert_array_equal(rows(both)[0], rows(first)[0])
+    assert response.json()["cached"] == 1
+    assert [image["cached"] for image in response.json()["images"]] == [True, False]
+    np.testing.assert_array_equal(rows(response)[0], rows(first)[0])
 
 
 def test_one_bad_image_of_many_is_named(client: httpx.Client, samples: dict[str, Path]) -> None:
@@ -119,7 +123,7 @@ def test_one_bad_image_of_many_is_named(client: httpx.Client, samples: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "field", "said"),
+    ("body", "status", "field", "message"),
     [
         ({}, 422, "texts", "texts is missing"),
         ({"texts": []}, 422, "texts", "at least one text"),
@@ -136,16 +140,16 @@ def test_one_bad_image_of_many_is_named(client: httpx.Client, samples: dict[str,
     ],
 )
 def test_texts_that_cannot_be_embedded_are_refused_with_their_field(
-    client: httpx.Client, body: dict[str, Any], status: int, field: str, said: str
+    client: httpx.Client, body: dict[str, Any], status: int, field: str, message: str
 ) -> None:
     answer = client.post("/embeddings/text", json=body)
     assert answer.status_code == status, answer.text
     assert answer.json()["field"] == field
-    assert said in answer.json()["detail"]
+    assert message in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
-    ("sent", "status", "field", "said"),
+    ("body", "status", "field", "message"),
     [
         ({"content": b""}, 422, "image", "no image was sent"),
         ({"content": b"no image"}, 415, "image", "this is text"),
@@ -164,9 +168,9 @@ def test_texts_that_cannot_be_embedded_are_refused_with_their_field(
     ],
 )
 def test_images_that_cannot_be_embedded_are_refused_with_their_field(
-    client: httpx.Client, sent: dict[str, Any], status: int, field: str, said: str
+    client: httpx.Client, body: dict[str, Any], status: int, field: str, message: str
 ) -> None:
-    answer = client.post("/embeddings/image", **sent)
+    answer = client.post("/embeddings/image", **body)
     assert answer.status_code == status, answer.text
     assert answer.json()["field"] == field
-    assert said in answer.json()["detail"]
+    assert message in answer.json()["detail"]

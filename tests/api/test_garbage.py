@@ -38,7 +38,7 @@ def _json(image: bytes) -> bytes:
 
 async def _classify(app: Any, body: bytes, kind: str) -> int:
     """The status of one request whose body comes in two pieces."""
-    pieces, sent = [body[:100], body[100:]], []
+    pieces, messages = [body[:100], body[100:]], []
 
     async def receive() -> dict[str, Any]:
         if not pieces:
@@ -46,7 +46,7 @@ async def _classify(app: Any, body: bytes, kind: str) -> int:
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
     async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
+        messages.append(message)
 
     headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
     scope = {
@@ -58,7 +58,7 @@ async def _classify(app: Any, body: bytes, kind: str) -> int:
         "client": ("127.0.0.1", 1),
     }
     await app(scope, receive, send)
-    return int(sent[0]["status"])
+    return int(messages[0]["status"])
 
 
 @pytest.mark.parametrize("kind", ["form", "json", "broken form"])

@@ -49,7 +49,7 @@ def test_a_method_that_is_not_taken_names_head_with_get(client: httpx.Client) ->
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "meant"),
+    ("method", "path", "route"),
     [
         ("GET", "/models/", "/models"),
         ("POST", "/classify/", "/classify"),
@@ -59,11 +59,11 @@ def test_a_method_that_is_not_taken_names_head_with_get(client: httpx.Client) ->
     ],
 )
 def test_an_address_with_a_slash_at_its_end_names_the_right_one(
-    client: httpx.Client, method: str, path: str, meant: str
+    client: httpx.Client, method: str, path: str, route: str
 ) -> None:
     response = client.request(method, path)
     assert response.status_code == 404
-    assert response.json()["detail"].endswith(f"remove the slash at the end: {meant}")
+    assert response.json()["detail"].endswith(f"remove the slash at the end: {route}")
     assert "location" not in response.headers
 
 

@@ -17,12 +17,12 @@ def nodes(value: Any) -> tuple[int, int]:
     """Values, and objects, lists and names, found by walking what was parsed."""
     if isinstance(value, dict):
         inner = [nodes(child) for child in value.values()]
-        own = 1 + len(value)
+        size = 1 + len(value)
     elif isinstance(value, list):
-        inner, own = [nodes(child) for child in value], 1
+        inner, size = [nodes(child) for child in value], 1
     else:
         return 1, 0
-    return 1 + sum(v for v, _ in inner), own + sum(n for _, n in inner)
+    return 1 + sum(v for v, _ in inner), size + sum(n for _, n in inner)
 
 
 def some(chance: random.Random, depth: int = 0) -> Any:
@@ -41,12 +41,12 @@ def test_the_cost_is_never_less_than_what_is_parsed() -> None:
         value = some(chance)
         text = json.dumps(value, ensure_ascii=chance.random() < 0.5).encode()
         values, nested = nodes(value)
-        found = cost(text, JsonLimits(10**9, 10**9))
-        assert found.values + 1 >= values
-        assert found.nested >= nested
+        counted = cost(text, JsonLimits(10**9, 10**9))
+        assert counted.values + 1 >= values
+        assert counted.nested >= nested
         # with limits that the marks within its strings exceed, they are not counted
-        exact = cost(text, JsonLimits(found.values + 50, nested + 1))
-        assert nested <= exact.nested <= found.nested
+        exact = cost(text, JsonLimits(counted.values + 50, nested + 1))
+        assert nested <= exact.nested <= counted.nested
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ LONG = " ".join(["cat"] * 40)  # more tokens than the bundled model reads
 @pytest.fixture
 def client(pictogram: Encoder, serve: Callable[..., Any]) -> Iterator[httpx.Client]:
     """A server of its own, so that the names are its own too."""
-    with serve(pictogram, max_labelsets=5, max_labelset_labels=300) as found:
-        yield found
+    with serve(pictogram, max_labelsets=5, max_labelset_labels=300) as client:
+        yield client
 
 
 def register(client: httpx.Client, name: str, labels: Any, **more: Any) -> httpx.Response:
@@ -75,20 +75,20 @@ def test_synonyms_whole_prompts_and_own_templates_are_used(
 ) -> None:
     labels = {"feline": ["cat", "kitten"], "other": []}
     prompts = {"other": ["a picture of a rocket"]}
-    found = register(client, "mine", labels, prompts=prompts, templates=["my {}"]).json()
-    assert (found["synonyms"], found["prompts"]) == ({"feline": ["cat", "kitten"]}, prompts)
-    assert (found["own_templates"], found["templates"]) == (["my {}"], "custom")
+    created = register(client, "mine", labels, prompts=prompts, templates=["my {}"]).json()
+    assert (created["synonyms"], created["prompts"]) == ({"feline": ["cat", "kitten"]}, prompts)
+    assert (created["own_templates"], created["templates"]) == (["my {}"], "custom")
     answer = classify(client, samples["cat"], labelset="mine").json()
     assert answer["predictions"][0]["label"] == "feline"
     rocket = classify(client, samples["rocket"], labelset="mine").json()
     assert rocket["predictions"][0]["label"] == "other"
     # an ensemble over two texts in one template, by another road
-    same = client.post(
+    repeated = client.post(
         "/classify",
         files={"image": samples["cat"].read_bytes()},
         data={"labels": ["cat", "kitten"], "templates": "my {}", "multi_label": "true"},
     ).json()
-    cosines = [p["similarity"] for p in same["predictions"]]
+    cosines = [p["similarity"] for p in repeated["predictions"]]
     feline = next(p for p in answer["predictions"] if p["label"] == "feline")["similarity"]
     assert min(cosines) - 0.05 < feline  # the mean of two vectors lies near both
 
@@ -128,8 +128,8 @@ def test_an_existing_name_is_a_conflict_and_put_replaces_it(
     assert version > first
     answer = classify(client, samples["rocket"], labelset="pets").json()
     assert (answer["predictions"][0]["label"], answer["labelset_version"]) == ("rocket", version)
-    same = client.put("/labelsets/pets", json={"labels": ["rocket", "pizza"]})
-    assert same.json()["version"] == version
+    response = client.put("/labelsets/pets", json={"labels": ["rocket", "pizza"]})
+    assert response.json()["version"] == version
     new = client.put("/labelsets/new", content="a\nb", headers={"Content-Type": "text/plain"})
     assert new.status_code in (201, 202)
 
@@ -139,8 +139,8 @@ def test_changes_can_depend_on_the_version(client: httpx.Client) -> None:
     body = {"labels": ["cat", "bird"]}
 
     def put(**headers: str) -> httpx.Response:
-        named = {key.replace("_", "-"): value for key, value in headers.items()}
-        return client.put("/labelsets/pets", json=body, headers=named)
+        names = {key.replace("_", "-"): value for key, value in headers.items()}
+        return client.put("/labelsets/pets", json=body, headers=names)
 
     refused = ('"7"', "garbage", f"W/{first}")  # a weak one never matches strongly
     for etag in refused:
@@ -185,11 +185,11 @@ def test_the_list_comes_in_pages(client: httpx.Client) -> None:
     for name in ("b", "a", "d", "c"):
         register(client, name, [f"{name}1", f"{name}2"])
     first = client.get("/labelsets", params={"limit": 3})
-    assert [one["name"] for one in first.json()["labelsets"]] == ["a", "b", "c"]
+    assert [labelset["name"] for labelset in first.json()["labelsets"]] == ["a", "b", "c"]
     assert first.json()["next"] == "c"
     assert first.links["next"]["url"] == "/labelsets?after=c&limit=3"
     last = client.get(first.links["next"]["url"]).json()
-    assert ([one["name"] for one in last["labelsets"]], last["next"]) == (["d"], None)
+    assert ([labelset["name"] for labelset in last["labelsets"]], last["next"]) == (["d"], None)
     problem(client.get("/labelsets", params={"limit": 0}), 422, "invalid")
 
 
@@ -240,8 +240,8 @@ def test_a_bad_field_is_named(
      (b"--x--", "multipart/form-data")],
 )  # fmt: skip
 def test_a_body_that_cannot_be_read_is_400(client: httpx.Client, content: bytes, kind: str) -> None:
-    found = client.post("/labelsets?name=x", content=content, headers={"Content-Type": kind})
-    problem(found, 400, "unparsable_body")
+    response = client.post("/labelsets?name=x", content=content, headers={"Content-Type": kind})
+    problem(response, 400, "unparsable_body")
 
 
 @pytest.mark.parametrize("name", ["%2e%2e", "a%2fb", "a%00b", "%F0%9F%90%B1", "x" * 65])
@@ -255,8 +255,8 @@ def test_names_that_are_none_are_refused_in_the_address(client: httpx.Client, na
 def test_the_number_of_label_sets_is_limited(client: httpx.Client) -> None:
     for n in range(5):
         register(client, f"s{n}", ["a", "b"])
-    found = problem(register(client, "one-more", ["a", "b"]), 413, "too_large")
-    assert (found["field"], found["limit"]) == ("name", 5)
+    document = problem(register(client, "one-more", ["a", "b"]), 413, "too_large")
+    assert (document["field"], document["limit"]) == ("name", 5)
     client.delete("/labelsets/s0")
     assert register(client, "one-more", ["a", "b"]).status_code == 201
 
@@ -264,19 +264,19 @@ def test_the_number_of_label_sets_is_limited(client: httpx.Client) -> None:
 def test_prompts_of_one_set_are_limited(pictogram: Encoder, serve: Callable[..., Any]) -> None:
     with serve(pictogram, max_labelset_prompts=3) as client:
         body = {"labels": ["a", "b"], "templates": ["{}", "the {}"], "name": "x"}
-        found = problem(client.post("/labelsets", json=body), 413, "too_large")
-        assert (found["limit"], found["value"]) == (3, 4)
+        document = problem(client.post("/labelsets", json=body), 413, "too_large")
+        assert (document["limit"], document["value"]) == (3, 4)
         # templates by name count as much as one's own
         for templates in ("imagenet", None):
-            named = {"labels": ["a", "b"], "templates": templates, "name": "x"}
-            problem(client.post("/labelsets", json=named), 413, "too_large")
+            request = {"labels": ["a", "b"], "templates": templates, "name": "x"}
+            problem(client.post("/labelsets", json=request), 413, "too_large")
 
 
 def test_a_label_too_long_for_the_model_fails_the_build_and_says_why(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
-    found = problem(register(client, "long", ["cat", LONG]), 413, "too_large")
-    assert found["field"] == "labels"
+    document = problem(register(client, "long", ["cat", LONG]), 413, "too_large")
+    assert document["field"] == "labels"
     stored = client.get("/labelsets/long").json()
     assert stored["status"] == "failed"
     assert "tokens" in stored["error"]
@@ -295,17 +295,17 @@ class Gate:
         def gated(prompts: Any) -> Any:
             from concurrent.futures import Future
 
-            held: Future[Any] = Future()
+            pending: Future[Any] = Future()
 
             def later() -> None:
                 self.open.wait(30)
                 try:
-                    held.set_result(submit(prompts).result())
+                    pending.set_result(submit(prompts).result())
                 except Exception as error:
-                    held.set_exception(error)
+                    pending.set_exception(error)
 
             threading.Thread(target=later, daemon=True).start()
-            return held
+            return pending
 
         monkeypatch.setattr(encoder, "submit_texts", gated)
 
@@ -369,11 +369,11 @@ def test_progress_is_told_while_it_builds(
     monkeypatch.setattr(pictogram, "submit_texts", slow)
     labels = [f"number {n}" for n in range(40)]
     client.post("/labelsets", json={"name": "x", "labels": labels, "templates": "imagenet"})
-    seen: list[float] = []
-    while not seen or seen[-1] < 1:
-        seen.append(client.get("/labelsets/x").json()["progress"])
-    assert seen == sorted(seen)
-    assert any(0 < progress < 1 for progress in seen)
+    progress: list[float] = []
+    while not progress or progress[-1] < 1:
+        progress.append(client.get("/labelsets/x").json()["progress"])
+    assert progress == sorted(progress)
+    assert any(0 < value < 1 for value in progress)
 
 
 def test_a_build_that_the_encoder_fails_is_tried_again_on_use(
@@ -386,8 +386,8 @@ def test_a_build_that_the_encoder_fails_is_tried_again_on_use(
         raise RuntimeError("device lost")
 
     monkeypatch.setattr(pictogram, "submit_texts", broken)
-    found = problem(register(client, "x", ["never seen", "nor this"]), 500, "internal")
-    assert "device" not in json.dumps(found)
+    document = problem(register(client, "x", ["never seen", "nor this"]), 500, "internal")
+    assert "device" not in json.dumps(document)
     assert client.get("/labelsets/x").json()["status"] == "failed"
     monkeypatch.undo()
     assert classify(client, samples["cat"], labelset="x").status_code == 200
@@ -410,16 +410,16 @@ def test_labels_and_label_set_together_are_refused(
     problem(classify(client, samples["cat"], labelset="pets", labels="a,b"), 422, "invalid")
     problem(classify(client, samples["cat"], labelset="none-such"), 404, "unknown_labelset")
     for name in ("../x", "", "y" * 60_000):
-        found = problem(classify(client, samples["cat"], labelset=name), 422, "invalid")
-        assert found["field"] == "labelset"
+        document = problem(classify(client, samples["cat"], labelset=name), 422, "invalid")
+        assert document["field"] == "labelset"
 
 
 def test_the_body_of_a_label_set_has_a_limit_of_its_own(
     pictogram: Encoder, serve: Callable[..., Any]
 ) -> None:
     with serve(pictogram, max_labelset_bytes=1000) as client:
-        found = problem(client.post("/labelsets?name=x", content=b"a" * 1001), 413, "too_large")
-        assert (found["limit"], found.get("field")) == (1000, None)
+        document = problem(client.post("/labelsets?name=x", content=b"a" * 1001), 413, "too_large")
+        assert (document["limit"], document.get("field")) == (1000, None)
 
 
 def test_changes_without_a_precondition_never_conflict(client: httpx.Client) -> None:
@@ -474,10 +474,10 @@ def test_a_label_set_in_other_templates_is_bounded(
     with serve(pictogram, max_labels=2, max_templates=3) as client:
         register(client, "many", [f"n{n}" for n in range(7)], templates="none")
         assert classify(client, samples["cat"], labelset="many").status_code == 200
-        found = problem(
+        document = problem(
             classify(client, samples["cat"], labelset="many", templates="simple"), 413, "too_large"
         )
-        assert (found["field"], found["limit"]) == ("templates", 6)
+        assert (document["field"], document["limit"]) == ("templates", 6)
 
 
 def test_the_best_of_several_texts_decides_and_is_told(
@@ -486,13 +486,13 @@ def test_the_best_of_several_texts_decides_and_is_told(
     texts = ["spaceship", "cat", "teapot"]
     response = register(client, "best", {"pet": texts, "dish": ["pizza", "salad"]}, combine="best")
     assert response.json()["combine"] == {"pet": "best", "dish": "best"}
-    found = classify(client, samples["cat"], labelset="best").json()["predictions"]
-    assert (found[0]["label"], found[0]["text"]) == ("pet", "cat")
-    assert {found[1]["text"]} <= {"pizza", "salad"}
+    predictions = classify(client, samples["cat"], labelset="best").json()["predictions"]
+    assert (predictions[0]["label"], predictions[0]["text"]) == ("pet", "cat")
+    assert {predictions[1]["text"]} <= {"pizza", "salad"}
     flat = classify(client, samples["cat"], labels=[*texts, "pizza", "salad"], top_k=5).json()
     similarity = {p["label"]: p["similarity"] for p in flat["predictions"]}
-    assert found[0]["similarity"] == pytest.approx(similarity["cat"], abs=1e-5)
-    assert found[1]["similarity"] == pytest.approx(
+    assert predictions[0]["similarity"] == pytest.approx(similarity["cat"], abs=1e-5)
+    assert predictions[1]["similarity"] == pytest.approx(
         max(similarity["pizza"], similarity["salad"]), abs=1e-5
     )
 
@@ -526,9 +526,9 @@ NESTED = {
 def test_groups_have_the_sums_of_their_labels(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
-    made = register(client, "nested", NESTED).json()
-    assert made["labels"] == ["cat", "dog", "octopus", "pizza", "doughnut", "rocket"]
-    assert made["groups"]["dog"] == ["animal", "pet"]
+    created = register(client, "nested", NESTED).json()
+    assert created["labels"] == ["cat", "dog", "octopus", "pizza", "doughnut", "rocket"]
+    assert created["groups"]["dog"] == ["animal", "pet"]
     answer = classify(client, samples["cat"], labelset="nested", top_k=9).json()
     scores = {p["label"]: p["score"] for p in answer["predictions"]}
     groups = {tuple(g["path"]): g["score"] for g in answer["groups"]}
@@ -599,13 +599,13 @@ def test_prompts_are_read_beside_the_templates_where_that_is_wanted(
 
 def test_templates_have_weights(client: httpx.Client, samples: dict[str, Path]) -> None:
     first, second = "a photo of a {}.", "the number {}."
-    asked = {"even": [first, second], "heavy": {first: 1, second: 9}, "alone": [second]}
+    sets = {"even": [first, second], "heavy": {first: 1, second: 9}, "alone": [second]}
     similarities = {}
-    for name, templates in asked.items():
-        made = register(client, name, ["cat", "dog"], templates=templates).json()
-        assert made["asked_templates"] == templates
-        found = classify(client, samples["cat"], labelset=name).json()["predictions"]
-        similarities[name] = next(p["similarity"] for p in found if p["label"] == "cat")
+    for name, templates in sets.items():
+        created = register(client, name, ["cat", "dog"], templates=templates).json()
+        assert created["asked_templates"] == templates
+        predictions = classify(client, samples["cat"], labelset=name).json()["predictions"]
+        similarities[name] = next(p["similarity"] for p in predictions if p["label"] == "cat")
     low, high = sorted((similarities["even"], similarities["alone"]))
     assert low < similarities["heavy"] < high
     for weight in (0, 11, 1.5):
@@ -618,19 +618,19 @@ def test_examples_of_a_label_serve_all_of_its_alternatives(
 ) -> None:
     labels = {"pet": ["cat", "dog"], "dish": ["pizza", "doughnut"]}
     register(client, "shown", labels, combine="best")
-    for label, shown in (("pet", ("cat", "dog")), ("dish", ("pizza", "doughnut"))):
-        for name in shown:
+    for label, members in (("pet", ("cat", "dog")), ("dish", ("pizza", "doughnut"))):
+        for name in members:
             client.post(
                 "/labelsets/shown/examples", params={"wait": "true"},
                 files={"image": samples[name].read_bytes()}, data={"label": label},
             ).raise_for_status()  # fmt: skip
-    found = classify(client, samples["pizza"], labelset="shown").json()["predictions"]
-    assert (found[0]["label"], found[0]["text"]) == ("dish", "pizza")
+    predictions = classify(client, samples["pizza"], labelset="shown").json()["predictions"]
+    assert (predictions[0]["label"], predictions[0]["text"]) == ("dish", "pizza")
 
 
 def test_own_words_rule_the_labels_out(client: httpx.Client, samples: dict[str, Path]) -> None:
-    made = register(client, "pets", ["cat", "dog"], **{"not": ["pizza", "a rocket"]}).json()
-    assert made["not"] == ["pizza", "a rocket"]
+    created = register(client, "pets", ["cat", "dog"], **{"not": ["pizza", "a rocket"]}).json()
+    assert created["not"] == ["pizza", "a rocket"]
     answer = classify(client, samples["pizza"], labelset="pets", abstain="true").json()
     assert answer["predictions"] == []
     assert (answer["reason"]["code"], answer["reason"]["word"]) == (
@@ -639,8 +639,8 @@ def test_own_words_rule_the_labels_out(client: httpx.Client, samples: dict[str, 
     assert answer["reason"]["value"] < answer["reason"]["limit"]
     assert answer["reason"]["withheld"]
     assert classify(client, samples["pizza"], labelset="pets").json()["predictions"]
-    answered = classify(client, samples["cat"], labelset="pets", abstain="true").json()
-    assert answered["predictions"][0]["label"] == "cat"
+    prediction = classify(client, samples["cat"], labelset="pets", abstain="true").json()
+    assert prediction["predictions"][0]["label"] == "cat"
     refused = register(client, "wrong", ["cat", "dog"], **{"not": ["cat"]})
     assert problem(refused, 422, "invalid")["field"] == "not"
 
@@ -649,8 +649,8 @@ def test_what_fits_another_word_far_better_is_none_of_these(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
     def ready() -> bool:
-        found = classify(client, samples["cat"], labels="cat,dog", abstain="true").json()
-        return not any("not ready" in warning for warning in found["warnings"])
+        answer = classify(client, samples["cat"], labels="cat,dog", abstain="true").json()
+        return not any("not ready" in warning for warning in answer["warnings"])
 
     wait_until(ready, 120)
     reasons = []
@@ -666,23 +666,27 @@ def test_what_fits_another_word_far_better_is_none_of_these(
             assert repr(reason["word"]) in reason["detail"]
         else:
             assert "word" not in reason
-    answered = classify(client, samples["pizza"], labels="pizza,rocket", abstain="true").json()
-    assert answered["predictions"][0]["label"] == "pizza"
+    prediction = classify(client, samples["pizza"], labels="pizza,rocket", abstain="true").json()
+    assert prediction["predictions"][0]["label"] == "pizza"
 
 
 def test_every_precondition_of_a_change_counts(client: httpx.Client) -> None:
     body = {"labels": ["a", "b"]}
-    both = {"If-Match": "*", "If-None-Match": "*"}
-    problem(client.put("/labelsets/both", json=body, headers=both), 412, "precondition_failed")
+    conditions = {"If-Match": "*", "If-None-Match": "*"}
+    problem(
+        client.put("/labelsets/both", json=body, headers=conditions), 412, "precondition_failed"
+    )
     response = client.put("/labelsets/both", json=body)
     assert response.status_code in (201, 202)
-    problem(client.put("/labelsets/both", json=body, headers=both), 412, "precondition_failed")
+    problem(
+        client.put("/labelsets/both", json=body, headers=conditions), 412, "precondition_failed"
+    )
     for header in ('"5"', "*"):
         new = client.post("/labelsets", json={"name": "n", **body}, headers={"If-Match": header})
         problem(new, 412, "precondition_failed")
     again = {"name": "both", **body}
-    same = client.post("/labelsets", json=again, headers={"If-Match": response.headers["etag"]})
-    problem(same, 409, "labelset_exists")
+    repeated = client.post("/labelsets", json=again, headers={"If-Match": response.headers["etag"]})
+    problem(repeated, 409, "labelset_exists")
     problem(
         client.post("/labelsets", json=again, headers={"If-None-Match": "*"}),
         409,

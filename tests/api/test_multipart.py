@@ -16,13 +16,13 @@ def text(name: str, content: bytes, more: str = "") -> bytes:
     return head.encode() + content + b"\r\n"
 
 
-def read(*pieces: bytes, held: list[int] | None = None) -> list[Part]:
+def parse(*pieces: bytes, sizes: list[int] | None = None) -> list[Part]:
     async def arriving() -> AsyncIterator[bytes]:
         for piece in pieces:
             yield piece
 
     async def run() -> list[Part]:
-        hold = (held if held is not None else []).append
+        hold = (sizes if sizes is not None else []).append
         return [part async for part in parts(arriving(), TYPE, 100, 1_000_000, hold)]
 
     return asyncio.run(run())
@@ -30,34 +30,34 @@ def read(*pieces: bytes, held: list[int] | None = None) -> list[Part]:
 
 def test_all_text_fields_of_a_form_count_together_and_as_held() -> None:
     field = text("labels", b"x" * 999_000)
-    held: list[int] = []
+    sizes: list[int] = []
     with pytest.raises(TooLarge, match="together") as caught:
-        read(*[field] * 600, held=held)
+        parse(*[field] * 600, sizes=sizes)
     assert caught.value.limit == LARGEST_TEXTS
-    assert LARGEST_TEXTS - 1_000_000 < sum(held) <= LARGEST_TEXTS
+    assert LARGEST_TEXTS - 1_000_000 < sum(sizes) <= LARGEST_TEXTS
 
 
 def test_a_text_that_has_not_ended_counts_as_it_arrives() -> None:
     with pytest.raises(TooLarge, match="together"):
-        read(text("labels", b"")[:-2], *[b"x" * 100_000] * 200)
+        parse(text("labels", b"")[:-2], *[b"x" * 100_000] * 200)
 
 
 def test_names_count_as_their_texts_do() -> None:
     with pytest.raises(TooLarge, match="together"):
-        read(*[text("x" * 4_000, b"")] * 2_100)
+        parse(*[text("x" * 4_000, b"")] * 2_100)
 
 
 def test_the_headers_of_a_part_are_bounded() -> None:
     for more in ("".join(f"x{n}: y\r\n" for n in range(10_000)), f"x: {'y' * 50_000}\r\n"):
         with pytest.raises(Unparsable, match="header"):
-            read(text("a", b"", more))
+            parse(text("a", b"", more))
 
 
 def test_files_are_bounded_each_and_do_not_count_as_texts() -> None:
     head = b'--B\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-    held: list[int] = []
-    found = read(
-        *[head + b"x" * 101 + b"\r\n"] * 3, text("labels", b"a,b"), b"--B--\r\n", held=held
+    sizes: list[int] = []
+    parts = parse(
+        *[head + b"x" * 101 + b"\r\n"] * 3, text("labels", b"a,b"), b"--B--\r\n", sizes=sizes
     )
-    assert [isinstance(part.content, Problem) for part in found] == [True, True, True, False]
-    assert sum(held) == len("labels") + len("a,b")
+    assert [isinstance(part.content, Problem) for part in parts] == [True, True, True, False]
+    assert sum(sizes) == len("labels") + len("a,b")

@@ -84,9 +84,9 @@ def test_a_digest_stands_for_a_picture_in_the_namespace_alone_that_sent_it(
     tenants: httpx.Client, samples: dict[str, Path]
 ) -> None:
     picture = samples["guitar"].read_bytes()
-    asked = {"labels": "guitar,dog", "image_sha256": hashlib.sha256(picture).hexdigest()}
+    fields = {"labels": "guitar,dog", "image_sha256": hashlib.sha256(picture).hexdigest()}
     classify(tenants, "alice", samples["guitar"], "guitar,dog")
-    answers = {name: tenants.post("/classify", json=asked, headers=of(name)) for name in KEYS}
+    answers = {name: tenants.post("/classify", json=fields, headers=of(name)) for name in KEYS}
     statuses = {name: answer.status_code for name, answer in answers.items()}
     assert statuses == {"alice": 200, "anna": 200, "carol": 404, "root": 404}
     assert answers["carol"].json()["error_type"] == "image_unknown"
@@ -128,9 +128,11 @@ def test_label_sets_of_one_namespace_build_nothing_for_another(tenants: httpx.Cl
 
 
 def test_figures_of_caches_are_for_keys_with_the_scope_admin(tenants: httpx.Client) -> None:
-    seen = tenants.get("/models", headers=of("carol")).json()
-    assert [seen[name] for name in ("vector_cache", "image_cache", "labelset_cache")] == [None] * 3
-    assert (seen["store"]["hits"], seen["store"]["misses"]) == (None, None)
-    assert seen["loaded"]["name"] == "pictogram"
-    everything = json.dumps(tenants.get("/models", headers=of("root")).json())
-    assert "null" not in everything.partition('"vector_cache"')[2]
+    answer = tenants.get("/models", headers=of("carol")).json()
+    assert [answer[name] for name in ("vector_cache", "image_cache", "labelset_cache")] == [
+        None
+    ] * 3
+    assert (answer["store"]["hits"], answer["store"]["misses"]) == (None, None)
+    assert answer["loaded"]["name"] == "pictogram"
+    text = json.dumps(tenants.get("/models", headers=of("root")).json())
+    assert "null" not in text.partition('"vector_cache"')[2]

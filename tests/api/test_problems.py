@@ -30,5 +30,5 @@ def test_a_problem_has_the_type_and_code_that_clients_know(
 
 
 def test_half_of_a_surrogate_pair_is_sendable() -> None:
-    told = openai_error(errors.Invalid("\ud800", field="\ud800"))
-    json.dumps(told, ensure_ascii=False).encode()
+    document = openai_error(errors.Invalid("\ud800", field="\ud800"))
+    json.dumps(document, ensure_ascii=False).encode()

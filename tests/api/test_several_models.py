@@ -46,11 +46,11 @@ def until(client: httpx.Client, model: str, state: str) -> dict[str, Any]:
     """What GET /models tells of a model, once it is in a state."""
     ends_at = time.monotonic() + 240
     while time.monotonic() < ends_at:
-        found = {each["name"]: each for each in client.get("/models").json()["models"]}[model]
-        if found["state"] == state:
-            return dict(found)
+        by_name = {model["name"]: model for model in client.get("/models").json()["models"]}[model]
+        if by_name["state"] == state:
+            return dict(by_name)
         time.sleep(0.05)
-    raise AssertionError(f"{model} is {found['state']}, not {state}")
+    raise AssertionError(f"{model} is {by_name['state']}, not {state}")
 
 
 def classify(client: httpx.Client, picture: Path, **fields: str) -> httpx.Response:
@@ -65,23 +65,27 @@ def test_a_request_chooses_its_model(
     two: httpx.Client, samples: dict[str, Path], other_model: str
 ) -> None:
     picture = samples["cat"]
-    held = [model["info"]["weights_bytes"] for model in two.get("/models").json()["models"][:2]]
-    assert min(held) > 10_000_000
-    default, named, other, alias = (
+    weight_sizes = [
+        model["info"]["weights_bytes"] for model in two.get("/models").json()["models"][:2]
+    ]
+    assert min(weight_sizes) > 10_000_000
+    default, by_name, other, alias = (
         classify(two, picture, **({"model": name} if name else {})).json()
         for name in (None, "pictogram", other_model, "text-embedding-3-small")
     )
-    assert default["model"] == named["model"] == "pictogram"
+    assert default["model"] == by_name["model"] == "pictogram"
     assert other["model"] == alias["model"] == other_model
     # its towers are both turned alike: the same scores, from other vectors
-    scores = [[each["score"] for each in answer["predictions"]] for answer in (default, other)]
+    scores = [
+        [prediction["score"] for prediction in answer["predictions"]] for answer in (default, other)
+    ]
     np.testing.assert_allclose(*scores, atol=1e-4)
     rows = [
         two.post("/embeddings/text", json={"texts": ["cat"], **fields}).json()
         for fields in ({}, {"model": other_model})
     ]
     assert rows[0]["fingerprint"] != rows[1]["fingerprint"]
-    vectors = [np.array(each["embeddings"][0]) for each in rows]
+    vectors = [np.array(row["embeddings"][0]) for row in rows]
     assert not np.allclose(*vectors, atol=0.1)
     np.testing.assert_allclose(vectors[0], vectors[1][::-1], atol=1e-5)
 
@@ -97,11 +101,13 @@ def test_the_log_names_the_model_that_answered(
             for name in ("text-embedding-3-small", "pictogram"):
                 classify(two, samples["cat"], model=name)
             # a line is written after its answer
-            wait_until(lambda: sum(one.name == "openvocab.access" for one in caplog.records) == 2)
+            wait_until(
+                lambda: sum(record.name == "openvocab.access" for record in caplog.records) == 2
+            )
     finally:
         logger.setLevel(level)
-    named = [vars(record).get("fields", {}).get("model") for record in caplog.records]
-    assert [name for name in named if name] == [other_model, "pictogram"]
+    model_names = [vars(record).get("fields", {}).get("model") for record in caplog.records]
+    assert [name for name in model_names if name] == [other_model, "pictogram"]
 
 
 def test_every_route_that_embeds_takes_the_field(
@@ -126,7 +132,7 @@ def test_every_route_that_embeds_takes_the_field(
             data={"labels": json.dumps(LABELS), **parameters},
         )
         assert response.status_code == 200, response.text
-    listed = [each["id"] for each in two.get("/v1/models").json()["data"]]
+    listed = [entry["id"] for entry in two.get("/v1/models").json()["data"]]
     assert listed == ["pictogram", other_model, "local-dir:/nowhere", "text-embedding-3-small"]
     assert two.get("/v1/models/text-embedding-3-small").status_code == 200
 
@@ -182,20 +188,20 @@ def test_a_label_set_is_built_for_the_model_that_is_asked(
             "/classify", files={"image": image}, data={"labelset": "pets", "model": name}
         ).json()
         assert (answer["model"], answer["labelset"]) == (name, "pets")
-        results.append([each["score"] for each in answer["predictions"]])
+        results.append([prediction["score"] for prediction in answer["predictions"]])
     np.testing.assert_allclose(*results, atol=1e-4)
     states = two.get("/labelsets/pets").json()["models"]
     assert (states["pictogram"], states[other_model]) == ("ready", "ready")
     # a change is seen by both; until it is built for a model, what it had before answers
     two.put("/labelsets/pets", params={"wait": "true"}, json={"labels": ["rocket", "cat"]})
     ends_at = time.monotonic() + 60
-    answered: set[str] = set()
-    while answered != {"rocket", "cat"}:
-        assert time.monotonic() < ends_at, answered
+    labels: set[str] = set()
+    while labels != {"rocket", "cat"}:
+        assert time.monotonic() < ends_at, labels
         answer = two.post(
             "/classify", files={"image": image}, data={"labelset": "pets", "model": other_model}
         ).json()
-        answered = {each["label"] for each in answer["predictions"]}
+        labels = {prediction["label"] for prediction in answer["predictions"]}
 
 
 def test_examples_are_added_with_the_model_that_is_named_and_serve_all(
@@ -204,8 +210,8 @@ def test_examples_are_added_with_the_model_that_is_named_and_serve_all(
     set_ = {"labels": LABELS, "templates": "pictogram"}
     two.put("/labelsets/drawn", json=set_).raise_for_status()
     pictures = {label: variants(samples[label])[:3] for label in ("cat", "dog")}
-    files = [("image", data) for each in pictures.values() for data in each]
-    labels = [label for label, each in pictures.items() for _ in each]
+    files = [("image", data) for images in pictures.values() for data in images]
+    labels = [label for label, images in pictures.items() for _ in images]
     chosen = {"model": other_model, "wait": "true"}
     added = two.post(
         "/labelsets/drawn/examples", params=chosen, files=files, data={"label": labels}
@@ -242,7 +248,7 @@ def test_each_model_has_its_own_calibration(
     def warned(model: str) -> bool:
         fields = {"labelset": "fitted", "model": model}
         answer = two.post("/classify", files={"image": pictures[0][1]}, data=fields).json()
-        return any("another model" in each for each in answer.get("warnings", []))
+        return any("another model" in warning for warning in answer.get("warnings", []))
 
     fitted = calibrate(two, "fitted", pictures, params={"model": other_model})
     assert fitted.status_code == 200, fitted.text
@@ -252,10 +258,10 @@ def test_each_model_has_its_own_calibration(
     calibrate(two, "fitted", pictures).raise_for_status()
     assert (standing(other_model), standing("pictogram")) == ("used", "used")
     assert not warned("pictogram")
-    told = two.get("/labelsets/fitted").json()["calibrated_models"]
-    assert sorted(told) == sorted([other_model, "pictogram"])
-    own = {name: two.get(path, params={"model": name}).json() for name in told}
-    assert all(each["model"] == name for name, each in own.items())
+    model_names = two.get("/labelsets/fitted").json()["calibrated_models"]
+    assert sorted(model_names) == sorted([other_model, "pictogram"])
+    definitions = {name: two.get(path, params={"model": name}).json() for name in model_names}
+    assert all(definition["model"] == name for name, definition in definitions.items())
 
     assert two.delete(path).status_code == 204
     missing = two.get(path, params={"model": "pictogram"})
@@ -263,9 +269,9 @@ def test_each_model_has_its_own_calibration(
     assert other_model in missing.json()["detail"]
     assert (standing(other_model), standing("pictogram")) == ("used", "stale")
     # the file names its model
-    assert two.put(path, json=own["pictogram"]).status_code == 204
+    assert two.put(path, json=definitions["pictogram"]).status_code == 204
     assert (standing(other_model), standing("pictogram")) == ("used", "used")
-    wrong = two.put(path, params={"model": other_model}, json=own["pictogram"])
+    wrong = two.put(path, params={"model": other_model}, json=definitions["pictogram"])
     assert (wrong.status_code, wrong.json()["field"]) == (422, "fitted_for")
     two.delete(path, params={"model": "text-embedding-3-small"}).raise_for_status()
     assert (standing(other_model), standing("pictogram")) == ("stale", "used")
@@ -277,13 +283,13 @@ def test_the_api_pages_lines_work_as_pasted(two: httpx.Client, other_model: str)
     script = section.partition("```sh\n")[2].partition("```")[0]
     two.put("/labelsets/mine", json={"labels": LABELS}).raise_for_status()
     server = f"127.0.0.1:{two.base_url.port}"
-    for written, here in (
+    for spelling, here in (
         ("curl ", "curl -sS --fail-with-body "),
         ("localhost:8000", server),
         ("everyday", "text-embedding-3-small"),
     ):
-        assert written in script
-        script = script.replace(written, here)
+        assert spelling in script
+        script = script.replace(spelling, here)
     completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
@@ -317,7 +323,7 @@ def test_a_label_set_is_written_and_built_with_the_model_that_is_named(
     assert (answer["model"], answer["status"]) == (other_model, "ready")
     assert answer["models"]["pictogram"] == "unbuilt"
     listed = two.get("/labelsets", params={"model": other_model}).json()["labelsets"]
-    assert {each["model"] for each in listed} == {other_model}
+    assert {record["model"] for record in listed} == {other_model}
 
 
 def test_metrics_tell_each_model(two: httpx.Client, other_model: str) -> None:
@@ -334,7 +340,7 @@ def test_metrics_tell_each_model(two: httpx.Client, other_model: str) -> None:
 def test_what_a_model_has_counted_stays_when_it_is_unloaded(
     pictogram: Encoder, other_model: str, serve: Serve, samples: dict[str, Path]
 ) -> None:
-    def counted(client: httpx.Client) -> dict[str, float]:
+    def request_counts(client: httpx.Client) -> dict[str, float]:
         rows = (line.rpartition(" ") for line in client.get("/metrics").text.splitlines())
         return {name: float(value) for name, _, value in rows if not name.startswith("#")}
 
@@ -349,7 +355,7 @@ def test_what_a_model_has_counted_stays_when_it_is_unloaded(
         for times in (1, 2, 3):
             assert classify(client, samples["cat"], model=other_model).status_code == 200
             until(client, other_model, "idle")
-            now = counted(client)
+            now = request_counts(client)
             assert now[images] == times
             assert now[busy] > seconds
             seconds = now[busy]
@@ -379,7 +385,7 @@ def test_the_one_that_was_used_longest_ago_makes_room(
     with serve(pictogram, more_models=",".join(names), precision="fp32", loaded_models=2) as client:
         for name in (*names, *names):
             assert classify(client, samples["cat"], model=name).json()["model"] == name
-            states = [each["state"] for each in client.get("/models").json()["models"]]
+            states = [model["state"] for model in client.get("/models").json()["models"]]
             assert sorted(states) == ["idle", "loaded", "loaded"]
 
 
@@ -413,10 +419,10 @@ def test_further_models_may_be_in_other_processes(
     pictogram: Encoder, other_model: str, samples: dict[str, Path]
 ) -> None:
     there = load(other_model, precision="fp32")
-    asked: list[str] = []
+    loads: list[str] = []
 
     async def find(name: str) -> Encoder:
-        asked.append(name)
+        loads.append(name)
         return there
 
     settings = Settings(model="pictogram", more_models=other_model, store_url="memory://")
@@ -427,7 +433,7 @@ def test_further_models_may_be_in_other_processes(
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client,
         ):
-            found = [
+            responses = [
                 await client.post(
                     "/classify",
                     files={"image": samples["cat"].read_bytes()},
@@ -435,9 +441,9 @@ def test_further_models_may_be_in_other_processes(
                 )
                 for name in ("pictogram", other_model)
             ]
-            return [answer.json()["model"] for answer in found]
+            return [answer.json()["model"] for answer in responses]
 
     assert asyncio.run(classified()) == ["pictogram", other_model]
-    assert asked == [other_model]
+    assert loads == [other_model]
     # whoever found it owns it; what was taken is given back at the end
     there.close()

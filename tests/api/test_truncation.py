@@ -25,24 +25,24 @@ def cat(samples: dict[str, Path]) -> bytes:
 
 
 def classified(client: httpx.Client, image: bytes, **fields: Any) -> httpx.Response:
-    sent = {k: json.dumps(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return client.post("/classify", files={"image": image}, data=sent)
+    fields_sent = {k: json.dumps(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return client.post("/classify", files={"image": image}, data=fields_sent)
 
 
 def scores(answer: httpx.Response) -> dict[str, float]:
     assert answer.status_code == 200, answer.text
-    return {one["label"]: one["score"] for one in answer.json()["predictions"]}
+    return {prediction["label"]: prediction["score"] for prediction in answer.json()["predictions"]}
 
 
 def test_a_label_too_long_for_the_model_is_refused_by_name(
     client: httpx.Client, cat: bytes, pictogram: Encoder
 ) -> None:
     answer = classified(client, cat, labels=LABELS)
-    found = answer.json()
-    assert (answer.status_code, found["field"]) == (413, "labels")
-    assert found["limit"] == pictogram.info.context_length < found["value"]
-    assert "a grey cat that sleeps" in found["detail"]
-    assert "set truncate" in found["detail"]
+    document = answer.json()
+    assert (answer.status_code, document["field"]) == (413, "labels")
+    assert document["limit"] == pictogram.info.context_length < document["value"]
+    assert "a grey cat that sleeps" in document["detail"]
+    assert "set truncate" in document["detail"]
 
 
 def test_truncate_takes_the_beginning_and_says_so_each_time(
@@ -62,16 +62,18 @@ def test_what_is_cut_scores_as_its_beginning_does(client: httpx.Client, cat: byt
     answer = classified(client, cat, labels=LABELS, truncate="true", templates=["{}"])
     (warning,) = answer.json()["warnings"]
     tail = warning.rpartition("as far as '...")[2].rstrip("'")
-    kept = LONG[: LONG.rindex(tail) + len(tail)]
+    beginning = LONG[: LONG.rindex(tail) + len(tail)]
     # the longest beginning of whole words that still fits
     fits = [
         beginning
         for beginning in _beginnings(LONG)
         if classified(client, cat, labels=["dog", beginning], templates=["{}"]).status_code == 200
     ]
-    assert len(kept.split()) >= len(fits[-1].split()) - 2
-    own = classified(client, cat, labels=["cat", "dog", kept], templates=["{}"])
-    assert scores(own)[kept] == pytest.approx(scores(answer)[LONG.strip()], abs=1e-6)
+    assert len(beginning.split()) >= len(fits[-1].split()) - 2
+    shortened_scores = classified(client, cat, labels=["cat", "dog", beginning], templates=["{}"])
+    assert scores(shortened_scores)[beginning] == pytest.approx(
+        scores(answer)[LONG.strip()], abs=1e-6
+    )
 
 
 def _beginnings(text: str) -> list[str]:
@@ -93,19 +95,19 @@ def test_the_other_labels_of_a_set_answer_without_one_that_is_too_long(
 ) -> None:
     body = {"name": "one-long", "labels": {"cat": ["cat", "kitten"], LONG: [], "dog": []}}
     answer = client.post("/labelsets", json=body, params={"wait": True})
-    found = answer.json()
-    assert (answer.status_code, found["status"]) == (201, "ready"), answer.text
-    assert found["left_out"] == [LONG.strip()]
-    assert found["labels"] == ["cat", LONG.strip(), "dog"]  # as it was written
-    (warning,) = found["warnings"]
+    document = answer.json()
+    assert (answer.status_code, document["status"]) == (201, "ready"), answer.text
+    assert document["left_out"] == [LONG.strip()]
+    assert document["labels"] == ["cat", LONG.strip(), "dog"]  # as it was written
+    (warning,) = document["warnings"]
     assert "a grey cat" in warning
     assert "left out" in warning
     assert client.get("/labelsets/one-long").json()["left_out"] == [LONG.strip()]
     answer = classified(client, cat, labelset="one-long")
     assert set(scores(answer)) == {"cat", "dog"}
     assert warning in answer.json()["warnings"]
-    own = classified(client, cat, labels=["cat", "dog"])
-    assert scores(own).keys() == scores(answer).keys()
+    plain = classified(client, cat, labels=["cat", "dog"])
+    assert scores(plain).keys() == scores(answer).keys()
     client.delete("/labelsets/one-long")
 
 
@@ -114,12 +116,12 @@ def test_a_set_may_take_the_beginning_of_its_texts(client: httpx.Client, cat: by
     labels = {"cat": ["cat", LONG], "dog": [], "rocket": []}
     body = {"name": "cut", "labels": labels, "truncate": True, "combine": {"cat": "best"}}
     body["prompts"] = {"dog": ["a photo of a dog " + WORD[:150]]}
-    found = client.post("/labelsets", json=body, params={"wait": True}).json()
-    assert (found["status"], found["left_out"], found["truncate"]) == ("ready", [], True)
-    assert len(found["warnings"]) == 2
+    created = client.post("/labelsets", json=body, params={"wait": True}).json()
+    assert (created["status"], created["left_out"], created["truncate"]) == ("ready", [], True)
+    assert len(created["warnings"]) == 2
     answer = classified(client, cat, labelset="cut")
     assert set(scores(answer)) == {"cat", "dog", "rocket"}
-    assert set(found["warnings"]) <= set(answer.json()["warnings"])
+    assert set(created["warnings"]) <= set(answer.json()["warnings"])
     # a set in other templates is cut for these
     answer = classified(client, cat, labelset="cut", templates=["a drawing of a {}, in ink"])
     assert len(scores(answer)) == 3
@@ -137,9 +139,9 @@ def test_a_set_without_a_long_label_can_be_calibrated_and_have_examples(
     assert added.json()["added"] == len(labels), added.text
     answer = classified(client, cat, labelset="left")
     assert LONG.strip() not in scores(answer)
-    found = client.get("/labelsets/left").json()
-    assert (found["left_out"], found["status"]) == ([LONG.strip()], "ready")
-    assert found["blend"] is not None
+    stored = client.get("/labelsets/left").json()
+    assert (stored["left_out"], stored["status"]) == ([LONG.strip()], "ready")
+    assert stored["blend"] is not None
     client.delete("/labelsets/left")
 
 
@@ -167,9 +169,9 @@ def test_embeddings_name_a_text_that_is_too_long_and_cut_it_where_asked(
 
 @given(st.text(min_size=1), st.integers(2, 500), st.integers(1, 499))
 def test_a_text_that_is_cut_is_a_shorter_beginning(text: str, tokens: int, limit: int) -> None:
-    found = shortened(text, max(tokens, limit + 1), limit)
-    assert text.startswith(found)
-    assert len(found) < len(text)
+    text_kept = shortened(text, max(tokens, limit + 1), limit)
+    assert text.startswith(text_kept)
+    assert len(text_kept) < len(text)
 
 
 def test_the_pipelines_route_names_a_long_label_and_cuts_it_where_asked(
@@ -181,4 +183,4 @@ def test_the_pipelines_route_names_a_long_label_and_cuts_it_where_asked(
     assert (refused.status_code, refused.json()["field"]) == (413, "candidate_labels")
     assert "set truncate" in refused.json()["detail"]
     cut = client.post(path, files={"image": cat}, data=form | {"truncate": "true"})
-    assert {one["label"] for one in cut.json()} == {"cat", "dog", LONG.strip()}
+    assert {prediction["label"] for prediction in cut.json()} == {"cat", "dog", LONG.strip()}

@@ -74,10 +74,10 @@ def test_slow_uploads_of_one_key_leave_room_for_everybody_elses(
     with serve(pictogram, api_keys_file=file) as client, contextlib.ExitStack() as stack:
         slow = [stack.enter_context(begin_upload(client.base_url, "bob")) for _ in range(8)]
         # four are told at once that there are four already, and the others are waited for
-        told, _, _ = select.select(slow, [], [], 60)
-        while len(told) < 4:
-            told, _, _ = select.select(slow, [], [], 60)
-        assert all(b" 503 " in line.recv(4_000).split(b"\r\n")[0] for line in told)
+        readable, _, _ = select.select(slow, [], [], 60)
+        while len(readable) < 4:
+            readable, _, _ = select.select(slow, [], [], 60)
+        assert all(b" 503 " in line.recv(4_000).split(b"\r\n")[0] for line in readable)
         for _ in range(3):
             for path, field in (("/classify/batch", "images"), ("/classify", "image")):
                 answer = client.post(
@@ -86,7 +86,7 @@ def test_slow_uploads_of_one_key_leave_room_for_everybody_elses(
                     headers={"Authorization": "Bearer carol"},
                 )
                 assert answer.status_code == 200, answer.text
-        assert not select.select([line for line in slow if line not in told], [], [], 0)[0]
+        assert not select.select([line for line in slow if line not in readable], [], [], 0)[0]
 
 
 def test_an_upload_that_trickles_is_given_up_though_it_is_never_silent(

@@ -24,8 +24,8 @@ def png(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 def ask(client: httpx.Client, image: bytes, more: str = "") -> dict[str, Any]:
     answer = client.post(f"/classify?{LABELS}{more}", content=image)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    result: dict[str, Any] = answer.json()
+    return result
 
 
 def drawing(colour: tuple[int, int, int]) -> Image.Image:
@@ -87,35 +87,35 @@ def test_a_picture_of_one_colour_says_so_and_so_does_one_that_becomes_one(
     assert any("single colour" in text for text in ask(client, png(wiped))["warnings"])
     wide = Image.new("RGB", (900, 256), "white")
     wide.paste(cat.resize((256, 256)), (644, 0))
-    said = " ".join(ask(client, png(wide), "&view=center")["warnings"])
-    assert "what the model sees of the picture is of one colour" in said
-    assert "view=pad" in said
+    message = " ".join(ask(client, png(wide), "&view=center")["warnings"])
+    assert "what the model sees of the picture is of one colour" in message
+    assert "view=pad" in message
 
 
-@pytest.mark.parametrize(("size", "said"), [((640, 256), "60% of this wide"),
+@pytest.mark.parametrize(("size", "message"), [((640, 256), "60% of this wide"),
                                             ((256, 2560), "90% of this tall")])  # fmt: skip
 def test_what_the_centre_crop_loses_is_told_with_its_share(
-    client: httpx.Client, cat: Image.Image, size: tuple[int, int], said: str
+    client: httpx.Client, cat: Image.Image, size: tuple[int, int], message: str
 ) -> None:
     data = png(cat.resize(size))
     (warning,) = ask(client, data, "&view=center")["warnings"]
-    assert warning.startswith(said)
+    assert warning.startswith(message)
     for view in ("pad", "squash", "tiles"):
         assert ask(client, data, f"&view={view}")["warnings"] == []
     assert ask(client, png(cat.resize((380, 256))), "&view=center")["warnings"] == []
 
 
 @pytest.mark.parametrize(
-    ("size", "said"),
+    ("size", "message"),
     [((256, 2560), "this tall picture fills 10%"), ((640, 256), "this wide picture fills 40%")],
 )
 def test_a_long_picture_that_is_fitted_in_whole_is_told_to_be_seen_small(
-    client: httpx.Client, cat: Image.Image, size: tuple[int, int], said: str
+    client: httpx.Client, cat: Image.Image, size: tuple[int, int], message: str
 ) -> None:
     ground = Image.new("RGB", size, "white")
     ground.paste(cat, (0, 0))
     (warning,) = ask(client, png(ground))["warnings"]
-    assert warning.startswith(said)
+    assert warning.startswith(message)
     for view in ("pad", "squash", "tiles"):  # somebody has chosen
         assert ask(client, png(ground), f"&view={view}")["warnings"] == []
     assert ask(client, png(cat.resize((512, 256))))["warnings"] == []

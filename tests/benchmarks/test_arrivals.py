@@ -35,7 +35,7 @@ async def answering(answer: Answer) -> AsyncIterator[Caller]:
         yield Caller("127.0.0.1", port, post("127.0.0.1", "/", "text/plain", b"x"))
 
 
-def written(status: int, *headers: str) -> bytes:
+def response_bytes(status: int, *headers: str) -> bytes:
     lines = [f"HTTP/1.1 {status} X", *headers, "Content-Length: 2", "", "ok"]
     return "\r\n".join(lines).encode()
 
@@ -50,7 +50,7 @@ def test_requests_start_when_they_are_due_and_wait_for_no_answer() -> None:
             if arrived == 5:
                 all_there.set()
             await all_there.wait()  # nobody is answered before the last has asked
-            writer.write(written(200))
+            writer.write(response_bytes(200))
 
         async with answering(answer) as caller:
             outcome = await caller.open_loop([0.0, 0.01, 0.02, 0.03, 0.04])
@@ -64,11 +64,11 @@ def test_answers_are_counted_by_status_and_connections_that_end_too() -> None:
     async def mixed() -> None:
         async def answer(writer: asyncio.StreamWriter, number: int) -> None:
             if number == 1:
-                writer.write(written(503, "Retry-After: 7", "Connection: close"))
+                writer.write(response_bytes(503, "Retry-After: 7", "Connection: close"))
             elif number == 2:
                 writer.close()
             else:
-                writer.write(written(200))
+                writer.write(response_bytes(200))
 
         async with answering(answer) as caller:
             outcome = await caller.closed_loop(1, most=4)

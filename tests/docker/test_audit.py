@@ -16,9 +16,9 @@ def audit() -> ModuleType:
     spec = importlib.util.spec_from_file_location("audit", SCRIPT)
     assert spec
     assert spec.loader
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def good(name: str) -> dict[str, Any]:
@@ -33,11 +33,11 @@ def unknown(name: str) -> dict[str, Any]:
     return {"name": name, "skip_reason": "not found"}
 
 
-@pytest.mark.parametrize("found", [None, [], [unknown("a"), unknown("b")]])
+@pytest.mark.parametrize("advisories", [None, [], [unknown("a"), unknown("b")]])
 def test_without_the_data_it_says_so_in_one_line_and_nothing_fails(
-    audit: ModuleType, found: list[dict[str, Any]] | None
+    audit: ModuleType, advisories: list[dict[str, Any]] | None
 ) -> None:
-    lines, status = audit.verdict(found)
+    lines, status = audit.verdict(advisories)
     assert (len(lines), status) == (1, 0)
     assert "nothing was looked up" in lines[0]
 

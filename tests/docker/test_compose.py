@@ -24,9 +24,9 @@ UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 
 def size(text: str) -> int:
     """Bytes, of "512mb", "1g" or "${MEMORY:-4g}"."""
-    found = re.search(r"(\d+)([kmg])b?\}?$", text)
-    assert found
-    return int(found[1]) * UNITS[found[2]]
+    match = re.search(r"(\d+)([kmg])b?\}?$", text)
+    assert match
+    return int(match[1]) * UNITS[match[2]]
 
 
 def test_there_are_these_two_services() -> None:
@@ -59,9 +59,9 @@ def test_the_port_is_bound_to_this_machine_alone() -> None:
 
 
 def test_every_variable_of_ours_is_a_setting() -> None:
-    known = {f"OPENVOCAB_{name.upper()}" for name in Settings.model_fields}
-    for one in (OPENVOCAB, GPU["services"]["openvocab"]):
-        assert set(one["environment"]) <= known
+    names = {f"OPENVOCAB_{name.upper()}" for name in Settings.model_fields}
+    for service in (OPENVOCAB, GPU["services"]["openvocab"]):
+        assert set(service["environment"]) <= names
 
 
 def test_the_bundled_model_is_served_unless_another_is_named() -> None:
@@ -112,21 +112,21 @@ def test_the_grace_period_covers_the_longest_request() -> None:
 
 
 def test_images_have_a_tag_and_no_host() -> None:
-    for one in (OPENVOCAB, REDIS, GPU["services"]["openvocab"]):
-        assert re.fullmatch(r"[a-z]+:[a-z0-9]+(-[a-z]+)?", one["image"])
-        assert not one["image"].endswith(":latest")
+    for service in (OPENVOCAB, REDIS, GPU["services"]["openvocab"]):
+        assert re.fullmatch(r"[a-z]+:[a-z0-9]+(-[a-z]+)?", service["image"])
+        assert not service["image"].endswith(":latest")
 
 
 def test_the_images_are_targets_of_the_dockerfile() -> None:
     assert (FOLDER / OPENVOCAB["build"]["context"] / "Dockerfile").is_file()
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    for one in (OPENVOCAB, GPU["services"]["openvocab"]):
-        assert f" AS {one['build']['target']}\n" in text
-        assert one["image"] == f"openvocab:{one['build']['target']}"
+    for service in (OPENVOCAB, GPU["services"]["openvocab"]):
+        assert f" AS {service['build']['target']}\n" in text
+        assert service["image"] == f"openvocab:{service['build']['target']}"
 
 
 def test_the_gpu_file_reserves_a_gpu_and_changes_nothing_that_protects() -> None:
-    one = GPU["services"]["openvocab"]
-    (device,) = one["deploy"]["resources"]["reservations"]["devices"]
+    service = GPU["services"]["openvocab"]
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
-    assert set(one) == {"image", "build", "environment", "deploy", "mem_limit"}
+    assert set(service) == {"image", "build", "environment", "deploy", "mem_limit"}

@@ -18,7 +18,7 @@ TARGETS = ("cpu", "gpu", "light")
 KNOWN = {f"OPENVOCAB_{name.upper()}" for name in Settings.model_fields}
 
 
-def read(path: Path) -> list[tuple[str, str]]:
+def parsed(path: Path) -> list[tuple[str, str]]:
     """The instructions in order: ("COPY", "app app")."""
     lines = [
         line
@@ -32,7 +32,7 @@ def read(path: Path) -> list[tuple[str, str]]:
     ]
 
 
-INSTRUCTIONS = read(ROOT / "Dockerfile")
+INSTRUCTIONS = parsed(ROOT / "Dockerfile")
 DEFAULTS = {
     name: value.strip('"')
     for word, rest in INSTRUCTIONS
@@ -48,25 +48,25 @@ def filled(text: str) -> str:
 
 def stages() -> dict[str, tuple[str, list[tuple[str, str]]]]:
     """By name: what the stage starts from, and its instructions."""
-    found: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+    stages_by_name: dict[str, tuple[str, list[tuple[str, str]]]] = {}
     for word, rest in INSTRUCTIONS:
         if word == "FROM":
             base, keyword, name = rest.split()
             assert keyword.upper() == "AS"
-            found[name] = (filled(base), [])
-        elif found:
-            found[list(found)[-1]][1].append((word, rest))
-    return found
+            stages_by_name[name] = (filled(base), [])
+        elif stages_by_name:
+            stages_by_name[list(stages_by_name)[-1]][1].append((word, rest))
+    return stages_by_name
 
 
 def whole(target: str) -> list[tuple[str, str]]:
     """The instructions of a stage and of all the stages that it stands on."""
-    base, own = stages()[target]
-    return [*whole(base), *own] if base in stages() else own
+    base, instructions = stages()[target]
+    return [*whole(base), *instructions] if base in stages() else instructions
 
 
 def last(target: str, word: str) -> str:
-    return [rest for found, rest in whole(target) if found == word][-1]
+    return [rest for instruction, rest in whole(target) if instruction == word][-1]
 
 
 def environment(target: str) -> dict[str, str]:
@@ -85,14 +85,14 @@ def copied() -> list[str]:
 
 def is_sent(path: str) -> bool:
     """Whether .dockerignore lets a path into the build: the last rule that matches decides."""
-    sent = True
+    copied = True
     for rule in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
         if rule and not rule.startswith("#"):
             pattern = rule.removeprefix("!").removeprefix("**/")
             parts = [path, Path(path).name, *map(str, Path(path).parents)]
             if any(fnmatch.fnmatch(part, pattern) for part in parts if part != "."):
-                sent = rule.startswith("!")
-    return sent
+                copied = rule.startswith("!")
+    return copied
 
 
 def test_both_targets_exist_and_the_cpu_is_the_default() -> None:
@@ -162,8 +162,10 @@ def test_packages_are_installed_by_hash_and_the_project_without_any() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_image_has_a_bill_of_materials_and_not_the_tool_that_made_it(target: str) -> None:
-    (made,) = re.findall(r"cyclonedx-py environment .* -o (\S+) (\S+)", str(stages()["build"]))
-    file, python = made[0], made[1].rstrip("',)]}")
+    (sbom_options,) = re.findall(
+        r"cyclonedx-py environment .* -o (\S+) (\S+)", str(stages()["build"])
+    )
+    file, python = sbom_options[0], sbom_options[1].rstrip("',)]}")
     assert python == "/opt/venv/bin/python"
     copies = [rest for word, rest in whole(target) if word == "COPY"]
     stage = "build-light" if target == "light" else "build"
@@ -226,9 +228,9 @@ def test_the_command_is_one_that_the_command_line_takes(target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_variable_of_ours_is_a_setting(target: str) -> None:
-    ours = {name for name in environment(target) if name.startswith("OPENVOCAB_")}
-    assert {"OPENVOCAB_DATA_DIR", "OPENVOCAB_MODEL", "OPENVOCAB_DEVICE"} <= ours
-    assert ours <= KNOWN
+    variables = {name for name in environment(target) if name.startswith("OPENVOCAB_")}
+    assert {"OPENVOCAB_DATA_DIR", "OPENVOCAB_MODEL", "OPENVOCAB_DEVICE"} <= variables
+    assert variables <= KNOWN
 
 
 def test_the_targets_differ_in_the_device() -> None:
@@ -242,13 +244,13 @@ def test_the_targets_differ_in_the_device() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_is_kept_lies_in_the_volume(target: str) -> None:
-    found = environment(target)
-    assert last(target, "VOLUME") == found["OPENVOCAB_DATA_DIR"] == "/data"
+    variables = environment(target)
+    assert last(target, "VOLUME") == variables["OPENVOCAB_DATA_DIR"] == "/data"
     if target == "light":  # no weights are baked into it
-        assert found["HOME"] == "/data"
+        assert variables["HOME"] == "/data"
         return
-    assert found["HOME"] == "${BAKED:-/data}"
-    assert found["HF_HOME"].startswith("${BAKED:-/data}/")
+    assert variables["HOME"] == "${BAKED:-/data}"
+    assert variables["HF_HOME"].startswith("${BAKED:-/data}/")
 
 
 def test_the_image_loads_the_model_that_the_command_line_loads() -> None:

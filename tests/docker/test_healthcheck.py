@@ -62,9 +62,9 @@ def module() -> ModuleType:
     spec = importlib.util.spec_from_file_location("healthcheck", SCRIPT)
     assert spec
     assert spec.loader
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_the_real_server_is_healthy(client: httpx.Client) -> None:

@@ -30,14 +30,14 @@ def built(overlay: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(completed.stdout))
 
 
-def one(overlay: str, kind: str, name: str = "openvocab") -> dict[str, Any]:
-    (found,) = [
+def resource(overlay: str, kind: str, name: str = "openvocab") -> dict[str, Any]:
+    (match,) = [
         manifest
         for manifest in built(overlay)
         if manifest["kind"] == kind
         and re.fullmatch(rf"{name}(-\w+)?", manifest["metadata"]["name"])
     ]
-    return found
+    return match
 
 
 def pods(overlay: str) -> dict[str, dict[str, Any]]:
@@ -51,8 +51,8 @@ def pods(overlay: str) -> dict[str, dict[str, Any]]:
 
 def settings(overlay: str) -> Settings:
     """As a pod reads them."""
-    given = one(overlay, "ConfigMap")["data"]
-    return Settings(**{k.removeprefix("OPENVOCAB_").lower(): v for k, v in given.items()})
+    data = resource(overlay, "ConfigMap")["data"]
+    return Settings(**{k.removeprefix("OPENVOCAB_").lower(): v for k, v in data.items()})
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -63,7 +63,7 @@ def test_every_manifest_is_one_that_kubernetes_takes(overlay: str) -> None:
 
 
 def test_a_manifest_that_kubernetes_does_not_take_is_found() -> None:
-    broken = {**one("cpu", "Service"), "spec": {"port": 80}}
+    broken = {**resource("cpu", "Service"), "spec": {"port": 80}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(broken, RELEASES[-1], strict=True)
 
@@ -71,7 +71,7 @@ def test_a_manifest_that_kubernetes_does_not_take_is_found() -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_pod_can_do_harm(overlay: str) -> None:
     assert (
-        one(overlay, "Namespace")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+        resource(overlay, "Namespace")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
         == "restricted"
     )
     for pod in pods(overlay).values():
@@ -86,19 +86,19 @@ def test_no_pod_can_do_harm(overlay: str) -> None:
         }
         assert "memory" in container["resources"]["limits"]
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    ours = pods(overlay)["openvocab"]["securityContext"]
-    assert f"USER {ours['runAsUser']}:{ours['runAsGroup']}\n" in text
+    context = pods(overlay)["openvocab"]["securityContext"]
+    assert f"USER {context['runAsUser']}:{context['runAsGroup']}\n" in text
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_pod_that_ends_has_time_for_what_it_accepted(overlay: str) -> None:
-    found = settings(overlay)
+    variables = settings(overlay)
     pod = pods(overlay)["openvocab"]
-    needed = found.drain_seconds + found.request_timeout + GRACE
+    needed = variables.drain_seconds + variables.request_timeout + GRACE
     assert pod["terminationGracePeriodSeconds"] >= needed
     # and nobody sends to it any more by then
     probe = pod["containers"][0]["readinessProbe"]
-    assert probe["periodSeconds"] * probe["failureThreshold"] <= found.drain_seconds
+    assert probe["periodSeconds"] * probe["failureThreshold"] <= variables.drain_seconds
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -110,18 +110,18 @@ def test_probes_ask_what_the_service_answers(overlay: str) -> None:
     }  # fmt: skip
     (port,) = container["ports"]
     assert port == {"name": "http", "containerPort": 8000}
-    assert one(overlay, "Service")["spec"]["ports"][0]["targetPort"] == "http"
+    assert resource(overlay, "Service")["spec"]["ports"][0]["targetPort"] == "http"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_variable_of_ours_is_a_setting_and_no_secret_is_written_down(overlay: str) -> None:
-    known = {f"OPENVOCAB_{name.upper()}" for name in Settings.model_fields}
+    names = {f"OPENVOCAB_{name.upper()}" for name in Settings.model_fields}
     pod = pods(overlay)["openvocab"]
     # a Service of this name would put OPENVOCAB_SERVICE_HOST among them
     assert pod["enableServiceLinks"] is False
     variables = {entry["name"]: entry for entry in pod["containers"][0]["env"]}
-    assert set(one(overlay, "ConfigMap")["data"]) <= known
-    assert {name for name in variables if name.startswith("OPENVOCAB_")} <= known
+    assert set(resource(overlay, "ConfigMap")["data"]) <= names
+    assert {name for name in variables if name.startswith("OPENVOCAB_")} <= names
     for name in ("REDIS_PASSWORD", "OPENVOCAB_API_KEYS"):
         assert variables[name]["valueFrom"]["secretKeyRef"]["name"] == "openvocab"
     # a variable can only name those above it
@@ -135,9 +135,9 @@ def test_every_variable_of_ours_is_a_setting_and_no_secret_is_written_down(overl
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_number_of_pods_follows_the_queue_and_is_the_autoscalers_alone(overlay: str) -> None:
-    deployment = one(overlay, "Deployment")
+    deployment = resource(overlay, "Deployment")
     assert "replicas" not in deployment["spec"]
-    scaler = one(overlay, "HorizontalPodAutoscaler")["spec"]
+    scaler = resource(overlay, "HorizontalPodAutoscaler")["spec"]
     assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     (queue,) = [metric["pods"] for metric in scaler["metrics"] if metric["type"] == "Pods"]
     assert int(queue["target"]["averageValue"]) < Settings.model_fields["max_queue"].default
@@ -146,10 +146,13 @@ def test_the_number_of_pods_follows_the_queue_and_is_the_autoscalers_alone(overl
     (rule,) = rules["rules"]["custom"]
     assert rule["name"]["as"] == name
     assert rule["seriesQuery"].startswith(f"{name}{{")
-    budget = one(overlay, "PodDisruptionBudget")["spec"]
+    budget = resource(overlay, "PodDisruptionBudget")["spec"]
     assert budget["maxUnavailable"] < scaler["minReplicas"]
     labels = deployment["spec"]["template"]["metadata"]["labels"].items()
-    selectors = [budget["selector"]["matchLabels"], one(overlay, "Service")["spec"]["selector"]]
+    selectors = [
+        budget["selector"]["matchLabels"],
+        resource(overlay, "Service")["spec"]["selector"],
+    ]
     for spread in pods(overlay)["openvocab"]["topologySpreadConstraints"]:
         selectors.append(spread["labelSelector"]["matchLabels"])
     assert all(selector.items() <= labels for selector in selectors)
@@ -161,12 +164,12 @@ def test_the_queue_that_is_followed_is_one_that_the_service_counts(client: Any) 
 
 def test_redis_has_the_settings_of_the_compose_file() -> None:
     (config,) = [m for m in built("cpu") if m["metadata"]["name"].startswith("redis-")]
-    same = (ROOT / "docker" / "redis.conf").read_text(encoding="utf-8")
-    assert config["data"]["redis.conf"] == same
-    store = one("cpu", "StatefulSet", "redis")["spec"]["template"]["spec"]
+    text = (ROOT / "docker" / "redis.conf").read_text(encoding="utf-8")
+    assert config["data"]["redis.conf"] == text
+    store = resource("cpu", "StatefulSet", "redis")["spec"]["template"]["spec"]
     limit = store["containers"][0]["resources"]["limits"]["memory"]
     assert limit == "1Gi"
-    assert "maxmemory 512mb\n" in same
+    assert "maxmemory 512mb\n" in text
 
 
 def test_the_gpu_overlay_asks_for_one_and_changes_nothing_that_protects() -> None:

@@ -47,7 +47,7 @@ def test_compose_can_put_its_files_together(name: str) -> None:
 
 def test_no_compose_file_is_left_out() -> None:
     files = {path.name for path in (ROOT / "docker").glob("compose*.yaml")}
-    assert files == {file for found in COMPOSED.values() for file in found}
+    assert files == {file for group in COMPOSED.values() for file in group}
 
 
 def installer() -> ModuleType:
@@ -65,8 +65,8 @@ def test_the_steps_that_are_tried_without_an_engine_are_those_of_the_dockerfile(
     for name in ("installed", "build"):
         assert [step for step in steps if step in stages()[name][1]] == stages()[name][1]
     assert steps[-1][0] == "RUN"
-    begun = [rest for word, rest in INSTRUCTIONS if word == "RUN"]
-    assert any(rest.startswith(f"{steps[-1][1]} &&") for rest in begun)
+    commands = [rest for word, rest in INSTRUCTIONS if word == "RUN"]
+    assert any(rest.startswith(f"{steps[-1][1]} &&") for rest in commands)
     # each touches what lies in the folder, and nothing beside it
     moved = [installer().moved(rest, Path("/folder")) for _, rest in steps]
     assert not any(" /opt" in line or "=/opt" in line for line in moved)

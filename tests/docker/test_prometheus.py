@@ -41,10 +41,10 @@ ABSENT = "openvocab_device_memory"
 
 
 def promtool(*arguments: str) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         ["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 def test_promtool_takes_the_configuration_and_the_rules() -> None:
@@ -74,13 +74,13 @@ def test_each_alert_has_its_paragraph_in_the_guide() -> None:
 
 
 def test_every_metric_that_is_asked_for_exists() -> None:
-    known = set(re.findall(r"^\| `(\w+)", METRICS_PAGE.read_text(encoding="utf-8"), re.MULTILINE))
-    known |= {f"{name}{end}" for name in known for end in ("_bucket", "_sum", "_count")}
-    asked = [rule["expr"] for rule in RULES] + [target.values[0] for target in TARGETS]
-    asked += [target["query"]["query"] for target in DASHBOARD["templating"]["list"]]
-    for expr in asked:
+    names = set(re.findall(r"^\| `(\w+)", METRICS_PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+    names |= {f"{name}{end}" for name in names for end in ("_bucket", "_sum", "_count")}
+    expressions = [rule["expr"] for rule in RULES] + [target.values[0] for target in TARGETS]
+    expressions += [target["query"]["query"] for target in DASHBOARD["templating"]["list"]]
+    for expr in expressions:
         bare = re.sub(r'"[^"]*"', "", expr)
-        assert set(re.findall(r"\b(?:openvocab|process)_\w+", bare)) <= known, expr
+        assert set(re.findall(r"\b(?:openvocab|process)_\w+", bare)) <= names, expr
 
 
 def test_grafana_finds_the_dashboard_and_the_source_of_its_data() -> None:
@@ -121,8 +121,8 @@ class Prometheus:
         answer = self._client.get("/api/v1/query", params={"query": expr}).json()
         assert answer["status"] == "success", answer
         assert not answer.get("warnings")
-        found: list[dict[str, Any]] = answer["data"]["result"]
-        return found
+        samples: list[dict[str, Any]] = answer["data"]["result"]
+        return samples
 
     def get(self, path: str) -> Any:
         with contextlib.suppress(httpx.TransportError):
@@ -151,14 +151,16 @@ def prometheus(
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as asking,
             subprocess.Popen(command, cwd=folder) as process,
         ):
-            found = Prometheus(asking)
+            prometheus_server = Prometheus(asking)
             try:
-                wait_until(lambda: (a := found.get("/-/ready")) is not None and a.is_success)
-                wait_until(lambda: bool(found.query('up{job="openvocab"} == 1')))
+                wait_until(
+                    lambda: (a := prometheus_server.get("/-/ready")) is not None and a.is_success
+                )
+                wait_until(lambda: bool(prometheus_server.query('up{job="openvocab"} == 1')))
                 for number in range(5):
                     use(client, samples, number)
                     time.sleep(0.5)
-                yield found
+                yield prometheus_server
             finally:
                 process.kill()
 
@@ -178,12 +180,12 @@ def use(client: httpx.Client, samples: dict[str, Path], number: int) -> None:
 def test_a_panel_shows_something(expr: str, prometheus: Prometheus) -> None:
     expr = expr.replace("$__rate_interval", "1m").replace("$instance", ".*")
     assert "$" not in expr
-    found = prometheus.query(expr)
+    samples = prometheus.query(expr)
     if ABSENT in expr:
-        assert found == []
+        assert samples == []
         return
-    values = [float(series["value"][1]) for series in found]
-    assert not all(map(math.isnan, values)), found
+    values = [float(series["value"][1]) for series in samples]
+    assert not all(map(math.isnan, values)), samples
 
 
 def test_the_rules_are_loaded_and_a_server_that_is_well_fires_none(prometheus: Prometheus) -> None:
@@ -196,8 +198,8 @@ def test_the_rules_are_loaded_and_a_server_that_is_well_fires_none(prometheus: P
 
 
 def test_what_prometheus_has_is_what_the_server_said(prometheus: Prometheus) -> None:
-    (found,) = prometheus.query('openvocab_requests_total{route="/classify",status="200"}')
-    assert float(found["value"][1]) == 20
+    (sample,) = prometheus.query('openvocab_requests_total{route="/classify",status="200"}')
+    assert float(sample["value"][1]) == 20
     (p99,) = prometheus.query(
         "histogram_quantile(0.99, sum by (le) (openvocab_request_seconds_bucket))"
     )

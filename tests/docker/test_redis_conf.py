@@ -46,7 +46,7 @@ def redis(folder: Path, *options: str) -> Iterator[tuple[int, subprocess.Popen[b
 
 
 def test_the_real_server_takes_every_line_and_means_the_same(tmp_path: Path) -> None:
-    wanted = {
+    expected = {
         "maxmemory": str(512 * 2**20),
         "maxmemory-policy": "volatile-lru",
         "appendonly": "yes",
@@ -55,7 +55,7 @@ def test_the_real_server_takes_every_line_and_means_the_same(tmp_path: Path) -> 
         "protected-mode": "no",
     }
     with redis(tmp_path) as (port, _):
-        for name, value in wanted.items():
+        for name, value in expected.items():
             assert ask(port, "CONFIG", "GET", name).splitlines()[1:] == ([value] if value else [])
 
 

@@ -20,7 +20,7 @@ INFO = ModelInfo("m", "f", "fp32", "cpu", "torch", 40.0, None, 8, "simple")
 seeds = st.integers(0, 2**32 - 1)
 
 
-def made(seed: int, pictures: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def world(seed: int, pictures: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Targets (N,) and distinct cosines (N, C) that know a little of them."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, classes, pictures)
@@ -41,7 +41,7 @@ def one_hot(targets: np.ndarray, classes: int) -> np.ndarray:
 @settings(max_examples=25, deadline=None)
 @given(seeds, st.integers(1, 60), st.integers(2, 9))
 def test_single_label_figures_are_scikit_learns(seed: int, pictures: int, classes: int) -> None:
-    targets, cosines = made(seed, pictures, classes)
+    targets, cosines = world(seed, pictures, classes)
     truth, found_scores = one_hot(targets, classes), Scores(cosines, softmax(cosines))
     figures = figures_of(truth, found_scores, multi_label=False)
     predicted = cosines.argmax(axis=1)

@@ -16,7 +16,7 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def found(
+def dataset_of(
     source: Path,
     names: Path | None = None,
     labels: str | None = None,
@@ -47,7 +47,7 @@ def test_each_folder_is_a_class_whatever_lies_in_it_and_what_is_left_out_is_said
         tmp_path, "hot_dog/a.png", "hot_dog/deep/b.JPG", "cat/c.webp", "cat/.hidden.png",
         ".git/d.png", "empty/notes.txt", "beside.png",
     )  # fmt: skip
-    dataset = found(tmp_path)
+    dataset = dataset_of(tmp_path)
     assert labels_by_file(dataset, tmp_path) == {
         "cat/c.webp": ["cat"],
         "hot_dog/a.png": ["hot dog"],
@@ -67,7 +67,7 @@ def test_names_say_what_folders_show_with_synonyms_and_may_join_two(tmp_path: Pa
     toml = csv(
         tmp_path, 'n02123045 = ["cat", "kitten"]\nn02124075 = "cat"\nn02084071 = "dog"\n', "n.toml"
     )
-    dataset = found(data, names=toml)
+    dataset = dataset_of(data, names=toml)
     assert dataset.dataset.classes == ("dog", "cat")
     assert labels_by_file(dataset, data)["n02124075/b.png"] == ["cat"]
     assert {e.label: e.texts for e in dataset.chosen.entries} == {
@@ -77,12 +77,12 @@ def test_names_say_what_folders_show_with_synonyms_and_may_join_two(tmp_path: Pa
     table = csv(
         tmp_path, "folder,label\nn02123045,cat|kitten\nn02124075,cat\nn02084071,dog\n", "n.csv"
     )
-    assert found(data, names=table).chosen == dataset.chosen
+    assert dataset_of(data, names=table).chosen == dataset.chosen
     assert not dataset.notes
-    assert "these labels are WordNet ids" in found(data).notes[0]
+    assert "these labels are WordNet ids" in dataset_of(data).notes[0]
     short = csv(tmp_path, json.dumps({"n02123045": "cat"}), "n.json")
     with pytest.raises(BadData, match=r"does not say what these are: 'n02084071', 'n02124075'"):
-        found(data, names=short)
+        dataset_of(data, names=short)
 
 
 def test_a_label_set_gives_prompts_templates_and_classes_without_pictures(tmp_path: Path) -> None:
@@ -93,25 +93,27 @@ def test_a_label_set_gives_prompts_templates_and_classes_without_pictures(tmp_pa
         "templates": ["a {}."],
     }
     file = csv(tmp_path, json.dumps(labels), "set.json")
-    dataset = found(data, labels=str(file))
+    dataset = dataset_of(data, labels=str(file))
     assert dataset.dataset.classes == ("cat", "dog", "hot dog")
     assert labels_by_file(dataset, data) == {"Hot_Dog/a.png": ["hot dog"], "cat/b.png": ["cat"]}
     assert dataset.chosen.templates == ("a {}.",)
     assert dataset.chosen.entries[1].prompts == ("my dog",)
-    assert len(found(touch(tmp_path / "e", "cat/a.png"), labels="animals").dataset.classes) > 50
+    assert (
+        len(dataset_of(touch(tmp_path / "e", "cat/a.png"), labels="animals").dataset.classes) > 50
+    )
     with pytest.raises(BadData, match=r"not among the labels of .*: 'Hot_Dog'"):
-        found(data, labels=str(csv(tmp_path, "cat\nbird\n", "set.txt")))
+        dataset_of(data, labels=str(csv(tmp_path, "cat\nbird\n", "set.txt")))
     with pytest.raises(BadData, match=r"not one of animals"):
-        found(data, labels="nothing-of-this-name")
+        dataset_of(data, labels="nothing-of-this-name")
 
 
 def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
     single = csv(tmp_path, "\ufeffwho,Label,image\nx, cat ,a.png\ny,hot_dog,sub/b.png\n")
-    dataset = found(single)
+    dataset = dataset_of(single)
     assert labels_by_file(dataset, tmp_path) == {"a.png": ["cat"], "sub/b.png": ["hot dog"]}
     assert not dataset.dataset.multi_label
     several = csv(tmp_path, 'image,label\na.png,cat|dog\n"b,c.png",dog\nd.png,\n')
-    dataset = found(several)
+    dataset = dataset_of(several)
     assert dataset.dataset.multi_label
     assert labels_by_file(dataset, tmp_path) == {
         "a.png": ["cat", "dog"],
@@ -119,7 +121,7 @@ def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
         "d.png": [],
     }
     repeated = csv(tmp_path, "image,label\na.png,cat\nb.png,dog\na.png,dog\nb.png,dog\n")
-    dataset = found(repeated)
+    dataset = dataset_of(repeated)
     assert dataset.dataset.multi_label
     assert labels_by_file(dataset, tmp_path)["a.png"] == ["cat", "dog"]
     assert "1 line repeated an earlier line" in dataset.notes
@@ -143,34 +145,34 @@ def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
 )
 def test_a_bad_csv_is_told_with_line_and_column(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BadData, match=message):
-        found(csv(tmp_path, text))
+        dataset_of(csv(tmp_path, text))
 
 
 def test_bad_folders_and_bytes_are_told(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="has no folder in it"):
-        found(touch(tmp_path / "flat", "a.png"))
+        dataset_of(touch(tmp_path / "flat", "a.png"))
     with pytest.raises(BadData, match="'hot dog' and 'hot_dog' both read as 'hot dog'"):
-        found(touch(tmp_path / "twice", "hot_dog/a.png", "hot dog/b.png"))
+        dataset_of(touch(tmp_path / "twice", "hot_dog/a.png", "hot dog/b.png"))
     with pytest.raises(BadData, match="no pictures found"):
-        found(touch(tmp_path / "none", "a/x.txt", "b/y.txt"))
+        dataset_of(touch(tmp_path / "none", "a/x.txt", "b/y.txt"))
     with pytest.raises(BadData, match=r"No such file|no such file"):
-        found(tmp_path / "missing.csv")
+        dataset_of(tmp_path / "missing.csv")
     (tmp_path / "latin.csv").write_bytes("image,label\na.png,köter\n".encode("latin-1"))
     with pytest.raises(BadData, match="line 2: is not UTF-8"):
-        found(tmp_path / "latin.csv")
+        dataset_of(tmp_path / "latin.csv")
 
 
 def test_a_limit_takes_the_same_pictures_each_time_and_as_many_of_each_class(
     tmp_path: Path,
 ) -> None:
     touch(tmp_path, *(f"{label}/{n:03}.png" for label in ("cat", "dog") for n in range(30)))
-    first = found(tmp_path, limit=5)
+    first = dataset_of(tmp_path, limit=5)
     assert first.dataset.counts.tolist() == [5, 5]
-    assert first.dataset.files == found(tmp_path, limit=5).dataset.files
+    assert first.dataset.files == dataset_of(tmp_path, limit=5).dataset.files
     numbers = [int(file.stem) for file in first.dataset.files]
     assert numbers[:5] != list(range(5))  # not the first of a burst
     # more of a sample hold all of the smaller one
-    assert set(first.dataset.files) < set(found(tmp_path, limit=9).dataset.files)
+    assert set(first.dataset.files) < set(dataset_of(tmp_path, limit=9).dataset.files)
 
 
 def test_what_systems_add_to_folders_is_no_class_and_is_not_counted(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_what_systems_add_to_folders_is_no_class_and_is_not_counted(tmp_path: Pa
         tmp_path, "cat/a.png", "dog/b.png", "cat/Thumbs.db", "dog/desktop.ini", "dog/.DS_Store",
         "__MACOSX/cat/._a.png", "__MACOSX/c.png",
     )  # fmt: skip
-    dataset = found(tmp_path)
+    dataset = dataset_of(tmp_path)
     assert dataset.dataset.classes == ("cat", "dog")
     assert len(dataset.dataset.files) == 2
     assert dataset.notes == ()
@@ -188,15 +190,15 @@ def test_folders_match_labels_in_any_unicode_form(tmp_path: Path) -> None:
     composed, apart = "café", "cafe\u0301"
     assert composed != apart
     touch(tmp_path, f"{apart}/a.png", "dog/b.png")
-    dataset = found(tmp_path)
+    dataset = dataset_of(tmp_path)
     assert dataset.dataset.classes == (composed, "dog")
-    chosen = found(tmp_path, labels=f"dog,{composed}")
+    chosen = dataset_of(tmp_path, labels=f"dog,{composed}")
     assert chosen.dataset.classes == ("dog", composed)
     assert chosen.dataset.truth.tolist() == [[False, True], [True, False]]
     names = tmp_path / "names.json"
     names.write_text(json.dumps({composed: "coffee house", "dog": "dog"}))
-    assert found(tmp_path, names).dataset.classes == ("coffee house", "dog")
+    assert dataset_of(tmp_path, names).dataset.classes == ("coffee house", "dog")
     # two folders that differ only so are one name, which is told
     touch(tmp_path, f"{composed}/c.png")
     with pytest.raises(BadData, match="rename one"):
-        found(tmp_path)
+        dataset_of(tmp_path)

@@ -56,7 +56,7 @@ def small(file: Path) -> str | None:
     return thumbnail(file, ImageLimits(), heic=False)
 
 
-def made(folder: Path, names: tuple[str, ...], *, multi_label: bool = False) -> Result:
+def result_of(folder: Path, names: tuple[str, ...], *, multi_label: bool = False) -> Result:
     """A result with these classes, two picture files of each, and vectors that know a little."""
     rng = np.random.default_rng(3)
     classes, count = len(names), 2 * len(names)
@@ -115,7 +115,7 @@ def opened(browser: Browser, file: Path, **options: object) -> tuple[Page, list[
 
 
 def test_names_do_nothing_and_nothing_is_asked_for(browser: Browser, tmp_path: Path) -> None:
-    result = made(tmp_path, HOSTILE)
+    result = result_of(tmp_path, HOSTILE)
     write(result, tmp_path / "out")
     page, odd = opened(browser, tmp_path / "out/report.html")
     names_shown = page.locator("#classes tbody th").all_text_contents()
@@ -157,7 +157,7 @@ def test_axe_finds_nothing_and_a_phone_needs_no_scrolling_aside(
 ) -> None:
     count = NAMED + 8 if kind == "many" else 6
     names = tuple(f"class number {n}" for n in range(count))
-    write(made(tmp_path, names, multi_label=kind == "several"), tmp_path / "out")
+    write(result_of(tmp_path, names, multi_label=kind == "several"), tmp_path / "out")
     file = tmp_path / "out/report.html"
     options = {"color_scheme": scheme, "bypass_csp": True}
     page, odd = opened(browser, file, viewport={"width": 360, "height": 740}, **options)
@@ -179,7 +179,7 @@ def test_axe_finds_nothing_and_a_phone_needs_no_scrolling_aside(
 def test_the_table_of_classes_is_sorted_by_numbers_not_by_their_digits(
     browser: Browser, tmp_path: Path
 ) -> None:
-    result = made(tmp_path, tuple(f"c{n}" for n in range(12)))
+    result = result_of(tmp_path, tuple(f"c{n}" for n in range(12)))
     table = result.figures.classes
     counts = np.arange(12) * 9 + 2
     result = replace(result, figures=replace(result.figures, classes=replace(table, count=counts)))
@@ -196,7 +196,7 @@ def test_the_table_of_classes_is_sorted_by_numbers_not_by_their_digits(
 
 
 def test_the_page_opens_with_what_to_do_next(tmp_path: Path) -> None:
-    result = made(tmp_path, tuple(f"class {n}" for n in range(12)))
+    result = result_of(tmp_path, tuple(f"class {n}" for n in range(12)))
     write(result, tmp_path / "out")
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert text.index("What to do next") < text.index('<nav aria-label="Sections">')
@@ -213,7 +213,7 @@ def test_the_page_opens_with_what_to_do_next(tmp_path: Path) -> None:
 
 
 def test_a_picture_with_two_labels_is_shown_with_both(tmp_path: Path) -> None:
-    result = made(tmp_path, ("cat", "dog", "pizza"))
+    result = result_of(tmp_path, ("cat", "dog", "pizza"))
     picture = small(result.encoded.dataset.files[1])
     assert picture is not None
     write(replace(result, previews={1: picture}), tmp_path / "out")
@@ -225,7 +225,7 @@ def test_a_picture_with_two_labels_is_shown_with_both(tmp_path: Path) -> None:
 
 
 def test_a_mistake_has_two_more_candidates(tmp_path: Path) -> None:
-    result = made(tmp_path, tuple(f"class {n}" for n in range(6)))
+    result = result_of(tmp_path, tuple(f"class {n}" for n in range(6)))
     write(result, tmp_path / "out")
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     section = text[text.index('id="mistakes"') :].partition("</section>")[0]
@@ -235,7 +235,7 @@ def test_a_mistake_has_two_more_candidates(tmp_path: Path) -> None:
 def test_a_calibration_that_makes_held_out_figures_worse_says_how_many_pictures_it_needs(
     tmp_path: Path,
 ) -> None:
-    result = made(tmp_path, tuple(f"class {n}" for n in range(30)))
+    result = result_of(tmp_path, tuple(f"class {n}" for n in range(30)))
     rng = np.random.default_rng(1)
     text = rng.normal(size=(30, 16)).astype("f4")
     rows = ClassRows(text / np.linalg.norm(text, axis=1, keepdims=True), np.zeros(16, np.float32))

@@ -38,7 +38,7 @@ def data(posed: Posed) -> tuple[Encoded, ClassRows]:
 
 
 @pytest.fixture(scope="module")
-def found(data: tuple[Encoded, ClassRows]) -> Shots:
+def few_shot(data: tuple[Encoded, ClassRows]) -> Shots:
     return shots(*data, (0, 1, 2, 4, 8), seeds=3)
 
 
@@ -88,7 +88,7 @@ def test_the_strength_is_chosen_by_shots_that_are_held_out() -> None:
 
 
 def test_zero_shot_and_curves_are_of_the_same_test_pictures(
-    data: tuple[Encoded, ClassRows], found: Shots
+    data: tuple[Encoded, ClassRows], few_shot: Shots
 ) -> None:
     encoded, classes = data
     classes_kept = np.flatnonzero(encoded.dataset.counts >= 2)
@@ -97,33 +97,33 @@ def test_zero_shot_and_curves_are_of_the_same_test_pictures(
     tested, pool = halves(truth, 0)
     targets = truth.argmax(axis=1)
     expected = top(subset.rows[tested] @ classes.rows[classes_kept].T, targets[tested], 1)
-    assert found.zero_shot == expected
-    assert (found.tested, found.pool) == (len(tested), len(pool))
+    assert few_shot.zero_shot == expected
+    assert (few_shot.tested, few_shot.pool) == (len(tested), len(pool))
     # with all there is, every draw is the whole other half
     rows = blend(
         classes.rows[classes_kept], subset.rows[pool], targets[pool], encoded.info.scale
     ).rows
     full = top(subset.rows[tested] @ rows.T, targets[tested], 1).value
-    assert found.curves[1].points[-1].draws == pytest.approx([full] * 3)
+    assert few_shot.curves[1].points[-1].draws == pytest.approx([full] * 3)
 
 
 def test_classes_with_too_few_pictures_are_named(
-    data: tuple[Encoded, ClassRows], found: Shots
+    data: tuple[Encoded, ClassRows], few_shot: Shots
 ) -> None:
     names = data[0].dataset.classes
-    assert found.left_out == (names[1],)
-    assert names[0] in found.short[4]
-    assert names[0] not in found.short[1]
-    assert found.too_many == (8,)
-    assert found.largest == 4
-    words = " ".join(ShotsSection(found).json()["words"])
+    assert few_shot.left_out == (names[1],)
+    assert names[0] in few_shot.short[4]
+    assert names[0] not in few_shot.short[1]
+    assert few_shot.too_many == (8,)
+    assert few_shot.largest == 4
+    words = " ".join(ShotsSection(few_shot).json()["words"])
     assert f"left out everywhere, as answers too: {names[1]}." in words
     assert f"Fewer than 4 to draw from, so with all they have: {names[0]}" in words
     assert "Not drawn: 8 a class; the largest has 4 pictures in its half." in words
 
 
 def test_what_is_learned_does_not_depend_on_the_test_pictures(
-    data: tuple[Encoded, ClassRows], found: Shots
+    data: tuple[Encoded, ClassRows], few_shot: Shots
 ) -> None:
     encoded, classes = data
     enough = encoded.dataset.counts >= 2
@@ -132,27 +132,29 @@ def test_what_is_learned_does_not_depend_on_the_test_pictures(
     changed = encoded.rows.copy()
     changed[tested] = changed[tested[::-1]]
     other = shots(dataclasses.replace(encoded, rows=changed), classes, (2,), seeds=3)
-    for curve, two in zip(found.curves, other.curves, strict=True):
+    for curve, two in zip(few_shot.curves, other.curves, strict=True):
         assert two.points[0].chosen == curve.points[1].chosen
         assert two.points[0].draws != curve.points[1].draws
 
 
 def test_one_seed_gives_one_answer_and_another_gives_another(
-    data: tuple[Encoded, ClassRows], found: Shots
+    data: tuple[Encoded, ClassRows], few_shot: Shots
 ) -> None:
     again = shots(*data, (1, 2), seeds=3)
-    assert [curve.points for curve in again.curves] == [curve.points[:2] for curve in found.curves]
-    assert shots(*data, (1,), seeds=3, seed=1).curves[0].points[0] != found.curves[0].points[0]
+    assert [curve.points for curve in again.curves] == [
+        curve.points[:2] for curve in few_shot.curves
+    ]
+    assert shots(*data, (1,), seeds=3, seed=1).curves[0].points[0] != few_shot.curves[0].points[0]
 
 
-def test_more_pictures_help_and_the_interval_is_students(found: Shots) -> None:
-    for curve in found.curves:
+def test_more_pictures_help_and_the_interval_is_students(few_shot: Shots) -> None:
+    for curve in few_shot.curves:
         assert curve.points[-1].value > curve.points[0].value - 0.02
-    point = found.curves[0].points[0]
+    point = few_shot.curves[0].points[0]
     draws = np.array(point.draws)
     low, high = t.interval(0.95, 2, draws.mean(), draws.std(ddof=1) / np.sqrt(3))
     assert (point.low, point.high) == pytest.approx((max(0, low), min(1, high)))
-    assert point.lead == pytest.approx(point.value - found.zero_shot.value)
+    assert point.lead == pytest.approx(point.value - few_shot.zero_shot.value)
     assert point.lead_low < point.lead < point.lead_high
 
 
@@ -178,9 +180,9 @@ def test_the_crossing_is_log_linear_and_has_to_last() -> None:
     assert (never.overtakes, never.certain, never.crossing) == (None, None, None)
 
 
-def test_a_report_says_with_how_many_pictures_a_method_overtakes(found: Shots) -> None:
+def test_a_report_says_with_how_many_pictures_a_method_overtakes(few_shot: Shots) -> None:
     report = dataclasses.replace(
-        found,
+        few_shot,
         classes=("<i>cat</i>", "dog"),
         left_out=("<i>ox</i>",),
         zero_shot=Share(50, 100),

@@ -38,7 +38,7 @@ SUMS = 1e-6
 
 
 @pytest.fixture(scope="module")
-def found(posed: Posed) -> Trials:
+def trials(posed: Posed) -> Trials:
     encoded, rows = posed
     sets = {name: ensemble(rows, load_sets()[name].templates) for name in ("pictogram", "simple")}
     sets["simple again"] = sets["simple"]
@@ -91,17 +91,17 @@ def test_resamples_spread_as_all_resamples_there_are() -> None:
             assert (differences <= value + SUMS).mean() == pytest.approx(exact, abs=SHARE)
 
 
-def test_figures_are_those_of_the_evaluation(posed: Posed, found: Trials) -> None:
+def test_figures_are_those_of_the_evaluation(posed: Posed, trials: Trials) -> None:
     encoded, rows = posed
     classes = ensemble(rows, load_sets()["pictogram"].templates)
     alone = figures_of(encoded.dataset.truth, scored(encoded, classes), multi_label=False)
     assert alone.top1 is not None
-    assert found.figures[TOP1]["pictogram"].value == alone.top1.value
+    assert trials.figures[TOP1]["pictogram"].value == alone.top1.value
     assert (
-        found.figures[TOP1]["pictogram"].low,
-        found.figures[TOP1]["pictogram"].high,
+        trials.figures[TOP1]["pictogram"].low,
+        trials.figures[TOP1]["pictogram"].high,
     ) == alone.top1.interval
-    assert found.figures[PER_CLASS]["pictogram"].value == pytest.approx(alone.classes.mean_recall)
+    assert trials.figures[PER_CLASS]["pictogram"].value == pytest.approx(alone.classes.mean_recall)
     labelled = several(encoded)
     sets = {
         name: dataclasses.replace(
@@ -138,9 +138,9 @@ def test_holms_correction_rejects_what_the_steps_reject() -> None:
         assert {place for place, p in enumerate(holm(list(p_values))) if p <= 0.05} == rejected
 
 
-def test_what_is_compared_with_itself_is_not_different(found: Trials) -> None:
+def test_what_is_compared_with_itself_is_not_different(trials: Trials) -> None:
     comparison = next(
-        candidate for candidate in found.to_reference if candidate.name == "simple again"
+        candidate for candidate in trials.to_reference if candidate.name == "simple again"
     )
     assert (comparison.lead.value, comparison.p, comparison.only_name, comparison.only_other) == (
         0,
@@ -151,8 +151,8 @@ def test_what_is_compared_with_itself_is_not_different(found: Trials) -> None:
     assert comparison.verdict is Verdict.OPEN
 
 
-def test_a_real_difference_is_named_in_both_directions(posed: Posed, found: Trials) -> None:
-    one = next(one for one in found.to_reference if one.name == "documents")
+def test_a_real_difference_is_named_in_both_directions(posed: Posed, trials: Trials) -> None:
+    one = next(one for one in trials.to_reference if one.name == "documents")
     assert one.verdict is Verdict.WORSE
     assert one.lead.high < 0
     encoded, rows = posed
@@ -165,15 +165,15 @@ def test_a_real_difference_is_named_in_both_directions(posed: Posed, found: Tria
     assert other.p_corrected == other.p
 
 
-def test_the_best_is_compared_with_a_correction_for_all_pairs(posed: Posed, found: Trials) -> None:
-    figures = found.figures[TOP1]
-    assert figures[found.best].value == max(estimate.value for estimate in figures.values())
-    assert {comparison.name for comparison in found.to_best} == set(found.names) - {found.best}
-    assert {comparison.compared for comparison in found.to_best} == {6}
-    assert {comparison.compared for comparison in found.to_reference} == {3}
+def test_the_best_is_compared_with_a_correction_for_all_pairs(posed: Posed, trials: Trials) -> None:
+    figures = trials.figures[TOP1]
+    assert figures[trials.best].value == max(estimate.value for estimate in figures.values())
+    assert {comparison.name for comparison in trials.to_best} == set(trials.names) - {trials.best}
+    assert {comparison.compared for comparison in trials.to_best} == {6}
+    assert {comparison.compared for comparison in trials.to_reference} == {3}
     assert all(
         comparison.p_corrected >= comparison.p
-        for comparison in (*found.to_best, *found.to_reference)
+        for comparison in (*trials.to_best, *trials.to_reference)
     )
 
 
@@ -239,7 +239,7 @@ def test_the_detectable_difference_is_found_in_four_of_five_trials() -> None:
 
 
 def test_a_report_says_which_differences_are_real_and_escapes_names(
-    posed: Posed, found: Trials
+    posed: Posed, trials: Trials
 ) -> None:
     encoded, rows = posed
     sets = {name: ensemble(rows, load_sets()[name].templates) for name in ("simple", "documents")}

@@ -238,14 +238,16 @@ def test_a_calibration_with_a_wrong_field_names_it(field: str, value: Any) -> No
 
 
 def test_what_it_was_fitted_for_is_all_that_vectors_are_made_of() -> None:
-    def made(label: str = "cat", text: str = "cat", template: str = "{}", *examples: str) -> str:
+    def concept_key(
+        label: str = "cat", text: str = "cat", template: str = "{}", *examples: str
+    ) -> str:
         return fitted_for([label, "dog"], [Concept((text,), (template,))] * 2, examples)
 
-    assert made() == made()
-    variants = [made("kat"), made("cat", "kitten"), made("cat", "cat", "a {}"),
-              made("cat", "cat", "{}", "0f cat")]  # fmt: skip
-    assert len({made(), *variants}) == 5
-    assert made("cat", "cat", "{}", "a", "b") == made("cat", "cat", "{}", "b", "a")
+    assert concept_key() == concept_key()
+    variants = [concept_key("kat"), concept_key("cat", "kitten"), concept_key("cat", "cat", "a {}"),
+              concept_key("cat", "cat", "{}", "0f cat")]  # fmt: skip
+    assert len({concept_key(), *variants}) == 5
+    assert concept_key("cat", "cat", "{}", "a", "b") == concept_key("cat", "cat", "{}", "b", "a")
 
 
 def study(pictures: int = 60, right: bool = True) -> tuple[Encoded, ClassRows]:
