@@ -217,7 +217,7 @@ async def form_fields(request: Request, files: Collection[str], limits: FormLimi
     multipart.check_charset(request)
     fields: Fields = {}
     count = 0
-    # the body is bounded already, and what decodes an image tells best that it is too large
+    # the body is already bounded, and the image decoder reports best that it is too large
     async for part in multipart.parts(
         request.stream(), request.headers["content-type"], sys.maxsize, LARGEST_TEXT
     ):

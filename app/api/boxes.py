@@ -15,7 +15,7 @@ from app.images.views import Box, Look, View
 MOST_BOXES: Final = 64
 MOST_BOXES_EXPLAINED: Final = 4
 
-# an address loses what stands behind a # that is not encoded
+# a URL loses everything behind an unencoded #
 HEX: Final = re.compile(r"#?(?:[0-9a-f]{3}|[0-9a-f]{6})")
 
 NAMES: Final = ("x", "y", "width", "height")

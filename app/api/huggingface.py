@@ -30,7 +30,7 @@ from app.telemetry import logs
 LABELS: Final = "candidate_labels"
 TEMPLATE: Final = "hypothesis_template"
 
-# what the service's own fields are called here
+# the service's own fields, by their names here
 NAMES: Final = {
     "labels": LABELS, "templates": TEMPLATE, IMAGE: "inputs", bodies.IMAGE_URL: "inputs",
 }  # fmt: skip

@@ -179,7 +179,7 @@ def _number(fields: dict[str, Any], name: str, low: float, high: float) -> float
     return value
 
 
-# what the address alone has: it is needed before the first picture
+# only in the query: needed before the first picture
 OPTIONS: Final = ("model", "wait")
 
 

@@ -27,7 +27,7 @@ log = logging.getLogger("openvocab")
 # seconds after which a model that could not be loaded is tried again, if somebody asks for it
 RETRY_AFTER: Final = 30.0
 
-# seconds between two looks for models that nobody uses
+# seconds between two checks for idle models
 LOOK_EVERY: Final = 1.0
 
 

@@ -24,7 +24,7 @@ from app.errors import Invalid, Problem
 IMAGES: Final = "images"
 URL: Final = "url"
 
-# what decoder and fetcher complain of, as it is called here
+# fields of the decoder's and fetcher's problems, by their names here
 NAMES: Final = {IMAGE: IMAGES, bodies.IMAGE_URL: IMAGES}
 
 

@@ -23,7 +23,7 @@ from app.errors import (
     Unparsable,
 )
 
-# the types that its clients' users know; what is not named here is the request's fault
+# error types known to OpenAI's clients; all others are the request's fault
 TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",

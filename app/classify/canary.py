@@ -32,10 +32,10 @@ TOLERANCE: Final = 0.02
 SECONDS: Final = 5.0
 PIECES: Final = 3
 
-# seconds between two looks that nobody asked for; /readyz may be asked by nobody
+# seconds between two checks without a probe: nobody may be requesting /readyz
 EVERY: Final = 30.0
 
-# what was found is good for so long: anybody may ask, and each look is a forward pass
+# seconds that a result is kept: anyone may request it, and each check is a forward pass
 KEPT: Final = 1.0
 
 
@@ -93,7 +93,7 @@ class Canary:
         if self._looking is None and self._clock() - self._looked >= KEPT:
             self._looking = asyncio.create_task(self._look())
         if self._looking is not None:
-            # several who ask at once share one look, and one who leaves does not end it
+            # concurrent callers share one check, and one that leaves does not cancel it
             await asyncio.shield(self._looking)
         if self._problem is not None:
             raise self._problem

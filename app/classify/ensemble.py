@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("openvocab.ensemble")
 
 
-# texts that name no thing in particular: what a label is held against when it is scored alone
+# texts that name nothing in particular: a label scored alone is compared with them
 BACKGROUND: Final = ("something", "a thing", "an object")
 
 # assembled matrices of labels that requests brought along

@@ -115,7 +115,7 @@ def clean(raw: Sequence[str], limits: LabelLimits, field: str = "labels") -> tup
     return labels
 
 
-# what such models hardly understand: the image of "no cat" is that of a cat to them
+# such models hardly understand negation: to them, "no cat" looks like a cat
 NEGATION: Final = re.compile(
     r"(?:.*\s)?(no|not|without|non|never|isn['\u2019]t|aren['\u2019]t)\s.*"
     r"|(none of|neither|anything but|absence of|lack of)\s.*",

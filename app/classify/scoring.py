@@ -146,7 +146,7 @@ LEAST_ODDS: Final = 2.0
 # the same where other words are known, which tell strangers better than a lead does
 LEAST_ODDS_BESIDE_WORDS: Final = 1.2
 
-# where a label that is scored alone begins to count, if nothing else is asked
+# default threshold of labels that are scored alone
 COUNTS: Final = 0.5
 
 

@@ -171,7 +171,7 @@ class Run:
         places: asyncio.Semaphore,
     ) -> None:
         files = source.files()
-        # a list may come as slowly as whoever writes it
+        # a list may arrive slowly
         step: Callable[[], Awaitable[FoundFile | None]]
         step = partial(aside, partial(next, files, None)) if source.lists else _at_once(files)
         while (file := await step()) is not None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from app.images.names import is_junk
 
-# what files of the formats that are read are called
+# extensions of the supported formats
 IMAGE_SUFFIXES: Final = frozenset(
     (
         ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",

@@ -18,7 +18,7 @@ from app.cli.terminal import printable
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
 COLUMNS: Final = ("file", "label", "score", "similarity", "target", "error", "reason")
 
-# what a table says where somebody asked for it, and nothing fits
+# shown in a table if nothing fits
 NONE: Final = "none of these"
 
 # the reason of those who asked for a least score

@@ -286,7 +286,7 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
             addresses = []
         if addresses and all(is_public(address, self._policy.also) for address in addresses):
             return addresses
-        # the same for a name that does not exist: nobody learns what names there are inside
+        # the same for a name that does not exist: internal names are not revealed
         raise refused("its host has no public address", host)
 
 

@@ -38,7 +38,7 @@ def image_type(data: bytes) -> str:
     known = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"GI": "gif", b"BM": "bmp", b"RI": "webp"}
     if data[:2] in (b"II", b"MM"):
         return "image/tiff"
-    # a drawing can hold scripts: whoever opens it is to see its text
+    # a drawing can contain scripts: show it as text
     return f"image/{known[data[:2]]}" if data[:2] in known else "application/octet-stream"
 
 

@@ -28,7 +28,7 @@ from models.info import Floats
 
 log = logging.getLogger("openvocab.labelsets")
 
-# pictures that one build has on their way at once: requests that wait for an answer go first
+# pictures that one build encodes at once: requests go first
 AT_ONCE: Final = 4
 PAUSE: Final = 0.1
 

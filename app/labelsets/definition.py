@@ -41,8 +41,8 @@ def namespace_bounds(namespace: str) -> tuple[str, str]:
     return f"{MARK}{namespace}{_END}", f"{MARK}{namespace}{_AFTER_END}"
 
 
-# what an older release cannot serve as its owner means it is written in the newer format, which it
-# refuses; everything else in the older one, so that both can run side by side
+# definitions that an older release cannot serve correctly are written in the newer format, which it
+# refuses; all others in the older one, so that both releases can run side by side
 PLAIN: Final = 1
 FORMAT: Final = 2
 

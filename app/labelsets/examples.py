@@ -189,7 +189,7 @@ class FewShot:
 
             stored = await self._labelsets.change(name, match, make)
         except Problem as problem:
-            # what a store that went away has written nobody knows: then they are swept later
+            # it is unknown what a store that went away has written: then they are swept later
             if problem.status < Problem.status:
                 await self._forget(name, written)
             raise

@@ -28,7 +28,7 @@ log = logging.getLogger("openvocab.labelsets")
 
 T = TypeVar("T")
 
-# records asked of the store at once for a list
+# records fetched from the store at once for a list
 PAGE: Final = 8
 
 # bytes of a body, and labels of a definition, that are handled in a thread
@@ -75,7 +75,7 @@ class Registry:
             if self._known.get(name) is known:
                 self._forget(name, known)
                 raise unknown(name)
-            # created here while the store was asked: its answer may be older
+            # created here during the call to the store: its answer may be older
 
     async def _current(self, name: str, known: Stored | None) -> Stored | None:
         head = await self._store.head(name)

@@ -2,20 +2,20 @@
 
 from typing import Final
 
-# `serve`: the address, or the start itself
+# `serve`: the address is not available, or the start failed
 START_ERROR: Final = 1
-# the others: some of what was asked
+# other commands: some items failed
 SOME_FAILED: Final = 1
 USAGE_ERROR: Final = 2
 MODEL_ERROR: Final = 3
-# the store; the server that a command asks
+# the store; the server of a command
 STORE_ERROR: Final = 4
 SERVER_ERROR: Final = 4
 # EX_SOFTWARE of sysexits.h: an internal fault
 HUNG: Final = 70
 # EX_OSERR: the device failed, and this process cannot use it any more
 DEVICE_LOST: Final = 71
-# a shell's status for a signal is this and the signal's number
+# a shell's status for a signal is this plus the signal's number
 SIGNALLED: Final = 128
 INTERRUPTED: Final = 130
 READER_LEFT: Final = 141

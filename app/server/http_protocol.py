@@ -115,13 +115,13 @@ PIPELINED: Final = 8
 # an answer that the client does not read is dropped with its connection
 SEND_SECONDS: Final = 30.0
 
-# a refused client is still sending: closing at once would reset what it is to read
+# a refused client is still sending: closing at once would reset the response before it is read
 LINGER_SECONDS: Final = 1.0
 LINGERING: Final = 64
 TOO_MANY: Final = "too many open connections (the limit, max_connections)"
 
 
-# what is overridden or called here and is no public part of uvicorn
+# not public in uvicorn, but overridden or called here
 OVERRIDDEN: Final = (
     "_start_asgi_task", "_unset_keepalive_if_required", "on_body", "on_header",
     "on_headers_complete", "on_message_begin", "on_message_complete", "on_response_complete",

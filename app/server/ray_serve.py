@@ -36,7 +36,7 @@ from models import EncoderInfo
 
 log = logging.getLogger("openvocab.metrics")
 
-# read by Ray when it is imported; nobody asked it to report how it is used
+# read by Ray at import: no usage statistics
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 # requests that an ingress holds beyond those that may classify: label sets, health, the page
@@ -46,13 +46,13 @@ OTHERS: Final = 256
 BATCHES_HELD: Final = 2
 TEXTS_HELD: Final = 16
 
-# what an encoder is made of: a change of any other setting leaves it as it is
+# settings that define an encoder: changing any other leaves it running
 ENCODER_SETTINGS: Final = frozenset({
     "model", "device", "precision", "backend", "torch_threads", "max_batch", "max_text_queue",
     "hang_timeout", "log_level", "log_format",
 })  # fmt: skip
 
-# what stands in no name of a deployment
+# characters not allowed in the name of a deployment
 NAMELESS: Final = re.compile(r"[^A-Za-z0-9._]+")
 
 # the deployment that takes requests

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from models.encoder import Encoder
 
 
-# what a caller may be told as it is: it can do something about it
+# errors passed to the caller unchanged: it can act on them
 TOLD: Final = (Problem, PromptTooLong, EncoderClosed)
 
 # for the canary's four vectors

@@ -169,7 +169,7 @@ __all__ = ["STEADY", "Supervisor", "share"]
 
 log = logging.getLogger("openvocab.workers")
 
-# seconds: between two looks at what happened, and before a worker that ended is replaced
+# seconds: between two checks, and before a worker that ended is replaced
 LOOK: Final = 0.2
 PAUSES: Final = (0.1, 1.0, 5.0, 30.0)
 # at most, where no other worker serves
@@ -178,7 +178,7 @@ ALONE: Final = 5.0
 # a worker, its successor, and those before it that have not ended yet
 PAGES_A_WORKER: Final = 4
 
-# a worker that served for so many seconds is no failure when it ends
+# a worker that served this many seconds does not count as failed when it ends
 STEADY: Final = 60.0
 
 

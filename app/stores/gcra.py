@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import floor, inf, isnan
 from typing import Final
 
-# seconds that clocks and floating point may lose: who waits as long as told is not refused again
+# seconds lost by clocks and rounding: a caller that waits for Retry-After is not refused again
 SLACK: Final = 1e-6
 
 

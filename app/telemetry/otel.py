@@ -23,7 +23,7 @@ log = logging.getLogger("openvocab.tracing")
 
 Attributes: TypeAlias = Mapping[str, str | int | float | bool]
 
-# what is not exported within it, when the process ends, is lost
+# at exit, spans not exported within this time are lost
 FLUSH_SECONDS: Final = 3.0
 
 

@@ -29,7 +29,7 @@ OWNER: Final = 1  # a process id, 0 where nobody writes
 SIGN: Final = 2  # time.monotonic() at the last sign of its owner
 FIRST: Final = 3
 
-# words at the end that nobody reads: for what a full page has no room for
+# unread words at the end: for numbers that do not fit on a full page
 SCRATCH: Final = 64
 
 

@@ -12,10 +12,10 @@ from typing import Final
 from app.stores.gcra import take
 from app.stores.protocols import RateLimits, StoreAway
 
-# callers remembered; who comes back after so many others starts anew in this process
+# callers remembered; a caller that returns after this many others starts again
 REMEMBERED: Final = 10_000
 
-# what is fetched from the store at once lasts about so many seconds, and is not kept longer
+# tokens taken from the store at once last about this many seconds, and are not kept longer
 LEASE: Final = 0.05
 KEPT: Final = 1.0
 

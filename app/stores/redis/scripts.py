@@ -214,7 +214,7 @@ return 'done'
 """
 )
 
-# KEYS: a key that nobody misses. The commands that the user of the server lacks the right to
+# KEYS: an expendable key. The commands that the user of the server lacks the right to
 LACKING: Final = """
 local commands = {
     {'DEL', KEYS[1]}, {'HSET', KEYS[1], 'a', '1'}, {'HGET', KEYS[1], 'a'},

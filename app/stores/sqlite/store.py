@@ -153,7 +153,7 @@ def _head(connection: sqlite3.Connection, name: str) -> Head | None:
 
 
 def _record(name: str, version: object, body: object) -> LabelSetRecord:
-    # a column takes any type from whoever else writes to the file
+    # other programs may write any type into a column
     if isinstance(body, bytes) and _version(version):
         return LabelSetRecord(name, _version(version), body)
     return LabelSetRecord(name, 0, b"")
