@@ -15,7 +15,7 @@ def test_each_sample_says_where_it_is_from_and_counts_for_itself() -> None:
         metrics.received(10 * count)
         texts.append(({"replica": place}, metrics.text()))
     text = federated(texts)
-    families = {one.name: one for one in text_string_to_metric_families(text.decode())}
+    families = {family.name: family for family in text_string_to_metric_families(text.decode())}
     received = families["openvocab_received_bytes"]
     assert received.type == "counter"
     assert {s.labels["replica"]: s.value for s in received.samples} == {"one": 30, "two": 40}

@@ -35,10 +35,10 @@ class Lines(logging.StreamHandler[io.StringIO]):
     def text(self, requests: int = 0) -> str:
         """All since the last call; waits for so many requests, whose lines follow their answers."""
         wait_until(lambda: self.stream.getvalue().count('"logger": "openvocab.access"') >= requests)
-        found = self.stream.getvalue()
+        text = self.stream.getvalue()
         self.stream.seek(0)
         self.stream.truncate()
-        return found
+        return text
 
     def read(self, requests: int = 0) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.text(requests).splitlines()]
@@ -48,13 +48,13 @@ class Lines(logging.StreamHandler[io.StringIO]):
 def written() -> Iterator[Lines]:
     """What the service logs, as lines of JSON."""
     lines = Lines(logs.JsonLines())
-    ours = logging.getLogger("openvocab")
-    level = ours.level
-    ours.setLevel(logging.INFO)
-    ours.addHandler(lines)
+    logger = logging.getLogger("openvocab")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(lines)
     yield lines
-    ours.removeHandler(lines)
-    ours.setLevel(level)
+    logger.removeHandler(lines)
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_an_access_line_tells_all_of_a_request_but_labels(
         headers={"X-Request-ID": "mine-1", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"},
     )
     text = written.text(requests=1)
-    (line,) = [json.loads(one) for one in text.splitlines()]
+    (line,) = [json.loads(entry) for entry in text.splitlines()]
     assert TIMESTAMP.fullmatch(line.pop("timestamp"))
     assert line.pop("ms") >= line["stages_ms"]["decode"] > 0
     assert set(line.pop("stages_ms")) == {"decode", "queue", "encode", "text", "score"}
@@ -155,9 +155,9 @@ def test_a_line_from_deep_inside_has_the_id_of_the_request_and_no_label(
     server: httpx.Client, written: Lines
 ) -> None:
     labels = ["cat", "confidential " * 15]
-    sent = {"labels": labels, "templates": ["a b " * 45 + "{}"]}
+    body = {"labels": labels, "templates": ["a b " * 45 + "{}"]}
     answer = server.put(
-        "/labelsets/deep", json=sent, params={"wait": True}, headers={"X-Request-ID": "mine-2"}
+        "/labelsets/deep", json=body, params={"wait": True}, headers={"X-Request-ID": "mine-2"}
     )
     assert answer.json()["error_type"] == "too_large"
     lines = {line["logger"]: line for line in written.read(requests=1)}
@@ -194,11 +194,11 @@ def test_a_terminal_gets_text_and_whatever_else_reads_gets_json() -> None:
     assert "UserWarning: old" in messages[3]
     assert messages[4:] == ["the thread worker failed"]
 
-    ours, theirs = os.openpty()
-    subprocess.run(command, stderr=theirs, check=True)
-    os.close(theirs)
-    shown = os.read(ours, 10_000).decode()
-    os.close(ours)
-    assert shown.startswith("serving\r\non all\r\n20")
-    assert " INFO uvicorn.error: Started\r\n" in shown
-    assert "\r\n    ZeroDivisionError: division by zero\r\n" in shown
+    controller, terminal = os.openpty()
+    subprocess.run(command, stderr=terminal, check=True)
+    os.close(terminal)
+    text = os.read(controller, 10_000).decode()
+    os.close(controller)
+    assert text.startswith("serving\r\non all\r\n20")
+    assert " INFO uvicorn.error: Started\r\n" in text
+    assert "\r\n    ZeroDivisionError: division by zero\r\n" in text

@@ -194,7 +194,7 @@ def test_queues_tell_how_long_and_how_old_they_are(
         ThreadPoolExecutor(3) as pool,
     ):
         monkeypatch.setattr(plain_pictogram, "_launch_images", late)
-        asked = [pool.submit(classify, client, samples["cat"], "cat,dog") for _ in range(3)]
+        futures = [pool.submit(classify, client, samples["cat"], "cat,dog") for _ in range(3)]
         in_flight = plain_pictogram.info.in_flight
         try:
             wait_until(
@@ -209,7 +209,7 @@ def test_queues_tell_how_long_and_how_old_they_are(
         assert now("openvocab_in_service") == 3
         assert now("openvocab_max_in_service") == 5
         assert now("openvocab_pending_bytes") > 3 * samples["cat"].stat().st_size
-        assert [one.result().status_code for one in asked] == [200] * 3
+        assert [future.result().status_code for future in futures] == [200] * 3
         assert read(client)("openvocab_oldest_queued_seconds", kind="image", model="pictogram") == 0
 
 
@@ -220,21 +220,21 @@ def test_a_model_that_turns_bad_is_noticed_though_nobody_asks(
     monkeypatch.setattr(canary, "KEPT", 0.0)
 
     async def test() -> None:
-        one = Canary(pictogram)
-        assert not one.good
+        canary = Canary(pictogram)
+        assert not canary.good
         vectors = TwoLevels(ByteLru(0), MemoryStore().vectors, pictogram.info.embedding_width)
-        await one.learn(Ensemble(pictogram, vectors, 1000))
-        assert one.good
-        good_at = one.good_at
-        looking = asyncio.create_task(one.keep_looking())
-        while one.good_at == good_at:
+        await canary.learn(Ensemble(pictogram, vectors, 1000))
+        assert canary.good
+        good_at = canary.good_at
+        looking = asyncio.create_task(canary.keep_looking())
+        while canary.good_at == good_at:
             await asyncio.sleep(0.01)
-        assert one.good
+        assert canary.good
         failed: Future[object] = Future()
         failed.set_exception(RuntimeError("the device is gone"))
         broken = SimpleNamespace(submit_images=lambda _: failed, info=pictogram.info, slowest=0.0)
-        monkeypatch.setattr(one, "_encoder", broken)
-        while one.good:
+        monkeypatch.setattr(canary, "_encoder", broken)
+        while canary.good:
             await asyncio.sleep(0.01)
         looking.cancel()
 
@@ -246,37 +246,37 @@ def test_a_model_that_turns_bad_is_noticed_though_nobody_asks(
 
 def test_a_killed_process_leaves_what_it_counted_and_nothing_else() -> None:
     board = Board(3)
-    mine = Metrics(board, board.take() or 0)
-    mine.watch("openvocab_in_service", "", lambda: 1)
+    metrics = Metrics(board, board.take() or 0)
+    metrics.watch("openvocab_in_service", "", lambda: 1)
     page = board.take()
     assert page is not None
     context = multiprocessing.get_context("spawn")
-    begun = context.Event()
+    event = context.Event()
     process: SpawnProcess = context.Process(
-        target=count_until_killed, args=(board, page, begun, 1000)
+        target=count_until_killed, args=(board, page, event, 1000)
     )
     process.start()
     try:
-        assert begun.wait(60)
-        assert read_own(mine)("openvocab_in_service") == 4
+        assert event.wait(60)
+        assert read_own(metrics)("openvocab_in_service") == 4
         failed = partial(Scraped.__call__, name=TOTAL, route="/classify", status="500")
-        wait_until(lambda: failed(read_own(mine)) > 0)  # it is counting without end
+        wait_until(lambda: failed(read_own(metrics)) > 0)  # it is counting without end
     finally:
         process.kill()
         process.join()
     board.give_back(page)
-    found = read_own(mine)
-    assert found("openvocab_requests_total", route="/classify", status="200") == 1000
-    lost = failed(found)
+    values = read_own(metrics)
+    assert values("openvocab_requests_total", route="/classify", status="200") == 1000
+    lost = failed(values)
     assert lost > 0
-    assert found("openvocab_in_service") == 1  # what the dead does is over
+    assert values("openvocab_in_service") == 1  # what the dead does is over
     # who comes next counts on, and says nothing of the dead one's gauges
     assert board.take() == page
     heir = Metrics(board, page)
     heir.answered("/classify", 500, 0.01, Stages(), None)
     heir.watch("openvocab_in_service", "", lambda: 5)
     assert read_own(heir)("openvocab_in_service") == 6
-    assert failed(read_own(mine)) == lost + 1
+    assert failed(read_own(metrics)) == lost + 1
 
 
 def test_no_file_has_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,8 +296,8 @@ def test_a_full_page_keeps_what_it_has() -> None:
     for number in range(SIZE // WORD // 40):
         metrics.answered(f"/{number}", 200, 0.01, Stages(), None)
     metrics.answered("/classify", 200, 0.01, Stages(), None)
-    found = read_own(metrics)
-    assert found("openvocab_requests_total", route="/classify", status="200") == 2
+    values = read_own(metrics)
+    assert values("openvocab_requests_total", route="/classify", status="200") == 2
     page = metrics._all._page
     assert page.words[0] <= len(page.words) - SCRATCH
 
@@ -321,23 +321,23 @@ def test_the_end_of_a_certificate_is_read(days: int, tmp_path: Path) -> None:
          "-subj", "/CN=here", "-out", str(file), "-keyout", str(tmp_path / "key.pem")],
         check=True, capture_output=True,
     )  # fmt: skip
-    told = subprocess.run(
+    end_date = subprocess.run(
         ["openssl", "x509", "-enddate", "-noout", "-in", str(file)],
         check=True, capture_output=True, text=True,
     ).stdout.strip()  # fmt: skip
-    wanted = datetime.strptime(told, "notAfter=%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC)
-    assert valid_until(file) == wanted.timestamp()
+    expected = datetime.strptime(end_date, "notAfter=%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC)
+    assert valid_until(file) == expected.timestamp()
     file.write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
     with pytest.raises(ValueError, match="damaged"):
         valid_until(file)
 
 
 def test_the_memory_of_a_container_is_the_limit(tmp_path: Path) -> None:
-    limit, none = tmp_path / "memory.max", tmp_path / "none"
+    limit, unlimited = tmp_path / "memory.max", tmp_path / "none"
     limit.write_text("1000000\n")
-    none.write_text("max\n")
-    assert memory_limit((none, limit)) == 1_000_000
-    assert memory_limit((none, tmp_path / "missing")) > 1_000_000
+    unlimited.write_text("max\n")
+    assert memory_limit((unlimited, limit)) == 1_000_000
+    assert memory_limit((unlimited, tmp_path / "missing")) > 1_000_000
 
 
 def test_the_page_names_every_metric(pictogram: Encoder) -> None:

@@ -66,11 +66,11 @@ def client(recorded: Recorded, pictogram: Encoder, serve: Serve) -> Iterator[htt
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spans, "start", lambda _mode, _version: recorded.tracing)
         serving = serve(pictogram)
-        found = serving.__enter__()
+        client = serving.__enter__()
     with contextlib.ExitStack() as stack:
         stack.push(serving)
         recorded.taken()
-        yield found
+        yield client
 
 
 def is_server(span: ReadableSpan) -> bool:
@@ -82,11 +82,11 @@ def server_span(ended: Sequence[ReadableSpan]) -> ReadableSpan:
     return span
 
 
-def below(found: Sequence[ReadableSpan], span: ReadableSpan) -> dict[str, ReadableSpan]:
+def below(finished: Sequence[ReadableSpan], span: ReadableSpan) -> dict[str, ReadableSpan]:
     return {
-        one.name: one
-        for one in found
-        if one.parent is not None and one.parent.span_id == span.context.span_id
+        candidate.name: candidate
+        for candidate in finished
+        if candidate.parent is not None and candidate.parent.span_id == span.context.span_id
     }
 
 
@@ -96,8 +96,8 @@ def test_a_request_is_a_span_in_its_callers_trace_with_one_for_each_stage(
     answer = client.post(
         "/classify?labels=confidential,cat", content=samples["cat"].read_bytes(), headers=SAMPLED
     )
-    found = recorded.taken(servers=1)
-    span = server_span(found)
+    finished = recorded.taken(servers=1)
+    span = server_span(finished)
     assert span.name == "POST /classify"
     assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, PARENT)
     assert answer.headers["traceresponse"] == f"00-{TRACE}-{span.context.span_id:016x}-01"
@@ -107,7 +107,7 @@ def test_a_request_is_a_span_in_its_callers_trace_with_one_for_each_stage(
         "openvocab.request_id": answer.headers["x-request-id"], "openvocab.model": "pictogram",
     }  # fmt: skip
     assert expected.items() <= dict(span.attributes).items()
-    inside = below(found, span)
+    inside = below(finished, span)
     assert set(inside) == {*STAGES, "forward pass"}
     for stage in inside.values():
         assert span.start_time <= stage.start_time <= stage.end_time <= span.end_time
@@ -116,7 +116,7 @@ def test_a_request_is_a_span_in_its_callers_trace_with_one_for_each_stage(
     (link,) = inside["encode"].links
     assert link.context.span_id == inside["forward pass"].context.span_id
     # nothing of what was sent
-    assert "confidential" not in "".join(one.to_json() for one in found)
+    assert "confidential" not in "".join(span.to_json() for span in finished)
 
 
 def test_requests_that_share_a_forward_pass_are_linked_with_its_one_span(
@@ -134,21 +134,21 @@ def test_requests_that_share_a_forward_pass_are_linked_with_its_one_span(
         async def request(headers: dict[str, str]) -> None:
             place = recorded.tracing.request(headers, "POST", {})
             with spans.at(place):
-                ran = await batcher.submit(1)
-            assert ran.size == 3
+                batch = await batcher.submit(1)
+            assert batch.size == 3
             place.end()
 
-        many = [asyncio.create_task(request(sent)) for sent in (NOT_SAMPLED, {}, SAMPLED)]
+        many = [asyncio.create_task(request(headers)) for headers in (NOT_SAMPLED, {}, SAMPLED)]
         await asyncio.sleep(0.05)
         go.set()
         await asyncio.gather(*many)
 
     asyncio.run(run())
-    found = recorded.taken()
-    (shared,) = [one for one in found if one.name == "forward pass"]
-    requests = [one for one in found if one.name == "POST"]
+    finished = recorded.taken()
+    (shared,) = [span for span in finished if span.name == "forward pass"]
+    requests = [span for span in finished if span.name == "POST"]
     assert {link.context.span_id for link in shared.links} == {
-        one.context.span_id for one in requests
+        request.context.span_id for request in requests
     }
     assert len(requests) == 2
     assert shared.attributes == {"openvocab.batch_size": 3, "openvocab.model": "small"}
@@ -157,15 +157,15 @@ def test_requests_that_share_a_forward_pass_are_linked_with_its_one_span(
 def test_a_build_is_in_the_trace_of_who_asked_for_it(
     client: httpx.Client, recorded: Recorded
 ) -> None:
-    sent = {"labels": ["confidential", "traced"]}
-    client.put("/labelsets/traced", json=sent, params={"wait": True}, headers=SAMPLED)
-    found = recorded.taken(servers=1)
-    span = server_span(found)
+    body = {"labels": ["confidential", "traced"]}
+    client.put("/labelsets/traced", json=body, params={"wait": True}, headers=SAMPLED)
+    finished = recorded.taken(servers=1)
+    span = server_span(finished)
     assert span.name == "PUT /labelsets/{name}"
-    build = below(found, span)["build label set"]
+    build = below(finished, span)["build label set"]
     assert build.attributes == {"openvocab.labels": 2, "openvocab.model": "pictogram"}
-    assert "encode texts" in below(found, build)
-    assert "confidential" not in "".join(one.to_json() for one in found)
+    assert "encode texts" in below(finished, build)
+    assert "confidential" not in "".join(span.to_json() for span in finished)
 
 
 def test_what_nobody_wants_to_read_is_not_traced(
@@ -201,13 +201,13 @@ def test_only_faults_of_ours_are_errors_of_a_trace(
 
     monkeypatch.setattr("app.classify.scoring.similarities", broken)
     client.post("/classify?labels=cat,dog", content=samples["cat"].read_bytes())
-    found = recorded.taken(servers=1)
-    span = server_span(found)
+    finished = recorded.taken(servers=1)
+    span = server_span(finished)
     assert not span.status.is_ok
     assert not span.status.is_unset
     assert span.attributes["error.type"] == "internal"
-    assert below(found, span)["score"].attributes["error.type"] == "ValueError"
-    assert "confidential" not in "".join(one.to_json() for one in found)
+    assert below(finished, span)["score"].attributes["error.type"] == "ValueError"
+    assert "confidential" not in "".join(span.to_json() for span in finished)
 
 
 def test_without_traces_nothing_of_opentelemetry_is_imported() -> None:
@@ -274,7 +274,7 @@ def test_traces_that_are_asked_for_and_cannot_be_had_end_the_start_with_a_line(
 @contextlib.contextmanager
 def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
     """Something that speaks OTLP over HTTP; yields its address and what it was sent."""
-    got: list[ExportTraceServiceRequest] = []
+    exported: list[ExportTraceServiceRequest] = []
 
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -282,7 +282,7 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
             if self.headers["Content-Encoding"] == "gzip":
                 body = gzip.decompress(body)
             assert self.path == "/v1/traces"
-            got.append(ExportTraceServiceRequest.FromString(body))
+            exported.append(ExportTraceServiceRequest.FromString(body))
             self.send_response(200)
             self.end_headers()
 
@@ -293,7 +293,7 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", got
+        yield f"http://127.0.0.1:{server.server_port}", exported
     finally:
         server.shutdown()
         thread.join()
@@ -309,15 +309,15 @@ def test_each_worker_sends_its_spans_before_it_ends_and_writes_lines_of_json(
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")  # only the end sends them
     # spans of the framework's own would be twice as many, and would hold the query
     monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
-    with collector() as (url, got):
+    with collector() as (url, exported):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         with openvocab("", tmp_path, "--workers", "2", log_level="info") as server:
             wait_until(lambda: "2 workers)" in (tmp_path / "server.log").read_text())
 
             def ask(_: int) -> None:
                 # a connection of its own, so that either worker may take it
-                with httpx.Client(base_url=server.client.base_url, timeout=60) as one:
-                    answer = one.post(
+                with httpx.Client(base_url=server.client.base_url, timeout=60) as client:
+                    answer = client.post(
                         "/classify?labels=cat,confidential", content=picture, headers=SAMPLED
                     )
                     assert answer.status_code == 200
@@ -326,22 +326,25 @@ def test_each_worker_sends_its_spans_before_it_ends_and_writes_lines_of_json(
                 list(pool.map(ask, range(24)))
             server.process.terminate()
             assert server.process.wait(30) == 0
-    resources = [found for request in got for found in request.resource_spans]
+    resources = [span for request in exported for span in request.resource_spans]
     described = [
-        {one.key: one.value.string_value or one.value.int_value for one in r.resource.attributes}
+        {
+            attribute.key: attribute.value.string_value or attribute.value.int_value
+            for attribute in r.resource.attributes
+        }
         for r in resources
     ]
-    assert {one["service.name"] for one in described} == {"pictures"}
-    assert len({one["process.pid"] for one in described}) == 2
-    assert "confidential" not in str(got)
+    assert {resource["service.name"] for resource in described} == {"pictures"}
+    assert len({resource["process.pid"] for resource in described}) == 2
+    assert "confidential" not in str(exported)
     names = [s.name for r in resources for scope in r.scope_spans for s in scope.spans]
     assert names.count("POST /classify") == names.count("score") == 24
 
     lines = [json.loads(line) for line in (tmp_path / "server.log").read_text().splitlines()]
-    asked = [line for line in lines if line["logger"] == "openvocab.access"]
-    assert len(asked) == 24
-    assert {line["worker"] for line in asked} == {"0", "1"}
-    assert {line["trace_id"] for line in asked} == {TRACE}
+    access_lines = [line for line in lines if line["logger"] == "openvocab.access"]
+    assert len(access_lines) == 24
+    assert {line["worker"] for line in access_lines} == {"0", "1"}
+    assert {line["trace_id"] for line in access_lines} == {TRACE}
     assert any(line["logger"] == "uvicorn.error" for line in lines)
 
 
@@ -355,7 +358,7 @@ def test_a_collector_that_is_away_or_silent_slows_nothing_and_is_told_of_once(
     picture = samples["cat"].read_bytes()
     with socket.socket() as closed, socket.create_server(("127.0.0.1", 0)) as silent:
         closed.bind(("127.0.0.1", 0))
-        for port, pause, told in ((closed, 0.8, 1), (silent, 0.0, 0)):
+        for port, pause, expected in ((closed, 0.8, 1), (silent, 0.0, 0)):
             caplog.clear()
             address = f"http://127.0.0.1:{port.getsockname()[1]}"
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
@@ -366,10 +369,10 @@ def test_a_collector_that_is_away_or_silent_slows_nothing_and_is_told_of_once(
                     answer = client.post("/classify?labels=cat,dog", content=picture)
                     assert answer.status_code == 200
                     time.sleep(pause)
-                begun = time.monotonic()
-            assert time.monotonic() - begun < 10
+                start = time.monotonic()
+            assert time.monotonic() - start < 10
             lines = [r for r in caplog.records if r.name.startswith(("openvocab", "opentel"))]
             lines = [r for r in lines if r.levelno >= logging.WARNING]
-            assert sum("accepts no traces" in r.getMessage() for r in lines) == told
-            assert sum("were not sent within" in r.getMessage() for r in lines) == 1 - told
+            assert sum("accepts no traces" in r.getMessage() for r in lines) == expected
+            assert sum("were not sent within" in r.getMessage() for r in lines) == 1 - expected
             assert len(lines) == 1

@@ -21,11 +21,11 @@ class Bucket:
     def __init__(self, tokens: int, *, away: bool = False) -> None:
         self.tokens, self.away, self.calls = tokens, away, 0
 
-    async def take(self, key: str, wanted: int, rate: float, burst: int) -> Grant:
+    async def take(self, key: str, count: int, rate: float, burst: int) -> Grant:
         self.calls += 1
         if self.away:
             raise StoreAway("gone")
-        granted = min(wanted, self.tokens)
+        granted = min(count, self.tokens)
         self.tokens -= granted
         return Grant(granted, 0.0 if granted else 0.5)
 

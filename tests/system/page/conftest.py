@@ -46,7 +46,7 @@ class Visit:
         ]
         assert not elsewhere
         unexpected = [
-            line for line in self.console if not any(known in line for known in self.expected)
+            line for line in self.console if not any(pattern in line for pattern in self.expected)
         ]
         assert not unexpected
 
@@ -59,9 +59,9 @@ def browser() -> Iterator[Browser]:
     assert path is not None, "these tests need Chromium; on Debian: apt-get install chromium"
     camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=camera)
-        yield found
-        found.close()
+        browser = playwright.chromium.launch(executable_path=path, args=camera)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,17 @@ CLIPBOARD = {"permissions": ["clipboard-read", "clipboard-write"]}
 
 def sample(page: Page, name: str) -> Locator:
     page.get_by_role("button", name=f"Sample: {name}", exact=True).click()
-    return answered(page, f"{name}.webp")
+    return answered_card(page, f"{name}.webp")
 
 
 def card(page: Page, name: str) -> Locator:
     return page.get_by_role("article", name=name, exact=True)
 
 
-def answered(page: Page, name: str) -> Locator:
-    found = card(page, name)
-    expect(found).to_have_attribute("data-state", "done")
-    return found
+def answered_card(page: Page, name: str) -> Locator:
+    article = card(page, name)
+    expect(article).to_have_attribute("data-state", "done")
+    return article
 
 
 def words(found: Locator) -> list[str]:
@@ -52,11 +52,11 @@ def run_copied(page: Page, found: Locator, language: str, folder: Path) -> list[
         "Python": [sys.executable, "-c", code],
         "JavaScript": ["node", "--input-type=module", "-e", code],
     }[language]
-    ran = subprocess.run(
+    process = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=60, check=True
     )
     if language == "curl":
-        answer = json.loads(ran.stdout)
+        answer = json.loads(process.stdout)
         (result,) = answer.get("boxes", [answer])
         return [prediction["label"] for prediction in result["predictions"]]
-    return [line.rpartition(" ")[0] for line in ran.stdout.splitlines()]
+    return [line.rpartition(" ")[0] for line in process.stdout.splitlines()]

@@ -22,8 +22,8 @@ def test_axe_finds_nothing(open_page: Open, samples: dict[str, Path], scheme: st
 
     page.locator("#files").set_input_files(samples["cat"])
     page.locator("#show-heat").click()
-    found = page.get_by_role("article", name="cat.png")
-    expect(found.locator(".heat-box")).to_be_visible()
+    card = page.get_by_role("article", name="cat.png")
+    expect(card.locator(".heat-box")).to_be_visible()
     page.locator("#files").set_input_files(
         {"name": "cut.png", "mimeType": "image/png", "buffer": samples["cat"].read_bytes()[:900]}
     )
@@ -32,13 +32,13 @@ def test_axe_finds_nothing(open_page: Open, samples: dict[str, Path], scheme: st
     expect(page.locator("#image-error")).to_contain_text("notes.txt is not an image")
     for summary in ("#options summary", ".problem summary:visible"):
         page.locator(summary).click()
-    found.get_by_role("button", name="Look at a part").click()
+    card.get_by_role("button", name="Look at a part").click()
     for text in ("JSON", "About"):
-        found.get_by_text(text, exact=True).click()
-    found.get_by_role("button", name="Copy as curl").click()
+        card.get_by_text(text, exact=True).click()
+    card.get_by_role("button", name="Copy as curl").click()
     page.get_by_role("button", name="Save as label set").click()
     page.get_by_label("Add a label").fill("猫, cat, dog,")
-    expect(found.locator(".notes li")).to_have_count(1)
+    expect(card.locator(".notes li")).to_have_count(1)
     page.locator("#model summary").click()
     check(page)  # an answer, a problem, a warning, a heat map, and everything open
 
@@ -46,7 +46,7 @@ def test_axe_finds_nothing(open_page: Open, samples: dict[str, Path], scheme: st
     page.get_by_role("button", name="Clear", exact=True).click()
     page.get_by_label("Add a label").fill("cat,")
     expect(page.get_by_role("button", name="Score on its own")).to_be_visible()
-    found.get_by_role("button", name="Remove").click()
+    card.get_by_role("button", name="Remove").click()
     check(page)  # one word alone, and what was removed
 
     page.get_by_label("Add a label").fill("dog,")
@@ -82,5 +82,5 @@ def test_axe_finds_nothing_on_the_reference(
 
 
 def check(page: Page) -> None:
-    found = Axe().run(page, options={"resultTypes": ["violations"], "runOnly": STANDARDS})
-    assert found.violations_count == 0, found.generate_report()
+    violations = Axe().run(page, options={"resultTypes": ["violations"], "runOnly": STANDARDS})
+    assert violations.violations_count == 0, violations.generate_report()

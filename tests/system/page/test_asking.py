@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 from models.encoder import Encoder
 from tests.conftest import Serve
 from tests.system.page.conftest import REFUSED, Open
-from tests.system.page.steps import CLIPBOARD, answered, card, run_copied, sample, words
+from tests.system.page.steps import CLIPBOARD, answered_card, card, run_copied, sample, words
 
 pytestmark = pytest.mark.timeout(600)  # a further model is exported when it is first loaded
 
@@ -42,7 +42,7 @@ def both_sections(page: Page) -> Locator:
         page.locator("#shipped .set", has_text=name).first.locator("input").check()
     titles = card(page, "cat.webp").locator(".set-title")
     expect(titles).to_have_text(["animals", "weather"], timeout=BUILD_MS)
-    return answered(page, "cat.webp")
+    return answered_card(page, "cat.webp")
 
 
 def test_a_shipped_vocabulary_is_asked_without_registering_it(open_page: Open) -> None:
@@ -62,11 +62,11 @@ def test_several_label_sets_are_answered_each_on_its_own(
 ) -> None:
     page = open_page(**CLIPBOARD).page
     sample(page, "cat")
-    both = both_sections(page)
-    expect(both.locator(".rows")).to_have_count(2)
-    expect(both.locator(".rows").first.locator(".word")).to_have_count(5)
+    sections = both_sections(page)
+    expect(sections.locator(".rows")).to_have_count(2)
+    expect(sections.locator(".rows").first.locator(".word")).to_have_count(5)
     for language in ("Python", "JavaScript"):
-        assert run_copied(page, both, language, tmp_path) == words(both)
+        assert run_copied(page, sections, language, tmp_path) == words(sections)
 
     page.locator("#files").set_input_files([samples["dog"], samples["pizza"]])
     expect(card(page, "pizza.png")).to_have_attribute("data-state", "done")
@@ -98,21 +98,21 @@ def test_a_part_of_a_picture_is_drawn_moved_by_keys_and_taken_away(
     open_page: Open, tmp_path: Path
 ) -> None:
     page = open_page(**CLIPBOARD).page
-    found = sample(page, "cat")
-    whole = found.locator(".similarity").all_inner_texts()
+    card = sample(page, "cat")
+    whole = card.locator(".similarity").all_inner_texts()
     page.locator("#show-heat").click()
-    expect(found.locator("canvas")).to_be_visible()
-    found.get_by_role("button", name="Look at a part").click()
-    part = found.locator(".part")
+    expect(card.locator("canvas")).to_be_visible()
+    card.get_by_role("button", name="Look at a part").click()
+    part = card.locator(".part")
     expect(part).to_be_focused()
-    expect(found.locator(".previous")).to_be_hidden()
-    found.get_by_text("JSON", exact=True).click()
-    answer = found.locator("pre").first
+    expect(card.locator(".previous")).to_be_hidden()
+    card.get_by_text("JSON", exact=True).click()
+    answer = card.locator("pre").first
     expect(answer).to_contain_text('"boxes"')
-    assert found.locator(".similarity").all_inner_texts() != whole
+    assert card.locator(".similarity").all_inner_texts() != whole
     expect(answer).to_contain_text('"x": 64')
     # the heat map lies over the part
-    heat, box = found.locator("canvas").bounding_box(), part.bounding_box()
+    heat, box = card.locator("canvas").bounding_box(), part.bounding_box()
     assert heat
     assert box
     assert (heat["x"], heat["width"]) == pytest.approx((box["x"], box["width"]), abs=3)
@@ -120,13 +120,13 @@ def test_a_part_of_a_picture_is_drawn_moved_by_keys_and_taken_away(
     expect(answer).to_contain_text('"x": 76')
     part.press("Shift+ArrowDown")
     expect(answer).to_contain_text('"height": 141')
-    expect(found.locator(".previous")).to_be_hidden()
+    expect(card.locator(".previous")).to_be_hidden()
     for language in ("curl", "Python", "JavaScript"):
-        ran = run_copied(page, found, language, tmp_path)
-        assert ran == words(found)
+        process = run_copied(page, card, language, tmp_path)
+        assert process == words(card)
 
     page.evaluate("scrollTo(0, 0)")
-    picture = found.locator(".frame img").bounding_box()
+    picture = card.locator(".frame img").bounding_box()
     assert picture
     left, top, size = picture["x"], picture["y"], picture["width"]
     page.mouse.move(left + 0.9 * size, top + 0.9 * size)
@@ -138,24 +138,24 @@ def test_a_part_of_a_picture_is_drawn_moved_by_keys_and_taken_away(
     page.mouse.click(left + 4, top + 4)  # a click draws nothing
     expect(answer).to_contain_text('"y": 128')
     part.press("Escape")
-    expect(found.get_by_role("button", name="Look at a part")).to_be_focused()
+    expect(card.get_by_role("button", name="Look at a part")).to_be_focused()
     expect(answer).not_to_contain_text('"boxes"')
-    assert found.locator(".similarity").all_inner_texts() == whole
+    assert card.locator(".similarity").all_inner_texts() == whole
 
 
 def test_what_is_looked_at_is_chosen_and_carried_by_a_link(open_page: Open) -> None:
     visit = open_page(**CLIPBOARD)
     page = visit.page
-    found = sample(page, "cat")
+    card = sample(page, "cat")
     open_options(page)
     page.get_by_label("Look at").select_option(label="The whole and its parts, the best counts")
-    expect(found.locator(".previous")).to_be_hidden()
+    expect(card.locator(".previous")).to_be_hidden()
     expect(page.locator("#options-summary")).to_contain_text("the whole and its parts")
     page.get_by_role("button", name="Copy link").click()
     link = page.evaluate("navigator.clipboard.readText()")
     assert "view=tiles" in link
-    other = open_page(link).page
-    expect(other.get_by_label("Look at")).to_have_value("tiles")
+    second = open_page(link).page
+    expect(second.get_by_label("Look at")).to_have_value("tiles")
 
 
 def test_other_things_that_a_picture_may_show_rule_its_words_out(open_page: Open) -> None:
@@ -163,15 +163,15 @@ def test_other_things_that_a_picture_may_show_rule_its_words_out(open_page: Open
     page = visit.page
     page.get_by_role("button", name="Clear", exact=True).click()
     page.get_by_label("Add a label").fill("dog, pizza,")
-    found = sample(page, "cat")
+    card = sample(page, "cat")
     open_options(page)
     page.get_by_label("Other things it may show").fill("cat, an empty page")
-    expect(found.locator(".none")).to_contain_text("None of these.")
-    expect(found.locator(".none")).to_contain_text("cat")
+    expect(card.locator(".none")).to_contain_text("None of these.")
+    expect(card.locator(".none")).to_contain_text("cat")
     page.get_by_label("Other things it may show").fill("dog")
     expect(page.locator("#not-error")).to_contain_text("is a label")
     page.get_by_label("Other things it may show").fill("")
-    expect(found.locator(".none")).to_be_hidden()
+    expect(card.locator(".none")).to_be_hidden()
     visit.expected.append(f"{REFUSED}422")
 
 
@@ -187,11 +187,11 @@ def test_groups_and_the_nearest_of_several_texts_are_shown(
         params={"wait": True},
     )
     page = open_page().page
-    found = sample(page, "dog")
+    card = sample(page, "dog")
     choose(page, "Label set")
     page.get_by_role("radio", name="grouped").check()
-    expect(found.locator(".groups dt")).to_have_text(["animal", "food"])
-    dog = found.locator(".rows li", has=page.locator(".word", has_text="dog"))
+    expect(card.locator(".groups dt")).to_have_text(["animal", "food"])
+    dog = card.locator(".rows li", has=page.locator(".word", has_text="dog"))
     expect(dog.locator(".via")).to_contain_text("in animal · nearest: ")
 
 
@@ -224,15 +224,15 @@ def test_one_of_several_models_answers(
     visit = open_page(f"{str(two.base_url).rstrip('/')}/")
     visit.expected.append(f"{REFUSED}503")  # while it is loaded
     page = visit.page
-    found = sample(page, "cat")
+    card = sample(page, "cat")
     open_options(page)
     page.get_by_label("Model", exact=True).select_option(other_model)
-    found.get_by_text("JSON", exact=True).click()
+    card.get_by_text("JSON", exact=True).click()
     model = f'"model": "{other_model}"'
-    expect(found.locator("pre").first).to_contain_text(model, timeout=240_000)
+    expect(card.locator("pre").first).to_contain_text(model, timeout=240_000)
     expect(page.locator("#model-name")).to_have_text(other_model)
     page.get_by_label("Model", exact=True).select_option("")
-    expect(found.locator("pre").first).to_contain_text('"model": "pictogram"')
+    expect(card.locator("pre").first).to_contain_text('"model": "pictogram"')
 
 
 def test_what_is_still_being_built_is_waited_for(open_page: Open) -> None:
@@ -252,10 +252,10 @@ def test_what_is_still_being_built_is_waited_for(open_page: Open) -> None:
             route.fulfill(status=503, json=problem, headers={"Retry-After": "1"})
 
     page.route("**/classify", answer)
-    found = card(page, "cat.webp")
+    article = card(page, "cat.webp")
     page.get_by_role("button", name="Sample: cat", exact=True).click()
-    expect(found.get_by_role("status")).to_contain_text("is 40 % built")
-    expect(found).to_have_attribute("data-state", "done")
-    expect(found.get_by_role("status")).to_be_hidden()
-    expect(found.locator(".word").first).to_have_text("cat")
+    expect(article.get_by_role("status")).to_contain_text("is 40 % built")
+    expect(article).to_have_attribute("data-state", "done")
+    expect(article.get_by_role("status")).to_be_hidden()
+    expect(article.locator(".word").first).to_have_text("cat")
     visit.expected.append(f"{REFUSED}503")

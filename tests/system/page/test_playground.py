@@ -17,7 +17,7 @@ from app.classify.heatmap import GRID
 from tests.system.page.conftest import KEY, REFUSED, Open
 from tests.system.page.steps import (
     CLIPBOARD,
-    answered,
+    answered_card,
     card,
     run_copied,
     sample,
@@ -40,26 +40,26 @@ def test_an_uploaded_picture_gets_bars_with_scores_similarities_and_times(
 ) -> None:
     page = open_page().page
     page.locator("#files").set_input_files(samples["cat"])
-    found = answered(page, "cat.png")
+    card = answered_card(page, "cat.png")
     labels = page.locator(".chip span").all_inner_texts()
     with samples["cat"].open("rb") as image:
         form = {"labels": json.dumps(labels)}
         answer = api.post("/classify", data=form, files={"image": image}).json()
     best = answer["predictions"][0]
-    row = found.locator(".rows li").first
+    row = card.locator(".rows li").first
     expect(row).to_contain_text(f"cat{100 * best['score']:.1f} %")
     expect(row).to_contain_text(f"{best['similarity']:.3f}")
-    assert words(found) == [one["label"] for one in answer["predictions"]]
+    assert words(card) == [prediction["label"] for prediction in answer["predictions"]]
     bar = row.locator(".fill").bounding_box()
     track = row.locator(".track").bounding_box()
     assert bar
     assert track
     assert bar["width"] / track["width"] == pytest.approx(best["score"], abs=0.02)
-    expect(found.locator(".timing")).to_be_hidden()
-    found.get_by_text("About", exact=True).click()
-    expect(found.locator(".timing dt")).to_contain_text(["decode", "queue", "encode"])
-    expect(found.locator(".timing")).to_contain_text("ms server · ")
-    expect(found.locator(".basis")).to_contain_text("Scores add up to 100 % over your words.")
+    expect(card.locator(".timing")).to_be_hidden()
+    card.get_by_text("About", exact=True).click()
+    expect(card.locator(".timing dt")).to_contain_text(["decode", "queue", "encode"])
+    expect(card.locator(".timing")).to_contain_text("ms server · ")
+    expect(card.locator(".basis")).to_contain_text("Scores add up to 100 % over your words.")
     expect(page.get_by_role("status").filter(has_text="cat.png: cat")).to_be_attached()
 
 
@@ -72,7 +72,7 @@ def test_a_picture_can_be_dropped(open_page: Open, samples: dict[str, Path]) -> 
         devtools.send("Input.dispatchDragEvent", drag)
     expect(page.locator("#veil")).to_be_visible()
     devtools.send("Input.dispatchDragEvent", {"type": "drop", "x": 600, "y": 400, "data": data})
-    assert words(answered(page, "dog.png"))[0] == "dog"
+    assert words(answered_card(page, "dog.png"))[0] == "dog"
     expect(page.locator("#veil")).to_be_hidden()
 
 
@@ -88,9 +88,9 @@ def test_a_picture_can_be_pasted(open_page: Open, samples: dict[str, Path]) -> N
         encoded,
     )
     page.keyboard.press("Control+v")
-    assert words(answered(page, "image.png"))[0] == "rocket"
+    assert words(answered_card(page, "image.png"))[0] == "rocket"
     page.get_by_role("button", name="Paste").click()
-    assert words(answered(page, "pasted.png"))[0] == "rocket"
+    assert words(answered_card(page, "pasted.png"))[0] == "rocket"
 
 
 def test_a_picture_can_be_taken_with_the_camera(open_page: Open) -> None:
@@ -144,22 +144,22 @@ def test_one_word_alone_shows_its_similarity_and_offers_a_score(
 ) -> None:
     page = open_page(**CLIPBOARD).page
     set_labels(page, ["cat"])
-    found = sample(page, "cat")
+    card = sample(page, "cat")
     expect(page.locator("#empty-text")).to_contain_text("One word has nothing to be compared with")
     picture = httpx.get(api.base_url.join("/page/samples/cat.webp")).content
     plain = api.post("/classify?labels=cat&threshold=0", content=picture).json()
-    expect(found.locator(".similarity")).to_contain_text(
+    expect(card.locator(".similarity")).to_contain_text(
         f"{plain['predictions'][0]['similarity']:.3f}"
     )
-    expect(found.locator(".score")).to_be_hidden()
-    expect(found.locator(".rows .track")).to_be_hidden()
+    expect(card.locator(".score")).to_be_hidden()
+    expect(card.locator(".rows .track")).to_be_hidden()
     page.get_by_role("button", name="Score on its own").click()
-    expect(found.locator(".score")).to_be_visible()
+    expect(card.locator(".score")).to_be_visible()
     expect(page.locator("#empty")).to_be_hidden()
-    expect(found.locator(".basis")).to_contain_text("Each word is scored on its own")
+    expect(card.locator(".basis")).to_contain_text("Each word is scored on its own")
     page.locator("#options summary").click()
     page.get_by_label("Minimum score").fill("0.9999")
-    expect(found.locator(".none")).to_have_text("No word reached the minimum score of 0.9999.")
+    expect(card.locator(".none")).to_have_text("No word reached the minimum score of 0.9999.")
 
 
 def test_the_first_own_word_replaces_the_examples_and_the_second_does_not(open_page: Open) -> None:
@@ -186,16 +186,16 @@ def test_a_sample_brings_its_word_while_the_words_are_examples(open_page: Open) 
 def test_an_answer_to_other_words_is_dimmed_and_called_previous(open_page: Open) -> None:
     page = open_page(**CLIPBOARD).page
     set_labels(page, ["cat", "dog"])
-    found = sample(page, "cat")
-    expect(found.locator(".previous")).to_be_hidden()
+    card = sample(page, "cat")
+    expect(card.locator(".previous")).to_be_hidden()
     page.get_by_role("button", name="Clear", exact=True).click()
-    expect(found.locator(".previous")).to_be_visible()
-    best = found.locator(".word").first
+    expect(card.locator(".previous")).to_be_visible()
+    best = card.locator(".word").first
     expect(best).to_have_css("color", DIMMED)
     expect(page.locator("#empty-text")).to_contain_text("Type at least two words")
     set_labels(page, ["dog", "cat", "key"])
-    expect(found.locator(".word")).to_have_count(3)
-    expect(found.locator(".previous")).to_be_hidden()
+    expect(card.locator(".word")).to_have_count(3)
+    expect(card.locator(".previous")).to_be_hidden()
     expect(best).not_to_have_css("color", DIMMED)
 
 
@@ -246,17 +246,17 @@ def test_labels_are_saved_as_a_label_set_picked_filtered_and_edited(
 def test_problems_are_said_in_words_where_they_arise(open_page: Open) -> None:
     visit = open_page()
     page = visit.page
-    found = sample(page, "cat")
+    card = sample(page, "cat")
     page.locator("#options summary").click()
     page.get_by_label("Minimum score").fill("1.5")
     expect(page.locator("#threshold-error")).to_contain_text("less than or equal to 1")
     expect(page.get_by_label("Minimum score")).to_have_attribute("aria-invalid", "true")
-    details = found.locator(".problem details")
+    details = card.locator(".problem details")
     expect(details.locator(".meta")).to_be_hidden()
     details.locator("summary").click()
     expect(details.locator(".meta")).to_contain_text("limit: 1 · sent: 1.5")
     page.get_by_label("Minimum score").fill("0.01")
-    expect(found).to_have_attribute("data-state", "done")
+    expect(card).to_have_attribute("data-state", "done")
     expect(page.locator("#threshold-error")).to_be_empty()
     visit.expected += [f"{REFUSED}422"]
 
@@ -273,7 +273,7 @@ def test_what_is_no_image_is_refused_before_it_is_sent(
             {"name": "cat.png", "mimeType": "", "buffer": samples["cat"].read_bytes()},
         ]
     )
-    answered(page, "cat.png")
+    answered_card(page, "cat.png")
     expect(page.locator("#image-error")).to_contain_text("notes.png is not an image.")
     expect(page.locator("#image-error")).to_contain_text("empty.png is empty.")
     expect(page.locator(".card")).to_have_count(1)
@@ -290,7 +290,7 @@ def test_each_format_of_the_server_passes_the_browser(open_page: Open, suffix: s
     Image.new("RGB", (32, 32), "red").save(out, name)
     file = {"name": f"red.{suffix}", "mimeType": "", "buffer": out.getvalue()}
     page.locator("#files").set_input_files(file)
-    assert words(answered(page, f"red.{suffix}"))
+    assert words(answered_card(page, f"red.{suffix}"))
 
 
 def test_a_server_that_does_not_answer_can_be_tried_again(open_page: Open) -> None:
@@ -304,14 +304,14 @@ def test_a_server_that_does_not_answer_can_be_tried_again(open_page: Open) -> No
     down = page.locator("#down")
     expect(down).to_contain_text("is it running".capitalize())
     problem.get_by_role("button", name="Retry").click()
-    assert words(answered(page, "cat.png"))[0] == "cat"
+    assert words(answered_card(page, "cat.png"))[0] == "cat"
     expect(down).to_be_hidden()
     page.context.set_offline(True)
     page.locator("#files").set_input_files(Path(__file__).parents[2] / "samples" / "dog.png")
     expect(card(page, "dog.png").locator(".problem")).to_contain_text("does not respond")
     page.context.set_offline(False)
     down.get_by_role("button", name="Retry").click()
-    assert words(answered(page, "dog.png"))[0] == "dog"
+    assert words(answered_card(page, "dog.png"))[0] == "dog"
     visit.expected.append("net::ERR_INTERNET_DISCONNECTED")
 
 
@@ -338,7 +338,7 @@ def test_several_pictures_are_asked_three_at_a_time_and_each_has_its_own_answer(
     page = visit.page
     under_way, most = 0, 0
 
-    def begun(request: object) -> None:
+    def on_request(request: object) -> None:
         nonlocal under_way, most
         if "/classify" in request.url:
             under_way += 1
@@ -348,7 +348,7 @@ def test_several_pictures_are_asked_three_at_a_time_and_each_has_its_own_answer(
         nonlocal under_way
         under_way -= "/classify" in request.url
 
-    page.on("request", begun)
+    page.on("request", on_request)
     page.on("requestfinished", ended)
     names = ["cat", "dog", "octopus", "pizza", "doughnut", "banana", "rocket", "umbrella"]
     files = [
@@ -359,7 +359,7 @@ def test_several_pictures_are_asked_three_at_a_time_and_each_has_its_own_answer(
     page.locator("#files").set_input_files([*files[:4], broken, *files[4:]])
     expect(card(page, "cut.png")).to_have_attribute("data-state", "failed")
     for name in names:
-        assert words(answered(page, f"{name}.png"))[0] == name
+        assert words(answered_card(page, f"{name}.png"))[0] == name
     assert 1 < most <= 3
     expect(page.locator("#status")).to_have_text("9 pictures answered, 1 error")
     visit.expected.append(f"{REFUSED}422")
@@ -446,17 +446,17 @@ def test_what_is_waiting_when_it_is_removed_lets_the_others_go_on(
     open_page: Open, samples: dict[str, Path]
 ) -> None:
     page = open_page().page
-    held = []
-    page.route("**/classify", lambda route: held.append(route))  # noqa: PLW0108 (it is inspected)
+    requests = []
+    page.route("**/classify", lambda route: requests.append(route))  # noqa: PLW0108 (it is inspected)
     page.locator("#files").set_input_files([samples["cat"], samples["dog"], samples["pizza"]])
     expect(page.locator(".card")).to_have_count(3)
     page.locator("#files").set_input_files(samples["rocket"])
-    while len(held) < 3:
+    while len(requests) < 3:
         page.wait_for_timeout(10)
     page.unroute("**/classify")
     for name in ("cat", "dog", "pizza"):
         card(page, f"{name}.png").locator(".tile-box .remove").evaluate("button => button.click()")
-    assert words(answered(page, "rocket.png"))[0] == "rocket"
+    assert words(answered_card(page, "rocket.png"))[0] == "rocket"
 
 
 def test_a_link_carries_words_and_options(open_page: Open) -> None:
@@ -471,14 +471,14 @@ def test_a_link_carries_words_and_options(open_page: Open) -> None:
     page.get_by_role("button", name="Copy link").click()
     expect(page.locator("#toast-text")).to_have_text("The link is copied.")
     address = page.evaluate("navigator.clipboard.readText()")
-    other = open_page(address).page
-    expect(other.locator(".chip span")).to_have_text([*NASTY, "cat"])
-    other.locator("#options summary").click()
-    expect(other.get_by_label("Max. answers")).to_have_value("3")
-    expect(other.get_by_label("Own templates")).to_have_value("a drawing of {}.\nmy {}")
-    expect(other.get_by_label("Score each word on its own")).to_be_checked()
-    expect(other.get_by_label("Minimum score")).to_have_value("")
-    assert other.url == visit.site  # read once: a reload keeps what was changed since
+    second = open_page(address).page
+    expect(second.locator(".chip span")).to_have_text([*NASTY, "cat"])
+    second.locator("#options summary").click()
+    expect(second.get_by_label("Max. answers")).to_have_value("3")
+    expect(second.get_by_label("Own templates")).to_have_value("a drawing of {}.\nmy {}")
+    expect(second.get_by_label("Score each word on its own")).to_be_checked()
+    expect(second.get_by_label("Minimum score")).to_have_value("")
+    assert second.url == visit.site  # read once: a reload keeps what was changed since
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -526,8 +526,8 @@ def test_input_and_answer_are_side_by_side_from_the_first_pixel(
 
 def test_on_a_phone_the_first_answer_is_on_the_second_screen(open_page: Open) -> None:
     page = open_page(viewport={"width": 390, "height": 760}, has_touch=True, is_mobile=True).page
-    found = sample(page, "cat")
-    top = found.locator(".word").first.evaluate(
+    card = sample(page, "cat")
+    top = card.locator(".word").first.evaluate(
         "word => word.getBoundingClientRect().bottom + scrollY"
     )
     assert top < 2 * 760
@@ -546,9 +546,9 @@ def test_the_copied_code_answers_what_the_page_shows(
     name = """it's; a "cat", 1.png"""
     (tmp_path / name).write_bytes(samples["cat"].read_bytes())
     page.locator("#files").set_input_files(tmp_path / name)
-    found = card(page, name)
-    expect(found.locator(".word")).to_have_count(13)
-    assert words(found) == run_copied(page, found, language, tmp_path)
+    article = card(page, name)
+    expect(article.locator(".word")).to_have_count(13)
+    assert words(article) == run_copied(page, article, language, tmp_path)
 
 
 @pytest.mark.parametrize("language", ["curl", "Python", "JavaScript"])
@@ -556,8 +556,8 @@ def test_the_code_of_a_sample_fetches_the_sample(
     open_page: Open, tmp_path: Path, language: str
 ) -> None:
     page = open_page(**CLIPBOARD).page
-    found = sample(page, "bicycle")
-    assert words(found) == run_copied(page, found, language, tmp_path)
+    card = sample(page, "bicycle")
+    assert words(card) == run_copied(page, card, language, tmp_path)
 
 
 def test_a_hostile_label_stays_a_text(open_page: Open, api: httpx.Client) -> None:
@@ -578,22 +578,22 @@ def test_a_hostile_label_stays_a_text(open_page: Open, api: httpx.Client) -> Non
 
 def test_the_heat_map_of_the_chosen_label_lies_over_the_picture(open_page: Open) -> None:
     page = open_page().page
-    found = sample(page, "cat")
+    card = sample(page, "cat")
     page.locator("#show-heat").click()
-    heat = found.locator("canvas")
-    expect(found.locator(".heat-box")).to_contain_text("lowers “cat” most")
-    expect(found.locator(".heat-box")).to_contain_text(f"{GRID} × {GRID} squares")
-    picture, laid = found.locator(".frame img").bounding_box(), heat.bounding_box()
+    heat = card.locator("canvas")
+    expect(card.locator(".heat-box")).to_contain_text("lowers “cat” most")
+    expect(card.locator(".heat-box")).to_contain_text(f"{GRID} × {GRID} squares")
+    picture, laid = card.locator(".frame img").bounding_box(), heat.bounding_box()
     assert picture
     assert laid
     assert (laid["width"], laid["height"]) == pytest.approx(
         (picture["width"], picture["height"]), abs=2
     )
-    read = "canvas => canvas.toDataURL()"
-    before = heat.evaluate(read)
-    found.get_by_role("button", name="dog", exact=True).click()
-    expect(found.locator(".heat-box")).to_contain_text("lowers “dog” most")
-    expect(found.get_by_role("button", name="dog", exact=True)).to_have_attribute(
+    script = "canvas => canvas.toDataURL()"
+    before = heat.evaluate(script)
+    card.get_by_role("button", name="dog", exact=True).click()
+    expect(card.locator(".heat-box")).to_contain_text("lowers “dog” most")
+    expect(card.get_by_role("button", name="dog", exact=True)).to_have_attribute(
         "aria-pressed", "true"
     )
     page.wait_for_function(
@@ -690,13 +690,13 @@ def test_a_server_with_keys_is_used_with_a_key(
     use.click()
     expect(page.locator("#key-panel")).to_be_hidden()
     page.locator("#files").set_input_files(samples["key"])
-    answered(page, "key.jpg")
+    answered_card(page, "key.jpg")
     card(page, "key.jpg").get_by_role("button", name="Copy as curl").click()
     expect(page.locator("#toast")).to_contain_text("OPENVOCAB_API_KEY")
     line = page.evaluate("navigator.clipboard.readText()")
     assert KEY not in line
     keyed = {"OPENVOCAB_API_KEY": KEY, "PATH": os.environ["PATH"]}
-    ran = subprocess.run(
+    process = subprocess.run(
         ["bash", "-c", line],
         cwd=samples["key"].parent,
         env=keyed,
@@ -705,11 +705,11 @@ def test_a_server_with_keys_is_used_with_a_key(
         timeout=60,
         check=True,
     )
-    assert json.loads(ran.stdout)["predictions"]
+    assert json.loads(process.stdout)["predictions"]
     page.reload()
     page.wait_for_selector("#model-tags li", state="attached")
-    kept = page.evaluate("JSON.stringify([{ ...localStorage }, document.cookie])")
-    assert KEY not in kept
+    stored = page.evaluate("JSON.stringify([{ ...localStorage }, document.cookie])")
+    assert KEY not in stored
     page.get_by_role("button", name="Save as label set").click()
     page.get_by_label("Name of the label set").fill("mine")
     page.keyboard.press("Enter")
@@ -743,7 +743,7 @@ def test_it_can_be_read_at_two_and_four_hundred_percent(open_page: Open, zoom: i
     size = {"width": 1280 // zoom, "height": 1024 // zoom}
     page = open_page(viewport=size, device_scale_factor=zoom).page
     page.locator("#options summary").click()
-    found = sample(page, "cat")
+    card = sample(page, "cat")
     page.locator(".segments label", has_text="Label set").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     cut = page.evaluate(
@@ -754,5 +754,5 @@ def test_it_can_be_read_at_two_and_four_hundred_percent(open_page: Open, zoom: i
     )
     assert cut == []
     page.locator(".segments label", has_text="My own").click()
-    found.locator(".word").first.scroll_into_view_if_needed()
-    expect(found.locator(".word").first).to_be_in_viewport()
+    card.locator(".word").first.scroll_into_view_if_needed()
+    expect(card.locator(".word").first).to_be_in_viewport()

@@ -20,9 +20,9 @@ def test_the_reference_names_every_route_and_schema_of_the_document(
         for item in document["paths"].values()
         for operation in item.values()
     ]
-    shown = page.locator(".route").evaluate_all("all => all.map(one => one.id)")
+    routes = page.locator(".route").evaluate_all("all => all.map(one => one.id)")
     schemas = [f"schema-{name}" for name in document["components"]["schemas"]]
-    assert sorted(shown) == sorted([*operations, *schemas])
+    assert sorted(routes) == sorted([*operations, *schemas])
     broken = page.locator("a[href^='#']").evaluate_all(
         "all => all.filter(one => !document.getElementById(one.hash.slice(1))).map(one => one.hash)"
     )
