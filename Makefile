@@ -18,7 +18,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 
 .PHONY: gpu-bundle gpu-rehearsal help setup run test check audit sbom image image-steps bench docs lock clean redis prometheus wrk node chromium
 
-help:  ## this list
+help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/ready  ## create .venv and install the service
@@ -35,7 +35,7 @@ run: $(if $(or $(GPU),$(filter-out everyday pictogram,$(MODEL))),.venv/ready,.ve
 test: check audit redis prometheus node chromium  ## all checks and tests
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-gpu-bundle: .venv/dev  ## fill .gpu-bundle with what a bare GPU machine lacks (Python 3.12), for benchmarks/gpu/run.sh
+gpu-bundle: .venv/dev  ## fill .gpu-bundle with everything a bare GPU machine needs (Python 3.12), for benchmarks/gpu/run.sh
 	$(BIN)/python -m benchmarks.gpu.bundle
 
 gpu-rehearsal: gpu-bundle  ## the same on a CPU, in a clean Python 3.12 without an index (10 minutes, 5 GB)
@@ -57,25 +57,25 @@ check: .venv/dev  ## ruff, mypy --strict, import-linter
 	MYPYPATH=models/everyday:models/pictogram $(BIN)/mypy --explicit-package-bases models/everyday/*.py
 	$(BIN)/lint-imports --no-cache
 
-audit: .venv/tools/ready  ## known vulnerabilities of what is locked, where the advisory data can be had
+audit: .venv/tools/ready  ## check locked packages for known vulnerabilities (if advisory data is reachable)
 	@.venv/tools/bin/python docker/audit.py requirements.lock requirements-ray.lock requirements-dev.lock requirements-build.lock
 
-sbom: .venv/tools/ready  ## what is locked, as CycloneDX: build/sbom.cdx.json (the image has one of its own)
+sbom: .venv/tools/ready  ## list locked packages as CycloneDX: build/sbom.cdx.json (the image has its own)
 	@mkdir -p build
 	.venv/tools/bin/python -W ignore::UserWarning -m cyclonedx_py requirements --pyproject pyproject.toml \
 	  --output-reproducible -o build/sbom.cdx.json requirements.lock
 
-image:  ## build an image with buildah and try it (TARGET=light, cpu or gpu); without a registry on a debootstrap base
+image:  ## build an image with buildah and test it (TARGET=light, cpu or gpu); without a registry on a debootstrap base
 	docker/build_image.sh $(TARGET)
 TARGET ?= light
 
-image-steps: .venv/bin/python  ## carry out the install steps of the Dockerfile without an engine (5 minutes, 3 GB)
+image-steps: .venv/bin/python  ## run the Dockerfile's install steps without a container engine (5 minutes, 3 GB)
 	$(PYTHON) docker/image_steps.py
 
-docs: .venv/ready  ## write what is generated: docs/settings.md
+docs: .venv/ready  ## regenerate docs/settings.md
 	$(BIN)/python -c 'from pathlib import Path; from app.server.settings import write_settings_page as w; w(Path("docs/settings.md"))'
 
-lock: .venv/dev  ## pin every version anew, with hashes
+lock: .venv/dev  ## pin every version again, with hashes
 	$(PIP) install uv
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra openvino --extra eval --extra otel --extra svg -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra openvino --extra otel --extra svg --extra ray -c requirements.lock -o requirements-ray.lock
@@ -89,7 +89,7 @@ HEAVY := torch torchvision timm
 TOOLS := cyclonedx-bom openapi-python-client pip-audit
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
-clean:  ## remove what was set up
+clean:  ## remove the environments and build files
 	rm -rf .venv build *.egg-info
 
 # installs a Debian package where it is missing, or says in one line that it is

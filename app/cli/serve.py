@@ -34,7 +34,7 @@ openvocab serve --uds /run/openvocab.sock
 EXIT_STATUS: Final = (
     "0 stopped by a signal (130 or 143 before it was ready), 1 the address is already in use or "
     "not permitted, or the server cannot start, 2 a setting is invalid, 3 the model cannot be "
-    "loaded, 4 the store can never be used."
+    "loaded, 4 the store can never be used, 70 the model or a decoder hung, 71 the GPU failed."
 )
 
 
