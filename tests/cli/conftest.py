@@ -40,9 +40,9 @@ def run() -> Run:
     app.add_typer(labelset.app, name="labelset")
 
     def invoke(*arguments: object, **options: Any) -> Result:
-        found = CliRunner().invoke(app, [*map(str, arguments)], **options)
-        assert found.exception is None or isinstance(found.exception, SystemExit), found.output
-        return found
+        result = CliRunner().invoke(app, [*map(str, arguments)], **options)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+        return result
 
     return invoke
 
@@ -61,7 +61,13 @@ def spawn() -> Spawn:
         *arguments: object, data: bytes = b"", **env: str
     ) -> "subprocess.CompletedProcess[bytes]":
         return subprocess.run(
-            [*COMMAND, *[one if isinstance(one, bytes) else str(one) for one in arguments]],
+            [
+                *COMMAND,
+                *[
+                    argument if isinstance(argument, bytes) else str(argument)
+                    for argument in arguments
+                ],
+            ],
             input=data,
             env={**ENV, **env},
             capture_output=True,

@@ -14,20 +14,20 @@ LABELS = ("--labels", "cat,dog,pizza", "--abstain")
 def test_none_of_these_is_told_in_every_form(
     run: Any, samples: dict[str, Path], client: httpx.Client
 ) -> None:
-    def told(form: str) -> str:
+    def output(form: str) -> str:
         names = (str(samples["umbrella"]), str(samples["cat"]))
-        ran = run("classify", *names, *LABELS, "--url", str(client.base_url), "--format", form)
-        assert ran.exit_code == 0, ran.stderr
-        return ran.stdout
+        process = run("classify", *names, *LABELS, "--url", str(client.base_url), "--format", form)
+        assert process.exit_code == 0, process.stderr
+        return process.stdout
 
-    first, second = told("table").splitlines()
+    first, second = output("table").splitlines()
     assert first.split("  ")[-1].strip() == "-"
     assert "none of these  " in first
     assert first.index("none of these") == second.index("cat  ")
-    rows = [*csv.DictReader(io.StringIO(told("csv")))]
+    rows = [*csv.DictReader(io.StringIO(output("csv")))]
     assert (rows[0]["label"], rows[0]["reason"]) == ("", "similarity_below_floor")
     assert (rows[1]["label"], rows[1]["reason"]) == ("cat", "")
-    lines = [json.loads(line) for line in told("ndjson").splitlines()]
+    lines = [json.loads(line) for line in output("ndjson").splitlines()]
     assert lines[0]["reason"]["withheld"][0]["label"] in ("cat", "dog", "pizza")
     assert [line["abstained"] for line in lines] == [True, False]
 
@@ -37,7 +37,7 @@ def test_what_is_none_of_these_is_put_aside(
 ) -> None:
     names = [str(samples[name]) for name in ("umbrella", "cat")]
     aside = ("--copy-to", str(tmp_path / "sorted"))
-    ran = run("classify", *names, *LABELS, "--url", str(client.base_url), *aside)
-    assert ran.exit_code == 0, ran.stderr
+    process = run("classify", *names, *LABELS, "--url", str(client.base_url), *aside)
+    assert process.exit_code == 0, process.stderr
     assert (tmp_path / "sorted" / "_none" / "umbrella.png").is_file()
     assert (tmp_path / "sorted" / "cat" / "cat.png").is_file()

@@ -85,9 +85,9 @@ def test_a_folder_is_classified_in_this_process_without_any_server(
     assert [p["label"] for p in records[0]["predictions"]] == [
         p["label"] for p in served["predictions"]
     ]
-    for mine, theirs in zip(records[0]["predictions"], served["predictions"], strict=True):
+    for local, remote in zip(records[0]["predictions"], served["predictions"], strict=True):
         # a picture in a batch of another size is rounded otherwise
-        assert mine["score"] == pytest.approx(theirs["score"], abs=1e-4)
+        assert local["score"] == pytest.approx(remote["score"], abs=1e-4)
 
 
 def test_a_model_that_cannot_be_loaded_is_exit_status_3(run: Any, album: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_model_that_cannot_be_loaded_is_exit_status_3(run: Any, album: Path) -
 
 
 def test_every_form_tells_the_same(run: Any, album: Path, url: str) -> None:
-    def told(form: str) -> str:
+    def output(form: str) -> str:
         result = run("classify", album, "--labels", LABELS, "--url", url, "--format", form,
                     "--top-k", 1)  # fmt: skip
         assert result.exit_code == 1
@@ -105,17 +105,17 @@ def test_every_form_tells_the_same(run: Any, album: Path, url: str) -> None:
         return str(result.stdout)
 
     right = {"a.png": "rocket", "key.jpg": "key"}  # the second a.png is the rocket
-    records = json.loads(told("json"))
+    records = json.loads(output("json"))
     assert best(records) == right
     assert "error" in records[1]
-    assert best([json.loads(line) for line in told("ndjson").splitlines()]) == right
-    rows = [*csv.DictReader(io.StringIO(told("csv")))]
+    assert best([json.loads(line) for line in output("ndjson").splitlines()]) == right
+    rows = [*csv.DictReader(io.StringIO(output("csv")))]
     assert [row["label"] for row in rows] == ["cat", "", "key", "rocket"]
     assert rows[1]["error"]
-    tabs = [line.split("\t") for line in told("tsv").splitlines()]
+    tabs = [line.split("\t") for line in output("tsv").splitlines()]
     assert tabs[0] == ["file", "label", "score", "similarity", "target", "error", "reason"]
     assert [row[1:3] for row in tabs[1:]] == [[row["label"], row["score"]] for row in rows]
-    assert re.findall(r"\.(?:png|jpg)  +(\w+) +0\.\d{4}$", told("table"), re.MULTILINE) == [
+    assert re.findall(r"\.(?:png|jpg)  +(\w+) +0\.\d{4}$", output("table"), re.MULTILINE) == [
         "cat", "key", "rocket",
     ]  # fmt: skip
 
@@ -129,17 +129,17 @@ def test_names_of_any_bytes_come_out_as_they_are(
     shutil.copy(samples["cat"], path)
     (tmp_path / "list").write_bytes(path + b"\0")
 
-    def told(form: str, *more: object) -> bytes:
+    def output(form: str, *more: object) -> bytes:
         result = run("classify", "--labels", LABELS, "--url", url, "--format", form, *more)
         assert result.exit_code == 0, result.stderr
         return bytes(result.stdout_bytes)
 
-    listed = told("ndjson", "--files-from", tmp_path / "list")
+    listed = output("ndjson", "--files-from", tmp_path / "list")
     assert os.fsencode(json.loads(listed)["file"]) == path
-    assert b'"' + path + b'"' in told("csv", tmp_path / "in")
-    named = os.fsdecode(path)
-    assert b"/two\\nlines\\t \xff.png\tcat\t" in told("tsv", named)
-    assert b"/two\\nlines\\t \\udcff.png  cat" in told("table", tmp_path / "in")
+    assert b'"' + path + b'"' in output("csv", tmp_path / "in")
+    shown_name = os.fsdecode(path)
+    assert b"/two\\nlines\\t \xff.png\tcat\t" in output("tsv", shown_name)
+    assert b"/two\\nlines\\t \\udcff.png  cat" in output("table", tmp_path / "in")
 
 
 def test_a_picture_and_a_list_come_through_pipes(
@@ -203,23 +203,23 @@ def test_a_reader_that_leaves_ends_it_quietly(
 def test_there_is_a_bar_on_a_terminal_and_none_in_a_pipe(
     command: list[str], album: Path, url: str, tmp_path: Path
 ) -> None:
-    ours, theirs = pty.openpty()
+    controller, terminal = pty.openpty()
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen(
             [*command, "classify", str(album), "--labels", LABELS, "--url", url],
-            stdout=out, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+            stdout=out, stderr=terminal, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
         )  # fmt: skip
-        os.close(theirs)
-        said = b""
+        os.close(terminal)
+        output = b""
         try:
-            while piece := os.read(ours, 65_536):
-                said += piece
+            while piece := os.read(controller, 65_536):
+                output += piece
         except OSError:  # how Linux says that the other side is closed
             pass
         assert process.wait(timeout=30) == 1
-    os.close(ours)
-    assert b"4/4" in said
-    assert b"broken.png: " in said
+    os.close(controller)
+    assert b"4/4" in output
+    assert b"broken.png: " in output
     assert b"\x1b" not in (tmp_path / "out").read_bytes()
 
 
@@ -230,17 +230,17 @@ def test_files_are_sorted_by_label_and_come_back(run: Any, album: Path, url: str
     planned = run(*common, "--dry-run")
     assert sorted(album.rglob("*")) == before
     assert "to undo" not in planned.stderr
-    done = run(*common)
-    assert [r.get("target") for r in json.loads(done.stdout)] == [
+    process = run(*common)
+    assert [r.get("target") for r in json.loads(process.stdout)] == [
         r.get("target") for r in json.loads(planned.stdout)
     ]
-    assert done.exit_code == 1
+    assert process.exit_code == 1
     assert (album / "broken.png").exists()  # it has no label
     assert (album / "sorted/cat/a.png").exists()
     assert (album / "sorted/rocket/a.png").exists()
     again = run(*common)
     assert [Path(r["file"]).name for r in json.loads(again.stdout)] == ["broken.png"]
-    log = re.search(r"openvocab undo (\S+)", done.stderr)
+    log = re.search(r"openvocab undo (\S+)", process.stderr)
     assert log is not None
     assert run("undo", log[1], "--dry-run").stdout.count(" -> ") == 3
     back = run("undo", log[1])
@@ -284,12 +284,12 @@ def test_an_interrupted_sorting_is_consistent_and_can_be_undone(
         process.kill()  # no handler runs
         process.wait()
     (log,) = (tmp_path / "out").glob("openvocab-undo-*.jsonl")
-    left = {path.name for path in album.iterdir()}
+    names = {path.name for path in album.iterdir()}
     moved = {path.name for path in (tmp_path / "out/cat").iterdir() if path.stat().st_size}
     assert moved
     assert len(moved) < len(before)
-    assert left | moved == set(before)
-    assert not left & moved
+    assert names | moved == set(before)
+    assert not names & moved
     assert run("undo", log).exit_code == 0
     assert sorted(path.name for path in album.iterdir()) == before
     assert {path.stat().st_size for path in album.iterdir()} == {samples["cat"].stat().st_size}
@@ -318,8 +318,8 @@ def test_an_interrupted_sorting_is_consistent_and_can_be_undone(
 def test_what_is_wrong_for_every_file_ends_it_with_one_line(
     run: Any, url: str, samples: dict[str, Path], arguments: list[str], complaint: str
 ) -> None:
-    given = [str(samples["cat"]) if one == "SAMPLE" else one for one in arguments]
-    result = run("classify", "--url", url, *given)
+    expanded = [str(samples["cat"]) if argument == "SAMPLE" else argument for argument in arguments]
+    result = run("classify", "--url", url, *expanded)
     assert result.exit_code == 2, result.output
     assert complaint in result.stderr
 
@@ -345,11 +345,11 @@ def test_a_busy_server_is_asked_again(run: Any, answers: Any, samples: dict[str,
             (503 if number == 1 else 429, {"Retry-After": "1"}, {}) if number < 3 else (200, {}, OK)
         )
 
-    begun = time.monotonic()
+    start = time.monotonic()
     with answers(first_two_refused) as url:
         result = run("classify", samples["cat"], "--labels", LABELS, "--url", url)
     assert result.exit_code == 0, result.output
-    assert time.monotonic() - begun >= 2
+    assert time.monotonic() - start >= 2
 
 
 @pytest.mark.parametrize(
@@ -454,11 +454,13 @@ def test_help_shows_how_each_command_is_used(run: Any) -> None:
 
 
 def test_several_label_sets_get_a_column_each(run: Any, url: str, samples: dict[str, Path]) -> None:
-    asked = ("classify", str(samples["cat"]), "--labelset", "preset:animals,preset:weather")
-    table = run(*asked, "--url", url, "--top-k", 2).stdout.splitlines()
+    arguments = ("classify", str(samples["cat"]), "--labelset", "preset:animals,preset:weather")
+    table = run(*arguments, "--url", url, "--top-k", 2).stdout.splitlines()
     assert table[0].split() == ["preset:animals", "preset:weather"]
     assert len(table) == 3
-    rows = list(csv.DictReader(run(*asked, "--url", url, "--format", "csv").stdout.splitlines()))
+    rows = list(
+        csv.DictReader(run(*arguments, "--url", url, "--format", "csv").stdout.splitlines())
+    )
     assert table[1].split()[0] == rows[0]["preset:animals"].split()[0]
     assert rows[0]["preset:animals"] in load_vocabularies()["animals"].labels
     assert 0 < float(rows[0]["preset:weather score"]) < 1
@@ -555,26 +557,26 @@ def test_a_terminal_that_knows_few_letters_is_no_traceback(encoding: str) -> Non
         ["--help"],
         ["classify", "--labels", "…,ü", "ö.png", "ß.png", "--model", "pictogram"],
     ):
-        ran = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "app", *words],
             env=env,
             capture_output=True,
             timeout=120,
             check=False,
         )
-        assert b"Traceback" not in ran.stderr
+        assert b"Traceback" not in process.stderr
 
 
 def test_help_into_a_pipe_that_closes_is_exit_status_141() -> None:
     reader, writer = os.pipe()
     os.close(reader)  # before anything is written
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "app", "classify", "--help"],
         stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
     )  # fmt: skip
     os.close(writer)
-    assert ran.stderr == ""
-    assert ran.returncode == 141
+    assert process.stderr == ""
+    assert process.returncode == 141
 
 
 def test_a_label_too_long_for_the_model_is_cut_where_that_is_asked(
@@ -603,8 +605,8 @@ def test_a_label_set_is_created_with_texts_cut(run: Any, url: str, client: httpx
         "labelset", "replace", "by-hand", "--truncate", *options, input=f"cat\ndog\n{long}\n"
     )
     assert "only its beginning counts" in replaced.stderr
-    kept = json.loads(run("labelset", "export", "by-hand", *options).stdout)
-    assert kept["truncate"] is True
+    document = json.loads(run("labelset", "export", "by-hand", *options).stdout)
+    assert document["truncate"] is True
     client.delete("/labelsets/by-hand")
 
 
@@ -615,25 +617,33 @@ def rows(found: Any) -> list[dict[str, str]]:
 
 def test_boxes_are_answered_each_on_its_own(run: Any, url: str, samples: dict[str, Path]) -> None:
     boxes = ("--boxes", "0,0,0.5,1", "--boxes", "0.5,0,0.5,1")
-    asked = ("classify", samples["cat"], "--labels", LABELS, *boxes, "--url", url)
-    found = rows(run(*asked, "--format", "csv"))
-    assert [row["box"] for row in found] == ["0"] * 5 + ["1"] * 5
-    (answer,) = json.loads(run(*asked, "--format", "json").stdout)
-    assert [row["label"] for row in found] == [
+    arguments = ("classify", samples["cat"], "--labels", LABELS, *boxes, "--url", url)
+    csv_rows = rows(run(*arguments, "--format", "csv"))
+    assert [row["box"] for row in csv_rows] == ["0"] * 5 + ["1"] * 5
+    (answer,) = json.loads(run(*arguments, "--format", "json").stdout)
+    assert [row["label"] for row in csv_rows] == [
         prediction["label"] for box in answer["boxes"] for prediction in box["predictions"]
     ]
-    single = run(*asked, "--top-k", 1).stdout.splitlines()
+    single = run(*arguments, "--top-k", 1).stdout.splitlines()
     assert [line.split()[:2] for line in single] == [
-        ["[0]", found[0]["label"]], ["[1]", found[5]["label"]],
+        ["[0]", csv_rows[0]["label"]], ["[1]", csv_rows[5]["label"]],
     ]  # fmt: skip
-    several = run("classify", samples["cat"], samples["key"], *asked[2:]).stdout.splitlines()
+    several = run("classify", samples["cat"], samples["key"], *arguments[2:]).stdout.splitlines()
     assert [line.split()[1] for line in several] == ["[0]", "[1]"] * 2
-    sets = run(*asked[:2], "--labelset", "preset:animals,preset:weather", *asked[4:], "--format",
-               "csv", "--top-k", 1)  # fmt: skip
+    sets = run(
+        *arguments[:2],
+        "--labelset",
+        "preset:animals,preset:weather",
+        *arguments[4:],
+        "--format",
+        "csv",
+        "--top-k",
+        1,
+    )
     assert [row["box"] for row in rows(sets)] == ["0", "1"]
-    wrong = run(*asked[:4], "--boxes", "0,0,1", "--url", url)
+    wrong = run(*arguments[:4], "--boxes", "0,0,1", "--url", url)
     assert (wrong.exit_code, "x,y,width,height" in wrong.stderr) == (2, True)
-    beyond = run(*asked[:4], "--boxes", "0,0,5000,10", "--url", url)
+    beyond = run(*arguments[:4], "--boxes", "0,0,5000,10", "--url", url)
     assert (beyond.exit_code, "beyond" in beyond.stderr) == (1, True), beyond.stderr
 
 
@@ -643,21 +653,21 @@ def test_labels_have_texts_and_words_that_rule_them_out(
     labels = {"dish": ["pizza", "soup"], "fruit": ["banana", "apple"], "cat": []}
     file = tmp_path / "labels.json"
     file.write_text(json.dumps(labels))
-    for given in (json.dumps(labels), f"@{file}"):
-        completed = run("classify", samples["pizza"], "--labels", given, "--combine", "best",
+    for texts in (json.dumps(labels), f"@{file}"):
+        completed = run("classify", samples["pizza"], "--labels", texts, "--combine", "best",
                     "--format", "json", "--url", url)  # fmt: skip
         (answer,) = json.loads(completed.stdout)
         assert answer["predictions"][0]["label"] == "dish"
         assert answer["predictions"][0]["text"] == "pizza"
-    asked = ("classify", samples["pizza"], "--labels", "cat,dog", "--url", url)
-    ruled_out = run(*asked, "--not", "pizza,a blank page")
+    arguments = ("classify", samples["pizza"], "--labels", "cat,dog", "--url", url)
+    ruled_out = run(*arguments, "--not", "pizza,a blank page")
     assert (ruled_out.exit_code, ruled_out.stdout.split("  ")[0]) == (0, "none of these")
-    for options, said in (
+    for options, message in (
         (("--combine", "best"), "combine=best needs labels with several texts"),
         (("--not", "cat"), "not: 'cat' is a label"),
     ):
-        refused = run(*asked, *options)
-        assert (refused.exit_code, said in refused.stderr) == (2, True), refused.stderr
+        refused = run(*arguments, *options)
+        assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
 
 
 def test_a_set_with_a_promise_has_a_column(
@@ -667,15 +677,23 @@ def test_a_set_with_a_promise_has_a_column(
     pictures = [(label, data) for label in labels for data in variants(samples[label])]
     register(client, "promised", labels)
     calibrate(client, "promised", pictures).raise_for_status()
-    asked = ("classify", samples["cat"], "--labelset", "promised", "--url", url)
-    first = rows(run(*asked, "--coverage", "0.9", "--format", "csv"))[0]
-    held = json.loads(first["set"])
-    assert "cat" in held
-    table = run(*asked, "--coverage", "0.9").stdout.splitlines()
-    assert table[0].endswith("{" + ", ".join(held) + "}")
+    arguments = ("classify", samples["cat"], "--labelset", "promised", "--url", url)
+    first = rows(run(*arguments, "--coverage", "0.9", "--format", "csv"))[0]
+    document = json.loads(first["set"])
+    assert "cat" in document
+    table = run(*arguments, "--coverage", "0.9").stdout.splitlines()
+    assert table[0].endswith("{" + ", ".join(document) + "}")
     assert "{" not in table[1]
     several = rows(
-        run(*asked[:3], "promised,preset:animals", *asked[4:], "--format", "csv", "--top-k", 1)
+        run(
+            *arguments[:3],
+            "promised,preset:animals",
+            *arguments[4:],
+            "--format",
+            "csv",
+            "--top-k",
+            1,
+        )
     )
     assert set(several[0]) == {
         "file", "promised", "promised score", "preset:animals", "preset:animals score", "target",

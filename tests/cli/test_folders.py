@@ -17,7 +17,7 @@ def make(folder: Path, *names: str) -> None:
 
 
 def found(finder: Finder, *names: object) -> list[str]:
-    return [one.path for one in finder.found(map(str, names))]
+    return [file.path for file in finder.found(map(str, names))]
 
 
 def test_a_folder_gives_its_images_by_name_and_those_inside_after_them(tmp_path: Path) -> None:

@@ -57,9 +57,9 @@ def test_a_label_set_is_made_shown_replaced_and_deleted(
         "name", "version", "labels", "status", "templates", "description",
     ]  # fmt: skip
     assert "pets" in listed.stdout
-    gone = labelset("delete", "birds", "pets")
-    assert gone.exit_code == 1  # but the one that there was is deleted
-    assert "birds" in gone.stderr
+    process = labelset("delete", "birds", "pets")
+    assert process.exit_code == 1  # but the one that there was is deleted
+    assert "birds" in process.stderr
     assert server.get("/labelsets").json()["labelsets"] == []
 
 
@@ -82,9 +82,9 @@ def test_a_backup_restores_everything_that_an_owner_wrote(
     assert len(backup.stdout_bytes.splitlines()) == len(SETS)
     file = write(tmp_path / "backup.jsonl", backup.stdout_bytes)
     with serve(pictogram) as other:
-        done = run("labelset", "import", file, "--url", other.base_url)
-        assert done.exit_code == 0, done.stderr
-        assert "imported 4 label sets, 0 refused" in done.stderr
+        process = run("labelset", "import", file, "--url", other.base_url)
+        assert process.exit_code == 0, process.stderr
+        assert "imported 4 label sets, 0 refused" in process.stderr
         for content in SETS:
             name = content["name"]
             # a dict's order is part of it: it is the order of the labels

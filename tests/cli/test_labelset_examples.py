@@ -33,26 +33,28 @@ def labelset(run: Any, server: httpx.Client) -> Iterator[Any]:
 def folder(samples: dict[str, Path], tmp_path: Path) -> Path:
     """A folder for each label, with two pictures in it."""
     for label in LABELS:
-        own = tmp_path / "pictures" / label
-        own.mkdir(parents=True)
-        shutil.copy(samples[label], own)
-        shutil.copy(PAGE / f"{label}.webp", own)
+        label_folder = tmp_path / "pictures" / label
+        label_folder.mkdir(parents=True)
+        shutil.copy(samples[label], label_folder)
+        shutil.copy(PAGE / f"{label}.webp", label_folder)
     return tmp_path / "pictures"
 
 
-def held(server: httpx.Client) -> set[tuple[str, str]]:
-    found = server.get("/labelsets/pets/examples?limit=1000").json()["examples"]
-    return {(one["label"], one["id"]) for one in found}
+def stored_examples(server: httpx.Client) -> set[tuple[str, str]]:
+    examples = server.get("/labelsets/pets/examples?limit=1000").json()["examples"]
+    return {(example["label"], example["id"]) for example in examples}
 
 
 def test_a_folder_for_each_label_is_sent_listed_and_removed(
     labelset: Any, server: httpx.Client, folder: Path
 ) -> None:
-    done = labelset("examples", "add", "pets", folder)
-    assert done.exit_code == 0, done.stderr
-    assert [line.split() for line in done.stdout.splitlines()[1:]] == [[la, "2"] for la in LABELS]
-    assert "6 examples added" in done.stderr
-    assert "weight" in done.stderr
+    process = labelset("examples", "add", "pets", folder)
+    assert process.exit_code == 0, process.stderr
+    assert [line.split() for line in process.stdout.splitlines()[1:]] == [
+        [la, "2"] for la in LABELS
+    ]
+    assert "6 examples added" in process.stderr
+    assert "weight" in process.stderr
     (folder / "cat" / "broken.png").write_bytes(b"GIF89a")
     (folder / "bird").mkdir()
     shutil.copy(folder / "cat" / "cat.png", folder / "bird" / "bird.png")
@@ -62,26 +64,26 @@ def test_a_folder_for_each_label_is_sent_listed_and_removed(
     assert "broken.png: " in again.stderr
     assert "bird.png: 'bird' is not a label in this label set" in again.stderr
     lines = [
-        json.loads(one)
-        for one in labelset("examples", "list", "pets", "--json").stdout.splitlines()
+        json.loads(line)
+        for line in labelset("examples", "list", "pets", "--json").stdout.splitlines()
     ]
-    assert {(one["label"], one["id"]) for one in lines} == held(server)
+    assert {(line["label"], line["id"]) for line in lines} == stored_examples(server)
     plain = labelset("examples", "list", "pets").stdout.splitlines()
-    assert [one.split("\t")[0] for one in plain] == [one["id"] for one in lines]
+    assert [line.split("\t")[0] for line in plain] == [line["id"] for line in lines]
     assert labelset("examples", "remove", "pets", lines[0]["id"]).exit_code == 0
     assert "2 examples removed" in labelset("examples", "remove", "pets", "--label", "dog").stderr
     assert labelset("examples", "remove", "pets").exit_code == 2
-    assert len(held(server)) == 3
+    assert len(stored_examples(server)) == 3
     other = labelset("examples", "add", "pets", "--label", "dog", folder / "dog")
     assert other.exit_code == 0, other.stderr
-    assert len(held(server)) == 5
+    assert len(stored_examples(server)) == 5
 
 
 def test_a_backup_restores_the_pictures_and_an_older_one_leaves_them(
     labelset: Any, server: httpx.Client, folder: Path, tmp_path: Path
 ) -> None:
     labelset("examples", "add", "pets", folder)
-    before = held(server)
+    before = stored_examples(server)
     backup = labelset("export")
     (tmp_path / "full.jsonl").write_text(backup.stdout, encoding="utf-8")
     small = labelset("export", "--no-examples").stdout
@@ -89,7 +91,7 @@ def test_a_backup_restores_the_pictures_and_an_older_one_leaves_them(
     (tmp_path / "small.jsonl").write_text(small, encoding="utf-8")
     server.delete("/labelsets/pets")
     assert labelset("import", tmp_path / "full.jsonl").exit_code == 0
-    assert held(server) == before
+    assert stored_examples(server) == before
     # changed meanwhile: one gone, one under another label, one too many
     cat, dog = (folder / label / f"{label}.png" for label in ("cat", "dog"))
     labelset("examples", "remove", "pets", "--label", "cat")
@@ -98,12 +100,12 @@ def test_a_backup_restores_the_pictures_and_an_older_one_leaves_them(
     other.write_bytes(dog.read_bytes() + b"behind the end")
     labelset("examples", "add", "pets", "--label", "dog", other)
     assert labelset("import", tmp_path / "small.jsonl", "--replace").exit_code == 0
-    assert len(held(server)) == 6
+    assert len(stored_examples(server)) == 6
     restored = labelset("import", tmp_path / "full.jsonl", "--replace")
     assert restored.exit_code == 0, restored.stderr
-    assert held(server) == before
+    assert stored_examples(server) == before
     damaged = json.loads(backup.stdout)
     damaged["examples"][0]["image"] = "no base64"
     again = labelset("import", "-", "--replace", input=json.dumps(damaged))
     assert (again.exit_code, "number 1" in again.stderr) == (2, True)
-    assert held(server) == before
+    assert stored_examples(server) == before

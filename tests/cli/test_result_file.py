@@ -73,7 +73,7 @@ def test_every_ending_tells_the_same(
         best[ending] = [(Path(row["file"]).name, row.get("label") or None) for row in rows]
         # nothing of the journal is left
         assert sorted(path.name for path in tmp_path.iterdir() if "answers" in path.name) == (
-            sorted(f"answers.{one}" for one in best)
+            sorted(f"answers.{suffix}" for suffix in best)
         )
     expected = [("broken.png", None), ("cat.png", "cat"), ("dog.png", "dog"),
                 ("rocket.png", "rocket")]  # fmt: skip
@@ -110,10 +110,10 @@ def test_an_interrupted_run_goes_on_where_it_was(
     folder, out = numbered(tmp_path / "many", 12), tmp_path / f"answers.{ending}"
     journal = out.with_name(f"{out.name}.part")
     arguments = ("classify", folder, "--labels", LABELS, "-o", out, "--jobs", 1)
-    asked: list[int] = []
+    requests: list[int] = []
 
     def answer(number: int) -> tuple[int, dict[str, str], Any]:
-        asked.append(number)
+        requests.append(number)
         # the third cannot be read today, and after the sixth the key is withdrawn
         bad = {
             "title": "Damaged",
@@ -133,22 +133,22 @@ def test_an_interrupted_run_goes_on_where_it_was(
         file.write(b'["half')
 
     def well(number: int) -> tuple[int, dict[str, str], Any]:
-        asked.append(number)
+        requests.append(number)
         return 200, {}, ANSWER
 
     # one of those that were answered has changed since
     (folder / "01.png").write_bytes(b"another picture")
-    asked.clear()
+    requests.clear()
     with answers(well) as url:
         refused = run(*arguments, "--url", url)
-        assert (refused.exit_code, asked) == (2, [])
+        assert (refused.exit_code, requests) == (2, [])
         assert "continue with --resume, or delete it" in refused.stderr
         other = run("classify", folder, "--labels", "a,b", "-o", out, "--resume", "--url", url)
-        assert (other.exit_code, asked) == (2, [])
+        assert (other.exit_code, requests) == (2, [])
         assert "other labels, options or model" in other.stderr
         result = run(*arguments, "--url", url, "--resume")
     assert result.exit_code == 0, result.output
-    assert len(asked) == 6 + 2
+    assert len(requests) == 6 + 2
     assert not journal.exists()
     if ending == "csv":
         files = [Path(row["file"]).name for row in csv.DictReader(out.read_text().splitlines())]
@@ -185,39 +185,39 @@ def test_exact_duplicates_are_classified_once(run: Any, answers: Any, tmp_path: 
     folder = numbered(tmp_path / "many", 3)
     for number in range(3):
         shutil.copy(folder / f"{number:02}.png", folder / f"copy {number}.png")
-    asked: list[int] = []
+    requests: list[int] = []
 
     def answer(number: int) -> tuple[int, dict[str, str], Any]:
-        asked.append(number)
+        requests.append(number)
         return 200, {}, ANSWER | {"cached": number}
 
     arguments = ("--labels", LABELS, "--format", "ndjson")
     with answers(answer) as url:
         completed = run("classify", folder, *arguments, "--url", url)
         records = [json.loads(line) for line in completed.stdout.splitlines()]
-        assert len(asked) == 3
+        assert len(requests) == 3
         cached = {Path(record["file"]).name: record["cached"] for record in records}
         assert all(cached[f"copy {n}.png"] == cached[f"{n:02}.png"] for n in range(3))
 
 
 def test_answers_are_remembered_up_to_a_bound() -> None:
     async def test() -> None:
-        asked: list[bytes] = []
+        bodies: list[bytes] = []
 
         async def classify(digest: bytes) -> dict[str, Any]:
-            asked.append(digest)
+            bodies.append(digest)
             return ANSWER
 
         once = Once(most=5)  # two answers with a prediction each
         for digest in (b"a", b"b", b"b", b"a", b"c", b"c", b"a"):
             assert await once.of(digest, partial(classify, digest)) == ANSWER
-        assert asked == [b"a", b"b", b"c", b"a"]
+        assert bodies == [b"a", b"b", b"c", b"a"]
 
     asyncio.run(test())
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("-o", "answers.xlsx"), "must end in one of .csv, .tsv"),
         (("-o", "answers"), "must end in one of .csv, .tsv"),
@@ -227,7 +227,7 @@ def test_answers_are_remembered_up_to_a_bound() -> None:
     ],
 )
 def test_what_is_wrong_with_the_file_is_said_before_anything_is_asked(
-    run: Any, album: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+    run: Any, album: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     before = Path.cwd()
     os.chdir(tmp_path)
@@ -238,7 +238,7 @@ def test_what_is_wrong_with_the_file_is_said_before_anything_is_asked(
     finally:
         os.chdir(before)
     assert result.exit_code == 2, result.output
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_parquet_names_the_package_that_it_needs(

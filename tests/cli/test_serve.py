@@ -36,7 +36,7 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_server_answers_within_ten_seconds_and_ends_cleanly(samples: dict[str, Path]) -> None:
     port = free_port()
-    begun = time.monotonic()
+    start = time.monotonic()
     server = subprocess.Popen(
         [*COMMAND, "serve", "--model", "pictogram", "--port", str(port)],
         stderr=subprocess.PIPE,
@@ -50,7 +50,7 @@ def test_the_server_answers_within_ten_seconds_and_ends_cleanly(samples: dict[st
                     break
                 except httpx.TransportError:
                     assert server.poll() is None, "the server ended"
-                    assert time.monotonic() - begun < 60
+                    assert time.monotonic() - start < 60
                     time.sleep(0.05)
             answer = client.post(
                 "/classify",
@@ -70,10 +70,10 @@ def test_the_server_answers_within_ten_seconds_and_ends_cleanly(samples: dict[st
 
 
 def test_a_port_in_use_is_exit_status_1() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        completed = run("serve", "--model", "pictogram", "--port", str(taken.getsockname()[1]))
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        completed = run("serve", "--model", "pictogram", "--port", str(sock.getsockname()[1]))
     assert completed.returncode == 1
     assert "Address already in use" in completed.stderr
     assert "loading" not in completed.stderr
@@ -181,5 +181,5 @@ def test_a_missing_extra_is_named(package: str, setting: str, extra: str) -> Non
 
 
 def test_the_version_is_the_one_that_is_installed() -> None:
-    shown = run("--version")
-    assert (shown.returncode, shown.stdout) == (0, f"openvocab {version('openvocab')}\n")
+    process = run("--version")
+    assert (process.returncode, process.stdout) == (0, f"openvocab {version('openvocab')}\n")

@@ -44,16 +44,16 @@ def test_label_sets_and_their_examples_are_built_with_it(
     text.write_text("cat\ndog\n")
     result = run("labelset", "create", "pets", text, *server)
     assert result.exit_code == 0, result.stderr
-    shown = run("labelset", "show", "pets", *server)
-    assert "pictogram: unbuilt" in shown.stderr
-    assert f"{other_model}: ready" in shown.stderr
+    process = run("labelset", "show", "pets", *server)
+    assert "pictogram: unbuilt" in process.stderr
+    assert f"{other_model}: ready" in process.stderr
     pictures = [samples["cat"], samples["dog"]]
     for label, picture in zip(("cat", "dog"), pictures, strict=True):
         added = run("labelset", "examples", "add", "pets", picture, "--label", label, *server)
         assert added.exit_code == 0, added.stderr
-    told = two.get("/labelsets/pets").json()
-    assert told["examples"] == {"cat": 1, "dog": 1}
-    assert (told["models"][other_model], told["calibration"]) == ("ready", None)
+    answer = two.get("/labelsets/pets").json()
+    assert answer["examples"] == {"cat": 1, "dog": 1}
+    assert (answer["models"][other_model], answer["calibration"]) == ("ready", None)
 
 
 def test_an_evaluation_is_one_of_the_model_that_is_named(

@@ -54,9 +54,9 @@ def tree(folder: Path) -> dict[str, str]:
 def sort(pictures: Path, out: Path, *, copy: bool = False, dry: bool = False) -> list[str]:
     log = UndoLog(out / "undo.jsonl")
     sorter = Sorter(out, log, copy=copy, dry=dry)
-    found = [sorter.place(str(path), "cat") for path in sorted(pictures.rglob("*.png"))]
+    places = [sorter.place(str(path), "cat") for path in sorted(pictures.rglob("*.png"))]
     log.close()
-    return [os.path.relpath(path, out) for path in found]
+    return [os.path.relpath(path, out) for path in places]
 
 
 SORTED = ["cat/a.png", "cat/a (2).png", "cat/a (3).png", "cat/b.tar.png"]
@@ -74,17 +74,17 @@ def test_files_of_one_name_get_numbers_and_all_come_back(pictures: Path, tmp_pat
 
 
 def test_nothing_is_written_over(pictures: Path, tmp_path: Path) -> None:
-    taken = tmp_path / "out/cat/a.png"
-    taken.parent.mkdir(parents=True)
-    taken.write_text("another's")
+    target = tmp_path / "out/cat/a.png"
+    target.parent.mkdir(parents=True)
+    target.write_text("another's")
     assert sort(pictures, tmp_path / "out")[:3] == [f"cat/a ({n}).png" for n in (2, 3, 4)]
-    assert taken.read_text() == "another's"
+    assert target.read_text() == "another's"
     (pictures / "1/a.png").write_text("new")
     errors = [step.error for step in undo(tmp_path / "out/undo.jsonl") if step.error]
     assert errors == ["another file is in its old place"]
     assert (pictures / "1/a.png").read_text() == "new"
     with pytest.raises(FileExistsError):
-        transfer(pictures / "1/a.png", taken)
+        transfer(pictures / "1/a.png", target)
 
 
 def test_a_dry_run_tells_the_same_names_and_changes_nothing(pictures: Path, tmp_path: Path) -> None:
