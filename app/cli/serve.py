@@ -16,7 +16,7 @@ from app.cli.terminal import or_exit, settings_or_exit
 from app.server import sockets
 from app.server.build import guarded_store, load_encoder
 from app.server.exit_status import START_ERROR, STORE_ERROR, USAGE_ERROR
-from app.server.run import described, survive_hang_ups
+from app.server.run import described, survive_hang_ups, threads
 from app.server.run import serve as serve_on
 from app.server.settings import Settings
 from app.server.workers import Supervisor
@@ -91,7 +91,7 @@ def serve(
 
         raise typer.Exit(Supervisor(settings, listener, settings.workers).run(announce))
     encoder = or_exit(lambda: load_encoder(settings))
-    logs.tell(described(encoder.info))
+    logs.tell(f"{described(encoder.info)}\n{threads(settings)}")
     raise typer.Exit(
         serve_on(settings, encoder, listener, ready=lambda: logs.tell(_ready(address)))
     )

@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
 
+from app.server.cpus import available_cores
 from app.server.exit_status import HUNG, START_ERROR
 from app.server.http_protocol import protocol
 from app.server.main import create_app
@@ -140,6 +141,13 @@ def tune_interpreter() -> None:
     # meanwhile and take the cores from the forward pass
     threadpool_limits(1, user_api="blas")
     sys.setswitchinterval(SWITCH_SECONDS)
+
+
+def threads(settings: Settings) -> str:
+    """How many threads decode and compute, in a line."""
+    cores = available_cores()
+    decoding, computing = settings.cores_for_decoding(), settings.cores_for_encoding() or cores
+    return f"threads: {decoding} to decode images, {computing} for the model; {cores} CPU cores"
 
 
 def described(info: EncoderInfo) -> str:

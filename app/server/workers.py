@@ -24,7 +24,7 @@ from app.server.build import load_encoder
 from app.server.cpus import available_cores
 from app.server.exit_status import HUNG, MODEL_ERROR, SIGNALLED, START_ERROR
 from app.server.gauges import watch_process
-from app.server.run import described, serve
+from app.server.run import described, serve, threads
 from app.server.settings import Settings
 from app.telemetry import logs
 from app.telemetry.metrics import EVERY, Metrics
@@ -153,7 +153,7 @@ def _work(
     except ModelError as error:
         sys.stderr.write(f"openvocab: {error}\n")
         sys.exit(MODEL_ERROR)
-    line = described(encoder.info)
+    line = f"{described(encoder.info)}\n{threads(settings)}"
     ends, counted = (signal.SIGTERM,), Metrics(board, page)
     sys.exit(serve(settings, encoder, listener, ends, lambda: pipe.send(line), counted))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.server.cpus import available_cores
+from app.server.run import threads
 from app.server.settings import Settings
 from app.server.workers import share
 
@@ -38,9 +39,11 @@ def test_threads_follow_the_affinity_mask(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     settings = Settings()
     assert (settings.cores_for_decoding(), settings.cores_for_encoding()) == (2, 2)
+    assert threads(settings) == "threads: 2 to decode images, 2 for the model; 2 CPU cores"
     assert Settings(decode_threads=7, torch_threads=5).cores_for_decoding() == 7
     two = share(Settings(), 2)
     assert (two.torch_threads, two.decode_threads) == (1, 1)
     # nothing limits: the libraries know best
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert settings.cores_for_encoding() == 0
+    assert threads(settings) == "threads: 2 to decode images, 2 for the model; 2 CPU cores"

@@ -18,6 +18,7 @@ from redis.exceptions import (
     AskError,
     AuthenticationError,
     ClusterCrossSlotError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -184,6 +185,12 @@ class Link:
             return StoreRefused(text)
         if is_damage(error):
             return StoreDamaged(text)
+        if isinstance(error, MovedError) and "{" in self._schema_key:
+            host, port = error.node_addr
+            return StoreUnusable(
+                f"{self.address} is a node of a Redis Cluster, and the keys of this "
+                f"OPENVOCAB_STORE_PREFIX lie on {host}:{port}: name that node"
+            )
         if isinstance(error, AskError | ClusterCrossSlotError):
             return StoreUnusable(
                 f"{self.address} is a node of a Redis Cluster, and all keys must lie on one node: "

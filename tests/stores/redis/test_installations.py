@@ -296,7 +296,10 @@ def test_a_cluster_ends_the_start_with_one_line_unless_all_keys_lie_on_the_node(
             assert "OPENVOCAB_STORE_PREFIX" in refusal
         answers = [await opened(port, "{openvocab}:") for port in (low, high)]
         assert answers.count("") == 1  # the node that has the slot
-        assert "name the node" in "".join(answers)
+        # the other one says which
+        assert f"lie on 127.0.0.1:{(low, high)[answers.index('')]}: name that node" in "".join(
+            answers
+        )
         assert "\n" not in "".join(answers)
 
     asyncio.run(test())
