@@ -43,12 +43,12 @@ def svg(inside: str, attributes: str = 'viewBox="0 0 64 64"', before: str = "") 
 
 @pytest.fixture(scope="module")
 def apart() -> Iterator[Apart]:
-    found = Apart(frozenset({"svg", "jpeg2000", "jpegxl"}))
-    yield found
-    found.close()
+    apart = Apart(frozenset({"svg", "jpeg2000", "jpegxl"}))
+    yield apart
+    apart.close()
 
 
-def seen(data: bytes, apart: Apart | None, **look: Any) -> Decoded:
+def decode_in(data: bytes, apart: Apart | None, **look: Any) -> Decoded:
     return decode(data, SPEC, ImageLimits(), apart=apart, look=Look(**look))
 
 
@@ -60,7 +60,7 @@ def test_a_drawing_is_drawn_as_large_as_the_model_sees(apart: Apart) -> None:
         'width="100%" height="100%" viewBox="0 0 64 64"',
         'width="9000mm" height="9000mm" viewBox="0 0 64 64"',
     ):
-        decoded = seen(svg(red, attributes), apart)
+        decoded = decode_in(svg(red, attributes), apart)
         np.testing.assert_array_equal(decoded.pixels[:, 32, 2], (0, 0, 255))
         np.testing.assert_array_equal(decoded.pixels[:, 32, 61], (255, 0, 0))
         assert decoded.format == "SVG"
@@ -81,8 +81,8 @@ def test_its_size_is_what_the_file_says(
     apart: Apart, attributes: str, size: tuple[int, int]
 ) -> None:
     with contextlib.suppress(Invalid):  # extreme ones need not be drawn
-        found = seen(svg(CAT, attributes), apart)
-        assert (found.width, found.height) == size
+        picture = decode_in(svg(CAT, attributes), apart)
+        assert (picture.width, picture.height) == size
 
 
 @pytest.mark.parametrize(
@@ -100,15 +100,15 @@ def test_its_size_is_what_the_file_says(
 )
 def test_drawings_of_every_coding_are_drawn_alike(apart: Apart, data: bytes) -> None:
     assert kind_apart(data) == "svg"
-    np.testing.assert_array_equal(seen(data, apart).pixels, seen(svg(CAT), apart).pixels)
+    np.testing.assert_array_equal(decode_in(data, apart).pixels, decode_in(svg(CAT), apart).pixels)
 
 
 def test_a_light_drawing_is_laid_on_black_and_the_ground_can_be_chosen(apart: Apart) -> None:
     white = svg(CAT.replace("orange", "white"))
-    decoded = seen(white, apart)
+    decoded = decode_in(white, apart)
     assert decoded.notes.dark
     assert int(decoded.pixels[:, 0, 0].max()) == 0
-    assert seen(white, apart, background="red").pixels[0, 0, 0] == 255
+    assert decode_in(white, apart, background="red").pixels[0, 0, 0] == 255
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,12 @@ def test_a_light_drawing_is_laid_on_black_and_the_ground_can_be_chosen(apart: Ap
     ],
 )
 def test_what_is_not_drawn_of_a_drawing_is_said(apart: Apart, inside: str) -> None:
-    decoded = seen(svg(CAT + inside), apart)
+    decoded = decode_in(svg(CAT + inside), apart)
     assert decoded.notes.incomplete
     assert "are not drawn" in "".join(Notes.of_numbers(decoded.notes.numbers()).warnings())
-    np.testing.assert_array_equal(decoded.pixels, seen(svg(CAT), apart).pixels)
-    own = '<defs><circle id="c" r="3"/></defs><use href="#c"/><a href="https://example.org"/>'
-    assert not seen(svg(CAT + own), apart).notes.incomplete
+    np.testing.assert_array_equal(decoded.pixels, decode_in(svg(CAT), apart).pixels)
+    internal = '<defs><circle id="c" r="3"/></defs><use href="#c"/><a href="https://example.org"/>'
+    assert not decode_in(svg(CAT + internal), apart).notes.incomplete
 
 
 def test_no_file_of_this_machine_gets_into_a_drawing(apart: Apart, tmp_path: Path) -> None:
@@ -134,14 +134,14 @@ def test_no_file_of_this_machine_gets_into_a_drawing(apart: Apart, tmp_path: Pat
     Image.new("RGB", (64, 64), "red").save(secret)
     inside = svg('<rect width="64" height="64" fill="blue"/>').decode()
     (tmp_path / "secret.svg").write_text(inside)
-    plain = seen(svg(CAT), apart).pixels
+    plain = decode_in(svg(CAT), apart).pixels
     for name in ("secret.png", "secret.svg"):
         for href in (f"{tmp_path}/{name}", f"file://{tmp_path}/{name}"):
             image = f'<image href="{href}" width="64" height="64"/>'
-            np.testing.assert_array_equal(seen(svg(CAT + image), apart).pixels, plain)
+            np.testing.assert_array_equal(decode_in(svg(CAT + image), apart).pixels, plain)
     entity = f'<!DOCTYPE svg [<!ENTITY x SYSTEM "{tmp_path}/secret.svg">]>'
     with pytest.raises(DamagedImage):
-        seen(svg("&x;" + CAT, before=entity), apart)
+        decode_in(svg("&x;" + CAT, before=entity), apart)
 
 
 @pytest.mark.parametrize(
@@ -153,14 +153,14 @@ def test_no_file_of_this_machine_gets_into_a_drawing(apart: Apart, tmp_path: Pat
 )  # fmt: skip
 def test_a_drawing_that_draws_nothing_is_refused_with_the_reason(apart: Apart, data: bytes) -> None:
     with pytest.raises(Invalid, match=r"draws nothing; text, and what lies outside"):
-        seen(data, apart)
+        decode_in(data, apart)
 
 
 def test_a_picture_inside_of_a_drawing_is_drawn(apart: Apart) -> None:
     out = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(out, "PNG")
     uri = "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
-    decoded = seen(svg(f'<image href="{uri}" width="64" height="64"/>'), apart)
+    decoded = decode_in(svg(f'<image href="{uri}" width="64" height="64"/>'), apart)
     assert not decoded.notes.incomplete
     assert tuple(decoded.pixels[:, 32, 32]) == (255, 0, 0)
 
@@ -174,16 +174,16 @@ def _laughs() -> bytes:
 def _uses() -> bytes:
     groups = ['<g id="g0"><rect width="9" height="9"/></g>']
     for n in range(1, 12):
-        each = f'<use href="#g{n - 1}"/>' * 10
-        groups.append(f'<g id="g{n}">{each}</g>')
+        uses = f'<use href="#g{n - 1}"/>' * 10
+        groups.append(f'<g id="g{n}">{uses}</g>')
     return svg(f'<defs>{"".join(groups)}</defs><use href="#g11"/>')
 
 
 def _filters() -> bytes:
-    each = (
+    groups = (
         '<feTurbulence numOctaves="9999" baseFrequency=".9"/><feGaussianBlur stdDeviation="999"/>'
     )
-    whole = f'<filter id="f" x="-9" y="-9" width="99" height="99">{each * 200}</filter>'
+    whole = f'<filter id="f" x="-9" y="-9" width="99" height="99">{groups * 200}</filter>'
     return svg(f'{whole}<rect width="64" height="64" filter="url(#f)"/>')
 
 
@@ -229,42 +229,42 @@ def test_no_drawing_costs_more_than_its_share_or_ends_the_process(name: str, apa
     before = resource.getrusage(resource.RUSAGE_SELF)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     with contextlib.suppress(TooLarge, Invalid):
-        assert seen(data, apart).pixels.shape == (3, 64, 64)
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    assert own.ru_utime - before.ru_utime < 2
-    assert own.ru_maxrss - before.ru_maxrss < 300_000  # kilobytes
-    theirs = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert theirs.ru_utime - children.ru_utime < SECONDS + 4
+        assert decode_in(data, apart).pixels.shape == (3, 64, 64)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    assert usage.ru_utime - before.ru_utime < 2
+    assert usage.ru_maxrss - before.ru_maxrss < 300_000  # kilobytes
+    child_usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert child_usage.ru_utime - children.ru_utime < SECONDS + 4
     # and the next one is drawn
-    assert seen(svg(CAT), apart).format == "SVG"
+    assert decode_in(svg(CAT), apart).format == "SVG"
 
 
 def test_drawings_are_drawn_by_several_threads_at_once(apart: Apart) -> None:
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda _: seen(svg(CAT), apart).pixels, range(12)))
-    for pixels in found[1:]:
-        np.testing.assert_array_equal(pixels, found[0])
+        pictures = list(threads.map(lambda _: decode_in(svg(CAT), apart).pixels, range(12)))
+    for pixels in pictures[1:]:
+        np.testing.assert_array_equal(pixels, pictures[0])
 
 
 def test_a_process_that_is_killed_is_replaced(apart: Apart) -> None:
-    seen(svg(CAT), apart)
+    decode_in(svg(CAT), apart)
     for process in apart._all:
         process.kill()
         process.wait()
     deadline = time.monotonic() + 60
     while True:  # each dead one is met once
         try:
-            seen(svg(CAT), apart)
+            decode_in(svg(CAT), apart)
             break
         except TooLarge:
             assert time.monotonic() < deadline
 
 
 def test_processes_end_with_the_decoder() -> None:
-    own = Apart(frozenset({"svg"}))
-    seen(svg(CAT), own)
-    (process,) = own._all
-    own.close()
+    apart = Apart(frozenset({"svg"}))
+    decode_in(svg(CAT), apart)
+    (process,) = apart._all
+    apart.close()
     assert process.poll() is not None
     assert threading.active_count() >= 1
 
@@ -280,30 +280,30 @@ def test_jpeg_2000_and_jpeg_xl_are_decoded_apart(
     out = io.BytesIO()
     options = {"irreversible": False} if kind == "JPEG2000" else {"lossless": True}
     image.save(out, kind, **options)
-    decoded = seen(out.getvalue(), apart)
+    decoded = decode_in(out.getvalue(), apart)
     plain = io.BytesIO()
     image.save(plain, "PNG")
-    np.testing.assert_array_equal(decoded.pixels, seen(plain.getvalue(), None).pixels)
+    np.testing.assert_array_equal(decoded.pixels, decode_in(plain.getvalue(), None).pixels)
     assert (decoded.width, decoded.height) == image.size
     with pytest.raises(TooLarge) as refused:
         decode(out.getvalue(), SPEC, ImageLimits(pixels=1_000), apart=apart)
     assert (refused.value.limit, refused.value.value) == (1_000, image.width * image.height)
     with pytest.raises(Problem):
-        seen(out.getvalue()[:200], apart)
+        decode_in(out.getvalue()[:200], apart)
 
 
 def test_without_the_extra_the_refusal_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(UnsupportedImage, match=r"operator set OPENVOCAB_SVG=true"):
-        seen(svg(CAT), None)
+        decode_in(svg(CAT), None)
     monkeypatch.setattr(apart_, "installed", lambda _kind: False)
     with pytest.raises(UnsupportedImage, match=r"an SVG drawing.*install openvocab\[svg\]"):
-        seen(svg(CAT), None)
+        decode_in(svg(CAT), None)
     with pytest.raises(UnsupportedImage, match=r"a JPEG XL picture.*install openvocab\[jxl\]"):
-        seen(b"\xff\x0a" + b"\0" * 30, None)
+        decode_in(b"\xff\x0a" + b"\0" * 30, None)
     with pytest.raises(UnsupportedImage, match=r"a JPEG 2000 picture.*OPENVOCAB_JPEG_2000=true"):
-        seen(b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 30, None)
+        decode_in(b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 30, None)
 
 
 def test_a_stored_drawing_is_never_sent_as_a_page() -> None:

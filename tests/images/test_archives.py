@@ -127,7 +127,7 @@ def folders() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("made", "message"),
     [
         (lambda: bomb(gzip.compress), "unpacks to over 1000000 bytes"),
         (lambda: bomb(bz2.compress), "over 50 times its size"),
@@ -143,11 +143,11 @@ def folders() -> bytes:
     ],
     ids=lambda made: getattr(made, "__name__", ""),
 )
-def test_an_archive_does_not_fill_the_memory(made: Callable[[], bytes], said: str) -> None:
+def test_an_archive_does_not_fill_the_memory(made: Callable[[], bytes], message: str) -> None:
     file = io.BytesIO(made())
     tracemalloc.start()
     try:
-        with pytest.raises((Unparsable, TooLarge), match=said):
+        with pytest.raises((Unparsable, TooLarge), match=message):
             for _ in entries(file, LIMITS):
                 pass
         assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY
@@ -156,17 +156,19 @@ def test_an_archive_does_not_fill_the_memory(made: Callable[[], bytes], said: st
 
 
 def test_files_that_overlap_unpack_to_no_more_than_the_limit() -> None:
-    unpacked, said = 0, []
+    unpacked, messages = 0, []
     try:
         for _, content in entries(io.BytesIO(overlapping()), LIMITS):
             unpacked += len(content) if isinstance(content, bytes) else 0
-            said += [] if isinstance(content, bytes) else [content.detail]
+            messages += [] if isinstance(content, bytes) else [content.detail]
     except TooLarge as problem:
-        said.append(problem.detail)
+        messages.append(problem.detail)
     assert unpacked <= LIMITS.bytes
     # some releases of Python refuse each such file themselves
-    assert said
-    assert all("over 50 times its size" in one or "BadZipFile" in one for one in said)
+    assert messages
+    assert all(
+        "over 50 times its size" in message or "BadZipFile" in message for message in messages
+    )
 
 
 def test_headers_that_hold_for_all_that_follows_are_not_gathered() -> None:
@@ -221,26 +223,26 @@ def test_every_method_of_a_zip_file_that_can_be_read_gives_what_was_put_in() -> 
 
 
 def test_reading_stops_when_nobody_wants_the_files_any_more() -> None:
-    wanted = ArchiveLimits(file_bytes=10**9, bytes=10**9, files=100)
-    asked = 0
+    limits = ArchiveLimits(file_bytes=10**9, bytes=10**9, files=100)
+    reads = 0
 
     def stopped() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 3
+        nonlocal reads
+        reads += 1
+        return reads > 3
 
     with pytest.raises(Stopped):
-        list(entries(io.BytesIO(bomb(gzip.compress)), wanted, stopped))
-    assert asked == 4  # after a megabyte of a hundred
+        list(entries(io.BytesIO(bomb(gzip.compress)), limits, stopped))
+    assert reads == 4  # after a megabyte of a hundred
 
 
 def test_damage_within_a_tar_file_is_not_taken_for_its_end() -> None:
     whole = bytearray(tarred({"a.png": DATA, "b.png": DATA}, "w", tarfile.GNU_FORMAT))
     whole[512 + -(-len(DATA) // 512) * 512] ^= 1  # the first letter of the second name
-    found = entries(io.BytesIO(whole), LIMITS)
-    assert next(found) == ("a.png", DATA)
+    files = entries(io.BytesIO(whole), LIMITS)
+    assert next(files) == ("a.png", DATA)
     with pytest.raises(Unparsable):
-        next(found)
+        next(files)
 
 
 def seeds() -> Iterator[bytes]:
@@ -263,11 +265,11 @@ def test_an_archive_that_is_damaged_anywhere_is_a_problem_and_no_fault() -> None
         if chance.random() < 0.3:
             del broken[chance.randrange(len(broken)) :]
         try:
-            found = list(entries(io.BytesIO(broken), LIMITS))
+            files = list(entries(io.BytesIO(broken), LIMITS))
         except Problem:
             problems += 1
         else:
-            problems += any(isinstance(content, Problem) for _, content in found)
+            problems += any(isinstance(content, Problem) for _, content in files)
     assert problems > 700
 
 
@@ -280,5 +282,5 @@ def test_names_are_posix_paths_and_what_systems_add_is_passed_over() -> None:
         ):  # fmt: skip
             archive.writestr(name, b"x")
     out.seek(0)
-    found = [name for name, _ in entries(out, ArchiveLimits(100, 10_000, 100))]
-    assert found == ["cat/1.png", "dog/2.png"]
+    names = [name for name, _ in entries(out, ArchiveLimits(100, 10_000, 100))]
+    assert names == ["cat/1.png", "dog/2.png"]

@@ -277,8 +277,8 @@ def test_pixels_equal_open_clips_transform_to_the_bit(
     image = picture(size=(width, height))
     if mode == "longest" and round(min(target) * min(width, height) / max(width, height)) < 1:
         return  # the reference fails on a picture that becomes no pixels wide
-    found = torch.from_numpy(fit(whole(image), spec)).float() / 255
-    torch.testing.assert_close(found, reference(image, spec), rtol=0, atol=0)
+    resized = torch.from_numpy(fit(whole(image), spec)).float() / 255
+    torch.testing.assert_close(resized, reference(image, spec), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("size", [(1, 50_000), (50_000, 1), (3, 9_999)])
@@ -301,16 +301,16 @@ def test_the_bundled_model_sees_what_open_clip_sees(plain_pictogram: Any) -> Non
 
     _, _, transform = open_clip.create_model_and_transforms(catalog()["pictogram"].loader)
     image = picture(size=(123, 77))
-    seen: list[torch.Tensor] = []
+    batches: list[torch.Tensor] = []
     encode = plain_pictogram.images.vision._model.encode_image
     plain_pictogram.images.vision._model.encode_image = lambda pixels: (
-        seen.append(pixels.clone()) or encode(pixels)
+        batches.append(pixels.clone()) or encode(pixels)
     )
     try:
         plain_pictogram.submit_images([fit(whole(image), plain_pictogram.info.image)]).result()
     finally:
         plain_pictogram.images.vision._model.encode_image = encode
-    torch.testing.assert_close(seen[0][0], transform(image), rtol=0, atol=0)
+    torch.testing.assert_close(batches[0][0], transform(image), rtol=0, atol=0)
 
 
 def photograph(size: tuple[int, int]) -> Image.Image:
@@ -444,13 +444,13 @@ def test_images_that_wait_to_be_decoded_are_counted() -> None:
         tasks = [asyncio.create_task(decoder.decode(data)) for _ in range(5)]
         await asyncio.sleep(0)
         gate.set()
-        found = await asyncio.gather(*tasks, return_exceptions=True)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
         decoder.close()
-        return list(found)
+        return list(results)
 
-    found = asyncio.run(flood())
-    assert sum(isinstance(one, Overloaded) for one in found) == 2
-    assert not any(isinstance(one, BaseException) for one in found[:3])
+    results = asyncio.run(flood())
+    assert sum(isinstance(result, Overloaded) for result in results) == 2
+    assert not any(isinstance(result, BaseException) for result in results[:3])
 
 
 def turned_heic(turn: int, exif: int | None) -> bytes:
@@ -506,5 +506,5 @@ def test_heic_is_turned_once(exif: int | None) -> None:
 
     enable_heic()
     for turn, size in ((0, (64, 48)), (1, (48, 64)), (3, (48, 64))):
-        found = decode(turned_heic(turn, exif), SPEC, LIMITS, (*FORMATS, HEIC))
-        assert (found.width, found.height) == size
+        picture = decode(turned_heic(turn, exif), SPEC, LIMITS, (*FORMATS, HEIC))
+        assert (picture.width, picture.height) == size

@@ -27,7 +27,7 @@ EIGHT = np.arange(SIDE * SIDE, dtype=np.uint32).reshape(SIDE, SIDE) * 255 // (SI
 COLOURS = np.dstack([EIGHT, EIGHT[::-1], EIGHT.T])
 
 
-def seen(data: bytes) -> Decoded:
+def decode_as_sent(data: bytes) -> Decoded:
     return decode(data, SPEC, LIMITS)
 
 
@@ -38,17 +38,17 @@ def tiff(raw: Numbers, order: str = "<", **tags: Any) -> bytes:
     kind = {"u": 1, "i": 2, "f": 3}[raw.dtype.kind]
     photometric = 2 if samples >= 3 else 1
     body = raw.astype(raw.dtype.newbyteorder(order)).tobytes()
-    found: dict[int, tuple[int, ...]] = {
+    levels: dict[int, tuple[int, ...]] = {
         256: (width,), 257: (height,), 258: (8 * raw.dtype.itemsize,) * samples, 259: (1,),
         262: (photometric,), 277: (samples,), 278: (height,), 339: (kind,) * samples,
     }  # fmt: skip
     if samples in (2, 4):
-        found[338] = (2,)
-    found |= {int(name[1:]): value for name, value in tags.items() if name != "packed"}
+        levels[338] = (2,)
+    levels |= {int(name[1:]): value for name, value in tags.items() if name != "packed"}
     body = tags.get("packed", body)
-    found |= {279: (len(body),), 273: (8,)}
+    levels |= {279: (len(body),), 273: (8,)}
     extra, entries = bytearray(body), b""
-    for tag, values in sorted(found.items()):
+    for tag, values in sorted(levels.items()):
         code, size = ("I", 4) if tag in (256, 257, 273, 279) else ("H", 2)
         packed = struct.pack(f"{order}{len(values)}{code}", *values)
         if len(packed) > 4:
@@ -59,7 +59,7 @@ def tiff(raw: Numbers, order: str = "<", **tags: Any) -> bytes:
         entries += packed.ljust(4, b"\0")
     start = 8 + len(extra)
     head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, start)
-    return head + bytes(extra) + struct.pack(order + "H", len(found)) + entries + b"\0" * 4
+    return head + bytes(extra) + struct.pack(order + "H", len(levels)) + entries + b"\0" * 4
 
 
 def png(raw: Numbers, *, bits: int | None = None) -> bytes:
@@ -75,19 +75,19 @@ def png(raw: Numbers, *, bits: int | None = None) -> bytes:
             struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         )
 
-    said = chunk(b"sBIT", bytes([bits]) * samples) if bits else b""
+    sbit = chunk(b"sBIT", bytes([bits]) * samples) if bits else b""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + said + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + sbit + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
-def is_grey(found: Decoded, *, within: int = 1) -> bool:
+def is_grey(picture: Decoded, *, within: int = 1) -> bool:
     """Whether the picture is EIGHT."""
-    return all(np.abs(channel.astype(int) - EIGHT).max() <= within for channel in found.pixels)
+    return all(np.abs(channel.astype(int) - EIGHT).max() <= within for channel in picture.pixels)
 
 
-def is_coloured(found: Decoded, *, within: int = 1) -> bool:
-    wanted = COLOURS.transpose(2, 0, 1)
-    return bool(np.abs(found.pixels.astype(int) - wanted).max() <= within)
+def is_coloured(picture: Decoded, *, within: int = 1) -> bool:
+    expected = COLOURS.transpose(2, 0, 1)
+    return bool(np.abs(picture.pixels.astype(int) - expected).max() <= within)
 
 
 def of(white: float, dtype: Any, picture: Numbers = EIGHT) -> Numbers:
@@ -113,7 +113,7 @@ def test_a_grey_picture_of_any_range_has_its_black_and_its_white(
 ) -> None:
     raw = of(white, dtype)
     data = tiff(raw if photometric else raw.max() - raw, order, _262=(photometric,))
-    decoded = seen(data)
+    decoded = decode_as_sent(data)
     assert is_grey(decoded, within=2)
     assert (decoded.notes.high is not None) == guessed
     assert any("taken for black" in text for text in decoded.notes.warnings()) == guessed
@@ -121,7 +121,7 @@ def test_a_grey_picture_of_any_range_has_its_black_and_its_white(
 
 @pytest.mark.parametrize("tag", ["_281", "_341"])
 def test_the_white_that_a_file_says_is_no_guess(tag: str) -> None:
-    decoded = seen(tiff(of(2_000, "u2"), **{tag: (4_095,)}))
+    decoded = decode_as_sent(tiff(of(2_000, "u2"), **{tag: (4_095,)}))
     assert np.abs(decoded.pixels[0].astype(int) - EIGHT * 2_000 // 4_095).max() <= 1
     assert decoded.notes.warnings() == ()
 
@@ -133,16 +133,19 @@ def test_a_png_of_fewer_bits_than_its_numbers_have_is_scaled(samples: int) -> No
         raw = of(white, "u2", picture)
         if samples in (2, 4):
             raw = np.dstack([raw, np.full((SIDE, SIDE), 65_535, np.uint16)])
-        told, untold = seen(png(raw, bits=int(white).bit_length())), seen(png(raw))
-        for decoded in (told, untold):
+        declared, untold = (
+            decode_as_sent(png(raw, bits=int(white).bit_length())),
+            decode_as_sent(png(raw)),
+        )
+        for decoded in (declared, untold):
             assert is_grey(decoded) if samples <= 2 else is_coloured(decoded)
-        assert told.notes.high is None
+        assert declared.notes.high is None
         assert untold.notes.high == white
     # shifted up, as the format wants it
     full = of(65_535, "u2", picture)
     if samples in (2, 4):
         full = np.dstack([full, np.full((SIDE, SIDE), 65_535, np.uint16)])
-    decoded = seen(png(full, bits=10))
+    decoded = decode_as_sent(png(full, bits=10))
     assert is_grey(decoded) if samples <= 2 else is_coloured(decoded)
     assert decoded.notes.warnings() == ()
 
@@ -152,14 +155,14 @@ def test_a_png_of_fewer_bits_than_its_numbers_have_is_scaled(samples: int) -> No
 def test_colour_and_transparency_of_every_depth_are_read(dtype: str, order: str) -> None:
     white = {"u2": 65_535, "u4": 2**32 - 1}.get(dtype, 1.0)
     raw = of(white, dtype, COLOURS)
-    assert is_coloured(seen(tiff(raw, order)))
+    assert is_coloured(decode_as_sent(tiff(raw, order)))
     opaque = np.full((SIDE, SIDE), white).astype(dtype)
-    assert is_coloured(seen(tiff(np.dstack([raw, opaque]), order)))
+    assert is_coloured(decode_as_sent(tiff(np.dstack([raw, opaque]), order)))
     grey = of(white, dtype)
-    assert is_grey(seen(tiff(np.dstack([grey, opaque]), order)))
-    clear = seen(tiff(np.dstack([grey, 0 * opaque]), order))
+    assert is_grey(decode_as_sent(tiff(np.dstack([grey, opaque]), order)))
+    clear = decode_as_sent(tiff(np.dstack([grey, 0 * opaque]), order))
     assert (clear.pixels == 255).all()
-    assert seen(tiff(np.dstack([raw] * 2), order)).notes.bands
+    assert decode_as_sent(tiff(np.dstack([raw] * 2), order)).notes.bands
 
 
 def test_packed_and_predicted_numbers_are_put_back() -> None:
@@ -168,8 +171,8 @@ def test_packed_and_predicted_numbers_are_put_back() -> None:
             raw = of(white, dtype, EIGHT if samples == 1 else COLOURS).reshape(SIDE, SIDE, samples)
             steps = np.diff(raw, axis=1, prepend=np.zeros((SIDE, 1, samples), raw.dtype))
             packed = zlib.compress(steps.astype(raw.dtype).tobytes())
-            found = seen(tiff(raw, _259=(8,), _317=(2,), packed=packed))
-            assert is_grey(found) if samples == 1 else is_coloured(found)
+            picture = decode_as_sent(tiff(raw, _259=(8,), _317=(2,), packed=packed))
+            assert is_grey(picture) if samples == 1 else is_coloured(picture)
     for dtype in ("f4", "f8"):
         raw = of(1.0, dtype, COLOURS)
         size = raw.dtype.itemsize
@@ -178,43 +181,43 @@ def test_packed_and_predicted_numbers_are_put_back() -> None:
         ).transpose(0, 2, 1).reshape(SIDE, SIDE * size, 3)  # fmt: skip
         steps = np.diff(planes, axis=1, prepend=np.zeros((SIDE, 1, 3), np.uint8))
         packed = zlib.compress(steps.astype(np.uint8).tobytes())
-        assert is_coloured(seen(tiff(raw, _259=(8,), _317=(3,), packed=packed)))
+        assert is_coloured(decode_as_sent(tiff(raw, _259=(8,), _317=(3,), packed=packed)))
 
 
 def test_a_range_that_begins_far_from_black_is_stretched() -> None:
     raw = (28_000 + EIGHT * 10).astype(np.uint16)
-    decoded = seen(tiff(raw))
+    decoded = decode_as_sent(tiff(raw))
     assert is_grey(decoded)
     assert (decoded.notes.low, decoded.notes.high) == (28_000, 30_550)
-    signed = seen(tiff((EIGHT.astype(int) * 10 - 1_275).astype(np.int16)))
+    signed = decode_as_sent(tiff((EIGHT.astype(int) * 10 - 1_275).astype(np.int16)))
     assert is_grey(signed)
 
 
 def test_numbers_that_are_none_are_black_and_do_not_count() -> None:
     raw = of(1.0, "f4")
     raw[0, 0], raw[0, 1] = np.nan, np.inf
-    found = seen(tiff(raw))
-    assert is_grey(found)
-    nothing = seen(tiff(np.full((SIDE, SIDE), np.nan, np.float32)))
-    assert (nothing.pixels == 0).all()
-    assert "single colour" in nothing.notes.warnings()[0]
+    picture = decode_as_sent(tiff(raw))
+    assert is_grey(picture)
+    blank = decode_as_sent(tiff(np.full((SIDE, SIDE), np.nan, np.float32)))
+    assert (blank.pixels == 0).all()
+    assert "single colour" in blank.notes.warnings()[0]
 
 
 def test_what_no_decoder_reads_is_named_and_not_called_damaged() -> None:
     planar = tiff(of(1.0, "f4", COLOURS), _284=(2,))
     with pytest.raises(UnsupportedImage, match="3 channels with 32 bits"):
-        seen(planar)
+        decode_as_sent(planar)
     odd = tiff(of(255, "u2"), _258=(24,))
     with pytest.raises(UnsupportedImage, match="24 bits"):
-        seen(odd)
+        decode_as_sent(odd)
     out = io.BytesIO()
     Image.new("RGB", (64, 64), (9, 9, 9)).save(out, "JPEG")
     data = bytearray(out.getvalue())
     data[data.find(b"\xff\xc0") + 4] = 12
     with pytest.raises(UnsupportedImage, match="12 bits a channel"):
-        seen(bytes(data))
+        decode_as_sent(bytes(data))
     with pytest.raises(DamagedImage):
-        seen(tiff(of(65_535, "u2"))[:-1_500])
+        decode_as_sent(tiff(of(65_535, "u2"))[:-1_500])
 
 
 def test_the_range_of_one_number_is_that_of_its_type() -> None:

@@ -50,11 +50,11 @@ def reply(
     status: int = 200, body: bytes = PICTURE, length: int | None = None, **headers: str
 ) -> Handler:
     """An answer with these headers (`_` for `-`); an empty value leaves a header out."""
-    told = {"Content-Type": "image/png", "Content-Length": str(length or len(body))}
-    told |= {name.replace("_", "-"): value for name, value in headers.items()}
+    reply_headers = {"Content-Type": "image/png", "Content-Length": str(length or len(body))}
+    reply_headers |= {name.replace("_", "-"): value for name, value in headers.items()}
 
     async def write(site: Site, _head: str, writer: asyncio.StreamWriter) -> None:
-        lines = [f"{name}: {value}" for name, value in told.items() if value]
+        lines = [f"{name}: {value}" for name, value in reply_headers.items() if value]
         text = f"HTTP/1.1 {status} X\r\n" + "".join(f"{line}\r\n" for line in lines) + "\r\n"
         writer.write(text.replace("PORT", str(site.port)).encode() + body)
 
@@ -92,8 +92,8 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nTransfer-Encoding: chu
 
 
 async def chained(_site: Site, head: str, writer: asyncio.StreamWriter) -> None:
-    left = int(head.split()[1].rpartition("=")[2])
-    location = f"/chain?left={left - 1}" if left else "/picture.png"
+    remaining = int(head.split()[1].rpartition("=")[2])
+    location = f"/chain?left={remaining - 1}" if remaining else "/picture.png"
     writer.write(f"HTTP/1.1 302 X\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode())
 
 
@@ -134,16 +134,16 @@ ANSWERS: dict[str, Handler] = {
 
 @contextlib.asynccontextmanager
 async def site(certificate: ssl.SSLContext | None = None) -> AsyncIterator[Site]:
-    found = Site()
-    server = await asyncio.start_server(found.answer, "127.0.0.1", 0, ssl=certificate)
-    found.port = server.sockets[0].getsockname()[1]
+    started = Site()
+    server = await asyncio.start_server(started.answer, "127.0.0.1", 0, ssl=certificate)
+    started.port = server.sockets[0].getsockname()[1]
     try:
-        yield found
+        yield started
     finally:
         server.close()
-        for call in found.calls:
+        for call in started.calls:
             call.cancel()
-        await asyncio.gather(*found.calls, return_exceptions=True)
+        await asyncio.gather(*started.calls, return_exceptions=True)
         await asyncio.sleep(0)  # until the sockets are closed
 
 
@@ -151,10 +151,10 @@ def names(**hosts: str | Sequence[str]) -> Resolve:
     """A resolver of names in .example, and of nothing else; what it is asked is in `asked`."""
 
     async def resolve(host: str, _port: int) -> Sequence[str]:
-        found = hosts.get(host.removesuffix(".example"))
-        if found is None:
+        address = hosts.get(host.removesuffix(".example"))
+        if address is None:
             raise OSError("no such name")
-        return [found] if isinstance(found, str) else found
+        return [address] if isinstance(address, str) else address
 
     return resolve
 
@@ -169,11 +169,11 @@ def fetcher(
         "timeout": 5.0, **policy,
     }  # fmt: skip
     resolve = resolve or names(pictures="127.0.0.1", inside="10.0.0.7")
-    found = Fetcher(FetchPolicy(**chosen), "openvocab/test", resolve=resolve, certificates=tls)
+    fetcher = Fetcher(FetchPolicy(**chosen), "openvocab/test", resolve=resolve, certificates=tls)
     try:
-        yield found
+        yield fetcher
     finally:
-        found.close()
+        fetcher.close()
 
 
 def fetch(path: str, resolve: Resolve | None = None, **policy: Any) -> tuple[bytes, Site]:
@@ -205,16 +205,16 @@ def test_a_picture_is_fetched_with_its_hosts_name_and_nothing_of_the_caller(path
 
 
 def test_pieces_are_counted_as_they_arrive() -> None:
-    seen: list[int] = []
+    sizes: list[int] = []
 
     async def run() -> bytes:
         async with site() as server:
             with fetcher(server.port) as client:
                 url = f"http://pictures.example:{server.port}/chunked"
-                return await client.fetch(url, seen.append)
+                return await client.fetch(url, sizes.append)
 
     assert asyncio.run(run()) == b"abcde"
-    assert sum(seen) == 5
+    assert sum(sizes) == 5
 
 
 def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,24 +276,24 @@ def test_urls_that_are_no_plain_web_addresses_are_refused(url: str, why: str) ->
 
 def test_a_name_is_refused_if_one_of_its_addresses_is_not_public() -> None:
     mixed = names(pictures=["93.184.215.14", "10.0.0.7"])
-    found = problem("/picture.png", Invalid, resolve=mixed)
+    error = problem("/picture.png", Invalid, resolve=mixed)
     nobody = problem("/picture.png", Invalid, resolve=names())
     # whether a name exists inside is nobody's business
-    assert found.detail == nobody.detail
-    assert "10.0.0.7" not in found.detail
+    assert error.detail == nobody.detail
+    assert "10.0.0.7" not in error.detail
 
 
 def test_a_name_that_changes_its_meaning_is_asked_once_for_each_connection() -> None:
     answers = iter(["127.0.0.1", "10.0.0.7"])
-    asked = []
+    requests = []
 
     async def rebinding(host: str, _port: int) -> Sequence[str]:
-        asked.append(host)
+        requests.append(host)
         return [next(answers)]
 
     data, _ = fetch("/picture.png", rebinding)
     assert data == PICTURE
-    assert asked == ["pictures.example"]
+    assert requests == ["pictures.example"]
     # and a redirect is a connection of its own, to a name that now means an inner address
     answers = iter(["127.0.0.1", "10.0.0.7"])
     problem("/chain?left=0", Invalid, resolve=rebinding)
@@ -313,8 +313,8 @@ def test_a_redirect_is_checked_like_the_first_url(path: str, why: str) -> None:
 
 def test_three_redirects_are_followed_and_not_four() -> None:
     assert fetch("/chain?left=2")[0] == PICTURE
-    found = problem("/chain?left=3", FetchFailed)
-    assert (found.status, found.code, found.limit) == (502, "fetch_failed", 3)
+    error = problem("/chain?left=3", FetchFailed)
+    assert (error.status, error.code, error.limit) == (502, "fetch_failed", 3)
 
 
 @pytest.mark.parametrize(
@@ -340,16 +340,16 @@ def test_what_is_no_image_within_the_limits_is_refused(
 
 
 def test_a_server_that_never_ends_is_given_up_in_time() -> None:
-    begun = time.monotonic()
-    found = problem("/slow", FetchFailed, timeout=0.3)
-    assert found.limit == 0.3
-    assert time.monotonic() - begun < 10
+    start = time.monotonic()
+    error = problem("/slow", FetchFailed, timeout=0.3)
+    assert error.limit == 0.3
+    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("path", ["/crumbs", "/hints", "/remarks", "/headers"])
 def test_a_server_cannot_keep_the_loop_busy_with_what_is_no_file(path: str) -> None:
-    found = problem(path, FetchFailed, timeout=60, max_bytes=10_000_000)
-    assert "beside the file" in found.detail or "did not respond" in found.detail
+    error = problem(path, FetchFailed, timeout=60, max_bytes=10_000_000)
+    assert "beside the file" in error.detail or "did not respond" in error.detail
 
 
 def test_honest_pieces_are_put_together() -> None:
@@ -387,14 +387,15 @@ def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for pictures.example, and its key."""
     folder = tmp_path_factory.mktemp("tls")
-    found, key = folder / "cert.pem", folder / "key.pem"
+    certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
          "-nodes", "-days", "2", "-subj", "/CN=pictures.example",
-         "-addext", "subjectAltName=DNS:pictures.example", "-keyout", str(key), "-out", str(found)],
+         "-addext", "subjectAltName=DNS:pictures.example", "-keyout", str(key),
+         "-out", str(certificate)],
         check=True, capture_output=True,
     )  # fmt: skip
-    return found, key
+    return certificate, key
 
 
 def test_a_certificate_must_be_of_the_name_though_an_address_is_connected_to(

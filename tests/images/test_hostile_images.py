@@ -54,7 +54,7 @@ def costs() -> dict[str, dict[str, Any]]:
     command = [sys.executable, "-m", "benchmarks.reliability.hostile.measure"]
     completed = subprocess.run(command, capture_output=True, check=True, timeout=250)
     assert completed.stderr == b""
-    return {one["name"]: one for one in json.loads(completed.stdout)["bombs"]}
+    return {bomb["name"]: bomb for bomb in json.loads(completed.stdout)["bombs"]}
 
 
 @pytest.mark.parametrize("name", bombs.bombs())
@@ -70,11 +70,11 @@ def test_fuzzed_files_of_every_format_are_pictures_or_refused(
 ) -> None:
     with warnings.catch_warnings():
         fuzz.prepare()
-        found = fuzz.decode_cases(7, range(FUZZED))
-    assert found.unexpected == {}
-    assert found.cases == FUZZED
-    assert {"jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic"} <= set(found.formats)
-    assert min(found.outcomes[name] for name in ("decoded", "damaged_image", "too_large")) > 20
+        outcome = fuzz.decode_cases(7, range(FUZZED))
+    assert outcome.unexpected == {}
+    assert outcome.cases == FUZZED
+    assert {"jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic"} <= set(outcome.formats)
+    assert min(outcome.outcomes[name] for name in ("decoded", "damaged_image", "too_large")) > 20
     assert capfd.readouterr() == ("", "")  # not even from the libraries in C
 
 
@@ -99,14 +99,14 @@ def test_every_place_to_cut_a_file_is_survived(name: str) -> None:
     data = seeds.good()[name]
     step = max(1, len(data) // 30)
     quieten()
-    seen = set()
+    kinds = set()
     for place in range(0, len(data), step):
         try:
-            seen.add(decode(data[:place], SPEC, LIMITS).width)
+            kinds.add(decode(data[:place], SPEC, LIMITS).width)
         except Problem as problem:
-            seen.add(problem.status)
-    assert 422 in seen
-    assert seen <= {415, 422, decode(data, SPEC, LIMITS).width}
+            kinds.add(problem.status)
+    assert 422 in kinds
+    assert kinds <= {415, 422, decode(data, SPEC, LIMITS).width}
 
 
 @pytest.mark.parametrize("kind", [*FORMATS])
@@ -157,9 +157,9 @@ def test_no_decoder_of_another_format_is_ever_called(
     opened: list[str] = []
 
     def spy(kind: str, factory: Callable[..., Any]) -> Callable[..., Any]:
-        def open_(*given: Any) -> Any:
+        def open_(*arguments: Any) -> Any:
             opened.append(kind)
-            return factory(*given)
+            return factory(*arguments)
 
         return open_
 
@@ -276,19 +276,19 @@ def test_damaged_fax_pages_write_nothing_to_the_standard_error(
 
 
 def test_large_images_are_not_decoded_all_at_once() -> None:
-    room, held, most = Room(100), 0, 0
+    room, used, most = Room(100), 0, 0
     lock = threading.Lock()
 
     def work(pixels: int) -> None:
-        nonlocal held, most
+        nonlocal used, most
         for _ in range(5):
             with room.taken(pixels):
                 with lock:
-                    held += min(pixels, 100)
-                    most = max(most, held)
+                    used += min(pixels, 100)
+                    most = max(most, used)
                 time.sleep(0.002)
                 with lock:
-                    held -= min(pixels, 100)
+                    used -= min(pixels, 100)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in (1, 10, 40, 60, 90, 100, 5_000)]
     for thread in threads:
@@ -296,7 +296,7 @@ def test_large_images_are_not_decoded_all_at_once() -> None:
     for thread in threads:
         thread.join(20)
     assert 60 <= most <= 100
-    assert held == 0
+    assert used == 0
 
 
 @pytest.fixture(scope="module")
@@ -316,8 +316,8 @@ def test_a_server_answers_bombs_and_serves_on(
         elif way == "raw":
             answer = client.post("/classify", content=data, params={"labels": "a,b"})
         else:
-            sent = {"image": b64encode(data).decode(), "labels": "a,b"}
-            answer = client.post("/classify", json=sent)
+            body = {"image": b64encode(data).decode(), "labels": "a,b"}
+            answer = client.post("/classify", json=body)
         assert answer.status_code in (200, 413, 415, 422), name
         if not answer.is_success:
             assert answer.json()["field"] == "image", name

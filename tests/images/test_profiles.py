@@ -74,11 +74,11 @@ def picture() -> Image.Image:
 
 def within(space: str) -> Image.Image:
     """The picture in the numbers of another space."""
-    own = ImageCms.ImageCmsProfile(io.BytesIO(profile(space)))
-    found = ImageCms.profileToProfile(picture(), ImageCms.createProfile("sRGB"), own)
-    assert found is not None
-    found.info.clear()  # it would be saved with its profile
-    return found
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile(space)))
+    converted = ImageCms.profileToProfile(picture(), ImageCms.createProfile("sRGB"), source)
+    assert converted is not None
+    converted.info.clear()  # it would be saved with its profile
+    return converted
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -103,10 +103,10 @@ KINDS = {
 @pytest.mark.parametrize("space", ["ProPhoto", "linear"])
 def test_a_profile_that_changes_much_is_applied(kind: str, space: str) -> None:
     data = encoded(within(space), kind, icc_profile=profile(space), **KINDS[kind])
-    wanted = np.asarray(picture()).astype(int)
-    assert np.abs(pixels(data) - wanted).mean() < 4
+    expected = np.asarray(picture()).astype(int)
+    assert np.abs(pixels(data) - expected).mean() < 4
     plain = encoded(within(space), kind, **KINDS[kind])
-    assert np.abs(pixels(plain) - wanted).mean() > 10
+    assert np.abs(pixels(plain) - expected).mean() > 10
 
 
 @pytest.mark.parametrize("space", ["Adobe RGB", "Display P3"])
@@ -117,18 +117,18 @@ def test_a_profile_that_changes_little_is_ignored_as_the_reference_does(space: s
 
 def test_a_deep_tiff_of_a_raw_developer_is_read_in_its_colours() -> None:
     raw = (np.asarray(within("ProPhoto")).astype(np.uint16) * 257).tobytes()
-    found = profile("ProPhoto")
+    icc = profile("ProPhoto")
     entries = [
         (256, 3, 1, 64), (257, 3, 1, 64), (258, 3, 3, 0), (259, 3, 1, 1), (262, 3, 1, 2),
         (273, 4, 1, 0), (277, 3, 1, 3), (278, 3, 1, 64), (279, 4, 1, len(raw)),
-        (34_675, 7, len(found), 0),
+        (34_675, 7, len(icc), 0),
     ]  # fmt: skip
     start = 8 + 2 + 12 * len(entries) + 4
-    places = {258: start, 273: start + 6 + len(found), 34_675: start + 6}
+    places = {258: start, 273: start + 6 + len(icc), 34_675: start + 6}
     data = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
     for tag, kind, count, value in entries:
         data += struct.pack("<HHII", tag, kind, count, places.get(tag, value))
-    data += b"\0\0\0\0" + struct.pack("<3H", 16, 16, 16) + found + raw
+    data += b"\0\0\0\0" + struct.pack("<3H", 16, 16, 16) + icc + raw
     assert np.abs(pixels(data) - np.asarray(picture())).mean() < 4
 
 
@@ -161,7 +161,7 @@ def test_a_profile_that_unpacks_to_much_is_not_unpacked() -> None:
     )
     plain = encoded(picture(), "PNG")
     data = plain[:33] + chunk + plain[33:]
-    found = profiles.of_png(data)
-    assert found is not None
-    assert len(found) <= profiles.MOST_BYTES
+    profile_bytes = profiles.of_png(data)
+    assert profile_bytes is not None
+    assert len(profile_bytes) <= profiles.MOST_BYTES
     np.testing.assert_array_equal(pixels(data), np.asarray(picture()))

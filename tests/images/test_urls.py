@@ -62,7 +62,7 @@ def test_each_route_fetches_the_image(
         answer = fetching.post(
             "/hf/zero-shot-image-classification", json={"inputs": inputs, "parameters": PARAMETERS}
         )
-        assert [one["label"] for one in answer.json()] == ["cat", "dog"]
+        assert [prediction["label"] for prediction in answer.json()] == ["cat", "dog"]
 
     file = fetching.post("/embeddings/image", content=samples["cat"].read_bytes()).json()
     bodies: tuple[dict[str, Any], ...] = (
@@ -87,7 +87,7 @@ def test_a_url_that_nothing_calls_an_image_is_a_text(fetching: httpx.Client, sit
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "said"),
+    ("path", "status", "message"),
     [
         ("/none.png", 502, "answered with status 404"),
         ("/ATTRIBUTION.md", 415, "answers 'text/markdown'"),
@@ -95,16 +95,16 @@ def test_a_url_that_nothing_calls_an_image_is_a_text(fetching: httpx.Client, sit
     ],
 )
 def test_what_cannot_be_fetched_is_told_in_each_routes_own_words(
-    fetching: httpx.Client, site: str, path: str, status: int, said: str
+    fetching: httpx.Client, site: str, path: str, status: int, message: str
 ) -> None:
     url = site + path if path.startswith("/") else f"http://{path[1:]}"
     hf = fetching.post(
         "/hf/zero-shot-image-classification", json={"inputs": url, "parameters": PARAMETERS}
     )
     assert (hf.status_code, hf.json()["field"]) == (status, "inputs")
-    assert said in hf.json()["error"]
+    assert message in hf.json()["error"]
     ai = fetching.post("/v1/embeddings", json={"input": ["a cat", {"image": url}]})
     error = ai.json()["error"]
     assert (ai.status_code, error["param"]) == (status, "input")
     assert error["message"].startswith("input[1]: ")
-    assert said in error["message"]
+    assert message in error["message"]

@@ -96,8 +96,8 @@ def test_each_view_shows_what_it_says(view: View) -> None:
     green = (pixels[1] > 200).any()
     border = (pixels.max(axis=0) == 0).any()
     assert (green, border) == (view != "center", view == "pad")
-    own = decode(encoded(image), SPEC, ImageLimits()).pixels
-    assert np.array_equal(pixels, own) is (view == "center")
+    plain = decode(encoded(image), SPEC, ImageLimits()).pixels
+    assert np.array_equal(pixels, plain) is (view == "center")
 
 
 def test_a_box_of_a_picture_that_lies_on_its_side_is_one_of_the_upright_picture() -> None:
@@ -109,5 +109,5 @@ def test_a_box_of_a_picture_that_lies_on_its_side_is_one_of_the_upright_picture(
     image.transpose(Image.Transpose.ROTATE_90).save(out, "PNG", exif=exif)
     look = Look(boxes=(Box(0, 0, 1, 0.5),))
     ((part,),) = decode(out.getvalue(), SPEC, ImageLimits(), look=look).views
-    ((wanted,),) = decode(upright, SPEC, ImageLimits(), look=look).views
-    np.testing.assert_array_equal(part, wanted)
+    ((expected,),) = decode(upright, SPEC, ImageLimits(), look=look).views
+    np.testing.assert_array_equal(part, expected)

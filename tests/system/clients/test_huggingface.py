@@ -34,10 +34,10 @@ def from_pil(path: Path) -> bytes:
 def test_an_image_is_classified_in_every_form_that_the_client_takes(
     hf: InferenceClient, samples: dict[str, Path], form: Callable[[Path], Any]
 ) -> None:
-    found = hf.zero_shot_image_classification(form(samples["cat"]), candidate_labels=LABELS)
-    assert found[0].label == "cat"
-    assert sorted(one.label for one in found) == sorted(LABELS)
-    scores = [one.score for one in found]
+    predictions = hf.zero_shot_image_classification(form(samples["cat"]), candidate_labels=LABELS)
+    assert predictions[0].label == "cat"
+    assert sorted(prediction.label for prediction in predictions) == sorted(LABELS)
+    scores = [prediction.score for prediction in predictions]
     assert scores == sorted(scores, reverse=True)
     assert sum(scores) == pytest.approx(1, abs=1e-5)
 
@@ -57,17 +57,19 @@ def test_labels_are_a_list_or_a_text_with_commas(
     hf: InferenceClient, samples: dict[str, Path]
 ) -> None:
     commas: Any = ", ".join(LABELS)
-    asked = [
+    results = [
         hf.zero_shot_image_classification(str(samples["cat"]), candidate_labels=labels)
         for labels in (LABELS, commas)
     ]
-    assert [one.label for one in asked[0]] == [one.label for one in asked[1]]
+    assert [prediction.label for prediction in results[0]] == [
+        prediction.label for prediction in results[1]
+    ]
 
 
 def test_base_url_is_as_good_as_model(url: str, samples: dict[str, Path]) -> None:
     hf = InferenceClient(base_url=f"{url}{PATH}", token="none")
-    found = hf.zero_shot_image_classification(str(samples["dog"]), candidate_labels=LABELS)
-    assert found[0].label == "dog"
+    predictions = hf.zero_shot_image_classification(str(samples["dog"]), candidate_labels=LABELS)
+    assert predictions[0].label == "dog"
 
 
 # the client's own way to hand over its bytes
@@ -75,10 +77,10 @@ def test_base_url_is_as_good_as_model(url: str, samples: dict[str, Path]) -> Non
 def test_the_asynchronous_client_is_answered_too(url: str, samples: dict[str, Path]) -> None:
     async def call() -> str:
         async with AsyncInferenceClient(model=f"{url}{PATH}", token="none") as hf:
-            found = await hf.zero_shot_image_classification(
+            predictions = await hf.zero_shot_image_classification(
                 samples["cat"].read_bytes(), candidate_labels=LABELS
             )
-        return str(found[0].label)
+        return str(predictions[0].label)
 
     assert asyncio.run(call()) == "cat"
 
@@ -87,16 +89,16 @@ def test_the_asynchronous_client_is_answered_too(url: str, samples: dict[str, Pa
 def test_scores_are_those_of_classify_with_the_same_templates(
     hf: InferenceClient, client: httpx.Client, samples: dict[str, Path], template: str | None
 ) -> None:
-    found = hf.zero_shot_image_classification(
+    predictions = hf.zero_shot_image_classification(
         str(samples["cat"]), candidate_labels=LABELS, hypothesis_template=template
     )
-    same = client.post(
+    rows = client.post(
         "/classify",
         files={"image": samples["cat"].read_bytes()},
         data={"labels": LABELS} | ({} if template is None else {"templates": template}),
     ).json()["predictions"]
-    assert [(one.label, one.score) for one in found] == [
-        (one["label"], one["score"]) for one in same
+    assert [(prediction.label, prediction.score) for prediction in predictions] == [
+        (prediction["label"], prediction["score"]) for prediction in rows
     ]
 
 
@@ -104,12 +106,12 @@ def test_more_labels_than_classify_shows_are_all_answered(
     hf: InferenceClient, samples: dict[str, Path]
 ) -> None:
     labels = [f"thing {number}" for number in range(12)]
-    found = hf.zero_shot_image_classification(str(samples["cat"]), candidate_labels=labels)
-    assert sorted(one.label for one in found) == sorted(labels)
+    predictions = hf.zero_shot_image_classification(str(samples["cat"]), candidate_labels=labels)
+    assert sorted(prediction.label for prediction in predictions) == sorted(labels)
 
 
 @pytest.mark.parametrize(
-    ("image", "asked", "said"),
+    ("image", "options", "message"),
     [
         (b"no image", {"candidate_labels": LABELS}, "this is text"),
         (None, {"candidate_labels": ["cat", "cat"]}, "duplicate label 'cat'"),
@@ -126,18 +128,18 @@ def test_an_error_tells_what_was_wrong(
     hf: InferenceClient,
     samples: dict[str, Path],
     image: bytes | None,
-    asked: dict[str, Any],
-    said: str,
+    options: dict[str, Any],
+    message: str,
 ) -> None:
     with pytest.raises(HfHubHTTPError) as caught:
-        hf.zero_shot_image_classification(image or samples["cat"].read_bytes(), **asked)
-    assert said in str(caught.value)
+        hf.zero_shot_image_classification(image or samples["cat"].read_bytes(), **options)
+    assert message in str(caught.value)
 
 
 def test_the_token_is_the_api_key(guarded: str, samples: dict[str, Path]) -> None:
     hf = InferenceClient(model=f"{guarded}{PATH}", token="a key of this test")
-    found = hf.zero_shot_image_classification(str(samples["cat"]), candidate_labels=LABELS)
-    assert found[0].label == "cat"
+    predictions = hf.zero_shot_image_classification(str(samples["cat"]), candidate_labels=LABELS)
+    assert predictions[0].label == "cat"
     stranger = InferenceClient(model=f"{guarded}{PATH}", token="another")
     with pytest.raises(HfHubHTTPError, match="unknown API key"):
         stranger.zero_shot_image_classification(str(samples["cat"]), candidate_labels=LABELS)
@@ -169,10 +171,10 @@ def test_the_bodies_of_older_clients_are_read(
 ) -> None:
     coded = base64.b64encode(samples["cat"].read_bytes()).decode()
     if isinstance(body.get("inputs"), dict):
-        sent = body | {"inputs": body["inputs"] | {"image": coded}}
+        fields = body | {"inputs": body["inputs"] | {"image": coded}}
     else:
-        sent = {k: v.replace(CAT, coded) if isinstance(v, str) else v for k, v in body.items()}
-    answer = client.post(PATH, json=sent)
+        fields = {k: v.replace(CAT, coded) if isinstance(v, str) else v for k, v in body.items()}
+    answer = client.post(PATH, json=fields)
     assert answer.status_code == 200, answer.text
     assert answer.json()[0]["label"] == "cat"
 
@@ -185,7 +187,7 @@ def test_a_body_that_is_the_image_has_its_parameters_in_the_address(
         content=samples["cat"].read_bytes(),
         params={"candidate_labels": "dog,cat", "hypothesis_template": "a {}"},
     )
-    assert [one["label"] for one in answer.json()] == ["cat", "dog"]
+    assert [prediction["label"] for prediction in answer.json()] == ["cat", "dog"]
 
 
 @pytest.mark.parametrize(

@@ -20,18 +20,18 @@ def call(
     url: str, node_modules: Path, samples: dict[str, Path], environment: Mapping[str, str]
 ) -> Call:
     def calling(**changed: Any) -> dict[str, Any]:
-        asked = {
+        call_options = {
             "url": f"{url}{PATH}",
             "image": str(samples["cat"]),
             "parameters": {"candidate_labels": LABELS},
             **changed,
         }
-        ran = subprocess.run(
-            ["node", str(node_modules.parent / "classify.mjs"), json.dumps(asked)],
+        process = subprocess.run(
+            ["node", str(node_modules.parent / "classify.mjs"), json.dumps(call_options)],
             capture_output=True, text=True, timeout=60, check=False, env=dict(environment),
         )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
-        answer: dict[str, Any] = json.loads(ran.stdout)
+        assert process.returncode == 0, process.stderr
+        answer: dict[str, Any] = json.loads(process.stdout)
         return answer
 
     return calling
@@ -39,23 +39,27 @@ def call(
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["blob", "array buffer"])
 def test_an_image_is_classified(call: Call, legacy: bool) -> None:
-    found = call(legacy=legacy)["found"]
-    assert found[0]["label"] == "cat"
-    assert sorted(one["label"] for one in found) == sorted(LABELS)
-    assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
+    predictions = call(legacy=legacy)["found"]
+    assert predictions[0]["label"] == "cat"
+    assert sorted(prediction["label"] for prediction in predictions) == sorted(LABELS)
+    assert [prediction["score"] for prediction in predictions] == sorted(
+        (prediction["score"] for prediction in predictions), reverse=True
+    )
 
 
 def test_an_own_template_is_used(
     call: Call, client: httpx.Client, samples: dict[str, Path]
 ) -> None:
     template = "an icon of {}, isolated"
-    found = call(parameters={"candidate_labels": LABELS, "hypothesis_template": template})["found"]
-    same = client.post(
+    result = call(parameters={"candidate_labels": LABELS, "hypothesis_template": template})["found"]
+    rows = client.post(
         "/classify",
         files={"image": samples["cat"].read_bytes()},
         data={"labels": LABELS, "templates": template},
     ).json()["predictions"]
-    assert found == [{"label": one["label"], "score": one["score"]} for one in same]
+    assert result == [
+        {"label": prediction["label"], "score": prediction["score"]} for prediction in rows
+    ]
 
 
 def test_an_error_tells_what_was_wrong(call: Call) -> None:

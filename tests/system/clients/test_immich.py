@@ -50,11 +50,11 @@ def entries(kind: str, name: str = NAME, **options: Any) -> str:
     return json.dumps({"clip": {kind: {"modelName": name, **options}}})
 
 
-def predict(client: httpx.Client, asked: str, **fields: Any) -> httpx.Response:
+def predict(client: httpx.Client, task: str, **fields: Any) -> httpx.Response:
     image = fields.pop("image", None)
     # Node calls a blob without a name so
     files = image and {"image": ("blob", image, "application/octet-stream")}
-    return client.post("/predict", data={"entries": asked, **fields}, files=files or {"x": b""})
+    return client.post("/predict", data={"entries": task, **fields}, files=files or {"x": b""})
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
@@ -64,24 +64,24 @@ def test_requests_of_immichs_server_are_answered_as_it_reads_them(
     program = tmp_path / "immich.mjs"
     program.write_text(NODE)
 
-    def ask(asked: str, kind: str, content: str) -> dict[str, Any]:
-        command = ["node", str(program), str(immich.base_url), asked, kind, content]
+    def ask(task: str, kind: str, content: str) -> dict[str, Any]:
+        command = ["node", str(program), str(immich.base_url), task, kind, content]
         completed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         answer: dict[str, Any] = json.loads(completed.stdout)
         assert (answer["ping"], answer["status"]) == (True, 200), answer
         return answer["body"]  # type: ignore[no-any-return]
 
-    seen = ask(entries("visual"), "image", str(samples["cat"]))
-    assert (seen["imageHeight"], seen["imageWidth"]) == (256, 256)
-    read = ask(entries("textual", options={"language": "de"}), "text", "a cat")
-    assert set(read) == {"clip"}
+    image_row = ask(entries("visual"), "image", str(samples["cat"]))
+    assert (image_row["imageHeight"], image_row["imageWidth"]) == (256, 256)
+    text_row = ask(entries("textual", options={"language": "de"}), "text", "a cat")
+    assert set(text_row) == {"clip"}
     for answer, path, body in (
-        (seen, "image", {"images": [coded(samples["cat"])]}),
-        (read, "text", {"texts": ["a cat"]}),
+        (image_row, "image", {"images": [coded(samples["cat"])]}),
+        (text_row, "text", {"texts": ["a cat"]}),
     ):
-        own = immich.post(f"/embeddings/{path}", json=body).json()["embeddings"]
+        rows = immich.post(f"/embeddings/{path}", json=body).json()["embeddings"]
         # pgvector takes the text as it is
-        assert json.loads(answer["clip"]) == own[0]
+        assert json.loads(answer["clip"]) == rows[0]
 
 
 def coded(path: Path) -> str:
@@ -98,7 +98,7 @@ def test_a_long_search_is_read_as_far_as_the_model_reads(immich: httpx.Client) -
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "field", "said"),
+    ("task", "status", "field", "message"),
     [
         (FACES, 422, "entries", "'facial-recognition' is not served here"),
         (OCR, 422, "entries", "'ocr' is not served here"),
@@ -111,12 +111,12 @@ def test_a_long_search_is_read_as_far_as_the_model_reads(immich: httpx.Client) -
     ],
 )  # fmt: skip
 def test_other_tasks_and_models_are_refused_by_name(
-    immich: httpx.Client, samples: dict[str, Path], asked: str, status: int, field: str, said: str
+    immich: httpx.Client, samples: dict[str, Path], task: str, status: int, field: str, message: str
 ) -> None:
-    answer = predict(immich, asked, image=samples["cat"].read_bytes())
+    answer = predict(immich, task, image=samples["cat"].read_bytes())
     assert answer.status_code == status, answer.text
     assert answer.json()["field"] == field
-    assert said in answer.json()["detail"]
+    assert message in answer.json()["detail"]
 
 
 def test_what_is_missing_is_named(immich: httpx.Client) -> None:

@@ -19,13 +19,13 @@ TEXTS = ["a cat", "a dog", "a rocket"]
 
 @pytest.fixture
 def ai(url: str) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as found:
-        yield found
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as sdk:
+        yield sdk
 
 
 def rows(answer: openai.types.CreateEmbeddingResponse) -> np.ndarray:
-    assert [one.index for one in answer.data] == list(range(len(answer.data)))
-    return np.array([one.embedding for one in answer.data], np.float32)
+    assert [item.index for item in answer.data] == list(range(len(answer.data)))
+    return np.array([item.embedding for item in answer.data], np.float32)
 
 
 def data_uri(path: Path) -> str:
@@ -35,9 +35,9 @@ def data_uri(path: Path) -> str:
 def test_a_text_and_a_list_of_texts_have_the_encoders_own_rows(
     ai: OpenAI, pictogram: Encoder
 ) -> None:
-    own = pictogram.submit_texts(TEXTS).result()
+    reference = pictogram.submit_texts(TEXTS).result()
     answer = ai.embeddings.create(model="pictogram", input=TEXTS)
-    np.testing.assert_allclose(rows(answer), own, atol=1e-6)
+    np.testing.assert_allclose(rows(answer), reference, atol=1e-6)
     alone = ai.embeddings.create(model="pictogram", input=TEXTS[1])
     np.testing.assert_array_equal(rows(alone), rows(answer)[1:2])
     assert answer.model == "pictogram"
@@ -49,9 +49,9 @@ def test_both_encodings_carry_the_same_float32(ai: OpenAI) -> None:
     numbers = ai.embeddings.create(model="pictogram", input=TEXTS, encoding_format="float")
     coded = ai.embeddings.create(model="pictogram", input=TEXTS, encoding_format="base64")
     np.testing.assert_array_equal(rows(numbers), default)
-    for row, one in zip(default, coded.data, strict=True):
-        assert isinstance(one.embedding, str)
-        np.testing.assert_array_equal(np.frombuffer(base64.b64decode(one.embedding), "<f4"), row)
+    for row, item in zip(default, coded.data, strict=True):
+        assert isinstance(item.embedding, str)
+        np.testing.assert_array_equal(np.frombuffer(base64.b64decode(item.embedding), "<f4"), row)
 
 
 @pytest.mark.parametrize("body", [{}, {"modality": "image"}], ids=["detected", "told"])
@@ -62,10 +62,10 @@ def test_data_uris_are_images(
     answer = ai.embeddings.create(
         model="pictogram", input=[data_uri(file) for file in files], extra_body=body
     )
-    same = client.post(
+    document = client.post(
         "/embeddings/image", files=[("image", file.read_bytes()) for file in files]
     ).json()
-    np.testing.assert_allclose(rows(answer), same["embeddings"], atol=1e-6)
+    np.testing.assert_allclose(rows(answer), document["embeddings"], atol=1e-6)
 
 
 def test_bare_base64_is_an_image_where_that_is_told(ai: OpenAI, samples: dict[str, Path]) -> None:
@@ -73,8 +73,8 @@ def test_bare_base64_is_an_image_where_that_is_told(ai: OpenAI, samples: dict[st
     answer = ai.embeddings.create(
         model="pictogram", input=uri.partition(",")[2], extra_body={"modality": "image"}
     )
-    same = ai.embeddings.create(model="pictogram", input=uri)
-    np.testing.assert_allclose(rows(answer), rows(same), atol=1e-6)
+    by_uri = ai.embeddings.create(model="pictogram", input=uri)
+    np.testing.assert_allclose(rows(answer), rows(by_uri), atol=1e-6)
 
 
 def test_texts_and_images_of_one_request_keep_their_order(
@@ -82,8 +82,8 @@ def test_texts_and_images_of_one_request_keep_their_order(
 ) -> None:
     cat, rocket = data_uri(samples["cat"]), data_uri(samples["rocket"])
     mixed: Any = ["a cat", cat, {"text": "a rocket"}, {"image": rocket.partition(",")[2]}]
-    found = rows(ai.embeddings.create(model="pictogram", input=mixed))
-    cosines = found @ found.T
+    vectors = rows(ai.embeddings.create(model="pictogram", input=mixed))
+    cosines = vectors @ vectors.T
     np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-5)
     assert cosines[0, 1] > cosines[0, 3]
     assert cosines[2, 3] > cosines[2, 1]
@@ -98,12 +98,12 @@ def test_the_forms_of_other_servers_of_clip_are_understood(
         {"type": "image_url", "image_url": {"url": uri}},
         {"type": "text", "text": "a cat"},
     ]
-    wanted = rows(ai.embeddings.create(model="pictogram", input=[uri, "a cat"]))
+    expected = rows(ai.embeddings.create(model="pictogram", input=[uri, "a cat"]))
     wrapped: Any = [{"content": [part]} for part in parts]
     for items in (parts, wrapped):
-        found = rows(ai.embeddings.create(model="pictogram", input=items))
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
-    for part, row in zip(parts, wanted, strict=True):
+        vectors = rows(ai.embeddings.create(model="pictogram", input=items))
+        np.testing.assert_allclose(vectors, expected, atol=1e-6)
+    for part, row in zip(parts, expected, strict=True):
         answer = ai.post(
             "/embeddings",
             cast_to=openai.types.CreateEmbeddingResponse,
@@ -127,8 +127,8 @@ def test_a_data_uri_is_a_text_where_that_is_told(ai: OpenAI, pictogram: Encoder)
     answer = ai.embeddings.create(
         model="pictogram", input=[uri, "a cat"], extra_body={"modality": "text"}
     )
-    own = pictogram.submit_texts([uri, "a cat"]).result()
-    np.testing.assert_allclose(rows(answer), own, atol=1e-6)
+    reference = pictogram.submit_texts([uri, "a cat"]).result()
+    np.testing.assert_allclose(rows(answer), reference, atol=1e-6)
 
 
 def test_the_width_itself_may_be_asked_for_and_nothing_else(ai: OpenAI, pictogram: Encoder) -> None:
@@ -156,7 +156,7 @@ def test_the_loaded_model_is_listed_and_no_other_is_taken(ai: OpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "kind", "code", "said"),
+    ("content", "kind", "code", "message"),
     [
         ([1, 2, 3], openai.UnprocessableEntityError, "invalid", "input holds token ids"),
         ([[1, 2], [3]], openai.UnprocessableEntityError, "invalid", "input holds token ids"),
@@ -200,11 +200,11 @@ def test_the_loaded_model_is_listed_and_no_other_is_taken(ai: OpenAI) -> None:
     ],
 )  # fmt: skip
 def test_an_error_names_the_input_and_what_is_wrong_with_it(
-    ai: OpenAI, sent: Any, kind: type[openai.APIStatusError], code: str, said: str
+    ai: OpenAI, content: Any, kind: type[openai.APIStatusError], code: str, message: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        ai.embeddings.create(model="pictogram", input=sent)
-    assert said in caught.value.message
+        ai.embeddings.create(model="pictogram", input=content)
+    assert message in caught.value.message
     assert caught.value.param == "input"
     assert caught.value.code == code
     assert caught.value.type == "invalid_request_error"
@@ -219,8 +219,8 @@ def test_an_unknown_field_and_modality_are_refused(ai: OpenAI) -> None:
 
 
 def test_the_api_key_is_the_clients(guarded: str) -> None:
-    with OpenAI(base_url=f"{guarded}/v1", api_key="a key of this test", max_retries=0) as known:
-        assert [model.id for model in known.models.list()] == ["pictogram"]
+    with OpenAI(base_url=f"{guarded}/v1", api_key="a key of this test", max_retries=0) as ai_client:
+        assert [model.id for model in ai_client.models.list()] == ["pictogram"]
     with (
         OpenAI(base_url=f"{guarded}/v1", api_key="another", max_retries=0) as stranger,
         pytest.raises(openai.AuthenticationError) as caught,

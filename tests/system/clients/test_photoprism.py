@@ -32,11 +32,11 @@ def test_a_photo_is_labelled_from_a_label_set_of_the_address(
     client.put("/labelsets/album", json={"labels": {"pets": ["cat", "dog"], "rocket": ["rocket"]}})
     answer = labels(client, samples["cat"], where="?labelset=album&top_k=1")
     assert answer.status_code == 200, answer.text
-    found = answer.json()
-    assert (found["id"], found["code"]) == ("b3b7a5ab-9c2a-4d6a-8a3e-0c3c1f6c2d11", 200)
-    assert found["model"]["type"] == "labels"
-    assert found["model"]["name"] == "pictogram"
-    (label,) = found["result"]["labels"]
+    document = answer.json()
+    assert (document["id"], document["code"]) == ("b3b7a5ab-9c2a-4d6a-8a3e-0c3c1f6c2d11", 200)
+    assert document["model"]["type"] == "labels"
+    assert document["model"]["name"] == "pictogram"
+    (label,) = document["result"]["labels"]
     assert (label["name"], label["source"]) == ("pets", "image")
     assert 0.5 < label["confidence"] <= 1
     client.delete("/labelsets/album")
@@ -45,18 +45,18 @@ def test_a_photo_is_labelled_from_a_label_set_of_the_address(
 def test_of_several_photos_the_best_counts(client: httpx.Client, samples: dict[str, Path]) -> None:
     where = "?labels=cat,rocket,pizza&threshold=0.5"
     answer = labels(client, samples["cat"], samples["rocket"], where=where)
-    found = answer.json()["result"]["labels"]
-    assert sorted(label["name"] for label in found) == ["cat", "rocket"]
-    assert [label["confidence"] for label in found] == sorted(
-        (label["confidence"] for label in found), reverse=True
+    result = answer.json()["result"]["labels"]
+    assert sorted(label["name"] for label in result) == ["cat", "rocket"]
+    assert [label["confidence"] for label in result] == sorted(
+        (label["confidence"] for label in result), reverse=True
     )
 
 
 def test_without_labels_everyday_things_are_named(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
-    found = labels(client, samples["cat"]).json()["result"]["labels"]
-    assert "cat" in [label["name"] for label in found]
+    result = labels(client, samples["cat"]).json()["result"]["labels"]
+    assert "cat" in [label["name"] for label in result]
 
 
 def test_problems_are_told_as_it_reads_them(client: httpx.Client, samples: dict[str, Path]) -> None:
@@ -68,7 +68,7 @@ def test_problems_are_told_as_it_reads_them(client: httpx.Client, samples: dict[
         (labels(client, images=[7]), 422),
         (client.post("/api/v1/vision/caption", json={}), 404),
     ):
-        told = answer.json()
-        assert (answer.status_code, told["code"]) == (status, status), answer.text
-        assert told["error"]
-        assert told["id"]
+        document = answer.json()
+        assert (answer.status_code, document["code"]) == (status, status), answer.text
+        assert document["error"]
+        assert document["id"]

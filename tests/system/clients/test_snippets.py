@@ -27,8 +27,8 @@ RUN = {"sh": ["bash", "-euo", "pipefail"], "python": [sys.executable], "js": ["n
 @pytest.fixture(scope="module")
 def client(everyday: Encoder, serve: Callable[..., Any]) -> Iterator[httpx.Client]:
     """What `make run` serves."""
-    with serve(everyday) as found:
-        yield found
+    with serve(everyday) as client:
+        yield client
 
 
 @pytest.fixture
@@ -59,13 +59,13 @@ def test_a_snippet_prints_what_the_page_says(
     file = folder / f"snippet.{'mjs' if language == 'js' else language}"
     here = code.replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
     file.write_text(here.replace("curl ", "curl -sS --fail-with-body "), encoding="utf-8")
-    ran = subprocess.run(
+    process = subprocess.run(
         [*RUN[language], file.name], cwd=folder, env=dict(environment),
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
     expected = re.escape(printed.strip()).replace("…", ".*")
-    assert re.fullmatch(expected, ran.stdout.strip(), re.DOTALL), ran.stdout[:2000]
+    assert re.fullmatch(expected, process.stdout.strip(), re.DOTALL), process.stdout[:2000]
 
 
 def test_every_client_that_has_no_block_of_its_own_is_missed() -> None:
