@@ -168,14 +168,14 @@ def intel(here: Here, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[s
     """A stand-in for a GPU of Intel's by OpenVINO, which computes on the CPU; what was asked."""
     here(gpu=2)
     compiled = openvino.Core.compile_model
-    asked: list[tuple[str, dict[str, Any]]] = []
+    calls: list[tuple[str, dict[str, Any]]] = []
 
     def on_cpu(core: Any, graph: Any, name: str, options: dict[str, Any]) -> Any:
-        asked.append((name, options))
+        calls.append((name, options))
         return compiled(core, graph, "CPU", options)
 
     monkeypatch.setattr(openvino.Core, "compile_model", on_cpu)
-    return asked
+    return calls
 
 
 def test_openvinos_gpu_serves_what_was_exported(

@@ -22,15 +22,15 @@ def thread() -> Iterator[DeviceThread]:
 
 def hold(worker: DeviceThread) -> threading.Event:
     """Keep the thread busy until the event is set."""
-    begun, release = threading.Event(), threading.Event()
+    started, release = threading.Event(), threading.Event()
 
     def launch() -> Callable[[], None]:
-        begun.set()
+        started.set()
         release.wait(10)
         return lambda: None
 
     worker.submit(launch)
-    assert begun.wait(10)
+    assert started.wait(10)
     return release
 
 
@@ -79,7 +79,7 @@ def test_a_model_that_leaves_ends_its_own_work_alone(thread: DeviceThread) -> No
     log: list[str] = []
     beside = DeviceThread("not used", in_flight=1, beside=thread)
     release = hold(thread)
-    kept, lost = thread.submit(note(log, "kept")), beside.submit(note(log, "lost"))
+    first_future, lost = thread.submit(note(log, "kept")), beside.submit(note(log, "lost"))
     text = beside.submit_steps(steps(log, "t", 2))
     beside.close()
     for future in (lost, text):
@@ -88,7 +88,7 @@ def test_a_model_that_leaves_ends_its_own_work_alone(thread: DeviceThread) -> No
     with pytest.raises(EncoderClosed):
         beside.submit(note(log, "late"))
     release.set()
-    assert kept.result(10) == "kept"
+    assert first_future.result(10) == "kept"
     assert log == ["kept"]
 
 
@@ -97,7 +97,7 @@ def test_what_was_done_is_held_by_nobody(thread: DeviceThread) -> None:
         """Stands for what a piece of work refers to."""
 
     model = Model()
-    gone, beside = weakref.ref(model), DeviceThread("beside", 1, thread)
+    reference, beside = weakref.ref(model), DeviceThread("beside", 1, thread)
 
     def work(model: Model) -> Callable[[], Callable[[], None]]:
         return lambda: lambda: type(model) and None
@@ -106,7 +106,7 @@ def test_what_was_done_is_held_by_nobody(thread: DeviceThread) -> None:
     beside.close()
     del model
     # the thread goes on for the other one, and waits
-    wait_until(lambda: gc.collect() >= 0 and gone() is None)
+    wait_until(lambda: gc.collect() >= 0 and reference() is None)
 
 
 def test_two_stepwise_pieces_take_turns(thread: DeviceThread) -> None:

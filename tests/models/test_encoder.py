@@ -30,11 +30,11 @@ def test_images_come_back_as_unit_rows_in_order(pictogram: Encoder) -> None:
 
 def test_texts_come_back_in_order_whatever_their_length(pictogram: Encoder) -> None:
     prompts = ["a very long prompt about a red bicycle in the rain", "cat", "a dog", "cat"] * 100
-    found = pictogram.submit_texts(prompts).result()
+    rows = pictogram.submit_texts(prompts).result()
     alone = pictogram.submit_texts(prompts[:3]).result()
-    assert found.shape == (400, pictogram.info.embedding_width)
-    np.testing.assert_allclose(found[:3], alone, atol=NEAR)
-    np.testing.assert_allclose(found[1::4], found[3::4], atol=NEAR)
+    assert rows.shape == (400, pictogram.info.embedding_width)
+    np.testing.assert_allclose(rows[:3], alone, atol=NEAR)
+    np.testing.assert_allclose(rows[1::4], rows[3::4], atol=NEAR)
 
 
 def test_texts_equal_the_reference_at_full_length(pictogram: Encoder) -> None:

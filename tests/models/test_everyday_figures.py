@@ -85,29 +85,29 @@ def own_templates() -> list[str]:
 def test_photographs_are_recognised_among_all_their_names(
     everyday: Encoder, photographs: tuple[Array, list[str]]
 ) -> None:
-    seen, own = similarity(everyday, photographs, own_templates())
-    assert len(own) == 145
-    found = ranking(seen, own)
-    assert found["top1"] >= 0.58
-    assert found["top5"] >= 0.81
-    assert choices(seen, draws(own, own, WAYS, ROUNDS, SEED)) >= 0.84
+    cosines, targets = similarity(everyday, photographs, own_templates())
+    assert len(targets) == 145
+    figures = ranking(cosines, targets)
+    assert figures["top1"] >= 0.58
+    assert figures["top5"] >= 0.81
+    assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.84
 
 
 def test_the_eighty_templates_cost_nothing(
     everyday: Encoder, photographs: tuple[Array, list[str]]
 ) -> None:
     eighty = [form("{}") for form in open_clip.OPENAI_IMAGENET_TEMPLATES]
-    bare, own = similarity(everyday, photographs, ["{}"])
+    bare, targets = similarity(everyday, photographs, ["{}"])
     filled, _ = similarity(everyday, photographs, eighty)
-    assert ranking(filled, own)["top1"] >= ranking(bare, own)["top1"] - 0.03
+    assert ranking(filled, targets)["top1"] >= ranking(bare, targets)["top1"] - 0.03
 
 
 def test_drawings_are_recognised_among_ten(everyday: Encoder) -> None:
     pictures, labels = tiles("twemoji-64", 64)
     few, names = pictures[::STEP], labels[::STEP]
-    own = np.arange(len(names))
-    seen = images_of(everyday, few) @ labels_of(everyday, names, own_templates()).T
-    assert choices(seen, draws(own, own, WAYS, ROUNDS, SEED)) >= 0.82
+    targets = np.arange(len(names))
+    cosines = images_of(everyday, few) @ labels_of(everyday, names, own_templates()).T
+    assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.82
 
 
 def test_stock_open_clip_loads_it_and_gives_the_same_rows(everyday: Encoder) -> None:
@@ -117,13 +117,13 @@ def test_stock_open_clip_loads_it_and_gives_the_same_rows(everyday: Encoder) -> 
     picture = Image.open(HERE.parent / "samples" / "photographs" / "cat.jpg").convert("RGB")
     square = preprocess(picture)
     with torch.inference_mode():
-        theirs = model.encode_image(square[None], normalize=True).numpy()
+        reference = model.encode_image(square[None], normalize=True).numpy()
         tokens = open_clip.get_tokenizer(name)(["a photo of a cat."])
         their_text = model.encode_text(tokens, normalize=True).numpy()
     mean, std = (np.array(v)[:, None, None] for v in everyday_statistics())
     pixels = np.clip(np.round((square.numpy() * std + mean) * 255), 0, 255).astype(np.uint8)
-    ours = everyday.submit_images([pixels]).result()
-    assert float((ours @ theirs.T).item()) == pytest.approx(1, abs=1e-4)
+    row = everyday.submit_images([pixels]).result()
+    assert float((row @ reference.T).item()) == pytest.approx(1, abs=1e-4)
     text = everyday.submit_texts(["a photo of a cat."]).result()
     assert float((text @ their_text.T).item()) == pytest.approx(1, abs=1e-4)
 
@@ -148,7 +148,7 @@ def test_the_cards_figures_are_the_measured_ones(figures: dict[str, Any]) -> Non
 def test_the_sheet_agrees_with_the_card(
     everyday: Encoder, photographs: tuple[Array, list[str]], figures: dict[str, Any]
 ) -> None:
-    seen, own = similarity(everyday, photographs, own_templates())
+    cosines, targets = similarity(everyday, photographs, own_templates())
     measured = figures["photographs_chosen"]["everyday"]
     # 160 pixels and JPEG move a figure by less than this
-    assert ranking(seen, own)["top1"] == pytest.approx(measured["top1"], abs=0.06)
+    assert ranking(cosines, targets)["top1"] == pytest.approx(measured["top1"], abs=0.06)

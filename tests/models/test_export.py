@@ -38,8 +38,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export of the bundled model, in a folder of exports of its own."""
     folder = tmp_path_factory.mktemp("exports")
     load("pictogram", exports=folder).close()
-    [found] = [path for path in folder.iterdir() if path.is_dir()]
-    return found
+    [folder_made] = [path for path in folder.iterdir() if path.is_dir()]
+    return folder_made
 
 
 @pytest.fixture
@@ -195,12 +195,12 @@ def test_what_fails_in_the_child_is_the_same_error(tmp_path: Path) -> None:
 
 
 def test_an_exported_model_says_what_it_cannot_do(made: Path) -> None:
-    for options, said in (
+    for options, message in (
         ({"precision": "bf16"}, "exported in fp32"),
         ({"device": "cuda"}, "runs on a CPU"),
         ({"backend": "torch"}, "runs on a CPU"),
     ):
-        with pytest.raises(BadDevice, match=said):
+        with pytest.raises(BadDevice, match=message):
             load(f"exported:{made}", **options)
     with pytest.raises(BadExport, match="no exported model"):
         load("exported:/nowhere")
@@ -311,8 +311,8 @@ def test_a_tower_at_full_length_is_exported_too(
     assert (light.info.backend, light.info.trims_text) == ("openvino", False)
     assert light.info.bias == plain.info.bias is not None
     prompts = [f"{n} cats on a {'very ' * n} red mat" for n in range(9)]
-    found, expected = (e.submit_texts(prompts).result() for e in (light, plain))
-    assert float(np.abs(1 - (found * expected).sum(1)).max()) < 1e-5
+    rows, expected = (e.submit_texts(prompts).result() for e in (light, plain))
+    assert float(np.abs(1 - (rows * expected).sum(1)).max()) < 1e-5
     for encoder in (plain, light):
         encoder.close()
 
@@ -328,12 +328,12 @@ def test_a_model_is_exported_by_the_command_line_and_served_from_there(tmp_path:
     encoder = load(f"exported:{to}")
     assert encoder.info.fingerprint == checked(to)["info"]["fingerprint"]
     encoder.close()
-    for options, status, said in (
+    for options, status, message in (
         (("pictogram", "--to", str(to)), 2, str(to)),  # never into a folder that is there
         (("pictogam", "--to", str(tmp_path / "other")), 3, "did you mean pictogram"),
     ):
         refused = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
         assert refused.returncode == status, refused.stderr
-        assert said in refused.stderr.splitlines()[-1]
+        assert message in refused.stderr.splitlines()[-1]
         assert "Traceback" not in refused.stderr
     assert not (tmp_path / "other").exists()

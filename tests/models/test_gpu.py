@@ -123,12 +123,12 @@ def test_half_precision_keeps_the_best_label(
     exact = on_device(source("ViT-B-32"))
     half = on_device(source("ViT-B-32"), precision)
     pixels, labels = pictures(exact, samples), list(samples)
-    same = (
+    agree = (
         logits(exact, pixels, labels).argmax(1) == logits(half, pixels, labels).argmax(1)
     ).mean()
     exact.close()
     half.close()
-    assert same >= 0.99
+    assert agree >= 0.99
 
 
 @pytest.mark.parametrize("colour", [0, 128, 255])
@@ -153,23 +153,23 @@ def test_recorded_passes_equal_plain_ones_under_load(
     spec = encoder.info.image
     dice = np.random.default_rng(0)
     pool = [dice.integers(0, 256, (3, spec.height, spec.width), np.uint8) for _ in range(most)]
-    plain = [encoder.images.vision.rows(torch.from_numpy(one[None]).to(DEVICE)).cpu().numpy()[0]
-             for one in pool]  # fmt: skip
+    plain = [encoder.images.vision.rows(torch.from_numpy(pixels[None]).to(DEVICE)).cpu().numpy()[0]
+             for pixels in pool]  # fmt: skip
     ended = threading.Event()
 
     def builds() -> int:
-        done = 0
+        rounds = 0
         while not ended.is_set():
             encoder.submit_texts([f"a photo of thing {n}" for n in range(50)]).result()
-            done += 1
-        return done
+            rounds += 1
+        return rounds
 
     def batches(seed: int) -> float:
-        own, worst = np.random.default_rng(seed), 0.0
+        rng, worst = np.random.default_rng(seed), 0.0
         for turn in range(BATCHES // 8):
             # every size comes up, and then by chance
-            size = turn % most + 1 if turn < most else int(own.integers(1, most + 1))
-            chosen = own.integers(0, most, size)
+            size = turn % most + 1 if turn < most else int(rng.integers(1, most + 1))
+            chosen = rng.integers(0, most, size)
             rows = encoder.submit_images([pool[n] for n in chosen]).result()
             expected = np.stack([plain[n] for n in chosen])
             worst = max(worst, float(np.abs(1 - (rows * expected).sum(1)).max()))
@@ -226,25 +226,25 @@ try:
 finally:
     print("answered")
 """
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program, BUNDLED, DEVICE],
         capture_output=True, text=True, timeout=200, check=False,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
-    assert ran.returncode == 71, ran.stderr[-2000:]
-    assert "answered" not in ran.stdout
+    assert process.returncode == 71, process.stderr[-2000:]
+    assert "answered" not in process.stdout
 
 
 def _loads(source: str, device: str, answer: Any) -> None:
-    held = []
+    allocated = []
     for _ in range(6):
         encoder = load(source, device=device, backend="torch")
         encoder.warm_up()
         encoder.close()
         del encoder
         torch.cuda.empty_cache()
-        held.append(torch.cuda.memory_reserved())
-    answer.put(held)
+        allocated.append(torch.cuda.memory_reserved())
+    answer.put(allocated)
 
 
 @needs_gpu
@@ -253,9 +253,9 @@ def test_memory_comes_back_when_a_model_goes(source: Callable[[str], str]) -> No
     answer = context.Queue()
     process = context.Process(target=_loads, args=(source("ViT-B-32"), DEVICE, answer))
     process.start()
-    held = answer.get(timeout=250)
+    allocated = answer.get(timeout=250)
     process.join()
-    assert held[-1] <= held[1] * 1.05 + 2**21
+    assert allocated[-1] <= allocated[1] * 1.05 + 2**21
 
 
 def test_the_tree_of_prompts_equals_the_full_context(source: Callable[[str], str]) -> None:

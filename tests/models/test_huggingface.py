@@ -108,10 +108,10 @@ def save(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> Save:
 
 
 def _clip_tokenizer() -> Any:
-    own = SimpleTokenizer()
-    vocabulary = {piece: place for piece, place in own.encoder.items() if place < 49_406}
+    reference = SimpleTokenizer()
+    vocabulary = {piece: place for piece, place in reference.encoder.items() if place < 49_406}
     vocabulary |= {"<|startoftext|>": 49_406, "<|endoftext|>": 49_407}
-    merges = [pair for pair, _ in sorted(own.bpe_ranks.items(), key=lambda item: item[1])]
+    merges = [pair for pair, _ in sorted(reference.bpe_ranks.items(), key=lambda item: item[1])]
     return transformers.CLIPTokenizer(vocab=vocabulary, merges=merges)
 
 
@@ -175,8 +175,11 @@ def _served(client: httpx.Client, pictures: list[Image.Image]) -> np.ndarray[Any
             data={"labels": json.dumps(LABELS), "templates": "{}", "top_k": len(LABELS)},
         )
         assert response.status_code == 200, response.text
-        found = {each["label"]: each["similarity"] for each in response.json()["predictions"]}
-        rows.append([found[label] for label in LABELS])
+        similarities = {
+            prediction["label"]: prediction["similarity"]
+            for prediction in response.json()["predictions"]
+        }
+        rows.append([similarities[label] for label in LABELS])
     return loaded["logit_scale"] * np.array(rows) + (loaded["logit_bias"] or 0)
 
 
@@ -231,7 +234,7 @@ def test_another_vocabulary_is_read_by_transformers(clip: Path, tmp_path: Path) 
     vocabulary = whole["model"]["vocab"]
     vocabulary["cat</w>"], vocabulary["dog</w>"] = vocabulary["dog</w>"], vocabulary["cat</w>"]
     (folder / "tokenizer.json").write_text(json.dumps(whole))
-    encoders = [load(f"local-dir:{each}", precision="fp32") for each in (clip, folder)]
+    encoders = [load(f"local-dir:{path}", precision="fp32") for path in (clip, folder)]
     cat, dog = encoders[0].submit_texts(["a cat", "a dog"]).result()
     np.testing.assert_allclose(encoders[1].submit_texts(["a cat"]).result()[0], dog, atol=1e-5)
     assert not np.allclose(cat, dog, atol=1e-3)
@@ -398,13 +401,13 @@ def test_a_repository_of_the_hub_is_downloaded_once(hub: str, clip: Path, tmp_pa
     encoder = load(f"local-dir:{clip}", precision="fp32")
     encoder.close()
     for endpoint in (hub, "http://127.0.0.1:9"):  # at port 9 nothing listens: all is here by then
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path)},
             capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == encoder.info.fingerprint
+        assert process.returncode == 0, process.stderr
+        assert process.stdout.strip() == encoder.info.fingerprint
 
 
 def _copy(folder: Path, target: Path) -> Path:

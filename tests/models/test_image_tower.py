@@ -24,15 +24,15 @@ def test_a_prepared_tower_equals_the_original(architecture: str) -> None:
             torch.nn.init.normal_(module.bias, 0, 0.3)
     prepared = copy.deepcopy(model)
     prepare(prepared.visual)
-    kept = [m for m in prepared.visual.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert not kept
+    norms = [m for m in prepared.visual.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert not norms
     pixels = torch.randint(0, 256, (3, 3, 224, 224), dtype=torch.uint8)
     mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
-    found = VisionTower(prepared, mean, std).rows(pixels)
+    rows = VisionTower(prepared, mean, std).rows(pixels)
     with torch.no_grad():
         values = (pixels.float() / 255 - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(
             std
         ).view(1, 3, 1, 1)
         expected = model.encode_image(values, normalize=True)
-    assert float((1 - (found * expected).sum(1)).abs().max()) < EXACT
+    assert float((1 - (rows * expected).sum(1)).abs().max()) < EXACT
     assert (layout(model.visual) is torch.channels_last) == (architecture == "RN50")

@@ -190,9 +190,9 @@ def test_a_licence_that_is_not_free_is_told_before_the_download(
 
 
 def test_every_name_of_the_catalogue_is_one_that_open_clip_has() -> None:
-    known = {"/".join(pair) for pair in open_clip.list_pretrained()}
-    named = {e.loader for e in catalog().values() if e.name not in BUNDLED_MODELS}
-    assert named <= known
+    pretrained = {"/".join(pair) for pair in open_clip.list_pretrained()}
+    loaders = {e.loader for e in catalog().values() if e.name not in BUNDLED_MODELS}
+    assert loaders <= pretrained
 
 
 def test_a_hub_out_of_reach_ends_the_start_within_seconds(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_half_a_download_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     for part in ("refs", "snapshots", "blobs"):
         (half / part).mkdir(parents=True)
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    begun = time.monotonic()
+    start = time.monotonic()
     completed = subprocess.run(
         [sys.executable, "-c", "from app.__main__ import app; app()", "models", "pull",
          "ViT-B-32-256/datacomp_s34b_b86k"],
@@ -272,4 +272,4 @@ def test_half_a_download_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     )  # fmt: skip
     assert completed.returncode == 3
     assert "cannot be reached" in completed.stderr
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - start < 60

@@ -50,13 +50,13 @@ def test_rows_equal_those_of_torch_at_every_size(
         assert encoder.info.fingerprint == plain.info.fingerprint
         for count in (1, 3, 2):
             images = pictures(count, plain.info.image.height)
-            found, expected = (e.submit_images(images).result() for e in (encoder, plain))
-            assert found.dtype == np.float32
-            assert float(np.abs(1 - (found * expected).sum(1)).max()) < EXACT
+            rows, expected = (e.submit_images(images).result() for e in (encoder, plain))
+            assert rows.dtype == np.float32
+            assert float(np.abs(1 - (rows * expected).sum(1)).max()) < EXACT
             prompts = [f"a {'very ' * n}small café" for n in range(4 * count)]
-            found, expected = (e.submit_texts(prompts).result() for e in (encoder, plain))
-            assert found.dtype == np.float32
-            assert float(np.abs(1 - (found * expected).sum(1)).max()) < EXACT
+            rows, expected = (e.submit_texts(prompts).result() for e in (encoder, plain))
+            assert rows.dtype == np.float32
+            assert float(np.abs(1 - (rows * expected).sum(1)).max()) < EXACT
         encoder.close()
     plain.close()
 
@@ -75,7 +75,7 @@ def test_the_automatic_choice_is_openvino_on_a_cpu_that_has_it(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "installed", "said"),
+    ("requested", "device", "installed", "message"),
     [
         ("tvm", CPU, True, "unknown"),
         ("openvino", GPU, True, "runs on a CPU"),
@@ -84,11 +84,11 @@ def test_the_automatic_choice_is_openvino_on_a_cpu_that_has_it(
     ],
 )
 def test_what_cannot_be_had_is_one_line(
-    wanted: str, device: str, installed: bool, said: str
+    requested: str, device: str, installed: bool, message: str
 ) -> None:
     with pytest.raises(BadDevice, match="backend") as caught:
-        choose_backend(wanted, device, installed)
-    assert said in str(caught.value)
+        choose_backend(requested, device, installed)
+    assert message in str(caught.value)
 
 
 def test_a_tower_that_does_not_compile_is_served_by_torch(

@@ -61,16 +61,16 @@ def figures() -> dict[str, Any]:
     return json.loads((BUNDLED / "figures.json").read_text())
 
 
-def ten_way(similarity: Array, own: Rows) -> float:
+def ten_way(similarity: Array, targets: Rows) -> float:
     every = np.arange(similarity.shape[1])
-    return choices(similarity[own], draws(own, every, WAYS, ROUNDS, SEED))
+    return choices(similarity[targets], draws(targets, every, WAYS, ROUNDS, SEED))
 
 
 def test_twemoji_is_recognised_among_all_its_names(sheet: Sheet) -> None:
-    found = ranking(sheet.similarity, np.arange(len(sheet.labels)))
+    figures = ranking(sheet.similarity, np.arange(len(sheet.labels)))
     assert len(sheet.labels) == 1940
-    assert found["top1"] >= 0.25
-    assert found["top5"] >= 0.50
+    assert figures["top1"] >= 0.25
+    assert figures["top5"] >= 0.50
 
 
 def test_the_right_name_wins_among_ten(sheet: Sheet) -> None:
@@ -88,12 +88,12 @@ def test_templates_are_no_worse_than_the_bare_label(sheet: Sheet, pictogram: Enc
     rows = pictogram.submit_texts(prompts).result().reshape(len(sheet.labels), len(templates), -1)
     ensemble = rows.mean(1)
     ensemble /= np.linalg.norm(ensemble, axis=1, keepdims=True)
-    own = np.arange(len(sheet.labels))
+    targets = np.arange(len(sheet.labels))
     filled = sheet.images @ ensemble.T
     bare = sheet.similarity
     for rank in ("top1", "top5"):
-        assert ranking(filled, own)[rank] >= ranking(bare, own)[rank]
-    assert ten_way(filled, own) >= ten_way(bare, own)
+        assert ranking(filled, targets)[rank] >= ranking(bare, targets)[rank]
+    assert ten_way(filled, targets) >= ten_way(bare, targets)
 
 
 def test_the_card_speaks_of_the_committed_weights(figures: dict[str, Any], sheet: Sheet) -> None:
@@ -101,18 +101,18 @@ def test_the_card_speaks_of_the_committed_weights(figures: dict[str, Any], sheet
     assert figures["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert figures["weights_bytes"] == len(weights) < 24_000_000
     bare = figures["twemoji"]["bare"]["all"]
-    found = ranking(sheet.similarity, np.arange(len(sheet.labels)))
-    assert found["top1"] == pytest.approx(bare["top1"], abs=CARD)
-    assert found["top5"] == pytest.approx(bare["top5"], abs=CARD)
+    measured = ranking(sheet.similarity, np.arange(len(sheet.labels)))
+    assert measured["top1"] == pytest.approx(bare["top1"], abs=CARD)
+    assert measured["top5"] == pytest.approx(bare["top5"], abs=CARD)
 
 
 def test_the_floors_hold_in_the_card(figures: dict[str, Any]) -> None:
     for form in ("bare", "one_template", "pictogram"):
-        found = figures["twemoji"][form]
-        assert found["all"]["top1"] >= 0.25
-        assert found["all"]["top5"] >= 0.50
-        assert found["all"]["ten_way"] >= 0.85
-        assert found["never_trained"]["ten_way"] >= 0.60
+        row = figures["twemoji"][form]
+        assert row["all"]["top1"] >= 0.25
+        assert row["all"]["top5"] >= 0.50
+        assert row["all"]["ten_way"] >= 0.85
+        assert row["never_trained"]["ten_way"] >= 0.60
     speed = figures["speed"]
     assert speed["stock_open_clip"]["load_ms"] < 1000
     assert speed["stock_open_clip"]["cold_label_ms"] < 60

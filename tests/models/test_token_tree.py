@@ -21,7 +21,7 @@ def forest_of(prompts: list[list[int]]) -> Forest:
 def test_each_prompt_is_read_off_its_end_and_what_that_sees(
     prompts: list[list[int]], most: int
 ) -> None:
-    forest, seen, start = forest_of(prompts), [], 0
+    forest, nodes, start = forest_of(prompts), [], 0
     while start < len(forest):
         tree = forest.tree(start, most)
         assert len(tree.tokens) <= most or len(tree.rows) == 1
@@ -29,9 +29,9 @@ def test_each_prompt_is_read_off_its_end_and_what_that_sees(
             path = np.flatnonzero(tree.visible[end])
             assert tree.tokens[path].tolist() == prompts[row]
             assert tree.positions[path].tolist() == list(range(len(path)))
-        seen += tree.rows.tolist()
+        nodes += tree.rows.tolist()
         start += len(tree.rows)
-    assert sorted(seen) == list(range(len(prompts)))
+    assert sorted(nodes) == list(range(len(prompts)))
 
 
 @given(prompt_lists)

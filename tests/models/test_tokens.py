@@ -32,18 +32,18 @@ def test_every_shipped_vocabulary() -> None:
 
 
 def test_a_tokenizer_that_keeps_the_case_is_asked() -> None:
-    keeps = open_clip.tokenizer.SimpleTokenizer(clean="whitespace")
-    found = tokens_of(keeps, CONTEXT)(["A  CAT"])
-    assert found.tolist() == keeps(["A  CAT"], context_length=CONTEXT).tolist()
-    assert found.tolist() != OURS(["A  CAT"]).tolist()
+    tokenizer = open_clip.tokenizer.SimpleTokenizer(clean="whitespace")
+    ids = tokens_of(tokenizer, CONTEXT)(["A  CAT"])
+    assert ids.tolist() == tokenizer(["A  CAT"], context_length=CONTEXT).tolist()
+    assert ids.tolist() != OURS(["A  CAT"]).tolist()
 
 
 @pytest.mark.parametrize("clean", ["lower", "whitespace", "canonicalize"])
 def test_every_cleaning_that_open_clip_has(clean: str) -> None:
     original = open_clip.tokenizer.SimpleTokenizer(clean=clean)
-    ours = tokens_of(original, CONTEXT)
+    tokens = tokens_of(original, CONTEXT)
     for text in (*HARD, "A_b, C-d!  'x'"):
-        assert ours([text]).tolist() == original([text], context_length=CONTEXT).tolist()
+        assert tokens([text]).tolist() == original([text], context_length=CONTEXT).tolist()
 
 
 def test_many_texts() -> None:
@@ -54,9 +54,9 @@ def test_many_texts() -> None:
 
 def test_the_vocabulary_is_read_without_open_clip() -> None:
     assert isinstance(OURS, BytePairTokens)
-    read = BytePairTokens(clip_pairs(), OURS.rules)
+    restored = BytePairTokens(clip_pairs(), OURS.rules)
     for text in HARD:
-        assert read([text]).tolist() == OURS([text]).tolist()
+        assert restored([text]).tolist() == OURS([text]).tolist()
 
 
 def test_long_words_are_merged_as_short_ones() -> None:

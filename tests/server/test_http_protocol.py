@@ -64,7 +64,7 @@ class Recorder:
         await send({"type": "http.response.body", "body": body})
 
     def requests(self, prefix: str) -> list[tuple[str, str, bytes]]:
-        return [one for one in self.seen if one[1].startswith(prefix)]
+        return [request for request in self.seen if request[1].startswith(prefix)]
 
 
 @contextlib.contextmanager
@@ -92,8 +92,8 @@ def served(
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Recorder]:
-    with served() as found:
-        yield found
+    with served() as server:
+        yield server
 
 
 def connect(server: Recorder) -> socket.socket:
@@ -119,11 +119,11 @@ def answer(server: Recorder, *parts: bytes, pause: float = 0.02) -> bytes:
         return until_closed(sock)
 
 
-def problem(said: bytes, status: int) -> dict[str, Any]:
+def problem(reply: bytes, status: int) -> dict[str, Any]:
     """The one problem document that was answered before the connection closed."""
-    head, _, body = said.partition(b"\r\n\r\n")
+    head, _, body = reply.partition(b"\r\n\r\n")
     lines = head.decode().lower().split("\r\n")
-    assert lines[0].startswith(f"http/1.1 {status} "), said[:300]
+    assert lines[0].startswith(f"http/1.1 {status} "), reply[:300]
     assert "connection: close" in lines
     assert "content-type: application/problem+json" in lines
     document: dict[str, Any] = json.loads(body)
@@ -244,11 +244,11 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def refusals(server: Recorder) -> dict[str, bytes]:
-    def one(name: str) -> bytes:
+    def request_for(name: str) -> bytes:
         return answer(server, REFUSED[name] + smuggled(name))
 
     with ThreadPoolExecutor(16) as pool:
-        return dict(zip(REFUSED, pool.map(one, REFUSED), strict=True))
+        return dict(zip(REFUSED, pool.map(request_for, REFUSED), strict=True))
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -291,23 +291,21 @@ ONE_REQUEST = {
 @pytest.mark.parametrize("name", ONE_REQUEST)
 @pytest.mark.parametrize("cut", [0, 1, 2], ids=["at once", "cut after the head", "in two halves"])
 def test_one_request_stays_one(server: Recorder, name: str, cut: int) -> None:
-    sent, body = ONE_REQUEST[name]
-    place = [len(sent), sent.index(b"\r\n\r\n", 4) + 4, len(sent) // 2][cut]
+    raw, body = ONE_REQUEST[name]
+    place = [len(raw), raw.index(b"\r\n\r\n", 4) + 4, len(raw) // 2][cut]
     server.seen.clear()
-    said = answer(server, sent[:place], sent[place:])
-    assert said.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert said.count(b"HTTP/1.1 ") == 1
-    assert [found[2] for found in server.seen] == [body]
+    reply = answer(server, raw[:place], raw[place:])
+    assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert reply.count(b"HTTP/1.1 ") == 1
+    assert [request[2] for request in server.seen] == [body]
 
 
 def test_what_trailers_say_is_never_heard(server: Recorder) -> None:
     server.headers.clear()
-    sent = (
-        head("/trailers", CHUNKED, b"X: y") + b"0\r\nX: z\r\nAuthorization: Bearer stolen\r\n\r\n"
-    )
-    assert answer(server, sent).startswith(b"HTTP/1.1 200 ")
-    (heard,) = server.headers
-    assert heard == [(b"host", b"x"), (b"transfer-encoding", b"chunked"), (b"x", b"y")]
+    raw = head("/trailers", CHUNKED, b"X: y") + b"0\r\nX: z\r\nAuthorization: Bearer stolen\r\n\r\n"
+    assert answer(server, raw).startswith(b"HTTP/1.1 200 ")
+    (headers,) = server.headers
+    assert headers == [(b"host", b"x"), (b"transfer-encoding", b"chunked"), (b"x", b"y")]
 
 
 def test_a_head_may_be_large_but_not_too_large(server: Recorder) -> None:
@@ -321,10 +319,10 @@ def test_a_head_may_be_large_but_not_too_large(server: Recorder) -> None:
         head("/" + "x" * HEAD_BYTES),
         head("/over", *many, b"X: y"),
     ]
-    for sent in over:
-        found = problem(answer(server, sent), 431)
-        assert found["limit"] in (HEAD_BYTES, HEADERS)
-        assert found["value"] > found["limit"]
+    for raw in over:
+        document = problem(answer(server, raw), 431)
+        assert document["limit"] in (HEAD_BYTES, HEADERS)
+        assert document["value"] > document["limit"]
     assert server.requests("/over") == []
 
 
@@ -340,84 +338,84 @@ def test_a_head_may_be_large_but_not_too_large(server: Recorder) -> None:
     ids=["address", "value", "name", "chunk extension", "trailer"],
 )
 def test_a_flood_without_end_is_cut_off(server: Recorder, begin: bytes) -> None:
-    begun = time.monotonic()
+    start = time.monotonic()
     with connect(server) as sock:
         sock.sendall(begin)
         sock.settimeout(0.001)
-        said = b""
+        reply = b""
         with contextlib.suppress(ConnectionError):
-            while time.monotonic() < begun + 20:
+            while time.monotonic() < start + 20:
                 with contextlib.suppress(TimeoutError):
                     sock.sendall(b"y" * 10_000)
-                    said += sock.recv(65_536)
-    assert time.monotonic() < begun + HEAD_SECONDS + LINGER_SECONDS + 3
-    problem(said, 431)
+                    reply += sock.recv(65_536)
+    assert time.monotonic() < start + HEAD_SECONDS + LINGER_SECONDS + 3
+    problem(reply, 431)
 
 
 def test_a_head_that_trickles_is_cut_off_in_time(server: Recorder) -> None:
-    begun = time.monotonic()
+    start = time.monotonic()
     with connect(server) as sock, contextlib.suppress(ConnectionError):
         for letter in head("/trickle", b"X: " + b"y" * 500):
             sock.sendall(bytes([letter]))
             sock.settimeout(0.02)
             with contextlib.suppress(TimeoutError):
-                found = problem(sock.recv(65_536), 408)
+                document = problem(sock.recv(65_536), 408)
                 break
-    assert found["limit"] == HEAD_SECONDS
-    assert HEAD_SECONDS <= time.monotonic() - begun < HEAD_SECONDS + 3
+    assert document["limit"] == HEAD_SECONDS
+    assert HEAD_SECONDS <= time.monotonic() - start < HEAD_SECONDS + 3
 
 
 def test_a_head_byte_by_byte_is_fine_within_the_time() -> None:
-    sent = head("/bytes", LENGTH) + SMUGGLED
+    raw = head("/bytes", LENGTH) + SMUGGLED
     with served(head_seconds=20) as server:
-        said = answer(server, *[bytes([letter]) for letter in sent], pause=0.001)
-        assert said.startswith(b"HTTP/1.1 200 ")
+        reply = answer(server, *[bytes([letter]) for letter in raw], pause=0.001)
+        assert reply.startswith(b"HTTP/1.1 200 ")
         assert server.seen == [("POST", "/bytes", SMUGGLED)]
 
 
-@pytest.mark.parametrize("sent", [b"", b"\r\n"])
-def test_a_connection_that_says_nothing_is_closed(server: Recorder, sent: bytes) -> None:
-    begun = time.monotonic()
-    assert answer(server, sent) == b""
-    assert time.monotonic() - begun < HEAD_SECONDS + 3
+@pytest.mark.parametrize("raw", [b"", b"\r\n"])
+def test_a_connection_that_says_nothing_is_closed(server: Recorder, raw: bytes) -> None:
+    start = time.monotonic()
+    assert answer(server, raw) == b""
+    assert time.monotonic() - start < HEAD_SECONDS + 3
 
 
 def test_the_second_head_of_a_connection_has_a_time_too(server: Recorder) -> None:
     for second in (b"GET /sec", b"\r\n"):
-        begun = time.monotonic()
+        start = time.monotonic()
         with connect(server) as sock:
             sock.sendall(head("/first", method=b"GET"))
             assert sock.recv(65_536).startswith(b"HTTP/1.1 200 ")
             sock.sendall(second)
-            said = until_closed(sock)
-        assert time.monotonic() - begun < HEAD_SECONDS + 3
-        assert said == b"" if second == b"\r\n" else problem(said, 408)
+            reply = until_closed(sock)
+        assert time.monotonic() - start < HEAD_SECONDS + 3
+        assert reply == b"" if second == b"\r\n" else problem(reply, 408)
 
 
 def test_a_body_that_goes_on_after_its_answer_ends_the_connection(server: Recorder) -> None:
-    begun = time.monotonic()
+    start = time.monotonic()
     with connect(server) as sock:
         sock.sendall(head("/early", CHUNKED))
         with contextlib.suppress(ConnectionError):
-            while time.monotonic() < begun + 10:
+            while time.monotonic() < start + 10:
                 sock.sendall(b"1\r\nx\r\n")
                 time.sleep(0.02)
-    assert time.monotonic() - begun < HEAD_SECONDS + 3
+    assert time.monotonic() - start < HEAD_SECONDS + 3
 
 
 def test_too_many_connections_are_told_so_and_disturb_nobody() -> None:
     with served(max_connections=3, head_seconds=20) as server, contextlib.ExitStack() as stack:
-        held = [stack.enter_context(connect(server)) for _ in range(3)]
+        sockets = [stack.enter_context(connect(server)) for _ in range(3)]
         time.sleep(0.1)
         for _ in range(200):  # more than may linger
             with connect(server) as sock:
-                said = until_closed(sock)
-        found = problem(said, 503)
-        assert (found["error_type"], found["limit"]) == ("overloaded", 3)
-        assert b"retry-after: 1\r\n" in said
+                reply = until_closed(sock)
+        document = problem(reply, 503)
+        assert (document["error_type"], document["limit"]) == ("overloaded", 3)
+        assert b"retry-after: 1\r\n" in reply
         # who sends at once may read the answer, too
         assert problem(answer(server, head("/refused", LENGTH) + SMUGGLED), 503)
-        for sock in held:
+        for sock in sockets:
             sock.sendall(head("/held", b"Connection: close", method=b"GET"))
             assert until_closed(sock).startswith(b"HTTP/1.1 200 ")
         time.sleep(0.1)
@@ -426,10 +424,10 @@ def test_too_many_connections_are_told_so_and_disturb_nobody() -> None:
 
 
 def test_pipelined_requests_are_answered_in_order_up_to_a_bound(server: Recorder) -> None:
-    sent = [head(f"/pipe/{n}", method=b"GET") for n in range(10 * PIPELINED)]
-    said = answer(server, b"".join(sent))
-    assert said.count(b"HTTP/1.1 200 ") == PIPELINED + 1
-    assert said.count(b"connection: close") == 1
+    requests = [head(f"/pipe/{n}", method=b"GET") for n in range(10 * PIPELINED)]
+    reply = answer(server, b"".join(requests))
+    assert reply.count(b"HTTP/1.1 200 ") == PIPELINED + 1
+    assert reply.count(b"connection: close") == 1
     paths = [path for _, path, _ in server.requests("/pipe/")]
     assert paths == [f"/pipe/{n}" for n in range(PIPELINED + 1)]
 
@@ -440,9 +438,9 @@ def test_pipelined_requests_are_answered_in_order_up_to_a_bound(server: Recorder
 def test_a_bad_request_is_answered_after_the_good_ones_before_it(
     server: Recorder, second: bytes
 ) -> None:
-    said = answer(server, head("/good", method=b"GET") + second)
-    end = said.rindex(b"HTTP/1.1 4")
-    first, second = said[:end], said[end:]
+    reply = answer(server, head("/good", method=b"GET") + second)
+    end = reply.rindex(b"HTTP/1.1 4")
+    first, second = reply[:end], reply[end:]
     assert first.startswith(b"HTTP/1.1 200 ")
     problem(second, 400)
     assert server.requests("/broken") == []
@@ -476,10 +474,10 @@ def test_an_answer_that_nobody_reads_is_dropped(monkeypatch: pytest.MonkeyPatch)
 
 def test_bad_requests_write_no_log(server: Recorder, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        for sent in (b"broken\r\n\r\n", head("/", b"Connection: upgrade", b"Upgrade: x")):
-            answer(server, sent)
-    others = [record for record in caplog.records if record.name != "uvicorn.access"]
-    assert [record.getMessage() for record in others] == []
+        for raw in (b"broken\r\n\r\n", head("/", b"Connection: upgrade", b"Upgrade: x")):
+            answer(server, raw)
+    records = [record for record in caplog.records if record.name != "uvicorn.access"]
+    assert [record.getMessage() for record in records] == []
 
 
 def test_a_connection_that_idles_after_an_answer_outlives_the_time_for_a_head() -> None:
@@ -509,7 +507,7 @@ def test_a_release_of_uvicorn_without_what_is_overridden_is_named(
 
 
 @pytest.mark.parametrize(
-    ("client", "shown"),
+    ("client", "expected"),
     [
         (("::ffff:192.0.2.1", 5), ("192.0.2.1", 5)),
         (("::FFFF:c000:201", 5), ("192.0.2.1", 5)),
@@ -519,6 +517,6 @@ def test_a_release_of_uvicorn_without_what_is_overridden_is_named(
     ],
 )
 def test_a_client_of_ipv4_has_its_own_address_on_a_socket_of_both_families(
-    client: tuple[str, int] | None, shown: tuple[str, int] | None
+    client: tuple[str, int] | None, expected: tuple[str, int] | None
 ) -> None:
-    assert unmapped(client) == shown
+    assert unmapped(client) == expected

@@ -75,10 +75,10 @@ def test_stopped_and_started_everything_is_still_there(
     with openvocab(url, folder) as server:
         wait_until(lambda: server.client.get("/labelsets/kept").json()["status"] == "ready")
         after = classify(server.client, samples["cat"], labelset="kept").json()
-        found = server.client.get("/models").json()
+        answer = server.client.get("/models").json()
     assert after["predictions"] == before["predictions"]
     # nothing was encoded again: both vectors came from the store
-    assert found["store"]["hits"] >= 2
+    assert answer["store"]["hits"] >= 2
 
 
 def test_a_kill_loses_no_acknowledged_label_set(store: tuple[str, str, Path]) -> None:
@@ -133,11 +133,11 @@ def test_what_redis_lost_is_published_again_and_what_was_deleted_is_not(
             assert classify(client, samples["cat"], labelset="kept").status_code == 200
             assert client.get("/labelsets/kept").headers["etag"] == etag
             direct.flushall()
-            names = [one["name"] for one in client.get("/labelsets").json()["labelsets"]]
+            names = [labelset["name"] for labelset in client.get("/labelsets").json()["labelsets"]]
             assert names == ["kept", "too"]
             direct.flushall()
-            taken = client.post("/labelsets", json={"name": "too", "labels": ["a", "b"]})
-            assert taken.status_code == 409
+            response = client.post("/labelsets", json={"name": "too", "labels": ["a", "b"]})
+            assert response.status_code == 409
         assert client.get("/labelsets/gone").status_code == 404
 
 
@@ -179,7 +179,7 @@ def test_one_record_that_cannot_be_read_harms_only_itself(
 
         def states() -> dict[str, str]:
             listed = client.get("/labelsets").json()["labelsets"]
-            return {one["name"]: one["status"] for one in listed}
+            return {entry["name"]: entry["status"] for entry in listed}
 
         wait_until(lambda: states() == {"a": "ready", "bad": "failed", "z": "ready"})
         refused = classify(client, samples["cat"], labelset="bad")
@@ -195,9 +195,9 @@ def test_a_server_starts_without_its_redis_and_says_so(
 ) -> None:
     with openvocab("redis://127.0.0.1:9/0", tmp_path) as server:
         assert server.client.get("/readyz").json()["status"] == "degraded"
-        begun = time.monotonic()
+        start = time.monotonic()
         assert classify(server.client, samples["cat"], labels="cat,dog").status_code == 200
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - start < 5
 
 
 def test_after_a_change_of_model_stored_sets_are_embedded_anew(
@@ -215,7 +215,10 @@ def test_after_a_change_of_model_stored_sets_are_embedded_anew(
         # nobody asks for them, and they get ready
         wait_until(
             lambda: (
-                {one["status"] for one in server.client.get("/labelsets").json()["labelsets"]}
+                {
+                    labelset["status"]
+                    for labelset in server.client.get("/labelsets").json()["labelsets"]
+                }
                 == {"ready"}
             )
         )
@@ -223,9 +226,9 @@ def test_after_a_change_of_model_stored_sets_are_embedded_anew(
         assert server.client.get("/models").json()["store"]["hits"] == 0
     assert after["model"] != before["model"]
     # with the vectors of the first model every similarity would be another
-    for one, other in zip(after["predictions"], before["predictions"], strict=True):
-        assert one["label"] == other["label"]
-        assert abs(one["similarity"] - other["similarity"]) < 1e-3
+    for new, old in zip(after["predictions"], before["predictions"], strict=True):
+        assert new["label"] == old["label"]
+        assert abs(new["similarity"] - old["similarity"]) < 1e-3
     with openvocab("", data_dir) as server:  # and back: the old vectors are still there
         wait_until(lambda: server.client.get("/models").json()["store"]["hits"] >= 2)
         assert (

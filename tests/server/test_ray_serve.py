@@ -65,9 +65,9 @@ def live(
         redis_server(folder) as store_url,
         ray_cluster(folder, CPUS, data_dir=own_data_dir) as cluster,
     ):
-        found = Live(cluster, store_url)
-        with found.client:
-            yield found
+        live = Live(cluster, store_url)
+        with live.client:
+            yield live
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +81,13 @@ def test_answers_are_those_of_a_single_process(
     live: Live, single: httpx.Client, samples: dict[str, Path]
 ) -> None:
     names = ",".join(samples)
-    asked: list[dict[str, Any]] = [
+    requests: list[dict[str, Any]] = [
         {"url": "/classify", "files": {"image": path.read_bytes()}, "data": {"labels": names}}
         for path in samples.values()
     ]
     cat = samples["cat"].read_bytes()
     files = {"image": cat}
-    asked += [
+    requests += [
         {"url": "/classify", "files": files, "data": {"labels": "cat,dog", "multi_label": "true"}},
         {"url": "/classify", "files": files, "data": {"labels": "cat,dog", "explain": "true"}},
         {"url": "/embeddings/text", "json": {"texts": ["a cat", "a dog"]}},
@@ -98,14 +98,14 @@ def test_answers_are_those_of_a_single_process(
         {"url": "/classify", "files": files, "data": {"labels": f"dog,{'cat ' * 49}"}},
         {"url": "/classify", "files": {"image": bytes(21_000_000)}, "data": {"labels": "a,b"}},
     ]
-    for request in asked:
-        ours, theirs = live.client.post(**request), single.post(**request)
-        assert ours.status_code == theirs.status_code, ours.text
-        assert _comparable(ours.json()) == _comparable(theirs.json())
+    for request in requests:
+        on_ray, on_one = live.client.post(**request), single.post(**request)
+        assert on_ray.status_code == on_one.status_code, on_ray.text
+        assert _comparable(on_ray.json()) == _comparable(on_one.json())
         for name in ("content-type", "x-content-type-options"):
-            assert ours.headers[name] == theirs.headers[name]
+            assert on_ray.headers[name] == on_one.headers[name]
         # Ray's proxy gives one, and so do we
-        assert len(ours.headers.get_list("x-request-id", split_commas=True)) == 1
+        assert len(on_ray.headers.get_list("x-request-id", split_commas=True)) == 1
 
 
 def _comparable(value: Any) -> Any:
@@ -150,12 +150,12 @@ def test_one_page_of_metrics_has_what_all_replicas_count(
                    if s.labels["route"] == "/classify")  # fmt: skip
 
     def pictures() -> dict[str, float]:
-        found: dict[str, float] = {}
+        counts: dict[str, float] = {}
         for sample in _samples(live, "openvocab_batch_size_sum"):
             if sample.labels["kind"] == "image":
                 name = sample.labels["deployment"]
-                found[name] = found.get(name, 0) + sample.value
-        return found
+                counts[name] = counts.get(name, 0) + sample.value
+        return counts
 
     before, encoded = requests(), pictures()
     for _ in range(more):
@@ -268,8 +268,8 @@ def test_a_node_killed_under_load_loses_only_what_its_ingress_worked_on(
     live: Live, samples: dict[str, Path]
 ) -> None:
     assert live.client.get("/labelsets/pets").json()["labels"] == ["cat", "dog"]
-    gone = {pid for name in REPLICAS for pid in live.cluster.replicas(name, node=1)}
-    assert gone
+    pids = {pid for name in REPLICAS for pid in live.cluster.replicas(name, node=1)}
+    assert pids
     with Load([live.cluster.url], samples["cat"].read_bytes(), PAUSE_SECONDS) as load:
         wait_until(lambda: load.right > CLIENTS, LONGEST)
         live.cluster.kill_node(1)

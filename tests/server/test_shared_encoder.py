@@ -32,24 +32,24 @@ def pictures(encoder: Encoder, count: int) -> np.ndarray:
 
 def test_calls_of_several_services_share_batches(plain_pictogram: Encoder) -> None:
     async def test() -> None:
-        made = pictures(plain_pictogram, 6)
-        alone = plain_pictogram.submit_images(list(made)).result()
+        images = pictures(plain_pictogram, 6)
+        alone = plain_pictogram.submit_images(list(images)).result()
         batches: list[int] = []
         submit = plain_pictogram.submit_images
 
-        def counted(batch: Sequence[np.ndarray]) -> object:
+        def counting(batch: Sequence[np.ndarray]) -> object:
             batches.append(len(batch))
             return submit(batch)
 
         async with sharing(plain_pictogram) as shared:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(plain_pictogram, "submit_images", counted)
+                patch.setattr(plain_pictogram, "submit_images", counting)
                 name = plain_pictogram.info.fingerprint
-                found = await asyncio.gather(
-                    *(shared.images(name, made[i : i + 2]) for i in (0, 2, 4))
+                results = await asyncio.gather(
+                    *(shared.images(name, images[i : i + 2]) for i in (0, 2, 4))
                 )
         assert batches == [4, 2]
-        rows = np.concatenate([rows for rows, _ in found])
+        rows = np.concatenate([rows for rows, _ in results])
         assert rows == pytest.approx(alone, abs=TOLERANCE)
 
     asyncio.run(test())
@@ -92,8 +92,10 @@ def test_a_batch_that_nobody_can_take_is_not_tried_in_halves() -> None:
             raise Overloaded("all encoders are busy", retry_after=1)
 
         batcher = Batcher(refuse, BatchPolicy(max_batch=4))
-        found = await asyncio.gather(*(batcher.submit(i) for i in range(4)), return_exceptions=True)
-        assert all(isinstance(one, Overloaded) for one in found)
+        results = await asyncio.gather(
+            *(batcher.submit(i) for i in range(4)), return_exceptions=True
+        )
+        assert all(isinstance(result, Overloaded) for result in results)
         assert tried == [4]
 
     asyncio.run(test())

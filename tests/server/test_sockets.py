@@ -124,44 +124,44 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 def test_only_our_own_socket_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "o.sock"
     bind_unix(path).close()
-    ours = sockets._identity(path)
+    identity = sockets._identity(path)
     bind_unix(tmp_path / "other").close()
     (tmp_path / "other").replace(path)
-    sockets._remove(path, ours)
+    sockets._remove(path, identity)
     assert path.exists()
     sockets._remove(path, sockets._identity(path))
     assert not path.exists()
-    sockets._remove(path, ours)
+    sockets._remove(path, identity)
 
 
 @pytest.mark.parametrize("host", ["999.1.1.1", "a" * 80 + ".example", "1.2.3.4", "a..b"])
 def test_an_address_that_is_not_ours_is_said_in_one_line(host: str) -> None:
     with pytest.raises(CannotListen) as caught:
         bind(host, 0)
-    said = str(caught.value)
-    assert said.startswith(f"cannot listen on {host}:0: ")
-    assert "None" not in said
-    assert "\n" not in said
+    message = str(caught.value)
+    assert message.startswith(f"cannot listen on {host}:0: ")
+    assert "None" not in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("host", "local", "shown"),
+    ("host", "local", "expected"),
     [("127.0.0.1", True, "https://127.0.0.1:"), ("0.0.0.0", False, "https://0.0.0.0:"),
      ("localhost", True, "https://127.0.0.1:")],
 )  # fmt: skip
-def test_whether_others_can_reach_it_is_known(host: str, local: bool, shown: str) -> None:
+def test_whether_others_can_reach_it_is_known(host: str, local: bool, expected: str) -> None:
     with bind(host, 0) as listener:
         assert sockets.is_local(listener) is local
-        assert sockets.shown(listener, tls=True).startswith(shown)
+        assert sockets.shown(listener, tls=True).startswith(expected)
 
 
 def test_a_certificate_and_its_key_are_taken_in_two_files_or_one(
     certificate: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    both = tmp_path / "both.pem"
-    both.write_text("".join(file.read_text() for file in certificate))
+    pem = tmp_path / "both.pem"
+    pem.write_text("".join(file.read_text() for file in certificate))
     assert check_certificate(*certificate) is None
-    assert check_certificate(both, None) is None
+    assert check_certificate(pem, None) is None
 
 
 def test_what_is_wrong_with_a_certificate_is_said(
@@ -175,10 +175,10 @@ def test_what_is_wrong_with_a_certificate_is_said(
         check=True, capture_output=True,
     )  # fmt: skip
     for one, two in ((good, None), (good, garbage), (garbage, key), (good, locked), (key, good)):
-        said = check_certificate(one, two)
-        assert said is not None
-        assert said.startswith(str(one))
-        assert "None" not in said
+        message = check_certificate(one, two)
+        assert message is not None
+        assert message.startswith(str(one))
+        assert "None" not in message
     assert check_certificate(tmp_path / "none", key) == f"{tmp_path / 'none'}: no such file"
     assert check_certificate(good, tmp_path / "none") == f"{tmp_path / 'none'}: no such file"
 
@@ -238,17 +238,17 @@ def test_only_a_trusted_proxy_says_who_is_calling(
     proxies: str, statuses: list[int], pictogram: Encoder
 ) -> None:
     with served(pictogram, trusted_proxies=proxies, rate_limit=0.01, rate_burst=1) as client:
-        found = [
-            client.get("/templates", headers={"X-Forwarded-For": who}).status_code
-            for who in ("192.0.2.1", "192.0.2.1", "192.0.2.2")
+        status_codes = [
+            client.get("/templates", headers={"X-Forwarded-For": address}).status_code
+            for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2")
         ]
-    assert found == statuses
+    assert status_codes == statuses
 
 
 def test_what_a_client_claims_before_its_proxy_does_not_count(pictogram: Encoder) -> None:
     with served(pictogram, trusted_proxies="127.0.0.1", rate_limit=0.01, rate_burst=1) as client:
-        found = [
+        status_codes = [
             client.get("/templates", headers={"X-Forwarded-For": f"{claim}, 192.0.2.1"}).status_code
             for claim in ("198.51.100.1", "198.51.100.2")
         ]
-    assert found == [200, 429]
+    assert status_codes == [200, 429]

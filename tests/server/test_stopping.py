@@ -55,7 +55,7 @@ def test_what_was_accepted_is_answered_and_new_requests_are_turned_away(
         wait_until(lambda: refuses(server))
         assert server.process.poll() is None
         faults.set(Fault())
-        assert [one.result().status_code for one in accepted] == [200] * 4
+        assert [future.result().status_code for future in accepted] == [200] * 4
         assert server.process.wait(GRACE_SECONDS) == 0
     assert "Traceback" not in (tmp_path / "server.log").read_text()
 
@@ -78,12 +78,12 @@ def test_a_hang_up_signal_during_the_start_ends_nothing(tmp_path: Path, workers:
         try:
             assert ": loading " in process.stderr.readline()
             process.send_signal(signal.SIGHUP)
-            said = ""
-            while "Ready" not in said:
+            output = ""
+            while "Ready" not in output:
                 line = process.stderr.readline()
-                assert line, said
-                said += line
-            assert "SIGHUP during startup" in said or workers == "2"
+                assert line, output
+                output += line
+            assert "SIGHUP during startup" in output or workers == "2"
             assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
             process.terminate()
             process.communicate(timeout=60)
@@ -121,12 +121,12 @@ def redis_with_password(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-def ends_in_one_line(found: subprocess.CompletedProcess[str], status: int, said: str) -> None:
-    assert found.returncode == status, found.stderr
-    lines = [line for line in found.stderr.splitlines() if ": loading " not in line]
-    assert len(lines) == 1, found.stderr
+def ends_in_one_line(process: subprocess.CompletedProcess[str], status: int, message: str) -> None:
+    assert process.returncode == status, process.stderr
+    lines = [line for line in process.stderr.splitlines() if ": loading " not in line]
+    assert len(lines) == 1, process.stderr
     assert lines[0].startswith("openvocab: ")
-    assert said in lines[0]
+    assert message in lines[0]
 
 
 def test_a_wrong_password_of_redis_ends_the_start(redis_with_password: str) -> None:
@@ -137,7 +137,7 @@ def test_a_wrong_password_of_redis_ends_the_start(redis_with_password: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "No such file"),
         ("keys", "not TOML"),
@@ -146,21 +146,21 @@ def test_a_wrong_password_of_redis_ends_the_start(redis_with_password: str) -> N
     ],
 )
 def test_a_file_of_keys_that_cannot_be_read_ends_the_start(
-    content: str | None, said: str, tmp_path: Path
+    content: str | None, message: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "keys.toml"
     if content is not None:
         file.write_text(content)
     completed = start("--model", "pictogram", OPENVOCAB_API_KEYS_FILE=str(file))
-    ends_in_one_line(completed, 2, said)
+    ends_in_one_line(completed, 2, message)
     assert "secret" not in completed.stderr
 
 
 def test_a_certificate_that_is_none_ends_the_start(tmp_path: Path) -> None:
     file = tmp_path / "cert.pem"
     file.write_text("-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n")
-    found = start("--model", "pictogram", OPENVOCAB_TLS_CERT_FILE=str(file))
-    ends_in_one_line(found, 2, "not a certificate with its key")
+    process = start("--model", "pictogram", OPENVOCAB_TLS_CERT_FILE=str(file))
+    ends_in_one_line(process, 2, "not a certificate with its key")
 
 
 def test_a_damaged_checkpoint_ends_the_start(tmp_path: Path) -> None:
@@ -172,5 +172,5 @@ def test_a_damaged_checkpoint_ends_the_start(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_socket_ends_the_start(tmp_path: Path) -> None:
-    found = start("--model", "pictogram", "--uds", str(tmp_path / "none" / "x.sock"))
-    ends_in_one_line(found, 1, "cannot listen on")
+    process = start("--model", "pictogram", "--uds", str(tmp_path / "none" / "x.sock"))
+    ends_in_one_line(process, 1, "cannot listen on")

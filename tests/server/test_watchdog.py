@@ -32,17 +32,17 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def live(log: Path) -> Iterator[tuple[Server, Faults]]:
-    with misbehaving(log.parent, hang_timeout=8) as found:
-        yield found
+    with misbehaving(log.parent, hang_timeout=8) as live:
+        yield live
 
 
 @pytest.fixture
 def server(live: tuple[Server, Faults]) -> Iterator[Server]:
     """The server; what a test breaks is whole again at its end, without a restart."""
-    found, faults = live
-    yield found
+    openvocab, faults = live
+    yield openvocab
     faults.set(Fault())
-    wait_until(lambda: found.client.get("/readyz").status_code == 200)
+    wait_until(lambda: openvocab.client.get("/readyz").status_code == 200)
 
 
 @pytest.fixture
@@ -66,13 +66,13 @@ def together(server: Server, faults: Faults, pictures: list[bytes], fault: Fault
     with ThreadPoolExecutor(len(pictures) + 1) as pool:
         first = pool.submit(classify, server, pictures[0])  # holds the model
         encoded = faults.encoded()
-        others = [pool.submit(classify, server, picture) for picture in pictures]
+        futures = [pool.submit(classify, server, picture) for picture in pictures]
         wait_until(lambda: queued(server) == len(pictures) + 1)
         faults.set(fault)
         assert first.result().status_code == 200
-        found = [one.result().status_code for one in others]
+        status_codes = [future.result().status_code for future in futures]
     assert faults.encoded() > encoded
-    return found
+    return status_codes
 
 
 def queued(server: Server) -> int:
@@ -85,8 +85,8 @@ def test_a_picture_that_breaks_the_model_fails_alone(
     guilty: str, server: Server, faults: Faults, samples: dict[str, Path]
 ) -> None:
     good = [samples[name].read_bytes() for name in ("cat", "dog", "pizza", "rocket", "key")]
-    found = together(server, faults, [*good, red()], Fault(guilty=guilty))
-    assert found == [200] * len(good) + [500]
+    status_codes = together(server, faults, [*good, red()], Fault(guilty=guilty))
+    assert status_codes == [200] * len(good) + [500]
     refused = classify(server, red())
     assert (refused.status_code, refused.json()["error_type"]) == (500, "internal")
     assert "forward pass" not in refused.text
@@ -134,8 +134,8 @@ def test_work_that_goes_on_is_left_alone() -> None:
 
 
 def test_work_that_stands_still_is_ended_once() -> None:
-    begun = time.monotonic()
-    assert ended_by(lambda: begun, 0.8) == [HUNG]
+    start = time.monotonic()
+    assert ended_by(lambda: start, 0.8) == [HUNG]
 
 
 def test_a_process_that_was_stopped_for_a_while_does_not_hang() -> None:
@@ -171,13 +171,13 @@ def test_a_forward_pass_that_hangs_is_not_ready_and_ends_the_process(
     server, faults = live
     faults.set(Fault(hang="encoder"))
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(classify, server, samples["cat"].read_bytes())
+        future = pool.submit(classify, server, samples["cat"].read_bytes())
         wait_until(lambda: faults.now().hang == "")  # the model has met it
         assert server.client.get("/healthz").status_code == 200
         wait_until(lambda: server.client.get("/readyz").status_code == 503)
         assert server.process.wait(30) == HUNG
-        assert isinstance(asked.exception(), httpx.TransportError)
+        assert isinstance(future.exception(), httpx.TransportError)
     lines = [line for line in log.read_text().splitlines() if "hanging" in line]
     assert len(lines) == 1
-    said = r"the model pictogram has been hanging for \d+ s \(hang_timeout is 8\);"
-    assert re.search(said, lines[0])
+    pattern = r"the model pictogram has been hanging for \d+ s \(hang_timeout is 8\);"
+    assert re.search(pattern, lines[0])

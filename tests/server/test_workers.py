@@ -79,9 +79,9 @@ class Live:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    found = Live(tmp_path_factory.mktemp("workers"))
-    yield found
-    found.close()
+    live = Live(tmp_path_factory.mktemp("workers"))
+    yield live
+    live.close()
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ class Callers:
                 self.statuses.append(response.status_code)
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     return True
@@ -167,10 +167,10 @@ def test_a_change_in_one_worker_is_seen_by_the_next_request_in_any(
 
 
 def test_one_scrape_of_any_worker_answers_for_all(server: Server) -> None:
-    def answered(found: Scraped) -> float:
-        return found("openvocab_requests_total", route="/templates", status="200")
+    def classified(page: Scraped) -> float:
+        return page("openvocab_requests_total", route="/templates", status="200")
 
-    before = answered(scrape(server.url))
+    before = classified(scrape(server.url))
     for worker in workers_of(server):  # both have something to count
         os.kill(worker, signal.SIGSTOP)
         try:
@@ -179,77 +179,82 @@ def test_one_scrape_of_any_worker_answers_for_all(server: Server) -> None:
         finally:
             os.kill(worker, signal.SIGCONT)
     # a response is counted just after it was sent
-    wait_until(lambda: answered(scrape(server.url)) == before + 14)
+    wait_until(lambda: classified(scrape(server.url)) == before + 14)
     for worker in workers_of(server):
         os.kill(worker, signal.SIGSTOP)  # one that hangs keeps nobody waiting
         try:
-            found = scrape(server.url)
+            page = scrape(server.url)
         finally:
             os.kill(worker, signal.SIGCONT)
-        assert answered(found) == before + 14
-        assert found("openvocab_workers") == found("openvocab_workers_serving") == 2
-        queues = {v for (n, _), v in found.found.items() if n == "openvocab_max_queued_images"}
+        assert classified(page) == before + 14
+        assert page("openvocab_workers") == page("openvocab_workers_serving") == 2
+        queues = {v for (n, _), v in page.found.items() if n == "openvocab_max_queued_images"}
         assert queues == {2 * 512}
-        assert found("openvocab_canary_good") == 1
+        assert page("openvocab_canary_good") == 1
         # of the two workers and of the process that watches
-        resident = found("process_resident_memory_bytes") / 1e6
+        resident = page("process_resident_memory_bytes") / 1e6
         assert resident == pytest.approx(resident_mb(server.process.pid), rel=0.2)
 
 
 def test_a_worker_that_dies_is_replaced_while_the_other_goes_on(
     live: Live, server: Server, samples: dict[str, Path]
 ) -> None:
-    killed, other = workers_of(server)
-    counted = scrape(server.url)
+    killed, survivor = workers_of(server)
+    page = scrape(server.url)
     os.kill(killed, signal.SIGKILL)
     assert ask(server, samples["cat"], labels="cat,dog").status_code == 200
     wait_until(lambda: len(workers_of(server)) == 2 and killed not in workers_of(server))
-    assert other in workers_of(server)
-    assert scrape(server.url).fell(counted) == []
-    assert scrape(server.url)(RENEWALS, reason="died") == counted(RENEWALS, reason="died") + 1
+    assert survivor in workers_of(server)
+    assert scrape(server.url).fell(page) == []
+    assert scrape(server.url)(RENEWALS, reason="died") == page(RENEWALS, reason="died") + 1
     assert "exited with status -9" in live.log
 
 
 def test_workers_killed_under_load_lose_nothing_that_was_acknowledged(
     server: Server, samples: dict[str, Path]
 ) -> None:
-    written: dict[str, list[str]] = {}
+    acknowledged: dict[str, list[str]] = {}
     with Callers(server, samples["cat"]) as callers:
         for number in range(3):
-            count = len(written) + 5
-            while len(written) < count:
-                name, labels = f"killed-{len(written)}", [f"thing {len(written)}", "other"]
+            count = len(acknowledged) + 5
+            while len(acknowledged) < count:
+                name, labels = (
+                    f"killed-{len(acknowledged)}",
+                    [f"thing {len(acknowledged)}", "other"],
+                )
                 with contextlib.suppress(httpx.TransportError):
                     url = f"{server.url}/labelsets/{name}"
                     if httpx.put(url, json={"labels": labels}, timeout=60).is_success:
-                        written[name] = labels
-            answered = len(callers.statuses)
+                        acknowledged[name] = labels
+            total = len(callers.statuses)
             victims = workers_of(server)
             os.kill(victims[number % len(victims)], signal.SIGKILL)
-            wait_until(lambda before=answered: len(callers.statuses) > before + 3)  # type: ignore[misc]
+            wait_until(lambda before=total: len(callers.statuses) > before + 3)  # type: ignore[misc]
             wait_until(lambda: len(workers_of(server)) == 2)
     assert set(callers.statuses) == {200}
-    for name, labels in written.items():
+    for name, labels in acknowledged.items():
         response = httpx.get(f"{server.url}/labelsets/{name}")
         assert response.json()["labels"] == labels
         httpx.delete(f"{server.url}/labelsets/{name}")
     wait_until(lambda: scrape(server.url)("openvocab_in_service") == 0)
 
 
-@pytest.mark.parametrize(("who", "named"), [("encoder", "the model"), ("decoder", "a decoder")])
+@pytest.mark.parametrize(
+    ("fault", "expected"), [("encoder", "the model"), ("decoder", "a decoder")]
+)
 def test_a_worker_that_hangs_ends_and_is_replaced(
-    who: str, named: str, live: Live, server: Server, samples: dict[str, Path]
+    fault: str, expected: str, live: Live, server: Server, samples: dict[str, Path]
 ) -> None:
     before = workers_of(server)
-    told = live.log.count(f"exited with status {HUNG}")
-    live.faults.set(Fault(hang=who))
+    count = live.log.count(f"exited with status {HUNG}")
+    live.faults.set(Fault(hang=fault))
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(ask, server, samples["cat"], labels="cat,dog")
-        wait_until(lambda: live.log.count(f"exited with status {HUNG}") == told + 1)
-        assert isinstance(asked.exception(), httpx.TransportError)
+        future = pool.submit(ask, server, samples["cat"], labels="cat,dog")
+        wait_until(lambda: live.log.count(f"exited with status {HUNG}") == count + 1)
+        assert isinstance(future.exception(), httpx.TransportError)
     # the other one goes on
     assert ask(server, samples["cat"], labels="cat,dog").status_code == 200
-    assert len(re.findall(rf"{named}(?: \S+)? has been hanging for ", live.log)) == 1
+    assert len(re.findall(rf"{expected}(?: \S+)? has been hanging for ", live.log)) == 1
     wait_until(lambda: len(workers_of(server)) == 2)
     assert len(set(workers_of(server)) & set(before)) == 1
 
@@ -257,7 +262,7 @@ def test_a_worker_that_hangs_ends_and_is_replaced(
 def test_all_are_renewed_without_a_lost_request(
     live: Live, server: Server, samples: dict[str, Path]
 ) -> None:
-    before, counted = set(workers_of(server)), scrape(server.url)
+    before, page = set(workers_of(server)), scrape(server.url)
     with Callers(server, samples["cat"]) as callers:
         wait_until(lambda: len(callers.statuses) > 10)
         server.process.send_signal(signal.SIGHUP)
@@ -266,10 +271,10 @@ def test_all_are_renewed_without_a_lost_request(
     # only what met a worker that had just stopped listening: it was never read
     assert callers.again <= 2 * len(before)
     now = scrape(server.url)
-    assert now.fell(counted) == []
-    assert now(RENEWALS, reason="renewed") == counted(RENEWALS, reason="renewed") + 2
+    assert now.fell(page) == []
+    assert now(RENEWALS, reason="renewed") == page(RENEWALS, reason="renewed") + 2
     classified = partial(Scraped.__call__, name=COUNTED, route="/classify", status="200")
-    assert classified(now) == classified(counted) + len(callers.statuses)
+    assert classified(now) == classified(page) + len(callers.statuses)
 
 
 def test_those_that_serve_stay_where_a_new_one_cannot(
@@ -295,7 +300,7 @@ def test_all_end_on_one_signal_and_answer_what_they_took(
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(GRACE_SECONDS) == 0
     assert set(callers.statuses) == {200}
-    assert all(gone(pid) for pid in pids)
+    assert all(has_ended(pid) for pid in pids)
     assert "Traceback" not in live.log
 
 
@@ -304,7 +309,7 @@ def test_workers_end_when_the_one_that_watches_is_killed(tmp_path: Path) -> None
         wait_until(lambda: "2 workers)" in (tmp_path / "server.log").read_text())
         pids = workers_of(server)
         server.process.kill()
-        wait_until(lambda: all(gone(pid) for pid in pids))
+        wait_until(lambda: all(has_ended(pid) for pid in pids))
 
 
 @pytest.mark.parametrize(("other_serves", "longest"), [(True, 30.0), (False, 5.0)])
@@ -312,11 +317,11 @@ def test_one_that_dies_again_and_again_waits_longer_each_time(
     other_serves: bool, longest: float
 ) -> None:
     supervisor = Supervisor(Settings(), socket.socket(), 2)
-    worker, other = (
+    worker, second = (
         _Worker(number, SimpleNamespace(status=-9, serves=serves))  # type: ignore[arg-type]
         for number, serves in enumerate((False, other_serves))
     )
-    supervisor._workers = [worker, other]
+    supervisor._workers = [worker, second]
     pauses = []
     for _ in range(5):
         worker.since, worker.again_at = time.monotonic(), None  # it had begun to serve
@@ -331,14 +336,14 @@ def test_one_that_dies_again_and_again_waits_longer_each_time(
 
 
 @pytest.mark.parametrize(
-    ("store", "model", "status", "said"),
+    ("store", "model", "status", "message"),
     [
         ("memory://", "pictogram", 2, "cannot be shared by several workers"),
         ("", "local-dir:/nowhere", 3, "no such folder"),
     ],
 )
 def test_what_cannot_work_ends_the_start(
-    store: str, model: str, status: int, said: str, tmp_path: Path
+    store: str, model: str, status: int, message: str, tmp_path: Path
 ) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", "from app.__main__ import app; app()", "serve", "--workers", "2",
@@ -347,5 +352,5 @@ def test_what_cannot_work_ends_the_start(
         stderr=subprocess.PIPE, timeout=60, check=False,
     )  # fmt: skip
     assert ended.returncode == status
-    assert said in ended.stderr.decode()
+    assert message in ended.stderr.decode()
     assert "Traceback" not in ended.stderr.decode()

@@ -32,8 +32,8 @@ BLOCKS = [
 @pytest.fixture(scope="module")
 def remembering(pictogram: Encoder, serve: Serve) -> Iterator[httpx.Client]:
     """A client of a server that remembers pictures, as it does by default."""
-    with serve(pictogram, image_cache_bytes=32_000_000) as found:
-        yield found
+    with serve(pictogram, image_cache_bytes=32_000_000) as client:
+        yield client
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[b.splitlines()[0][:60] for b in BLOCKS])

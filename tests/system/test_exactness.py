@@ -89,17 +89,17 @@ def test_fp32_answers_equal_the_reference(
     serve: Callable[..., Any],
 ) -> None:
     chosen = list(samples.values())[:pictures]
-    known = catalog().get(model)
-    local_dir = known.loader if known else f"local-dir:{random_checkpoint(model)}"
+    entry = catalog().get(model)
+    local_dir = entry.loader if entry else f"local-dir:{random_checkpoint(model)}"
     expected = by_open_clip(local_dir, chosen, template_sets()[templates].templates)
     encoder = load(local_dir, precision="fp32", device="cpu")
     with serve(encoder, exact_jpeg=True) as client:
-        found = by_http(client, chosen, templates, encoder.info.scale)
+        scores = by_http(client, chosen, templates, encoder.info.scale)
     encoder.close()
     assert encoder.info.trims_text
-    assert np.abs(found.scaled - expected.scaled).max() < SCALED_COSINE
-    assert np.abs(found.probabilities - expected.probabilities).max() < PROBABILITY
-    assert (found.scaled.argmax(1) == expected.scaled.argmax(1)).all()
+    assert np.abs(scores.scaled - expected.scaled).max() < SCALED_COSINE
+    assert np.abs(scores.probabilities - expected.probabilities).max() < PROBABILITY
+    assert (scores.scaled.argmax(1) == expected.scaled.argmax(1)).all()
 
 
 def test_a_sigmoid_tower_served_from_its_export_equals_the_reference(
@@ -113,18 +113,18 @@ def test_a_sigmoid_tower_served_from_its_export_equals_the_reference(
     expected = by_open_clip(local_dir, pictures, template_sets()["simple"].templates)
     encoder = load(local_dir, precision="fp32", device="cpu", exports=tmp_path)
     with serve(encoder, exact_jpeg=True) as client:
-        found, alone = (
+        rows, alone = (
             by_http(client, pictures, "simple", encoder.info.scale, scores=scores)
             for scores in ("softmax", "sigmoid")
         )
     encoder.close()
     # both towers came from the export: torch computes no text at full length here
     assert type(encoder.texts).__name__ == "CompiledPrompts"
-    assert np.abs(found.scaled - expected.scaled).max() < SCALED_COSINE
-    assert np.abs(found.probabilities - expected.probabilities).max() < PROBABILITY
+    assert np.abs(rows.scaled - expected.scaled).max() < SCALED_COSINE
+    assert np.abs(rows.probabilities - expected.probabilities).max() < PROBABILITY
     assert expected.alone is not None
     assert np.abs(alone.probabilities - expected.alone).max() < PROBABILITY
-    assert (found.scaled.argmax(1) == expected.scaled.argmax(1)).all()
+    assert (rows.scaled.argmax(1) == expected.scaled.argmax(1)).all()
     # so far apart that equal best labels mean something
     assert np.ptp(expected.scaled, axis=1).min() > 1
 
@@ -154,9 +154,9 @@ def test_bf16_names_the_same_label_on_the_samples(
     encoder = load(catalog()["pictogram"].loader, precision="bf16", device="cpu")
     assert encoder.info.precision == "bf16"
     answers = []
-    for which in (encoder, pictogram):
-        with serve(which) as client:
-            answers.append(by_http(client, pictures, "pictogram", which.info.scale))
+    for tested in (encoder, pictogram):
+        with serve(tested) as client:
+            answers.append(by_http(client, pictures, "pictogram", tested.info.scale))
     encoder.close()
     equal = answers[0].scaled.argmax(1) == answers[1].scaled.argmax(1)
     assert equal.mean() >= BF16_TOP1
@@ -168,5 +168,5 @@ def test_own_templates_equal_the_reference(
     templates = ("the best {} ever", "{}, on a shelf")
     chosen = list(samples.values())[:3]
     expected = by_open_clip(catalog()["pictogram"].loader, chosen, templates)
-    found = by_http(client, chosen, templates, pictogram.info.scale)  # type: ignore[arg-type]
-    assert np.abs(found.scaled - expected.scaled).max() < SCALED_COSINE
+    scores = by_http(client, chosen, templates, pictogram.info.scale)  # type: ignore[arg-type]
+    assert np.abs(scores.scaled - expected.scaled).max() < SCALED_COSINE

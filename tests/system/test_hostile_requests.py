@@ -66,11 +66,11 @@ def test_what_the_openapi_document_allows_and_forbids(hostile: httpx.Client) -> 
     url = str(hostile.base_url)
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
-    asked: dict[str, int] = {}
+    counts: dict[str, int] = {}
 
-    for found in schema.get_all_operations():
-        assert isinstance(found, Ok), found
-        operation = found.ok()
+    for result in schema.get_all_operations():
+        assert isinstance(result, Ok), result
+        operation = result.ok()
         takes_nothing = not operation.body and not operation.query
         for mode in modes[:1] if takes_nothing else modes:
             strategy = operation.as_strategy(generation_mode=mode)
@@ -82,14 +82,14 @@ def test_what_the_openapi_document_allows_and_forbids(hostile: httpx.Client) -> 
             @given(case=strategy)
             def ask(case: Any) -> None:
                 answer = case.call(base_url=url, timeout=SOON)
-                asked[case.operation.label] = asked.get(case.operation.label, 0) + 1
+                counts[case.operation.label] = counts.get(case.operation.label, 0) + 1
                 assert 200 <= answer.status_code < 500, case.as_curl_command()
                 if answer.status_code >= 400:
                     assert answer.headers["content-type"][0].endswith("json")
 
             ask()
-    assert {"POST /classify", "POST /labelsets", "PUT /labelsets/{name}"} <= set(asked)
-    assert sum(asked.values()) > 50
+    assert {"POST /classify", "POST /labelsets", "PUT /labelsets/{name}"} <= set(counts)
+    assert sum(counts.values()) > 50
 
 
 # JSON
@@ -101,7 +101,7 @@ def body(*more: str, labels: str = '"a,b"') -> str:
 
 
 @pytest.mark.parametrize(
-    ("sent", "status", "field"),
+    ("body", "status", "field"),
     [
         ("[" * 100_000 + "]" * 100_000, 413, None),
         ('{"a":' * 100_000 + "1" + "}" * 100_000, 413, None),
@@ -137,15 +137,15 @@ def body(*more: str, labels: str = '"a,b"') -> str:
     ids=range(30),
 )
 def test_json_that_is_meant_badly(
-    hostile: httpx.Client, sent: str | bytes, status: int, field: str | None
+    hostile: httpx.Client, body: str | bytes, status: int, field: str | None
 ) -> None:
-    refused(classify_json(hostile, sent), status, field=field)
+    refused(classify_json(hostile, body), status, field=field)
 
 
 def test_of_a_key_that_is_there_twice_the_last_counts(hostile: httpx.Client) -> None:
     """As JSON's readers do; nothing else in the service reads the body a second time."""
     answer = classify_json(hostile, body('"labels": "cat,dog"')).json()
-    assert {one["label"] for one in answer["predictions"]} == {"cat", "dog"}
+    assert {prediction["label"] for prediction in answer["predictions"]} == {"cat", "dog"}
     many = classify_json(hostile, body(*['"top_k": 1'] * 5_000))
     assert len(many.json()["predictions"]) == 1
 
@@ -185,16 +185,16 @@ def test_of_a_key_that_is_there_twice_the_last_counts(hostile: httpx.Client) -> 
 )
 def test_labels_in_all_shapes(hostile: httpx.Client, labels: list[str], expected: Answer) -> None:
     status, field = expected
-    sent = json.dumps({"image": IMAGE, "labels": labels})
-    answer = classify_json(hostile, sent)
+    body = json.dumps({"image": IMAGE, "labels": labels})
+    answer = classify_json(hostile, body)
     if status == 200:
         assert answer.status_code == 200, answer.text
-        told = {one["label"] for one in answer.json()["predictions"]}
+        labels_back = {prediction["label"] for prediction in answer.json()["predictions"]}
         expected_labels = {unicodedata.normalize("NFC", label.strip()) for label in labels}
-        assert told == expected_labels
+        assert labels_back == expected_labels
         for kind in ("text/csv", "text/plain"):
             headers = {"Accept": kind, "Content-Type": "application/json"}
-            lines = hostile.post("/classify", content=sent, headers=headers)
+            lines = hostile.post("/classify", content=body, headers=headers)
             assert lines.status_code == 200
             assert all(label in lines.text.replace('""', '"') for label in expected_labels)
     else:
@@ -210,10 +210,10 @@ def test_labels_in_all_shapes(hostile: httpx.Client, labels: list[str], expected
     ids=range(17),
 )  # fmt: skip
 def test_templates_are_texts_and_nothing_more(hostile: httpx.Client, template: str) -> None:
-    for sent in (template, [template], ["a {}.", template]):
-        body = json.dumps({"image": IMAGE, "labels": LABELS, "templates": sent})
+    for templates in (template, [template], ["a {}.", template]):
+        body = json.dumps({"image": IMAGE, "labels": LABELS, "templates": templates})
         status = classify_json(hostile, body).status_code
-        assert status in ((400,) if "\ud800" in template else (404, 413, 422)), sent
+        assert status in ((400,) if "\ud800" in template else (404, 413, 422)), templates
 
 
 def test_a_label_that_looks_like_a_template_is_a_label(hostile: httpx.Client) -> None:
@@ -232,8 +232,8 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_names_that_are_paths_reach_no_file(hostile: httpx.Client, name: str) -> None:
-    for method, sent in (("GET", None), ("DELETE", None), ("PUT", b"cat\ndog")):
-        answer = _raw(hostile, method, f"/labelsets/{name}", sent)
+    for method, body in (("GET", None), ("DELETE", None), ("PUT", b"cat\ndog")):
+        answer = _raw(hostile, method, f"/labelsets/{name}", body)
         if answer.startswith(b"HTTP/1.1 2"):
             # a dot at the end of a path, or a query: what is left is a name or the list
             assert name in (".", "..", "a?b=c#d"), answer[:200]
@@ -275,8 +275,8 @@ def test_label_sets_in_all_shapes(hostile: httpx.Client) -> None:
         assert hostile.put("/labelsets/lines", content=lines).status_code in (400, 413, 422)
     for header in ('"1"' * 10_000, '"' + "9" * 5_000 + '"', "*,*", '"-1"', "\xff"):
         for name in ("If-Match", "If-None-Match"):
-            sent = {name: header.encode("latin-1")}
-            answer = hostile.put("/labelsets/matched", content=b"a\nb", headers=sent)
+            headers = {name: header.encode("latin-1")}
+            answer = hostile.put("/labelsets/matched", content=b"a\nb", headers=headers)
             assert answer.status_code in (201, 202, 412, 422), (name, header[:9], answer.text)
             hostile.delete("/labelsets/matched")
 
@@ -343,9 +343,9 @@ def test_forms_that_are_meant_badly(
     hostile: httpx.Client, body: bytes, statuses: tuple[int, ...]
 ) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=B"}
-    begun = time.monotonic()
+    start = time.monotonic()
     answer = hostile.post("/classify", content=body, headers=headers)
-    assert time.monotonic() - begun < SOON
+    assert time.monotonic() - start < SOON
     if answer.status_code == 200:
         assert 200 in statuses
     else:
@@ -427,13 +427,13 @@ def test_addresses_with_thousands_of_fields(hostile: httpx.Client) -> None:
     ids=range(17),
 )  # fmt: skip
 def test_images_in_base64_that_are_none(hostile: httpx.Client, image: str) -> None:
-    begun = time.monotonic()
+    start = time.monotonic()
     for answer in (
         hostile.post("/classify", json={"image": image, "labels": LABELS}),
         hostile.post("/classify", files={"image": (None, image), "labels": (None, LABELS)}),
     ):
         refused(answer, 413, 415, 422, field=answer.json().get("field"))
-    assert time.monotonic() - begun < SOON
+    assert time.monotonic() - start < SOON
 
 
 # bodies on the wire
@@ -456,8 +456,8 @@ def _connect(client: httpx.Client) -> socket.socket:
 def _rest(sock: socket.socket) -> bytes:
     parts = []
     with contextlib.suppress(ConnectionResetError):
-        while found := sock.recv(1 << 20):
-            parts.append(found)
+        while chunk := sock.recv(1 << 20):
+            parts.append(chunk)
     return b"".join(parts)
 
 
@@ -470,12 +470,12 @@ def test_a_body_shorter_than_it_says_is_waited_for_and_then_given_up(
     pictogram: Encoder, serve: Callable[..., Any]
 ) -> None:
     with serve(pictogram, request_timeout=1, head_timeout=1) as client, _connect(client) as sock:
-        begun = time.monotonic()
+        start = time.monotonic()
         sock.sendall(_post(b"Content-Length: 100000") + png())
-        said = sock.recv(65_536)
-        assert said.startswith(b"HTTP/1.1 408 ")
-        assert b"slow_body" in said
-        assert time.monotonic() - begun < 8
+        reply = sock.recv(65_536)
+        assert reply.startswith(b"HTTP/1.1 408 ")
+        assert b"slow_body" in reply
+        assert time.monotonic() - start < 8
         assert _rest(sock) == b""
         assert client.get("/healthz").status_code == 200
 
@@ -484,20 +484,20 @@ def test_a_body_that_trickles_or_never_ends_is_given_up(
     pictogram: Encoder, serve: Callable[..., Any]
 ) -> None:
     with serve(pictogram, request_timeout=1, head_timeout=1) as client, _connect(client) as sock:
-        begun = time.monotonic()
+        start = time.monotonic()
         sock.sendall(_post(b"Transfer-Encoding: chunked"))
         sock.settimeout(0.05)
-        said = b""
+        reply = b""
         with contextlib.suppress(ConnectionError):
-            while time.monotonic() < begun + 20:
+            while time.monotonic() < start + 20:
                 sock.sendall(b"1\r\nx\r\n")
                 with contextlib.suppress(TimeoutError):
-                    found = sock.recv(65_536)
-                    said += found
-                    if not found:
+                    chunk = sock.recv(65_536)
+                    reply += chunk
+                    if not chunk:
                         break
-        assert said.startswith(b"HTTP/1.1 408 ")
-        assert time.monotonic() - begun < 15
+        assert reply.startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - start < 15
         assert client.get("/healthz").status_code == 200
 
 
@@ -506,9 +506,9 @@ def test_a_body_longer_than_it_says_is_no_part_of_the_request(hostile: httpx.Cli
         image = png()
         length = b"Content-Length: %d" % len(image)
         sock.sendall(_post(length) + image + b"and more of it" * 99)
-        said = _rest(sock)
-    assert said.startswith(b"HTTP/1.1 200 ")
-    assert said.count(b"HTTP/1.1 400 ") == 1
+        reply = _rest(sock)
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    assert reply.count(b"HTTP/1.1 400 ") == 1
 
 
 def test_clients_that_send_and_run_away_leave_nothing_behind(hostile: httpx.Client) -> None:

@@ -40,7 +40,7 @@ def answer(server: Server, picture: Path, **fields: str) -> dict[str, object]:
 
 
 def states(client: httpx.Client) -> set[str]:
-    return {one["status"] for one in client.get("/labelsets").json()["labelsets"]}
+    return {labelset["status"] for labelset in client.get("/labelsets").json()["labelsets"]}
 
 
 def test_the_sizes_are_what_was_measured() -> None:
@@ -51,8 +51,8 @@ def test_the_redis_user_may_do_what_is_needed_and_no_more(
     redis: str, samples: dict[str, Path], tmp_path: Path
 ) -> None:
     with openvocab(redis, tmp_path, rate_limit=1000) as server:
-        made = {"labels": ["cat", "dog"]}
-        put = server.client.put("/labelsets/pets?wait=true", json=made)
+        body = {"labels": ["cat", "dog"]}
+        put = server.client.put("/labelsets/pets?wait=true", json=body)
         assert put.status_code == 201, put.text + (tmp_path / "server.log").read_text()
         assert answer(server, samples["cat"], labelset="pets")["labelset"] == "pets"
         assert server.client.get("/readyz").json()["status"] == "ready"
@@ -86,7 +86,7 @@ def test_a_backup_moves_label_sets_from_a_file_to_redis_with_the_lines_of_the_gu
             )
             subprocess.run(["bash", "-c", command], check=True, cwd=tmp_path, timeout=60)
         keys = ("labels", "synonyms", "prompts", "templates")
-        before, after = (one.client.get("/labelsets/pets").json() for one in (old, new))
+        before, after = (server.client.get("/labelsets/pets").json() for server in (old, new))
         assert [before[key] for key in keys] == [after[key] for key in keys]
 
 
@@ -95,16 +95,16 @@ def test_an_old_and_a_new_model_serve_side_by_side_on_one_store(
 ) -> None:
     with contextlib.ExitStack() as stack:
         old = stack.enter_context(openvocab(redis, data_dir))
-        made = {"labels": ["cat", "rocket"], "templates": "pictogram"}
-        old.client.put("/labelsets/things?wait=true", json=made).raise_for_status()
+        body = {"labels": ["cat", "rocket"], "templates": "pictogram"}
+        old.client.put("/labelsets/things?wait=true", json=body).raise_for_status()
         before = answer(old, samples["cat"], labelset="things")
         new = stack.enter_context(openvocab(redis, data_dir, model=other_model, precision="fp32"))
         wait_until(lambda: states(new.client) == {"ready"})
-        ours = answer(new, samples["cat"], labelset="things")
-        assert ours["model"] != before["model"]
+        by_new = answer(new, samples["cat"], labelset="things")
+        assert by_new["model"] != before["model"]
         # each with the vectors of its own model: with the other's every cosine is near 0
-        for found in (before, ours, answer(old, samples["cat"], labelset="things")):
-            best = found["predictions"][0]  # type: ignore[index]
+        for prediction in (before, by_new, answer(old, samples["cat"], labelset="things")):
+            best = prediction["predictions"][0]  # type: ignore[index]
             assert (best["label"], best["score"] > 0.9) == ("cat", True)
         # what is registered at either is known to both
         more = {"labels": ["dog", "key"], "templates": "pictogram"}

@@ -26,19 +26,19 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Fau
     folder = tmp_path_factory.mktemp("overload")
     with misbehaving(
         folder, max_queue=QUEUE, max_batch=BATCH, max_pending_bytes=PENDING_BYTES
-    ) as found:
-        yield found
+    ) as live:
+        yield live
 
 
 @pytest.fixture
 def server(live: tuple[Server, Faults]) -> Iterator[Server]:
     """The server, idle before and after the test."""
-    found, faults = live
+    server, faults = live
     try:
-        yield found
+        yield server
     finally:
         faults.set(Fault())
-        wait_until(lambda: figure(found, "in_service") == figure(found, "pending_bytes") == 0)
+        wait_until(lambda: figure(server, "in_service") == figure(server, "pending_bytes") == 0)
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def callers() -> Iterator[ThreadPoolExecutor]:
 def figure(server: Server, name: str) -> float:
     """What /metrics says of openvocab_NAME, 0 if nothing."""
     text = server.client.get("/metrics").text
-    found = re.search(rf"^openvocab_{re.escape(name)} (\S+)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    match = re.search(rf"^openvocab_{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(match[1]) if match else 0.0
 
 
 def dropped(server: Server, reason: str) -> float:
@@ -130,7 +130,7 @@ def test_past_capacity_a_request_is_refused_before_its_body_is_sent(
         # what takes no place is answered
         assert server.client.get("/healthz").status_code == 200
         assert server.client.get("/templates").status_code == 200
-    assert [one.result().status_code for one in waiting] == [200] * PLACES
+    assert [future.result().status_code for future in waiting] == [200] * PLACES
 
 
 def test_a_client_that_waits_for_the_answer_before_its_body_gets_it(
@@ -157,15 +157,15 @@ def test_slow_senders_take_no_place(server: Server, samples: dict[str, Path]) ->
 def test_bytes_that_are_held_have_a_bound_and_are_let_go_with_their_client(
     server: Server, samples: dict[str, Path]
 ) -> None:
-    held = PENDING_BYTES - 1000
+    pending = PENDING_BYTES - 1000
     with dial(server) as slow:
-        slow.sendall(head(PENDING_BYTES) + bytes(held))
-        wait_until(lambda: figure(server, "pending_bytes") == held)
+        slow.sendall(head(PENDING_BYTES) + bytes(pending))
+        wait_until(lambda: figure(server, "pending_bytes") == pending)
         refused = ask(server, samples["cat"])
         assert (refused.status_code, refused.json()["error_type"]) == (503, "overloaded")
         assert refused.json()["limit"] == PENDING_BYTES
         assert "retry-after" in refused.headers
-        assert figure(server, "pending_bytes") == held
+        assert figure(server, "pending_bytes") == pending
     wait_until(lambda: figure(server, "pending_bytes") == 0)
     assert ask(server, samples["cat"]).status_code == 200
 
@@ -191,15 +191,15 @@ def test_who_leaves_while_waiting_is_never_encoded(
     server: Server, faults: Faults, callers: ThreadPoolExecutor, samples: dict[str, Path]
 ) -> None:
     data = samples["dog"].read_bytes()
-    before, left = faults.encoded(), dropped(server, "left")
+    before, dropped_before = faults.encoded(), dropped(server, "left")
     with full(server, faults, callers, samples["cat"], 2) as waiting:
         for _ in range(3):
             with dial(server) as leaver:
                 leaver.sendall(head(len(data)) + data)
                 wait_until(lambda: figure(server, "in_service") == 3)
             wait_until(lambda: figure(server, "in_service") == 2)
-        assert dropped(server, "left") == left + 3
-    assert [one.result().status_code for one in waiting] == [200, 200]
+        assert dropped(server, "left") == dropped_before + 3
+    assert [future.result().status_code for future in waiting] == [200, 200]
     assert ask(server, samples["cat"]).status_code == 200
     assert faults.encoded() == before + 3
 
@@ -209,14 +209,14 @@ def test_who_has_no_time_left_is_told_so_and_never_encoded(
 ) -> None:
     before, expired = faults.encoded(), dropped(server, "expired")
     with full(server, faults, callers, samples["cat"], 2) as waiting:
-        begun = time.monotonic()
+        start = time.monotonic()
         late = ask(server, samples["cat"], **{"X-Request-Timeout": "0.3"})
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - start < 5
         assert (late.status_code, late.json()["error_type"]) == (504, "deadline_passed")
         assert late.json()["limit"] == 0.3
         assert figure(server, "in_service") == 2
         assert dropped(server, "expired") == expired + 1
-    assert [one.result().status_code for one in waiting] == [200, 200]
+    assert [future.result().status_code for future in waiting] == [200, 200]
     assert faults.encoded() == before + 2
 
 

@@ -53,13 +53,15 @@ def test_every_result_has_its_place_on_the_page() -> None:
 
 
 def test_no_result_tells_of_a_loss() -> None:
-    def losses(found: Any) -> list[str]:
-        if isinstance(found, dict):
-            own = [
-                f"{k}: {v}" for k, v in found.items() if k in ("lost", "wrong", "not_built") and v
+    def losses(value: Any) -> list[str]:
+        if isinstance(value, dict):
+            losses_here = [
+                f"{k}: {v}" for k, v in value.items() if k in ("lost", "wrong", "not_built") and v
             ]
-            return own + [one for value in found.values() for one in losses(value)]
-        return [one for value in found for one in losses(value)] if isinstance(found, list) else []
+            return losses_here + [loss for value in value.values() for loss in losses(value)]
+        return (
+            [loss for value in value for loss in losses(value)] if isinstance(value, list) else []
+        )
 
     names = {name for names, _ in reliability.SECTIONS.values() for name in names}
     for name in names:

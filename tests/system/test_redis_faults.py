@@ -20,17 +20,17 @@ TIMEOUT = (
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """A Redis server that may be treated badly."""
-    found = Rig(tmp_path_factory.mktemp("redis"))
-    yield found
-    found.close()
+    rig = Rig(tmp_path_factory.mktemp("redis"))
+    yield rig
+    rig.close()
 
 
 @pytest.fixture(scope="module")
 def server(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client of a server on it; no fault needs another one."""
     folder = tmp_path_factory.mktemp("server")
-    with openvocab(rig.url, folder, store_timeout=TIMEOUT, rate_limit=1000) as found:
-        yield found.client
+    with openvocab(rig.url, folder, store_timeout=TIMEOUT, rate_limit=1000) as server:
+        yield server.client
 
 
 @pytest.fixture
@@ -102,12 +102,12 @@ def test_a_server_that_starts_on_a_redis_without_writes_serves_what_is_there(
     serve: Any,
     pictogram: Any,
 ) -> None:
-    wanted = look(client, samples["cat"])
-    with fault(rig), serve(pictogram, store_url=rig.url, store_timeout=TIMEOUT) as other:
-        assert status(other) == "degraded"
-        assert look(other, samples["cat"]) == wanted
-        assert names(other) == ["pets"]
-        assert put(other, "new", ["a", "b"]).status_code == 503
+    expected = look(client, samples["cat"])
+    with fault(rig), serve(pictogram, store_url=rig.url, store_timeout=TIMEOUT) as second:
+        assert status(second) == "degraded"
+        assert look(second, samples["cat"]) == expected
+        assert names(second) == ["pets"]
+        assert put(second, "new", ["a", "b"]).status_code == 503
 
 
 def test_definitions_survive_where_everything_else_is_evicted(

@@ -45,8 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
     """One without the superuser's right to write everywhere; no fault needs another one."""
-    with serve_modestly(folder) as found:
-        yield found
+    with serve_modestly(folder) as client:
+        yield client
 
 
 @contextlib.contextmanager
@@ -55,8 +55,8 @@ def serve_modestly(folder: Path) -> Iterator[Server]:
     env = {**os.environ, "OPENVOCAB_STORE_URL": "", "OPENVOCAB_DATA_DIR": str(folder)}
     env |= {"OPENVOCAB_LOG_LEVEL": "warning", "OPENVOCAB_RATE_LIMIT": "1000"}
     log = folder.with_name(f"{folder.name}.log")
-    with serving(modest("--port", str(port)), port, log, env) as found:
-        yield found
+    with serving(modest("--port", str(port)), port, log, env) as server:
+        yield server
 
 
 def modest(*options: str) -> list[str]:
@@ -89,7 +89,7 @@ def on_disk(folder: Path) -> dict[str, list[str]]:
         assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         rows = file.execute("SELECT name, body FROM labelsets WHERE body IS NOT NULL").fetchall()
     entries = {name: json.loads(body)["definition"]["entries"] for name, body in rows}
-    return {name: [label for label, *_ in found] for name, found in entries.items()}
+    return {name: [label for label, *_ in rows] for name, rows in entries.items()}
 
 
 @contextlib.contextmanager
@@ -128,16 +128,16 @@ def test_on_a_full_disk_it_classifies_refuses_writes_and_heals(
 def test_while_another_process_holds_the_lock_it_classifies_and_writes_wait_their_time(
     client: httpx.Client, samples: dict[str, Path], folder: Path
 ) -> None:
-    other = sqlite3.connect(folder / FILE, isolation_level=None)
-    with contextlib.closing(other):
-        other.execute("BEGIN IMMEDIATE")
-        begun = time.monotonic()
+    writer = sqlite3.connect(folder / FILE, isolation_level=None)
+    with contextlib.closing(writer):
+        writer.execute("BEGIN IMMEDIATE")
+        start = time.monotonic()
         refused(put(client, "new", ["a", "b"]))
-        assert time.monotonic() - begun > 2
+        assert time.monotonic() - start > 2
         assert status(client) == "degraded"
         look(client, samples["cat"])
         assert names(client) == ["pets"]
-        other.execute("ROLLBACK")
+        writer.execute("ROLLBACK")
     wait_until(lambda: status(client) == "ready")
     assert client.get("/labelsets/new").status_code == 404
     assert put(client, "new", ["a", "b"]).is_success
@@ -148,18 +148,18 @@ def test_while_another_process_holds_the_lock_new_labels_wait_for_nobody(
 ) -> None:
     def seconds(word: str) -> float:
         fields = {"labels": json.dumps([f"{word} {number}" for number in range(300)])}
-        begun = time.monotonic()
+        start = time.monotonic()
         with samples["cat"].open("rb") as file:
             client.post("/classify", files={"image": file}, data=fields).raise_for_status()
-        return time.monotonic() - begun
+        return time.monotonic() - start
 
     alone = seconds("alone")
-    with sqlite3.connect(folder / FILE, isolation_level=None) as other:
-        other.execute("BEGIN EXCLUSIVE")
+    with sqlite3.connect(folder / FILE, isolation_level=None) as reader:
+        reader.execute("BEGIN EXCLUSIVE")
         # several blocks of vectors, each of which would wait four seconds for the lock
         assert seconds("beside") < 2 * alone + 3
-        other.execute("COMMIT")
-    other.close()
+        reader.execute("COMMIT")
+    reader.close()
 
 
 @pytest.mark.parametrize("endings", [("",), ("", "-wal", "-shm"), ("-wal",)])
@@ -269,9 +269,9 @@ def test_a_folder_that_cannot_be_written_ends_the_start_with_one_line(tmp_path: 
     finally:
         tmp_path.chmod(0o700)
     assert ended.returncode != 0
-    said = ended.stdout + ended.stderr
-    assert "Traceback" not in said
-    (line,) = [line for line in said.splitlines() if str(tmp_path) in line]
+    output = ended.stdout + ended.stderr
+    assert "Traceback" not in output
+    (line,) = [line for line in output.splitlines() if str(tmp_path) in line]
     assert "Permission denied" in line
 
 
@@ -295,6 +295,6 @@ def test_a_file_of_another_user_ends_the_start_with_one_line(tmp_path: Path) -> 
 
 
 def test_kills_in_the_middle_of_writes_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    found = kill_writers(KILLS, tmp_path, random.Random(7))
-    assert found.acknowledged > KILLS
-    assert (found.lost, found.wrong, found.unreadable) == (0, 0, 0)
+    outcome = kill_writers(KILLS, tmp_path, random.Random(7))
+    assert outcome.acknowledged > KILLS
+    assert (outcome.lost, outcome.wrong, outcome.unreadable) == (0, 0, 0)

@@ -24,26 +24,28 @@ def faults(source: str) -> Iterator[str]:
     """What in this code would run, or let run, what it reads."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (one.name for one in node.names if one.name.split(".")[0] in UNPICKLERS)
+            yield from (
+                alias.name for alias in node.names if alias.name.split(".")[0] in UNPICKLERS
+            )
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in UNPICKLERS:
             yield str(node.module)
         elif isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            given = {one.arg: ast.unparse(one.value) for one in node.keywords}
-            if called in ("eval", "exec", "__import__", "os.system", "os.popen"):
-                yield called
-            if called == "torch.load" and given.get("weights_only") != "True":
+            function = ast.unparse(node.func)
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if function in ("eval", "exec", "__import__", "os.system", "os.popen"):
+                yield function
+            if function == "torch.load" and keywords.get("weights_only") != "True":
                 yield "torch.load without weights_only=True"
-            if called.endswith("yaml.load") or given.get("allow_pickle") == "True":
-                yield called
-            if given.get("shell") == "True":
-                yield f"{called} with a shell"
+            if function.endswith("yaml.load") or keywords.get("allow_pickle") == "True":
+                yield function
+            if keywords.get("shell") == "True":
+                yield f"{function} with a shell"
 
 
 def test_nothing_that_is_read_can_run() -> None:
-    found = {path: list(faults(path.read_text(encoding="utf-8"))) for path in sources()}
-    assert len(found) > 80
-    assert {path: what for path, what in found.items() if what} == {}
+    by_path = {path: list(faults(path.read_text(encoding="utf-8"))) for path in sources()}
+    assert len(by_path) > 80
+    assert {path: problems for path, problems in by_path.items() if problems} == {}
 
 
 @pytest.mark.parametrize(
@@ -71,9 +73,9 @@ def requirements(lock: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_every_locked_package_has_one_version_and_its_hashes(lock: str) -> None:
-    found = requirements(lock)
-    assert len(found) > 20
-    for name, entry in found.items():
+    pins = requirements(lock)
+    assert len(pins) > 20
+    for name, entry in pins.items():
         assert re.match(rf"{re.escape(name)}(\[[\w,-]+\])?==\d", entry), entry[:80]
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry), name
         assert "://" not in entry, name
@@ -82,8 +84,11 @@ def test_every_locked_package_has_one_version_and_its_hashes(lock: str) -> None:
 def test_whatever_the_service_needs_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     locked = {name.replace("_", "-").lower() for name in requirements("requirements.lock")}
-    wanted = {re.split(r"[\[<>=~!]", one)[0].replace("_", "-") for one in project["dependencies"]}
-    assert wanted <= locked, "run make lock"
+    names = {
+        re.split(r"[\[<>=~!]", dependency)[0].replace("_", "-")
+        for dependency in project["dependencies"]
+    }
+    assert names <= locked, "run make lock"
     tools = requirements("requirements-build.lock")
     assert {"cyclonedx-bom", "pip-audit"} <= set(tools)
 
