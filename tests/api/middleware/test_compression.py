@@ -160,9 +160,9 @@ def test_lines_of_a_batch_arrive_compressed_while_the_next_picture_is_awaited(
             b"POST /classify/batch HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
             b"Accept: application/x-ndjson\r\nAccept-Encoding: gzip\r\n"
             b"Content-Type: multipart/form-data; boundary=b\r\n"
-            b"Content-Length: %d\r\n\r\n" % (len(first) + len(second))
+            b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        link.sendall(first)
+        link.sendall(b"%x\r\n%b\r\n" % (len(first), first))
         answer = link.makefile("rb")
         headers = list(iter(answer.readline, b"\r\n"))
         assert b"content-encoding: gzip\r\n" in headers
@@ -173,7 +173,7 @@ def test_lines_of_a_batch_arrive_compressed_while_the_next_picture_is_awaited(
             text += reader.decompress(answer.read(size))
             answer.readline()
         assert json.loads(text.partition(b"\n")[0])["index"] == 0
-        link.sendall(second)
+        link.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(second), second))
         while size := int(answer.readline(), 16):
             text += reader.decompress(answer.read(size))
             answer.readline()

@@ -8,12 +8,15 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from models.encoder import Encoder
 from tests.conftest import Serve
 
 KEY = "ov_for-the-tests-of-the-page"
+
+# for what a page is expected to show, on a busy machine
+MOST_MS = 30_000
 
 # what the browser itself says of an answer that is a problem; the page shows it in words
 REFUSED = "Failed to load resource: the server responded with a status of "
@@ -57,6 +60,7 @@ def browser() -> Iterator[Browser]:
     """The system's Chromium, with a camera that is none."""
     path = shutil.which("chromium")
     assert path is not None, "these tests need Chromium; on Debian: apt-get install chromium"
+    expect.set_options(timeout=MOST_MS)
     camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=camera)
