@@ -37,8 +37,6 @@ log = logging.getLogger("openvocab")
 LAST_SECONDS: Final = 10.0
 
 SWITCH_SECONDS: Final = 0.0001
-# new objects between two looks of the garbage collector (700 by default)
-COLLECT_AFTER: Final = 10_000
 
 
 def serve(
@@ -129,14 +127,12 @@ def tune_interpreter() -> None:
     """What a process that serves does once, after the model is loaded.
 
     The collector spares what is loaded and stays: each look at it stopped all threads for 0.3 s.
-    And it looks at what is new less often: hardly anything of a request is part of a cycle.
     And a thread that wants the interpreter gets it sooner: a forward pass of torch asks for it at
     each of its hundreds of operations, and beside a busy event loop waited 5 ms each time
     (docs/performance.md).
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(COLLECT_AFTER)
     # a product with 1,000 labels takes one thread 0.1 ms; more threads spin for their next one
     # meanwhile and take the cores from the forward pass
     threadpool_limits(1, user_api="blas")
