@@ -71,8 +71,9 @@ $BUILDAH build --pull=never --network host "${volumes[@]}" --format docker --tar
 container=$($BUILDAH from --pull=never "openvocab:$target")
 root=$($BUILDAH mount "$container")
 port=$((20000 + RANDOM % 10000))
-mapfile -t settings < <($BUILDAH inspect --type image "openvocab:$target" \
-  --format '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' | grep =)
+variables=$($BUILDAH inspect --type image \
+  --format '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' "openvocab:$target")
+mapfile -t settings < <(grep = <<< "$variables")
 settings+=(OPENVOCAB_MODEL=pictogram)
 trap '$BUILDAH rm "$container" >/dev/null' EXIT
 
@@ -82,7 +83,8 @@ if [ "$target" = gpu ] && [ ! -e /dev/nvidiactl ]; then
   settings+=(OPENVOCAB_DEVICE=cpu)
 fi
 inside openvocab serve --host 127.0.0.1 --port "$port" & process=$!
-trap 'kill "$process" 2>/dev/null; wait "$process" || true; $BUILDAH rm "$container" >/dev/null' EXIT
+# unshare ignores other signals while what it began runs
+trap 'kill -KILL "$process" 2>/dev/null; wait "$process" || true; $BUILDAH rm "$container" >/dev/null' EXIT
 for _ in $(seq 600); do
   curl --silent --fail "localhost:$port/readyz" && break
   kill -0 "$process"
