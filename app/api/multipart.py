@@ -14,6 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from app import errors
+from app.api.middleware.state import hold_nothing
 from app.errors import Problem, TooLarge, Unparsable
 
 
@@ -48,15 +49,12 @@ class _Arriving:
     size: int = 0
 
 
-def _hold_nothing(_count: int) -> None: ...
-
-
 async def parts(
     stream: AsyncIterator[bytes],
     content_type: str,
     most_file: int,
     most_text: int,
-    hold: Callable[[int], None] = _hold_nothing,
+    hold: Callable[[int], None] = hold_nothing,
 ) -> AsyncIterator[Part]:
     """Each part once it is complete, files of up to `most_file` bytes and texts of `most_text`.
 

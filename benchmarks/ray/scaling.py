@@ -7,7 +7,7 @@ what is added. The other model is asked once, so that it is loaded, and then has
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,26 +32,18 @@ OTHER_MODEL: Final = "pictogram"
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """One that is compared: so many encoders of the model, and perhaps those of another one."""
+    """A deployed service: the number of the model's encoders, and another model, if any."""
 
     name: str
     title: str
     encoders: int
-    settings: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def replicas(self) -> dict[str, int]:
-        """How many there are of each deployment."""
-        from app.server.ray_serve import deployment_name  # Ray is an extra
-
-        others = {deployment_name(model, default=False): 1 for model in self.settings.values()}
-        return {"Ingress": 1, "Encoder": self.encoders, **others}
+    other_model: str = ""
 
 
 APPLICATIONS: Final = (
     Application("one", "Ray, 1 encoder", 1),
     Application("two", "Ray, 2 encoders", 2),
-    Application("beside", "Ray, 1 encoder, another model idle", 1, {"more_models": OTHER_MODEL}),
+    Application("beside", "Ray, 1 encoder, another model idle", 1, OTHER_MODEL),
 )
 
 
@@ -65,7 +57,7 @@ class Turn:
 
 
 def encoders(effort: Effort) -> Result:
-    """The same requests to a single process, and to one and two encoders behind one ingress."""
+    """The same requests to a single process and to each application, with one ingress."""
     images = pictures.jpegs(SMALL, FILES)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -98,20 +90,21 @@ def encoders(effort: Effort) -> Result:
 
 @contextlib.contextmanager
 def _applications(folder: Path) -> Iterator[Cluster]:
-    """One cluster with an application for each number of encoders; who is not asked is idle."""
+    """One cluster with all applications, of which those without requests are idle."""
     settings = {
         "model": f"local-dir:{open_clip_folder()}", "image_cache_bytes": 0, "torch_threads": 1,
     }  # fmt: skip
     with ray_cluster(folder) as cluster:
         chosen = [_application(cluster, application, settings) for application in APPLICATIONS]
-        cluster.deploy({**cluster.document(APPLICATIONS[0].replicas), "applications": chosen})
+        whole = cluster.document({"Ingress": 1, "Encoder": 1})
+        cluster.deploy({**whole, "applications": chosen})
         for application in APPLICATIONS:
             base_url = f"{cluster.url}/{application.name}"
             with httpx.Client(base_url=base_url, timeout=60) as client:
                 wait_for(client)
                 cluster.wait(application.name)
-                if "more_models" in application.settings:
-                    _classify_once(client, OTHER_MODEL)
+                if application.other_model:
+                    _classify_once(client, application.other_model)
         yield cluster
 
 
@@ -119,16 +112,15 @@ def _application(
     cluster: Cluster, application: Application, settings: Mapping[str, object]
 ) -> dict[str, Any]:
     """Its part of the configuration. The other model's deployment is as that of the first."""
-    counts = application.replicas
-    document = cluster.document(
-        {name: counts[name] for name in ("Ingress", "Encoder")},
-        **settings,
-        **application.settings,
-    )
+    from app.server.ray_serve import deployment_name  # Ray is an extra
+
+    replicas = {"Ingress": 1, "Encoder": application.encoders}
+    document = cluster.document(replicas, more_models=application.other_model, **settings)
     part: dict[str, Any] = document["applications"][0]
-    _, encoder = part["deployments"]
-    others = [{**encoder, "name": name} for name in counts if name not in ("Ingress", "Encoder")]
-    part["deployments"] += others
+    if application.other_model:
+        _, encoder = part["deployments"]
+        name = deployment_name(application.other_model, default=False)
+        part["deployments"].append({**encoder, "name": name})
     return {**part, "name": application.name, "route_prefix": f"/{application.name}"}
 
 
