@@ -6,7 +6,6 @@ The functions here are called from another thread than the event loop's: they on
 import asyncio
 import functools
 import importlib.metadata
-import os
 import platform
 import re
 import ssl
@@ -21,6 +20,7 @@ from prometheus_client import ProcessCollector
 from app import VERSION
 from app.api.middleware.admission import Admission
 from app.api.services import Services
+from app.server.cgroups import memory_limit
 from app.server.settings import Settings
 from app.server.watchdog import Heartbeat
 from app.stores.lru import ByteLru
@@ -337,13 +337,6 @@ def _since(begun: float | None, clock: Callable[[], float]) -> float:
     return 0.0 if begun is None else max(0.0, clock() - begun)
 
 
-# what bounds the memory of a container: version 2 of control groups, and version 1
-LIMITS: Final = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
-
-
 def process_figures() -> Callable[[], Mapping[str, float]]:
     """A function that reads CPU seconds, memory and open files by their usual names."""
     collector = ProcessCollector(registry=None)
@@ -352,17 +345,6 @@ def process_figures() -> Callable[[], Mapping[str, float]]:
         return {s.name: s.value for family in collector.collect() for s in family.samples}
 
     return read
-
-
-def memory_limit(files: tuple[Path, ...] = LIMITS) -> int:
-    """Memory limit of the machine or the container, in bytes."""
-    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for file in files:
-        try:
-            limit = min(limit, int(file.read_text()))
-        except (OSError, ValueError):  # no such bound, or "max"
-            continue
-    return limit
 
 
 # names that every exporter uses, how those of several processes become one, and their meaning
@@ -388,7 +370,7 @@ def watch_process(metrics: Metrics, settings: Settings, *, first: bool) -> None:
     started = figures().get(START) if first else None
     metrics.watch(START, "When the server started.", lambda: started, together="min")
     metrics.watch(
-        "openvocab_memory_limit_bytes", "Memory of the machine, or of the container.",
+        "openvocab_memory_limit_bytes", "Memory of the machine, or of the container or service.",
         memory_limit, together="min",
     )  # fmt: skip
     metrics.watch(

@@ -1,7 +1,7 @@
 """How many cores a process may use."""
 
+import math
 import os
-from pathlib import Path
 
 import pytest
 
@@ -12,29 +12,18 @@ from app.server.workers import share
 
 
 @pytest.mark.parametrize(
-    ("quota", "cores"),
-    [("max 100000", 8), ("250000 100000", 3), ("50000 100000", 1), ("900000 100000", 8), ("?", 8)],
+    ("quota", "cores"), [(math.inf, 8), (2.5, 3), (0.5, 1), (9.0, 8), (0.001, 1)]
 )
-def test_a_containers_quota_bounds_the_cores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+def test_a_quota_bounds_the_cores(
+    monkeypatch: pytest.MonkeyPatch, quota: float, cores: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    (tmp_path / "cpu.max").write_text(quota + "\n")
-    assert available_cores(tmp_path / "cpu.max") == cores
-
-
-def test_the_first_version_of_control_groups_is_read_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    files = tmp_path / "quota", tmp_path / "period"
-    for quota, cores in (("150000", 2), ("-1", 8)):
-        files[0].write_text(quota)
-        files[1].write_text("100000\n")
-        assert available_cores(tmp_path / "none", files) == cores
+    monkeypatch.setattr("app.server.cpus.cpu_quota", lambda: quota)
+    assert available_cores() == cores
 
 
 def test_threads_follow_the_affinity_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.server.cpus.cpu_quota", lambda: math.inf)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     settings = Settings()

@@ -21,7 +21,7 @@ import pytest
 from app.classify import canary
 from app.classify.canary import Canary
 from app.classify.ensemble import Ensemble
-from app.server.gauges import memory_limit, valid_until
+from app.server.gauges import valid_until
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
@@ -330,14 +330,6 @@ def test_the_end_of_a_certificate_is_read(days: int, tmp_path: Path) -> None:
     file.write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
     with pytest.raises(ValueError, match="damaged"):
         valid_until(file)
-
-
-def test_the_memory_of_a_container_is_the_limit(tmp_path: Path) -> None:
-    limit, unlimited = tmp_path / "memory.max", tmp_path / "none"
-    limit.write_text("1000000\n")
-    unlimited.write_text("max\n")
-    assert memory_limit((unlimited, limit)) == 1_000_000
-    assert memory_limit((unlimited, tmp_path / "missing")) > 1_000_000
 
 
 def test_the_page_names_every_metric(pictogram: Encoder) -> None:
