@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
@@ -26,6 +26,7 @@ from redis.exceptions import (
     ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.stores.protocols import (
     StoreAway,
@@ -271,7 +272,9 @@ def _sentinel_pool(url: str, timeout: float) -> tuple[ConnectionPool, Sequence[A
         if not service or not f"0{number}".isdecimal():
             raise ValueError
         query = parse_qs(parts.query, strict_parsing=bool(parts.query))
-        own = {name: query.pop(key)[0] for key, name in _SENTINEL_OPTIONS.items() if key in query}
+        own: dict[str, Any] = {
+            name: query.pop(key)[0] for key, name in _SENTINEL_OPTIONS.items() if key in query
+        }
         secure = parts.scheme.startswith("rediss")
         plain = f"{login}@localhost" if login else "localhost"
         options: dict[str, Any] = {
@@ -281,9 +284,10 @@ def _sentinel_pool(url: str, timeout: float) -> tuple[ConnectionPool, Sequence[A
         }
         for name in ("host", "port", "connection_class"):
             options.pop(name, None)
+        own |= {name: value for name, value in options.items() if name.startswith("ssl_")}
         # one that does not answer leaves time to ask the others
         share = timeout / (len(addresses) + 1)
-        make: Any = Sentinel
+        make: Any = _Sentinels
         sentinel: Any = make(addresses, sentinel_kwargs={**_promises(share), **own, "ssl": secure})
         make = SentinelConnectionPool
         pool: Any = make(unquote(service), sentinel, **options | _promises(timeout), ssl=secure)
@@ -291,6 +295,30 @@ def _sentinel_pool(url: str, timeout: float) -> tuple[ConnectionPool, Sequence[A
     except (ValueError, TypeError, LookupError, RedisError):
         raise _wrong_url() from None
     return cast(ConnectionPool, pool), sentinel.sentinels
+
+
+class _Sentinels(Sentinel):
+    """Sentinels that say why none of them named a primary: the library's error has no reasons."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Host and port of the primary.
+
+        Raises: MasterNotFoundError, with one reason for each sentinel.
+        """
+        reasons: list[str] = []
+        for place, client in enumerate(self.sentinels):
+            try:
+                state = (await client.sentinel_masters()).get(service_name)
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                reasons.append(str(error))
+                continue
+            if state and self.check_master_state(state, service_name):
+                # the one that answers is asked first from now on
+                self.sentinels[0], self.sentinels[place] = client, self.sentinels[0]
+                return state["ip"], state["port"]
+            address = "{host}:{port}".format(**client.connection_pool.connection_kwargs)
+            reasons.append(f"{address} knows no primary of that name that is up")
+        raise MasterNotFoundError(f"no primary found for {service_name!r}: {'; '.join(reasons)}")
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -1,6 +1,7 @@
 """Redis as people run it: Sentinel, Cluster, failovers, a shared database, while it loads."""
 
 import asyncio
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from benchmarks.servers import free_port
 
 MOST = 10_000
 END = "\U0010ffff"
+LOCAL = "subjectAltName=IP:127.0.0.1,DNS:localhost"
 DEFINITION = Definition((Entry("a", ("a",)), Entry("b", ("b",))))
 Start = Callable[..., int]
 
@@ -39,7 +41,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
         port = port or free_port()
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        command = ["redis-server", *options, "--port", str(port), "--dir", str(folder)]
+        command = ["redis-server", *options, "--dir", str(folder)]
+        # 0: only by TLS
+        command += ["--port", str(0 if "--tls-ca-cert-file" in options else port)]
         if "--sentinel" not in options:
             command += ["--save", "", "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"]
         with (folder / "log").open("ab") as log:
@@ -163,10 +167,82 @@ def test_sentinels_that_know_no_such_service_are_a_store_that_is_away(
     (port,) = sentinels(start, tmp_path, start("first"), count=1)
 
     async def test() -> None:
-        store = RedisStore(f"redis+sentinel://127.0.0.1:{port}/other", 1.0, 3600)
-        with pytest.raises(StoreAway):
+        address = f"127.0.0.1:{port}"
+        gone = f"127.0.0.1:{free_port()}"
+        store = RedisStore(f"redis+sentinel://{gone},{address}/other", 1.0, 3600)
+        with pytest.raises(StoreAway) as raised:
             await store.open()
+        assert "no primary found for 'other'" in str(raised.value)
+        assert f"{address} knows no primary of that name" in str(raised.value)
+        assert f"connecting to {gone}" in str(raised.value)
         await store.close()
+
+    asyncio.run(test())
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A folder with `ca.pem`, and `cert.pem` with `key.pem` that it signed for this machine."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=tmp_path)
+
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *curve, "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl("req", *curve, "-subj", "/CN=here", "-keyout", "key.pem", "-out", "request.pem")
+    (tmp_path / "names").write_text(LOCAL)
+    openssl(
+        *("x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key"),
+        *("-CAcreateserial", "-extfile", "names", "-out", "cert.pem"),
+    )
+    return tmp_path
+
+
+def listening(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("clients", ["no", "yes"])
+def test_sentinels_and_servers_are_reached_by_tls_with_an_authority_of_ones_own(
+    start: Start, certificates: Path, clients: str
+) -> None:
+    options = []
+    for name, file in (("ca-cert", "ca.pem"), ("cert", "cert.pem"), ("key", "key.pem")):
+        options += [f"--tls-{name}-file", str(certificates / file)]
+    options += ["--tls-replication", "yes", "--tls-auth-clients", clients]
+    ports = free_port(), free_port()
+    start("master", *options, "--tls-port", str(ports[0]), wait=False)
+    file = certificates / "sentinel.conf"
+    file.write_text(
+        f"port 0\ntls-port {ports[1]}\nsentinel monitor mine 127.0.0.1 {ports[0]} 1\n"
+        + "".join(
+            f"{name.removeprefix('--')} {value}\n"
+            for name, value in zip(options[::2], options[1::2], strict=True)
+        )
+    )
+    start("sentinel", str(file), "--sentinel", wait=False)
+    patiently(lambda: all(listening(port) for port in ports))
+    authority = f"ssl_ca_certs={certificates / 'ca.pem'}"
+    own = f"ssl_certfile={certificates / 'cert.pem'}&ssl_keyfile={certificates / 'key.pem'}"
+    address = f"rediss+sentinel://127.0.0.1:{ports[1]}/mine"
+
+    async def use(url: str) -> None:
+        store = RedisStore(url, 5.0, 3600)
+        try:
+            await store.open()
+            await whole(store)
+        finally:
+            await store.close()
+
+    async def test() -> None:
+        await use(f"{address}?{authority}" + (f"&{own}" if clients == "yes" else ""))
+        with pytest.raises(StoreAway, match="certificate verify failed"):
+            await use(address)
+        if clients == "yes":
+            with pytest.raises(StoreAway, match="certificate required"):
+                await use(f"{address}?{authority}")
 
     asyncio.run(test())
 
