@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
@@ -275,7 +276,7 @@ class Stored:
             "built": self.built,
             "previous": previous,
         }
-        return json.dumps(content, ensure_ascii=False).encode()
+        return _sealed(json.dumps(content, ensure_ascii=False).encode())
 
 
 def new(name: str, version: int, definition: Definition, previous: Stored | None = None) -> Stored:
@@ -287,8 +288,9 @@ def from_body(name: str, version: int, body: bytes) -> Stored:
     """The reverse of `Stored.body`.
 
     Raises:
-        ValueError, KeyError, TypeError: the body is of a newer format, or is none.
+        ValueError, KeyError, TypeError: the body is of a newer format, damaged, or is none.
     """
+    _check_seal(body)
     content = json.loads(body)
     if content["format"] not in (PLAIN, FORMAT):
         raise ValueError(
@@ -306,6 +308,25 @@ def from_body(name: str, version: int, body: bytes) -> Stored:
         previous=before
         and replace(new(name, before["version"], _definition(before["definition"])), built=True),
     )
+
+
+# a checksum of the body without it, as its last field: other releases read the body all the same
+_SEAL: Final = b', "crc32": "%08x"}'
+_SEAL_SIZE: Final = len(_SEAL % 0)
+_SEAL_START: Final = _SEAL.partition(b"%")[0]
+
+
+def _sealed(content: bytes) -> bytes:
+    return content[:-1] + _SEAL % zlib.crc32(content)
+
+
+def _check_seal(body: bytes) -> None:
+    """ValueError if the body is not what was written; older ones have no checksum."""
+    seal = body[-_SEAL_SIZE:]
+    if seal.startswith(_SEAL_START):
+        content = memoryview(body)[:-_SEAL_SIZE]
+        if seal != _SEAL % zlib.crc32(b"}", zlib.crc32(content)):
+            raise ValueError("the stored definition does not match its checksum")
 
 
 def unreadable(name: str, version: int) -> Stored:

@@ -14,7 +14,7 @@ from typing import Final
 
 from app import errors
 from app.classify.bulk import Item, Outcome, every_outcome
-from app.classify.embedding import ImageEmbedder
+from app.classify.embedding import ImageEmbedder, digest
 from app.errors import ExampleElsewhere, Invalid, NotFound, Problem, StoreUnavailable, TooLarge
 from app.labelsets.blending import Blended, Blending
 from app.labelsets.definition import (
@@ -268,10 +268,12 @@ class FewShot:
             raise away() from None
 
     async def _read(self, name: str, example: Example) -> bytes | None:
+        """Its picture; None if the store lost or damaged it."""
         try:
-            return await self._pictures.get(name, example.key, example.size)
+            data = await self._pictures.get(name, example.key, example.size)
         except StoreAway:
             raise away() from None
+        return data if data is not None and await digest(data) == example.sha256 else None
 
     async def _check_still_there(self, name: str, keys: Sequence[str]) -> None:
         """Nothing unless the store was cleaned up during an upload that took hours."""

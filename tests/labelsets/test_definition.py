@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +278,28 @@ def test_what_a_release_cannot_serve_as_it_is_meant_is_written_in_a_format_it_re
         assert again.definition.rows == definition.rows
         assert again.digest == stored.digest
     assert (plain.rows, best.rows) == (2, 3)
+
+
+def test_every_flipped_bit_of_a_stored_definition_is_noticed() -> None:
+    before = replace(new("n", 3, Definition((Entry("a", ("a",)), Entry("b", ("b",))))), built=True)
+    definition = Definition((Entry("猫", ("猫", "kitten")), Entry("dog", ("dog",))), "imagenet")
+    stored = new("n", 7, definition, before)
+    body = bytearray(stored.body())
+    assert from_body("n", 7, bytes(body)) == stored
+    refused = 0
+    for place in range(len(body)):
+        for bit in range(8):
+            body[place] ^= 1 << bit
+            try:
+                assert from_body("n", 7, bytes(body)) == stored  # only the checksum's name suffered
+            except (ValueError, LookupError, TypeError, AttributeError):
+                refused += 1
+            body[place] ^= 1 << bit
+    assert refused > 8 * (len(body) - 20)
+
+
+def test_a_stored_definition_without_a_checksum_is_read() -> None:
+    stored = new("n", 7, Definition((Entry("a", ("a",)), Entry("b", ("b",)))))
+    content = json.loads(stored.body())
+    del content["crc32"]
+    assert from_body("n", 7, json.dumps(content).encode()) == stored

@@ -2,10 +2,12 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import io
 import json
 import re
+import sqlite3
 import subprocess
 import tarfile
 import time
@@ -333,26 +335,31 @@ def vars_of(info: Any) -> dict[str, Any]:
     return {name: getattr(info, name) for name in info.__dataclass_fields__}
 
 
-def test_a_lost_picture_is_told_and_sent_again_it_counts_again(
-    stored: Callable[..., Any], pictures: Pictures, tmp_path: Path
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_lost_or_damaged_picture_is_told_and_sent_again_it_counts_again(
+    stored: Callable[..., Any], pictures: Pictures, tmp_path: Path, damaged: bool
 ) -> None:
-    path = tmp_path / "openvocab.sqlite3"
     with stored(vector_store_bytes=0) as client:
         register(client)
         add_all(client, pictures)
 
-    async def lose() -> None:
-        store = SqliteStore(path, 5.0, 60, 0)
-        await store.open()
-        name, key = sorted(await store.pictures.listed())[0]
-        await store.pictures.delete(name, [key])
-        await store.close()
-
-    asyncio.run(lose())
+    with contextlib.closing(sqlite3.connect(tmp_path / "openvocab.sqlite3")) as file:
+        row, key, value = file.execute("SELECT id, key, value FROM pictures").fetchone()
+        if damaged:
+            value = value[:-1] + bytes([value[-1] ^ 1])
+            file.execute("UPDATE pictures SET value = ? WHERE id = ?", (value, row))
+        else:
+            file.execute("DELETE FROM pictures WHERE id = ?", (row,))
+        (body,) = file.execute("SELECT body FROM labelsets").fetchone()
+        file.commit()
+    (lost,) = (e.sha256 for e in from_body("own", 1, body).definition.examples if e.key == key)
     with stored(vector_store_bytes=0) as client:
         assert answers(client, pictures) == list(NAMES)
         assert client.get("/labelsets/own").json()["blend"]["lost"] == 1
+        image = f"/labelsets/own/examples/{lost}"
+        assert "has lost the picture" in problem(client.get(image), 404, "not_found")["detail"]
         assert add_all(client, pictures)["blend"]["lost"] == 0
+        assert client.get(image).status_code == 200
         assert len(client.get("/labelsets/own/examples").json()["examples"]) == 9
 
 
@@ -372,8 +379,9 @@ def test_older_releases_read_what_has_no_examples_and_refuse_what_has() -> None:
         assert json.loads(body)["format"] == expected
         assert from_body("n", 2, body) == stored
     assert new("n", 1, plain).digest != new("n", 1, few_shot).digest
+    newer = {name: value for name, value in json.loads(body).items() if name != "crc32"}
     with pytest.raises(ValueError, match="format 3"):
-        from_body("n", 1, body.replace(b'"format": 1', b'"format": 3'))
+        from_body("n", 1, json.dumps(newer | {"format": 3}).encode())
 
 
 def test_only_who_may_change_label_sets_may_see_their_pictures(

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -161,8 +161,15 @@ def test_after_a_loss_two_servers_agree_again(samples: dict[str, Path], tmp_path
             assert answer["labelset_version"] == anew.json()["version"]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda body: b'{"format": 2}',
+        lambda body: body.replace(b'"dog"', b'"dof"'),  # a bit flipped, in valid JSON
+    ],
+)
 def test_one_record_that_cannot_be_read_harms_only_itself(
-    samples: dict[str, Path], tmp_path: Path
+    samples: dict[str, Path], tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     import sqlite3
 
@@ -172,7 +179,10 @@ def test_one_record_that_cannot_be_read_harms_only_itself(
                 f"/labelsets/{name}", json={"labels": ["cat", "dog"]}, params={"wait": True}
             )
     with contextlib.closing(sqlite3.connect(tmp_path / "openvocab.sqlite3")) as file:
-        file.execute("UPDATE labelsets SET body = ? WHERE name = 'bad'", (b'{"format": 2}',))
+        (body,) = file.execute("SELECT body FROM labelsets WHERE name = 'bad'").fetchone()
+        damaged = damage(body)
+        assert damaged != body
+        file.execute("UPDATE labelsets SET body = ? WHERE name = 'bad'", (damaged,))
         file.commit()
     with openvocab("", tmp_path) as server:
         client = server.client

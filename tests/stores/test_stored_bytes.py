@@ -171,5 +171,6 @@ def test_definitions_are_still_written_as_0_1_0_reads_them(tmp_path: Path) -> No
         bodies = [LabelSetRecord(*row) for row in rows]
     assert len(bodies) == len(STORED)
     for record in bodies:
-        again = from_body(record.name, record.version, record.body).body()
-        assert json.loads(again) == json.loads(record.body)
+        again = json.loads(from_body(record.name, record.version, record.body).body())
+        del again["crc32"]  # which 0.1.0 passes over
+        assert again == json.loads(record.body)

@@ -307,8 +307,9 @@ class _Sentinels(Sentinel):
         """
         reasons: list[str] = []
         for place, client in enumerate(self.sentinels):
+            asked: Any = client  # its annotations allow for another version of the protocol
             try:
-                state = (await client.sentinel_masters()).get(service_name)
+                state = (await asked.sentinel_masters()).get(service_name)
             except (RedisConnectionError, RedisTimeoutError) as error:
                 reasons.append(str(error))
                 continue
