@@ -18,6 +18,7 @@ YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 
 RGB = np.linalg.inv(YIQ)
 # share of the drawings, and of the objects in three dimensions, that lie on a piece of a photograph
 ON_PHOTOGRAPH, OBJECTS_ON_PHOTOGRAPH = 0.12, 0.4
+MOST = 0.4  # of a photograph with a label: a piece of at least this share still shows the thing
 
 
 def _pose(drawing: Pixels, mirror: bool, rng: np.random.Generator) -> Colours:
@@ -125,16 +126,27 @@ def drawing(
     return np.round(_lens(picture, rng).clip(0, 1) * 255).astype(np.uint8)
 
 
-def crop(photograph: Pixels, rng: np.random.Generator) -> Pixels:
-    """A piece of a photograph, of any size and of a shape between 3:4 and 16:9."""
+def crop(photograph: Pixels, rng: np.random.Generator, least: float = 0.06) -> Pixels:
+    """A piece of a photograph, at least `least` of it, of a shape between 3:4 and 16:9."""
     height, width = photograph.shape[:2]
-    share, ratio = rng.uniform(0.06, 1.0), math.exp(rng.uniform(math.log(0.75), math.log(1.78)))
+    share, ratio = rng.uniform(least, 1.0), math.exp(rng.uniform(math.log(0.75), math.log(1.78)))
     area = share * height * width
     h = int(min(height, (area / ratio) ** 0.5))
     w = int(min(width, (area * ratio) ** 0.5))
     top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
     piece = photograph[top : top + h, left : left + w]
     return piece[:, ::-1] if rng.random() < 0.5 else piece
+
+
+def retaken(photograph: Pixels, rng: np.random.Generator) -> Pixels:
+    """Most of a photograph of one thing, as the service shows it or out of shape, at times in other
+    colours and through a worse lens."""
+    piece = crop(photograph, rng, MOST) if rng.random() < 0.8 else photograph
+    picture = on_white(piece) if rng.random() < 0.6 else square(piece, IMAGE_SIZE)
+    if rng.random() < 0.5:
+        return picture
+    colours = _recolour(picture.astype(np.float32) / np.float32(255), rng)
+    return np.round(_lens(colours, rng).clip(0, 1) * 255).astype(np.uint8)
 
 
 def square(piece: Pixels, size: int) -> Pixels:

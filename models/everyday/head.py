@@ -22,6 +22,7 @@ import torch
 from backbone import classifier
 from bridge import likeness_loss
 from drawer import Drawer
+from labelled import Album
 from numpy.typing import NDArray
 from pool import Imagined, Photographic, Pool
 from pupil import contrastive_loss, meaning_loss
@@ -37,7 +38,8 @@ SHARPNESS = 0.6  # of the classifier's probabilities, as targets
 CLASS_SCALE = 25.0  # of the likeness to the classes' texts, against the same targets
 MAX_SCALE = float(np.log(100))  # the paper's clip on the learned temperature
 DROPOUT = 0.1  # of the backbone's features
-SCENES = 96  # photographs in a step, and as many made up ones
+LABELLED = 96  # photographs with labels in a step
+SCENES = 96  # photographs without labels in a step, and as many made up ones
 WRONG = 2048  # texts of no drawing in a step
 DECAY = 0.05
 STAGE_SHARE = 0.5  # of the rate, for the backbone's last stage
@@ -69,12 +71,13 @@ def compile_into(head: Any, net: Any, classes: Tensor) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A step's pictures as the head places them. `captions` are numbers of the drawer's texts,
-    `wrong` those of texts that are nobody's caption; `also_true` (B, B + W) marks texts that are
-    true of a drawing without being its caption; `wanted` (P, 1000) is what the classifier says of
-    the photographs; `moved` is how far training has turned their features (1 - cosine)."""
+    """A step's pictures as the head places them. `named` are drawings, then photographs with
+    labels; `captions` are numbers of the drawer's texts, `wrong` those of texts that are nobody's
+    caption; `also_true` (B, B + W) marks texts that are true of a picture without being its
+    caption; `wanted` (P, 1000) is what the classifier says of the photographs without labels;
+    `moved` is how far training has turned their features (1 - cosine)."""
 
-    drawings: Tensor
+    named: Tensor
     captions: NDArray[np.int64]
     wrong: NDArray[np.int64]
     also_true: Tensor
@@ -90,7 +93,8 @@ class Lesson:
         self.batch = batch
         self.drawer = Drawer(work, seed, OTHERS)
         self.net: Any = classifier(fetch(single_source("backbone"), work / "downloads"))
-        self.pool = Pool(work / "views", self.drawer, seed, kind)
+        self.album = Album(work, self.drawer, seed)
+        self.pool = Pool(work / "views", self.drawer, self.album, seed, kind)
         self.rng = np.random.default_rng(seed)
         sample = self.pool.features[np.arange(0, len(self.pool.features), 3)]
         self.imagined = Imagined(self.net, sample, seed)
@@ -98,39 +102,45 @@ class Lesson:
 
     def see(self, head: nn.Module, stage: nn.Module | None = None) -> Seen:
         """`stage` leads from maps to features; without one, views are features already."""
-        drawings, concepts = self.pool.draw(self.batch)
+        drawings, drawn = self.pool.draw(self.batch)
+        labelled, labels = self.pool.draw_labelled(LABELLED)
         scenes, before, logits = self.pool.draw_scenes(SCENES)
-        features = torch.cat([drawings, scenes])
+        features = torch.cat([drawings, labelled, scenes])
         if stage is not None:
             with torch.autocast("cpu", torch.bfloat16):
                 features = stage(features.contiguous(memory_format=torch.channels_last)).float()
-        drawn_rows, shot = features[: self.batch], features[self.batch :]
-        drawn_rows = self.photographic(drawn_rows, shot.detach())
+        parts = [len(drawings), len(labelled), len(scenes)]
+        drawings, labelled, scenes = torch.split(features, parts)
+        drawings = self.photographic(drawings, scenes.detach())
         more, more_logits = self.imagined.draw(before)
-        rows = head(functional.dropout(torch.cat([drawn_rows, shot, more]), DROPOUT))
+        rows = head(functional.dropout(torch.cat([drawings, labelled, scenes, more]), DROPOUT))
         rows = functional.normalize(rows, dim=1)
-        captions = np.array([self.drawer.caption(c) for c in concepts])
+        named = len(drawings) + len(labelled)
+        concepts = np.concatenate([drawn, self.album.concept[labels]])
+        captions = np.array(
+            [*map(self.drawer.caption, drawn), *map(self.album.caption, labels)], np.int64
+        )
         wrong = self.rng.choice(len(self.drawer.texts), WRONG, replace=False)
         numbers = np.concatenate([captions, wrong])
         also_true = torch.from_numpy(self.drawer.true_of[np.ix_(numbers, concepts)].T.copy())
         also_true.fill_diagonal_(False)
         odds = (SHARPNESS * torch.cat([logits, more_logits])).softmax(1)
-        moved = 1 - functional.cosine_similarity(shot, before).mean()
-        return Seen(rows[: self.batch], captions, wrong, also_true, rows[self.batch :], odds, moved)
+        moved = 1 - functional.cosine_similarity(scenes, before).mean()
+        return Seen(rows[:named], captions, wrong, also_true, rows[named:], odds, moved)
 
 
 def losses(
     views: Seen, texts: Tensor, wrong: Tensor, target: Tensor, classes: Tensor, scale: Tensor
 ) -> dict[str, Tensor]:
-    """Contrastive on drawings against `texts` and `wrong` ones ("loss"), their distance from
-    `target` ("told"), that of photographs from the classifier's word ("kept") and of their
-    features from what they were ("moved"); and the share of drawings that find their text
+    """Contrastive on pictures with names against `texts` and `wrong` ones ("loss"), their distance
+    from `target` ("told"), that of other photographs from the classifier's word ("kept") and of
+    their features from what they were ("moved"); and the share of pictures that find their text
     ("right")."""
-    loss, right = contrastive_loss(views.drawings, texts, scale.exp(), wrong, views.also_true)
+    loss, right = contrastive_loss(views.named, texts, scale.exp(), wrong, views.also_true)
     place = functional.normalize(views.wanted @ classes, dim=1)
     distance = likeness_loss(CLASS_SCALE * views.photographs @ classes.T, views.wanted)
     distance = distance + 2 * (1 - (views.photographs * place).sum(1).mean())
-    meaning = meaning_loss(views.drawings, target)
+    meaning = meaning_loss(views.named, target)
     return {"loss": loss, "right": right, "told": meaning, "kept": distance, "moved": views.moved}
 
 

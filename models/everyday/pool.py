@@ -1,4 +1,5 @@
-"""What the head is trained on: features of drawings, of photographs, and made up ones.
+"""What the head is trained on: features of drawings, of photographs with labels and without, and
+made up ones.
 
 Knows the shards that views.py writes; knows nothing of texts.
 """
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from drawer import Drawer
+from labelled import Album
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -49,13 +51,16 @@ class Pool:
     """The views written so far; looks for new ones now and then. `kind` says what is drawn of
     them: "features" (1280), or "maps" (208, 9, 9), which the last stage reads."""
 
-    def __init__(self, folder: Path, drawer: Drawer, seed: int, kind: str = "features") -> None:
-        self.folder, self.drawer, self.rng = folder, drawer, np.random.default_rng(seed)
-        self.kind = kind
+    def __init__(
+        self, folder: Path, drawer: Drawer, album: Album, seed: int, kind: str = "features"
+    ) -> None:
+        self.folder, self.drawer, self.album = folder, drawer, album
+        self.rng, self.kind = np.random.default_rng(seed), kind
         self.known: set[Path] = set()
-        self.drawings, self.scenes = Shards(), Shards()
+        self.drawings, self.labelled, self.scenes = Shards(), Shards(), Shards()
         self.features, self.logits = Shards(), Shards()  # what the classifier makes of the scenes
-        self.concepts = np.zeros(0, np.int64)
+        self.concepts = np.zeros(0, np.int64)  # of the drawings
+        self.labels = np.zeros(0, np.int64)  # of the labelled
         self.look()
 
     def look(self) -> None:
@@ -67,6 +72,10 @@ class Pool:
                 self.drawings.append(Path(f"{shard}{self.kind}.npy"))
                 pictures = np.load(f"{shard}pictures.npy")
                 self.concepts = np.concatenate([self.concepts, self.drawer.concept[pictures]])
+            elif path.name.startswith("labelled"):
+                self.labelled.append(Path(f"{shard}{self.kind}.npy"))
+                pictures = np.load(f"{shard}pictures.npy")
+                self.labels = np.concatenate([self.labels, self.album.label[pictures]])
             else:
                 self.scenes.append(Path(f"{shard}{self.kind}.npy"))
                 self.features.append(path)
@@ -92,6 +101,13 @@ class Pool:
         share = share.reshape(-1, *[1] * (drawings.ndim - 1))
         drawings[mixed] = torch.lerp(drawings[mixed], self.drawings[partners], share)
         return drawings, concepts
+
+    def draw_labelled(self, size: int) -> tuple[Tensor, NDArray[np.int64]]:
+        """Photographs (up to `size`, ...) of different things, and their labels."""
+        sample = self.rng.permutation(len(self.labels))[: 4 * size]
+        _, first = np.unique(self.album.concept[self.labels[sample]], return_index=True)
+        rows = sample[self.rng.permutation(first)[:size]]
+        return self.labelled[rows], self.labels[rows]
 
     def draw_scenes(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Photographs (size, ...), their features as the classifier has them, and its logits."""

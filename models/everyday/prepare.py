@@ -1,8 +1,8 @@
 """Make everything that training and measuring read, in one work folder.
 
 The drawings, captions, hold-out and Twemoji of `pictogram`, drawn larger; everyday things in three
-dimensions from several sides; the names of ImageNet's classes; the texts for the text tower; what
-the sentence encoder says of them. Knows no model but the encoder.
+dimensions from several sides; photographs with labels; the names of ImageNet's classes; the texts
+for the text tower; what the sentence encoder says of them. Knows no model but the encoder.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from captions import Concepts
 from data import add_wordnet, twemoji_keys, write_held_out, write_training
 from holdout import HoldOut
 from imagenet_classes import imagenet_classes
+from labelled import labelled, write_labelled
 from objects import objects
 from pictures import gather, learn_names
 from sources import fetch, fetch_all, single_source, unpack_deb
@@ -62,12 +63,19 @@ def main() -> None:
     fetch_all(args.work / "downloads")
     concepts = Concepts()
     learn_names(concepts, args.work / "downloads")
-    pictures = [*gather(concepts, args.work), *objects(concepts, args.work, args.jobs)]
+    pictures = gather(concepts, args.work)
     twemoji = twemoji_keys(concepts, args.work)
+    # before any names but the drawings': what is held out is the same for both models
     holdout = HoldOut(concepts, [key for key, _ in twemoji.values()])
+    pictures += objects(concepts, args.work, args.jobs)
+    photographs = labelled(concepts, holdout, args.work)
+    write_labelled(photographs, args.work)
+    names: dict[str, set[str]] = {}
+    for photograph in photographs:
+        names.setdefault(photograph.label.key, set()).update(photograph.label.names)
     wordnet = WordNet(unpack_deb(single_source("words"), args.work) / "usr/share/wordnet")
-    add_wordnet(concepts, {p.key for p in pictures}, wordnet)
-    captions = write_training(pictures, concepts, holdout, args.work, SIZE, args.jobs)
+    add_wordnet(concepts, {p.key for p in pictures} | names.keys(), wordnet)
+    captions = write_training(pictures, concepts, holdout, args.work, SIZE, args.jobs, names)
     write_texts(captions, holdout, wordnet, args.work)
     write_held_out(twemoji, holdout, args.work)
     unpack_deb(single_source("photographs"), args.work)

@@ -1,12 +1,14 @@
 """What the backbone makes of augmented pictures, kept in shards that training draws from: what its
 last stage reads, and what it pools.
 
-A shard of drawings has 2,048 views; a shard of photographs 1,024, with what the classifiers say
-of each. Runs beside the training: whatever shard is there is used. Knows nothing of texts.
+A shard of drawings has 2,048 views; a shard of photographs 1,024, with what the classifier says
+of each where they have no labels. Runs beside the training: whatever shard is there is used. Knows
+nothing of texts.
 """
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,15 @@ from augment import (
     crop,
     drawing,
     on_white,
+    retaken,
     square,
 )
 from backbone import classifier, last_stage
 from drawer import Drawer
+from labelled import Album
 from network import IMAGE_SIZE
 from numpy.typing import NDArray
+from PIL import Image
 from scenes import scenes
 from sources import fetch, single_source
 from torch import Tensor, nn
@@ -92,6 +97,7 @@ class Studio:
         self.folder.mkdir(exist_ok=True)
         self.photographs = scenes(work)
         self.drawer = Drawer(work, seed, OTHERS)
+        self.album = Album(work, self.drawer, seed)
         self.solid: NDArray[np.bool_] = np.load(work / "train_solid.npy")
         self.sided = np.array([bool(r["sided"]) for r in self.drawer.records])
         self.pixels: Pixels = np.load(work / "train_pixels.npy", mmap_mode="r")
@@ -112,17 +118,27 @@ class Studio:
         mono = bool(self.drawer.one_colour[row])
         return drawing(self.pixels[row], mirror, mono, ground, self.rng)
 
-    def drawings(self) -> None:
-        rows = np.concatenate(
-            [self.drawer.pictures(256, ONE_COLOUR) for _ in range(DRAWINGS // 256)]
-        )
+    def _photograph(self, row: int) -> Pixels:
+        return retaken(np.asarray(Image.open(self.album.paths[row]).convert("RGB")), self.rng)
+
+    def _named(self, kind: str, rows: NDArray[np.int64], view: Callable[[int], Pixels]) -> None:
+        """A shard of pictures whose names are known by their numbers."""
         parts = [
-            self.stem(np.stack([self._drawing(row) for row in rows[at : at + BATCH]]))
+            self.stem(np.stack([view(row) for row in rows[at : at + BATCH]]))
             for at in range(0, len(rows), BATCH)
         ]
         maps = np.concatenate([part for part, _ in parts])
         features = np.concatenate([pooled for _, pooled in parts]).astype(np.float16)
-        write(self.folder, "drawings", {"features": features, "maps": maps, "pictures": rows})
+        write(self.folder, kind, {"features": features, "maps": maps, "pictures": rows})
+
+    def drawings(self) -> None:
+        rows = np.concatenate(
+            [self.drawer.pictures(256, ONE_COLOUR) for _ in range(DRAWINGS // 256)]
+        )
+        self._named("drawings", rows, self._drawing)
+
+    def labelled(self) -> None:
+        self._named("labelled", self.album.pictures(PHOTOGRAPHS), self._photograph)
 
     def scenes(self) -> None:
         """The classifier sees each piece in full size; the model will see it as the service shows
@@ -154,13 +170,14 @@ def main() -> None:
     home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
     parser.add_argument("--work", type=Path, default=Path(home))
     parser.add_argument("--shards", type=int, default=42, help="of drawings")
-    parser.add_argument("--scenes", type=int, default=12, help="shards of photographs")
+    parser.add_argument("--labelled", type=int, default=36, help="of photographs with labels")
+    parser.add_argument("--scenes", type=int, default=12, help="of photographs without")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     there = len(list((args.work / "views").glob("*.features.npy")))
     studio = Studio(args.work, 100 + there + 7 * os.getpid())  # a run that goes on draws anew
-    goals = {"drawings": args.shards, "scenes": args.scenes}
+    goals = {"drawings": args.shards, "labelled": args.labelled, "scenes": args.scenes}
     while True:  # whichever kind is further behind
         progress = {
             kind: len(list(studio.folder.glob(f"{kind}-*.features.npy"))) / goal
@@ -169,7 +186,7 @@ def main() -> None:
         kind = min(progress, key=lambda kind: progress[kind])
         if progress[kind] >= 1:
             break
-        studio.drawings() if kind == "drawings" else studio.scenes()
+        {"drawings": studio.drawings, "labelled": studio.labelled, "scenes": studio.scenes}[kind]()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ import csv
 import json
 import os
 from collections import Counter
+from collections.abc import Collection, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import resvg_py
@@ -83,18 +85,29 @@ def draw(pictures: list[Picture], path: Path, size: int, jobs: int) -> list[Pict
 
 
 def write_training(
-    pictures: list[Picture], concepts: Concepts, holdout: HoldOut, work: Path, size: int, jobs: int
+    pictures: list[Picture],
+    concepts: Concepts,
+    holdout: HoldOut,
+    work: Path,
+    size: int,
+    jobs: int,
+    photographed: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> set[str]:
-    """Arrays, concepts.json and manifest.csv; returns every caption."""
+    """Arrays, concepts.json and manifest.csv; returns every caption. Keys that are `photographed`
+    are concepts, too, and what photographs of them are called is true of their drawings, but is
+    never a drawing's caption (weight 0)."""
     allowed = [p for p in pictures if holdout.may_show(p.key, bool(EMOJI_KEY.match(p.key)))]
     spread = Counter(w for key in {p.key for p in allowed} for w in concepts.keywords.get(key, {}))
     captions = {
         key: concepts.captions(key, spread, holdout.names)
-        for key in sorted({p.key for p in allowed})
+        for key in sorted({p.key for p in allowed} | photographed.keys())
     }
+    for key, names in photographed.items():
+        known = {text for text, _ in captions[key]}
+        captions[key] += [(name, 0.0) for name in sorted(names) if name not in known]
     allowed = [p for p in allowed if captions[p.key]]
     usable = draw(allowed, work / "train_pixels.npy", size, jobs)
-    keys = sorted({p.key for p in usable})
+    keys = sorted({p.key for p in usable} | photographed.keys())
     number = {key: i for i, key in enumerate(keys)}
     records = []
     for key in keys:

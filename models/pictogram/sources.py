@@ -46,8 +46,9 @@ def _table() -> tuple[Source, ...]:
 SOURCES = _table()
 # the kinds whose pictures are trained on; "validation" is Twemoji, the style kept back
 PICTURES = ("emoji", "bitmaps", "flags", "icons", "clip-art")
-# what the model `everyday` is made of besides: a classifier's weights, photographs without labels
-EVERYDAY = ("backbone", "scenes")
+# what the model `everyday` is made of besides: a classifier's weights, things in three dimensions,
+# photographs with labels and without
+EVERYDAY = ("backbone", "objects", "labelled", "scenes")
 
 
 def of_kind(*kinds: str) -> list[Source]:
@@ -84,6 +85,30 @@ def unpack_deb(source: Source, work: Path) -> Path:
         archive = fetch(source, work / "downloads")
         subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=True)
     return folder
+
+
+def checkout(source: Source, part: str, work: Path) -> Path:
+    """The folder with one part of a Git repository, `source.package` on GitHub, at the commit
+    `source.version`: a commit's name is a digest of all that it has."""
+    folder = work / source.name
+    if not folder.exists():
+        clone = work / "downloads" / source.archive
+        git = ["git", f"--git-dir={clone}"]
+        if not clone.exists():
+            subprocess.run(["git", "init", "--quiet", "--bare", str(clone)], check=True)
+            address = f"https://github.com/{source.package}"
+            fetch = [*git, "fetch", "--quiet", "--depth=1", address, source.version]
+            subprocess.run(fetch, check=True)
+        partial = folder.with_suffix(".partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        tar = partial.with_suffix(".tar")
+        subprocess.run(
+            [*git, "archive", "--format=tar", f"--output={tar}", source.version, part], check=True
+        )
+        subprocess.run(["tar", "-xf", str(tar), "-C", str(partial)], check=True)
+        tar.unlink()
+        partial.rename(folder)
+    return folder / part
 
 
 def read_json(archive: Path, member: str) -> Any:
