@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from app.images.decode import decode
 from app.images.limits import ImageLimits
 from benchmarks import pictures
@@ -31,6 +33,7 @@ from models.encoder import Encoder
 CONNECTIONS: Final = 32
 FILES: Final = 64
 SIZES: Final = (1, 8, 16, 32)
+LARGE: Final = 32  # the batch whose time is compared with the tower's arithmetic
 REST_SECONDS: Final = 0.5
 REST_LOOKS: Final = 60
 
@@ -58,6 +61,8 @@ def cpu(effort: Effort) -> Result:
             turns[f"encode {size}"] = partial(
                 _encoding, alone, pixels[:size], max(1.0, effort.seconds / 2)
             )
+        precision = alone.info.precision
+        turns["matrix"] = lambda: _arithmetic(precision, max(1.0, effort.seconds / 2))
         times = in_turns(turns, effort.rounds)
         rest = pieces_alone(images[0].read_bytes())
     return _result(times, rest, batch)
@@ -87,6 +92,8 @@ def _result(times: dict[str, list[float]], rest: dict[str, float], batch: int) -
         for size in SIZES
         if size != batch
     ]
+    arithmetic = "(the tower's operations at the rate of a matrix product, one thread)"
+    rows += [[arithmetic, _ms(times["matrix"]), ""]]
     notes = [
         f"{CONNECTIONS} connections, 640x480, 10 labels, ViT-B-32; user and system time of all "
         "threads from /proc, the load generator not counted.",
@@ -94,10 +101,15 @@ def _result(times: dict[str, list[float]], rest: dict[str, float], batch: int) -
         "second server with a counting encoder.",
         "Waiting OpenMP threads spin for a while, which counts as CPU time in the service as "
         "alone.",
+        f"The matrix product is {_TOKENS * LARGE:,} x {_WIDTH} by {_WIDTH} x {4 * _WIDTH} in "
+        "torch, in the precision served; the tower has "
+        f"{_operations() / 1e9:.1f} GFLOP for each image.",
     ]
     columns = ["what", "CPU ms per request, median (range)", "share"]
     title = "CPU time of a request against its parts"
-    return Result(title, columns, rows, notes, {"limit.cpu": whole / total})
+    large = median[f"encode {LARGE}"] / median["matrix"]
+    bars = {"limit.cpu": whole / total, "limit.cpu.matrix": large}
+    return Result(title, columns, rows, notes, bars)
 
 
 def _batch_size(bodies: Bodies, folder: Path, effort: Effort) -> int:
@@ -153,6 +165,34 @@ def _decoding(images: Sequence[Path], spec: ImageSpec, seconds: float) -> float:
 
 def _encoding(alone: Encoder, batch: Sequence[Pixels], seconds: float) -> float:
     return _cpu_of(lambda: alone.submit_images(batch).result(), seconds) / len(batch)
+
+
+# a ViT-B-32 at 224 pixels
+_WIDTH: Final = 768
+_LAYERS: Final = 12
+_TOKENS: Final = 50
+_PATCH: Final = 32 * 32 * 3
+
+
+def _operations() -> int:
+    """Multiplications and additions for one image: in each layer four products of a token with a
+    matrix of width x width, two with one of width x 4 width, and two of tokens with tokens."""
+    layer = _TOKENS * (4 + 2 * 4) * _WIDTH**2 + 2 * _TOKENS**2 * _WIDTH
+    return 2 * (_LAYERS * layer + (_TOKENS - 1) * _PATCH * _WIDTH)
+
+
+def _arithmetic(precision: str, seconds: float) -> float:
+    """CPU-seconds that the operations for one image take at the rate of one matrix product."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    a = torch.randn(_TOKENS * LARGE, _WIDTH, dtype=dtype)
+    b = torch.randn(_WIDTH, 4 * _WIDTH, dtype=dtype)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        spent = _cpu_of(lambda: a @ b, seconds)
+    finally:
+        torch.set_num_threads(threads)
+    return spent * _operations() / (2 * a.shape[0] * b.numel())
 
 
 def _cpu_of(work: Callable[[], object], seconds: float) -> float:
