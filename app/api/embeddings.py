@@ -93,6 +93,9 @@ class TextEmbeddingsAnswer(BaseModel):
     cached: Cached
     rows_cached: RowsCached
     warnings: list[str] = Field(description="With truncate, the texts that were cut.")
+    cut: dict[str, str] = Field(
+        description="With truncate, what was embedded of each text that was cut."
+    )
     embeddings: Rows
 
 
@@ -314,11 +317,12 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
         name, templates = services.templates.resolve(texts_request.templates)
     ensemble = services.classifier.ensemble
     warnings: tuple[str, ...] = ()
+    cut: dict[str, str] = {}
     try:
         if texts_request.truncate:
-            vectors, warnings = await embedding.of_beginnings(
-                ensemble, texts_request.texts, stages, templates
-            )
+            fitted = await embedding.of_beginnings(ensemble, texts_request.texts, stages, templates)
+            vectors, warnings = fitted.vectors, fitted.warnings()
+            cut = {each.text: each.kept for cuts in fitted.cut.values() for each in cuts}
         else:
             vectors = await embedding.of_texts(ensemble, texts_request.texts, stages, templates)
     except TextTooLong as problem:
@@ -331,6 +335,7 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
         "cached": vectors.cached,
         "rows_cached": vectors.cached,
         "warnings": warnings,
+        "cut": cut,
     }
     return await _answer(head, vectors.rows, texts_request.encoding)
 

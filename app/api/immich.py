@@ -179,10 +179,10 @@ async def predict(request: Request, services: ServicesDep, stages: StagesDep) ->
             )
         # its search has nowhere to show an error, and its own server takes the beginning too
         texts = checked_texts([prediction_request.content.strip()[:LONGEST_TEXT]], 1, TEXT)
-        vectors, _ = await embedding.of_beginnings(services.classifier.ensemble, texts, stages)
+        fitted = await embedding.of_beginnings(services.classifier.ensemble, texts, stages)
     except Problem as problem:
         raise problem.renamed(NAMES) from None
-    return ImmichAnswer(clip=_json(vectors.rows))
+    return ImmichAnswer(clip=_json(fitted.vectors.rows))
 
 
 def _json(rows: Any) -> str:

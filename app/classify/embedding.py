@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from app.classify.batching import Batcher
 from app.classify.concept import Concept
-from app.classify.ensemble import ClassVectors, Ensemble
+from app.classify.ensemble import ClassVectors, Ensemble, Fitted
 from app.classify.query import Image
 from app.classify.tenancy import own
 from app.classify.truncation import together
@@ -150,8 +150,8 @@ async def of_texts(
 
 async def of_beginnings(
     ensemble: Ensemble, texts: Sequence[str], stages: Stages, templates: tuple[str, ...] = BARE
-) -> tuple[ClassVectors, tuple[str, ...]]:
-    """The same, where texts that are longer than the model reads are cut; a warning for each.
+) -> Fitted:
+    """The same, where texts that are longer than the model reads are cut.
 
     Raises what the ensemble raises.
     """
@@ -160,7 +160,7 @@ async def of_beginnings(
         fitted = await ensemble.fitted(concepts, truncate=True)
     if fitted.too_long:
         raise together(list(fitted.too_long.values()))
-    return fitted.vectors, fitted.warnings()
+    return fitted
 
 
 def encode_images(

@@ -34,6 +34,7 @@ from app.cli.options import (
     MultiLabel,
     RetryFor,
     Templates,
+    Truncate,
     Url,
 )
 from app.cli.output import NONE, FileAnswer, Format, Shape, Writer
@@ -220,14 +221,7 @@ def classify(
             "one in this share of pictures.",
         ),
     ] = None,
-    truncate: Annotated[
-        bool,
-        typer.Option(
-            "--truncate",
-            rich_help_panel=LABELS,
-            help="Use the beginning of labels that are longer than the model reads.",
-        ),
-    ] = False,
+    truncate: Truncate = False,
     scores: Annotated[
         Scores | None,
         typer.Option(

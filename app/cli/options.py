@@ -85,6 +85,15 @@ MultiLabel = Annotated[
     ),
 ]
 
+Truncate = Annotated[
+    bool,
+    typer.Option(
+        "--truncate",
+        rich_help_panel=LABELS,
+        help="Use the beginning of labels that are longer than the model reads.",
+    ),
+]
+
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
 # the same for commands that send many pictures

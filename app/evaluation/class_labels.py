@@ -8,7 +8,7 @@ import io
 import json
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,12 +42,17 @@ class BadData(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The classes: `labels` (C,) in order, what each is embedded as, the place of each key."""
+    """The classes: `labels` (C,) in order, what each is embedded as, the place of each key.
+
+    `truncate`: texts that are too long for the model are cut. `notes` are for a person.
+    """
 
     labels: tuple[str, ...]
     entries: tuple[Entry, ...]
     places: Mapping[str, int]
     templates: TemplateChoice = None
+    truncate: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,21 @@ class Naming:
                 places[key] = place
         if unknown:
             raise BadData(f"not among the labels of {vocabulary}: {_listed(unknown)}")
-        return Chosen(known_set.labels, known_set.entries, places, known_set.templates)
+        notes = [f"{vocabulary}: {field} is not evaluated" for field in _passed_over(known_set)]
+        return Chosen(
+            known_set.labels, known_set.entries, places, known_set.templates,
+            known_set.truncate, tuple(notes),
+        )  # fmt: skip
+
+
+def _passed_over(known_set: Definition) -> Iterator[str]:
+    """What a label set says that changes its answers in `/classify`, and not in an evaluation."""
+    if known_set.alternatives:
+        yield "`combine` (the mean of a label's texts is taken)"
+    if known_set.joined:
+        yield "`prompts_with` (a label's own prompts replace the templates)"
+    if known_set.nots:
+        yield "`not`"
 
 
 def _spoken(key: str) -> str:

@@ -4,7 +4,7 @@ The vectors are those that /classify compares with.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from prompts import TemplateSet
 # of one request
 PROMPTS: Final = 1_024
 TEXTS: Final = 200
+TEMPLATES: Final = 80
 
 # the model's own template set
 DEFAULT: Final = ""
@@ -40,12 +41,17 @@ class Templates:
 
 @dataclass(frozen=True, slots=True)
 class TextSide:
-    """What a service says of itself and of texts. Every method raises Ended."""
+    """What a service says of itself and of texts. Every method raises Ended.
+
+    `truncate`: texts that are longer than the model reads are cut; `warnings` says which, once.
+    """
 
     client: Client
     info: ModelInfo
     sets: Mapping[str, TemplateSet]
     languages: tuple[str, ...] = ()
+    truncate: bool = False
+    warnings: dict[str, None] = field(default_factory=dict)
 
     def templates(self, name: str) -> Templates:
         """A set by its name; DEFAULT is the model's own."""
@@ -71,7 +77,7 @@ class TextSide:
 
         Whole prompts of a class stand in the place of every template.
         """
-        concepts = [entry.concept(templates.texts) for entry in entries]
+        concepts = await self._fitted([entry.concept(templates.texts) for entry in entries])
         prompts = list(chain.from_iterable(concept.prompts() for concept in concepts))
         flat = await self.bare(prompts)
         shape = (len(templates.texts), len(entries), self.info.width)
@@ -90,7 +96,7 @@ class TextSide:
         parts = [
             await self._request_rows(unique[i : i + TEXTS]) for i in range(0, len(unique), TEXTS)
         ]
-        rows = np.concatenate(parts)
+        rows = np.concatenate([part for part, _ in parts])
         place = {text: number for number, text in enumerate(unique)}
         return np.asarray(rows[[place[text] for text in texts]], np.float32)
 
@@ -102,15 +108,53 @@ class TextSide:
             for start in range(0, len(places), size):
                 some = places[start : start + size]
                 texts = [concepts[place].texts[0] for place in some]
-                rows[some] = await self._request_rows(texts, templates)
-        for place, concept in enumerate(concepts):
-            if len(concept.texts) > 1:
-                rows[place] = ensemble_mean(await self.bare(concept.prompts()))
+                rows[some], _ = await self._request_rows(texts, templates)
+        several = [place for place, concept in enumerate(concepts) if len(concept.texts) > 1]
+        fitted = await self._fitted([concepts[place] for place in several])
+        for place, concept in zip(several, fitted, strict=True):
+            rows[place] = ensemble_mean(await self.bare(concept.prompts()))
         return rows
 
-    async def _request_rows(self, texts: Sequence[str], templates: Sequence[str] = WHOLE) -> Floats:
-        """Rows of up to TEXTS texts, each an ensemble over the templates."""
+    async def _fitted(self, concepts: Sequence[Concept]) -> Sequence[Concept]:
+        """With `truncate` the concepts with texts cut as in their templates the service cuts them.
+
+        A prompt that is made here would lose the end of its template.
+        """
+        if not self.truncate:
+            return concepts
+        by_templates: dict[tuple[str, ...], dict[str, None]] = {}
+        for concept in concepts:
+            by_templates.setdefault(concept.templates, {}).update(dict.fromkeys(concept.texts))
+        kept = {
+            templates: await self._beginnings(list(texts), templates)
+            for templates, texts in by_templates.items()
+        }
+        return [
+            replace(concept, texts=tuple(kept[concept.templates][text] for text in concept.texts))
+            for concept in concepts
+        ]
+
+    async def _beginnings(
+        self, texts: Sequence[str], templates: Sequence[str]
+    ) -> Mapping[str, str]:
+        """What is left of each text so that it fits into all of the templates."""
+        kept = {text: text for text in texts}
+        for first in range(0, len(templates), TEMPLATES):
+            some = templates[first : first + TEMPLATES]
+            size = max(1, min(TEXTS, PROMPTS // len(some)))
+            for start in range(0, len(texts), size):
+                block = texts[start : start + size]
+                _, cut = await self._request_rows([kept[text] for text in block], some)
+                kept |= {text: cut.get(kept[text], kept[text]) for text in block}
+        return kept
+
+    async def _request_rows(
+        self, texts: Sequence[str], templates: Sequence[str] = WHOLE
+    ) -> tuple[Floats, Mapping[str, str]]:
+        """Rows of up to TEXTS texts, each an ensemble over the templates; what was cut of them."""
         body: dict[str, Any] = {"texts": list(texts), "encoding_format": "base64"}
+        if self.truncate:
+            body["truncate"] = True
         if tuple(templates) != WHOLE:
             body["templates"] = self._name_of(templates) or list(templates)
         try:
@@ -123,7 +167,8 @@ class TextSide:
             raise Ended(SERVER_ERROR if everybodys else USAGE_ERROR, str(problem["detail"]))
         answer = self.client.content(response)
         same_model(answer, self.info)
-        return rows_from(answer, self.info.width)
+        self.warnings.update(dict.fromkeys(answer.get("warnings", ())))
+        return rows_from(answer, self.info.width), answer.get("cut", {})
 
     def _name_of(self, templates: Sequence[str]) -> str | None:
         """What the service calls them, which may be shorter, and allows more, than they are."""
@@ -131,7 +176,7 @@ class TextSide:
         return next((s.name for s in self.sets.values() if s.templates == texts), None)
 
 
-async def connected(client: Client) -> TextSide:
+async def connected(client: Client, *, truncate: bool = False) -> TextSide:
     """Who answers: the model and its template sets. Raises Ended."""
     loaded = (await _get(client, "/models"))["loaded"]
     info = ModelInfo(
@@ -147,7 +192,7 @@ async def connected(client: Client) -> TextSide:
     )
     sets = (await _get(client, "/templates"))["sets"]
     by_name = {content["name"]: _set(content) for content in sets}
-    return TextSide(client, info, by_name, tuple(loaded["languages"]))
+    return TextSide(client, info, by_name, tuple(loaded["languages"]), truncate)
 
 
 def _set(content: Mapping[str, Any]) -> TemplateSet:

@@ -16,7 +16,7 @@ from app import VERSION
 from app.classify.templates import OWN
 from app.cli.client import Service
 from app.cli.help import INPUT, LABELS, OUTPUT, add
-from app.cli.options import PATIENCE, Jobs, Key, Model, MultiLabel, RetryFor, Url
+from app.cli.options import PATIENCE, Jobs, Key, Model, MultiLabel, RetryFor, Truncate, Url
 from app.cli.terminal import Ended, opened, say, settings_or_exit, status_of
 from app.evaluation import evaluate
 from app.evaluation.class_labels import BadData, Naming
@@ -92,6 +92,7 @@ def eval_command(
         ),
     ] = None,
     multi_label: MultiLabel = False,
+    truncate: Truncate = False,
     search_templates: Annotated[
         bool,
         typer.Option(
@@ -210,6 +211,7 @@ def eval_command(
         order = Order(
             source, labelled, sets, closer, folder if keep else None, variant, settings.heic,
             previews and output is not None, _command(sys.argv), VERSION,
+            truncate or labelled.chosen.truncate,
         )  # fmt: skip
         service = Service(url, api_key, model, jobs, retry_for)
         with _progress(len(labelled.dataset.files)) as steps:

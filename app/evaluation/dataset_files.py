@@ -57,6 +57,7 @@ def read(source: Path, naming: Naming, *, multi_label: bool, limit: int | None) 
     if not rows:
         raise BadData(f"no pictures found in {source}")
     chosen = naming.chosen(keys)
+    notes.extend(chosen.notes)
     if naming.names is None and sum(map(bool, map(WORDNET.fullmatch, keys))) > len(keys) / 2:
         notes.append("these labels are WordNet ids, not words; map them with --names")
     dataset = _dataset(rows, chosen, several)

@@ -91,7 +91,7 @@ class Order:
     """The order: template sets by name or value; none: those of the data or the model.
 
     `kept` is the folder of vectors, None to keep none; `variant` tells apart vectors that one model
-    makes of one file in different ways.
+    makes of one file in different ways. `truncate`: texts that are too long for the model are cut.
     """
 
     source: Path
@@ -104,6 +104,7 @@ class Order:
     previews: bool
     command: str
     version: str
+    truncate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Steps:
 
 async def evaluate(reached: Reached, order: Order, steps: Steps) -> Result:
     """Everything there is to say. Raises Ended."""
-    texts = await connected(reached.client)
+    texts = await connected(reached.client, truncate=order.truncate)
     sets = _sets(order, texts)
     pictures = await _pictures(reached, order, texts, steps)
     encoded, entries = pictures.encoded, order.labelled.chosen.entries
@@ -132,6 +133,8 @@ async def evaluate(reached: Reached, order: Order, steps: Steps) -> Result:
         except CannotLook as error:
             say(str(error))
             missing.append(str(error))
+    for warning in study.texts.warnings:
+        say(f"warning: {warning}")
     steps.step("the report")
     return await asyncio.to_thread(_result, order, pictures, study, sections, missing)
 
@@ -220,7 +223,7 @@ def _result(
             for entry in worst
         ],
         same=twice(pictures.digests),
-        notes=[*order.labelled.notes, *_warnings(data, study.texts)],
+        notes=[*order.labelled.notes, *_warnings(data, study.texts), *study.texts.warnings],
         missing=missing,
         sections=[entry.section for entry in sections],
         files={name: text for entry in sections for name, text in entry.files.items()},

@@ -163,7 +163,12 @@ def test_embeddings_name_a_text_that_is_too_long_and_cut_it_where_asked(
     (warning,) = cut.json()["warnings"]
     assert "a grey cat" in warning
     plain = client.post("/embeddings/text", json={"texts": ["a cat"]}).json()
-    assert plain["warnings"] == []
+    assert (plain["warnings"], plain["cut"]) == ([], {})
+    ((text, kept),) = cut.json()["cut"].items()
+    assert text == LONG.strip()
+    assert text.startswith(kept)
+    again = client.post("/embeddings/text", json={"texts": [kept]}).json()
+    np.testing.assert_allclose(cut.json()["embeddings"][1], again["embeddings"][0], atol=1e-6)
     np.testing.assert_allclose(cut.json()["embeddings"][0], plain["embeddings"][0], atol=1e-6)
 
 

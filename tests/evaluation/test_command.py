@@ -21,6 +21,7 @@ from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner, Result
 
 from app.__main__ import app
+from app.evaluation import class_vectors
 from app.evaluation.picture_vectors import DIGEST, HEAD
 from app.evaluation.report.calibration import CalibrationSection
 
@@ -159,6 +160,55 @@ def test_several_labels_synonyms_and_prompts_are_scored_as_a_label_set_is(
         scores.append([found_scores[label] for label in content["labels"]])
     expected = average_precision_score(np.array(truth), np.array(scores))
     assert report["figures"]["map"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_label_too_long_for_the_model_is_cut_as_classify_cuts_it(
+    evaluate: Eval,
+    samples: dict[str, Path],
+    tmp_path: Path,
+    url: str,
+    client: httpx.Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long = "a grey cat that sleeps " + "on a very warm red sofa " * 5
+    content = {
+        "labels": {"feline": ["cat", long], "dog": ["dog"], long: [long], "key": ["key"]},
+        "templates": ["a drawing of a {} on a plain white background.", "{}"],
+    }
+    file = tmp_path / "set.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    names = {"cat": "feline", "dog": "dog", "key": "key", "rocket": long.strip()}
+    lines = [f'{samples[name]},"{label}"' for name, label in names.items()]
+    data = tmp_path / "data.csv"
+    data.write_text("\n".join(["image,label", *lines]), encoding="utf-8")
+    options = (data, "--labels", file, "--url", url, "--format", "json", "--no-keep")
+    refused = evaluate(*options)
+    assert refused.exit_code == 2
+    assert "'a grey cat that sleeps" in refused.stderr
+    monkeypatch.setattr(class_vectors, "TEMPLATES", 1)  # of more, some at a time
+    result = evaluate(*options, "--truncate", "--output", tmp_path / "r")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("warning: 'a grey cat that sleeps") >= 1
+    assert any(
+        "only its beginning counts" in note for note in json.loads(result.stdout)["data"]["notes"]
+    )
+    client.put("/labelsets/cut?wait=true", json={**content, "truncate": True}).raise_for_status()
+    rows = predictions(tmp_path / "r")
+    for name in names:
+        answer = client.post(
+            "/classify", files={"image": samples[name].read_bytes()}, data={"labelset": "cut"}
+        ).json()["predictions"][0]
+        row = rows[str(samples[name])]
+        assert row["predicted"] == answer["label"]
+        assert float(row["similarity"]) == pytest.approx(answer["similarity"], abs=CLOSE)
+    # a set that says so itself needs no option, and what is not evaluated is noted
+    content |= {"truncate": True, "combine": "best", "not": ["fog"]}
+    file.write_text(json.dumps(content), encoding="utf-8")
+    noted = evaluate(*options)
+    assert noted.exit_code == 0, noted.stderr
+    assert "`combine`" in noted.stderr
+    assert "`not` is not evaluated" in noted.stderr
+    client.delete("/labelsets/cut")
 
 
 def cached(folder: Path) -> int:
