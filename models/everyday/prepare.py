@@ -5,21 +5,17 @@ dimensions from several sides; photographs with labels; the names of ImageNet's 
 for the text tower; what the sentence encoder says of them. Knows no model but the encoder.
 """
 
-import argparse
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
-from captions import Concepts
-from data import add_wordnet, twemoji_keys, write_held_out, write_training
+from data import add_wordnet, arguments, gathered, write_held_out, write_training
 from holdout import HoldOut
 from imagenet_classes import imagenet_classes
 from labelled import labelled, write_labelled
 from objects import objects
-from pictures import gather, learn_names
-from sources import fetch, fetch_all, single_source, unpack_deb
+from sources import fetch, single_source
 from teacher import Teacher, encode_all
 from vocabulary import token_strings, whole_words
 from wordnet import WordNet
@@ -55,30 +51,20 @@ def write_teacher(work: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
-    parser.add_argument("--work", type=Path, default=Path(home))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    args = parser.parse_args()
-    fetch_all(args.work / "downloads")
-    concepts = Concepts()
-    learn_names(concepts, args.work / "downloads")
-    pictures = gather(concepts, args.work)
-    twemoji = twemoji_keys(concepts, args.work)
-    # before any names but the drawings': what is held out is the same for both models
-    holdout = HoldOut(concepts, [key for key, _ in twemoji.values()])
-    pictures += objects(concepts, args.work, args.jobs)
-    photographs = labelled(concepts, holdout, args.work)
+    args = arguments(__doc__, "openvocab-everyday")
+    made = gathered(args.work)
+    pictures = [*made.pictures, *objects(made.concepts, args.work, args.jobs)]
+    photographs = labelled(made.concepts, made.holdout, args.work)
     write_labelled(photographs, args.work)
     names: dict[str, set[str]] = {}
     for photograph in photographs:
         names.setdefault(photograph.label.key, set()).update(photograph.label.names)
-    wordnet = WordNet(unpack_deb(single_source("words"), args.work) / "usr/share/wordnet")
-    add_wordnet(concepts, {p.key for p in pictures} | names.keys(), wordnet)
-    captions = write_training(pictures, concepts, holdout, args.work, SIZE, args.jobs, names)
-    write_texts(captions, holdout, wordnet, args.work)
-    write_held_out(twemoji, holdout, args.work)
-    unpack_deb(single_source("photographs"), args.work)
+    add_wordnet(made.concepts, {p.key for p in pictures} | names.keys(), made.wordnet)
+    captions = write_training(
+        pictures, made.concepts, made.holdout, args.work, SIZE, args.jobs, names
+    )
+    write_texts(captions, made.holdout, made.wordnet, args.work)
+    write_held_out(made.twemoji, made.holdout, args.work)
     write_teacher(args.work)
 
 

@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -159,25 +160,50 @@ def write_texts(captions: set[str], holdout: HoldOut, wordnet: WordNet, work: Pa
     print({k: (len(groups[k]), len(v)) for k, v in readable.items()})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-pictogram"))
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The drawings with their names, and what of it is held out: the same for both models."""
+
+    concepts: Concepts
+    pictures: list[Picture]
+    twemoji: dict[str, tuple[str, str]]
+    holdout: HoldOut
+    wordnet: WordNet
+
+
+def gathered(work: Path) -> Material:
+    """Downloads what is not there yet."""
+    fetch_all(work / "downloads")
+    concepts = Concepts()
+    learn_names(concepts, work / "downloads")
+    pictures = gather(concepts, work)
+    print(f"{len(pictures)} drawings of {len(of_kind(*PICTURES))} sets")
+    twemoji = twemoji_keys(concepts, work)
+    holdout = HoldOut(concepts, [key for key, _ in twemoji.values()])
+    wordnet = WordNet(unpack_deb(single_source("words"), work) / "usr/share/wordnet")
+    unpack_deb(single_source("photographs"), work)
+    return Material(concepts, pictures, twemoji, holdout, wordnet)
+
+
+def arguments(about: str | None, folder: str) -> argparse.Namespace:
+    """`work`, by default the variable WORK or `folder` in the cache, and `jobs`."""
+    parser = argparse.ArgumentParser(description=about)
+    home = os.environ.get("WORK", str(Path.home() / ".cache" / folder))
     parser.add_argument("--work", type=Path, default=Path(home))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    args = parser.parse_args()
-    fetch_all(args.work / "downloads")
-    concepts = Concepts()
-    learn_names(concepts, args.work / "downloads")
-    pictures = gather(concepts, args.work)
-    print(f"{len(pictures)} drawings of {len(of_kind(*PICTURES))} sets")
-    twemoji = twemoji_keys(concepts, args.work)
-    holdout = HoldOut(concepts, [key for key, _ in twemoji.values()])
-    wordnet = WordNet(unpack_deb(single_source("words"), args.work) / "usr/share/wordnet")
-    print(add_wordnet(concepts, {p.key for p in pictures}, wordnet), "words from WordNet")
-    captions = write_training(pictures, concepts, holdout, args.work, SIZE, args.jobs)
-    write_texts(captions, holdout, wordnet, args.work)
-    write_held_out(twemoji, holdout, args.work)
-    unpack_deb(single_source("photographs"), args.work)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments(__doc__, "openvocab-pictogram")
+    made = gathered(args.work)
+    keys = {p.key for p in made.pictures}
+    print(add_wordnet(made.concepts, keys, made.wordnet), "words from WordNet")
+    captions = write_training(
+        made.pictures, made.concepts, made.holdout, args.work, SIZE, args.jobs
+    )
+    write_texts(captions, made.holdout, made.wordnet, args.work)
+    write_held_out(made.twemoji, made.holdout, args.work)
 
 
 if __name__ == "__main__":
