@@ -10,6 +10,7 @@ from typing import Final
 
 from models import bundle, torch_loader
 from models.catalog import LOCAL_DIR, OFFLINE_MODEL, catalog
+from models.choice import Candidates
 from models.export import export
 from models.info import Precision
 
@@ -19,12 +20,10 @@ PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16")
 def main(name: str = OFFLINE_MODEL) -> None:
     """Write the folder `exported` beside the model's weights."""
     loader = catalog()[name].loader
-    fingerprints = {
-        precision: torch_loader.read(name, loader, "cpu", precision, "openvino").info.fingerprint
-        for precision in PRECISIONS
-    }
+    parts = torch_loader.read(name, loader, "cpu", PRECISIONS[0], "openvino")
+    fingerprints = {precision: parts.fingerprint_in(precision) for precision in PRECISIONS}
     with tempfile.TemporaryDirectory() as folder:
-        export(name, "fp32", Path(folder), traced=True)
+        export(name, Candidates(("fp32",)), Path(folder), traced=True)
         bundle.pack(Path(folder), Path(loader.removeprefix(LOCAL_DIR)), fingerprints)
 
 

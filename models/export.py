@@ -1,7 +1,9 @@
-"""Export a model into a folder: `python -m models.export MODEL PRECISION FOLDER`.
+"""Export a model into a folder: `python -m models.export MODEL CANDIDATES FOLDER`.
 
-Imports torch, open_clip and OpenVINO. Says on standard output what it does; where it fails, what
-failed is in the folder as error.json.
+CANDIDATES is a models.choice.Candidates in JSON; what runs the model on this machine is chosen by
+timing its image tower for some seconds. Imports torch and open_clip, and OpenVINO if that may run
+it. Says on standard output what it does; where it fails, what failed is in the folder as
+error.json.
 """
 
 import json
@@ -10,14 +12,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
-import openvino
 import torch
 
 from models import torch_loader
 from models.catalog import catalog
+from models.choice import CHOICE, Candidates, Choice
 from models.errors import ModelError
 from models.export_cache import ERROR, REASON
 from models.export_folder import (
@@ -32,13 +34,10 @@ from models.export_folder import (
     examples,
     seal,
 )
-from models.graphs import halve, keep
 from models.info import Precision
-from models.measure import images_at_once, seconds_each
-from models.openvino_towers import CompiledImages
 from models.text_tower import TextTower
+from models.timing import against_torch, choose_in_openvino, choose_in_torch
 from models.tokens import BytePairTokens
-from models.tracing import image_graph, prompt_graph, tree_graph
 
 FAILED: Final = 1
 
@@ -47,26 +46,55 @@ log = logging.getLogger("openvocab.models")
 Save = Callable[[Any, Path], None]
 
 
-def export(spec: str, precision: Precision, folder: Path, *, traced: bool = False) -> None:
+def export(spec: str, candidates: Candidates, folder: Path, *, traced: bool = False) -> None:
     """Write the files of an exported model. Raises ModelError.
 
-    `traced`: with graphs as they were traced, whose constants are the model's own (for a bundle).
+    `traced`: with graphs as they were traced, whose constants are the model's own: for a bundle,
+    which serves on other machines, so that nothing but the images of a pass is chosen.
     """
     entry = catalog().get(spec)
     loader = entry.loader if entry else spec
     _say("loading it with PyTorch")
-    parts = torch_loader.read(spec, loader, "cpu", precision, "openvino")
+    parts = torch_loader.read(spec, loader, "cpu", candidates.precisions[0], "openvino")
+    manifest: dict[str, Any] = {}
+    choice: Choice | None = None
     try:
-        manifest = _write(parts, folder, _traced if traced else keep)
+        if candidates.backend == "torch":
+            raise ValueError("PyTorch was chosen to run it")
+        save = _traced if traced else _kept
+        _write_images(parts, folder, save)
+        _say("measuring what is fastest on this machine")
+        choice = choose_in_openvino(folder / IMAGES, parts.shape, candidates)
+        manifest = _write_texts(parts, folder, save, choice)
     except Exception as error:  # a compiler of strangers' graphs fails in many ways
         log.debug("exporting %s", spec, exc_info=True)
         manifest = {REASON: (str(error).splitlines() or [type(error).__name__])[0]}
+    if choice is None:
+        _say("measuring what is fastest in PyTorch")
+        choice = choose_in_torch(parts, candidates)
+    elif not traced and choice.measured:
+        _say("measuring whether PyTorch is faster")
+        choice = against_torch(choice, folder / IMAGES, parts, candidates.cores)
+    if not traced:
+        _tell(choice)
+        manifest[CHOICE] = choice.as_json()
     _say("writing checksums")
     seal(folder, {**manifest, "source_files": torch_loader.weight_files(loader)})
 
 
-def _write(parts: torch_loader.Parts, folder: Path, save: Save) -> dict[str, Any]:
-    info, precision = parts.info, parts.info.precision
+def _write_images(parts: torch_loader.Parts, folder: Path, save: Save) -> None:
+    from models.tracing import image_graph  # imports OpenVINO, which may not be installed
+
+    _say("converting the image tower")
+    save(image_graph(parts.vision(), parts.shape), folder / IMAGES)
+
+
+def _write_texts(
+    parts: torch_loader.Parts, folder: Path, save: Save, choice: Choice
+) -> dict[str, Any]:
+    """Everything else; the manifest."""
+    from models.tracing import prompt_graph, tree_graph
+
     if not isinstance(parts.tokens, BytePairTokens):
         raise TypeError("its tokenizer is not CLIP's byte-pair encoding")
     _say("computing rows to compare with")
@@ -74,26 +102,43 @@ def _write(parts: torch_loader.Parts, folder: Path, save: Save) -> dict[str, Any
     images = parts.vision().rows(torch.from_numpy(pictures)).numpy()
     texts = parts.model.encode_text(ids, normalize=True).numpy()
     np.savez(folder / REFERENCE, images=images, texts=texts)
-    _say("converting the image tower")
-    save(image_graph(parts.vision(), parts.shape), folder / IMAGES)
     _say("converting the text tower")
     if parts.tower is None:
-        save(prompt_graph(parts.model, info.context_length), folder / TEXTS)
+        save(prompt_graph(parts.model, parts.info.context_length), folder / TEXTS)
     else:
         save(tree_graph(parts.tower), folder / TEXTS)
-        _tables(parts.tower, precision, folder)
+        _tables(parts.tower, choice.precision, folder)
     rules = parts.tokens.write(folder / TOKENIZER)
+    info = replace(
+        parts.info,
+        precision=choice.precision,
+        fingerprint=parts.fingerprint_in(choice.precision),
+        images_at_once=choice.images_at_once,
+    )
     eos_id = parts.tower and parts.tower.ends.eos_id
-    _say("measuring how many images at once are fastest")
-    times = seconds_each(CompiledImages(str(folder / IMAGES), precision, 0).forward, parts.shape)
-    info = replace(info, images_at_once=images_at_once(times))
-    figures = {size: round(1000 * seconds, 3) for size, seconds in times.items()}
-    return {
-        "info": described(info), "tokens": rules, "eos_id": eos_id, "cpu_ms_per_image": figures,
-    }  # fmt: skip
+    return {"info": described(info), "tokens": rules, "eos_id": eos_id}
+
+
+def _tell(choice: Choice) -> None:
+    """A line for each that was timed, and one for the choice."""
+    for timing in choice.measured:
+        figures = ", ".join(f"{ms:.1f} ms with {n}" for n, ms in timing.cpu_ms.items())
+        threads = f", {timing.threads} threads" if timing.threads else ""
+        _say(f"{timing.backend} in {timing.precision}{threads}: {figures} images at once (CPU)")
+    _say(f"{choice.backend} runs it in {choice.precision}")
+
+
+def _kept(graph: Any, path: Path) -> None:
+    from models.graphs import keep
+
+    keep(graph, path)
 
 
 def _traced(graph: Any, path: Path) -> None:
+    import openvino
+
+    from models.graphs import halve
+
     halve(graph)
     openvino.serialize(graph, path, path.with_suffix(".bin"))
 
@@ -111,11 +156,13 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def main(spec: str, precision: str, folder: str) -> int:
+def main(spec: str, candidates: str, folder: str) -> int:
     """The exit status."""
     torch.set_grad_enabled(False)
     try:
-        export(spec, cast(Precision, precision), Path(folder))
+        fields = json.loads(candidates)
+        precisions = tuple(fields.pop("precisions"))
+        export(spec, Candidates(precisions, **fields), Path(folder))
     except ModelError as error:
         failed = {"kind": type(error).__name__, "line": str(error)}
         (Path(folder) / ERROR).write_text(json.dumps(failed), encoding="utf-8")

@@ -23,11 +23,11 @@ from typing import Any, Final
 from models import bundle, errors, processor
 from models.catalog import LOCAL_DIR, provenance_of
 from models.checkpoint import folder_digest, local_folder
+from models.choice import Candidates, Choice, choice_in
 from models.device import CPU, torch_or_error
 from models.encoder import Encoder
 from models.errors import BadExport, ModelError
 from models.export_folder import FORMAT, MANIFEST, checked, open_export
-from models.info import Precision
 
 # in the manifest of a model that cannot be exported: why
 REASON: Final = "unsupported"
@@ -47,63 +47,50 @@ class ExportCache:
         self._folder = folder
 
     def encoder(
-        self, spec: str, loader: str, precision: Precision, threads: int, device: str = CPU
-    ) -> Encoder | None:
+        self, spec: str, loader: str, candidates: Candidates, threads: int = 0, device: str = CPU
+    ) -> Encoder | Choice:
         """The encoder of a model, which is exported first where it was not yet.
 
-        None for a model that cannot be exported: it needs torch.
+        `threads` 0: those that were measured to be best. What comes back for a model that torch
+        serves, because it cannot be exported or because torch is faster, is how.
 
         Raises:
             ModelError: the model cannot be had, or cannot be exported here.
         """
-        key = export_key(loader, precision)
-        folder = self._folder / key
+        folder = self._folder / export_key(loader, candidates)
+        choice: Choice | None = None
         for last in (False, True):
             try:
                 manifest = checked(folder)
                 if not _is_current(manifest):
                     raise BadExport(f"{folder}: the files that it was made of have changed")
-                if REASON in manifest:
-                    log.info("%s runs in torch: %s", spec, manifest[REASON])
-                    return None
-                encoder = open_export(folder, manifest, threads, device)
+                choice = choice_in(manifest, candidates.precisions[0])
+                served = _open(folder, manifest, spec, candidates, threads, device)
             except BadExport as damage:
                 if last:
                     log.warning(
                         "%s; %s serves %s", damage, "torch" if device == CPU else "the CPU", spec
                     )
-                    return None
+                    break
                 try:
-                    self._make(folder, spec, loader, precision)
+                    self._make(folder, spec, loader, candidates)
                 except OSError as error:
                     why = error.strerror or error
                     log.warning("%s: %s; the model is exported for this process alone", folder, why)
-                    return self._unkept(spec, loader, precision, threads, device)
+                    return _unkept(spec, loader, candidates, threads, device)
             else:
                 with contextlib.suppress(OSError):  # of another user, or read-only
                     os.utime(folder)
-                return _renamed(encoder, spec)
-        return None
+                return served
+        return choice or Choice("openvino", candidates.precisions[0])
 
-    def _unkept(
-        self, spec: str, loader: str, precision: Precision, threads: int, device: str
-    ) -> Encoder | None:
-        """The same where nothing can be written: what is mapped outlives its names."""
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name) / "made"
-            make_export(spec, loader, precision, folder)
-            manifest = checked(folder)
-            if REASON in manifest:
-                return None
-            return _renamed(open_export(folder, manifest, threads, device), spec)
-
-    def _make(self, folder: Path, spec: str, loader: str, precision: Precision) -> None:
+    def _make(self, folder: Path, spec: str, loader: str, candidates: Candidates) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with _locked(self._folder / f"{folder.name}.lock"):
             with contextlib.suppress(BadExport):
                 if _is_current(checked(folder)):
                     return  # another process was faster
-            make_export(spec, loader, precision, folder)
+            make_export(spec, loader, candidates, folder)
         self._prune()
 
     def _prune(self) -> None:
@@ -117,12 +104,43 @@ class ExportCache:
                     folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
 
 
-def _renamed(encoder: Encoder, spec: str) -> Encoder:
+def _open(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    spec: str,
+    candidates: Candidates,
+    threads: int,
+    device: str,
+) -> Encoder | Choice:
+    """The encoder of a checked folder, or how torch serves the model. Raises BadExport."""
+    choice = choice_in(manifest, candidates.precisions[0])
+    if REASON in manifest:
+        log.info("%s runs in torch: %s", spec, manifest[REASON])
+        return choice
+    if choice.backend == "torch" and (device, candidates.backend) == (CPU, "auto"):
+        log.info("%s runs in torch, which was measured to be faster here", spec)
+        return choice
+    encoder = open_export(folder, manifest, threads, device, cores=candidates.cores)
     encoder.info = dataclasses.replace(encoder.info, name=spec, provenance=provenance_of(spec))
     return encoder
 
 
-def make_export(spec: str, loader: str, precision: Precision, folder: Path) -> None:
+def _unkept(
+    spec: str, loader: str, candidates: Candidates, threads: int, device: str
+) -> Encoder | Choice:
+    """The same where nothing can be written: what is mapped outlives its names.
+
+    The precision is not measured: each process would do so by itself, and workers of one server
+    might differ.
+    """
+    first = dataclasses.replace(candidates, precisions=candidates.precisions[:1])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "made"
+        make_export(spec, loader, first, folder)
+        return _open(folder, checked(folder), spec, first, threads, device)
+
+
+def make_export(spec: str, loader: str, candidates: Candidates, folder: Path) -> None:
     """Export a model into a folder, whole or not at all; one that is there is replaced.
 
     Raises:
@@ -133,18 +151,19 @@ def make_export(spec: str, loader: str, precision: Precision, folder: Path) -> N
         export_to = Path(name) / "made"
         export_to.mkdir()
         if loader.startswith(LOCAL_DIR) and bundle.exists(local_folder(loader)):
-            bundle.unpack(local_folder(loader), precision, export_to)
+            bundle.unpack(local_folder(loader), candidates.precisions[0], export_to)
         else:
-            export(spec, precision, export_to)
+            export(spec, candidates, export_to)
         if folder.exists():
             folder.rename(Path(name) / "damaged")
         export_to.rename(folder)
 
 
-def export(spec: str, precision: str, folder: Path) -> None:
+def export(spec: str, candidates: Candidates, folder: Path) -> None:
     """Export a model into an empty folder, in a process of its own. Raises ModelError."""
     torch_or_error(f"exporting model {spec!r}")
-    command = [sys.executable, "-m", "models.export", spec, precision, str(folder)]
+    arguments = spec, json.dumps(dataclasses.asdict(candidates)), str(folder)
+    command = [sys.executable, "-m", "models.export", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:  # noqa: S603
         assert child.stdout is not None
         for line in child.stdout:
@@ -161,11 +180,12 @@ def export(spec: str, precision: str, folder: Path) -> None:
     raise kind(failed["line"])
 
 
-def export_key(loader: str, precision: Precision) -> str:
-    """A name for all that decides an export: model, precision, releases, processor."""
+def export_key(loader: str, candidates: Candidates) -> str:
+    """A name for all that decides an export: model, what may run it, releases, processor."""
     local = loader.startswith(LOCAL_DIR)
     source = folder_digest(local_folder(loader)) if local else loader
-    parts = source, precision, str(FORMAT), *_releases(), processor.described()
+    allowed = ",".join(candidates.precisions) + " torch" * (candidates.backend == "torch")
+    parts = source, allowed, str(FORMAT), *_releases(), processor.described()
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

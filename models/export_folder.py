@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.checkpoint import digests
+from models.choice import choice_in
 from models.device import CPU
 from models.encoder import Encoder, FullTower, TreeTower
 from models.errors import BadExport
@@ -92,22 +93,35 @@ def checked(folder: Path) -> Mapping[str, Any]:
 
 
 def described(info: EncoderInfo) -> Mapping[str, Any]:
-    """What an encoder is, as JSON has it; the files themselves tell their size."""
+    """What an encoder is, as JSON has it, without what is another thing on each machine."""
     fields = dataclasses.asdict(info)
-    del fields["weights_bytes"]
+    for here in ("weights_bytes", "threads", "measured"):
+        del fields[here]
     return fields
 
 
 def open_export(
-    folder: Path, manifest: Mapping[str, Any], threads: int, device: str = CPU
+    folder: Path,
+    manifest: Mapping[str, Any],
+    threads: int = 0,
+    device: str = CPU,
+    *,
+    cores: int = 0,
 ) -> Encoder:
     """The encoder of a checked folder, warmed up.
+
+    `threads` 0: as many as were measured to be best for a process with so many `cores`.
 
     Raises:
         BadExport: it does not compute what torch computed.
     """
     size = sum(file.stat().st_size for file in folder.iterdir())
-    info = dataclasses.replace(_info(manifest["info"]), device=device, weights_bytes=size)
+    info = _info(manifest["info"])
+    choice = choice_in(manifest, info.precision)
+    threads = (threads or choice.threads_of(cores)) if device == CPU else 0
+    info = dataclasses.replace(
+        info, device=device, weights_bytes=size, threads=threads, measured=choice.measured
+    )
     tokens = BytePairTokens.read(folder / TOKENIZER, manifest["tokens"])
     try:
         measured = info.images_at_once or IMAGES_AT_ONCE

@@ -1,8 +1,8 @@
 """What an encoder tells about itself. Plain values: knows neither torch nor a loaded model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -48,6 +48,21 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """The image tower as it was timed once on this machine, in one backend and precision.
+
+    Milliseconds per image in batches of so many images: of all cores together (`cpu_ms`), and by
+    the clock (`ms`). `threads` 0: as many as the backend takes by itself.
+    """
+
+    backend: Backend
+    precision: Precision
+    threads: int
+    cpu_ms: Mapping[int, float] = field(hash=False)
+    ms: Mapping[int, float] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class EncoderInfo:
     """A loaded encoder.
 
@@ -58,8 +73,10 @@ class EncoderInfo:
     `fingerprint` changes whenever any of weights, architecture, precision, preprocessing or
     tokenizer changes. `backend` runs the image tower. `in_flight` is how many image batches are
     worth handing over at once. `images_at_once` is with how many images a forward pass costs least
-    for each, as measured when the model was exported (None: as many as come). `weights_bytes` is
-    the size of the tensors, or of an export's files, which are mapped.
+    for each, as measured when the model was exported (None: as many as come). `threads` are those
+    of a forward pass on a CPU (0: as many as the backend takes by itself). `measured` is what
+    backend, precision and threads were chosen by; empty where there was nothing to choose.
+    `weights_bytes` is the size of the tensors, or of an export's files, which are mapped.
     """
 
     name: str
@@ -77,6 +94,8 @@ class EncoderInfo:
     in_flight: int
     provenance: Provenance
     images_at_once: int | None = None
+    threads: int = 0
+    measured: tuple[Timing, ...] = ()
     weights_bytes: int = 0
 
 

@@ -1,22 +1,25 @@
 """From a model's name to a running encoder. Knows nothing of labels, images or HTTP.
 
-On a CPU a model is exported once and mapped from then on; torch is imported for everything else.
+On a CPU a model is exported once, what runs it fastest there is measured with it, and it is mapped
+from then on; torch is imported for everything else.
 """
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, cast
 
 from models import bundle
 from models.catalog import LOCAL_DIR, catalog
 from models.checkpoint import local_folder, unknown
+from models.choice import Candidates, Choice
 from models.device import (
     CPU,
     OPENVINO_GPU,
+    allowed_precisions,
     choose_backend,
     choose_device,
-    choose_precision,
     kind_of,
     torch_or_error,
 )
@@ -24,6 +27,7 @@ from models.encoder import Encoder
 from models.errors import BadDevice, BadExport, DeviceUnfit
 from models.export_cache import REASON, ExportCache, make_export
 from models.export_folder import checked, open_export
+from models.info import Backend, Precision
 from models.openvino_towers import available
 
 # `exported:DIR` is a folder that `openvocab models export` wrote
@@ -38,6 +42,7 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    cores: int = 0,
     max_batch: int = 64,
     backend: str = "auto",
     exports: Path | None = None,
@@ -47,26 +52,28 @@ def load(
     `spec` is a name of the catalogue, `ARCH/TAG` as open_clip lists them, `hf-hub:owner/name`,
     `local-dir:/path` with `open_clip_config.json` or transformers' `config.json` beside the
     weights, or `exported:/path`.
-    `threads` limits the threads of a forward pass on a CPU (0: as many as there are cores). Batches
-    of up to `max_batch` images are recorded on a GPU (models/cuda_graphs.py); larger ones run all
-    the same. `backend`: "torch", "openvino", or "auto", which is OpenVINO on a CPU where it is
-    installed. `exports` is a folder for exported models, made if missing; without it torch is
-    loaded each time, and OpenVINO runs the image tower alone.
+    `threads` are those of a forward pass on a CPU (0: as many as were measured to be best), of the
+    `cores` that this process may use (0: all). Batches of up to `max_batch` images are recorded on
+    a GPU (models/cuda_graphs.py); larger ones run all the same. `backend`: "torch", "openvino", or
+    "auto", which is OpenVINO on a CPU where it is installed and torch was not measured to be
+    faster. `exports` is a folder for exported models and what was measured with them, made if
+    missing; without it torch is loaded each time, OpenVINO runs the image tower alone, and a CPU
+    with instructions for bf16 computes in that.
 
     Raises:
         UnknownModel, ModelUnavailable, BadCheckpoint, BadDevice, BadExport: each a single line for
             a person.
     """
     if spec.startswith(EXPORTED):
-        return _exported(spec, device, precision, threads, backend)
+        return _exported(spec, device, precision, threads, cores, backend)
     where = choose_device(device, backend)
     try:
-        return _load(spec, where, precision, threads, max_batch, backend, exports)
+        return _load(spec, where, precision, threads, cores, max_batch, backend, exports)
     except DeviceUnfit as error:
         if device != "auto":
             raise
         log.warning("%s; it runs on the CPU", error)
-        return _load(spec, CPU, precision, threads, max_batch, backend, exports)
+        return _load(spec, CPU, precision, threads, cores, max_batch, backend, exports)
 
 
 def _load(
@@ -74,27 +81,46 @@ def _load(
     device: str,
     precision: str,
     threads: int,
+    cores: int,
     max_batch: int,
     backend: str,
     exports: Path | None,
 ) -> Encoder:
     """An encoder on a device that is here."""
     entry = catalog().get(spec)
-    kept_in = choose_precision(precision, device, entry.precision if entry else None)
+    allowed = allowed_precisions(precision, device, entry.precision if entry else None)
     chosen = choose_backend(backend, device, available())
     loader = _loader(spec)
     if loader.startswith(LOCAL_DIR):
         local_folder(loader)
-    if chosen == "openvino" and exports is not None:
-        encoder = ExportCache(exports).encoder(spec, loader, kept_in, threads, device)
-        if encoder is not None:
-            return encoder
+    allowed = _of_bundle(loader, allowed)
+    choice = Choice(chosen, allowed[0])
+    # torch on request is timed only where it leaves a choice
+    if exports is not None and (chosen == "openvino" or len(allowed) > 1):
+        asked = chosen if chosen == "torch" else cast(Literal["auto", "openvino"], backend)
+        candidates = Candidates(allowed, asked, threads or cores)
+        served = ExportCache(exports).encoder(spec, loader, candidates, threads, device)
+        if isinstance(served, Encoder):
+            return served
+        choice = served
     if kind_of(device) == OPENVINO_GPU:
         raise DeviceUnfit(f"model {spec!r} cannot be exported, or does not run on {device}")
     torch_or_error(f"model {spec!r}")
     from models import torch_loader
 
-    return torch_loader.load(spec, loader, device, kept_in, chosen, threads, max_batch)
+    runs_in: Backend = "openvino" if backend == "openvino" else choice.backend
+    encoder = torch_loader.load(
+        spec, loader, device, choice.precision, runs_in, threads or cores, max_batch
+    )
+    on_cpu = threads or cores if device == CPU else 0
+    encoder.info = replace(encoder.info, threads=on_cpu, measured=choice.measured)
+    return encoder
+
+
+def _of_bundle(loader: str, allowed: tuple[Precision, ...]) -> tuple[Precision, ...]:
+    """A bundled model is not measured where it starts: it runs in what it was judged in."""
+    is_open = len(allowed) > 1 and loader.startswith(LOCAL_DIR)
+    return ("fp32",) if is_open and bundle.exists(local_folder(loader)) else allowed
 
 
 def fetch(spec: str) -> None:
@@ -131,16 +157,20 @@ def export_to(spec: str, precision: str, folder: Path) -> None:
         ModelError: it cannot be had, or not exported.
     """
     entry = catalog().get(spec)
-    kept_in = choose_precision(precision, CPU, entry.precision if entry else None)
+    allowed = allowed_precisions(precision, CPU, entry.precision if entry else None)
     choose_backend("openvino", CPU, available())
-    make_export(spec, _loader(spec), kept_in, folder)
+    loader = _loader(spec)
+    candidates = Candidates(_of_bundle(loader, allowed), "openvino")
+    make_export(spec, loader, candidates, folder)
     reason = checked(folder).get(REASON)
     if reason is not None:
         shutil.rmtree(folder)
         raise BadExport(f"model {spec!r} cannot be exported: {reason}")
 
 
-def _exported(spec: str, device: str, precision: str, threads: int, backend: str) -> Encoder:
+def _exported(
+    spec: str, device: str, precision: str, threads: int, cores: int, backend: str
+) -> Encoder:
     folder = Path(spec.removeprefix(EXPORTED)).expanduser()
     choose_backend("openvino" if backend == "auto" else backend, CPU, available())
     manifest = checked(folder)
@@ -151,4 +181,4 @@ def _exported(spec: str, device: str, precision: str, threads: int, backend: str
     where = CPU if device == "auto" else choose_device(device)
     if precision not in ("auto", kept_in):
         raise BadDevice(f"model {spec!r}: it was exported in {kept_in}, not in {precision}")
-    return open_export(folder, manifest, threads, where)
+    return open_export(folder, manifest, threads, where, cores=cores)

@@ -17,18 +17,35 @@ DECISIVE: Final = (
 # of PCI
 INTEL: Final = "0x8086"
 
+# whose figures hold for no other processor: virtual machines hide the name of some
+NAMES: Final = ("model name", "cpu family", "model")
+
 NATIVE_BF16: Final = ("avx512_bf16", "amx_bf16")
 
 
 @functools.cache
 def features() -> tuple[str, ...]:
     """The decisive flags that the processor has; none where the system does not tell."""
-    try:
-        lines = CPU_INFO.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return ()
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    flags = next((line.split() for line in _cpu_info() if line.startswith("flags")), [])
     return tuple(name for name in DECISIVE if name in flags)
+
+
+@functools.cache
+def model() -> tuple[str, ...]:
+    """The processor's name, family and number; none where the system does not tell."""
+    told: dict[str, str] = {}
+    for line in _cpu_info():
+        name, _, value = line.partition(":")
+        told.setdefault(name.strip(), value.strip())
+    return tuple(told[name] for name in NAMES if name in told)
+
+
+def _cpu_info() -> list[str]:
+    """What the system tells of its processors, line by line; empty where it does not."""
+    try:
+        return CPU_INFO.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def has_fast_bf16() -> bool:
@@ -37,8 +54,8 @@ def has_fast_bf16() -> bool:
 
 
 def described() -> str:
-    """The processor's architecture and features, in a line."""
-    return " ".join((platform.machine(), *features()))
+    """The processor's architecture, name and features, in a line."""
+    return " ".join((platform.machine(), *model(), *features()))
 
 
 def is_apple_silicon() -> bool:

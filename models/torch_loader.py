@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -43,7 +44,8 @@ log = logging.getLogger("openvocab.models")
 class Parts:
     """A model in float32 on the CPU, as its files have it, and what is known of it.
 
-    `tower` is its text tower where that can work on trees of tokens.
+    `tower` is its text tower where that can work on trees of tokens. `fingerprint_in` is what
+    `info.fingerprint` would be in another precision, as long as the model is as its files have it.
     """
 
     model: Any
@@ -52,6 +54,7 @@ class Parts:
     info: EncoderInfo
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fingerprint_in: Callable[[Precision], str]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -155,9 +158,13 @@ def read(spec: str, loader: str, device: str, precision: Precision, backend: Bac
         log.warning("the text tower of %s cannot be trimmed; prompts run at full length", spec)
         tower = None
     bias = getattr(model, "logit_bias", None)
+
+    def fingerprint_in(precision: Precision) -> str:
+        return fingerprint(model.state_dict(), architecture, precision, preprocess, probes)
+
     info = EncoderInfo(
         name=spec,
-        fingerprint=fingerprint(model.state_dict(), architecture, precision, preprocess, probes),
+        fingerprint=fingerprint_in(precision),
         precision=precision,
         device=device,
         backend=backend,
@@ -175,7 +182,7 @@ def read(spec: str, loader: str, device: str, precision: Precision, backend: Bac
         * (4 if precision == "fp32" else 2),
     )
     mean, std = tuple(preprocess["mean"]), tuple(preprocess["std"])
-    return Parts(model, tokens, tower, info, mean, std)
+    return Parts(model, tokens, tower, info, mean, std, fingerprint_in)
 
 
 def compile_images(

@@ -15,6 +15,7 @@ from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway
 from app.telemetry.metrics import MEDIA_TYPE
 from models import EncoderInfo
+from models.info import Timing
 
 
 class TemplateSetAnswer(BaseModel):
@@ -49,6 +50,33 @@ class VocabulariesAnswer(BaseModel):
     vocabularies: list[VocabularyAnswer]
 
 
+class TimingAnswer(BaseModel):
+    """A way to run the image tower, timed once on this machine."""
+
+    backend: str
+    precision: str
+    threads: int | None = Field(
+        description="CPU threads of a forward pass; null: as many as the backend takes by itself."
+    )
+    cpu_ms: dict[int, float] = Field(
+        description="Milliseconds of CPU per image in batches of so many images."
+    )
+    ms: dict[int, float] = Field(
+        description="Milliseconds by the clock per image in batches of so many images."
+    )
+
+    @classmethod
+    def of(cls, timing: Timing) -> "TimingAnswer":
+        """What was measured."""
+        return cls(
+            backend=timing.backend,
+            precision=timing.precision,
+            threads=timing.threads or None,
+            cpu_ms=dict(timing.cpu_ms),
+            ms=dict(timing.ms),
+        )
+
+
 class LoadedModelAnswer(BaseModel):
     """The model, its origin and what it is good for."""
 
@@ -72,6 +100,14 @@ class LoadedModelAnswer(BaseModel):
     text_family: str
     trims_text: bool
     images_at_once: int | None
+    threads: int | None = Field(
+        description="CPU threads of a forward pass; null: as many as the backend takes by itself, "
+        "or not on a CPU."
+    )
+    measured: list[TimingAnswer] = Field(
+        description="What backend, precision and threads were chosen by, timed once when the model "
+        "was exported; empty where there was nothing to choose."
+    )
     weights_bytes: int
 
     @classmethod
@@ -99,6 +135,8 @@ class LoadedModelAnswer(BaseModel):
             text_family=info.text_family,
             trims_text=info.trims_text,
             images_at_once=info.images_at_once,
+            threads=info.threads or None,
+            measured=[TimingAnswer.of(timing) for timing in info.measured],
             weights_bytes=info.weights_bytes,
         )
 

@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Final
@@ -33,6 +33,7 @@ from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
 from app.telemetry import logs
 from models.catalog import catalog
+from models.info import Timing
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
@@ -191,16 +192,21 @@ def bench(
     """
     names: list[str | None] = [*dict.fromkeys(model or ())] or [None]
     for name in names:
-        about, figures = _timed_model(name, seconds)
+        about, timings, figures = _timed_model(name, seconds)
         if as_json:
-            document = {**about, "figures": [asdict(f) for f in figures]}
+            document = {**about, "measured": [asdict(t) for t in timings]}
+            document["figures"] = [asdict(f) for f in figures]
             typer.echo(json.dumps(document, indent=None if model and model[1:] else 2))
         else:
             Console().print(_table(about, figures))
+            if timings:
+                Console().print(_choice(timings))
 
 
-def _timed_model(name: str | None, seconds: float) -> tuple[dict[str, object], list[Figure]]:
-    """What a model is and runs on, and its figures."""
+def _timed_model(
+    name: str | None, seconds: float
+) -> tuple[dict[str, object], Sequence[Timing], list[Figure]]:
+    """What a model is and runs on, what that was chosen by, and its figures."""
     settings = settings_or_exit(model=name)
     logs.set_up(settings.log_level)
     encoder = or_exit(lambda: load_encoder(settings))
@@ -213,8 +219,21 @@ def _timed_model(name: str | None, seconds: float) -> tuple[dict[str, object], l
     encoder.close()
     about: dict[str, object] = {"model": info.name, "device": info.device}
     about |= {"precision": info.precision, "backend": info.backend}
-    about |= {"images_at_once": info.images_at_once, **machine()}
-    return about, figures
+    about |= {"images_at_once": info.images_at_once, "threads": info.threads or None, **machine()}
+    return about, info.measured, figures
+
+
+def _choice(measured_once: Sequence[Timing]) -> Table:
+    """What backend, precision and threads were chosen by."""
+    batches = sorted({batch for timing in measured_once for batch in timing.cpu_ms})
+    table = Table(box=None, pad_edge=False, title="CPU ms per image, timed at export")
+    for heading in ("", *(f"{batch} at once" for batch in batches)):
+        table.add_column(heading, justify="right" if heading else "left")
+    for timing in measured_once:
+        threads = f", {timing.threads} threads" if timing.threads else ""
+        figures = (f"{timing.cpu_ms[b]:.2f}" if b in timing.cpu_ms else "" for b in batches)
+        table.add_row(f"{timing.backend} in {timing.precision}{threads}", *figures)
+    return table
 
 
 def _table(about: dict[str, object], figures: list[Figure]) -> Table:

@@ -91,7 +91,7 @@ def serve(
 
         raise typer.Exit(Supervisor(settings, listener, settings.workers).run(announce))
     encoder = or_exit(lambda: load_encoder(settings))
-    logs.tell(f"{described(encoder.info)}\n{threads(settings)}")
+    logs.tell(f"{described(encoder.info)}\n{threads(settings, encoder.info)}")
     raise typer.Exit(
         serve_on(settings, encoder, listener, ready=lambda: logs.tell(_ready(address)))
     )

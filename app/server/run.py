@@ -139,10 +139,10 @@ def tune_interpreter() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
-def threads(settings: Settings) -> str:
+def threads(settings: Settings, info: EncoderInfo) -> str:
     """How many threads decode and compute, in a line."""
     cores = available_cores()
-    decoding, computing = settings.cores_for_decoding(), settings.cores_for_encoding() or cores
+    decoding, computing = settings.cores_for_decoding(), info.threads or cores
     return f"threads: {decoding} to decode images, {computing} for the model; {cores} CPU cores"
 
 

@@ -51,13 +51,15 @@ class ModelSettings(BaseSettings):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="What the model computes in; `auto` is bf16 where the device has it natively, "
-        "fp16 on `mps` and `gpu`, else fp32. The bundled models always run in fp32.",
+        description="What the model computes in; `auto` is bf16 on GPUs that have it natively and "
+        "on a CPU where it was measured to be faster, fp16 on `mps` and `gpu`, else fp32. The "
+        "bundled models always run in fp32.",
     )
     backend: Literal["auto", "torch", "openvino"] = Field(
         "auto",
         description="What runs the model; `auto` is OpenVINO on a CPU or `gpu` where "
-        "`openvocab[openvino]` is installed, else torch. OpenVINO needs the model to be exported: "
+        "`openvocab[openvino]` is installed and torch was not measured to be clearly faster, else "
+        "torch. OpenVINO needs the model to be exported: "
         "that happens once, into the data directory.",
     )
     workers: int = Field(
@@ -71,7 +73,8 @@ class ModelSettings(BaseSettings):
         0,
         ge=0,
         le=1024,
-        description="CPU threads of a forward pass; 0: one per available core.",
+        description="CPU threads of a forward pass; 0: one per available core, or fewer where that "
+        "was measured to be as fast.",
     )
     decode_threads: int = Field(
         0, ge=0, le=1024, description="Threads that decode images; 0: one per available core."
@@ -386,8 +389,8 @@ class Settings(ModelSettings):
         return self.decode_threads or available_cores()
 
     def cores_for_encoding(self) -> int:
-        """`torch_threads`, or the cores that this process may use; 0 where nothing limits them."""
-        return self.torch_threads or (available_cores() if is_limited() else 0)
+        """The cores that this process may use; 0 where nothing limits them."""
+        return available_cores() if is_limited() else 0
 
 
 def settings_page() -> str:

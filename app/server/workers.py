@@ -153,7 +153,7 @@ def _work(
     except ModelError as error:
         sys.stderr.write(f"openvocab: {error}\n")
         sys.exit(MODEL_ERROR)
-    line = f"{described(encoder.info)}\n{threads(settings)}"
+    line = f"{described(encoder.info)}\n{threads(settings, encoder.info)}"
     ends, counted = (signal.SIGTERM,), Metrics(board, page)
     sys.exit(serve(settings, encoder, listener, ends, lambda: pipe.send(line), counted))
 

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from PIL import Image
 
 from app.classify.canary import KEPT
 from models.encoder import Encoder
+from models.info import Timing
 from prompts import load_vocabularies
 
+Serve = Callable[..., AbstractContextManager[httpx.Client]]
 LABELS = "cat,dog,pizza,rocket"
 
 
@@ -433,6 +437,26 @@ def test_models_tells_where_the_model_comes_from(client: httpx.Client, pictogram
     assert (loaded["name"], loaded["licence"]) == ("pictogram", "Apache-2.0")
     assert "Not for photographs" in loaded["description"]
     assert loaded["fingerprint"] == pictogram.info.fingerprint
+
+
+def test_models_tells_what_the_model_runs_by(
+    serve: Serve, pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timings = (
+        Timing("openvino", "fp32", 4, {1: 2.5, 8: 1.25}, {1: 1.0, 8: 0.5}),
+        Timing("torch", "fp32", 0, {1: 9.0}, {1: 6.0}),
+    )
+    info = replace(pictogram.info, threads=4, measured=timings)
+    monkeypatch.setattr(pictogram, "info", info)
+    with serve(pictogram) as client:
+        loaded = client.get("/models").json()["loaded"]
+    assert (loaded["backend"], loaded["threads"]) == ("openvino", 4)
+    assert loaded["measured"] == [
+        {"backend": "openvino", "precision": "fp32", "threads": 4,
+         "cpu_ms": {"1": 2.5, "8": 1.25}, "ms": {"1": 1.0, "8": 0.5}},
+        {"backend": "torch", "precision": "fp32", "threads": None,
+         "cpu_ms": {"1": 9.0}, "ms": {"1": 6.0}},
+    ]  # fmt: skip
 
 
 def test_health_needs_no_model(client: httpx.Client) -> None:

@@ -14,6 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models.catalog import catalog
+from models.choice import CHOICE, Candidates, Choice
+from models.export_cache import make_export
+from models.export_folder import checked, seal
+from models.info import Timing
+
 COMMAND = [sys.executable, "-c", "from app.__main__ import app; app()"]
 
 
@@ -121,6 +127,24 @@ def test_bench_times_every_part() -> None:
     assert all(0 < f["low"] <= f["median"] <= f["high"] for f in answer["figures"])
     table = run("bench", "--model", "pictogram", "--seconds", "0.01")
     assert re.search(r"score 1,000 labels\s+[\d.]+", table.stdout)
+
+
+def test_bench_tells_what_the_model_runs_by(tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    make_export("pictogram", catalog()["pictogram"].loader, Candidates(("fp32",)), folder)
+    both = (
+        Timing(backend, "fp32", threads, {1: ms, 8: ms / 2}, {1: ms, 8: ms / 2})
+        for backend, threads, ms in (("openvino", 0, 2.5), ("openvino", 4, 3.5), ("torch", 0, 9.0))
+    )
+    choice = Choice("openvino", "fp32", 8, measured=tuple(both))
+    seal(folder, {**checked(folder), CHOICE: choice.as_json()})
+    bench = ("bench", "--model", f"exported:{folder}", "--seconds", "0.01")
+    table = run(*bench).stdout
+    for row in (r"openvino in fp32 +2\.50 +1\.25", r"openvino in fp32, 4 threads +3\.50 +1\.75",
+                r"torch in fp32 +9\.00 +4\.50"):  # fmt: skip
+        assert re.search(row, table), table
+    measured = json.loads(run(*bench, "--json").stdout)["measured"]
+    assert measured[2]["cpu_ms"] == {"1": 9.0, "8": 4.5}
 
 
 def test_pulling_what_is_here_works_and_what_is_nowhere_does_not() -> None:

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 from models import BadDevice, BadExport, UnknownModel, bundle, catalog, export_cache, export_folder
+from models.choice import CHOICE, Candidates
 from models.export_cache import ExportCache, export, export_key
 from models.export_folder import MANIFEST, PROMPTS, SUMS, checked, examples
 from models.loader import load
-from models.measure import SIZES, images_at_once, seconds_each
+from models.measure import SIZES
 from models.openvino_towers import CompiledImages
 
+FP32 = Candidates(("fp32",))
 BUNDLED = catalog()["pictogram"].loader
 FOLDER = Path(BUNDLED.removeprefix("local-dir:"))
 
@@ -55,7 +57,7 @@ def test_the_bundle_is_of_the_weights_that_are_shipped() -> None:
 def test_the_bundle_gives_what_an_export_by_torch_gives(made: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    export("pictogram", "fp32", other)
+    export("pictogram", FP32, other)
     names = [path.name for path in sorted(made.iterdir()) if path.name not in (SUMS, MANIFEST)]
     assert {"image.bin", "text.bin", "embeddings.npy", "tokenizer.npz"} <= set(names)
     # the constants of a graph lie in the order in which it was made
@@ -75,6 +77,9 @@ def test_the_bundle_gives_what_an_export_by_torch_gives(made: Path, tmp_path: Pa
     assert shipped.pop("images_at_once") in SIZES
     assert measured.pop("images_at_once") in SIZES
     assert shipped == measured
+    timings = checked(other)[CHOICE]["measured"]
+    assert [timing["backend"] for timing in timings][:: len(timings) - 1] == ["openvino", "torch"]
+    assert all(ms > 0 for timing in timings for ms in timing["cpu_ms"].values())
 
 
 def test_a_folder_that_is_there_is_not_made_again(
@@ -116,7 +121,7 @@ def test_a_damaged_file_is_found_and_made_anew(made: Path, name: str, damage: st
 def test_an_export_that_ends_early_leaves_nothing(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(spec: str, precision: str, folder: Path) -> None:
+    def interrupted(spec: str, candidates: Candidates, folder: Path) -> None:
         (folder / "image.bin").write_bytes(b"half")
         raise KeyboardInterrupt
 
@@ -145,16 +150,16 @@ def test_rows_that_are_not_those_of_torch_are_not_served(
 def test_model_precision_and_processor_are_keys_of_their_own(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = export_key(f"local-dir:{copy}", "fp32")
-    assert here == export_key(BUNDLED, "fp32")  # the same files in another place
-    others = {export_key(BUNDLED, "bf16"), export_key("ViT-B-32/openai", "fp32")}
+    here = export_key(f"local-dir:{copy}", FP32)
+    assert here == export_key(BUNDLED, FP32)  # the same files in another place
+    others = {export_key(BUNDLED, Candidates(("bf16",))), export_key("ViT-B-32/openai", FP32)}
     config = copy / "open_clip_config.json"
     config.write_text(config.read_text().replace("0.5", "0.25"))
-    others.add(export_key(f"local-dir:{copy}", "fp32"))
+    others.add(export_key(f"local-dir:{copy}", FP32))
     monkeypatch.setattr("models.processor.features", lambda: ("avx2",))
-    others.add(export_key(BUNDLED, "fp32"))
+    others.add(export_key(BUNDLED, FP32))
     monkeypatch.setattr(export_cache, "_releases", lambda: iter(["9.9", "2030.0"]))
-    others.add(export_key(BUNDLED, "fp32"))
+    others.add(export_key(BUNDLED, FP32))
     assert len({here, *others}) == 6
 
 
@@ -190,7 +195,7 @@ def test_exports_that_nobody_opened_for_a_month_are_removed(made: Path) -> None:
 
 def test_what_fails_in_the_child_is_the_same_error(tmp_path: Path) -> None:
     with pytest.raises(UnknownModel, match="did you mean pictogram") as caught:
-        export("pictogam", "fp32", tmp_path)
+        export("pictogam", FP32, tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -204,22 +209,6 @@ def test_an_exported_model_says_what_it_cannot_do(made: Path) -> None:
             load(f"exported:{made}", **options)
     with pytest.raises(BadExport, match="no exported model"):
         load("exported:/nowhere")
-
-
-def test_images_run_together_as_far_as_that_is_cheaper() -> None:
-    assert images_at_once({1: 1.28, 2: 1.07, 4: 0.82, 8: 0.73, 16: 0.70, 32: 0.69}) == 8
-    assert images_at_once({1: 11.5, 2: 10.7, 4: 11.1, 8: 12.5}) == 1
-    assert images_at_once({1: 5.0}) == 1
-
-
-def test_every_size_is_measured_and_a_slow_tower_at_small_ones_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    sizes: list[int] = []
-    assert tuple(seconds_each(lambda batch: sizes.append(len(batch)), (2, 3))) == SIZES
-    assert set(sizes) == set(SIZES)
-    monkeypatch.setattr("models.measure.SECONDS", 0)
-    assert tuple(seconds_each(lambda _: None, (2, 3))) == SIZES[:1]
 
 
 def test_a_large_batch_runs_in_passes_of_at_least_the_measured_size(

@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from app.server.cpus import available_cores
 from app.server.run import threads
 from app.server.settings import Settings
 from app.server.workers import share
+from models.encoder import Encoder
 
 
 @pytest.mark.parametrize(
@@ -22,17 +24,22 @@ def test_a_quota_bounds_the_cores(
     assert available_cores() == cores
 
 
-def test_threads_follow_the_affinity_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_follow_the_affinity_mask(
+    monkeypatch: pytest.MonkeyPatch, pictogram: Encoder
+) -> None:
     monkeypatch.setattr("app.server.cpus.cpu_quota", lambda: math.inf)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     settings = Settings()
     assert (settings.cores_for_decoding(), settings.cores_for_encoding()) == (2, 2)
-    assert threads(settings) == "threads: 2 to decode images, 2 for the model; 2 CPU cores"
-    assert Settings(decode_threads=7, torch_threads=5).cores_for_decoding() == 7
+    info = replace(pictogram.info, threads=1)
+    assert threads(settings, info) == "threads: 2 to decode images, 1 for the model; 2 CPU cores"
+    info = replace(info, threads=0)
+    assert threads(settings, info) == "threads: 2 to decode images, 2 for the model; 2 CPU cores"
+    assert Settings(decode_threads=7).cores_for_decoding() == 7
     two = share(Settings(), 2)
     assert (two.torch_threads, two.decode_threads) == (1, 1)
     # nothing limits: the libraries know best
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert settings.cores_for_encoding() == 0
-    assert threads(settings) == "threads: 2 to decode images, 2 for the model; 2 CPU cores"
+    assert threads(settings, info) == "threads: 2 to decode images, 2 for the model; 2 CPU cores"
