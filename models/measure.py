@@ -25,7 +25,7 @@ BATCHES: Final = (1, 8, 32)
 # all sizes of all candidates in turn, so that a busy moment meets all; the best pass of each counts
 ROUNDS: Final = 6
 # for each candidate; a slow tower has fewer rounds, or stops at a smaller size
-SECONDS: Final = 6.0
+SECONDS: Final = 4.0
 # what a larger pass (it takes more memory and makes others wait), a lower precision or more threads
 # (decoding lacks them) must gain
 GAIN: Final = 1.1

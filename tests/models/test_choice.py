@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,9 @@ Made = Callable[..., list[Candidates]]
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> str:
-    """The bundled model's weights, which nobody exported yet."""
-    to = tmp_path / "model"
-    to.mkdir()
-    for name in ("open_clip_config.json", "open_clip_model.safetensors"):
-        shutil.copy(FOLDER / name, to)
-    return f"local-dir:{to}"
+def model(random_checkpoint: Callable[[str], Path]) -> str:
+    """A small one with random weights."""
+    return f"local-dir:{random_checkpoint('siglip-like')}"
 
 
 @pytest.fixture
