@@ -16,6 +16,7 @@ from models.export_cache import ExportCache
 from models.export_folder import MANIFEST, checked
 from models.loader import load
 from models.measure import Cost, Costs
+from models.openvino_towers import CompiledPrompts
 
 FOLDER = Path(catalog()["pictogram"].loader.removeprefix("local-dir:"))
 AUTO = Candidates(("bf16", "fp32"))
@@ -117,6 +118,7 @@ def test_torch_serves_where_it_was_faster_unless_openvino_is_asked_for(
     for backend, serves in (("auto", "torch"), ("auto", "torch"), ("openvino", "openvino")):
         encoder = load(model, exports=tmp_path / "exports", backend=backend)
         assert (encoder.info.backend, encoder.info.precision) == (serves, "bf16")
+        assert isinstance(encoder.texts, CompiledPrompts) == (serves == "openvino")
         assert encoder.info.measured[-1].backend == "torch"
         encoder.close()
     assert made == [AUTO]
