@@ -23,9 +23,9 @@ SIZES: Final = (1, 2, 4, 8, 16, 32)
 # images of a batch, by which everything but the images of a pass is chosen
 BATCHES: Final = (1, 8, 32)
 # all sizes of all candidates in turn, so that a busy moment meets all; the best pass of each counts
-ROUNDS: Final = 6
-# for each candidate; a slow tower has fewer rounds, or stops at a smaller size
-SECONDS: Final = 4.0
+ROUNDS: Final = 4
+# for each candidate, half of them for the first round; a slow tower stops at a smaller size
+SECONDS: Final = 6.0
 # what a larger pass (it takes more memory and makes others wait), a lower precision or more threads
 # (decoding lacks them) must gain
 GAIN: Final = 1.1
@@ -64,12 +64,13 @@ def costs(
     batches: dict[int, Any] = {}
     best: dict[tuple[Key, int], Cost] = {}
     for size in sizes:
+        spent, images = time.perf_counter() - start, sum(batches)
+        if images and spent * (1 + size / images) > seconds / 2:
+            break
         batches[size] = dice.integers(0, 256, (size, 3, *shape), np.uint8)
         for key, run in runs.items():
             run(batches[size])  # a new size is prepared first
             best[key, size] = _timed(run, batches[size])
-        if time.perf_counter() - start > seconds / 4:
-            break
     for _ in range(ROUNDS - 1):
         for size, batch in batches.items():
             if time.perf_counter() - start > seconds:

@@ -1,8 +1,13 @@
 """What is chosen from given times, and that everything is timed in turns. No real time decides."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from models import measure
 from models.measure import (
+    SECONDS,
     SIZES,
     Cost,
     Costs,
@@ -77,7 +82,21 @@ def test_all_candidates_are_timed_in_turns_at_every_size() -> None:
     assert rounds[:4] == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
 
 
-def test_a_slow_tower_is_timed_at_small_sizes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.measure.SECONDS", 0)
-    measured = costs({"a": lambda _: None, "b": lambda _: None}, (2, 3))
-    assert {name: tuple(measured[name]) for name in "ab"} == {"a": (1,), "b": (1,)}
+def test_a_slow_tower_is_timed_at_small_sizes_within_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+
+    def run(batch: Any) -> None:
+        clock[0] += 0.11 * len(batch)
+
+    def now() -> float:
+        return clock[0]
+
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=now, process_time=now))
+    measured = costs({"a": run, "b": run}, (2, 3))
+    assert {name: tuple(measured[name]) for name in "ab"} == {"a": (1, 2, 4), "b": (1, 2, 4)}
+    assert measured["a"][4].cpu == pytest.approx(0.11)
+    assert clock[0] < 2 * SECONDS
+    monkeypatch.setattr(measure, "SECONDS", 0)
+    assert tuple(costs({"a": run}, (2, 3))["a"]) == (1,)
