@@ -80,7 +80,10 @@ def _utf8(body: bytes) -> bytes:
 
 def address_fields(params: QueryParams, lists: Collection[str]) -> dict[str, Any]:
     """The fields of a query string; only those in `lists` may be repeated. Raises Invalid."""
-    return {name: single(name, params.getlist(name), lists) for name in dict.fromkeys(params)}
+    values: dict[str, list[str]] = {}
+    for name, value in params.multi_items():  # once: `getlist` looks through all for each name
+        values.setdefault(name, []).append(value)
+    return {name: single(name, of_name, lists) for name, of_name in values.items()}
 
 
 def single(name: str, values: list[Any], lists: Collection[str]) -> Any:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import subprocess
+import time
 import urllib.parse
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from starlette.datastructures import QueryParams
 
 from app.api import bodies
 from app.errors import Invalid, Unparsable
@@ -403,3 +405,12 @@ def test_folders_of_an_archive_are_labels_in_any_form_and_with_backslashes(
     assert (added["added"], added["failed"]) == (2, 0), added
     assert added["examples"] == {"café": 1, "dog": 1}
     client.delete("/labelsets/folders")
+
+
+def test_the_fields_of_an_address_cost_no_more_than_each_once() -> None:
+    params = QueryParams([(f"f{number}", "1") for number in range(50_000)])
+    begun = time.process_time()
+    assert len(bodies.address_fields(params, ())) == 50_000
+    assert time.process_time() - begun < 10  # looked through for each, they take minutes
+    repeated = QueryParams([("labels", "a"), ("top_k", "1"), ("labels", "b")])
+    assert bodies.address_fields(repeated, ("labels",)) == {"labels": ["a", "b"], "top_k": "1"}

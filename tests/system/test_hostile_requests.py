@@ -39,7 +39,7 @@ IMAGE = base64.b64encode(png()).decode()
 @pytest.fixture(scope="module")
 def hostile(pictogram: Encoder, serve: Callable[..., Any]) -> Iterator[httpx.Client]:
     """A server that is asked nothing else; it must be as well at the end as at the beginning."""
-    with serve(pictogram, request_timeout=8) as client:
+    with serve(pictogram, request_timeout=60) as client:
         yield client
         assert client.get("/readyz").json()["status"] == "ready"
         response = client.post("/classify", content=png(), params={"labels": LABELS})
