@@ -123,7 +123,7 @@ def _tell(choice: Choice) -> None:
     """A line for each that was timed, and one for the choice."""
     for timing in choice.measured:
         figures = ", ".join(f"{ms:.1f} ms with {n}" for n, ms in timing.cpu_ms.items())
-        threads = f", {timing.threads} threads" if timing.threads else ""
+        threads = f", {timing.threads} thread{'s' * (timing.threads > 1)}" if timing.threads else ""
         _say(f"{timing.backend} in {timing.precision}{threads}: {figures} images at once (CPU)")
     _say(f"{choice.backend} runs it in {choice.precision}")
 

@@ -63,14 +63,15 @@ def costs(
     dice, start, seconds = np.random.default_rng(0), time.perf_counter(), SECONDS * len(runs)
     batches: dict[int, Any] = {}
     best: dict[tuple[Key, int], Cost] = {}
+    image = 0.0  # seconds that one takes with all candidates
     for size in sizes:
-        spent, images = time.perf_counter() - start, sum(batches)
-        if images and spent * (1 + size / images) > seconds / 2:
+        if batches and time.perf_counter() - start + 2 * size * image > seconds / 2:
             break
         batches[size] = dice.integers(0, 256, (size, 3, *shape), np.uint8)
         for key, run in runs.items():
             run(batches[size])  # a new size is prepared first
             best[key, size] = _timed(run, batches[size])
+        image = sum(best[key, size].wall for key in runs) / size
     for _ in range(ROUNDS - 1):
         for size, batch in batches.items():
             if time.perf_counter() - start > seconds:

@@ -58,7 +58,9 @@ def choose_in_openvino(graph: Path, shape: tuple[int, int], candidates: Candidat
         # 0 stands for the most: what OpenVINO takes by itself
         fewest = fewest_threads({threads or choice.cores: times[threads] for threads in times})
         choice = replace(choice, threads=cores if fewest == choice.cores else fewest)
-        measured += [_timing("openvino", precision, n, times[n]) for n in times if n != cores]
+        # these decided about threads: in the place of what decided about the precision
+        measured = [timing for timing in measured if timing.precision != precision]
+        measured += [_timing("openvino", precision, n, times[n]) for n in times]
     return replace(choice, measured=tuple(measured))
 
 

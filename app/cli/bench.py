@@ -230,7 +230,7 @@ def _choice(measured_once: Sequence[Timing]) -> Table:
     for heading in ("", *(f"{batch} at once" for batch in batches)):
         table.add_column(heading, justify="right" if heading else "left")
     for timing in measured_once:
-        threads = f", {timing.threads} threads" if timing.threads else ""
+        threads = f", {timing.threads} thread{'s' * (timing.threads > 1)}" if timing.threads else ""
         figures = (f"{timing.cpu_ms[b]:.2f}" if b in timing.cpu_ms else "" for b in batches)
         table.add_row(f"{timing.backend} in {timing.precision}{threads}", *figures)
     return table
