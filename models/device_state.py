@@ -45,22 +45,6 @@ def is_lost(error: BaseException) -> bool:
     )
 
 
-# of mallopt (glibc's malloc.h)
-M_ARENA_MAX = -8
-
-
-def share_arena() -> None:
-    """Let all threads allocate from one arena of the C library, for a process whose models come
-    and go; to be called before there are many threads.
-
-    With an arena for each thread, what a model leaves lies in pieces between what others hold, and
-    is given back in part only.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
-
-
 def release_memory() -> None:
     """Give back what a closed encoder held: to the system, and to others who use the GPU."""
     gc.collect()

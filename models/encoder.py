@@ -14,6 +14,7 @@ import numpy.typing as npt
 from models.device_state import DeviceMemory, device_memory, is_lost
 from models.device_thread import DeviceThread
 from models.info import AnyEncoder, EncoderInfo
+from models.sizes import NODES
 from models.token_tree import Ends, Forest, Ids, Tree
 from models.tokens import Tokens
 
@@ -27,6 +28,8 @@ TEXT_STEP: Final = 0.03
 PROMPTS_PER_TOKENIZER_STEP: Final = 256
 # token positions of a forward pass: below this, reading the weights once costs more than they do
 LEAST_POSITIONS: Final = 64
+# positions per second of a slow device: until it is measured, steps are short
+SLOW: Final = 2_000.0
 
 
 class ImageTower(Protocol):
@@ -78,7 +81,7 @@ class Encoder:
         self.tokens = tokens
         self.images = images
         self.texts = texts
-        self._positions_per_second = 20_000.0  # corrected by each measured step
+        self._positions_per_second = SLOW  # corrected by each measured step
         self._thread: DeviceThread = DeviceThread("encoder", info.in_flight)
         self._thread.when_lost(is_lost, lambda _error: None)
 
@@ -199,8 +202,9 @@ class Encoder:
         return np.concatenate([self._full_rows(texts, part) for part in parts])
 
     def _fitting(self, most: int) -> int:
-        """Positions that should take TEXT_STEP seconds, `most` at most."""
-        return max(LEAST_POSITIONS, min(int(self._positions_per_second * TEXT_STEP), most))
+        """Positions that should take TEXT_STEP seconds, `most` at most; a size of trees."""
+        positions = max(LEAST_POSITIONS, min(int(self._positions_per_second * TEXT_STEP), most))
+        return positions // NODES * NODES
 
     def _note_speed(self, positions: int, seconds: float) -> None:
         # half old, half new: one slow step must not make all later ones tiny

@@ -4,6 +4,7 @@ On a CPU a model is exported once, what runs it fastest there is measured with i
 from then on; torch is imported for everything else.
 """
 
+import importlib
 import logging
 import shutil
 from dataclasses import replace
@@ -121,6 +122,15 @@ def _of_bundle(loader: str, allowed: tuple[Precision, ...]) -> tuple[Precision, 
     """A bundled model is not measured where it starts: it runs in what it was judged in."""
     is_open = len(allowed) > 1 and loader.startswith(LOCAL_DIR)
     return ("fp32",) if is_open and bundle.exists(local_folder(loader)) else allowed
+
+
+def prepare_forks(device: str, backend: str) -> None:
+    """Import what `load` needs on a CPU, which processes forked from this one will share.
+
+    Starts no thread, which a fork would lose; torch starts some, and is left to those processes.
+    """
+    if device in ("auto", CPU) and backend != "torch" and available():
+        importlib.import_module("openvino")
 
 
 def fetch(spec: str) -> None:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from models.device import CPU
 from models.info import Precision
+from models.pages import release
+from models.sizes import batch_size, tree_size
 from models.token_tree import Ends, Ids, Tree
 
 Pixels = npt.NDArray[np.uint8]
@@ -69,6 +71,28 @@ def compiled(graph: Any, precision: Precision, threads: int, device: str = CPU) 
     return openvino.Core().compile_model(graph, name, options)
 
 
+class CompiledGraph:
+    """Arrays of any size in, rows out; called by one thread only.
+
+    OpenVINO prepares a graph for each size that it meets, and holds that for good. What only this
+    needed is released each time: code of its compiler, copied weights, buffers of smaller sizes.
+    """
+
+    def __init__(self, graph: Any, precision: Precision, threads: int, device: str) -> None:
+        """As `compiled`, which see. Raises RuntimeError."""
+        self._compiled = compiled(graph, precision, threads, device)
+        self._releasable = [library(), *([Path(graph).parent] if isinstance(graph, str) else [])]
+        self._sizes: set[int] = set()
+
+    def __call__(self, *inputs: npt.NDArray[Any]) -> Vectors:
+        """The only output; the first input's length is the size."""
+        rows: Vectors = self._compiled(inputs)[0]
+        if len(inputs[0]) not in self._sizes:
+            self._sizes.add(len(inputs[0]))
+            release(*self._releasable)
+        return rows
+
+
 class CompiledImages:
     """Pixels in, unit rows out; called by one thread only."""
 
@@ -87,7 +111,7 @@ class CompiledImages:
         (measure.py). None is smaller than `at_once`: a pass of another size than the last one is
         prepared anew, which takes a small tower longer than several images.
         """
-        self._compiled = compiled(graph, precision, threads, device)
+        self._graph = CompiledGraph(graph, precision, threads, device)
         self.at_once = at_once
 
     def __call__(self, batch: Pixels) -> Vectors:
@@ -99,8 +123,7 @@ class CompiledImages:
 
     def forward(self, batch: Pixels) -> Vectors:
         """The same in one pass, however many they are."""
-        rows: Vectors = self._compiled(batch)[0]
-        return rows
+        return self._graph(_filled(batch, batch_size(len(batch))))[: len(batch)]
 
     def launch(self, batch: Pixels) -> Callable[[], Vectors]:
         """The rows, computed at once and fetched later."""
@@ -152,7 +175,7 @@ class CompiledTrees:
 
         `embeddings` are those of the tokens, `positions` (L, W).
         """
-        self._compiled = compiled(graph, precision, threads, device)
+        self._graph = CompiledGraph(graph, precision, threads, device)
         self._embeddings = embeddings
         self._positions = positions
         self.ends = ends
@@ -160,11 +183,16 @@ class CompiledTrees:
 
     def of_tree(self, tree: Tree) -> Vectors:
         """(p, D) float32 of unit length, in the tree's order."""
-        nodes = self._embeddings[tree.tokens].astype(np.float32)
-        nodes += self._positions[tree.positions]
-        mask = np.where(tree.visible, np.float32(0), np.float32(-np.inf))
-        rows: Vectors = self._compiled([nodes, mask, tree.ends])[0]
-        return rows
+        count = len(tree.tokens)
+        size = tree_size(count)
+        nodes = np.zeros((size, self._embeddings.width), np.float32)
+        nodes[:count] = self._embeddings[tree.tokens]
+        nodes[:count] += self._positions[tree.positions]
+        mask = np.full((size, size), -np.inf, np.float32)
+        mask[:count, :count][tree.visible] = 0
+        mask[count:] = 0  # a node that sees none has no softmax
+        ends = _filled(tree.ends, tree_size(len(tree.ends)))
+        return self._graph(nodes, mask, ends)[: len(tree.ends)]
 
 
 class CompiledPrompts:
@@ -172,10 +200,18 @@ class CompiledPrompts:
 
     def __init__(self, graph: Any, precision: Precision, threads: int, device: str = CPU) -> None:
         """`graph`: ids (N, L) int64 -> (N, D) float32 of unit length. Raises RuntimeError."""
-        self._compiled = compiled(graph, precision, threads, device)
+        self._graph = CompiledGraph(graph, precision, threads, device)
         self.most_prompts = MOST_PROMPTS
 
     def at_full_length(self, ids: Ids) -> Vectors:
         """(N, L) -> (N, D) float32 of unit length."""
-        rows: Vectors = self._compiled(ids)[0]
-        return rows
+        return self._graph(_filled(ids, batch_size(len(ids))))[: len(ids)]
+
+
+def _filled(batch: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """(B, ...), with zeros behind it up to (size, ...)."""
+    if size == len(batch):
+        return batch
+    filled = np.zeros((size, *batch.shape[1:]), batch.dtype)
+    filled[: len(batch)] = batch
+    return filled

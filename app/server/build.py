@@ -46,8 +46,9 @@ from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway
 from app.stores.vectors import TwoLevels
 from app.telemetry.metrics import Metrics
-from models.device_state import release_memory, share_arena
+from models.device_state import release_memory
 from models.info import Floats, Pixels
+from models.pages import limit_arenas
 from prompts import Vocabulary
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def load_encoder(
     from models.loader import load  # OpenVINO or torch: only who serves pays for it
 
     if settings.unloads:
-        share_arena()
+        limit_arenas()
     encoder = load(
         name or settings.model,
         device=settings.device,

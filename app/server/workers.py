@@ -38,7 +38,8 @@ GRACE: Final = 15.0
 # a worker that is spawned imports everything anew: other code too, if it was replaced
 SPAWN: Final = "spawn"
 # one that is forked shares what was imported; elsewhere system libraries do not survive a fork
-START_METHOD: Final = "fork" if platform.system() == "Linux" else SPAWN
+FORK: Final = "fork"
+START_METHOD: Final = FORK if platform.system() == "Linux" else SPAWN
 
 # what ends or renews the process that watches; a worker decides for itself once it runs
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -241,6 +242,10 @@ class Supervisor:
             signal.signal(number, self._stop)
         if not sys.stderr.isatty():  # there it means that the terminal is gone
             signal.signal(signal.SIGHUP, self._ask_to_renew)
+        if self._method == FORK:
+            from models.loader import prepare_forks  # a process that is spawned imports it itself
+
+            prepare_forks(self.settings.device, self.settings.backend)
         # a collection in a worker would write to every page of what it shares with this process
         gc.collect()
         gc.freeze()

@@ -173,7 +173,7 @@ def _turn(server: Server, idle: Server, bodies: Bodies, seconds: float) -> _Turn
 def _without_model() -> float:
     """Megabytes of a process that has imported what serves, and loaded nothing."""
     code = (
-        "import openvino, app.server.run, models.loader\n"
+        "import models.loader, openvino, app.server.run\n"
         "print(*[line.split()[1] for line in open('/proc/self/status') if 'VmRSS' in line])"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

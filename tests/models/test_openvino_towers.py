@@ -1,6 +1,8 @@
 """OpenVINO's towers give torch's rows, are optional, and their failure is no outage."""
 
 import logging
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,17 +50,68 @@ def test_rows_equal_those_of_torch_at_every_size(
     for encoder in others:
         # the same vectors: what is stored of texts stays good
         assert encoder.info.fingerprint == plain.info.fingerprint
-        for count in (1, 3, 2):
+        for count in (1, 3, 2, 9):  # 9 are filled up to 10
             images = pictures(count, plain.info.image.height)
             rows, expected = (e.submit_images(images).result() for e in (encoder, plain))
             assert rows.dtype == np.float32
             assert float(np.abs(1 - (rows * expected).sum(1)).max()) < EXACT
-            prompts = [f"a {'very ' * n}small café" for n in range(4 * count)]
+            prompts = [f"a {'very ' * n}small café" for n in range(4 * min(count, 3))]
             rows, expected = (e.submit_texts(prompts).result() for e in (encoder, plain))
             assert rows.dtype == np.float32
             assert float(np.abs(1 - (rows * expected).sum(1)).max()) < EXACT
         encoder.close()
     plain.close()
+
+
+def test_compiled_towers_meet_few_sizes_however_many_images_and_prompts_there_are(
+    exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is prepared for a size is held for good: 2 to 3 MB each."""
+    sizes: dict[int, set[tuple[int, ...]]] = {}
+    called = openvino_towers.CompiledGraph.__call__
+
+    def watched(graph: Any, *inputs: np.ndarray) -> np.ndarray:
+        sizes.setdefault(id(graph), set()).add(tuple(len(each) for each in inputs))
+        return called(graph, *inputs)
+
+    monkeypatch.setattr(openvino_towers.CompiledGraph, "__call__", watched)
+    encoder = load("pictogram", exports=exports)
+    for count in range(1, 25):
+        encoder.submit_images(pictures(count, encoder.info.image.height)).result()
+        encoder.submit_texts([f"{'very ' * (n % 7)}small {n}" for n in range(3 * count)]).result()
+    encoder.close()
+    images, texts = sorted(sizes.values(), key=lambda each: len(next(iter(each))))
+    assert len(images) <= 12  # of 15 that are less than twice the measured 8
+    assert len(texts) <= 20  # each tree was of another size before
+
+
+def test_what_only_a_new_size_needed_is_released(exports: Path) -> None:
+    encoder = load("pictogram", exports=exports)
+    encoder.submit_images(pictures(7, encoder.info.image.height)).result()
+    plugin = [
+        part
+        for part in Path("/proc/self/smaps").read_text().split("VmFlags")
+        if "intel_cpu_plugin" in part
+    ]
+    encoder.close()
+    size, resident = (
+        sum(int(figure) for part in plugin for figure in re.findall(rf"{name}: +(\d+)", part))
+        for name in ("Size", "Rss")
+    )
+    assert size > 50_000
+    assert resident < 10_000  # kB; with the code that prepares a graph it is 20,000
+
+
+@pytest.mark.parametrize("module", ["openvino", "models.tracing"])
+def test_openvino_starts_no_thread_and_reports_to_nobody(module: str) -> None:
+    code = (
+        "import os, sys, numpy, models\n"
+        "def threads(): return len(os.listdir('/proc/self/task'))\n"
+        f"before = threads(); import {module}\n"
+        "assert 'openvino_telemetry' not in sys.modules\n"
+        "assert 'torch' in sys.modules or threads() == before\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
 
 def test_the_automatic_choice_is_openvino_on_a_cpu_that_has_it(
