@@ -88,9 +88,9 @@ def test_photographs_are_recognised_among_all_their_names(
     cosines, targets = similarity(everyday, photographs, own_templates())
     assert len(targets) == 145
     figures = ranking(cosines, targets)
-    assert figures["top1"] >= 0.58
-    assert figures["top5"] >= 0.81
-    assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.84
+    assert figures["top1"] >= 0.63
+    assert figures["top5"] >= 0.83
+    assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.86
 
 
 def test_the_eighty_templates_cost_nothing(
@@ -107,7 +107,7 @@ def test_drawings_are_recognised_among_ten(everyday: Encoder) -> None:
     few, names = pictures[::STEP], labels[::STEP]
     targets = np.arange(len(names))
     cosines = images_of(everyday, few) @ labels_of(everyday, names, own_templates()).T
-    assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.82
+    assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.86
 
 
 def test_stock_open_clip_loads_it_and_gives_the_same_rows(everyday: Encoder) -> None:
