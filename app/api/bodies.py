@@ -78,17 +78,24 @@ def _utf8(body: bytes) -> bytes:
     return text_of(body).encode() if marked else body
 
 
-def address_fields(params: QueryParams, lists: Collection[str]) -> dict[str, Any]:
+def address_fields(
+    params: QueryParams, lists: Collection[str], known: Collection[str] | None = None
+) -> dict[str, Any]:
     """The fields of a query string; only those in `lists` may be repeated. Raises Invalid."""
     values: dict[str, list[str]] = {}
     for name, value in params.multi_items():  # once: `getlist` looks through all for each name
         values.setdefault(name, []).append(value)
-    return {name: single(name, of_name, lists) for name, of_name in values.items()}
+    return {name: single(name, of_name, lists, known) for name, of_name in values.items()}
 
 
-def single(name: str, values: list[Any], lists: Collection[str]) -> Any:
-    """The one value of a field, or all of them where it is a list. Raises Invalid."""
-    if len(values) == 1:
+def single(
+    name: str, values: list[Any], lists: Collection[str], known: Collection[str] | None = None
+) -> Any:
+    """The one value of a field, or all of them where it is a list. Raises Invalid.
+
+    One that is not `known` may be repeated: it is refused later, and for its name.
+    """
+    if len(values) == 1 or (known is not None and name not in known and name not in lists):
         return values[0]
     if name not in lists:
         detail = f"{name} is given {len(values)} times, and once is allowed"

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.api import openapi
 from app.api.bodies import (
+    FORM,
     IMAGE_SHA256,
     IMAGE_URL,
     LARGEST_TEXT,
@@ -30,7 +31,7 @@ from app.api.bodies import (
     single,
     too_many,
 )
-from app.api.fields import IMAGE, InputLimits, build_query
+from app.api.fields import FIELDS, IMAGE, InputLimits, build_query
 from app.api.problems import documented
 from app.api.results import Answer, answer_of, render
 from app.api.services import caller_of, of_model, patience, services_of, stages_of
@@ -39,6 +40,9 @@ from app.classify.query import Query
 from app.errors import Invalid, TooLarge, Unparsable, excerpt, shown
 from app.images.fetch import Fetcher
 from app.images.unsupported import is_form
+
+# the fields of the form, of JSON and of the address
+NAMES: Final = (*FIELDS, IMAGE_URL, IMAGE_SHA256)
 
 
 async def read_classify(
@@ -54,9 +58,9 @@ async def read_classify(
     """
     if IMAGE in request.query_params:
         raise Invalid(f"{IMAGE} belongs in the body, not in the address", field=IMAGE)
-    fields = address_fields(request.query_params, LISTS)
+    fields = address_fields(request.query_params, LISTS, NAMES)
     kind = media_type(request.headers.get("content-type", ""))
-    if kind == "multipart/form-data":
+    if kind == FORM:
         fields, image = _join(fields, await _form(request, limits))
     elif is_json(kind) or (kind == URLENCODED and (await request.body()).lstrip()[:1] == b"{"):
         fields, image = _join(fields, await _json(request))
@@ -76,6 +80,8 @@ async def read_classify(
         return await _fetched(request, url, image, fetcher), query
     if isinstance(image, str):
         image = await offload(len(image), from_base64, image)
+    if image == b"" and kind == FORM:
+        raise Invalid(f"the file sent as {IMAGE!r} is empty (0 bytes)", field=IMAGE)
     if not image:
         detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
         raise Invalid(detail, field=IMAGE)
@@ -111,7 +117,7 @@ def _join(fields: dict[str, Any], body: dict[str, Any]) -> tuple[dict[str, Any],
 
 async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
     fields = await form_fields(request, (IMAGE,), limits)
-    return {name: single(name, values, LISTS) for name, values in fields.items()}
+    return {name: single(name, values, LISTS, NAMES) for name, values in fields.items()}
 
 
 async def _json(request: Request) -> dict[str, Any]:
@@ -144,7 +150,7 @@ def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
     if IMAGE in form:
         # a plus that was not encoded, as in base64, reads as a space
         form[IMAGE] = [value.replace(" ", "+") for value in form[IMAGE]]
-    return {name: single(name, values, LISTS) for name, values in form.items()}
+    return {name: single(name, values, LISTS, NAMES) for name, values in form.items()}
 
 
 router = APIRouter(tags=["Classify"])

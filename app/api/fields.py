@@ -214,9 +214,10 @@ NAME: Final = re.compile(NAME_PATTERN)
 # label sets of one request
 MOST_LABELSETS: Final = 20
 
-KNOWN: Final = ", ".join(
-    [IMAGE, *(field.alias or name for name, field in ClassifyFields.model_fields.items())]
-)
+FIELDS: Final = (
+    IMAGE, *(field.alias or name for name, field in ClassifyFields.model_fields.items())
+)  # fmt: skip
+KNOWN: Final = ", ".join(FIELDS)
 
 
 @dataclass(frozen=True, slots=True)

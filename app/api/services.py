@@ -21,7 +21,7 @@ from app.classify.canary import Canary
 from app.classify.classifier import Classifier
 from app.classify.embedding import ImageEmbedder
 from app.classify.templates import TemplateSets
-from app.errors import Invalid
+from app.errors import Invalid, PreconditionFailed, excerpt
 from app.images.fetch import Fetcher
 from app.labelsets.definition import Stored
 from app.labelsets.examples import FewShot
@@ -45,12 +45,20 @@ ETAG: Final = re.compile(r'(W/)?"(\d{1,18})"')
 
 
 def read_match(request: Request) -> Match:
-    """The preconditions of a change (RFC 9110, section 13.1). Raises Invalid."""
+    """The preconditions of a change (RFC 9110, section 13.1).
+
+    Raises: Invalid; PreconditionFailed for ETags that no version can have.
+    """
     match, none_match = (request.headers.get(h) for h in ("if-match", "if-none-match"))
     if none_match is not None and none_match.strip() != "*":
         raise Invalid("If-None-Match of a change can only be *", field="If-None-Match")
     exists = match is not None and match.strip() == "*"
     versions = None if match is None or exists else read_etags(match)
+    if match is not None and versions == frozenset():
+        weak = read_etags(match, weak=True)
+        why = "is weak (a proxy that compresses adds W/)" if weak else "is the ETag of no version"
+        detail = f"If-Match {excerpt(match)} {why}; send the ETag as the server sent it"
+        raise PreconditionFailed(detail, field="If-Match", value=excerpt(match))
     return Match(versions, exists, absent=none_match is not None)
 
 

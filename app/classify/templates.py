@@ -67,5 +67,6 @@ class TemplateSets:
         template_set = self.sets.get(name)
         if template_set is None:
             detail = f"template set {shown(name)} not found; GET /templates lists them"
+            detail += ", and a template of your own contains {}"
             raise UnknownTemplates(detail, field="templates", value=excerpt(name))
         return name, template_set.templates

@@ -407,6 +407,32 @@ def test_folders_of_an_archive_are_labels_in_any_form_and_with_backslashes(
     client.delete("/labelsets/folders")
 
 
+def test_a_field_that_is_unknown_and_repeated_is_called_unknown(
+    client: httpx.Client, cat: bytes
+) -> None:
+    for params, data in (({}, {"label": ["cat", "dog"]}), ({"label": ["cat", "dog"]}, {})):
+        response = client.post("/classify", files={"image": cat}, params=params, data=data)
+        assert response.status_code == 422
+        assert "unknown field 'label'; the fields are image, labels" in response.json()["detail"]
+    twice = client.post("/classify", files={"image": cat}, data={"top_k": ["1", "2"]})
+    assert twice.json()["detail"] == "top_k is given 2 times, and once is allowed"
+
+
+def test_a_file_without_bytes_is_called_empty(client: httpx.Client) -> None:
+    response = client.post("/classify", files={"image": ("x.png", b"")}, data={"labels": "a,b"})
+    assert response.status_code == 422
+    assert response.json()["detail"] == "the file sent as 'image' is empty (0 bytes)"
+    missing = client.post("/classify", files={"labels": (None, "a,b")})
+    assert "no image was sent" in missing.json()["detail"]
+
+
+def test_a_template_in_place_of_a_sets_name_is_explained(client: httpx.Client, cat: bytes) -> None:
+    data = {"labels": "a,b", "templates": "a photo"}
+    response = client.post("/classify", files={"image": cat}, data=data)
+    assert response.status_code == 404
+    assert "a template of your own contains {}" in response.json()["detail"]
+
+
 def test_the_fields_of_an_address_cost_no_more_than_each_once() -> None:
     params = QueryParams([(f"f{number}", "1") for number in range(50_000)])
     begun = time.process_time()

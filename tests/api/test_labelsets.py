@@ -142,9 +142,13 @@ def test_changes_can_depend_on_the_version(client: httpx.Client) -> None:
         names = {key.replace("_", "-"): value for key, value in headers.items()}
         return client.put("/labelsets/pets", json=body, headers=names)
 
-    refused = ('"7"', "garbage", f"W/{first}")  # a weak one never matches strongly
-    for etag in refused:
-        problem(put(If_Match=etag), 412, "precondition_failed")
+    refused = {
+        '"7"': "has changed: it is at version",
+        "garbage": "is the ETag of no version",
+        f"W/{first}": "is weak",  # which never matches strongly
+    }
+    for etag, why in refused.items():
+        assert why in problem(put(If_Match=etag), 412, "precondition_failed")["detail"]
     problem(put(If_None_Match="*"), 412, "precondition_failed")
     second = put(If_Match=f'"9", {first}').headers["etag"]
     assert second != first
