@@ -69,7 +69,6 @@ def costs(
             break
         batches[size] = dice.integers(0, 256, (size, 3, *shape), np.uint8)
         for key, run in runs.items():
-            run(batches[size])  # a new size is prepared first
             best[key, size] = _timed(run, batches[size])
         image = sum(best[key, size].wall for key in runs) / size
     for _ in range(ROUNDS - 1):
@@ -130,6 +129,8 @@ def fewest_threads(measured: Mapping[int, Costs]) -> int:
 
 
 def _timed(run: Run, batch: Any) -> Cost:
+    """Of the second of two passes: one of another size than the last is prepared first."""
+    run(batch)
     cpu, wall = time.process_time(), time.perf_counter()
     run(batch)
     return Cost(time.process_time() - cpu, time.perf_counter() - wall)
