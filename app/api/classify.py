@@ -80,8 +80,8 @@ async def read_classify(
         return await _fetched(request, url, image, fetcher), query
     if isinstance(image, str):
         image = await offload(len(image), from_base64, image)
-    if image == b"" and kind == FORM:
-        raise Invalid(f"the file sent as {IMAGE!r} is empty (0 bytes)", field=IMAGE)
+    if image == b"" and kind not in ("", URLENCODED):
+        raise Invalid("the image is empty (0 bytes)", field=IMAGE)
     if not image:
         detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
         raise Invalid(detail, field=IMAGE)

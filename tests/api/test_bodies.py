@@ -421,9 +421,13 @@ def test_a_field_that_is_unknown_and_repeated_is_called_unknown(
 def test_a_file_without_bytes_is_called_empty(client: httpx.Client) -> None:
     response = client.post("/classify", files={"image": ("x.png", b"")}, data={"labels": "a,b"})
     assert response.status_code == 422
-    assert response.json()["detail"] == "the file sent as 'image' is empty (0 bytes)"
+    assert response.json()["detail"] == "the image is empty (0 bytes)"
+    headers = {"Content-Type": "application/octet-stream"}
+    raw = client.post("/classify?labels=a,b", content=b"", headers=headers)
+    assert raw.json()["detail"] == "the image is empty (0 bytes)"
     missing = client.post("/classify", files={"labels": (None, "a,b")})
     assert "no image was sent" in missing.json()["detail"]
+    assert "no image was sent" in client.post("/classify?labels=a,b").json()["detail"]
 
 
 def test_a_template_in_place_of_a_sets_name_is_explained(client: httpx.Client, cat: bytes) -> None:
