@@ -50,9 +50,10 @@ PYTHON
 }
 
 # a command on the image's files, which nothing can write to but /data and /tmp, as the only process
-# of its kind that it sees; $settings are the image's own variables, and those of this trial
+# of its kind that it sees; $settings are the image's own variables, and those of this trial. In
+# place of the shell that calls it: then it ends with that shell's process
 inside() {
-  unshare --mount --pid --fork --kill-child bash -euc '
+  exec unshare --mount --pid --fork bash -euc '
     root=$1; shift
     mount --bind "$root" "$root"
     mount -o remount,bind,ro "$root"
@@ -79,12 +80,13 @@ trap '$BUILDAH rm "$container" >/dev/null' EXIT
 
 if [ "$target" = gpu ] && [ ! -e /dev/nvidiactl ]; then
   echo "started without a GPU:"
-  ! inside openvocab serve --port "$port" || exit 1
+  ! (inside openvocab serve --port "$port") || exit 1
   settings+=(OPENVOCAB_DEVICE=cpu)
 fi
 inside openvocab serve --host 127.0.0.1 --port "$port" & process=$!
-# unshare ignores other signals while what it began runs
-trap 'kill -KILL "$process" 2>/dev/null; wait "$process" || true; $BUILDAH rm "$container" >/dev/null' EXIT
+# what unshare began does not end with it, since it has changed its user
+trap 'kill -KILL $(cat "/proc/$process/task/$process/children") || true; wait "$process" || true
+  $BUILDAH rm "$container" >/dev/null' EXIT
 for _ in $(seq 600); do
   curl --silent --fail "localhost:$port/readyz" && break
   kill -0 "$process"
@@ -92,6 +94,6 @@ for _ in $(seq 600); do
 done
 curl --silent --fail -F image=@tests/samples/cat.png -F labels=cat,dog,rocket \
   -H 'Accept: text/plain' "localhost:$port/classify" | head -1 | grep -w cat
-inside python /opt/openvocab/healthcheck.py "$port"
+(inside python /opt/openvocab/healthcheck.py "$port")
 echo "bill of materials: $(grep -c '"purl"' "$root/opt/openvocab/sbom.cdx.json") packages"
 echo "openvocab:$target: $(du -sm "$root" | cut -f1) MB"
