@@ -119,7 +119,12 @@ class CompiledImages:
         passes = len(batch) // self.at_once
         if passes <= 1:
             return self.forward(batch)
-        return np.concatenate([self.forward(part) for part in np.array_split(batch, passes)])
+        rows = []
+        for left in range(passes, 1, -1):  # all but the last pass at a size without filling
+            size = batch_size(-(-len(batch) // left))
+            rows.append(self.forward(batch[:size]))
+            batch = batch[size:]
+        return np.concatenate([*rows, self.forward(batch)])
 
     def forward(self, batch: Pixels) -> Vectors:
         """The same in one pass, however many they are."""

@@ -17,6 +17,8 @@ from models.device import choose_backend
 from models.encoder import Encoder
 from models.errors import BadDevice
 from models.loader import load
+from models.openvino_towers import CompiledImages, Pixels, Vectors
+from models.sizes import batch_size
 from models.torch_loader import compile_images
 
 CPU, GPU = "cpu", "cuda"
@@ -165,3 +167,24 @@ def test_a_tower_that_does_not_compile_is_served_by_torch(
         atol=1e-6,
     )
     encoder.close()
+
+
+class Recorded(CompiledImages):
+    """Says how many images each pass had; a pass gives its images back."""
+
+    def __init__(self, at_once: int) -> None:
+        self.at_once = at_once
+        self.sizes: list[int] = []
+
+    def forward(self, batch: Pixels) -> Vectors:
+        self.sizes.append(len(batch))
+        return batch.astype(np.float32)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 8, 9])
+def test_all_passes_but_the_last_have_a_size_without_filling(at_once: int) -> None:
+    for count in range(1, 70):
+        tower = Recorded(at_once)
+        assert tower(np.arange(count, dtype=np.uint8)).tolist() == list(range(count))
+        assert all(batch_size(size) == size for size in tower.sizes[:-1])
+        assert len(tower.sizes) == max(1, count // at_once)
