@@ -108,7 +108,8 @@ def json_object(body: bytes) -> dict[str, Any]:
     try:
         value = from_json(body)
     except ValueError as error:
-        raise Unparsable(f"the body is not JSON: {error}") from None
+        hint = "; send a file with its own Content-Type, or in a form" if _is_binary(body) else ""
+        raise Unparsable(f"the body is not JSON: {error}{hint}") from None
     if not isinstance(value, dict):
         raise Unparsable(f"the body is a JSON {type(value).__name__}, an object is expected")
     return value
@@ -119,3 +120,8 @@ def small_object(text: str) -> dict[str, Any]:
     raw = text.encode(errors="surrogatepass")
     cost(raw, LISTED)
     return json_object(raw)
+
+
+def _is_binary(body: bytes) -> bool:
+    """Whether it begins as pictures do: with a NUL soon, or a byte that no UTF-8 begins with."""
+    return b"\0" in body[:64] or any(0x80 <= byte < 0xC2 or byte > 0xF4 for byte in body[:1])

@@ -125,6 +125,6 @@ def border_warnings(area: Cut, spec: ImageSpec) -> tuple[str, ...]:
         return ()
     shape = "tall" if area.height > area.width else "wide"
     return (
-        f"this {shape} picture fills {filled:.0%} of what the model looks at, so that it is seen "
-        "small; view=tiles looks at parts of it",
+        f"this {shape} picture fills {max(filled, 0.01):.0%} of what the model looks at, so that "
+        "it is seen small; view=tiles looks at parts of it",
     )

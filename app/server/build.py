@@ -62,7 +62,8 @@ log = logging.getLogger("openvocab")
 # folder of exported models in the data directory
 EXPORTS: Final = "models"
 
-# seconds that a write to the SQLite file may take
+# seconds that a read of the SQLite file, and a write to it, may take
+SQLITE_READ_SECONDS: Final = 1.0
 SQLITE_WRITE_SECONDS: Final = 5.0
 
 # seconds at the end for batches that were accepted
@@ -117,9 +118,14 @@ def guarded_store(settings: Settings, tell: Tell = nobody) -> Guarded:
         settings.vector_store_bytes,
         settings.store_prefix,
     )
+    if settings.store_url:
+        return Guarded(store, settings.store_timeout, tell=tell)
     # a file's disk may be slow, and whether a definition was written matters more than when
-    patient = None if settings.store_url else max(SQLITE_WRITE_SECONDS, settings.store_timeout)
-    return Guarded(store, settings.store_timeout, write_timeout=patient, tell=tell)
+    reads, writes = (
+        max(seconds, settings.store_timeout)
+        for seconds in (SQLITE_READ_SECONDS, SQLITE_WRITE_SECONDS)
+    )
+    return Guarded(store, reads, write_timeout=writes, tell=tell)
 
 
 @dataclass(frozen=True, slots=True)

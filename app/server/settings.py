@@ -201,7 +201,11 @@ class Settings(ModelSettings):
         "a database. A hash tag, as in `{openvocab}:`, keeps them on one node of a Cluster.",
     )
     store_timeout: float = Field(
-        0.25, gt=0, le=60, description="Longest wait for the store, in seconds."
+        0.25,
+        gt=0,
+        le=60,
+        description="Longest wait for Redis, in seconds. SQLite may take 1 second to read and 5 to "
+        "write, or this if it is more.",
     )
     data_dir: Path = Field(
         Path("~/.local/share/openvocab"),

@@ -444,3 +444,15 @@ def test_the_fields_of_an_address_cost_no_more_than_each_once() -> None:
     assert time.process_time() - begun < 10  # looked through for each, they take minutes
     repeated = QueryParams([("labels", "a"), ("top_k", "1"), ("labels", "b")])
     assert bodies.address_fields(repeated, ("labels",)) == {"labels": ["a", "b"], "top_k": "1"}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
+def test_a_picture_that_is_called_json_is_told_how_to_come(client: httpx.Client, kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (200, 300), "teal").save(buffer, kind)
+    headers = {"Content-Type": "application/json"}
+    response = client.post("/classify", content=buffer.getvalue(), headers=headers)
+    assert response.status_code == 400
+    assert "its own Content-Type" in response.json()["detail"]
+    response = client.post("/classify", content=b"{'labels': 1}", headers=headers)
+    assert "its own Content-Type" not in response.json()["detail"]

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.images.notes import border_warnings
+from app.images.views import Cut
+from models import ImageSpec
 from models.encoder import Encoder
 
 LABELS = "labels=cat,dog,pizza,rocket"
@@ -119,6 +122,12 @@ def test_a_long_picture_that_is_fitted_in_whole_is_told_to_be_seen_small(
     for view in ("pad", "squash", "tiles"):  # somebody has chosen
         assert ask(client, png(ground), f"&view={view}")["warnings"] == []
     assert ask(client, png(cat.resize((512, 256))))["warnings"] == []
+
+
+def test_no_picture_is_said_to_fill_nothing() -> None:
+    spec = ImageSpec(64, 64, "longest", "bicubic", 255)
+    (warning,) = border_warnings(Cut(0, 0, 20_000, 1), spec)
+    assert warning.startswith("this wide picture fills 1%")
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP"])
