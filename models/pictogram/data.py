@@ -98,11 +98,9 @@ def write_training(
     are concepts, too, and what photographs of them are called is true of their drawings, but is
     never a drawing's caption (weight 0)."""
     allowed = [p for p in pictures if holdout.may_show(p.key, bool(EMOJI_KEY.match(p.key)))]
-    spread = Counter(w for key in {p.key for p in allowed} for w in concepts.keywords.get(key, {}))
-    captions = {
-        key: concepts.captions(key, spread, holdout.names)
-        for key in sorted({p.key for p in allowed} | photographed.keys())
-    }
+    shown = sorted({p.key for p in allowed} | photographed.keys())
+    spread = Counter(w for key in shown for w in concepts.keywords.get(key, {}))
+    captions = {key: concepts.captions(key, spread, holdout.names) for key in shown}
     for key, names in photographed.items():
         known = {text for text, _ in captions[key]}
         captions[key] += [(name, 0.0) for name in sorted(names) if name not in known]
