@@ -472,11 +472,10 @@ def test_a_body_shorter_than_it_says_is_waited_for_and_then_given_up(
     with serve(pictogram, request_timeout=1, head_timeout=1) as client, _connect(client) as sock:
         start = time.monotonic()
         sock.sendall(_post(b"Content-Length: 100000") + png())
-        reply = sock.recv(65_536)
+        reply = _rest(sock)  # the answer, and then the connection is closed
         assert reply.startswith(b"HTTP/1.1 408 ")
         assert b"slow_body" in reply
         assert time.monotonic() - start < 8
-        assert _rest(sock) == b""
         assert client.get("/healthz").status_code == 200
 
 
