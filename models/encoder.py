@@ -82,7 +82,14 @@ class Encoder:
         self.images = images
         self.texts = texts
         self._positions_per_second = SLOW  # corrected by each measured step
-        self._thread: DeviceThread = DeviceThread("encoder", info.in_flight)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with a thread of this process: after a fork there is none.
+
+        Before any work is handed over.
+        """
+        self._thread: DeviceThread = DeviceThread("encoder", self.info.in_flight)
         self._thread.when_lost(is_lost, lambda _error: None)
 
     def share_device(self, encoder: AnyEncoder) -> None:

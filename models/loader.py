@@ -4,7 +4,6 @@ On a CPU a model is exported once, what runs it fastest there is measured with i
 from then on; torch is imported for everything else.
 """
 
-import importlib
 import logging
 import shutil
 from dataclasses import replace
@@ -88,22 +87,10 @@ def _load(
     exports: Path | None,
 ) -> Encoder:
     """An encoder on a device that is here."""
-    entry = catalog().get(spec)
-    allowed = allowed_precisions(precision, device, entry.precision if entry else None)
-    chosen = choose_backend(backend, device, available())
     loader = _loader(spec)
-    if loader.startswith(LOCAL_DIR):
-        local_folder(loader)
-    allowed = _of_bundle(loader, allowed)
-    choice = Choice(chosen, allowed[0])
-    # torch on request is timed only where it leaves a choice
-    if exports is not None and (chosen == "openvino" or len(allowed) > 1):
-        asked = chosen if chosen == "torch" else cast(Literal["auto", "openvino"], backend)
-        candidates = Candidates(allowed, asked, threads or cores)
-        served = ExportCache(exports).encoder(spec, loader, candidates, threads, device)
-        if isinstance(served, Encoder):
-            return served
-        choice = served
+    choice = _mapped(spec, loader, device, precision, threads, cores, backend, exports)
+    if isinstance(choice, Encoder):
+        return choice
     if kind_of(device) == OPENVINO_GPU:
         raise DeviceUnfit(f"model {spec!r} cannot be exported, or does not run on {device}")
     torch_or_error(f"model {spec!r}")
@@ -118,19 +105,65 @@ def _load(
     return encoder
 
 
+def _mapped(
+    spec: str,
+    loader: str,
+    device: str,
+    precision: str,
+    threads: int,
+    cores: int,
+    backend: str,
+    exports: Path | None,
+) -> Encoder | Choice:
+    """The encoder of a model's export, which is made first; or how torch serves the model."""
+    entry = catalog().get(spec)
+    allowed = allowed_precisions(precision, device, entry.precision if entry else None)
+    chosen = choose_backend(backend, device, available())
+    if loader.startswith(LOCAL_DIR):
+        local_folder(loader)
+    allowed = _of_bundle(loader, allowed)
+    # torch on request is timed only where it leaves a choice
+    if exports is None or (chosen == "torch" and len(allowed) == 1):
+        return Choice(chosen, allowed[0])
+    asked = chosen if chosen == "torch" else cast(Literal["auto", "openvino"], backend)
+    candidates = Candidates(allowed, asked, threads or cores)
+    return ExportCache(exports).encoder(spec, loader, candidates, threads, device)
+
+
 def _of_bundle(loader: str, allowed: tuple[Precision, ...]) -> tuple[Precision, ...]:
     """A bundled model is not measured where it starts: it runs in what it was judged in."""
     is_open = len(allowed) > 1 and loader.startswith(LOCAL_DIR)
     return ("fp32",) if is_open and bundle.exists(local_folder(loader)) else allowed
 
 
-def prepare_forks(device: str, backend: str) -> None:
-    """Import what `load` needs on a CPU, which processes forked from this one will share.
+def load_to_share(
+    spec: str,
+    *,
+    device: str,
+    precision: str,
+    threads: int,
+    cores: int,
+    backend: str,
+    exports: Path,
+) -> Encoder | None:
+    """An encoder that processes forked from this one can go on with (models/forking.py).
 
-    Starts no thread, which a fork would lose; torch starts some, and is left to those processes.
+    Arguments as of `load`. None where each process has to load its own: a fork copies one thread
+    only, so nothing may be computed by others. That holds for OpenVINO on one thread of a CPU,
+    which is then the thread that calls it; torch is not even imported.
+
+    Raises:
+        ModelError: no process could load the model.
     """
-    if device in ("auto", CPU) and backend != "torch" and available():
-        importlib.import_module("openvino")
+    if threads != 1 or backend == "torch" or not available() or device not in ("auto", CPU):
+        return None
+    if spec.startswith(EXPORTED):
+        return _exported(spec, device, precision, threads, cores, backend)
+    if choose_device(device, backend) != CPU:
+        return None
+    loader = _loader(spec)
+    encoder = _mapped(spec, loader, CPU, precision, threads, cores, backend, exports)
+    return encoder if isinstance(encoder, Encoder) else None
 
 
 def fetch(spec: str) -> None:

@@ -97,6 +97,27 @@ def load_encoder(
     return encoder
 
 
+def load_shared_encoder(settings: Settings) -> "Encoder | None":
+    """The default model's encoder, for processes forked from this one to `restart`.
+
+    None where each has to load its own. Raises models.ModelError.
+    """
+    from models.forking import import_ahead, survives
+    from models.loader import load_to_share
+
+    import_ahead(settings.device, settings.backend)
+    encoder = load_to_share(
+        settings.model,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.torch_threads,
+        cores=settings.cores_for_encoding(),
+        backend=settings.backend,
+        exports=settings.data_dir.expanduser() / EXPORTS,
+    )
+    return encoder if encoder is not None and survives(encoder) else None
+
+
 def end_process(error: BaseException) -> None:
     """The device failed: its results cannot be trusted, and the supervisor starts a new process.
 

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from app.server.build import load_encoder
+from app.server.build import load_encoder, load_shared_encoder
 from app.server.cpus import available_cores
 from app.server.exit_status import HUNG, MODEL_ERROR, SIGNALLED, START_ERROR
 from app.server.gauges import watch_process
@@ -31,6 +31,9 @@ from app.telemetry.metrics import EVERY, Metrics
 from app.telemetry.shared_memory import Board
 from models import ModelError
 from models.pages import limit_arenas
+
+if TYPE_CHECKING:
+    from models.encoder import Encoder
 
 # seconds beyond those of a request and of draining that a worker may take to end
 GRACE: Final = 15.0
@@ -63,15 +66,18 @@ class WorkerProcess:
         board: Board,
         page: int,
         method: str = START_METHOD,
+        encoder: "Encoder | None" = None,
     ) -> "WorkerProcess":
         """Begin to load a model and to serve, and count on a page of the board.
+
+        A worker that is forked can go on with an encoder that is loaded already.
 
         Raises OSError if there is no room for a process.
         """
         context: Any = multiprocessing.get_context(method)
         pipe, end = context.Pipe(duplex=False)
         process = context.Process(
-            target=_work, args=(settings, listener, end, lifeline, board, page), name=name
+            target=_work, args=(settings, listener, end, lifeline, board, page, encoder), name=name
         )
         # until it has handlers of its own a forked worker has ours
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -138,6 +144,7 @@ def _work(
     lifeline: Lifeline,
     board: Board,
     page: int,
+    encoder: "Encoder | None",
 ) -> None:
     # a terminal's Ctrl-C and hang-up reach every process, but it is not theirs to end a worker
     for ignored in (signal.SIGINT, signal.SIGHUP):
@@ -149,14 +156,22 @@ def _work(
     threading.Thread(target=_end_with, args=(lifeline, patience(settings)), daemon=True).start()
     number = multiprocessing.current_process().name.rsplit(" ", 1)[-1]
     logs.set_up(settings.log_level, settings.log_format, number)
-    try:
-        encoder = load_encoder(settings)
-    except ModelError as error:
-        sys.stderr.write(f"openvocab: {error}\n")
-        sys.exit(MODEL_ERROR)
+    if encoder is not None:
+        encoder.restart()
+    else:
+        try:
+            encoder = load_encoder(settings)
+        except ModelError as error:
+            sys.exit(_no_model(error))
     line = f"{described(encoder.info)}\n{threads(settings, encoder.info)}"
     ends, counted = (signal.SIGTERM,), Metrics(board, page)
     sys.exit(serve(settings, encoder, listener, ends, lambda: pipe.send(line), counted))
+
+
+def _no_model(error: ModelError) -> int:
+    """Say why a model cannot be loaded; the exit status."""
+    sys.stderr.write(f"openvocab: {error}\n")
+    return MODEL_ERROR
 
 
 def _end_with(lifeline: Lifeline, seconds: float) -> None:
@@ -210,7 +225,8 @@ class Supervisor:
 
     SIGHUP replaces them one after the other, each when its successor serves; new files of weights,
     certificates and code are read so, and no request is lost. Until then workers are forked (on
-    Linux) from this process, which imports all that they need, and has no threads and no model.
+    Linux) from this process, which imports all that they need and loads the default model once
+    where they can share it. Python has no threads here, which a fork would not copy.
     """
 
     settings: Settings
@@ -227,6 +243,7 @@ class Supervisor:
     _lifeline: Lifeline = field(default_factory=Lifeline)
     _published: float = 0.0
     _method: str = START_METHOD
+    _encoder: "Encoder | None" = None
 
     def __post_init__(self) -> None:
         self._board = Board(PAGES_A_WORKER * self.count + 1)
@@ -238,14 +255,15 @@ class Supervisor:
 
         `announce` is called once, when all workers serve, with what they serve.
         """
+        if self._method == FORK:
+            try:
+                self._encoder = load_shared_encoder(share(self.settings, self.count))
+            except ModelError as error:
+                return _no_model(error)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         if not sys.stderr.isatty():  # there it means that the terminal is gone
             signal.signal(signal.SIGHUP, self._ask_to_renew)
-        if self._method == FORK:
-            from models.loader import prepare_forks  # a process that is spawned imports it itself
-
-            prepare_forks(self.settings.device, self.settings.backend)
         # a collection in a worker would write to every page of what it shares with this process
         gc.collect()
         gc.freeze()
@@ -301,8 +319,9 @@ class Supervisor:
         settings, name = share(self.settings, self.count), f"openvocab worker {number}"
         try:
             process = WorkerProcess.start(
-                settings, self.listener, name, self._lifeline, self._board, page, self._method
-            )
+                settings, self.listener, name, self._lifeline, self._board, page, self._method,
+                self._encoder,
+            )  # fmt: skip
         except OSError:
             self._board.give_back(page)
             raise
@@ -342,7 +361,8 @@ class Supervisor:
                 leaving.process.join()
         if self._renew:
             self._renew = False
-            self._method = SPAWN  # what was imported here may be another release's by now
+            # what is imported and loaded here may be another release's by now, or another model's
+            self._method, self._encoder = SPAWN, None
             self._to_renew = list(self._workers)
             log.warning("replacing all workers, one by one")
         for worker in self._workers:

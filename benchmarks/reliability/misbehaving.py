@@ -24,7 +24,7 @@ from app.classify import canary
 from app.cli import serve
 from app.images import decode
 from app.server import workers
-from app.server.build import load_encoder
+from app.server.build import load_encoder, load_shared_encoder
 from app.server.settings import Settings
 from benchmarks.servers import Server, free_port, serving
 
@@ -130,10 +130,14 @@ def encoding(
 def install(faults: Faults) -> None:
     """Let the command line, and each worker that it starts, load an encoder that misbehaves."""
 
-    def load(settings: Settings) -> Any:
-        encoder = load_encoder(settings)
-        vars(encoder)["_launch_images"] = encoding(faults, encoder._launch_images)
-        return encoder
+    def with_faults(load: Callable[[Settings], Any]) -> Callable[[Settings], Any]:
+        def loading(settings: Settings) -> Any:
+            encoder = load(settings)
+            if encoder is not None:
+                vars(encoder)["_launch_images"] = encoding(faults, encoder._launch_images)
+            return encoder
+
+        return loading
 
     plainly = decode.decode
 
@@ -142,7 +146,8 @@ def install(faults: Faults) -> None:
         return plainly(*arguments)
 
     for module in (serve, workers):
-        vars(module)["load_encoder"] = load
+        vars(module)["load_encoder"] = with_faults(load_encoder)
+    vars(workers)["load_shared_encoder"] = with_faults(load_shared_encoder)
     vars(decode)["decode"] = decoding
     vars(canary)["EVERY"] = 86_400.0  # what is looked at unasked would be counted too
 

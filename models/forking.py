@@ -1,0 +1,72 @@
+"""An encoder in processes that are forked from the one that loaded it. Knows no server.
+
+They share its weights, in the layout that kernels want, and its compiled graphs: pages that nobody
+writes to. What a fork does not copy is threads.
+"""
+
+import importlib
+import logging
+import math
+import multiprocessing
+import signal
+from typing import Final
+
+import numpy as np
+
+from models.device import CPU
+from models.encoder import Encoder
+from models.info import Floats, Pixels
+from models.openvino_towers import available
+
+# seconds for one image and one prompt in a forked process, however busy the machine is
+TRIAL_SECONDS: Final = 30.0
+
+PROMPT: Final = "a photo of a cat."
+
+log = logging.getLogger("openvocab.models")
+
+
+def import_ahead(device: str, backend: str) -> None:
+    """Import what a CPU needs to load a model, so that forked processes share it.
+
+    Starts no thread; torch starts some, and is left to those processes.
+    """
+    if device in ("auto", CPU) and backend != "torch" and available():
+        importlib.import_module("openvino")
+
+
+def survives(encoder: Encoder) -> bool:
+    """Whether a forked process computes with an encoder what this one does.
+
+    Ends the encoder's thread; `Encoder.restart` begins another one in each process. No release of
+    OpenVINO promises what is tried here, so it is tried where it is used, at each start.
+    """
+    shape = 3, encoder.info.image.height, encoder.info.image.width
+    picture = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape)
+    expected = _rows(encoder, picture)
+    encoder.close()
+    trial = multiprocessing.get_context("fork").Process(
+        target=_try, args=(encoder, picture, expected), daemon=True
+    )
+    trial.start()
+    trial.join(TRIAL_SECONDS)
+    if trial.exitcode == 0:
+        return True
+    if trial.exitcode is None:
+        trial.kill()
+        trial.join()
+    log.warning("a forked process cannot use the loaded model; each worker loads its own")
+    return False
+
+
+def _try(encoder: Encoder, picture: Pixels, expected: Floats) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, meant for the process that waits
+    encoder.restart()
+    if not np.array_equal(_rows(encoder, picture), expected):
+        raise SystemExit(1)
+
+
+def _rows(encoder: Encoder, picture: Pixels) -> Floats:
+    """(2, D): of one image, and of one prompt."""
+    image = encoder.submit_images([picture]).result()
+    return np.concatenate([image, encoder.submit_texts([PROMPT]).result()])

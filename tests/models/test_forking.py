@@ -1,0 +1,125 @@
+"""An encoder that is loaded once and used in processes forked from the one that loaded it."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models import forking
+from models.encoder import Encoder
+from models.forking import survives
+from models.loader import load_to_share
+
+# 12 processes at once, each with sizes that its parent never met
+FORKED = """
+import multiprocessing, os, sys
+from pathlib import Path
+import numpy as np
+from models.forking import import_ahead, survives
+from models.loader import load, load_to_share
+
+how = {"device": "cpu", "precision": "fp32", "threads": 1, "cores": 0, "backend": "auto"}
+how["exports"] = Path(sys.argv[1])
+import_ahead("cpu", "auto")
+loaded = load_to_share("pictogram", **how)
+assert loaded is not None
+assert survives(loaded)
+assert "torch" not in sys.modules
+rng = np.random.default_rng(7)
+shape = 9, 3, loaded.info.image.height, loaded.info.image.width
+images = list(rng.integers(0, 256, shape, np.uint8))
+texts = [" ".join(["cat dog"] * number) for number in range(1, 10)]
+alone = load("pictogram", **how)
+expected = [
+    (alone.submit_images(images[:n]).result(), alone.submit_texts(texts[:n]).result())
+    for n in range(1, 10)
+]
+
+def work(number):
+    loaded.restart()
+    for n in [*range(number % 9, 9), *range(number % 9)]:
+        rows = loaded.submit_images(images[:n + 1]), loaded.submit_texts(texts[:n + 1])
+        for some, right in zip(rows, expected[n]):
+            assert np.abs(some.result() - right).max() < 1e-6, (number, n)
+    loaded.close()
+
+workers = [multiprocessing.get_context("fork").Process(target=work, args=(n,)) for n in range(12)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join(300)
+print([worker.exitcode for worker in workers])
+"""
+
+
+def test_forked_processes_compute_what_the_one_before_them_does(exports: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(exports)],
+        capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == str([0] * 12), done.stderr
+
+
+def test_an_encoder_that_a_fork_breaks_is_not_shared(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = os.getpid()
+
+    def hanging(batch: Any) -> Any:
+        if os.getpid() != here:
+            time.sleep(600)
+        return np.ones((len(batch), 4), np.float32)
+
+    def differing(batch: Any) -> Any:
+        return np.full((len(batch), 4), 1 + (os.getpid() != here), np.float32)
+
+    def failing(batch: Any) -> Any:
+        if os.getpid() != here:
+            raise RuntimeError
+        return np.ones((len(batch), 4), np.float32)
+
+    def alike(batch: Any) -> Any:
+        return np.ones((len(batch), 4), np.float32)
+
+    monkeypatch.setattr(forking, "TRIAL_SECONDS", 2.0)
+    for tower, expected in ((alike, True), (hanging, False), (differing, False), (failing, False)):
+        caplog.clear()
+        assert survives(simple(tower)) is expected
+        warned = "each worker loads its own" in caplog.text
+        assert warned is not expected
+        assert all(record.levelno == logging.WARNING for record in caplog.records)
+
+
+def simple(tower: Callable[[Any], Any]) -> Encoder:
+    """An encoder of four dimensions, its images by `tower`."""
+    info = SimpleNamespace(in_flight=1, embedding_width=4, image=SimpleNamespace(height=2, width=2))
+    tokens: Any = lambda prompts, _start=0: np.zeros((len(prompts), 8), np.int64)  # noqa: E731
+    tokens.context_length = 8
+    images = SimpleNamespace(launch=lambda batch: lambda: tower(batch))
+    texts = SimpleNamespace(
+        most_prompts=8, at_full_length=lambda ids: np.ones((len(ids), 4), np.float32)
+    )
+    return Encoder(info, tokens, images, texts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"threads": 2}, {"threads": 0}, {"backend": "torch"}, {"device": "cuda"}, {"device": "gpu"}],
+    ids=str,
+)
+def test_only_one_thread_of_openvino_on_a_cpu_is_shared(
+    other: dict[str, Any], exports: Path
+) -> None:
+    how: dict[str, Any] = {
+        "device": "cpu", "precision": "fp32", "threads": 1, "cores": 0, "backend": "auto",
+        "exports": exports,
+    }  # fmt: skip
+    assert load_to_share("pictogram", **{**how, **other}) is None
