@@ -18,7 +18,7 @@ from redis import Redis
 
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryVectors
-from app.stores.vectors import TwoLevels, encode
+from app.stores.vectors import TwoLevels, decode, encode
 from models.encoder import Encoder
 
 WIDTH = 4
@@ -127,6 +127,12 @@ def test_damaged_vectors_of_a_store_are_computed_anew_and_put_right(
     with serve(pictogram, store_timeout=5, **chosen) as client:
         after = classify(client)
     assert before["cached"] == after["cached"] == 0
-    assert after["predictions"] == before["predictions"]
-    assert read() == kept
+    scores = [{p["label"]: p["score"] for p in each["predictions"]} for each in (before, after)]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-5)
+    restored, width = read(), pictogram.info.embedding_width
+    assert list(restored) == list(kept)
+    for key, value in kept.items():
+        # in steps of other sizes, which follow the speed of the moment, the last bits may differ
+        vector = decode(restored[key], width)
+        assert vector == pytest.approx(decode(value, width), abs=1e-6)
     assert "damaged vectors" in caplog.text
