@@ -20,6 +20,8 @@ import open_clip
 import pytest
 import torch
 import uvicorn
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -32,6 +34,12 @@ from models.catalog import catalog
 from models.encoder import Encoder
 from models.loader import load
 from prompts import expand, load_sets
+
+# how fast an example is says how busy the machine is, not whether the code is right
+hypothesis_settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("busy")
 
 SAMPLES = Path(__file__).parent / "samples"
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
