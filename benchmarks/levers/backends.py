@@ -1,4 +1,4 @@
-"""openvino and onnxruntime against torch on the image tower. Knows nothing of the service.
+"""Backends for the image tower, int8 among them, against torch. Knows nothing of the service.
 
 Each backend runs in a process of its own, asked in turns: thread pools of several in one process
 would spin against each other.
@@ -20,7 +20,9 @@ from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort, Spread, figure, in_turns
 
 REFERENCE: Final = "torch fp32"
-BACKENDS: Final = (REFERENCE, "torch bf16", "openvino fp32", "openvino bf16", "onnxruntime fp32")
+BACKENDS: Final = (
+    REFERENCE, "torch bf16", "openvino fp32", "openvino bf16", "openvino int8", "onnxruntime fp32",
+)  # fmt: skip
 BATCHES: Final = (1, 8, 32)
 MOST_PASSES: Final = 50
 
