@@ -17,6 +17,7 @@ from benchmarks.rounds import Effort, Spread, figure
 from benchmarks.servers import Server
 from benchmarks.usage import proportional_mb, resident_mb
 
+MODELS: Final = ("pictogram", "everyday")
 STARTS: Final = 10
 REQUESTS: Final = 1_000
 CONNECTIONS: Final = 8
@@ -25,36 +26,44 @@ FILES: Final = 64
 
 
 def light(_effort: Effort) -> Result:
-    """The bundled model with one and four processes, and a ViT-B-32 in bf16."""
+    """Both bundled models with one and four processes, and a ViT-B-32 in bf16."""
     images = pictures.jpegs(SIZES[0], FILES)
+    single: dict[str, float] = {}
+    several: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bodies = multipart(images, FIELDS, folder / "forms")
         seconds = [_start(folder) for _ in range(STARTS + 1)][1:]  # the first one exports
-        with ours(folder, model="pictogram") as server:
-            single = _after_requests(server, bodies, resident=True)
-        # workers share a file
-        with ours(folder, "--workers", str(WORKERS), model="pictogram", store_url="") as server:
-            several = _after_requests(server, bodies, resident=False)
+        for model in MODELS:
+            with ours(folder, model=model) as server:
+                single[model] = _after_requests(server, bodies, resident=True)
+            # workers share a file
+            with ours(folder, "--workers", str(WORKERS), model=model, store_url="") as server:
+                several[model] = _after_requests(server, bodies, resident=False)
         large = f"local-dir:{open_clip_folder()}"
         with ours(folder, model=large, precision="bf16") as server:
             vit = _after_requests(server, bodies, resident=True)
     starts = Spread.of(seconds)
     rows: list[list[Cell]] = [
         ["exec to the first 200 of /readyz, pictogram, seconds", starts.text()],
-        [f"resident after {REQUESTS:,} requests, pictogram, MB", figure(single)],
-        [f"{WORKERS} workers, shared pages counted once, pictogram, MB", figure(several)],
         [f"resident after {REQUESTS:,} requests, ViT-B-32 in bf16, MB", figure(vit)],
     ]
+    for model in MODELS:
+        shared = f"{WORKERS} workers, shared pages counted once, {model}, MB"
+        alone = f"resident after {REQUESTS:,} requests, {model}, MB"
+        rows += [[alone, figure(single[model])], [shared, figure(several[model])]]
     return Result(
         "A CPU server that maps an exported model",
         ["what", "median (range)"],
         rows,
-        [f"{STARTS} starts with everything in the page cache, after one that exports the model."],
+        [
+            f"{STARTS} starts with everything in the page cache, after one that exports the model.",
+            f"{WORKERS} workers have one thread each for the model, and share it.",
+        ],
         {
             "limit.light.start": statistics.median(seconds),
-            "limit.light.memory": single,
-            "limit.light.workers": several,
+            "limit.light.memory": single[MODELS[0]],
+            "limit.light.workers": several[MODELS[0]],
             "limit.light.vit": vit,
         },
     )
