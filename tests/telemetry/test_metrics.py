@@ -186,11 +186,11 @@ def test_queues_tell_how_long_and_how_old_they_are(
     launch = plain_pictogram._launch_images
 
     def late(batch: list[object]) -> object:
-        go.wait(60)
+        go.wait(240)
         return launch(batch)  # type: ignore[arg-type]
 
     with (
-        serve(plain_pictogram, max_batch=1, max_queue=4) as client,
+        serve(plain_pictogram, max_batch=1, max_queue=4, request_timeout=300) as client,
         ThreadPoolExecutor(3) as pool,
     ):
         monkeypatch.setattr(plain_pictogram, "_launch_images", late)
@@ -238,7 +238,7 @@ def test_a_model_that_turns_bad_is_noticed_though_nobody_asks(
             await asyncio.sleep(0.01)
         looking.cancel()
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), 240))
 
 
 # several processes: tests/server/test_workers.py has whole servers
@@ -257,7 +257,7 @@ def test_a_killed_process_leaves_what_it_counted_and_nothing_else() -> None:
     )
     process.start()
     try:
-        assert event.wait(60)
+        assert event.wait(240)
         assert read_own(metrics)("openvocab_in_service") == 4
         failed = partial(Scraped.__call__, name=TOTAL, route="/classify", status="500")
         wait_until(lambda: failed(read_own(metrics)) > 0)  # it is counting without end
