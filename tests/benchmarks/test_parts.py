@@ -94,7 +94,8 @@ def test_usage_of_a_process_is_read_from_proc() -> None:
     here = os.getpid()
     assert usage.tree(here)[0] == here
     assert usage.cpu_seconds(here) > 0
-    assert usage.peak_mb(here) >= usage.resident_mb(here) > 1
+    resident = usage.resident_mb(here)
+    assert usage.peak_mb(here) >= resident > 1
 
 
 def test_unknown_parts_and_pieces_are_refused() -> None:

@@ -253,9 +253,10 @@ def test_vectors_come_from_the_store_after_a_restart_and_damaged_ones_do_not(
     encoder: Counting,
 ) -> None:
     async def work() -> None:
-        store = MemoryStore(vector_ttl=60, vector_bytes=PLENTY).vectors
-        first = await Ensemble(encoder, levels(store=store), PLENTY).vectors(concepts("cat", "dog"))
-        await asyncio.sleep(0.05)
+        store = MemoryStore(vector_ttl=3600, vector_bytes=PLENTY).vectors
+        before = Ensemble(encoder, levels(store=store), PLENTY)
+        first = await before.vectors(concepts("cat", "dog"))
+        await before.close()  # which waits until they are stored
         again = Ensemble(encoder, levels(store=store), PLENTY)
         second = await again.vectors(concepts("dog", "cat"))
         assert second.cached == 2

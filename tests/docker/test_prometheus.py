@@ -36,13 +36,15 @@ TARGETS = [
 ]
 TESTS = Path(__file__).with_name("alerts_test.yml")
 
+CLASSIFIED = 'openvocab_requests_total{route="/classify",status="200"}'
+
 # what a machine without a GPU has not
 ABSENT = "openvocab_device_memory"
 
 
 def promtool(*arguments: str) -> None:
     process = subprocess.run(
-        ["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False
+        ["promtool", *arguments], capture_output=True, text=True, timeout=240, check=False
     )
     assert process.returncode == 0, process.stdout + process.stderr
 
@@ -116,9 +118,12 @@ class Prometheus:
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
+        # what queries mean by now: however late they come, they are about those seconds
+        self.now: float | None = None
 
     def query(self, expr: str) -> list[dict[str, Any]]:
-        answer = self._client.get("/api/v1/query", params={"query": expr}).json()
+        params = {"query": expr} if self.now is None else {"query": expr, "time": self.now}
+        answer = self._client.get("/api/v1/query", params=params).json()
         assert answer["status"] == "success", answer
         assert not answer.get("warnings")
         samples: list[dict[str, Any]] = answer["data"]["result"]
@@ -151,16 +156,16 @@ def prometheus(
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as asking,
             subprocess.Popen(command, cwd=folder) as process,
         ):
-            prometheus_server = Prometheus(asking)
+            server = Prometheus(asking)
             try:
-                wait_until(
-                    lambda: (a := prometheus_server.get("/-/ready")) is not None and a.is_success
-                )
-                wait_until(lambda: bool(prometheus_server.query('up{job="openvocab"} == 1')))
+                wait_until(lambda: (a := server.get("/-/ready")) is not None and a.is_success, 240)
+                wait_until(lambda: bool(server.query('up{job="openvocab"} == 1')), 240)
                 for number in range(5):
                     use(client, samples, number)
-                    time.sleep(0.5)
-                yield prometheus_server
+                    seen = f"{CLASSIFIED} == {4 * (number + 1)}"
+                    wait_until(lambda query=seen: bool(server.query(query)), 240)  # type: ignore[misc]
+                server.now = time.time()
+                yield server
             finally:
                 process.kill()
 
@@ -178,7 +183,7 @@ def use(client: httpx.Client, samples: dict[str, Path], number: int) -> None:
 
 @pytest.mark.parametrize("expr", TARGETS)
 def test_a_panel_shows_something(expr: str, prometheus: Prometheus) -> None:
-    expr = expr.replace("$__rate_interval", "1m").replace("$instance", ".*")
+    expr = expr.replace("$__rate_interval", "5m").replace("$instance", ".*")
     assert "$" not in expr
     samples = prometheus.query(expr)
     if ABSENT in expr:
@@ -198,9 +203,9 @@ def test_the_rules_are_loaded_and_a_server_that_is_well_fires_none(prometheus: P
 
 
 def test_what_prometheus_has_is_what_the_server_said(prometheus: Prometheus) -> None:
-    (sample,) = prometheus.query('openvocab_requests_total{route="/classify",status="200"}')
+    (sample,) = prometheus.query(CLASSIFIED)
     assert float(sample["value"][1]) == 20
     (p99,) = prometheus.query(
         "histogram_quantile(0.99, sum by (le) (openvocab_request_seconds_bucket))"
     )
-    assert 0 < float(p99["value"][1]) < 30
+    assert 0 < float(p99["value"][1]) < 60

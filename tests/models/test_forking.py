@@ -48,14 +48,14 @@ def work(number):
     for n in [*range(number % 9, 9), *range(number % 9)]:
         rows = loaded.submit_images(images[:n + 1]), loaded.submit_texts(texts[:n + 1])
         for some, right in zip(rows, expected[n]):
-            assert np.abs(some.result() - right).max() < 1e-6, (number, n)
+            assert np.abs(some.result() - right).max() < 1e-5, (number, n)
     loaded.close()
 
 workers = [multiprocessing.get_context("fork").Process(target=work, args=(n,)) for n in range(12)]
 for worker in workers:
     worker.start()
 for worker in workers:
-    worker.join(300)
+    worker.join(600)
 print([worker.exitcode for worker in workers])
 """
 
@@ -63,7 +63,7 @@ print([worker.exitcode for worker in workers])
 def test_forked_processes_compute_what_the_one_before_them_does(exports: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORKED, str(exports)],
-        capture_output=True, text=True, timeout=400, check=False,
+        capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
     assert done.stdout.strip() == str([0] * 12), done.stderr
 
@@ -89,8 +89,8 @@ def test_an_encoder_that_a_fork_breaks_is_not_shared(
     def alike(batch: Any) -> Any:
         return np.ones((len(batch), 4), np.float32)
 
-    monkeypatch.setattr(forking, "TRIAL_SECONDS", 2.0)
     for tower, expected in ((alike, True), (hanging, False), (differing, False), (failing, False)):
+        monkeypatch.setattr(forking, "TRIAL_SECONDS", 2.0 if tower is hanging else 240.0)
         caplog.clear()
         assert survives(simple(tower)) is expected
         warned = "each worker loads its own" in caplog.text
