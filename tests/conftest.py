@@ -25,6 +25,7 @@ from hypothesis import settings as hypothesis_settings
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from app.classify import canary
 from app.evaluation.data import Dataset, Encoded, ModelInfo, TemplateRows
 from app.server.build import EXPORTS
 from app.server.main import create_app
@@ -78,6 +79,14 @@ def own_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENVOCAB_DATA_DIR", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_looks_between() -> Iterator[None]:
+    """No server of another test looks at its model while a test counts, holds or breaks passes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canary, "EVERY", 86_400.0)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -218,8 +227,11 @@ def serve() -> Serve:
 
     @contextlib.contextmanager
     def serving(encoder: Encoder, **settings: object) -> Iterator[httpx.Client]:
-        # unless a test says otherwise: nothing is kept beyond it, and every image is encoded
-        chosen = {"store_url": "memory://", "image_cache_bytes": 0, **settings}
+        # unless a test says otherwise: nothing is kept beyond it, every image is encoded, and a
+        # machine that is busy with other things may take its time
+        chosen = {
+            "store_url": "memory://", "image_cache_bytes": 0, "request_timeout": 240, **settings,
+        }  # fmt: skip
         values = Settings(model=encoder.info.name, log_level="error", **chosen)
         config = uvicorn_config(create_app(values, encoder), values)
         config.port = 0
@@ -231,11 +243,11 @@ def serve() -> Serve:
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
                 yield client
         finally:
             server.should_exit = True
-            thread.join(timeout=30)
+            thread.join(timeout=120)
             assert not thread.is_alive(), "the server did not end"
 
     return serving
