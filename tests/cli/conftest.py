@@ -24,7 +24,6 @@ COMMAND = [
     "classify.add_to(app);"
     "app.add_typer(labelset.app, name='labelset'); app(prog_name='openvocab')",
 ]
-ENV = {**os.environ, "COLUMNS": "200"}
 
 Run = Callable[..., Result]
 Spawn = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -69,9 +68,10 @@ def spawn() -> Spawn:
                 ],
             ],
             input=data,
-            env={**ENV, **env},
+            # read now: by this time the data directory is one of the tests' own
+            env={**os.environ, "COLUMNS": "200", **env},
             capture_output=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
 

@@ -177,7 +177,7 @@ def test_results_come_while_a_list_is_still_being_written(
             assert json.loads(process.stdout.readline())["predictions"][0]["label"] == label
         # and Ctrl-C ends it, though nobody closes the list
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=240) == 130
         assert process.stderr.read() == b"openvocab: interrupted\n"
 
 
@@ -196,7 +196,7 @@ def test_a_reader_that_leaves_ends_it_quietly(
         process.stdout.close()
         process.stdin.write(names)
         process.stdin.close()
-        assert process.wait(timeout=30) == 141
+        assert process.wait(timeout=240) == 141
         assert process.stderr.read() == b""
 
 
@@ -216,7 +216,7 @@ def test_there_is_a_bar_on_a_terminal_and_none_in_a_pipe(
                 output += piece
         except OSError:  # how Linux says that the other side is closed
             pass
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=240) == 1
     os.close(controller)
     assert b"4/4" in output
     assert b"broken.png: " in output
@@ -561,7 +561,7 @@ def test_a_terminal_that_knows_few_letters_is_no_traceback(encoding: str) -> Non
             [sys.executable, "-m", "app", *words],
             env=env,
             capture_output=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
         assert b"Traceback" not in process.stderr
@@ -572,7 +572,7 @@ def test_help_into_a_pipe_that_closes_is_exit_status_141() -> None:
     os.close(reader)  # before anything is written
     process = subprocess.run(
         [sys.executable, "-m", "app", "classify", "--help"],
-        stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        stdout=writer, stderr=subprocess.PIPE, text=True, timeout=240, check=False,
     )  # fmt: skip
     os.close(writer)
     assert process.stderr == ""

@@ -9,9 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -24,6 +26,8 @@ from app.__main__ import app
 from app.evaluation import class_vectors
 from app.evaluation.picture_vectors import DIGEST, HEAD
 from app.evaluation.report.calibration import CalibrationSection
+from models.encoder import Encoder
+from models.info import Pixels
 
 COMMAND = [sys.executable, "-c", "from app.__main__ import app; app(prog_name='openvocab')"]
 
@@ -211,6 +215,17 @@ def test_a_label_too_long_for_the_model_is_cut_as_classify_cuts_it(
     client.delete("/labelsets/cut")
 
 
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Each number of a document by its path."""
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value)
+    else:
+        return {path: value}
+    return {name: x for key, part in inner for name, x in flat(part, f"{path}/{key}").items()}
+
+
 def cached(folder: Path) -> int:
     """How many whole records there are."""
     files = list(folder.glob("*.rows"))
@@ -220,44 +235,68 @@ def cached(folder: Path) -> int:
     return (files[0].stat().st_size - HEAD.size) // (DIGEST + 4 * width + 4)
 
 
+class Gate:
+    """Lets so many pictures through to the model, and the next when it is opened further."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._launch = encoder._launch_images
+        self._places = threading.Semaphore(0)
+
+    def open(self, pictures: int) -> None:
+        self._places.release(pictures)
+
+    def __call__(self, batch: Sequence[Pixels]) -> object:
+        for _ in batch:
+            self._places.acquire(timeout=240)
+        return self._launch(batch)
+
+
 def ended(arguments: list[str], folder: Path, at: int, sign: int) -> tuple[int, str]:
     """Send a signal to the command when so many vectors are kept; its status and what it said."""
     process = subprocess.Popen(
         [*COMMAND, "eval", *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while cached(folder) < at and process.poll() is None and time.monotonic() < end:
             time.sleep(0.002)
         process.send_signal(sign)
-        _, output = process.communicate(timeout=30)
+        _, output = process.communicate(timeout=240)
     finally:
         process.kill()
     return process.returncode, output
 
 
 def test_whoever_is_interrupted_or_killed_goes_on_where_it_was(
-    evaluate: Eval, noise: Path, tmp_path: Path, url: str
-) -> None:
+    evaluate: Eval, noise: Path, tmp_path: Path, url: str, pictogram: Encoder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    gate = Gate(pictogram)
+    monkeypatch.setattr(pictogram, "_launch_images", gate)
     folder = tmp_path / "kept"
     arguments = [str(noise), "--url", url, "--cache", str(folder), "--jobs", "1"]
+    gate.open(40)
     status, output = ended(arguments, folder, 20, signal.SIGINT)
     first = cached(folder)
     assert 20 <= first < 240
     assert status == 130, output
     assert f"{first} of 240 pictures are encoded; run the same command again to continue" in output
+    gate.open(40)
     status, _ = ended(arguments, folder, first + 20, signal.SIGKILL)
     second = cached(folder)
     assert status == -signal.SIGKILL
     assert first + 20 <= second < 240
+    gate.open(10_000)
+    monkeypatch.undo()
     last = evaluate(*arguments, "--format", "json")
     assert last.exit_code == 0
     assert f"{second} pictures were already encoded, {240 - second} are new" in last.stderr
     assert cached(folder) == 240
-    # and nothing else has changed
+    # and nothing else has changed, but for how a batch of another size is rounded
     fresh = evaluate(noise, "--url", url, "--no-keep", "--format", "json")
     assert "before" not in fresh.stderr
-    assert json.loads(fresh.stdout)["figures"] == json.loads(last.stdout)["figures"]
+    figures = [flat(json.loads(result.stdout)["figures"]) for result in (fresh, last)]
+    assert figures[0] == pytest.approx(figures[1], abs=1e-5)
 
 
 def test_every_closer_look_is_a_section_and_what_it_leaves_can_be_used(
@@ -339,7 +378,7 @@ def test_a_key_is_in_no_report(album: Path, tmp_path: Path, url: str) -> None:
     process = subprocess.run(
         [*COMMAND, "eval", str(album), "--url", url, "--api-key", "ov_secret",
          "--api-key=ov_secret", "--output", str(tmp_path)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert process.returncode == 1, process.stderr
     for name in ("report.json", "report.html"):

@@ -91,12 +91,15 @@ def result_of(folder: Path, names: tuple[str, ...], *, multi_label: bool = False
     )  # fmt: skip
 
 
+PATIENCE = 240_000  # milliseconds, on a machine that is busy with other things
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = shutil.which("chromium")
     assert path is not None, "these tests need Chromium; on Debian: apt-get install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
+        browser = playwright.chromium.launch(executable_path=path, timeout=PATIENCE)
         yield browser
         browser.close()
 
@@ -104,6 +107,7 @@ def browser() -> Iterator[Browser]:
 def opened(browser: Browser, file: Path, **options: object) -> tuple[Page, list[str]]:
     """The page from its file, and what it asked for or complained of."""
     context = browser.new_context(**options)  # type: ignore[arg-type]
+    context.set_default_timeout(PATIENCE)
     page, odd = context.new_page(), []
     page.on("console", lambda message: odd.append(message.text))
     page.on("pageerror", lambda error: odd.append(str(error)))

@@ -224,19 +224,21 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_no_drawing_costs_more_than_its_share_or_ends_the_process(name: str, apart: Apart) -> None:
+def test_no_drawing_costs_more_than_its_share_or_ends_the_process(name: str) -> None:
     data = BOMBS[name]()
     before = resource.getrusage(resource.RUSAGE_SELF)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with contextlib.suppress(TooLarge, Invalid):
-        assert decode_in(data, apart).pixels.shape == (3, 64, 64)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    assert usage.ru_utime - before.ru_utime < 2
-    assert usage.ru_maxrss - before.ru_maxrss < 300_000  # kilobytes
+    with contextlib.closing(Apart(frozenset({"svg"}))) as apart:
+        with contextlib.suppress(TooLarge, Invalid):
+            assert decode_in(data, apart).pixels.shape == (3, 64, 64)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        assert usage.ru_utime - before.ru_utime < 2
+        assert usage.ru_maxrss - before.ru_maxrss < 300_000  # kilobytes
+        # and the next one is drawn
+        assert decode_in(svg(CAT), apart).format == "SVG"
+    # what has ended counts with all that it ever drew: here that is the two
     child_usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert child_usage.ru_utime - children.ru_utime < SECONDS + 4
-    # and the next one is drawn
-    assert decode_in(svg(CAT), apart).format == "SVG"
 
 
 def test_drawings_are_drawn_by_several_threads_at_once(apart: Apart) -> None:
@@ -251,7 +253,7 @@ def test_a_process_that_is_killed_is_replaced(apart: Apart) -> None:
     for process in apart._all:
         process.kill()
         process.wait()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while True:  # each dead one is met once
         try:
             decode_in(svg(CAT), apart)

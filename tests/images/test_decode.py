@@ -439,7 +439,7 @@ def test_images_that_wait_to_be_decoded_are_counted() -> None:
     async def flood() -> list[object]:
         decoder = Decoder(SPEC, LIMITS, threads=1, max_waiting=3)
         gate = threading.Event()
-        decoder._threads.submit(gate.wait, 10)
+        decoder._threads.submit(gate.wait, 240)
         data = encoded(picture(), "PNG")
         tasks = [asyncio.create_task(decoder.decode(data)) for _ in range(5)]
         await asyncio.sleep(0)

@@ -166,7 +166,7 @@ def fetcher(
     """May reach 127.0.0.1, and the server's port at any host."""
     chosen: dict[str, Any] = {
         "max_bytes": 1_000, "hosts": (AllowedHost("*", port), AllowedHost("*")), "also": LOCAL,
-        "timeout": 5.0, **policy,
+        "timeout": 240.0, **policy,
     }  # fmt: skip
     resolve = resolve or names(pictures="127.0.0.1", inside="10.0.0.7")
     fetcher = Fetcher(FetchPolicy(**chosen), "openvocab/test", resolve=resolve, certificates=tls)
@@ -343,12 +343,12 @@ def test_a_server_that_never_ends_is_given_up_in_time() -> None:
     start = time.monotonic()
     error = problem("/slow", FetchFailed, timeout=0.3)
     assert error.limit == 0.3
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 45  # to the end it would be 50
 
 
 @pytest.mark.parametrize("path", ["/crumbs", "/hints", "/remarks", "/headers"])
 def test_a_server_cannot_keep_the_loop_busy_with_what_is_no_file(path: str) -> None:
-    error = problem(path, FetchFailed, timeout=60, max_bytes=10_000_000)
+    error = problem(path, FetchFailed, timeout=240, max_bytes=10_000_000)
     assert "beside the file" in error.detail or "did not respond" in error.detail
 
 
@@ -359,7 +359,7 @@ def test_honest_pieces_are_put_together() -> None:
 
 def test_a_lookup_that_hangs_is_given_up_in_time() -> None:
     async def hanging(_host: str, _port: int) -> Sequence[str]:
-        await asyncio.sleep(60)
+        await asyncio.sleep(3600)
         return []
 
     assert "within 0.2 seconds" in problem("/", FetchFailed, resolve=hanging, timeout=0.2).detail

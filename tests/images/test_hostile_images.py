@@ -52,7 +52,7 @@ MOST_SECONDS, MOST_MB = 5.0, 400
 def costs() -> dict[str, dict[str, Any]]:
     """What each of the bombs costs, in a process of its own that turns warnings into errors."""
     command = [sys.executable, "-m", "benchmarks.reliability.hostile.measure"]
-    completed = subprocess.run(command, capture_output=True, check=True, timeout=250)
+    completed = subprocess.run(command, capture_output=True, check=True, timeout=800)
     assert completed.stderr == b""
     return {bomb["name"]: bomb for bomb in json.loads(completed.stdout)["bombs"]}
 
@@ -294,7 +294,7 @@ def test_large_images_are_not_decoded_all_at_once() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(240)
     assert 60 <= most <= 100
     assert used == 0
 

@@ -42,7 +42,7 @@ class LateRedis:
         self._started: Future[int] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
-        self.port = self._started.result(10)
+        self.port = self._started.result(240)
 
     def hold(self, *parts: bytes) -> None:
         """The answer to the next command with all of these in it waits for `release`."""
@@ -55,7 +55,7 @@ class LateRedis:
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(10)
+        self._thread.join(240)
 
     async def _run(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
@@ -105,7 +105,7 @@ def test_an_upload_that_overtakes_another_keeps_its_pictures(
 ) -> None:
     files = {name: samples[name].read_bytes() for name in ("cat", "dog", "pizza")}
     url = f"redis://127.0.0.1:{late.port}/0"
-    with serve(pictogram, store_url=url, store_timeout=30) as client:
+    with serve(pictogram, store_url=url, store_timeout=60) as client:
 
         def add(name: str, **more: str) -> httpx.Response:
             return client.post(
@@ -121,11 +121,11 @@ def test_an_upload_that_overtakes_another_keeps_its_pictures(
         answers: dict[str, httpx.Response] = {}
         slow = threading.Thread(target=lambda: answers.update(cat=add("cat")))
         slow.start()
-        assert late.holding.wait(20)
+        assert late.holding.wait(240)
         # the store has written the cat's version, and the server does not know it yet
         answers["dog"] = add("dog")
         late.release()
-        slow.join(20)
+        slow.join(240)
         assert {name: response.status_code for name, response in answers.items()} == {
             "cat": 202,
             "dog": 202,
@@ -141,7 +141,7 @@ def test_a_deletion_that_is_overtaken_by_a_new_registration_leaves_it_alone(
     late: LateRedis, pictogram: Encoder, serve: Serve, samples: dict[str, Path]
 ) -> None:
     url = f"redis://127.0.0.1:{late.port}/0"
-    with serve(pictogram, store_url=url, store_timeout=30) as client:
+    with serve(pictogram, store_url=url, store_timeout=60) as client:
         body = {"labels": ["cat", "dog"]}
         # so that Redis knows the scripts already
         client.put("/labelsets/other", json=body).raise_for_status()
@@ -153,13 +153,13 @@ def test_a_deletion_that_is_overtaken_by_a_new_registration_leaves_it_alone(
             target=lambda: answers.update(gone=client.delete(f"/labelsets/{NAME}"))
         )
         slow.start()
-        assert late.holding.wait(20)
+        assert late.holding.wait(240)
         response = client.put(f"/labelsets/{NAME}?wait=true", json={"labels": ["a", "b"]})
         added = client.post(
             f"/labelsets/{NAME}/examples?label=a", content=samples["cat"].read_bytes()
         )
         late.release()
-        slow.join(20)
+        slow.join(240)
         assert (answers["gone"].status_code, response.status_code) == (204, 201)
         assert added.status_code == 202, added.text
         answer = client.get(f"/labelsets/{NAME}").json()
@@ -321,7 +321,7 @@ class TwoProcesses(RuleBasedStateMachine):
 
         answering = asyncio.create_task(answer_all())
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(240):
                 await asyncio.gather(*self.tasks)
                 await self.compare()
         finally:

@@ -149,7 +149,7 @@ def test_builds_neither_fill_the_queue_of_requests_nor_are_stopped_by_it(
         ensemble = labelset_service._builds.ensemble
         ensemble.pending = ensemble._max_pending  # as if requests had filled the queue
         stored = await labelset_service.create("a", definition("x", "y"), Match())
-        await labelset_service.wait(stored, 10)
+        await labelset_service.wait(stored, 240)
         assert labelset_service.status(stored).state == "ready"
         assert ensemble.pending == ensemble._max_pending
         await labelset_service.close()
