@@ -74,6 +74,14 @@ def choose_device(requested: str, backend: str = "auto") -> str:
     return f"{kind}:{number}" if name["number"] else kind
 
 
+def may_be_gpu(backend: str) -> bool:
+    """Whether auto may take a GPU; asks no driver, which a fork of this process would not survive.
+
+    `devices` knows for certain.
+    """
+    return any(map(may_have, OF_BACKEND.get(backend, DEVICES)))
+
+
 def may_have(kind: str) -> bool:
     """Whether it is worth to ask for devices of a kind: torch and OpenVINO are slow to import."""
     if kind == OPENVINO_GPU:

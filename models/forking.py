@@ -48,11 +48,17 @@ def survives(encoder: Encoder) -> bool:
     trial = multiprocessing.get_context("fork").Process(
         target=_try, args=(encoder, picture, expected), daemon=True
     )
-    trial.start()
-    trial.join(TRIAL_SECONDS)
-    if trial.exitcode == 0:
-        return True
-    if trial.exitcode is None:
+    # a terminal's Ctrl-C is for the process that waits
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        trial.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    try:
+        trial.join(TRIAL_SECONDS)
+        if trial.exitcode == 0:
+            return True
+    finally:
         trial.kill()
         trial.join()
     log.warning("a forked process cannot use the loaded model; each worker loads its own")
@@ -60,9 +66,17 @@ def survives(encoder: Encoder) -> bool:
 
 
 def _try(encoder: Encoder, picture: Pixels, expected: Floats) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, meant for the process that waits
+    # it holds the sockets of the process that waits, and must not outlive it
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, TRIAL_SECONDS)
     encoder.restart()
-    if not np.array_equal(_rows(encoder, picture), expected):
+    try:
+        rows = _rows(encoder, picture)
+    except Exception as error:
+        log.warning("the model in a forked process: %s", error)
+        raise SystemExit(1) from None
+    if not np.array_equal(rows, expected):
+        log.warning("the model in a forked process: other vectors than before the fork")
         raise SystemExit(1)
 
 

@@ -21,6 +21,7 @@ from models.device import (
     choose_backend,
     choose_device,
     kind_of,
+    may_be_gpu,
     torch_or_error,
 )
 from models.encoder import Encoder
@@ -150,7 +151,8 @@ def load_to_share(
 
     Arguments as of `load`. None where each process has to load its own: a fork copies one thread
     only, so nothing may be computed by others. That holds for OpenVINO on one thread of a CPU,
-    which is then the thread that calls it; torch is not even imported.
+    which is then the thread that calls it. Neither torch nor the driver of a GPU is touched: each
+    process asks for itself whether `auto` is one.
 
     Raises:
         ModelError: no process could load the model.
@@ -159,7 +161,7 @@ def load_to_share(
         return None
     if spec.startswith(EXPORTED):
         return _exported(spec, device, precision, threads, cores, backend)
-    if choose_device(device, backend) != CPU:
+    if device == "auto" and may_be_gpu(backend):
         return None
     loader = _loader(spec)
     encoder = _mapped(spec, loader, CPU, precision, threads, cores, backend, exports)

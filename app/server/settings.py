@@ -66,8 +66,8 @@ class ModelSettings(BaseSettings):
         1,
         ge=1,
         le=256,
-        description="Worker processes, each with its own copy of the model; they share one store "
-        "and the CPU cores.",
+        description="Worker processes, which share one store and the CPU cores; on Linux also the "
+        "model, where OpenVINO runs it on one core of a CPU for each. Else each has its own copy.",
     )
     torch_threads: int = Field(
         0,

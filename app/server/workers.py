@@ -174,6 +174,14 @@ def _no_model(error: ModelError) -> int:
     return MODEL_ERROR
 
 
+def _give_up(number: int, _frame: object) -> None:
+    """End while the model is loaded; the default action ends no first process of a container.
+
+    Nothing is raised: libraries turn what interrupts their import into errors of their own.
+    """
+    os._exit(SIGNALLED + number)
+
+
 def _end_with(lifeline: Lifeline, seconds: float) -> None:
     lifeline.wait()
     os.kill(os.getpid(), signal.SIGTERM)
@@ -256,6 +264,8 @@ class Supervisor:
         `announce` is called once, when all workers serve, with what they serve.
         """
         if self._method == FORK:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, _give_up)
             try:
                 self._encoder = load_shared_encoder(share(self.settings, self.count))
             except ModelError as error:

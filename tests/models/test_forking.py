@@ -1,7 +1,9 @@
 """An encoder that is loaded once and used in processes forked from the one that loaded it."""
 
 import logging
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import forking
+from models import forking, processor
 from models.encoder import Encoder
 from models.forking import survives
 from models.loader import load_to_share
 
 # 12 processes at once, each with sizes that its parent never met
 FORKED = """
-import multiprocessing, os, sys
+import gc, multiprocessing, sys
 from pathlib import Path
 import numpy as np
 from models.forking import import_ahead, survives
@@ -49,9 +51,17 @@ def work(number):
         rows = loaded.submit_images(images[:n + 1]), loaded.submit_texts(texts[:n + 1])
         for some, right in zip(rows, expected[n]):
             assert np.abs(some.result() - right).max() < 1e-5, (number, n)
+    if number == 0:  # a further model, which is unloaded again
+        other = load("pictogram", **how)
+        other.share_device(loaded)
+        assert np.abs(other.submit_images(images).result() - expected[8][0]).max() < 1e-5
+        other.close()
+        del other
+        gc.collect()
     loaded.close()
 
-workers = [multiprocessing.get_context("fork").Process(target=work, args=(n,)) for n in range(12)]
+workers = [multiprocessing.get_context("fork").Process(target=work, args=(n,), daemon=True)
+           for n in range(12)]
 for worker in workers:
     worker.start()
 for worker in workers:
@@ -98,6 +108,19 @@ def test_an_encoder_that_a_fork_breaks_is_not_shared(
         assert all(record.levelno == logging.WARNING for record in caplog.records)
 
 
+def test_a_trial_ends_even_if_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forking, "TRIAL_SECONDS", 0.5)
+    encoder = simple(lambda _batch: time.sleep(600))
+    encoder.close()
+    none: Any = np.zeros((3, 2, 2), np.uint8)
+    trial = multiprocessing.get_context("fork").Process(
+        target=forking._try, args=(encoder, none, none), daemon=True
+    )
+    trial.start()
+    trial.join(300)
+    assert trial.exitcode == -signal.SIGALRM
+
+
 def simple(tower: Callable[[Any], Any]) -> Encoder:
     """An encoder of four dimensions, its images by `tower`."""
     info = SimpleNamespace(in_flight=1, embedding_width=4, image=SimpleNamespace(height=2, width=2))
@@ -123,3 +146,17 @@ def test_only_one_thread_of_openvino_on_a_cpu_is_shared(
         "exports": exports,
     }  # fmt: skip
     assert load_to_share("pictogram", **{**how, **other}) is None
+
+
+def test_where_there_may_be_a_gpu_nothing_is_shared_and_no_driver_asked(
+    exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "may_have_gpu", lambda: True)
+    monkeypatch.setattr("models.device.devices", lambda kind: pytest.fail(f"asked for {kind}"))
+    how: dict[str, Any] = {
+        "precision": "fp32", "threads": 1, "cores": 0, "backend": "auto", "exports": exports,
+    }  # fmt: skip
+    assert load_to_share("pictogram", device="auto", **how) is None
+    encoder = load_to_share("pictogram", device="cpu", **how)
+    assert encoder is not None
+    encoder.close()

@@ -92,6 +92,24 @@ def test_a_hang_up_signal_during_the_start_ends_nothing(tmp_path: Path, workers:
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_while_the_model_of_all_workers_is_loaded_ends_the_start(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", "from app.__main__ import app; app()", "serve"]
+    command += ["--model", "pictogram", "--port", "0", "--workers", "2"]
+    env = {**os.environ, "OPENVOCAB_DATA_DIR": str(tmp_path), "OPENVOCAB_TORCH_THREADS": "1"}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until((tmp_path / "models").exists)
+            process.send_signal(number)
+            _, output = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number, output
+    assert "Traceback" not in output
+
+
 def refuses(server: Server) -> bool:
     """Whether nobody listens any more."""
     try:
