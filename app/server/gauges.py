@@ -6,6 +6,7 @@ The functions here are called from another thread than the event loop's: they on
 import asyncio
 import functools
 import importlib.metadata
+import math
 import platform
 import re
 import ssl
@@ -286,7 +287,7 @@ def watch_device(
         },
         "kind", "model",
     )  # fmt: skip
-    # without a GPU there is none: see process_resident_memory_bytes
+    # without a GPU there is none: see openvocab_memory_bytes
     memory: Mapping[str, tuple[Together, str]] = {
         "allocated": ("sum", "GPU memory used by tensors."),
         "reserved": ("sum", "GPU memory reserved for tensors."),
@@ -347,9 +348,37 @@ def process_figures() -> Callable[[], Mapping[str, float]]:
     return read
 
 
+# a line of proc(5): of a page that n processes share an nth
+SHARE: Final = re.compile(r"^Pss: +(\d+) kB$", re.MULTILINE)
+# seconds between two looks: the kernel visits each page, some 20 ms for a GB
+MEMORY_EVERY: Final = 30.0
+
+
+def memory_held(
+    figures: Callable[[], Mapping[str, float]], rollup: Path = Path("/proc/self/smaps_rollup")
+) -> Callable[[], float | None]:
+    """A function that reads this process's part of memory; all that is resident off Linux."""
+    last: tuple[float, float | None] = (-math.inf, None)
+
+    def read() -> float | None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last[0] >= MEMORY_EVERY:
+            try:
+                share = SHARE.search(rollup.read_text(encoding="utf-8"))
+            except OSError:
+                share = None
+            value = figures().get(RESIDENT) if share is None else int(share[1]) * 1024.0
+            last = now, value
+        return last[1]
+
+    return read
+
+
+RESIDENT: Final = "process_resident_memory_bytes"
 # names that every exporter uses, how those of several processes become one, and their meaning
 PROCESS: Final[Mapping[str, tuple[Together, str]]] = {
-    "process_resident_memory_bytes": ("sum", "Resident memory; shared pages count in each."),
+    RESIDENT: ("sum", "Resident memory; shared pages count in each."),
     "process_virtual_memory_bytes": ("sum", "Virtual memory."),
     "process_open_fds": ("max", "Open file descriptors, in the process with the most."),
     "process_max_fds": ("min", "Maximum number of open file descriptors of a process."),
@@ -369,6 +398,10 @@ def watch_process(metrics: Metrics, settings: Settings, *, first: bool) -> None:
     metrics.follow(CPU, "CPU seconds, in user and system mode.", lambda: figures()[CPU])
     started = figures().get(START) if first else None
     metrics.watch(START, "When the server started.", lambda: started, together="min")
+    metrics.watch(
+        "openvocab_memory_bytes", "Memory of all processes; pages that they share count once.",
+        memory_held(figures),
+    )  # fmt: skip
     metrics.watch(
         "openvocab_memory_limit_bytes", "Memory of the machine, or of the container or service.",
         memory_limit, together="min",

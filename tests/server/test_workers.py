@@ -193,6 +193,7 @@ def test_one_scrape_of_any_worker_answers_for_all(server: Server) -> None:
         # of the two workers and of the process that watches
         resident = page("process_resident_memory_bytes") / 1e6
         assert resident == pytest.approx(resident_mb(server.process.pid), rel=0.2)
+        assert page("openvocab_memory_bytes") / 1e6 < 0.8 * resident  # most pages are shared
 
 
 def test_a_worker_that_dies_is_replaced_while_the_other_goes_on(

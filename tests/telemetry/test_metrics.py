@@ -21,7 +21,7 @@ import pytest
 from app.classify import canary
 from app.classify.canary import Canary
 from app.classify.ensemble import Ensemble
-from app.server.gauges import valid_until
+from app.server.gauges import memory_held, valid_until
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
@@ -154,6 +154,15 @@ def test_builds_of_label_sets_are_counted_and_never_named(counting: httpx.Client
     assert not any(word in text for word in ("coast", "lighthouse", "too-long"))
 
 
+def test_a_page_that_processes_share_counts_once(tmp_path: Path) -> None:
+    rollup = tmp_path / "smaps_rollup"
+    rollup.write_text("Rss:  9000 kB\nPss:  3000 kB\nPss_Anon:  2000 kB\n")
+    figures = {"process_resident_memory_bytes": 9_216_000.0}
+    assert memory_held(lambda: figures, rollup)() == 3_072_000
+    # another system
+    assert memory_held(lambda: figures, tmp_path / "none")() == 9_216_000
+
+
 def test_what_a_process_is_and_has_is_told(counting: httpx.Client, pictogram: Encoder) -> None:
     now, info = read(counting), pictogram.info
     assert now(
@@ -163,6 +172,7 @@ def test_what_a_process_is_and_has_is_told(counting: httpx.Client, pictogram: En
     assert any(name == "openvocab_build_info" for name, _ in now.found)
     assert now("process_resident_memory_bytes") < now("openvocab_memory_limit_bytes")
     assert now("process_resident_memory_bytes") > 50_000_000
+    assert 20_000_000 < now("openvocab_memory_bytes") < now("openvocab_memory_limit_bytes")
     assert now("process_cpu_seconds_total") > 0
     assert 0 < now("process_open_fds") < now("process_max_fds")
     assert 0 < time.time() - now("process_start_time_seconds") < 86_400
