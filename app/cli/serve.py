@@ -16,7 +16,7 @@ from app.cli.terminal import or_exit, settings_or_exit
 from app.server import sockets
 from app.server.build import guarded_store, load_encoder
 from app.server.exit_status import START_ERROR, STORE_ERROR, USAGE_ERROR
-from app.server.run import described, survive_hang_ups, threads
+from app.server.run import described, hear_signals, threads
 from app.server.run import serve as serve_on
 from app.server.settings import Settings
 from app.server.workers import Supervisor
@@ -75,7 +75,7 @@ def serve(
         workers=workers,
     )
     logs.set_up(settings.log_level, settings.log_format)
-    survive_hang_ups()
+    hear_signals()
     _check_formats(settings)
     _check_tracing(settings)
     _check_shared(settings)

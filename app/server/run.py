@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
 
 from app.server.cpus import available_cores
-from app.server.exit_status import HUNG, START_ERROR
+from app.server.exit_status import HUNG, SIGNALLED, START_ERROR
 from app.server.http_protocol import protocol
 from app.server.main import create_app
 from app.server.settings import Settings
@@ -68,10 +68,21 @@ def serve(
     return 0
 
 
-def survive_hang_ups() -> None:
-    """Until it serves, SIGHUP is ignored, unless the terminal is gone."""
+def hear_signals() -> None:
+    """Until it serves, SIGHUP is ignored, unless the terminal is gone; SIGTERM ends any process."""
     if _hears_hang_ups() and not sys.stderr.isatty():
         signal.signal(signal.SIGHUP, _still_starting)
+    # that of a container has no default action; others end by theirs even where a driver hangs
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, give_up)
+
+
+def give_up(number: int, _frame: object) -> None:
+    """Handle a signal while the model is loaded.
+
+    Nothing is raised: libraries turn what interrupts their import into errors of their own.
+    """
+    os._exit(SIGNALLED + number)
 
 
 def _hears_hang_ups() -> bool:

@@ -24,7 +24,7 @@ from app.server.build import load_encoder, load_shared_encoder
 from app.server.cpus import available_cores
 from app.server.exit_status import HUNG, MODEL_ERROR, SIGNALLED, START_ERROR
 from app.server.gauges import watch_process
-from app.server.run import described, serve, threads
+from app.server.run import described, give_up, serve, threads
 from app.server.settings import Settings
 from app.telemetry import logs
 from app.telemetry.metrics import EVERY, Metrics
@@ -174,14 +174,6 @@ def _no_model(error: ModelError) -> int:
     return MODEL_ERROR
 
 
-def _give_up(number: int, _frame: object) -> None:
-    """End while the model is loaded; the default action ends no first process of a container.
-
-    Nothing is raised: libraries turn what interrupts their import into errors of their own.
-    """
-    os._exit(SIGNALLED + number)
-
-
 def _end_with(lifeline: Lifeline, seconds: float) -> None:
     lifeline.wait()
     os.kill(os.getpid(), signal.SIGTERM)
@@ -265,7 +257,7 @@ class Supervisor:
         """
         if self._method == FORK:
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, _give_up)
+                signal.signal(number, give_up)
             try:
                 self._encoder = load_shared_encoder(share(self.settings, self.count))
             except ModelError as error:

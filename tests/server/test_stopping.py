@@ -110,6 +110,21 @@ def test_a_signal_while_the_model_of_all_workers_is_loaded_ends_the_start(
     assert "Traceback" not in output
 
 
+def test_the_first_process_of_a_container_hears_sigterm_while_it_loads(tmp_path: Path) -> None:
+    first = "import os; os.getpid = lambda: 1; from app.__main__ import app; app()"
+    command = [sys.executable, "-c", first, "serve", "--model", "pictogram", "--port", "0"]
+    env = {**os.environ, "OPENVOCAB_DATA_DIR": str(tmp_path)}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until((tmp_path / "models").exists)
+            process.terminate()
+            _, output = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    # by the default action, which such a process does not have, it would be -15
+    assert process.returncode == 128 + signal.SIGTERM, output
+
+
 def refuses(server: Server) -> bool:
     """Whether nobody listens any more."""
     try:
