@@ -100,11 +100,12 @@ class Clients:
 def workers_of(server: Server) -> list[int]:
     """Process ids of a server's workers."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
-    return [
-        int(pid)
-        for pid in children.split()
-        if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    workers = []
+    for pid in children.split():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                workers.append(int(pid))
+    return workers
 
 
 def rolling(count: int, folder: Path) -> tuple[Clients, Counter[int]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.servers import free_port
 from models.catalog import catalog
 from models.choice import CHOICE, Candidates, Choice
 from models.export_cache import make_export
@@ -21,12 +22,6 @@ from models.export_folder import checked, seal
 from models.info import Timing
 
 COMMAND = [sys.executable, "-c", "from app.__main__ import app; app()"]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +43,7 @@ def test_the_server_answers_and_ends_cleanly(samples: dict[str, Path]) -> None:
         text=True,
     )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             while True:
                 try:
                     client.get("/readyz").raise_for_status()

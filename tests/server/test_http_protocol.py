@@ -18,13 +18,15 @@ from app.server import http_protocol
 from app.server.http_protocol import (
     HEAD_BYTES,
     HEADERS,
-    LINGER_SECONDS,
     PIPELINED,
     protocol,
     unmapped,
 )
+from benchmarks.servers import wait_until
 
 HEAD_SECONDS = 0.5
+# in which a busy machine does what takes HEAD_SECONDS
+MOST_SECONDS = 60
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Recorder:
     headers: list[list[tuple[bytes, bytes]]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     port: int = 0
-    gate: threading.Event = field(default_factory=threading.Event)
+    connections: set[Any] = field(default_factory=set)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = b""
@@ -69,7 +71,7 @@ class Recorder:
 
 @contextlib.contextmanager
 def served(
-    max_connections: int = 100, head_seconds: float = HEAD_SECONDS, idle_seconds: float = 0.1
+    max_connections: int = 100, head_seconds: float = MOST_SECONDS, idle_seconds: float = 0.1
 ) -> Iterator[Recorder]:
     recorder = Recorder()
     config = uvicorn.Config(
@@ -84,6 +86,7 @@ def served(
         while not server.started:
             time.sleep(0.01)
         recorder.port = server.servers[0].sockets[0].getsockname()[1]
+        recorder.connections = server.server_state.connections
         yield recorder
     finally:
         server.should_exit = server.force_exit = True
@@ -96,8 +99,15 @@ def server() -> Iterator[Recorder]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Recorder]:
+    """One with little time for a head."""
+    with served(head_seconds=HEAD_SECONDS) as server:
+        yield server
+
+
 def connect(server: Recorder) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    return socket.create_connection(("127.0.0.1", server.port), timeout=MOST_SECONDS)
 
 
 def until_closed(sock: socket.socket) -> bytes:
@@ -346,77 +356,81 @@ def test_a_head_may_be_large_but_not_too_large(server: Recorder) -> None:
     ids=["address", "value", "name", "chunk extension", "trailer"],
 )
 def test_a_flood_without_end_is_cut_off(server: Recorder, begin: bytes) -> None:
-    start = time.monotonic()
+    end = time.monotonic() + MOST_SECONDS
     with connect(server) as sock:
         sock.sendall(begin)
         sock.settimeout(0.001)
-        reply = b""
         with contextlib.suppress(ConnectionError):
-            while time.monotonic() < start + 20:
+            while True:
+                assert time.monotonic() < end
                 with contextlib.suppress(TimeoutError):
                     sock.sendall(b"y" * 10_000)
-                    reply += sock.recv(65_536)
-    assert time.monotonic() < start + HEAD_SECONDS + LINGER_SECONDS + 3
-    problem(reply, 431)
+        sock.settimeout(MOST_SECONDS)
+        # what came before the connection ended is there still
+        problem(until_closed(sock), 431)
 
 
-def test_a_head_that_trickles_is_cut_off_in_time(server: Recorder) -> None:
+def test_a_head_that_trickles_is_cut_off_in_time(hasty: Recorder) -> None:
     start = time.monotonic()
-    with connect(server) as sock, contextlib.suppress(ConnectionError):
+    with connect(hasty) as sock:
+        sock.settimeout(0.02)
         for letter in head("/trickle", b"X: " + b"y" * 500):
-            sock.sendall(bytes([letter]))
-            sock.settimeout(0.02)
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(bytes([letter]))
             with contextlib.suppress(TimeoutError):
                 reply = sock.recv(65_536)
-                sock.settimeout(10)
-                document = problem(reply + until_closed(sock), 408)
                 break
+        else:
+            pytest.fail("all of it was taken, one byte after the other")
+        sock.settimeout(MOST_SECONDS)
+        document = problem(reply + until_closed(sock), 408)
     assert document["limit"] == HEAD_SECONDS
-    assert HEAD_SECONDS <= time.monotonic() - start < HEAD_SECONDS + 3
+    assert time.monotonic() - start >= HEAD_SECONDS
 
 
 def test_a_head_byte_by_byte_is_fine_within_the_time() -> None:
     raw = head("/bytes", LENGTH) + SMUGGLED
-    with served(head_seconds=20) as server:
+    with served() as server:
         reply = answer(server, *[bytes([letter]) for letter in raw], pause=0.001)
         assert reply.startswith(b"HTTP/1.1 200 ")
         assert server.seen == [("POST", "/bytes", SMUGGLED)]
 
 
 @pytest.mark.parametrize("raw", [b"", b"\r\n"])
-def test_a_connection_that_says_nothing_is_closed(server: Recorder, raw: bytes) -> None:
-    start = time.monotonic()
-    assert answer(server, raw) == b""
-    assert time.monotonic() - start < HEAD_SECONDS + 3
+def test_a_connection_that_says_nothing_is_closed(hasty: Recorder, raw: bytes) -> None:
+    assert answer(hasty, raw) == b""
 
 
-def test_the_second_head_of_a_connection_has_a_time_too(server: Recorder) -> None:
-    for second in (b"GET /sec", b"\r\n"):
-        start = time.monotonic()
-        with connect(server) as sock:
-            sock.sendall(head("/first", method=b"GET"))
-            assert answered_ok(sock)
+@pytest.mark.parametrize(("second", "idle_seconds"), [(b"GET /sec", MOST_SECONDS), (b"\r\n", 1)])
+def test_the_second_head_of_a_connection_has_a_time_too(second: bytes, idle_seconds: float) -> None:
+    with (
+        served(head_seconds=2 * HEAD_SECONDS, idle_seconds=idle_seconds) as server,
+        connect(server) as sock,
+    ):
+        sock.sendall(head("/first", method=b"GET"))
+        assert answered_ok(sock)
+        with contextlib.suppress(ConnectionError):
             sock.sendall(second)
-            reply = until_closed(sock)
-        assert time.monotonic() - start < HEAD_SECONDS + 3
-        assert reply == b"" if second == b"\r\n" else problem(reply, 408)
+        reply = until_closed(sock)
+    # an empty line before a request is no part of it
+    assert reply == b"" if second == b"\r\n" else problem(reply, 408)
 
 
-def test_a_body_that_goes_on_after_its_answer_ends_the_connection(server: Recorder) -> None:
-    start = time.monotonic()
-    with connect(server) as sock:
+def test_a_body_that_goes_on_after_its_answer_ends_the_connection(hasty: Recorder) -> None:
+    end = time.monotonic() + MOST_SECONDS
+    with connect(hasty) as sock:
         sock.sendall(head("/early", CHUNKED))
         with contextlib.suppress(ConnectionError):
-            while time.monotonic() < start + 10:
+            while True:
+                assert time.monotonic() < end
                 sock.sendall(b"1\r\nx\r\n")
                 time.sleep(0.02)
-    assert time.monotonic() - start < HEAD_SECONDS + 3
 
 
 def test_too_many_connections_are_told_so_and_disturb_nobody() -> None:
-    with served(max_connections=3, head_seconds=20) as server, contextlib.ExitStack() as stack:
+    with served(max_connections=3, head_seconds=300) as server, contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(connect(server)) for _ in range(3)]
-        time.sleep(0.1)
+        wait_until(lambda: len(server.connections) == 3)
         for _ in range(200):  # more than may linger
             with connect(server) as sock:
                 reply = until_closed(sock)
@@ -428,7 +442,7 @@ def test_too_many_connections_are_told_so_and_disturb_nobody() -> None:
         for sock in sockets:
             sock.sendall(head("/held", b"Connection: close", method=b"GET"))
             assert until_closed(sock).startswith(b"HTTP/1.1 200 ")
-        time.sleep(0.1)
+        wait_until(lambda: not server.connections)
         assert answer(server, head("/again", method=b"GET")).startswith(b"HTTP/1.1 200 ")
         assert len(server.seen) == 4
 
@@ -460,10 +474,8 @@ def test_who_leaves_behind_a_pipelined_request_is_missed_by_both(server: Recorde
     server.left.clear()
     with connect(server) as sock:
         sock.sendall(head("/until-left", method=b"GET") + head("/never", method=b"GET"))
-        time.sleep(0.2)
-    end = time.monotonic() + 5
-    while server.left != ["/until-left"] and time.monotonic() < end:
-        time.sleep(0.02)
+        wait_until(lambda: bool(server.requests("/until-left")))
+    wait_until(lambda: bool(server.left))
     assert server.left == ["/until-left"]
     assert server.requests("/never") == []
 
@@ -471,6 +483,7 @@ def test_who_leaves_behind_a_pipelined_request_is_missed_by_both(server: Recorde
 def test_a_broken_body_lets_its_request_go(server: Recorder) -> None:
     server.left.clear()
     problem(answer(server, head("/broken-body", CHUNKED), b"5\r\nhello", b"zz\r\n"), 400)
+    wait_until(lambda: bool(server.left))
     assert server.left == ["/broken-body"]
 
 
@@ -478,7 +491,8 @@ def test_an_answer_that_nobody_reads_is_dropped(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("app.server.http_protocol.SEND_SECONDS", 0.5)
     with served() as server, connect(server) as sock:
         sock.sendall(head("/large", method=b"GET"))
-        time.sleep(1.5)
+        wait_until(lambda: bool(server.seen))
+        wait_until(lambda: not server.connections)
         assert len(until_closed(sock)) < 30_000_000
 
 
@@ -492,17 +506,17 @@ def test_bad_requests_write_no_log(server: Recorder, caplog: pytest.LogCaptureFi
 
 def test_a_connection_that_idles_after_an_answer_outlives_the_time_for_a_head() -> None:
     with (
-        served(head_seconds=0.2, idle_seconds=30.0) as recorder,
-        socket.create_connection(("127.0.0.1", recorder.port), timeout=10) as sock,
+        served(head_seconds=1.0, idle_seconds=MOST_SECONDS) as recorder,
+        connect(recorder) as sock,
     ):
         for _ in range(2):
             sock.sendall(head("/again"))
             assert answered_ok(sock)
             # past the time for a head, which begins with the first byte of the next request
-            sock.settimeout(0.6)
+            sock.settimeout(1.5)
             with pytest.raises(TimeoutError):
                 sock.recv(1)
-            sock.settimeout(10)
+            sock.settimeout(MOST_SECONDS)
         # and then holds
         sock.sendall(b"GET /slow HTTP/1.1\r\nHost")
         assert b" 408 " in until_closed(sock)

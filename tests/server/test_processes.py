@@ -3,15 +3,34 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from benchmarks import servers
 from benchmarks.reliability.crash import kill_and_look
-from benchmarks.servers import openvocab, redis_server, wait_until
+from benchmarks.servers import redis_server, wait_until
 
+# what Redis does at once it does later on a busy machine
+STORE_TIMEOUT = 10
 KILLS = 3  # `python -m benchmarks.reliability.crash` does a hundred
+
+
+openvocab = partial(servers.openvocab, store_timeout=STORE_TIMEOUT)
+
+
+def alike(predictions: list[dict[str, Any]]) -> list[Any]:
+    """As they are but for the last bits: the picture is encoded for each answer."""
+    return [
+        {
+            field: pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+            for field, value in prediction.items()
+        }
+        for prediction in predictions
+    ]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "redis"])
@@ -76,7 +95,7 @@ def test_stopped_and_started_everything_is_still_there(
         wait_until(lambda: server.client.get("/labelsets/kept").json()["status"] == "ready")
         after = classify(server.client, samples["cat"], labelset="kept").json()
         answer = server.client.get("/models").json()
-    assert after["predictions"] == before["predictions"]
+    assert after["predictions"] == alike(before["predictions"])
     # nothing was encoded again: both vectors came from the store
     assert answer["store"]["hits"] >= 2
 
@@ -114,7 +133,7 @@ def test_without_redis_known_label_sets_go_on_and_it_heals(
         wait_until(
             lambda: client.put("/labelsets/pets", json={"labels": ["cat", "bird"]}).is_success
         )
-        assert client.get("/readyz").json()["status"] == "ready"
+        wait_until(lambda: client.get("/readyz").json()["status"] == "ready")
 
 
 def test_what_redis_lost_is_published_again_and_what_was_deleted_is_not(
@@ -203,11 +222,11 @@ def test_one_record_that_cannot_be_read_harms_only_itself(
 def test_a_server_starts_without_its_redis_and_says_so(
     samples: dict[str, Path], tmp_path: Path
 ) -> None:
-    with openvocab("redis://127.0.0.1:9/0", tmp_path) as server:
+    with openvocab("redis://127.0.0.1:9/0", tmp_path, store_timeout=60) as server:
         assert server.client.get("/readyz").json()["status"] == "degraded"
         start = time.monotonic()
         assert classify(server.client, samples["cat"], labels="cat,dog").status_code == 200
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 60  # it does not wait for the store
 
 
 def test_after_a_change_of_model_stored_sets_are_embedded_anew(
@@ -241,7 +260,5 @@ def test_after_a_change_of_model_stored_sets_are_embedded_anew(
         assert abs(new["similarity"] - old["similarity"]) < 1e-3
     with openvocab("", data_dir) as server:  # and back: the old vectors are still there
         wait_until(lambda: server.client.get("/models").json()["store"]["hits"] >= 2)
-        assert (
-            classify(server.client, samples["cat"], labelset="pets").json()["predictions"]
-            == (before["predictions"])
-        )
+        again = classify(server.client, samples["cat"], labelset="pets").json()
+        assert again["predictions"] == alike(before["predictions"])

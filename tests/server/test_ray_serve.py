@@ -35,7 +35,9 @@ PAUSE_SECONDS = 0.3
 # for what must happen at all, however busy the machine is
 LONGEST = 300
 # a request waits as long as a busy machine needs
-SETTINGS = {"image_cache_bytes": 0, "request_timeout": 120}
+SETTINGS = {"image_cache_bytes": 0, "request_timeout": 120, "store_timeout": 10}
+# so long a proxy on a busy machine may keep connections to what is dead
+NOTICE_SECONDS = 5
 CPUS = (4, 4)
 
 
@@ -162,10 +164,11 @@ def test_one_page_of_metrics_has_what_all_replicas_count(
         # a connection of its own, so that it may come to either Ingress
         url = f"{live.cluster.url}/classify?labels=cat,dog"
         assert httpx.post(url, content=picture, timeout=PATIENCE).is_success
-    assert requests() == before + more
+    # each is counted just after it was answered
+    wait_until(lambda: requests() == before + more)
     # counted where they are encoded, and the canary's beside them
     assert pictures().keys() == {"Encoder"}
-    assert pictures()["Encoder"] >= encoded["Encoder"] + more
+    wait_until(lambda: pictures()["Encoder"] >= encoded["Encoder"] + more)
     serving = _samples(live, "process_resident_memory_bytes")
     replicas = {(s.labels["deployment"], s.labels["replica"]) for s in serving}
     assert sorted(name for name, _ in replicas) == ["Encoder", "Encoder", "Ingress", "Ingress"]
@@ -223,7 +226,7 @@ def test_a_new_setting_is_deployed_under_load_and_loses_no_request(
 def test_a_store_that_replicas_cannot_share_is_refused() -> None:
     program = "from app.server.ray_serve import build; build({'store_url': 'memory://'})"
     command = [sys.executable, "-c", program]
-    completed = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    completed = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert completed.stderr.splitlines()[-1].startswith(
         "app.server.ray_serve.Unfit: OPENVOCAB_STORE_URL: "
     )
@@ -260,7 +263,7 @@ def test_each_model_has_encoders_of_its_own_behind_one_address(
 def test_models_that_come_and_go_are_left_to_ray() -> None:
     program = "from app.server.ray_serve import build; build({'model_idle': '60'})"
     command = [sys.executable, "-c", program]
-    completed = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    completed = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert "min_replicas: 0" in completed.stderr.splitlines()[-1]
 
 
@@ -273,8 +276,7 @@ def test_a_node_killed_under_load_loses_only_what_its_ingress_worked_on(
     with Load([live.cluster.url], samples["cat"].read_bytes(), PAUSE_SECONDS) as load:
         wait_until(lambda: load.right > CLIENTS, LONGEST)
         live.cluster.kill_node(1)
-        # so long a proxy may keep connections to what is dead
-        noticed = time.monotonic() + 1
+        noticed = time.monotonic() + NOTICE_SECONDS
         after = load.right
         wait_until(lambda: load.right > after + 4 * CLIENTS, LONGEST)
         # Ray starts the replicas of that node on the other one

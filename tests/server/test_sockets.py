@@ -66,7 +66,7 @@ def running(*arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
 def curl(*arguments: str) -> str:
     command = ["curl", "-sS", "--retry", "50", "--retry-all-errors", "--retry-delay", "0"]
     return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=60, check=True
+        [*command, *arguments], capture_output=True, text=True, timeout=300, check=True
     ).stdout
 
 
@@ -81,7 +81,7 @@ def test_a_unix_socket_is_served_and_its_file_removed_at_the_end(
         )  # fmt: skip
         assert text.splitlines()[0].endswith("\tcat")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     assert not path.exists()
 
 
@@ -195,11 +195,11 @@ def served(encoder: Encoder, **settings: object) -> Iterator[httpx.Client]:
             while not server.started:
                 assert thread.is_alive(), "the server ended while it started"
                 time.sleep(0.01)
-            with httpx.Client(base_url=sockets.shown(listener, tls=False)) as client:
+            with httpx.Client(base_url=sockets.shown(listener, tls=False), timeout=60) as client:
                 yield client
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(60)
 
 
 def test_https_is_spoken_under_a_root_path(
@@ -208,7 +208,8 @@ def test_https_is_spoken_under_a_root_path(
     file, key = certificate
     with served(pictogram, tls_cert_file=file, tls_key_file=key, root_path="/vision") as plain:
         url = str(plain.base_url).replace("http://127.0.0.1", "https://localhost")
-        with httpx.Client(verify=ssl.create_default_context(cafile=file)) as client:
+        authority = ssl.create_default_context(cafile=file)
+        with httpx.Client(verify=authority, timeout=60) as client:
             answer = client.post(
                 f"{url}/classify",
                 files={"image": samples["cat"].read_bytes()}, data={"labels": "cat,dog"},
@@ -219,7 +220,7 @@ def test_https_is_spoken_under_a_root_path(
             assert client.get(f"{url}/openapi.json").json()["servers"] == [{"url": "/vision"}]
         assert "cat" in curl("-k", "-F", f"image=@{samples['cat']}", "-F", "labels=cat,dog",
                              f"{url}/classify")  # fmt: skip
-        with httpx.Client() as stranger, pytest.raises(httpx.ConnectError):
+        with httpx.Client(timeout=60) as stranger, pytest.raises(httpx.ConnectError):
             stranger.get(f"{url}/healthz")
         with pytest.raises(httpx.TransportError):
             plain.get("/healthz")

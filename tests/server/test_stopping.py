@@ -18,19 +18,20 @@ from benchmarks.servers import Server, free_port, redis_server
 from models.catalog import catalog
 
 FIELDS = {"labels": "cat,dog,rocket", "templates": "pictogram"}
-DRAIN_SECONDS = 1.5
-GRACE_SECONDS = 30
+# enough for what a load balancer does here meanwhile, on a busy machine
+DRAIN_SECONDS = 10
+GRACE_SECONDS = 120
 
 
-wait_until = partial(servers.wait_until, seconds=60)
+wait_until = partial(servers.wait_until, seconds=120)
 
 
 def classify(server: Server, picture: bytes) -> httpx.Response:
-    return httpx.post(f"{server.url}/classify", files={"image": picture}, data=FIELDS, timeout=60)
+    return httpx.post(f"{server.url}/classify", files={"image": picture}, data=FIELDS, timeout=300)
 
 
 def in_service(server: Server) -> float:
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    lines = httpx.get(f"{server.url}/metrics", timeout=60).text.splitlines()
     return sum(float(line.split()[1]) for line in lines if line.startswith("openvocab_in_service "))
 
 
@@ -39,7 +40,7 @@ def test_what_was_accepted_is_answered_and_new_requests_are_turned_away(
 ) -> None:
     picture = samples["cat"].read_bytes()
     with (
-        misbehaving(tmp_path, drain_seconds=DRAIN_SECONDS) as (server, faults),
+        misbehaving(tmp_path, drain_seconds=DRAIN_SECONDS, request_timeout=300) as (server, faults),
         ThreadPoolExecutor(4) as pool,
     ):
         faults.set(Fault(blocked=True))
@@ -84,9 +85,9 @@ def test_a_hang_up_signal_during_the_start_ends_nothing(tmp_path: Path, workers:
                 assert line, output
                 output += line
             assert "SIGHUP during startup" in output or workers == "2"
-            assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+            assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60).status_code == 200
             process.terminate()
-            process.communicate(timeout=60)
+            process.communicate(timeout=GRACE_SECONDS)
         finally:
             process.kill()
     assert process.returncode == 0
@@ -140,7 +141,7 @@ def start(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from app.__main__ import app; app()", "serve", "--port", "0"]
     return subprocess.run(
         [*command, *arguments],
-        env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, **env}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,9 @@ from benchmarks.servers import Server
 FIELDS = {"labels": "cat,dog,rocket", "templates": "pictogram"}
 
 
-wait_until = partial(servers.wait_until, seconds=30)
+wait_until = partial(servers.wait_until, seconds=120)
+# more than a busy machine takes for what a test does while the model is blocked
+HANG_SECONDS = 20
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def live(log: Path) -> Iterator[tuple[Server, Faults]]:
-    with misbehaving(log.parent, hang_timeout=8) as live:
+    with misbehaving(log.parent, hang_timeout=HANG_SECONDS, request_timeout=300) as live:
         yield live
 
 
@@ -51,7 +54,7 @@ def faults(live: tuple[Server, Faults]) -> Faults:
 
 
 def classify(server: Server, picture: bytes) -> httpx.Response:
-    return httpx.post(f"{server.url}/classify", files={"image": picture}, data=FIELDS, timeout=60)
+    return httpx.post(f"{server.url}/classify", files={"image": picture}, data=FIELDS, timeout=300)
 
 
 def red() -> bytes:
@@ -119,39 +122,47 @@ def test_a_model_that_drifts_is_not_ready(server: Server, faults: Faults) -> Non
     assert "differently" in server.client.get("/readyz").json()["detail"]
 
 
-def ended_by(work: Callable[[], float | None], seconds: float, limit: float = 0.2) -> list[int]:
-    """The statuses with which a watchdog would have ended the process meanwhile."""
+def ended_by(work: Callable[[], float | None], looks: int = sys.maxsize) -> list[int]:
+    """The statuses with which a watchdog would have ended the process in so many looks."""
     statuses: list[int] = []
-    watchdog = Watchdog(limit, {"the work": work}, statuses.append)
-    time.sleep(seconds)
+    count = 0
+
+    def looked_at() -> float | None:
+        nonlocal count
+        count += 1
+        return work() if count <= looks else None
+
+    watchdog = Watchdog(0.2, {"the work": looked_at}, statuses.append)
+    wait_until(lambda: count > looks or bool(statuses))
     watchdog.close()
     return statuses
 
 
 def test_work_that_goes_on_is_left_alone() -> None:
-    assert ended_by(lambda: None, 0.6) == []
-    assert ended_by(time.monotonic, 0.6) == []
+    assert ended_by(lambda: None, 3 * LOOKS) == []
+    assert ended_by(time.monotonic, 3 * LOOKS) == []
 
 
 def test_work_that_stands_still_is_ended_once() -> None:
     start = time.monotonic()
-    assert ended_by(lambda: start, 0.8) == [HUNG]
+    assert ended_by(lambda: start) == [HUNG]
 
 
 def test_a_process_that_was_stopped_for_a_while_does_not_hang() -> None:
     """Its clock went on, and nothing else did: that is one look, not as many as it takes."""
     hours_ago = time.monotonic() - 7200
-    assert ended_by(lambda: hours_ago, 1.0, limit=1.0 * LOOKS / 5) == []
+    assert ended_by(lambda: hours_ago, LOOKS) == []
+    assert ended_by(lambda: hours_ago, LOOKS + 1) == [HUNG]
 
 
 def test_an_event_loop_that_stands_still_is_noticed() -> None:
     async def stand_still() -> list[int]:
         heart = Heartbeat(asyncio.get_running_loop())
         statuses: list[int] = []
-        watchdog = Watchdog(0.2, {"the event loop": heart.busy_since}, statuses.append)
-        await asyncio.sleep(0.6)
+        watchdog = Watchdog(1.0, {"the event loop": heart.busy_since}, statuses.append)
+        await asyncio.sleep(2.0)
         assert statuses == []
-        time.sleep(0.8)
+        wait_until(lambda: bool(statuses))
         watchdog.close()
         return statuses
 
@@ -175,9 +186,11 @@ def test_a_forward_pass_that_hangs_is_not_ready_and_ends_the_process(
         wait_until(lambda: faults.now().hang == "")  # the model has met it
         assert server.client.get("/healthz").status_code == 200
         wait_until(lambda: server.client.get("/readyz").status_code == 503)
-        assert server.process.wait(30) == HUNG
+        assert server.process.wait(120) == HUNG
         assert isinstance(future.exception(), httpx.TransportError)
     lines = [line for line in log.read_text().splitlines() if "hanging" in line]
     assert len(lines) == 1
-    pattern = r"the model pictogram has been hanging for \d+ s \(hang_timeout is 8\);"
-    assert re.search(pattern, lines[0])
+    pattern = r"the model pictogram has been hanging for \d+ s \(hang_timeout is (\d+)\);"
+    match = re.search(pattern, lines[0])
+    assert match is not None
+    assert int(match[1]) == HANG_SECONDS

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,7 +29,9 @@ from benchmarks.servers import Server, openvocab
 from benchmarks.usage import resident_mb
 from models.catalog import catalog
 
-GRACE_SECONDS = 40
+GRACE_SECONDS = 120
+# longer than a worker ever waits for a core on a busy machine
+HANG_SECONDS = 10
 COUNTED = "openvocab_requests_total"
 RENEWALS = "openvocab_worker_renewals_total"
 WEIGHTS = "open_clip_model.safetensors"
@@ -56,7 +57,7 @@ class Live:
             log_before = self.log
             self._found = self._stack.enter_context(
                 misbehaving(
-                    self.folder, "--workers", "2", hang_timeout=3, store_url="",
+                    self.folder, "--workers", "2", hang_timeout=HANG_SECONDS, store_url="",
                     model=f"local-dir:{self.model}", precision="fp32", torch_threads=1,
                 )
             )  # fmt: skip
@@ -162,7 +163,8 @@ def test_a_change_in_one_worker_is_seen_by_the_next_request_in_any(
         assert len(answers) == 2
         assert {a["labelset_version"] for a in answers} == {put.json()["version"]}
         assert {a["predictions"][0]["label"] for a in answers} <= set(labels)
-        assert len({a["predictions"][0]["score"] for a in answers}) == 1
+        first, second = (a["predictions"][0]["score"] for a in answers)
+        assert first == pytest.approx(second, abs=1e-5)  # each worker encoded the picture
 
 
 def test_one_scrape_of_any_worker_answers_for_all(server: Server) -> None:
@@ -233,9 +235,9 @@ def test_workers_killed_under_load_lose_nothing_that_was_acknowledged(
             wait_until(lambda: len(workers_of(server)) == 2)
     assert set(callers.statuses) == {200}
     for name, labels in acknowledged.items():
-        response = httpx.get(f"{server.url}/labelsets/{name}")
+        response = httpx.get(f"{server.url}/labelsets/{name}", timeout=60)
         assert response.json()["labels"] == labels
-        httpx.delete(f"{server.url}/labelsets/{name}")
+        httpx.delete(f"{server.url}/labelsets/{name}", timeout=60)
     wait_until(lambda: scrape(server.url)("openvocab_in_service") == 0)
 
 
@@ -274,7 +276,9 @@ def test_all_are_renewed_without_a_lost_request(
     assert now.fell(page) == []
     assert now(RENEWALS, reason="renewed") == page(RENEWALS, reason="renewed") + 2
     classified = partial(Scraped.__call__, name=COUNTED, route="/classify", status="200")
-    assert classified(now) == classified(page) + len(callers.statuses)
+    # a response is counted just after it was sent
+    count = classified(page) + len(callers.statuses)
+    wait_until(lambda: classified(scrape(server.url)) == count)
 
 
 def test_those_that_serve_stay_where_a_new_one_cannot(
@@ -314,8 +318,10 @@ def test_workers_end_when_the_one_that_watches_is_killed(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("other_serves", "longest"), [(True, 30.0), (False, 5.0)])
 def test_one_that_dies_again_and_again_waits_longer_each_time(
-    other_serves: bool, longest: float
+    other_serves: bool, longest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = 1000.0
+    monkeypatch.setattr("app.server.workers.time", SimpleNamespace(monotonic=lambda: now))
     supervisor = Supervisor(Settings(), socket.socket(), 2)
     worker, second = (
         _Worker(number, SimpleNamespace(status=-9, serves=serves))  # type: ignore[arg-type]
@@ -324,14 +330,13 @@ def test_one_that_dies_again_and_again_waits_longer_each_time(
     supervisor._workers = [worker, second]
     pauses = []
     for _ in range(5):
-        worker.since, worker.again_at = time.monotonic(), None  # it had begun to serve
-        before = time.monotonic()
+        worker.since, worker.again_at = now, None  # it had begun to serve
         supervisor._due(worker)
-        pauses.append(round(worker.again_at - before, 1))
-    assert pauses == [0.1, 1.0, 5.0, longest, longest]
-    worker.since, worker.again_at = time.monotonic() - 2 * STEADY, None
+        pauses.append(worker.again_at - now)
+    assert pauses == pytest.approx([0.1, 1.0, 5.0, longest, longest])
+    worker.since, worker.again_at = now - 2 * STEADY, None
     supervisor._due(worker)
-    assert worker.again_at < time.monotonic() + 1
+    assert worker.again_at < now + 1
     supervisor.listener.close()
 
 
@@ -349,7 +354,7 @@ def test_what_cannot_work_ends_the_start(
         [sys.executable, "-c", "from app.__main__ import app; app()", "serve", "--workers", "2",
          "--port", "0", "--model", model],
         env={**os.environ, "OPENVOCAB_STORE_URL": store, "OPENVOCAB_DATA_DIR": str(tmp_path)},
-        stderr=subprocess.PIPE, timeout=60, check=False,
+        stderr=subprocess.PIPE, timeout=300, check=False,
     )  # fmt: skip
     assert ended.returncode == status
     assert message in ended.stderr.decode()

@@ -18,6 +18,7 @@ from app.stores.memory import MemoryStore
 from app.stores.protocols import Store
 from app.stores.redis.store import RedisStore
 from app.stores.sqlite.store import SqliteStore
+from benchmarks.servers import free_port
 
 # long enough for a busy machine; tests of time-outs choose their own
 PATIENT = 10.0
@@ -34,18 +35,15 @@ class RedisServer:
         self._command += ["--dir", str(folder), *options]
         self._log = folder / "redis.log"
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         with self._log.open("ab") as log:
             command = [*self._command, "--port", str(self.port)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        for _ in range(500):
-            if self._process.poll() is not None:
-                break
+        end = time.monotonic() + 60
+        while self._process.poll() is None and time.monotonic() < end:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
                     link.sendall(b"PING\r\n")
@@ -132,7 +130,7 @@ def with_store() -> Callable[[Store, Test], None]:
 
     def run(store: Store, test: Test) -> None:
         async def bounded() -> None:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(240):
                 await store.open()
                 try:
                     await test(store)
