@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -61,6 +62,15 @@ LONGEST = ("test_ray_serve.py", "test_openvino_towers.py", "test_installations.p
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files begin first: no process is alone with one of them at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def alike(value: Any, tolerance: float = 1e-5) -> Any:
+    """Equal to the same JSON but for the last bits of numbers, which were computed twice."""
+    if isinstance(value, dict):
+        return {name: alike(content, tolerance) for name, content in value.items()}
+    if isinstance(value, list):
+        return [alike(content, tolerance) for content in value]
+    return pytest.approx(value, abs=tolerance) if isinstance(value, float) else value
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -80,7 +80,7 @@ def nginx(upstream: str, folder: Path, block: str) -> Iterator[str]:
 
         def answers() -> bool:
             with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"{url}/healthz").status_code == 200
+                return httpx.get(f"{url}/healthz", timeout=60).status_code == 200
             return False
 
         try:

@@ -372,7 +372,7 @@ def test_the_lines_of_the_api_page_work_as_pasted(served: httpx.Client) -> None:
     script = script.replace('@"$OUT"', '"@$OUT"').replace("curl ", "curl -sS --fail-with-body ")
     process = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", f"OUT=$(mktemp); {script}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stdout + process.stderr
     registered, calibrated, classified = process.stdout.splitlines()

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.classify.canary import KEPT
+from benchmarks.servers import wait_until
 from models.encoder import Encoder
 from models.info import Timing
 from prompts import load_vocabularies
@@ -334,6 +334,14 @@ def test_an_image_over_its_limit_is_refused_in_every_form(
         assert form(client, labels=LABELS).status_code == 200
 
 
+@pytest.fixture
+def patient_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that is refused is read on, however long a busy client pauses."""
+    for name in ("DRAIN_SECONDS", "QUIET_SECONDS"):
+        monkeypatch.setattr(f"app.api.middleware.body_limit.{name}", 300.0)
+
+
+@pytest.mark.usefixtures("patient_drain")
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_over_its_limit_is_answered_and_not_reset(
     pictogram: Encoder, serve: Callable[..., Any], chunked: bool
@@ -342,7 +350,7 @@ def test_a_body_over_its_limit_is_answered_and_not_reset(
         host, port = client.base_url.host, client.base_url.port
         body = b"\x89PNG" + b"\0" * 30_000_000
         length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
-        with socket.create_connection((host, port), timeout=20) as sock:
+        with socket.create_connection((host, port), timeout=60) as sock:
             sock.sendall(
                 b"POST /classify?labels=a,b HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n"
             )
@@ -360,12 +368,13 @@ def test_a_body_over_its_limit_is_answered_and_not_reset(
         assert b'"limit":100000' in answer
 
 
+@pytest.mark.usefixtures("patient_drain")
 def test_a_client_that_waits_for_leave_to_send_is_refused_at_once(
     pictogram: Encoder, serve: Callable[..., Any]
 ) -> None:
     with serve(pictogram, max_image_bytes=1000) as client:
         sock = socket.create_connection((client.base_url.host, client.base_url.port), 20)
-        sock.settimeout(3)  # less than a drain would take
+        sock.settimeout(60)  # less than a drain would take
         sock.sendall(
             b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n"
             b"Expect: 100-continue\r\n\r\n"
@@ -380,9 +389,9 @@ def test_a_request_past_its_deadline_is_504(pictogram: Encoder, serve: Callable[
         unseen = ",".join(f"thing {number}" for number in range(200))
         fields = {"labels": unseen, "templates": "imagenet"}
         answer = client.post(
-            "/classify", files={"image": png()}, data=fields, headers={"X-Request-Timeout": "0.2"}
+            "/classify", files={"image": png()}, data=fields, headers={"X-Request-Timeout": "0.7"}
         )
-        assert problem(answer, 504, "deadline_passed")["limit"] == 0.2
+        assert problem(answer, 504, "deadline_passed")["limit"] == 0.7
         for wrong in ("0", "-1", "soon", "nan", "inf", ""):
             answer = client.post("/classify", content=png(), headers={"X-Request-Timeout": wrong})
             assert problem(answer, 422, "invalid")["field"] == "X-Request-Timeout"
@@ -400,7 +409,8 @@ def test_a_failing_encoder_is_a_500_that_tells_nothing(
         assert "secret" not in json.dumps(document)
         assert problem(client.get("/readyz"), 503, "not_ready")
         monkeypatch.undo()
-        time.sleep(KEPT)  # what was found is good for so long
+        # what was found is good for some time
+        wait_until(lambda: client.get("/readyz").is_success)
         well = {
             "status": "ready",
             "model": "pictogram",
@@ -482,7 +492,7 @@ def test_curl_works_as_the_readme_says(client: httpx.Client, samples: dict[str, 
     ]
     for line in lines:
         completed = subprocess.run(
-            ["curl", "-sS", *line], capture_output=True, check=True, timeout=30
+            ["curl", "-sS", *line], capture_output=True, check=True, timeout=120
         )
         assert json.loads(completed.stdout)["predictions"][0]["label"] == "cat"
 

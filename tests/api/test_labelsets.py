@@ -2,9 +2,8 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -297,12 +296,10 @@ class Gate:
         submit = encoder.submit_texts
 
         def gated(prompts: Any) -> Any:
-            from concurrent.futures import Future
-
             pending: Future[Any] = Future()
 
             def later() -> None:
-                self.open.wait(30)
+                self.open.wait(120)
                 try:
                     pending.set_result(submit(prompts).result())
                 except Exception as error:
@@ -350,7 +347,7 @@ def test_a_first_build_is_waited_for_and_then_refused(
     samples: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with serve(pictogram, request_timeout=1) as client:
+    with serve(pictogram, request_timeout=5) as client:
         gate = Gate(pictogram, monkeypatch)
         assert client.post("/labelsets?name=x", content="one\ntwo").status_code == 202
         response = classify(client, samples["cat"], labelset="x")
@@ -363,19 +360,31 @@ def test_a_first_build_is_waited_for_and_then_refused(
 def test_progress_is_told_while_it_builds(
     client: httpx.Client, pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit, calls = pictogram.submit_texts, []
+    submit, seen, remaining = pictogram.submit_texts, threading.Event(), 40 * 80
 
-    def slow(prompts: Any) -> Any:
-        calls.append(len(prompts))
-        time.sleep(0.05)
-        return submit(prompts)
+    def gated(prompts: Any) -> Any:
+        nonlocal remaining
+        remaining -= len(prompts)
+        if remaining:
+            return submit(prompts)
+        pending: Future[Any] = Future()
 
-    monkeypatch.setattr(pictogram, "submit_texts", slow)
+        def last() -> None:
+            seen.wait(120)  # somebody has been told of what is done
+            pending.set_result(submit(prompts).result())
+
+        threading.Thread(target=last, daemon=True).start()
+        return pending
+
+    monkeypatch.setattr(pictogram, "submit_texts", gated)
     labels = [f"number {n}" for n in range(40)]
     client.post("/labelsets", json={"name": "x", "labels": labels, "templates": "imagenet"})
     progress: list[float] = []
     while not progress or progress[-1] < 1:
         progress.append(client.get("/labelsets/x").json()["progress"])
+        if 0 < progress[-1] < 1:
+            seen.set()
+    assert remaining == 0
     assert progress == sorted(progress)
     assert any(0 < value < 1 for value in progress)
 

@@ -71,7 +71,9 @@ def test_slow_uploads_of_one_key_leave_room_for_everybody_elses(
         )
     )
     picture = samples["cat"].read_bytes()
-    with serve(pictogram, api_keys_file=file) as client, contextlib.ExitStack() as stack:
+    # nobody is given up meanwhile
+    limits = {"request_timeout": 600, "head_timeout": 600}
+    with serve(pictogram, api_keys_file=file, **limits) as client, contextlib.ExitStack() as stack:
         slow = [stack.enter_context(begin_upload(client.base_url, "bob")) for _ in range(8)]
         # four are told at once that there are four already, and the others are waited for
         readable, _, _ = select.select(slow, [], [], 60)
@@ -94,15 +96,15 @@ def test_an_upload_that_trickles_is_given_up_though_it_is_never_silent(
 ) -> None:
     with serve(pictogram, request_timeout=1.0, max_uploads=1) as client:
         url = client.base_url
-        with socket.create_connection((url.host, url.port), timeout=30) as line:
+        with socket.create_connection((url.host, url.port), timeout=60) as line:
             line.sendall(
                 b"POST /classify/batch?labels=a,b HTTP/1.1\r\nHost: x\r\n"
                 b"Content-Type: application/zip\r\nTransfer-Encoding: chunked\r\n\r\n"
             )
-            end = time.monotonic() + 30
+            end = time.monotonic() + 60
             answer = b""
             while b"}" not in answer and time.monotonic() < end:
-                line.settimeout(30)
+                line.settimeout(60)
                 with contextlib.suppress(ConnectionError):
                     line.sendall(b"1\r\nP\r\n")
                 line.settimeout(0.1)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from benchmarks import servers
 from benchmarks.reliability.crash import kill_and_look
 from benchmarks.servers import redis_server, wait_until
+from tests.conftest import alike
 
 # what Redis does at once it does later on a busy machine
 STORE_TIMEOUT = 10
@@ -20,17 +20,6 @@ KILLS = 3  # `python -m benchmarks.reliability.crash` does a hundred
 
 
 openvocab = partial(servers.openvocab, store_timeout=STORE_TIMEOUT)
-
-
-def alike(predictions: list[dict[str, Any]]) -> list[Any]:
-    """As they are but for the last bits: the picture is encoded for each answer."""
-    return [
-        {
-            field: pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
-            for field, value in prediction.items()
-        }
-        for prediction in predictions
-    ]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "redis"])

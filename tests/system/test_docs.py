@@ -41,7 +41,7 @@ def test_the_pages_lines_work_as_pasted(block: str, remembering: httpx.Client) -
     script = block.replace("localhost:8000", f"127.0.0.1:{remembering.base_url.port}")
     completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script.replace("curl ", "curl -sS --fail-with-body ")],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert completed.returncode == 0, completed.stdout + completed.stderr
     assert completed.stdout.strip()
@@ -58,7 +58,7 @@ def test_the_api_pages_ways_to_ask_work_as_pasted(call: str, client: httpx.Clien
     script = call.replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
     completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script.replace("curl ", "curl -sS --fail-with-body ")],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert completed.returncode == 0, completed.stdout + completed.stderr
     assert completed.stdout.strip()
@@ -69,7 +69,12 @@ def test_the_readmes_first_picture_has_its_answer(everyday: Encoder, serve: Serv
     with serve(everyday) as client:
         script = line[2:].replace("localhost:8000", f"127.0.0.1:{client.base_url.port}")
         completed = subprocess.run(
-            ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+            ["bash", "-c", script],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=True,
         )
     assert completed.stdout.splitlines()[0].endswith("\tcat")
 

@@ -22,7 +22,7 @@ from models.encoder import Encoder
 
 LABELS = "cat,dog"
 EXAMPLES = 12
-SOON = 20.0
+SOON = 60.0  # on a busy machine
 
 Answer = tuple[int, str | None]
 
@@ -469,34 +469,27 @@ def _post(*lines: bytes) -> bytes:
 def test_a_body_shorter_than_it_says_is_waited_for_and_then_given_up(
     pictogram: Encoder, serve: Callable[..., Any]
 ) -> None:
-    with serve(pictogram, request_timeout=1, head_timeout=1) as client, _connect(client) as sock:
-        start = time.monotonic()
+    with serve(pictogram, request_timeout=2, head_timeout=3) as client, _connect(client) as sock:
         sock.sendall(_post(b"Content-Length: 100000") + png())
         reply = _rest(sock)  # the answer, and then the connection is closed
         assert reply.startswith(b"HTTP/1.1 408 ")
         assert b"slow_body" in reply
-        assert time.monotonic() - start < 8
         assert client.get("/healthz").status_code == 200
 
 
 def test_a_body_that_trickles_or_never_ends_is_given_up(
     pictogram: Encoder, serve: Callable[..., Any]
 ) -> None:
-    with serve(pictogram, request_timeout=1, head_timeout=1) as client, _connect(client) as sock:
-        start = time.monotonic()
+    with serve(pictogram, request_timeout=2, head_timeout=3) as client, _connect(client) as sock:
+        end = time.monotonic() + SOON
         sock.sendall(_post(b"Transfer-Encoding: chunked"))
-        sock.settimeout(0.05)
-        reply = b""
         with contextlib.suppress(ConnectionError):
-            while time.monotonic() < start + 20:
+            while True:
+                assert time.monotonic() < end
                 sock.sendall(b"1\r\nx\r\n")
-                with contextlib.suppress(TimeoutError):
-                    chunk = sock.recv(65_536)
-                    reply += chunk
-                    if not chunk:
-                        break
-        assert reply.startswith(b"HTTP/1.1 408 ")
-        assert time.monotonic() - start < 15
+                time.sleep(0.05)
+        # what came before the connection ended is there still
+        assert _rest(sock).startswith(b"HTTP/1.1 408 ")
         assert client.get("/healthz").status_code == 200
 
 

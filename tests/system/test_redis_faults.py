@@ -10,11 +10,11 @@ import pytest
 from benchmarks.reliability.faults.asking import look, names, put, status
 from benchmarks.reliability.faults.redis import FAULTS, Fault, Rig, full, replica
 from benchmarks.servers import openvocab, wait_until
+from tests.conftest import alike
 
 PETS = ["cat", "dog", "rocket"]
-TIMEOUT = (
-    1.0  # of the store: a busy machine is no fault; how long answers take is measured elsewhere
-)
+# of the store: a busy machine is no fault; how long answers take is measured elsewhere
+TIMEOUT = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,11 @@ def test_it_classifies_refuses_writes_says_so_and_heals(
     before = look(client, samples["cat"])
     version = client.get("/labelsets/pets").headers["etag"]
     with fault.happening(rig):
-        assert look(client, samples["cat"]) == before
+        assert look(client, samples["cat"]) == alike(before)
         if fault.leaves == "everything":
             assert put(client, new, ["a", "b"], wait=True).status_code == 201
             assert client.delete(f"/labelsets/{new}").status_code == 204
-            assert status(client) == "ready"
+            wait_until(lambda: status(client) == "ready")
         else:
             refusals = writes(client, new)
             if name != "full":  # to delete is to make room
@@ -82,13 +82,13 @@ def test_it_classifies_refuses_writes_says_so_and_heals(
             # a refused write lets idle connections go, and the next call makes them anew
             wait_until(lambda: client.get("/labelsets").status_code == 200)
             assert names(client) == ["other", "pets"]
-        assert look(client, samples["cat"]) == before
+        assert look(client, samples["cat"]) == alike(before)
     # nothing but time heals it
     wait_until(lambda: status(client) == "ready")
     assert names(client) == ["other", "pets"]
     assert client.get(f"/labelsets/{new}").status_code == 404
     assert client.get("/labelsets/pets").headers["etag"] == version
-    assert look(client, samples["cat"]) == before
+    assert look(client, samples["cat"]) == alike(before)
     assert put(client, "pets", ["cat", "a fish", *PETS[1:]]).is_success
     assert client.delete("/labelsets/other").status_code == 204
 
@@ -105,7 +105,7 @@ def test_a_server_that_starts_on_a_redis_without_writes_serves_what_is_there(
     expected = look(client, samples["cat"])
     with fault(rig), serve(pictogram, store_url=rig.url, store_timeout=TIMEOUT) as second:
         assert status(second) == "degraded"
-        assert look(second, samples["cat"]) == expected
+        assert look(second, samples["cat"]) == alike(expected)
         assert names(second) == ["pets"]
         assert put(second, "new", ["a", "b"]).status_code == 503
 

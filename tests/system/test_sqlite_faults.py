@@ -264,7 +264,7 @@ def test_a_folder_that_cannot_be_written_ends_the_start_with_one_line(tmp_path: 
             env=env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
     finally:
         tmp_path.chmod(0o700)
@@ -287,7 +287,7 @@ def test_a_file_of_another_user_ends_the_start_with_one_line(tmp_path: Path) -> 
         env={**os.environ, "OPENVOCAB_STORE_URL": "", "OPENVOCAB_DATA_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert ended.returncode == 4
     (line,) = (ended.stdout + ended.stderr).splitlines()

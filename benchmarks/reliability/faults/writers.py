@@ -17,7 +17,7 @@ from pathlib import Path
 
 WRITERS = 2
 LONGEST = 0.25
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 
 # it tells of each change when it begins ("?") and when the store has acknowledged it ("!")
 WRITER = """

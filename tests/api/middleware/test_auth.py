@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from app.api.middleware.keys import digest
+from benchmarks.servers import wait_until
 from models.encoder import Encoder
 
 SECRETS = {name: f"ov_{name}" for name in ("reader", "writer", "root", "slow", "shop")}
@@ -194,13 +195,18 @@ def test_only_the_listed_hosts_are_answered(pictogram: Encoder, serve: Callable[
 def test_logs_name_caller_and_request_and_never_the_key_or_the_labels(
     guarded: httpx.Client, samples: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
+    def lines_written() -> list[str]:
+        # what the client of this test logs is its own affair
+        own_records = [record for record in caplog.records if record.name.startswith("openvocab")]
+        return [record.getMessage() for record in own_records]
+
     with caplog.at_level("DEBUG"):
         classify(guarded, samples["cat"], **by("reader"), **{"X-Request-ID": "id-of-mine"})
         classify(guarded, samples["cat"], Authorization="Bearer ov_mistyped")
         guarded.get("/a%0Ab", headers=by("root"))
-    # what the client of this test logs is its own affair
-    own_records = [record for record in caplog.records if record.name.startswith("openvocab")]
-    lines = [record.getMessage() for record in own_records]
+        # a line is written after its answer
+        wait_until(lambda: any("GET /a%0Ab" in line for line in lines_written()))
+    lines = lines_written()
     assert any(
         line.startswith("reader POST /classify 200 ") and "id-of-mine" in line for line in lines
     )

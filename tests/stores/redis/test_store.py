@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -29,12 +30,14 @@ from app.stores.redis import scripts
 from app.stores.redis.link import SCHEMA
 from app.stores.redis.store import RedisStore
 
+T = TypeVar("T")
+
 MOST = 1000
 END = "\U0010ffff"  # after every name
 # otherwise Redis holds writes back while the disk is busy
 SYNCED = ("--appendfsync", "always")
 TIMEOUT = 0.25
-SOON = 3.0  # what a busy machine may make of TIMEOUT
+SOON = 15.0  # what a busy machine may make of TIMEOUT, and of an answer that comes at once
 
 
 def at(url: str, timeout: float = 10.0) -> RedisStore:
@@ -43,7 +46,7 @@ def at(url: str, timeout: float = 10.0) -> RedisStore:
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             await test()
 
     asyncio.run(bounded())
@@ -99,12 +102,12 @@ async def away(store: RedisStore) -> str:
     return texts[-1]
 
 
-async def back(store: RedisStore, within: float = 5.0) -> None:
-    """The same object works again."""
-    deadline = time.monotonic() + within
+async def back(call: Callable[[], Awaitable[T]]) -> T:
+    """The same object works again; its result."""
+    deadline = time.monotonic() + 60
     while True:
         try:
-            return await store.ping()
+            return await call()
         except StoreAway:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
@@ -138,7 +141,7 @@ def test_only_vectors_expire(start_redis) -> None:
             await redis.delete("openvocab:probe")
             lives = {key: await redis.ttl(key) for key in await redis.keys()}
             assert {key for key, life in lives.items() if life >= 0} == {b"openvocab:vector:a"}
-            assert 3590 < lives[b"openvocab:vector:a"] <= 3600
+            assert 3000 < lives[b"openvocab:vector:a"] <= 3600
             assert len(lives) == 7
 
     run(test)
@@ -148,12 +151,12 @@ def test_a_killed_server_is_away_and_comes_back_with_everything(start_redis) -> 
     server = start_redis(*SYNCED)
 
     async def test() -> None:
-        async with opened(server.url, TIMEOUT) as store:
+        async with opened(server.url) as store:
             await store.labelsets.write("pets", b"body", None, MOST)
             server.kill()
             assert "127.0.0.1" in await away(store)
             server.start()
-            await back(store)
+            await back(store.ping)
             # the append-only file has it; the scripts are sent anew
             assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
             assert (await store.labelsets.write("pets", b"2", 1, MOST)).version == 2
@@ -175,13 +178,14 @@ def test_no_acknowledged_write_is_lost_by_a_kill(start_redis) -> None:
 
             for rounds in range(3):
                 writer = asyncio.create_task(write())
+                while not order:
+                    await asyncio.sleep(0.01)
                 await asyncio.sleep(0.2 + rounds / 20)
                 server.kill()
                 with pytest.raises(StoreAway):
                     await writer
                 server.start()
-                await back(store)
-                assert order
+                await back(store.ping)
                 for name in order:
                     assert await store.labelsets.get(name) == LabelSetRecord(name, 1, b"body")
                     await store.labelsets.delete(name, 1)
@@ -196,22 +200,29 @@ def test_a_paused_server_is_away_at_its_time_limit_and_comes_back(start_redis) -
     server = start_redis()
 
     async def test() -> None:
-        async with opened(server.url, TIMEOUT) as store:
-            await store.labelsets.write("pets", b"body", None, MOST)
+        async with opened(server.url) as patient:
+            await patient.labelsets.write("pets", b"body", None, MOST)
+        store = at(server.url, TIMEOUT)
+        try:
+            await back(store.ping)
             server.pause()
             try:
                 assert "no response" in await away(store)
             finally:
                 server.go_on()
-            await back(store)
+            await back(store.ping)
             # no connection that was cut off gives the answer to another question
-            await store.vectors.put_many({f"{number}": b"%d" % number for number in range(40)})
+            vectors = {f"{number}": b"%d" % number for number in range(40)}
+            await back(lambda: store.vectors.put_many(vectors))
             calls = [store.vectors.get_many([f"{number}"]) for number in range(40)]
             results = await asyncio.gather(*calls, return_exceptions=True)
             answers = {n: list(v) for n, v in enumerate(results) if not isinstance(v, StoreAway)}
             assert answers
             assert answers == {number: [b"%d" % number] for number in answers}
-            assert await store.labelsets.get("pets") == LabelSetRecord("pets", 1, b"body")
+            pets = await back(lambda: store.labelsets.get("pets"))
+            assert pets == LabelSetRecord("pets", 1, b"body")
+        finally:
+            await store.close()
 
     run(test)
 
@@ -239,12 +250,12 @@ def test_a_server_that_is_away_at_the_start_is_used_when_it_comes(start_redis) -
     server.kill()
 
     async def test() -> None:
-        store = at(server.url, TIMEOUT)
+        store = at(server.url)
         with pytest.raises(StoreAway):
             await store.open()
         await away(store)
         server.start()
-        await back(store)
+        await back(store.ping)
         assert (await store.labelsets.write("pets", b"", None, MOST)).version == 1
         await store.close()
 
@@ -513,7 +524,7 @@ def test_a_user_with_no_more_than_the_needed_rights_is_enough(start_redis) -> No
 
 def refusal(url: str) -> str:
     async def test() -> str:
-        store = at(url, TIMEOUT)
+        store = at(url)
         with pytest.raises(StoreUnusable) as raised:
             await store.open()
         with pytest.raises(StoreAway):
@@ -567,7 +578,7 @@ def test_a_newer_schema_is_refused_naming_both_versions_also_when_met_late(start
     assert f"up to {SCHEMA}:" in text
 
     async def test() -> None:
-        store = at(server.url, TIMEOUT)
+        store = at(server.url)
         with pytest.raises(StoreAway, match="schema version"):
             await store.labelsets.write("pets", b"", None, MOST)
         await store.close()
@@ -581,7 +592,7 @@ def test_the_schema_is_checked_again_after_an_outage(start_redis) -> None:
     server = start_redis()
 
     async def test() -> None:
-        async with opened(server.url, TIMEOUT) as store:
+        async with opened(server.url) as store:
             server.kill()
             with pytest.raises(StoreAway):
                 await store.ping()
@@ -668,7 +679,7 @@ def test_a_new_replica_without_a_schema_can_be_opened_and_read(start_redis) -> N
     server = start_redis("--replicaof", "127.0.0.1 1")
 
     async def test() -> None:
-        async with opened(server.url, TIMEOUT) as store, client(server.url) as redis:
+        async with opened(server.url) as store, client(server.url) as redis:
             await refuses(store)
             await redis.execute_command("REPLICAOF", "NO", "ONE")
             await store.labelsets.write("new", b"", None, MOST)
@@ -720,12 +731,13 @@ def test_a_bucket_vanishes_when_it_is_full_again(start_redis) -> None:
     async def test() -> None:
         one, two = opened(server.url), opened(server.url)
         async with one as first, two as second, client(server.url) as redis:
-            await first.rates.take("key", 3, 1, 100)
-            assert 2_000 < await redis.pttl("openvocab:rate:key") <= 3_000
-            assert (await second.rates.take("key", 100, 1, 100)).granted == 97
+            # one in 1,000 s: none comes back meanwhile
+            await first.rates.take("key", 3, 0.001, 100)
+            assert 2_000_000 < await redis.pttl("openvocab:rate:key") <= 3_000_000
+            assert (await second.rates.take("key", 100, 0.001, 100)).granted == 97
             # what is refused does not lengthen its life
-            assert (await first.rates.take("key", 100, 1, 100)).granted == 0
-            assert 90_000 < await redis.pttl("openvocab:rate:key") <= 100_000
+            assert (await first.rates.take("key", 100, 0.001, 100)).granted == 0
+            assert 90_000_000 < await redis.pttl("openvocab:rate:key") <= 100_000_000
             await first.rates.take("short", 1, 20, 1)
             await asyncio.sleep(0.1)
             assert await redis.keys("*rate:*") == [b"openvocab:rate:key"]
@@ -742,8 +754,8 @@ def test_a_damaged_bucket_is_mended(start_redis, value: str) -> None:
             await redis.set("openvocab:rate:key", value)
             await redis.lpush("openvocab:rate:list", value)
             for key in ("key", "list"):
-                await store.rates.take(key, 1, 1, 3)
-                assert 0 < await redis.pttl(f"openvocab:rate:{key}") <= 3_000
+                await store.rates.take(key, 1, 0.001, 3)
+                assert 0 < await redis.pttl(f"openvocab:rate:{key}") <= 3_000_000
 
     run(test)
 

@@ -265,7 +265,7 @@ def test_a_locked_file_is_away_soon_and_back_without_a_new_store(
             assert not writing.done()  # the reader did not wait behind the writer
             with pytest.raises(StoreAway, match="locked"):
                 await writing
-            assert loop.time() - start < 2
+            assert loop.time() - start < 60
             with pytest.raises(StoreAway, match="locked"):
                 await store.vectors.put_many({"a": b"1"})
             assert await store.labelsets.get("pets") is None  # readers do not wait for writers
@@ -273,12 +273,12 @@ def test_a_locked_file_is_away_soon_and_back_without_a_new_store(
         assert (await store.labelsets.write("pets", b"", None, MOST)).version == 1
         await store.vectors.put_many({"a": b"1"})
 
-    with_store(at(tmp_path / "file", timeout=0.25, patience=0.5), test)
+    with_store(at(tmp_path / "file", timeout=2, patience=3), test)
 
 
 def test_a_file_locked_at_the_start_is_opened_with_a_later_call(tmp_path: Path) -> None:
     async def test() -> None:
-        store = at(tmp_path / "file", timeout=0.25, patience=0.2)
+        store = at(tmp_path / "file", timeout=2, patience=1)
         with closing(hold(tmp_path / "file")) as other:
             with pytest.raises(StoreAway, match="locked"):
                 await store.open()
@@ -408,7 +408,7 @@ def test_processes_that_create_one_file_at_once_see_each_other(
         subprocess.Popen([sys.executable, "-c", OTHER, path, name], stdout=subprocess.PIPE)
         for name in names
     ]
-    granted = [int(process.communicate(timeout=60)[0]) for process in processes]
+    granted = [int(process.communicate(timeout=300)[0]) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0, 0]
     assert sum(granted) == 41  # of one bucket
 
@@ -531,7 +531,7 @@ def test_a_reader_of_the_file_keeps_nobody_waiting_and_the_log_is_emptied_later(
 ) -> None:
     async def test() -> None:
         path = tmp_path / "file"
-        store = SqliteStore(path, 10, 3600, 1 << 20)
+        store = SqliteStore(path, 60, 3600, 1 << 20)
         await store.open()
         secret = secrets.token_bytes(5_000)
         await store.pictures.put("pets", "a", secret, 1 << 20)
@@ -541,7 +541,7 @@ def test_a_reader_of_the_file_keeps_nobody_waiting_and_the_log_is_emptied_later(
         start = time.monotonic()
         await store.pictures.delete("pets", ["a"])
         await store.labelsets.write("pets", b"", None, 10)
-        assert time.monotonic() - start < 2  # its patience is ten seconds
+        assert time.monotonic() - start < 30  # its patience is a minute
         log = path.with_name("file-wal")
         assert secret[:100] in log.read_bytes()
         reader.execute("COMMIT")

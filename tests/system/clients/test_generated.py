@@ -57,7 +57,7 @@ def generated(document: Path, environment: Mapping[str, str]) -> Iterator[Module
     ran = subprocess.run(
         [GENERATOR, "generate", "--path", document,
          "--output-path", document.parent / "generated_client", "--meta", "none"],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
         env={**environment, "PATH": f"{GENERATOR.parent}:{environment['PATH']}"},
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -130,7 +130,7 @@ def test_the_typescript_types_compile(
     for command in commands:
         ran = subprocess.run(
             [str(node_modules / ".bin" / command[0]), *command[1:]],
-            capture_output=True, text=True, timeout=120, check=False, env=dict(environment),
+            capture_output=True, text=True, timeout=300, check=False, env=dict(environment),
         )  # fmt: skip
         assert ran.returncode == 0, ran.stdout + ran.stderr
 

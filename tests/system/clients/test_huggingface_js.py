@@ -28,7 +28,7 @@ def call(
         }
         process = subprocess.run(
             ["node", str(node_modules.parent / "classify.mjs"), json.dumps(call_options)],
-            capture_output=True, text=True, timeout=60, check=False, env=dict(environment),
+            capture_output=True, text=True, timeout=300, check=False, env=dict(environment),
         )  # fmt: skip
         assert process.returncode == 0, process.stderr
         answer: dict[str, Any] = json.loads(process.stdout)

@@ -61,7 +61,7 @@ def test_a_snippet_prints_what_the_page_says(
     file.write_text(here.replace("curl ", "curl -sS --fail-with-body "), encoding="utf-8")
     process = subprocess.run(
         [*RUN[language], file.name], cwd=folder, env=dict(environment),
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stdout + process.stderr
     expected = re.escape(printed.strip()).replace("…", ".*")

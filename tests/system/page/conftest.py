@@ -16,7 +16,7 @@ from tests.conftest import Serve
 KEY = "ov_for-the-tests-of-the-page"
 
 # for what a page is expected to show, on a busy machine
-MOST_MS = 30_000
+MOST_MS = 90_000
 
 # what the browser itself says of an answer that is a problem; the page shows it in words
 REFUSED = "Failed to load resource: the server responded with a status of "
@@ -95,7 +95,7 @@ def open_page(browser: Browser, api: httpx.Client) -> Iterator[Open]:
         site = site or f"{str(api.base_url).rstrip('/')}/"
         chosen = {"reduced_motion": "reduce", "viewport": {"width": 1280, "height": 900}, **options}
         context = browser.new_context(**chosen)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(MOST_MS)
         visit = Visit(context.new_page(), site)
         visit.watch()
         visits.append(visit)

@@ -53,7 +53,7 @@ def run_copied(page: Page, found: Locator, language: str, folder: Path) -> list[
         "JavaScript": ["node", "--input-type=module", "-e", code],
     }[language]
     process = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=60, check=True
+        command, cwd=folder, capture_output=True, text=True, timeout=300, check=True
     )
     if language == "curl":
         answer = json.loads(process.stdout)

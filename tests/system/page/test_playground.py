@@ -702,7 +702,7 @@ def test_a_server_with_keys_is_used_with_a_key(
         env=keyed,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert json.loads(process.stdout)["predictions"]
