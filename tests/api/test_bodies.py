@@ -37,7 +37,7 @@ def labels_of(answer: httpx.Response) -> list[str]:
 def curl(client: httpx.Client, path: str, *options: str, folder: Path) -> dict[str, Any]:
     url = str(client.base_url.join(path))
     run = subprocess.run(
-        ["curl", "-sS", *options, url], cwd=folder, capture_output=True, check=True, timeout=60
+        ["curl", "-sS", *options, url], cwd=folder, capture_output=True, check=True, timeout=300
     )
     document: dict[str, Any] = json.loads(run.stdout)
     return document

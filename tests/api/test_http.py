@@ -27,7 +27,7 @@ def test_head_is_answered_as_get_without_a_body(client: httpx.Client, path: str)
 
 def test_a_connection_goes_on_after_head(client: httpx.Client) -> None:
     url = urlsplit(str(client.base_url))
-    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=30)
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=60)
     for method in ("HEAD", "GET", "HEAD", "GET"):
         connection.request(method, "/templates")
         response = connection.getresponse()

@@ -104,7 +104,7 @@ def test_a_signal_while_the_model_of_all_workers_is_loaded_ends_the_start(
         try:
             wait_until((tmp_path / "models").exists)
             process.send_signal(number)
-            _, output = process.communicate(timeout=60)
+            _, output = process.communicate(timeout=GRACE_SECONDS)
         finally:
             process.kill()
     assert process.returncode == 128 + number, output
@@ -119,7 +119,7 @@ def test_the_first_process_of_a_container_hears_sigterm_while_it_loads(tmp_path:
         try:
             wait_until((tmp_path / "models").exists)
             process.terminate()
-            _, output = process.communicate(timeout=60)
+            _, output = process.communicate(timeout=GRACE_SECONDS)
         finally:
             process.kill()
     # by the default action, which such a process does not have, it would be -15

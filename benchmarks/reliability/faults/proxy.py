@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from benchmarks.servers import free_port
+
 CHUNK = 65536
 
 # what a client has sent, and when it arrives; None: no more
@@ -25,8 +27,8 @@ class Proxy:
         self.nonsense: bytes | None = None
         self._target = target
         self._open: set[socket.socket] = set()
-        self._listener = self._listen(0)
-        self.port: int = self._listener.getsockname()[1]
+        self.port = free_port()
+        self._listener = self._listen()
 
     @contextlib.contextmanager
     def outage(self) -> Iterator[None]:
@@ -35,7 +37,7 @@ class Proxy:
         try:
             yield
         finally:
-            self._listener = self._listen(self.port)
+            self._listener = self._listen()
 
     def cut(self) -> None:
         """End all connections; new ones are taken."""
@@ -50,8 +52,8 @@ class Proxy:
         self._listener.close()
         self.cut()
 
-    def _listen(self, port: int) -> socket.socket:
-        listener = socket.create_server(("127.0.0.1", port), reuse_port=False)
+    def _listen(self) -> socket.socket:
+        listener = socket.create_server(("127.0.0.1", self.port), reuse_port=False)
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
         return listener
 

@@ -13,6 +13,8 @@ from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 
+from tests.conftest import alike
+
 LABELS = ["dog", "cat", "pizza", "rocket"]
 PATH = "/hf/zero-shot-image-classification"
 
@@ -97,9 +99,9 @@ def test_scores_are_those_of_classify_with_the_same_templates(
         files={"image": samples["cat"].read_bytes()},
         data={"labels": LABELS} | ({} if template is None else {"templates": template}),
     ).json()["predictions"]
-    assert [(prediction.label, prediction.score) for prediction in predictions] == [
-        (prediction["label"], prediction["score"]) for prediction in rows
-    ]
+    assert [{"label": one.label, "score": one.score} for one in predictions] == alike(
+        [{"label": row["label"], "score": row["score"]} for row in rows]
+    )
 
 
 def test_more_labels_than_classify_shows_are_all_answered(

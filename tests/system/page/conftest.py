@@ -18,6 +18,12 @@ KEY = "ov_for-the-tests-of-the-page"
 # for what a page is expected to show, on a busy machine
 MOST_MS = 90_000
 
+# what the page shows for some seconds only is there still when a busy machine comes to look
+LONGER = """
+const timeout = window.setTimeout;
+window.setTimeout = (call, ms, ...rest) => timeout(call, ms > 2000 ? 20 * ms : ms, ...rest);
+"""
+
 # what the browser itself says of an answer that is a problem; the page shows it in words
 REFUSED = "Failed to load resource: the server responded with a status of "
 
@@ -96,6 +102,7 @@ def open_page(browser: Browser, api: httpx.Client) -> Iterator[Open]:
         chosen = {"reduced_motion": "reduce", "viewport": {"width": 1280, "height": 900}, **options}
         context = browser.new_context(**chosen)
         context.set_default_timeout(MOST_MS)
+        context.add_init_script(LONGER)
         visit = Visit(context.new_page(), site)
         visit.watch()
         visits.append(visit)
