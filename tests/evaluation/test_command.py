@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -28,6 +27,7 @@ from app.evaluation.picture_vectors import DIGEST, HEAD
 from app.evaluation.report.calibration import CalibrationSection
 from models.encoder import Encoder
 from models.info import Pixels
+from tests.conftest import alike
 
 COMMAND = [sys.executable, "-c", "from app.__main__ import app; app(prog_name='openvocab')"]
 
@@ -215,17 +215,6 @@ def test_a_label_too_long_for_the_model_is_cut_as_classify_cuts_it(
     client.delete("/labelsets/cut")
 
 
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Each number of a document by its path."""
-    if isinstance(value, dict):
-        inner = value.items()
-    elif isinstance(value, list):
-        inner = enumerate(value)
-    else:
-        return {path: value}
-    return {name: x for key, part in inner for name, x in flat(part, f"{path}/{key}").items()}
-
-
 def cached(folder: Path) -> int:
     """How many whole records there are."""
     files = list(folder.glob("*.rows"))
@@ -295,8 +284,8 @@ def test_whoever_is_interrupted_or_killed_goes_on_where_it_was(
     # and nothing else has changed, but for how a batch of another size is rounded
     fresh = evaluate(noise, "--url", url, "--no-keep", "--format", "json")
     assert "before" not in fresh.stderr
-    figures = [flat(json.loads(result.stdout)["figures"]) for result in (fresh, last)]
-    assert figures[0] == pytest.approx(figures[1], abs=1e-5)
+    figures = [json.loads(result.stdout)["figures"] for result in (fresh, last)]
+    assert figures[0] == alike(figures[1])
 
 
 def test_every_closer_look_is_a_section_and_what_it_leaves_can_be_used(

@@ -29,6 +29,7 @@ from app.stores.memory import MemoryPictures, MemoryStore
 from app.stores.sqlite.store import SqliteStore
 from benchmarks.servers import redis_server
 from models.encoder import Encoder
+from tests.conftest import alike
 
 ROOT = Path(__file__).parents[2]
 
@@ -300,7 +301,7 @@ def test_another_worker_knows_examples_in_the_next_request_and_a_restart_loses_n
         assert answers(second, pictures) != list(NAMES)
         response = add_all(first, pictures)
         assert answers(second, pictures) == list(NAMES)
-        assert second.get("/labelsets/own").json()["blend"] == response["blend"]
+        assert second.get("/labelsets/own").json()["blend"] == alike(response["blend"])
         second.delete("/labelsets/own/examples")
         assert first.get("/labelsets/own").json()["examples"] == {}
         add_all(second, pictures)
@@ -491,10 +492,8 @@ def test_with_redis_examples_survive_its_absence_and_a_restart(
         with redis_server(tmp_path, port):
             assert patiently(lambda: answers(client, pictures) == list(NAMES))
             answer = client.get("/labelsets/own").json()
-            assert (answer["examples"], answer["blend"]) == (
-                response["examples"],
-                response["blend"],
-            )
+            assert answer["examples"] == response["examples"]
+            assert answer["blend"] == alike(response["blend"])
         # gone again: what is known goes on, and nothing is promised
         assert answers(client, pictures) == list(NAMES)
         problem(add(client, "alpha", pictures["alpha"][3]), 503, "store_unavailable")
