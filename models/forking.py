@@ -23,6 +23,11 @@ TRIAL_SECONDS: Final = 30.0
 
 PROMPT: Final = "a photo of a cat."
 
+# encoders that no forked process can use, kept until this one ends: each graph that OpenVINO loads
+# gives signals another stack, and the last that is freed restores one that was freed before it;
+# the next signal would be a crash
+_unusable: list[Encoder] = []
+
 log = logging.getLogger("openvocab.models")
 
 
@@ -62,6 +67,7 @@ def survives(encoder: Encoder) -> bool:
         trial.kill()
         trial.join()
     log.warning("a forked process cannot use the loaded model; each worker loads its own")
+    _unusable.append(encoder)
     return False
 
 

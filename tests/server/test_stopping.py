@@ -126,6 +126,27 @@ def test_the_first_process_of_a_container_hears_sigterm_while_it_loads(tmp_path:
     assert process.returncode == 128 + signal.SIGTERM, output
 
 
+def test_a_server_whose_workers_load_their_own_models_ends_at_a_signal(tmp_path: Path) -> None:
+    program = "from models import forking; forking.TRIAL_SECONDS = 0.001; "
+    program += "from app.__main__ import app; app()"
+    command = [sys.executable, "-c", program, "serve", "--model", "pictogram", "--port", "0"]
+    env = {**os.environ, "OPENVOCAB_DATA_DIR": str(tmp_path), "OPENVOCAB_WORKERS": "2"}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            output = ""
+            while "Ready" not in output:
+                line = process.stderr.readline()
+                assert line, output
+                output += line
+            assert "cannot use the loaded model" in output
+            process.terminate()
+            process.communicate(timeout=GRACE_SECONDS)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
 def refuses(server: Server) -> bool:
     """Whether nobody listens any more."""
     try:
