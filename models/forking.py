@@ -4,11 +4,15 @@ They share its weights, in the layout that kernels want, and its compiled graphs
 writes to. What a fork does not copy is threads.
 """
 
+import contextlib
 import importlib
 import logging
 import math
 import multiprocessing
 import signal
+import threading
+import time
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,6 +24,9 @@ from models.openvino_towers import available
 
 # seconds for one image and one prompt in a forked process, however busy the machine is
 TRIAL_SECONDS: Final = 30.0
+
+# in a row, in which no other thread is awake
+QUIET_LOOKS: Final = 3
 
 PROMPT: Final = "a photo of a cat."
 
@@ -50,6 +57,7 @@ def survives(encoder: Encoder) -> bool:
     picture = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape)
     expected = _rows(encoder, picture)
     encoder.close()
+    _let_threads_begin()
     trial = multiprocessing.get_context("fork").Process(
         target=_try, args=(encoder, picture, expected), daemon=True
     )
@@ -68,6 +76,27 @@ def survives(encoder: Encoder) -> bool:
         trial.join()
     log.warning("a forked process cannot use the loaded model; each worker loads its own")
     _unusable.append(encoder)
+    return False
+
+
+def _let_threads_begin() -> None:
+    """Until the threads that OpenVINO has begun wait for work, some milliseconds.
+
+    Each takes a lock when it begins; a fork at that moment copies the lock, and nobody to open it.
+    """
+    end, quiet = time.monotonic() + TRIAL_SECONDS, 0
+    while quiet < QUIET_LOOKS and time.monotonic() < end:
+        quiet = 0 if _awake() else quiet + 1
+        time.sleep(0.002)
+
+
+def _awake() -> bool:
+    """Whether a thread of this process besides the one that calls runs, or could."""
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+            if state != "S" and int(task.name) != threading.get_native_id():
+                return True
     return False
 
 

@@ -1,11 +1,13 @@
 """An encoder that is loaded once and used in processes forked from the one that loaded it."""
 
+import hashlib
 import logging
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -160,3 +162,17 @@ def test_where_there_may_be_a_gpu_nothing_is_shared_and_no_driver_asked(
     encoder = load_to_share("pictogram", device="cpu", **how)
     assert encoder is not None
     encoder.close()
+
+
+def test_before_the_fork_threads_that_are_awake_are_waited_for() -> None:
+    done = threading.Event()
+
+    def work() -> None:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)  # without the interpreter's lock
+        done.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    forking._let_threads_begin()
+    assert done.is_set()
+    thread.join()
