@@ -3,11 +3,12 @@
 Imports torch only where there may be a GPU.
 """
 
+import functools
 import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final, cast, get_args
+from typing import Any, Final, cast, get_args
 
 from models import processor
 from models.errors import BadDevice, ModelUnavailable
@@ -95,12 +96,22 @@ def may_have(kind: str) -> bool:
     return processor.is_apple_silicon()
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """OpenVINO's library, loaded once and never unloaded.
+
+    Its CPU plugin gives the thread that loads it a stack for signals. Two plugins that are unloaded
+    again leave the stack of one of them, which is gone: the next signal ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def devices(kind: str) -> int:
     """How many devices of a kind there are; imports what knows."""
     if kind == OPENVINO_GPU:
-        import openvino
-
-        names = openvino.Core().available_devices
+        names = openvino_core().available_devices
         return sum(name.partition(".")[0] == "GPU" for name in names)
     import torch
 

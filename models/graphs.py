@@ -8,6 +8,8 @@ import openvino
 from openvino import opset15
 from openvino._offline_transformations import apply_moc_transformations
 
+from models.device import openvino_core
+
 # constants of fewer values are not worth a conversion
 LEAST_VALUES: Final = 1_024
 LARGEST_HALF: Final = 65_504.0
@@ -28,7 +30,7 @@ def keep(graph: Any, path: Path) -> None:
 
 def simplify(path: Path, to: Path) -> None:
     """`keep` a graph that was written with halved weights."""
-    graph = openvino.Core().read_model(path)
+    graph = openvino_core().read_model(path)
     _widen(graph)
     keep(graph, to)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from models.device import CPU
+from models.device import CPU, openvino_core
 from models.info import Precision
 from models.pages import release
 from models.sizes import batch_size, tree_size
@@ -57,8 +57,6 @@ def compiled(graph: Any, precision: Precision, threads: int, device: str = CPU) 
     Raises:
         RuntimeError: OpenVINO cannot read or compile it.
     """
-    import openvino
-
     options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
@@ -68,7 +66,7 @@ def compiled(graph: Any, precision: Precision, threads: int, device: str = CPU) 
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
     name = device.upper().replace(":", ".")  # as OpenVINO spells it
-    return openvino.Core().compile_model(graph, name, options)
+    return openvino_core().compile_model(graph, name, options)
 
 
 class CompiledGraph:

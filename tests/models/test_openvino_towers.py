@@ -188,3 +188,25 @@ def test_all_passes_but_the_last_have_a_size_without_filling(at_once: int) -> No
         assert tower(np.arange(count, dtype=np.uint8)).tolist() == list(range(count))
         assert all(batch_size(size) == size for size in tower.sizes[:-1])
         assert len(tower.sizes) == max(1, count // at_once)
+
+
+UNLOADED = """
+import gc, os, signal, sys
+from pathlib import Path
+from models.loader import load
+
+encoder = load("pictogram", device="cpu", precision="fp32", threads=1, exports=Path(sys.argv[1]))
+encoder.close()
+del encoder
+gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_process_that_unloaded_a_model_outlives_a_signal(exports: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNLOADED, str(exports)],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
