@@ -30,11 +30,6 @@ QUIET_LOOKS: Final = 3
 
 PROMPT: Final = "a photo of a cat."
 
-# encoders that no forked process can use, kept until this one ends: each graph that OpenVINO loads
-# gives signals another stack, and the last that is freed restores one that was freed before it;
-# the next signal would be a crash
-_unusable: list[Encoder] = []
-
 log = logging.getLogger("openvocab.models")
 
 
@@ -75,14 +70,13 @@ def survives(encoder: Encoder) -> bool:
         trial.kill()
         trial.join()
     log.warning("a forked process cannot use the loaded model; each worker loads its own")
-    _unusable.append(encoder)
     return False
 
 
 def _let_threads_begin() -> None:
     """Until the threads that OpenVINO has begun wait for work, some milliseconds.
 
-    Each takes a lock when it begins; a fork at that moment copies the lock, and nobody to open it.
+    Each takes a lock when it begins, which a fork at that moment would copy: locked for good.
     """
     end, quiet = time.monotonic() + TRIAL_SECONDS, 0
     while quiet < QUIET_LOOKS and time.monotonic() < end:
