@@ -108,6 +108,11 @@ def openvino_core() -> Any:
     return openvino.Core()
 
 
+def openvino_ran() -> bool:
+    """Whether this process has used OpenVINO: its threads are in no process forked from it."""
+    return openvino_core.cache_info().currsize > 0
+
+
 def devices(kind: str) -> int:
     """How many devices of a kind there are; imports what knows."""
     if kind == OPENVINO_GPU:

@@ -30,6 +30,7 @@ from app.telemetry import logs
 from app.telemetry.metrics import EVERY, Metrics
 from app.telemetry.shared_memory import Board
 from models import ModelError
+from models.device import openvino_ran
 from models.pages import limit_arenas
 
 if TYPE_CHECKING:
@@ -262,6 +263,8 @@ class Supervisor:
                 self._encoder = load_shared_encoder(share(self.settings, self.count))
             except ModelError as error:
                 return _no_model(error)
+            if self._encoder is None and openvino_ran():
+                self._method = SPAWN  # whoever loads it again after a fork waits for its threads
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         if not sys.stderr.isatty():  # there it means that the terminal is gone
