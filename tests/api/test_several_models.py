@@ -349,12 +349,7 @@ def test_what_a_model_has_counted_stays_when_it_is_unloaded(
         f'openvocab_device_busy_seconds_total{{kind="image",model="{other_model}"}}',
     )
     with serve(
-        pictogram,
-        more_models=other_model,
-        precision="fp32",
-        loaded_models=2,
-        model_idle=0.2,
-        request_timeout=240,
+        pictogram, more_models=other_model, precision="fp32", loaded_models=2, model_idle=0.2
     ) as client:
         seconds = 0.0
         for times in (1, 2, 3):
@@ -371,12 +366,7 @@ def test_a_model_is_loaded_when_it_is_asked_for_and_goes_when_nobody_does(
     pictogram: Encoder, other_model: str, serve: Serve, samples: dict[str, Path]
 ) -> None:
     with serve(
-        pictogram,
-        more_models=other_model,
-        precision="fp32",
-        loaded_models=2,
-        model_idle=0.2,
-        request_timeout=240,
+        pictogram, more_models=other_model, precision="fp32", loaded_models=2, model_idle=0.2
     ) as client:
         assert until(client, other_model, "idle")["info"] is None
         for _ in range(2):
@@ -397,7 +387,6 @@ def test_the_one_that_was_used_longest_ago_makes_room(
         more_models=",".join(names),
         precision="fp32",
         loaded_models=2,
-        request_timeout=240,
     ) as client:
         for name in (*names, *names):
             assert classify(client, samples["cat"], model=name).json()["model"] == name
