@@ -36,6 +36,9 @@ ERROR: Final = "error.json"
 
 UNUSED_SECONDS: Final = 30 * 86_400
 
+# a folder that is being written, under the lock of what it is to become: .KEY-RANDOM.partial
+PARTIAL: Final = ".partial"
+
 log = logging.getLogger("openvocab.models")
 
 
@@ -57,6 +60,7 @@ class ExportCache:
         Raises:
             ModelError: the model cannot be had, or cannot be exported here.
         """
+        self._remove_partial()
         folder = self._folder / export_key(loader, candidates)
         choice: Choice | None = None
         for last in (False, True):
@@ -86,12 +90,21 @@ class ExportCache:
 
     def _make(self, folder: Path, spec: str, loader: str, candidates: Candidates) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self._folder / f"{folder.name}.lock"):
+        with _locked(_lock_of(folder)):
             with contextlib.suppress(BadExport):
                 if _is_current(checked(folder)):
                     return  # another process was faster
             make_export(spec, loader, candidates, folder)
         self._prune()
+
+    def _remove_partial(self) -> None:
+        """Remove what killed processes left: whoever writes has the lock while it lives."""
+        for partial in self._folder.glob(f".*-*{PARTIAL}"):
+            folder = partial.with_name(partial.name[1:].rpartition("-")[0])
+            # it is being written, or of another user
+            with contextlib.suppress(OSError), _locked(_lock_of(folder), wait=False):
+                log.info("removing %s: its export was interrupted", partial)
+                shutil.rmtree(partial)
 
     def _prune(self) -> None:
         """Remove exports that nobody opened for long: of other releases, models or processors."""
@@ -99,9 +112,10 @@ class ExportCache:
         for folder in self._folder.iterdir():
             with contextlib.suppress(OSError):
                 if (folder / MANIFEST).exists() and folder.stat().st_mtime < oldest:
-                    log.info("removing the export %s: unused for 30 days", folder)
-                    shutil.rmtree(folder)
-                    folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
+                    with _locked(_lock_of(folder), wait=False):
+                        log.info("removing the export %s: unused for 30 days", folder)
+                        shutil.rmtree(folder)
+                        _lock_of(folder).unlink()
 
 
 def _open(
@@ -147,7 +161,7 @@ def make_export(spec: str, loader: str, candidates: Candidates, folder: Path) ->
         ModelError: the model cannot be had, or not exported here.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as name:
+    with tempfile.TemporaryDirectory(PARTIAL, f".{folder.name}-", folder.parent) as name:
         export_to = Path(name) / "made"
         export_to.mkdir()
         if loader.startswith(LOCAL_DIR) and bundle.exists(local_folder(loader)):
@@ -207,9 +221,17 @@ def _is_current(manifest: Mapping[str, Any]) -> bool:
     return True
 
 
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
 @contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Among all processes; a process that dies lets go."""
-    with file.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def _locked(file: Path, *, wait: bool = True) -> Iterator[None]:
+    """Among all processes; a process that dies lets go. Without `wait` it may raise OSError."""
+    while True:
+        with file.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # removed meanwhile: whoever comes next locks a new one
+            if os.fstat(handle.fileno()).st_nlink:
+                yield
+                return

@@ -1,5 +1,6 @@
 """Exported models: made once, whole or not at all, checked, and served without torch."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pytest
@@ -129,6 +131,60 @@ def test_an_export_that_ends_early_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         load(f"local-dir:{copy}", precision="fp32", exports=tmp_path / "exports")
     assert [path for path in (tmp_path / "exports").iterdir() if path.is_dir()] == []
+
+
+WRITING = """
+import sys, time
+from pathlib import Path
+from models import export_cache
+from models.choice import Candidates
+
+def export(spec, candidates, folder):
+    (folder / "image.bin").write_bytes(b"half")
+    print("writing", flush=True)
+    time.sleep(3600)
+
+export_cache.export = export
+export_cache.ExportCache(Path(sys.argv[1])).encoder("a", "a/b", Candidates(("fp32",)))
+"""
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_start_and_no_sooner(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", WRITING, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        try:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "writing\n"
+            [partial] = tmp_path.glob(".*")
+            load("pictogram", exports=tmp_path).close()
+            assert (partial / "made" / "image.bin").read_bytes() == b"half"
+        finally:
+            writer.kill()
+    assert partial.exists()
+    load("pictogram", exports=tmp_path).close()
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.lock"
+    flock = fcntl.flock
+
+    def overtaken(handle: TextIO, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        flock(handle, how)
+        file.unlink()
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    with (
+        export_cache._locked(file),
+        pytest.raises(BlockingIOError),
+        export_cache._locked(file, wait=False),
+    ):
+        raise AssertionError("two have it")
 
 
 def test_rows_that_are_not_those_of_torch_are_not_served(
