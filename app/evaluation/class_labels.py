@@ -8,7 +8,7 @@ import io
 import json
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from typing import Any, Final
 from app.api.labelset_body import UploadLimits, definition_of
 from app.classify import labels
 from app.classify.labels import LabelLimits
-from app.classify.templates import TemplateChoice, presets
+from app.classify.templates import presets
 from app.cli.files import reason
 from app.cli.label_file import label_file
 from app.cli.labelset_client import BadFile, definition
@@ -42,16 +42,13 @@ class BadData(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The classes: `labels` (C,) in order, what each is embedded as, the place of each key.
+    """The classes, as a label set says what each is embedded as, and the place of each key.
 
-    `truncate`: texts that are too long for the model are cut. `notes` are for a person.
+    `notes` are for a person.
     """
 
-    labels: tuple[str, ...]
-    entries: tuple[Entry, ...]
+    definition: Definition
     places: Mapping[str, int]
-    templates: TemplateChoice = None
-    truncate: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -72,7 +69,7 @@ class Naming:
             if self.vocabulary is None
             else self._from_vocabulary(texts, self.vocabulary)
         )
-        if len(chosen_labels.labels) < 2:
+        if len(chosen_labels.definition.labels) < 2:
             raise BadData("at least two classes are needed")
         return chosen_labels
 
@@ -93,7 +90,8 @@ class Naming:
             for label, texts_of_label in by_label.items()
         )
         order = {label: place for place, label in enumerate(checked)}
-        return Chosen(checked, entries, {key: order[t[0].strip()] for key, t in texts.items()})
+        places = {key: order[t[0].strip()] for key, t in texts.items()}
+        return Chosen(Definition(entries), places)
 
     def _from_vocabulary(self, texts: Mapping[str, tuple[str, ...]], vocabulary: str) -> Chosen:
         """The classes of a label set, whether or not there are pictures of each."""
@@ -110,21 +108,8 @@ class Naming:
                 places[key] = place
         if unknown:
             raise BadData(f"not among the labels of {vocabulary}: {_listed(unknown)}")
-        notes = [f"{vocabulary}: {field} is not evaluated" for field in _passed_over(known_set)]
-        return Chosen(
-            known_set.labels, known_set.entries, places, known_set.templates,
-            known_set.truncate, tuple(notes),
-        )  # fmt: skip
-
-
-def _passed_over(known_set: Definition) -> Iterator[str]:
-    """What a label set says that changes its answers in `/classify`, and not in an evaluation."""
-    if known_set.alternatives:
-        yield "`combine` (the mean of a label's texts is taken)"
-    if known_set.joined:
-        yield "`prompts_with` (a label's own prompts replace the templates)"
-    if known_set.nots:
-        yield "`not`"
+        passed_over = f"{vocabulary}: `not` is not evaluated, since it only counts with abstain"
+        return Chosen(known_set, places, (passed_over,) if known_set.nots else ())
 
 
 def _spoken(key: str) -> str:

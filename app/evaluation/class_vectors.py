@@ -17,7 +17,7 @@ from app.cli.client import Client
 from app.cli.terminal import Ended
 from app.evaluation.data import ClassRows, ModelInfo, TemplateRows
 from app.evaluation.picture_vectors import EVERYBODYS, rows_from, same_model
-from app.labelsets.definition import WHOLE, Entry
+from app.labelsets.definition import WHOLE, Definition
 from app.server.exit_status import SERVER_ERROR, USAGE_ERROR
 from models.info import Floats
 from prompts import TemplateSet
@@ -63,32 +63,33 @@ class TextSide:
         return Templates(name, template_set.templates)
 
     async def classes(
-        self, entries: Sequence[Entry], templates: Templates, *, multi_label: bool
+        self, definition: Definition, templates: Templates, *, multi_label: bool
     ) -> ClassRows:
         """The class vectors, and where labels are scored alone what they are held against."""
-        rows = await self._ensembles([entry.concept(templates.texts) for entry in entries])
+        rows = await self._ensembles(definition.concepts(templates.texts))
         if not multi_label or self.info.bias is not None:
-            return ClassRows(rows)
+            return ClassRows(rows, alternatives=definition.alternatives)
         background = await self._ensembles([Concept(BACKGROUND, templates.texts)])
-        return ClassRows(rows, np.asarray(background[0], np.float32))
+        return ClassRows(rows, np.asarray(background[0], np.float32), definition.alternatives)
 
-    async def by_template(self, entries: Sequence[Entry], templates: Templates) -> TemplateRows:
-        """A row for each template and class, from which any subset's ensemble can be made.
+    async def by_template(self, definition: Definition, templates: Templates) -> TemplateRows:
+        """Rows for each template, from which any subset's ensemble can be made.
 
-        Whole prompts of a class stand in the place of every template.
+        Whole prompts that replace the templates stand in the place of every template.
         """
-        concepts = await self._fitted([entry.concept(templates.texts) for entry in entries])
+        concepts = await self._fitted(definition.concepts(templates.texts))
         prompts = list(chain.from_iterable(concept.prompts() for concept in concepts))
         flat = await self.bare(prompts)
-        shape = (len(templates.texts), len(entries), self.info.width)
-        rows, at = np.empty(shape, np.float32), 0
+        rows = np.empty((len(templates.texts), len(concepts), self.info.width), np.float32)
+        beside, at = np.zeros(rows.shape[1:], np.float32), 0
         for place, concept in enumerate(concepts):
             block = flat[at : at + concept.count]
             at += concept.count
+            texts, filled = len(concept.texts), concept.count - len(concept.whole)
             # text by text, and of each text template by template
-            own = block.reshape(len(concept.texts), len(concept.templates), -1).mean(axis=0)
-            rows[:, place] = own
-        return TemplateRows(templates.texts, rows)
+            rows[:, place] = block[:filled].reshape(texts, len(concept.templates), -1).mean(axis=0)
+            beside[place] = block[filled:].sum(axis=0) / texts
+        return TemplateRows(templates.texts, rows, beside, definition.alternatives)
 
     async def bare(self, texts: Sequence[str]) -> Floats:
         """A row (D,) for each text as it is, in no template."""
@@ -109,7 +110,7 @@ class TextSide:
                 some = places[start : start + size]
                 texts = [concepts[place].texts[0] for place in some]
                 rows[some], _ = await self._request_rows(texts, templates)
-        several = [place for place, concept in enumerate(concepts) if len(concept.texts) > 1]
+        several = [place for place, concept in enumerate(concepts) if not _is_single(concept)]
         fitted = await self._fitted([concepts[place] for place in several])
         for place, concept in zip(several, fitted, strict=True):
             rows[place] = ensemble_mean(await self.bare(concept.prompts()))
@@ -211,10 +212,15 @@ async def _get(client: Client, path: str) -> Any:
     return client.content(response)
 
 
+def _is_single(concept: Concept) -> bool:
+    """Whether it is one text in templates and nothing else."""
+    return len(concept.texts) == 1 and not concept.whole
+
+
 def _alike(concepts: Sequence[Concept]) -> Iterator[tuple[tuple[str, ...], list[int]]]:
     """Places of the concepts of one text, by their templates."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, concept in enumerate(concepts):
-        if len(concept.texts) == 1:
+        if _is_single(concept):
             groups.setdefault(concept.templates, []).append(place)
     yield from groups.items()

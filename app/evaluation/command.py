@@ -211,7 +211,7 @@ def eval_command(
         order = Order(
             source, labelled, sets, closer, folder if keep else None, variant, settings.heic,
             previews and output is not None, _command(sys.argv), VERSION,
-            truncate or labelled.chosen.truncate,
+            truncate or labelled.chosen.definition.truncate,
         )  # fmt: skip
         service = Service(url, api_key, model, jobs, retry_for)
         with _progress(len(labelled.dataset.files)) as steps:

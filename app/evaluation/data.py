@@ -3,7 +3,7 @@
 Knows neither files nor models: who reads, encodes, scores and reports meets here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import RenderableType
 
+from app.classify.scoring import Alternatives
 from models.info import Floats
 
 Truth = npt.NDArray[np.bool_]
@@ -95,26 +96,57 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class ClassRows:
-    """What pictures are compared with: `rows` (C, D) float32 of unit length, one a class.
+    """What pictures are compared with: `rows` (R, D) float32 of unit length.
 
-    `background` (D,) is of a text that names no thing in particular, in the same templates; a
-    softmax-trained model needs it to score labels alone, so it is there for multi-label data.
+    There is one a class, or where classes have `alternatives` one for each of these. `background`
+    (D,) is of a text that names no thing in particular, in the same templates; a softmax-trained
+    model needs it to score labels alone, so it is there for multi-label data.
     """
 
     rows: Floats
     background: Floats | None = None
+    alternatives: Alternatives | None = None
+
+    @property
+    def starts(self) -> Places:
+        """The first row (C,) of each class."""
+        starts = range(len(self.rows)) if self.alternatives is None else self.alternatives.starts
+        return np.asarray(starts, np.int64)
+
+    def cosines(self, pictures: Floats) -> Floats:
+        """Of `pictures` (N, D) with each class (N, C), as /classify: the best row decides."""
+        each = pictures @ self.rows.T
+        return each if self.alternatives is None else self.alternatives.best(each)
+
+    def subset(self, places: Places) -> "ClassRows":
+        """The classes at these places (M,), in that order."""
+        ends = np.append(self.starts[1:], len(self.rows))
+        spans = [slice(self.starts[place], ends[place]) for place in places]
+        rows = np.concatenate([self.rows[span] for span in spans])
+        alternatives = self.alternatives
+        if alternatives is not None:
+            alternatives = Alternatives.of([alternatives.texts[span] for span in spans])
+        return ClassRows(rows, self.background, alternatives)
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateRows:
-    """One row for each template and class: `rows` (T, C, D) float32, means over a class's texts.
+    """A row for each template and row of `ClassRows`: `rows` (T, R, D) float32, means over texts.
 
-    The ensemble of any subset of templates is the mean of its rows over T, made of unit length.
-    `templates` (T,) are the texts of the templates.
+    The ensemble of any subset of templates is the sum of its rows over T and of `beside` (R, D),
+    made of unit length: `beside` are sums of whole prompts that are read beside the templates,
+    divided by the number of texts; None: there are none. `templates` (T,) are texts.
     """
 
     templates: tuple[str, ...]
     rows: Floats
+    beside: Floats | None = None
+    alternatives: Alternatives | None = None
+
+    def summed(self, places: Sequence[int]) -> Floats:
+        """(R, D), of which the ensemble of the templates at these places has the direction."""
+        total = self.rows[list(places)].sum(axis=0, dtype=np.float32)
+        return np.asarray(total if self.beside is None else total + self.beside, np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def read(source: Path, naming: Naming, *, multi_label: bool, limit: int | None) 
     dataset = _dataset(rows, chosen, several)
     if limit is not None:
         dataset = dataset.subset(np.asarray(_some(dataset, source, limit), np.int64))
-    empty = [chosen.labels[place] for place in np.flatnonzero(dataset.counts == 0)]
+    empty = [dataset.classes[place] for place in np.flatnonzero(dataset.counts == 0)]
     if empty:
         named = ", ".join(map(shown, empty[:3])) + (", ..." if len(empty) > 3 else "")
         notes.append(f"{_counted(len(empty), 'class')} without pictures, still answers: {named}")
@@ -171,10 +171,10 @@ def _column(source: Path, header: Sequence[str], name: str) -> int:
 
 
 def _dataset(rows: Sequence[Row], chosen: Chosen, several: bool) -> Dataset:
-    truth = np.zeros((len(rows), len(chosen.labels)), bool)
+    truth = np.zeros((len(rows), len(chosen.definition.labels)), bool)
     for place, (_, keys) in enumerate(rows):
         truth[place, [chosen.places[key] for key in keys]] = True
-    return Dataset(chosen.labels, tuple(file for file, _ in rows), truth, several)
+    return Dataset(chosen.definition.labels, tuple(file for file, _ in rows), truth, several)
 
 
 def _some(dataset: Dataset, source: Path, limit: int) -> list[int]:

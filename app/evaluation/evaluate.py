@@ -37,7 +37,7 @@ from app.evaluation.trials import judge
 from app.images.limits import ImageLimits
 from app.labelsets.calibration.fit import Aim, NotEnough
 from app.labelsets.calibration.value import fitted_for
-from app.labelsets.definition import Entry
+from app.labelsets.definition import Definition, Entry
 from app.server.exit_status import SOME_FAILED
 
 # a preview is never worth more than what the service takes by default
@@ -56,7 +56,7 @@ class Study:
     """
 
     encoded: Encoded
-    entries: tuple[Entry, ...]
+    definition: Definition
     texts: TextSide
     sets: tuple[Templates, ...]
     classes: ClassRows
@@ -68,7 +68,7 @@ class Study:
         if templates == self.sets[0]:
             return self.classes
         several = self.encoded.dataset.multi_label
-        return await self.texts.classes(self.entries, templates, multi_label=several)
+        return await self.texts.classes(self.definition, templates, multi_label=several)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +120,12 @@ async def evaluate(reached: Reached, order: Order, steps: Steps) -> Result:
     texts = await connected(reached.client, truncate=order.truncate)
     sets = _sets(order, texts)
     pictures = await _pictures(reached, order, texts, steps)
-    encoded, entries = pictures.encoded, order.labelled.chosen.entries
+    encoded, definition = pictures.encoded, order.labelled.chosen.definition
     several = encoded.dataset.multi_label
-    steps.step(f"{len(entries):,} labels in the templates {sets[0].name}")
-    classes = await texts.classes(entries, sets[0], multi_label=several)
+    steps.step(f"{len(definition.labels):,} labels in the templates {sets[0].name}")
+    classes = await texts.classes(definition, sets[0], multi_label=several)
     scores = await asyncio.to_thread(scored, encoded, classes)
-    study = Study(encoded, entries, texts, sets, classes, scores, steps.step)
+    study = Study(encoded, definition, texts, sets, classes, scores, steps.step)
     sections, missing = [], []
     for look in order.looks:
         try:
@@ -142,7 +142,7 @@ async def evaluate(reached: Reached, order: Order, steps: Steps) -> Result:
 def _sets(order: Order, texts: TextSide) -> tuple[Templates, ...]:
     """The requested template sets, else the data's, else the model's."""
     sets = [texts.templates(name) if isinstance(name, str) else name for name in order.sets]
-    recommended = order.labelled.chosen.templates
+    recommended = order.labelled.chosen.definition.templates
     if sets:
         return tuple(dict.fromkeys(sets))
     if isinstance(recommended, tuple):
@@ -324,7 +324,7 @@ def _search(seed: int) -> Look:
         texts = tuple(dict.fromkeys((*pool(study.texts.sets, languages), *first.texts)))
         study.step(f"labels in {len(texts)} templates")
         every = Templates("", texts)
-        rows = await study.texts.by_template(study.entries, every)
+        rows = await study.texts.by_template(study.definition, every)
         background = await _background(study, every)
         study.step("the search for templates")
         try:
@@ -348,7 +348,8 @@ def _search(seed: int) -> Look:
 async def _background(study: Study, templates: Templates) -> TemplateRows | None:
     if not study.encoded.dataset.multi_label or study.encoded.info.bias is not None:
         return None
-    return await study.texts.by_template([Entry("background", BACKGROUND)], templates)
+    background = Definition((Entry("background", BACKGROUND),))
+    return await study.texts.by_template(background, templates)
 
 
 def _shots(counts: Sequence[int], seeds: int, seed: int) -> Look:
@@ -384,9 +385,9 @@ def _calibration(aim: Aim, seed: int, *, force: bool) -> Look:
         """With a background, so that labels that are scored alone get thresholds, too."""
         study.step("calibration")
         first = study.sets[0]
-        classes = await study.texts.classes(study.entries, first, multi_label=True)
-        concepts = [entry.concept(first.texts) for entry in study.entries]
-        stamp = fitted_for(study.encoded.dataset.classes, concepts)
+        classes = await study.texts.classes(study.definition, first, multi_label=True)
+        concepts = study.definition.concepts(first.texts)
+        stamp = fitted_for(study.definition.labels, concepts)
         try:
             section = await asyncio.to_thread(
                 calibrate, study.encoded, classes, stamp, aim=aim, seed=seed

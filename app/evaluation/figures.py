@@ -233,11 +233,11 @@ def scores_of(rows: Floats, classes: ClassRows, info: ModelInfo, *, multi_label:
     As the service scores: softmax, or for several labels each against a background; a sigmoid of
     its own for models trained so.
     """
-    cosines = np.empty((len(rows), len(classes.rows)), np.float32)
+    cosines = np.empty((len(rows), len(classes.starts)), np.float32)
     probabilities = np.empty_like(cosines)
     for start in range(0, len(rows), BLOCK):
         some = slice(start, start + BLOCK)
-        cosines[some] = rows[some] @ classes.rows.T
+        cosines[some] = classes.cosines(rows[some])
         if info.bias is not None:
             probabilities[some] = scoring.sigmoid(cosines[some], info.scale, info.bias)
         elif not multi_label:

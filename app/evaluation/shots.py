@@ -6,7 +6,7 @@ adds prototypes of the shots to the text rows (app.labelsets.prototypes).
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from app.evaluation import linear_probe
 from app.evaluation.data import ClassRows, Encoded, Places, Truth, halves
 from app.evaluation.figures import Share, predictions
 from app.evaluation.statistics import RESAMPLES, Figures, crossed
-from app.labelsets.prototypes import blend, blended, choose_weight
+from app.labelsets.prototypes import around, blended, choose_weight, means
 from models.info import Floats
 
 
@@ -140,10 +140,10 @@ def shots(
     class in an order, of which k shots are the first k, so that curves of one draw are nested. A
     class with fewer gives all it has; one with fewer than two pictures takes no part anywhere.
     """
-    data, rows, left_out = _taking_part(encoded, classes)
+    data, text, left_out = _taking_part(encoded, classes)
     tested, drawn_from = halves(data.dataset.truth, seed)
     targets = data.dataset.targets
-    pools = [drawn_from[targets[drawn_from] == place] for place in range(len(rows))]
+    pools = [drawn_from[targets[drawn_from] == place] for place in range(len(data.dataset.classes))]
     largest = max(len(pool) for pool in pools)
     counts = sorted({k for k in ks if k > 0})
     used = [k for k in counts if k <= largest]
@@ -153,7 +153,7 @@ def shots(
             f"--shots needs a number from 1 to {largest}: {problem}. The largest class has "
             f"{largest}; the other half is for testing"
         )
-    task = _Task(data.rows, targets, rows, data.info.scale, tested)
+    task = _Task(data.rows, targets, text, data.info.scale, tested)
     orders = [_order(pools, (seed, draw)) for draw in range(seeds)]
     outcomes: dict[tuple[str, int], tuple[Truth, Floats]] = {}
     for finished, k in enumerate(used):
@@ -163,7 +163,7 @@ def shots(
         outcomes[BLEND, k] = task.by_blend(taken, k)
         if progress is not None:
             progress(finished + 1, len(used))
-    right = task.right(rows)
+    right = task.right(text)
 
     def curve(method: str) -> Curve:
         return Curve(
@@ -192,17 +192,17 @@ def shots(
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """Pictures (N, D), their classes, text rows (C, D), and the places of the tested pictures."""
+    """Pictures (N, D), their classes, rows of text, and the places of the tested pictures."""
 
     pictures: Floats
     targets: Places
-    text: Floats
+    text: ClassRows
     scale: float
     tested: Places
 
-    def right(self, rows: Floats) -> Truth:
+    def right(self, classes: ClassRows) -> Truth:
         """Which tested pictures (T,) class rows tell."""
-        return self._are(predictions(self.pictures[self.tested] @ rows.T))
+        return self._are(predictions(classes.cosines(self.pictures[self.tested])))
 
     def by_probe(self, taken: Sequence[Places], power: float) -> tuple[Truth, Floats]:
         """Which test pictures are classified correctly in each draw (S, T); the strengths (S,)."""
@@ -220,26 +220,28 @@ class _Task:
         right, weights = [], []
         for some in taken:
             rows, weight = self._blended(some, k)
-            right.append(self.right(rows))
+            right.append(self.right(replace(self.text, rows=rows)))
             weights.append(weight)
         return np.stack(right), np.array(weights, np.float32)
 
     def _blended(self, some: Places, k: int) -> tuple[Floats, float]:
+        """Rows like those of the text, and the weight."""
         examples, owners = self.pictures[some], self.targets[some]
-        if len(some) <= CHOOSING:
-            blended_classes = blend(self.text, examples, owners, self.scale)
-            return blended_classes.rows, blended_classes.choice.weight
-        few = CHOOSING // k
+        text = means(self.text.rows, self.text.starts)
+        # of many examples those of some classes choose
+        few = len(text) if len(some) <= CHOOSING else CHOOSING // k
         part = owners < few
-        choice = choose_weight(self.text[:few], examples[part], owners[part], self.scale)
-        rows = blended(self.text, examples, owners, choice.weight, choice.offset)
-        return rows, choice.weight
+        choice = choose_weight(text[:few], examples[part], owners[part], self.scale)
+        rows = blended(text, examples, owners, choice.weight, choice.offset)
+        return around(rows, self.text.rows, self.text.starts, choice.weight), choice.weight
 
     def _are(self, answers: Places) -> Truth:
         return np.asarray(answers == self.targets[self.tested], np.bool_)
 
 
-def _taking_part(encoded: Encoded, classes: ClassRows) -> tuple[Encoded, Floats, tuple[str, ...]]:
+def _taking_part(
+    encoded: Encoded, classes: ClassRows
+) -> tuple[Encoded, ClassRows, tuple[str, ...]]:
     """Pictures and rows of the classes that have two pictures or more; names of the others."""
     data = encoded.dataset
     if data.multi_label:
@@ -255,7 +257,8 @@ def _taking_part(encoded: Encoded, classes: ClassRows) -> tuple[Encoded, Floats,
     names = tuple(data.classes[place] for place in kept)
     dataset = type(part)(names, part.files, part.truth[:, kept], multi_label=False)
     left_out = tuple(name for name in data.classes if name not in set(names))
-    return Encoded(dataset, some.rows, some.unread, some.info), classes.rows[kept], left_out
+    taking_part = Encoded(dataset, some.rows, some.unread, some.info)
+    return taking_part, classes.subset(kept), left_out
 
 
 def _order(pools: Sequence[Places], seed: tuple[int, int]) -> list[Places]:

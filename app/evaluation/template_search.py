@@ -41,19 +41,19 @@ class Top1:
 
     def __init__(self, encoded: Encoded, templates: TemplateRows) -> None:
         self._pictures, self._scale = encoded.rows, np.float32(encoded.info.scale)
-        self._targets, self._templates = encoded.dataset.targets, templates.rows
+        self._targets, self._templates = encoded.dataset.targets, templates
 
     @property
     def work(self) -> int:
-        return int(self._pictures.size * self._templates.shape[1])
+        return int(self._pictures.size * self._templates.rows.shape[1])
 
     def with_each(self, path: Sequence[int], candidates: Sequence[int]) -> list[Worth]:
-        sums = _sums(self._templates, path)
+        sums = self._templates.summed(path)
         classes, width = sums.shape
         step = max(1, BLOCK // (classes * max(width, min(len(self._pictures), 1_024))))
         hits = np.concatenate(
             [
-                self._hits(unit(sums + self._templates[candidates[start : start + step]]))
+                self._hits(unit(sums + self._templates.rows[candidates[start : start + step]]))
                 for start in range(0, len(candidates), step)
             ]
         )
@@ -61,28 +61,32 @@ class Top1:
         return [
             (
                 hit / len(self._pictures),
-                self._certainty(unit(sums + self._templates[place])) if equal else -np.inf,
+                self._certainty(unit(sums + self._templates.rows[place])) if equal else -np.inf,
             )
             for place, hit, equal in zip(candidates, hits.tolist(), tied, strict=True)
         ]
 
     def _hits(self, rows: Floats) -> Places:
-        """(K, C, D) -> (K,)."""
+        """(K, R, D) -> (K,)."""
         sets, classes, width = rows.shape
         flat = rows.reshape(-1, width).T
+        alternatives = self._templates.alternatives
         hits = np.zeros(sets, np.int64)
         step = max(1, BLOCK // (sets * classes))
         for start in range(0, len(self._pictures), step):
             cosines = (self._pictures[start : start + step] @ flat).reshape(-1, sets, classes)
+            if alternatives is not None:
+                cosines = alternatives.best(cosines)
             best = cosines.argmax(axis=2)
             hits += (best == self._targets[start : start + step, None]).sum(axis=0)
         return hits
 
     def _certainty(self, rows: Floats) -> float:
-        """(C, D) -> the mean log-probability of the right class."""
+        """(R, D) -> the mean log-probability of the right class."""
+        classes = ClassRows(rows, alternatives=self._templates.alternatives)
         total, step = 0.0, max(1, BLOCK // len(rows))
         for start in range(0, len(self._pictures), step):
-            logits = self._scale * (self._pictures[start : start + step] @ rows.T)
+            logits = self._scale * classes.cosines(self._pictures[start : start + step])
             own = np.arange(len(logits)), self._targets[start : start + step]
             total += float(scoring.log_softmax(logits)[own].sum(dtype=np.float64))
         return total / len(self._pictures)
@@ -94,23 +98,17 @@ class MeanAveragePrecision:
     def __init__(
         self, encoded: Encoded, templates: TemplateRows, background: TemplateRows | None
     ) -> None:
-        self._encoded, self._templates = encoded, templates.rows
-        self._background = None if background is None else background.rows[:, 0]
+        self._encoded, self._templates, self._background = encoded, templates, background
 
     @property
     def work(self) -> int:
-        return int(self._encoded.rows.size * self._templates.shape[1])
+        return int(self._encoded.rows.size * self._templates.rows.shape[1])
 
     def with_each(self, path: Sequence[int], candidates: Sequence[int]) -> list[Worth]:
-        sums = _sums(self._templates, path)
-        behind = None if self._background is None else _sums(self._background, path)
-        return [(self._figure(sums, behind, place), 0.0) for place in candidates]
+        return [(self._figure([*path, place]), 0.0) for place in candidates]
 
-    def _figure(self, sums: Floats, behind: Floats | None, place: int) -> float:
-        background = None
-        if self._background is not None and behind is not None:
-            background = unit(behind + self._background[place])
-        classes = ClassRows(unit(sums + self._templates[place]), background)
+    def _figure(self, places: Sequence[int]) -> float:
+        classes = _ensemble(self._templates, places, self._background)
         scores = scores_of(self._encoded.rows, classes, self._encoded.info, multi_label=True)
         truth = self._encoded.dataset.truth
         each = [
@@ -124,11 +122,6 @@ class MeanAveragePrecision:
 def unit(rows: Floats) -> Floats:
     """Rows (..., D) of unit length."""
     return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)
-
-
-def _sums(rows: Floats, path: Sequence[int]) -> Floats:
-    """(T, ...) -> the sum over the places of `path`; a mean and a sum have one direction."""
-    return np.asarray(rows[list(path)].sum(axis=0, dtype=np.float32), np.float32)
 
 
 CHOSEN: Final = "chosen"
@@ -187,9 +180,14 @@ def ensemble(
     rows: TemplateRows, templates: Sequence[str], background: TemplateRows | None = None
 ) -> ClassRows:
     """The class rows of some of the templates; `background` has the same templates, one class."""
-    places = _places(rows, templates)
-    behind = None if background is None else unit(background.rows[places, 0].mean(axis=0))
-    return ClassRows(unit(rows.rows[places].mean(axis=0)), behind)
+    return _ensemble(rows, _places(rows, templates), background)
+
+
+def _ensemble(
+    rows: TemplateRows, places: Sequence[int], background: TemplateRows | None
+) -> ClassRows:
+    behind = None if background is None else unit(background.summed(places)[0])
+    return ClassRows(unit(rows.summed(places)), behind, rows.alternatives)
 
 
 def search(

@@ -20,7 +20,7 @@ from app.classify.tenancy import own
 from app.errors import Internal, Overloaded, Problem
 from app.labelsets.definition import Example, Stored
 from app.labelsets.preconditions import away
-from app.labelsets.prototypes import Choice, blend, blended
+from app.labelsets.prototypes import Choice, around, blend, blended, means
 from app.stores.protocols import PictureStore, StoreAway
 from app.stores.vectors import TwoLevels
 from app.telemetry.spans import Stages
@@ -134,15 +134,8 @@ class Blending:
         alternatives = stored.definition.alternatives
         if alternatives is None:
             return await self._blend(stored, text, vectors)
-        # examples are of labels, not of their alternatives: these keep their ways from the mean
-        starts = np.array(alternatives.starts)
-        sizes = np.diff(np.append(starts, len(text)))
-        sums = np.add.reduceat(text, starts)
-        means: Floats = np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
-        rows = await self._blend(stored, means, vectors)
-        weight = self._found[stored.key].choice.weight
-        apart = (1 - weight) * (text - np.repeat(means, sizes, axis=0))
-        return np.asarray(np.repeat(rows, sizes, axis=0) + apart, np.float32)
+        rows = await self._blend(stored, means(text, alternatives.starts), vectors)
+        return around(rows, text, alternatives.starts, self._found[stored.key].choice.weight)
 
     async def _blend(self, stored: Stored, text: Floats, vectors: Mapping[str, Floats]) -> Floats:
         places = {label: place for place, label in enumerate(stored.definition.labels)}

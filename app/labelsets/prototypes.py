@@ -14,6 +14,7 @@ would win too often.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -95,6 +96,22 @@ def blended(
     own[known.used] *= 1 - shrink[:, None]
     own[known.used] += shrink[:, None] * (known.prototypes - mean) - offset * mean
     return np.asarray((1 - weight) * wide + weight * (middle + own), np.float32)
+
+
+def means(text: Floats, starts: Sequence[int] | Whole) -> Floats:
+    """Unit rows (C, D) of labels whose rows in `text` (R, D) begin at `starts` (C,)."""
+    sums = np.add.reduceat(text, starts)
+    return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
+
+
+def around(rows: Floats, text: Floats, starts: Sequence[int] | Whole, weight: float) -> Floats:
+    """Rows (R, D) of labels whose `means` have become `rows` (C, D) with this weight.
+
+    Examples are of labels, not of their alternatives: these keep their ways from the mean.
+    """
+    sizes = np.diff(np.append(starts, len(text)))
+    apart = (1 - weight) * (text - np.repeat(means(text, starts), sizes, axis=0))
+    return np.asarray(np.repeat(rows, sizes, axis=0) + apart, np.float32)
 
 
 def choose_weight(text: Floats, examples: Floats, owners: Whole, scale: float) -> Choice:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -22,9 +23,14 @@ from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner, Result
 
 from app.__main__ import app
+from app.cli.client import Reached, Service
 from app.evaluation import class_vectors
+from app.evaluation.class_vectors import Templates, connected
+from app.evaluation.data import ClassRows, TemplateRows
 from app.evaluation.picture_vectors import DIGEST, HEAD
 from app.evaluation.report.calibration import CalibrationSection
+from app.evaluation.template_search import ensemble
+from app.labelsets.definition import Definition, Entry
 from models.encoder import Encoder
 from models.info import Pixels
 from tests.conftest import alike
@@ -126,13 +132,29 @@ def test_a_folder_is_evaluated_here_and_on_a_server_alike_and_as_classify_answer
         assert float(rows[name]["similarity"]) == pytest.approx(answer["similarity"], abs=CLOSE)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"combine": "best"},
+        {"prompts_with": "templates", "templates": ["an icon of a {}.", "a red {}."]},
+        {"combine": {"tool": "best"}, "prompts_with": "templates"},
+    ],
+    ids=str,
+)
 def test_several_labels_synonyms_and_prompts_are_scored_as_a_label_set_is(
-    evaluate: Eval, samples: dict[str, Path], tmp_path: Path, url: str, client: httpx.Client
+    evaluate: Eval,
+    samples: dict[str, Path],
+    tmp_path: Path,
+    url: str,
+    client: httpx.Client,
+    more: dict[str, Any],
 ) -> None:
     content = {
         "labels": {"animal": ["cat", "dog"], "food": ["pizza", "banana"], "tool": []},
         "prompts": {"tool": ["an icon of a key", "a key"]},
         "templates": "none",
+        **more,
     }
     (tmp_path / "set.json").write_text(json.dumps(content), encoding="utf-8")
     groups = {"cat": "animal", "pizza": "food", "key": "tool", "rocket": "", "dog": "animal"}
@@ -146,7 +168,8 @@ def test_several_labels_synonyms_and_prompts_are_scored_as_a_label_set_is(
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["data"]["multi_label"]
-    assert report["templates"]["name"] == "none"
+    assert report["templates"]["name"] == ("custom" if "templates" in more else "none")
+    assert "not evaluated" not in result.stderr
     assert "top1" not in report["figures"]
     rows = predictions(tmp_path / "r")
     truth, scores = [], []
@@ -206,11 +229,10 @@ def test_a_label_too_long_for_the_model_is_cut_as_classify_cuts_it(
         assert row["predicted"] == answer["label"]
         assert float(row["similarity"]) == pytest.approx(answer["similarity"], abs=CLOSE)
     # a set that says so itself needs no option, and what is not evaluated is noted
-    content |= {"truncate": True, "combine": "best", "not": ["fog"]}
+    content |= {"truncate": True, "not": ["fog"]}
     file.write_text(json.dumps(content), encoding="utf-8")
     noted = evaluate(*options)
     assert noted.exit_code == 0, noted.stderr
-    assert "`combine`" in noted.stderr
     assert "`not` is not evaluated" in noted.stderr
     client.delete("/labelsets/cut")
 
@@ -334,6 +356,57 @@ def test_a_calibration_that_makes_figures_worse_is_written_by_force_alone(
     forced = evaluate(*arguments, "--force", "--output", tmp_path / "forced")
     assert "wrong answers rise" not in forced.stderr
     assert json.loads((tmp_path / "forced/calibration.json").read_text())["pictures"] == 80
+
+
+def test_a_calibration_of_alternatives_and_prompts_fits_their_label_set(
+    evaluate: Eval, noise: Path, tmp_path: Path, url: str, client: httpx.Client
+) -> None:
+    content = {
+        "labels": {"cat": ["cat", "kitten"], "dog": ["dog", "puppy"]},
+        "prompts": {"dog": ["my dog", "an icon of a dog"]},
+        "combine": {"cat": "best"},
+        "prompts_with": "templates",
+        "templates": "simple",
+    }
+    file = tmp_path / "set.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    result = evaluate(
+        noise, "--labels", file, "--url", url, "--limit", 40, "--calibrate", "--risk", 0.5,
+        "--force", "--search-templates", "--shots", "1", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    client.put("/labelsets/fits?wait=true", json=content).raise_for_status()
+    calibration = (tmp_path / "out/calibration.json").read_text(encoding="utf-8")
+    answer = client.put(
+        "/labelsets/fits/calibration",
+        content=calibration,
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.status_code == 204, answer.text
+    client.delete("/labelsets/fits")
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_rows_by_template_make_the_ensemble_of_a_label_set(url: str, *, joined: bool) -> None:
+    entries = (
+        Entry("cat", ("cat", "kitten"), ("my cat",)),
+        Entry("dog", ("dog", "puppy"), ("a dog at home", "an icon of a dog"), "best"),
+        Entry("tree", ("oak", "birch", "pine"), combine="best"),
+        Entry("key", ("key",)),
+    )
+    definition = Definition(entries, joined=joined)
+    templates = Templates("own", ("a {}.", "an icon of a {}.", "{}"))
+
+    async def work(reached: Reached) -> tuple[TemplateRows, ClassRows]:
+        texts = await connected(reached.client)
+        by_template = await texts.by_template(definition, templates)
+        return by_template, await texts.classes(definition, templates, multi_label=False)
+
+    by_template, classes = Service(url, None, None, None, 240).run(work, stored=False)
+    whole = ensemble(by_template, templates.texts)
+    assert len(whole.rows) == definition.rows
+    np.testing.assert_allclose(whole.rows, classes.rows, atol=1e-5)
+    assert whole.alternatives == classes.alternatives == definition.alternatives
 
 
 def test_a_look_that_the_data_does_not_allow_is_left_out_and_said(

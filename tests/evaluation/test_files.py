@@ -70,7 +70,7 @@ def test_names_say_what_folders_show_with_synonyms_and_may_join_two(tmp_path: Pa
     dataset = dataset_of(data, names=toml)
     assert dataset.dataset.classes == ("dog", "cat")
     assert labels_by_file(dataset, data)["n02124075/b.png"] == ["cat"]
-    assert {e.label: e.texts for e in dataset.chosen.entries} == {
+    assert {e.label: e.texts for e in dataset.chosen.definition.entries} == {
         "cat": ("cat", "kitten"),
         "dog": ("dog",),
     }
@@ -96,8 +96,8 @@ def test_a_label_set_gives_prompts_templates_and_classes_without_pictures(tmp_pa
     dataset = dataset_of(data, labels=str(file))
     assert dataset.dataset.classes == ("cat", "dog", "hot dog")
     assert labels_by_file(dataset, data) == {"Hot_Dog/a.png": ["hot dog"], "cat/b.png": ["cat"]}
-    assert dataset.chosen.templates == ("a {}.",)
-    assert dataset.chosen.entries[1].prompts == ("my dog",)
+    assert dataset.chosen.definition.templates == ("a {}.",)
+    assert dataset.chosen.definition.entries[1].prompts == ("my dog",)
     assert (
         len(dataset_of(touch(tmp_path / "e", "cat/a.png"), labels="animals").dataset.classes) > 50
     )

@@ -11,12 +11,13 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from scipy.stats import t
 
+from app.classify.scoring import Alternatives
 from app.evaluation import linear_probe
 from app.evaluation.data import ClassRows, Encoded, TemplateRows, halves
 from app.evaluation.figures import Share, top
 from app.evaluation.report.shots import ShotsSection
 from app.evaluation.shots import Curve, Point, Shots, ShotsError, shots
-from app.evaluation.template_search import ensemble
+from app.evaluation.template_search import ensemble, unit
 from app.labelsets.prototypes import blend
 from models.info import Floats
 
@@ -105,6 +106,29 @@ def test_zero_shot_and_curves_are_of_the_same_test_pictures(
     ).rows
     full = top(subset.rows[tested] @ rows.T, targets[tested], 1).value
     assert few_shot.curves[1].points[-1].draws == pytest.approx([full] * 3)
+
+
+def test_shots_of_labels_with_alternatives_move_all_of_them(
+    data: tuple[Encoded, ClassRows], few_shot: Shots
+) -> None:
+    encoded, classes = data
+    alike = Alternatives.of([["a", "b"]] * len(classes.rows))
+    twice = ClassRows(np.repeat(classes.rows, 2, axis=0), alternatives=alike)
+    same = shots(encoded, twice, (1, 4), seeds=3).curves[1].points
+    assert [point.draws for point in same] == [
+        few_shot.curves[1].points[place].draws for place in (0, 2)
+    ]
+    # the best of different ones decides
+    other = twice.rows.copy()
+    noise = np.random.default_rng(3).normal(0, 0.02, classes.rows.shape)
+    other[1::2] = unit(np.roll(classes.rows, 3, axis=0) + noise)
+    kept = np.flatnonzero(encoded.dataset.counts >= 2)
+    subset = encoded.subset(np.flatnonzero(encoded.dataset.truth[:, kept].any(axis=1)))
+    truth = subset.dataset.truth[:, kept]
+    tested = halves(truth, 0)[0]
+    each = (subset.rows[tested] @ other.T).reshape(len(tested), -1, 2).max(axis=2)[:, kept]
+    result = shots(encoded, ClassRows(other, alternatives=alike), (1,), seeds=1)
+    assert result.zero_shot == top(each, truth[tested].argmax(axis=1), 1)
 
 
 def test_classes_with_too_few_pictures_are_named(

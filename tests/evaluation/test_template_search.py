@@ -9,11 +9,12 @@ from rich.console import Console
 from sklearn.metrics import average_precision_score
 
 from app.classify.concept import ensemble_mean
+from app.classify.scoring import Alternatives
 from app.evaluation import template_search
 from app.evaluation.data import Encoded, TemplateRows, halves
 from app.evaluation.figures import scored
 from app.evaluation.report.template_search import SearchSection
-from app.evaluation.template_search import ensemble, pool, search
+from app.evaluation.template_search import ensemble, pool, search, unit
 from app.evaluation.trials import TOP1, Verdict
 from models.info import Floats
 from prompts import expand, load_sets, validate_templates
@@ -53,8 +54,20 @@ def test_an_ensemble_is_the_one_that_answers_requests(posed: Posed, pictogram: o
     assert np.abs(ensemble(rows, SIMPLE).rows[7] - ensemble_mean(vectors)).max() < 1e-5
 
 
-def test_the_search_finds_what_a_brute_search_finds(posed: Posed) -> None:
+def with_alternatives(rows: TemplateRows) -> TemplateRows:
+    """A second row for each class, between it and its neighbour, and prompts beside templates."""
+    templates, classes, width = rows.rows.shape
+    between = unit(rows.rows + 0.5 * np.roll(rows.rows, 1, axis=1))
+    both = np.stack([rows.rows, between], axis=2).reshape(templates, -1, width)
+    beside = np.random.default_rng(5).normal(0, 0.05, both.shape[1:]).astype(np.float32)
+    alternatives = Alternatives.of([("a", "b")] * classes)
+    return TemplateRows(rows.templates, both, beside, alternatives)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_search_finds_what_a_brute_search_finds(posed: Posed, *, several: bool) -> None:
     encoded, rows = posed
+    rows = with_alternatives(rows) if several else rows
     result = search(encoded, rows, SIMPLE, default_name="simple", limit=3)
     half = encoded.subset(halves(encoded.dataset.truth, 0)[0])
     picked: list[str] = []

@@ -179,7 +179,7 @@ def calibrate(
     aim, info = aim or Aim(), encoded.info
     background = None if classes.background is None else encoded.rows @ classes.background
     dataset = encoded.dataset
-    data = Labelled(dataset.classes, encoded.rows @ classes.rows.T, dataset.truth, background)
+    data = Labelled(dataset.classes, classes.cosines(encoded.rows), dataset.truth, background)
     model = Model(info.name, info.fingerprint, info.scale, info.bias)
     return CalibrationSection(fit(data, model, fitted_for, aim, seed), aim, info.scale)
 
