@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from models.errors import EncoderClosed
@@ -17,9 +16,6 @@ Launch = Callable[[], Callable[[], R]]
 Steps = Generator[None, None, R]
 
 log = logging.getLogger("openvocab.models")
-
-# of this process, as the system counts them
-TASKS: Final = Path("/proc/self/task")
 
 # urgent work goes first, but steps behind an endless stream of it must still come to an end
 URGENT_IN_A_ROW: Final = 8
@@ -134,21 +130,11 @@ class _Queues:
                 future.set_exception(EncoderClosed("the encoder was closed"))
         if self._closed:
             self._thread.join(timeout)
-            self._wait_until_gone(ends_at)
             return
         with self._changed:
             self._changed.wait_for(
                 lambda: self._is_off(owner), max(0.0, ends_at - time.monotonic())
             )
-
-    def _wait_until_gone(self, ends_at: float) -> None:
-        """For Python a thread ends before its thread-local variables are destroyed (Linux).
-
-        Those of OpenVINO hold a lock meanwhile, which a fork would copy: locked for good.
-        """
-        task = TASKS / str(self._thread.native_id)
-        while task.exists() and time.monotonic() < ends_at:
-            time.sleep(0.001)
 
     def _is_off(self, owner: _Owner) -> bool:
         """Whether nothing of an owner is on the device."""

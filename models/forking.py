@@ -52,7 +52,7 @@ def survives(encoder: Encoder) -> bool:
     picture = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape)
     expected = _rows(encoder, picture)
     encoder.close()
-    _let_threads_begin()
+    _let_threads_rest()
     trial = multiprocessing.get_context("fork").Process(
         target=_try, args=(encoder, picture, expected), daemon=True
     )
@@ -73,10 +73,12 @@ def survives(encoder: Encoder) -> bool:
     return False
 
 
-def _let_threads_begin() -> None:
-    """Until the threads that OpenVINO has begun wait for work, some milliseconds.
+def _let_threads_rest() -> None:
+    """Until all other threads sleep, some milliseconds.
 
-    Each takes a lock when it begins, which a fork at that moment would copy: locked for good.
+    Each that OpenVINO begins takes a lock at that moment, and the encoder's may hold one as long as
+    its thread-local variables are destroyed, for which Python does not wait: a fork just then would
+    copy it, locked for good.
     """
     end, quiet = time.monotonic() + TRIAL_SECONDS, 0
     while quiet < QUIET_LOOKS and time.monotonic() < end:

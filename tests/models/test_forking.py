@@ -173,6 +173,6 @@ def test_before_the_fork_threads_that_are_awake_are_waited_for() -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    forking._let_threads_begin()
+    forking._let_threads_rest()
     assert done.is_set()
     thread.join()
