@@ -36,6 +36,9 @@ ERROR: Final = "error.json"
 
 UNUSED_SECONDS: Final = 30 * 86_400
 
+# characters of a key
+KEY_SIZE: Final = 32
+
 # a folder that is being written, under the lock of what it is to become: .KEY-RANDOM.partial
 PARTIAL: Final = ".partial"
 
@@ -99,7 +102,8 @@ class ExportCache:
 
     def _remove_partial(self) -> None:
         """Remove what killed processes left: whoever writes has the lock while it lives."""
-        for partial in self._folder.glob(f".*-*{PARTIAL}"):
+        # not those of `openvocab models export --to`, which takes no lock
+        for partial in self._folder.glob(f".{'[0-9a-f]' * KEY_SIZE}-*{PARTIAL}"):
             folder = partial.with_name(partial.name[1:].rpartition("-")[0])
             # it is being written, or of another user
             with contextlib.suppress(OSError), _locked(_lock_of(folder), wait=False):
@@ -200,7 +204,7 @@ def export_key(loader: str, candidates: Candidates) -> str:
     source = folder_digest(local_folder(loader)) if local else loader
     allowed = ",".join(candidates.precisions) + " torch" * (candidates.backend == "torch")
     parts = source, allowed, str(FORMAT), *_releases(), processor.described()
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:KEY_SIZE]
 
 
 def _releases() -> Iterator[str]:

@@ -158,13 +158,15 @@ def test_what_a_killed_process_left_is_removed_at_the_next_start_and_no_sooner(
             assert writer.stdout is not None
             assert writer.stdout.readline() == "writing\n"
             [partial] = tmp_path.glob(".*")
+            exported_by_hand = tmp_path / ".mine-12345678.partial"
+            exported_by_hand.mkdir()
             load("pictogram", exports=tmp_path).close()
             assert (partial / "made" / "image.bin").read_bytes() == b"half"
         finally:
             writer.kill()
     assert partial.exists()
     load("pictogram", exports=tmp_path).close()
-    assert list(tmp_path.glob(".*")) == []
+    assert list(tmp_path.glob(".*")) == [exported_by_hand]
 
 
 def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(
