@@ -1,7 +1,6 @@
-"""Put the backbone, the trained head and the text tower together into the file that is committed.
+"""Put the backbone, the finished head and the text tower together into the file that is committed.
 
-The head's weights, and those of the backbone's last stage, are a mean of the compiled and the
-trained ones (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903). Knows the work folder's files.
+Knows the work folder's files.
 """
 
 import argparse
@@ -10,8 +9,11 @@ from pathlib import Path
 
 import torch
 from backbone import classifier, last_stage
+from head import finished
 from sources import fetch, single_source
 from towers import build, export
+
+NAMED = 0.7  # share of stage five's weights in the text tower (WiSE-FT, as for the head)
 
 
 def main() -> None:
@@ -19,14 +21,13 @@ def main() -> None:
     home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
     parser.add_argument("--work", type=Path, default=Path(home))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--trained", type=float, default=0.85, help="share of the trained weights")
     parser.add_argument("--scale", type=float, default=25.0, help="of the scores: see LOG.md")
     args = parser.parse_args()
-    compiled = torch.load(args.work / "compiled.pt", weights_only=True)
-    trained = torch.load(args.work / "aligned.pt", weights_only=True)
-    rows = {n: torch.lerp(compiled[n], trained[n], args.trained) for n in compiled}
-    model = build().eval()
-    model.load_state_dict(torch.load(args.work / "text.pt", weights_only=True), strict=False)
+    model, rows = build().eval(), finished(args.work)
+    first = torch.load(args.work / "text.pt", weights_only=True)
+    names = torch.load(args.work / "names.pt", weights_only=True)
+    texts = {n: torch.lerp(w, names[f"text.{n}"], NAMED) for n, w in first.items()}
+    model.load_state_dict(texts, strict=False)
     net = classifier(fetch(single_source("backbone"), args.work / "downloads"))
     trunk = {n: w for n, w in net.state_dict().items() if not n.startswith("classifier")}
     model.visual.trunk.load_state_dict(trunk)

@@ -7,7 +7,6 @@ they are is for the caller to say.
 """
 
 import argparse
-import itertools
 import json
 import os
 import time
@@ -30,6 +29,7 @@ from schedule import Progress, learning_rate
 from sources import fetch, single_source
 from torch import Tensor, nn
 from torch.nn import functional
+from tower import decays
 from views import OTHERS
 
 EVERY = 50  # steps between lines of the log, looks for new views and saves
@@ -43,19 +43,24 @@ SCENES = 96  # photographs without labels in a step, and as many made up ones
 WRONG = 2048  # texts of no drawing in a step
 DECAY = 0.05
 STAGE_SHARE = 0.5  # of the rate, for the backbone's last stage
+TRAINED = 0.85  # share of the trained weights in the finished head and stage
 WEIGHTS = {"loss": 1.0, "told": 0.3, "kept": 1.0, "moved": 3.0}
 KINDS = {"name": 1.0, "synonym": 0.5, "above 1": 0.3}  # weights of a class's texts
 
 
-def class_rows(work: Path, rows_of: Callable[[list[str]], Tensor]) -> Tensor:
-    """(1000, D) unit rows: where ImageNet's classes lie by their words, their mean taken off."""
+def centred(rows: Tensor) -> Tensor:
+    """Unit rows without their mean: a shift of all texts at once changes no ranking."""
+    return functional.normalize(rows - rows.mean(0), dim=1)
+
+
+def class_places(work: Path, rows_of: Callable[[list[str]], Tensor]) -> Tensor:
+    """(1000, D) unit rows: where ImageNet's classes lie by their words."""
     rows = []
     for texts in json.loads((work / "imagenet.json").read_text()):
         weighted = [(text, KINDS[kind]) for text, kind in texts if kind in KINDS]
         places = rows_of([text for text, _ in weighted])
         rows.append((torch.tensor([w for _, w in weighted])[:, None] * places).sum(0))
-    unit = functional.normalize(torch.stack(rows), dim=1)
-    return functional.normalize(unit - unit.mean(0), dim=1)
+    return functional.normalize(torch.stack(rows), dim=1)
 
 
 @torch.no_grad()
@@ -116,6 +121,14 @@ class Lesson:
         rows = head(functional.dropout(torch.cat([drawings, labelled, scenes, more]), DROPOUT))
         rows = functional.normalize(rows, dim=1)
         named = len(drawings) + len(labelled)
+        odds = (SHARPNESS * torch.cat([logits, more_logits])).softmax(1)
+        moved = 1 - functional.cosine_similarity(scenes, before).mean()
+        return Seen(rows[:named], *self.names(drawn, labels), rows[named:], odds, moved)
+
+    def names(
+        self, drawn: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Tensor]:
+        """A caption of each drawing and photograph, wrong texts, and what is also true."""
         concepts = np.concatenate([drawn, self.album.concept[labels]])
         captions = np.array(
             [*map(self.drawer.caption, drawn), *map(self.album.caption, labels)], np.int64
@@ -124,9 +137,7 @@ class Lesson:
         numbers = np.concatenate([captions, wrong])
         also_true = torch.from_numpy(self.drawer.true_of[np.ix_(numbers, concepts)].T.copy())
         also_true.fill_diagonal_(False)
-        odds = (SHARPNESS * torch.cat([logits, more_logits])).softmax(1)
-        moved = 1 - functional.cosine_similarity(scenes, before).mean()
-        return Seen(rows[:named], captions, wrong, also_true, rows[named:], odds, moved)
+        return captions, wrong, also_true
 
 
 def losses(
@@ -142,6 +153,14 @@ def losses(
     distance = distance + 2 * (1 - (views.photographs * place).sum(1).mean())
     meaning = meaning_loss(views.named, target)
     return {"loss": loss, "right": right, "told": meaning, "kept": distance, "moved": views.moved}
+
+
+def finished(work: Path, share: float = TRAINED) -> dict[str, Tensor]:
+    """Head and last stage by name: a mean of the compiled and the trained weights (WiSE-FT,
+    Wortsman et al. 2022, arXiv 2109.01903)."""
+    compiled = torch.load(work / "compiled.pt", weights_only=True)
+    trained = torch.load(work / "aligned.pt", weights_only=True)
+    return {n: torch.lerp(compiled[n], trained[n], share) for n in compiled}
 
 
 def save(path: Path, state: object) -> None:
@@ -181,13 +200,11 @@ def train(
     average = {n: p.detach().clone() for n, p in parameters.items()}
     groups = [
         {
-            "params": [
-                p for n, p in parameters.items() if (p.ndim > 1, n.startswith("stage.")) == kind
-            ],
-            "weight_decay": DECAY if kind[0] else 0.0,
-            "share": STAGE_SHARE if kind[1] else 1.0,
+            "params": [p],
+            "weight_decay": DECAY if decays(name, p) else 0.0,
+            "share": STAGE_SHARE if name.startswith("stage.") else 1.0,
         }
-        for kind in itertools.product((True, False), repeat=2)
+        for name, p in parameters.items()
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
     progress = Progress(file.with_suffix(".steps.txt"), args.steps)
@@ -196,7 +213,9 @@ def train(
     while progress.value < 1:
         now = progress.advance()
         parts = step()
-        total: Tensor = torch.stack([w * parts[name] for name, w in WEIGHTS.items()]).sum()
+        total: Tensor = torch.stack(
+            [w * parts[name] for name, w in WEIGHTS.items() if name in parts]
+        ).sum()
         total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
         for group in optimizer.param_groups:

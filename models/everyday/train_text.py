@@ -15,13 +15,12 @@ from bridge import SOFTENED, Bridge, begin
 from pupil import meaning_loss
 from schedule import Progress, learning_rate
 from torch import Tensor
-from torch.nn import functional
-from towers import build, encode_text
+from tower import decays, text_parameters, unit_rows
+from towers import build
 from words import WordLesson
 
 EVERY = 50  # steps between lines of the log
 WARM_UP = 25  # steps
-PARTS = 4  # of a batch, by length: short texts are not padded to the longest
 AVERAGED = 5  # steps between two updates of the averaged weights
 HORIZON = 200  # steps that the averaged weights look back
 
@@ -42,23 +41,16 @@ class Pupil:
         else:
             tokens = torch.from_numpy(np.load(args.work / "teacher_tokens.npy")).float()
             begin(self.model, tokens - words.mean)
-        self.named = {
-            n: p
-            for n, p in self.model.named_parameters()
-            if "visual." not in n and n != "logit_scale"
-        }
-        decays = {n: p.ndim > 1 and "embedding" not in n for n, p in self.named.items()}
+        self.named = text_parameters(self.model)
         groups = [
-            {"params": [p for n, p in self.named.items() if decays[n]], "weight_decay": 0.05},
-            {"params": [p for n, p in self.named.items() if not decays[n]], "weight_decay": 0.0},
+            {
+                "params": [p for n, p in self.named.items() if decays(n, p) == kind],
+                "weight_decay": 0.05 if kind else 0.0,
+            }
+            for kind in (True, False)
         ]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
         self.average = {n: p.detach().clone() for n, p in self.named.items()}
-
-    def _read(self, tokens: Tensor, ends: Tensor) -> Tensor:
-        """As short as the longest of these texts."""
-        with torch.autocast("cpu", torch.bfloat16):
-            return encode_text(self.model, tokens[:, : int(ends.max()) + 1], ends).float()
 
     @torch.no_grad()
     def settle(self, step: int) -> None:
@@ -70,12 +62,9 @@ class Pupil:
 
     def step(self, tokens: Tensor, ends: Tensor, target: Tensor, rate: float) -> tuple[float, ...]:
         """One batch: the loss, and the mean cosine to where the text should lie."""
-        order = torch.argsort(ends)
-        rows = functional.normalize(
-            torch.cat([self._read(tokens[i], ends[i]) for i in order.chunk(PARTS)]), dim=1
-        )
+        rows = unit_rows(self.model, tokens, ends)
         with torch.no_grad():
-            target = self.bridge(target[order])  # where pictures look for the text
+            target = self.bridge(target)  # where pictures look for the text
         loss = meaning_loss(rows, target)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self.named.values()), 1.0)

@@ -102,12 +102,13 @@ def test_the_eighty_templates_cost_nothing(
     assert ranking(filled, targets)["top1"] >= ranking(bare, targets)["top1"] - 0.03
 
 
-def test_drawings_are_recognised_among_ten(everyday: Encoder) -> None:
+def test_drawings_are_recognised_by_their_names(everyday: Encoder) -> None:
     pictures, labels = tiles("twemoji-64", 64)
     few, names = pictures[::STEP], labels[::STEP]
     targets = np.arange(len(names))
     cosines = images_of(everyday, few) @ labels_of(everyday, names, own_templates()).T
-    assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.86
+    assert ranking(cosines, targets)["top1"] >= 0.63
+    assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.89
 
 
 def test_stock_open_clip_loads_it_and_gives_the_same_rows(everyday: Encoder) -> None:

@@ -1,0 +1,94 @@
+"""Stage five: the text tower once more, against the finished image tower.
+
+The names of drawings and photographs go where their pictures are; all texts keep their places among
+each other as far as that allows. Knows the command line and the finished tower's rows; the lesson
+and the loop are head.py's.
+"""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from backbone import last_stage
+from head import LABELLED, Lesson, arguments, centred, finished, train
+from measured import read
+from network import CONTEXT
+from open_clip.tokenizer import SimpleTokenizer
+from pool import Pool
+from pupil import contrastive_loss, meaning_loss
+from torch import Tensor, nn
+from torch.nn import functional
+from tower import text_parameters, unit_rows
+from towers import build
+from words import BARE, WordLesson
+
+SCALE = 38.0  # of the contrastive loss: where stage four ended
+ANCHORS = 256  # further texts in a step
+READ_AGAIN = 64  # captions in a step whose rows among the wrong ones are brought up to date
+PLACED = 256  # views at once
+
+
+@torch.inference_mode()
+def place(folder: Path, stage: nn.Module, head: nn.Module) -> None:
+    """Where the finished tower puts every view: unit rows (N, D) beside its maps."""
+    for kind in ("drawings", "labelled", "scenes"):
+        for path in sorted(folder.glob(f"{kind}-*.maps.npy")):
+            maps, rows = np.load(path, mmap_mode="r"), []
+            for at in range(0, len(maps), PLACED):
+                part = torch.from_numpy(maps[at : at + PLACED].astype(np.float32))
+                with torch.autocast("cpu", torch.bfloat16):
+                    features = stage(part.contiguous(memory_format=torch.channels_last)).float()
+                rows.append(functional.normalize(head(features), dim=1).half().numpy())
+            np.save(str(path).replace(".maps.", ".rows."), np.concatenate(rows))
+
+
+def main() -> None:
+    args = arguments(__doc__, steps=1000, rate=4e-4, seed=10, batch=320)
+    torch.manual_seed(args.seed)
+    rng = np.random.default_rng(args.seed)
+    model, tokenizer = build().eval(), SimpleTokenizer(context_length=CONTEXT)
+    model.load_state_dict(torch.load(args.work / "text.pt", weights_only=True), strict=False)
+    first = copy.deepcopy(model).requires_grad_(False)
+    lesson, words = Lesson(args.work, args.batch, args.seed), WordLesson(args.work, args.seed)
+    rows, head = finished(args.work), model.visual.head.mlp
+    stage = last_stage(lesson.net).to(memory_format=torch.channels_last)
+    head.load_state_dict({n: rows[f"head.{n}"] for n in head.state_dict()})
+    with torch.no_grad():
+        for name, p in stage.named_parameters():
+            p.copy_(rows[f"stage.{name}"])
+    place(args.work / "views", stage, head)
+    pool = Pool(args.work / "views", lesson.drawer, lesson.album, args.seed, "rows")
+    before = torch.from_numpy(read(first, tokenizer, lesson.drawer.texts))
+    now = before.clone()  # as they were read last
+    scale = nn.Parameter(torch.tensor(float(np.log(SCALE))))
+
+    def texts(numbers: Tensor, bare: bool) -> Tensor:
+        return unit_rows(
+            model, *words.tokens.batch([lesson.drawer.texts[i] for i in numbers], bare)
+        )
+
+    def step() -> dict[str, Tensor]:
+        drawings, drawn = pool.draw(args.batch)
+        labelled, labels = pool.draw_labelled(LABELLED)
+        pictures = functional.normalize(torch.cat([drawings, labelled]), dim=1)
+        captions, wrong, also_true = lesson.names(drawn, labels)
+        numbers = torch.from_numpy(captions)
+        rows = texts(numbers, bool(rng.random() < BARE))
+        tokens, ends, _ = words.draw(ANCHORS)
+        with torch.no_grad():
+            now[numbers] = rows
+            again = torch.from_numpy(rng.choice(len(now), READ_AGAIN, replace=False))
+            now[again] = texts(again, True)
+            places = torch.cat([before[numbers], unit_rows(first, tokens, ends)])
+        loss, right = contrastive_loss(pictures, rows, scale.exp(), now[wrong], also_true)
+        anchored = torch.cat([rows, unit_rows(model, tokens, ends)])
+        kept = meaning_loss(centred(anchored), centred(places))
+        return {"loss": loss, "right": right, "kept": kept}
+
+    parameters = {f"text.{n}": p for n, p in text_parameters(model).items()}
+    train(args, args.work / "names.pt", parameters | {"scale": scale}, lesson, step)
+
+
+if __name__ == "__main__":
+    main()
