@@ -25,6 +25,7 @@ from app.server.http_protocol import (
 from benchmarks.servers import wait_until
 
 HEAD_SECONDS = 0.5
+TIMER = 0.01  # libuv counts whole milliseconds, from the time when its loop last woke
 # in which a busy machine does what takes HEAD_SECONDS
 MOST_SECONDS = 60
 
@@ -385,7 +386,7 @@ def test_a_head_that_trickles_is_cut_off_in_time(hasty: Recorder) -> None:
         sock.settimeout(MOST_SECONDS)
         document = problem(reply + until_closed(sock), 408)
     assert document["limit"] == HEAD_SECONDS
-    assert time.monotonic() - start >= HEAD_SECONDS
+    assert time.monotonic() - start >= HEAD_SECONDS - TIMER
 
 
 def test_a_head_byte_by_byte_is_fine_within_the_time() -> None:
