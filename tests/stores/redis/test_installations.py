@@ -299,8 +299,12 @@ def test_a_coordinated_failover_heals_once_the_name_leads_to_the_new_master(star
         await inner.open()
         store = Guarded(inner, PATIENT)
         await asyncio.gather(*(store.labelsets.get("pets") for _ in range(8)))
-        assert await asyncio.to_thread(ask, first, "FAILOVER", "TO", "127.0.0.1", second)
-        await asyncio.to_thread(patiently, lambda: role(second) == "master")
+
+        def takes_over() -> bool:  # refused until the replica has acknowledged what it has
+            ask(first, "FAILOVER", "TO", "127.0.0.1", second)
+            return role(second) == "master"
+
+        await asyncio.to_thread(patiently, takes_over)
         with pytest.raises(StoreAway):
             await store.labelsets.write("pets", b"", None, MOST)
         # connections that stand would go on to lead to the old one, which still answers
