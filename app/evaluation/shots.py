@@ -218,22 +218,23 @@ class _Task:
     def by_blend(self, taken: Sequence[Places], k: int) -> tuple[Truth, Floats]:
         """The same of the blend; its weights (S,)."""
         right, weights = [], []
+        middles = means(self.text.rows, self.text.starts)
         for some in taken:
-            rows, weight = self._blended(some, k)
+            rows, weight = self._blended(some, k, middles)
             right.append(self.right(replace(self.text, rows=rows)))
             weights.append(weight)
         return np.stack(right), np.array(weights, np.float32)
 
-    def _blended(self, some: Places, k: int) -> tuple[Floats, float]:
-        """Rows like those of the text, and the weight."""
+    def _blended(self, some: Places, k: int, middles: Floats) -> tuple[Floats, float]:
+        """Rows like those of the text, of which `middles` (C, D) are the means; and the weight."""
         examples, owners = self.pictures[some], self.targets[some]
-        text = means(self.text.rows, self.text.starts)
         # of many examples those of some classes choose
-        few = len(text) if len(some) <= CHOOSING else CHOOSING // k
+        few = len(middles) if len(some) <= CHOOSING else CHOOSING // k
         part = owners < few
-        choice = choose_weight(text[:few], examples[part], owners[part], self.scale)
-        rows = blended(text, examples, owners, choice.weight, choice.offset)
-        return around(rows, self.text.rows, self.text.starts, choice.weight), choice.weight
+        choice = choose_weight(middles[:few], examples[part], owners[part], self.scale)
+        rows = blended(middles, examples, owners, choice.weight, choice.offset)
+        text = self.text
+        return around(rows, middles, text.rows, text.starts, choice.weight), choice.weight
 
     def _are(self, answers: Places) -> Truth:
         return np.asarray(answers == self.targets[self.tested], np.bool_)

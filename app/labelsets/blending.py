@@ -134,8 +134,10 @@ class Blending:
         alternatives = stored.definition.alternatives
         if alternatives is None:
             return await self._blend(stored, text, vectors)
-        rows = await self._blend(stored, means(text, alternatives.starts), vectors)
-        return around(rows, text, alternatives.starts, self._found[stored.key].choice.weight)
+        middles = means(text, alternatives.starts)
+        rows = await self._blend(stored, middles, vectors)
+        weight = self._found[stored.key].choice.weight
+        return around(rows, middles, text, alternatives.starts, weight)
 
     async def _blend(self, stored: Stored, text: Floats, vectors: Mapping[str, Floats]) -> Floats:
         places = {label: place for place, label in enumerate(stored.definition.labels)}

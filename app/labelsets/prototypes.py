@@ -104,13 +104,15 @@ def means(text: Floats, starts: Sequence[int] | Whole) -> Floats:
     return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
 
 
-def around(rows: Floats, text: Floats, starts: Sequence[int] | Whole, weight: float) -> Floats:
-    """Rows (R, D) of labels whose `means` have become `rows` (C, D) with this weight.
+def around(
+    rows: Floats, middles: Floats, text: Floats, starts: Sequence[int] | Whole, weight: float
+) -> Floats:
+    """Rows (R, D) of labels whose `means`, `middles`, have become `rows` (both C, D).
 
     Examples are of labels, not of their alternatives: these keep their ways from the mean.
     """
     sizes = np.diff(np.append(starts, len(text)))
-    apart = (1 - weight) * (text - np.repeat(means(text, starts), sizes, axis=0))
+    apart = (1 - weight) * (text - np.repeat(middles, sizes, axis=0))
     return np.asarray(np.repeat(rows, sizes, axis=0) + apart, np.float32)
 
 

@@ -8,7 +8,7 @@ head.py's.
 import numpy as np
 import torch
 from backbone import last_stage
-from head import Lesson, arguments, centred, class_places, compile_into, losses, save, train
+from head import Lesson, arguments, class_rows, compile_into, losses, save, train
 from measured import read
 from network import CONTEXT
 from open_clip.tokenizer import SimpleTokenizer
@@ -33,8 +33,8 @@ def main() -> None:
 
     lesson = Lesson(args.work, args.batch, args.seed, kind="maps")
     captions = [rows(lesson.drawer.texts, form) for form in FORMS]
-    classes = centred(
-        class_places(args.work, lambda texts: torch.stack([rows(texts, f) for f in FORMS]).mean(0))
+    classes = class_rows(
+        args.work, lambda texts: torch.stack([rows(texts, f) for f in FORMS]).mean(0)
     )
     compile_into(head, lesson.net, classes)
     stage = last_stage(lesson.net).to(memory_format=torch.channels_last)

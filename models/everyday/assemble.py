@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from backbone import classifier, last_stage
-from head import finished
+from head import finish
 from sources import fetch, single_source
 from towers import build, export
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--scale", type=float, default=25.0, help="of the scores: see LOG.md")
     args = parser.parse_args()
-    model, rows = build().eval(), finished(args.work)
+    model = build().eval()
     first = torch.load(args.work / "text.pt", weights_only=True)
     names = torch.load(args.work / "names.pt", weights_only=True)
     texts = {n: torch.lerp(w, names[f"text.{n}"], NAMED) for n, w in first.items()}
@@ -31,12 +31,9 @@ def main() -> None:
     net = classifier(fetch(single_source("backbone"), args.work / "downloads"))
     trunk = {n: w for n, w in net.state_dict().items() if not n.startswith("classifier")}
     model.visual.trunk.load_state_dict(trunk)
+    finish(args.work, model.visual.head.mlp, last_stage(model.visual.trunk))
+    scale = torch.tensor(args.scale).log()
     with torch.no_grad():
-        for name, p in model.visual.head.mlp.named_parameters():
-            p.copy_(rows[f"head.{name}"])
-        for name, p in last_stage(model.visual.trunk).named_parameters():
-            p.copy_(rows[f"stage.{name}"])
-        scale = torch.tensor(args.scale).log()
         model.logit_scale.copy_(scale)
     weights = export(model.state_dict(), args.out)
     print(f"{weights}: {weights.stat().st_size / 1e6:.1f} MB, scale {float(scale.exp()):.1f}")

@@ -27,9 +27,9 @@ from pool import Imagined, Photographic, Pool
 from pupil import contrastive_loss, meaning_loss
 from schedule import Progress, learning_rate
 from sources import fetch, single_source
+from text_tower import decays
 from torch import Tensor, nn
 from torch.nn import functional
-from tower import decays
 from views import OTHERS
 
 EVERY = 50  # steps between lines of the log, looks for new views and saves
@@ -53,14 +53,14 @@ def centred(rows: Tensor) -> Tensor:
     return functional.normalize(rows - rows.mean(0), dim=1)
 
 
-def class_places(work: Path, rows_of: Callable[[list[str]], Tensor]) -> Tensor:
-    """(1000, D) unit rows: where ImageNet's classes lie by their words."""
+def class_rows(work: Path, rows_of: Callable[[list[str]], Tensor]) -> Tensor:
+    """(1000, D) unit rows: where ImageNet's classes lie by their words, their mean taken off."""
     rows = []
     for texts in json.loads((work / "imagenet.json").read_text()):
         weighted = [(text, KINDS[kind]) for text, kind in texts if kind in KINDS]
         places = rows_of([text for text, _ in weighted])
         rows.append((torch.tensor([w for _, w in weighted])[:, None] * places).sum(0))
-    return functional.normalize(torch.stack(rows), dim=1)
+    return centred(functional.normalize(torch.stack(rows), dim=1))
 
 
 @torch.no_grad()
@@ -92,7 +92,8 @@ class Seen:
 
 
 class Lesson:
-    """Pictures for the head, and for the backbone's last stage where `kind` is "maps"."""
+    """Pictures for the head, for the backbone's last stage where `kind` is "maps", or for the text
+    tower where it is "rows"."""
 
     def __init__(self, work: Path, batch: int, seed: int, kind: str = "features") -> None:
         self.batch = batch
@@ -155,12 +156,16 @@ def losses(
     return {"loss": loss, "right": right, "told": meaning, "kept": distance, "moved": views.moved}
 
 
-def finished(work: Path, share: float = TRAINED) -> dict[str, Tensor]:
-    """Head and last stage by name: a mean of the compiled and the trained weights (WiSE-FT,
-    Wortsman et al. 2022, arXiv 2109.01903)."""
+@torch.no_grad()
+def finish(work: Path, head: nn.Module, stage: nn.Module) -> None:
+    """Head and last stage as they are shipped: a mean of the compiled and the trained weights
+    (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903)."""
     compiled = torch.load(work / "compiled.pt", weights_only=True)
     trained = torch.load(work / "aligned.pt", weights_only=True)
-    return {n: torch.lerp(compiled[n], trained[n], share) for n in compiled}
+    for kind, part in (("head", head), ("stage", stage)):
+        for n, p in part.named_parameters():
+            name = f"{kind}.{n}"
+            p.copy_(torch.lerp(compiled[name], trained[name], TRAINED))
 
 
 def save(path: Path, state: object) -> None:

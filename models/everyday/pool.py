@@ -49,7 +49,8 @@ class Shards:
 
 class Pool:
     """The views written so far; looks for new ones now and then. `kind` says what is drawn of
-    them: "features" (1280), or "maps" (208, 9, 9), which the last stage reads."""
+    them: "features" (1280), "maps" (208, 9, 9), which the last stage reads, or "rows" (640) of the
+    finished tower."""
 
     def __init__(
         self, folder: Path, drawer: Drawer, album: Album, seed: int, kind: str = "features"

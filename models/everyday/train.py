@@ -7,7 +7,7 @@ Knows the command line; the lesson and the loop are head.py's.
 import numpy as np
 import torch
 from bridge import Bridge
-from head import Lesson, arguments, centred, class_places, compile_into, losses, train
+from head import Lesson, arguments, class_rows, compile_into, losses, train
 from pupil import meaning_loss
 from torch import Tensor, nn
 from towers import build
@@ -22,7 +22,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     lesson, words = Lesson(args.work, args.batch, args.seed), WordLesson(args.work, args.seed)
-    classes = centred(class_places(args.work, words.of))
+    classes = class_rows(args.work, words.of)
     head, bridge = build().visual.head.mlp, Bridge()
     compile_into(head, lesson.net, classes)
     scale = nn.Parameter(torch.tensor(float(np.log(SCALE))))

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from backbone import last_stage
-from head import LABELLED, Lesson, arguments, centred, finished, train
+from backbone import classifier, last_stage
+from head import LABELLED, Lesson, arguments, centred, finish, train
 from measured import read
 from network import CONTEXT
 from open_clip.tokenizer import SimpleTokenizer
-from pool import Pool
 from pupil import contrastive_loss, meaning_loss
+from sources import fetch, single_source
+from text_tower import text_parameters, unit_rows
 from torch import Tensor, nn
 from torch.nn import functional
-from tower import text_parameters, unit_rows
 from towers import build
 from words import BARE, WordLesson
 
@@ -31,7 +31,8 @@ PLACED = 256  # views at once
 
 @torch.inference_mode()
 def place(folder: Path, stage: nn.Module, head: nn.Module) -> None:
-    """Where the finished tower puts every view: unit rows (N, D) beside its maps."""
+    """Where the finished tower puts every view, of which there are no more to come: unit rows
+    (N, D) beside its maps."""
     for kind in ("drawings", "labelled", "scenes"):
         for path in sorted(folder.glob(f"{kind}-*.maps.npy")):
             maps, rows = np.load(path, mmap_mode="r"), []
@@ -50,15 +51,12 @@ def main() -> None:
     model, tokenizer = build().eval(), SimpleTokenizer(context_length=CONTEXT)
     model.load_state_dict(torch.load(args.work / "text.pt", weights_only=True), strict=False)
     first = copy.deepcopy(model).requires_grad_(False)
-    lesson, words = Lesson(args.work, args.batch, args.seed), WordLesson(args.work, args.seed)
-    rows, head = finished(args.work), model.visual.head.mlp
-    stage = last_stage(lesson.net).to(memory_format=torch.channels_last)
-    head.load_state_dict({n: rows[f"head.{n}"] for n in head.state_dict()})
-    with torch.no_grad():
-        for name, p in stage.named_parameters():
-            p.copy_(rows[f"stage.{name}"])
+    net = classifier(fetch(single_source("backbone"), args.work / "downloads"))
+    stage, head = last_stage(net).to(memory_format=torch.channels_last), model.visual.head.mlp
+    finish(args.work, head, stage)
     place(args.work / "views", stage, head)
-    pool = Pool(args.work / "views", lesson.drawer, lesson.album, args.seed, "rows")
+    lesson = Lesson(args.work, args.batch, args.seed, kind="rows")
+    words = WordLesson(args.work, args.seed)
     before = torch.from_numpy(read(first, tokenizer, lesson.drawer.texts))
     now = before.clone()  # as they were read last
     scale = nn.Parameter(torch.tensor(float(np.log(SCALE))))
@@ -69,8 +67,8 @@ def main() -> None:
         )
 
     def step() -> dict[str, Tensor]:
-        drawings, drawn = pool.draw(args.batch)
-        labelled, labels = pool.draw_labelled(LABELLED)
+        drawings, drawn = lesson.pool.draw(args.batch)
+        labelled, labels = lesson.pool.draw_labelled(LABELLED)
         pictures = functional.normalize(torch.cat([drawings, labelled]), dim=1)
         captions, wrong, also_true = lesson.names(drawn, labels)
         numbers = torch.from_numpy(captions)

@@ -14,8 +14,8 @@ import torch
 from bridge import SOFTENED, Bridge, begin
 from pupil import meaning_loss
 from schedule import Progress, learning_rate
+from text_tower import decays, text_parameters, unit_rows
 from torch import Tensor
-from tower import decays, text_parameters, unit_rows
 from towers import build
 from words import WordLesson
 
