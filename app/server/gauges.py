@@ -410,6 +410,19 @@ def watch_process(metrics: Metrics, settings: Settings, *, first: bool) -> None:
         "openvocab_workers", "Processes configured to serve.", lambda: settings.workers,
         together="max",
     )  # fmt: skip
+    metrics.info("openvocab_build_info", "What is installed; always 1.", {
+        "version": VERSION,
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "openvino": _version("openvino"),
+    })  # fmt: skip
+
+
+def watch_certificate(metrics: Metrics, settings: Settings) -> None:
+    """The certificate of a process that serves: it reads the file when it starts, and never again.
+
+    One that only watches others would go on with the certificate that was there before them.
+    """
     file = settings.tls_cert_file
     until = None if file is None else valid_until(file)
     metrics.watch(
@@ -418,12 +431,6 @@ def watch_process(metrics: Metrics, settings: Settings, *, first: bool) -> None:
         lambda: until,
         together="min",
     )
-    metrics.info("openvocab_build_info", "What is installed; always 1.", {
-        "version": VERSION,
-        "python": platform.python_version(),
-        "torch": _version("torch"),
-        "openvino": _version("openvino"),
-    })  # fmt: skip
 
 
 def _version(package: str) -> str:

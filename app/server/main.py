@@ -36,7 +36,7 @@ from app.api.middleware.request_context import RequestContext
 from app.api.problems import add_handlers
 from app.api.services import Exposition
 from app.server.build import LoadEncoder, build, load_encoder
-from app.server.gauges import watch_process, watch_services
+from app.server.gauges import watch_certificate, watch_process, watch_services
 from app.server.settings import Settings
 from app.telemetry import spans
 from app.telemetry.metrics import Metrics
@@ -115,6 +115,7 @@ def create_app(
     """
     counted = metrics or Metrics()
     watch_process(counted, settings, first=metrics is None)
+    watch_certificate(counted, settings)
     admission = Admission(settings.max_queue + settings.max_batch, settings.max_pending_bytes)
     tracing = spans.start(settings.tracing, VERSION)
     routes = RouteTable()

@@ -19,8 +19,11 @@ import httpx
 import pytest
 
 from app.server.exit_status import HUNG
+from app.server.gauges import valid_until
+from app.server.main import create_app
 from app.server.settings import Settings
 from app.server.workers import STEADY, Supervisor, _Worker
+from app.telemetry.metrics import Metrics
 from benchmarks import servers
 from benchmarks.reliability.misbehaving import Fault, Faults, misbehaving
 from benchmarks.reliability.restarts import workers_of
@@ -338,6 +341,30 @@ def test_one_that_dies_again_and_again_waits_longer_each_time(
     supervisor._due(worker)
     assert worker.again_at < now + 1
     supervisor.listener.close()
+
+
+def test_the_certificate_that_ends_is_one_that_a_worker_serves(tmp_path: Path) -> None:
+    file = tmp_path / "cert.pem"
+    settings = Settings(tls_cert_file=file)
+    certify(file, days=2)
+    supervisor = Supervisor(settings, socket.socket(), 1)
+    certify(file, days=90)  # then SIGHUP: only the workers are new
+    renewed = Metrics(supervisor._board, supervisor._board.take() or 0)
+    create_app(settings, metrics=renewed)
+    supervisor._metrics.observe()
+    page = Scraped(renewed.text().decode())
+    assert page("openvocab_certificate_expiry_timestamp_seconds") == valid_until(file)
+    supervisor.listener.close()
+
+
+def certify(file: Path, days: int) -> None:
+    """A self-signed certificate."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", str(days), "-subj", "/CN=localhost", "-keyout", os.devnull,
+         "-out", str(file)],
+        check=True, capture_output=True,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
