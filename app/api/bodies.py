@@ -197,6 +197,19 @@ async def raw_image(request: Request) -> bytes:
     return body
 
 
+def sent_image(image: bytes | None, kind: str) -> bytes:
+    """The image of a request with this content type.
+
+    Raises Invalid: there is none, as in an empty body of no type of its own, or it is empty.
+    """
+    if image:
+        return image
+    if image is None or kind in ("", URLENCODED):
+        detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
+        raise Invalid(detail, field=IMAGE)
+    raise Invalid("the image is empty (0 bytes)", field=IMAGE)
+
+
 def check_curl(body: bytes) -> None:
     """A picture that `curl -d @FILE` sent has lost its line ends and zeros. Raises Unparsable."""
     stripped = len(body) > CURL_BYTES and not any(lost in body for lost in (b"\n", b"\r", b"\0"))

@@ -28,6 +28,7 @@ from app.api.bodies import (
     media_type,
     merge,
     offload,
+    sent_image,
     single,
     too_many,
 )
@@ -80,12 +81,7 @@ async def read_classify(
         return await _fetched(request, url, image, fetcher), query
     if isinstance(image, str):
         image = await offload(len(image), from_base64, image)
-    if image == b"" and kind not in ("", URLENCODED):
-        raise Invalid("the image is empty (0 bytes)", field=IMAGE)
-    if not image:
-        detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
-        raise Invalid(detail, field=IMAGE)
-    return image, build_query(fields, limits)
+    return sent_image(image, kind), build_query(fields, limits)
 
 
 # SHA-256 in hexadecimal digits

@@ -183,9 +183,8 @@ async def read_images(request: Request, limits: InputLimits) -> AskedImages:
     except ValidationError as error:
         known = ", ".join([IMAGE, IMAGES, *ImagesFields.model_fields])
         raise invalid(error.errors(include_url=False), fields, known) from None
-    if files in ([], [b""]):
-        detail = f"no image was sent: send it as form field, JSON field or raw body named {IMAGE!r}"
-        raise Invalid(detail, field=IMAGE)
+    if len(files) < 2:
+        files = [bodies.sent_image(files[0] if files else None, kind)]
     return AskedImages(tuple(files), checked.encoding_format, checked.model)
 
 
