@@ -1,17 +1,18 @@
-"""Stage four: the head and the backbone's last stage, against what the finished text tower says.
+"""Stage four: the head and the backbone's last stages, against what the text tower says.
 
 The tower does not put every word where the encoder has it; pictures learn where it really lies.
-The tower stays, so every text is read once. Knows the command line; the lesson and the loop are
-head.py's.
+The tower stays, so every text is read once. Once names have moved (stage five), it goes on from
+there. Knows the command line; the lesson and the loop are head.py's.
 """
 
 import numpy as np
 import torch
-from backbone import last_stage
+from backbone import trainable
 from head import Lesson, arguments, class_rows, compile_into, losses, save, train
 from measured import read
 from network import CONTEXT
 from open_clip.tokenizer import SimpleTokenizer
+from text_tower import finished_texts
 from torch import Tensor, nn
 from towers import build
 
@@ -21,11 +22,10 @@ SCALE = 42.0  # of the contrastive loss: where stage two ended
 
 def main() -> None:
     args = arguments(__doc__, steps=2000, rate=4e-4, seed=9, batch=256)
-    torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     model, tokenizer = build().eval(), SimpleTokenizer(context_length=CONTEXT)
-    model.load_state_dict(torch.load(args.work / "text.pt", weights_only=True), strict=False)
+    model.load_state_dict(finished_texts(args.work), strict=False)
     head = model.visual.head.mlp
 
     def rows(texts: list[str], form: str) -> Tensor:
@@ -37,8 +37,7 @@ def main() -> None:
         args.work, lambda texts: torch.stack([rows(texts, f) for f in FORMS]).mean(0)
     )
     compile_into(head, lesson.net, classes)
-    stage = last_stage(lesson.net).to(memory_format=torch.channels_last)
-    stage.requires_grad_(True)  # normalised by what the classifier was trained with
+    stage = trainable(lesson.net)  # normalised by what the classifier was trained with
     parameters = {f"head.{n}": p for n, p in head.named_parameters()}
     parameters |= {f"stage.{n}": p for n, p in stage.named_parameters()}
     save(args.work / "compiled.pt", {n: p.detach().clone() for n, p in parameters.items()})

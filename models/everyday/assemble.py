@@ -8,12 +8,11 @@ import os
 from pathlib import Path
 
 import torch
-from backbone import classifier, last_stage
+from backbone import classifier, last_stages
 from head import finish
 from sources import fetch, single_source
+from text_tower import finished_texts
 from towers import build, export
-
-NAMED = 0.7  # share of stage five's weights in the text tower (WiSE-FT, as for the head)
 
 
 def main() -> None:
@@ -24,14 +23,11 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=25.0, help="of the scores: see LOG.md")
     args = parser.parse_args()
     model = build().eval()
-    first = torch.load(args.work / "text.pt", weights_only=True)
-    names = torch.load(args.work / "names.pt", weights_only=True)
-    texts = {n: torch.lerp(w, names[f"text.{n}"], NAMED) for n, w in first.items()}
-    model.load_state_dict(texts, strict=False)
+    model.load_state_dict(finished_texts(args.work), strict=False)
     net = classifier(fetch(single_source("backbone"), args.work / "downloads"))
     trunk = {n: w for n, w in net.state_dict().items() if not n.startswith("classifier")}
     model.visual.trunk.load_state_dict(trunk)
-    finish(args.work, model.visual.head.mlp, last_stage(model.visual.trunk))
+    finish(args.work, model.visual.head.mlp, last_stages(model.visual.trunk))
     scale = torch.tensor(args.scale).log()
     with torch.no_grad():
         model.logit_scale.copy_(scale)

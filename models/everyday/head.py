@@ -2,8 +2,8 @@
 
 It begins as the classifier itself (ConSE, Norouzi et al. 2013, arXiv 1312.5650): the hidden layer
 holds ImageNet's 1,000 classes, and the second layer adds up their texts. The backbone stays as it
-is, so a step needs its features only, until at the end its last stage is trained, too. Whose texts
-they are is for the caller to say.
+is, so a step needs its features only, until at the end its last stages are trained, too. Whose
+texts they are is for the caller to say.
 """
 
 import argparse
@@ -39,12 +39,13 @@ CLASS_SCALE = 25.0  # of the likeness to the classes' texts, against the same ta
 MAX_SCALE = float(np.log(100))  # the paper's clip on the learned temperature
 DROPOUT = 0.1  # of the backbone's features
 LABELLED = 96  # photographs with labels in a step
+PART = 112  # maps at once: of larger arrays the memory goes back to the system every time
 SCENES = 96  # photographs without labels in a step, and as many made up ones
 WRONG = 2048  # texts of no drawing in a step
 DECAY = 0.05
-STAGE_SHARE = 0.5  # of the rate, for the backbone's last stage
-TRAINED = 0.85  # share of the trained weights in the finished head and stage
-WEIGHTS = {"loss": 1.0, "told": 0.3, "kept": 1.0, "moved": 3.0}
+STAGE_SHARE = 0.5  # of the rate, for the backbone's last stages
+TRAINED = 0.95  # share of the trained weights in the finished head and stages
+WEIGHTS = {"loss": 1.0, "told": 0.3, "kept": 1.0, "moved": 3.0, "even": 1.0}
 KINDS = {"name": 1.0, "synonym": 0.5, "above 1": 0.3}  # weights of a class's texts
 
 
@@ -61,6 +62,11 @@ def class_rows(work: Path, rows_of: Callable[[list[str]], Tensor]) -> Tensor:
         places = rows_of([text for text, _ in weighted])
         rows.append((torch.tensor([w for _, w in weighted])[:, None] * places).sum(0))
     return centred(functional.normalize(torch.stack(rows), dim=1))
+
+
+def channels_last(maps: Tensor) -> Tensor:
+    """The same maps, as convolutions are fastest."""
+    return maps.contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -92,7 +98,7 @@ class Seen:
 
 
 class Lesson:
-    """Pictures for the head, for the backbone's last stage where `kind` is "maps", or for the text
+    """Pictures for the head, for the backbone's last stages where `kind` is "maps", or for the text
     tower where it is "rows"."""
 
     def __init__(self, work: Path, batch: int, seed: int, kind: str = "features") -> None:
@@ -114,7 +120,8 @@ class Lesson:
         features = torch.cat([drawings, labelled, scenes])
         if stage is not None:
             with torch.autocast("cpu", torch.bfloat16):
-                features = stage(features.contiguous(memory_format=torch.channels_last)).float()
+                several = [stage(channels_last(maps)) for maps in torch.split(features, PART)]
+                features = torch.cat(several).float()
         parts = [len(drawings), len(labelled), len(scenes)]
         drawings, labelled, scenes = torch.split(features, parts)
         drawings = self.photographic(drawings, scenes.detach())
@@ -158,7 +165,7 @@ def losses(
 
 @torch.no_grad()
 def finish(work: Path, head: nn.Module, stage: nn.Module) -> None:
-    """Head and last stage as they are shipped: a mean of the compiled and the trained weights
+    """Head and last stages as they are shipped: a mean of the compiled and the trained weights
     (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903)."""
     compiled = torch.load(work / "compiled.pt", weights_only=True)
     trained = torch.load(work / "aligned.pt", weights_only=True)

@@ -1,9 +1,10 @@
-"""Photographs with labels: four openly licensed sets, by what people call the things in them.
+"""Photographs with labels: seven openly licensed sets, by what people call the things in them.
 
 labels.csv says which folders of which set are used, and the names, the commonest first. Knows the
 sets' own files and labelled.json; decodes no picture.
 """
 
+import ast
 import csv
 import json
 from collections import Counter
@@ -22,10 +23,13 @@ from sources import Source, checkout, of_kind
 TABLE = Path(__file__).with_name("labels.csv")
 # where a set's repository has its pictures
 FOLDERS = {
+    "animals": "images/animals",
     "caltech-101": "101_ObjectCategories",
     "clothes": ".",
     "flowers": "dataset",
     "groceries": "dataset",
+    "ingredients": "datasets/yolo_single_ingredient_dataset",
+    "tools": "aiml20/CV training images",
 }
 ICONIC = "iconic-images-and-descriptions"  # a shop's own pictures among the photographs
 SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -57,10 +61,27 @@ def _classes(name: str, folder: Path) -> Iterator[tuple[Path, list[str]]]:
             for row in csv.DictReader(handle):
                 yield folder / "images" / f"{row['image']}.jpg", [row["label"]]
         return
+    if name == "animals":
+        for path in sorted(folder.glob("*.webp")):
+            yield path, [path.stem]
+        return
+    if name == "ingredients":
+        yield from _single(folder)
+        return
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parent.parts[::-1]
         if path.suffix.lower() in SUFFIXES and ICONIC not in inside:
             yield path, list(inside)
+
+
+def _single(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Pictures of a set for detection in which everything marked is of one class."""
+    (line,) = (x for x in (folder / "data.yaml").read_text().splitlines() if x.startswith("names:"))
+    names = ast.literal_eval(line.removeprefix("names:").strip())
+    for path in sorted(folder.glob("*/labels/*.txt")):
+        classes = {int(box.split()[0]) for box in path.read_text().splitlines() if box.strip()}
+        if len(classes) == 1:
+            yield path.parents[1] / "images" / f"{path.stem}.jpg", [names[classes.pop()]]
 
 
 def labels(concepts: Concepts, holdout: HoldOut) -> dict[tuple[str, str], Label]:

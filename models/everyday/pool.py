@@ -49,7 +49,7 @@ class Shards:
 
 class Pool:
     """The views written so far; looks for new ones now and then. `kind` says what is drawn of
-    them: "features" (1280), "maps" (208, 9, 9), which the last stage reads, or "rows" (640) of the
+    them: "features" (1280), "maps" (208, 9, 9), which the last stages read, or "rows" (640) of the
     finished tower."""
 
     def __init__(

@@ -1,4 +1,7 @@
-"""The text tower in training: its weights by name, and rows of texts. Knows tensors only."""
+"""The text tower in training: its weights by name, and rows of texts. Knows tensors, and the work
+folder's files of the tower."""
+
+from pathlib import Path
 
 import torch
 from open_clip.model import CLIP
@@ -6,12 +9,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 from towers import encode_text
 
+NAMED = 0.85  # share of train_names.py's weights in the finished tower (WiSE-FT, as for the head)
 PARTS = 4  # of a batch, by length: short texts are not padded to the longest
 
 
 def text_parameters(model: CLIP) -> dict[str, nn.Parameter]:
     """Everything but the image tower and the temperature."""
     return {n: p for n, p in model.named_parameters() if "visual." not in n and n != "logit_scale"}
+
+
+def finished_texts(work: Path) -> dict[str, Tensor]:
+    """The tower as it would be shipped now: until names have gone to their pictures, the one that
+    learnt from the sentence encoder."""
+    first: dict[str, Tensor] = torch.load(work / "text.pt", weights_only=True)
+    if not (work / "names.pt").exists():
+        return first
+    names = torch.load(work / "names.pt", weights_only=True)
+    return {n: torch.lerp(w, names[f"text.{n}"], NAMED) for n, w in first.items()}
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:

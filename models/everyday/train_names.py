@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from backbone import classifier, last_stage
-from head import LABELLED, Lesson, arguments, centred, finish, train
+from backbone import classifier, last_stages
+from head import LABELLED, Lesson, arguments, centred, channels_last, finish, train
 from measured import read
 from network import CONTEXT
 from open_clip.tokenizer import SimpleTokenizer
@@ -26,7 +26,19 @@ from words import BARE, WordLesson
 SCALE = 38.0  # of the contrastive loss: where stage four ended
 ANCHORS = 256  # further texts in a step
 READ_AGAIN = 64  # captions in a step whose rows among the wrong ones are brought up to date
-PLACED = 256  # views at once
+PLACED = 112  # views at once
+
+
+def uneven(texts: Tensor, pictures: Tensor, true: Tensor) -> Tensor:
+    """How unlike each other texts (T, D) are in their cosines with pictures (P, D) at large: the
+    variances of the cosines' means and of their variances, over the texts, on the cosines' own
+    scale. `true` (T, P) marks what a text says of a picture, which does not count."""
+    counted = (~true).float()
+    cosines, count = texts @ pictures.T, counted.sum(1)
+    mean = (cosines * counted).sum(1) / count
+    variance = ((cosines - mean[:, None]).square() * counted).sum(1) / count
+    usual = variance.mean()
+    return mean.var() / usual + (variance / usual).var()
 
 
 @torch.inference_mode()
@@ -39,7 +51,7 @@ def place(folder: Path, stage: nn.Module, head: nn.Module) -> None:
             for at in range(0, len(maps), PLACED):
                 part = torch.from_numpy(maps[at : at + PLACED].astype(np.float32))
                 with torch.autocast("cpu", torch.bfloat16):
-                    features = stage(part.contiguous(memory_format=torch.channels_last)).float()
+                    features = stage(channels_last(part)).float()
                 rows.append(functional.normalize(head(features), dim=1).half().numpy())
             np.save(str(path).replace(".maps.", ".rows."), np.concatenate(rows))
 
@@ -52,13 +64,17 @@ def main() -> None:
     model.load_state_dict(torch.load(args.work / "text.pt", weights_only=True), strict=False)
     first = copy.deepcopy(model).requires_grad_(False)
     net = classifier(fetch(single_source("backbone"), args.work / "downloads"))
-    stage, head = last_stage(net).to(memory_format=torch.channels_last), model.visual.head.mlp
+    stage, head = last_stages(net).to(memory_format=torch.channels_last), model.visual.head.mlp
     finish(args.work, head, stage)
     place(args.work / "views", stage, head)
     lesson = Lesson(args.work, args.batch, args.seed, kind="rows")
     words = WordLesson(args.work, args.seed)
     before = torch.from_numpy(read(first, tokenizer, lesson.drawer.texts))
-    now = before.clone()  # as they were read last
+    parameters = {f"text.{n}": p for n, p in text_parameters(model).items()}
+    if args.resume:
+        earlier = torch.load(args.work / "names.pt", weights_only=True)
+        model.load_state_dict({n: earlier[f"text.{n}"] for n in text_parameters(model)}, False)
+    now = torch.from_numpy(read(model, tokenizer, lesson.drawer.texts))  # as they were read last
     scale = nn.Parameter(torch.tensor(float(np.log(SCALE))))
 
     def texts(numbers: Tensor, bare: bool) -> Tensor:
@@ -71,7 +87,7 @@ def main() -> None:
         labelled, labels = lesson.pool.draw_labelled(LABELLED)
         pictures = functional.normalize(torch.cat([drawings, labelled]), dim=1)
         captions, wrong, also_true = lesson.names(drawn, labels)
-        numbers = torch.from_numpy(captions)
+        numbers, many = torch.from_numpy(captions), len(drawings)
         rows = texts(numbers, bool(rng.random() < BARE))
         tokens, ends, _ = words.draw(ANCHORS)
         with torch.no_grad():
@@ -82,9 +98,12 @@ def main() -> None:
         loss, right = contrastive_loss(pictures, rows, scale.exp(), now[wrong], also_true)
         anchored = torch.cat([rows, unit_rows(model, tokens, ends)])
         kept = meaning_loss(centred(anchored), centred(places))
-        return {"loss": loss, "right": right, "kept": kept}
+        true = also_true[:, : len(numbers)].T | torch.eye(len(numbers), dtype=torch.bool)
+        true = functional.pad(true, (0, 0, 0, len(tokens)))
+        even = uneven(anchored, pictures[:many], true[:, :many])
+        even = even + uneven(anchored, pictures[many:], true[:, many:])
+        return {"loss": loss, "right": right, "kept": kept, "even": even}
 
-    parameters = {f"text.{n}": p for n, p in text_parameters(model).items()}
     train(args, args.work / "names.pt", parameters | {"scale": scale}, lesson, step)
 
 

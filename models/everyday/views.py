@@ -1,5 +1,5 @@
 """What the backbone makes of augmented pictures, kept in shards that training draws from: what its
-last stage reads, and what it pools.
+last stages read, and what it pools.
 
 A shard of drawings has 2,048 views; a shard of photographs 1,024, with what the classifier says
 of each where they have no labels. Runs beside the training: whatever shard is there is used. Knows
@@ -26,7 +26,7 @@ from augment import (
     retaken,
     square,
 )
-from backbone import classifier, last_stage
+from backbone import classifier, first_stages, last_stages
 from drawer import Drawer
 from labelled import Album
 from network import IMAGE_SIZE
@@ -47,16 +47,15 @@ def normalised(pixels: Tensor) -> Tensor:
 
 
 class Stem(nn.Module):
-    """Bytes of pictures to what the last stage reads, (B, 208, 9, 9), and to what the classifier's
+    """Bytes of pictures to what the last stages read, (B, 208, 9, 9), and to what the classifier's
     last layer reads, (B, 1280)."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
-        self.stem, self.stages, self.tail = net.conv_stem, net.blocks[:-1], last_stage(net)
-        self.first = net.bn1
+        self.start, self.tail = first_stages(net), last_stages(net)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        maps: Tensor = self.stages(self.first(self.stem(normalised(pixels))))
+        maps: Tensor = self.start(normalised(pixels))
         return maps, self.tail(maps)
 
 
@@ -170,7 +169,7 @@ def main() -> None:
     home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
     parser.add_argument("--work", type=Path, default=Path(home))
     parser.add_argument("--shards", type=int, default=42, help="of drawings")
-    parser.add_argument("--labelled", type=int, default=36, help="of photographs with labels")
+    parser.add_argument("--labelled", type=int, default=54, help="of photographs with labels")
     parser.add_argument("--scenes", type=int, default=12, help="of photographs without")
     args = parser.parse_args()
     cv2.setNumThreads(1)

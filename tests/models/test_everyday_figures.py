@@ -88,9 +88,9 @@ def test_photographs_are_recognised_among_all_their_names(
     cosines, targets = similarity(everyday, photographs, own_templates())
     assert len(targets) == 145
     figures = ranking(cosines, targets)
-    assert figures["top1"] >= 0.63
-    assert figures["top5"] >= 0.83
-    assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.86
+    assert figures["top1"] >= 0.70
+    assert figures["top5"] >= 0.87
+    assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.89
 
 
 def test_the_eighty_templates_cost_nothing(
@@ -107,8 +107,8 @@ def test_drawings_are_recognised_by_their_names(everyday: Encoder) -> None:
     few, names = pictures[::STEP], labels[::STEP]
     targets = np.arange(len(names))
     cosines = images_of(everyday, few) @ labels_of(everyday, names, own_templates()).T
-    assert ranking(cosines, targets)["top1"] >= 0.63
-    assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.89
+    assert ranking(cosines, targets)["top1"] >= 0.72
+    assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.92
 
 
 def test_stock_open_clip_loads_it_and_gives_the_same_rows(everyday: Encoder) -> None:
