@@ -135,7 +135,9 @@ def test_a_set_without_a_long_label_can_be_calibrated_and_have_examples(
     client.put("/labelsets/left", json={"labels": [LONG, *names]}, params={"wait": True})
     files = [("image", (f"{n}/1.png", samples[n].read_bytes())) for n in names if n in samples]
     labels = [name for name in names if name in samples]
-    added = client.post("/labelsets/left/examples", files=files, data={"label": labels})
+    added = client.post(
+        "/labelsets/left/examples", files=files, data={"label": labels}, params={"wait": True}
+    )
     assert added.json()["added"] == len(labels), added.text
     answer = classified(client, cat, labelset="left")
     assert LONG.strip() not in scores(answer)
