@@ -8,7 +8,7 @@ there. Knows the command line; the lesson and the loop are head.py's.
 import numpy as np
 import torch
 from backbone import trainable
-from head import Lesson, arguments, class_rows, compile_into, losses, save, train
+from head import Lesson, arguments, class_rows, compile_into, losses, resume, save, train
 from measured import read
 from network import CONTEXT
 from open_clip.tokenizer import SimpleTokenizer
@@ -51,7 +51,9 @@ def main() -> None:
         target = rows[views.captions]
         return losses(views, target, rows[views.wrong], target, classes, scale)
 
-    train(args, args.work / "aligned.pt", parameters | {"scale": scale}, lesson, step)
+    file, parameters = args.work / "aligned.pt", parameters | {"scale": scale}
+    resume(args, file, parameters)
+    train(args, file, parameters, lesson, step)
 
 
 if __name__ == "__main__":

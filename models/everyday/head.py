@@ -64,9 +64,14 @@ def class_rows(work: Path, rows_of: Callable[[list[str]], Tensor]) -> Tensor:
     return centred(functional.normalize(torch.stack(rows), dim=1))
 
 
-def channels_last(maps: Tensor) -> Tensor:
-    """The same maps, as convolutions are fastest."""
-    return maps.contiguous(memory_format=torch.channels_last)
+def pooled(stage: nn.Module, maps: Tensor) -> Tensor:
+    """Maps (B, 208, 9, 9) through the last stages, in bfloat16: features (B, 1280)."""
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = [
+            stage(part.contiguous(memory_format=torch.channels_last))
+            for part in torch.split(maps, PART)
+        ]
+    return torch.cat(parts).float()
 
 
 @torch.no_grad()
@@ -119,9 +124,7 @@ class Lesson:
         scenes, before, logits = self.pool.draw_scenes(SCENES)
         features = torch.cat([drawings, labelled, scenes])
         if stage is not None:
-            with torch.autocast("cpu", torch.bfloat16):
-                several = [stage(channels_last(maps)) for maps in torch.split(features, PART)]
-                features = torch.cat(several).float()
+            features = pooled(stage, features)
         parts = [len(drawings), len(labelled), len(scenes)]
         drawings, labelled, scenes = torch.split(features, parts)
         drawings = self.photographic(drawings, scenes.detach())
@@ -195,6 +198,15 @@ def arguments(
     return parser.parse_args()
 
 
+def resume(args: argparse.Namespace, file: Path, parameters: dict[str, nn.Parameter]) -> None:
+    """Where the run goes on: the parameters as the stage's own file has them."""
+    if args.resume:
+        earlier = torch.load(file, weights_only=True)
+        with torch.no_grad():
+            for name, p in parameters.items():
+                p.copy_(earlier[name])
+
+
 def train(
     args: argparse.Namespace,
     file: Path,
@@ -204,11 +216,6 @@ def train(
 ) -> None:
     """AdamW to the end of the plan; `file` gets the moving average of the parameters, one of which
     is the temperature "scale"."""
-    if args.resume:
-        earlier = torch.load(file, weights_only=True)
-        with torch.no_grad():
-            for name, p in parameters.items():
-                p.copy_(earlier[name])
     average = {n: p.detach().clone() for n, p in parameters.items()}
     groups = [
         {

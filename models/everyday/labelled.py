@@ -33,6 +33,7 @@ FOLDERS = {
 }
 ICONIC = "iconic-images-and-descriptions"  # a shop's own pictures among the photographs
 SUFFIXES = {".jpg", ".jpeg", ".png"}
+Called = Iterator[tuple[Path, list[str]]]  # pictures, and what their set calls each
 LESSER = 0.5  # weight of every further name against the first
 
 
@@ -53,35 +54,37 @@ class Photograph:
     label: Label
 
 
-def _classes(name: str, folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every picture of a set, and what the set calls it: a table's entry, or the names of its
-    folders, from the innermost outwards."""
-    if name == "clothes":
-        with (folder / "images.csv").open(newline="") as handle:
-            for row in csv.DictReader(handle):
-                yield folder / "images" / f"{row['image']}.jpg", [row["label"]]
-        return
-    if name == "animals":
-        for path in sorted(folder.glob("*.webp")):
-            yield path, [path.stem]
-        return
-    if name == "ingredients":
-        yield from _single(folder)
-        return
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder).parent.parts[::-1]
-        if path.suffix.lower() in SUFFIXES and ICONIC not in inside:
-            yield path, list(inside)
+def _by_name(folder: Path) -> Called:
+    for path in sorted(folder.glob("*.webp")):
+        yield path, [path.stem]
 
 
-def _single(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Pictures of a set for detection in which everything marked is of one class."""
+def _by_table(folder: Path) -> Called:
+    with (folder / "images.csv").open(newline="") as handle:
+        for row in csv.DictReader(handle):
+            yield folder / "images" / f"{row['image']}.jpg", [row["label"]]
+
+
+def _by_boxes(folder: Path) -> Called:
+    """Of a set for detection, pictures in which everything marked is of one class."""
     (line,) = (x for x in (folder / "data.yaml").read_text().splitlines() if x.startswith("names:"))
     names = ast.literal_eval(line.removeprefix("names:").strip())
     for path in sorted(folder.glob("*/labels/*.txt")):
         classes = {int(box.split()[0]) for box in path.read_text().splitlines() if box.strip()}
         if len(classes) == 1:
             yield path.parents[1] / "images" / f"{path.stem}.jpg", [names[classes.pop()]]
+
+
+def _by_folder(folder: Path) -> Called:
+    """The names of a picture's folders, from the innermost outwards."""
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).parent.parts[::-1]
+        if path.suffix.lower() in SUFFIXES and ICONIC not in inside:
+            yield path, list(inside)
+
+
+# how a set says what its pictures show, where not by its folders
+CALLED = {"animals": _by_name, "clothes": _by_table, "ingredients": _by_boxes}
 
 
 def labels(concepts: Concepts, holdout: HoldOut) -> dict[tuple[str, str], Label]:
@@ -104,7 +107,7 @@ def labelled(concepts: Concepts, holdout: HoldOut, work: Path) -> list[Photograp
     result = []
     for source in of_kind("labelled"):
         folder = checkout(source, FOLDERS[source.name], work)
-        for path, called in _classes(source.name, folder):
+        for path, called in CALLED.get(source.name, _by_folder)(folder):
             label = next((known[source.name, c] for c in called if (source.name, c) in known), None)
             if label is not None and path.exists():
                 result.append(Photograph(source, str(path.relative_to(work)), label))

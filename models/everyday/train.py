@@ -7,7 +7,7 @@ Knows the command line; the lesson and the loop are head.py's.
 import numpy as np
 import torch
 from bridge import Bridge
-from head import Lesson, arguments, class_rows, compile_into, losses, train
+from head import Lesson, arguments, class_rows, compile_into, losses, resume, train
 from pupil import meaning_loss
 from torch import Tensor, nn
 from towers import build
@@ -43,7 +43,9 @@ def main() -> None:
         result["told"] = result["told"] + 2 * meaning_loss(bridge(unseen), unseen)
         return result
 
-    train(args, args.work / "head.pt", parameters | {"scale": scale}, lesson, step)
+    file, parameters = args.work / "head.pt", parameters | {"scale": scale}
+    resume(args, file, parameters)
+    train(args, file, parameters, lesson, step)
 
 
 if __name__ == "__main__":

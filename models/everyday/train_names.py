@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from backbone import classifier, last_stages
-from head import LABELLED, Lesson, arguments, centred, channels_last, finish, train
+from head import LABELLED, Lesson, arguments, centred, finish, pooled, resume, train
 from measured import read
 from network import CONTEXT
 from open_clip.tokenizer import SimpleTokenizer
@@ -26,7 +26,6 @@ from words import BARE, WordLesson
 SCALE = 38.0  # of the contrastive loss: where stage four ended
 ANCHORS = 256  # further texts in a step
 READ_AGAIN = 64  # captions in a step whose rows among the wrong ones are brought up to date
-PLACED = 112  # views at once
 
 
 def uneven(texts: Tensor, pictures: Tensor, true: Tensor) -> Tensor:
@@ -47,13 +46,9 @@ def place(folder: Path, stage: nn.Module, head: nn.Module) -> None:
     (N, D) beside its maps."""
     for kind in ("drawings", "labelled", "scenes"):
         for path in sorted(folder.glob(f"{kind}-*.maps.npy")):
-            maps, rows = np.load(path, mmap_mode="r"), []
-            for at in range(0, len(maps), PLACED):
-                part = torch.from_numpy(maps[at : at + PLACED].astype(np.float32))
-                with torch.autocast("cpu", torch.bfloat16):
-                    features = stage(channels_last(part)).float()
-                rows.append(functional.normalize(head(features), dim=1).half().numpy())
-            np.save(str(path).replace(".maps.", ".rows."), np.concatenate(rows))
+            features = pooled(stage, torch.from_numpy(np.load(path)).float())
+            rows = functional.normalize(head(features), dim=1).half().numpy()
+            np.save(str(path).replace(".maps.", ".rows."), rows)
 
 
 def main() -> None:
@@ -70,12 +65,11 @@ def main() -> None:
     lesson = Lesson(args.work, args.batch, args.seed, kind="rows")
     words = WordLesson(args.work, args.seed)
     before = torch.from_numpy(read(first, tokenizer, lesson.drawer.texts))
-    parameters = {f"text.{n}": p for n, p in text_parameters(model).items()}
-    if args.resume:
-        earlier = torch.load(args.work / "names.pt", weights_only=True)
-        model.load_state_dict({n: earlier[f"text.{n}"] for n in text_parameters(model)}, False)
-    now = torch.from_numpy(read(model, tokenizer, lesson.drawer.texts))  # as they were read last
     scale = nn.Parameter(torch.tensor(float(np.log(SCALE))))
+    parameters = {f"text.{n}": p for n, p in text_parameters(model).items()} | {"scale": scale}
+    file = args.work / "names.pt"
+    resume(args, file, parameters)
+    now = torch.from_numpy(read(model, tokenizer, lesson.drawer.texts))  # as they were read last
 
     def texts(numbers: Tensor, bare: bool) -> Tensor:
         return unit_rows(
@@ -104,7 +98,7 @@ def main() -> None:
         even = even + uneven(anchored, pictures[many:], true[:, many:])
         return {"loss": loss, "right": right, "kept": kept, "even": even}
 
-    train(args, args.work / "names.pt", parameters | {"scale": scale}, lesson, step)
+    train(args, file, parameters, lesson, step)
 
 
 if __name__ == "__main__":
