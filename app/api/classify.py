@@ -75,13 +75,13 @@ async def read_classify(
         if image or url is not None:
             other = IMAGE if image else IMAGE_URL
             raise Invalid(f"give either {other} or {IMAGE_SHA256}, not both", field=IMAGE_SHA256)
-        return _seen_before(sha256), build_query(fields, limits)
+        return _seen_before(sha256), build_query(fields, limits, NAMES)
     if url is not None:
-        query = build_query(fields, limits)
+        query = build_query(fields, limits, NAMES)
         return await _fetched(request, url, image, fetcher), query
     if isinstance(image, str):
         image = await offload(len(image), from_base64, image)
-    return sent_image(image, kind), build_query(fields, limits)
+    return sent_image(image, kind), build_query(fields, limits, NAMES)
 
 
 # SHA-256 in hexadecimal digits

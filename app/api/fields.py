@@ -217,7 +217,6 @@ MOST_LABELSETS: Final = 20
 FIELDS: Final = (
     IMAGE, *(field.alias or name for name, field in ClassifyFields.model_fields.items())
 )  # fmt: skip
-KNOWN: Final = ", ".join(FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +233,10 @@ class InputLimits:
         return lists + len(ClassifyFields.model_fields)
 
 
-def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
-    """Check every field and put the query together.
+def build_query(
+    fields: dict[str, Any], limits: InputLimits, known: Sequence[str] = FIELDS
+) -> Query:
+    """Check every field and put the query together. `known` are the names that a problem lists.
 
     Raises:
         Invalid, TooLarge: with the field at fault, its limit and its value.
@@ -243,7 +244,7 @@ def build_query(fields: dict[str, Any], limits: InputLimits) -> Query:
     try:
         checked = ClassifyFields.model_validate(fields)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False), fields, KNOWN) from None
+        raise invalid(error.errors(include_url=False), fields, ", ".join(known)) from None
     if checked.multi_label and checked.scores == "softmax":
         detail = "scores=softmax and multi_label cannot be combined; leave one out"
         raise Invalid(detail, field="scores", value="softmax")

@@ -414,6 +414,8 @@ def test_a_field_that_is_unknown_and_repeated_is_called_unknown(
         response = client.post("/classify", files={"image": cat}, params=params, data=data)
         assert response.status_code == 422
         assert "unknown field 'label'; the fields are image, labels" in response.json()["detail"]
+        for way in ("image_url", "image_sha256"):
+            assert way in response.json()["detail"]
     twice = client.post("/classify", files={"image": cat}, data={"top_k": ["1", "2"]})
     assert twice.json()["detail"] == "top_k is given 2 times, and once is allowed"
 
