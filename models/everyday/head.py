@@ -24,6 +24,7 @@ from drawer import Drawer
 from labelled import Album
 from numpy.typing import NDArray
 from pool import Imagined, Photographic, Pool
+from precision import reduced
 from pupil import contrastive_loss, meaning_loss
 from schedule import Progress, learning_rate
 from sources import fetch, single_source
@@ -65,8 +66,8 @@ def class_rows(work: Path, rows_of: Callable[[list[str]], Tensor]) -> Tensor:
 
 
 def pooled(stage: nn.Module, maps: Tensor) -> Tensor:
-    """Maps (B, 208, 9, 9) through the last stages, in bfloat16: features (B, 1280)."""
-    with torch.autocast("cpu", torch.bfloat16):
+    """Maps (B, 208, 9, 9) through the last stages: features (B, 1280)."""
+    with reduced():
         parts = [
             stage(part.contiguous(memory_format=torch.channels_last))
             for part in torch.split(maps, PART)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from open_clip.model import CLIP
+from precision import reduced
 from torch import Tensor, nn
 from torch.nn import functional
 from towers import encode_text
@@ -34,10 +35,10 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def unit_rows(model: CLIP, tokens: Tensor, ends: Tensor) -> Tensor:
-    """tokens (B, L), ends (B,) -> unit rows (B, D), computed in bfloat16."""
+    """tokens (B, L), ends (B,) -> unit rows (B, D)."""
     order = torch.argsort(ends)
     rows = []
-    with torch.autocast("cpu", torch.bfloat16):
+    with reduced():
         for part in order.chunk(PARTS):
             length = int(ends[part].max()) + 1
             rows.append(encode_text(model, tokens[part, :length], ends[part]).float())
