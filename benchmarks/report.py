@@ -121,6 +121,7 @@ def _machine(results: Path) -> str:
 
 
 def _document(name: str, results: Path) -> dict[str, Any] | None:
+    """The result of PART.PIECE; with FOLDER/ in front, one of another machine, kept there."""
     part, _, piece = name.partition(".")
     return read(part, piece, results) if piece else None
 
