@@ -116,7 +116,7 @@ def _machine(results: Path) -> str:
     if not stems:
         return NOT_MEASURED
     if len(stems) == 1:
-        return f"All on one machine: {next(iter(stems))}."
+        return f"All on one machine, unless the text says otherwise: {next(iter(stems))}."
     return "\n".join(f"- {', '.join(names)}: {line}." for line, names in stems.items())
 
 

@@ -20,11 +20,12 @@ from app.classify import heatmap
 from benchmarks.quality import drawings as quality
 from benchmarks.quality.evaluated import evaluated
 from benchmarks.quality.exactness import compare
-from benchmarks.record import Cell, Result, machine
+from benchmarks.record import Cell, Result
 from benchmarks.reliability import page as reliability
 from models.encoder import Encoder
 from models.info import Floats, Pixels
 from models.loader import load
+from models.processor import has_fast_bf16
 from prompts import expand, load_sets
 
 ROOT: Final = Path(__file__).parents[2]
@@ -75,14 +76,13 @@ def half_precision() -> Result:
     """How often bfloat16 changes an answer."""
     pictures, labels = photographs()
     logits_by_precision: dict[str, Floats] = {}
-    emulated = not {"avx512_bf16", "amx_bf16"}.intersection(machine()["instructions"])
     for precision in ("fp32", "bf16"):
         encoder = load(
             "local-dir:" + str(CARD.parent),
             precision=precision,
             device="cpu",
-            # OpenVINO would compute in float32
-            backend="torch" if emulated else "auto",
+            # which emulates bfloat16; OpenVINO would compute in float32
+            backend="auto" if has_fast_bf16() else "torch",
         )
         rows = images(encoder, [pixels(encoder, picture) for picture in pictures])
         scores = encoder.info.scale * rows @ texts(encoder, labels).T
@@ -100,9 +100,9 @@ def half_precision() -> Result:
         cells.append([f"right, {precision}", f"{right.mean():.1%}"])
     title = f"bfloat16 against float32: {len(labels)} photographs among their names"
     remark = (
-        "On a processor without bfloat16 arithmetic, which PyTorch emulates."
-        if emulated
-        else "On a processor with bfloat16 arithmetic."
+        "On a processor with bfloat16 arithmetic."
+        if has_fast_bf16()
+        else "On a processor without bfloat16 arithmetic, which PyTorch emulates."
     )
     return Result(title, ["figure", ""], cells, [remark])
 

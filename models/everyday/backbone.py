@@ -94,8 +94,8 @@ class Trainable(nn.Sequential):
 
 
 def trainable(net: Any) -> nn.Sequential:
-    """The last stages, ready to learn, but for their depthwise convolutions: these have few of the
-    weights, and their gradient would take most of a step."""
+    """The last stages, ready to learn, but for their depthwise convolutions with what normalises
+    these: they have few of the weights, and their gradient would take most of a step."""
     stages = Trainable(*last_stages(net)).to(memory_format=torch.channels_last)
     for name, parameter in stages.named_parameters():
         parameter.requires_grad_(".conv_dw." not in name and ".bn2." not in name)

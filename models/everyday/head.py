@@ -24,7 +24,7 @@ from drawer import Drawer
 from labelled import Album
 from numpy.typing import NDArray
 from pool import Imagined, Photographic, Pool
-from precision import reduced
+from precision import autocast
 from pupil import contrastive_loss, meaning_loss
 from schedule import Progress, learning_rate
 from sources import fetch, single_source
@@ -67,7 +67,7 @@ def class_rows(work: Path, rows_of: Callable[[list[str]], Tensor]) -> Tensor:
 
 def pooled(stage: nn.Module, maps: Tensor) -> Tensor:
     """Maps (B, 208, 9, 9) through the last stages: features (B, 1280)."""
-    with reduced():
+    with autocast():
         parts = [
             stage(part.contiguous(memory_format=torch.channels_last))
             for part in torch.split(maps, PART)

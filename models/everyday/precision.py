@@ -2,9 +2,10 @@
 
 import torch
 
+from models.processor import has_fast_bf16
 
-def reduced() -> torch.autocast:
+
+def autocast() -> torch.autocast:
     """bfloat16 where the processor has instructions for it; without them float32 is ten times as
     fast."""
-    fast = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")
-    return torch.autocast("cpu", torch.bfloat16, enabled=fast)
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from open_clip.model import CLIP
-from precision import reduced
+from precision import autocast
 from torch import Tensor, nn
 from torch.nn import functional
 from towers import encode_text
@@ -38,7 +38,7 @@ def unit_rows(model: CLIP, tokens: Tensor, ends: Tensor) -> Tensor:
     """tokens (B, L), ends (B,) -> unit rows (B, D)."""
     order = torch.argsort(ends)
     rows = []
-    with reduced():
+    with autocast():
         for part in order.chunk(PARTS):
             length = int(ends[part].max()) + 1
             rows.append(encode_text(model, tokens[part, :length], ends[part]).float())

@@ -66,8 +66,12 @@ class Compiled:
         size = IMAGE_SIZE
         example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
         model = ov.convert_model(Stem(net).eval(), example_input=example, input=[-1, size, size, 3])
-        hints = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "bf16"}
-        hints["ENABLE_CPU_PINNING"] = False  # several of these would share one core
+        hints = {
+            "INFERENCE_NUM_THREADS": 1,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "bf16",
+            "ENABLE_CPU_PINNING": False,  # or several of these processes share one core
+        }
         self.request = ov.Core().compile_model(model, "CPU", hints).create_infer_request()
 
     def __call__(self, pixels: Pixels) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
