@@ -20,7 +20,7 @@ def main() -> None:
     home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
     parser.add_argument("--work", type=Path, default=Path(home))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--scale", type=float, default=25.0, help="of the scores: see LOG.md")
+    parser.add_argument("--scale", type=float, default=22.0, help="of the scores: see LOG.md")
     args = parser.parse_args()
     model = build().eval()
     model.load_state_dict(finished_texts(args.work), strict=False)

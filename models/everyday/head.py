@@ -216,7 +216,7 @@ def train(
     step: Callable[[], dict[str, Tensor]],
 ) -> None:
     """AdamW to the end of the plan; `file` gets the moving average of the parameters, one of which
-    is the temperature "scale"."""
+    is the temperature "scale" where a loss has one."""
     average = {n: p.detach().clone() for n, p in parameters.items()}
     groups = [
         {
@@ -243,16 +243,18 @@ def train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            parameters["scale"].clamp_(max=MAX_SCALE)
+            if "scale" in parameters:
+                parameters["scale"].clamp_(max=MAX_SCALE)
             for name, p in parameters.items():
                 average[name].lerp_(p, max(1 / horizon, 1 / (1 + progress.done / 5)))
         for name, loss in parts.items():
             running[name] += float(loss.detach()) / EVERY
         if progress.done % EVERY == 0:
             figures = " ".join(f"{name} {running.pop(name):.3f}" for name in parts)
+            if "scale" in parameters:
+                figures += f" scale {float(parameters['scale'].detach().exp()):.1f}"
             print(
                 f"step {progress.done} of {progress.steps} {figures} "
-                f"scale {float(parameters['scale'].detach().exp()):.1f} "
                 f"views {len(lesson.pool.concepts)} seconds {time.monotonic() - started:.0f}",
                 flush=True,
             )

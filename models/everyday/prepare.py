@@ -20,6 +20,8 @@ from teacher import Teacher, encode_all
 from vocabulary import token_strings, whole_words
 from wordnet import WordNet
 
+from models.processor import has_fast_bf16
+
 SIZE = 224  # pixels of a drawing; warped to the model's 260 in training
 
 
@@ -39,9 +41,10 @@ def write_texts(captions: set[str], holdout: HoldOut, wordnet: WordNet, work: Pa
 
 def write_teacher(work: Path) -> None:
     """The encoder's rows in texts.json's order, bare; then captions and classes once more in a
-    photograph's sentence; and of every token alone. bfloat16 halves the time, and what it loses is
-    far below what the text tower can learn."""
-    teacher = Teacher(fetch(single_source("teacher"), work / "downloads"), torch.bfloat16)
+    photograph's sentence; and of every token alone. bfloat16 halves the time where the processor
+    has it, and what it loses is far below what the text tower can learn."""
+    precision = torch.bfloat16 if has_fast_bf16() else torch.float32
+    teacher = Teacher(fetch(single_source("teacher"), work / "downloads"), precision)
     groups = json.loads((work / "texts.json").read_text())
     pictured = groups["captions"] + groups["imagenet"]
     bare = encode_all(teacher, [text for group in groups.values() for text in group])

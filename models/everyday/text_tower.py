@@ -19,14 +19,22 @@ def text_parameters(model: CLIP) -> dict[str, nn.Parameter]:
     return {n: p for n, p in model.named_parameters() if "visual." not in n and n != "logit_scale"}
 
 
-def finished_texts(work: Path) -> dict[str, Tensor]:
-    """The tower as it would be shipped now: until names have gone to their pictures, the one that
+def named_texts(work: Path) -> dict[str, Tensor]:
+    """The tower as stage five leaves it; until names have gone to their pictures, the one that
     learnt from the sentence encoder."""
     first: dict[str, Tensor] = torch.load(work / "text.pt", weights_only=True)
     if not (work / "names.pt").exists():
         return first
     names = torch.load(work / "names.pt", weights_only=True)
     return {n: torch.lerp(w, names[f"text.{n}"], NAMED) for n, w in first.items()}
+
+
+def finished_texts(work: Path) -> dict[str, Tensor]:
+    """The tower as it would be shipped now."""
+    if not (work / "words.pt").exists():
+        return named_texts(work)
+    words = torch.load(work / "words.pt", weights_only=True)
+    return {n.removeprefix("text."): w for n, w in words.items()}
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:

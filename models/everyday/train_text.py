@@ -107,7 +107,8 @@ def main() -> None:
     while progress.value < 1:
         now = progress.advance()
         rate = learning_rate(args.lr, progress.done, now, WARM_UP)
-        running += pupil.step(*words.draw(args.batch), rate)
+        tokens, ends, rows = words.draw(args.batch)
+        running += pupil.step(tokens, ends, words.targets[rows], rate)
         pupil.settle(progress.done)
         if progress.done % EVERY == 0:
             loss, cosine = running / EVERY

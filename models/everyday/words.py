@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from bridge import in_space
+from numpy.typing import NDArray
 from texts import Tokens
 from torch import Tensor
 from vocabulary import forms
@@ -36,12 +37,14 @@ class WordLesson:
         self.row = {text: i for i, text in enumerate(self.texts)}
         self.tokens = Tokens(seed, forms())
 
-    def draw(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(self, size: int) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+        """Tokens (B, L) of texts and of some in a template, where each ends (B,), and the texts'
+        numbers."""
         rng = self.tokens.rng
         rows = np.searchsorted(self.bounds, rng.random(size) * self.bounds[-1])
         rows = np.minimum(rows, len(self.texts) - 1)
         bare = bool(rng.random() < BARE)
-        return *self.tokens.batch([self.texts[i] for i in rows], bare), self.targets[rows]
+        return *self.tokens.batch([self.texts[i] for i in rows], bare), rows
 
     def of(self, texts: list[str]) -> Tensor:
         """Where the teacher puts these texts, unit rows."""

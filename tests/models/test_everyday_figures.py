@@ -33,11 +33,16 @@ def figures() -> dict[str, Any]:
     return json.loads((BUNDLED / "figures.json").read_text())
 
 
+def table(sheet: str) -> list[dict[str, str]]:
+    (path,) = HERE.glob(f"*/{sheet}.csv")
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
 def tiles(sheet: str, size: int) -> tuple[list[Image.Image], list[str]]:
     """The pictures of a sheet and their labels."""
     (path,) = (p for p in HERE.glob(f"*/{sheet}.*") if p.suffix in {".png", ".jpg"})
-    with path.with_suffix(".csv").open(newline="") as handle:
-        labels = [row["label"] for row in csv.DictReader(handle)]
+    labels = [row["label"] for row in table(sheet)]
     image = Image.open(path).convert("RGB")
     across = image.width // size
     boxes = [(i % across * size, i // across * size) for i in range(len(labels))]
@@ -111,10 +116,24 @@ def test_drawings_are_recognised_by_their_names(everyday: Encoder) -> None:
     assert choices(cosines, draws(targets, targets, WAYS, ROUNDS, SEED)) >= 0.92
 
 
+def test_drawings_of_concepts_never_drawn_in_training_are_told_from_nine_others(
+    everyday: Encoder,
+) -> None:
+    pictures, labels = tiles("twemoji-64", 64)
+    rows = table("twemoji-64")
+    never = np.flatnonzero([row["group"] != "trained" for row in rows])
+    images = images_of(everyday, [pictures[i] for i in never])
+    cosines = images @ labels_of(everyday, labels, ["{}"]).T
+    assert len(never) == 194
+    columns = draws(never, np.arange(len(labels)), WAYS, ROUNDS, SEED)
+    assert choices(cosines, columns) >= 0.70
+
+
 def test_stock_open_clip_loads_it_and_gives_the_same_rows(everyday: Encoder) -> None:
     name = f"local-dir:{BUNDLED}"
     model, _, preprocess = open_clip.create_model_and_transforms(name)
     model.eval()
+    assert everyday.info.scale == pytest.approx(float(model.logit_scale.exp().item()), rel=1e-6)
     picture = Image.open(HERE.parent / "samples" / "photographs" / "cat.jpg").convert("RGB")
     square = preprocess(picture)
     with torch.inference_mode():

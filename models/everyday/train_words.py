@@ -1,0 +1,56 @@
+"""Stage six: the text tower once more, for words without pictures.
+
+Such a word goes some of the way to where its pictures would lie, as the pictures of words of like
+meaning tell; a word with pictures goes a little of the way to its own. Knows the command line and
+the finished image tower's rows; the regression is expected.py's, the loop head.py's.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from expected import Expected, text_places
+from head import Lesson, arguments, resume, train
+from text_tower import named_texts, text_parameters, unit_rows
+from torch import Tensor
+from torch.nn import functional
+from towers import build
+from words import WordLesson
+
+# how far a word goes, against its own unit row
+WITHOUT_PICTURES, WITH_PICTURES = 0.4, 0.2
+
+
+def expectation(lesson: Lesson, words: WordLesson) -> Expected:
+    """Learnt from all drawings' rows."""
+    drawings = lesson.pool.drawings[np.arange(len(lesson.pool.drawings))]
+    places, numbers = text_places(drawings, lesson.pool.concepts, lesson.drawer.true_of)
+    return Expected(words.of([lesson.drawer.texts[i] for i in numbers]), places)
+
+
+def main() -> None:
+    args = arguments(__doc__, steps=1500, rate=4e-4, seed=11)
+    torch.manual_seed(args.seed)
+    model = build().eval()
+    model.load_state_dict(named_texts(args.work), strict=False)
+    first = copy.deepcopy(model).requires_grad_(False)
+    lesson, words = Lesson(args.work, 0, args.seed, kind="rows"), WordLesson(args.work, args.seed)
+    expected, pictured = expectation(lesson, words), set(lesson.drawer.texts)
+    far = [WITH_PICTURES if text in pictured else WITHOUT_PICTURES for text in words.texts]
+    distance = torch.tensor(far)[:, None]
+
+    def step() -> dict[str, Tensor]:
+        tokens, ends, drawn = words.draw(args.batch)
+        with torch.no_grad():
+            moved = distance[drawn] * expected(words.targets[drawn])
+            target = functional.normalize(unit_rows(first, tokens, ends) + moved, dim=1)
+        return {"loss": 1 - (unit_rows(model, tokens, ends) * target).sum(1).mean()}
+
+    file = args.work / "words.pt"
+    parameters = {f"text.{n}": p for n, p in text_parameters(model).items()}
+    resume(args, file, parameters)
+    train(args, file, parameters, lesson, step)
+
+
+if __name__ == "__main__":
+    main()
