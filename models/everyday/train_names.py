@@ -53,6 +53,7 @@ def place(folder: Path, stage: nn.Module, head: nn.Module) -> None:
 
 def main() -> None:
     args = arguments(__doc__, steps=1000, rate=4e-4, seed=10, batch=320)
+    (args.work / "words.pt").unlink(missing_ok=True)  # learnt from names that are no more
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     model, tokenizer = build().eval(), SimpleTokenizer(context_length=CONTEXT)

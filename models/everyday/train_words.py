@@ -1,8 +1,8 @@
 """Stage six: the text tower once more, for words without pictures.
 
-Such a word goes some of the way to where its pictures would lie, as the pictures of words of like
-meaning tell; a word with pictures goes a little of the way to its own. Knows the command line and
-the finished image tower's rows; the regression is expected.py's, the loop head.py's.
+Every word goes some of the way to where words of like meaning have their pictures; one with
+pictures, which stage five has moved already, half as far. Knows the command line and the finished
+image tower's rows; the regression is expected.py's, the loop head.py's.
 """
 
 import copy

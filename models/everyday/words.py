@@ -38,8 +38,8 @@ class WordLesson:
         self.tokens = Tokens(seed, forms())
 
     def draw(self, size: int) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
-        """Tokens (B, L) of texts and of some in a template, where each ends (B,), and the texts'
-        numbers."""
+        """Tokens (B, L) of texts, all bare or each in a template, where each ends (B,), and the
+        texts' numbers (B,)."""
         rng = self.tokens.rng
         rows = np.searchsorted(self.bounds, rng.random(size) * self.bounds[-1])
         rows = np.minimum(rows, len(self.texts) - 1)
