@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: gpu-bundle gpu-rehearsal help setup run test check audit sbom image image-steps bench docs lock clean redis prometheus wrk node chromium
+.PHONY: gpu-bundle gpu-rehearsal help setup run test check audit sbom image image-steps bench docs lock clean redis prometheus nginx wrk node chromium
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,7 +32,7 @@ run: $(if $(or $(GPU),$(filter-out everyday pictogram,$(MODEL))),.venv/ready,.ve
 	"  curl --data-binary @tests/samples/doughnut.png '$(HOST):$(PORT)/classify?labels=cat,doughnut,rocket&top_k=1'" ''
 	@exec $(BIN)/openvocab serve --host $(HOST) --port $(PORT) --model $(MODEL)
 
-test: check audit redis prometheus node chromium  ## all checks and tests
+test: check audit redis prometheus nginx node chromium  ## all checks and tests
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 gpu-bundle: .venv/dev  ## fill .gpu-bundle with everything a bare GPU machine needs (Python 3.12), for benchmarks/gpu/run.sh
@@ -94,10 +94,20 @@ clean:  ## remove the environments and build files
 
 # installs a Debian package where it is missing, or says in one line that it is
 define debian
+	$(call apt,$(1)); $$root apt-get install -qq -y $(2) $(1)
+endef
+
+# the same, but only its files, in build
+define unpack
+	$(call apt,$(1)); mkdir -p build/$(1) && cd build/$(1) && apt-get download -qq $(1) && \
+	dpkg-deb -x $(1)_*.deb . && rm $(1)_*.deb
+endef
+
+define apt
 	root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	command -v apt-get >/dev/null && { [ -z "$$root" ] || command -v sudo >/dev/null; } || \
 	{ echo 'openvocab needs $(1) (on Debian: apt-get install $(1))' >&2; exit 1; }; \
-	$$root apt-get update -qq; $$root apt-get install -qq -y $(2) $(1)
+	$$root apt-get update -qq
 endef
 
 .venv/bin/python:
@@ -112,6 +122,11 @@ redis:
 # without what it recommends: an exporter of its own, with a service that starts at once
 prometheus:
 	@command -v promtool >/dev/null || { $(call debian,prometheus,--no-install-recommends); }
+
+# unpacked and not installed: its package starts a server on port 80
+nginx:
+	@command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || [ -x build/nginx/usr/sbin/nginx ] || { \
+	$(call unpack,nginx); }
 
 # the JavaScript clients that the tests drive
 node: tests/system/clients/js/node_modules/.package-lock.json

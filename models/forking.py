@@ -60,6 +60,9 @@ def survives(encoder: Encoder) -> bool:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         trial.start()
+    except OSError as error:  # no room for a process
+        log.warning("no process can be forked (%s); each worker loads its own model", error)
+        return False
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:

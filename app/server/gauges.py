@@ -4,6 +4,7 @@ The functions here are called from another thread than the event loop's: they on
 """
 
 import asyncio
+import contextlib
 import functools
 import importlib.metadata
 import math
@@ -355,24 +356,48 @@ MEMORY_EVERY: Final = 30.0
 
 
 def memory_held(
-    figures: Callable[[], Mapping[str, float]], rollup: Path = Path("/proc/self/smaps_rollup")
+    figures: Callable[[], Mapping[str, float]],
+    process: Path = Path("/proc/self"),
+    *,
+    children: bool = False,
 ) -> Callable[[], float | None]:
-    """A function that reads this process's part of memory; all that is resident off Linux."""
+    """A function that reads this process's part of memory; all that is resident off Linux.
+
+    With `children` the parts of processes that it started count, too: decoders have no page of
+    metrics of their own.
+    """
     last: tuple[float, float | None] = (-math.inf, None)
 
     def read() -> float | None:
         nonlocal last
         now = time.monotonic()
         if now - last[0] >= MEMORY_EVERY:
-            try:
-                share = SHARE.search(rollup.read_text(encoding="utf-8"))
-            except OSError:
-                share = None
-            value = figures().get(RESIDENT) if share is None else int(share[1]) * 1024.0
+            own = _share(process)
+            value = figures().get(RESIDENT) if own is None else own
+            if children and value is not None:
+                value += sum(_share(process.parent / child) or 0.0 for child in _children(process))
             last = now, value
         return last[1]
 
     return read
+
+
+def _share(process: Path) -> float | None:
+    """Bytes that a process holds; None where it has ended or the system does not say."""
+    try:
+        share = SHARE.search((process / "smaps_rollup").read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return None if share is None else int(share[1]) * 1024.0
+
+
+def _children(process: Path) -> list[str]:
+    """Process ids; each thread's are listed apart, and a thread may end meanwhile."""
+    found: list[str] = []
+    for file in process.glob("task/*/children"):
+        with contextlib.suppress(OSError):
+            found += file.read_text(encoding="ascii").split()
+    return found
 
 
 RESIDENT: Final = "process_resident_memory_bytes"
@@ -387,10 +412,13 @@ START: Final = "process_start_time_seconds"
 CPU: Final = "process_cpu_seconds_total"
 
 
-def watch_process(metrics: Metrics, settings: Settings, *, first: bool) -> None:
+def watch_process(
+    metrics: Metrics, settings: Settings, *, first: bool, children: bool = False
+) -> None:
     """What the operating system says, and what was installed and set.
 
-    The `first` process of a server is there for as long as the server is.
+    The `first` process of a server is there for as long as the server is. `children` counts the
+    memory of processes that this one starts, for they report nothing themselves.
     """
     figures = process_figures()
     for name, (together, about) in PROCESS.items():
@@ -399,8 +427,9 @@ def watch_process(metrics: Metrics, settings: Settings, *, first: bool) -> None:
     started = figures().get(START) if first else None
     metrics.watch(START, "When the server started.", lambda: started, together="min")
     metrics.watch(
-        "openvocab_memory_bytes", "Memory of all processes; pages that they share count once.",
-        memory_held(figures),
+        "openvocab_memory_bytes",
+        "Memory of all processes, decoders included; pages that they share count once.",
+        memory_held(figures, children=children),
     )  # fmt: skip
     metrics.watch(
         "openvocab_memory_limit_bytes", "Memory of the machine, or of the container or service.",

@@ -114,7 +114,7 @@ def create_app(
     Raises: app.api.middleware.keys.BadKeys; at start models.ModelError, StoreUnusable.
     """
     counted = metrics or Metrics()
-    watch_process(counted, settings, first=metrics is None)
+    watch_process(counted, settings, first=metrics is None, children=True)
     watch_certificate(counted, settings)
     admission = Admission(settings.max_queue + settings.max_batch, settings.max_pending_bytes)
     tracing = spans.start(settings.tracing, VERSION)

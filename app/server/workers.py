@@ -280,7 +280,11 @@ class Supervisor:
     def _watch(self, announce: Callable[[str], None]) -> int:
         announced = False
         for number in range(self.count):
-            self._workers.append(_Worker(number, self._start(number)))
+            try:
+                self._workers.append(_Worker(number, self._start(number)))
+            except OSError as error:
+                sys.stderr.write(f"openvocab: worker {number} cannot be started ({error})\n")
+                return START_ERROR
         while not self._signal:
             self._wait()
             self._publish()

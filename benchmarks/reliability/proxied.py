@@ -30,7 +30,9 @@ from benchmarks.servers import free_port, openvocab, wait_until
 CLOSED = 100
 SPREAD = 0.004
 
-PICTURE = Path(__file__).parents[2] / "tests" / "samples" / "cat.png"
+ROOT = Path(__file__).parents[2]
+PICTURE = ROOT / "tests" / "samples" / "cat.png"
+UNPACKED = ROOT / "build" / "nginx" / "usr" / "sbin" / "nginx"
 
 CONF = """
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log notice;
@@ -60,8 +62,9 @@ BLOCK = """
 
 
 def nginx_program() -> str | None:
-    """Where nginx is, if it is installed."""
-    return shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+    """Where nginx is, if it is installed or `make nginx` unpacked it."""
+    places = ("nginx", "/usr/sbin/nginx", str(UNPACKED))
+    return next((found for place in places if (found := shutil.which(place))), None)
 
 
 @contextlib.contextmanager
@@ -69,7 +72,7 @@ def nginx(upstream: str, folder: Path, block: str) -> Iterator[str]:
     """An nginx with this block before the server at HOST:PORT; its URL."""
     program = nginx_program()
     if program is None:
-        raise RuntimeError("nginx is missing (on Debian: apt-get install nginx-light)")
+        raise RuntimeError("nginx is missing (make nginx)")
     port = free_port()
     conf = folder / "nginx.conf"
     block = block.replace("server 127.0.0.1:8000;", f"server {upstream};")

@@ -1,5 +1,6 @@
 """An encoder that is loaded once and used in processes forked from the one that loaded it."""
 
+import errno
 import hashlib
 import logging
 import multiprocessing
@@ -108,6 +109,17 @@ def test_an_encoder_that_a_fork_breaks_is_not_shared(
         warned = "each worker loads its own" in caplog.text
         assert warned is not expected
         assert all(record.levelno == logging.WARNING for record in caplog.records)
+
+
+def test_where_no_process_can_be_forked_each_worker_loads_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", full)
+    assert not survives(simple(lambda batch: np.ones((len(batch), 4), np.float32)))
+    assert "no process can be forked" in caplog.text
 
 
 def test_a_trial_ends_even_if_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Several worker processes on one socket: they agree, they are replaced, and they end together."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from app.server.exit_status import HUNG
+from app.server.exit_status import HUNG, START_ERROR
 from app.server.gauges import valid_until
 from app.server.main import create_app
 from app.server.settings import Settings
@@ -340,6 +341,26 @@ def test_one_that_dies_again_and_again_waits_longer_each_time(
     worker.since, worker.again_at = now - 2 * STEADY, None
     supervisor._due(worker)
     assert worker.again_at < now + 1
+    supervisor.listener.close()
+
+
+def test_no_room_for_a_second_worker_ends_the_start_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supervisor = Supervisor(Settings(), socket.socket(), 2)
+    first = SimpleNamespace(alive=True)
+
+    def start(number: int) -> SimpleNamespace:
+        if number:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return first
+
+    monkeypatch.setattr(Supervisor, "_start", lambda _self, number: start(number))
+    assert supervisor._watch(lambda _line: None) == START_ERROR
+    assert [worker.current for worker in supervisor._workers] == [first]  # what `run` ends
+    assert capsys.readouterr().err == (
+        "openvocab: worker 1 cannot be started ([Errno 11] Resource temporarily unavailable)\n"
+    )
     supervisor.listener.close()
 
 

@@ -4,7 +4,9 @@ import asyncio
 import math
 import multiprocessing
 import os
+import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -155,12 +157,39 @@ def test_builds_of_label_sets_are_counted_and_never_named(counting: httpx.Client
 
 
 def test_a_page_that_processes_share_counts_once(tmp_path: Path) -> None:
-    rollup = tmp_path / "smaps_rollup"
-    rollup.write_text("Rss:  9000 kB\nPss:  3000 kB\nPss_Anon:  2000 kB\n")
+    (tmp_path / "smaps_rollup").write_text("Rss:  9000 kB\nPss:  3000 kB\nPss_Anon:  2000 kB\n")
     figures = {"process_resident_memory_bytes": 9_216_000.0}
-    assert memory_held(lambda: figures, rollup)() == 3_072_000
+    assert memory_held(lambda: figures, tmp_path)() == 3_072_000
     # another system
-    assert memory_held(lambda: figures, tmp_path / "none")() == 9_216_000
+    assert memory_held(lambda: figures, tmp_path / "none", children=True)() == 9_216_000
+
+
+def test_processes_that_a_server_starts_count_as_its_memory(tmp_path: Path) -> None:
+    for pid, share in (("self", 3000), ("12", 40), ("13", 50)):
+        (tmp_path / pid).mkdir()
+        (tmp_path / pid / "smaps_rollup").write_text(f"Rss: 9000 kB\nPss: {share} kB\n")
+    # 14 ended meanwhile
+    for thread, pids in (("7", "12 14 "), ("8", "13 "), ("9", "")):
+        (tmp_path / "self" / "task" / thread).mkdir(parents=True)
+        (tmp_path / "self" / "task" / thread / "children").write_text(pids)
+    assert memory_held(dict, tmp_path / "self")() == 3000 * 1024
+    assert memory_held(dict, tmp_path / "self", children=True)() == 3090 * 1024
+
+
+def test_a_real_child_counts_as_memory() -> None:
+    code = "import time; held = b'x' * 100_000_000; time.sleep(60)"
+    with subprocess.Popen(["/bin/sh", "-c", '"$@" & wait', "sh", sys.executable, "-c", code],
+                          start_new_session=True) as parent:  # fmt: skip
+        process = Path(f"/proc/{parent.pid}")
+
+        def seen(*, children: bool) -> float:
+            return memory_held(dict, process, children=children)() or 0.0
+
+        try:
+            wait_until(lambda: seen(children=True) > 100_000_000)
+            assert seen(children=False) < 10_000_000
+        finally:
+            os.killpg(parent.pid, signal.SIGKILL)
 
 
 def test_what_a_process_is_and_has_is_told(counting: httpx.Client, pictogram: Encoder) -> None:
