@@ -34,6 +34,7 @@ from models.export_folder import (
     examples,
     seal,
 )
+from models.forking import end_with_parent
 from models.info import Precision
 from models.text_tower import TextTower
 from models.timing import against_torch, choose_in_openvino, choose_in_torch
@@ -158,6 +159,7 @@ def _say(line: str) -> None:
 
 def main(spec: str, candidates: str, folder: str) -> int:
     """The exit status."""
+    end_with_parent()  # nobody needs the export then
     torch.set_grad_enabled(False)
     try:
         fields = json.loads(candidates)

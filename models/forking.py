@@ -5,11 +5,13 @@ writes to. What a fork does not copy is threads.
 """
 
 import contextlib
+import ctypes
 import importlib
 import logging
 import math
 import multiprocessing
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -30,7 +32,16 @@ QUIET_LOOKS: Final = 3
 
 PROMPT: Final = "a photo of a cat."
 
+# of prctl(2)
+PR_SET_PDEATHSIG: Final = 1
+
 log = logging.getLogger("openvocab.models")
+
+
+def end_with_parent() -> None:
+    """On Linux: be killed when the thread that started this process, and waits for it, ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def import_ahead(device: str, backend: str) -> None:
@@ -101,6 +112,7 @@ def _awake() -> bool:
 
 def _try(encoder: Encoder, picture: Pixels, expected: Floats) -> None:
     # it holds the sockets of the process that waits, and must not outlive it
+    end_with_parent()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, TRIAL_SECONDS)
     encoder.restart()

@@ -135,6 +135,24 @@ def test_a_trial_ends_even_if_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatc
     assert trial.exitcode == -signal.SIGALRM
 
 
+def test_a_child_ends_with_the_process_that_asked_for_it() -> None:
+    child = (
+        "import time\n"
+        "from models.forking import end_with_parent\n"
+        "end_with_parent()\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+        "print('lived on')\n"
+    )
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as asked:
+        assert asked.stdout is not None
+        assert asked.stdout.readline() == "ready\n"
+        asked.kill()
+        # the child holds the pipe's other end until it is gone
+        assert asked.stdout.read() == ""
+
+
 def simple(tower: Callable[[Any], Any]) -> Encoder:
     """An encoder of four dimensions, its images by `tower`."""
     info = SimpleNamespace(in_flight=1, embedding_width=4, image=SimpleNamespace(height=2, width=2))
