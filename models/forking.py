@@ -1,7 +1,7 @@
 """An encoder in processes that are forked from the one that loaded it. Knows no server.
 
 They share its weights, in the layout that kernels want, and its compiled graphs: pages that nobody
-writes to. What a fork does not copy is threads.
+writes to. What a fork does not copy is threads. Also how any child ends with its parent.
 """
 
 import contextlib

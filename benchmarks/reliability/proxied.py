@@ -72,7 +72,7 @@ def nginx(upstream: str, folder: Path, block: str) -> Iterator[str]:
     """An nginx with this block before the server at HOST:PORT; its URL."""
     program = nginx_program()
     if program is None:
-        raise RuntimeError("nginx is missing (make nginx)")
+        raise RuntimeError("nginx is missing; run `make nginx`")
     port = free_port()
     conf = folder / "nginx.conf"
     block = block.replace("server 127.0.0.1:8000;", f"server {upstream};")

@@ -230,6 +230,7 @@ def train(
     progress = Progress(file.with_suffix(".steps.txt"), args.steps)
     warm_up, horizon = max(1, args.steps // 20), max(1, args.steps // 8)
     started, running = time.monotonic(), defaultdict[str, float](float)
+    scale = parameters.get("scale")
     while progress.value < 1:
         now = progress.advance()
         parts = step()
@@ -243,16 +244,16 @@ def train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            if "scale" in parameters:
-                parameters["scale"].clamp_(max=MAX_SCALE)
+            if scale is not None:
+                scale.clamp_(max=MAX_SCALE)
             for name, p in parameters.items():
                 average[name].lerp_(p, max(1 / horizon, 1 / (1 + progress.done / 5)))
         for name, loss in parts.items():
             running[name] += float(loss.detach()) / EVERY
         if progress.done % EVERY == 0:
             figures = " ".join(f"{name} {running.pop(name):.3f}" for name in parts)
-            if "scale" in parameters:
-                figures += f" scale {float(parameters['scale'].detach().exp()):.1f}"
+            if scale is not None:
+                figures += f" scale {float(scale.detach().exp()):.1f}"
             print(
                 f"step {progress.done} of {progress.steps} {figures} "
                 f"views {len(lesson.pool.concepts)} seconds {time.monotonic() - started:.0f}",

@@ -9,18 +9,16 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from data import add_wordnet, arguments, gathered, write_held_out, write_training
 from holdout import HoldOut
 from imagenet_classes import imagenet_classes
 from labelled import labelled, write_labelled
 from objects import objects
+from precision import fastest
 from sources import fetch, single_source
 from teacher import Teacher, encode_all
 from vocabulary import token_strings, whole_words
 from wordnet import WordNet
-
-from models.processor import has_fast_bf16
 
 SIZE = 224  # pixels of a drawing; warped to the model's 260 in training
 
@@ -43,8 +41,7 @@ def write_teacher(work: Path) -> None:
     """The encoder's rows in texts.json's order, bare; then captions and classes once more in a
     photograph's sentence; and of every token alone. bfloat16 halves the time where the processor
     has it, and what it loses is far below what the text tower can learn."""
-    precision = torch.bfloat16 if has_fast_bf16() else torch.float32
-    teacher = Teacher(fetch(single_source("teacher"), work / "downloads"), precision)
+    teacher = Teacher(fetch(single_source("teacher"), work / "downloads"), fastest())
     groups = json.loads((work / "texts.json").read_text())
     pictured = groups["captions"] + groups["imagenet"]
     bare = encode_all(teacher, [text for group in groups.values() for text in group])
