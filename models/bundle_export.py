@@ -3,7 +3,7 @@
 Imports torch, open_clip and OpenVINO.
 """
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from models.info import Precision
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16")
 
 
-def main(name: str = OFFLINE_MODEL) -> None:
+def main(name: str) -> None:
     """Write the folder `exported` beside the model's weights."""
     loader = catalog()[name].loader
     parts = torch_loader.read(name, loader, "cpu", PRECISIONS[0], "openvino")
@@ -28,4 +28,7 @@ def main(name: str = OFFLINE_MODEL) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    bundled = [entry for entry, model in catalog().items() if model.loader.startswith(LOCAL_DIR)]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", default=OFFLINE_MODEL, choices=bundled)
+    main(parser.parse_args().model)

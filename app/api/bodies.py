@@ -153,6 +153,7 @@ CURL_BYTES: Final = 64
 
 # RFC 4648, section 5
 URL_ALPHABET: Final = str.maketrans("-_", "+/")
+NOT_BASE64: Final = re.compile(r"[^A-Za-z0-9+/]")
 
 
 class FormLimits(Protocol):
@@ -308,12 +309,17 @@ def from_base64(text: str) -> bytes:
         coded = "".join(payload.split()).rstrip("=").translate(URL_ALPHABET)
         return base64.b64decode(coded + "=" * (-len(coded) % 4), validate=True)
     except (binascii.Error, ValueError):
-        start = payload[:40]
-        raise Invalid(
-            f"image is not base64: it begins {errors.shown(start)}",
-            field=IMAGE,
-            value=errors.excerpt(start),
-        ) from None
+        raise _not_base64(payload, coded) from None
+
+
+def _not_base64(payload: str, coded: str) -> Invalid:
+    """The problem of a text that cannot be decoded, with where it goes wrong."""
+    begins = f"image is not base64: it begins {errors.shown(payload[:40])}"
+    if (odd := NOT_BASE64.search(coded)) is not None:
+        detail = f"{begins}, and its character {odd.start() + 1} is {errors.shown(odd[0])}"
+        return Invalid(detail, field=IMAGE, value=errors.excerpt(payload[:40]))
+    detail = f"{begins}, but {len(coded)} characters make no whole bytes: something is missing"
+    return Invalid(detail, field=IMAGE, value=errors.excerpt(payload[:40]))
 
 
 def _is_url(text: str, scheme: str) -> Invalid:

@@ -7,7 +7,6 @@ what is drawn nor how.
 import contextlib
 import importlib.util
 import queue
-import re
 import select
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Final, Literal
 
 from PIL import Image
 
-from app.errors import DamagedImage, Invalid, TooLarge, UnsupportedImage
+from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedImage
 from app.images.apart_child import (
     ANSWER,
     DAMAGED,
@@ -32,6 +31,7 @@ from app.images.apart_child import (
     SVG,
     TOO_LARGE,
 )
+from app.images.headers import component_bits, is_animated
 from app.images.limits import ImageLimits
 from app.images.unsupported import JPEG_2000 as JPEG_2000_FILE
 from app.images.unsupported import JPEG_XL as JPEG_XL_FILE
@@ -41,13 +41,6 @@ from app.images.unsupported import kind_of
 Kind = Literal["svg", "jpeg2000", "jpegxl"]
 
 CHILD: Final = Path(__file__).with_name("apart_child.py")
-
-# what a drawing has that is not drawn: letters, and what lies outside of the file
-LETTERS: Final = re.compile(rb"<(?:[\w.-]+:)?text\b", re.IGNORECASE)
-OUTSIDE: Final = re.compile(
-    rb"<(?:[\w.-]+:)?(?:image|use|feimage)\b[^>]{0,2000}?href\s*=\s*[\"']\s*(?!#|data:)",
-    re.IGNORECASE,
-)
 
 # pixels of a drawing's longer edge: more than any model sees, and crisp in each tile
 EDGE: Final = 512
@@ -75,11 +68,6 @@ def kind_apart(data: bytes) -> Kind | None:
     return None if kind is None else kinds.get(kind.name)
 
 
-def is_incomplete(kind: Kind, data: bytes) -> bool:
-    """Whether a drawing has parts that are not drawn."""
-    return kind == "svg" and bool(LETTERS.search(data) or OUTSIDE.search(data))
-
-
 def installed(kind: Kind) -> bool:
     """Whether there is a decoder for it."""
     return importlib.util.find_spec(PACKAGES[kind]) is not None
@@ -87,11 +75,17 @@ def installed(kind: Kind) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The pixels of a picture in RGB or RGBA, perhaps reduced; its size as a viewer shows it."""
+    """The pixels of a picture in RGB or RGBA, perhaps reduced; its size as a viewer shows it.
+
+    `incomplete`: a drawing has letters, or parts that lie outside of its file. `profile` is of the
+    pixels' colours, if the file has one.
+    """
 
     image: Image.Image
     width: int
     height: int
+    incomplete: bool = False
+    profile: bytes = b""
 
 
 class Apart:
@@ -110,21 +104,23 @@ class Apart:
     def decode(self, kind: Kind, data: bytes, limits: ImageLimits) -> Drawn:
         """The picture that a file of a kind holds.
 
-        Raises: DamagedImage; Invalid for a drawing that draws nothing; TooLarge where it takes more
-        pixels, memory or time than it may.
+        Raises: DamagedImage; Invalid for a drawing that draws nothing; UnsupportedImage for what
+        its decoder gets wrong; TooLarge where it takes more pixels, memory or time than it may;
+        Overloaded where no process can be started.
         """
         name = NAMES[kind]
+        _check(kind, data)
         with self._process() as process:
             try:
                 head = REQUEST.pack(NUMBERS[kind], limits.pixels, EDGE, len(data))
-                reply = _exchange(process, head + data)
+                reply, profile, raw = _exchange(process, head + data)
             except (TimeoutError, OSError) as error:
                 _end(process)
                 if self._closed:
                     raise
                 detail = f"the {name} takes over {SECONDS} s or too much memory to decode"
                 raise TooLarge(detail, field="image", limit=SECONDS) from error
-        ended, width, height, across, down, channels, raw = reply
+        ended, width, height, across, down, channels, incomplete = reply
         if ended == TOO_LARGE:
             pixels = f"has {width} x {height} pixels" if width else "takes too much memory"
             detail = f"the {name} {pixels}, the limit is {limits.pixels} pixels"
@@ -138,7 +134,8 @@ class Apart:
         if ended == DAMAGED:
             raise DamagedImage(f"the {name} cannot be decoded", field="image")
         mode = "RGBA" if channels == 4 else "RGB"
-        return Drawn(Image.frombytes(mode, (across, down), raw), width, height)
+        image = Image.frombytes(mode, (across, down), raw)
+        return Drawn(image, width, height, bool(incomplete), profile)
 
     def close(self) -> None:
         """End the processes."""
@@ -150,32 +147,62 @@ class Apart:
 
     @contextlib.contextmanager
     def _process(self) -> Iterator[subprocess.Popen[bytes]]:
-        try:
-            process = self._idle.get_nowait()
-        except queue.Empty:
-            process = self._started()
+        process = self._living() or self._started()
         try:
             yield process
         finally:
             if process.poll() is None and not self._closed:
                 self._idle.put(process)
             else:
-                _end(process)
-                with self._lock:
-                    self._all.discard(process)
+                self._forget(process)
+
+    def _living(self) -> subprocess.Popen[bytes] | None:
+        """An idle one that nobody has killed meanwhile, as the system does where memory is low."""
+        with contextlib.suppress(queue.Empty):
+            while (process := self._idle.get_nowait()).poll() is not None:
+                self._forget(process)
+            return process
+        return None
+
+    def _forget(self, process: subprocess.Popen[bytes]) -> None:
+        _end(process)
+        with self._lock:
+            self._all.discard(process)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-I", str(CHILD)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={},
-            start_new_session=True,  # Ctrl-C is for the server
-        )
+        try:
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-I", str(CHILD)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={},
+                start_new_session=True,  # Ctrl-C is for the server
+            )
+        except OSError as error:
+            why = error.strerror or str(error)
+            detail = f"no process can be started to decode this picture ({why}); try again later"
+            raise Overloaded(detail, field="image", retry_after=1) from error
         with self._lock:
             self._all.add(process)
         return process
+
+
+def _check(kind: Kind, data: bytes) -> None:
+    """Raises UnsupportedImage for pictures that would be answered wrongly, and not refused."""
+    if kind == "jpeg2000":
+        bits = component_bits(data)
+        if len(bits) > 1 and max(bits) > 8:
+            # Pillow rounds the numbers to 8 bits, and what is rounded up from 255 becomes 0
+            detail = (
+                f"this is a JPEG 2000 picture in colour with {max(bits)} bits a channel, which is "
+                "not read; convert it to 8 bits a channel, or to PNG"
+            )
+            raise UnsupportedImage(detail, field="image", limit=8, value=max(bits))
+    if kind == "jpegxl" and is_animated(data):
+        # its decoder gives the last frame, and everywhere else the first one counts
+        detail = "this is an animated JPEG XL picture, which is not read; send one frame of it"
+        raise UnsupportedImage(detail, field="image", value="an animated JPEG XL picture")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -189,8 +216,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _exchange(
     process: subprocess.Popen[bytes], request: bytes
-) -> tuple[int, int, int, int, int, int, bytes]:
-    """What the process answers. Raises TimeoutError; OSError where it has ended."""
+) -> tuple[tuple[int, ...], bytes, bytes]:
+    """What the process answers: numbers, the profile and the pixels.
+
+    Raises TimeoutError; OSError where it has ended.
+    """
     assert process.stdin is not None
     assert process.stdout is not None
     end = time.monotonic() + PATIENCE
@@ -198,9 +228,8 @@ def _exchange(
     process.stdin.write(request)
     process.stdin.flush()
     header = _read(process, ANSWER.size, end)
-    *numbers, size = ANSWER.unpack(header)
-    ended, width, height, across, down, channels = numbers
-    return ended, width, height, across, down, channels, _read(process, size, end)
+    *numbers, profile, pixels = ANSWER.unpack(header)
+    return tuple(numbers), _read(process, profile, end), _read(process, pixels, end)
 
 
 def _read(process: subprocess.Popen[bytes], size: int, end: float) -> bytes:

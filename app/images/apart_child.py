@@ -9,17 +9,21 @@ import re
 import resource
 import struct
 import sys
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NoReturn
+from xml.parsers import expat
 
 from PIL import Image
 
 # request: kind, pixels of the largest picture, edge of a drawing, bytes that follow
 REQUEST: Final = struct.Struct("<BIIQ")
-# answer: how it ended, width and height of the picture and of the pixels, channels, bytes to follow
-ANSWER: Final = struct.Struct("<BIIIIBQ")
+# answer: how it ended, width and height of the picture and of the pixels, channels, whether parts
+# are not drawn, bytes of the colour profile and of the pixels, which follow
+ANSWER: Final = struct.Struct("<BIIIIB?QQ")
 
 SVG, JPEG_2000, JPEG_XL = 1, 2, 3
 DONE, DAMAGED, TOO_LARGE, EMPTY = 0, 1, 2, 3
+# the rest of an answer without pixels
+NOTHING: Final = (0, 0, 0, False, 0, 0)
 
 MEMORY: Final = 1_500_000_000
 
@@ -29,8 +33,14 @@ MOST: Final = 16_000_000
 # seconds of computing for one picture
 SECONDS: Final = 3
 
-HEAD: Final = re.compile(r"<(?:[\w.-]+:)?svg\b([^>]*)>", re.IGNORECASE)
-SAID: Final = re.compile(r"\b(width|height|viewBox)\s*=\s*[\"']([^\"']*)")
+# what a drawing has that is not drawn: letters, and what lies outside of the file
+LETTERS: Final = re.compile(r"<(?:[\w.-]+:)?(?:text|foreignObject)\b", re.IGNORECASE)
+OUTSIDE: Final = re.compile(
+    r"<(?:[\w.-]+:)?(?:image|use|feimage)\b[^<>]*?href\s*+=\s*+[\"']\s*+(?!#|data:)", re.IGNORECASE
+)
+# of how many bytes a profile may be
+PROFILE: Final = 1_000_000
+
 NUMBER: Final = re.compile(r"-?\d*\.?\d+(?:e[+-]?\d+)?", re.IGNORECASE)
 LENGTH: Final = re.compile(r"\s*(\d*\.?\d+(?:e[+-]?\d+)?)\s*(px|pt|pc|mm|cm|in|em|ex)?\s*$", re.I)
 UNITS: Final = {"pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0,
@@ -99,33 +109,37 @@ def _give_time() -> None:
 
 
 def _answer(out: IO[bytes], decoder: Any, kind: int, data: bytes, pixels: int, edge: int) -> None:
+    incomplete, profile = False, b""
     try:
         if kind == SVG:
-            (width, height), image = _render(decoder, data, edge)
+            text = _text(data)
+            (width, height), image = _render(decoder, text, edge)
+            incomplete = bool(LETTERS.search(text) or OUTSIDE.search(text))
         else:
             image = decoder(data, pixels)
             width, height = image.size
+            profile = image.info.get("icc_profile") or b""
             image = _handy(image)
     except TooLarge as error:
         width, height = error.args
-        out.write(ANSWER.pack(TOO_LARGE, width, height, 0, 0, 0, 0))
+        out.write(ANSWER.pack(TOO_LARGE, width, height, *NOTHING))
     except Empty:
-        out.write(ANSWER.pack(EMPTY, 0, 0, 0, 0, 0, 0))
+        out.write(ANSWER.pack(EMPTY, 0, 0, *NOTHING))
     except MemoryError:
-        out.write(ANSWER.pack(TOO_LARGE, 0, 0, 0, 0, 0, 0))
+        out.write(ANSWER.pack(TOO_LARGE, 0, 0, *NOTHING))
     except Exception:
-        out.write(ANSWER.pack(DAMAGED, 0, 0, 0, 0, 0, 0))
+        out.write(ANSWER.pack(DAMAGED, 0, 0, *NOTHING))
     else:
-        channels = len(image.getbands())
-        raw = image.tobytes()
-        out.write(ANSWER.pack(DONE, width, height, *image.size, channels, len(raw)))
-        out.write(raw)
+        channels, raw = len(image.getbands()), image.tobytes()
+        profile = profile if len(profile) <= PROFILE else b""
+        sizes = len(profile), len(raw)
+        out.write(ANSWER.pack(DONE, width, height, *image.size, channels, incomplete, *sizes))
+        out.write(profile + raw)
     out.flush()
 
 
-def _render(draw: Any, data: bytes, edge: int) -> tuple[tuple[int, int], Image.Image]:
+def _render(draw: Any, text: str, edge: int) -> tuple[tuple[int, int], Image.Image]:
     """The size that a drawing says, and its pixels: the longer edge has `edge` of them."""
-    text = _text(data)
     width, height = _size(text)
     side = {"width": edge} if width >= height else {"height": edge}
     png = draw(svg_string=text, skip_system_fonts=True, dpi=DPI, **side)
@@ -135,6 +149,11 @@ def _render(draw: Any, data: bytes, edge: int) -> tuple[tuple[int, int], Image.I
     layer = image.convert("RGBA")
     if not layer.getchannel("A").getbbox():
         raise Empty
+    longer = max(width, height)
+    shape = (max(1, round(edge * length / longer)) for length in (width, height))
+    if any(abs(a - b) > 1 for a, b in zip(shape, image.size, strict=True)):
+        # it was laid out in another shape than it says, as where one edge is a percentage
+        width, height = (longer * length / max(image.size) for length in image.size)
     return (max(1, round(width)), max(1, round(height))), layer
 
 
@@ -150,8 +169,7 @@ def _text(data: bytes) -> str:
 
 def _size(text: str) -> tuple[float, float]:
     """Width and height as the drawing says them, else those of its view."""
-    head = HEAD.search(text)
-    attributes = dict(SAID.findall(head[1] if head else ""))
+    attributes = _root(text)
     box = [float(number) for number in NUMBER.findall(attributes.get("viewBox", ""))][2:4]
     width, height = (_length(attributes.get(name, "")) for name in ("width", "height"))
     if len(box) == 2 and min(box) > 0:
@@ -161,6 +179,27 @@ def _size(text: str) -> tuple[float, float]:
         width = width if width is not None else (height or 0) * ratio
         height = height if height is not None else width / ratio
     return _bounded(width or USUAL), _bounded(height or USUAL)
+
+
+class _Root(Exception):
+    """The attributes of the first element."""
+
+
+def _root(text: str) -> dict[str, str]:
+    """The attributes of the first element; none where there is no such."""
+
+    def start(_name: str, attributes: dict[str, str]) -> NoReturn:
+        raise _Root(attributes)
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = start
+    try:
+        parser.Parse(text)
+    except _Root as root:
+        return dict(root.args[0])
+    except expat.ExpatError:
+        pass  # the one who draws it will say so
+    return {}
 
 
 def _length(text: str) -> float | None:

@@ -145,6 +145,15 @@ def _of_zip(
         if info.file_size > limits.file_bytes:
             yield _zip_name(info, coding), _too_large(info.file_size, limits.file_bytes)
             continue
+        if info.flag_bits & ZIP_ENCRYPTED:
+            detail = "the file is encrypted; pack it without a password"
+            yield _zip_name(info, coding), Unparsable(detail, field="archive")
+            continue
+        if info.compress_type not in ZIP_METHODS:
+            detail = f"the file is packed by method {info.compress_type}, which is not read"
+            problem = Unparsable(f"{detail}; pack it with deflate", field="archive")
+            yield _zip_name(info, coding), problem
+            continue
         try:
             # entries may overlap: few bytes can be unpacked many times, which the budget bounds
             content: bytes | Problem = _from_zip(file, info, budget)
@@ -169,8 +178,6 @@ def _from_zip(file: IO[bytes], info: zipfile.ZipInfo, budget: Budget) -> bytes:
     head = file.read(ZIP_HEAD)
     if head[:4] != b"PK\x03\x04" or len(head) < ZIP_HEAD:
         raise zipfile.BadZipFile("no file where the directory says")
-    if info.flag_bits & ZIP_ENCRYPTED:
-        raise NotImplementedError("encrypted")
     name, extra = struct.unpack("<HH", head[26:])
     file.seek(name + extra, io.SEEK_CUR)
     length, start = info.compress_size, b""

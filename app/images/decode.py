@@ -21,11 +21,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import jpeg_factory
 
 from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedImage
 from app.images import png, profiles, tiff
-from app.images.apart import Apart, Kind, is_incomplete, kind_apart, unavailable
+from app.images.apart import Apart, Kind, kind_apart, unavailable
 from app.images.formats import is_heic, looks_like_image, unusual_jpeg
 from app.images.frames import has_more
 from app.images.limits import ImageLimits, Room, check, check_size
@@ -233,6 +234,7 @@ def decode(
         if kind_of(data) is not None:
             raise _unsupported(data)
     notes = Notes(more=has_more(data))
+    notes.preview = data[:2] in (b"II", b"MM") and tiff.is_preview(data)
     screened = screen(data, limits.pixels)
     deep = _deep_tiff(screened)
     if deep is not None:
@@ -263,10 +265,12 @@ def _decode_apart(
     """The same for a format whose decoder runs in a process of its own."""
     if apart is None or kind not in apart.kinds:
         raise unavailable(kind, FORMAT_NAMES)
-    notes = Notes(incomplete=is_incomplete(kind, data))
+    notes = Notes()
     with room.taken(PIXELS_APART) if room else contextlib.nullcontext():
         drawn = apart.decode(kind, data, limits)
+        notes.incomplete = drawn.incomplete
         rgb = to_rgb(drawn.image, look.background, notes)
+        rgb = profiles.applied(rgb, drawn.profile)
         whole = (0.0, 0.0, float(rgb.width), float(rgb.height))
         picture = Picture(rgb, drawn.width, drawn.height, whole)
         return _viewed(picture, kind.upper(), look.spec(spec), look, notes)
@@ -375,10 +379,13 @@ def _loaded(
 ) -> Picture:
     """`_picture`, with whatever may go wrong as a problem."""
     try:
+        frame = _frame(image)
         image.load()
+        if frame is not None:
+            image = _alone(image, frame)
         declared = png.declared_white(data) if image.format == "PNG" else None
         if image.format == "PNG":
-            image = png.deepened(image, screened, declared, notes)
+            image = png.completed(image, screened, declared, notes)
         profile = image.info.get("icc_profile")
         if image.format == "PNG":
             profile = profiles.of_png(data)
@@ -390,10 +397,25 @@ def _loaded(
         detail = f"the image cannot be held in memory ({type(error).__name__})"
         raise TooLarge(detail, field="image") from error
     except Exception as error:
-        _check_process(screened, error)
+        _check_kind(data, error)
         # decoders raise whatever a damaged file leads them to; the file is at fault
         detail = f"the {image.format} file cannot be decoded"
         raise DamagedImage(detail, field="image") from error
+
+
+def _frame(image: Image.Image) -> tuple[int, int, int, int] | None:
+    """Where the first frame of a GIF lies, if it does not fill the whole."""
+    if not isinstance(image, GifImageFile):
+        return None
+    box = image.tile[0][1]
+    return None if box == (0, 0, *image.size) else box
+
+
+def _alone(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """A picture with nothing around a frame; Pillow fills that with a colour."""
+    canvas = Image.new("RGBA", image.size)
+    canvas.paste(image.convert("RGBA").crop(frame), frame[:2])
+    return canvas
 
 
 def _picture(
@@ -432,12 +454,19 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _check_process(data: bytes, error: Exception) -> None:
-    """Raises UnsupportedImage for a JPEG of a kind that no decoder reads."""
-    process = unusual_jpeg(data) if data[:3] == b"\xff\xd8\xff" else None
-    if process:
-        detail = f"this is a JPEG {process}, which is not read; convert it to an ordinary one"
-        raise UnsupportedImage(detail, field="image", limit=FORMAT_NAMES) from error
+def _check_kind(data: bytes, error: Exception) -> None:
+    """Raises UnsupportedImage for a sound file of a kind that no decoder reads."""
+    kind = None
+    if data[:3] == b"\xff\xd8\xff":
+        process = unusual_jpeg(data)
+        kind = process and f"a JPEG {process}"
+    elif data[12:16] == b"CgBI":
+        kind = "a PNG as Xcode packs it into apps (CgBI)"
+    elif data[:2] == b"BM" and str(error).startswith("Unsupported BMP"):
+        kind = "a BMP whose bits are laid out unusually"
+    if kind:
+        detail = f"this is {kind}, which is not read; convert it to an ordinary one"
+        raise UnsupportedImage(detail, field="image", limit=FORMAT_NAMES, value=kind) from error
 
 
 def _unsupported(data: bytes) -> UnsupportedImage:
@@ -481,7 +510,7 @@ def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Itera
                 raise UnsupportedImage(
                     f"{detail}; {advice}", field="image", limit=FORMAT_NAMES
                 ) from None
-        _check_process(data, error)
+        _check_kind(data, error)
         raise DamagedImage("the image header cannot be read", field="image") from error
     with image:
         yield image

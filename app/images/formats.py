@@ -1,6 +1,5 @@
 """Which format a file is of, by its first bytes. Knows no decoder."""
 
-import re
 import struct
 from typing import Final
 
@@ -47,17 +46,29 @@ def is_heic(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS and b"avif" not in data[:64]
 
 
-# a frame's marker and the precision of its samples (ITU T.81, table B.1)
-FRAME: Final = re.compile(rb"\xff([\xc0-\xcf])..(.)", re.DOTALL)
-NO_FRAMES: Final = b"\xc4\xc8\xcc"
+# a JPEG's frames, and the markers before them that no length follows (ITU T.81, table B.1)
+FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+BARE: Final = frozenset({0x01, *range(0xD0, 0xDA)})
+SCAN: Final = 0xDA
 
 
 def unusual_jpeg(data: bytes) -> str | None:
     """Why a JPEG is one that decoders do not read, None for an ordinary one."""
-    frame = next((m for m in FRAME.finditer(data) if m[1] not in NO_FRAMES), None)
-    if frame is None:
-        return None
-    bits, process = frame[2][0], frame[1][0]
+    place = 2
+    while data[place : place + 1] == b"\xff" and place + 5 <= len(data):
+        marker = data[place + 1]
+        if marker in FRAMES:
+            return _unusual_frame(marker, data[place + 4])
+        if marker == SCAN:
+            break
+        if marker == 0xFF:  # may stand before any marker
+            place += 1
+        else:
+            place += 2 if marker in BARE else 2 + int.from_bytes(data[place + 2 : place + 4])
+    return None
+
+
+def _unusual_frame(process: int, bits: int) -> str | None:
     if bits != 8:
         return f"with {bits} bits a channel"
     if process in (0xC3, 0xC7, 0xCB, 0xCF):

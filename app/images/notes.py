@@ -19,6 +19,7 @@ BECAME_UNIFORM: Final = 8
 BANDS: Final = 16
 RANGE: Final = 32
 INCOMPLETE: Final = 64
+PREVIEW: Final = 128
 
 # share of what the model sees that is border
 BORDER: Final = 1 / 2
@@ -35,7 +36,8 @@ class Notes:
     `uniform`: the picture is of one colour; `became_uniform`: only what the model sees of it is.
     `bands`: channels that are no colours were left out. `low` and `high`: the numbers that were
     taken for black and white, where the file did not say and they are not those of its type.
-    `incomplete`: a drawing has letters, or parts that lie outside of its file.
+    `incomplete`: a drawing has letters, or parts that lie outside of its file. `preview`: it is a
+    small copy that a camera put before its raw picture.
     """
 
     more: bool = False
@@ -46,6 +48,7 @@ class Notes:
     low: float | None = None
     high: float | None = None
     incomplete: bool = False
+    preview: bool = False
 
     def numbers(self) -> npt.NDArray[np.float32]:
         """The same as COUNT numbers."""
@@ -53,6 +56,7 @@ class Notes:
         bits = sum(1 << place for place, flag in enumerate(flags) if flag)
         bits |= RANGE if self.high is not None else 0
         bits |= INCOMPLETE if self.incomplete else 0
+        bits |= PREVIEW if self.preview else 0
         return np.array([bits, self.low or 0.0, self.high or 0.0, 0.0], np.float32)
 
     @classmethod
@@ -61,7 +65,7 @@ class Notes:
         bits, low, high = int(numbers[0]), float(numbers[1]), float(numbers[2])
         flags = [bool(bits & bit) for bit in (MORE, DARK, UNIFORM, BECAME_UNIFORM, BANDS)]
         notes = cls(*flags, *((low, high) if bits & RANGE else (None, None)))
-        notes.incomplete = bool(bits & INCOMPLETE)
+        notes.incomplete, notes.preview = bool(bits & INCOMPLETE), bool(bits & PREVIEW)
         return notes
 
     def warnings(self) -> tuple[str, ...]:
@@ -84,6 +88,11 @@ class Notes:
         if self.incomplete:
             texts.append(
                 "the drawing has text, or parts that lie outside of its file; these are not drawn"
+            )
+        if self.preview:
+            texts.append(
+                "this is a camera's raw file, and only the small preview in it is used; develop it "
+                "to JPEG for better answers"
             )
         if self.uniform:
             texts.append("the picture has a single colour; its scores mean nothing")

@@ -1,4 +1,6 @@
-"""PNG pictures of 16 bits a channel whose numbers do not use them all (W3C PNG, section 11.3.3)."""
+"""What Pillow leaves undone in a PNG: numbers of 16 bits that do not use them all (W3C PNG, section
+11.3.3), and the one colour that is transparent, where it is of another depth than the pixels.
+"""
 
 import io
 import zlib
@@ -16,6 +18,8 @@ from app.images.notes import Notes
 LOWER: Final = {"RGB": "RGB;16L", "RGBA": "RGBA;16L"}
 
 # types of colour (W3C PNG, table 11.1)
+GREY: Final = 0
+COLOUR: Final = 2
 GREY_ALPHA: Final = 4
 COLOUR_ALPHA: Final = 6
 
@@ -33,23 +37,39 @@ def declared_white(data: bytes) -> float | None:
     return float(2**bits - 1) if 0 < bits < 16 else None
 
 
-def deepened(image: Image.Image, data: bytes, declared: float | None, notes: Notes) -> Image.Image:
-    """A picture in colour that was loaded; where its upper bytes are all but empty, from both."""
-    if data[24] != 16 or image.mode not in LOWER:
+def completed(image: Image.Image, data: bytes, declared: float | None, notes: Notes) -> Image.Image:
+    """A loaded picture; where its upper bytes are all but empty, from both bytes."""
+    depth, colour, clear = data[24], data[25], image.info.get("transparency")
+    if depth in (2, 4) and colour == GREY and clear is not None:
+        # Pillow scales the pixels, and not this colour
+        image.info["transparency"] = clear * 255 // (2**depth - 1)
+    if depth != 16 or image.mode not in LOWER:
         return image
     upper = np.asarray(image)
-    if int(upper[..., :3].max(initial=0)) > TOPMOST:
+    is_dark = int(upper[..., :3].max(initial=0)) <= TOPMOST
+    if not is_dark and clear is None:
         return image
-    numbers = _grey_and_alpha(data) if data[25] == GREY_ALPHA else _colours(data, image.mode, upper)
+    numbers = _grey_and_alpha(data) if colour == GREY_ALPHA else _colours(data, image.mode, upper)
+    levels = _lifted(numbers, declared, notes) if is_dark else upper
+    if clear is not None:
+        opaque = (numbers[..., :3] != clear).any(axis=-1)
+        levels = np.dstack([levels[..., :3], np.where(opaque, 255, 0).astype(np.uint8)])
+    whole = Image.fromarray(levels, "RGBA" if levels.shape[-1] == 4 else "RGB")
+    whole.info = {name: value for name, value in image.info.items() if name != "transparency"}
+    return whole
+
+
+def _lifted(
+    numbers: npt.NDArray[np.uint16], declared: float | None, notes: Notes
+) -> npt.NDArray[np.uint8]:
+    """Numbers (H, W, 3 or 4) that use few of their bits -> 8 bits."""
     low, high = extent(numbers[..., :3])
     levels = scaled(numbers[..., :3], *span(numbers.dtype, low, high, declared, notes))
-    if image.mode == "RGBA":
+    if numbers.shape[-1] == 4:
         alpha = numbers[..., 3:]
         full = high if 0 < int(alpha.max(initial=0)) <= high else 65_535.0
         levels = np.dstack([levels, scaled(alpha, 0.0, full)])
-    lifted = Image.fromarray(levels, image.mode)
-    lifted.info = dict(image.info)
-    return lifted
+    return levels
 
 
 def _colours(data: bytes, mode: str, upper: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:

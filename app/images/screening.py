@@ -1,15 +1,18 @@
 """Look at an image file before a decoder does: no file costs much more than its pixels.
 
 Knows no decoder's code, only what decoders do with the parts of a file. What is malformed passes
-as it is; the decoder will say so.
+as it is, if the decoder will say so.
 """
 
 import math
 import re
 import struct
+import zlib
 from collections import Counter
 from typing import Final
 
+from app.errors import DamagedImage
+from app.images.formats import FRAMES
 from app.images.heif import screen_heif
 from app.images.limits import check
 
@@ -36,13 +39,14 @@ RLE_PIXELS: Final = 4_000_000
 
 # the chunks of a PNG that pixels and orientation depend on (W3C PNG, section 5.6)
 NEEDED: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
+# whose checksums are checked: Pillow passes over that of the last IDAT, and so over its damage
+CHECKED: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT"})
 CHUNK_NAME: Final = re.compile(rb"\w{4}")
 
 # a JPEG's markers, and those that no length follows (ITU T.81, table B.1)
 MARKER: Final = re.compile(rb"\xff([^\x00\xff])")
 MARKER_IN_SCAN: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 BARE: Final = frozenset({0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
-FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 FREQUENT: Final = frozenset({0xE1, 0xE2})  # XMP and colour profiles come in many parts
 
@@ -58,7 +62,8 @@ DIRECTORIES: Final = frozenset({34665, 34853, 40965})  # EXIF, GPS, interoperabi
 def screen(data: bytes, pixels: int) -> bytes:
     """The file as a decoder may have it, without parts that take time and give no pixel.
 
-    Raises TooLarge, where it is made to cost more than `pixels` do.
+    Raises TooLarge, where it is made to cost more than `pixels` do; DamagedImage for what a decoder
+    would not notice.
     """
     try:
         if data.startswith(b"\x89PNG"):
@@ -90,6 +95,10 @@ def _png(data: bytes) -> bytes:
         end = place + 12 + size
         chunks += 1
         check(chunks, CHUNKS, "chunks")
+        if name in CHECKED and end <= len(data):
+            (sum_,) = struct.unpack_from(">I", data, end - 4)
+            if zlib.crc32(memoryview(data)[place + 4 : end - 4]) != sum_:
+                raise DamagedImage("the PNG file cannot be decoded", field="image")
         if name not in NEEDED:
             dropped = True
         elif kept[-1][1] == place:

@@ -18,6 +18,10 @@ from app.images.notes import Notes
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 SAMPLES, MAX_VALUE, PLANAR, PREDICTOR = 277, 281, 284, 317
 TILE_WIDTH, TILE_HEIGHT, EXTRA, FORMAT, GREATEST = 322, 323, 338, 339, 341
+# what a page is, directories below it, and the version of DNG
+SUBFILE, BELOW, DNG = 254, 330, 50_706
+# a page that is a smaller copy of another (TIFF 6.0, page 36), or a mask
+REDUCED, MASK = 1, 4
 
 # none, LZW, deflate twice, PackBits, LZMA, Zstandard: what gives back the bytes as they were
 LOSSLESS: Final = frozenset({1, 5, 8, 32_773, 32_946, 34_925, 50_000})
@@ -231,9 +235,19 @@ def more_pages(data: bytes) -> bool:
             if not ifd.after:
                 return False
             ifd = directory(data, ifd.after)
-            # reduced version, mask
-            if not ifd.number(254, 0) & 5 and ifd.number(WIDTH, 0) * ifd.number(HEIGHT, 0):
+            if not ifd.number(SUBFILE, 0) & (REDUCED | MASK) and ifd.number(WIDTH, 0) * ifd.number(
+                HEIGHT, 0
+            ):
                 return True
     except (struct.error, IndexError, OverflowError):
         pass
     return False
+
+
+def is_preview(data: bytes) -> bool:
+    """Whether the first page is a small copy of what a camera has laid below it (DNG, NEF, ARW)."""
+    try:
+        ifd = directory(data)
+    except (struct.error, IndexError, OverflowError):
+        return False
+    return BELOW in ifd.tags and (DNG in ifd.tags or bool(ifd.number(SUBFILE, 0) & REDUCED))

@@ -104,12 +104,13 @@ _NETPBM_NAMES: Final = {
     b"7": "PAM",
 }
 
-# bytes of a text that are looked at
-_SEARCHED: Final = 4_096
+# bytes of a text that are looked at: drawing programs write long comments
+_SEARCHED: Final = 65_536
 
-# declarations and comments, then the name of the first element
+# declarations and comments, then the name of the first element; possessive, since a comment that
+# could also end at a later --> makes for as many ways to read a file as there are sets of comments
 _XML: Final = re.compile(
-    rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!DOCTYPE[^>\[]*(?:\[.*?\]\s*)?>\s*)*<([a-z][\w:.-]*)",
+    rb"\s*+(?:(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>\[]*+(?:\[.*?\]\s*+)?>)\s*+)*+<([a-z][\w:.-]*)",
     re.DOTALL | re.IGNORECASE,
 )
 _TAGS: Final = {
@@ -125,7 +126,7 @@ _TEXTS: Final = (
         re.compile(rb"\s*(?:data:|iVBORw0KGgo|/9j/|UklGR|R0lGOD)"),
         Kind(
             "a picture in base64",
-            "send it in a JSON body or a form's text field named 'image', or decode it",
+            "decode it, or send it encoded once, as 'image' in a JSON body or a form's text field",
         ),
     ),
     (

@@ -212,7 +212,7 @@ def train(
     args: argparse.Namespace,
     file: Path,
     parameters: dict[str, nn.Parameter],
-    lesson: Lesson,
+    pool: Pool,
     step: Callable[[], dict[str, Tensor]],
 ) -> None:
     """AdamW to the end of the plan; `file` gets the moving average of the parameters, one of which
@@ -256,9 +256,9 @@ def train(
                 figures += f" scale {float(scale.detach().exp()):.1f}"
             print(
                 f"step {progress.done} of {progress.steps} {figures} "
-                f"views {len(lesson.pool.concepts)} seconds {time.monotonic() - started:.0f}",
+                f"views {len(pool.concepts)} seconds {time.monotonic() - started:.0f}",
                 flush=True,
             )
-            lesson.pool.look()
+            pool.look()
             save(file, average)
     save(file, average)

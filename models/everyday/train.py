@@ -45,7 +45,7 @@ def main() -> None:
 
     file, parameters = args.work / "head.pt", parameters | {"scale": scale}
     resume(args, file, parameters)
-    train(args, file, parameters, lesson, step)
+    train(args, file, parameters, lesson.pool, step)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def main() -> None:
         even = even + uneven(anchored, pictures[many:], true[:, many:])
         return {"loss": loss, "right": right, "kept": kept, "even": even}
 
-    train(args, file, parameters, lesson, step)
+    train(args, file, parameters, lesson.pool, step)
 
 
 if __name__ == "__main__":

@@ -9,23 +9,27 @@ import copy
 
 import numpy as np
 import torch
+from drawer import Drawer
 from expected import Expected, text_places
-from head import Lesson, arguments, resume, train
+from head import arguments, resume, train
+from labelled import Album
+from pool import Pool
 from text_tower import named_texts, text_parameters, unit_rows
 from torch import Tensor
 from torch.nn import functional
 from towers import build
+from views import OTHERS
 from words import WordLesson
 
 # how far a word goes, against its own unit row
 WITHOUT_PICTURES, WITH_PICTURES = 0.4, 0.2
 
 
-def expectation(lesson: Lesson, words: WordLesson) -> Expected:
+def expectation(pool: Pool, words: WordLesson) -> Expected:
     """Learnt from all drawings' rows."""
-    drawings = lesson.pool.drawings[np.arange(len(lesson.pool.drawings))]
-    places, numbers = text_places(drawings, lesson.pool.concepts, lesson.drawer.true_of)
-    return Expected(words.of([lesson.drawer.texts[i] for i in numbers]), places)
+    drawings = pool.drawings[np.arange(len(pool.drawings))]
+    places, numbers = text_places(drawings, pool.concepts, pool.drawer.true_of)
+    return Expected(words.of([pool.drawer.texts[i] for i in numbers]), places)
 
 
 def main() -> None:
@@ -34,8 +38,9 @@ def main() -> None:
     model = build().eval()
     model.load_state_dict(named_texts(args.work), strict=False)
     first = copy.deepcopy(model).requires_grad_(False)
-    lesson, words = Lesson(args.work, 0, args.seed, kind="rows"), WordLesson(args.work, args.seed)
-    expected, pictured = expectation(lesson, words), set(lesson.drawer.texts)
+    drawer, words = Drawer(args.work, args.seed, OTHERS), WordLesson(args.work, args.seed)
+    pool = Pool(args.work / "views", drawer, Album(args.work, drawer, args.seed), args.seed, "rows")
+    expected, pictured = expectation(pool, words), set(drawer.texts)
     far = [WITH_PICTURES if text in pictured else WITHOUT_PICTURES for text in words.texts]
     distance = torch.tensor(far)[:, None]
 
@@ -49,7 +54,7 @@ def main() -> None:
     file = args.work / "words.pt"
     parameters = {f"text.{n}": p for n, p in text_parameters(model).items()}
     resume(args, file, parameters)
-    train(args, file, parameters, lesson, step)
+    train(args, file, parameters, pool, step)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from app.images.decode import decode
 from app.images.formats import looks_like_image
 from app.images.limits import ImageLimits
 from app.images.pixels import EXTREME_RATIO, Picture, fit, reduction, to_rgb
+from app.images.views import Look
 from models import ImageSpec
 
 SPEC = ImageSpec(32, 32, "shortest", "bicubic", 0)
@@ -120,6 +121,39 @@ def test_transparency_lies_on_white_in_every_way_of_storing_it() -> None:
     assert centre(encoded(palette, "PNG", transparency=1)) == RED
     keyed = Image.new("RGB", (40, 40), RED)
     assert centre(encoded(keyed, "PNG", transparency=RED)) == WHITE
+    smaller = Image.new("P", (20, 40), 1)
+    smaller.putpalette([255, 0, 0, 0, 255, 0])
+    data = bytearray(encoded(smaller, "GIF"))
+    data[6:8] = struct.pack("<H", 100)  # a canvas that its only frame does not fill
+    assert centre(bytes(data)) == WHITE
+
+
+GREY, COLOUR = 0, 2  # types of colour (W3C PNG, table 11.1)
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour"), [*((depth, GREY) for depth in (1, 2, 4, 8, 16)), (8, COLOUR), (16, COLOUR)]
+)
+def test_the_transparent_colour_of_a_png_is_that_one_and_no_other(depth: int, colour: int) -> None:
+    most = 2**depth - 1
+    clear = most - most // 3
+    near = clear - 1
+    channels = 3 if colour == COLOUR else 1
+    numbers = [clear] * channels * 20 + [near] * channels * 20
+    row = int("".join(f"{number:0{depth}b}" for number in numbers), 2)
+    pixels = (b"\0" + row.to_bytes(len(numbers) * depth // 8)) * 40
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, content in (
+        (b"IHDR", struct.pack(">IIBBBBB", 40, 40, depth, colour, 0, 0, 0)),
+        (b"tRNS", struct.pack(f">{channels}H", *[clear] * channels)),
+        (b"IDAT", zlib.compress(pixels)),
+        (b"IEND", b""),
+    ):
+        sum_ = zlib.crc32(name + content)
+        data += struct.pack(">I", len(content)) + name + content + struct.pack(">I", sum_)
+    decoded = decode(data, SPEC, LIMITS, look=Look(background="#ff0000")).pixels
+    assert tuple(decoded[:, 16, 4]) == RED
+    np.testing.assert_allclose(decoded[:, 16, 28], [255 * near / most] * 3, atol=1)
 
 
 def test_half_transparent_is_half_white() -> None:
@@ -216,6 +250,27 @@ def test_a_file_cut_short_is_damaged(kind: str) -> None:
         with pytest.raises(DamagedImage) as caught:
             decode(data[:part], SPEC, LIMITS)
         assert caught.value.field == "image"
+
+
+def test_a_png_with_one_bit_flipped_is_damaged_wherever_it_is() -> None:
+    data = encoded(picture(size=(200, 200)), "PNG")
+    start = data.index(b"IDAT") + 4
+    for place in np.linspace(start, len(data) - 17, 40).astype(int):
+        damaged = bytearray(data)
+        damaged[place] ^= 16
+        with pytest.raises(DamagedImage):
+            decode(bytes(damaged), SPEC, LIMITS)
+
+
+def test_the_preview_of_a_raw_file_is_told_to_be_one() -> None:
+    reduced, below = 254, 330
+    raw = encoded(picture(), "TIFF", tiffinfo={reduced: 1, below: 8})
+    (told,) = decode(raw, SPEC, LIMITS).notes.warnings()
+    assert "only the small preview" in told
+    for tags in ({reduced: 1}, {below: 8}):
+        assert (
+            decode(encoded(picture(), "TIFF", tiffinfo=tags), SPEC, LIMITS).notes.warnings() == ()
+        )
 
 
 @pytest.mark.parametrize(

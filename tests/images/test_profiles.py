@@ -1,5 +1,6 @@
 """Colour profiles: applied where ignoring them would cost, and no more than that."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from app.images import profiles
+from app.images.apart import Apart
 from app.images.decode import decode
 from app.images.limits import ImageLimits
 from models import ImageSpec
@@ -107,6 +109,24 @@ def test_a_profile_that_changes_much_is_applied(kind: str, space: str) -> None:
     assert np.abs(pixels(data) - expected).mean() < 4
     plain = encoded(within(space), kind, **KINDS[kind])
     assert np.abs(pixels(plain) - expected).mean() > 10
+
+
+# a pixel (32, 64, 128) in linear light, as cjxl 0.7 writes it
+JPEG_XL = bytes.fromhex(
+    "ff0a001010c2b5c2808479004ca7e484c0795ec73eaafa92fb5923a1c22ba244a96d9a4272eb2ea5"
+    "f57118893d8dd4ce8e0ab7a506a3875d35b81b40d88c6933eb0fc02bd692298acf21c58e131b7c8b"
+    "75d8a47153268cccdf216edeb8297f6bd0aef576e9f434c82b080eb60e5d0844f402de3cc046b370"
+    "881f984b006d0e81bad5bf5b030802010034004b188b15c241d6e1019c003f10"
+)
+
+
+def test_the_profile_of_a_jpeg_xl_is_applied_too() -> None:
+    pytest.importorskip("pillow_jxl")
+    with contextlib.closing(Apart(frozenset({"jpegxl"}))) as apart:
+        decoded = decode(JPEG_XL, SPEC, ImageLimits(), apart=apart)
+    light = np.array([32, 64, 128]) / 255
+    expected = 255 * (1.055 * light ** (1 / 2.4) - 0.055)  # IEC 61966-2-1
+    assert np.abs(decoded.pixels[:, 32, 32] - expected).max() < 2
 
 
 @pytest.mark.parametrize("space", ["Adobe RGB", "Display P3"])

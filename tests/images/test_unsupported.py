@@ -2,13 +2,16 @@
 
 import io
 import struct
+import time
+import zlib
 
 import pytest
 from PIL import Image
 
-from app.errors import UnsupportedImage
+from app.errors import DamagedImage, UnsupportedImage
 from app.images.decode import decode
 from app.images.limits import ImageLimits
+from app.images.unsupported import kind_of
 from models import ImageSpec
 
 SPEC = ImageSpec(32, 32, "shortest", "bicubic", 0)
@@ -48,7 +51,7 @@ NAMES: dict[str, tuple[bytes, str, str]] = {
         "a Git LFS pointer",
         "git lfs pull",
     ),
-    "base64": (b"iVBORw0KGgoAAAANSUhEUgAA", "a picture in base64", "named 'image'"),
+    "base64": (b"iVBORw0KGgoAAAANSUhEUgAA", "a picture in base64", "as 'image' in"),
     "a URL": (b"https://example.org/cat.png", "a URL", "as image_url"),
     "JSON": (b'{"image": "..."}', "JSON", "Content-Type: application/json"),
     "text": ("Grüße".encode(), "text", "the picture itself"),
@@ -72,6 +75,43 @@ def test_a_jpeg_of_a_kind_that_no_decoder_reads_is_named() -> None:
         frame = bytes([0xFF, marker]) + plain[place + 2 : place + 4] + bytes([bits])
         with pytest.raises(UnsupportedImage, match=f"this is a JPEG {name}"):
             decode(plain[:place] + frame + plain[place + 5 :], SPEC, ImageLimits())
+
+
+def test_a_jpeg_cut_short_is_damaged_whatever_its_metadata_look_like() -> None:
+    plain = encoded("JPEG")
+    like_a_frame = b"\xff\xc0\0\x0b\x8f" * 20
+    exif = b"\xff\xe1" + struct.pack(">H", 2 + len(like_a_frame)) + like_a_frame
+    with pytest.raises(DamagedImage):
+        decode((plain[:2] + exif + plain[2:])[:-40], SPEC, ImageLimits())
+
+
+def test_a_sound_file_of_a_rare_kind_is_not_called_damaged() -> None:
+    apple = b"\x89PNG\r\n\x1a\n"
+    packed = zlib.compress(bytes(16 * 49))[2:-4]  # without what zlib puts around it
+    for part, content in (
+        (b"CgBI", b"\x50\0\x20\6"),
+        (b"IHDR", struct.pack(">IIBBBBB", 16, 16, 8, 2, 0, 0, 0)),
+        (b"IDAT", packed),
+        (b"IEND", b""),
+    ):
+        sum_ = zlib.crc32(part + content)
+        apple += struct.pack(">I", len(content)) + part + content + struct.pack(">I", sum_)
+    head = struct.pack("<IiiHHIIIIII3I4x", 56, 16, 16, 1, 16, 3, 512, 0, 0, 0, 0, 0xF00, 0xF0, 0xF)
+    bitmap = b"BM" + struct.pack("<IHHI", 14 + 56 + 512, 0, 0, 14 + 56) + head + bytes(512)
+    for data, name in ((apple, r"Xcode packs it into apps \(CgBI\)"), (bitmap, "laid out unusual")):
+        with pytest.raises(UnsupportedImage, match=name):
+            decode(data, SPEC, ImageLimits())
+
+
+@pytest.mark.parametrize(
+    "piece", [b"<!---->", b"<??>", b"<!DOCTYPE[]>", b"<!DOCTYPE[] ", b"<!--", b"<!DOCTYPE", b" \n"]
+)
+def test_no_text_takes_long_to_be_named(piece: bytes) -> None:
+    for count in (24, 60_000 // len(piece)):
+        begun = time.process_time()
+        kind_of(piece * count + b"&")
+        # of a second: what is tried in every combination takes ten for the first, years for both
+        assert time.process_time() - begun < 1
 
 
 def test_a_bitmap_is_one_whatever_a_camera_writes_into_its_reserved_bytes() -> None:

@@ -53,7 +53,7 @@ export class Problem extends Error {
   }
 }
 
-/** What the server answers: `data` (JSON or text), `headers`, and `ms` until it was all here. */
+/** What the server answers: `data` (an object), `headers`, and `ms` until it was all here. */
 export async function ask(path, options = {}) {
   const headers = new Headers(options.headers);
   if (key) headers.set("Authorization", `Bearer ${key}`);
@@ -70,7 +70,7 @@ export async function ask(path, options = {}) {
       detail: "is it running, and can this browser reach it?",
     });
   }
-  if (!response.ok) throw problemOf(response, data);
+  if (!response.ok || typeof data !== "object") throw problemOf(response, data);
   return { data, headers: response.headers, ms: performance.now() - begun };
 }
 
@@ -88,6 +88,12 @@ function problemOf(response, data) {
   const wait = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
   const retryAfter = Number.isNaN(wait) ? null : wait;
   if (data && typeof data === "object" && data.title) return new Problem(data, retryAfter);
+  if (response.ok) {
+    return new Problem({
+      title: "Something before the server answered",
+      detail: "are you still signed in there? Reload the page",
+    });
+  }
   const title = `The server answered ${response.status} ${response.statusText}`.trim();
   const detail = "there is no more in its answer; something between it and you may have written it";
   return new Problem({ title, detail, status: response.status }, retryAfter);

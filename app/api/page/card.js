@@ -283,7 +283,9 @@ export class Card {
     place(this.canvas, this.answered.part ?? [0, 0, 1, 1]);
     this.slider.value = getComputedStyle(find("cards")).getPropertyValue("--heat");
     try {
-      await drawHeat(this.canvas, prediction.heatmap);
+      if (await drawHeat(this.canvas, prediction.heatmap)) return;
+      this.canvas.hidden = true; // the whole picture would lie in the dark
+      this.heatText.textContent = `No single part of the picture lowers “${prediction.label}” when it is covered.`;
     } catch {
       this.canvas.hidden = true;
       this.heatText.textContent = "The heat map cannot be drawn.";

@@ -10,7 +10,7 @@ const RAMP = [
   [255, 214, 110, 0.2],
 ];
 
-/** Draws the PNG of a data URI; a grey one in colours. */
+/** Draws the PNG of a data URI, a grey one in colours; whether there is anything to be seen in it. */
 export async function drawHeat(canvas, uri) {
   if (!uri.startsWith("data:image/png;base64,")) throw new TypeError("not a PNG in a data URI");
   const image = new Image();
@@ -21,10 +21,11 @@ export async function drawHeat(canvas, uri) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(image, 0, 0);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-  if (isGrey(pixels.data)) {
-    paint(pixels.data);
-    context.putImageData(pixels, 0, 0);
-  }
+  if (!isGrey(pixels.data)) return true;
+  const isHot = pixels.data.some((value, at) => at % 4 === 0 && value && pixels.data[at + 3]);
+  paint(pixels.data);
+  context.putImageData(pixels, 0, 0);
+  return isHot;
 }
 
 function isGrey(data) {

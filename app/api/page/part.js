@@ -18,7 +18,7 @@ export class Part {
     this.box = make("div", { class: "part", role: "application", tabindex: "0", hidden: true,
       "aria-label": `Part of ${name}: arrow keys move it, with Shift they change its size, Escape takes it away`,
       on: { keydown: (event) => this.#key(event) } });
-    this.button = make("button", { type: "button", class: "text", text: "Look at a part", on: { click: () => this.#toggle() } });
+    this.button = make("button", { type: "button", class: "text look-part", text: "Look at a part", on: { click: () => this.#toggle() } });
     frame.append(this.box);
     frame.addEventListener("pointerdown", (event) => this.#down(event));
     frame.addEventListener("pointermove", (event) => this.#move(event));

@@ -4,7 +4,7 @@ export class Queue {
   #waiting = [];
   #running = new Map();
 
-  /** `work(item, signal)` must not throw; `idle` is called when everything is done. */
+  /** `work(item, signal)` should not throw; `idle` is called when everything is done. */
   constructor({ most, work, idle }) {
     this.most = most;
     this.work = work;
@@ -33,10 +33,15 @@ export class Queue {
   async #run(item) {
     const control = new AbortController();
     this.#running.set(item, control);
-    await this.work(item, control.signal);
-    if (control.signal.aborted) return;
-    this.#running.delete(item);
-    this.#next();
-    if (!this.#running.size) this.idle();
+    try {
+      await this.work(item, control.signal);
+    } finally {
+      // what failed in an unforeseen way must not take a place for good
+      if (!control.signal.aborted) {
+        this.#running.delete(item);
+        this.#next();
+        if (!this.#running.size) this.idle();
+      }
+    }
   }
 }

@@ -29,6 +29,7 @@ const DEFAULTS = {
 // fields that a link carries, with the type of each
 const IN_LINK = ["mode", "several", "model", "view", "coverage", "others", "shares", "templates", "ownTemplates", "topK", "threshold", "multiLabel", "abstain"];
 const MODES = ["own", "set", "tags"];
+const NUMBERS = ["topK", "threshold", "coverage"]; // kept as text, as their fields have it
 
 export { OWN };
 export const settings = { ...restored(), ...linked() };
@@ -52,6 +53,8 @@ function restored() {
 function checked(found) {
   if (!MODES.includes(found.mode)) found.mode = "own";
   if (!found.several) found.labelsets = found.labelsets.slice(0, 1);
+  // a number's field would show nothing for it, and it could not be cleared
+  for (const name of NUMBERS) if (!Number.isFinite(Number(found[name]))) found[name] = "";
   return found;
 }
 

@@ -57,7 +57,7 @@ def test_axe_finds_nothing(open_page: Open, samples: dict[str, Path], scheme: st
     page.locator(".tile").first.click()
     check(page)  # a grid of tiles, one of them open
 
-    page.get_by_label("Minimum score").fill("7")
+    page.get_by_label("Min. score").fill("7")
     expect(page.locator("#threshold-error")).not_to_be_empty()
     page.locator(".segments label", has_text="Label set").click()
     expect(page.locator("#sets-state")).not_to_be_empty()

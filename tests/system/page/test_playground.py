@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from app.classify.heatmap import GRID
 from benchmarks.servers import wait_until
-from tests.system.page.conftest import KEY, REFUSED, Open
+from tests.system.page.conftest import KEY, MOST_MS, REFUSED, Open
 from tests.system.page.steps import (
     CLIPBOARD,
     answered_card,
@@ -56,6 +56,8 @@ def test_an_uploaded_picture_gets_bars_with_scores_similarities_and_times(
     assert bar
     assert track
     assert bar["width"] / track["width"] == pytest.approx(best["score"], abs=0.02)
+    tracks = [track.bounding_box() for track in card.locator(".rows .track").all()]
+    assert len({round(track["width"]) for track in tracks if track}) == 1
     expect(card.locator(".timing")).to_be_hidden()
     card.get_by_text("About", exact=True).click()
     expect(card.locator(".timing dt")).to_contain_text(["decode", "queue", "encode"])
@@ -159,7 +161,7 @@ def test_one_word_alone_shows_its_similarity_and_offers_a_score(
     expect(page.locator("#empty")).to_be_hidden()
     expect(card.locator(".basis")).to_contain_text("Each word is scored on its own")
     page.locator("#options summary").click()
-    page.get_by_label("Minimum score").fill("0.9999")
+    page.get_by_label("Min. score").fill("0.9999")
     expect(card.locator(".none")).to_have_text("No word reached the minimum score of 0.9999.")
 
 
@@ -249,14 +251,14 @@ def test_problems_are_said_in_words_where_they_arise(open_page: Open) -> None:
     page = visit.page
     card = sample(page, "cat")
     page.locator("#options summary").click()
-    page.get_by_label("Minimum score").fill("1.5")
+    page.get_by_label("Min. score").fill("1.5")
     expect(page.locator("#threshold-error")).to_contain_text("less than or equal to 1")
-    expect(page.get_by_label("Minimum score")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Min. score")).to_have_attribute("aria-invalid", "true")
     details = card.locator(".problem details")
     expect(details.locator(".meta")).to_be_hidden()
     details.locator("summary").click()
     expect(details.locator(".meta")).to_contain_text("limit: 1 · sent: 1.5")
-    page.get_by_label("Minimum score").fill("0.01")
+    page.get_by_label("Min. score").fill("0.01")
     expect(card).to_have_attribute("data-state", "done")
     expect(page.locator("#threshold-error")).to_be_empty()
     visit.expected += [f"{REFUSED}422"]
@@ -281,6 +283,52 @@ def test_what_is_no_image_is_refused_before_it_is_sent(
     assert sum(url.endswith("/classify") for url in visit.requests) == 1
     sample(page, "dog")
     expect(page.locator("#image-error")).to_be_empty()
+
+
+def test_what_the_server_may_read_is_left_to_the_server(open_page: Open) -> None:
+    page = open_page().page
+    comment = f"<!-- {'drawn by hand ' * 200}-->\n"
+    icon = (
+        f'<?xml version="1.0"?>\n{comment}<svg xmlns="http://www.w3.org/2000/svg" width="24" '
+        'height="24" viewBox="0 0 24 24" fill="none" stroke="#000" stroke-width="2">'
+        '<circle cx="12" cy="12" r="9"/></svg>'
+    )
+    bitmap = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(bitmap, "BMP")
+    camera = bitmap.getvalue()[:6] + b"FLIR" + bitmap.getvalue()[10:]
+    files = {"ring.svg": icon.encode(), "thermal.bmp": camera}
+    for name, data in files.items():
+        page.locator("#files").set_input_files({"name": name, "mimeType": "", "buffer": data})
+        assert words(answered_card(page, name))
+    page_of_html = {"name": "a.svg", "mimeType": "", "buffer": b"<!DOCTYPE html>\n<title>404"}
+    page.locator("#files").set_input_files(page_of_html)
+    expect(page.locator("#image-error")).to_contain_text("a.svg is not an image.")
+
+
+def test_a_page_in_place_of_an_answer_is_a_problem_and_stops_nothing(open_page: Open) -> None:
+    visit = open_page()
+    page = visit.page
+    login = "<!DOCTYPE html><title>Sign in</title>"
+    page.route("**/classify", lambda route: route.fulfill(body=login, content_type="text/html"))
+    for name in ("cat", "dog", "rocket", "pizza"):  # more than are asked at once
+        page.get_by_role("button", name=f"Sample: {name}", exact=True).click()
+    failed = page.locator(".card[data-state=failed]")
+    expect(failed).to_have_count(4)
+    expect(failed.first).to_contain_text("Something before the server answered")
+    page.unroute("**/classify")
+    page.get_by_role("button", name="Retry").first.click()
+    expect(page.locator(".card[data-state=done]")).to_have_count(4)
+
+
+def test_a_link_with_numbers_that_are_none_leaves_nothing_behind(
+    open_page: Open, api: httpx.Client
+) -> None:
+    root = str(api.base_url).rstrip("/")
+    page = open_page(f"{root}/#mode=own&label=cat&label=dog&topK=abc&threshold=x&coverage=y").page
+    sample(page, "cat")
+    assert words(answered_card(page, "cat.webp"))[0] == "cat"
+    page.reload()
+    expect(page.locator(".options .summary")).not_to_contain_text("abc")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp", "tif", "avif"])
@@ -476,7 +524,7 @@ def test_a_link_carries_words_and_options(open_page: Open) -> None:
     expect(second.get_by_label("Max. answers")).to_have_value("3")
     expect(second.get_by_label("Own templates")).to_have_value("a drawing of {}.\nmy {}")
     expect(second.get_by_label("Score each word on its own")).to_be_checked()
-    expect(second.get_by_label("Minimum score")).to_have_value("")
+    expect(second.get_by_label("Min. score")).to_have_value("")
     assert second.url == visit.site  # read once: a reload keeps what was changed since
 
 
@@ -575,6 +623,25 @@ def test_a_hostile_label_stays_a_text(open_page: Open, api: httpx.Client) -> Non
     assert page.locator("img[src=x]").count() == 0
 
 
+def test_a_picture_of_which_no_part_matters_is_not_darkened(open_page: Open) -> None:
+    page = open_page().page
+    cold = io.BytesIO()
+    Image.new("L", (GRID, GRID)).save(cold, "PNG")
+    uri = "data:image/png;base64," + base64.b64encode(cold.getvalue()).decode()
+
+    def without_heat(route: Route) -> None:
+        answer = route.fetch(timeout=MOST_MS).json()
+        for prediction in answer["predictions"]:
+            prediction["heatmap"] = uri
+        route.fulfill(json=answer)
+
+    page.route("**/classify", without_heat)
+    page.locator("#show-heat").click()
+    found = sample(page, "cat")
+    expect(found.locator(".heat-box")).to_contain_text("No single part of the picture lowers “cat”")
+    expect(found.locator("canvas")).to_be_hidden()
+
+
 def test_the_heat_map_of_the_chosen_label_lies_over_the_picture(open_page: Open) -> None:
     page = open_page().page
     card = sample(page, "cat")
@@ -626,7 +693,7 @@ def test_a_reload_keeps_what_was_chosen(open_page: Open) -> None:
     page.locator("#options summary").click()
     page.get_by_label("Templates", exact=True).select_option("imagenet")
     page.get_by_label("Max. answers").fill("2")
-    page.get_by_label("Minimum score").fill("0.05")
+    page.get_by_label("Min. score").fill("0.05")
     page.locator(".switch", has_text="on its own").click()
     page.reload()
     page.wait_for_selector("#model-tags li", state="attached")
@@ -634,7 +701,7 @@ def test_a_reload_keeps_what_was_chosen(open_page: Open) -> None:
     page.locator("#options summary").click()
     expect(page.get_by_label("Templates", exact=True)).to_have_value("imagenet")
     expect(page.get_by_label("Max. answers")).to_have_value("2")
-    expect(page.get_by_label("Minimum score")).to_have_value("0.05")
+    expect(page.get_by_label("Min. score")).to_have_value("0.05")
     expect(page.get_by_label("Score each word on its own")).to_be_checked()
 
 
