@@ -1,6 +1,7 @@
 """One response in the requested format: JSON, plain text or CSV."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from pydantic_core import to_json
@@ -32,22 +33,28 @@ TEXT: Final = "text/plain"
 CSV: Final = "text/csv"
 OFFERED: Final = (JSON, TEXT, CSV)
 
+# how specific a range without a star is
+NAMED: Final = 2
 
-def preferred(accept: str) -> str:
+
+def preferred(accept: str, named: Sequence[str] = ()) -> str:
     """The type of OFFERED that an Accept header likes best; JSON where it names none of them.
 
-    Weights as in RFC 9110, section 12.5.1; the most specific range that matches a type counts.
+    `named` are more types, for whoever names them: no range with a star means them, and they come
+    before others that are liked as much. Weights as in RFC 9110, section 12.5.1; the most specific
+    range that matches a type counts.
     """
-    weights = dict.fromkeys(OFFERED, 0.0)
-    specific = dict.fromkeys(OFFERED, -1)
+    types = (*named, *OFFERED)
+    weights = dict.fromkeys(types, 0.0)
+    specific = dict.fromkeys(types, -1)
     for part in accept.split(","):
         media_type, _, parameters = part.strip().partition(";")
         weight = _weight(parameters)
-        for offered in OFFERED:
+        for offered in types:
             rank = _specificity(media_type.strip().lower(), offered)
-            if rank > specific[offered]:
+            if rank > specific[offered] and (rank == NAMED or offered not in named):
                 specific[offered], weights[offered] = rank, weight
-    best = max(OFFERED, key=lambda offered: (weights[offered], specific[offered]))
+    best = max(types, key=lambda offered: (weights[offered], specific[offered]))
     return best if weights[best] > 0 else JSON
 
 
@@ -64,7 +71,7 @@ def _weight(parameters: str) -> float:
 
 def _specificity(media_type: str, offered: str) -> int:
     if media_type == offered:
-        return 2
+        return NAMED
     if media_type == offered.partition("/")[0] + "/*":
         return 1
     return 0 if media_type == "*/*" else -1

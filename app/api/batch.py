@@ -151,11 +151,11 @@ async def classify_batch(request: Request, services: ServicesDep, caller: Caller
     query = replace(query, namespace=caller.namespace, patience=await patience(request))
     services = await of_model(request, services, query.model)
     await services.classifier.prepare(query)
-    accept = request.headers.get("accept", "")
-    if NDJSON not in accept and (kind := preferred(accept)) != JSON:
+    kind = preferred(request.headers.get("accept", ""), (NDJSON,))
+    if kind not in (JSON, NDJSON):
         return await _table(kind, services, query, items)
     results = _outcomes(services, query, items)
-    if NDJSON not in accept:
+    if kind == JSON:
         return await _whole(results)
     state = state_of(request.scope)
     state.duplex = True

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from app.api.answers import CSV, JSON, TEXT, preferred
+from app.api.batch import NDJSON
 from app.api.results import ClassifyAnswer, ImageAnswer, PredictionAnswer, render
 from app.classify.score_text import score_text
 
@@ -43,6 +44,26 @@ ANSWER = ClassifyAnswer(
 )
 def test_the_form_is_what_the_client_likes_best(accept: str, kind: str) -> None:
     assert preferred(accept) == kind
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (NDJSON, NDJSON),
+        ("APPLICATION/X-NDJSON", NDJSON),
+        ("application/x-ndjson;q=0", JSON),
+        ("application/x-ndjson;q=0.1, text/csv;q=0.9", CSV),
+        ("application/x-ndjson;q=0.9, text/csv;q=0.1", NDJSON),
+        ("application/json, application/x-ndjson", NDJSON),
+        ("application/x-ndjson, */*", NDJSON),
+        ("application/x-ndjson;q=0.5, */*", JSON),
+        ("*/*", JSON),
+        ("application/*", JSON),
+        ("application/x-ndjsonish", JSON),
+    ],
+)
+def test_lines_come_where_they_are_named_and_liked_best(accept: str, kind: str) -> None:
+    assert preferred(accept, (NDJSON,)) == kind
 
 
 def test_plain_text_is_score_tab_label() -> None:

@@ -186,6 +186,13 @@ def test_ndjson_has_each_image_once_with_its_index(
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert sorted(line["index"] for line in lines) == list(range(40))
     assert all(best(line) == NAMES[line["index"] % 5] for line in lines)
+    for accept, kind in {
+        "Application/X-NDJSON": "application/x-ndjson",
+        "application/x-ndjson;q=0": "application/json",
+        "application/x-ndjson;q=0.1, text/csv": "text/csv; charset=utf-8",
+    }.items():
+        answer = form(client, files[:1], headers={"Accept": accept})
+        assert answer.headers["content-type"] == kind
 
 
 @pytest.mark.parametrize(
