@@ -38,9 +38,7 @@ class Match:
                 f"there is no label set {without_namespace(name)}", field="If-Match"
             )
         if self.absent and current is not None:
-            raise PreconditionFailed(
-                f"the label set {without_namespace(name)} already exists", field="If-None-Match"
-            )
+            raise taken(name)
         if self.versions is not None and (current is None or current.version not in self.versions):
             raise changed(name, None if current is None else current.version)
 
@@ -56,6 +54,12 @@ def exists(name: str) -> LabelsetExists:
     own = without_namespace(name)
     detail = f"the label set {own} already exists; PUT /labelsets/{own} replaces it"
     return LabelsetExists(detail, field="name", value=own)
+
+
+def taken(name: str) -> PreconditionFailed:
+    """The problem of a name that was to be created only."""
+    detail = f"the label set {without_namespace(name)} already exists"
+    return PreconditionFailed(detail, field="If-None-Match")
 
 
 def changed(name: str, current: int | None) -> PreconditionFailed:

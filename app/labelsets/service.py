@@ -29,7 +29,7 @@ from app.labelsets.definition import (
     without_namespace,
 )
 from app.labelsets.known import Known
-from app.labelsets.preconditions import Match, exists, overtaken, unknown
+from app.labelsets.preconditions import Match, exists, overtaken, taken, unknown
 from app.labelsets.presets import Presets
 from app.labelsets.registry import Registry
 from models.info import Floats
@@ -126,8 +126,11 @@ class LabelSetService:
             try:
                 return await self._put(name, make(current), current, most)
             except (PreconditionFailed, LabelsetExists):
+                # somebody else was faster, and that was not allowed
+                if match.absent:
+                    raise taken(name) from None
                 if last or not match.anything:
-                    raise  # somebody else was faster, and that was not allowed
+                    raise
         raise RuntimeError("a loop ended that always returns or raises. This is a bug.")
 
     async def _put(

@@ -9,6 +9,7 @@ import pytest
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
 from app.classify.templates import TemplateSets, template_sets
+from app.errors import PreconditionFailed
 from app.labelsets.blending import Blending
 from app.labelsets.builds import Builds
 from app.labelsets.calibration.validity import Validity
@@ -85,6 +86,33 @@ def test_the_most_recently_used_is_built_first(
         for name in ("a", "b", "c"):
             assert second.status(await second.get(name)).state == "ready"
         await second.close()
+
+    asyncio.run(work())
+
+
+def test_of_two_that_create_a_name_only_the_second_is_told_that_it_exists(
+    pictogram: Encoder,
+) -> None:
+    looked = asyncio.Barrier(2)
+
+    class Shared(MemoryLabelSets):
+        async def get(self, name: str) -> Any:
+            record = await super().get(name)
+            await looked.wait()  # neither writes before the other has looked
+            return record
+
+    async def work() -> None:
+        store = Shared()
+        both = [service(pictogram, store) for _ in range(2)]  # as two workers
+        results = await asyncio.gather(
+            *(each.put("a", definition("cat", "dog"), Match(absent=True)) for each in both),
+            return_exceptions=True,
+        )
+        lost = [result for result in results if isinstance(result, BaseException)]
+        assert [type(error) for error in lost] == [PreconditionFailed]
+        assert str(lost[0]) == "the label set a already exists"
+        for each in both:
+            await each.close()
 
     asyncio.run(work())
 
