@@ -1,6 +1,8 @@
 """The routes of examples: parse, one call, return a schema."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -22,7 +24,7 @@ from app.api.services import (
 from app.errors import Problem
 from app.images.formats import image_type
 from app.labelsets.blending import Blended
-from app.labelsets.definition import Example, Stored, in_namespace, without_namespace
+from app.labelsets.definition import KEY, Example, Stored, in_namespace, without_namespace
 from app.labelsets.examples import checked_label, no_example
 from app.labelsets.prototypes import ExampleFigures
 
@@ -249,20 +251,23 @@ async def page(
     response: Response,
     services: ServicesDep,
     label: Label = None,
-    after: Annotated[str, Query(description="Only examples after this id.", max_length=64)] = "",
+    after: Annotated[
+        str, Query(description="`next` of the page before, or an example's id.", max_length=64)
+    ] = "",
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> ExampleList:
     stored = await services.labelsets.get(name)
     wanted_label = None if label is None else checked_label(label, stored.definition.labels)
-    examples = [
-        example for example in stored.definition.examples if wanted_label in (None, example.label)
-    ]
-    if after:
-        ids = [example.sha256 for example in examples]
-        if after not in ids:
-            raise no_example(after)
-        examples = examples[ids.index(after) + 1 :]
-    more = examples[limit - 1].sha256 if len(examples) > limit else None
+    first = _cursor(stored.definition.examples, after)
+    examples = sorted(
+        (
+            example
+            for example in stored.definition.examples
+            if example.key > first and wanted_label in (None, example.label)
+        ),
+        key=attrgetter("key"),
+    )
+    more = examples[limit - 1].key if len(examples) > limit else None
     response.headers["ETag"] = f'"{stored.version}"'
     if more is not None:
         url = request.url.include_query_params(after=more, limit=limit)
@@ -270,6 +275,21 @@ async def page(
         response.headers["Link"] = f'<{path}?{url.query}>; rel="next"'
     answers: list[ExampleAnswer] = [example_answer(example) for example in examples[:limit]]
     return ExampleList(examples=answers, next=more)
+
+
+def _cursor(examples: Sequence[Example], after: str) -> str:
+    """The key behind which a page begins. Raises NotFound.
+
+    A key says where to go on even if its example was deleted meanwhile; an id does not.
+    """
+    if KEY.fullmatch(after):
+        return after
+    if not after:
+        return ""
+    for example in examples:
+        if example.sha256 == after:
+            return example.key
+    raise no_example(after).renamed({"id": "after"})
 
 
 @router.get(

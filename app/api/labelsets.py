@@ -241,8 +241,9 @@ async def page(
     stored_sets = await services.labelsets.page(start, last, limit + 1)
     more = without_namespace(stored_sets[limit - 1].name) if len(stored_sets) > limit else None
     if more is not None:
+        url = request.url.include_query_params(after=more, limit=limit)
         root = request.scope.get("root_path", "")
-        response.headers["Link"] = f'<{root}/labelsets?after={more}&limit={limit}>; rel="next"'
+        response.headers["Link"] = f'<{root}/labelsets?{url.query}>; rel="next"'
     model = services.encoder.info.name
     summaries = [
         summary(stored, services.labelsets.status(stored), model, services.templates_name(stored))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -89,12 +90,17 @@ class Entry:
         return [Concept((text,), templates) for text in texts] + own
 
 
+# the key of an example
+KEY: Final = re.compile(r"[0-9a-f]{28}")
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """A picture of a label: `sha256` names it, `key` is where the store keeps its bytes.
 
     Each addition has a key of its own, so that whoever removes a picture never removes one that
-    was added again meanwhile; the key begins with the time, in milliseconds as 12 hex digits.
+    was added again meanwhile; the key begins with the time, in milliseconds as 12 hex digits. Keys
+    are in the order in which their pictures were sent.
     """
 
     sha256: str

@@ -5,6 +5,7 @@ never there.
 """
 
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -239,9 +240,12 @@ class FewShot:
         """Each item's picture embedded and written; a problem where that cannot be."""
         there = {example.sha256: example for example in current.definition.examples}
         room = self._limits.bytes - sum(example.size for example in there.values())
+        numbers = itertools.count()
 
         async def keep(image: bytes) -> StoredPicture:
             nonlocal room
+            # before anything that takes time: pictures begin in their order, and end in any
+            begun = f"{time.time_ns() // 1_000_000:012x}{next(numbers):06x}"
             picture, vector = await self._embedder.embed(image, Stages())
             await self._blending.keep({picture.sha256: vector})
             known, key = there.get(picture.sha256), ""
@@ -250,7 +254,7 @@ class FewShot:
                 room -= len(image)
                 if room < 0 or len(there) + len(written) >= self._limits.count:
                     raise self._too_many(len(there) + len(written) + 1, self._limits.bytes - room)
-                key = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
+                key = f"{begun}{secrets.token_hex(5)}"
                 written.append(key)
                 await self._put(current.name, key, image)
             return StoredPicture(picture.sha256, picture.width, picture.height, len(image), key)

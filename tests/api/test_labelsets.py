@@ -194,6 +194,8 @@ def test_the_list_comes_in_pages(client: httpx.Client) -> None:
     last = client.get(first.links["next"]["url"]).json()
     assert ([labelset["name"] for labelset in last["labelsets"]], last["next"]) == (["d"], None)
     problem(client.get("/labelsets", params={"limit": 0}), 422, "invalid")
+    by_model = client.get("/labelsets", params={"limit": 3, "model": "pictogram"})
+    assert by_model.links["next"]["url"] == "/labelsets?model=pictogram&after=c&limit=3"
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,41 @@ def test_examples_are_listed_page_by_page_fetched_and_removed_one_by_one(
     assert (answer["removed"], answer["examples"]) == (3, {"alpha": 3, "beta": 2})
 
 
+def test_a_page_follows_one_whose_examples_were_deleted_meanwhile(
+    client: httpx.Client, pictures: Pictures
+) -> None:
+    add_all(client, pictures)
+    left = [example["id"] for example in client.get("/labelsets/own/examples").json()["examples"]]
+    deleted = []
+    page: str | None = ""
+    while page is not None:
+        answer = client.get("/labelsets/own/examples", params={"limit": 4, "after": page}).json()
+        for example in answer["examples"]:
+            deleted.append(example["id"])
+            client.delete(f"/labelsets/own/examples/{example['id']}").raise_for_status()
+        page = answer["next"]
+    assert deleted == left
+    assert client.get("/labelsets/own/examples").json() == {"examples": [], "next": None}
+
+
+def test_a_page_may_begin_behind_an_example_that_is_there(
+    client: httpx.Client, pictures: Pictures
+) -> None:
+    add_all(client, pictures)
+    url = "/labelsets/own/examples"
+    ids = [example["id"] for example in client.get(url).json()["examples"]]
+    behind = client.get(url, params={"after": ids[2], "limit": 2}).json()["examples"]
+    assert [example["id"] for example in behind] == ids[3:5]
+    # also where it is of another label
+    gamma = client.get(url, params={"after": ids[2], "label": "gamma"}).json()["examples"]
+    assert [example["id"] for example in gamma] == ids[6:]
+    client.delete(f"{url}/{ids[2]}").raise_for_status()
+    for gone in (ids[2], "nothing"):
+        assert problem(client.get(url, params={"after": gone}), 404, "not_found")["field"] == (
+            "after"
+        )
+
+
 def test_a_put_keeps_the_examples_of_labels_that_stay_and_a_delete_keeps_nothing(
     stored: Callable[..., Any], pictures: Pictures, tmp_path: Path
 ) -> None:
