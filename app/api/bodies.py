@@ -274,9 +274,8 @@ def field_values(part: multipart.Part) -> list[Any]:
 
 def not_a_file(name: str, files: Collection[str]) -> Invalid:
     """The problem of a file in a field that does not take files."""
-    detail = (
-        f"unexpected file field {errors.shown(name)}; send the picture as {next(iter(files))!r}"
-    )
+    advice = f"send the picture as {next(iter(files))!r}" if files else "send it as text"
+    detail = f"unexpected file field {errors.shown(name)}; {advice}"
     return Invalid(detail, field=errors.excerpt(name))
 
 

@@ -4,12 +4,15 @@ Three bytes of it (`[],`) become seventy in memory, and the parser holds the int
 makes them. Knows nothing of what the values mean.
 """
 
+import json
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic_core import from_json
 
-from app.errors import TooLarge, Unparsable
+from app.errors import Invalid, TooLarge, Unparsable, excerpt, shown
 
 # bytes that are looked at before other threads get a turn
 PIECE: Final = 1_000_000
@@ -66,16 +69,23 @@ def _without_strings(text: bytes, limits: JsonLimits) -> JsonCost:
     """The same, ignoring the contents of strings."""
     if text.count(b'"') > QUOTES * limits.values:
         raise _too_many(limits.values, "values")
-    total, at = JsonCost(0, 0), 0
-    while at < len(text):
-        begin = text.find(b'"', at)
-        total = _add(total, text, at, len(text) if begin < 0 else begin)
+    total = JsonCost(0, 0)
+    for start, end in _between_strings(text):
+        total = _add(total, text, start, end)
         if total.values > limits.values:
             raise _too_many(limits.values, "values")
         if total.nested > limits.nested:
             raise _too_many(limits.nested, "objects, lists and names")
-        at = len(text) if begin < 0 else _end_of_string(text, begin + 1)
     return total
+
+
+def _between_strings(text: bytes) -> Iterator[tuple[int, int]]:
+    """Where each part outside of strings begins and ends."""
+    at = 0
+    while at < len(text):
+        begin = text.find(b'"', at)
+        yield at, len(text) if begin < 0 else begin
+        at = len(text) if begin < 0 else _end_of_string(text, begin + 1)
 
 
 def _too_many(limit: int, what: str) -> TooLarge:
@@ -93,20 +103,74 @@ def _end_of_string(text: bytes, at: int) -> int:
     return len(text)
 
 
+# the end of a name, with what follows it
+NAME_END: Final = re.compile(rb'"[ \t\r\n]*:')
+
+
+class RepeatedName(ValueError):
+    """An object that has a name twice, of which a parser would keep the last alone."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{shown(name)} is there twice in one JSON object")
+        self.name = name
+
+
+def names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, as `object_pairs_hook` of json.loads. Raises RepeatedName."""
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            raise RepeatedName(name)
+        content[name] = value
+    return content
+
+
+def _parsed(text: bytes) -> Any:
+    """The value of a JSON text. Raises ValueError, Invalid."""
+    value = from_json(text)
+    names = _names(value)
+    if sum(1 for _ in NAME_END.finditer(text)) == names:
+        return value  # what looks so in strings is rare, and to look between them takes long
+    if sum(text.count(b":", start, end) for start, end in _between_strings(text)) == names:
+        return value
+    del value  # the other parser, which tells the name, takes as much again
+    try:
+        json.loads(text, object_pairs_hook=names_once, parse_int=str, parse_float=str)
+    except RepeatedName as error:
+        raise Invalid(str(error), limit=1, value=excerpt(error.name)) from None
+    raise RuntimeError("a JSON text has fewer names than colons. This is a bug.")
+
+
+def _names(value: Any) -> int:
+    """How many names all objects in it have."""
+    count, left = 0, [value] if isinstance(value, dict | list) else []
+    while left:
+        each = left.pop()
+        inside: Iterable[Any] = each
+        if isinstance(each, dict):
+            count += len(each)
+            inside = each.values()
+        left += [inner for inner in inside if isinstance(inner, dict | list)]
+    return count
+
+
 def json_list(text: str) -> Any:
-    """What a text field holds that begins like a JSON list. Raises TooLarge, ValueError."""
+    """What a text field holds that begins like a JSON list.
+
+    Raises TooLarge, ValueError, Invalid.
+    """
     raw = text.encode(errors="surrogatepass")
     cost(raw, LISTED)
     try:
-        return from_json(raw)
+        return _parsed(raw)
     except ValueError:
         raise ValueError("looks like a JSON list but is not valid JSON") from None
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The object of a JSON body whose cost was checked. Raises Unparsable."""
+    """The object of a JSON body whose cost was checked. Raises Unparsable, Invalid."""
     try:
-        value = from_json(body)
+        value = _parsed(body)
     except ValueError as error:
         hint = "; send a file with its own Content-Type, or in a form" if _is_binary(body) else ""
         raise Unparsable(f"the body is not JSON: {error}{hint}") from None
@@ -116,7 +180,7 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def small_object(text: str) -> dict[str, Any]:
-    """The object that a text field holds. Raises TooLarge, Unparsable."""
+    """The object that a text field holds. Raises TooLarge, Unparsable, Invalid."""
     raw = text.encode(errors="surrogatepass")
     cost(raw, LISTED)
     return json_object(raw)

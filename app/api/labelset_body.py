@@ -161,9 +161,16 @@ class UploadLimits:
         return self.labels.count + self.templates + len(LabelSetBody.model_fields)
 
 
-async def read_labelset(
-    request: Request, limits: UploadLimits, name: str | None = None
-) -> tuple[str, Definition]:
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A label set as it was sent, and sentences on what of it was understood otherwise."""
+
+    name: str
+    definition: Definition
+    warnings: Sequence[str]
+
+
+async def read_labelset(request: Request, limits: UploadLimits, name: str | None = None) -> Upload:
     """The name (from the path, if given) and the contents of the label set.
 
     The body is JSON, a form, or text with one label a line and the other fields in the address.
@@ -189,7 +196,7 @@ async def read_labelset(
 
 def _read(
     body: bytes, kind: str, fields: dict[str, Any], limits: UploadLimits, name: str | None
-) -> tuple[str, Definition]:
+) -> Upload:
     if kind == URLENCODED:
         fields = merge(fields, _from_curl(body, limits))
     else:
@@ -198,9 +205,7 @@ def _read(
     return _with_name(fields, limits, name)
 
 
-def _with_name(
-    fields: dict[str, Any], limits: UploadLimits, name: str | None
-) -> tuple[str, Definition]:
+def _with_name(fields: dict[str, Any], limits: UploadLimits, name: str | None) -> Upload:
     if name is not None:
         if "name" in fields:
             raise Invalid("the name is already in the address", field="name")
@@ -208,12 +213,13 @@ def _with_name(
     checked = _checked(fields)
     if checked.name is None:
         raise Invalid("name is missing", field="name")
-    return checked_name(checked.name), _definition(checked, limits)
+    return Upload(checked_name(checked.name), *_definition(checked, limits))
 
 
 def definition_of(fields: dict[str, Any], limits: UploadLimits) -> Definition:
     """The contents of a label set, whatever its name. Raises Invalid, TooLarge."""
-    return _definition(_checked(fields), limits)
+    definition, _ = _definition(_checked(fields), limits)
+    return definition
 
 
 def _checked(fields: dict[str, Any]) -> LabelSetBody:
@@ -258,11 +264,11 @@ def _lines(body: bytes, limits: UploadLimits) -> Any:
     return listed(text, most=most) if text else []
 
 
-def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
+def _definition(body: LabelSetBody, limits: UploadLimits) -> tuple[Definition, list[str]]:
     sources = [body.labels is not None, body.preset is not None]
     if sum(sources) > 1:
         raise Invalid("give either labels or preset, not both", field="preset")
-    flat = _texts(body, limits)
+    flat, warnings = _texts(body, limits)
     names = labels.clean([label for label, _, _ in flat], limits.labels)
     known = set(names)
     unknown = [label for label in body.prompts if labels.normal(label) not in known]
@@ -298,9 +304,10 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> Definition:
             detail = f"not: {errors.shown(word)} is a label in this label set"
             raise Invalid(detail, field="not", value=errors.excerpt(word))
     templates = _templates(body, limits)
-    return Definition(
+    definition = Definition(
         entries, templates, body.description, joined=joined, nots=nots, truncate=body.truncate
     )
+    return definition, warnings
 
 
 def _combine(body: LabelSetBody, known: Collection[str]) -> dict[str, Combine]:
@@ -348,20 +355,21 @@ def _flat(nested: Mapping[str, Nested], limits: UploadLimits, path: tuple[str, .
     return entries
 
 
-def _texts(body: LabelSetBody, limits: UploadLimits) -> list[Flat]:
+def _texts(body: LabelSetBody, limits: UploadLimits) -> tuple[list[Flat], list[str]]:
+    """The labels with their texts, and a warning for each that was written in two ways."""
     if body.preset is not None:
         if body.preset not in limits.presets:
             known, quoted = ", ".join(limits.presets), errors.shown(body.preset)
             detail = f"preset {quoted} not found; there are {known}"
             raise Invalid(detail, field="preset", value=errors.excerpt(body.preset))
         shipped = numbered(limits.presets[body.preset].labels)
-        return [(label, texts, ()) for label, texts in shipped.items()]
+        return [(label, texts, ()) for label, texts in shipped.items()], []
     if isinstance(body.labels, dict):
-        return _flat(body.labels, limits, ())
+        return _flat(body.labels, limits, ()), []
     chosen = body.labels if body.labels is not None else list(body.prompts)
-    chosen, _ = labels.merged(chosen)
+    chosen, warnings = labels.merged(chosen)
     cleaned = labels.clean(chosen, LabelLimits(max(1, len(chosen)), 10_000)) if chosen else ()
-    return [(label, (), ()) for label in cleaned]
+    return [(label, (), ()) for label in cleaned], warnings
 
 
 def _all(texts: Sequence[str], limits: UploadLimits, field: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The routes of label sets: parse, one call, return a schema."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -68,7 +69,9 @@ class LabelSetAnswer(LabelSetSummary):
         [], description="Labels that are too long for the model; the others answer without them."
     )
     warnings: list[str] = Field(
-        [], description="What of the label set the model does not read, once it is built."
+        [],
+        description="What of the label set the model does not read, once it is built. When it is "
+        "sent, also the labels that were written in two ways and count once.",
     )
     own_templates: list[str] | None
     asked_templates: list[str] | dict[str, int] | str | None = Field(
@@ -215,11 +218,12 @@ async def create(
     wait: Wait = False,
 ) -> Response:
     match = read_match(request)
-    name, definition = await labelset_body.read_labelset(request, services.upload_limits)
+    upload = await labelset_body.read_labelset(request, services.upload_limits)
     stored = await services.labelsets.create(
-        in_namespace(caller.namespace, name), definition, match, caller.max_labelsets
+        in_namespace(caller.namespace, upload.name), upload.definition, match, caller.max_labelsets
     )
-    return await _answer(request, services, stored, 201, patience if wait else None)
+    within = patience if wait else None
+    return await _answer(request, services, stored, 201, within, warnings=upload.warnings)
 
 
 @router.get(
@@ -295,12 +299,12 @@ async def put(
     wait: Wait = False,
 ) -> Response:
     match = read_match(request)
-    name, definition = await labelset_body.read_labelset(request, services.upload_limits, name)
+    upload = await labelset_body.read_labelset(request, services.upload_limits, name)
     stored, created = await services.labelsets.put(
-        in_namespace(caller.namespace, name), definition, match, caller.max_labelsets
+        in_namespace(caller.namespace, name), upload.definition, match, caller.max_labelsets
     )
-    status = 201 if created else 200
-    return await _answer(request, services, stored, status, patience if wait else None)
+    status, within = 201 if created else 200, patience if wait else None
+    return await _answer(request, services, stored, status, within, warnings=upload.warnings)
 
 
 @router.delete(
@@ -322,10 +326,11 @@ async def _answer(
     status: int,
     patience: float | None = None,
     building: int = 202,
+    warnings: Sequence[str] = (),
 ) -> Response:
     """The set with its ETag, after waiting up to `patience` seconds for its build.
 
-    `building` is the status while it is not ready.
+    `building` is the status while it is not ready; `warnings` come before those of the build.
     """
     if patience is not None:
         await services.labelsets.wait(stored, patience)
@@ -342,6 +347,7 @@ async def _answer(
         _standings(services, stored),
         read,
     )
+    content.warnings = [*warnings, *content.warnings]
     return Response(
         content.model_dump_json(by_alias=True) + "\n",
         status_code=status if state.state == "ready" else building,

@@ -233,7 +233,8 @@ def import_labelsets(
 async def _print_state(sets: LabelSetClient, answer: dict[str, Any], wait: bool) -> int:
     state = await sets.ready(answer) if wait else answer
     say(f"{state['name']}, version {state['version']}, {state['status']}")
-    for warning in state.get("warnings", ()):
+    # the first answer alone tells of labels that were merged
+    for warning in dict.fromkeys((*answer.get("warnings", ()), *state.get("warnings", ()))):
         say(f"warning: {warning}")
     return 0
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from app.api.json_text import RepeatedName, names_once
 from app.cli.client import Client
 from app.cli.terminal import Ended
 from app.server.exit_status import SERVER_ERROR, SOME_FAILED
@@ -131,7 +132,7 @@ def definition(data: bytes) -> dict[str, Any]:
         # not splitlines: it also splits at characters that a label may hold
         return {"labels": [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]}
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=names_once)
     except ValueError as error:
         raise BadFile(f"looks like JSON but is not valid: {error}") from None
     return dict(content) if isinstance(content, dict) else {"labels": content}
@@ -168,7 +169,9 @@ def imported(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            content = json.loads(_text(line))
+            content = json.loads(_text(line), object_pairs_hook=names_once)
+        except RepeatedName as error:
+            raise BadFile(f"line {number}: {error}") from None
         except ValueError:
             content = None
         if not isinstance(content, dict) or not isinstance(content.get("name"), str):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from app.api.json_text import names_once
 from app.api.labelset_body import UploadLimits, definition_of
 from app.classify import labels
 from app.classify.labels import LabelLimits
@@ -151,7 +152,11 @@ def _names(file: Path) -> dict[str, tuple[str, ...]]:
     try:
         if kind == ".csv":
             return dict(_names_of_csv(file, text))
-        content: Any = tomllib.loads(text) if kind == ".toml" else json.loads(text)
+        content: Any = (
+            tomllib.loads(text)
+            if kind == ".toml"
+            else json.loads(text, object_pairs_hook=names_once)
+        )
     except (ValueError, csv.Error) as error:
         if isinstance(error, BadData):
             raise

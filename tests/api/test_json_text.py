@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.json_text import JsonLimits, cost, json_list
-from app.errors import TooLarge
+from app.api.json_text import JsonLimits, cost, json_list, json_object
+from app.errors import Invalid, TooLarge
 
 LIMITS = JsonLimits(values=1_000, nested=200)
 
@@ -70,6 +70,30 @@ def test_more_values_than_a_request_can_need_are_refused_before_they_are_made(te
 def test_marks_in_strings_are_no_values(text: str) -> None:
     raw = json.dumps({"labels": ["a", text], "b": [text]}).encode()
     assert cost(raw, LIMITS).values < 20
+
+
+def test_names_are_counted_whatever_is_in_strings() -> None:
+    chance = random.Random(2)
+    for _ in range(1_000):
+        value = {"": some(chance), '\\":{': some(chance)}
+        assert json_object(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('{"a": [], "a": ["x"]}', "a"),
+        ('{"labels": {"b": [], "a": [], "b": ["x"]}}', "b"),
+        ('{"x": [{"y": ":::", "y": 1}]}', "y"),
+        (r'{"a": 1, "\u0061": 2, "n": 1e999, "m": -0}', "a"),
+        ('{"a": 1, "a": ' + "9" * 4_000 + "}", "a"),
+    ],
+)
+def test_a_name_that_is_there_twice_is_refused_and_told(text: str, name: str) -> None:
+    for read in (json_object, lambda body: json_list(f"[{body.decode()}]")):
+        with pytest.raises(Invalid, match=f"^'{name}' is there twice in one JSON object$") as error:
+            read(text.encode())
+        assert error.value.value == name
 
 
 def test_a_list_in_a_text_is_bounded_and_may_be_as_deep_as_it_likes() -> None:

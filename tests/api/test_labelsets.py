@@ -13,6 +13,7 @@ import pytest
 from benchmarks.servers import wait_until
 from models.encoder import Encoder
 
+JSON = {"Content-Type": "application/json"}
 LONG = " ".join(["cat"] * 40)  # more tokens than the bundled model reads
 
 
@@ -170,6 +171,34 @@ def test_get_answers_304_once_it_is_ready(client: httpx.Client) -> None:
         assert (again.status_code, again.content) == (304, b"")
     other = client.get("/labelsets/pets", headers={"If-None-Match": '"4"'})
     assert other.status_code == 200
+
+
+def test_a_label_that_a_json_object_has_twice_is_refused(client: httpx.Client) -> None:
+    labels = '{"cat": ["kitten"], "dog": [], "cat": ["tiger"]}'
+    as_json = client.put("/labelsets/a", content=f'{{"labels": {labels}}}', headers=JSON)
+    as_form = client.put("/labelsets/a", files={"labels": (None, labels)})
+    for response in (as_json, as_form):
+        answer = problem(response, 422, "invalid")
+        assert answer["detail"] == "'cat' is there twice in one JSON object"
+        assert answer["value"] == "cat"
+    problem(client.get("/labelsets/a"), 404, "unknown_labelset")
+
+
+def test_a_file_in_a_field_that_takes_none_is_refused(client: httpx.Client) -> None:
+    files = {"labels": (None, "cat,dog"), "description": ("notes.txt", b"pets")}
+    answer = problem(client.put("/labelsets/a", files=files), 422, "invalid")
+    assert answer["detail"] == "unexpected file field 'description'; send it as text"
+
+
+def test_two_spellings_of_a_label_count_once_with_a_warning(client: httpx.Client) -> None:
+    created = client.put("/labelsets/a?wait=true", json={"labels": ["hot dog", "hot  dog", "cat"]})
+    assert created.json()["labels"] == ["hot dog", "cat"]
+    assert created.json()["warnings"] == [
+        "'hot  dog' is the label 'hot dog' written another way; it counts once"
+    ]
+    posted = client.post("/labelsets?name=b&wait=true", content="cat\ncaf\u00e9\ncafe\u0301")
+    assert (posted.json()["labels"], len(posted.json()["warnings"])) == (["cat", "café"], 1)
+    assert client.get("/labelsets/a").json()["warnings"] == []  # what is stored has but one
 
 
 def test_a_deleted_name_is_gone_and_its_versions_never_come_back(

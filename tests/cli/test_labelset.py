@@ -138,6 +138,8 @@ def test_a_bad_line_of_a_backup_is_named(labelset: Any, tmp_path: Path) -> None:
     result = labelset("import", file)
     assert result.exit_code == 2
     assert "line 3" in result.stderr
+    file = write(tmp_path / "f", '{"name": "a", "labels": {"b": [], "c": [], "b": ["d"]}}\n')
+    assert "line 1: 'b' is there twice in one JSON object" in labelset("import", file).stderr
 
 
 def test_a_server_that_is_away_or_wants_a_key_is_exit_status_4(
