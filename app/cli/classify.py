@@ -41,6 +41,7 @@ from app.cli.output import NONE, FileAnswer, Format, Shape, Writer
 from app.cli.result_file import ResultFile, Sink
 from app.cli.sorting import Sorter
 from app.cli.terminal import STDIN, Ended, printable, say, status_of
+from app.errors import SHOWN
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
 
 # formats that hold all of an answer
@@ -91,15 +92,25 @@ def form_fields(**options: Any) -> dict[str, str]:
         if "{}" not in text and (" " in text or len(templates) > 1):
             raise Ended(USAGE_ERROR, f"--templates: {text!r} has no {{}} for the label")
     return {
-        name: value if isinstance(value, str) else json.dumps(value)
+        name: _field(name, value)
         for name, value in options.items()
         if value is not None and value is not False
     }
 
 
-def _words(values: list[str] | None) -> LabelInput | None:
-    """Texts of an option that is comma-separated, or repeated."""
-    return split(values[0]) if values and len(values) == 1 else values
+def _field(name: str, value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # as Python keeps the bytes of an argument that it cannot read
+        line = f"--{name.replace('_', '-')} is not UTF-8 text: {text[:SHOWN]}"
+        raise Ended(USAGE_ERROR, line) from None
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _words(option: str, values: list[str] | None) -> LabelInput | None:
+    """Texts of an option that is comma-separated, or repeated. Raises Ended."""
+    return split(values[0], option) if values and len(values) == 1 else values
 
 
 def _boxes(values: list[str] | None) -> list[list[float]] | None:
@@ -349,11 +360,11 @@ def classify(
         shown = form is Format.TABLE and output is None
         one_line = shown and top_k is None and not source.single
         fields = form_fields(
-            labels=given_labels(labels), labelset=_words(labelset), combine=combine,
+            labels=given_labels(labels), labelset=_words("--labelset", labelset), combine=combine,
             templates=templates, top_k=1 if one_line else top_k, threshold=threshold,
             multi_label=multi_label, abstain=abstain, coverage=coverage, truncate=truncate,
             scores=scores, view=view, boxes=_boxes(boxes), background=background,
-            **{"not": _words(nots)},
+            **{"not": _words("--not", nots)},
         )  # fmt: skip
         if (move_to or copy_to) and (boxes or len(_labelsets(fields)) > 1):
             raise Ended(USAGE_ERROR, "files can be sorted by one label set only, and not by boxes")

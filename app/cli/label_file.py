@@ -1,10 +1,11 @@
 """Labels as `--labels` takes them: words, or a file with one label a line. Knows no command."""
 
-import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Final
 
+from app.api.json_text import names_once
 from app.cli.labelset_client import BadFile, definition
 from app.cli.terminal import STDIN, Ended, opened, say
 from app.server.exit_status import USAGE_ERROR
@@ -16,6 +17,10 @@ MARK: Final = "@"
 LARGEST: Final = 200_000_000
 
 
+# what can only be meant as JSON, as the server reads it too
+LIKE_JSON: Final = re.compile(r'\s*(?:\[|\{\s*["}])')
+
+
 # labels, or labels with the texts that stand for each
 LabelInput = list[str] | dict[str, list[str]]
 
@@ -25,18 +30,24 @@ def given_labels(values: list[str] | None) -> LabelInput | None:
     if values is None or len(values) != 1:
         return values
     file = label_file(values[0])
-    return split(values[0]) if file is None else labels_of(file)
+    return split(values[0], "--labels") if file is None else labels_of(file)
 
 
-def split(text: str) -> LabelInput:
-    """The texts of a JSON list or object, or those between commas."""
-    with contextlib.suppress(ValueError):
-        content = json.loads(text)
-        if _is_texts(content):
-            return list(content)
-        if isinstance(content, dict) and all(map(_is_texts, content.values())):
-            return content
-    return text.split(",")
+def split(text: str, option: str) -> LabelInput:
+    """The texts of a JSON list or object, or those between commas. Raises Ended."""
+    if not LIKE_JSON.match(text):
+        return text.split(",")
+    try:
+        content = json.loads(text, object_pairs_hook=names_once)
+    except ValueError as error:
+        line = f"{option}: looks like JSON but is not valid: {error}"
+        raise Ended(USAGE_ERROR, line) from None
+    if _is_texts(content):
+        return list(content)
+    if isinstance(content, dict) and all(map(_is_texts, content.values())):
+        return content
+    line = f"{option}: the JSON is neither a list of texts nor an object of such lists"
+    raise Ended(USAGE_ERROR, line)
 
 
 def _is_texts(value: object) -> bool:

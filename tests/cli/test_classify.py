@@ -339,6 +339,36 @@ def test_own_templates_and_labels_with_commas_arrive_as_they_are(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("--labels", '["cat","dog"', "looks like JSON but is not valid: Expecting ',' delimiter"),
+        ("--labels", ' {"cat": ["kitten"]', "looks like JSON but is not valid"),
+        ("--labels", '{"cat": ["kitten"], "cat": []}', "'cat' is there twice in one JSON object"),
+        ("--labels", '["cat", 3]', "neither a list of texts nor an object of such lists"),
+        ("--labels", '{"cat": "kitten"}', "neither a list of texts nor an object of such lists"),
+        ("--labelset", '["pets"', "looks like JSON but is not valid"),
+        ("--not", "[food", "looks like JSON but is not valid"),
+    ],
+)
+def test_an_option_that_is_meant_as_json_and_is_none_is_refused(
+    run: Any, option: str, value: str, complaint: str
+) -> None:
+    labels = ("--labels", "a,b") if option == "--not" else ()
+    result = run("classify", "x.png", option, value, *labels)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"openvocab: {option}: ")
+    assert complaint in result.stderr
+
+
+def test_an_argument_in_another_encoding_is_refused(spawn: Any) -> None:
+    for option in (b"--labels", b"--labelset", b"--templates"):
+        process = spawn("classify", "x.png", option, "Käfer{}".encode("latin-1"), PYTHONUTF8="1")
+        assert process.returncode == 2
+        assert process.stderr.startswith(b"openvocab: %b is not UTF-8 text: " % option)
+        assert b"K\\udce4fer{}" in process.stderr
+
+
 def test_a_busy_server_is_asked_again(run: Any, answers: Any, samples: dict[str, Path]) -> None:
     def first_two_refused(number: int) -> tuple[int, dict[str, str], Any]:
         return (
@@ -509,6 +539,7 @@ def test_a_file_of_labels_that_is_none_is_exit_status_2(run: Any, tmp_path: Path
         (b"", "holds no labels"),
         (b"\xff\x00", "not UTF-8"),
         (b"{", "JSON"),
+        (b'{"a": [], "b": ["x"], "a": ["y"]}', "not valid: 'a' is there twice in one JSON object"),
     ):
         file.write_bytes(content)
         result = run("classify", "x.png", "--labels", f"@{file}")
