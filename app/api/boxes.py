@@ -8,7 +8,7 @@ from PIL import ImageColor
 from pydantic import BeforeValidator, Field
 
 from app.api.json_text import json_list
-from app.errors import Invalid
+from app.errors import Invalid, TooLarge
 from app.images.views import Box, Look, View
 
 # boxes of one request; each heat map costs dozens of forward passes
@@ -73,11 +73,11 @@ def look_of(
     *,
     explain: bool,
 ) -> Look:
-    """How a picture is looked at. Raises Invalid."""
+    """How a picture is looked at. Raises Invalid, TooLarge."""
     count, most = len(boxes or ()), MOST_BOXES_EXPLAINED if explain else MOST_BOXES
     if count > most:
         detail = f"{count} boxes are given, the limit is {most}{' with explain' if explain else ''}"
-        raise Invalid(detail, field="boxes", limit=most, value=count)
+        raise TooLarge(detail, field="boxes", limit=most, value=count)
     if explain and view.startswith("tiles"):
         detail = "explain shows one view of a picture, and tiles are several; choose another view"
         raise Invalid(detail, field="view", value=view)

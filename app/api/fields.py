@@ -1,5 +1,6 @@
 """From the fields of a request to a checked query. Knows nothing of bodies or images."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -297,7 +298,7 @@ def _texts(
         detail = f"labels have {count} texts, the limit of a request is {limits.count}"
         raise TooLarge(detail, field="labels", limit=limits.count, value=count)
     return tuple(
-        labels.clean(texts, limits) if texts else (word,)
+        labels.clean(texts, limits, "labels", "text", word) if texts else (word,)
         for word, texts in zip(words, by_label.values(), strict=True)
     )
 
@@ -309,7 +310,7 @@ def _nots(fields: ClassifyFields, words: Sequence[str], limits: LabelLimits) -> 
     if fields.abstain is False:
         detail = "not has an effect only where nothing may be answered; leave abstain out"
         raise Invalid(detail, field="not")
-    words_ruled_out = labels.clean(fields.nots, limits, "not")
+    words_ruled_out = labels.clean(fields.nots, limits, "not", "word")
     for word in words_ruled_out:
         if word in words:
             raise Invalid(f"not: {errors.shown(word)} is a label", field="not", value=word)
@@ -317,11 +318,14 @@ def _nots(fields: ClassifyFields, words: Sequence[str], limits: LabelLimits) -> 
 
 
 def _labelsets(names: Sequence[str]) -> tuple[str, ...]:
-    """The names of label sets, and of shipped vocabularies behind `preset:`. Raises Invalid."""
+    """The names of label sets, and of shipped vocabularies behind `preset:`.
+
+    Raises Invalid, TooLarge.
+    """
     stripped = tuple(map(str.strip, names))
     if len(stripped) > MOST_LABELSETS:
-        detail = f"{len(stripped)} label sets are named (limit {MOST_LABELSETS})"
-        raise Invalid(detail, field="labelset", limit=MOST_LABELSETS, value=len(stripped))
+        detail = f"{len(stripped)} label sets are named, the limit is {MOST_LABELSETS}"
+        raise TooLarge(detail, field="labelset", limit=MOST_LABELSETS, value=len(stripped))
     for place, name in enumerate(stripped):
         checked_name(name.removeprefix(PREFIX), "labelset")
         if name in stripped[:place]:
@@ -361,7 +365,9 @@ def validated(own: list[str], limit: int) -> tuple[str, ...]:
         raise kind(str(error), field="templates", limit=most, value=value) from None
 
 
-def invalid(errors_found: list[ErrorDetails], fields: dict[str, Any], known: str) -> Invalid:
+def invalid(
+    errors_found: list[ErrorDetails], fields: dict[str, Any], known: str
+) -> Invalid | TooLarge:
     """One problem from pydantic's errors; a misspelt name explains a missing field, so first."""
     error = next(
         (candidate for candidate in errors_found if candidate["type"] == "extra_forbidden"),
@@ -373,15 +379,34 @@ def invalid(errors_found: list[ErrorDetails], fields: dict[str, Any], known: str
         return Invalid(detail, field=errors.excerpt(name))
     if error["type"] == "missing":
         return Invalid(f"{name} is missing", field=name)
+    context = error.get("ctx", {})
+    if error["type"] == "string_too_long":
+        length, limit = len(error["input"]), context["max_length"]
+        detail = f"{name} has {length} characters, the limit is {limit}"
+        return TooLarge(detail, field=name, limit=limit, value=length)
+    # of what a list or an object may be, pydantic tells each: what comes closest says most
+    of_field = (each for each in errors_found if each["loc"][:1] == error["loc"][:1])
+    error = max(of_field, key=lambda each: len(each["loc"]))
+    value, where = fields.get(name), ""
+    if places := [str(step + 1) for step in error["loc"] if isinstance(step, int)]:
+        value = error["input"]
+        where = f" (position {', '.join(places)}{_quoted(value)})"
     message = error["msg"].removeprefix("Value error, ")
     context = error.get("ctx", {})
     limit = next((context[key] for key in ("ge", "gt", "le", "lt") if key in context), None)
     return Invalid(
-        f"{name}: {message[:1].lower()}{message[1:]}",
+        f"{name}: {message[:1].lower()}{message[1:]}{where}",
         field=name,
         limit=limit,
-        value=_value(fields.get(name)),
+        value=_value(value),
     )
+
+
+def _quoted(raw: Any) -> str:
+    """A value behind its place; "" where it is too much to quote."""
+    if isinstance(raw, list | dict):
+        return ""
+    return f": {errors.shown(raw) if isinstance(raw, str) else json.dumps(raw)}"
 
 
 def _value(raw: Any) -> Any:

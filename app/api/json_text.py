@@ -167,6 +167,12 @@ def json_list(text: str) -> Any:
         raise ValueError("looks like a JSON list but is not valid JSON") from None
 
 
+KINDS: Final = {
+    type(None): "null", bool: "boolean", int: "number", float: "number", str: "string",
+    list: "list",
+}  # fmt: skip
+
+
 def json_object(body: bytes) -> dict[str, Any]:
     """The object of a JSON body whose cost was checked. Raises Unparsable, Invalid."""
     try:
@@ -175,7 +181,7 @@ def json_object(body: bytes) -> dict[str, Any]:
         hint = "; send a file with its own Content-Type, or in a form" if _is_binary(body) else ""
         raise Unparsable(f"the body is not JSON: {error}{hint}") from None
     if not isinstance(value, dict):
-        raise Unparsable(f"the body is a JSON {type(value).__name__}, an object is expected")
+        raise Unparsable(f"the body is a JSON {KINDS[type(value)]}, an object is expected")
     return value
 
 

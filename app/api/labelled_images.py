@@ -143,7 +143,7 @@ def _text(part: Part, form: LabelledForm, uploads: UploadBatches) -> None:
         return
     if form.count >= uploads.images:
         detail = f"over {uploads.images} labels, the limit of max_upload_images"
-        raise Invalid(detail, field=LABEL, limit=uploads.images, value=form.count + 1)
+        raise TooLarge(detail, field=LABEL, limit=uploads.images, value=form.count + 1)
     # a list as JSON, unless a label is called so
     listed = text.lstrip().startswith("[") and text.strip() not in form.labels
     form.tell(_json_list(text) if listed else text)

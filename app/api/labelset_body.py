@@ -281,14 +281,14 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> tuple[Definition, l
         detail = f"duplicate prompts for {errors.shown(twice)}, in two spellings"
         raise Invalid(detail, field="prompts")
     prompts = {
-        labels.normal(label): _all(lines, limits, "prompts")
+        labels.normal(label): _all(lines, limits, "prompts", "prompt", label)
         for label, lines in body.prompts.items()
     }
     combine = _combine(body, known)
     entries = tuple(
         Entry(
             label,
-            _all(own, limits, "labels") or (label,),
+            _all(own, limits, "labels", "text", label) or (label,),
             prompts.get(label, ()),
             combine.get(label, "mean"),
             path,
@@ -298,7 +298,7 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> tuple[Definition, l
     joined = body.prompts_with is not None
     if joined and not prompts:
         raise Invalid("prompts_with needs prompts", field="prompts_with", value=body.prompts_with)
-    nots = _all(body.nots, limits, "not")
+    nots = _all(body.nots, limits, "not", "word")
     for word in nots:
         if word in known:
             detail = f"not: {errors.shown(word)} is a label in this label set"
@@ -372,5 +372,7 @@ def _texts(body: LabelSetBody, limits: UploadLimits) -> tuple[list[Flat], list[s
     return [(label, (), ()) for label in cleaned], warnings
 
 
-def _all(texts: Sequence[str], limits: UploadLimits, field: str) -> tuple[str, ...]:
-    return labels.clean(texts, limits.texts, field) if texts else ()
+def _all(
+    texts: Sequence[str], limits: UploadLimits, field: str, kind: str, owner: str | None = None
+) -> tuple[str, ...]:
+    return labels.clean(texts, limits.texts, field, kind, owner) if texts else ()

@@ -19,7 +19,7 @@ from app.api.answers import rows_as_json, with_rows
 from app.api.bodies import json_body, offload
 from app.api.embeddings import MOST_IMAGES, EncodingField, Row, checked_texts, too_many_images
 from app.api.fields import IMAGE, InputLimits, invalid
-from app.api.problems import documented
+from app.api.problems import documented, slash_at_end
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
 from app.errors import Invalid, Problem, first_of_group
@@ -315,7 +315,10 @@ async def models(services: ServicesDep) -> OpenAiModels:
     summary="Get a model by its name",
     responses=documented(401, 403, 404, 429),
 )
-async def model(name: str, services: ServicesDep) -> OpenAiModel:
+async def model(name: str, request: Request, services: ServicesDep) -> OpenAiModel:
+    path = request.url.path  # a name may hold slashes, so the route takes one at the end, too
+    if path.endswith("/") and name not in services.models.names():
+        raise slash_at_end(path, path.rstrip("/"))
     services.models.known(name)
     return OpenAiModel(id=name)
 

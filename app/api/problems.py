@@ -184,11 +184,16 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, framework)
 
 
+def slash_at_end(path: str, meant: str) -> NotFound:
+    """The problem of an address that is right without the slash at its end."""
+    detail = f"{path} not found; remove the slash at the end: {meant}"
+    return NotFound(detail, value=path[:200])
+
+
 def _from_framework(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 404:
         if (meant := state_of(request.scope).route.meant) is not None:
-            detail = f"{request.url.path} not found; remove the slash at the end: {meant}"
-            return NotFound(detail, value=request.url.path[:200])
+            return slash_at_end(request.url.path, meant)
         return NotFound(f"{request.url.path} not found; GET /openapi.json lists all paths")
     if error.status_code == 405:
         return MethodNotAllowed(f"{request.url.path} does not support {request.method}")

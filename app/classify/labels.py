@@ -84,17 +84,26 @@ def merged(raw: Sequence[str]) -> tuple[list[str], list[str]]:
     return kept, warnings
 
 
-def clean(raw: Sequence[str], limits: LabelLimits, field: str = "labels") -> tuple[str, ...]:
+def clean(
+    raw: Sequence[str],
+    limits: LabelLimits,
+    field: str = "labels",
+    kind: str = "label",
+    owner: str | None = None,
+) -> tuple[str, ...]:
     """Labels in their normal form, or the reason why they cannot be used.
+
+    A problem calls them by their `kind`: labels, or texts of the label that is their `owner`.
 
     Raises:
         TooLarge: too many labels, or one too long.
         Invalid: none at all, an empty one, one twice, or one with characters that are not text.
     """
     if not raw:
-        raise Invalid(f"at least one label is needed in {field}", field=field, limit=1, value=0)
+        raise Invalid(f"at least one {kind} is needed in {field}", field=field, limit=1, value=0)
     if len(raw) > limits.count:
-        detail = f"{field} holds {len(raw)} labels, the limit is {limits.count}"
+        holder = f"{field} holds" if owner is None else f"{shown(owner)} has"
+        detail = f"{holder} {len(raw)} {kind}s, the limit is {limits.count}"
         raise TooLarge(detail, field=field, limit=limits.count, value=len(raw))
     labels = tuple(map(normal, raw))
     together = "".join(labels)
@@ -106,10 +115,12 @@ def clean(raw: Sequence[str], limits: LabelLimits, field: str = "labels") -> tup
     ):
         return labels  # the loop below finds what is wrong, and costs ten times as much
     seen: dict[str, int] = {}
+    of = "" if owner is None else f" of {shown(owner)}"
     for place, label in enumerate(labels, start=1):
-        _check(label, place, limits, field, last=place == len(labels))
+        last = place == len(labels) and owner is None
+        _check(label, place, limits, field, kind, of, last=last)
         if label in seen:
-            detail = f"duplicate label {shown(label)} (positions {seen[label]} and {place})"
+            detail = f"duplicate {kind} {shown(label)}{of} (positions {seen[label]} and {place})"
             raise Invalid(detail, field=field, value=excerpt(label))
         seen[label] = place
     return labels
@@ -139,15 +150,18 @@ def unread(labels: Sequence[str], languages: Sequence[str]) -> list[str]:
     return [label for label in labels if _has_foreign_letter(label, scripts)]
 
 
-def _check(label: str, place: int, limits: LabelLimits, field: str, *, last: bool) -> None:
+def _check(
+    label: str, place: int, limits: LabelLimits, field: str, kind: str, of: str, *, last: bool
+) -> None:
     if not label:
         why = "; is there a comma at the end?" if last and place > 1 else ""
-        raise Invalid(f"label number {place} is empty{why}", field=field, value="")
+        raise Invalid(f"{kind} number {place}{of} is empty{why}", field=field, value="")
+    named = f"{kind} {shown(label)}{of}"
     if len(label) > limits.length:
-        detail = f"label {shown(label)} has {len(label)} characters, the limit is {limits.length}"
+        detail = f"{named} has {len(label)} characters, the limit is {limits.length}"
         raise TooLarge(detail, field=field, limit=limits.length, value=len(label))
     if breaks_line(label) is not None:
-        detail = f"label {shown(label)} holds a control character, a line or paragraph separator, "
+        detail = f"{named} holds a control character, a line or paragraph separator, "
         detail += "a mark that turns the direction of text or half of a surrogate pair"
         raise Invalid(detail, field=field, value=excerpt(label))
 

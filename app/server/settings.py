@@ -224,7 +224,9 @@ class Settings(ModelSettings):
         10_000, ge=1, description="Maximum number of labels in a label set."
     )
     max_label_texts: int = Field(
-        100, ge=1, description="Maximum number of synonyms, or whole prompts, of a label."
+        100,
+        ge=1,
+        description="Maximum number of synonyms, or prompts, of a label, and of words in `not`.",
     )
     max_labelset_prompts: int = Field(
         1_000_000,

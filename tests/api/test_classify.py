@@ -620,7 +620,8 @@ def test_what_is_wrong_with_several_label_sets_is_named(client: httpx.Client) ->
     assert "imagenet-1k" in answer["detail"]
     answer = problem(form(client, labelset="preset:food,preset:food"), 422)
     assert answer["detail"] == "duplicate label set 'preset:food'"
-    answer = problem(form(client, labelset=",".join(f"set-{n}" for n in range(21))), 422)
+    answer = problem(form(client, labelset=",".join(f"set-{n}" for n in range(21))), 413)
+    assert answer["detail"] == "21 label sets are named, the limit is 20"
     assert (answer["limit"], answer["value"]) == (20, 21)
     problem(form(client, labelset="preset:food", labels="a,b"), 422)
 
@@ -713,8 +714,6 @@ def test_lines_say_which_box(client: httpx.Client, samples: dict[str, Path]) -> 
         ({"boxes": "[[-1,0,1,1]]"}, "boxes"),
         ({"boxes": "[]"}, "boxes"),
         ({"boxes": "everything"}, "boxes"),
-        ({"boxes": json.dumps([[0, 0, 1, 1]] * 65)}, "boxes"),
-        ({"boxes": json.dumps([[0, 0, 1, 1]] * 5), "explain": "true"}, "boxes"),
         ({"view": "tiles", "explain": "true"}, "view"),
         ({"view": "sideways"}, "view"),
     ],
@@ -723,6 +722,19 @@ def test_what_cannot_be_looked_at_is_named(
     client: httpx.Client, fields: dict[str, str], field: str
 ) -> None:
     assert problem(form(client, labels=LABELS, **fields), 422)["field"] == field
+
+
+def test_more_boxes_than_the_limit_are_too_large(client: httpx.Client) -> None:
+    for count, limit, more in ((65, 64, {}), (5, 4, {"explain": "true"})):
+        boxes = json.dumps([[0, 0, 1, 1]] * count)
+        answer = problem(form(client, labels=LABELS, boxes=boxes, **more), 413)
+        assert (answer["field"], answer["limit"], answer["value"]) == ("boxes", limit, count)
+
+
+def test_a_number_that_a_box_may_not_have_is_told_with_its_place(client: httpx.Client) -> None:
+    answer = problem(form(client, labels=LABELS, boxes="[[0,0,1,1],[0,0,1,-2]]"), 422)
+    assert answer["detail"] == "boxes: input should be greater than 0 (position 2, 4: -2)"
+    assert (answer["limit"], answer["value"]) == (0, -2)
 
 
 def test_tiles_see_what_is_small_in_a_large_picture(

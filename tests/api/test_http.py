@@ -56,6 +56,8 @@ def test_a_method_that_is_not_taken_names_head_with_get(client: httpx.Client) ->
         ("POST", "/classify//", "/classify"),
         ("PUT", "/labelsets/pets/", "/labelsets/pets"),
         ("GET", "/labelsets/pets/calibration/", "/labelsets/pets/calibration"),
+        ("GET", "/v1/models/", "/v1/models"),
+        ("GET", "/v1/models/pictogram/", "/v1/models/pictogram"),
     ],
 )
 def test_an_address_with_a_slash_at_its_end_names_the_right_one(
@@ -63,7 +65,9 @@ def test_an_address_with_a_slash_at_its_end_names_the_right_one(
 ) -> None:
     response = client.request(method, path)
     assert response.status_code == 404
-    assert response.json()["detail"].endswith(f"remove the slash at the end: {route}")
+    answer = response.json()
+    detail = answer["error"]["message"] if path.startswith("/v1/") else answer["detail"]
+    assert detail.endswith(f"remove the slash at the end: {route}")
     assert "location" not in response.headers
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.api.json_text import JsonLimits, cost, json_list, json_object
-from app.errors import Invalid, TooLarge
+from app.errors import Invalid, TooLarge, Unparsable
 
 LIMITS = JsonLimits(values=1_000, nested=200)
 
@@ -70,6 +70,16 @@ def test_more_values_than_a_request_can_need_are_refused_before_they_are_made(te
 def test_marks_in_strings_are_no_values(text: str) -> None:
     raw = json.dumps({"labels": ["a", text], "b": [text]}).encode()
     assert cost(raw, LIMITS).values < 20
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("null", "null"), ("true", "boolean"), ("1", "number"), ("1.5", "number"), ('"a"', "string"),
+     ("[]", "list")],
+)  # fmt: skip
+def test_a_body_that_is_no_object_is_told_in_the_words_of_json(text: str, kind: str) -> None:
+    with pytest.raises(Unparsable, match=f"^the body is a JSON {kind}, an object is expected$"):
+        json_object(text.encode())
 
 
 def test_names_are_counted_whatever_is_in_strings() -> None:

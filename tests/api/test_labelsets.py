@@ -256,7 +256,7 @@ def test_the_list_comes_in_pages(client: httpx.Client) -> None:
         ({"name": "x", "labels": ["a"], "preset": "food"}, 422, "preset"),
         ({"name": "x", "labels": ["a"], "templates": "nothing"}, 404, "templates"),
         ({"name": "x", "labels": ["a"], "templates": ["{} {}"]}, 422, "templates"),
-        ({"name": "x", "labels": ["a"], "description": "d" * 1001}, 422, "description"),
+        ({"name": "x", "labels": ["a"], "description": "d" * 1001}, 413, "description"),
     ],
 )
 def test_a_bad_field_is_named(
@@ -266,6 +266,38 @@ def test_a_bad_field_is_named(
     assert response.status_code == status, response.text
     assert response.json()["field"] == field
     assert client.get("/labelsets").json()["labelsets"] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail", "value"),
+    [
+        ({"labels": {"zebra": [str(n) for n in range(101)]}},
+         "'zebra' has 101 texts, the limit is 100", 101),
+        ({"labels": {"zebra": ["cat", "cat"]}},
+         "duplicate text 'cat' of 'zebra' (positions 1 and 2)", "cat"),
+        ({"labels": {"zebra": ["x" * 201]}},
+         f"text '{'x' * 60}'... of 'zebra' has 201 characters, the limit is 200", 201),
+        ({"labels": ["zebra"], "prompts": {"zebra": [""]}},
+         "prompt number 1 of 'zebra' is empty", ""),
+        ({"labels": ["zebra"], "prompts": {"zebra": [str(n) for n in range(101)]}},
+         "'zebra' has 101 prompts, the limit is 100", 101),
+        ({"labels": ["a"], "not": [str(n) for n in range(101)]},
+         "not holds 101 words, the limit is 100", 101),
+        ({"labels": ["a"], "description": "d" * 1001},
+         "description has 1001 characters, the limit is 1000", 1001),
+        ({"labels": ["a", 3]}, "labels: input should be a valid string (position 2: 3)", 3),
+        ({"labels": [None]}, "labels: input should be a valid string (position 1: null)", None),
+        ({"labels": ["a"], "prompts": {"a": ["b", "c", False]}},
+         "prompts: input should be a valid string (position 3: false)", False),
+    ],
+)  # fmt: skip
+def test_a_problem_says_which_label_which_place_and_what(
+    client: httpx.Client, fields: dict[str, Any], detail: str, value: Any
+) -> None:
+    answer = client.put("/labelsets/x", json=fields).json()
+    assert (answer["detail"], answer.get("value")) == (detail, value)
+    if isinstance(value, int) and value > 100:
+        assert answer["limit"] == value - 1
 
 
 @pytest.mark.parametrize(
