@@ -284,7 +284,7 @@ def build_query(
         warnings=tuple(warnings),
     )
     if len(query.labels) == 1 and not query.scores_alone:
-        raise one_label("labels")
+        raise one_label("labels", query.labels[0])
     logs.note(labels=query.labels, labelset=",".join(query.labelsets) or None)
     return query
 

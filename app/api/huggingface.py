@@ -138,7 +138,7 @@ def _query(parameters: dict[str, Any], limits: InputLimits) -> Query:
     merged, _ = labels.merged(checked.candidate_labels)
     cleaned = labels.clean(merged, limits.labels, LABELS)
     if len(cleaned) == 1:
-        detail = "one label alone always scores 1; give two or more"
+        detail = f"one label alone, {errors.shown(cleaned[0])}, always scores 1; give two or more"
         raise Invalid(f"{LABELS}: {detail}", field=LABELS, limit=2, value=1)
     template = checked.hypothesis_template
     logs.note(labels=cleaned)

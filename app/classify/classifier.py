@@ -130,7 +130,7 @@ class Classifier:
                 *query.warnings,
                 *looked.warnings,
                 *self._warnings(query.labels or shown, compared, query),
-                *_same(classes, cosines, None if query.labels else decision.order),
+                *_same(classes, each, cosines, None if query.labels else decision.order),
             ),
             calibrated=classes.learned is not None,
             reason=decision.reason,
@@ -198,7 +198,7 @@ class Classifier:
             detail = "scores=softmax compares labels with one another, and there is 1; give more"
             raise Invalid(detail, field="scores", limit=2, value=1)
         if len(classes.labels) == 1 and not query.scores_alone:
-            raise one_label("labels" if labelset is None else "labelset")
+            raise one_label("labels" if labelset is None else "labelset", classes.labels[0])
         if query.coverage is not None and (
             classes.learned is None or not classes.learned.conformal
         ):
@@ -361,15 +361,24 @@ def _criteria(query: Query, classes: Classes) -> Criteria:
     )
 
 
-def _same(classes: Classes, cosines: Floats, places: Sequence[int] | None = None) -> Iterator[str]:
-    """A warning for labels that are the same to the model, which then share one score."""
+def _same(
+    classes: Classes, each: Floats, cosines: Floats, places: Sequence[int] | None = None
+) -> Iterator[str]:
+    """A warning for labels that are the same to the model, which then share one score.
+
+    `each` are the cosines of all rows, of which the best of a label are its `cosines`.
+    """
+
+    def row(label: int) -> int:
+        return label if classes.alternatives is None else classes.alternatives.row(each, label)
+
     chosen = np.arange(len(cosines)) if places is None else np.array(places, int)
     order = chosen[np.argsort(cosines[chosen], kind="stable")]
     close = np.flatnonzero(np.diff(cosines[order]) < SAME)
     groups: list[list[int]] = []
     for at in close:
         first, second = int(order[at]), int(order[at + 1])
-        if float(classes.rows[first] @ classes.rows[second]) < 1 - SAME:
+        if float(classes.rows[row(first)] @ classes.rows[row(second)]) < 1 - SAME:
             continue
         if groups and groups[-1][-1] == first:
             groups[-1].append(second)

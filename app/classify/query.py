@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from app.classify.scoring import Alternatives, Group, Learned, Reason, Scoring
 from app.classify.templates import TemplateChoice
-from app.errors import Invalid
+from app.errors import Invalid, shown
 from app.images.views import WHOLE, Cut, Look
 from models.info import Floats
 
@@ -146,7 +146,9 @@ class Classification:
     boxes: bool = False
 
 
-def one_label(field: str) -> Invalid:
+def one_label(field: str, label: str) -> Invalid:
     """The problem of a single label with nothing to compare it with."""
-    detail = "one label alone scores 1; give more, a threshold, abstain or multi_label"
+    detail = (
+        f"one label alone, {shown(label)}, scores 1; give more, a threshold, abstain or multi_label"
+    )
     return Invalid(f"{field}: {detail}", field=field, limit=2, value=1)

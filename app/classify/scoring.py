@@ -44,11 +44,15 @@ class Alternatives:
         """The best of (..., R) for each label -> (..., C)."""
         return np.asarray(np.maximum.reduceat(cosines, self.starts, axis=-1), np.float32)
 
-    def text(self, cosines: Floats, label: int) -> str | None:
-        """Which alternative of a label fits best, of cosines (R,); None where it has but one."""
+    def row(self, cosines: Floats, label: int) -> int:
+        """Which row of a label fits best, of cosines (R,)."""
         start = self.starts[label]
         end = self.starts[label + 1] if label + 1 < len(self.starts) else len(self.texts)
-        return self.texts[start + int(cosines[start:end].argmax())] if end - start > 1 else None
+        return start + int(cosines[start:end].argmax())
+
+    def text(self, cosines: Floats, label: int) -> str | None:
+        """Which alternative of a label fits best, of cosines (R,); None where it has but one."""
+        return self.texts[self.row(cosines, label)] or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -808,6 +808,22 @@ def test_a_label_may_stand_for_several_texts(
     assert direct[-1].get("text") is None or direct[-1]["label"] != "cat"
 
 
+def test_labels_whose_best_text_is_the_same_cause_a_warning(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    picture = {"image": samples["cat"].read_bytes()}
+    same = "'x', 'y' are the same to the model and share what one of them would score"
+    for labels, warned in (
+        ({"x": ["cat", "pizza"], "y": ["rocket", "Cat"]}, True),
+        ({"z": ["key", "rocket"], "x": ["pizza", "cat"], "y": ["cat"]}, True),
+        # the same as a text that is not the best one
+        ({"x": ["cat", "pizza"], "y": ["dog", "pizza"]}, False),
+    ):
+        fields = {"labels": json.dumps(labels), "combine": "best"}
+        answer = client.post("/classify", files=picture, data=fields).json()
+        assert (same in answer["warnings"]) == warned, answer
+
+
 def test_words_that_rule_labels_out_come_with_a_request(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
