@@ -104,7 +104,11 @@ def single(
 
 
 def merge(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """The fields of query and body together. Raises Invalid if they contradict each other."""
+    """The fields of query and body together. Raises Invalid if they contradict each other.
+
+    null in the body contradicts nothing: it is as if the field were not there.
+    """
+    more = {name: value for name, value in more.items() if value is not None or name not in fields}
     for name, value in more.items():
         if name in fields and _as_texts(fields[name]) != _as_texts(value):
             detail = f"{name} has one value in the address and another in the body; send one"

@@ -118,7 +118,7 @@ async def _form(request: Request, limits: InputLimits) -> dict[str, Any]:
 
 async def _json(request: Request) -> dict[str, Any]:
     parsed = await json_body(request)
-    if not isinstance(parsed.get(IMAGE, ""), str):
+    if not isinstance(parsed.get(IMAGE), str | None):
         raise Invalid("image must be a string: base64 or a data URI", field=IMAGE)
     return parsed
 

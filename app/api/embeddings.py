@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from app.api import bodies, openapi
 from app.api.answers import Encoding, rows_as_json, with_rows
 from app.api.bodies import address_fields, is_json, json_body, media_type, merge, offload, single
-from app.api.fields import IMAGE, InputLimits, Templates, invalid, own_or_named
+from app.api.fields import IMAGE, InputLimits, RequestFields, Templates, invalid, own_or_named
 from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
@@ -40,10 +40,8 @@ Cached = Annotated[
 RowsCached = Annotated[int, Field(description="Number of rows that needed no encoding.")]
 
 
-class TextsFields(BaseModel):
+class TextsFields(RequestFields):
     """The JSON body of POST /embeddings/text."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
     texts: list[str] = Field(
         description="Each is embedded as is, without a template.", examples=[["a cat", "a dog"]]
@@ -65,10 +63,8 @@ class TextsFields(BaseModel):
     encoding_format: EncodingField = "float"
 
 
-class ImagesFields(BaseModel):
+class ImagesFields(RequestFields):
     """The fields of POST /embeddings/image besides the images."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
     model: str | None = Field(
         None,
@@ -237,9 +233,10 @@ async def _form_file(value: Any) -> bytes:
 
 async def _json(request: Request) -> tuple[list[bytes], dict[str, Any]]:
     fields = await json_body(request)
-    if IMAGE in fields and IMAGES in fields:
+    image, images = fields.pop(IMAGE, None), fields.pop(IMAGES, None)
+    if image is not None and images is not None:
         raise Invalid(f"give either {IMAGE} or {IMAGES}", field=IMAGE)
-    value = fields.pop(IMAGES, None) if IMAGES in fields else fields.pop(IMAGE, None)
+    value = image if images is None else images
     coded = value if isinstance(value, list) else [] if value is None else [value]
     if len(coded) > MOST_IMAGES:
         raise too_many_images(len(coded), IMAGE)

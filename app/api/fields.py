@@ -83,10 +83,22 @@ LabelTexts = Annotated[list[str] | dict[str, list[str]], BeforeValidator(_with_t
 Templates = Annotated[list[str], BeforeValidator(_one_or_listed)]
 
 
-class ClassifyFields(BaseModel):
-    """The fields of a classification, the same in form, JSON and query."""
+class RequestFields(BaseModel):
+    """Fields of a request: unknown ones are errors, and JSON's null is the default."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        if None not in fields.values():
+            return fields
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {k: value for k, value in fields.items() if value is not None or k not in known}
+
+
+class ClassifyFields(RequestFields):
+    """The fields of a classification, the same in form, JSON and query."""
 
     labels: LabelTexts | None = Field(
         None,

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from app import errors
 from app.api import bodies, openapi
 from app.api.bodies import address_fields, is_json, json_body, media_type, merge, single
-from app.api.fields import IMAGE, InputLimits, Labels, invalid, own_or_named
+from app.api.fields import IMAGE, InputLimits, Labels, RequestFields, invalid, own_or_named
 from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import labels
@@ -50,10 +50,8 @@ def _without_blanks(value: Any) -> Any:
     return ",".join(label for label in value.split(",") if label.strip())
 
 
-class HfParameters(BaseModel):
+class HfParameters(RequestFields):
     """The parameters of the request."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
     candidate_labels: Annotated[Labels, BeforeValidator(_without_blanks)] = Field(
         description="A list, or one text comma-separated.", examples=[["cat", "dog"]]

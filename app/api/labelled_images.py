@@ -279,6 +279,9 @@ def _example_text(part: Part, claims: Claims, uploads: UploadBatches) -> str:
 async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> list[Any]:
     """One `image` with its `label`, or `images` with theirs."""
     parsed = await json_body(request)
+    for name in (IMAGE, IMAGES, LABEL):
+        if parsed.get(name, "") is None:
+            del parsed[name]
     if IMAGE in parsed:
         images: list[Any] = [{IMAGE: parsed.pop(IMAGE)}]
     else:

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qs
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
@@ -31,6 +31,7 @@ from app.api.bodies import (
 from app.api.fields import (
     NAME_PATTERN,
     Labels,
+    RequestFields,
     Templates,
     checked_name,
     invalid,
@@ -62,12 +63,10 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
-class LabelSetBody(BaseModel):
+class LabelSetBody(RequestFields):
     """A label set as its owner writes it."""
 
-    model_config = ConfigDict(
-        extra="forbid", hide_input_in_errors=True, json_schema_extra={"examples": [EXAMPLE]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     name: str | None = Field(
         None, description=f"For POST; a name is {NAME_PATTERN}.", examples=["pets"]
@@ -207,7 +206,7 @@ def _read(
 
 def _with_name(fields: dict[str, Any], limits: UploadLimits, name: str | None) -> Upload:
     if name is not None:
-        if "name" in fields:
+        if fields.get("name") is not None:
             raise Invalid("the name is already in the address", field="name")
         fields["name"] = name
     checked = _checked(fields)

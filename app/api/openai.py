@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from app.api import bodies, openapi
 from app.api.answers import rows_as_json, with_rows
 from app.api.bodies import json_body, offload
 from app.api.embeddings import MOST_IMAGES, EncodingField, Row, checked_texts, too_many_images
-from app.api.fields import IMAGE, InputLimits, invalid
+from app.api.fields import IMAGE, InputLimits, RequestFields, invalid
 from app.api.problems import documented, slash_at_end
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
@@ -27,10 +27,8 @@ from app.images.fetch import Fetcher
 from models import EncoderInfo
 
 
-class OpenAiFields(BaseModel):
+class OpenAiFields(RequestFields):
     """The JSON body of POST /v1/embeddings except its input, which has many forms."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
     model: str | None = Field(
         None, description="One of the server's models, or an alias; others are refused."

@@ -13,9 +13,14 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from pydantic import BaseModel
 from starlette.datastructures import QueryParams
 
 from app.api import bodies
+from app.api.embeddings import ImagesBody, TextsFields
+from app.api.fields import ClassifyBody, ClassifyFields
+from app.api.labelset_body import LabelSetBody
+from app.api.openai import OpenAiBody
 from app.errors import Invalid, Unparsable
 
 LABELS = ["cat", "dog", "pizza", "rocket"]
@@ -368,9 +373,56 @@ def test_a_label_set_of_one_label_behaves_as_one_label_does(
         for path in ("/classify", "/classify/batch"):
             response = client.post(f"{path}?{query}", files={"image": ("a.png", cat)})
             assert response.status_code == 422, response.text
-            assert "one label alone" in response.json()["detail"]
+            assert "one label alone, 'cat', scores 1" in response.json()["detail"]
         scored = client.post(f"/classify?{query}&multi_label=true", content=cat).json()
         assert scored["predictions"][0]["score"] < 1
+
+
+def test_an_error_quotes_the_one_label_that_was_read(client: httpx.Client, cat: bytes) -> None:
+    for labels in ("猫，犬，鱼", "cat;dog;pizza"):
+        response = client.post("/classify", params={"labels": labels}, content=cat)
+        assert f"one label alone, '{labels}', scores 1" in response.json()["detail"]
+        hf = client.post(
+            "/hf/zero-shot-image-classification", params={"candidate_labels": labels}, content=cat
+        )
+        assert f"one label alone, '{labels}', always scores 1" in hf.json()["detail"]
+
+
+def test_null_is_the_default_of_every_field_in_json(client: httpx.Client, cat: bytes) -> None:
+    image = base64.b64encode(cat).decode()
+
+    def nulls(fields: type[BaseModel], sent: dict[str, Any]) -> dict[str, Any]:
+        names = [field.alias or name for name, field in fields.model_fields.items()]
+        return dict.fromkeys(names) | sent
+
+    for path, fields, sent in (
+        ("/classify", ClassifyBody, {"labels": ["cat", "dog"], "image": image}),
+        ("/classify", ClassifyBody, {"labelset": "preset:animals", "image": image}),
+        ("/classify/batch", ClassifyFields, {"labels": ["cat", "dog"], "images": [image]}),
+        ("/embeddings/text", TextsFields, {"texts": ["cat"]}),
+        ("/embeddings/image", ImagesBody, {"image": image}),
+        ("/v1/embeddings", OpenAiBody, {"input": "cat"}),
+    ):
+        plain = client.post(path, json=sent)
+        assert plain.status_code == 200, plain.text
+        with_nulls = client.post(path, json=nulls(fields, sent))
+        assert with_nulls.status_code == 200, with_nulls.text
+        assert with_nulls.json().keys() == plain.json().keys()
+
+    own = nulls(LabelSetBody, {"labels": ["cat", "dog"]})
+    put = client.put("/labelsets/nulls?wait=true", json=own)
+    assert put.status_code == 201, put.text
+    assert client.put("/labelsets/nulls", json={"labels": ["cat", "dog"]}).json() == put.json()
+    example = {"image": image, "images": None, "label": "cat"}
+    assert client.post("/labelsets/nulls/examples", json=example).json()["added"] == 1
+
+
+def test_null_contradicts_nothing_and_no_unknown_field(client: httpx.Client, cat: bytes) -> None:
+    body = {"image": base64.b64encode(cat).decode(), "labels": ["cat", "dog"], "top_k": None}
+    answer = client.post("/classify?top_k=1", json=body)
+    assert len(answer.json()["predictions"]) == 1
+    unknown = client.post("/classify", json=body | {"topk": None})
+    assert (unknown.status_code, unknown.json()["field"]) == (422, "topk")
 
 
 def test_a_bitmap_of_a_camera_is_a_picture_as_a_raw_body(

@@ -50,6 +50,7 @@ def test_other_labels_of_the_same_picture_need_no_upload(
         remembering.post("/classify", files={name: (None, fields[name]) for name in fields}),
         remembering.post("/classify", params=fields),
         remembering.post("/classify", json=fields | {"image_sha256": sha256.upper()}),
+        remembering.post("/classify", json=fields | {"image": None, "image_url": None}),
     ):
         assert answer.status_code == 200, answer.text
         assert answer.json()["image"] == whole["image"] | {"cached": True}
