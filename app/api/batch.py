@@ -69,7 +69,7 @@ async def read_batch(
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
     """
     kind = media_type(request.headers.get("content-type", ""))
-    fields = address_fields(request.query_params, bodies.LISTS)
+    fields = address_fields(request, bodies.LISTS)
     if kind == "multipart/form-data":
         return await _form(request, fields, limits, uploads)
     if is_json(kind):

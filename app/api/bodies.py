@@ -8,9 +8,8 @@ import re
 import sys
 from collections.abc import Callable, Collection
 from typing import Any, Final, Protocol, TypeVar
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qs, quote, unquote_to_bytes
 
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from app import errors
@@ -79,13 +78,46 @@ def _utf8(body: bytes) -> bytes:
 
 
 def address_fields(
-    params: QueryParams, lists: Collection[str], known: Collection[str] | None = None
+    request: Request, lists: Collection[str], known: Collection[str] | None = None
 ) -> dict[str, Any]:
-    """The fields of a query string; only those in `lists` may be repeated. Raises Invalid."""
-    values: dict[str, list[str]] = {}
-    for name, value in params.multi_items():  # once: `getlist` looks through all for each name
-        values.setdefault(name, []).append(value)
+    """The fields of the address; only those in `lists` may be repeated.
+
+    Raises Unparsable, Invalid.
+    """
+    # not `query_params`, which replaces what is not UTF-8 and goes on
+    query = request.scope["query_string"].decode(errors="surrogateescape")
+    values = percent_decoded(query)
     return {name: single(name, of_name, lists, known) for name, of_name in values.items()}
+
+
+def check_address(request: Request, known: Collection[str]) -> None:
+    """Nothing if the address has only `known` fields, each once. Raises Unparsable, Invalid."""
+    for name in address_fields(request, (), known):
+        if name not in known:
+            there = f"the fields there are {', '.join(known)}" if known else "this path reads none"
+            detail = f"unknown field {errors.shown(name)} in the address; {there}"
+            raise Invalid(detail, field=errors.excerpt(name))
+
+
+# what decoding leaves of bytes that are not UTF-8
+NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
+
+
+def percent_decoded(text: str, most: int | None = None) -> dict[str, list[str]]:
+    """Every value of each field of a query string, or of a form in this format.
+
+    Raises Unparsable for what is not UTF-8; ValueError for over `most` fields.
+    """
+    fields = parse_qs(text, keep_blank_values=True, errors="surrogateescape", max_num_fields=most)
+    for name, values in fields.items():
+        for value in (name, *values):
+            if not value.isascii() and NOT_UTF_8.search(value):
+                sent = quote(value, errors="surrogateescape")
+                detail = f"the field {errors.shown(name)} is not UTF-8 text: {errors.shown(sent)}; "
+                detail += "percent-encode it as UTF-8"
+                field = errors.excerpt(name)
+                raise Unparsable(detail, field=field, value=errors.excerpt(sent))
+    return fields
 
 
 def single(

@@ -14,6 +14,7 @@ from app.api.labelled_images import read_calibration
 from app.api.middleware.state import state_of
 from app.api.problems import document, documented
 from app.api.services import (
+    ONLY_DECLARED,
     CallerDep,
     ModelName,
     ModelServicesDep,
@@ -208,6 +209,7 @@ async def calibrate(
 @router.get(
     "/calibration",
     operation_id="getCalibration",
+    dependencies=ONLY_DECLARED,
     summary="Get a calibration, as PUT takes it",
     responses=documented(*ALWAYS),
 )
@@ -225,6 +227,7 @@ async def get(name: NameDep, services: ServicesDep, model: ModelName = None) -> 
 @router.put(
     "/calibration",
     operation_id="putCalibration",
+    dependencies=ONLY_DECLARED,
     status_code=204,
     summary="Store a calibration that was fitted elsewhere",
     openapi_extra=STORED,
@@ -252,6 +255,7 @@ async def put(
 @router.delete(
     "/calibration",
     operation_id="deleteCalibration",
+    dependencies=ONLY_DECLARED,
     status_code=204,
     summary="Delete a calibration",
     responses=documented(412, *ALWAYS),

@@ -6,7 +6,6 @@ Knows nothing of what the fields mean.
 import re
 from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 
@@ -28,6 +27,7 @@ from app.api.bodies import (
     media_type,
     merge,
     offload,
+    percent_decoded,
     sent_image,
     single,
     too_many,
@@ -59,7 +59,7 @@ async def read_classify(
     """
     if IMAGE in request.query_params:
         raise Invalid(f"{IMAGE} belongs in the body, not in the address", field=IMAGE)
-    fields = address_fields(request.query_params, LISTS, NAMES)
+    fields = address_fields(request, LISTS, NAMES)
     kind = media_type(request.headers.get("content-type", ""))
     if kind == FORM:
         fields, image = _join(fields, await _form(request, limits))
@@ -140,7 +140,7 @@ def _urlencoded(body: bytes, limits: InputLimits) -> dict[str, Any]:
         )
         raise Unparsable(detail) from None
     try:
-        form = parse_qs(text, keep_blank_values=True, max_num_fields=limits.fields)
+        form = percent_decoded(text, limits.fields)
     except ValueError:
         raise too_many(limits) from None
     if IMAGE in form:

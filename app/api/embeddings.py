@@ -148,7 +148,7 @@ class AskedImages:
 
 async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
     """The request of POST /embeddings/text. Raises Unparsable, Invalid, TooLarge."""
-    fields = merge(address_fields(request.query_params, ()), await json_body(request))
+    fields = merge(address_fields(request, ()), await json_body(request))
     try:
         checked = TextsFields.model_validate(fields)
     except ValidationError as error:
@@ -166,7 +166,7 @@ async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
 async def read_images(request: Request, limits: InputLimits) -> AskedImages:
     """The request of POST /embeddings/image. Raises Unparsable, Invalid, TooLarge."""
     kind = media_type(request.headers.get("content-type", ""))
-    fields = address_fields(request.query_params, ())
+    fields = address_fields(request, ())
     if kind == "multipart/form-data":
         files, more = await _form(request, limits)
     elif is_json(kind):

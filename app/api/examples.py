@@ -14,7 +14,9 @@ from app.api.labelled_images import read_examples
 from app.api.middleware.state import state_of
 from app.api.problems import document, documented
 from app.api.services import (
+    ONLY_DECLARED,
     CallerDep,
+    IgnoredModel,
     ModelServicesDep,
     PatienceDep,
     Services,
@@ -244,7 +246,13 @@ async def add(
     )
 
 
-@router.get("", operation_id="listExamples", summary="List examples", responses=documented(*ALWAYS))
+@router.get(
+    "",
+    operation_id="listExamples",
+    dependencies=ONLY_DECLARED,
+    summary="List examples",
+    responses=documented(*ALWAYS),
+)
 async def page(
     name: NameDep,
     request: Request,
@@ -255,6 +263,7 @@ async def page(
         str, Query(description="`next` of the page before, or an example's id.", max_length=64)
     ] = "",
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+    _model: IgnoredModel = None,
 ) -> ExampleList:
     stored = await services.labelsets.get(name)
     wanted_label = None if label is None else checked_label(label, stored.definition.labels)
@@ -295,11 +304,17 @@ def _cursor(examples: Sequence[Example], after: str) -> str:
 @router.get(
     "/{id}",
     operation_id="getExamplePicture",
+    dependencies=ONLY_DECLARED,
     summary="Get the picture of an example",
     response_class=Response,
     responses={200: {"content": {"image/*": {"schema": FILE}}}, **documented(*ALWAYS)},
 )
-async def picture(name: NameDep, id: str, services: ServicesDep) -> Response:  # noqa: A002
+async def picture(
+    name: NameDep,
+    id: str,  # noqa: A002
+    services: ServicesDep,
+    _model: IgnoredModel = None,
+) -> Response:
     data = await services.few_shot.picture(name, id)
     headers = {"Content-Disposition": "attachment", "Cache-Control": "private, no-store"}
     return Response(data, media_type=image_type(data), headers=headers)
@@ -308,6 +323,7 @@ async def picture(name: NameDep, id: str, services: ServicesDep) -> Response:  #
 @router.delete(
     "/{id}",
     operation_id="deleteExample",
+    dependencies=ONLY_DECLARED,
     summary="Remove an example",
     response_model=ExamplesAnswer,
     responses={**CHANGED, **documented(*ALWAYS, 412)},
@@ -328,6 +344,7 @@ async def remove(
 @router.delete(
     "",
     operation_id="deleteExamples",
+    dependencies=ONLY_DECLARED,
     summary="Remove the examples of a label, or all",
     response_model=ExamplesAnswer,
     responses={**CHANGED, **documented(*ALWAYS, 412)},

@@ -81,6 +81,7 @@ async def read_hf(
         FetchFailed, UnsupportedImage: what stands at the image's URL.
     """
     kind = media_type(request.headers.get("content-type", ""))
+    fields = address_fields(request, (LABELS,))
     if is_json(kind):
         coded, parameters = _taken_apart(await json_body(request))
         query = _query(parameters, limits)
@@ -89,11 +90,11 @@ async def read_hf(
         form = await bodies.form_fields(request, FILES, limits)
         own = {FORM_NAMES.get(k, k): single(k, v, (LABELS, "labels")) for k, v in form.items()}
         image = own.pop("inputs", b"")
-        query = _query(merge(address_fields(request.query_params, (LABELS,)), own), limits)
+        query = _query(merge(fields, own), limits)
         if isinstance(image, str):
             image = await _file(request, image, fetcher)
     else:
-        query = _query(address_fields(request.query_params, (LABELS,)), limits)
+        query = _query(fields, limits)
         image = await bodies.raw_image(request)
     if not image:
         raise Invalid("no image was sent: inputs is empty", field="inputs")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from app.api.model_pool import ModelState
 from app.api.problems import documented
-from app.api.services import CallerDep, ModelServicesDep, Services, ServicesDep
+from app.api.services import ONLY_DECLARED, CallerDep, ModelServicesDep, Services, ServicesDep
 from app.errors import Draining, NotFound, NotReady
 from app.labelsets.presets import PREFIX
 from app.stores.lru import ByteLru
@@ -237,6 +237,7 @@ router = APIRouter(tags=["Server"])
 @router.get(
     "/templates",
     operation_id="listTemplates",
+    dependencies=ONLY_DECLARED,
     summary="List template sets",
     responses=documented(404, 503),
 )
@@ -255,7 +256,12 @@ async def templates(services: ModelServicesDep) -> TemplatesAnswer:
     )
 
 
-@router.get("/vocabularies", operation_id="listVocabularies", summary="List shipped vocabularies")
+@router.get(
+    "/vocabularies",
+    operation_id="listVocabularies",
+    dependencies=ONLY_DECLARED,
+    summary="List shipped vocabularies",
+)
 async def vocabularies(services: ServicesDep) -> VocabulariesAnswer:
     return VocabulariesAnswer(
         vocabularies=[
@@ -274,6 +280,7 @@ async def vocabularies(services: ServicesDep) -> VocabulariesAnswer:
 @router.get(
     "/models",
     operation_id="getModels",
+    dependencies=ONLY_DECLARED,
     summary="List models, with what the caches hold",
     responses=documented(404, 503),
 )

@@ -233,7 +233,7 @@ async def read_examples(
 
 def _fields(request: Request) -> dict[str, Any]:
     """Those of the address, without what is read there before the body."""
-    fields = address_fields(request.query_params, ())
+    fields = address_fields(request, ())
     return {name: value for name, value in fields.items() if name not in OPTIONS}
 
 

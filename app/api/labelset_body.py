@@ -6,10 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import parse_qs
 
 from pydantic import ConfigDict, Field, ValidationError
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from app import errors
@@ -24,6 +22,7 @@ from app.api.bodies import (
     media_type,
     merge,
     offload,
+    percent_decoded,
     single,
     text_of,
     too_many,
@@ -178,9 +177,8 @@ async def read_labelset(request: Request, limits: UploadLimits, name: str | None
         Unparsable, Invalid, TooLarge: with the field at fault.
     """
     kind = media_type(request.headers.get("content-type", ""))
-    params = request.query_params
-    in_address = QueryParams([(k, v) for k, v in params.multi_items() if k not in OPTIONS])
-    fields = address_fields(in_address, LISTS)
+    in_address = address_fields(request, LISTS)
+    fields = {name: value for name, value in in_address.items() if name not in OPTIONS}
     if kind == FORM:
         form = await form_fields(request, (), limits)
         own = {key: single(key, values, FORM_LISTS) for key, values in form.items()}
@@ -233,7 +231,7 @@ def _from_curl(body: bytes, limits: UploadLimits) -> dict[str, Any]:
     """What came with curl's own content type: a form, or the lines of a file if they are left."""
     if FIELD.match(body):
         try:
-            form = parse_qs(text_of(body), keep_blank_values=True, max_num_fields=limits.fields)
+            form = percent_decoded(text_of(body), limits.fields)
         except ValueError:
             raise too_many(limits) from None
         return _typed({key: single(key, values, FORM_LISTS) for key, values in form.items()})

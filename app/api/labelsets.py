@@ -15,7 +15,9 @@ from app.api.labelset_body import LabelSetBody
 from app.api.middleware.keys import Identity
 from app.api.problems import documented
 from app.api.services import (
+    ONLY_DECLARED,
     CallerDep,
+    IgnoredModel,
     ModelServicesDep,
     PatienceDep,
     Services,
@@ -229,6 +231,7 @@ async def create(
 @router.get(
     "",
     operation_id="listLabelsets",
+    dependencies=ONLY_DECLARED,
     summary="List label sets by name",
     responses=documented(*ALWAYS),
 )
@@ -259,6 +262,7 @@ async def page(
 @router.get(
     "/{name}",
     operation_id="getLabelset",
+    dependencies=ONLY_DECLARED,
     summary="One label set",
     response_model=LabelSetAnswer,
     responses={
@@ -310,11 +314,18 @@ async def put(
 @router.delete(
     "/{name}",
     operation_id="deleteLabelset",
+    dependencies=ONLY_DECLARED,
     status_code=204,
     summary="Delete a label set",
     responses=documented(404, 412, *ALWAYS),
 )
-async def delete(name: str, request: Request, services: ServicesDep, caller: CallerDep) -> Response:
+async def delete(
+    name: str,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    _model: IgnoredModel = None,
+) -> Response:
     await services.labelsets.delete(_stored_name(caller, name), read_match(request))
     return Response(status_code=204)
 

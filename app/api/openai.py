@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from app.api import bodies, openapi
 from app.api.answers import rows_as_json, with_rows
-from app.api.bodies import json_body, offload
+from app.api.bodies import check_address, json_body, offload
 from app.api.embeddings import MOST_IMAGES, EncodingField, Row, checked_texts, too_many_images
 from app.api.fields import IMAGE, InputLimits, RequestFields, invalid
 from app.api.problems import documented, slash_at_end
@@ -212,6 +212,7 @@ async def read_items(
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
         FetchFailed, UnsupportedImage: what stands at an image's URL.
     """
+    check_address(request, ())
     body = await json_body(request)
     raw, messages = body.pop(INPUT, None), body.pop(MESSAGES, None)
     try:

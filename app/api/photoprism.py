@@ -102,7 +102,7 @@ router = APIRouter(prefix="/api/v1/vision", tags=["PhotoPrism's API"])
 async def labels(
     request: Request, services: ServicesDep, stages: StagesDep, caller: CallerDep
 ) -> VisionAnswer:
-    fields = address_fields(request.query_params, bodies.LISTS)
+    fields = address_fields(request, bodies.LISTS)
     query = build_query(fields, services.input_limits)
     if query.look.boxes or query.explain or len(query.labelsets) > 1:
         field = "boxes" if query.look.boxes else "explain" if query.explain else "labelset"

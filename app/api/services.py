@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, Query, Request
+from fastapi.dependencies.models import Dependant
 
+from app.api.bodies import check_address
 from app.api.fields import InputLimits
 from app.api.json_text import JsonLimits
 from app.api.labelset_body import UploadLimits
@@ -149,6 +151,11 @@ ModelName = Annotated[
     ),
 ]
 
+# where nothing depends on a model: commands send --model with each request to a server
+IgnoredModel = Annotated[
+    str | None, Query(alias="model", max_length=1_000, include_in_schema=False)
+]
+
 
 # these are coroutines because the framework calls plain functions in a thread, at 0.2 ms each
 async def _services(request: Request) -> Services:
@@ -167,6 +174,37 @@ async def _model_services(request: Request, model: ModelName = None) -> Services
     """The services of the model that the address names."""
     return await of_model(request, services_of(request), model or None)
 
+
+# bodies of a DELETE that say nothing
+EMPTY: Final = (b"", b"{}", b"[]", b"null")
+
+
+async def _only_declared(request: Request) -> None:
+    """Nothing if the route reads all that was sent; for routes without fields of a body.
+
+    Raises Unparsable, Invalid.
+    """
+    dependant: Dependant = request.scope["route"].dependant
+    declared = sorted(_declared(dependant))
+    check_address(request, declared)
+    # only a body that was announced: once it is read, the request ends when its client leaves
+    length, chunked = (request.headers.get(h) for h in ("content-length", "transfer-encoding"))
+    if request.method == "DELETE" and (chunked or length not in (None, "0")):
+        body = await request.body()
+        if body.strip() not in EMPTY:
+            detail = f"a DELETE reads no body, and {len(body)} bytes were sent; what it reads is "
+            detail += f"given in the address: {', '.join(declared)}"
+            raise Invalid(detail, field="body", limit=0, value=len(body))
+
+
+def _declared(dependant: Dependant) -> set[str]:
+    """The names of a route's parameters in the address, those of its dependencies among them."""
+    own = {field.alias for field in dependant.query_params}
+    return own.union(*map(_declared, dependant.dependencies))
+
+
+# of a route whose fields are parameters in the address: what it does not read is refused
+ONLY_DECLARED: Final = [Depends(_only_declared)]
 
 ModelServicesDep = Annotated[Services, Depends(_model_services)]
 ServicesDep = Annotated[Services, Depends(_services)]

@@ -544,3 +544,27 @@ def patiently(condition: Callable[[], bool]) -> bool:
             pass  # a problem, not predictions yet
         time.sleep(0.2)
     return False
+
+
+def test_a_removal_that_is_not_understood_removes_nothing(
+    client: httpx.Client, pictures: Pictures
+) -> None:
+    add_all(client, pictures)
+    url = "/labelsets/own/examples"
+    for query in ("?lable=alpha", "?label=alpha&label=beta", "?label=alpha&wait=true&wait=true"):
+        problem(client.delete(url + query), 422, "invalid")
+    for body in (
+        {"content": b"label=alpha"},
+        {"json": {"label": "alpha"}},
+        {"content": iter([b"x"])},
+    ):
+        answer = problem(client.request("DELETE", url, **body), 422, "invalid")
+        assert (answer["field"], "label" in answer["detail"]) == ("body", True)
+    problem(client.delete("/labelsets/own?force=true"), 422, "invalid")
+    assert client.get("/labelsets/own").json()["examples"] == dict.fromkeys(pictures, 3)
+    # what says nothing is no body, and commands name their model in each request
+    for body in ({"json": {}}, {"content": b""}, {"headers": {"Content-Length": "0"}}):
+        removed = client.request("DELETE", f"{url}?label=alpha&model=pictogram", **body).json()
+        assert removed["examples"] == {"beta": 3, "gamma": 3}
+    assert client.get(f"{url}?model=pictogram").status_code == 200
+    assert client.delete("/labelsets/own?model=pictogram").status_code == 204

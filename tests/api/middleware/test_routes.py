@@ -159,3 +159,32 @@ def test_images_are_queued_and_uploads_stream() -> None:
     for route, rule in ROUTES.items():
         assert rule.streams == (rule.body is Body.UPLOAD)
         assert not rule.queued or rule.needs == ("classify",), route
+
+
+# what other services' clients look up or send without any field in the address
+WITHOUT_FIELDS = ("GET /v1/models", "GET /v1/models/{name:path}", "POST /predict")
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_field_of_the_address_that_a_route_does_not_read_is_refused(
+    server: httpx.Client, route: str
+) -> None:
+    headers = {"Authorization": "Bearer root"}
+    server.put("/labelsets/mine", json={"labels": ["cat", "dog"]}, headers=headers)
+    method, _, path = route.partition(" ")
+    body: dict[str, Any] = {"content": b"GIF89a"} if method == "POST" else {}
+    if method == "PUT" or path == "/embeddings/text":
+        body = {"json": {}}
+    response = server.request(method, f"{spelt(path)}?no_such_field=cat", headers=headers, **body)
+    rule = ROUTES[route]
+    if rule.needs is None or rule.probe or route in WITHOUT_FIELDS:
+        assert "no_such_field" not in response.text  # machines add what they like, against caches
+        return
+    assert response.status_code == 422, response.text
+    problem = response.json()
+    openai = problem["error"] if path.startswith("/v1/") else {}
+    assert "no_such_field" in (problem.get("field"), openai.get("param"))
+    # and what it reads once is not read twice
+    if method in ("GET", "DELETE"):
+        twice = server.request(method, f"{spelt(path)}?model=a&model=b", headers=headers)
+        assert twice.status_code == 422, twice.text
