@@ -25,12 +25,12 @@ from prompts import PLACEHOLDER, TemplateError, validate_templates
 
 
 def listed_lines(text: str, most: int = LISTED.values) -> list[str] | None:
-    """The non-blank lines of a text with several lines that is not a JSON list; else None.
+    """The non-blank lines of a text with several lines that is not JSON; else None.
 
     Raises TooLarge for over `most` of them, blank ones counted.
     """
     text = text.strip()
-    if text.startswith("[") or not ("\n" in text or "\r" in text):
+    if text.startswith("[") or OBJECT.match(text) or not ("\n" in text or "\r" in text):
         return None
     if max(text.count("\n"), text.count("\r")) > most:
         raise _too_many(most)
@@ -44,6 +44,8 @@ def listed(value: Any, *, most: int = LISTED.values) -> Any:
         return value
     if value.lstrip().startswith("["):
         return json_list(value)
+    if OBJECT.match(value):
+        raise ValueError("looks like a JSON object; a list is expected")
     lines = listed_lines(value, most)
     if lines:
         return lines
@@ -75,8 +77,8 @@ def _with_texts(value: Any) -> Any:
 
 LINE: Final = re.compile(r"\r\n|\n|\r")
 
-# what can only be meant as JSON
-OBJECT: Final = re.compile(r'\s*\{\s*["}]')
+# what can only be meant as JSON; a template may begin with {}
+OBJECT: Final = re.compile(r'\s*\{\s*(?:"|\}\s*\Z)')
 
 Labels = Annotated[list[str], BeforeValidator(listed)]
 LabelTexts = Annotated[list[str] | dict[str, list[str]], BeforeValidator(_with_texts)]

@@ -29,6 +29,7 @@ from app.api.bodies import (
 )
 from app.api.fields import (
     NAME_PATTERN,
+    OBJECT,
     Labels,
     RequestFields,
     Templates,
@@ -171,7 +172,8 @@ class Upload:
 async def read_labelset(request: Request, limits: UploadLimits, name: str | None = None) -> Upload:
     """The name (from the path, if given) and the contents of the label set.
 
-    The body is JSON, a form, or text with one label a line and the other fields in the address.
+    The body is JSON, a form, or text with one label a line and the other fields in the address;
+    an object is JSON whatever type was sent with it.
 
     Raises:
         Unparsable, Invalid, TooLarge: with the field at fault.
@@ -185,10 +187,17 @@ async def read_labelset(request: Request, limits: UploadLimits, name: str | None
         fields = merge(fields, _typed(own))
         return _with_name(fields, limits, name)
     body = await request.body()
-    if is_json(kind) or (kind == URLENCODED and body.lstrip()[:1] == b"{"):
+    if is_json(kind) or await offload(len(body), _is_object, body, kind):
         fields = merge(fields, await json_body(request))
         return await offload(len(body), _with_name, fields, limits, name)
     return await offload(len(body), _read, body, kind, fields, limits, name)
+
+
+def _is_object(body: bytes, kind: str) -> bool:
+    """Whether a body can only be meant as JSON, though another type, or none, was sent with it."""
+    if kind == URLENCODED:
+        return body.lstrip()[:1] == b"{"
+    return OBJECT.match(text_of(body)) is not None
 
 
 def _read(
@@ -251,14 +260,21 @@ def _typed(fields: dict[str, Any]) -> dict[str, Any]:
         return fields
     text = fields["labels"]
     is_object = text.lstrip()[:1] == "{"
-    return {**fields, "labels": json_text.small_object(text) if is_object else listed(text)}
+    return {**fields, "labels": json_text.small_object(text) if is_object else _listed(text)}
 
 
 def _lines(body: bytes, limits: UploadLimits) -> Any:
     """One label per line; a single line is a JSON list or comma-separated."""
     text = text_of(body).strip()
     most = max(json_text.LISTED.values, 2 * limits.labels.count)
-    return listed(text, most=most) if text else []
+    return _listed(text, most) if text else []
+
+
+def _listed(text: str, most: int = json_text.LISTED.values) -> Any:
+    try:
+        return listed(text, most=most)
+    except ValueError as error:
+        raise Invalid(f"labels: {error}", field="labels", value=errors.excerpt(text)) from None
 
 
 def _definition(body: LabelSetBody, limits: UploadLimits) -> tuple[Definition, list[str]]:

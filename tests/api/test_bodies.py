@@ -291,14 +291,63 @@ def test_labels_that_lost_their_line_ends_in_curl_are_refused_with_the_reason(
         ("-F", "labels=cat", "-F", "labels=dog"),
         ("-H", "Content-Type: text/plain", "-d", "cat,dog"),
         ("-F", 'labels={"cat": ["cat", "kitten"], "dog": []}'),
+        ("-F", "labels=@object.json"),
+        ("-F", "labels=<object.json"),
+        ("-H", "Content-Type: text/plain", "--data-binary", "@body.json"),
+        ("-H", "Content-Type: application/octet-stream", "--data-binary", "@marked.json"),
+        ("-H", "Content-Type;", "--data-binary", "@body.json"),
     ],
 )
 def test_a_label_set_is_taken_however_curl_sends_it(
     client: httpx.Client, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     (tmp_path / "two.txt").write_text("cat\ndog\n")
+    labels = {"cat": ["cat", "kitten"], "dog": []}
+    (tmp_path / "object.json").write_text(json.dumps(labels, indent=1))
+    body = json.dumps({"labels": labels, "description": "pets"}, indent=1)
+    (tmp_path / "body.json").write_text(body)
+    (tmp_path / "marked.json").write_text(body, encoding="utf-8-sig")
     response = curl(client, "/labelsets/curled", "-X", "PUT", *options, folder=tmp_path)
     assert response.get("labels") == ["cat", "dog"], response
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/octet-stream"])
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_a_label_set_in_json_is_no_list_of_lines_whatever_type_came_with_it(
+    client: httpx.Client, kind: str | None, method: str
+) -> None:
+    path = "/labelsets" if method == "POST" else "/labelsets/untyped"
+    name = {"name": "untyped"} if method == "POST" else {}
+    headers = {} if kind is None else {"Content-Type": kind}
+    body = json.dumps({**name, "labels": ["cat", "dog", "parrot"]})
+    stored = client.request(method, path, content=body.encode(), headers=headers)
+    assert stored.json()["labels"] == ["cat", "dog", "parrot"], stored.text
+    cut = client.request(method, path, content=body[:-1].encode(), headers=headers)
+    assert (cut.status_code, "not JSON" in cut.json()["detail"]) == (400, True)
+    # braces alone make no object
+    text = client.put("/labelsets/braces", content="{cat}\n{dog} or so", headers=headers)
+    assert text.json()["labels"] == ["{cat}", "{dog} or so"]
+    for one in ("untyped", "braces"):
+        client.delete(f"/labelsets/{one}").raise_for_status()
+
+
+@pytest.mark.parametrize("path", ["/classify", "/classify/batch"])
+def test_an_object_of_labels_may_come_as_a_file_and_templates_may_begin_with_braces(
+    client: httpx.Client, cat: bytes, path: str
+) -> None:
+    labels = json.dumps({"pet": ["cat", "hamster"], "rocket": []}, indent=2)
+    texts = {
+        "labels": ("labels.json", labels),
+        "templates": ("templates.txt", "{} in a picture\n{}\n"),
+    }
+    answer = client.post(path, files={**texts, "image": ("cat.png", cat)}).json()
+    result = answer if path == "/classify" else answer["results"][0]["result"]
+    assert [prediction["label"] for prediction in result["predictions"]] == ["pet", "rocket"]
+    assert result["templates"] == "custom"
+    wrong = {**texts, "not": ("not.json", labels), "image": ("cat.png", cat)}
+    refused = client.post(path, files=wrong)
+    assert (refused.status_code, refused.json()["field"]) == (422, "not")
+    assert "JSON object" in refused.json()["detail"]
 
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -331,6 +380,15 @@ def test_what_is_percent_encoded_in_another_coding_than_utf_8_is_refused(
     assert field in ("labels", "candidate_labels", "description", "label", "after", "?fter")
     assert ("%E4" in detail) or ("%E9" in detail)
     assert client.get("/labelsets/latin").status_code == 404
+
+
+@pytest.mark.parametrize("form", [{"files": {"labels": (None, '["cat",')}}, {"content": '["cat",'}])
+def test_a_broken_list_of_labels_is_the_requests_fault(
+    client: httpx.Client, form: dict[str, Any]
+) -> None:
+    refused = client.put("/labelsets/broken", **form)
+    assert (refused.status_code, refused.json()["field"]) == (422, "labels")
+    assert "not valid JSON" in refused.json()["detail"]
 
 
 def test_a_picture_that_lost_its_line_ends_in_curl_is_named(
