@@ -9,7 +9,7 @@ huggingface_hub 0.17.3 to 0.24.7: `image` is base64, `parameters.candidate_label
 the image itself, with the parameters in the address.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request
@@ -29,6 +29,9 @@ from app.telemetry import logs
 
 LABELS: Final = "candidate_labels"
 TEMPLATE: Final = "hypothesis_template"
+
+# in `inputs`, as huggingface_hub 0.26 called them
+OLD_LABELS: Final = "candidateLabels"
 
 # the service's own fields, by their names here
 NAMES: Final = {
@@ -84,10 +87,12 @@ async def read_hf(
     fields = address_fields(request, (LABELS,))
     if is_json(kind):
         coded, parameters = _taken_apart(await json_body(request))
-        query = _query(parameters, limits)
+        query = _query(merge(fields, parameters), limits)
         image = await _file(request, coded, fetcher)
     elif kind == bodies.FORM:
         form = await bodies.form_fields(request, FILES, limits)
+        for alias, name in FORM_NAMES.items():
+            _check_one(form, name, alias)
         own = {FORM_NAMES.get(k, k): single(k, v, (LABELS, "labels")) for k, v in form.items()}
         image = own.pop("inputs", b"")
         query = _query(merge(fields, own), limits)
@@ -101,6 +106,20 @@ async def read_hf(
     return image, query
 
 
+def _check_known(fields: Collection[str], known: Sequence[str]) -> None:
+    """Nothing if all are `known`. Raises Invalid."""
+    for name in fields:
+        if name not in known:
+            detail = f"unknown field {errors.shown(name)}; the fields are {', '.join(known)}"
+            raise Invalid(detail, field=errors.excerpt(name))
+
+
+def _check_one(fields: Collection[str], name: str, alias: str) -> None:
+    """Nothing unless a field is there under both of its names. Raises Invalid."""
+    if name in fields and alias in fields:
+        raise Invalid(f"{alias} is another name of {name}; send one of them", field=alias)
+
+
 async def _file(request: Request, coded: str, fetcher: Fetcher | None) -> bytes:
     try:
         return await bodies.image_file(request, coded, fetcher)
@@ -110,18 +129,19 @@ async def _file(request: Request, coded: str, fetcher: Fetcher | None) -> bytes:
 
 def _taken_apart(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The image in base64, and the parameters, from wherever this client puts them."""
-    for name in body:
-        if name not in KNOWN:
-            detail = f"unknown field {errors.shown(name)}; the fields are {', '.join(KNOWN)}"
-            raise Invalid(detail, field=errors.excerpt(name))
+    _check_known(body, KNOWN)
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise Invalid("parameters is not an object", field="parameters")
     options = {name: value for name, value in parameters.items() if value is not None}
-    picture = body.get("inputs", body.get(IMAGE))
+    images = [name for name in FILES if body.get(name) is not None]
+    _check_one(images, "inputs", IMAGE)
+    picture = body[images[0]] if images else None
     if isinstance(picture, dict):
-        if "candidateLabels" in picture:
-            options.setdefault(LABELS, picture["candidateLabels"])
+        _check_known(picture, (IMAGE, OLD_LABELS))
+        if picture.get(OLD_LABELS) is not None:
+            _check_one((*options, OLD_LABELS), LABELS, OLD_LABELS)
+            options[LABELS] = picture[OLD_LABELS]
         picture = picture.get(IMAGE)
     if not isinstance(picture, str):
         raise Invalid("inputs holds no image; send base64 or a data URI", field="inputs")
@@ -206,8 +226,7 @@ async def zero_shot_image_classification(
     request: Request, services: ServicesDep, stages: StagesDep
 ) -> list[HfPrediction]:
     image, query = await read_hf(request, services.input_limits, services.fetcher)
-    name = query.model or request.query_params.get("model")
-    services = await of_model(request, services, name)
+    services = await of_model(request, services, query.model)
     try:
         classification = await services.classifier.classify(image, query, stages)
     except Problem as problem:

@@ -222,3 +222,53 @@ def test_a_bad_body_is_refused_with_its_field(
     assert answer.status_code == 422, answer.text
     assert answer.json()["field"] == field
     assert answer.json()["error"] == answer.json()["detail"]
+
+
+TWO = {"candidate_labels": LABELS}
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "field"),
+    [
+        ("?candidate_labels=fish,bird", {"inputs": CAT, "parameters": TWO}, "candidate_labels"),
+        (
+            "?hypothesis_template=nobraces",
+            {"inputs": CAT, "parameters": TWO},
+            "hypothesis_template",
+        ),
+        ("?foo=1", {"inputs": CAT, "parameters": TWO}, "foo"),
+        ("", {"inputs": CAT, "image": CAT, "parameters": TWO}, "image"),
+        (
+            "",
+            {"inputs": {"image": CAT, "candidateLabels": "fish,bird"}, "parameters": TWO},
+            "candidateLabels",
+        ),
+        ("", {"inputs": {"image": CAT, "candidate_labels": LABELS}}, "candidate_labels"),
+    ],
+)
+def test_what_contradicts_itself_in_json_is_refused(
+    client: httpx.Client, query: str, body: dict[str, Any], field: str
+) -> None:
+    answer = client.post(PATH + query, json=body)
+    assert (answer.status_code, answer.json()["field"]) == (422, field), answer.text
+
+
+def test_a_form_has_a_field_under_one_of_its_names(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    cat, dog = (samples[name].read_bytes() for name in ("cat", "dog"))
+    pictures, labels = {"image": cat, "inputs": dog}, {"candidate_labels": "fish,bird"}
+    answer = client.post(PATH, files=pictures, data=labels)
+    assert (answer.status_code, answer.json()["field"]) == (422, "image")
+    answer = client.post(PATH, files={"image": cat}, data={"labels": "cat,dog", **labels})
+    assert (answer.status_code, answer.json()["field"]) == (422, "labels")
+    answer = client.post(PATH, files={"image": cat}, data={"labels": "cat,dog"})
+    assert answer.json()[0]["label"] == "cat"
+
+
+def test_parameters_of_a_json_body_may_stand_in_the_address_too(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    body = {"inputs": base64.b64encode(samples["cat"].read_bytes()).decode(), "image": None}
+    answer = client.post(PATH, json=body, params={"candidate_labels": "cat,dog"})
+    assert answer.json()[0]["label"] == "cat"
