@@ -16,6 +16,7 @@ from app.api.fields import IMAGE
 from app.api.multipart import Part
 from app.api.uploads import (
     IMAGES,
+    NAME,
     UploadBatches,
     arriving_body,
     counted,
@@ -32,6 +33,9 @@ from app.labelsets.calibration.fit import Aim
 from app.labelsets.examples import LABEL
 
 FIELDS: Final = ("risk", "confidence")
+
+# of an image in JSON
+LABELLED: Final = (IMAGE, LABEL, NAME)
 
 MOST_RISK: Final = 0.5
 LEAST_CONFIDENCE: Final = 0.5
@@ -113,7 +117,7 @@ async def read_calibration(
             has_label = LABEL in image if isinstance(image, dict) else False
             detail = f"an image has no {LABEL}; null or an empty text is none of them"
             form.tell(image[LABEL] if has_label else Invalid(detail, field=LABEL))
-        return form, counted(decoded(images), uploads)
+        return form, counted(decoded(images, LABELLED), uploads)
     return form, counted(labelled(request, uploads, form.tell), uploads)
 
 
@@ -225,7 +229,7 @@ async def read_examples(
     if is_json(kind):
         images = await _json(request, claims, uploads)
         claims.images = len(images)
-        return claims, counted(decoded(images), uploads)
+        return claims, counted(decoded(images, LABELLED), uploads)
     if LABEL in fields:
         return claims, counted(_raw(request, claims, uploads), uploads)
     return claims, counted(labelled(request, uploads, claims.tell), uploads)

@@ -8,7 +8,7 @@ import contextlib
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -24,11 +24,12 @@ from app.api.middleware.state import state_of
 from app.api.multipart import Part
 from app.classify.bulk import Item
 from app.classify.labels import normal
-from app.errors import Invalid, Overloaded, Problem, TooLarge, Unparsable
+from app.errors import Invalid, Overloaded, Problem, TooLarge, Unparsable, excerpt, shown
 from app.images import archives
 from app.labelsets.examples import LABEL
 
 IMAGES: Final = "images"
+NAME: Final = "name"
 
 # bytes of an archive that are written to its file at once
 WRITE: Final = 1_000_000
@@ -92,12 +93,19 @@ def json_images(parsed: dict[str, Any], uploads: UploadBatches) -> list[Any]:
     return images
 
 
-async def decoded(images: list[Any]) -> AsyncGenerator[tuple[str | None, bytes | Problem], None]:
-    """Name and bytes of each: base64, or an object with image and name."""
+async def decoded(
+    images: list[Any], known: Sequence[str] = (IMAGE, NAME)
+) -> AsyncGenerator[tuple[str | None, bytes | Problem], None]:
+    """Name and bytes of each: base64, or an object with image and name, of the `known` fields."""
     for number, image in enumerate(images):
-        name, text = (image.get("name"), image.get(IMAGE)) if isinstance(image, dict) else (
-            None, image
-        )  # fmt: skip
+        fields = image if isinstance(image, dict) else {IMAGE: image}
+        name, text = fields.get(NAME), fields.get(IMAGE)
+        unknown = next((key for key in fields if key not in known), None)
+        if unknown is not None:
+            detail = f"{IMAGES}[{number}] has the unknown field {shown(unknown)}; the fields of an "
+            detail += f"image are {', '.join(known)}"
+            yield name if isinstance(name, str) else None, Invalid(detail, field=excerpt(unknown))
+            continue
         if not isinstance(text, str) or not isinstance(name, str | None):
             detail = f"{IMAGES}[{number}] is neither a text nor an object with image and name"
             yield None, Invalid(detail, field=IMAGES)

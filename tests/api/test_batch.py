@@ -105,6 +105,22 @@ def test_json_carries_images_with_or_without_names(
     assert (third["error"]["status"], fourth["error"]["field"]) == (422, "images")
 
 
+def test_an_unknown_field_of_an_image_in_json_fails_that_image(
+    client: httpx.Client, pictures: dict[str, bytes]
+) -> None:
+    cat = base64.b64encode(pictures["cat.png"]).decode()
+    images = [cat, {"image": cat, "name": "a", "labels": ["x"]}, {"image": cat, "nmae": "b"}]
+    answer = client.post(
+        "/classify/batch", json={"images": images, "labels": ["cat", "dog"]}
+    ).json()
+    assert (answer["count"], answer["failed"]) == (3, 2)
+    first, second, third = answer["results"]
+    assert (best(first), second["name"], second["error"]["field"]) == ("cat", "a", "labels")
+    assert third["error"]["detail"] == (
+        "images[2] has the unknown field 'nmae'; the fields of an image are image, name"
+    )
+
+
 def test_one_bad_image_fails_alone(client: httpx.Client, pictures: dict[str, bytes]) -> None:
     files = [("a.png", pictures["cat.png"]), ("b.txt", b"no image"), ("c.png", b""),
              ("d.png", pictures["cat.png"][:2000]), ("e.png", pictures["dog.png"])]  # fmt: skip

@@ -568,3 +568,25 @@ def test_a_removal_that_is_not_understood_removes_nothing(
         assert removed["examples"] == {"beta": 3, "gamma": 3}
     assert client.get(f"{url}?model=pictogram").status_code == 200
     assert client.delete("/labelsets/own?model=pictogram").status_code == 204
+
+
+def test_an_unknown_field_of_an_image_in_json_is_named(
+    client: httpx.Client, pictures: Pictures
+) -> None:
+    first, second, third = (base64.b64encode(file).decode() for file in pictures["alpha"][:3])
+    images = [
+        {"image": first, "label": "alpha", "name": "1.png"},
+        {"image": second, "label": "alpha", "nmae": "2.png"},
+        {"image": third, "label": "alpha", "name": "3.png", "labels": ["alpha"]},
+    ]
+    answer = client.post("/labelsets/own/examples", json={"images": images}).json()
+    assert (answer["added"], answer["failed"]) == (1, 2)
+    errors = [
+        (each["index"], each.get("name"), each["error"]["field"]) for each in answer["errors"]
+    ]
+    assert errors == [(1, None, "nmae"), (2, "3.png", "labels")]
+    detail = answer["errors"][0]["error"]["detail"]
+    assert (
+        detail
+        == "images[1] has the unknown field 'nmae'; the fields of an image are image, label, name"
+    )
