@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,7 @@ from app.classify.embedding import ImageEmbedder, SeenBefore
 from app.classify.ensemble import Ensemble
 from app.classify.other_words import Competition, KnownRivals, OtherWords, Rivals
 from app.classify.query import Classes, Classification, Part, Prediction, Query, Result, one_label
-from app.classify.scoring import Alternatives, Criteria, Decision, Group, Scale, decide
+from app.classify.scoring import SAME, Alternatives, Criteria, Decision, Group, Scale, decide
 from app.classify.templates import TemplateSets
 from app.classify.truncation import TextTooLong, advised, together
 from app.errors import Invalid, Problem, first_of_group
@@ -30,9 +31,6 @@ FITS_NOTHING: Final = ("similarity_below_floor", "nearer_to_another_word")
 
 # labels that get a heat map
 MOST_EXPLAINED: Final = 10
-
-# cosines that differ by less are of one vector; rounding alone makes a tenth of it
-SAME: Final = 1e-5
 
 # labels that one warning names
 WARNED: Final = 5
@@ -131,6 +129,7 @@ class Classifier:
                 *looked.warnings,
                 *self._warnings(query.labels or shown, compared, query),
                 *_same(classes, each, cosines, None if query.labels else decision.order),
+                *islice(_same_nots(classes, each, compared.nots, competition), WARNED),
             ),
             calibrated=classes.learned is not None,
             reason=decision.reason,
@@ -387,6 +386,27 @@ def _same(
     for group in groups[:WARNED]:
         named = _quoted([classes.labels[place] for place in sorted(group)])
         yield f"{named} are the same to the model and share what one of them would score"
+
+
+def _same_nots(
+    classes: Classes, each: Floats, nots: _Nots | None, competition: Competition | None
+) -> Iterator[str]:
+    """A warning for words that rule labels out but are the same to the model as a label; `each`
+    (R,) are the cosines of the labels' rows.
+    """
+    if nots is None or competition is None or competition.own is None:
+        return
+    for word, row, cosine in zip(nots.words, nots.rows, competition.own, strict=True):
+        # rows are compared where the cosines are close: label sets may be large
+        close = np.flatnonzero(np.abs(each - cosine) < SAME)
+        same = close[classes.rows[close] @ row >= 1 - SAME]
+        if len(same):
+            place = int(same[0])
+            label = classes.alternatives.label(place) if classes.alternatives else place
+            yield (
+                f"{word!r} is the same to the model as the label {classes.labels[label]!r} and "
+                "rules nothing out"
+            )
 
 
 def _quoted(texts: Sequence[str]) -> str:

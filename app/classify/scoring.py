@@ -4,6 +4,7 @@ Pure functions; knows neither images nor HTTP.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
@@ -43,6 +44,10 @@ class Alternatives:
     def best(self, cosines: Floats) -> Floats:
         """The best of (..., R) for each label -> (..., C)."""
         return np.asarray(np.maximum.reduceat(cosines, self.starts, axis=-1), np.float32)
+
+    def label(self, row: int) -> int:
+        """The label that a row belongs to."""
+        return bisect_right(self.starts, row) - 1
 
     def row(self, cosines: Floats, label: int) -> int:
         """Which row of a label fits best, of cosines (R,)."""
@@ -149,6 +154,9 @@ LEAST_ODDS: Final = 2.0
 
 # the same where other words are known, which tell strangers better than a lead does
 LEAST_ODDS_BESIDE_WORDS: Final = 1.2
+
+# cosines that differ by less are of one vector; rounding alone makes a tenth of it
+SAME: Final = 1e-5
 
 # default threshold of labels that are scored alone
 COUNTS: Final = 0.5
@@ -330,7 +338,8 @@ def _nearer(
 ) -> Reason | None:
     """Why another word than the labels fits; rivals count where no calibration knows better."""
     best, lead = _best_and_lead(cosines)
-    if competition.own is not None and float(competition.own.max()) > best:
+    # a word that is the same as a label is as near but for rounding, and rules nothing out
+    if competition.own is not None and float(competition.own.max()) > best + SAME:
         word, value = _best_word(competition.own_words, competition.own)
         detail = f"{word!r} fits better than the best label: {value:.4f} against {best:.4f}"
         return Reason("nearer_to_another_word", best, value, detail, word)

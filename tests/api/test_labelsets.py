@@ -721,6 +721,29 @@ def test_own_words_rule_the_labels_out(client: httpx.Client, samples: dict[str, 
     assert problem(refused, 422, "invalid")["field"] == "not"
 
 
+def test_a_word_that_is_the_same_to_the_model_as_a_label_rules_nothing_out(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    register(client, "pets", ["cat", "dog"], **{"not": ["Cat", "pizza"]})
+    register(
+        client, "kinds", {"pet": ["hamster", "cat"], "vehicle": ["rocket", "car"]}, combine="best"
+    )
+    warning = "{!r} is the same to the model as the label {!r} and rules nothing out"
+    for fields, word, label in (
+        ({"labels": "cat,dog", "not": "Cat"}, "Cat", "cat"),
+        ({"labels": "dog,cat", "not": "CAT", "multi_label": "true"}, "CAT", "cat"),
+        ({"labelset": "pets", "abstain": "true"}, "Cat", "cat"),
+        ({"labelset": "pets", "not": "dog"}, "dog", "dog"),
+        ({"labelset": "kinds", "not": "Cat"}, "Cat", "pet"),
+    ):
+        answer = classify(client, samples["cat"], **fields).json()
+        reason = answer["reason"] and answer["reason"]["code"]
+        assert reason != "nearer_to_another_word", fields
+        assert warning.format(word, label) in answer["warnings"]
+    others = classify(client, samples["cat"], labels="cat,dog", **{"not": "pizza"}).json()
+    assert others["warnings"] == []
+
+
 def test_what_fits_another_word_far_better_is_none_of_these(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:

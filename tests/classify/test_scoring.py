@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from app.classify import scoring
+from app.classify.other_words import Competition
 
 COSINES = arrays(np.float32, st.integers(1, 40), elements=st.floats(-1, 1, width=32))
 NEAR = 1e-5
@@ -95,6 +96,7 @@ def test_the_best_alternative_of_each_label_counts(sizes: list[int], seed: int) 
     best, at = alternatives.best(cosines), 0
     for place, texts in enumerate(labels):
         part = cosines[at : at + max(1, len(texts))]
+        assert {alternatives.label(at + row) for row in range(len(part))} == {place}
         at += len(part)
         assert best[place] == part.max()
         assert alternatives.text(cosines, place) == (texts[int(part.argmax())] if texts else None)
@@ -108,3 +110,12 @@ def test_groups_sum_shares_and_take_the_best_of_scores_alone() -> None:
     assert [group.score for group in shares] == pytest.approx([0.7, 0.5])
     alone = scoring.groups(scores, paths, shares=False)
     assert [group.score for group in alone] == pytest.approx([0.5, 0.5])
+
+
+def test_a_label_wins_over_a_word_that_is_the_same_but_for_rounding() -> None:
+    cosines, model = np.float32([0.3, 0.1]), scoring.Scale(100.0, None)
+    criteria = scoring.Criteria(2, abstain=True)
+    for further, abstains in ((-1e-3, False), (1e-6, False), (1e-3, True)):
+        competition = Competition(("Cat", "food"), np.float32([0.3 + further, 0.2]))
+        decision = scoring.decide(cosines, 0.2, model, None, criteria, competition)
+        assert (decision.reason is not None) == abstains
