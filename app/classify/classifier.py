@@ -285,6 +285,8 @@ class Classifier:
     ) -> tuple[str, ...]:
         classes = compared.classes
         warnings = [f"the calibration is not used: {classes.warning}"] if classes.warning else []
+        if classes.failed:
+            warnings.append(classes.failed)
         if compared.late:
             warnings.append("abstain ran without the words to compare with: they are not ready yet")
         warnings += classes.unread

@@ -90,7 +90,8 @@ class Classes:
 
     `template_set` is the name of the templates, `cached` how many rows needed no encoding.
     `learned` is the calibration of just these rows; `warning` says why there is none. `unread` are
-    sentences on labels that the model does not read whole.
+    sentences on labels that the model does not read whole; `failed` says why no newer version of
+    the label set answers.
     """
 
     labels: tuple[str, ...]
@@ -105,6 +106,7 @@ class Classes:
     paths: tuple[tuple[str, ...], ...] = ()
     nots: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    failed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,11 +41,12 @@ Ended = Callable[[Result, float, int], None]
 @dataclass(frozen=True, slots=True)
 class Serving:
     """What answers for a label set now: `rows` (C, D) float32 of unit length, one a label, or more
-    where labels have alternatives.
+    where labels have alternatives; `failed` says why no newer version does.
     """
 
     stored: Stored
     rows: Floats
+    failed: str | None = None
 
 
 @dataclass(slots=True)

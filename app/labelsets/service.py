@@ -222,9 +222,13 @@ class LabelSetService:
             for version in (stored, stored.previous, self._served.get(name)):
                 serving = await self._rows(version)
                 if version is not None and serving is not None:
-                    self._builds.ensure(stored)
+                    newest = self._builds.ensure(stored)
                     self._served.put(version)
-                    return serving
+                    if version is stored or newest.error is None:
+                        return serving
+                    detail = f"version {stored.version} of {without_namespace(name)} could not be "
+                    detail += f"built ({newest.error.detail}); version {version.version} answers"
+                    return replace(serving, failed=detail)
             build = self._builds.begin(stored)
             if build.task is not None:
                 # held here: the build lets go of its task, and with it of the matrix, when it ends
@@ -276,6 +280,7 @@ class LabelSetService:
             definition.paths,
             definition.nots,
             unread,
+            serving.failed,
         )
 
     async def resume(self) -> None:

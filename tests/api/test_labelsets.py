@@ -351,6 +351,28 @@ def test_a_label_too_long_for_the_model_fails_the_build_and_says_why(
     assert classify(client, samples["cat"], labelset="long").status_code == 200
 
 
+def test_a_replacement_that_cannot_be_built_is_told_where_the_old_version_answers(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    old = register(client, "q", ["cat", "dog"]).json()["version"]
+    failing = client.put(
+        "/labelsets/q", json={"labels": [LONG, f"a {LONG}"]}, params={"wait": True}
+    )
+    problem(failing, 413, "too_large")
+    stored = client.get("/labelsets/q").json()
+    assert (stored["status"], stored["serving_version"]) == ("failed", old)
+    answer = classify(client, samples["cat"], labelset="q").json()
+    assert (answer["predictions"][0]["label"], answer["labelset_version"]) == ("cat", old)
+    (warning,) = answer["warnings"]
+    assert warning.startswith(f"version {stored['version']} of q could not be built (")
+    assert stored["error"] in warning
+    assert warning.endswith(f"; version {old} answers")
+    refused = problem(client.post("/labelsets/q/calibrate"), 422, "invalid")
+    assert (refused["field"], stored["error"] in refused["detail"]) == ("labelset", True)
+    client.put("/labelsets/q", json={"labels": ["cat", "rocket"]}, params={"wait": True})
+    assert classify(client, samples["cat"], labelset="q").json()["warnings"] == []
+
+
 class Gate:
     """Holds the text tower until it is opened."""
 

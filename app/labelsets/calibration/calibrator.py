@@ -52,10 +52,12 @@ class Calibrator:
     labelsets: LabelSetService
 
     async def current(self, name: str, match: Match, patience: float) -> Serving:
-        """The label set, built. Raises PreconditionFailed, and as `LabelSetService.resolve`."""
+        """The label set, built. Raises PreconditionFailed, Invalid, and as `resolve`."""
         serving = await self.labelsets.resolve(name, patience)
         current = await self.labelsets.get(name)
         match.check(name, current)
+        if serving.failed:
+            raise Invalid(f"{serving.failed}; calibrate a version that is built", field="labelset")
         if current.version != serving.stored.version:
             detail = f"a new version of {without_namespace(name)} is being built; calibrate it then"
             raise LabelsetBuilding(detail, field="labelset", retry_after=5)
