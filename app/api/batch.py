@@ -24,6 +24,7 @@ from app.api.results import (
     BATCH_HEAD,
     Answer,
     answer_of,
+    check_columns,
     csv_rows,
     text_rows,
 )
@@ -234,12 +235,14 @@ async def _table(
     kind: str, services: Services, query: Query, items: AsyncGenerator[Item, None]
 ) -> Response:
     """Lines of text or CSV (RFC 4180), in image order; failed images have a line too."""
+    check_columns(kind, query.coverage)
 
     async def classify(image: bytes) -> list[Row]:
         answer = answer_of(await services.classifier.classify(image, query, Stages()))
         return list(csv_rows(answer) if kind == CSV else text_rows(answer, query.abstain))
 
-    more = ("labelset",) * (len(query.labelsets) > 1) + ("box",) * bool(query.look.boxes)
+    more = ("set",) * (query.coverage is not None)
+    more += ("labelset",) * (len(query.labelsets) > 1) + ("box",) * bool(query.look.boxes)
     header: Row = (*BATCH_HEAD, *more, *BATCH_END)
     tables: list[tuple[int, list[Row]]] = []
     size = 0

@@ -10,6 +10,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 
 from app.api import openapi
+from app.api.answers import preferred
 from app.api.bodies import (
     FORM,
     IMAGE_SHA256,
@@ -34,7 +35,7 @@ from app.api.bodies import (
 )
 from app.api.fields import FIELDS, IMAGE, InputLimits, build_query
 from app.api.problems import documented
-from app.api.results import Answer, answer_of, render
+from app.api.results import Answer, answer_of, check_columns, render
 from app.api.services import caller_of, of_model, patience, services_of, stages_of
 from app.classify.embedding import SeenBefore
 from app.classify.query import Query
@@ -170,8 +171,9 @@ async def classify(request: Request) -> Response:
     image, query = await read_classify(request, services.input_limits, services.fetcher)
     if query.explain and not services.explains:
         raise Invalid("explain is disabled on this server (OPENVOCAB_EXPLAIN)", field="explain")
+    accept = request.headers.get("accept", "")
+    check_columns(preferred(accept), query.coverage)
     query = replace(query, namespace=caller.namespace, patience=await patience(request))
     services = await of_model(request, services, query.model)
     classification = await services.classifier.classify(image, query, stages)
-    accept = request.headers.get("accept", "")
     return render(answer_of(classification), accept, says_none=query.abstain)

@@ -45,7 +45,11 @@ LINES: Final = {
     "examples": {"cat": {"value": "0.981203\tcat\n0.012345\tdog\n"}},
 }
 TABLE: Final = {
-    "schema": {"type": "string", "description": "A header and a line for each prediction."},
+    "schema": {
+        "type": "string",
+        "description": "A header and a line for each prediction; "
+        "with `coverage` also the column `set`.",
+    },
     "examples": {"cat": {"value": "label,score,similarity\r\ncat,0.981203,0.41\r\n"}},
 }
 
@@ -61,7 +65,7 @@ BATCH_TABLE: Final = {
     "schema": {
         "type": "string",
         "description": "A header and a line for each prediction; a picture without any has one "
-        "line, with the reason or the error.",
+        "line, with the reason or the error. With `coverage` also the column `set`.",
     },
     "examples": {
         "cat": {

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from app.api.answers import CSV, TEXT, preferred
 from app.classify.query import Classification, Image, Part, Prediction, Result
 from app.classify.score_text import score_text
 from app.classify.scoring import Reason
+from app.errors import Invalid
 from app.images.views import Cut
 
 
@@ -260,8 +262,8 @@ DECIMALS: Final = 6
 def render(answer: Answer, accept: str, *, says_none: bool = False) -> Response:
     """JSON; or `score<TAB>label` lines; or CSV with a header line (RFC 4180).
 
-    Of several label sets each line has one column more, the name of the set, and of boxes the
-    number of the box, from 0. Where there are no
+    With `coverage` each line has one column more, the labels of which one is right, of several
+    label sets the name of the set, and of boxes the number of the box, from 0. Where there are no
     predictions there is no line, or in text one that says so.
     """
     kind = preferred(accept)
@@ -283,13 +285,22 @@ def render(answer: Answer, accept: str, *, says_none: bool = False) -> Response:
     return Response(content, media_type=kind, headers={"Vary": "Accept"})
 
 
-# columns of a batch as CSV beside those of label sets and boxes
+def check_columns(kind: str, coverage: float | None) -> None:
+    """Nothing if an answer of this kind has room for the labels of `coverage`. Raises Invalid."""
+    if kind == TEXT and coverage is not None:
+        detail = f"coverage: lines of {TEXT} have no room for a set of labels; accept {CSV} or JSON"
+        raise Invalid(detail, field="coverage", value=coverage)
+
+
+# columns of a batch as CSV beside those of sets, label sets and boxes
 BATCH_HEAD: Final = ("index", "name", "label", "score", "similarity")
 BATCH_END: Final = ("reason", "error")
 
 
 def csv_rows(answer: Answer) -> Iterator[tuple[str, ...]]:
-    """Label, score, similarity; label set and box where there are several; why there is none."""
+    """Label, score, similarity; set with `coverage`, label set and box where there are several; why
+    there is none.
+    """
     for result, more in _results(answer):
         for p in result.predictions:
             yield p.label, str(p.score), str(p.similarity), *more.values(), ""
@@ -307,7 +318,7 @@ def text_rows(answer: Answer, says_none: bool) -> Iterator[tuple[str, ...]]:
 
 
 def _results(answer: Answer) -> Iterator[tuple[ResultAnswer, dict[str, str]]]:
-    """Each result, and the columns that are there for several label sets or boxes alone."""
+    """Each result, and the columns that only `coverage`, several label sets or boxes have."""
     if not isinstance(answer, BoxesAnswer):
         yield from _of_part(answer, {})
         return
@@ -319,7 +330,14 @@ def _of_part(
     part: ResultAnswer | _Several, more: dict[str, str]
 ) -> Iterator[tuple[ResultAnswer, dict[str, str]]]:
     if isinstance(part, ResultAnswer):
-        yield part, more
+        yield part, {**_set(part), **more}
         return
     for name, result in part.results.items():
-        yield result, {"labelset": name, **more}
+        yield result, {**_set(result), "labelset": name, **more}
+
+
+def _set(result: ResultAnswer) -> dict[str, str]:
+    """The labels of which one is right, as a JSON list."""
+    if result.covering is None:
+        return {}
+    return {"set": json.dumps(result.covering, ensure_ascii=False)}

@@ -1,6 +1,7 @@
 """Calibrating a label set over HTTP, and what /classify does with it: a real server and model."""
 
 import base64
+import csv
 import io
 import json
 import re
@@ -413,6 +414,46 @@ def test_a_set_of_labels_holds_the_right_one_as_often_as_was_asked(
     assert sizes[0.5] <= sizes[0.9] <= sizes[0.99] == len(LABELS)
     plain = classify(served, labelled[0][1], labelset="promise")
     assert "set" not in plain
+
+
+@pytest.mark.parametrize(
+    ("fields", "more"),
+    [
+        ({"labelset": "promise"}, []),
+        ({"labelset": "promise,again", "boxes": "[[0,0,1,1]]"}, ["labelset", "box"]),
+    ],
+)
+def test_a_set_of_labels_is_a_column_of_tables_and_has_no_room_in_lines_of_text(
+    served: httpx.Client, pictures: list[Picture], fields: dict[str, str], more: list[str]
+) -> None:
+    for name in ("promise", "again"):
+        register(served, name)
+        assert calibrate(served, name, [each for each in pictures if each[0]]).status_code == 200
+    files, table = [("image", ("a.png", pictures[0][1]))], {"Accept": "text/csv"}
+    data = {**fields, "coverage": 0.9}
+    answer = served.post("/classify", files=files, data=data).json()
+    (part,) = answer.get("boxes", [answer])
+    results = part.get("results", {"promise": part})
+    for path, head, tail in (
+        ("/classify", [], []),
+        ("/classify/batch", ["index", "name"], ["reason", "error"]),
+    ):
+        rows = csv.DictReader(
+            io.StringIO(served.post(path, files=files, data=data, headers=table).text)
+        )
+        assert rows.fieldnames == [*head, "label", "score", "similarity", "set", *more, *tail]
+        for row in rows:
+            assert json.loads(row["set"]) == results[row.get("labelset", "promise")]["set"]
+        lines = served.post(path, files=files, data=data, headers={"Accept": "text/plain"})
+        assert (lines.status_code, lines.json()["field"]) == (422, "coverage")
+        plain = served.post(path, files=files, data=fields, headers=table).text
+        assert "set" not in plain.splitlines()[0].split(",")
+    # where nothing is answered the set is empty
+    none = {**data, "threshold": 1}
+    text = served.post("/classify/batch", files=files, data=none, headers=table).text
+    for row in csv.DictReader(io.StringIO(text)):
+        assert (row["label"], row["set"], row["error"]) == ("", "[]", "")
+        assert "below 1" in row["reason"]
 
 
 @pytest.mark.parametrize(
