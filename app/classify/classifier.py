@@ -344,7 +344,8 @@ class _Compared:
             words, own = self.nots.words, scoring.best_similarities(views, self.nots.rows)
         cosines = None
         if self.rivals is not None:
-            cosines = scoring.best_similarities(views, self.rivals.rows)
+            of_words = scoring.best_similarities(views, self.rivals.others.rows)
+            cosines = of_words[self.rivals.places]
         return Competition(words, own, self.rivals, cosines)
 
 

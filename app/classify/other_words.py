@@ -3,6 +3,7 @@
 After NegLabel (Jiang et al. 2024, arXiv 2403.20078). Knows no images and no requests.
 """
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from statistics import NormalDist
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from models.info import Floats
 
@@ -22,12 +24,7 @@ FEWEST: Final = 2
 KEPT: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Rivals:
-    """Words (N,) that compete with some labels, and their unit rows (N, D)."""
-
-    words: tuple[str, ...]
-    rows: Floats
+Places = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +34,10 @@ class OtherWords:
     words: tuple[str, ...]
     rows: Floats
 
-    def rivals(self, labels: Floats) -> Rivals | None:
-        """Those that compete with labels (C, D); None for more labels than words can be told of."""
+    def rivals(self, labels: Floats) -> Places | None:
+        """Places of those that compete with labels (C, D); None for more labels than words can be
+        told of.
+        """
         own = min(OWN // len(labels), len(self.words))
         if own < FEWEST:
             return None
@@ -46,10 +45,20 @@ class OtherWords:
         keep = np.ones(len(self.words), np.bool_)
         for column in near.T:
             keep[np.argpartition(-column, own - 1)[:own]] = False
-        places = np.flatnonzero(keep)
-        if not len(places):
-            return None
-        return Rivals(tuple(self.words[place] for place in places), self.rows[places])
+        places = np.flatnonzero(keep).astype(np.int32)
+        return places if len(places) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """Those of other words that compete with some labels, by their places (N,)."""
+
+    others: OtherWords
+    places: Places
+
+    def word(self, number: int) -> str:
+        """One of them."""
+        return self.others.words[int(self.places[number])]
 
 
 # how much of the best label's lead over the second speaks for it against other words
@@ -81,19 +90,26 @@ def _best_of(count: int) -> float:
 
 
 class KnownRivals:
-    """The rivals of lists of labels that come again and again, by what names the list."""
+    """The rivals of lists of labels that come again and again, by what names the list.
+
+    Places alone are kept: the rows of the words are in memory once, however many lists there are.
+    """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[object, Rivals | None] = OrderedDict()
+        self._known: OrderedDict[bytes, Places | None] = OrderedDict()
 
     def of(self, name: object, labels: Floats, others: OtherWords) -> Rivals | None:
         """The rivals of labels (C, D)."""
-        if name not in self._known:
-            self._known[name] = others.rivals(labels)
+        if OWN // len(labels) < FEWEST:
+            return None  # without a look at a name that is as long as the list
+        key = hashlib.sha256(repr(name).encode()).digest()
+        if key not in self._known:
+            self._known[key] = others.rivals(labels)
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
-        self._known.move_to_end(name)
-        return self._known[name]
+        self._known.move_to_end(key)
+        places = self._known[key]
+        return None if places is None else Rivals(others, places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -340,7 +340,8 @@ def _nearer(
     best, lead = _best_and_lead(cosines)
     # a word that is the same as a label is as near but for rounding, and rules nothing out
     if competition.own is not None and float(competition.own.max()) > best + SAME:
-        word, value = _best_word(competition.own_words, competition.own)
+        place = int(competition.own.argmax())
+        word, value = competition.own_words[place], float(competition.own[place])
         detail = f"{word!r} fits better than the best label: {value:.4f} against {best:.4f}"
         return Reason("nearer_to_another_word", best, value, detail, word)
     if learned is not None or competition.rivals is None or competition.cosines is None:
@@ -350,17 +351,12 @@ def _nearer(
     most = allowed(len(competition.cosines), len(cosines))
     if value <= most:
         return None
-    word, _ = _best_word(competition.rivals.words, competition.cosines)
+    word = competition.rivals.word(int(competition.cosines.argmax()))
     detail = (
         f"{word!r} fits better than the best label, by {value:.2f} standard deviations of how "
         f"{len(competition.cosines)} other words fit; {most:.2f} are the limit"
     )
     return Reason("nearer_to_another_word", value, most, detail, word)
-
-
-def _best_word(words: Sequence[str], cosines: Floats) -> tuple[str, float]:
-    place = int(cosines.argmax())
-    return words[place], float(cosines[place])
 
 
 def _best_and_lead(cosines: Floats) -> tuple[float, float]:

@@ -75,7 +75,6 @@ class Words:
         (background,) = view.vectors([Concept(BACKGROUND, TEMPLATES)])
         self.background = pictures.rows @ background
         self.scale = Scale(view.scale, None)
-        self.place = {name: at for at, name in enumerate(names)}
 
     def draw(self, labels: int) -> Draws:
         """DRAWS draws of so many labels."""
@@ -89,20 +88,21 @@ class Words:
             cosines = self.pictures.rows @ self.labels[chosen].T
             known[draw] = np.isin(self.pictures.targets, chosen)
             right[draw] = known[draw] & (chosen[cosines.argmax(axis=1)] == self.pictures.targets)
-            self._fill_draw(cosines, self.others.rivals(self.labels[chosen]), draw, scores, refused)
+            places = self.others.rivals(self.labels[chosen])
+            if places is None:
+                raise ValueError("so many labels have no rivals; draw fewer")
+            self._fill_draw(cosines, Rivals(self.others, places), draw, scores, refused)
         return Draws(right, known, scores, refused)
 
     def _fill_draw(
         self,
         cosines: Floats,
-        rivals: Rivals | None,
+        rivals: Rivals,
         draw: int,
         scores: dict[str, Figures],
         refused: dict[str, Truth],
     ) -> None:
-        if rivals is None:
-            raise ValueError("so many labels have no rivals; draw fewer")
-        words = self.cosines[:, [self.place[word] for word in rivals.words]]
+        words = self.cosines[:, rivals.places]
         ordered = np.sort(cosines, axis=1)
         best, lead = ordered[:, -1], ordered[:, -1] - ordered[:, -2]
         scores["floor alone"][draw] = best - self.background

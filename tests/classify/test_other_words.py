@@ -1,11 +1,14 @@
 """Words that labels are held against: which of them compete, and how far ahead they may be."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from app.classify import scoring
 from app.classify.other_words import (
     FEWEST,
+    KEPT,
     OWN,
     Competition,
     KnownRivals,
@@ -28,12 +31,12 @@ def others() -> OtherWords:
 
 def test_what_is_nearest_to_a_label_does_not_compete_with_it(others: OtherWords) -> None:
     labels = unit(np.random.default_rng(1).normal(size=(3, 16)))
-    rivals = others.rivals(labels)
-    assert rivals is not None
+    places = others.rivals(labels)
+    assert places is not None
     for column in (others.rows @ labels.T).T:
         nearest = np.argsort(-column)[: OWN // 3]
-        assert not set(rivals.words) & {others.words[place] for place in nearest}
-    assert len(others.words) - OWN <= len(rivals.words) < len(others.words) - OWN // 3
+        assert not set(places) & set(nearest)
+    assert len(others.words) - OWN <= len(places) < len(others.words) - OWN // 3
 
 
 def test_more_labels_than_words_can_be_told_of_have_no_rivals(others: OtherWords) -> None:
@@ -68,8 +71,41 @@ def test_known_rivals_are_not_looked_for_again(others: OtherWords) -> None:
     labels = unit(np.random.default_rng(1).normal(size=(3, 16)))
     cache = KnownRivals()
     first = cache.of("pets", labels, others)
-    assert cache.of("pets", labels, others) is first
-    assert cache.of("other", labels, others) is not first
+    other = cache.of("other", labels, others)
+    again = cache.of("pets", labels, others)
+    assert first is not None
+    assert other is not None
+    assert again is not None
+    assert again.places is first.places
+    assert other.places is not first.places
+
+
+def test_known_rivals_keep_neither_the_rows_of_their_words_nor_the_labels(
+    others: OtherWords,
+) -> None:
+    cache = KnownRivals()
+    dice = np.random.default_rng(1)
+    tracemalloc.start()
+    try:
+        for number in range(KEPT):
+            cache.of(f"{number} " + 10_000 * "x", unit(dice.normal(size=(3, 16))), others)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # a number of 4 bytes for each word, and little besides
+    assert kept < KEPT * (4 * len(others.words) + 2_000)
+
+
+def test_known_rivals_are_held_against_the_rows_that_the_words_have_now(
+    others: OtherWords,
+) -> None:
+    labels = unit(np.random.default_rng(1).normal(size=(3, 16)))
+    cache = KnownRivals()
+    cache.of("pets", labels, others)
+    built_again = OtherWords(others.words, others.rows.copy())
+    rivals = cache.of("pets", labels, built_again)
+    assert rivals is not None
+    assert rivals.others is built_again
 
 
 def test_rivals_count_without_a_calibration_and_own_words_always() -> None:
@@ -83,7 +119,8 @@ def test_rivals_count_without_a_calibration_and_own_words_always() -> None:
 
     def rivals(best: float) -> Competition:
         of_words = np.linspace(0, best, 100, dtype=np.float32)
-        return Competition(rivals=Rivals(words, np.zeros((100, 1), np.float32)), cosines=of_words)
+        others = OtherWords(words, np.zeros((100, 1), np.float32))
+        return Competition(rivals=Rivals(others, np.arange(100, dtype=np.int32)), cosines=of_words)
 
     refused = reason(None, rivals(1.0))
     assert refused is not None
