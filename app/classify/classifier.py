@@ -225,7 +225,9 @@ class Classifier:
         except Problem:  # being built, or it cannot be: no reason to answer nothing at all
             return None, True
         others = OtherWords(words.labels, words.rows)
-        name = (query.namespace, labelset, classes.version, classes.labels, classes.templates)
+        # all that the rows are made of
+        labels_read = (classes.labels, query.texts, query.best, classes.templates)
+        name = (query.namespace, labelset, classes.version, *labels_read)
         return self.known_rivals.of(name, classes.rows, others), False
 
     async def _sent_along(self, query: Query) -> Classes:

@@ -839,6 +839,27 @@ def test_words_that_rule_labels_out_come_with_a_request(
     assert right["predictions"][0]["label"] == "pizza"
 
 
+def test_other_words_are_chosen_for_the_texts_of_labels_and_not_for_their_names(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    picture = samples["doughnut"].read_bytes()
+
+    def ask(labels: dict[str, list[str]], combine: str) -> dict[str, Any]:
+        fields = {"labels": json.dumps(labels), "combine": combine, "abstain": "true"}
+        answer: dict[str, Any] = form(client, picture, **fields).json()
+        return answer
+
+    # whoever comes first calls other things by the same names
+    first = {"yes": ["doughnut"], "no": ["mat"]}
+    wait_until(lambda: not ask(first, "mean").get("warnings"))
+    texts = [["cab", "taxi"], ["slingshot"]]
+    for combine in ("mean", "best"):
+        alike = ask(dict(zip(("yes", "no"), texts, strict=True)), combine)
+        otherwise = ask(dict(zip((f"{combine} yes", "no"), texts, strict=True)), combine)
+        assert alike["reason"]["code"] == "nearer_to_another_word"
+        assert alike["reason"]["detail"] == otherwise["reason"]["detail"]
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "message"),
     [
