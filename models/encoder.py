@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from models.device_state import DeviceMemory, device_memory, is_lost
 from models.device_thread import DeviceThread
+from models.errors import PromptTooLong
 from models.info import AnyEncoder, EncoderInfo
 from models.sizes import NODES
 from models.token_tree import Ends, Forest, Ids, Tree
@@ -113,7 +114,8 @@ class Encoder:
         """N prompts -> (N, D) float32, in the order given.
 
         Runs in steps of about TEXT_STEP seconds between which images go first. Raises through the
-        future: PromptTooLong; whatever the forward pass raised; EncoderClosed.
+        future: PromptTooLong, which knows all such prompts; whatever the forward pass raised;
+        EncoderClosed.
         """
         return self._thread.submit_steps(self._encode_texts(list(prompts)))
 
@@ -156,11 +158,17 @@ class Encoder:
 
     def _encode_texts(self, prompts: list[str]) -> Generator[None, None, Vectors]:
         ids = np.empty((len(prompts), self.tokens.context_length), np.int64)
+        too_long: list[PromptTooLong] = []
         for start in range(0, len(prompts), PROMPTS_PER_TOKENIZER_STEP):
             stop = start + PROMPTS_PER_TOKENIZER_STEP
-            ids[start:stop] = self.tokens(prompts[start:stop], start)
+            try:
+                ids[start:stop] = self.tokens(prompts[start:stop], start)
+            except PromptTooLong as problem:
+                too_long += problem.all
             if stop < len(prompts):
                 yield
+        if too_long:
+            raise PromptTooLong.together(too_long)
         pieces = self._pieces(ids)
         vectors = np.empty((len(prompts), self.info.embedding_width), np.float32)
         encoded = 0

@@ -1,5 +1,7 @@
 """What can go wrong with a model. Knows nothing of HTTP: the service maps these to its own."""
 
+from collections.abc import Sequence
+
 
 class ModelError(Exception):
     """Base of all that this package raises on purpose; the text is one line for a person."""
@@ -42,7 +44,10 @@ class PromptTooLong(ModelError):
         tokens: its length in tokens, start and end markers included; `limit + 1` where the
             tokenizer cannot tell more.
         limit: the tower's context length in tokens.
+        others: the same of each further prompt of the list that is too long, in order.
     """
+
+    others: tuple["PromptTooLong", ...] = ()
 
     def __init__(self, index: int, prompt: str, tokens: int, limit: int) -> None:
         super().__init__(f"prompt {index} has {tokens} tokens, the model reads {limit}: {prompt!r}")
@@ -51,6 +56,21 @@ class PromptTooLong(ModelError):
         self.tokens = tokens
         self.limit = limit
 
-    def __reduce__(self) -> tuple[type, tuple[int, str, int, int]]:
+    @classmethod
+    def together(cls, problems: Sequence["PromptTooLong"]) -> "PromptTooLong":
+        """The first of them, of which there is one at least; it knows the others."""
+        first, *others = problems
+        first.others = tuple(others)
+        for other in others:
+            other.others = ()
+        return first
+
+    @property
+    def all(self) -> tuple["PromptTooLong", ...]:
+        """Itself and the others."""
+        return (self, *self.others)
+
+    def __reduce__(self) -> tuple[type, tuple[int, str, int, int], dict[str, object]]:
         # from an encoder in another process
-        return type(self), (self.index, self.prompt, self.tokens, self.limit)
+        arguments = (self.index, self.prompt, self.tokens, self.limit)
+        return type(self), arguments, {"others": self.others}

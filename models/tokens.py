@@ -40,7 +40,7 @@ class Tokens(Protocol):
         `first_index` is the place of prompts[0] in the caller's list, for the error's sake.
 
         Raises:
-            PromptTooLong: a prompt does not fit into the context length.
+            PromptTooLong: prompts do not fit into the context length; it knows them all.
         """
         ...
 
@@ -97,14 +97,19 @@ class BytePairTokens:
             self._words.clear()
         start, end, *_ = self.rules.special_ids
         ids = np.zeros((len(prompts), self.context_length), np.int64)
+        too_long = []
         for place, text in enumerate(prompts):
             row = [start]
             for word in self._split(self._clean(text)):
                 row += self._words.get(word) or self._word(word)
             row.append(end)
             if len(row) > self.context_length:
-                raise PromptTooLong(first_index + place, text, len(row), self.context_length)
-            ids[place, : len(row)] = row
+                problem = PromptTooLong(first_index + place, text, len(row), self.context_length)
+                too_long.append(problem)
+            else:
+                ids[place, : len(row)] = row
+        if too_long:
+            raise PromptTooLong.together(too_long)
         return ids
 
     @property
@@ -186,10 +191,14 @@ class HubTokens:
     def __call__(self, prompts: Sequence[str], first_index: int = 0) -> Ids:
         """As Tokens has it."""
         texts = list(prompts)
+        too_long = []
         for place, text in enumerate(texts):
             length = self._count(text)
             if length > self.context_length:
-                raise PromptTooLong(first_index + place, text, length, self.context_length)
+                problem = PromptTooLong(first_index + place, text, length, self.context_length)
+                too_long.append(problem)
+        if too_long:
+            raise PromptTooLong.together(too_long)
         ids = self._tokenizer(texts, context_length=self.context_length)
         return np.asarray(ids, np.int64)
 

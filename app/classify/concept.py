@@ -97,13 +97,9 @@ def split(rows: Floats, block: Block) -> list[Any]:
     return list(np.split(rows, ends))
 
 
-def owner(block: Block, index: int) -> tuple[str, int]:
-    """The key of the concept that the prompt of this number belongs to, and its number there."""
-    for key, prompts in block.items():
-        if index < len(prompts):
-            return key, index
-        index -= len(prompts)
-    raise IndexError("the encoder named a prompt that it was not given. This is a bug.")
+def owners(block: Block) -> list[tuple[str, int]]:
+    """For each prompt the key of the concept that it belongs to, and its number there."""
+    return [(key, number) for key, prompts in block.items() for number in range(len(prompts))]
 
 
 def _add(digest: Any, texts: Sequence[str]) -> None:

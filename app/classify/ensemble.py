@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from app.classify.concept import Block, Concept, blocks, ensemble_mean, keys_of, owner, split
+from app.classify.concept import Block, Concept, blocks, ensemble_mean, keys_of, owners, split
 from app.classify.tenancy import own
 from app.classify.truncation import ROUNDS, Cut, TextTooLong, cuts, few, without
 from app.errors import Internal, Overloaded
@@ -40,6 +40,10 @@ LISTS_BYTES: Final = 64_000_000
 
 # texts that were cut, whose cuts are remembered
 MOST_CUT: Final = 1_000
+
+# turns of the event loop until a caller that fails with a label has left: one to hear of it, one to
+# go; the rest of a block is not encoded for nobody
+TURNS_TO_LEAVE: Final = 2
 
 # blocks of vectors on their way into the store, and how long the end of the process waits for them
 MOST_KEEPING: Final = 16
@@ -240,9 +244,9 @@ class Ensemble:
             # wait, unlike gather, leaves the futures alone when this caller is cancelled
             waiting = {flight.future for flight in flights.values()}
             while waiting:
-                ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
-                for future in ended:
-                    if not (alone and isinstance(future.exception(), TextTooLong)):
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+                for future in [flight.future for flight in flights.values()]:
+                    if future.done() and not (alone and _is_too_long(future)):
                         future.result()  # the first failure, if there is one
         finally:
             for flight in flights.values():
@@ -301,11 +305,17 @@ class Ensemble:
                 with spans.span("encode texts", prompts=len(prompts), model=self.model):
                     rows = await asyncio.wrap_future(self._encoder.submit_texts(prompts))
             except PromptTooLong as error:
-                # the label at fault fails alone: others may wait for its neighbours
-                guilty, index = owner(block, error.index)
-                text = concepts[guilty].text_of(index)
-                self._land(guilty, TextTooLong.of(text, error.prompt, error.tokens, error.limit))
-                del block[guilty]
+                # the labels at fault fail alone: others may wait for their neighbours
+                of_prompts = owners(block)
+                for prompt in error.all:
+                    guilty, index = of_prompts[prompt.index]
+                    if block.pop(guilty, None) is not None:
+                        text = concepts[guilty].text_of(index)
+                        problem = TextTooLong.of(text, prompt.prompt, prompt.tokens, prompt.limit)
+                        self._land(guilty, problem)
+                for _ in range(TURNS_TO_LEAVE):
+                    await asyncio.sleep(0)
+                self._still_awaited(block)
                 continue
             self._encoded(len(prompts), time.perf_counter() - begun)
             self.computed += len(block)
@@ -343,6 +353,10 @@ class Ensemble:
             flight.future.exception()  # counts as seen, even if every caller has left
         else:
             flight.future.set_result(outcome)
+
+
+def _is_too_long(future: "asyncio.Future[_Landed]") -> bool:
+    return isinstance(future.exception(), TextTooLong)
 
 
 def _outcome(future: "asyncio.Future[_Landed]") -> _Landed | TextTooLong:

@@ -249,6 +249,38 @@ def test_a_label_too_long_is_told_before_the_rest_is_encoded(
     run(work)
 
 
+def test_nothing_is_encoded_for_a_request_that_labels_too_long_have_failed(
+    encoder: Counting,
+) -> None:
+    async def work() -> None:
+        ensemble = of(encoder)
+        long = " ".join(["cat"] * encoder.info.context_length)
+        names = [f"m{n}" for n in range(30)] + [f"{n} {long}" for n in range(30)]
+        with pytest.raises(TooLarge, match="of '0 cat"):  # the first of them
+            await ensemble.vectors(concepts(*names))
+        while ensemble.pending:
+            await asyncio.sleep(0)
+        assert len(encoder.asked) == 1
+        assert ensemble.computed == 0
+
+    run(work)
+
+
+def test_labels_too_long_are_found_in_one_pass_however_many_they_are(encoder: Counting) -> None:
+    async def work() -> None:
+        ensemble = of(encoder)
+        long = " ".join(["cat"] * encoder.info.context_length)
+        names = [name for n in range(30) for name in (f"m{n}", f"{n} {long}")]
+        fitted = await ensemble.fitted(concepts(*names))
+        assert list(fitted.too_long) == list(range(1, 60, 2))
+        assert len(encoder.asked) == 2
+        assert ensemble.computed == 30
+        rows = (await ensemble.vectors(concepts(*names[::2]))).rows
+        np.testing.assert_array_equal(fitted.vectors.rows[::2], rows)
+
+    run(work)
+
+
 def test_vectors_come_from_the_store_after_a_restart_and_damaged_ones_do_not(
     encoder: Counting,
 ) -> None:

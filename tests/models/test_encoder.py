@@ -63,6 +63,19 @@ def test_a_prompt_that_does_not_fit_is_named_and_not_cut(pictogram: Encoder) -> 
     assert (caught.value.index, caught.value.tokens, caught.value.limit) == (300, limit + 1, limit)
 
 
+def test_all_prompts_that_do_not_fit_are_named_at_once(pictogram: Encoder) -> None:
+    limit = pictogram.info.context_length
+    too_long = {
+        place: " ".join(["cat"] * (limit + place % 5)) for place in (3, 4, 255, 256, 257, 700)
+    }
+    prompts = [too_long.get(place, "dog") for place in range(701)]
+    with pytest.raises(PromptTooLong) as caught:
+        pictogram.submit_texts(prompts).result()
+    assert [problem.index for problem in caught.value.all] == list(too_long)
+    assert [problem.prompt for problem in caught.value.all] == list(too_long.values())
+    assert {problem.tokens - problem.index % 5 for problem in caught.value.all} == {limit + 2}
+
+
 def test_out_of_memory_halves_the_batch(
     plain_pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,9 +76,10 @@ def test_what_torch_raises_stays_where_torch_is(plain_pictogram: Encoder) -> Non
             with pytest.raises(Internal, match=r"^the encoder failed$"):
                 await shared.images(plain_pictogram.info.fingerprint, wrong)
             with pytest.raises(PromptTooLong) as caught:
-                await shared.texts(plain_pictogram.info.fingerprint, ["a cat", "cat " * 99])
+                await shared.texts(plain_pictogram.info.fingerprint, ["a cat", *["cat " * 99] * 2])
             travelled = pickle.loads(pickle.dumps(caught.value))
             assert (travelled.index, travelled.limit) == (1, caught.value.limit)
+            assert [problem.index for problem in travelled.all] == [1, 2]
 
     asyncio.run(test())
 
