@@ -279,7 +279,12 @@ class Ensemble:
             for key, vector in (await self._cache.fetch(list(concepts))).items():
                 self._land(key, _Landed(vector, encoded=False))
             missing = {key: c for key, c in concepts.items() if key in self._flights}
-            for block in blocks(missing):
+            left = missing
+            while left:
+                # what others wait for as well goes first: they did not ask for all the rest
+                shared = {key: c for key, c in left.items() if self._flights[key].waiting > 1}
+                block = next(blocks(shared or left))
+                left = {key: c for key, c in left.items() if key not in block}
                 await self._build_block(self._still_awaited(block), missing, counted)
         except BaseException as error:
             for key, flight in flights.items():

@@ -281,6 +281,30 @@ def test_labels_too_long_are_found_in_one_pass_however_many_they_are(encoder: Co
     run(work)
 
 
+def test_a_label_that_two_requests_wait_for_goes_before_the_rest_of_a_long_list(
+    encoder: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.classify.concept.PROMPTS_PER_BLOCK", 3)
+
+    async def work() -> None:
+        ensemble = of(encoder)
+        long = asyncio.create_task(ensemble.vectors(concepts(*(f"n{n}" for n in range(30)))))
+        while not encoder.asked:
+            await asyncio.sleep(0)
+        await ensemble.vectors(concepts("n29", "n28"))
+        assert not long.done()
+        # the block under way, and theirs
+        assert [batch[-1] for batch in encoder.asked[:3]] == ["n0", "n28", "n29"]
+        assert len(encoder.asked) <= 4
+        rows = (await long).rows
+        assert len(encoder.asked) == 30
+        np.testing.assert_array_equal(
+            rows[28:], (await ensemble.vectors(concepts("n28", "n29"))).rows
+        )
+
+    run(work)
+
+
 def test_vectors_come_from_the_store_after_a_restart_and_damaged_ones_do_not(
     encoder: Counting,
 ) -> None:
