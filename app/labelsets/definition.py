@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import secrets
 import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -225,8 +226,10 @@ class Stored:
 
     `name` is the store's, with the namespace. `built` says that some process has had all of its
     vectors once; `previous` is kept until then. `digest` stands for the definition, whatever its
-    name and version. `unreadable` is a body that this release cannot read, of a newer one or
-    damaged; then the definition is empty. `cost` is how many bytes of memory it takes, about.
+    name and version. `lineage` is the same in all versions from a creation to the deletion; "" in
+    what earlier releases wrote. `unreadable` is a body that this release cannot read, of a newer
+    one or damaged; then the definition is empty. `cost` is how many bytes of memory it takes,
+    about.
 
     As it serves here, `definition` may lack labels that the model cannot read, and `whole` is then
     the one that its owner wrote; `left_out` are these labels and `unread` says why.
@@ -238,6 +241,7 @@ class Stored:
     digest: str
     built: bool = False
     previous: "Stored | None" = None
+    lineage: str = ""
     unreadable: bool = False
     cost: int = field(default=0, compare=False)
     left_out: tuple[str, ...] = field(default=(), compare=False)
@@ -276,18 +280,32 @@ class Stored:
             "definition": _stored_fields(self.previous.definition),
         }
         plain = self.definition.plain and (not self.previous or self.previous.definition.plain)
-        content = {
+        content: dict[str, Any] = {
             "format": PLAIN if plain else FORMAT,
             "definition": _stored_fields(self.definition),
             "built": self.built,
             "previous": previous,
         }
+        if self.lineage:
+            content["lineage"] = self.lineage
         return _sealed(json.dumps(content, ensure_ascii=False).encode())
 
 
-def new(name: str, version: int, definition: Definition, previous: Stored | None = None) -> Stored:
+def new(
+    name: str,
+    version: int,
+    definition: Definition,
+    previous: Stored | None = None,
+    lineage: str = "",
+) -> Stored:
     """A version that is not built yet."""
-    return Stored(name, version, definition, _digest(definition), previous=previous)
+    digest = _digest(definition)
+    return Stored(name, version, definition, digest, previous=previous, lineage=lineage)
+
+
+def created(name: str, definition: Definition) -> Stored:
+    """The first version of a name, to be numbered by the store."""
+    return new(name, 0, definition, lineage=secrets.token_hex(8))
 
 
 def from_body(name: str, version: int, body: bytes) -> Stored:
@@ -302,7 +320,7 @@ def from_body(name: str, version: int, body: bytes) -> Stored:
         raise ValueError(
             f"label set {name!r} is stored in format {content['format']}, not up to {FORMAT}"
         )
-    before = content["previous"]
+    before, lineage = content["previous"], content.get("lineage", "")
     definition = _definition(content["definition"])
     return Stored(
         name=name,
@@ -312,7 +330,11 @@ def from_body(name: str, version: int, body: bytes) -> Stored:
         cost=memory_cost(body),
         built=content["built"],
         previous=before
-        and replace(new(name, before["version"], _definition(before["definition"])), built=True),
+        and replace(
+            new(name, before["version"], _definition(before["definition"]), lineage=lineage),
+            built=True,
+        ),
+        lineage=lineage,
     )
 
 

@@ -23,6 +23,7 @@ from app.labelsets.calibration.validity import Validity
 from app.labelsets.definition import (
     Definition,
     Stored,
+    created,
     in_namespace,
     new,
     unreadable_problem,
@@ -85,7 +86,7 @@ class LabelSetService:
             match.check(name, current)
         if current is not None:
             raise exists(name)
-        return await self._write(new(name, 0, definition), None, most)
+        return await self._write(created(name, definition), None, most)
 
     async def put(
         self, name: str, definition: Definition, match: Match, most: int | None = None
@@ -137,7 +138,7 @@ class LabelSetService:
         self, name: str, definition: Definition, current: Stored | None, most: int | None
     ) -> tuple[Stored, bool]:
         if current is None:
-            return await self._write(new(name, 0, definition), None, most), True
+            return await self._write(created(name, definition), None, most), True
         if current.definition == definition:
             if current.definition.calibrations != definition.calibrations:
                 # the same vectors: whatever is built of them stays so
@@ -146,7 +147,8 @@ class LabelSetService:
             self._builds.ensure(current)
             return current, False
         serves = replace(current, previous=None) if current.built else current.previous
-        return await self._write(new(name, 0, definition, serves), current), False
+        replaced = new(name, 0, definition, serves, current.lineage)
+        return await self._write(replaced, current), False
 
     async def delete(self, name: str, match: Match) -> None:
         """Forget a name for good. Raises UnknownLabelset, PreconditionFailed."""
@@ -218,8 +220,12 @@ class LabelSetService:
             stored = await self._current(name)
             if stored.version:
                 self._registry.touch(name)
-            # the last one is what this process served, if others were faster than it
-            for version in (stored, stored.previous, self._served.get(name)):
+            # the last one is what this process served, if others were faster than it; not what the
+            # name meant before it was deleted and created anew
+            served = self._served.get(name)
+            if served is not None and served.lineage != stored.lineage:
+                served = None
+            for version in (stored, stored.previous, served):
                 serving = await self._rows(version)
                 if version is not None and serving is not None:
                     newest = self._builds.ensure(stored)

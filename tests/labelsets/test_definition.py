@@ -18,6 +18,7 @@ from app.api.middleware.keys import digest
 from app.labelsets.definition import (
     Definition,
     Entry,
+    created,
     from_body,
     in_namespace,
     namespace_bounds,
@@ -296,6 +297,20 @@ def test_every_flipped_bit_of_a_stored_definition_is_noticed() -> None:
                 refused += 1
             body[place] ^= 1 << bit
     assert refused > 8 * (len(body) - 20)
+
+
+def test_all_versions_of_a_creation_have_its_lineage_and_no_other_creation_has_it() -> None:
+    pets = Definition((Entry("a", ("a",)), Entry("b", ("b",))))
+    first, second = created("n", pets), created("n", pets)
+    assert first.lineage != second.lineage
+    replaced = new("n", 7, pets, replace(first, built=True), first.lineage)
+    again = from_body("n", 7, replaced.body())
+    assert again == replaced
+    assert again.previous is not None
+    assert again.lineage == again.previous.lineage == first.lineage
+    # what earlier releases wrote has none, and is written as it was
+    assert from_body("n", 7, new("n", 7, pets).body()).lineage == ""
+    assert "lineage" not in json.loads(new("n", 7, pets).body())
 
 
 def test_a_stored_definition_without_a_checksum_is_read() -> None:

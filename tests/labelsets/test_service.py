@@ -9,7 +9,7 @@ import pytest
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
 from app.classify.templates import TemplateSets, template_sets
-from app.errors import PreconditionFailed
+from app.errors import LabelsetBuilding, PreconditionFailed
 from app.labelsets.blending import Blending
 from app.labelsets.builds import Builds
 from app.labelsets.calibration.validity import Validity
@@ -165,6 +165,30 @@ def test_a_set_that_can_never_be_built_does_not_stop_the_others(pictogram: Encod
         assert second.status(await second.get("good")).state == "ready"
         assert second.status(await second.get("bad")).state == "failed"
         await second.close()
+
+    asyncio.run(work())
+
+
+def test_a_process_serves_what_it_has_until_a_replacement_is_built_but_nothing_that_was_deleted(
+    pictogram: Encoder,
+) -> None:
+    async def work() -> None:
+        store = MemoryLabelSets()
+        one, other = service(pictogram, store), service(pictogram, store)
+        await one.create("a", definition("first", "cat"), Match())
+        await other.resolve("a", 240)  # which builds it
+        assert (await other.resolve("a", 0)).stored.definition.labels == ("first", "cat")
+        # one has built the replacement, the other has not
+        replaced, _ = await one.put("a", definition("second", "cat"), Match())
+        await one.wait(replaced, 240)
+        assert (await other.resolve("a", 0)).stored.definition.labels == ("first", "cat")
+        await one.delete("a", Match())
+        await one.create("a", definition("third", "cat"), Match())
+        with pytest.raises(LabelsetBuilding):
+            await other.resolve("a", 0)
+        assert (await other.resolve("a", 240)).stored.definition.labels == ("third", "cat")
+        await one.close()
+        await other.close()
 
     asyncio.run(work())
 
