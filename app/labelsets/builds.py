@@ -28,6 +28,9 @@ Version = tuple[str, int]
 # labels that are left, at least, where some are too long for the model
 LEAST: Final = 2
 
+# rows of a label set whose build is prepared in a thread
+MANY: Final = 2_000
+
 # bytes of the versions that serve without some labels, or with cut texts
 READ_BYTES: Final = 64_000_000
 
@@ -216,8 +219,11 @@ class Builds:
 
     async def _build(self, stored: Stored, build: Build) -> Serving:
         namespace = namespace_of(stored.name)
-        steps = list(_steps(self._concepts(stored)))
-        parts, reading = [], _Reading(stored)
+        if stored.definition.rows > MANY:  # in a thread, so that other requests do not wait
+            steps, reading = await asyncio.to_thread(self._prepared, stored)
+        else:
+            steps, reading = self._prepared(stored)
+        parts = []
         with working_for(namespace):
             left = [sum(concept.count for concept in step) for step in steps]
             for number, step in enumerate(steps):
@@ -235,6 +241,9 @@ class Builds:
         self.matrices.put(read.key, matrix)
         return Serving(read, matrix)
 
+    def _prepared(self, stored: Stored) -> tuple[list[list[Concept]], "_Reading"]:
+        return list(_steps(self._concepts(stored))), _Reading(stored)
+
     def _concepts(self, stored: Stored) -> list[Concept]:
         _, templates = self.templates.resolve(stored.definition.templates)
         return stored.definition.concepts(templates)
@@ -242,11 +251,13 @@ class Builds:
 
 def _steps(concepts: Sequence[Concept]) -> Iterator[list[Concept]]:
     step: list[Concept] = []
+    held = 0
     for concept in concepts:
-        if step and sum(c.count for c in step) + concept.count > PROMPTS_PER_BLOCK:
+        if step and held + concept.count > PROMPTS_PER_BLOCK:
             yield step
-            step = []
+            step, held = [], 0
         step.append(concept)
+        held += concept.count
     yield step
 
 

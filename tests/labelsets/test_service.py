@@ -1,17 +1,20 @@
 """What happens to stored label sets when a process starts: order, stores that are away."""
 
 import asyncio
+import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
+from app.classify.concept import PROMPTS_PER_BLOCK, Concept
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
 from app.classify.templates import TemplateSets, template_sets
 from app.errors import LabelsetBuilding, PreconditionFailed
 from app.labelsets.blending import Blending
-from app.labelsets.builds import Builds
+from app.labelsets.builds import Builds, _steps
 from app.labelsets.calibration.validity import Validity
 from app.labelsets.definition import Definition, Entry
 from app.labelsets.preconditions import Match
@@ -191,6 +194,49 @@ def test_a_process_serves_what_it_has_until_a_replacement_is_built_but_nothing_t
         await other.close()
 
     asyncio.run(work())
+
+
+def test_the_steps_of_a_build_cost_as_much_as_there_are_labels_and_no_more() -> None:
+    counted: Counter[str] = Counter()
+
+    class Counted(Concept):
+        @property
+        def count(self) -> int:
+            counted[self.texts[0]] += 1
+            return 300
+
+    concepts = [Counted((f"label {number}",), ("{}",)) for number in range(2_000)]
+    steps = list(_steps(concepts))
+    assert [concept for step in steps for concept in step] == concepts
+    assert {len(step) for step in steps[:-1]} == {PROMPTS_PER_BLOCK // 300}
+    assert max(counted.values()) <= 2
+
+
+def test_the_build_of_many_labels_is_prepared_beside_the_event_loop(
+    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.labelsets.builds.MANY", 2)
+    threads: dict[int, int] = {}
+    concepts = Definition.concepts
+
+    def noting(definition: Definition, templates: tuple[str, ...]) -> Any:
+        threads[definition.rows] = threading.get_ident()  # the last look is that of the build
+        return concepts(definition, templates)
+
+    monkeypatch.setattr(Definition, "concepts", noting)
+
+    async def work() -> None:
+        labelset_service = service(pictogram, MemoryLabelSets())
+        for labels in (("x", "y"), ("x", "y", "z")):
+            name = f"of-{len(labels)}"
+            stored = await labelset_service.create(name, definition(*labels), Match())
+            await labelset_service.wait(stored, 240)
+            assert labelset_service.status(stored).state == "ready"
+        await labelset_service.close()
+
+    asyncio.run(work())
+    assert threads[2] == threading.get_ident()
+    assert threads[3] != threading.get_ident()
 
 
 def test_builds_neither_fill_the_queue_of_requests_nor_are_stopped_by_it(
