@@ -19,10 +19,10 @@ from app.classify.templates import TemplateSets
 from app.classify.truncation import TextTooLong, advised, together
 from app.errors import Invalid, Problem, first_of_group
 from app.images.notes import border_warnings, crop_warnings
-from app.images.views import Look
+from app.images.views import Cut, Look
 from app.telemetry.spans import Stages
 from models import EncoderInfo
-from models.info import Floats
+from models.info import Floats, Pixels
 
 SHOWN_BY_DEFAULT: Final = 5
 
@@ -163,19 +163,25 @@ class Classifier:
             raise Invalid(detail, field="explain")
         if not chosen:
             return {}
-        decoded = await self.embedder.decoder.decode(looked.image, look)
-        (pixels,), area = decoded.views[looked.place], decoded.regions[looked.place].area
-        async with self.explaining:
-            copies = await asyncio.to_thread(heatmap.covered, pixels)
-            rows = await self.embedder.encode(copies, Stages())
+        if looked.covered is None:
+            looked.covered = await self._covered(looked.image, looked.place, look)
+        region = looked.covered
         places = list(chosen)
-        covered = rows @ classes.rows.T
+        covered = region.rows @ classes.rows.T
         if classes.alternatives is not None:
             covered = classes.alternatives.best(covered)
         without = covered[:, places]
-        maps = heatmap.heat(cosines[places], without, heatmap.flat(pixels))
-        shape = (area.width, area.height, look.spec(self.info.image))
+        maps = heatmap.heat(cosines[places], without, heatmap.flat(region.pixels))
+        shape = (region.area.width, region.area.height, look.spec(self.info.image))
         return {i: heatmap.png(cells, *shape) for i, cells in zip(places, maps, strict=True)}
+
+    async def _covered(self, image: bytes, place: int, look: Look) -> "_Covered":
+        decoded = await self.embedder.decoder.decode(image, look)
+        (pixels,), area = decoded.views[place], decoded.regions[place].area
+        async with self.explaining:
+            copies = await asyncio.to_thread(heatmap.covered, pixels)
+            rows = await self.embedder.encode(copies, Stages())
+        return _Covered(area, pixels, rows)
 
     async def prepare(self, query: Query) -> None:
         """Check that labels and templates can be used, before many images are processed."""
@@ -308,13 +314,26 @@ class Classifier:
 
 
 @dataclass(frozen=True, slots=True)
+class _Covered:
+    """A region's pixels, and the rows (COVERS, D) of its covered copies."""
+
+    area: Cut
+    pixels: Pixels
+    rows: Floats
+
+
+@dataclass(slots=True)
 class _Looked:
-    """A region of an image file by its index among those requested, and its rows (V, D)."""
+    """A region of an image file by its index among those requested, and its rows (V, D).
+
+    It is `covered` once, however many lists of labels are explained.
+    """
 
     image: bytes | SeenBefore
     place: int
     rows: Floats
     warnings: tuple[str, ...]
+    covered: _Covered | None = None
 
 
 @dataclass(frozen=True, slots=True)

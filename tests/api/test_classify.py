@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
+from app.classify.heatmap import COVERS
 from benchmarks.servers import wait_until
 from models.encoder import Encoder
 from models.info import Timing
@@ -763,6 +765,12 @@ def test_views_and_boxes_are_cached_apart(serve: Any, pictogram: Encoder) -> Non
             assert again == first
 
 
+def levels(heatmap: str) -> np.ndarray:
+    """The grey levels (H, W) of a data URI."""
+    picture = Image.open(io.BytesIO(base64.b64decode(heatmap.partition(",")[2])))
+    return np.asarray(picture, np.int64)
+
+
 def test_the_heat_map_has_the_shape_of_its_box(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
@@ -771,10 +779,37 @@ def test_the_heat_map_has_the_shape_of_its_box(
     answer = form(client, image, labels=LABELS, **fields).json()
     shapes = []
     for part in answer["boxes"]:
-        coded = part["predictions"][0]["heatmap"].partition(",")[2]
-        width, height = Image.open(io.BytesIO(base64.b64decode(coded))).size
+        height, width = levels(part["predictions"][0]["heatmap"]).shape
         shapes.append(width / height)
     assert shapes == [2, 1]
+
+
+def test_a_picture_is_covered_once_however_many_label_sets_are_explained(
+    client: httpx.Client,
+    pictogram: Encoder,
+    samples: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sets = {"explained": ["cat", "dog"], "explained-too": ["pizza", "cat", "rocket"]}
+    for name, labels in sets.items():
+        body = {"name": name, "labels": labels}
+        client.post("/labelsets", json=body, params={"wait": "true"}).raise_for_status()
+    encoded: list[int] = []
+    submit = pictogram.submit_images
+
+    def counting(images: Any) -> Any:
+        encoded.append(len(images))
+        return submit(images)
+
+    monkeypatch.setattr(pictogram, "submit_images", counting)
+    data = {"labelset": list(sets), "explain": "true"}
+    together = form(client, samples["cat"].read_bytes(), **data).json()["results"]
+    assert sum(encoded) == 1 + COVERS
+    for name in sets:
+        alone = form(client, samples["cat"].read_bytes(), labelset=name, explain="true").json()
+        for own, shared in zip(alone["predictions"], together[name]["predictions"], strict=True):
+            # batches of other sizes may round otherwise
+            np.testing.assert_allclose(levels(own["heatmap"]), levels(shared["heatmap"]), atol=3)
 
 
 def test_a_label_may_stand_for_several_texts(
