@@ -89,6 +89,9 @@ CLASSES: Final = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Sigl
 # the id by which CLIP's configurations of 2021 to 2023 mean "the highest id of the prompt"
 LEGACY_EOS: Final = 2
 
+# what transformers calls CLIP's special tokens, and their ids
+CLIPS_SPECIAL: Final = {"<|startoftext|>": 49_406, "<|endoftext|>": 49_407}
+
 Weights = dict[str, torch.Tensor]
 
 
@@ -498,9 +501,13 @@ def _tokenizer(folder: Path, config: Configuration) -> SimpleTokenizer | FolderT
     else:
         tokenizer = FolderTokenizer(folder)
         ids = tokenizer(["a"], length)
-    if int(ids.max()) >= config.text["vocab_size"]:
+    highest = int(ids.max())
+    if config.kind == "clip":
+        # a prompt may hold any of those that were added
+        highest = max([highest, *_added_tokens(folder).values()])
+    if highest >= config.text["vocab_size"]:
         raise Unmappable(
-            f"the tokenizer has ids up to {int(ids.max())}, text_config.vocab_size is "
+            f"the tokenizer has ids up to {highest}, text_config.vocab_size is "
             f"{config.text['vocab_size']}"
         )
     eos = config.text.get("eos_token_id")
@@ -511,16 +518,25 @@ def _tokenizer(folder: Path, config: Configuration) -> SimpleTokenizer | FolderT
 
 
 def _is_clips_own(folder: Path) -> bool:
-    """Whether the vocabulary is that of CLIP, for which open_clip brings a tokenizer."""
-    table = folder / "vocab.json"
-    if table.is_file():
-        vocabulary = json.loads(table.read_text(encoding="utf-8"))
-    else:
-        whole = folder / "tokenizer.json"
-        if not whole.is_file():
-            return False
-        vocabulary = json.loads(whole.read_text(encoding="utf-8"))["model"]["vocab"]
-    expected = dict(SimpleTokenizer().encoder)
-    for id_, name in ((49_406, "<|startoftext|>"), (49_407, "<|endoftext|>")):
-        expected = {piece: place for piece, place in expected.items() if place != id_} | {name: id_}
-    return bool(vocabulary == expected)
+    """Whether all tokens are those of CLIP, for which open_clip brings a tokenizer."""
+    table, whole = _read(folder / "vocab.json"), _read(folder / "tokenizer.json")
+    vocabulary = table or whole.get("model", {}).get("vocab")
+    own = {place: piece for piece, place in CLIPS_SPECIAL.items()}
+    expected = {own.get(place, piece): place for piece, place in SimpleTokenizer().encoder.items()}
+    return vocabulary == expected and _added_tokens(folder).items() <= CLIPS_SPECIAL.items()
+
+
+def _added_tokens(folder: Path) -> dict[str, int]:
+    """Ids of the tokens that are no part of the vocabulary's table, in any of their spellings."""
+    added = _read(folder / "tokenizer.json").get("added_tokens", ())
+    settings = _read(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+    return {
+        **{token["content"]: token["id"] for token in added},
+        **{token["content"]: int(place) for place, token in settings.items()},
+        **_read(folder / "added_tokens.json"),
+    }
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where there is none."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -243,6 +243,54 @@ def test_another_vocabulary_is_read_by_transformers(clip: Path, tmp_path: Path) 
         encoder.close()
 
 
+@pytest.mark.parametrize("spelling", ["tokenizer.json", "added_tokens.json"])
+def test_tokens_added_to_clips_vocabulary_are_read_as_transformers_reads_them(
+    clip: Path, tmp_path: Path, spelling: str
+) -> None:
+    folder = _copy(clip, tmp_path)
+    _add_a_token(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    if spelling == "added_tokens.json":  # as releases before tokenizer.json saved it
+        whole = json.loads((folder / "tokenizer.json").read_text())
+        (folder / "tokenizer.json").unlink()
+        (folder / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+        merges = "\n".join(" ".join(pair) for pair in whole["model"]["merges"])
+        (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+        (folder / "added_tokens.json").write_text(json.dumps({"<sks>": 49_408}))
+    prompts = ["a photo of <sks>", "a <sks> dog", "a dog"]
+    with torch.inference_mode():
+        model = transformers.CLIPModel.from_pretrained(folder).eval()
+        output = model.get_text_features(**tokenizer(prompts, padding=True, return_tensors="pt"))
+        expected = torch.nn.functional.normalize(output.pooler_output).numpy()
+    encoder = load(f"local-dir:{folder}", precision="fp32")
+    rows = encoder.submit_texts(prompts).result()
+    encoder.close()
+    assert 100 * (1 - (rows * expected).sum(1)).max() < TOLERANCE
+
+
+def test_an_added_token_that_the_text_tower_has_no_row_for_is_refused(
+    clip: Path, tmp_path: Path
+) -> None:
+    folder = _copy(clip, tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<sks>"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(BadCheckpoint, match=r"ids up to 49408, text_config.vocab_size is 49408"):
+        load(f"local-dir:{folder}")
+
+
+def _add_a_token(folder: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<sks>"])
+    model = transformers.CLIPModel.from_pretrained(folder)
+    model.text_model.resize_token_embeddings(len(tokenizer))
+    # as different from the others as a trained one
+    model.text_model.get_input_embeddings().weight.data[-1].normal_(std=0.05)
+    model.config.text_config.vocab_size = len(tokenizer)
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+
+
 def test_weights_in_parts_or_of_torch_are_the_same_model(clip: Path, tmp_path: Path) -> None:
     vectors = []
     for name in ("whole", "parts", "torch"):
