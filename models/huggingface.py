@@ -122,8 +122,9 @@ def load_folder(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
         ImportError: the tokenizer needs the extra `hf`.
         OSError, ValueError, KeyError: a file is missing or damaged.
     """
-    raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    config = _configuration(raw)
+    if not (folder / CONFIG).is_file():
+        raise Unmappable(f"there is no {CONFIG}")
+    config = _configuration(_read(folder / CONFIG))
     preprocess = _preprocessing(folder, config)
     model, weights = _model(config, _read_weights(folder))
     _fill(model, weights)
@@ -137,9 +138,10 @@ def load_folder(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
 
 def _configuration(raw: Mapping[str, Any]) -> Configuration:
     kind: str = raw.get("model_type") or ""
-    if kind not in DEFAULTS:
+    if kind not in tuple(DEFAULTS):
         raise Unmappable(f"model_type is {kind!r}, only {', '.join(DEFAULTS)} can be served")
-    for name in raw.get("architectures") or ():
+    classes = raw.get("architectures") or []
+    for name in classes if isinstance(classes, list) else [classes]:
         if name != CLASSES[kind]:
             raise Unmappable(f"architectures names {name}, only {CLASSES[kind]} has both towers")
     if raw.get("quantization_config"):
@@ -147,35 +149,46 @@ def _configuration(raw: Mapping[str, Any]) -> Configuration:
     text, vision = (
         {
             **defaults,
-            **(raw.get(part) or {}),
+            **_object(raw.get(part) or {}, part),
             # written before 2023, and read before the other
-            **(raw.get(f"{part}_dict") or {}),
+            **_object(raw.get(f"{part}_dict") or {}, f"{part}_dict"),
         }
         for part, defaults in zip(("text_config", "vision_config"), DEFAULTS[kind], strict=True)
     )
-    _check_tower("text_config", text)
-    _check_tower("vision_config", vision)
+    _check_tower("text_config", text, DEFAULTS[kind][0])
+    _check_tower("vision_config", vision, DEFAULTS[kind][1])
     _check_patches(kind, vision)
     if kind == "clip":
         if text["hidden_act"] != vision["hidden_act"]:
             raise Unmappable("hidden_act of the two towers differs")
         if not isinstance(text["eos_token_id"], int):
             raise Unmappable(f"text_config.eos_token_id is {text['eos_token_id']}, not one id")
-        return Configuration(kind, text, vision, raw.get("projection_dim", 512))
+        width = raw.get("projection_dim", 512)
+        _check_number("projection_dim", width, whole=True)
+        return Configuration(kind, text, vision, width)
     if not vision["vision_use_head"]:
         raise Unmappable("vision_config.vision_use_head is false: there is no pooling")
     width = text.get("projection_size") or text["hidden_size"]
     if width != vision["hidden_size"]:
-        raise Unmappable(f"the towers embed in {width} and {vision['hidden_size']} dimensions")
+        raise Unmappable(f"the towers embed in {width!r} and {vision['hidden_size']} dimensions")
     return Configuration(kind, text, vision, width)
 
 
-def _check_tower(part: str, values: Mapping[str, Any]) -> None:
-    if values["hidden_act"] not in ACTIVATIONS:
+def _check_tower(part: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    for name, default in defaults.items():
+        # an end of text may have the id 0
+        if type(default) in (int, float) and name != "eos_token_id":
+            _check_number(f"{part}.{name}", values[name], whole=isinstance(default, int))
+    if values["hidden_act"] not in tuple(ACTIVATIONS):
         names = ", ".join(ACTIVATIONS)
         raise Unmappable(f"{part}.hidden_act is {values['hidden_act']!r}, not one of {names}")
     if values["hidden_size"] % values["num_attention_heads"]:
         raise Unmappable(f"{part}.hidden_size is not a multiple of num_attention_heads")
+
+
+def _check_number(name: str, value: Any, *, whole: bool) -> None:
+    if type(value) not in ((int,) if whole else (int, float)) or value <= 0:
+        raise Unmappable(f"{name} is {value!r}, not one {'whole ' * whole}number above 0")
 
 
 def _check_patches(kind: str, vision: dict[str, Any]) -> None:
@@ -187,9 +200,6 @@ def _check_patches(kind: str, vision: dict[str, Any]) -> None:
         if side**2 != vision["num_patches"]:
             raise Unmappable(f"vision_config.num_patches is {vision['num_patches']}, no square")
         vision["image_size"] = side * vision["patch_size"]
-    for name in ("image_size", "patch_size"):
-        if not isinstance(vision[name], int):
-            raise Unmappable(f"vision_config.{name} is {vision[name]!r}, not one number")
 
 
 def _fill(model: nn.Module, weights: Weights) -> None:
@@ -210,7 +220,7 @@ def _read_weights(folder: Path) -> Weights:
         index = folder / f"{name}.index.json"
         files = [folder / name] if (folder / name).is_file() else []
         if index.is_file():
-            parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            parts = _object(_read(index).get("weight_map"), f"{index.name}: weight_map").values()
             # a name with a path in it would leave the folder
             files = [folder / Path(part).name for part in sorted(set(parts))]
         if files:
@@ -408,32 +418,43 @@ def _preprocessing(folder: Path, config: Configuration) -> dict[str, Any]:
     for name, needed in (("do_resize", True), ("do_rescale", True), ("do_pad", False)):
         if bool(options.get(name) if options.get(name) is not None else needed) is not needed:
             raise Unmappable(f"the image processor's {name} is {options[name]}")
-    if not math.isclose(options.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-6):
-        raise Unmappable(f"the image processor's rescale_factor is {options['rescale_factor']}")
+    factor = options.get("rescale_factor", 1 / 255)
+    if type(factor) not in (int, float) or not math.isclose(factor, 1 / 255, rel_tol=1e-6):
+        raise Unmappable(f"the image processor's rescale_factor is {factor}, not 1 / 255")
     resample = options.get("resample", 2 if config.kind == "siglip2" else 3)
-    if resample not in INTERPOLATIONS:
+    if resample not in tuple(INTERPOLATIONS):
         raise Unmappable(f"the image processor's resample is {resample}, not 2 or 3")
     normalizes = options.get("do_normalize", True)
     return {
         "size": (edge, edge),
         "mode": "RGB",
-        "mean": tuple(options["image_mean"]) if normalizes else (0.0, 0.0, 0.0),
-        "std": tuple(options["image_std"]) if normalizes else (1.0, 1.0, 1.0),
+        "mean": _channels(options, "image_mean") if normalizes else (0.0, 0.0, 0.0),
+        "std": _channels(options, "image_std") if normalizes else (1.0, 1.0, 1.0),
         "interpolation": INTERPOLATIONS[resample],
         "resize_mode": _resize_mode(options, edge),
         "fill_color": 0,
     }
 
 
+def _channels(options: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+    """Three numbers, or one for all three channels."""
+    value = options.get(name)
+    if value is None:
+        raise Unmappable(f"the image processor has no {name}")
+    numbers = value if isinstance(value, list) else [value] * 3
+    if len(numbers) != 3 or any(type(number) not in (int, float) for number in numbers):
+        raise Unmappable(f"the image processor's {name} is {value!r}, not one or three numbers")
+    red, green, blue = map(float, numbers)
+    return red, green, blue
+
+
 def _image_processor(folder: Path) -> dict[str, Any]:
     old, new = folder / "preprocessor_config.json", folder / "processor_config.json"
     if old.is_file():
-        options: dict[str, Any] = json.loads(old.read_text(encoding="utf-8"))
-        return options
-    if new.is_file():
-        options = json.loads(new.read_text(encoding="utf-8")).get("image_processor") or {}
-        if options:
-            return options
+        return _read(old)
+    options = _read(new).get("image_processor")
+    if options:
+        return _object(options, f"{new.name}: image_processor")
     raise Unmappable(
         "there is no preprocessor_config.json: copy it from the model that this one was made from"
     )
@@ -455,12 +476,12 @@ def _resize_mode(options: Mapping[str, Any], edge: int) -> str:
     )
 
 
-def _extent(size: Any) -> int | tuple[int, int] | None:
+def _extent(size: Any) -> int | tuple[Any, Any] | None:
     """A size in any of its spellings: (height, width), or the length of the shorter edge."""
     if isinstance(size, int):
         return size
     if isinstance(size, dict) and size.get("height") is not None:
-        return size["height"], size["width"]
+        return size["height"], size.get("width")
     if isinstance(size, dict) and isinstance(size.get("shortest_edge"), int):
         return int(size["shortest_edge"])
     return None
@@ -538,5 +559,18 @@ def _added_tokens(folder: Path) -> dict[str, int]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where there is none."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    """The object that a JSON file holds; an empty one where there is no file."""
+    if not file.is_file():
+        return {}
+    try:
+        return _object(json.loads(file.read_text(encoding="utf-8")), file.name)
+    except Unmappable:
+        raise
+    except ValueError as error:
+        raise Unmappable(f"{file.name} is no JSON: {error}") from error
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Unmappable(f"{name} is not an object of JSON")
+    return value

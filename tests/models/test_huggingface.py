@@ -335,7 +335,15 @@ def test_weights_in_parts_or_of_torch_are_the_same_model(clip: Path, tmp_path: P
             5,
             "not a multiple of num_attention_heads",
         ),
+        ("config.json", "text_config.num_attention_heads", 0, "num_attention_heads is 0, not one"),
+        ("config.json", "text_config.hidden_size", "96", "text_config.hidden_size is '96', not"),
+        ("config.json", "vision_config.layer_norm_eps", "1e-5", "layer_norm_eps is '1e-5', not"),
         ("config.json", "vision_config.image_size", [96, 48], "image_size is [96, 48]"),
+        ("config.json", "vision_config.hidden_act", ["gelu"], "hidden_act is ['gelu'], not"),
+        ("config.json", "text_config.eos_token_id", [1, 2], "eos_token_id is [1, 2], not one id"),
+        ("config.json", "projection_dim", "48", "projection_dim is '48', not one whole number"),
+        ("config.json", "text_config", [1], "text_config is not an object of JSON"),
+        ("config.json", "architectures", 5, "architectures names 5"),
         (
             "config.json",
             "text_config.num_hidden_layers",
@@ -358,7 +366,12 @@ def test_weights_in_parts_or_of_torch_are_the_same_model(clip: Path, tmp_path: P
         ),
         ("preprocessor_config.json", "size", {"shortest_edge": 128}, "128"),
         ("preprocessor_config.json", "resample", 0, "resample is 0, not 2 or 3"),
+        ("preprocessor_config.json", "resample", [3], "resample is [3], not 2 or 3"),
         ("preprocessor_config.json", "rescale_factor", 1.0, "rescale_factor is 1.0"),
+        ("preprocessor_config.json", "rescale_factor", None, "rescale_factor is None, not 1 / 255"),
+        ("preprocessor_config.json", "image_mean", None, "the image processor has no image_mean"),
+        ("preprocessor_config.json", "image_std", [1, 2], "image_std is [1, 2], not one or three"),
+        ("preprocessor_config.json", "size", {"height": 96}, "size {'height': 96}"),
         ("preprocessor_config.json", "do_resize", False, "do_resize is False"),
         ("preprocessor_config.json", "", None, "no preprocessor_config.json"),
         ("tokenizer.json", "", None, "no tokenizer.json"),
@@ -383,6 +396,30 @@ def test_what_cannot_be_mapped_is_refused_by_its_name(
         load(f"local-dir:{folder}")
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "tokenizer.json"])
+def test_a_file_that_holds_no_object_is_named(clip: Path, tmp_path: Path, file: str) -> None:
+    folder = _copy(clip, tmp_path)
+    for text, complaint in (("[]", "is not an object of JSON"), ("{", "is no JSON: ")):
+        (folder / file).write_text(text)
+        with pytest.raises(BadCheckpoint, match=rf"\({file} {complaint}"):
+            load(f"local-dir:{folder}")
+
+
+def test_one_number_stands_for_three_channels_as_in_transformers(
+    clip: Path, tmp_path: Path
+) -> None:
+    rows = []
+    for name, mean, std in (("one", 0.5, 0.25), ("three", [0.5] * 3, [0.25] * 3)):
+        folder = _copy(clip, tmp_path / name)
+        options = json.loads((folder / "preprocessor_config.json").read_text())
+        options |= {"image_mean": mean, "image_std": std}
+        (folder / "preprocessor_config.json").write_text(json.dumps(options))
+        encoder = load(f"local-dir:{folder}", precision="fp32", backend="torch")
+        rows.append(encoder.submit_images([np.full((3, 96, 96), 99, np.uint8)]).result())
+        encoder.close()
+    np.testing.assert_array_equal(*rows)
 
 
 def test_without_the_extra_the_message_names_it(
