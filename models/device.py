@@ -157,8 +157,9 @@ def allowed_precisions(
 ) -> tuple[Precision, ...]:
     """As `choose_precision`, and after it what else may be measured to be faster on a CPU."""
     chosen = choose_precision(requested, device, fixed)
-    is_open = requested == "auto" and device == CPU and fixed is None and chosen != "fp32"
-    return (chosen, "fp32") if is_open else (chosen,)
+    if (requested, device, fixed) != ("auto", CPU, None) or not processor.may_gain_by_bf16():
+        return (chosen,)
+    return ("bf16", "fp32") if chosen == "bf16" else ("fp32", "bf16")
 
 
 def choose_backend(requested: str, device: str, installed: bool) -> Backend:

@@ -13,26 +13,31 @@ CPU_INFO: Final = Path("/proc/cpuinfo")
 DECISIVE: Final = (
     "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
     "amx_tile", "amx_bf16", "amx_int8",
+    # Arm's
+    "asimdhp", "sve", "i8mm", "bf16",
 )  # fmt: skip
 # of PCI
 INTEL: Final = "0x8086"
 
-# whose figures hold for no other processor: virtual machines hide the name of some
-NAMES: Final = ("model name", "cpu family", "model")
+# whose figures hold for no other processor: virtual machines hide the name of some, and Arm's have
+# numbers only
+NAMES: Final = ("model name", "cpu family", "model", "CPU implementer", "CPU part")
 
 NATIVE_BF16: Final = ("avx512_bf16", "amx_bf16")
+BF16_OF_ARM: Final = "bf16"
 
 
 @functools.cache
 def features() -> tuple[str, ...]:
     """The decisive flags that the processor has; none where the system does not tell."""
-    flags = next((line.split() for line in _cpu_info() if line.startswith("flags")), [])
+    starts = ("flags", "Features")
+    flags = next((line.split() for line in _cpu_info() if line.startswith(starts)), [])
     return tuple(name for name in DECISIVE if name in flags)
 
 
 @functools.cache
 def model() -> tuple[str, ...]:
-    """The processor's name, family and number; none where the system does not tell."""
+    """The processor's name and numbers; none where the system does not tell."""
     told: dict[str, str] = {}
     for line in _cpu_info():
         name, _, value = line.partition(":")
@@ -49,8 +54,13 @@ def _cpu_info() -> list[str]:
 
 
 def has_fast_bf16() -> bool:
-    """Whether it has instructions for bf16: elsewhere it is emulated, and slower than fp32."""
+    """Whether bf16 is fast without asking further: elsewhere it may be emulated, and slower."""
     return any(name in features() for name in NATIVE_BF16)
+
+
+def may_gain_by_bf16() -> bool:
+    """Whether bf16 is worth timing: on Arm, torch uses its instructions and OpenVINO does not."""
+    return has_fast_bf16() or BF16_OF_ARM in features()
 
 
 def described() -> str:
