@@ -22,7 +22,7 @@ class CatalogEntry:
 
     `size_mb` of the checkpoint in megabytes, `gflops` of the image tower for one picture. `pick` is
     what it is the first choice for, "" for most. `free` is false where the licence allows no
-    commercial use. `figures` is where its accuracy was published.
+    commercial use.
     """
 
     name: str
@@ -31,7 +31,6 @@ class CatalogEntry:
     gflops: float
     pick: str
     free: bool
-    figures: str | None
     precision: Precision | None
     provenance: Provenance
 
@@ -68,7 +67,6 @@ def _entry(name: str, fields: dict[str, Any]) -> CatalogEntry:
         gflops=fields["gflops"],
         pick=fields.get("pick", ""),
         free=fields.get("free", True),
-        figures=fields.get("figures"),
         precision=fields.get("precision"),
         provenance=Provenance(
             description=fields["description"],
@@ -77,5 +75,6 @@ def _entry(name: str, fields: dict[str, Any]) -> CatalogEntry:
             imagenet_top1=fields.get("imagenet_top1"),
             languages=tuple(fields["languages"]),
             templates=fields.get("templates", "imagenet"),
+            figures=fields.get("figures"),
         ),
     )

@@ -37,7 +37,10 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a model comes from and what it is good for, as the catalogue tells it."""
+    """Where a model comes from and what it is good for, as the catalogue tells it.
+
+    `figures` is where its accuracy was published.
+    """
 
     description: str
     licence: str
@@ -45,6 +48,7 @@ class Provenance:
     imagenet_top1: float | None = None
     languages: tuple[str, ...] = ("en",)
     templates: str = "imagenet"
+    figures: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

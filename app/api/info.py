@@ -85,6 +85,7 @@ class LoadedModelAnswer(BaseModel):
     licence: str
     source: str
     imagenet_top1: float | None = Field(description="Published zero-shot accuracy in percent.")
+    figures: str | None = Field(description="Where that was published.")
     languages: list[str]
     default_templates: str
     fingerprint: str
@@ -120,6 +121,7 @@ class LoadedModelAnswer(BaseModel):
             licence=origin.licence,
             source=origin.source,
             imagenet_top1=origin.imagenet_top1,
+            figures=origin.figures,
             languages=list(origin.languages),
             default_templates=origin.templates,
             fingerprint=info.fingerprint,

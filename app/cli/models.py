@@ -75,6 +75,7 @@ def _as_json(entry: CatalogEntry) -> dict[str, object]:
         "free": entry.free,
         "languages": list(origin.languages),
         "imagenet_top1": origin.imagenet_top1,
+        "figures": origin.figures,
         "gflops": entry.gflops,
         "size_mb": entry.size_mb,
         "source": origin.source,

@@ -19,6 +19,7 @@ from PIL import Image
 
 from app.classify.heatmap import COVERS
 from benchmarks.servers import wait_until
+from models.catalog import catalog
 from models.encoder import Encoder
 from models.info import Timing
 from prompts import load_vocabularies
@@ -449,6 +450,17 @@ def test_models_tells_where_the_model_comes_from(client: httpx.Client, pictogram
     assert (loaded["name"], loaded["licence"]) == ("pictogram", "Apache-2.0")
     assert "Not for photographs" in loaded["description"]
     assert loaded["fingerprint"] == pictogram.info.fingerprint
+
+
+def test_models_tells_where_a_models_accuracy_was_published(
+    serve: Serve, pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = replace(pictogram.info, provenance=catalog()["ViT-B-32/openai"].provenance)
+    monkeypatch.setattr(pictogram, "info", info)
+    with serve(pictogram) as client:
+        loaded = client.get("/models").json()["loaded"]
+    assert loaded["imagenet_top1"] == 63.3
+    assert loaded["figures"].startswith("https://github.com/mlfoundations/open_clip/")
 
 
 def test_models_tells_what_the_model_runs_by(

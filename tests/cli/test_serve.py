@@ -105,6 +105,9 @@ def test_models_are_listed() -> None:
     assert " (not free)" in completed.stdout
     entries = json.loads(run("models", "list", "--json").stdout)
     assert [entry["name"] for entry in entries] == list(first)[1:]
+    for entry in entries:  # a published figure has its source
+        assert (entry["imagenet_top1"] is None) == (entry["figures"] is None), entry["name"]
+    assert any("openclip_results.csv" in (entry["figures"] or "") for entry in entries)
     assert "not free)" not in run("models", "list", "--free").stdout
 
 

@@ -153,8 +153,8 @@ def test_the_catalogue_answers_which_one() -> None:
     assert all(entry.free for entry in picks.values())
     cheapest, balanced, best = (picks[name] for name in ("cheapest", "balanced", "best"))
     assert cheapest.gflops < balanced.gflops < best.gflops
-    for entry in models.values():
-        assert (entry.provenance.imagenet_top1 is None) == (entry.figures is None), entry.name
+    for name, entry in models.items():
+        assert (entry.provenance.imagenet_top1 is None) == (entry.provenance.figures is None), name
         licence = entry.provenance.licence.lower()
         assert entry.free != ("nc" in licence or "amlr" in licence), entry.name
         assert ("mul" in entry.provenance.languages) <= (
