@@ -1,5 +1,6 @@
 """The catalogue of named models, read from catalog.toml. Knows nothing of torch or hubs."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ HERE: Final = Path(__file__).parent
 OFFLINE_MODEL: Final = "everyday"
 LOCAL_DIR: Final = "local-dir:"
 HF_HUB: Final = "hf-hub:"
+
+# families of weights whose licence allows no commercial use, by how their names begin
+RESTRICTED: Final = {"dfn": "apple-amlr", "mobileclip2": "apple-amlr", "metaclip": "CC-BY-NC-4.0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +53,18 @@ def provenance_of(spec: str) -> Provenance:
         return entry.provenance
     return Provenance(
         description="Not in the catalogue: see where it comes from for what it is good for.",
-        licence="unknown",
+        licence=restricted_licence(spec) or "unknown",
         source=spec,
         languages=(),
+    )
+
+
+def restricted_licence(spec: str) -> str | None:
+    """The licence of weights to download that are known to allow no commercial use."""
+    names = [] if spec.startswith(LOCAL_DIR) else re.findall(r"[a-z][a-z0-9]*", spec.lower())
+    return next(
+        (RESTRICTED[family] for family in RESTRICTED for name in names if name.startswith(family)),
+        None,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from models import bundle
-from models.catalog import LOCAL_DIR, catalog
+from models.catalog import LOCAL_DIR, catalog, restricted_licence
 from models.checkpoint import local_folder, unknown
 from models.choice import Candidates, Choice
 from models.device import (
@@ -188,11 +188,14 @@ def _loader(spec: str) -> str:
     if entry is None:
         if "/" not in spec and ":" not in spec:
             raise unknown(spec)
-        return spec
-    if not entry.free:
-        licence = entry.provenance.licence
+        licence = restricted_licence(spec)
+        if licence is None and not spec.startswith(LOCAL_DIR):
+            log.warning("%s: its licence is not known here; see where it comes from", spec)
+    else:
+        licence = None if entry.free else entry.provenance.licence
+    if licence is not None:
         log.warning("%s: its licence (%s) allows no commercial use", spec, licence)
-    return entry.loader
+    return spec if entry is None else entry.loader
 
 
 def export_to(spec: str, precision: str, folder: Path) -> None:

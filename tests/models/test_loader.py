@@ -15,6 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import BadCheckpoint, BadDevice, ModelError, ModelUnavailable, UnknownModel, catalog
+from models.catalog import provenance_of, restricted_licence
 from models.encoder import Encoder
 from models.loader import fetch, load
 
@@ -157,6 +158,7 @@ def test_the_catalogue_answers_which_one() -> None:
         assert (entry.provenance.imagenet_top1 is None) == (entry.provenance.figures is None), name
         licence = entry.provenance.licence.lower()
         assert entry.free != ("nc" in licence or "amlr" in licence), entry.name
+        assert restricted_licence(name) == (None if entry.free else entry.provenance.licence), name
         assert ("mul" in entry.provenance.languages) <= (
             "extra `hf`" in entry.provenance.description
         ), entry.name
@@ -176,16 +178,48 @@ def test_the_cost_of_a_picture_is_what_torch_counts(name: str) -> None:
     assert 4 * parameters / 1e6 == pytest.approx(entry.size_mb, rel=0.02)
 
 
-def test_a_licence_that_is_not_free_is_told_before_the_download(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("MobileCLIP2-S0/dfndr2b", "its licence (apple-amlr) allows no commercial use"),
+        # none of these is in the catalogue
+        ("MobileCLIP2-S4/dfndr2b", "its licence (apple-amlr) allows no commercial use"),
+        ("ViT-H-14-378-quickgelu/dfn5b", "its licence (apple-amlr) allows no commercial use"),
+        ("hf-hub:apple/DFN5B-CLIP-ViT-H-14", "its licence (apple-amlr) allows no commercial use"),
+        (
+            "ViT-bigG-14-worldwide-378/metaclip2_worldwide",
+            "its licence (CC-BY-NC-4.0) allows no commercial use",
+        ),
+        (
+            "hf-hub:timm/vit_base_patch32_clip_224.metaclip_400m",
+            "its licence (CC-BY-NC-4.0) allows no commercial use",
+        ),
+        ("hf-hub:someone/tuned", "its licence is not known here; see where it comes from"),
+        ("MobileCLIP-S1/datacompdr", "its licence is not known here; see where it comes from"),
+    ],
+)
+def test_a_licence_that_is_not_free_or_not_known_is_told_before_the_download(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str, line: str
 ) -> None:
-    def unreachable(name: str) -> None:
-        assert "its licence (apple-amlr) allows no commercial use" in caplog.text
-        raise ModelUnavailable(name)
+    def unreachable(loader: str) -> None:
+        assert [record.message for record in caplog.records] == [f"{name}: {line}"]
+        raise ModelUnavailable(loader)
 
     monkeypatch.setattr("models.torch_loader.from_source", unreachable)
     with pytest.raises(ModelUnavailable):
-        fetch("MobileCLIP2-S0/dfndr2b")
+        fetch(name)
+    if "not known" not in line:
+        assert provenance_of(name).licence in line
+
+
+def test_nothing_is_said_of_the_licence_of_what_is_free_or_lies_here(
+    copy: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.torch_loader.from_source", lambda _: None)
+    shutil.copytree(copy, copy / "dfn2b")
+    for name in ("ViT-B-32/openai", f"local-dir:{copy}", f"local-dir:{copy / 'dfn2b'}"):
+        fetch(name)
+    assert not caplog.records
 
 
 def test_every_name_of_the_catalogue_is_one_that_open_clip_has() -> None:
