@@ -1,10 +1,11 @@
-"""JPEG: decoding large ones at a part of their size, and another decoder. Knows no HTTP."""
+"""JPEG: decoding large ones at a part of their size, and other decoders. Knows no HTTP."""
 
+import importlib
+import io
 import math
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,8 @@ from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort, Spread, figure, in_turns, seconds_of
 
 FILES: Final = 8
+
+Decoder = Callable[[bytes], Any]
 
 
 def draft(effort: Effort) -> Result:
@@ -54,33 +57,65 @@ def draft(effort: Effort) -> Result:
 
 
 def decoders(effort: Effort) -> Result:
-    """Pillow against torchvision's decoder, one thread, to 8-bit RGB."""
-    try:
-        import torch
-        from torchvision.io import ImageReadMode, decode_jpeg
-    except ImportError:
-        return Result("JPEG decoders", COLUMNS, [], ["torchvision: not installed."])
+    """Pillow against the other decoders that are installed, one thread, to 8-bit RGB."""
+    others, notes = other_decoders()
     rows: list[list[Cell]] = []
-    notes = []
     for size in (SMALL, LARGE):
-        paths = pictures.jpegs(size, FILES)
-        files = [np.fromfile(path, np.uint8) for path in paths]
+        files = [path.read_bytes() for path in pictures.jpegs(size, FILES)]
+        for name, other in others.items():
+            apart = max(int(np.abs(np.int16(by_pillow(x)) - other(x)).max()) for x in files)
+            notes.append(f"{name}, {size.name}: largest pixel difference {apart} of 255.")
 
-        def by_torchvision(files: Sequence[Any] = files) -> list[Any]:
-            return [decode_jpeg(torch.from_numpy(x), mode=ImageReadMode.RGB) for x in files]
+        def all_of(decoder: Decoder, files: Sequence[bytes] = files) -> list[Any]:
+            return [decoder(x) for x in files]
 
-        def by_pillow(paths: Sequence[Path] = paths) -> list[Any]:
-            return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-
-        pairs = zip(by_pillow(), by_torchvision(), strict=True)
-        apart = max(int(np.abs(np.int16(a) - np.int16(b.permute(1, 2, 0))).max()) for a, b in pairs)
-        notes.append(f"{size.name}: largest pixel difference {apart} of 255.")
         sides = {
-            f"Pillow, {size.name}": partial(_per_file, by_pillow, effort),
-            f"torchvision, {size.name}": partial(_per_file, by_torchvision, effort),
+            f"{name}, {size.name}": partial(_per_file, partial(all_of, decoder), effort)
+            for name, decoder in {"Pillow": by_pillow, **others}.items()
         }
         rows += beside_the_first(in_turns(sides, effort.rounds))
     return Result("JPEG decoders, one thread", COLUMNS, rows, notes)
+
+
+def by_pillow(data: bytes) -> Any:
+    """(H, W, 3) uint8."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def other_decoders() -> tuple[dict[str, Decoder], list[str]]:
+    """Those that are installed, which return what `by_pillow` does; a line for each that is not."""
+    here: dict[str, Decoder] = {}
+    missing: list[str] = []
+    for name, made in (
+        ("torchvision", _torchvision), ("simplejpeg", _simplejpeg), ("PyTurboJPEG", _turbojpeg),
+    ):  # fmt: skip
+        try:
+            here[name] = made()
+        except (ImportError, OSError, RuntimeError) as error:  # without the package, or its library
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            missing.append(f"{name}: not compared ({first}).")
+    return here, missing
+
+
+def _torchvision() -> Decoder:
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    def decoder(data: bytes) -> Any:
+        coded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return decode_jpeg(coded, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
+
+    return decoder
+
+
+def _simplejpeg() -> Decoder:
+    decoder: Decoder = importlib.import_module("simplejpeg").decode_jpeg  # RGB by default
+    return decoder
+
+
+def _turbojpeg() -> Decoder:
+    turbojpeg: Any = importlib.import_module("turbojpeg")
+    return partial(turbojpeg.TurboJPEG().decode, pixel_format=turbojpeg.TJPF_RGB)
 
 
 def _per_file(work: Callable[[], list[Any]], effort: Effort) -> float:

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import bodies, usage
 from benchmarks.checkpoint import renamed
+from benchmarks.levers.jpeg import by_pillow, other_decoders
 from benchmarks.load import parse
 from benchmarks.peers.sides import INFINITY, TRANSFORMERS
 from benchmarks.pictures import Size, jpeg
@@ -82,6 +83,17 @@ def test_a_picture_is_always_the_same_and_differs_from_the_next() -> None:
     size = Size("tiny", 64, 48, 9.0)
     assert jpeg(size, 1) == jpeg(size, 1)
     assert jpeg(size, 1) != jpeg(size, 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated:DeprecationWarning")
+def test_every_decoder_is_compared_with_pillow_or_told_to_be_missing() -> None:
+    data = jpeg(Size("tiny", 64, 48, 9.0), 1)
+    installed, missing = other_decoders()
+    names = [line.partition(":")[0] for line in missing]
+    assert sorted([*installed, *names]) == ["PyTurboJPEG", "simplejpeg", "torchvision"]
+    assert "torchvision" in installed
+    for name, decoder in installed.items():
+        np.testing.assert_allclose(decoder(data), by_pillow(data), atol=4, err_msg=name)
 
 
 def test_names_are_distinct_and_without_commas() -> None:
