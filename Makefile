@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: gpu-bundle gpu-rehearsal help setup run test check audit sbom image image-steps bench docs lock clean redis prometheus nginx wrk node chromium
+.PHONY: gpu-bundle gpu-rehearsal help setup run test check audit sbom image image-steps bench bench-processor docs lock clean redis prometheus nginx wrk node chromium
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,10 @@ PYTHON312 ?= python3.12
 
 bench: .venv/dev wrk redis  ## all measurements (about 40 minutes), then docs/performance.md
 	$(BIN)/python -m benchmarks.run $(BENCH)
+
+bench-processor: .venv/dev wrk  ## what depends on the processor (20 minutes): make bench-processor NAME=amx
+	@test -n "$(NAME)" || { echo 'bench-processor needs NAME=, a short name of this processor, such as amx' >&2; exit 1; }
+	$(BIN)/python -m benchmarks.run --processor $(NAME) $(BENCH)
 
 check: .venv/dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.folders import RESULTS
+from models import processor
 
 VERSIONS: Final = (
     "torch", "open_clip_torch", "numpy", "pillow", "fastapi", "uvicorn", "uvloop", "httptools",
@@ -73,13 +74,15 @@ def machine() -> dict[str, Any]:
     """The processor, its cores that may be used, the memory and the kernel."""
     text = Path("/proc/cpuinfo").read_text()
     name = re.search(r"model name\s*: (.+)", text)
-    flags = re.search(r"flags\s*: (.+)", text)
+    flags = re.search(r"(?:flags|Features)\s*: (.+)", text)
     supported = set(flags.group(1).split()) if flags else set()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "processor": name.group(1) if name else platform.machine(),
+        "processor": name.group(1) if name else " ".join((platform.machine(), *processor.model())),
         "instructions": [
-            x for x in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if x in supported
+            x
+            for x in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "sve", "i8mm", "bf16")
+            if x in supported
         ],
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(memory / 1e9),

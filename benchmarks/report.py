@@ -3,6 +3,7 @@
     python -m benchmarks.report
 
 Text outside the markers is written by hand and stays. What has no result stands as not measured.
+Results of another processor, in a folder of their own, get markers in a section of their own.
 """
 
 import json
@@ -28,9 +29,32 @@ def filled(page: str, results: Path = RESULTS) -> str:
     return MARKED.sub(lambda m: f"{m[1]}\n{_content(m[2], results)}\n\n{m[3]}", page)
 
 
+def placed(page: str, results: Path = RESULTS) -> str:
+    """The page with markers for all results in folders, in a section of each, where they lack."""
+    for path in sorted(results.glob("*/*-*.json")):
+        folder = path.parent.name
+        name = f"{folder}/{path.stem.replace('-', '.', 1)}"
+        if f"<!-- from: {name} -->" in page:
+            continue
+        heading = f"## On another processor: {folder}\n"
+        if heading not in page:
+            page = f"{page.rstrip()}\n\n{heading}\n{_markers(f'{folder}/machine')}"
+        before, _, after = page.partition(heading)
+        section, next_heading, rest = after.partition("\n## ")
+        section = f"{section.rstrip()}\n\n{_markers(name)}"
+        page = f"{before}{heading}\n{section.lstrip()}{next_heading}{rest}"
+    return page
+
+
+def _markers(name: str) -> str:
+    return f"<!-- from: {name} -->\n<!-- end -->\n"
+
+
 def write(page: Path = PAGE, results: Path = RESULTS) -> None:
     """Fill the page where it stands, and draw its plots beside it."""
     text = page.read_text(encoding="utf-8")
+    if page.name == PAGE.name:
+        text = placed(text, results)
     for name in re.findall(r"<!-- from: (\S+) -->", text):
         document = _document(name, results)
         if document and document.get("plot"):
@@ -46,8 +70,9 @@ def _content(name: str, results: Path) -> str:
         return _bars(results)
     if name == "gpu":
         return _gpu(results)
-    if name == "machine":
-        return _machine(results)
+    folder, _, of_folder = name.rpartition("/")
+    if of_folder == "machine":
+        return _machine(results / folder)
     if name == "sizing":
         return sizing.table(_document("growth.workers", results), _table) or NOT_MEASURED
     document = _document(name, results)

@@ -3,12 +3,14 @@
     python -m benchmarks.run                            all of them, then the page
     python -m benchmarks.run --only peers,limit.cpu     some
     python -m benchmarks.run --seconds 1 --rounds 1     a look whether they work
+    python -m benchmarks.run --processor amx            what depends on the processor, into a folder
 
 A measurement that fails is reported and the others go on; the exit status says so at the end.
 """
 
 import argparse
 import importlib
+import re
 import signal
 import sys
 import time
@@ -27,6 +29,8 @@ except ModuleNotFoundError as error:
     sys.exit(f"the measurements need {error.name}: run `make .venv/dev` (or `make bench`)")
 
 PARTS: Final = ("peers", "limit", "growth", "levers")
+# what another processor is measured by
+OF_A_PROCESSOR: Final = "peers.small,peers.variants,limit.cpu,levers.backends,levers.kernels"
 
 Piece = Callable[[Effort], Result]
 
@@ -55,7 +59,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=Effort().seconds, help="of one turn")
     parser.add_argument("--rounds", type=int, default=Effort().rounds, help="turns of each side")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument(
+        "--processor", default="", metavar="NAME",
+        help="measure what depends on the processor, into the folder NAME of the results",
+    )  # fmt: skip
     options = parser.parse_args()
+    if options.processor:
+        if not re.fullmatch(r"[a-z0-9-]+", options.processor):
+            parser.error(f"--processor {options.processor!r}: letters a-z, digits and - only")
+        options.only = options.only or OF_A_PROCESSOR
+        options.results = RESULTS / options.processor
     try:
         chosen = pieces(options.only)
     except ValueError as error:
@@ -78,7 +91,7 @@ def main() -> None:
         took = time.monotonic() - start
         path = record.write(part, name, result, took, options.results)
         print(f"{took:.0f} s -> {path.name}", flush=True)
-    if options.results == RESULTS:
+    if options.results in (RESULTS, RESULTS / options.processor):
         report.write()
         report.write(report.OPERATIONS)
     if failed:

@@ -4,6 +4,7 @@ from benchmarks.levers.backends import backends
 from benchmarks.levers.http import bodies, loops
 from benchmarks.levers.image import batching, precision
 from benchmarks.levers.jpeg import decoders, draft
+from benchmarks.levers.kernels import kernels
 from benchmarks.levers.stores import redis
 from benchmarks.levers.text import cached, text
 from benchmarks.levers.threads import threads
@@ -20,4 +21,5 @@ PIECES = {
     "bodies": bodies,
     "redis": redis,
     "backends": backends,
+    "kernels": kernels,
 }

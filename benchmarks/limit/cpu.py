@@ -62,7 +62,7 @@ def cpu(effort: Effort) -> Result:
                 _encoding, alone, pixels[:size], max(1.0, effort.seconds / 2)
             )
         precision = alone.info.precision
-        turns["matrix"] = lambda: _arithmetic(precision, max(1.0, effort.seconds / 2))
+        turns["matrix"] = lambda: matrix_seconds(precision, max(1.0, effort.seconds / 2))
         times = in_turns(turns, effort.rounds)
         rest = pieces_alone(images[0].read_bytes())
     return _result(times, rest, batch)
@@ -173,7 +173,7 @@ _WIDTH: Final = 768
 _TOKENS: Final = 50
 
 
-def _arithmetic(precision: str, seconds: float) -> float:
+def matrix_seconds(precision: str, seconds: float) -> float:
     """CPU-seconds that the operations for one image take at the rate of one matrix product."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     a = torch.randn(_TOKENS * LARGE, _WIDTH, dtype=dtype)

@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,14 @@ import torch
 from benchmarks import bodies, usage
 from benchmarks.checkpoint import renamed
 from benchmarks.levers.jpeg import by_pillow, other_decoders
+from benchmarks.levers.kernels import by_kernel, compiled
 from benchmarks.load import parse
 from benchmarks.peers.sides import INFINITY, TRANSFORMERS
 from benchmarks.pictures import Size, jpeg
 from benchmarks.reliability.registering import names
 from benchmarks.rounds import Spread, figure, in_turns
-from benchmarks.run import pieces
+from benchmarks.run import OF_A_PROCESSOR, pieces
+from models import catalog, torch_loader
 
 LINE = (
     '{"requests":100,"seconds":2.0,"connect":1,"read":0,"write":0,"status":3,"timeout":0,'
@@ -116,6 +120,27 @@ def test_unknown_parts_and_pieces_are_refused() -> None:
     with pytest.raises(ValueError, match="limit has no piece 'sky'"):
         pieces("limit.sky")
     assert [name for _, name, _ in pieces("limit.cpu,limit.memory")] == ["cpu", "memory"]
+    assert [f"{part}.{name}" for part, name, _ in pieces(OF_A_PROCESSOR)] == [
+        "peers.small", "peers.variants", "limit.cpu", "levers.backends", "levers.kernels",
+    ]  # fmt: skip
+
+
+def test_the_name_of_a_processor_leads_out_of_no_folder() -> None:
+    command = [sys.executable, "-m", "benchmarks.run", "--processor", "../amx"]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 2
+    assert "--processor '../amx': letters a-z, digits and - only" in completed.stderr
+
+
+def test_the_kernels_of_a_tower_take_all_of_its_time() -> None:
+    loader = catalog()["pictogram"].loader
+    parts = torch_loader.read("pictogram", loader, "cpu", "fp32", "openvino")
+    rows = by_kernel(compiled(parts, "fp32"), 2, parts.shape, seconds=0)
+    *each, whole = rows
+    assert whole[:2] == [2, "all"]
+    assert whole[3] == "100 %"
+    assert any(str(name).startswith("Convolution, ") for _, name, _, _ in each)
+    assert sum(float(str(ms)) for _, _, ms, _ in each) == pytest.approx(float(str(whole[2])), 0.02)
 
 
 def test_no_tensor_is_lost_on_the_way_to_transformers() -> None:

@@ -49,7 +49,7 @@ def test_every_measurement_has_its_place_on_the_page() -> None:
     expected = [f"{part}.{name}" for part, name, _ in pieces(",".join(PARTS))]
     elsewhere = {place for place in places if "/" in place}
     assert sorted(set(places) - elsewhere) == sorted([*expected, "machine", "bars", "gpu"])
-    assert {place.partition("/")[2] for place in elsewhere} <= set(expected)
+    assert {place.partition("/")[2] for place in elsewhere} <= {*expected, "machine"}
 
 
 def test_every_plot_of_a_result_lies_beside_the_page() -> None:
@@ -67,6 +67,32 @@ def test_a_result_becomes_a_table_between_its_markers(results: Path) -> None:
     assert page.startswith("before\n")
     assert page.endswith("after\n")
     assert report.filled(page, results) == page
+
+
+def test_results_of_another_processor_get_a_section_of_their_own(results: Path) -> None:
+    page = TEMPLATE.format("amx/peers.small") + "\n## The end\n"
+    for part, piece in (("peers", "small"), ("limit", "cpu"), ("levers", "kernels")):
+        folder = results / ("arm" if part == "levers" else "amx")
+        folder.mkdir(exist_ok=True)
+        record.write(part, piece, RESULT, 12.0, folder)
+    page = report.filled(report.placed(page, results), results)
+    assert page.startswith("before\n<!-- from: amx/peers.small -->")  # what has a place keeps it
+    order = re.findall(r"^## .*|from: (?:\S+)", page, re.MULTILINE)
+    assert order == [
+        "from: amx/peers.small", "## The end",
+        "## On another processor: amx", "from: amx/machine", "from: amx/limit.cpu",
+        "## On another processor: arm", "from: arm/machine", "from: arm/levers.kernels",
+    ]  # fmt: skip
+    assert page.count("| ours | 1.25 | 12,000 |") == 3
+    assert page.count("All on one machine") == 2
+    assert report.filled(report.placed(page, results), results) == page
+    # one measurement more on the first of them
+    record.write("peers", "variants", RESULT, 12.0, results / "amx")
+    assert report.placed(page, results).index("amx/peers.variants") < page.index("processor: arm")
+
+
+def test_all_results_of_other_processors_are_on_the_page() -> None:
+    assert report.placed(PAGE) == PAGE, "run python -m benchmarks.report"
 
 
 def test_what_has_no_result_stands_as_not_measured(tmp_path: Path) -> None:
