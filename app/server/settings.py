@@ -1,16 +1,31 @@
 """The settings: names, defaults, limits, purposes. Read by entry points and main only."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.images.apart import Kind, installed
 from app.images.urls import AllowedHost
+from app.server.addresses import ANY, check_host, check_origin, check_proxy
 from app.server.cpus import available_cores, is_limited
+from app.stores.gcra import LEAST_RATE, MOST_BURST, MOST_RATE
 
 DEFAULT_MODEL = "ViT-B-32-256/datacomp_s34b_b86k"
+
+# the least of what 0 switches off: a smaller number would be no rate, or a look without a pause
+LEAST = {"rate_limit": LEAST_RATE, "model_idle": 0.01}
+
+
+# what checks an entry of each comma-separated list; raises ValueError
+LISTS: Mapping[str, Callable[[str], object]] = {
+    "image_url_hosts": AllowedHost.parse,
+    "allowed_hosts": check_host,
+    "cors_origins": check_origin,
+    "trusted_proxies": check_proxy,
+}
 
 
 class ModelSettings(BaseSettings):
@@ -37,7 +52,8 @@ class ModelSettings(BaseSettings):
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds after which a further model that nobody uses is unloaded; 0: never.",
+        description="Seconds after which a further model that nobody uses is unloaded, at least "
+        "0.01; 0: never.",
     )
     model_aliases: str = Field(
         "",
@@ -214,6 +230,7 @@ class Settings(ModelSettings):
     vector_ttl: float = Field(
         2_592_000,
         ge=60,
+        le=10_000_000_000,
         description="How long the store keeps a label vector, in seconds (30 days).",
     )
     vector_store_bytes: int = Field(
@@ -294,10 +311,13 @@ class Settings(ModelSettings):
     rate_limit: float = Field(
         0.0,
         ge=0,
+        le=MOST_RATE,
         description="Requests per second for each key (without keys: each client address), counted "
-        "across all processes of a store; 0: no limit.",
+        "across all processes of a store, at least 0.000001; 0: no limit.",
     )
-    rate_burst: int = Field(1, ge=1, description="Burst size; at least one second's worth.")
+    rate_burst: int = Field(
+        1, ge=1, le=MOST_BURST, description="Burst size; at least one second's worth."
+    )
     metrics: Literal["open", "admin", "off"] = Field(
         "admin",
         description="Who may read `/metrics`: anyone (`open`), keys with the scope `admin` (anyone "
@@ -308,7 +328,11 @@ class Settings(ModelSettings):
         description="Origins whose pages may call the API from a browser, comma-separated, such as "
         "`https://example.org`; `*`: all.",
     )
-    allowed_hosts: str = Field("*", description="Accepted host names, comma-separated; `*`: any.")
+    allowed_hosts: str = Field(
+        "*",
+        description="Accepted names and addresses of hosts, without ports, comma-separated; `*`: "
+        "any.",
+    )
     trusted_proxies: str = Field(
         "",
         description="Addresses or networks of proxies, comma-separated, whose `X-Forwarded-For` "
@@ -338,11 +362,25 @@ class Settings(ModelSettings):
         "`OTEL_EXPORTER_OTLP_ENDPOINT` is set. Needs the extra `openvocab[otel]`.",
     )
 
-    @field_validator("image_url_hosts")
+    @field_validator(*LISTS)
     @classmethod
-    def _hosts(cls, value: str) -> str:
-        for host in filter(None, map(str.strip, value.split(","))):
-            AllowedHost.parse(host)
+    def _entries(cls, value: str, info: ValidationInfo) -> str:
+        name = info.field_name or ""
+        entries = list(filter(None, map(str.strip, value.split(","))))
+        for entry in entries:
+            LISTS[name](entry)
+        if name == "allowed_hosts" and not entries:
+            raise ValueError("no host would be answered; * is any")
+        if name == "trusted_proxies" and ANY in entries and len(entries) > 1:
+            raise ValueError("* is every peer, and stands alone")
+        return value
+
+    @field_validator(*LEAST)
+    @classmethod
+    def _off_or_enough(cls, value: float, info: ValidationInfo) -> float:
+        least = LEAST[info.field_name or ""]
+        if 0 < value < least:
+            raise ValueError(f"Input should be 0, or at least {least:f}".rstrip("0"))
         return value
 
     def listed(self, name: str) -> list[str]:
@@ -458,5 +496,5 @@ def settings_from(**options: Any) -> Settings:
         if not first["loc"]:  # of several settings: the message names them
             raise BadSettings(first["msg"].removeprefix("Value error, ")) from None
         name = "OPENVOCAB_" + "_".join(map(str, first["loc"])).upper()
-        line = f"{name}: {first['msg']}, got {first['input']!r}"
-        raise BadSettings(line) from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise BadSettings(f"{name}: {reason}, got {first['input']!r}") from None

@@ -11,6 +11,11 @@ from typing import Final
 # seconds lost by clocks and rounding: a caller that waits for Retry-After is not refused again
 SLACK: Final = 1e-6
 
+# what an operator may choose: beyond these a time and a bucket's size can no longer be added
+LEAST_RATE: Final = 1e-6
+MOST_RATE: Final = 1_000_000_000
+MOST_BURST: Final = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:

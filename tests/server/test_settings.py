@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.server.settings import Settings, settings_page
+from app.server.settings import BadSettings, Settings, settings_from, settings_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -29,3 +29,70 @@ def test_a_value_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OPENVOCAB_MAX_BATCH", "0")
     with pytest.raises(ValidationError):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("rate_limit", "inf", "1000000000"),
+        ("rate_limit", "1e10", "1000000000"),
+        ("rate_limit", "1e-320", "0, or at least 0.000001"),
+        ("rate_burst", "9" * 400, "1000000000"),
+        ("vector_ttl", "inf", "10000000000"),
+        ("vector_ttl", "1e16", "10000000000"),
+        ("model_idle", "1e-320", "0, or at least 0.01"),
+    ],
+)
+def test_a_number_that_nothing_can_be_done_with_is_refused(
+    name: str, value: str, reason: str
+) -> None:
+    with pytest.raises(BadSettings, match=reason) as refused:
+        settings_from(**{name: value})
+    assert str(refused.value).startswith(f"OPENVOCAB_{name.upper()}: Input should be ")
+
+
+def test_nothing_is_no_rate_and_no_idle_time() -> None:
+    settings = settings_from(rate_limit="0", model_idle="0")
+    assert (settings.rate_limit, settings.model_idle) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("trusted_proxies", "127.0.0.1/8", "127.0.0.1 or 127.0.0.0/8"),
+        ("trusted_proxies", "10.0.0.1, 127.0.0.1:8000", "'127.0.0.1:8000' is not an address"),
+        ("trusted_proxies", "localhost", "'localhost' is not an address or a network"),
+        ("trusted_proxies", "*, 10.0.0.1", "stands alone"),
+        ("allowed_hosts", "localhost:8112", "'localhost:8112' .* without a port"),
+        ("allowed_hosts", "*.example.org", "is not the name or address of a host"),
+        ("allowed_hosts", "[::1]", "is not the name or address of a host"),
+        ("allowed_hosts", " , ", "no host would be answered"),
+        ("cors_origins", "https://example.org/", "browsers send https://example.org, got"),
+        ("cors_origins", "http://[::1]:80", r"browsers send http://\[::1\], got"),
+        ("cors_origins", "https://a.example, b.example", "'b.example' is not an origin such as"),
+        ("cors_origins", "https://*.example.org", "is not an origin such as"),
+        ("cors_origins", "https://example.org:port", "is not an origin such as"),
+        ("image_url_hosts", "a b", "'a b' is not a host name"),
+    ],
+)
+def test_an_entry_of_a_list_that_nothing_could_match_is_refused(
+    name: str, value: str, reason: str
+) -> None:
+    with pytest.raises(BadSettings, match=f"^OPENVOCAB_{name.upper()}: .*{reason}"):
+        settings_from(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("trusted_proxies", "*"),
+        ("trusted_proxies", "10.0.0.0/8, 192.0.2.1,::1, fe80::/10, fe80::1%eth0,"),
+        ("allowed_hosts", "localhost,127.0.0.1, ::1, Vision.Example., a_b-c"),
+        ("allowed_hosts", "*"),
+        ("cors_origins", "https://example.org, http://localhost:3000, http://[::1]:81, null, *"),
+        ("cors_origins", "chrome-extension://abcdefghijklmnop"),
+        ("cors_origins", ""),
+    ],
+)
+def test_entries_that_requests_can_match_are_taken(name: str, value: str) -> None:
+    assert getattr(settings_from(**{name: value}), name) == value

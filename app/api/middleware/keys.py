@@ -17,6 +17,8 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from app.stores.gcra import LEAST_RATE, MOST_BURST, MOST_RATE
+
 Scope = Literal["classify", "labelsets:write", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
@@ -94,8 +96,8 @@ class KeyEntry(BaseModel):
     scopes: Annotated[list[Scope], Field(min_length=1)]
     namespace: Name | None = None
     max_labelsets: int | None = Field(None, ge=0)
-    rate_limit: float | None = Field(None, gt=0)
-    rate_burst: int | None = Field(None, ge=1)
+    rate_limit: float | None = Field(None, ge=LEAST_RATE, le=MOST_RATE)
+    rate_burst: int | None = Field(None, ge=1, le=MOST_BURST)
     max_uploads: int | None = Field(None, ge=1)
     expires: date | None = None
 

@@ -129,7 +129,11 @@ def test_a_key_ends_at_its_day(tmp_path: Path) -> None:
         (f'[keys.a]\nsha256 = "{digest(ONE)}"\nscopes = ["all"]', "scopes"),
         (entry("a", ONE, 'scopes = ["classify"]\nsecret = "x"'), "secret"),
         (entry('"a b"', ONE), "keys"),
-        (entry("a", ONE, 'scopes = ["classify"]\nrate_limit = 0'), "rate_limit"),
+        *(
+            (entry("a", ONE, f'scopes = ["classify"]\nrate_limit = {rate}'), "rate_limit")
+            for rate in ("0", "inf", "nan", "1e-320", "1e10")
+        ),
+        (entry("a", ONE, 'scopes = ["classify"]\nrate_burst = 9999999999'), "rate_burst"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused_with_the_place(text: str, message: str) -> None:
