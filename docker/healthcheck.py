@@ -1,9 +1,12 @@
 """Exit 0 if the server in this container answers /readyz with 200, else 1. Standard library only.
 
 Usage: healthcheck.py [PORT]. Without one it takes the port that the container's first process was
-started with (`--port`), so that an own command line needs no own health check.
+started with (`--port`), so that an own command line needs no own health check. It speaks HTTPS
+where OPENVOCAB_TLS_CERT_FILE is set.
 """
 
+import os
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -26,10 +29,16 @@ def port_of(arguments: list[str]) -> int:
 
 def status(port: int) -> int:
     """The HTTP status of /readyz; raises OSError or HTTPException where nothing answers."""
+    scheme = "https" if os.environ.get("OPENVOCAB_TLS_CERT_FILE") else "http"
+    trusting = ssl.create_default_context()
+    trusting.check_hostname = False  # it is made out to a name, and the server is this container's
+    trusting.verify_mode = ssl.CERT_NONE
     # a proxy from the environment is for the outside
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusting)
+    )
     try:
-        with opener.open(f"http://127.0.0.1:{port}/readyz", timeout=SECONDS) as answer:
+        with opener.open(f"{scheme}://127.0.0.1:{port}/readyz", timeout=SECONDS) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

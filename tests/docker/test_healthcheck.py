@@ -7,13 +7,16 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
 import httpx
 import pytest
+
+from models.encoder import Encoder
 
 SCRIPT = Path(__file__).parents[2] / "docker" / "healthcheck.py"
 
@@ -71,6 +74,20 @@ def test_the_real_server_is_healthy(client: httpx.Client) -> None:
     assert client.base_url.port
     completed = run(client.base_url.port)
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")
+
+
+def test_a_server_with_a_certificate_and_hosts_of_its_own_is_healthy(
+    pictogram: Encoder,
+    serve: Callable[..., AbstractContextManager[httpx.Client]],
+    certificate: tuple[Path, Path],
+) -> None:
+    file, key = certificate
+    options = {"tls_cert_file": file, "tls_key_file": key, "allowed_hosts": "vision.example"}
+    with serve(pictogram, **options) as client:
+        assert client.base_url.port
+        completed = run(client.base_url.port, OPENVOCAB_TLS_CERT_FILE=str(file))
+        assert (completed.returncode, completed.stderr) == (0, "")
+        assert run(client.base_url.port).returncode == 1
 
 
 def test_a_server_that_is_ready_is_healthy() -> None:

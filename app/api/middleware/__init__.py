@@ -42,6 +42,11 @@ class Rule:
         """Whether the body is streamed, with a minimum rate instead of a deadline."""
         return self.body is Body.UPLOAD
 
+    @property
+    def addressed_anyhow(self) -> bool:
+        """Whether it does not matter for which host: probes name the address of a pod."""
+        return self.probe and self.needs is None
+
 
 CLASSIFY: Final[tuple[KeyScope, ...]] = ("classify",)
 WRITE: Final[tuple[KeyScope, ...]] = ("labelsets:write",)

@@ -69,7 +69,8 @@ class Gate:
         state.caller = keys.anyone(client[0] if client else "local")
         try:
             _check_address(scope["path"])
-            self._check_host(headers.get("host", ""))
+            if not state.route.rule.addressed_anyhow:
+                self._check_host(headers.get("host", ""))
             needs = self._needs(state)
             if needs is not None:
                 state.caller = self._caller(headers, state.caller, scope["method"], needs)

@@ -186,10 +186,21 @@ def test_cross_origin_reading_is_closed_unless_listed(
 
 def test_only_the_listed_hosts_are_answered(pictogram: Encoder, serve: Callable[..., Any]) -> None:
     with serve(pictogram, allowed_hosts="127.0.0.1,vision.example") as client:
-        assert client.get("/healthz").status_code == 200
-        assert client.get("/healthz", headers={"Host": "[::1"}).status_code == 421
-        assert client.get("/healthz", headers={"Host": "vision.example"}).status_code == 200
-        assert client.get("/healthz", headers={"Host": "rebound.example"}).status_code == 421
+        assert client.get("/models").status_code == 200
+        assert client.get("/models", headers={"Host": "[::1"}).status_code == 421
+        assert client.get("/models", headers={"Host": "vision.example"}).status_code == 200
+        assert client.get("/models", headers={"Host": "rebound.example"}).status_code == 421
+
+
+def test_a_probe_may_name_any_host_and_a_reader_of_metrics_may_not(
+    pictogram: Encoder, serve: Callable[..., Any]
+) -> None:
+    kubelet = {"Host": "10.1.2.3:8000"}
+    with serve(pictogram, allowed_hosts="vision.example", metrics="open") as client:
+        for path in ("/healthz", "/readyz", "/ping"):
+            assert client.get(path, headers=kubelet).status_code == 200
+        for path in ("/metrics", "/", "/openapi.json", "/nowhere"):
+            assert client.get(path, headers=kubelet).status_code == 421
 
 
 def test_logs_name_caller_and_request_and_never_the_key_or_the_labels(
