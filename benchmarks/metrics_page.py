@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from app.server.main import create_app
+from app.server.run import uvicorn_config
 from app.server.settings import Settings
 from app.telemetry.instruments import Family
 from models.info import AnyEncoder
@@ -51,7 +52,9 @@ def page(families: Sequence[Family]) -> str:
 
 async def families(encoder: AnyEncoder | None = None) -> Sequence[Family]:
     """What a service with the bundled model declares."""
-    app = create_app(Settings(model="pictogram", store_url="memory://"), encoder)
+    settings = Settings(model="pictogram", store_url="memory://")
+    app = create_app(settings, encoder)
+    uvicorn_config(app, settings)  # the protocol below it counts, too
     async with app.router.lifespan_context(app):
         result: Sequence[Family] = app.state.services.metrics.families
         return result

@@ -6,6 +6,7 @@ Knows nothing of the contents: uvicorn parses, with llhttp, and runs the applica
 import asyncio
 import ipaddress
 import logging
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
@@ -18,6 +19,7 @@ from uvicorn.server import ServerState
 
 from app.api.problems import last_answer
 from app.errors import BadRequest, Overloaded, Problem
+from app.telemetry.metrics import Metrics
 
 # request line and headers together; and the trailers, or one chunk's extensions
 HEAD_BYTES: Final = 65_536
@@ -120,6 +122,9 @@ LINGER_SECONDS: Final = 1.0
 LINGERING: Final = 64
 TOO_MANY: Final = "too many open connections (the limit, max_connections)"
 
+# seconds between two lines which say that connections are refused
+WARN_EVERY: Final = 60.0
+
 
 # not public in uvicorn, but overridden or called here
 OVERRIDDEN: Final = (
@@ -135,7 +140,10 @@ class BoundedProtocol(HttpToolsProtocol):
     head_seconds: ClassVar[float] = 10.0
     idle_seconds: ClassVar[float] = 75.0
     max_connections: ClassVar[int] = 1_000
+    metrics: ClassVar[Metrics]
+    accepted: ClassVar[set["BoundedProtocol"]] = set()
     turned_away: ClassVar[set["BoundedProtocol"]] = set()
+    warn_at: ClassVar[float] = -math.inf
 
     def __init__(
         self,
@@ -160,16 +168,19 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.client = unmapped(self.client)
         if len(self.connections) <= self.max_connections:
+            self.accepted.add(self)
             self._watch()
             return
         self.connections.discard(self)
         self.turned_away.add(self)
+        self._warn()
         self._answer(Overloaded(TOO_MANY, limit=self.max_connections, retry_after=1))
         if len(self.turned_away) > LINGERING:
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deaf = True
+        self.accepted.discard(self)
         self.turned_away.discard(self)
         self._clock.stop()
         self._ending.stop()
@@ -329,8 +340,16 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._answer(problem)
 
+    def _warn(self) -> None:
+        now = self.loop.time()
+        if now >= self.warn_at:
+            type(self).warn_at = now + WARN_EVERY
+            limit = self.max_connections
+            log.warning("connections are refused: %d are open (the limit, max_connections)", limit)
+
     def _answer(self, problem: Problem) -> None:
         """Write the response ourselves, and close once the client had a moment to read it."""
+        self.metrics.refused(problem.code)
         self._deaf = True
         self._clock.stop()
         self._ending.stop()
@@ -345,9 +364,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def protocol(
-    head_seconds: float, idle_seconds: float, max_connections: int
+    head_seconds: float, idle_seconds: float, max_connections: int, metrics: Metrics
 ) -> type[BoundedProtocol]:
-    """A class for `uvicorn.Config(http=...)`; the limits are per process.
+    """A class for `uvicorn.Config(http=...)`; the limits are per process, as is what it counts.
 
     Raises RuntimeError if this release of uvicorn has a protocol that cannot be limited.
     """
@@ -355,12 +374,20 @@ def protocol(
     if missing:
         names = ", ".join(missing)
         raise RuntimeError(f"uvicorn {uvicorn.__version__} has no {names}; install 0.54")
-    limits = {
+    own = {
         "head_seconds": head_seconds,
         "idle_seconds": idle_seconds,
         "max_connections": max_connections,
+        "metrics": metrics,
+        "accepted": set(),
+        "turned_away": set(),
     }
-    return type("Bounded", (BoundedProtocol,), {**limits, "turned_away": set()})
+    bounded = type("Bounded", (BoundedProtocol,), own)
+    metrics.watch("openvocab_connections", "Open connections.", lambda: len(bounded.accepted))
+    metrics.watch(
+        "openvocab_max_connections", "Maximum number of open connections.", lambda: max_connections
+    )
+    return bounded
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:

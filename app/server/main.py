@@ -151,6 +151,7 @@ def create_app(
     )
     app.openapi = functools.partial(openapi_document.document, app)  # type: ignore[method-assign]
     app.state.draining = False
+    app.state.metrics = counted
     routes.add(app.routes)
     # routes are tried one after the other, so what is called most comes first
     for part in (

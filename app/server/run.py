@@ -118,7 +118,12 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     proxies = settings.listed("trusted_proxies")
     return uvicorn.Config(
         app,
-        http=protocol(settings.head_timeout, settings.keep_alive, settings.max_connections),
+        http=protocol(
+            settings.head_timeout,
+            settings.keep_alive,
+            settings.max_connections,
+            app.state.metrics,
+        ),
         timeout_keep_alive=math.ceil(settings.keep_alive),
         ws="none",
         log_config=None,  # its lines read as ours do

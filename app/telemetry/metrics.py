@@ -68,7 +68,7 @@ class Metrics:
             "stage",
         )
         self._problems = all_of.counter(
-            "openvocab_problems_total", "Requests refused or failed.", "error_type"
+            "openvocab_problems_total", "Requests and connections refused or failed.", "error_type"
         )
         self._dropped = all_of.counter(
             "openvocab_dropped_total",
@@ -145,6 +145,10 @@ class Metrics:
                 self._stages.observe(spent, name)
         if problem is not None:
             self._problems.inc(problem)
+
+    def refused(self, problem: str) -> None:
+        """One connection or request that the application never saw, with the code of why."""
+        self._problems.inc(problem)
 
     def dropped(self, reason: Reason) -> None:
         """One abandoned request."""

@@ -22,6 +22,8 @@ from app.server.http_protocol import (
     protocol,
     unmapped,
 )
+from app.telemetry.metrics import Metrics
+from benchmarks.scraping import Scraped
 from benchmarks.servers import wait_until
 
 HEAD_SECONDS = 0.5
@@ -39,6 +41,7 @@ class Recorder:
     left: list[str] = field(default_factory=list)
     port: int = 0
     connections: set[Any] = field(default_factory=set)
+    metrics: Metrics = field(default_factory=Metrics)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = b""
@@ -66,6 +69,9 @@ class Recorder:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    def counted(self, name: str, **labels: str) -> float:
+        return Scraped(self.metrics.text().decode())(name, **labels)
+
     def requests(self, prefix: str) -> list[tuple[str, str, bytes]]:
         return [request for request in self.seen if request[1].startswith(prefix)]
 
@@ -76,7 +82,8 @@ def served(
 ) -> Iterator[Recorder]:
     recorder = Recorder()
     config = uvicorn.Config(
-        recorder, port=0, http=protocol(head_seconds, idle_seconds, max_connections),
+        recorder, port=0,
+        http=protocol(head_seconds, idle_seconds, max_connections, recorder.metrics),
         lifespan="off", log_level="info", access_log=False, timeout_keep_alive=1,
     )  # fmt: skip
     config.timeout_keep_alive = idle_seconds  # type: ignore[assignment]
@@ -448,6 +455,35 @@ def test_too_many_connections_are_told_so_and_disturb_nobody() -> None:
         assert len(server.seen) == 4
 
 
+def test_refused_connections_are_counted_and_the_log_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with (
+        served(max_connections=1, head_seconds=300) as server,
+        connect(server),
+        caplog.at_level(logging.WARNING, "openvocab"),
+    ):
+        wait_until(lambda: server.counted("openvocab_connections") == 1)
+        for _ in range(3):
+            assert problem(answer(server, b""), 503)
+        refused = server.counted("openvocab_problems_total", error_type="overloaded")
+        assert (refused, server.counted("openvocab_connections")) == (3, 1)
+        assert server.counted("openvocab_max_connections") == 1
+        messages = [record.getMessage() for record in caplog.records]
+        assert messages == ["connections are refused: 1 are open (the limit, max_connections)"]
+
+
+def test_a_head_that_is_refused_is_counted_by_why(server: Recorder) -> None:
+    def counts() -> list[float]:
+        codes = ("bad_request", "head_too_large")
+        return [server.counted("openvocab_problems_total", error_type=code) for code in codes]
+
+    before = counts()
+    answer(server, b"broken\r\n\r\n")
+    answer(server, head("/" + HEAD_BYTES * "x"))
+    assert counts() == [count + 1 for count in before]
+
+
 def test_pipelined_requests_are_answered_in_order_up_to_a_bound(server: Recorder) -> None:
     requests = [head(f"/pipe/{n}", method=b"GET") for n in range(10 * PIPELINED)]
     reply = answer(server, b"".join(requests))
@@ -528,7 +564,7 @@ def test_a_release_of_uvicorn_without_what_is_overridden_is_named(
 ) -> None:
     monkeypatch.setattr(http_protocol, "OVERRIDDEN", ("on_url", "_gone"))
     with pytest.raises(RuntimeError, match=r"uvicorn [\d.]+ has no _gone; install 0\.54"):
-        protocol(1.0, 1.0, 1)
+        protocol(1.0, 1.0, 1, Metrics())
 
 
 @pytest.mark.parametrize(
