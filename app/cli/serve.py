@@ -1,6 +1,7 @@
 """`openvocab serve`. Knows nothing of requests."""
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import socket
@@ -30,6 +31,9 @@ openvocab serve --model everyday
 openvocab serve --host 0.0.0.0 --port 80 --workers 4
 openvocab serve --uds /run/openvocab.sock
 """
+
+# files of a process beside its connections: those that are being refused, the store, pictures
+OTHER_FILES: Final = 200
 
 EXIT_STATUS: Final = (
     "0 stopped by a signal (130 or 143 before it was ready), 1 the address is already in use or "
@@ -79,6 +83,7 @@ def serve(
     _check_formats(settings)
     _check_tracing(settings)
     _check_shared(settings)
+    _raise_file_limit(settings.max_connections)
     listener = _listener(host, port, uds)
     _check_access(settings, listener)
     _check_store(settings)
@@ -135,6 +140,28 @@ def _check_shared(settings: Settings) -> None:
         detail = "an in-memory store cannot be shared by several workers; use a file or Redis"
         typer.echo(f"openvocab: OPENVOCAB_STORE_URL: {detail}", err=True)
         raise typer.Exit(USAGE_ERROR)
+
+
+def _raise_file_limit(connections: int) -> None:
+    """Open files as many as the connections of a process need, where the system permits them."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    needed = connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    most = needed if hard == resource.RLIM_INFINITY else hard
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    if soft < needed:
+        detail = (
+            f"{soft} open files are permitted, and OPENVOCAB_MAX_CONNECTIONS={connections} needs "
+            f"{needed}; connections beyond them are reset. Raise `ulimit -n` or lower the setting"
+        )
+        logs.tell(f"openvocab: WARNING: {detail}", logging.WARNING)
 
 
 def _is_installed(module: str) -> bool:

@@ -109,7 +109,10 @@ class ModelSettings(BaseSettings):
         description="Maximum bytes of request bodies held at once; beyond it: 503.",
     )
     max_connections: int = Field(
-        4_096, ge=1, description="Maximum number of open connections; beyond it: 503 and closed."
+        4_096,
+        ge=1,
+        description="Maximum number of open connections of a process, each of which is an open "
+        "file; beyond it: 503 and closed.",
     )
     max_text_queue: int = Field(
         400_000,

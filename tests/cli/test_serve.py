@@ -164,6 +164,48 @@ def test_a_port_is_taken_from_the_first_moment_on() -> None:
         first.communicate()
 
 
+def starting(files: str, *arguments: str, **env: str) -> tuple[list[str], list[int]]:
+    """What a server says until it loads its model, and its soft and hard limit of open files.
+
+    `files`: how the shell limits them before it.
+    """
+    command = [*COMMAND, "serve", "--model", "pictogram", "--port", "0", *arguments]
+    with subprocess.Popen(
+        ["bash", "-c", f'{files}; exec "$0" "$@"', *command],
+        env={**os.environ, **env}, stderr=subprocess.PIPE, text=True,
+    ) as server:  # fmt: skip
+        lines: list[str] = []
+        try:
+            assert server.stderr is not None
+            while "loading" not in "".join(lines):
+                lines.append(server.stderr.readline())
+                assert lines[-1], lines
+            limits = Path(f"/proc/{server.pid}/limits").read_text()
+        finally:
+            server.kill()
+    (numbers,) = re.findall(r"Max open files +(\d+) +(\d+)", limits)
+    return lines, [int(number) for number in numbers]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_as_many_files_may_be_open_as_there_may_be_connections() -> None:
+    lines, (soft, hard) = starting("ulimit -Sn 300; ulimit -Hn 5000")
+    assert (soft, hard) == (5000, 5000)
+    assert not any("open files" in line for line in lines)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_too_few_open_files_for_the_connections_are_said_at_the_start() -> None:
+    lines, (soft, _) = starting("ulimit -Sn 300; ulimit -Hn 1000")
+    assert soft == 1000
+    (warning,) = (line for line in lines if "open files" in line)
+    assert "1000 open files are permitted" in warning
+    assert "OPENVOCAB_MAX_CONNECTIONS=4096 needs 4296" in warning
+    lines, (soft, _) = starting("ulimit -Sn 300; ulimit -Hn 1000", OPENVOCAB_MAX_CONNECTIONS="50")
+    assert soft == 300
+    assert not any("open files" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("arguments", "env", "status", "complaint"),
     [
