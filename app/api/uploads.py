@@ -5,6 +5,8 @@ Knows nothing of what the fields mean.
 
 import asyncio
 import contextlib
+import logging
+import shutil
 import tempfile
 import threading
 from collections import Counter
@@ -27,6 +29,8 @@ from app.classify.labels import normal
 from app.errors import Invalid, Overloaded, Problem, TooLarge, Unparsable, excerpt, shown
 from app.images import archives
 from app.labelsets.examples import LABEL
+
+log = logging.getLogger("openvocab.uploads")
 
 IMAGES: Final = "images"
 NAME: Final = "name"
@@ -120,7 +124,7 @@ async def archived(
     request: Request, uploads: UploadBatches
 ) -> AsyncGenerator[tuple[str, Any], None]:
     """Name and content of each file in the archive that the body is; see app.images.archives."""
-    with tempfile.TemporaryFile() as file:
+    with _temporary_file() as file:
         if not await _save(request, file):
             detail = "send images as form fields, as JSON, or in a ZIP or TAR archive"
             raise Unparsable(f"unrecognised batch body: {detail}")
@@ -145,8 +149,44 @@ async def labelled(
             yield name, content
 
 
+@contextlib.contextmanager
+def _temporary_file() -> Iterator[IO[bytes]]:
+    """An unnamed file. Raises Overloaded."""
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed below, where it may fail
+    except OSError as error:
+        raise _no_room(error) from None
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):  # of what a full disk did not take
+            file.close()
+
+
+def _no_room(error: OSError) -> Overloaded:
+    """The problem of an archive that cannot be written: most often the disk is full."""
+    log.error("an archive cannot be written to a temporary file: %s", error)
+    room = ""
+    with contextlib.suppress(OSError):
+        room = f", where {shutil.disk_usage(tempfile.gettempdir()).free} bytes are free"
+    detail = f"the archive does not fit into the folder of temporary files{room}; try again later"
+    return Overloaded(detail, retry_after=5)
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    """Write it now, not when the file is read. Raises Overloaded."""
+    try:
+        file.write(data)
+        file.flush()
+    except OSError as error:
+        raise _no_room(error) from None
+
+
 async def _save(request: Request, file: IO[bytes]) -> bool:
-    """Write the body to the file; False if it is no archive, and then it is not."""
+    """Write the body to the file; False if it is no archive, and then it is not.
+
+    Raises Overloaded.
+    """
     held = bytearray()
     checked = False
     async for chunk in arriving_body(request):
@@ -156,11 +196,11 @@ async def _save(request: Request, file: IO[bytes]) -> bool:
             if not archives.looks_like_archive(bytes(held[:512])):
                 return False
         if checked and len(held) >= WRITE:
-            await asyncio.to_thread(file.write, bytes(held))
+            await asyncio.to_thread(_write, file, bytes(held))
             held.clear()
     if not checked and not archives.looks_like_archive(bytes(held)):
         return False
-    await asyncio.to_thread(file.write, bytes(held))
+    await asyncio.to_thread(_write, file, bytes(held))
     return True
 
 

@@ -61,7 +61,15 @@ def test_the_port_is_bound_to_this_machine_alone() -> None:
 def test_every_variable_of_ours_is_a_setting() -> None:
     names = {f"OPENVOCAB_{name.upper()}" for name in Settings.model_fields}
     for service in (OPENVOCAB, GPU["services"]["openvocab"]):
-        assert set(service["environment"]) <= names
+        assert set(service["environment"]) <= names | {"TMPDIR"}
+
+
+def test_archives_fit_where_they_are_written_to() -> None:
+    # on the volume, as large as the disk; Ray keeps all its own in /tmp
+    assert OPENVOCAB["volumes"] == [f"data:{OPENVOCAB['environment']['TMPDIR']}"]
+    cluster = yaml.safe_load((FOLDER / "compose.cluster.yaml").read_text(encoding="utf-8"))["x-ray"]
+    (tmp,) = cluster["tmpfs"]
+    assert int(cluster["environment"]["OPENVOCAB_MAX_UPLOAD_BYTES"]) < size(tmp) / 2
 
 
 def test_the_bundled_model_is_served_unless_another_is_named() -> None:

@@ -114,6 +114,14 @@ def test_probes_ask_what_the_service_answers(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_largest_archive_fits_where_it_is_written_to(overlay: str) -> None:
+    pod = pods(overlay)["openvocab"]
+    (tmp,) = (volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "tmp")
+    largest = resource(overlay, "ConfigMap")["data"]["OPENVOCAB_MAX_UPLOAD_BYTES"]
+    assert int(largest) < int(tmp["sizeLimit"].removesuffix("Mi")) * 2**20
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_variable_of_ours_is_a_setting_and_no_secret_is_written_down(overlay: str) -> None:
     names = {f"OPENVOCAB_{name.upper()}" for name in Settings.model_fields}
     pod = pods(overlay)["openvocab"]

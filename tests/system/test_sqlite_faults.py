@@ -1,14 +1,17 @@
 """A running server while its SQLite file is full, locked, read-only, deleted or damaged."""
 
 import contextlib
+import io
 import json
 import os
 import random
+import re
 import resource
 import sqlite3
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +126,29 @@ def test_on_a_full_disk_it_classifies_refuses_writes_and_heals(
     assert on_disk(folder) == {"other": ["x", "y"], "pets": PETS}
     assert put(client, "new", ["a", "b"]).is_success
     assert on_disk(folder)["new"] == ["a", "b"]
+
+
+def test_an_archive_that_the_disk_has_no_room_for_is_to_come_again_later(
+    server: Server, client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.write(samples["cat"], "cat/cat.png")
+    archived = out.getvalue()
+
+    def label() -> str:
+        batch = client.post("/classify/batch?labels=cat,dog", content=archived).raise_for_status()
+        return str(batch.json()["results"][0]["result"]["predictions"][0]["label"])
+
+    assert label() == "cat"
+    with full_disk(server):
+        for path in ("/classify/batch?labels=cat,dog", "/labelsets/pets/examples"):
+            answer = client.post(path, content=archived)
+            assert (answer.status_code, answer.json()["error_type"]) == (503, "overloaded")
+            assert re.search(r"temporary files, where \d+ bytes are free;", answer.json()["detail"])
+            assert int(answer.headers["retry-after"]) > 0
+        look(client, samples["cat"])
+    assert label() == "cat"
 
 
 def test_while_another_process_holds_the_lock_it_classifies_and_writes_wait_their_time(
