@@ -26,6 +26,7 @@ class _Caller:
     until: float = 0.0  # when the tokens lapse
     blocked: float = 0.0  # until when the store need not be asked
     tat: float | None = None  # of the bucket here, while the store is away
+    allowed: tuple[float, int] | None = None  # the rate and burst that all this is about
 
 
 class RateLimiter:
@@ -46,6 +47,9 @@ class RateLimiter:
         `rate` is in requests a second, of which `burst` may come at once.
         """
         caller = self._caller(name)
+        if caller.allowed != (rate, burst):  # its key was changed
+            caller.allowed = rate, burst
+            caller.tokens, caller.blocked = 0, 0.0
         now = self._clock()
         if caller.blocked > now:
             return caller.blocked - now

@@ -4,6 +4,7 @@ import asyncio
 
 from app.api.middleware.rate_limit import KEPT, RateLimiter
 from app.stores.gcra import Grant
+from app.stores.memory import MemoryRates
 from app.stores.protocols import StoreAway
 
 
@@ -55,6 +56,22 @@ def test_who_was_refused_costs_the_store_nothing_until_there_is_something() -> N
         bucket.tokens = 1
         assert await limiter.wait_for("key", 2, 1) == 0
         assert await limiter.wait_for("other", 2, 1) == 0.5
+
+    asyncio.run(run())
+
+
+def test_a_changed_rate_holds_at_once_for_who_was_refused_and_for_who_was_not() -> None:
+    async def run() -> None:
+        clock = Clock()
+        limiter = RateLimiter(MemoryRates(clock), clock)
+        assert await limiter.wait_for("key", 0.01, 1) == 0
+        assert await limiter.wait_for("key", 0.01, 1) > 90
+        # as much as the new rate has had time to give
+        assert await limiter.wait_for("key", 100, 100) <= 0.01
+        clock.now += 1
+        assert [await limiter.wait_for("key", 100, 100) for _ in range(3)] == [0.0] * 3
+        # and what was fetched at it is not spent at a lower one
+        assert await limiter.wait_for("key", 0.01, 1) > 0
 
     asyncio.run(run())
 
