@@ -38,6 +38,9 @@ LAST_SECONDS: Final = 10.0
 
 SWITCH_SECONDS: Final = 0.0001
 
+# what ends a worker whose successor serves; there is none on Windows, where there is one process
+REPLACED: Final = getattr(signal, "SIGUSR1", None)
+
 
 def serve(
     settings: Settings,
@@ -183,8 +186,12 @@ class _Server(uvicorn.Server):
     def end(self, number: int, _frame: object) -> None:
         """Handle a signal: finish, or on a second Ctrl-C abandon requests in progress.
 
-        After SIGTERM requests are taken for some seconds more, while /readyz says not to send any.
+        After SIGTERM requests are taken for some seconds more, while /readyz says not to send any;
+        a worker that is replaced says nothing of the kind, for others take its requests.
         """
+        if number == REPLACED:
+            self.should_exit = True
+            return
         self.force_exit = self.should_exit and number == signal.SIGINT
         self._app.state.draining = True
         if number == signal.SIGTERM and self._drain and self._ends_at is None:

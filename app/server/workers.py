@@ -24,7 +24,7 @@ from app.server.build import load_encoder, load_shared_encoder
 from app.server.cpus import available_cores
 from app.server.exit_status import HUNG, MODEL_ERROR, SIGNALLED, START_ERROR
 from app.server.gauges import watch_process
-from app.server.run import described, give_up, serve, threads
+from app.server.run import REPLACED, described, give_up, serve, threads
 from app.server.settings import Settings
 from app.telemetry import logs
 from app.telemetry.metrics import EVERY, Metrics
@@ -98,6 +98,12 @@ class WorkerProcess:
             with contextlib.suppress(EOFError, OSError):  # it ended without a word
                 self.line = self.pipe.recv()
 
+    def leave(self) -> None:
+        """Let it answer what it took, and end; its successor takes the rest."""
+        pid = self.process.pid
+        if self.alive and pid is not None:
+            os.kill(pid, REPLACED)
+
     @property
     def serves(self) -> bool:
         """Whether it reported that it serves, and is alive."""
@@ -134,7 +140,7 @@ class Lifeline:
 
 
 def patience(settings: Settings) -> float:
-    """Seconds that a worker has to exit after SIGTERM."""
+    """Seconds that a worker has to exit after it was told to."""
     return settings.request_timeout + settings.drain_seconds + GRACE
 
 
@@ -165,7 +171,7 @@ def _work(
         except ModelError as error:
             sys.exit(_no_model(error))
     line = f"{described(encoder.info)}\n{threads(settings, encoder.info)}"
-    ends, counted = (signal.SIGTERM,), Metrics(board, page)
+    ends, counted = (signal.SIGTERM, REPLACED), Metrics(board, page)
     sys.exit(serve(settings, encoder, listener, ends, lambda: pipe.send(line), counted))
 
 
@@ -350,7 +356,7 @@ class Supervisor:
         if worker.successor is not None:
             worker.successor.look()
             if worker.successor.serves:
-                worker.current.process.terminate()
+                worker.current.leave()
                 end = time.monotonic() + patience(self.settings)
                 self._leaving.append((worker.current, end))
                 worker.current, worker.successor = worker.successor, None

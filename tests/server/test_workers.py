@@ -285,6 +285,18 @@ def test_all_are_renewed_without_a_lost_request(
     wait_until(lambda: classified(scrape(server.url)) == count)
 
 
+def test_a_renewed_server_is_ready_all_the_time(tmp_path: Path) -> None:
+    statuses = []
+    with openvocab("", tmp_path, "--workers", "2", drain_seconds=30) as server:
+        wait_until(lambda: len(workers_of(server)) == 2)
+        before = set(workers_of(server))
+        server.process.send_signal(signal.SIGHUP)
+        while before & set(workers_of(server)):
+            with contextlib.suppress(httpx.TransportError):
+                statuses.append(httpx.get(f"{server.url}/readyz", timeout=60).status_code)
+    assert set(statuses) == {200}
+
+
 def test_those_that_serve_stay_where_a_new_one_cannot(
     live: Live, server: Server, samples: dict[str, Path]
 ) -> None:
