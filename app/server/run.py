@@ -1,7 +1,9 @@
 """Serve on a socket in this process. Knows start and shutdown; nothing of requests."""
 
 import _thread
+import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import math
@@ -12,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -53,7 +55,7 @@ def serve(
     """Serve until a signal; accepted requests are answered first. Returns the exit status."""
     tune_interpreter()
     app = create_app(settings, encoder, metrics)
-    server = _Server(app, uvicorn_config(app, settings), ready, settings.drain_seconds)
+    server = _Server(app, uvicorn_config(app, settings), ready, settings)
     for number in signals:
         signal.signal(number, server.end)
     if signal.SIGINT in signals and _hears_hang_ups():
@@ -175,12 +177,13 @@ class _Server(uvicorn.Server):
     """uvicorn with signal handlers that are there before its loop is, so that none is lost."""
 
     def __init__(
-        self, app: FastAPI, config: uvicorn.Config, ready: Callable[[], None], drain: float
+        self, app: FastAPI, config: uvicorn.Config, ready: Callable[[], None], settings: Settings
     ) -> None:
         super().__init__(config)
         self._app = app
         self._ready = ready
-        self._drain = drain
+        self._drain = settings.drain_seconds
+        self._handshake_seconds = settings.head_timeout
         self._ends_at: float | None = None
 
     def end(self, number: int, _frame: object) -> None:
@@ -209,5 +212,23 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self.config.is_ssl:
+            with _handshakes_within(self._handshake_seconds):
+                await super().startup(sockets)
+        else:
+            await super().startup(sockets)
         self._ready()
+
+
+@contextlib.contextmanager
+def _handshakes_within(seconds: float) -> Iterator[None]:
+    """Servers made meanwhile close connections whose TLS handshake takes longer than this.
+
+    uvicorn has no option for it, and leaves them the loop's own 60 seconds.
+    """
+    loop: Any = asyncio.get_running_loop()
+    loop.create_server = functools.partial(loop.create_server, ssl_handshake_timeout=seconds)
+    try:
+        yield
+    finally:
+        del loop.create_server

@@ -284,7 +284,11 @@ class Settings(ModelSettings):
         "idle timeout of the proxy in front (docs/operations.md).",
     )
     head_timeout: float = Field(
-        10.0, gt=0, le=3600, description="Longest time for a request's head to arrive, in seconds."
+        10.0,
+        gt=0,
+        le=3600,
+        description="Longest time for a request's head to arrive, and for a TLS handshake, in "
+        "seconds.",
     )
     hang_timeout: float = Field(
         300.0,

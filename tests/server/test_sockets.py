@@ -21,6 +21,7 @@ from app.server.main import create_app
 from app.server.run import uvicorn_config
 from app.server.settings import Settings
 from app.server.sockets import CannotListen, bind, bind_unix, check_certificate
+from benchmarks.servers import free_port
 from models.encoder import Encoder
 
 COMMAND = [
@@ -210,6 +211,20 @@ def test_https_is_spoken_under_a_root_path(
             stranger.get(f"{url}/healthz")
         with pytest.raises(httpx.TransportError):
             plain.get("/healthz")
+
+
+def test_a_connection_without_a_tls_handshake_has_the_time_of_a_head(
+    certificate: tuple[Path, Path],
+) -> None:
+    file, key = map(str, certificate)
+    files = {"OPENVOCAB_TLS_CERT_FILE": file, "OPENVOCAB_TLS_KEY_FILE": key}
+    port = free_port()
+    with (
+        running("--port", str(port), OPENVOCAB_HEAD_TIMEOUT="0.5", **files),
+        socket.create_connection(("127.0.0.1", port), timeout=50) as silent,
+        contextlib.suppress(ConnectionResetError),
+    ):
+        assert silent.recv(1) == b"", "the loop's own limit is a minute"
 
 
 @pytest.mark.parametrize(
