@@ -343,7 +343,7 @@ class Settings(ModelSettings):
     trusted_proxies: str = Field(
         "",
         description="Addresses or networks of proxies, comma-separated, whose `X-Forwarded-For` "
-        "and `X-Forwarded-Proto` are trusted.",
+        "and `X-Forwarded-Proto` are trusted; `*`: of every peer, as behind `--uds`.",
     )
     tls_cert_file: Path | None = Field(
         None, description="PEM file of the certificate chain; enables HTTPS."

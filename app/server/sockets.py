@@ -42,12 +42,14 @@ def bind(host: str, port: int) -> socket.socket:
 def bind_unix(path: Path) -> socket.socket:
     """Bind a Unix socket; a stale one is replaced. Raises CannotListen.
 
+    Every user may connect, as to a port of this machine; who may not is kept out by its folder.
     Its file is removed when this process ends.
     """
     listener = socket.socket(socket.AF_UNIX)
     try:
         _remove_left_over(path)
         listener.bind(str(path))
+        path.chmod(0o666)
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()

@@ -72,6 +72,21 @@ def test_a_unix_socket_is_served_and_its_file_removed_at_the_end(
     assert not path.exists()
 
 
+def test_a_proxy_of_another_user_may_connect_and_say_who_is_calling(tmp_path: Path) -> None:
+    path = tmp_path / "o.sock"
+    limits = {"OPENVOCAB_RATE_LIMIT": "0.01", "OPENVOCAB_TRUSTED_PROXIES": "*"}
+    with (
+        running("--uds", str(path), **limits),
+        httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=60) as client,
+    ):
+        assert path.stat().st_mode & 0o777 == 0o666
+        statuses = [
+            client.get("http://proxied/models", headers={"X-Forwarded-For": caller}).status_code
+            for caller in ("192.0.2.1", "192.0.2.1", "192.0.2.2")
+        ]
+    assert statuses == [200, 429, 200]
+
+
 def test_a_left_over_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "o.sock"
     with socket.socket(socket.AF_UNIX) as dead:
