@@ -15,6 +15,7 @@ import httpx
 import pytest
 import yaml
 
+from app.api.middleware import ROUTES
 from app.server.main import create_app
 from app.server.settings import Settings
 from benchmarks.metrics_page import PAGE as METRICS_PAGE
@@ -83,6 +84,29 @@ def test_every_metric_that_is_asked_for_exists() -> None:
     for expr in expressions:
         bare = re.sub(r'"[^"]*"', "", expr)
         assert set(re.findall(r"\b(?:openvocab|process)_\w+", bare)) <= names, expr
+
+
+def test_whatever_takes_images_or_texts_counts_for_how_slow_it_is() -> None:
+    expressions = [rule["expr"] for rule in RULES] + [target.values[0] for target in TARGETS]
+    patterns = {found for expr in expressions for found in re.findall(r'route=~"([^"]+)"', expr)}
+    (pattern,) = patterns
+    for name, rule in ROUTES.items():
+        path = name.partition(" ")[2]
+        assert bool(re.fullmatch(pattern, path)) == (rule.queued and not rule.streams), name
+
+
+def test_the_jobs_that_rules_ask_for_are_the_one_of_the_configuration() -> None:
+    jobs = {job for rule in RULES for job in re.findall(r'job="(\w+)"', rule["expr"])}
+    guide = (ROOT / "docker" / "kubernetes" / "README.md").read_text(encoding="utf-8")
+    assert jobs == {CONFIG["scrape_configs"][0]["job_name"]}
+    for job in jobs:
+        assert f"target_label: job\n     replacement: {job}\n" in guide
+
+
+def test_all_servers_are_those_that_the_dashboard_lists() -> None:
+    (variable,) = DASHBOARD["templating"]["list"]
+    assert variable["includeAll"]
+    assert "allValue" not in variable, "it would match servers of other services"
 
 
 def test_grafana_finds_the_dashboard_and_the_source_of_its_data() -> None:
