@@ -31,19 +31,45 @@ RETRY_AFTER: Final = 30.0
 LOOK_EVERY: Final = 1.0
 
 
+async def _nobody() -> None: ...
+
+
+def _never(_parts: object) -> bool:
+    return False
+
+
 @dataclass(slots=True, eq=False)
-class _Entry(Generic[P]):
-    """`leaving` while its last requests run: new ones wait until it is loaded again."""
+class _Stay(Generic[P]):
+    """One stay of a model in memory.
+
+        loading -> loaded -> leaving -> gone        or        loading -> failed
+
+    A request is one of its `users` from when it asks, so that what is loaded for it stays until it
+    has ended. One that asks while it is leaving waits for the next stay: this one comes to its end.
+    """
 
     name: str
     used_at: float
-    parts: P | None = None
-    end: End | None = None
-    loading: asyncio.Task[None] | None = None
-    problem: NotReady | None = None
-    failed_at: float = 0.0
     users: int = 0
+    loading: asyncio.Task[None] | None = None
+    parts: P | None = None
+    end: End = _nobody
     leaving: bool = False
+    reason: str | None = None
+    failed_at: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Entry(Generic[P]):
+    """A model: its present stay, and the `next` one, begun while that is leaving."""
+
+    name: str
+    stay: _Stay[P] | None = None
+    next: _Stay[P] | None = None
+
+    @property
+    def parts(self) -> P | None:
+        return None if self.stay is None else self.stay.parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +83,14 @@ class ModelState(Generic[P]):
     reason: str | None
 
 
-async def _nobody() -> None: ...
-
-
 class ModelPool(Generic[P]):
     """The first model is always loaded; others at the start, or when first requested.
 
-    At most `most` are loaded at once, the first included (0: all of them, from the start); the
-    least recently used goes. One that nobody used for `idle` seconds goes, too (0: never).
-    `observe` is called before and after a model is unloaded, for the metrics.
+    At most `most` are loaded at once, the first included (0: all of them, from the start). To make
+    room the least recently used goes: one that nobody uses if there is one, and one that is `busy`
+    with what no request waits for only if all are. One that was neither used nor busy for `idle`
+    seconds goes, too (0: never). `observe` is called before and after a model is unloaded, for the
+    metrics.
     """
 
     def __init__(
@@ -76,15 +101,17 @@ class ModelPool(Generic[P]):
         most: int = 0,
         idle: float = 0.0,
         observe: Callable[[], Awaitable[object]] = _nobody,
+        busy: Callable[[P], bool] = _never,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._entries = {name: _Entry[P](name, clock()) for name in names}
-        self._first = self._entries[names[0]]
+        self._entries = {name: _Entry[P](name) for name in names}
+        self._first, *self._others = self._entries.values()
         self._load = load
         self._aliases = aliases
         self._most = most
         self._idle = idle
         self._observe = observe
+        self._busy = busy
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
         self._released = asyncio.Event()
@@ -92,10 +119,10 @@ class ModelPool(Generic[P]):
 
     def start(self, first: P) -> None:
         """Take the parts of the first model, and begin to load the others if all are to be."""
-        self._first.parts = first
+        self._first.stay = _Stay(self._first.name, self._clock(), parts=first)
         if not self._most:
-            for entry in self._entries.values():
-                self._begin(entry)
+            for entry in self._others:
+                self._join(entry)
         if self._idle:
             self._looking = asyncio.create_task(self._keep_looking())
 
@@ -109,18 +136,20 @@ class ModelPool(Generic[P]):
             NotReady: it cannot be loaded, and why.
         """
         entry = self._find(name)
-        ends_at = self._clock() + patience
-        while entry.parts is None or entry.leaving:
-            if entry.problem is not None and self._clock() - entry.failed_at < RETRY_AFTER:
-                raise entry.problem
-            task = self._begin(entry)
-            left = ends_at - self._clock()
-            if left > 0:
-                await asyncio.wait({task}, timeout=left)
-            if not task.done():
+        stay = self._join(entry)
+        stay.users += 1
+        try:
+            if stay.loading is not None:
+                await asyncio.wait({stay.loading}, timeout=patience)
+            if stay.reason is not None:
+                raise NotReady(stay.reason, field="model", retry_after=int(RETRY_AFTER))
+            if stay.parts is None:
                 detail = f"the model {entry.name} is being loaded"
                 raise ModelLoading(detail, field="model", retry_after=5)
-        return self._lease(entry, entry.parts)
+        except BaseException:
+            self._release(stay)
+            raise
+        return self._lease(stay, stay.parts)
 
     def states(self) -> list[ModelState[P]]:
         """Every model, the first first."""
@@ -130,7 +159,7 @@ class ModelPool(Generic[P]):
                 self._state(entry),
                 tuple(alias for alias, name in self._aliases.items() if name == entry.name),
                 entry.parts,
-                None if entry.problem is None else entry.problem.detail,
+                None if entry.stay is None else entry.stay.reason,
             )
             for entry in self._entries.values()
         ]
@@ -149,15 +178,15 @@ class ModelPool(Generic[P]):
 
     async def close(self) -> None:
         """Unload all models but the first, which is closed by its owner."""
-        tasks = [entry.loading for entry in self._entries.values() if entry.loading]
+        stays = [stay for entry in self._others for stay in (entry.stay, entry.next) if stay]
+        tasks = [stay.loading for stay in stays if stay.loading]
         if self._looking is not None:
             tasks.append(self._looking)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for entry in self._entries.values():
-            if entry is not self._first and entry.parts is not None:
-                await self._unload(entry)
+        for stay in self._further():
+            await self._unload(stay)
 
     def _find(self, name: str | None) -> _Entry[P]:
         if name is None:
@@ -170,79 +199,106 @@ class ModelPool(Generic[P]):
         return entry
 
     def _state(self, entry: _Entry[P]) -> State:
-        if entry.parts is not None:
+        stay = entry.stay
+        if stay is None:
+            return "idle"
+        if stay.parts is not None:
             return "loaded"
-        if entry.loading is not None:
-            return "loading"
-        return "failed" if entry.problem else "idle"
+        return "loading" if stay.reason is None else "failed"
+
+    def _further(self) -> list[_Stay[P]]:
+        """The models in memory that may be unloaded."""
+        stays = (entry.stay for entry in self._others)
+        return [stay for stay in stays if stay is not None and stay.parts is not None]
+
+    def _join(self, entry: _Entry[P]) -> _Stay[P]:
+        """The stay that a request of now belongs to, begun if there is none."""
+        present = entry.stay
+        if present is not None and present.leaving:
+            entry.next = entry.next or self._begin(entry.name)
+            return entry.next
+        if present is None or self._may_be_tried_again(present):
+            entry.stay = present = self._begin(entry.name)
+        return present
+
+    def _may_be_tried_again(self, stay: _Stay[P]) -> bool:
+        return stay.reason is not None and self._clock() - stay.failed_at >= RETRY_AFTER
+
+    def _begin(self, name: str) -> _Stay[P]:
+        stay = _Stay[P](name, self._clock())
+        stay.loading = asyncio.create_task(self._fill(stay))
+        return stay
 
     @contextlib.contextmanager
-    def _lease(self, entry: _Entry[P], parts: P) -> Iterator[P]:
-        entry.users += 1
-        entry.used_at = self._clock()
+    def _lease(self, stay: _Stay[P], parts: P) -> Iterator[P]:
         try:
             yield parts
         finally:
-            entry.users -= 1
-            entry.used_at = self._clock()
-            self._released.set()
+            self._release(stay)
 
-    def _begin(self, entry: _Entry[P]) -> asyncio.Task[None]:
-        if entry.loading is None:
-            entry.loading = asyncio.create_task(self._loaded(entry))
-        return entry.loading
+    def _release(self, stay: _Stay[P]) -> None:
+        stay.users -= 1
+        stay.used_at = self._clock()
+        self._released.set()
 
-    async def _loaded(self, entry: _Entry[P]) -> None:
+    async def _fill(self, stay: _Stay[P]) -> None:
         try:
             # two at once would need the memory of both while they are read
             async with self._one_at_a_time:
-                if entry.parts is None:
-                    await self._make_room()
-                    log.info("loading %s", entry.name)
-                    entry.parts, entry.end = await self._load(entry.name)
-                entry.problem, entry.used_at = None, self._clock()
+                await self._make_room()
+                log.info("loading %s", stay.name)
+                stay.parts, stay.end = await self._load(stay.name)
+            stay.used_at = self._clock()
         except ModelError as error:
-            self._failed(entry, str(error))
+            self._fail(stay, str(error))
         except Exception:
-            log.exception("the model %s cannot be loaded", entry.name)
-            self._failed(entry, f"the model {entry.name} cannot be loaded; see its log")
+            log.exception("the model %s cannot be loaded", stay.name)
+            self._fail(stay, f"the model {stay.name} cannot be loaded; see its log")
         finally:
-            entry.loading = None
+            stay.loading = None
 
-    def _failed(self, entry: _Entry[P], reason: str) -> None:
+    def _fail(self, stay: _Stay[P], reason: str) -> None:
         log.error("%s", reason)
-        entry.problem = NotReady(reason, field="model", retry_after=int(RETRY_AFTER))
-        entry.failed_at = self._clock()
+        stay.reason, stay.failed_at = reason, self._clock()
 
     async def _make_room(self) -> None:
         while self._most and len(self.loaded()) >= self._most:
-            others = [e for e in self._entries.values() if e.parts and e is not self._first]
-            await self._unload(min(others, key=lambda entry: entry.used_at))
+            await self._unload(min(self._further(), key=self._order))
 
-    async def _unload(self, entry: _Entry[P]) -> None:
-        """Unload a model once no request uses it; new requests wait meanwhile."""
-        entry.leaving = True
+    def _order(self, stay: _Stay[P]) -> tuple[bool, bool, float]:
+        """Which goes first: requests end by themselves, what a model is busy with is stopped."""
+        return self._is_busy(stay), stay.users > 0, stay.used_at
+
+    def _is_busy(self, stay: _Stay[P]) -> bool:
+        return stay.parts is not None and self._busy(stay.parts)
+
+    async def _unload(self, stay: _Stay[P]) -> None:
+        """End a stay once its last request has; new ones wait for the next stay meanwhile."""
+        stay.leaving = True
+        while stay.users:
+            self._released.clear()
+            await self._released.wait()
         try:
-            while entry.users:
-                self._released.clear()
-                await self._released.wait()
             await self._observe()
-            end, entry.parts, entry.end = entry.end, None, None
         finally:
-            entry.leaving = False
-        if end is not None:
-            await end()
+            entry = self._entries[stay.name]
+            entry.stay, entry.next = entry.next, None
+            await stay.end()
         await self._observe()
-        log.info("unloaded %s", entry.name)
+        log.info("unloaded %s", stay.name)
 
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(min(LOOK_EVERY, self._idle))
-            before = self._clock() - self._idle
-            for entry in self._entries.values():
-                if entry is self._first or entry.parts is None or entry.users:
-                    continue
-                if entry.used_at <= before and not entry.leaving:
+            for stay in self._further():
+                if self._idles(stay):
                     async with self._one_at_a_time:
-                        if entry.parts is not None and not entry.users:
-                            await self._unload(entry)
+                        # while others were loaded it may have been used, or unloaded
+                        if stay in self._further() and self._idles(stay):
+                            await self._unload(stay)
+
+    def _idles(self, stay: _Stay[P]) -> bool:
+        """Whether it was neither used nor busy for long enough."""
+        if stay.users or self._is_busy(stay):
+            stay.used_at = self._clock()
+        return self._clock() - stay.used_at >= self._idle
