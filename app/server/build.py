@@ -218,6 +218,7 @@ async def build(
         except BaseException:
             await parts.aclose()
             raise
+        parts.callback(_say_what_stops, services)
         return services, parts.aclose
 
     async def observe() -> None:
@@ -230,6 +231,7 @@ async def build(
         settings.loaded_models,
         settings.model_idle,
         observe,
+        lambda each: each.labelsets.building > 0,
     )
     services = await _of_model(settings, encoder, metrics, stack, shared, pool)
     resuming = asyncio.create_task(services.labelsets.resume())
@@ -244,6 +246,16 @@ async def build(
     stack.push_async_callback(pool.close)
     pool.start(services)
     return services
+
+
+def _say_what_stops(services: Services) -> None:
+    if count := services.labelsets.building:
+        log.warning(
+            "%s is unloaded while it builds label sets (%d); each build begins again when this "
+            "model is asked for the set",
+            services.encoder.info.name,
+            count,
+        )
 
 
 async def _of_model(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -392,6 +393,60 @@ def test_the_one_that_was_used_longest_ago_makes_room(
             assert classify(client, samples["cat"], model=name).json()["model"] == name
             states = [model["state"] for model in client.get("/models").json()["models"]]
             assert sorted(states) == ["idle", "loaded", "loaded"]
+
+
+def builds_ended(client: httpx.Client) -> dict[str, int]:
+    """How many builds of label sets ended with each result."""
+    found = re.findall(
+        r'openvocab_labelset_builds_total\{result="(\w+)"\} (\d+)', client.get("/metrics").text
+    )
+    return {result: int(count) for result, count in found if int(count)}
+
+
+def test_a_model_is_not_idle_while_it_builds_a_label_set(
+    pictogram: Encoder, other_model: str, serve: Serve
+) -> None:
+    many = {"name": "many", "labels": [f"thing {n}" for n in range(60)], "templates": "imagenet"}
+    with serve(
+        pictogram, more_models=other_model, precision="fp32", loaded_models=2, model_idle=0.1
+    ) as client:
+        begun = client.post("/labelsets", params={"model": other_model}, json=many)
+        assert begun.json()["status"] == "building", begun.text
+        wait_until(lambda: builds_ended(client) != {}, 240)
+        assert builds_ended(client) == {"built": 1}
+        until(client, other_model, "idle")
+
+
+def test_a_build_that_stops_because_its_model_makes_room_is_logged_and_begins_again(
+    pictogram: Encoder,
+    other_model: str,
+    serve: Serve,
+    samples: dict[str, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    third = tmp_path / "third"
+    third.symlink_to(other_model.removeprefix("local-dir:"))
+    many = {"name": "many", "labels": [f"thing {n}" for n in range(2000)], "templates": "imagenet"}
+    with serve(
+        pictogram,
+        more_models=f"{other_model},local-dir:{third}",
+        precision="fp32",
+        loaded_models=2,
+    ) as client:
+        begun = client.post("/labelsets", params={"model": other_model}, json=many)
+        assert begun.json()["status"] == "building", begun.text
+        assert classify(client, samples["cat"], model=f"local-dir:{third}").is_success
+        assert builds_ended(client) == {"cancelled": 1}
+        stopped = [
+            record.getMessage() for record in caplog.records if "while it builds" in record.message
+        ]
+        assert stopped == [
+            f"{other_model} is unloaded while it builds label sets (1); each build begins again "
+            "when this model is asked for the set"
+        ]
+        again = client.get("/labelsets/many", params={"model": other_model})
+        assert again.json()["status"] == "building"
 
 
 def test_the_memory_of_a_model_comes_back(
