@@ -83,7 +83,8 @@ def _nobody(_result: Result, _seconds: float, _labels: int) -> None: ...
 class Builds:
     """Matrices (C, D) of label-set versions: in memory, from known vectors, or built again.
 
-    `ended` hears of each build: its result, its seconds and its labels.
+    `ended` hears of each build: its result, its seconds and its labels. The last `remembered` that
+    were used are known after their end; of the others nothing is lost but how they ended.
     """
 
     ensemble: Ensemble
@@ -93,6 +94,7 @@ class Builds:
     on_built: Callable[[Stored], Awaitable[None]]
     max_prompts: int
     ended: Ended = _nobody
+    remembered: int = 2_000
     _running: dict[Version, Build] = field(default_factory=dict)
     _turns: Turns = field(default_factory=Turns)
     _read: Known = field(default_factory=lambda: Known(READ_BYTES))
@@ -145,6 +147,7 @@ class Builds:
     def start(self, stored: Stored) -> Build:
         """Begin a build of this version; builds of the name's older versions end."""
         self._end(v for v in self._running if v[0] == stored.name and v[1] <= stored.version)
+        self._drop_oldest()
         build = Build(total=stored.definition.rows)
         self._running[stored.name, stored.version] = build
         if stored.unreadable:
@@ -158,7 +161,11 @@ class Builds:
 
     def ensure(self, stored: Stored) -> Build:
         """The build of a version, begun if there was none."""
-        return self.state(stored) or self.start(stored)
+        build = self.state(stored)
+        if build is None:
+            return self.start(stored)
+        self._used((stored.name, stored.version), build)
+        return build
 
     def begin(self, stored: Stored) -> Build:
         """The running build of a version, or a new one.
@@ -184,6 +191,18 @@ class Builds:
             build = self._running.pop(version)
             if build.task is not None:
                 build.task.cancel()
+
+    def _used(self, version: Version, build: Build) -> None:
+        if self._running.get(version) is build:
+            self._running[version] = self._running.pop(version)  # behind all others
+
+    def _drop_oldest(self) -> None:
+        """Make room for one more; nobody tells this process of names that others delete."""
+        more = len(self._running) + 1 - self.remembered
+        if more > 0:
+            ended = [version for version, build in self._running.items() if build.task is None]
+            for version in ended[:more]:
+                del self._running[version]
 
     async def close(self) -> None:
         """End all builds; what they computed is in the store already."""
@@ -215,6 +234,7 @@ class Builds:
             self.ended(result, time.monotonic() - begun, build.total)
             # the matrix lives on in the bounded cache, and with those who wait for the task
             build.task = None
+            self._used((stored.name, stored.version), build)  # who waits for it finds it still
         return None
 
     async def _build(self, stored: Stored, build: Build) -> Serving:

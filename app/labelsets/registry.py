@@ -194,7 +194,11 @@ class Registry:
         """Note, once a minute and without waiting, that a name is in use."""
         now = time.time()
         if now - self._touched.get(name, 0) > TOUCH_EVERY:
+            self._touched.pop(name, None)
             self._touched[name] = now
+            # those that would be noted again anyway; of names deleted elsewhere none is left
+            while now - self._touched[oldest := next(iter(self._touched))] > TOUCH_EVERY:
+                del self._touched[oldest]
             task = asyncio.get_running_loop().create_task(self._note_use(name, now))
             self._background.add(task)
             task.add_done_callback(self._background.discard)

@@ -306,6 +306,8 @@ async def _of_model(
         shared.registry.built,
         settings.max_labelset_prompts,
         metrics.built,
+        # all label sets that a store may hold, beside as many that other processes have deleted
+        remembered=2 * settings.max_labelsets,
     )
     labelsets = LabelSetService(
         shared.registry,

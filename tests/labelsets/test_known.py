@@ -4,10 +4,12 @@ import asyncio
 import json
 import tracemalloc
 
+import pytest
+
 from app.labelsets.definition import Definition, Entry, from_body, in_namespace, memory_cost, new
 from app.labelsets.known import OVERHEAD, Known
-from app.labelsets.registry import Registry
-from app.stores.memory import MemoryStore
+from app.labelsets.registry import TOUCH_EVERY, Registry
+from app.stores.memory import MemoryLabelSets, MemoryStore
 
 
 def stored(name: str, version: int, cost: int):
@@ -58,6 +60,36 @@ def test_the_cost_of_a_body_is_about_what_it_takes_in_memory() -> None:
         tracemalloc.stop()
         assert labelset.cost == memory_cost(body)
         assert 0.7 * memory < labelset.cost < 2 * memory
+
+
+def test_names_are_forgotten_once_their_use_would_be_noted_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noted: list[str] = []
+
+    class Noting(MemoryLabelSets):
+        async def touch(self, name: str, when: float) -> None:
+            noted.append(name)
+
+    async def test() -> None:
+        now = 1_000.0
+        monkeypatch.setattr("app.labelsets.registry.time.time", lambda: now)
+        registry = Registry(Noting(), MemoryStore().pictures, 10)
+        for number in range(100):
+            registry.touch(f"deleted elsewhere {number}")
+        registry.touch("pets")
+        registry.touch("pets")
+        now += TOUCH_EVERY / 2
+        registry.touch("cars")
+        assert len(registry._touched) == 102
+        now += TOUCH_EVERY / 2 + 1
+        registry.touch("cars")
+        registry.touch("pets")
+        assert set(registry._touched) == {"cars", "pets"}
+        await asyncio.gather(*registry._background)
+        assert (noted.count("pets"), noted.count("cars")) == (2, 1)
+
+    asyncio.run(test())
 
 
 def test_what_there_is_no_room_for_is_read_again_and_noted_as_built() -> None:

@@ -239,6 +239,31 @@ def test_the_build_of_many_labels_is_prepared_beside_the_event_loop(
     assert threads[3] != threading.get_ident()
 
 
+def test_of_label_sets_that_others_delete_no_more_is_remembered_than_of_those_that_there_may_be(
+    pictogram: Encoder,
+) -> None:
+    async def work() -> None:
+        store = MemoryLabelSets()
+        one, other = service(pictogram, store), service(pictogram, store)
+        other._builds.remembered = 4
+        await one.create("stays", definition("x", "y"), Match())
+        for number in range(10):
+            name = f"short-{number}"
+            await one.create(name, definition("x", f"{number}"), Match())
+            await other.resolve(name, 240)
+            await other.resolve("stays", 240)
+            await one.delete(name, Match())
+        assert len(other._builds._running) <= 4
+        # what is in use is among them, and what is not is built again
+        assert other.begun(await other._registry.current("stays"))
+        await one.create("again", definition("x", "3"), Match())
+        assert (await other.resolve("again", 240)).stored.definition.labels == ("x", "3")
+        await one.close()
+        await other.close()
+
+    asyncio.run(work())
+
+
 def test_builds_neither_fill_the_queue_of_requests_nor_are_stopped_by_it(
     pictogram: Encoder,
 ) -> None:
