@@ -111,7 +111,7 @@ class Ensemble:
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept: set[asyncio.Task[None]] = set()
-        self._cuts: dict[tuple[str, Concept], tuple[Concept, TextTooLong]] = {}
+        self._cuts: dict[tuple[str, Concept], tuple[Concept, dict[str, TextTooLong]]] = {}
         self.model = encoder.info.name
         self.lists = ByteLru(min(LISTS_BYTES, cache.memory.max_bytes))
 
@@ -138,23 +138,23 @@ class Ensemble:
         """
         fingerprint = own(self._encoder.info.fingerprint)
         fitting = list(concepts)
-        first: dict[int, TextTooLong] = {}
+        problems: dict[int, dict[str, TextTooLong]] = {}
         if truncate and self._cuts:
             for place, concept in enumerate(concepts):
                 if (cached := self._cuts.get((fingerprint, concept))) is not None:
-                    fitting[place], first[place] = cached
+                    fitting[place], problems[place] = cached
         for _ in range(ROUNDS):
             vectors, too_long = await self._some(fitting, counted=counted, alone=True)
             if not (truncate and too_long):
                 break
             for place, problem in too_long.items():
                 fitting[place] = without(fitting[place], problem)
-                first.setdefault(place, problem)
-        for place, problem in first.items():
-            self._cuts[fingerprint, concepts[place]] = fitting[place], problem
+                problems.setdefault(place, {}).setdefault(problem.text, problem)
+        for place, of_texts in problems.items():
+            self._cuts[fingerprint, concepts[place]] = fitting[place], of_texts
         while len(self._cuts) > MOST_CUT:
             del self._cuts[next(iter(self._cuts))]
-        cut = {place: cuts(concepts[place], fitting[place], p) for place, p in first.items()}
+        cut = {place: cuts(concepts[place], fitting[place], p) for place, p in problems.items()}
         return Fitted(vectors, fitting, cut, too_long)
 
     async def _some(

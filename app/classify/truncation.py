@@ -1,5 +1,6 @@
 """Texts that are longer than a text tower reads, cut until they fit. Pure: knows no tokenizer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -99,9 +100,13 @@ def without(concept: Concept, problem: TextTooLong) -> Concept:
     )
 
 
-def cuts(before: Concept, after: Concept, problem: TextTooLong) -> list[Cut]:
-    """What was cut of a concept; `problem` is the first that there was."""
+def cuts(before: Concept, after: Concept, problems: Mapping[str, TextTooLong]) -> list[Cut]:
+    """What was cut of a concept; `problems` of its texts, of each as it was the first time."""
+    pairs = zip((*before.texts, *before.whole), (*after.texts, *after.whole), strict=True)
+    return [_cut(problems[text], kept) for text, kept in pairs if text != kept]
+
+
+def _cut(problem: TextTooLong, kept: str) -> Cut:
     assert isinstance(problem.value, int)
     assert isinstance(problem.limit, int)
-    pairs = zip((*before.texts, *before.whole), (*after.texts, *after.whole), strict=True)
-    return [Cut(a, b, problem.value, problem.limit) for a, b in pairs if a != b]
+    return Cut(problem.text, kept, problem.value, problem.limit)

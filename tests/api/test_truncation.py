@@ -58,6 +58,17 @@ def test_truncate_takes_the_beginning_and_says_so_each_time(
     assert classified(client, cat, labels=["cat", "dog"], truncate=True).json()["warnings"] == []
 
 
+def test_each_text_of_a_label_is_told_with_its_own_length(client: httpx.Client, cat: bytes) -> None:
+    cats, dogs = " ".join(["cat"] * 35), " ".join(["dog"] * 49)
+    labels = json.dumps({"pets": [cats, dogs], "rocket": []})
+    for _ in range(2):  # the second time it is known
+        answer = classified(client, cat, labels=labels, truncate="true", templates=["{}"])
+        of_cats, of_dogs = answer.json()["warnings"]
+        # with the marks of start and end
+        assert "(37 tokens of 32)" in of_cats
+        assert "(51 tokens of 32)" in of_dogs
+
+
 def test_what_is_cut_scores_as_its_beginning_does(client: httpx.Client, cat: bytes) -> None:
     answer = classified(client, cat, labels=LABELS, truncate="true", templates=["{}"])
     (warning,) = answer.json()["warnings"]
