@@ -114,7 +114,9 @@ class Graphs:
                 self._tower.rows(pixels)
         self._computing.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=self._computing):
+        # "global", the default, fails what other models do meanwhile: they take memory, too
+        mode = "thread_local"
+        with torch.cuda.graph(graph, pool=pool, stream=self._computing, capture_error_mode=mode):
             rows = self._tower.rows(pixels)
         slots = [
             _Slot(

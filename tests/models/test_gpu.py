@@ -184,6 +184,40 @@ def test_recorded_passes_equal_plain_ones_under_load(
     assert worst < 1e-3
 
 
+def test_a_model_is_loaded_and_recorded_while_another_one_answers(
+    source: Callable[[str], str],
+) -> None:
+    serving = on_device(source("bundled"), max_batch=8)
+    spec, most = serving.info.image, 32  # larger batches are not recorded, and take memory
+    dice = np.random.default_rng(0)
+    batch = [dice.integers(0, 256, (3, spec.height, spec.width), np.uint8) for _ in range(most)]
+    expected = serving.submit_images(batch[:1]).result()[0]
+    ended = threading.Event()
+
+    def answers() -> float:
+        worst, size = 0.0, 0
+        while not ended.is_set():
+            size = size % most + 1
+            rows = serving.submit_images(batch[:size]).result()
+            worst = max(worst, float(np.abs(1 - rows[0] @ expected)))
+            serving.submit_texts([f"a photo of thing {n}" for n in range(16 * size)]).result()
+        return worst
+
+    with ThreadPoolExecutor(1) as threads:
+        answering = threads.submit(answers)
+        try:
+            for _ in range(3):
+                other = on_device(source("bundled"), max_batch=8)
+                assert other.images.recorded is not None or not ON_GPU, "nothing was recorded"
+                rows = other.submit_images(batch[:1]).result()
+                assert np.abs(1 - rows[0] @ expected) < 1e-3
+                other.close()
+        finally:
+            ended.set()
+        assert answering.result() < 1e-3
+    serving.close()
+
+
 @needs_gpu
 def test_out_of_memory_halves_the_batch_and_recovers(source: Callable[[str], str]) -> None:
     encoder = on_device(source("ViT-B-32"), "fp32", max_batch=1)  # larger ones are not recorded
