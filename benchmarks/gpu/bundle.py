@@ -32,7 +32,7 @@ PRESENT: Final = frozenset(
     )
 )  # fmt: skip
 # the tests that run there, and what their fixtures import
-WANTED: Final = ("openvocab", "pytest", "pytest-timeout", "httpx")
+WANTED: Final = ("openvocab", "pytest", "pytest-timeout", "httpx", "hypothesis")
 
 
 def packages() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a GPU is used for: encoder, end to end, one request, a cold label set, and what peers do.
+"""What a GPU is used for: encoder, end to end, one request, a cold label set, memory, peers.
 
     python -m benchmarks.gpu
 
@@ -41,6 +41,7 @@ from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
 from benchmarks.checkpoint import open_clip_folder, transformers_folder
+from benchmarks.gpu.memory import after_loads, beside_another, in_own_process, used
 from benchmarks.pictures import SMALL, jpeg
 from benchmarks.quality.exactness import random_checkpoint
 from benchmarks.servers import free_port, serving
@@ -54,6 +55,7 @@ RESULTS: Final = Path(__file__).parents[1] / "results" / "gpu.json"
 SECONDS: Final = 0.3 if REHEARSAL else 5.0
 PICTURES: Final = 4 if REHEARSAL else 64
 CONCURRENCY: Final = 4 if REHEARSAL else 256
+LOADS: Final = 3 if REHEARSAL else 100
 LABELS: Final = ["cat", "dog", "car", "tree", "house", "boat", "chair", "bird", "shoe", "cup"]
 
 Row = dict[str, Any]
@@ -335,6 +337,24 @@ def _median(answer: Callable[[bytes], None], files: list[bytes]) -> float:
     return 1000 * statistics.median(times)
 
 
+def memory(say: Callable[..., None]) -> None:
+    """What a hundred loads leave, and what two models in a process take; in processes of its own.
+
+    On the device where there is one: a rehearsal has resident memory alone.
+    """
+    loads = in_own_process(after_loads, "pictogram", DEVICE, LOADS, used(DEVICE).on_device)
+    once, last = loads[0], loads[-1]
+    beside = beside_another("pictogram", "everyday", DEVICE)
+    again, another = "after 100 loads of a model, compared with once", "beyond what each adds alone"
+    if not REHEARSAL:
+        say(f"memory of the device {again}", last.on_device / once.on_device, "x", 1.05, below=True)
+        name = f"memory of the device for two models in a process {another}"
+        say(name, beside.on_device, "MB", 60, below=True)
+    say(f"resident memory {again}", last.resident / once.resident, "x", 1.05, below=True)
+    name = f"resident memory of two models in a process {another}"
+    say(name, beside.resident, "MB", 60, below=True)
+
+
 def measured(say: Callable[..., None], workers: list[int]) -> None:
     """Every figure as it is measured, the most important first: name, value, unit, and its bar."""
     files = [jpeg(SMALL, seed) for seed in range(PICTURES)]
@@ -368,6 +388,7 @@ def measured(say: Callable[..., None], workers: list[int]) -> None:
     best = 100 * max(served.values()) / decoding
     name = "ViT-B-32 over HTTP at the best worker count, share of what decoding allows"
     say(name, best, "%", 90)
+    memory(say)
     say("tutorial, one picture and 10 labels, fp32", tutorial_ms(open_clip_folder(), files), "ms")
     say("transformers' pipeline, the same", pipeline_ms(transformers_folder(), files), "ms")
     encoder = load(source, device=DEVICE, backend="torch")
@@ -397,7 +418,7 @@ def main() -> None:
         rows.append(line)
         print(json.dumps(line), flush=True)
         document = {
-            "what": "a GPU: encoder, end to end, one request, a cold label set",
+            "what": "a GPU: encoder, end to end, one request, a cold label set, memory",
             "date": datetime.now(UTC).date().isoformat(),
             "device": "rehearsal on a CPU" if REHEARSAL else torch.cuda.get_device_name(),
             "cores": os.cpu_count(),

@@ -5,7 +5,6 @@ OPENVOCAB_GPU names the device (`cuda`); `cpu` rehearses all that a CPU can do o
 
 import json
 import math
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from safetensors.torch import save_file
 from app.classify.templates import presets
 from app.images.decode import decode
 from app.images.limits import ImageLimits
+from benchmarks.gpu.memory import after_loads, in_own_process, used
 from models.catalog import catalog
 from models.encoder import Encoder
 from models.loader import load
@@ -269,27 +269,13 @@ finally:
     assert "answered" not in process.stdout
 
 
-def _loads(source: str, device: str, answer: Any) -> None:
-    allocated = []
-    for _ in range(6):
-        encoder = load(source, device=device, backend="torch")
-        encoder.warm_up()
-        encoder.close()
-        del encoder
-        torch.cuda.empty_cache()
-        allocated.append(torch.cuda.memory_reserved())
-    answer.put(allocated)
-
-
-@needs_gpu
 def test_memory_comes_back_when_a_model_goes(source: Callable[[str], str]) -> None:
-    context = multiprocessing.get_context("spawn")
-    answer = context.Queue()
-    process = context.Process(target=_loads, args=(source("ViT-B-32"), DEVICE, answer))
-    process.start()
-    allocated = answer.get(timeout=250)
-    process.join()
-    assert allocated[-1] <= allocated[1] * 1.05 + 2**21
+    elsewhere = used(DEVICE).on_device
+    model = source("ViT-B-32" if ON_GPU else "bundled")
+    _, second, *_, last = in_own_process(after_loads, model, DEVICE, 6, elsewhere)
+    # the first load pays for what stays
+    assert last.resident <= second.resident * 1.05
+    assert last.on_device <= second.on_device * 1.05 + 2
 
 
 def test_the_tree_of_prompts_equals_the_full_context(source: Callable[[str], str]) -> None:
