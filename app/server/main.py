@@ -111,7 +111,8 @@ def create_app(
     of models beside the default, where they are in other processes, and `exposition` what these
     count with this one.
 
-    Raises: app.api.middleware.keys.BadKeys; at start models.ModelError, StoreUnusable.
+    Raises: app.api.middleware.keys.BadKeys, app.telemetry.spans.CannotTrace; at start
+    models.ModelError, StoreUnusable.
     """
     counted = metrics or Metrics()
     watch_process(counted, settings, first=metrics is None, children=True)

@@ -21,11 +21,12 @@ from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
 
 from app.server.cpus import available_cores
-from app.server.exit_status import HUNG, SIGNALLED, START_ERROR
+from app.server.exit_status import HUNG, SIGNALLED, START_ERROR, USAGE_ERROR
 from app.server.http_protocol import protocol
 from app.server.main import create_app
 from app.server.settings import Settings
 from app.telemetry.metrics import Metrics
+from app.telemetry.spans import CannotTrace
 from models import EncoderInfo
 
 if TYPE_CHECKING:
@@ -54,7 +55,12 @@ def serve(
 ) -> int:
     """Serve until a signal; accepted requests are answered first. Returns the exit status."""
     tune_interpreter()
-    app = create_app(settings, encoder, metrics)
+    try:
+        app = create_app(settings, encoder, metrics)
+    except CannotTrace as error:
+        sys.stderr.write(f"openvocab: OPENVOCAB_TRACING: {error}\n")
+        encoder.close()
+        return USAGE_ERROR
     server = _Server(app, uvicorn_config(app, settings), ready, settings)
     for number in signals:
         signal.signal(number, server.end)

@@ -7,6 +7,7 @@ all of this returns at once.
 import asyncio
 import contextlib
 import importlib.util
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from app.errors import Problem
 if TYPE_CHECKING:
     from app.telemetry.otel import Place, Tracing
 
+
+log = logging.getLogger("openvocab.tracing")
 
 Traced = contextlib.AbstractContextManager["Place | None"]
 
@@ -139,14 +142,28 @@ def hindrance(mode: Mode) -> str | None:
     return None
 
 
+class CannotTrace(ValueError):
+    """Why traces cannot be made although they must; one line."""
+
+
 def start(mode: Mode, version: str) -> "Tracing | None":
-    """The tracer, if tracing is requested and available."""
+    """The tracer, if tracing is requested and available.
+
+    Raises CannotTrace if it is `on` and its variables are invalid; otherwise the log says so.
+    """
     if not _is_requested(mode) or hindrance(mode) is not None:
         return None
     # half a second, and an extra: only who wants traces pays
     from app.telemetry.otel import Tracing
 
-    return Tracing.to_collector(version)
+    try:
+        return Tracing.to_collector(version)
+    except ValueError as error:
+        reason = f"a variable OTEL_… is invalid: {error}"
+    if mode == "on":
+        raise CannotTrace(reason)
+    log.warning("no traces: %s", reason)
+    return None
 
 
 def _is_requested(mode: Mode) -> bool:

@@ -271,6 +271,29 @@ def test_traces_that_are_asked_for_and_cannot_be_had_end_the_start_with_a_line(
     assert spans.start("on", "1") is None
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_invalid_variable_of_traces_that_must_be_made_ends_the_start_with_a_line(
+    workers: str,
+) -> None:
+    env = {**os.environ, "OPENVOCAB_TRACING": "on", "OTEL_BSP_MAX_QUEUE_SIZE": "256"}
+    command = [sys.executable, "-c", "from app.__main__ import app; app()", "serve", "--model"]
+    command += ["pictogram", "--port", "0", "--workers", workers]
+    completed = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert completed.returncode == USAGE_ERROR, completed.stderr
+    assert "openvocab: OPENVOCAB_TRACING: a variable OTEL_… is invalid: max" in completed.stderr
+    assert "Traceback" not in completed.stderr
+
+
+def test_an_invalid_variable_of_traces_that_may_be_made_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "-5")
+    with caplog.at_level("WARNING"):
+        assert spans.start("auto", "1") is None
+    assert "no traces: a variable OTEL_… is invalid: " in caplog.text
+
+
 @contextlib.contextmanager
 def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
     """Something that speaks OTLP over HTTP; yields its address and what it was sent."""

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.middleware.state import hold_nothing, state_of
 from app.api.problems import refuse
-from app.errors import DeadlinePassed, Invalid, Overloaded, SlowBody
+from app.errors import DeadlinePassed, Invalid, Overloaded, SlowBody, TooLarge
 from app.telemetry.metrics import Metrics
 
 LONGEST_RETRY: Final = 60
@@ -68,8 +68,15 @@ class Admission:
         self.in_service -= 1
         self._last = now if self.in_service else None
 
-    def take_bytes(self, count: int) -> None:
-        """So many more bytes of bodies are held. Raises Overloaded, and then they are not."""
+    def take_bytes(self, count: int, own: int = 0) -> None:
+        """So many more bytes of bodies are held, by a request that has `own` already.
+
+        Raises Overloaded, or TooLarge if they would never fit; then they are not held.
+        """
+        if own + count > self._most_bytes:
+            detail = f"this request alone needs {own + count} bytes of memory, the limit of "
+            detail += f"max_pending_bytes is {self._most_bytes}"
+            raise TooLarge(detail, limit=self._most_bytes, value=own + count)
         if self.bytes + count > self._most_bytes:
             raise Overloaded(
                 f"request bodies of {self.bytes} bytes are already in memory (the limit, "
@@ -201,8 +208,11 @@ class _Call:
         return message
 
     def hold(self, count: int) -> None:
-        """So many more bytes are kept for this request until it ends. Raises Overloaded."""
-        self._admission.take_bytes(count)
+        """So many more bytes are kept for this request until it ends.
+
+        Raises Overloaded, TooLarge.
+        """
+        self._admission.take_bytes(count, self._bytes)
         self._bytes += count
 
     async def send(self, message: Message) -> None:

@@ -20,7 +20,8 @@ def hold_nothing(_count: int) -> None:
 class RequestState:
     """One request. `deadline` is in the event loop's time, `received` counts bytes of the body.
 
-    `hold` counts so many more bytes as held until the request ends, and raises Overloaded;
+    `hold` counts so many more bytes as held until the request ends, and raises Overloaded
+    or TooLarge;
     `closing` is closed when the request has ended, however it ends.
     """
 

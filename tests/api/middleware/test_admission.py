@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.middleware.admission import LONGEST_RETRY, Admission
-from app.errors import Overloaded
+from app.errors import Overloaded, TooLarge
 
 
 class Clock:
@@ -38,6 +38,15 @@ def test_bytes_that_are_refused_are_not_held() -> None:
     admission.take_bytes(40)
     admission.free_bytes(100)
     assert admission.bytes == 0
+
+
+def test_what_can_never_fit_is_not_to_come_again() -> None:
+    admission = Admission(2, 100)
+    admission.take_bytes(60)
+    with pytest.raises(TooLarge, match="this request alone needs 101 bytes") as caught:
+        admission.take_bytes(41, own=60)
+    assert (caught.value.limit, caught.value.value) == (100, 101)
+    assert admission.bytes == 60
 
 
 def test_retry_after_is_when_those_who_wait_are_done() -> None:
