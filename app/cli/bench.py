@@ -23,7 +23,6 @@ from app.classify.concept import Concept
 from app.classify.ensemble import Ensemble
 from app.classify.templates import template_sets
 from app.cli import help as help_
-from app.cli.serve import EXIT_STATUS
 from app.cli.terminal import or_exit, settings_or_exit
 from app.images.decode import Decoded, decode
 from app.images.limits import ImageLimits
@@ -50,6 +49,8 @@ openvocab bench
 openvocab bench --model ViT-B-32-256/datacomp_s34b_b86k --json
 openvocab bench --model everyday --model pictogram
 """
+
+EXIT_STATUS: Final = "0 done, 2 a setting is invalid, 3 the model cannot be loaded."
 
 
 @dataclass(frozen=True, slots=True)

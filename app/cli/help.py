@@ -6,6 +6,7 @@ Knows no command.
 import contextlib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final
@@ -28,13 +29,19 @@ _UNGROUPED: Final = "Options"
 class Command(TyperCommand):
     """A command whose options are grouped by their `rich_help_panel`."""
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """A required argument is NAME, as in manual pages, and not {NAME}."""
+        return [re.sub("[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments first, then the groups as they are declared, then what has no group."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
-                plain = "Arguments" if param.param_type_name == "argument" else _UNGROUPED
+                plain = _UNGROUPED
+                if param.param_type_name == "argument":
+                    plain, record = "Arguments", (param.metavar or param.name, record[1])
                 name = getattr(param, "rich_help_panel", None) or plain
                 groups.setdefault(name, []).append(record)
         for name in sorted(groups, key=_UNGROUPED.__eq__):

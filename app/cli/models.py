@@ -100,7 +100,8 @@ def export(
     ],
     to: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the exported model.")],
     precision: Annotated[
-        str | None, typer.Option(help="fp32 or bf16 (default: OPENVOCAB_PRECISION).")
+        str | None,
+        typer.Option(metavar="PRECISION", help="fp32 or bf16 (default: OPENVOCAB_PRECISION)."),
     ] = None,
 ) -> None:
     """Export a model, so that a CPU can serve it without PyTorch."""
@@ -121,7 +122,7 @@ add(
     app,
     pull,
     examples="openvocab models pull ViT-B-32-256/datacomp_s34b_b86k",
-    exit_status="0 it is here, 3 it cannot be downloaded or loaded.",
+    exit_status="0 the model is ready to serve, 3 it cannot be downloaded or loaded.",
 )
 add(
     app,

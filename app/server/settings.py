@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.images.apart import Kind, installed
@@ -447,7 +448,7 @@ class Settings(ModelSettings):
 def settings_page() -> str:
     """The page: a table of every setting."""
     rows = [
-        f"| `OPENVOCAB_{name.upper()}` | {_default(field.default)} | {_limits(field.metadata)} "
+        f"| `OPENVOCAB_{name.upper()}` | {_default(field.default)} | {_limits(field)} "
         f"| {field.description} |"
         for name, field in Settings.model_fields.items()
     ]
@@ -471,15 +472,21 @@ def settings_page() -> str:
 
 def _default(value: object) -> str:
     """A default as it would be written in the environment."""
+    if value is None:
+        return "not set"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"`{text}`" if text else "empty"
 
 
-def _limits(metadata: list[object]) -> str:
-    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥"}
+def _limits(field: FieldInfo) -> str:
+    """The values that a setting may have, or the bounds of its value."""
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    signs |= {"min_length": "length ≥", "max_length": "length ≤"}
     return ", ".join(
         f"{sign} {getattr(bound, name)}"
-        for bound in metadata
+        for bound in field.metadata
         for name, sign in signs.items()
         if hasattr(bound, name)
     )

@@ -143,6 +143,14 @@ def test_bench_tells_what_the_model_runs_by(tmp_path: Path) -> None:
     assert measured[2]["cpu_ms"] == {"1": 9.0, "8": 4.5}
 
 
+def test_bench_ends_with_the_statuses_that_its_help_names() -> None:
+    assert run("bench", "--help").stdout.splitlines()[-1] == (
+        "  Exit status: 0 done, 2 a setting is invalid, 3 the model cannot be loaded."
+    )
+    assert run("bench", OPENVOCAB_MAX_BATCH="none").returncode == 2
+    assert run("bench", "--model", "nothing").returncode == 3
+
+
 def test_pulling_what_is_here_works_and_what_is_nowhere_does_not() -> None:
     assert run("models", "pull", "pictogram").returncode == 0
     assert run("models", "pull", "nothing").returncode == 3

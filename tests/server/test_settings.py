@@ -14,6 +14,13 @@ def test_the_page_is_the_one_made_from_the_fields() -> None:
     assert PAGE.read_text(encoding="utf-8") == settings_page(), "run: make docs"
 
 
+def test_the_page_shows_what_may_be_written_in_the_environment() -> None:
+    page = settings_page()
+    assert "| `OPENVOCAB_METRICS` | `admin` | `open`, `admin`, `off` |" in page
+    assert "| `OPENVOCAB_STORE_PREFIX` | `openvocab:` | length ≥ 1, length ≤ 100 |" in page
+    assert "| `OPENVOCAB_TLS_CERT_FILE` | not set |" in page
+
+
 def test_every_setting_says_what_it_is_for() -> None:
     assert all(field.description for field in Settings.model_fields.values())
 
