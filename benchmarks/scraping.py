@@ -11,7 +11,7 @@ from app.telemetry.spans import Stages
 
 Labels = frozenset[tuple[str, str]]
 
-# what ends so only grows
+# metrics with these suffixes only grow
 COUNTS = ("_total", "_count", "_sum", "_bucket")
 
 

@@ -77,7 +77,7 @@ def snapshot(repository: str, small: Sequence[str], weights: Sequence[str]) -> P
 
 
 def downloaded(owner: str, name: str, endings: Sequence[str]) -> list[Path]:
-    """Files of a repository that are in the hub's cache and end so; and which version is newest."""
+    """A repository's cached files with one of these endings, and the one that names its version."""
     from huggingface_hub import snapshot_download
 
     folder = Path(snapshot_download(f"{owner}/{name}", local_files_only=True))

@@ -36,7 +36,7 @@ class VisionTower:
 
 
 def layout(tower: nn.Module) -> torch.memory_format:
-    """Channels last for a tower of convolutions, whose kernels want it so."""
+    """Channels last for a tower of convolutions, whose kernels want that layout."""
     return torch.channels_last if isinstance(tower, ModifiedResNet) else torch.contiguous_format
 
 

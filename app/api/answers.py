@@ -1,4 +1,4 @@
-"""One response in the requested format: JSON, plain text or CSV."""
+"""What responses share: the choice by the Accept header, and rows of numbers as JSON."""
 
 import base64
 from collections.abc import Sequence

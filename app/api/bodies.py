@@ -80,7 +80,7 @@ def _utf8(body: bytes) -> bytes:
 def address_fields(
     request: Request, lists: Collection[str], known: Collection[str] | None = None
 ) -> dict[str, Any]:
-    """The fields of the address; only those in `lists` may be repeated.
+    """The fields of the URL; only those in `lists` may be repeated.
 
     Raises Unparsable, Invalid.
     """
@@ -91,11 +91,11 @@ def address_fields(
 
 
 def check_address(request: Request, known: Collection[str]) -> None:
-    """Nothing if the address has only `known` fields, each once. Raises Unparsable, Invalid."""
+    """Nothing if the URL has only `known` fields, each once. Raises Unparsable, Invalid."""
     for name in address_fields(request, (), known):
         if name not in known:
             there = f"the fields there are {', '.join(known)}" if known else "this path reads none"
-            detail = f"unknown field {errors.shown(name)} in the address; {there}"
+            detail = f"unknown field {errors.shown(name)} in the URL; {there}"
             raise Invalid(detail, field=errors.excerpt(name))
 
 
@@ -130,7 +130,7 @@ def single(
     if len(values) == 1 or (known is not None and name not in known and name not in lists):
         return values[0]
     if name not in lists:
-        detail = f"{name} is given {len(values)} times, and once is allowed"
+        detail = f"{name} was sent {len(values)} times; send it once"
         raise Invalid(detail, field=name, limit=1, value=len(values))
     return values
 
@@ -143,7 +143,7 @@ def merge(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     more = {name: value for name, value in more.items() if value is not None or name not in fields}
     for name, value in more.items():
         if name in fields and _as_texts(fields[name]) != _as_texts(value):
-            detail = f"{name} has one value in the address and another in the body; send one"
+            detail = f"{name} has one value in the URL and another in the body; send only one"
             raise Invalid(detail, field=name)
     return fields | more
 
@@ -180,7 +180,7 @@ DATA_URI: Final = re.compile(
 # characters in front of a data URI's comma
 LONGEST_URI_HEAD: Final = 10_000
 
-# no base64 begins so
+# no base64 begins like this
 URL: Final = re.compile(r"\s*https?://", re.IGNORECASE)
 ANY_URL: Final = re.compile(r"[\s+]*([a-z][a-z0-9+.-]{1,20})://", re.IGNORECASE)
 
@@ -361,7 +361,7 @@ def _is_url(text: str, scheme: str) -> Invalid:
     """The problem of a URL in place of a picture."""
     advice = f"send it to POST /classify as {IMAGE_URL}, where the operator allows that"
     if scheme not in ("http", "https"):
-        advice = f"{scheme}: addresses are not fetched; send the picture itself"
+        advice = f"{scheme}: URLs are not fetched; send the picture itself"
     detail = f"image is a URL, not base64: {errors.shown(text)}; {advice}"
     return Invalid(detail, field=IMAGE, value=errors.excerpt(text))
 

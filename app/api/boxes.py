@@ -59,7 +59,7 @@ def _colour(value: Any) -> Any:
     if HEX.fullmatch(name):
         name = f"#{name.removeprefix('#')}"
     elif name not in ImageColor.colormap:
-        raise ValueError("is auto, a colour's name or #rrggbb")
+        raise ValueError("must be auto, a colour name or #rrggbb")
     return "#{:02x}{:02x}{:02x}".format(*ImageColor.getrgb(name)[:3])
 
 

@@ -43,7 +43,7 @@ from app.errors import Invalid, TooLarge, Unparsable, excerpt, shown
 from app.images.fetch import Fetcher
 from app.images.unsupported import is_form
 
-# the fields of the form, of JSON and of the address
+# the fields of the form, of JSON and of the URL
 NAMES: Final = (*FIELDS, IMAGE_URL, IMAGE_SHA256)
 
 
@@ -59,7 +59,7 @@ async def read_classify(
         FetchFailed, UnsupportedImage: what stands at the image's URL.
     """
     if IMAGE in request.query_params:
-        raise Invalid(f"{IMAGE} belongs in the body, not in the address", field=IMAGE)
+        raise Invalid(f"{IMAGE} belongs in the body, not in the URL", field=IMAGE)
     fields = address_fields(request, LISTS, NAMES)
     kind = media_type(request.headers.get("content-type", ""))
     if kind == FORM:

@@ -6,7 +6,7 @@ huggingface_hub 0.26.5: `inputs.image` is base64, `inputs.candidateLabels` a tex
 huggingface_hub 0.17.3 to 0.24.7: `image` is base64, `parameters.candidate_labels` has commas;
 @huggingface/inference 2.8.1 to 4.13.30: `inputs.image`, `parameters.candidate_labels` a list.
 `parameters.hypothesis_template` is there only if the caller gave one. A body that is not JSON is
-the image itself, with the parameters in the address.
+the image itself, with the parameters in the URL.
 """
 
 from collections.abc import Collection, Sequence
@@ -69,8 +69,7 @@ class HfParameters(RequestFields):
     )
     model: str | None = Field(
         None,
-        description="Model to use; default: the server's first. With a JSON body "
-        "also in the address.",
+        description="Model to use; default: the server's first. With a JSON body also in the URL.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The routes: parse, one call, return a schema."""
+"""What the server is: models, template sets, vocabularies, health and metrics."""
 
 import contextlib
 from typing import Literal

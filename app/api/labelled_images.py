@@ -148,7 +148,7 @@ def _text(part: Part, form: LabelledForm, uploads: UploadBatches) -> None:
     if form.count >= uploads.images:
         detail = f"over {uploads.images} labels, the limit of max_upload_images"
         raise TooLarge(detail, field=LABEL, limit=uploads.images, value=form.count + 1)
-    # a list as JSON, unless a label is called so
+    # a list as JSON, unless a label has that name
     listed = text.lstrip().startswith("[") and text.strip() not in form.labels
     form.tell(_json_list(text) if listed else text)
 
@@ -236,14 +236,14 @@ async def read_examples(
 
 
 def _fields(request: Request) -> dict[str, Any]:
-    """Those of the address, without what is read there before the body."""
+    """Those of the URL, without what is read there before the body."""
     fields = address_fields(request, ())
     return {name: value for name, value in fields.items() if name not in OPTIONS}
 
 
 def _in_address(name: str) -> str:
-    """What to do about a field that only the address may have."""
-    return f"; {name} is given in the address: ?{name}=…" if name in OPTIONS else ""
+    """What to do about a field that only the URL may have."""
+    return f"; {name} goes into the URL: ?{name}=…" if name in OPTIONS else ""
 
 
 def _check(fields: dict[str, Any]) -> None:

@@ -172,8 +172,8 @@ class Upload:
 async def read_labelset(request: Request, limits: UploadLimits, name: str | None = None) -> Upload:
     """The name (from the path, if given) and the contents of the label set.
 
-    The body is JSON, a form, or text with one label a line and the other fields in the address;
-    an object is JSON whatever type was sent with it.
+    The body is JSON, a form, or text with one label a line and the other fields in the URL; an
+    object is JSON whatever type was sent with it.
 
     Raises:
         Unparsable, Invalid, TooLarge: with the field at fault.
@@ -214,7 +214,7 @@ def _read(
 def _with_name(fields: dict[str, Any], limits: UploadLimits, name: str | None) -> Upload:
     if name is not None:
         if fields.get("name") is not None:
-            raise Invalid("the name is already in the address", field="name")
+            raise Invalid("the name is already in the URL", field="name")
         fields["name"] = name
     checked = _checked(fields)
     if checked.name is None:

@@ -30,7 +30,7 @@ The same labels for many images; a result or an error for each.
 
 * **Form**: `curl -F labels=cat,dog -F image=@a.png -F image=@b.png localhost:8000/classify/batch`;
   the fields come before the images.
-* **ZIP or TAR** (also compressed) as the body, the fields in the address.
+* **ZIP or TAR** (also compressed) as the body, the fields in the URL.
 * **JSON**: `{"images": ["<base64>", {"name": "b.png", "image": "<base64>"}], "labels": [...]}`
 
 `Accept: application/x-ndjson` answers a line for each image, with its index, as soon as it is

@@ -94,7 +94,7 @@ router = APIRouter(prefix="/api/v1/vision", tags=["PhotoPrism's API"])
     "/labels",
     operation_id="photoprismLabels",
     summary="Labels of a photo, for PhotoPrism",
-    description="Fields of `POST /classify` stand in the address: `labelset`, `threshold`, `top_k` "
+    description="Fields of `POST /classify` go into the URL: `labelset`, `threshold`, `top_k` "
     "and so on. Without labels the photo is tagged with nouns of everyday things.",
     openapi_extra=BODY,
     responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),

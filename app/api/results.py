@@ -262,9 +262,9 @@ DECIMALS: Final = 6
 def render(answer: Answer, accept: str, *, says_none: bool = False) -> Response:
     """JSON; or `score<TAB>label` lines; or CSV with a header line (RFC 4180).
 
-    With `coverage` each line has one column more, the labels of which one is right, of several
-    label sets the name of the set, and of boxes the number of the box, from 0. Where there are no
-    predictions there is no line, or in text one that says so.
+    With `coverage` a table has a column with the labels of which one is right; with several label
+    sets each line has a last column with the set's name, with boxes one with the box's index.
+    Without predictions there is no line; with `says_none`, text has a line that says so.
     """
     kind = preferred(accept)
     if kind == TEXT:

@@ -171,7 +171,7 @@ async def _caller(request: Request) -> Identity:
 
 
 async def _model_services(request: Request, model: ModelName = None) -> Services:
-    """The services of the model that the address names."""
+    """The services of the model that the URL names."""
     return await of_model(request, services_of(request), model or None)
 
 
@@ -193,17 +193,17 @@ async def _only_declared(request: Request) -> None:
         body = await request.body()
         if body.strip() not in EMPTY:
             detail = f"a DELETE reads no body, and {len(body)} bytes were sent; what it reads is "
-            detail += f"given in the address: {', '.join(declared)}"
+            detail += f"given in the URL: {', '.join(declared)}"
             raise Invalid(detail, field="body", limit=0, value=len(body))
 
 
 def _declared(dependant: Dependant) -> set[str]:
-    """The names of a route's parameters in the address, those of its dependencies among them."""
+    """The names of a route's parameters in the URL, those of its dependencies among them."""
     own = {field.alias for field in dependant.query_params}
     return own.union(*map(_declared, dependant.dependencies))
 
 
-# of a route whose fields are parameters in the address: what it does not read is refused
+# of a route whose fields are parameters in the URL: what it does not read is refused
 ONLY_DECLARED: Final = [Depends(_only_declared)]
 
 ModelServicesDep = Annotated[Services, Depends(_model_services)]

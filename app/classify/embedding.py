@@ -40,7 +40,11 @@ LARGE: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A picture's vector (D,) float32 of unit length, with its size as a viewer shows it."""
+    """What is kept of a picture, with its size as a viewer shows it.
+
+    `vector` float32: the unit row (D,) of a picture, or the unit rows of all views end to end
+    (V·D,).
+    """
 
     vector: npt.NDArray[np.float32]
     width: int
@@ -88,7 +92,7 @@ class ImageCache:
         self._fingerprint = fingerprint
 
     def get(self, sha256: str, look: Look = WHOLE) -> Embedded | None:
-        """What is known of the file with this digest; of several views the rows in one."""
+        """What is cached for this file and look, or None."""
         stored = self.memory.get(self._key(sha256, look)) if self.memory.max_bytes else None
         if stored is None:
             return None
@@ -208,7 +212,7 @@ class ImageEmbedder:
     async def embed_regions(
         self, data: bytes | SeenBefore, look: Look, stages: Stages
     ) -> tuple[Image, list[EmbeddedRegion]]:
-        """The rows of each region of a picture that is looked at so, a row for each of its cuts.
+        """The rows of each region of a picture in this look, a row for each of its cuts.
 
         Raises: what `embed` raises; Invalid for a box outside of the picture; UnknownImage.
         """
@@ -257,7 +261,7 @@ class ImageEmbedder:
         return np.stack(rows)
 
     async def embed_all(self, files: Sequence[bytes], stages: Stages) -> list[tuple[Image, Floats]]:
-        """The same for each file, in order; the first that fails fails them all.
+        """As `embed`, for each file, in order; the first failure fails them all.
 
         Raises: what `embed` raises, with the place of the file if it is one of many.
         """

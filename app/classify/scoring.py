@@ -165,7 +165,8 @@ COUNTS: Final = 0.5
 @dataclass(frozen=True, slots=True)
 class Criteria:
     """What of the scores is answered; `alone`: labels do not exclude one another, and each begins
-    to count by itself. `scores` None: sigmoid for labels alone and models trained so, else softmax.
+    to count by itself. `scores` None: sigmoid for labels alone and models trained with it,
+    else softmax.
 
     `lead`: abstain also where two labels fit alike.
     """

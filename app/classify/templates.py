@@ -18,7 +18,7 @@ def template_sets() -> Mapping[str, TemplateSet]:
 
 
 def presets() -> Mapping[str, Vocabulary]:
-    """List shipped vocabularies, and `imagenet-1k` as open_clip has it."""
+    """The shipped vocabularies by name, and `imagenet-1k` as open_clip has it."""
     from models.imagenet import imagenet_classes
 
     about = "The 1,000 classes of ImageNet, in the order of its class numbers."

@@ -41,21 +41,21 @@ class LabelSetClient:
             after = page["next"]
 
     async def get(self, name: str) -> dict[str, Any]:
-        """One with all that its owner wrote."""
+        """A label set with everything its owner wrote."""
         return await self._ask("GET", _path(name))
 
     async def create(self, content: dict[str, Any]) -> dict[str, Any]:
-        """A new one."""
+        """Create a label set."""
         return await self._ask("POST", "/labelsets", json=content)
 
     async def put(self, content: dict[str, Any], *, must_exist: bool) -> dict[str, Any]:
-        """In place of one; or as a new one, unless there must be one."""
+        """Replace a label set; with `must_exist` false, create it if missing."""
         rest = {key: value for key, value in content.items() if key != "name"}
         headers = {"If-Match": "*"} if must_exist else {}
         return await self._ask("PUT", _path(content["name"]), json=rest, headers=headers)
 
     async def delete(self, name: str) -> None:
-        """One, with all its versions."""
+        """Delete a label set and all its versions."""
         await self._ask("DELETE", _path(name))
 
     async def examples(self, name: str) -> AsyncIterator[dict[str, Any]]:

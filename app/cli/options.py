@@ -96,11 +96,11 @@ Truncate = Annotated[
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
-# the same for commands that send many pictures
-PATIENCE: Final = 60.0
-
 # seconds of retrying while a server is busy or unreachable
 RETRY_FOR: Final = 10.0
+
+# the same for commands that send many pictures
+PATIENCE: Final = 60.0
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the label set.")]
 ServerUrl = Annotated[

@@ -114,7 +114,7 @@ class UndoLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("x", encoding="ascii")
             self._file.write(json.dumps(HEADER) + "\n")
-        # ASCII: a name that is not UTF-8 is written as halves of surrogate pairs, and read so
+        # ASCII: a name that is not UTF-8 is written as halves of surrogate pairs, and read back
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())

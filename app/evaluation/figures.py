@@ -230,8 +230,8 @@ def scored(encoded: Encoded, classes: ClassRows) -> Scores:
 def scores_of(rows: Floats, classes: ClassRows, info: ModelInfo, *, multi_label: bool) -> Scores:
     """`rows` (N, D) against `classes`. Raises ValueError where a background is needed and missing.
 
-    As the service scores: softmax, or for several labels each against a background; a sigmoid of
-    its own for models trained so.
+    As the service scores: softmax, or for several labels each against a background; the
+    model's own sigmoid where it was trained with one.
     """
     cosines = np.empty((len(rows), len(classes.starts)), np.float32)
     probabilities = np.empty_like(cosines)

@@ -111,7 +111,7 @@ def lzma_alone() -> Decoder:
 
 
 def decoder_of(start: bytes) -> Callable[[], Decoder] | None:
-    """What decodes a compressed file that begins so, if it is one."""
+    """What decodes a compressed file with these bytes at its start, if it is one."""
     if start[:3] == b"\x1f\x8b\x08":
         return _gzip
     if start[:3] == b"BZh":

@@ -55,7 +55,7 @@ def span(
 
 
 def _usual(dtype: np.dtype[np.generic], low: float, high: float) -> float | None:
-    """White as it is usual for numbers of this type, None if these do not look so."""
+    """White as it is usual for numbers of this type, None if these do not look usual."""
     if low < 0:
         return None
     if dtype.kind == "f":

@@ -290,7 +290,7 @@ FIRST: Final = 60.0
 class Sweeper:
     """Forgets pictures that no label set has named for GRACE seconds.
 
-    What counts is how long this process has seen them so: clocks of machines differ.
+    What counts is how long this process has seen them unnamed: clocks of machines differ.
     """
 
     def __init__(

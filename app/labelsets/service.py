@@ -311,7 +311,7 @@ class LabelSetService:
         concepts = stored.definition.concepts(templates)
         prompts = sum(concept.count for concept in concepts)
         if prompts > self._max_prompts:
-            detail = f"{shown} in these templates makes {prompts} prompts; register it so"
+            detail = f"{shown} in these templates makes {prompts} prompts; register it with them"
             raise TooLarge(detail, field="templates", limit=self._max_prompts, value=prompts)
         fitted = await self._builds.ensemble.fitted(concepts, truncate=truncate)
         if fitted.too_long:

@@ -230,8 +230,8 @@ class _Worker:
 class Supervisor:
     """Starts workers on one socket, replaces those that die, and ends them all together.
 
-    SIGHUP replaces them one after the other, each when its successor serves; new files of weights,
-    certificates and code are read so, and no request is lost. Until then workers are forked (on
+    SIGHUP replaces them one after the other, each when its successor serves: that reads new files
+    of weights, certificates and code, and no request is lost. Until then workers are forked (on
     Linux) from this process, which imports all that they need and loads the default model once
     where they can share it. Python has no threads here, which a fork would not copy.
     """

@@ -32,7 +32,7 @@ class StoreError(Exception):
 class StoreAway(StoreError):
     """The store did not answer in time, or cannot be reached; the same call may work later.
 
-    Where a write ends so, it may have happened all the same.
+    If a write ends this way, it may have happened all the same.
     """
 
 
@@ -45,7 +45,7 @@ class StoreDamaged(StoreAway):
 
 
 class StoreUnusable(StoreError):
-    """The store answers and can never be used so: wrong password, newer schema, bad address."""
+    """The store can never be used as configured: wrong password, newer schema, bad address."""
 
 
 class VersionConflict(StoreError):
@@ -227,7 +227,7 @@ class Store(Protocol):
         """Connect and migrate.
 
         Raises:
-            StoreUnusable: it can never work so.
+            StoreUnusable: it can never work as configured.
             StoreAway: it may work later; the store may be used and keeps trying.
         """
 

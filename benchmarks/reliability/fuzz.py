@@ -160,7 +160,7 @@ def decode_all(seed: int, cases: int, processes: int) -> Outcome:
 
 
 def _decode_alone(seed: int, part: range) -> Outcome:
-    """Decode in a process of its own, and if it dies, each half so."""
+    """Decode in a process of its own, and if it dies, each half in one."""
     with ProcessPoolExecutor(1, get_context("spawn"), prepare) as pool:
         try:
             return pool.submit(decode_cases, seed, part).result()

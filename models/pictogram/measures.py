@@ -8,7 +8,7 @@ Rows = NDArray[np.int64]
 
 
 def ranking(similarity: Array, truth: Rows) -> dict[str, float]:
-    """Share of pictures whose own label (column `own`) is first, or among the first five."""
+    """Share of pictures whose own label (column `truth`) is first, or among the first five."""
     of_label = similarity[np.arange(len(truth)), truth][:, None]
     ahead = (similarity > of_label).sum(1)
     return {f"top{k}": round(float((ahead < k).mean()), 4) for k in (1, 5)}
@@ -51,7 +51,7 @@ def calibration_error(confidence: Array, right: NDArray[np.bool_], bins: int = 1
 def difference(
     right: NDArray[np.bool_], baseline: NDArray[np.bool_], seed: int, rounds: int = 2000
 ) -> dict[str, float]:
-    """Share of `right` less that of `other` on the same pictures, with its 95 % interval over
+    """Share of `right` less that of `baseline` on the same pictures, with its 95 % interval over
     pictures drawn anew (paired bootstrap)."""
     gain = right.astype(np.float64) - baseline
     rng = np.random.default_rng(seed)

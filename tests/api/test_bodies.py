@@ -135,8 +135,8 @@ def test_base64_is_taken_in_every_dress_that_people_send() -> None:
     [
         ("https://example.org/cat.png", "as image_url"),
         (" HTTP://example.org/cat.png", "as image_url"),
-        ("file:///home/me/cat.png", "file: addresses are not fetched; send the picture itself"),
-        ("s3://bucket/cat.png", "s3: addresses are not fetched"),
+        ("file:///home/me/cat.png", "file: URLs are not fetched; send the picture itself"),
+        ("s3://bucket/cat.png", "s3: URLs are not fetched"),
     ],
 )
 def test_an_address_in_place_of_the_picture_points_to_image_url(
@@ -559,7 +559,7 @@ def test_a_field_that_is_unknown_and_repeated_is_called_unknown(
         for way in ("image_url", "image_sha256"):
             assert way in response.json()["detail"]
     twice = client.post("/classify", files={"image": cat}, data={"top_k": ["1", "2"]})
-    assert twice.json()["detail"] == "top_k is given 2 times, and once is allowed"
+    assert twice.json()["detail"] == "top_k was sent 2 times; send it once"
 
 
 def test_a_file_without_bytes_is_called_empty(client: httpx.Client) -> None:

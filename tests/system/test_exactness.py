@@ -34,7 +34,7 @@ class Reference:
 
     scaled: np.ndarray
     probabilities: np.ndarray
-    alone: np.ndarray | None = None  # by a sigmoid, of a model that was trained so
+    alone: np.ndarray | None = None  # by a sigmoid, of a model that was trained with one
 
 
 @torch.inference_mode()

@@ -27,7 +27,7 @@ def test_every_test_that_a_page_names_exists(file: str, test: str) -> None:
 def test_every_line_of_the_threat_model_names_a_test() -> None:
     measures = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in SECURITY.partition("## What can be tried")[2].splitlines()[4:]
+        for line in SECURITY.partition("## Threats and countermeasures")[2].splitlines()[4:]
         if line.startswith("| ") and not line.startswith("| **")
     ]
     assert len(measures) > 30

@@ -29,7 +29,7 @@ export class Picker {
     find("several").addEventListener("change", ({ target }) => this.#allow(target.checked));
   }
 
-  /** How many labels the sets have that are called so; 0 if that is not known, or there are several. */
+  /** How many labels the sets with these names have; 0 if that is not known, or there are several. */
   size([name, ...others]) {
     const known = this.#sets.get(name) ?? this.#shipped.find(({ labelset }) => labelset === name);
     return others.length ? 0 : known?.label_count ?? 0;

@@ -21,7 +21,7 @@ function lines({ file, answer, problem }) {
 }
 
 function cell(value) {
-  // a spreadsheet would run a text that starts so; a number may start with a minus
+  // a spreadsheet would run a text that starts with one of these; a number may start with a minus
   const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
   return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

@@ -22,7 +22,7 @@ KEYS = {"reader": ["classify"], "writer": ["labelsets:write"], "root": ["admin"]
 # what stands for the parts of an address; the label set and its example exist
 PARTS = {"{name}": "mine", "{name:path}": "api.js", "{id}": "0" * 64}
 
-# (what it is called, how an address is spelt so); none of them may open what the plain one does not
+# (what it is called, the spelling of an address); none of them may open what the plain one does not
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "plain": lambda path: path,
     "newline": lambda path: path + "%0A",

@@ -99,7 +99,7 @@ def test_the_python_client_classifies_a_picture_in_each_form(
         assert len(answer.predictions) == 2
     assert isinstance(refused, models.Problem)
     assert refused.field == "labels"
-    assert "one value in the address and another in the body" in refused.detail
+    assert "one value in the URL and another in the body" in refused.detail
     assert client.get("/healthz").status_code == 200
 
 

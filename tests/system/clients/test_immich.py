@@ -53,7 +53,7 @@ def entries(kind: str, name: str = NAME, **options: Any) -> str:
 
 def predict(client: httpx.Client, task: str, **fields: Any) -> httpx.Response:
     image = fields.pop("image", None)
-    # Node calls a blob without a name so
+    # as Node names a blob without a name
     files = image and {"image": ("blob", image, "application/octet-stream")}
     return client.post("/predict", data={"entries": task, **fields}, files=files or {"x": b""})
 
