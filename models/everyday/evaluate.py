@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from holdout import TRAINED
 from measured import Model
-from measures import Array, Rows, calibration_error, choices, difference, draws, ranking, softmax
+from measures import Array, Rows, calibration, choices, difference, draws, ranking, softmax
 from numpy.typing import NDArray
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 from speed import speed
@@ -72,19 +72,7 @@ class Measured:
 
     def calibration(self) -> dict[str, float]:
         """Expected calibration error with the model's own scale, over all labels and of ten."""
-        similarity = self.similarity[OWN]
-        columns = self.columns[:, 0]
-        ten = np.take_along_axis(similarity, columns, axis=1)
-        result = {}
-        for name, part, truth in (
-            ("all_labels", similarity, self.own),
-            ("ten_way", ten, np.zeros_like(self.own)),
-        ):
-            logits: Array = part * self.scale
-            odds = softmax(logits)
-            result[name] = calibration_error(odds.max(1), odds.argmax(1) == truth)
-            result[f"{name}_mean_confidence"] = round(float(odds.max(1).mean()), 4)
-        return result
+        return calibration(self.similarity[OWN], self.own, self.columns[:, 0], self.scale)
 
     def worst(self, pictures: Labelled, count: int) -> list[dict[str, Any]]:
         """Where the right name ranks lowest, and what is answered instead."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from holdout import NEVER, TEXT_ONLY, TRAINED
 from measured import Model
-from measures import Array, Rows, calibration_error, choices, draws, ranking, softmax
+from measures import Array, Rows, calibration, choices, draws, ranking, softmax
 from numpy.typing import NDArray
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 from photographs import photographs
@@ -75,20 +75,6 @@ def against_all(similarity: Array, groups: dict[str, NDArray[np.bool_]]) -> dict
     return result
 
 
-def calibration(similarity: Array, scale: np.float32) -> dict[str, float]:
-    """Expected calibration error with the model's own scale, over all labels and of ten."""
-    every = np.arange(len(similarity))
-    columns = draws(every, every, WAYS, 1, SEED)[:, 0]
-    ten = np.take_along_axis(similarity, columns, axis=1)
-    result = {}
-    for name, part, truth in (("all_labels", similarity, every), ("ten_way", ten, 0 * every)):
-        logits: Array = part * scale
-        odds = softmax(logits)
-        result[name] = calibration_error(odds.max(1), odds.argmax(1) == truth)
-        result[f"{name}_mean_confidence"] = round(float(odds.max(1).mean()), 4)
-    return result
-
-
 def sample_choices(model: Model, folder: Path, forms: list[str]) -> dict[str, Any]:
     """The pictures under tests/samples: every label against all, and the README's four."""
     paths = sorted(p for p in folder.glob("*") if p.suffix in {".png", ".jpg", ".webp"})
@@ -115,8 +101,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(home))
     parser.add_argument("--model", type=Path, default=HERE)
     parser.add_argument("--figures", type=Path, default=HERE / "figures.json")
-    parser.add_argument("--quick", action="store_true", help="accuracy of the bare label only")
-    parser.add_argument("--worst", action="store_true", help="print confusions")
     args = parser.parse_args()
     model = Model(args.model)
     twemoji = Twemoji(args.work)
@@ -134,23 +118,17 @@ def main() -> None:
         "twemoji": {},
     }
     for title, forms in FORMS.items():
-        if title == "bare" or not args.quick:
-            similarity = images @ model.labels(twemoji.labels, forms).T
-            figures["twemoji"][title] = against_all(similarity, twemoji.groups)
-        if title == "pictogram" and not args.quick:
-            figures["calibration"] = calibration(similarity, model.scale)
-            worst = similarity
+        similarity = images @ model.labels(twemoji.labels, forms).T
+        figures["twemoji"][title] = against_all(similarity, twemoji.groups)
+        if title == "pictogram":
+            every = np.arange(len(similarity))
+            columns = draws(every, every, WAYS, 1, SEED)[:, 0]
+            figures["calibration"] = calibration(similarity, every, columns, model.scale)
     figures["samples"] = sample_choices(model, SAMPLES, FORMS["pictogram"])
-    if not args.quick:
-        figures["photographs"] = photographs(model, args.work, FORMS)
-        figures["speed"] = speed(args.model)
-        args.figures.write_text(json.dumps(figures, indent=2) + "\n")
+    figures["photographs"] = photographs(model, args.work, FORMS)
+    figures["speed"] = speed(args.model)
+    args.figures.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
-    if args.worst:
-        rank = (worst > np.diag(worst)[:, None]).sum(1)
-        for i in np.argsort(-rank)[:60]:
-            answer = twemoji.labels[int(worst[i].argmax())]
-            print(f"{twemoji.labels[i]}: rank {rank[i]}, answered {answer}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
+# equal-width bins of confidence
+BINS = 15
+
 
 def ranking(similarity: Array, truth: Rows) -> dict[str, float]:
     """Share of pictures whose own label (column `truth`) is first, or among the first five."""
@@ -37,15 +40,33 @@ def softmax(logits: Array) -> Array:
     return result
 
 
-def calibration_error(confidence: Array, right: NDArray[np.bool_], bins: int = 15) -> float:
+def calibration_error(confidence: Array, right: NDArray[np.bool_]) -> float:
     """Expected calibration error: the gap between confidence and accuracy in equal-width bins of
     confidence, weighted by how many answers fall in each (Guo et al. 2017, arXiv 1706.04599,
     equation 3)."""
-    at = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    total = np.bincount(at, minlength=bins)
-    sure = np.bincount(at, weights=confidence, minlength=bins)
-    hits = np.bincount(at, weights=right, minlength=bins)
+    at = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    total = np.bincount(at, minlength=BINS)
+    sure = np.bincount(at, weights=confidence, minlength=BINS)
+    hits = np.bincount(at, weights=right, minlength=BINS)
     return round(float(np.abs(hits - sure).sum() / total.sum()), 4)
+
+
+def calibration(
+    similarity: Array, truth: Rows, columns: Rows, scale: np.float32
+) -> dict[str, float]:
+    """Calibration error and mean confidence by a softmax of `scale` x similarity: over all labels,
+    and over the `columns` (pictures, ways) of one round of `draws`."""
+    ten = np.take_along_axis(similarity, columns, axis=1)
+    result = {}
+    for name, part, own in (
+        ("all_labels", similarity, truth),
+        ("ten_way", ten, np.zeros_like(truth)),
+    ):
+        logits: Array = part * scale
+        odds = softmax(logits)
+        result[name] = calibration_error(odds.max(1), odds.argmax(1) == own)
+        result[f"{name}_mean_confidence"] = round(float(odds.max(1).mean()), 4)
+    return result
 
 
 def difference(
