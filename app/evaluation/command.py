@@ -22,7 +22,7 @@ from app.evaluation import evaluate
 from app.evaluation.class_labels import BadData, Naming
 from app.evaluation.class_vectors import Templates
 from app.evaluation.dataset_files import read
-from app.evaluation.evaluate import LookOptions, Order, Steps, looks
+from app.evaluation.evaluate import AnalysisOptions, Order, Steps, analyses
 from app.evaluation.picture_vectors import Progress as Done
 from app.evaluation.report import files
 from app.evaluation.report.result import Result
@@ -43,7 +43,7 @@ EXIT_STATUS: Final = (
 )
 
 # a group of options
-STUDIES: Final = "Studies"
+ANALYSES: Final = "Analyses"
 
 # of a command line, what nobody else may read
 HIDDEN: Final = "--api-key"
@@ -97,7 +97,7 @@ def eval_command(
         bool,
         typer.Option(
             "--search-templates",
-            rich_help_panel=STUDIES,
+            rich_help_panel=ANALYSES,
             help="Pick templates on half of the pictures, report on the rest.",
         ),
     ] = False,
@@ -105,7 +105,7 @@ def eval_command(
         str | None,
         typer.Option(
             metavar="0,1,2,...",
-            rich_help_panel=STUDIES,
+            rich_help_panel=ANALYSES,
             help="Examples per class: few-shot against zero-shot.",
         ),
     ] = None,
@@ -115,21 +115,21 @@ def eval_command(
             metavar="N",
             min=1,
             max=100,
-            rich_help_panel=STUDIES,
+            rich_help_panel=ANALYSES,
             help="Random draws of examples for --shots.",
         ),
     ] = 5,
     calibrate: Annotated[
         bool,
         typer.Option(
-            "--calibrate", rich_help_panel=STUDIES, help="Fit a temperature, and when to abstain."
+            "--calibrate", rich_help_panel=ANALYSES, help="Fit a temperature, and when to abstain."
         ),
     ] = False,
     force: Annotated[
         bool,
         typer.Option(
             "--force",
-            rich_help_panel=STUDIES,
+            rich_help_panel=ANALYSES,
             help="Write a calibration even if it makes held-out figures worse.",
         ),
     ] = False,
@@ -139,7 +139,7 @@ def eval_command(
             metavar="SHARE",
             min=0,
             max=1,
-            rich_help_panel=STUDIES,
+            rich_help_panel=ANALYSES,
             help="Maximum error rate for --calibrate.",
         ),
     ] = 0.05,
@@ -195,12 +195,12 @@ def eval_command(
     def run() -> int:
         sets = _chosen(templates or [])
         wanted_risk = risk if calibrate else None
-        options = LookOptions(
+        options = AnalysisOptions(
             len(sets) > 1, search_templates, shots, seeds, wanted_risk, seed, force
         )
         try:
             labelled = read(source, Naming(names, labels), multi_label=multi_label, limit=limit)
-            closer = looks(options, multi_label=labelled.dataset.multi_label)
+            chosen = analyses(options, multi_label=labelled.dataset.multi_label)
         except BadData as error:
             raise Ended(USAGE_ERROR, str(error)) from None
         for note in labelled.notes:
@@ -209,7 +209,7 @@ def eval_command(
         folder = kept or settings.data_dir.expanduser() / "evaluations"
         variant = "server" if url else "exact" if settings.exact_jpeg else "reduced"
         order = Order(
-            source, labelled, sets, closer, folder if keep else None, variant, settings.heic,
+            source, labelled, sets, chosen, folder if keep else None, variant, settings.heic,
             previews and output is not None, _command(sys.argv), VERSION,
             truncate or labelled.chosen.definition.truncate,
         )  # fmt: skip

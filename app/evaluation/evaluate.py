@@ -1,7 +1,7 @@
-"""An evaluation from end to end: encode, score, look closer, put together. Knows no options.
+"""An evaluation from end to end: encode, score, analyse, put together. Knows no options.
 
-What looks closer (comparing templates, shots, calibration) is handed in: a `Look` takes a `Study`
-and returns what it has seen, a section of the report.
+Analyses (comparing templates, shots, calibration) are handed in: an `Analysis` takes a `Study`
+and returns its section of the report.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ MISTAKES: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What a closer look can use: pictures and labels as vectors, and the text side for more.
+    """What an analysis can use: pictures and labels as vectors, and the text side for more.
 
     `sets` are the template sets that were asked for, the first is that of `classes` and `scores`.
     `step` tells a person what is being done.
@@ -72,18 +72,18 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True)
-class LookResult:
+class AnalysisResult:
     """A section of the report, and the files that belong to it, by name."""
 
     section: Section
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-class CannotLook(ValueError):
-    """Why one look cannot be taken at this data; the others can. A line for a person."""
+class CannotAnalyse(ValueError):
+    """Why one analysis is not possible with this data; the others go on. A line for a person."""
 
 
-Look = Callable[[Study], Awaitable[LookResult]]
+Analysis = Callable[[Study], Awaitable[AnalysisResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +97,14 @@ class Order:
     source: Path
     labelled: Labelled
     sets: tuple[str | Templates, ...]
-    looks: Sequence[Look]
+    analyses: Sequence[Analysis]
     kept: Path | None
     variant: str
     heic: bool
     previews: bool
     command: str
     version: str
-    truncate: bool = False
+    truncate: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,10 @@ async def evaluate(reached: Reached, order: Order, steps: Steps) -> Result:
     scores = await asyncio.to_thread(scored, encoded, classes)
     study = Study(encoded, definition, texts, sets, classes, scores, steps.step)
     sections, missing = [], []
-    for look in order.looks:
+    for analysis in order.analyses:
         try:
-            sections.append(await look(study))
-        except CannotLook as error:
+            sections.append(await analysis(study))
+        except CannotAnalyse as error:
             say(str(error))
             missing.append(str(error))
     for warning in study.texts.warnings:
@@ -192,7 +192,7 @@ def _result(
     order: Order,
     pictures: PictureEncoder,
     study: Study,
-    sections: Sequence[LookResult],
+    sections: Sequence[AnalysisResult],
     missing: Sequence[str],
 ) -> Result:
     encoded, data = pictures.encoded, pictures.encoded.dataset
@@ -265,14 +265,14 @@ def _warnings(data: Dataset, texts: TextSide) -> list[str]:
     ]
 
 
-# files that a look leaves beside the report
+# files that an analysis leaves beside the report
 TEMPLATES_FILE = "templates.txt"
 CALIBRATION_FILE = "calibration.json"
 
 
 @dataclass(frozen=True, slots=True)
-class LookOptions:
-    """Which looks: `compare` template sets, `search` a subset, `shots` a class, a wanted `risk`.
+class AnalysisOptions:
+    """Which analyses: `compare` template sets, `search` a subset, `shots` a class, a wanted `risk`.
 
     `seeds` draws of examples; `seed` begins whatever is drawn by chance. `force`: a calibration is
     written even where it makes held-out figures worse.
@@ -284,12 +284,12 @@ class LookOptions:
     seeds: int
     risk: float | None
     seed: int
-    force: bool = False
+    force: bool
 
 
-def looks(options: LookOptions, *, multi_label: bool) -> Sequence[Look]:
-    """The looks, in the order of the report. Raises BadData for what they could not do."""
-    chosen: list[Look] = []
+def analyses(options: AnalysisOptions, *, multi_label: bool) -> Sequence[Analysis]:
+    """The analyses, in the order of the report. Raises BadData for what they could not do."""
+    chosen: list[Analysis] = []
     if options.compare:
         chosen.append(_trials(options.seed))
     if options.search:
@@ -301,8 +301,8 @@ def looks(options: LookOptions, *, multi_label: bool) -> Sequence[Look]:
     return chosen
 
 
-def _trials(seed: int) -> Look:
-    async def look(study: Study) -> LookResult:
+def _trials(seed: int) -> Analysis:
+    async def analyse(study: Study) -> AnalysisResult:
         """The other sets are compared with the first one."""
         sets = {}
         for templates in study.sets:
@@ -311,13 +311,13 @@ def _trials(seed: int) -> Look:
         study.step("comparing templates")
         default = study.sets[0].name
         trials = await asyncio.to_thread(judge, study.encoded, sets, default, seed=seed)
-        return LookResult(TrialsSection(trials))
+        return AnalysisResult(TrialsSection(trials))
 
-    return look
+    return analyse
 
 
-def _search(seed: int) -> Look:
-    async def look(study: Study) -> LookResult:
+def _search(seed: int) -> Analysis:
+    async def analyse(study: Study) -> AnalysisResult:
         """Among the templates of all sets in the model's languages; the first set is compared."""
         first = study.sets[0]
         languages = study.texts.languages or ("en",)
@@ -338,11 +338,11 @@ def _search(seed: int) -> Look:
                 seed=seed,
             )
         except ValueError as error:
-            raise CannotLook(f"--search-templates: {error}") from None
+            raise CannotAnalyse(f"--search-templates: {error}") from None
         section = SearchSection(result)
-        return LookResult(section, {TEMPLATES_FILE: section.file_text()})
+        return AnalysisResult(section, {TEMPLATES_FILE: section.file_text()})
 
-    return look
+    return analyse
 
 
 async def _background(study: Study, templates: Templates) -> TemplateRows | None:
@@ -352,18 +352,18 @@ async def _background(study: Study, templates: Templates) -> TemplateRows | None
     return await study.texts.by_template(background, templates)
 
 
-def _shots(counts: Sequence[int], seeds: int, seed: int) -> Look:
-    async def look(study: Study) -> LookResult:
+def _shots(counts: Sequence[int], seeds: int, seed: int) -> Analysis:
+    async def analyse(study: Study) -> AnalysisResult:
         study.step("zero-shot, few-shot, linear probe")
         try:
             measured_shots = await asyncio.to_thread(
                 shots, study.encoded, study.classes, counts, seeds=seeds, seed=seed
             )
         except ShotsError as error:
-            raise CannotLook(str(error)) from None
-        return LookResult(ShotsSection(measured_shots))
+            raise CannotAnalyse(str(error)) from None
+        return AnalysisResult(ShotsSection(measured_shots))
 
-    return look
+    return analyse
 
 
 def _counts(text: str, multi_label: bool) -> list[int]:
@@ -380,8 +380,8 @@ def _counts(text: str, multi_label: bool) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-def _calibration(aim: Aim, seed: int, *, force: bool) -> Look:
-    async def look(study: Study) -> LookResult:
+def _calibration(aim: Aim, seed: int, *, force: bool) -> Analysis:
+    async def analyse(study: Study) -> AnalysisResult:
         """With a background, so that labels that are scored alone get thresholds, too."""
         study.step("calibration")
         first = study.sets[0]
@@ -393,11 +393,11 @@ def _calibration(aim: Aim, seed: int, *, force: bool) -> Look:
                 calibrate, study.encoded, classes, stamp, aim=aim, seed=seed
             )
         except NotEnough as error:
-            raise CannotLook(f"--calibrate: {error}") from None
+            raise CannotAnalyse(f"--calibrate: {error}") from None
         text = section.file_text()
         if text is not None and section.worse and not force:
             say(f"no {CALIBRATION_FILE}: {section.worse} (--force writes it anyway)")
             text = None
-        return LookResult(section, {} if text is None else {CALIBRATION_FILE: text})
+        return AnalysisResult(section, {} if text is None else {CALIBRATION_FILE: text})
 
-    return look
+    return analyse
