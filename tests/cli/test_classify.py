@@ -699,7 +699,7 @@ def test_labels_have_texts_and_words_that_rule_them_out(
         assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
 
 
-def test_a_set_with_a_promise_has_a_column(
+def test_a_prediction_set_has_a_column(
     run: Any, client: httpx.Client, url: str, samples: dict[str, Path]
 ) -> None:
     labels = ["airplane", "banana", "bicycle", "cat", "dog", "doughnut"]

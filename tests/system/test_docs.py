@@ -96,7 +96,20 @@ def test_the_api_page_names_every_problem_field_and_route() -> None:
         assert f" {path}`" in API
 
 
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of each heading: lower case, no punctuation, hyphens for spaces."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_links_between_documents_lead_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("models/**/*.md")]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} -> {target}"
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for page in map(ROOT.joinpath, listed.stdout.splitlines()):
+        text = page.read_text(encoding="utf-8")
+        for path, _, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#?)([^)]*)\)", text):
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page.name} -> {path}"
+            assert not anchor or anchor in anchors(target), f"{page.name} -> {path}#{anchor}"

@@ -55,9 +55,7 @@ def test_every_result_has_its_place_on_the_page() -> None:
 def test_no_result_tells_of_a_loss() -> None:
     def losses(value: Any) -> list[str]:
         if isinstance(value, dict):
-            losses_here = [
-                f"{k}: {v}" for k, v in value.items() if k in ("lost", "wrong", "not_built") and v
-            ]
+            losses_here = [f"{k}: {v}" for k, v in value.items() if k in LOSSES and v]
             return losses_here + [loss for value in value.values() for loss in losses(value)]
         return (
             [loss for value in value for loss in losses(value)] if isinstance(value, list) else []

@@ -195,9 +195,7 @@ def test_groups_and_the_nearest_of_several_texts_are_shown(
     expect(dog.locator(".via")).to_contain_text("in animal · nearest: ")
 
 
-def test_a_set_with_a_promise_needs_a_calibrated_label_set(
-    open_page: Open, api: httpx.Client
-) -> None:
+def test_a_prediction_set_needs_a_calibrated_label_set(open_page: Open, api: httpx.Client) -> None:
     api.put("/labelsets/plain", json={"labels": ["cat", "dog"]}, params={"wait": True})
     visit = open_page()
     page = visit.page
