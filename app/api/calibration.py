@@ -2,12 +2,12 @@
 
 import json
 import re
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import fields, openapi
+from app.api import openapi
 from app.api.batch import BatchLine
 from app.api.bodies import json_body
 from app.api.labelled_images import read_calibration
@@ -18,6 +18,7 @@ from app.api.services import (
     CallerDep,
     ModelName,
     ModelServicesDep,
+    NameDep,
     PatienceDep,
     Services,
     ServicesDep,
@@ -28,7 +29,7 @@ from app.errors import Invalid, NotFound, Problem, excerpt, shown
 from app.labelsets.calibration.calibrator import Calibrator, LabelledVectors
 from app.labelsets.calibration.validity import Validity
 from app.labelsets.calibration.value import Calibration
-from app.labelsets.definition import Definition, Stored, in_namespace, without_namespace
+from app.labelsets.definition import Definition, Stored, without_namespace
 
 
 class CalibrationSummary(BaseModel):
@@ -169,14 +170,6 @@ def calibrator(services: Services) -> Calibrator:
     return Calibrator(
         services.encoder.info, services.embedder, services.classifier.ensemble, services.labelsets
     )
-
-
-async def stored_name(name: str, caller: CallerDep) -> str:
-    """The name in the path as the store keeps it."""
-    return in_namespace(caller.namespace, fields.checked_name(name))
-
-
-NameDep = Annotated[str, Depends(stored_name)]
 
 
 @router.post(

@@ -13,7 +13,15 @@ from pydantic import BaseModel, Field, ValidationError
 from app.api import bodies, openapi
 from app.api.answers import Encoding, rows_as_json, with_rows
 from app.api.bodies import address_fields, is_json, json_body, media_type, merge, offload, single
-from app.api.fields import IMAGE, InputLimits, RequestFields, Templates, invalid, own_or_named
+from app.api.fields import (
+    IMAGE,
+    MODEL_DESCRIPTION,
+    InputLimits,
+    RequestFields,
+    Templates,
+    invalid,
+    own_or_named,
+)
 from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
@@ -53,7 +61,7 @@ class TextsFields(RequestFields):
     )
     model: str | None = Field(
         None,
-        description="Model to use (GET /models); default: the server's first.",
+        description=MODEL_DESCRIPTION,
     )
     truncate: bool = Field(
         False,
@@ -68,7 +76,7 @@ class ImagesFields(RequestFields):
 
     model: str | None = Field(
         None,
-        description="Model to use (GET /models); default: the server's first.",
+        description=MODEL_DESCRIPTION,
     )
     encoding_format: EncodingField = "float"
 

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import fields, openapi
+from app.api import openapi
 from app.api.batch import BatchLine
 from app.api.labelled_images import read_examples
 from app.api.middleware.state import state_of
@@ -18,15 +18,17 @@ from app.api.services import (
     CallerDep,
     IgnoredModel,
     ModelServicesDep,
+    NameDep,
     PatienceDep,
     Services,
     ServicesDep,
+    Wait,
     read_match,
 )
 from app.errors import Problem
 from app.images.formats import image_type
 from app.labelsets.blending import Blended
-from app.labelsets.definition import KEY, Example, Stored, in_namespace, without_namespace
+from app.labelsets.definition import KEY, Example, Stored, without_namespace
 from app.labelsets.examples import checked_label, no_example
 from app.labelsets.prototypes import ExampleFigures
 
@@ -192,21 +194,7 @@ BODY: dict[str, Any] = {
 }
 CHANGED: dict[int | str, dict[str, Any]] = {202: {"model": ExamplesAnswer}}
 
-Wait = Annotated[
-    bool,
-    Query(
-        description="Respond when the build has ended, or just before the request would time out."
-    ),
-]
 Label = Annotated[str | None, Query(description="Only examples of this label.", max_length=10_000)]
-
-
-async def stored_name(name: str, caller: CallerDep) -> str:
-    """The name in the path as the store keeps it."""
-    return in_namespace(caller.namespace, fields.checked_name(name))
-
-
-NameDep = Annotated[str, Depends(stored_name)]
 
 
 @router.post(

@@ -84,6 +84,8 @@ Labels = Annotated[list[str], BeforeValidator(listed)]
 LabelTexts = Annotated[list[str] | dict[str, list[str]], BeforeValidator(_with_texts)]
 Templates = Annotated[list[str], BeforeValidator(_one_or_listed)]
 
+MODEL_DESCRIPTION: Final = "Model to use (GET /models); default: the server's first."
+
 
 class RequestFields(BaseModel):
     """Fields of a request: unknown ones are errors, and JSON's null is the default."""
@@ -134,7 +136,7 @@ class ClassifyFields(RequestFields):
     )
     model: str | None = Field(
         None,
-        description="Model to use (GET /models); default: the server's first.",
+        description=MODEL_DESCRIPTION,
     )
     top_k: int | None = Field(None, ge=1, description="Maximum number of predictions; default: 5.")
     threshold: float | None = Field(

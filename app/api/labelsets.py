@@ -7,21 +7,22 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import fields, labelset_body, openapi
+from app.api import labelset_body, openapi
 from app.api.calibration import CalibrationSummary
 from app.api.calibration import summary as calibration_summary
 from app.api.examples import BlendAnswer, blend_answer
 from app.api.labelset_body import LabelSetBody
-from app.api.middleware.keys import Identity
 from app.api.problems import documented
 from app.api.services import (
     ONLY_DECLARED,
     CallerDep,
     IgnoredModel,
     ModelServicesDep,
+    NameDep,
     PatienceDep,
     Services,
     ServicesDep,
+    Wait,
     read_etags,
     read_match,
 )
@@ -178,12 +179,6 @@ router = APIRouter(prefix="/labelsets", tags=["Label sets"])
 # problems that any of these routes may answer
 ALWAYS: Final = (401, 403, 422, 429, 503, 504)
 
-Wait = Annotated[
-    bool,
-    Query(
-        description="Respond when the build has ended, or just before the request would time out."
-    ),
-]
 UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -270,10 +265,8 @@ async def page(
         **documented(404, *ALWAYS),
     },
 )
-async def get(
-    name: str, request: Request, services: ModelServicesDep, caller: CallerDep
-) -> Response:
-    stored = await services.labelsets.get(_stored_name(caller, name))
+async def get(name: NameDep, request: Request, services: ModelServicesDep) -> Response:
+    stored = await services.labelsets.get(name)
     ready = services.labelsets.status(stored).state == "ready"
     tags = request.headers.get("if-none-match", "")
     same = tags.strip() == "*" or stored.version in read_etags(tags, weak=True)
@@ -320,13 +313,9 @@ async def put(
     responses=documented(404, 412, *ALWAYS),
 )
 async def delete(
-    name: str,
-    request: Request,
-    services: ServicesDep,
-    caller: CallerDep,
-    _model: IgnoredModel = None,
+    name: NameDep, request: Request, services: ServicesDep, _model: IgnoredModel = None
 ) -> Response:
-    await services.labelsets.delete(_stored_name(caller, name), read_match(request))
+    await services.labelsets.delete(name, read_match(request))
     return Response(status_code=204)
 
 
@@ -376,10 +365,6 @@ def _standings(services: Services, stored: Stored) -> dict[str, Standing]:
             model.parts.labelsets.status(stored).state if begun and model.parts else "unbuilt"
         )
     return standings if len(standings) > 1 else {}
-
-
-def _stored_name(caller: Identity, name: str) -> str:
-    return in_namespace(caller.namespace, fields.checked_name(name))
 
 
 def _etag(stored: Stored) -> str:

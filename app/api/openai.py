@@ -242,7 +242,7 @@ async def _files(
             try:
                 return await bodies.image_file(request, picture.content, fetcher)
             except Problem as problem:
-                field = picture.where.partition("[")[0]
+                field = _field(picture.where)
                 names = {IMAGE: field, bodies.IMAGE_URL: field}
                 raise problem.renamed(names).placed(picture.where) from None
 

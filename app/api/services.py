@@ -10,7 +10,7 @@ from fastapi import Depends, Query, Request
 from fastapi.dependencies.models import Dependant
 
 from app.api.bodies import check_address
-from app.api.fields import InputLimits
+from app.api.fields import MODEL_DESCRIPTION, InputLimits, checked_name
 from app.api.json_text import JsonLimits
 from app.api.labelset_body import UploadLimits
 from app.api.middleware import Body
@@ -25,7 +25,7 @@ from app.classify.embedding import ImageEmbedder
 from app.classify.templates import TemplateSets
 from app.errors import Invalid, PreconditionFailed, excerpt
 from app.images.fetch import Fetcher
-from app.labelsets.definition import Stored
+from app.labelsets.definition import Stored, in_namespace
 from app.labelsets.examples import FewShot
 from app.labelsets.preconditions import Match
 from app.labelsets.service import LabelSetService
@@ -146,7 +146,7 @@ async def patience(request: Request) -> float:
 ModelName = Annotated[
     str | None,
     Query(
-        description="Model to use (GET /models); default: the server's first.",
+        description=MODEL_DESCRIPTION,
         max_length=1_000,
     ),
 ]
@@ -211,3 +211,17 @@ ServicesDep = Annotated[Services, Depends(_services)]
 StagesDep = Annotated[Stages, Depends(_stages)]
 CallerDep = Annotated[Identity, Depends(_caller)]
 PatienceDep = Annotated[float, Depends(patience)]
+
+
+async def _stored_name(name: str, caller: CallerDep) -> str:
+    """The name in the path as the store keeps it."""
+    return in_namespace(caller.namespace, checked_name(name))
+
+
+NameDep = Annotated[str, Depends(_stored_name)]
+Wait = Annotated[
+    bool,
+    Query(
+        description="Respond when the build has ended, or just before the request would time out."
+    ),
+]
