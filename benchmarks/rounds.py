@@ -8,6 +8,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# calls of which a median is worth naming
+LEAST = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
@@ -65,10 +68,10 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def median_seconds(work: Callable[[], object], seconds: float, least: int = 3) -> float:
-    """The median time of one call, called for about `seconds` and at least `least` times."""
+def median_seconds(work: Callable[[], object], seconds: float) -> float:
+    """The median time of one call, called for about `seconds` and at least LEAST times."""
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < least or time.perf_counter() < end:
+    while len(times) < LEAST or time.perf_counter() < end:
         times.append(seconds_of(work))
     return statistics.median(times)

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from app.cli import help as help_
 from app.cli import result_file, sorting
 from app.cli.client import Reached, Service
-from app.cli.file_queue import Run, Source, Tally, counted
+from app.cli.file_queue import Run, Source, Tally
 from app.cli.files import Finder, reason
 from app.cli.help import INPUT, LABELS, OUTPUT, SORTING
 from app.cli.label_file import LabelInput, given_labels, split
@@ -503,7 +503,7 @@ def _printed(
     )  # fmt: skip
     shown_warnings: set[str] = set()
     with bar:
-        task = bar.add_task("", total=None if bar.disable else counted(source))
+        task = bar.add_task("", total=None if bar.disable else source.count)
 
         def report(record: FileAnswer, text: str) -> None:
             line = printable(f"openvocab: {record.file}: {text}")

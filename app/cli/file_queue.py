@@ -52,11 +52,13 @@ class Source:
     @property
     def widest(self) -> int | None:
         """Columns of the longest file name; None where that is not known before."""
-        if self.lists is not None:
-            return None
-        finder = Finder(self.finder.recursive, self.finder.everything, self.finder.leave_out)
-        paths = (file.path for file in Source(self.names, finder).files())
-        return max((cell_len(printable(os.fspath(path))) for path in paths), default=None)
+        widths = (cell_len(printable(os.fspath(file.path))) for file in self._beforehand())
+        return max(widths, default=None)
+
+    @property
+    def count(self) -> int | None:
+        """How many files there will be; None where that is not known before."""
+        return None if self.lists is not None else sum(1 for _ in self._beforehand())
 
     def files(self) -> Iterator[FoundFile]:
         """One after the other. Raises Ended for a list that cannot be read."""
@@ -65,6 +67,11 @@ class Source:
         if self.lists is not None:
             with opened(self.lists) as file:
                 yield from self.finder.found(listed(file.fileno(), null=self.null))
+
+    def _beforehand(self) -> Iterator[FoundFile]:
+        """The files that `files` will give; none where a list is read, which can be read once."""
+        finder = Finder(self.finder.recursive, self.finder.everything, self.finder.leave_out)
+        return iter(()) if self.lists is not None else Source(self.names, finder).files()
 
 
 @dataclass(slots=True)
@@ -224,11 +231,3 @@ def _at_once(files: Iterator[FoundFile]) -> Callable[[], Awaitable[FoundFile | N
         return next(files, None)
 
     return step
-
-
-def counted(source: Source) -> int | None:
-    """How many files there will be; None where that is not known before."""
-    if source.lists is not None:
-        return None
-    finder = Finder(source.finder.recursive, source.finder.everything, source.finder.leave_out)
-    return sum(1 for _ in Source(source.names, finder).files())

@@ -126,15 +126,11 @@ def read(path: str, limit: int) -> bytes:
     Raises: OSError; ValueError for a file of more than `limit` bytes.
     """
     with Path(path).open("rb") as file:
-        return _at_most(file.fileno(), limit)
+        return read_descriptor(file.fileno(), limit)
 
 
 def read_descriptor(source: int, limit: int) -> bytes:
     """The same for what is open already."""
-    return _at_most(source, limit)
-
-
-def _at_most(source: int, limit: int) -> bytes:
     pieces, left = [], limit + 1
     while left and (piece := os.read(source, min(left, 1_048_576))):
         pieces.append(piece)

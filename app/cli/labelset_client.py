@@ -30,15 +30,9 @@ class LabelSetClient:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def all(self) -> AsyncIterator[dict[str, Any]]:
+    def all(self) -> AsyncIterator[dict[str, Any]]:
         """The summary of each, by name."""
-        after: str | None = ""
-        while after is not None:
-            query = {"limit": str(PAGE), **({"after": after} if after else {})}
-            page = await self._ask("GET", "/labelsets", params=query)
-            for labelset in page["labelsets"]:
-                yield labelset
-            after = page["next"]
+        return self._pages("/labelsets", "labelsets")
 
     async def get(self, name: str) -> dict[str, Any]:
         """A label set with everything its owner wrote."""
@@ -58,15 +52,9 @@ class LabelSetClient:
         """Delete a label set and all its versions."""
         await self._ask("DELETE", _path(name))
 
-    async def examples(self, name: str) -> AsyncIterator[dict[str, Any]]:
+    def examples(self, name: str) -> AsyncIterator[dict[str, Any]]:
         """Each example of a set, without its picture."""
-        after: str | None = ""
-        while after is not None:
-            query = {"limit": str(PAGE), **({"after": after} if after else {})}
-            page = await self._ask("GET", f"{_path(name)}/examples", params=query)
-            for example in page["examples"]:
-                yield example
-            after = page["next"]
+        return self._pages(f"{_path(name)}/examples", "examples")
 
     async def add_examples(
         self, name: str, pictures: Sequence[tuple[str, str, bytes]]
@@ -96,6 +84,16 @@ class LabelSetClient:
         if answer["status"] == "failed":
             raise Ended(SOME_FAILED, f"{answer['name']} cannot be built: {answer['error']}")
         return answer
+
+    async def _pages(self, path: str, items: str) -> AsyncIterator[dict[str, Any]]:
+        """What stands under `items` on each page."""
+        after: str | None = ""
+        while after is not None:
+            query = {"limit": str(PAGE), **({"after": after} if after else {})}
+            page = await self._ask("GET", path, params=query)
+            for item in page[items]:
+                yield item
+            after = page["next"]
 
     async def _ask(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         response = await self._answer(method, path, **content)

@@ -83,11 +83,6 @@ class ResultFile:
             raise
 
     @property
-    def resumed(self) -> int:
-        """How many pictures were answered before."""
-        return sum(stamp is not None for _, stamp in self._places.values())
-
-    @property
     def _journal_path(self) -> Path:
         return self.path.with_name(self.path.name + JOURNAL)
 

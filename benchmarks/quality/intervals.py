@@ -30,6 +30,7 @@ from models.info import Floats
 
 HERE = Path(__file__).parents[1]
 WORLDS = 600
+RANKED_WORLDS = 150  # each takes longer
 CLASSES = 10
 SETS = 6
 
@@ -55,7 +56,7 @@ def coverage(dice: np.random.Generator, pictures: int) -> dict[str, float]:
     return {name: count / WORLDS for name, count in hits.items()}
 
 
-def held_ranked(dice: np.random.Generator, pictures: int, worlds: int = 150) -> float:
+def held_ranked(dice: np.random.Generator, pictures: int) -> float:
     """The same of the lead of one noisy ranking over a noisier one, in mean average precision."""
 
     def world(size: int) -> tuple[Truth, list[Floats]]:
@@ -73,12 +74,12 @@ def held_ranked(dice: np.random.Generator, pictures: int, worlds: int = 150) -> 
     truth, scores = world(200_000)
     true = ranked(truth, scores[0]) - ranked(truth, scores[1])
     count = 0
-    for _ in range(worlds):
+    for _ in range(RANKED_WORLDS):
         truth, scores = world(pictures)
         resamples = mean_average_precision(scores, truth, 1_000, int(dice.integers(1 << 31)))
         low, high = resamples.interval(0, 1)
         count += low <= true <= high
-    return count / worlds
+    return count / RANKED_WORLDS
 
 
 def held_crossed(dice: np.random.Generator, draws: int, pictures: int) -> float:

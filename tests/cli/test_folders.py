@@ -70,12 +70,12 @@ def test_a_folder_that_vanishes_is_told_and_the_rest_goes_on(tmp_path: Path) -> 
     assert rest[1].path.endswith("3.png")
 
 
-def from_pipe(data: bytes, *, null: bool = False) -> Iterator[str]:
+def from_pipe(data: bytes) -> Iterator[str]:
     source, sink = os.pipe()
     os.write(sink, data)
     os.close(sink)
     try:
-        yield from listed(source, null=null)
+        yield from listed(source, null=False)
     finally:
         os.close(source)
 

@@ -20,10 +20,9 @@ def dataset_of(
     source: Path,
     names: Path | None = None,
     labels: str | None = None,
-    multi_label: bool = False,
     limit: int | None = None,
 ) -> Labelled:
-    return read(source, Naming(names, labels), multi_label=multi_label, limit=limit)
+    return read(source, Naming(names, labels), multi_label=False, limit=limit)
 
 
 def labels_by_file(dataset: Labelled, root: Path) -> dict[str, list[str]]:

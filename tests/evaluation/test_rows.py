@@ -23,11 +23,11 @@ def row(number: int) -> np.ndarray:
     return np.full(WIDTH, number / 7, np.float32)
 
 
-def stored_numbers(path: Path, most: int = 60) -> list[int]:
-    """Numbers whose row is there, and is right."""
+def stored_numbers(path: Path) -> list[int]:
+    """Numbers up to 60 whose row is there, and is right."""
     file = RowFile(path, WIDTH)
     try:
-        rows = {number: file.get(digest(number)) for number in range(most)}
+        rows = {number: file.get(digest(number)) for number in range(60)}
     finally:
         file.close()
     assert all(np.array_equal(stored, row(n)) for n, stored in rows.items() if stored is not None)

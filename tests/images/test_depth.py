@@ -85,9 +85,9 @@ def is_grey(picture: Decoded, *, within: int = 1) -> bool:
     return all(np.abs(channel.astype(int) - EIGHT).max() <= within for channel in picture.pixels)
 
 
-def is_coloured(picture: Decoded, *, within: int = 1) -> bool:
+def is_coloured(picture: Decoded) -> bool:
     expected = COLOURS.transpose(2, 0, 1)
-    return bool(np.abs(picture.pixels.astype(int) - expected).max() <= within)
+    return bool(np.abs(picture.pixels.astype(int) - expected).max() <= 1)
 
 
 def of(white: float, dtype: Any, picture: Numbers = EIGHT) -> Numbers:

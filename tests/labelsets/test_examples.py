@@ -92,9 +92,9 @@ def add(client: httpx.Client, label: str, *files: bytes, **headers: str) -> http
     return client.post(url, files=images, data={"label": label}, headers=headers)
 
 
-def add_all(client: httpx.Client, pictures: Pictures, count: int = 3) -> dict[str, Any]:
+def add_all(client: httpx.Client, pictures: Pictures) -> dict[str, Any]:
     for label, files in pictures.items():
-        response = add(client, label, *files[:count])
+        response = add(client, label, *files[:3])
         assert response.status_code == 200, response.text
     return dict(response.json())
 

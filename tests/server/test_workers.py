@@ -97,13 +97,13 @@ def server(live: Live) -> Server:
 class Callers:
     """Clients that ask all the time, and again where they got no answer."""
 
-    def __init__(self, server: Server, picture: Path, count: int = 2) -> None:
+    def __init__(self, server: Server, picture: Path) -> None:
         self._server = server
         self._picture = picture
         self._stop = threading.Event()
         self.statuses: list[int] = []
         self.again = 0
-        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
+        self._threads = [threading.Thread(target=self._run) for _ in range(2)]
 
     def __enter__(self) -> "Callers":
         for thread in self._threads:

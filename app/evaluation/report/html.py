@@ -131,9 +131,9 @@ def _cell(cell: Cell) -> tuple[str | Markup, str | float | None]:
     return f"{cell:,}" if isinstance(cell, int) else str(cell), None
 
 
-def share_cell(value: float, digits: int = 1) -> Html:
+def share_cell(value: float) -> Html:
     """A share in a table; one that does not exist sorts last."""
-    return Html(esc(percent(value, digits)), -1.0 if value != value else value)  # noqa: PLR0124
+    return Html(esc(percent(value)), -1.0 if value != value else value)  # noqa: PLR0124
 
 
 def figure(picture: str, caption: str, *, kind: str = "") -> str:

@@ -34,7 +34,6 @@ from benchmarks.servers import Server, openvocab
 
 STORE_TIMEOUT = 0.25
 MARGIN = 0.05
-HEALTHY_REQUESTS = 300
 HEAL_SECONDS = 30.0
 SAMPLE = Path(__file__).parents[3] / "tests" / "samples" / "cat.png"
 

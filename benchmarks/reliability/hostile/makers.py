@@ -36,9 +36,9 @@ def red(size: tuple[int, int] = (40, 30), mode: str = "RGB") -> Image.Image:
     return Image.new("RGB", size, RED).convert(mode)
 
 
-def filled(start: bytes, part: bytes, end: bytes, most: int = MOST) -> bytes:
+def filled(start: bytes, part: bytes, end: bytes) -> bytes:
     """As many of a part between start and end as a file may have."""
-    return start + part * ((most - len(start) - len(end)) // len(part)) + end
+    return start + part * ((MOST - len(start) - len(end)) // len(part)) + end
 
 
 def png_of(*before: tuple[bytes, bytes], after: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
@@ -54,26 +54,26 @@ def png_flood(name: bytes, body: bytes) -> bytes:
     return filled(start, chunk(name, body), end)
 
 
-def jpeg_flood(part: bytes, most: int = MOST) -> bytes:
+def jpeg_flood(part: bytes) -> bytes:
     """A small JPEG with as many of one part in its header as fit."""
     whole = encoded(red(), "JPEG")
-    return filled(whole[:2], part, whole[2:], most)
+    return filled(whole[:2], part, whole[2:])
 
 
-def jpeg_scans(width: int, height: int, scans: int, channels: int = 3) -> bytes:
+def jpeg_scans(width: int, height: int, scans: int) -> bytes:
     """A progressive JPEG whose scans say nothing, each for every pixel.
 
     The first brings all that is needed; each of the others refines what is there already.
     """
     # symbols: a DC difference of 0; 0x00 ends a block, 0xe0 and its 14 bits end 32,767 blocks
-    dc = scan(bytes(range(1, channels + 1)), 0, 0)
+    dc = scan(b"\1\2\3", 0, 0)
     ac = segment(0xC4, b"\x10" + bytes([1] + [0] * 15) + b"\xe0")
     blocks = ((width + 7) // 8) * ((height + 7) // 8)
     runs = -(-blocks // 32_767)
     bits = ("0" + "1" * 14) * runs
     packed = int(bits.ljust(-(-len(bits) // 8) * 8, "1"), 2).to_bytes(-(-len(bits) // 8), "big")
     ac_scan = scan(b"\1", 1, 63) + packed.replace(b"\xff", b"\xff\0")
-    start = b"\xff\xd8" + tables(b"\0") + frame(0xC2, width, height, channels) + dc
+    start = b"\xff\xd8" + tables(b"\0") + frame(0xC2, width, height, 3) + dc
     return start + ac + ac_scan * scans + b"\xff\xd9"
 
 
@@ -103,21 +103,21 @@ def webp_canvas(width: int, height: int) -> bytes:
 
 
 def tiff_of(width: int, height: int, compression: int, *more: tuple[int, int, int, int | bytes],
-            data: bytes = b"", big: bool = False, layout: bool = True) -> bytes:  # fmt: skip
+            data: bytes = b"", layout: bool = True) -> bytes:  # fmt: skip
     """A grey TIFF of one strip that is `data`."""
     strip = [(273, 4, 1, 16), (278, 4, 1, height), (279, 4, 1, len(data))] if layout else []
     tags: list[tuple[int, int, int, int | bytes]] = [
         (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, compression),
         (262, 3, 1, 1), (277, 3, 1, 1), *strip, *more,
     ]  # fmt: skip
-    return tiff(sorted(tags, key=lambda tag: tag[0]), data, big)
+    return tiff(sorted(tags, key=lambda tag: tag[0]), data)
 
 
-def tiff_tile(edge: int, compression: int = 8) -> bytes:
+def tiff_tile(edge: int) -> bytes:
     """A TIFF of 16 x 16 pixels in one tile of many more."""
-    packed = black(edge - 1, edge, 1) if compression == 8 else b""
+    packed = black(edge - 1, edge, 1)
     tags = [(322, 4, 1, edge), (323, 4, 1, edge), (324, 4, 1, 16), (325, 4, 1, len(packed))]
-    return tiff_of(16, 16, compression, *tags, data=packed, layout=False)
+    return tiff_of(16, 16, 8, *tags, data=packed, layout=False)
 
 
 def exif(kind: int, count: int, tag: int = 274, size: int = 8) -> bytes:

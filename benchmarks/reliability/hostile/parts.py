@@ -61,10 +61,10 @@ def tables(codes: bytes) -> bytes:
     )
 
 
-def scan(components: bytes = b"\1", first: int = 0, last: int = 63, bits: int = 0) -> bytes:
+def scan(components: bytes = b"\1", first: int = 0, last: int = 63) -> bytes:
     """The header of a JPEG's scan."""
     chosen = b"".join(bytes([component, 0]) for component in components)
-    return segment(0xDA, bytes([len(components)]) + chosen + bytes([first, last, bits]))
+    return segment(0xDA, bytes([len(components)]) + chosen + bytes([first, last, 0]))
 
 
 def tiff(tags: Sequence[Tag], data: bytes = b"", big: bool = False, after: int = 0) -> bytes:
@@ -108,9 +108,9 @@ def gif(width: int, height: int, *blocks: bytes) -> bytes:
     )
 
 
-def gif_picture(width: int, height: int, data: bytes = b"\x02\x02\x4c\x01\0") -> bytes:
+def gif_picture(width: int, height: int) -> bytes:
     """A picture of a GIF; the data are those of two pixels."""
-    return b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + data
+    return b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02\x4c\x01\0"
 
 
 def bmp(width: int, height: int, compression: int, data: bytes, bits: int = 8) -> bytes:
