@@ -374,20 +374,20 @@ def protocol(
     if missing:
         names = ", ".join(missing)
         raise RuntimeError(f"uvicorn {uvicorn.__version__} has no {names}; install 0.54")
+    accepted: set[BoundedProtocol] = set()
     own = {
         "head_seconds": head_seconds,
         "idle_seconds": idle_seconds,
         "max_connections": max_connections,
         "metrics": metrics,
-        "accepted": set(),
+        "accepted": accepted,
         "turned_away": set(),
     }
-    bounded = type("Bounded", (BoundedProtocol,), own)
-    metrics.watch("openvocab_connections", "Open connections.", lambda: len(bounded.accepted))
+    metrics.watch("openvocab_connections", "Open connections.", lambda: len(accepted))
     metrics.watch(
         "openvocab_max_connections", "Maximum number of open connections.", lambda: max_connections
     )
-    return bounded
+    return type("Bounded", (BoundedProtocol,), own)
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:

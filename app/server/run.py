@@ -42,7 +42,7 @@ LAST_SECONDS: Final = 10.0
 SWITCH_SECONDS: Final = 0.0001
 
 # what ends a worker whose successor serves; there is none on Windows, where there is one process
-REPLACED: Final = getattr(signal, "SIGUSR1", None)
+REPLACED: Final[int] = getattr(signal, "SIGUSR1", 0)
 
 
 def serve(
