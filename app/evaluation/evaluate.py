@@ -27,6 +27,7 @@ from app.evaluation.linear_probe import NoScikitLearn, available
 from app.evaluation.picture_vectors import Encoding, PictureEncoder, Progress, RowFile, twice
 from app.evaluation.report.calibration import calibrate
 from app.evaluation.report.files import thumbnail
+from app.evaluation.report.html import many
 from app.evaluation.report.result import Picture, Result, data_digest
 from app.evaluation.report.shots import ShotsSection
 from app.evaluation.report.template_search import SearchSection
@@ -52,10 +53,12 @@ class Study:
     """What an analysis can use: pictures and labels as vectors, and the text side for more.
 
     `sets` are the template sets that were asked for, the first is that of `classes` and `scores`.
-    `step` tells a person what is being done.
+    `once` is for what divides the pictures: none is in two parts, whatever its labels. `step` tells
+    a person what is being done.
     """
 
     encoded: Encoded
+    once: Encoded
     definition: Definition
     texts: TextSide
     sets: tuple[Templates, ...]
@@ -125,7 +128,8 @@ async def evaluate(reached: Reached, order: Order, steps: Steps) -> Result:
     steps.step(f"{len(definition.labels):,} labels in the templates {sets[0].name}")
     classes = await texts.classes(definition, sets[0], multi_label=several)
     scores = await asyncio.to_thread(scored, encoded, classes)
-    study = Study(encoded, definition, texts, sets, classes, scores, steps.step)
+    once = pictures.once()
+    study = Study(encoded, once, definition, texts, sets, classes, scores, steps.step)
     sections, missing = [], []
     for analysis in order.analyses:
         try:
@@ -172,6 +176,8 @@ async def _pictures(
         say(f"{progress.known} pictures were already encoded, {progress.encoded} are new")
     for file in encoded_pictures.encoded.unread:
         say(f"{file.file}: {file.reason}")
+    for note in _copies(encoded_pictures):
+        say(note)
     if not len(encoded_pictures.encoded.rows):
         raise Ended(SOME_FAILED, f"none of the {progress.count} pictures could be read")
     return encoded_pictures
@@ -197,7 +203,8 @@ def _result(
 ) -> Result:
     encoded, data = pictures.encoded, pictures.encoded.dataset
     figures = figures_of(data.truth, study.scores, multi_label=data.multi_label)
-    names = _names(order.source, data)
+    names = _names(order.source, data.files)
+    copies = {place: _names(order.source, files) for place, files in pictures.copies.items()}
     worst = mistakes(data.truth, figures, study.scores, MISTAKES)
     first = study.sets[0]
     return Result(
@@ -222,8 +229,14 @@ def _result(
             )
             for entry in worst
         ],
-        same=twice(pictures.digests),
-        notes=[*order.labelled.notes, *_warnings(data, study.texts), *study.texts.warnings],
+        conflicts=twice(pictures.digests),
+        copies=copies,
+        notes=[
+            *order.labelled.notes,
+            *_copies(pictures),
+            *_warnings(data, study.texts),
+            *study.texts.warnings,
+        ],
         missing=missing,
         sections=[entry.section for entry in sections],
         files={name: text for entry in sections for name, text in entry.files.items()},
@@ -231,11 +244,11 @@ def _result(
     )
 
 
-def _previews(order: Order, data: Dataset, same: Sequence[tuple[int, ...]]) -> dict[int, str]:
+def _previews(order: Order, data: Dataset, conflicts: Sequence[tuple[int, ...]]) -> dict[int, str]:
     """Thumbnails of the first of each group of equal pictures with different labels."""
     previews: dict[int, str] = {}
-    for group in same if order.previews else ():
-        if len({data.truth[place].tobytes() for place in group}) > 1 and len(previews) < PREVIEWED:
+    for group in conflicts if order.previews else ():
+        if len(previews) < PREVIEWED:
             picture = thumbnail(data.files[group[0]], PREVIEWS, heic=order.heic)
             if picture is not None:
                 previews[group[0]] = picture
@@ -246,13 +259,20 @@ def _previews(order: Order, data: Dataset, same: Sequence[tuple[int, ...]]) -> d
 PREVIEWED = 24
 
 
-def _names(source: Path, data: Dataset) -> list[str]:
+def _names(source: Path, files: Sequence[Path]) -> list[str]:
     """Each file's name below the data's folder."""
     root = source if source.is_dir() else source.parent
     return [
-        str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
-        for file in data.files
+        str(file.relative_to(root)) if file.is_relative_to(root) else str(file) for file in files
     ]
+
+
+def _copies(pictures: PictureEncoder) -> list[str]:
+    count = sum(map(len, pictures.copies.values()))
+    if not count:
+        return []
+    what = f"{many(count, 'copy', 'copies')} left out of all figures"
+    return [f"{what}: the same bytes with the same labels"]
 
 
 def _warnings(data: Dataset, texts: TextSide) -> list[str]:
@@ -330,7 +350,7 @@ def _search(seed: int) -> Analysis:
         try:
             result = await asyncio.to_thread(
                 search,
-                study.encoded,
+                study.once,
                 rows,
                 first.texts,
                 default_name=first.name,
@@ -357,7 +377,7 @@ def _shots(counts: Sequence[int], seeds: int, seed: int) -> Analysis:
         study.step("zero-shot, few-shot, linear probe")
         try:
             measured_shots = await asyncio.to_thread(
-                shots, study.encoded, study.classes, counts, seeds=seeds, seed=seed
+                shots, study.once, study.classes, counts, seeds=seeds, seed=seed
             )
         except ShotsError as error:
             raise CannotAnalyse(str(error)) from None
@@ -390,7 +410,7 @@ def _calibration(aim: Aim, seed: int, *, force: bool) -> Analysis:
         stamp = fitted_for(study.definition.labels, concepts)
         try:
             section = await asyncio.to_thread(
-                calibrate, study.encoded, classes, stamp, aim=aim, seed=seed
+                calibrate, study.once, classes, stamp, aim=aim, seed=seed
             )
         except NotEnough as error:
             raise CannotAnalyse(f"--calibrate: {error}") from None

@@ -11,7 +11,7 @@ import os
 import struct
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -128,11 +128,24 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class PictureEncoder:
-    """An encoded dataset, the digest (sha256, hex) of each of its pictures, and how it went."""
+    """An encoded dataset, the digest (sha256, hex) of each of its pictures, and how it went.
+
+    Of pictures with the same bytes and the same labels only the first is there: further ones say
+    nothing new, and of two halves or folds each would know the other. `copies` has their files, by
+    the place of that first one.
+    """
 
     encoded: Encoded
     digests: tuple[str, ...]
+    copies: Mapping[int, Sequence[Path]]
     progress: Progress
+
+    def once(self) -> Encoded:
+        """Each picture once; of one that is labelled in two ways the first label counts."""
+        _, places = np.unique(self.digests, return_index=True)
+        if len(places) == len(self.digests):
+            return self.encoded
+        return self.encoded.subset(np.sort(places))
 
 
 @dataclass(slots=True)
@@ -260,14 +273,25 @@ def _put_together(
     info: ModelInfo,
     progress: Progress,
 ) -> PictureEncoder:
-    good = [place for place, result in enumerate(results) if not isinstance(result, str)]
     unread = tuple(
         Unread(dataset.files[place], result)
         for place, result in enumerate(results)
         if isinstance(result, str)
     )
-    pairs = [result for result in results if not isinstance(result, str)]
+    kept: list[int] = []
+    pairs: list[tuple[bytes, Floats]] = []
+    copies: defaultdict[int, list[Path]] = defaultdict(list)
+    first: dict[tuple[bytes, bytes], int] = {}
+    for place, result in enumerate(results):
+        if isinstance(result, str):
+            continue
+        at = first.setdefault((result[0], dataset.truth[place].tobytes()), len(kept))
+        if at < len(kept):
+            copies[at].append(dataset.files[place])
+        else:
+            kept.append(place)
+            pairs.append(result)
     rows = np.stack([row for _, row in pairs]) if pairs else np.empty((0, info.width), np.float32)
-    kept = dataset.subset(np.asarray(good, np.int64))
+    encoded = Encoded(dataset.subset(np.asarray(kept, np.int64)), rows, unread, info)
     digests = tuple(digest.hex() for digest, _ in pairs)
-    return PictureEncoder(Encoded(kept, rows, unread, info), digests, progress)
+    return PictureEncoder(encoded, digests, copies, progress)

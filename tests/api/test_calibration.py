@@ -249,6 +249,26 @@ def test_what_cannot_be_used_is_told_picture_by_picture(
     assert (zipped.status_code, zipped.json()["value"]) == (422, 0)
 
 
+def test_a_picture_that_is_sent_again_counts_once(
+    served: httpx.Client, pictures: list[Picture]
+) -> None:
+    register(served, "again")
+    ((_, cat), (_, dog)) = pictures[12], pictures[16]
+    answer = calibrate(served, "again", [("cat", cat), ("dog", dog)] * 60, confidence="0.95")
+    assert (answer.status_code, answer.json()["limit"], answer.json()["value"]) == (422, 10, 2)
+    assert "118 images could not be used; the first has index 2" in answer.json()["detail"]
+    # nor does another label make it another picture
+    labelled = pictures[:32]
+    answer = calibrate(served, "again", [*labelled, labelled[0], ("key", labelled[1][1])]).json()
+    assert (answer["count"], answer["failed"], answer["calibration"]["pictures"]) == (34, 2, 32)
+    details = [(error["index"], error["error"]["detail"]) for error in answer["errors"]]
+    assert [index for index, _ in details] == [32, 33]
+    assert "the same picture as that of index 0;" in details[0][1]
+    assert "the same picture as that of index 1;" in details[1][1]
+    alone = calibrate(served, "again", labelled).json()
+    assert answer["calibration"] == alone["calibration"]
+
+
 def test_several_labels_of_one_picture_are_a_json_list(
     served: httpx.Client, pictures: list[Picture]
 ) -> None:

@@ -344,6 +344,49 @@ def test_every_closer_look_is_a_section_and_what_it_leaves_can_be_used(
     assert all("{}" in template for template in chosen)
 
 
+def test_copies_of_pictures_change_no_figure_and_no_analysis_and_are_told(
+    evaluate: Eval, noise: Path, tmp_path: Path, url: str
+) -> None:
+    for file in sorted(noise.rglob("*.png"), key=lambda file: file.name)[40:]:
+        file.unlink()
+    # one is labelled in two ways
+    shutil.copy(noise / "cat/001.png", noise / "dog/cat.png")
+    arguments = (
+        noise, "--url", url, "--templates", "none,simple", "--search-templates", "--shots", "1,2",
+        "--seeds", 2, "--calibrate", "--risk", 0.5, "--format", "json",
+    )  # fmt: skip
+    alone = evaluate(*arguments, "--output", tmp_path / "alone")
+    assert alone.exit_code == 0, alone.stderr
+    for file in sorted(noise.rglob("*.png")):
+        shutil.copy(file, file.with_name(f"copy of {file.name}"))
+    doubled = evaluate(*arguments, "--output", tmp_path / "doubled")
+    assert doubled.exit_code == 0, doubled.stderr
+    note = "41 copies left out of all figures: the same bytes with the same labels"
+    assert note in doubled.stderr
+    assert "left out" not in alone.stderr
+    once, twice = json.loads(alone.stdout), json.loads(doubled.stdout)
+    assert twice["data"]["notes"] == [note]
+    assert once["data"]["duplicates"] == [["cat/001.png", "dog/cat.png"]]
+    both = [name for name in twice["data"]["duplicates"] if len(name) == 4]
+    assert both == [["cat/001.png", "cat/copy of 001.png", "dog/cat.png", "dog/copy of cat.png"]]
+    assert len(twice["data"]["duplicates"]) == 40
+    for report in (once, twice):
+        del report["command"], report["created"]
+        del report["data"]["notes"], report["data"]["duplicates"]
+    assert once == twice
+    # a picture is on one side alone of what is divided
+    assert once["data"]["pictures"] == 41
+    sections = once["sections"]
+    halves = (sections["template_search"][half]["pictures"] for half in ("search", "report"))
+    assert sum(halves) == sections["calibration"]["calibration"]["pictures"] == 40
+    rows = predictions(tmp_path / "doubled")
+    assert len(rows) == 82
+    assert rows["cat/copy of 003.png"] == rows["cat/003.png"] | {"image": "cat/copy of 003.png"}
+    page = (tmp_path / "doubled/report.html").read_text(encoding="utf-8")
+    assert note in page
+    assert "cat/003.png = cat/copy of 003.png" in page
+
+
 def test_a_calibration_that_makes_figures_worse_is_written_by_force_alone(
     evaluate: Eval, noise: Path, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,7 +87,7 @@ def result_of(folder: Path, names: tuple[str, ...], *, multi_label: bool = False
             Picture(m, files[m.picture].name, small(files[m.picture]))
             for m in mistakes(truth, figures, scores, 8)
         ],
-        same=[(0, 1), (1, 2)], notes=["<u>note</u>"], sections=[Section()],
+        conflicts=[(1, 2)], copies={0: ["again.png"]}, notes=["<u>note</u>"], sections=[Section()],
     )  # fmt: skip
 
 

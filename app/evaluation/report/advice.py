@@ -78,7 +78,7 @@ def _pairs(result: Result) -> Advice | None:
 
 
 def _pictures(result: Result) -> Advice | None:
-    conflicts = len(result.conflicts())
+    conflicts = len(result.conflicts)
     # sure of another label, and the own one out of the question: often it is labelled wrongly
     odd = [
         mistake

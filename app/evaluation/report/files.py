@@ -68,7 +68,7 @@ def _whole(file: Path, text: str) -> None:
 
 
 def _predictions(result: Result) -> Iterator[str]:
-    """A line for each picture: its label, the prediction, and the scores of both."""
+    """A line for each picture, copies too: its label, the prediction, and the scores of both."""
     data, predicted, scores = result.encoded.dataset, result.figures.predicted, result.scores
     yield _line(("image", "label", "predicted", "score", "similarity", "right"))
     best = scores.cosines.argmax(axis=1)
@@ -76,16 +76,15 @@ def _predictions(result: Result) -> Iterator[str]:
         truth = np.flatnonzero(data.truth[place])
         answered = np.flatnonzero(predicted[place])
         top = best[place]
-        yield _line(
-            (
-                name,
-                BETWEEN.join(data.classes[place_of_class] for place_of_class in truth),
-                BETWEEN.join(data.classes[place_of_class] for place_of_class in answered),
-                f"{scores.probabilities[place, top]:.6f}",
-                f"{scores.cosines[place, top]:.6f}",
-                str(bool(np.array_equal(data.truth[place], predicted[place]))).lower(),
-            )
+        cells = (
+            BETWEEN.join(data.classes[place_of_class] for place_of_class in truth),
+            BETWEEN.join(data.classes[place_of_class] for place_of_class in answered),
+            f"{scores.probabilities[place, top]:.6f}",
+            f"{scores.cosines[place, top]:.6f}",
+            str(bool(np.array_equal(data.truth[place], predicted[place]))).lower(),
         )
+        for file in (name, *result.copies.get(place, ())):
+            yield _line((file, *cells))
 
 
 def _line(cells: tuple[str, ...]) -> str:

@@ -329,8 +329,8 @@ def _missing(result: Result) -> list[str]:
     if result.encoded.unread:
         some = many(len(result.encoded.unread), "picture")
         lines.append(f"{some} could not be read and count in no figure; see About this run.")
-    if result.conflicts():
-        some = many(len(result.conflicts()), "picture")
+    if result.conflicts:
+        some = many(len(result.conflicts), "picture")
         lines.append(f"{some} labelled in two ways; see Labelled in two ways.")
     return [*lines, *(f"Left out: {line}." for line in result.missing)]
 
@@ -339,7 +339,7 @@ def conflicts(result: Result) -> str:
     """Equal pictures with different labels."""
     labels, data = result.encoded.dataset.classes, result.encoded.dataset
     items = []
-    for group in result.conflicts()[:LISTED]:
+    for group in result.conflicts[:LISTED]:
         label_texts = [", ".join(labels[c] for c in np.flatnonzero(data.truth[p])) for p in group]
         first = result.names[group[0]]
         items.append(
@@ -373,15 +373,15 @@ def _facts(result: Result) -> str:
     html += "".join(paragraph(note, "soft") for note in result.notes)
     unread = [f"{file.file}: {file.reason}" for file in result.encoded.unread]
     html += _listed("Not read", unread)
-    different = result.conflicts()
-    html += _listed("Equal pictures, different labels", [_group(result, g) for g in different])
-    same = [group for group in result.same if group not in different]
-    html += _listed("Equal pictures, equal labels", [_group(result, group) for group in same])
+    different = [_group(result, group) for group in result.conflicts]
+    html += _listed("Equal pictures, different labels", different)
+    same = [_group(result, group) for group in result.copied()]
+    html += _listed("Equal pictures, equal labels", same)
     return html + _listed("Templates", list(result.templates))
 
 
 def _group(result: Result, places: tuple[int, ...]) -> str:
-    return " = ".join(result.names[place] for place in places)
+    return " = ".join(result.equals(places))
 
 
 def _listed(title: str, lines: list[str]) -> str:

@@ -31,10 +31,12 @@ class Result:
     """Everything that was found, and what it was found with.
 
     `source` is the data as it was named, `command` what was typed, `names` (N,) of the files below
-    the data's folder, `same` groups of places of pictures with equal bytes, `data` a digest of
-    pictures and labels. `template_set` and `templates` are those of the figures. `missing` are
-    sections that this data does not allow, and why; `files` belong beside the report. `previews`
-    are thumbnails (data URIs) of pictures that are labelled in two ways, by place.
+    the data's folder, `conflicts` groups of places of pictures with equal bytes and different
+    labels, `copies` the names of files that were left out, by the place of a picture with the same
+    bytes and labels; `data` a digest of pictures and labels. `template_set` and `templates` are
+    those of the figures. `missing` are sections that this data does not allow, and why; `files`
+    belong beside the report. `previews` are thumbnails (data URIs) of pictures that are labelled in
+    two ways, by place.
     """
 
     version: str
@@ -49,9 +51,10 @@ class Result:
     scores: Scores
     figures: Figures
     mistakes: Sequence[Picture]
-    same: Sequence[tuple[int, ...]]
+    conflicts: Sequence[tuple[int, ...]]
     notes: Sequence[str]
     sections: Sequence[Section]
+    copies: Mapping[int, Sequence[str]] = field(default_factory=dict)
     missing: Sequence[str] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     previews: Mapping[int, str] = field(default_factory=dict)
@@ -61,10 +64,16 @@ class Result:
         table = self.figures.classes
         return Share(int(table.right[place]), int(table.count[place]))
 
-    def conflicts(self) -> list[tuple[int, ...]]:
-        """Of the groups of equal pictures those that are labelled differently."""
-        truth = self.encoded.dataset.truth
-        return [group for group in self.same if len(np.unique(truth[list(group)], axis=0)) > 1]
+    def equals(self, places: Sequence[int]) -> list[str]:
+        """The names of these pictures, with those of their copies."""
+        return [
+            name for place in places for name in (self.names[place], *self.copies.get(place, ()))
+        ]
+
+    def copied(self) -> list[tuple[int, ...]]:
+        """Pictures with copies, each a group; those that are labelled differently are elsewhere."""
+        different = {place for group in self.conflicts for place in group}
+        return [(place,) for place in self.copies if place not in different]
 
     def json(self) -> dict[str, Any]:
         """The whole report as plain values."""
@@ -93,7 +102,9 @@ class Result:
                 "unread": [
                     {"file": str(one.file), "reason": one.reason} for one in self.encoded.unread
                 ],
-                "duplicates": [[self.names[place] for place in group] for group in self.same],
+                "duplicates": [
+                    self.equals(group) for group in sorted((*self.conflicts, *self.copied()))
+                ],
                 "notes": list(self.notes),
             },
             "figures": self.figures.json(),

@@ -39,7 +39,7 @@ class LabelledVectors:
 
     vectors: Floats
     shown: tuple[tuple[int, ...], ...]
-    failed: tuple[Outcome[Floats], ...]
+    failed: tuple[Outcome[tuple[str, Floats]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +68,18 @@ class Calibrator:
     ) -> LabelledVectors:
         """Every image's vector; `claims` knows what one shows once all items have been read.
 
+        Of equal images only the first counts: a second one is no second witness.
+
         Raises: what the items raise.
         """
         examples = {example.sha256 for example in definition.examples}
 
-        async def embedded(image: bytes) -> Floats:
+        async def embedded(image: bytes) -> tuple[str, Floats]:
             picture, vector = await self.embedder.embed(image, Stages())
             if picture.sha256 in examples:
                 detail = "it is an example of this label set; use other pictures"
                 raise Invalid(detail, field="image")
-            return vector
+            return picture.sha256, vector
 
         outcomes = await every_outcome(items, embedded)
         return _joined(outcomes, claims, self.info.embedding_width)
@@ -108,7 +110,8 @@ class Calibrator:
             async with self.labelsets.validity.fitting:
                 fitted = await asyncio.to_thread(work)
         except NotEnough as error:
-            raise Invalid(str(error), field="image", limit=error.limit, value=error.value) from None
+            detail = str(error) + _unused(pictures.failed)
+            raise Invalid(detail, field="image", limit=error.limit, value=error.value) from None
         if fitted.calibration is None:
             raise Invalid(str(fitted.why), field="risk", limit=aim.risk, value=fitted.least_risk)
         return fitted.calibration
@@ -141,9 +144,12 @@ class Calibrator:
         return await self.labelsets.change(name, match, learned)
 
 
-def _joined(outcomes: Sequence[Outcome[Floats]], claims: Claims, width: int) -> LabelledVectors:
-    """Images and what they show, which may arrive in any order."""
+def _joined(
+    outcomes: Sequence[Outcome[tuple[str, Floats]]], claims: Claims, width: int
+) -> LabelledVectors:
+    """Images and what they show, which may arrive in any order; each image once."""
     vectors, shown, failed = [np.empty((0, width), np.float32)], [], []
+    first: dict[str, int] = {}
     for outcome in outcomes:
         claim = claims(outcome.index)
         if isinstance(outcome.result, Problem):
@@ -151,6 +157,20 @@ def _joined(outcomes: Sequence[Outcome[Floats]], claims: Claims, width: int) -> 
         elif isinstance(claim, Problem):
             failed.append(replace(outcome, result=claim))
         else:
-            vectors.append(outcome.result[None])
-            shown.append(claim)
+            sha256, vector = outcome.result
+            if first.setdefault(sha256, outcome.index) != outcome.index:
+                detail = f"it is the same picture as that of index {first[sha256]}; each counts "
+                detail += "once, with its first label"
+                failed.append(replace(outcome, result=Invalid(detail, field="image")))
+            else:
+                vectors.append(vector[None])
+                shown.append(claim)
     return LabelledVectors(np.concatenate(vectors), tuple(shown), tuple(failed))
+
+
+def _unused(failed: Sequence[Outcome[tuple[str, Floats]]]) -> str:
+    """How many images could not be used, and why the first could not."""
+    if not failed or not isinstance(failed[0].result, Problem):
+        return ""
+    first = f"the first has index {failed[0].index}: {failed[0].result.detail}"
+    return f" ({len(failed)} images could not be used; {first})"
