@@ -6,6 +6,7 @@ Knows neither templates nor models: a candidate is a column.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -193,9 +194,8 @@ def _shares_per_class(counts: Places, groups: _Groups) -> Figures:
 # the error that is accepted when a difference is called real
 ALPHA: Final = 0.05
 
-# normal quantiles of 97.5 % (two-sided 5 %) and 80 % (power)
-_Z_ALPHA: Final = 1.959964
-_Z_POWER: Final = 0.841621
+# how often a difference is to be seen that is called detectable
+POWER: Final = 0.8
 
 
 def bootstrap_p(differences: Figures) -> float:
@@ -231,10 +231,28 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def detectable(spread: float, pictures: int) -> float:
+def detectable(spread: float, pictures: int, compared: int, *, exact: bool) -> float:
     """The least true difference that this many pictures show in 4 of 5 trials, as a share.
 
-    `spread` is the standard error of the difference. An exact test at 5 % needs at least 6
-    pictures that differ, all in one direction, however small the spread.
+    `spread` is the standard error of the difference, `compared` the number of comparisons that it
+    is corrected for, by the strictest of Holm's steps. An `exact` test needs so many pictures that
+    differ, all in one direction, however small the spread; how many differ is Poisson distributed.
     """
-    return max((_Z_ALPHA + _Z_POWER) * spread, 6 / pictures)
+    level = ALPHA / compared
+    normal = NormalDist().inv_cdf
+    seen = (normal(1 - level / 2) + normal(POWER)) * spread
+    if not exact:
+        return seen
+    fewest = math.ceil(math.log2(2 / level))
+    return min(1.0, max(seen, _expected(fewest) / pictures))
+
+
+def _expected(fewest: int) -> float:
+    """The mean of a Poisson distribution that is `fewest` or more with a chance of POWER."""
+    low, high = 0.0, 2.0 * fewest + 4
+    for _ in range(50):
+        mean = (low + high) / 2
+        terms = (mean**count / math.factorial(count) for count in range(fewest))
+        enough = 1 - math.exp(-mean) * math.fsum(terms) >= POWER
+        low, high = (low, mean) if enough else (mean, high)
+    return high

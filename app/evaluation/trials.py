@@ -55,8 +55,8 @@ class Difference:
     """How far `name` is ahead of `other` in the figure that is compared, as a share.
 
     `only_name` and `only_other` count the pictures that one of them alone has right; `p` is
-    uncorrected, `p_corrected` by Holm for `compared` comparisons. `detectable` is the least true
-    difference that these pictures would show in four of five trials.
+    uncorrected, `p_corrected` by Holm for `compared` comparisons. `spread` is the standard error
+    of the lead on so many `pictures`.
     """
 
     name: str
@@ -67,7 +67,14 @@ class Difference:
     compared: int
     only_name: int | None
     only_other: int | None
-    detectable: float
+    spread: float
+    pictures: int
+
+    @property
+    def detectable(self) -> float:
+        """The least true difference that these pictures would show in four of five trials."""
+        exact = self.only_name is not None
+        return detectable(self.spread, self.pictures, self.compared, exact=exact)
 
     @property
     def verdict(self) -> Verdict:
@@ -200,8 +207,8 @@ def _compare(
         float(resampled.observed[first] - resampled.observed[second]),
         *resampled.interval(first, second),
     )
-    detectable_lead = detectable(float(leads.std()), pictures)
-    return Difference(names[first], names[second], lead, p, p, 1, ahead, behind, detectable_lead)
+    spread = float(leads.std())
+    return Difference(names[first], names[second], lead, p, p, 1, ahead, behind, spread, pictures)
 
 
 def _corrected(differences: Sequence[Difference]) -> list[Difference]:
