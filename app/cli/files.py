@@ -68,7 +68,10 @@ class Finder:
                 yield from self._inside(match)
 
     def _inside(self, root: str) -> Iterator[FoundFile]:
-        """A folder's files by name, then those of the folders in it. Links to folders stay out."""
+        """A folder's files by name, then those of the folders in it. Links to folders stay out.
+
+        A link that leads nowhere is there like a file that cannot be read.
+        """
         waiting = [root]
         while waiting:
             folder = waiting.pop()
@@ -92,10 +95,14 @@ class Finder:
     def _is_taken(self, entry: os.DirEntry[str]) -> bool:
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
         named = not entry.name.startswith(".") and suffix in IMAGE_SUFFIXES
+        wanted = self.everything or named
         try:
-            taken = (self.everything or named) and entry.is_file()
+            taken = wanted and entry.is_file()
         except OSError:  # a link in a circle
             taken = False
+        if wanted and not taken and entry.is_symlink():
+            # one that leads nowhere is a picture that is missing: who reads it says why
+            taken = not os.path.exists(entry.path)  # noqa: PTH110 (never raises)
         self.skipped += not taken
         return taken
 

@@ -38,12 +38,24 @@ def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path: Path
     make(tmp_path, "real/a.png")
     (tmp_path / "link.png").symlink_to("real/a.png")
     (tmp_path / "real/around").symlink_to(tmp_path)
-    (tmp_path / "lost.png").symlink_to("nowhere")
-    (tmp_path / "circle.png").symlink_to("circle.png")
+    (tmp_path / "folder.png").symlink_to("real")
     names = [os.path.relpath(path, tmp_path) for path in found(Finder(), tmp_path)]
     assert names == ["link.png", "real/a.png"]
     # a link that is named is a folder like any other
     assert len(found(Finder(), tmp_path / "real/around/real")) == 1
+
+
+def test_a_link_that_leads_nowhere_is_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "lost.png").symlink_to("nowhere")
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    (tmp_path / "notes.txt").symlink_to("nowhere")
+    finder = Finder()
+    names = found(finder, tmp_path)
+    assert [Path(name).name for name in names] == ["circle.png", "lost.png"]
+    assert finder.skipped == 1
+    for name, why in zip(names, ("symbolic links", "No such file"), strict=True):
+        with pytest.raises(OSError, match=why):
+            read(name, 5)
 
 
 def test_the_folder_that_is_sorted_into_is_not_entered(tmp_path: Path) -> None:

@@ -46,9 +46,11 @@ def test_each_folder_is_a_class_whatever_lies_in_it_and_what_is_left_out_is_said
         tmp_path, "hot_dog/a.png", "hot_dog/deep/b.JPG", "cat/c.webp", "cat/.hidden.png",
         ".git/d.png", "empty/notes.txt", "beside.png",
     )  # fmt: skip
+    (tmp_path / "cat/lost.png").symlink_to("nowhere")
     dataset = dataset_of(tmp_path)
     assert labels_by_file(dataset, tmp_path) == {
         "cat/c.webp": ["cat"],
+        "cat/lost.png": ["cat"],
         "hot_dog/a.png": ["hot dog"],
         "hot_dog/deep/b.JPG": ["hot dog"],
     }
