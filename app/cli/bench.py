@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 import numpy as np
 import typer
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
 from app.classify import scoring
@@ -23,6 +22,7 @@ from app.classify.concept import Concept
 from app.classify.ensemble import Ensemble
 from app.classify.templates import template_sets
 from app.cli import help as help_
+from app.cli.output import TableConsole
 from app.cli.terminal import or_exit, settings_or_exit
 from app.images.decode import Decoded, decode
 from app.images.limits import ImageLimits
@@ -199,9 +199,9 @@ def bench(
             document["figures"] = [asdict(f) for f in figures]
             typer.echo(json.dumps(document, indent=None if model and model[1:] else 2))
         else:
-            Console().print(_table(about, figures))
+            TableConsole().print(_table(about, figures))
             if timings:
-                Console().print(_choice(timings))
+                TableConsole().print(_choice(timings))
 
 
 def _timed_model(

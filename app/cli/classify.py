@@ -556,9 +556,9 @@ def undo(
                     say(f"{step.path}: {step.error}")
         except sorting.BadUndoFile as error:
             raise Ended(USAGE_ERROR, str(error)) from None
-        except BrokenPipeError:
-            raise
         except OSError as error:
+            if error.filename is None:  # it is of standard output
+                raise
             raise Ended(USAGE_ERROR, f"{file}: {reason(error)}") from None
         files = "file" if restored == 1 else "files"
         say(f"{'would restore' if dry_run else 'restored'} {restored} {files}, {failed} failed")

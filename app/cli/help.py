@@ -4,17 +4,20 @@ Knows no command.
 """
 
 import contextlib
+import errno
 import importlib
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from app.server.exit_status import READER_LEFT
+from app.cli.files import reason
+from app.server.exit_status import READER_LEFT, SOME_FAILED
 
 # groups of options, as `rich_help_panel` names them
 LABELS: Final = "Labels"
@@ -24,6 +27,9 @@ SORTING: Final = "Sorting"
 SERVER: Final = "Model or server"
 
 _UNGROUPED: Final = "Options"
+
+# what writing to a file fails with that was open
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 class Command(TyperCommand):
@@ -50,7 +56,7 @@ class Command(TyperCommand):
 
 
 class Root(TyperGroup):
-    """`openvocab` itself: texts fit any terminal, and a pipe that closes early is no failure.
+    """`openvocab` itself: texts fit any terminal, and output that nobody takes is told in a line.
 
     Its commands are those that `modules` tells, and each module is imported when its command is
     run, or described: a server does not wait for what draws reports.
@@ -64,6 +70,8 @@ class Root(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line; ends the process."""
+        if sys.stdout is None:  # closed by who started this, and so nobody reads it
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
         for stream in (sys.stdout, sys.stderr):
             # a terminal in ASCII or Latin-1 shows a question mark rather than a traceback
             with contextlib.suppress(AttributeError, ValueError):
@@ -72,12 +80,12 @@ class Root(TyperGroup):
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         """Parse the options; `--help` and `--version` print here."""
-        with _pipe_may_close():
+        with _output_may_end():
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        with _pipe_may_close():
+        with _output_may_end():
             return super().invoke(ctx)
 
 
@@ -106,17 +114,25 @@ class _Imported(Mapping[str, Any]):
 
 
 @contextlib.contextmanager
-def _pipe_may_close() -> Iterator[None]:
+def _output_may_end() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
         forget_stdout()
         raise typer.Exit(READER_LEFT) from None
+    except OSError as error:
+        # a failed write has no name; what else fails in opening or writing a file is told by whom
+        # it belongs to
+        if error.errno not in NO_ROOM or error.filename is not None:
+            raise
+        forget_stdout()
+        typer.echo(f"openvocab: standard output: {reason(error)}", err=True)
+        raise typer.Exit(SOME_FAILED) from None
 
 
 def forget_stdout() -> None:
-    """The reader is gone; without this, Python would try to write the rest at exit."""
+    """Nobody takes any more; without this, Python would try to write the rest at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

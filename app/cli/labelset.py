@@ -3,7 +3,6 @@
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from app.cli import labelset_examples
@@ -29,7 +28,7 @@ from app.cli.options import (
     out,
     run,
 )
-from app.cli.output import json_text
+from app.cli.output import TableConsole, json_text
 from app.cli.terminal import STDIN, opened, printable, say
 from app.server.exit_status import SOME_FAILED
 
@@ -74,7 +73,7 @@ def list_labelsets(
             texts = (labelset["status"], labelset["templates"], printable(labelset["description"]))
             table.add_row(labelset["name"], *numbers, *texts)
         if not as_json:
-            Console(markup=False).print(table)
+            TableConsole(markup=False).print(table)
         return 0
 
     run(url, api_key, work, model)

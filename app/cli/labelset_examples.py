@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from app.cli.files import Finder, read, reason
@@ -13,7 +12,7 @@ from app.cli.help import add as add_command
 from app.cli.help import group
 from app.cli.labelset_client import LabelSetClient, Picture, send
 from app.cli.options import DEFAULT_URL, AsJson, Key, Name, ServerModel, ServerUrl, out, run
-from app.cli.output import json_text
+from app.cli.output import TableConsole, json_text
 from app.cli.terminal import Ended, printable, say
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
 
@@ -130,7 +129,7 @@ def _show(answer: dict[str, Any]) -> None:
         table.add_column(heading)
     for label in answer["labels"]:
         table.add_row(printable(label), str(answer["examples"].get(label, 0)))
-    Console(markup=False).print(table)
+    TableConsole(markup=False).print(table)
     blend = answer["blend"]
     if blend is None:
         return

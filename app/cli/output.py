@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, BinaryIO, Final
 
 from rich.cells import cell_len
+from rich.console import Console
 
 from app.classify.score_text import score_text
 from app.cli.terminal import printable
@@ -30,6 +31,14 @@ BOX_WIDTH: Final = 5
 # columns of labels and of file names, where it is not known what will come
 USUAL_WIDTH: Final = 24
 LONGEST_FILE: Final = 100
+
+
+class TableConsole(Console):
+    """Standard output for tables; whoever closes the pipe ends the command as in other formats."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to `status_of`: rich would end the process with status 1."""
+        raise BrokenPipeError
 
 
 class Format(StrEnum):

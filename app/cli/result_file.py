@@ -79,7 +79,7 @@ class ResultFile:
         try:
             self._begin()
         except BaseException:
-            self._journal.close()
+            self._close()
             raise
 
     @property
@@ -95,7 +95,7 @@ class ResultFile:
         """The journal has begun already."""
 
     def write(self, record: FileAnswer) -> None:
-        """Keep a record. Raises Ended where another model answers than before."""
+        """Keep a record. Raises Ended: another model answers than before; it cannot be kept."""
         model = record.answer and record.answer.get("model")
         if model:
             self._model = self._model or model
@@ -106,8 +106,7 @@ class ResultFile:
         stamp = None if record.problem is not None else _stamp(record.file)
         place = self._journal.seek(0, os.SEEK_END)
         content = [record.file, record.answer, record.problem, record.target, stamp]
-        self._journal.write(json.dumps(content).encode() + b"\n")
-        self._journal.flush()
+        self._append(json.dumps(content).encode() + b"\n")
         # a record that is there already keeps its place in the order
         self._places[record.file] = place, stamp
 
@@ -143,7 +142,7 @@ class ResultFile:
         """Close the journal, and delete it if it is empty."""
         if not self._done and not self._places:
             self._journal_path.unlink(missing_ok=True)
-        self._journal.close()
+        self._close()
 
     def advice(self) -> str | None:
         """What to do where it was not finished."""
@@ -153,14 +152,24 @@ class ResultFile:
         kept = f"{count} answers are kept in {self._journal_path}"
         return f"{kept}; run the same command with --resume to continue"
 
+    def _append(self, line: bytes) -> None:
+        try:
+            self._journal.write(line)
+            self._journal.flush()
+        except OSError as error:
+            raise Ended(USAGE_ERROR, f"{self._journal_path}: {reason(error)}") from None
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):  # what finds no room was told when it was appended
+            self._journal.close()
+
     def _begin(self) -> None:
         head = json.dumps({"asked": self.asked}, sort_keys=True).encode() + b"\n"
         before = self._journal.readline()
         if not before.endswith(b"\n"):
             self._journal.seek(0)
             self._journal.truncate()
-            self._journal.write(head)
-            self._journal.flush()
+            self._append(head)
             return
         path = self._journal_path
         if not self.resume:

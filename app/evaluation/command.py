@@ -17,6 +17,7 @@ from app.classify.templates import OWN
 from app.cli.client import Service
 from app.cli.help import INPUT, LABELS, OUTPUT, add
 from app.cli.options import PATIENCE, Jobs, Key, Model, MultiLabel, RetryFor, Truncate, Url
+from app.cli.output import TableConsole
 from app.cli.terminal import Ended, opened, say, settings_or_exit, status_of
 from app.evaluation import evaluate
 from app.evaluation.class_labels import BadData, Naming
@@ -39,7 +40,7 @@ openvocab eval photos/ --url http://127.0.0.1:8000 --format json > figures.json
 EXIT_STATUS: Final = (
     "0 all pictures were evaluated, 1 some could not be read, 2 an option or the data is "
     "invalid, 3 the model cannot be loaded, 4 the server cannot be used, 130 interrupted: rerun "
-    "to continue."
+    "to continue, 141 output pipe closed."
 )
 
 # a group of options
@@ -235,7 +236,7 @@ def _report(result: Result, output: Path | None, form: Form) -> int:
         sys.stdout.buffer.write(files.json_report(result).encode())
         sys.stdout.buffer.flush()
     else:
-        files.show(result, Console(markup=False, highlight=False))
+        files.show(result, TableConsole(markup=False, highlight=False))
     if output is not None:
         say(f"the report: {output / files.REPORT}")
     return SOME_FAILED if result.encoded.unread or result.missing else 0
