@@ -178,7 +178,12 @@ def _names_of_csv(file: Path, text: str) -> Iterable[tuple[str, tuple[str, ...]]
     if FOLDER not in header or LABEL not in header:
         raise BadData(f"{file}, line 1: the header is to be {FOLDER},{LABEL}")
     for row in reader:
-        where = f"{file}, line {reader.line_num}, column {LABEL}"
+        line = f"{file}, line {reader.line_num}"
+        more = row.get(None, ())
+        if any(more):
+            columns = f"has {len(header) + len(more)} columns, the header {len(header)}"
+            raise BadData(f"{line}: {columns}; quote labels that contain commas")
+        where = f"{line}, column {LABEL}"
         yield row[FOLDER], _checked_texts((row[LABEL] or "").split(BETWEEN), where)
 
 

@@ -127,19 +127,19 @@ def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row
 
 def _lines(source: Path) -> Iterator[tuple[int, str, str]]:
     """Line number, picture and label of each line that is not blank."""
-    reader = csv.reader(
-        io.StringIO(_text(source), newline=""),
-        delimiter="\t" if source.suffix.lower() == ".tsv" else ",",
-        strict=True,
-    )
+    tabs = source.suffix.lower() == ".tsv"
+    delimiter = "\t" if tabs else ","
+    reader = csv.reader(io.StringIO(_text(source), newline=""), delimiter=delimiter, strict=True)
     try:
         header = [name.strip().lower() for name in next(reader, [])]
         places = [_column(source, header, name) for name in (IMAGE, LABEL)]
         for cells in reader:
             if not any(cells):
                 continue
-            if len(cells) <= max(places):
+            if len(cells) <= max(places) or any(cells[len(header) :]):
                 problem = f"has {_counted(len(cells), 'column')}, the header {len(header)}"
+                if len(cells) > len(header):  # the rest of a label would be lost
+                    problem += f"; quote labels that contain {'tabs' if tabs else 'commas'}"
                 raise BadData(f"{source}, line {reader.line_num}: {problem}")
             name, text = (cells[place] for place in places)
             if not name.strip() or "\0" in name:

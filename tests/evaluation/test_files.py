@@ -81,6 +81,9 @@ def test_names_say_what_folders_show_with_synonyms_and_may_join_two(tmp_path: Pa
     assert dataset_of(data, names=table).chosen == dataset.chosen
     assert not dataset.notes
     assert "these labels are WordNet ids" in dataset_of(data).notes[0]
+    comma = csv(tmp_path, "folder,label\nn02123045,cat, domestic\n", "comma.csv")
+    with pytest.raises(BadData, match=r"line 2: has 3 columns, the header 2; quote labels"):
+        dataset_of(data, names=comma)
     short = csv(tmp_path, json.dumps({"n02123045": "cat"}), "n.json")
     with pytest.raises(BadData, match=r"does not say what these are: 'n02084071', 'n02124075'"):
         dataset_of(data, names=short)
@@ -121,6 +124,9 @@ def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
         "b,c.png": ["dog"],
         "d.png": [],
     }
+    # a spreadsheet ends lines with empty cells
+    empty = csv(tmp_path, "image,label\na.png,cat,,\nb.png,dog\n")
+    assert dataset_of(empty).dataset.classes == ("cat", "dog")
     repeated = csv(tmp_path, "image,label\na.png,cat\nb.png,dog\na.png,dog\nb.png,dog\n")
     dataset = dataset_of(repeated)
     assert dataset.dataset.multi_label
@@ -135,6 +141,10 @@ def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
         ("", r"line 1: one column 'image' .* nothing"),
         ("image,label,label\n", r"one column 'label'"),
         ("image,label\na.png,cat\nb.png\n", r"line 3: has 1 column, the header 2"),
+        (
+            "image,label\na.png,cat\nb.png,cat, domestic\n",
+            r"line 3: has 3 columns, the header 2; quote labels that contain commas",
+        ),
         ("image,label\na.png,cat\n ,dog\n", r"line 3, column image: ' ' is not a file"),
         ("image,label\na.png,cat\nb.png,\n", r"line 3, column label: is empty; with --multi-label"),
         ("image,label\na.png,cat|\nb.png,dog\n", r"line 2, column label: empty beside"),
