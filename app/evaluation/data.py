@@ -3,10 +3,11 @@
 Knows neither files nor models: who reads, encodes, scores and reports meets here.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from rich.console import RenderableType
 
 from app.classify.scoring import Alternatives
 from models.info import Floats
+
+# rows that are compared with all others at once
+BLOCK: Final = 1_000
 
 Truth = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
@@ -117,6 +121,19 @@ class ClassRows:
         """Of `pictures` (N, D) with each class (N, C), as /classify: the best row decides."""
         each = pictures @ self.rows.T
         return each if self.alternatives is None else self.alternatives.best(each)
+
+    def alike(self, within: float) -> list[list[int]]:
+        """Groups of classes that share a row, where cosines are 1 but for so little."""
+        ends = np.append(self.starts[1:], len(self.rows))
+        owners = np.repeat(np.arange(len(self.starts)), ends - self.starts)
+        groups: defaultdict[int, list[int]] = defaultdict(list)
+        for start in range(0, len(self.rows), BLOCK):
+            near = self.rows[start : start + BLOCK] @ self.rows.T >= 1 - within
+            firsts, own = owners[near.argmax(axis=1)], owners[start : start + BLOCK]
+            for first, other in sorted(set(zip(firsts.tolist(), own.tolist(), strict=True))):
+                if first != other:
+                    groups[first].append(other)
+        return [[first, *others] for first, others in sorted(groups.items())]
 
     def subset(self, places: Places) -> "ClassRows":
         """The classes at these places (M,), in that order."""

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from app.classify.classifier import SAME
 from app.classify.ensemble import BACKGROUND
 from app.classify.labels import unread
 from app.classify.templates import OWN
@@ -43,6 +44,9 @@ from app.server.exit_status import SOME_FAILED
 
 # a preview is never worth more than what the service takes by default
 PREVIEWS: Final = ImageLimits()
+
+# labels that a warning names
+NAMED: Final = 3
 
 # wrong answers that a report shows
 MISTAKES: Final = 24
@@ -137,7 +141,7 @@ async def evaluate(reached: Reached, order: Order, steps: Steps) -> Result:
         except CannotAnalyse as error:
             say(str(error))
             missing.append(str(error))
-    for warning in study.texts.warnings:
+    for warning in _warnings(study):
         say(f"warning: {warning}")
     steps.step("the report")
     return await asyncio.to_thread(_result, order, pictures, study, sections, missing)
@@ -178,6 +182,12 @@ async def _pictures(
         say(f"{file.file}: {file.reason}")
     for note in _copies(encoded_pictures):
         say(note)
+    conflicts = twice(encoded_pictures.digests)
+    if conflicts:
+        files = encoded_pictures.encoded.dataset.files
+        names = " = ".join(_names(order.source, [files[place] for place in conflicts[0]]))
+        such = ", such as" if len(conflicts) > 1 else ":"
+        say(f"warning: {many(len(conflicts), 'picture')} labelled in two ways{such} {names}")
     if not len(encoded_pictures.encoded.rows):
         raise Ended(SOME_FAILED, f"none of the {progress.count} pictures could be read")
     return encoded_pictures
@@ -231,12 +241,7 @@ def _result(
         ],
         conflicts=twice(pictures.digests),
         copies=copies,
-        notes=[
-            *order.labelled.notes,
-            *_copies(pictures),
-            *_warnings(data, study.texts),
-            *study.texts.warnings,
-        ],
+        notes=[*order.labelled.notes, *_copies(pictures), *_warnings(study)],
         missing=missing,
         sections=[entry.section for entry in sections],
         files={name: text for entry in sections for name, text in entry.files.items()},
@@ -275,14 +280,22 @@ def _copies(pictures: PictureEncoder) -> list[str]:
     return [f"{what}: the same bytes with the same labels"]
 
 
-def _warnings(data: Dataset, texts: TextSide) -> list[str]:
-    foreign = unread(data.classes, texts.languages)
-    if not foreign:
-        return []
-    named = ", ".join(repr(label) for label in foreign[:3])
-    return [
-        f"{texts.info.name} was not trained to read the script of {named} ({len(foreign)} labels)"
-    ]
+def _warnings(study: Study) -> list[str]:
+    """What may be wrong with the labels."""
+    labels, texts, warnings = study.encoded.dataset.classes, study.texts, []
+    foreign = unread(labels, texts.languages)
+    if foreign:
+        named = f"{_quoted(foreign)} ({len(foreign)} labels)"
+        warnings.append(f"{texts.info.name} was not trained to read the script of {named}")
+    for group in study.classes.alike(SAME):
+        named = _quoted([labels[place] for place in group])
+        same = "are the same to the model and share what one of them would score"
+        warnings.append(f"{named} {same}")
+    return [*warnings, *texts.warnings]
+
+
+def _quoted(labels: Sequence[str]) -> str:
+    return ", ".join(map(repr, labels[:NAMED])) + (", ..." if len(labels) > NAMED else "")
 
 
 # files that an analysis leaves beside the report

@@ -23,6 +23,7 @@ from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner, Result
 
 from app.__main__ import app
+from app.classify.scoring import Alternatives
 from app.cli.client import Reached, Service
 from app.evaluation import class_vectors
 from app.evaluation.class_vectors import Templates, connected
@@ -342,6 +343,31 @@ def test_every_closer_look_is_a_section_and_what_it_leaves_can_be_used(
     assert [entry["name"] for entry in sets] == ["none", str(out / "templates.txt")]
     assert "80 pictures were already encoded, 160 are new" in again.stderr
     assert all("{}" in template for template in chosen)
+
+
+def test_labels_that_cannot_be_right_are_told(
+    evaluate: Eval, album: Path, tmp_path: Path, url: str
+) -> None:
+    (album / "dog/broken.png").unlink()
+    (album / "dog").rename(album / "Cat")
+    result = evaluate(album, "--url", url, "--output", tmp_path / "r")
+    assert result.exit_code == 0
+    two_ways = "1 picture labelled in two ways: cat/octopus.png = octopus/octopus.png"
+    assert f"openvocab: warning: {two_ways}\n" in result.stderr
+    same = "'Cat', 'cat' are the same to the model and share what one of them would score"
+    assert f"openvocab: warning: {same}\n" in result.stderr
+    report = json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
+    assert report["data"]["notes"] == [same]
+
+
+def test_classes_are_alike_that_share_a_row() -> None:
+    rows = np.eye(6, dtype=np.float32)[[0, 1, 2, 3, 1, 4, 5, 2]]
+    assert ClassRows(rows).alike(1e-5) == [[1, 4], [2, 7]]
+    texts = [("a", "b"), ("c", "d"), ("e", "f"), ("g", "h")]
+    alternatives = ClassRows(rows, alternatives=Alternatives.of(texts))
+    assert alternatives.alike(1e-5) == [[0, 2], [1, 3]]
+    # two texts of one class may say the same
+    assert ClassRows(rows[[1, 1]], alternatives=Alternatives.of([("a", "b")])).alike(1e-5) == []
 
 
 def test_copies_of_pictures_change_no_figure_and_no_analysis_and_are_told(
