@@ -205,7 +205,8 @@ def classify(
             metavar="N",
             min=1,
             rich_help_panel=LABELS,
-            help="Predictions per image (default: up to 5 for one image, else the best).",
+            help="Predictions per image (default: the best in a table of several images, else up "
+            "to 5).",
         ),
     ] = None,
     threshold: Annotated[
@@ -550,7 +551,7 @@ def undo(
             for step in sorting.undo(file, dry=dry_run):
                 if step.error is None:
                     restored += 1
-                    typer.echo(f"{printable(step.target)} -> {printable(step.path)}")
+                    typer.echo(f"{printable(step.path)} -> {printable(step.target)}")
                 else:
                     failed += 1
                     say(f"{step.path}: {step.error}")

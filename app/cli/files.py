@@ -3,6 +3,7 @@
 Names are as the system has them (os.fsdecode), whatever bytes they are made of.
 """
 
+import codecs
 import glob
 import os
 from collections.abc import Iterable, Iterator
@@ -115,16 +116,26 @@ class Finder:
 def listed(source: int, *, null: bool) -> Iterator[str]:
     """The names that a file descriptor gives, one a line; or with NUL between them.
 
-    A first block that holds NUL is taken for the latter.
+    A first block that holds NUL is taken for the latter. Lines may be as Windows writes them.
     """
-    rest, first = b"", True
+    rest, first, mark = b"", True, codecs.BOM_UTF8
     # not a Python stream: whoever ends while another thread reads from one crashes
     while block := os.read(source, BLOCK):
         null, first = null or (first and b"\0" in block), False
         *names, rest = (rest + block).split(b"\0" if null else b"\n")
-        yield from (os.fsdecode(name) for name in names if name)
-    if rest:
-        yield os.fsdecode(rest)
+        if names and mark:
+            names[0], mark = names[0].removeprefix(mark), b""
+        yield from _decoded(names, null)
+    yield from _decoded([rest.removeprefix(mark)], null)
+
+
+def _decoded(names: Iterable[bytes], null: bool) -> Iterator[str]:
+    for name in names:
+        # a file's name may end so, but hardly ever does
+        windows = not null and name.endswith(b"\r") and not os.path.lexists(name)
+        kept = name[:-1] if windows else name
+        if kept:
+            yield os.fsdecode(kept)
 
 
 def read(path: str, limit: int) -> bytes:

@@ -130,7 +130,7 @@ def default_log(folder: Path) -> UndoLog:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing taken back, or why it was not."""
+    """One thing taken back, from `path` to `target`, or why it was not."""
 
     path: str
     target: str
@@ -224,7 +224,8 @@ class Sorter:
     def place(self, path: str, label: str | None) -> str:
         """Where the file is afterwards. Raises OSError."""
         if not self._copy and Path(path).is_symlink():
-            raise OSError(errno.EINVAL, "It is a symbolic link, which is copied and never moved")
+            why = "It is a symbolic link, which stays where it is; --copy-to copies its target"
+            raise OSError(errno.EINVAL, why)
         source = Path(path).absolute()
         folder = self._folder / folder_name(label)
         with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
@@ -39,7 +40,12 @@ def printable(text: str) -> str:
     """The text in one line without what moves a terminal's cursor, or is no character at all."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if _is_shown(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _is_shown(character: str) -> bool:
+    # spaces of every kind are shown: French and Swedish write no-break spaces
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 @contextlib.contextmanager

@@ -123,7 +123,7 @@ def test_every_form_tells_the_same(run: Any, album: Path, url: str) -> None:
 def test_names_of_any_bytes_come_out_as_they_are(
     run: Any, samples: dict[str, Path], tmp_path: Path, url: str
 ) -> None:
-    name = b"two\nlines\t \xff.png"
+    name = b"two\nlines\t \xff\xc2\xa0.png"
     path = os.fsencode(tmp_path) + b"/in/" + name
     (tmp_path / "in").mkdir()
     shutil.copy(samples["cat"], path)
@@ -138,8 +138,8 @@ def test_names_of_any_bytes_come_out_as_they_are(
     assert os.fsencode(json.loads(listed)["file"]) == path
     assert b'"' + path + b'"' in output("csv", tmp_path / "in")
     shown_name = os.fsdecode(path)
-    assert b"/two\\nlines\\t \xff.png\tcat\t" in output("tsv", shown_name)
-    assert b"/two\\nlines\\t \\udcff.png  cat" in output("table", tmp_path / "in")
+    assert b"/two\\nlines\\t \xff\xc2\xa0.png\tcat\t" in output("tsv", shown_name)
+    assert b"/two\\nlines\\t \\udcff\xc2\xa0.png  cat" in output("table", tmp_path / "in")
 
 
 def test_a_picture_and_a_list_come_through_pipes(
@@ -242,8 +242,15 @@ def test_files_are_sorted_by_label_and_come_back(run: Any, album: Path, url: str
     assert [Path(r["file"]).name for r in json.loads(again.stdout)] == ["broken.png"]
     log = re.search(r"openvocab undo (\S+)", process.stderr)
     assert log is not None
-    assert run("undo", log[1], "--dry-run").stdout.count(" -> ") == 3
+    moves = [
+        f"{record['target']} -> {record['file']}"
+        for record in reversed(json.loads(process.stdout))
+        if "target" in record
+    ]
+    assert len(moves) == 3
+    assert run("undo", log[1], "--dry-run").stdout.splitlines() == moves
     back = run("undo", log[1])
+    assert back.stdout.splitlines() == moves
     assert back.exit_code == 0
     assert "restored 3 files, 0 failed" in back.stderr
     Path(log[1]).unlink()

@@ -99,11 +99,22 @@ def from_pipe(data: bytes) -> Iterator[str]:
         (b"a.png\n\nb.png", ["a.png", "b.png"]),
         (b"two\nlines.png\0b.png\0", ["two\nlines.png", "b.png"]),
         (b"caf\xe9.png\n", ["caf\udce9.png"]),
+        (b"\xef\xbb\xbfa.png\r\nb c.png\r\n\r\nc.png", ["a.png", "b c.png", "c.png"]),
+        (b"\xef\xbb\xbfa.png", ["a.png"]),
+        (b"a.png\r\0b.png\0", ["a.png\r", "b.png"]),
         (b"", []),
     ],
 )
 def test_a_list_has_lines_or_nul_between_its_names(data: bytes, names: list[str]) -> None:
     assert [*from_pipe(data)] == names
+
+
+def test_a_name_that_ends_in_a_carriage_return_is_itself_where_there_is_such_a_file(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path, "odd.png\r")
+    names = f"{tmp_path}/odd.png\r\n{tmp_path}/even.png\r\n"
+    assert [*from_pipe(names.encode())] == [f"{tmp_path}/odd.png\r", f"{tmp_path}/even.png"]
 
 
 def test_a_list_is_read_as_it_is_written() -> None:
