@@ -1,6 +1,7 @@
 """`openvocab eval`: options in, an evaluation, figures and a report out. Knows no formulas."""
 
 import contextlib
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,9 @@ ANALYSES: Final = "Analyses"
 
 # of a command line, what nobody else may read
 HIDDEN: Final = "--api-key"
+
+# name and password in a URL
+USER: Final = re.compile(r"^((?:--url=)?[a-z]+://)[^/?#]*@", re.IGNORECASE)
 
 LARGEST_TEMPLATES: Final = 1_000_000
 
@@ -206,6 +210,8 @@ def eval_command(
             raise Ended(USAGE_ERROR, str(error)) from None
         for note in labelled.notes:
             say(note)
+        if output is not None:
+            files.begin(output)
         settings = settings_or_exit()
         folder = kept or settings.data_dir.expanduser() / "evaluations"
         variant = "server" if url else "exact" if settings.exact_jpeg else "reduced"
@@ -230,15 +236,16 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _report(result: Result, output: Path | None, form: Form) -> int:
-    if output is not None:
-        files.write(result, output)
-    if form is Form.JSON:
-        sys.stdout.buffer.write(files.json_report(result).encode())
-        sys.stdout.buffer.flush()
-    else:
-        files.show(result, TableConsole(markup=False, highlight=False))
-    if output is not None:
-        say(f"the report: {output / files.REPORT}")
+    try:
+        if form is Form.JSON:
+            sys.stdout.buffer.write(files.json_report(result).encode())
+            sys.stdout.buffer.flush()
+        else:
+            files.show(result, TableConsole(markup=False, highlight=False))
+    finally:  # a reader who has seen enough still gets the files, and a full disk the figures
+        if output is not None:
+            files.write(result, output)
+            say(f"the report: {output / files.REPORT}")
     return SOME_FAILED if result.encoded.unread or result.missing else 0
 
 
@@ -278,11 +285,11 @@ def _checked(texts: tuple[str, ...], where: str) -> tuple[str, ...]:
 
 
 def _command(words: list[str]) -> str:
-    """What was typed, without the key."""
+    """What was typed, without the key or what a URL has for a password."""
     command_line = ["openvocab"]
     hide = False
     for word in words[1:]:
-        command_line.append("***" if hide else word)
+        command_line.append("***" if hide else USER.sub(r"\1***@", word))
         hide = word == HIDDEN
         if word.startswith(f"{HIDDEN}="):
             command_line[-1] = f"{HIDDEN}=***"

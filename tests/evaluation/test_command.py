@@ -4,6 +4,7 @@ import csv
 import html
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -505,9 +506,38 @@ def test_a_cache_that_cannot_be_written_is_said_and_ends_nothing(
     assert "top-1" in result.stdout
 
 
+def test_an_output_that_cannot_be_written_costs_no_encoding_and_no_figures(
+    evaluate: Eval, album: Path, tmp_path: Path, url: str
+) -> None:
+    (tmp_path / "file").touch()
+    kept = tmp_path / "kept"
+    result = evaluate(album, "--url", url, "--cache", kept, "--output", tmp_path / "file")
+    assert (result.exit_code, cached(kept)) == (2, 0)
+    assert f"--output {tmp_path / 'file'}: file exists" in result.stderr
+    # what goes wrong at the end comes after the figures
+    (tmp_path / "out/report.html").mkdir(parents=True)
+    result = evaluate(album, "--url", url, "--cache", kept, "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "top-1" in result.stdout
+    assert f"--output {tmp_path / 'out'}: is a directory" in result.stderr
+
+
+def test_a_reader_who_has_seen_enough_gets_the_report(
+    album: Path, tmp_path: Path, url: str
+) -> None:
+    words = [*COMMAND, "eval", str(album), "--url", url, "--output", str(tmp_path / "out")]
+    source, sink = os.pipe()
+    os.close(source)
+    process = subprocess.run(words, stdout=sink, timeout=240, check=False)
+    os.close(sink)
+    assert process.returncode == 141
+    assert (tmp_path / "out/report.html").exists()
+
+
 def test_a_key_is_in_no_report(album: Path, tmp_path: Path, url: str) -> None:
+    address = url.replace("//", "//me:pass@word@")
     process = subprocess.run(
-        [*COMMAND, "eval", str(album), "--url", url, "--api-key", "ov_secret",
+        [*COMMAND, "eval", str(album), "--url", address, "--api-key", "ov_secret",
          "--api-key=ov_secret", "--output", str(tmp_path)],
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
@@ -515,6 +545,8 @@ def test_a_key_is_in_no_report(album: Path, tmp_path: Path, url: str) -> None:
     for name in ("report.json", "report.html"):
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert "ov_secret" not in text
+        assert "pass@word" not in html.unescape(text)
+        assert url.replace("//", "//***@") in html.unescape(text)
         assert "--api-key '***'" in html.unescape(text)
 
 

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,16 @@ PREDICTIONS: Final = "predictions.csv"
 
 # rows of the tables on a terminal
 SHOWN: Final = 10
+
+
+def begin(folder: Path) -> None:
+    """Make the folder, and see that files can be written there. Raises Ended."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Ended(USAGE_ERROR, f"--output {folder}: {reason(error)}") from None
 
 
 def write(result: Result, folder: Path) -> None:
