@@ -169,6 +169,9 @@ THRESHOLD: Final = 0.5
 
 MOST_CONFUSED: Final = 50
 
+# labels among which the right one is looked for beside the best
+WIDE: Final = 5
+
 # worst mistakes of one kind: a hundred of the same would hide the others
 OF_A_KIND: Final = 3
 DIGITS: Final = 6
@@ -207,6 +210,12 @@ class Figures:
     matrix: Places | None
     confused: tuple[Confusion, ...]
     predicted: Truth
+
+    def tops(self) -> list[tuple[str, Share]]:
+        """Top-1 and top-5 with their names; among five classes or fewer top-5 says nothing."""
+        tops = [("top-1", self.top1), ("top-5", self.top5)]
+        tops = tops if len(self.classes.count) > WIDE else tops[:1]
+        return [(name, share) for name, share in tops if share is not None]
 
     def json(self) -> dict[str, Any]:
         """The figures of the whole data, as report.json has them."""

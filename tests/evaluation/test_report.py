@@ -1,9 +1,10 @@
 """The report as a browser shows it: complete, quiet, for everyone, whatever things are called."""
 
+import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from rich.console import Console
 
 from app.evaluation.data import ClassRows, Dataset, Encoded, ModelInfo, Unread
 from app.evaluation.figures import Share, figures_of, mistakes, scores_of
 from app.evaluation.report import plots
 from app.evaluation.report.advice import advice
 from app.evaluation.report.calibration import calibrate
-from app.evaluation.report.files import thumbnail, write
+from app.evaluation.report.files import show, thumbnail, write
 from app.evaluation.report.html import esc
 from app.evaluation.report.plots import NAMED
 from app.evaluation.report.result import Picture, Result, data_digest
@@ -223,6 +225,74 @@ def test_a_picture_with_two_labels_is_shown_with_both(tmp_path: Path) -> None:
     assert picture in section
     assert "cat" in section
     assert "dog" in section
+
+
+def contrast(one: Sequence[float], other: Sequence[float]) -> float:
+    """WCAG 2.2, of red, green and blue of 0 to 255."""
+    luminances = []
+    for colour in (one, other):
+        parts = [c / 255 for c in colour]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        luminances.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    low, high = sorted(luminances)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_numbers_of_the_confusion_matrix_can_be_read(
+    browser: Browser, tmp_path: Path, scheme: str
+) -> None:
+    result = result_of(tmp_path, tuple(f"class {n}" for n in range(8)))
+    matrix = np.random.default_rng(0).integers(1, 30, (8, 8)) ** 2
+    write(replace(result, figures=replace(result.figures, matrix=matrix)), tmp_path / "out")
+    page, _ = opened(browser, tmp_path / "out/report.html", color_scheme=scheme)
+    cells = page.evaluate(
+        """() => {
+            const colour = element => getComputedStyle(element).fill.match(/[0-9.]+/g).map(Number);
+            const ground = colour(document.querySelector(".matrix .ground"));
+            return [...document.querySelectorAll(".pane-1 .matrix g")].map(cell => [
+                ground, colour(cell.querySelector("rect")),
+                Number(cell.querySelector("rect").getAttribute("fill-opacity")),
+                colour(cell.querySelector("text")),
+            ]);
+        }"""
+    )
+    assert len(cells) == 64
+    for ground, cell, opacity, ink in cells:
+        mixed = [opacity * c + (1 - opacity) * g for c, g in zip(cell, ground, strict=True)]
+        assert contrast(mixed, ink) >= 4.5
+
+
+def test_paper_shows_what_is_folded_on_the_screen(browser: Browser, tmp_path: Path) -> None:
+    write(result_of(tmp_path, ("cat", "dog", "pizza")), tmp_path / "out")
+    page, odd = opened(browser, tmp_path / "out/report.html")
+    count = "document.querySelectorAll('details:not([open])').length"
+    folded = page.evaluate(count)
+    assert folded > 0
+    page.evaluate(f"addEventListener('beforeprint', () => {{ window.printed = {count}; }})")
+    page.pdf()
+    assert page.evaluate("window.printed") == 0
+    page.wait_for_function(f"{count} === {folded}")
+    assert odd == []
+
+
+def test_a_mistake_is_shown_with_the_folders_that_it_lies_in(tmp_path: Path) -> None:
+    result = result_of(tmp_path, ("cat", "dog", "pizza"))
+    first = replace(result.mistakes[0], name="set/cat/001.png")
+    write(replace(result, mistakes=[first]), tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert ">set/cat/001.png</p>" in text
+
+
+@pytest.mark.parametrize(("count", "shown"), [(5, False), (6, True)])
+def test_top_5_is_shown_where_it_says_something(tmp_path: Path, count: int, shown: bool) -> None:
+    result = result_of(tmp_path, tuple(f"class {n}" for n in range(count)))
+    console = Console(width=80, record=True, file=io.StringIO())
+    show(result, console)
+    assert ("top-5" in console.export_text()) is shown
+    write(result, tmp_path / "out")
+    assert ("top-5" in (tmp_path / "out/report.html").read_text(encoding="utf-8")) is shown
+    assert "top5" in result.json()["figures"]
 
 
 def test_a_mistake_has_two_more_candidates(tmp_path: Path) -> None:

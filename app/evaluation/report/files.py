@@ -122,9 +122,8 @@ def show(result: Result, console: Console) -> None:
 def _summary(result: Result) -> Table:
     figures = result.figures
     table = _table("", "%", "95 % interval")
-    for name, share in (("top-1", figures.top1), ("top-5", figures.top5)):
-        if share is not None:
-            table.add_row(name, *_numbers(share.value), span(*share.interval).rstrip(" %\xa0"))
+    for name, share in figures.tops():
+        table.add_row(name, *_numbers(share.value), span(*share.interval).rstrip(" %\xa0"))
     table.add_row("mean per class", *_numbers(figures.classes.mean_recall), "")
     table.add_row("mean average precision", *_numbers(figures.classes.mean_average_precision), "")
     table.add_row("macro F1", *_numbers(figures.classes.macro_f1), "")

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Any, Final
 
 import numpy as np
@@ -46,12 +45,9 @@ from app.labelsets.calibration.reliability import BINS
 def tiles(result: Result) -> str:
     """The headline figures."""
     figures, classes = result.figures, result.figures.classes
-    tops = [
-        ("top-1", figures.top1),
-        (f"top-{min(5, len(classes.count))}", figures.top5),
-    ]
     shown = [
-        (name, percent(s.value), f"95 %: {span(*s.interval)}") for name, s in tops if s is not None
+        (name, percent(share.value), f"95 %: {span(*share.interval)}")
+        for name, share in figures.tops()
     ]
     mean_ap = ("mAP", percent(classes.mean_average_precision), "mean average precision")
     per_class = "mean per class" if shown else "mean recall"
@@ -259,7 +255,7 @@ def _mistake(result: Result, picture: Picture) -> dict[str, Any]:
     return {
         "thumbnail": picture.thumbnail,
         "name": picture.name,
-        "file": PurePath(picture.name).name,
+        "file": picture.name,
         "lines": lines,
     }
 
@@ -341,12 +337,11 @@ def conflicts(result: Result) -> str:
     items = []
     for group in result.conflicts[:LISTED]:
         label_texts = [", ".join(labels[c] for c in np.flatnonzero(data.truth[p])) for p in group]
-        first = result.names[group[0]]
         items.append(
             {
                 "thumbnail": result.previews.get(group[0]),
                 "name": _group(result, group),
-                "file": PurePath(first).name,
+                "file": " = ".join(result.names[place] for place in group),
                 "lines": [("labelled", text or "nothing", None, "said") for text in label_texts],
             }
         )

@@ -3,8 +3,10 @@
 import base64
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 
 from app.evaluation.data import Places
 from app.evaluation.figures import Share
-from app.evaluation.report.html import Html, esc, legend, many, percent, points, svg
+from app.evaluation.report.html import ASSETS, Html, esc, legend, many, percent, points, svg
 from app.labelsets.calibration.reliability import Reliability
 
 # units around the plot: room for numbers and titles
@@ -330,7 +332,7 @@ def _cell(
     strength = FAINTEST + (1 - FAINTEST) * np.sqrt(share)
     number = ""
     if count < 1_000:
-        tone = " on" if strength > 0.62 else ""
+        tone = _white(kind, float(strength))
         number = (
             f'<text class="count{tone}" x="{x + CELL / 2:g}" y="{y + CELL / 2 + 3.5:g}" '
             f'text-anchor="middle">{count}</text>'
@@ -340,6 +342,37 @@ def _cell(
         f'<g><title>{esc(title)}</title><rect class="{kind}" x="{x + 1:g}" y="{y + 1:g}" rx="3" '
         f'width="{CELL - 2}" height="{CELL - 2}" fill-opacity="{strength:.2f}"/>{number}</g>'
     )
+
+
+# where white and black are equally easy to read: (L + 0.05) ** 2 = 1.05 * 0.05 (WCAG 2.2)
+MIDDLE: Final = 0.1791
+LUMA: Final = (0.2126, 0.7152, 0.0722)
+
+TOKEN: Final = re.compile(r"--(sunken|hit|miss): light-dark\(#(\w{6}), #(\w{6})\);")
+
+
+@cache
+def _colours() -> dict[str, dict[str, bytes]]:
+    """By day and by night: red, green and blue of each token."""
+    found = TOKEN.findall((ASSETS / "report.css").read_text(encoding="utf-8"))
+    return {
+        "day": {name: bytes.fromhex(day) for name, day, _ in found},
+        "night": {name: bytes.fromhex(night) for name, _, night in found},
+    }
+
+
+def _white(kind: str, strength: float) -> str:
+    """The classes of a number in a cell: when it is white."""
+    classes = ""
+    for time, colours in _colours().items():
+        luminance = 0.0
+        for weight, cell, ground in zip(LUMA, colours[kind], colours["sunken"], strict=True):
+            mixed = (strength * cell + (1 - strength) * ground) / 255
+            luminance += weight * (
+                mixed / 12.92 if mixed <= 0.04045 else ((mixed + 0.055) / 1.055) ** 2.4
+            )
+        classes += f" white-by-{time}" if luminance < MIDDLE else ""
+    return classes
 
 
 def matrix_image(matrix: Places) -> str:

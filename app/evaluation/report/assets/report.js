@@ -1,3 +1,17 @@
+// Paper cannot be unfolded.
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details:not([open])")) {
+    folded.dataset.folded = "";
+    folded.open = true;
+  }
+});
+addEventListener("afterprint", () => {
+  for (const opened of document.querySelectorAll("details[data-folded]")) {
+    delete opened.dataset.folded;
+    opened.open = false;
+  }
+});
+
 // Sort a table by the column whose heading is pressed; without this the tables stand as they are.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
