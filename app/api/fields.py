@@ -297,7 +297,7 @@ def build_query(
         look=look_of(checked.view, checked.boxes, checked.background, explain=checked.explain),
         tags=tags,
         truncate=checked.truncate,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *labels.one_for_many(words)),
     )
     if len(query.labels) == 1 and not query.scores_alone:
         raise one_label("labels", query.labels[0])

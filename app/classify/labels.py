@@ -134,6 +134,18 @@ NEGATION: Final = re.compile(
 )
 
 
+# what separates items of a list elsewhere, and not here
+OTHER_COMMAS: Final = re.compile("[\uff0c\u3001\uff1b\u060c;|]")
+
+
+def one_for_many(labels: Sequence[str]) -> list[str]:
+    """A warning where a single label looks like a list of several."""
+    mark = OTHER_COMMAS.search(labels[0]) if len(labels) == 1 else None
+    if mark is None:
+        return []
+    return [f"{labels[0]!r} is one label, since {mark[0]!r} separates none; separate labels by ','"]
+
+
 def negated(labels: Sequence[str]) -> list[str]:
     """The labels that say what is not in the picture."""
     return [label for label in labels if NEGATION.fullmatch(label)]

@@ -40,8 +40,7 @@ from app.cli.options import (
 from app.cli.output import NONE, FileAnswer, Format, Shape, Writer
 from app.cli.result_file import ResultFile, Sink
 from app.cli.sorting import Sorter
-from app.cli.terminal import STDIN, Ended, printable, say, status_of
-from app.errors import SHOWN
+from app.cli.terminal import STDIN, Ended, check_text, printable, say, status_of
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
 
 # formats that hold all of an answer
@@ -99,12 +98,7 @@ def form_fields(**options: Any) -> dict[str, str]:
 
 
 def _field(name: str, value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # as Python keeps the bytes of an argument that it cannot read
-        line = f"--{name.replace('_', '-')} is not UTF-8 text: {text[:SHOWN]}"
-        raise Ended(USAGE_ERROR, line) from None
+    check_text(f"--{name.replace('_', '-')}", json.dumps(value, ensure_ascii=False))
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -29,7 +29,7 @@ from app.cli.options import (
     run,
 )
 from app.cli.output import TableConsole, json_text
-from app.cli.terminal import STDIN, opened, printable, say
+from app.cli.terminal import STDIN, check_text, opened, printable, say
 from app.server.exit_status import SOME_FAILED
 
 EXIT_STATUS: Final = (
@@ -241,6 +241,10 @@ async def _print_state(sets: LabelSetClient, answer: dict[str, Any], wait: bool)
 def _content(
     name: str, file: str, templates: list[str] | None, description: str | None, *, truncate: bool
 ) -> dict[str, Any]:
+    options = {"NAME": [name], "--templates": templates, "--description": [description or ""]}
+    for option, texts in options.items():
+        for text in texts or ():
+            check_text(option, text)
     with opened(file) as source:
         content = definition(source.read(LARGEST_FILE))
     if content.get("name", name) != name:

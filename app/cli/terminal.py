@@ -13,6 +13,7 @@ import typer
 
 from app.cli.files import reason
 from app.cli.help import forget_stdout
+from app.errors import SHOWN
 from app.server.exit_status import INTERRUPTED, MODEL_ERROR, READER_LEFT, USAGE_ERROR
 from app.server.settings import BadSettings, Settings, settings_from
 from models import ModelError
@@ -46,6 +47,15 @@ def printable(text: str) -> str:
 def _is_shown(character: str) -> bool:
     # spaces of every kind are shown: French and Swedish write no-break spaces
     return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
+def check_text(option: str, text: str) -> None:
+    """Raises Ended for an argument that is not UTF-8, whose bytes Python keeps as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        line = f"{option} is not UTF-8 text: {text[:SHOWN]}"
+        raise Ended(USAGE_ERROR, line) from None
 
 
 @contextlib.contextmanager

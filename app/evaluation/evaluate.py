@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from app.classify.classifier import SAME
 from app.classify.ensemble import BACKGROUND
 from app.classify.labels import unread
+from app.classify.scoring import SAME
 from app.classify.templates import OWN
 from app.cli.client import Reached
 from app.cli.files import reason

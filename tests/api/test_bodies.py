@@ -455,6 +455,18 @@ def test_a_comma_at_the_end_is_taken_by_the_pipelines_route_and_explained_by_our
     assert "is there a comma at the end?" in refused.json()["detail"]
 
 
+@pytest.mark.parametrize("text", ["猫，犬，鱼", "猫、犬", "cat;dog;pizza", "cat | dog", "قطة، كلب"])
+def test_a_list_with_other_commas_is_one_label_with_a_warning(
+    client: httpx.Client, cat: bytes, text: str
+) -> None:
+    form = {"labels": text, "threshold": "0"}
+    answer = client.post("/classify", data=form, files={"image": cat}).json()
+    assert [prediction["label"] for prediction in answer["predictions"]] == [text]
+    assert any("is one label, since" in warning for warning in answer["warnings"])
+    several = client.post("/classify", data={"labels": f"{text},fish"}, files={"image": cat})
+    assert not any("is one label" in warning for warning in several.json()["warnings"])
+
+
 def test_a_label_set_of_one_label_behaves_as_one_label_does(
     client: httpx.Client, cat: bytes
 ) -> None:

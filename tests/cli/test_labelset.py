@@ -12,6 +12,7 @@ import pytest
 
 from app.cli.labelset_client import BadFile, definition, exported, imported
 from models.encoder import Encoder
+from tests.cli.conftest import Spawn
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,14 @@ def test_a_file_that_is_no_label_set_is_exit_status_2(
     assert result.exit_code == 2
     assert complaint in result.stderr
     assert labelset("create", "pets", tmp_path / "none").exit_code == 2
+
+
+def test_an_argument_that_is_not_utf_8_is_exit_status_2(spawn: Spawn) -> None:
+    latin = "Käfer{}".encode("latin-1")
+    for arguments in ((latin,), ("a", "--description", latin), ("a", "--templates", latin)):
+        process = spawn("labelset", "create", *arguments, data=b"cat\ndog\n", PYTHONUTF8="1")
+        assert (process.returncode, process.stderr.count(b"\n")) == (2, 1), process.stderr
+        assert b"is not UTF-8 text: K\\udce4fer{}" in process.stderr
 
 
 def test_a_bad_line_of_a_backup_is_named(labelset: Any, tmp_path: Path) -> None:
