@@ -635,9 +635,9 @@ def test_a_picture_of_which_no_part_matters_is_not_darkened(open_page: Open) -> 
             prediction["heatmap"] = uri
         route.fulfill(json=answer)
 
+    found = sample(page, "cat")
     page.route("**/classify", without_heat)
     page.locator("#show-heat").click()
-    found = sample(page, "cat")
     expect(found.locator(".heat-box")).to_contain_text("No single part of the picture lowers “cat”")
     expect(found.locator("canvas")).to_be_hidden()
 
