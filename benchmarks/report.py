@@ -73,8 +73,9 @@ def _content(name: str, results: Path) -> str:
     folder, _, of_folder = name.rpartition("/")
     if of_folder == "machine":
         return _machine(results / folder)
-    if name == "sizing":
-        return sizing.table(_document("growth.workers", results), _table) or NOT_MEASURED
+    if of_folder == "sizing":
+        measured = _document(f"{name.removesuffix('sizing')}growth.workers", results)
+        return sizing.table(measured, _table) or NOT_MEASURED
     document = _document(name, results)
     if document is None:
         return f"{name}: {NOT_MEASURED} (`python -m benchmarks.run --only {name}`)"

@@ -541,7 +541,7 @@ def _tokenizer(folder: Path, config: Configuration) -> SimpleTokenizer | FolderT
 def _is_clips_own(folder: Path) -> bool:
     """Whether all tokens are those of CLIP, for which open_clip brings a tokenizer."""
     table, whole = _read(folder / "vocab.json"), _read(folder / "tokenizer.json")
-    vocabulary = table or whole.get("model", {}).get("vocab")
+    vocabulary = table or (whole.get("model") or {}).get("vocab")
     own = {place: piece for piece, place in CLIPS_SPECIAL.items()}
     expected = {own.get(place, piece): place for piece, place in SimpleTokenizer().encoder.items()}
     return vocabulary == expected and _added_tokens(folder).items() <= CLIPS_SPECIAL.items()
@@ -549,8 +549,8 @@ def _is_clips_own(folder: Path) -> bool:
 
 def _added_tokens(folder: Path) -> dict[str, int]:
     """Ids of the tokens that are no part of the vocabulary's table, in any of their spellings."""
-    added = _read(folder / "tokenizer.json").get("added_tokens", ())
-    settings = _read(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+    added = _read(folder / "tokenizer.json").get("added_tokens") or ()
+    settings = _read(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     return {
         **{token["content"]: token["id"] for token in added},
         **{token["content"]: int(place) for place, token in settings.items()},

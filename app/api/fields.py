@@ -75,6 +75,9 @@ def _with_texts(value: Any) -> Any:
     return listed(value)
 
 
+# whole numbers up to this are the same in every reader of JSON (RFC 8259, section 6)
+MOST_EXACT: Final = 2**53 - 1
+
 LINE: Final = re.compile(r"\r\n|\n|\r")
 
 # what can only be meant as JSON; a template may begin with {}
@@ -422,10 +425,12 @@ def _quoted(raw: Any) -> str:
     """A value behind its place; "" where it is too much to quote."""
     if isinstance(raw, list | dict):
         return ""
-    return f": {errors.shown(raw) if isinstance(raw, str) else json.dumps(raw)}"
+    return f": {errors.shown(raw) if isinstance(raw, str) else errors.excerpt(json.dumps(raw))}"
 
 
 def _value(raw: Any) -> Any:
     if isinstance(raw, str):
         return errors.excerpt(raw)
+    if isinstance(raw, int) and abs(raw) > MOST_EXACT:
+        return errors.excerpt(str(raw))
     return raw if isinstance(raw, bool | int | float) else None

@@ -8,7 +8,14 @@ from pydantic import BaseModel, Field
 
 from app.api.model_pool import ModelState
 from app.api.problems import documented
-from app.api.services import ONLY_DECLARED, CallerDep, ModelServicesDep, Services, ServicesDep
+from app.api.services import (
+    ONLY_DECLARED,
+    CallerDep,
+    IgnoredModel,
+    ModelServicesDep,
+    Services,
+    ServicesDep,
+)
 from app.errors import Draining, NotFound, NotReady
 from app.labelsets.presets import PREFIX
 from app.stores.lru import ByteLru
@@ -264,7 +271,7 @@ async def templates(services: ModelServicesDep) -> TemplatesAnswer:
     dependencies=ONLY_DECLARED,
     summary="List shipped vocabularies",
 )
-async def vocabularies(services: ServicesDep) -> VocabulariesAnswer:
+async def vocabularies(services: ServicesDep, _model: IgnoredModel = None) -> VocabulariesAnswer:
     return VocabulariesAnswer(
         vocabularies=[
             VocabularyAnswer(

@@ -156,7 +156,7 @@ def _text(part: Part, form: LabelledForm, uploads: UploadBatches) -> None:
 def _json_list(text: str) -> Any:
     try:
         return json_text.json_list(text)
-    except ValueError as error:
+    except (ValueError, Invalid) as error:
         return Invalid(f"{LABEL} {error}", field=LABEL)
 
 
@@ -290,7 +290,7 @@ async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> lis
         images: list[Any] = [{IMAGE: parsed.pop(IMAGE)}]
     else:
         images = json_images(parsed, uploads)
-        own = [isinstance(image, dict) and LABEL in image for image in images]
+        own = [isinstance(image, dict) and image.get(LABEL) is not None for image in images]
         if any(own):
             missing = Invalid(f"an image has no {LABEL}", field=LABEL)
             claims.stated += [

@@ -16,8 +16,9 @@ from rich.console import RenderableType
 from app.classify.scoring import Alternatives
 from models.info import Floats
 
-# rows that are compared with all others at once
-BLOCK: Final = 1_000
+# rows of which each is compared with all others, and how many cosines are held at once
+MOST_COMPARED: Final = 30_000
+COSINES_AT_ONCE: Final = 20_000_000
 
 Truth = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
@@ -123,13 +124,18 @@ class ClassRows:
         return each if self.alternatives is None else self.alternatives.best(each)
 
     def alike(self, within: float) -> list[list[int]]:
-        """Groups of classes that share a row, where cosines are 1 but for so little."""
+        """Groups of classes that share a row, where cosines are 1 but for so little; none where
+        there are too many rows to compare each with all.
+        """
+        if len(self.rows) > MOST_COMPARED:
+            return []
+        block = max(1, COSINES_AT_ONCE // max(1, len(self.rows)))
         ends = np.append(self.starts[1:], len(self.rows))
         owners = np.repeat(np.arange(len(self.starts)), ends - self.starts)
         groups: defaultdict[int, list[int]] = defaultdict(list)
-        for start in range(0, len(self.rows), BLOCK):
-            near = self.rows[start : start + BLOCK] @ self.rows.T >= 1 - within
-            firsts, own = owners[near.argmax(axis=1)], owners[start : start + BLOCK]
+        for start in range(0, len(self.rows), block):
+            near = self.rows[start : start + block] @ self.rows.T >= 1 - within
+            firsts, own = owners[near.argmax(axis=1)], owners[start : start + block]
             for first, other in sorted(set(zip(firsts.tolist(), own.tolist(), strict=True))):
                 if first != other:
                     groups[first].append(other)

@@ -115,7 +115,6 @@ class Apart:
                 head = REQUEST.pack(NUMBERS[kind], limits.pixels, EDGE, len(data))
                 reply, profile, raw = _exchange(process, head + data)
             except (TimeoutError, OSError) as error:
-                _end(process)
                 if self._closed:
                     raise
                 detail = f"the {name} takes over {SECONDS} s or too much memory to decode"
@@ -150,6 +149,9 @@ class Apart:
         process = self._living() or self._started()
         try:
             yield process
+        except BaseException:
+            _end(process)  # or its answer would be taken for that of the next picture
+            raise
         finally:
             if process.poll() is None and not self._closed:
                 self._idle.put(process)
@@ -235,9 +237,10 @@ def _exchange(
 def _read(process: subprocess.Popen[bytes], size: int, end: float) -> bytes:
     assert process.stdout is not None
     pieces: list[bytes] = []
+    answers = select.poll()  # select.select takes no file above 1,023
+    answers.register(process.stdout, select.POLLIN)
     while size:
-        ready, _, _ = select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))
-        if not ready:
+        if not answers.poll(1000 * max(0.0, end - time.monotonic())):
             raise TimeoutError
         piece = process.stdout.read1(size)  # type: ignore[attr-defined]
         if not piece:

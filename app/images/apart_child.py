@@ -194,7 +194,7 @@ def _root(text: str) -> dict[str, str]:
     parser = expat.ParserCreate()
     parser.StartElementHandler = start
     try:
-        parser.Parse(text)
+        parser.Parse(text.lstrip())  # the one who draws it takes space before the declaration, too
     except _Root as root:
         return dict(root.args[0])
     except expat.ExpatError:

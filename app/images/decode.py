@@ -413,8 +413,11 @@ def _frame(image: Image.Image) -> tuple[int, int, int, int] | None:
 
 def _alone(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
     """A picture with nothing around a frame; Pillow fills that with a colour."""
-    canvas = Image.new("RGBA", image.size)
-    canvas.paste(image.convert("RGBA").crop(frame), frame[:2])
+    canvas = image.convert("RGBA")
+    (width, height), (left, top, right, bottom) = image.size, frame
+    above, below = (0, 0, width, top), (0, bottom, width, height)
+    for side in (above, below, (0, top, left, bottom), (right, top, width, bottom)):
+        canvas.paste((0, 0, 0, 0), side)
     return canvas
 
 

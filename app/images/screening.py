@@ -135,6 +135,7 @@ def _check_jpeg(data: bytes) -> None:
             if frame[0] in PROGRESSIVE or data[place - size + 2] < frame[3]:
                 _check_scans(data, place, frame[1] * frame[2])
             return
+    check(len(data) - place, JUNK, "bytes of junk in its header")
 
 
 def _check_scans(data: bytes, place: int, pixels: int) -> None:

@@ -34,6 +34,9 @@ MANY: Final = 2_000
 # bytes of the versions that serve without some labels, or with cut texts
 READ_BYTES: Final = 64_000_000
 
+# seconds after which a build that failed for a reason of ours is begun again, if somebody asks
+RETRY_AFTER: Final = 30.0
+
 log = logging.getLogger("openvocab.labelsets")
 
 # `refused` for what the set holds, `failed` for a fault of ours
@@ -44,12 +47,14 @@ Ended = Callable[[Result, float, int], None]
 @dataclass(frozen=True, slots=True)
 class Serving:
     """What answers for a label set now: `rows` (C, D) float32 of unit length, one a label, or more
-    where labels have alternatives; `failed` says why no newer version does.
+    where labels have alternatives; `failed` says why no newer version does, and `is_final` whether
+    that stays so.
     """
 
     stored: Stored
     rows: Floats
     failed: str | None = None
+    is_final: bool = False
 
 
 @dataclass(slots=True)
@@ -60,6 +65,18 @@ class Build:
     done: int = 0
     error: Problem | None = None
     task: asyncio.Task[Serving | None] | None = None
+    ended_at: float = 0.0
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it can only fail again."""
+        return self.error is not None and self.error.status < Internal.status
+
+    @property
+    def may_be_tried_again(self) -> bool:
+        """Whether it failed for a reason of ours, and long enough ago."""
+        failed = self.error is not None and self.task is None and not self.is_final
+        return failed and time.monotonic() - self.ended_at >= RETRY_AFTER
 
     @property
     def progress(self) -> float:
@@ -160,9 +177,9 @@ class Builds:
         return build
 
     def ensure(self, stored: Stored) -> Build:
-        """The build of a version, begun if there was none."""
+        """The build of a version, begun if there was none, or one that may be tried again."""
         build = self.state(stored)
-        if build is None:
+        if build is None or build.may_be_tried_again:
             return self.start(stored)
         self._used((stored.name, stored.version), build)
         return build
@@ -173,7 +190,7 @@ class Builds:
         Raises: the problem of a build that can only fail again.
         """
         build = self.ensure(stored)
-        if build.error is not None and build.error.status < Internal.status:
+        if build.error is not None and build.is_final:
             raise build.error
         # ended: it failed for a reason of ours, or every cache has lost its vectors since
         return build if build.task is not None else self.start(stored)
@@ -233,7 +250,7 @@ class Builds:
         finally:
             self.ended(result, time.monotonic() - begun, build.total)
             # the matrix lives on in the bounded cache, and with those who wait for the task
-            build.task = None
+            build.task, build.ended_at = None, time.monotonic()
             self._used((stored.name, stored.version), build)  # who waits for it finds it still
         return None
 

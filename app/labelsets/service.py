@@ -234,7 +234,7 @@ class LabelSetService:
                         return serving
                     detail = f"version {stored.version} of {without_namespace(name)} could not be "
                     detail += f"built ({newest.error.detail}); version {version.version} answers"
-                    return replace(serving, failed=detail)
+                    return replace(serving, failed=detail, is_final=newest.is_final)
             build = self._builds.begin(stored)
             if build.task is not None:
                 # held here: the build lets go of its task, and with it of the matrix, when it ends

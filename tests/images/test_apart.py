@@ -78,12 +78,13 @@ def test_a_drawing_is_drawn_as_large_as_the_model_sees(apart: Apart) -> None:
         ('width="24" height="12" viewBox="0 0 24 12" stroke-width="2"', (24, 12)),
         ('aria-label="a > b" width="24" height="12"', (24, 12)),
         ('data-width="9" width="24" height="12"', (24, 12)),
+        ("width='24' height='12'", (24, 12)),
     ],
 )
 def test_its_size_is_what_the_file_says(
     apart: Apart, attributes: str, size: tuple[int, int]
 ) -> None:
-    before = '<!-- <svg width="9" height="99"> -->'
+    before = '\n<?xml version="1.0"?><!-- <svg width="9" height="99"> -->'
     with contextlib.suppress(Invalid):  # extreme ones need not be drawn
         picture = decode_in(svg(CAT, attributes, before), apart)
         assert (picture.width, picture.height) == size
@@ -283,6 +284,37 @@ def test_a_process_that_is_killed_while_it_idles_costs_nobody_an_answer(apart: A
         process.wait()
     assert decode_in(svg(CAT), apart).format == "SVG"
     assert len(apart._all) == 1
+
+
+def test_drawings_are_drawn_however_many_files_are_open() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    many = 1_100
+    if hard != resource.RLIM_INFINITY and hard < many + 200:
+        pytest.skip(f"{hard} open files are permitted here, {many + 200} are needed")
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, many + 200), hard))
+        for _ in range(many):
+            stack.enter_context(Path("/dev/null").open("rb"))
+        apart = stack.enter_context(contextlib.closing(Apart(frozenset({"svg"}))))
+        assert decode_in(svg(CAT), apart).format == "SVG"
+
+
+def test_nobody_gets_the_picture_of_whoever_failed_before(
+    apart: Apart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def colours(colour: str) -> tuple[int, ...]:
+        whole = f'<rect width="64" height="64" fill="{colour}"/>'
+        return tuple(decode_in(svg(whole), apart).pixels[:, 32, 32])
+
+    def fails(*_: object) -> bytes:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(apart_, "_read", fails)
+        with pytest.raises(MemoryError):
+            colours("red")
+    assert colours("blue") == (0, 0, 255)
 
 
 def test_processes_end_with_the_decoder() -> None:

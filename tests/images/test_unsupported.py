@@ -8,7 +8,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from app.errors import DamagedImage, UnsupportedImage
+from app.errors import DamagedImage, TooLarge, UnsupportedImage
 from app.images.decode import decode
 from app.images.limits import ImageLimits
 from app.images.unsupported import kind_of
@@ -83,6 +83,15 @@ def test_a_jpeg_cut_short_is_damaged_whatever_its_metadata_look_like() -> None:
     exif = b"\xff\xe1" + struct.pack(">H", 2 + len(like_a_frame)) + like_a_frame
     with pytest.raises(DamagedImage):
         decode((plain[:2] + exif + plain[2:])[:-40], SPEC, ImageLimits())
+
+
+@pytest.mark.parametrize("filling", [b"\xff", b"\xff\0", b"\0"])
+def test_a_jpeg_of_filling_alone_costs_little(filling: bytes) -> None:
+    data = b"\xff\xd8\xff" + filling * (5_000_000 // len(filling))
+    begun = time.process_time()
+    with pytest.raises((DamagedImage, TooLarge)):
+        decode(data, SPEC, ImageLimits())
+    assert time.process_time() - begun < 1  # each byte by itself takes three seconds
 
 
 def test_a_sound_file_of_a_rare_kind_is_not_called_damaged() -> None:

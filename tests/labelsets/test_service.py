@@ -12,7 +12,8 @@ from app.classify.concept import PROMPTS_PER_BLOCK, Concept
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
 from app.classify.templates import TemplateSets, template_sets
-from app.errors import LabelsetBuilding, PreconditionFailed
+from app.errors import LabelsetBuilding, PreconditionFailed, Problem
+from app.labelsets import builds as builds_
 from app.labelsets.blending import Blending
 from app.labelsets.builds import Builds, _steps
 from app.labelsets.calibration.validity import Validity
@@ -91,6 +92,36 @@ def test_the_most_recently_used_is_built_first(
         await second.close()
 
     asyncio.run(work())
+
+
+def test_a_replacement_that_failed_for_a_reason_of_ours_is_built_once_somebody_asks_later(
+    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        labelsets = service(pictogram, MemoryLabelSets())
+        await labelsets.put("a", definition("cat", "dog"), Match())
+        await labelsets.resolve("a", 60)
+
+        def breaks(_prompts: object) -> Any:
+            raise RuntimeError("the encoder broke")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(pictogram, "submit_texts", breaks)
+            stored, _ = await labelsets.put("a", definition("sun", "moon"), Match())
+            with pytest.raises(Problem, match="the server failed"):
+                await labelsets.wait(stored, 60)
+        serving = await labelsets.resolve("a", 60)
+        assert serving.stored.definition.labels == ("cat", "dog")
+        assert "could not be built" in (serving.failed or "")
+        assert not serving.is_final
+        monkeypatch.setattr(builds_, "RETRY_AFTER", 0.0)
+        await labelsets.resolve("a", 60)
+        await labelsets.wait(stored, 60)
+        serving = await labelsets.resolve("a", 60)
+        assert serving.stored.definition.labels == ("sun", "moon")
+        await labelsets.close()
+
+    asyncio.run(asyncio.wait_for(work(), 240))
 
 
 def test_of_two_that_create_a_name_only_the_second_is_told_that_it_exists(

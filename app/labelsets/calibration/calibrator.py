@@ -56,7 +56,7 @@ class Calibrator:
         serving = await self.labelsets.resolve(name, patience)
         current = await self.labelsets.get(name)
         match.check(name, current)
-        if serving.failed:
+        if serving.failed and serving.is_final:
             raise Invalid(f"{serving.failed}; calibrate a version that is built", field="labelset")
         if current.version != serving.stored.version:
             detail = f"a new version of {without_namespace(name)} is being built; calibrate it then"
