@@ -94,7 +94,7 @@ def check_address(request: Request, known: Collection[str]) -> None:
     """Nothing if the URL has only `known` fields, each once. Raises Unparsable, Invalid."""
     for name in address_fields(request, (), known):
         if name not in known:
-            there = f"the fields there are {', '.join(known)}" if known else "this path reads none"
+            there = f"the fields there are {', '.join(known)}" if known else "this path takes none"
             detail = f"unknown field {errors.shown(name)} in the URL; {there}"
             raise Invalid(detail, field=errors.excerpt(name))
 
@@ -353,7 +353,7 @@ def _not_base64(payload: str, coded: str) -> Invalid:
     if (odd := NOT_BASE64.search(coded)) is not None:
         detail = f"{begins}, and its character {odd.start() + 1} is {errors.shown(odd[0])}"
         return Invalid(detail, field=IMAGE, value=errors.excerpt(payload[:40]))
-    detail = f"{begins}, but {len(coded)} characters make no whole bytes: something is missing"
+    detail = f"{begins}, but no base64 has {len(coded)} characters; it may be cut short"
     return Invalid(detail, field=IMAGE, value=errors.excerpt(payload[:40]))
 
 

@@ -384,6 +384,12 @@ def validated(own: list[str], limit: int) -> tuple[str, ...]:
         raise kind(str(error), field="templates", limit=most, value=value) from None
 
 
+def unknown_field(name: str, known: str, more: str = "") -> Invalid:
+    """The problem of a field that is none of the `known` ones; `more` is what else helps."""
+    detail = f"unknown field {errors.shown(name)}; the fields are {known}{more}"
+    return Invalid(detail, field=errors.excerpt(name))
+
+
 def invalid(
     errors_found: list[ErrorDetails], fields: dict[str, Any], known: str
 ) -> Invalid | TooLarge:
@@ -394,13 +400,11 @@ def invalid(
     )
     name = str(error["loc"][0]) if error["loc"] else "labels"
     if error["type"] == "extra_forbidden":
-        detail = f"unknown field {errors.shown(name)}; the fields are {known}"
-        return Invalid(detail, field=errors.excerpt(name))
+        return unknown_field(name, known)
     if error["type"] == "missing":
         return Invalid(f"{name} is missing", field=name)
-    context = error.get("ctx", {})
     if error["type"] == "string_too_long":
-        length, limit = len(error["input"]), context["max_length"]
+        length, limit = len(error["input"]), error["ctx"]["max_length"]
         detail = f"{name} has {length} characters, the limit is {limit}"
         return TooLarge(detail, field=name, limit=limit, value=length)
     # of what a list or an object may be, pydantic tells each: what comes closest says most

@@ -18,7 +18,15 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from app import errors
 from app.api import bodies, openapi
 from app.api.bodies import address_fields, is_json, json_body, media_type, merge, single
-from app.api.fields import IMAGE, InputLimits, Labels, RequestFields, invalid, own_or_named
+from app.api.fields import (
+    IMAGE,
+    InputLimits,
+    Labels,
+    RequestFields,
+    invalid,
+    own_or_named,
+    unknown_field,
+)
 from app.api.problems import documented
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import labels
@@ -109,8 +117,7 @@ def _check_known(fields: Collection[str], known: Sequence[str]) -> None:
     """Nothing if all are `known`. Raises Invalid."""
     for name in fields:
         if name not in known:
-            detail = f"unknown field {errors.shown(name)}; the fields are {', '.join(known)}"
-            raise Invalid(detail, field=errors.excerpt(name))
+            raise unknown_field(name, ", ".join(known))
 
 
 def _check_one(fields: Collection[str], name: str, alias: str) -> None:

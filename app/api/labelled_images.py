@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from app.api import bodies, json_text, multipart
 from app.api.bodies import address_fields, is_json, json_body, media_type, merge
-from app.api.fields import IMAGE
+from app.api.fields import IMAGE, unknown_field
 from app.api.multipart import Part
 from app.api.uploads import (
     IMAGES,
@@ -163,9 +163,7 @@ def _json_list(text: str) -> Any:
 def _checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
     for name in fields:
         if name not in FIELDS:
-            known = ", ".join((IMAGE, LABEL, *FIELDS))
-            detail = f"unknown field {shown(name)}; the fields are {known}{_in_address(name)}"
-            raise Invalid(detail, field=excerpt(name))
+            raise unknown_field(name, ", ".join((IMAGE, LABEL, *FIELDS)), _in_address(name))
     return fields
 
 
@@ -249,9 +247,7 @@ def _in_address(name: str) -> str:
 def _check(fields: dict[str, Any]) -> None:
     for name in fields:
         if name != LABEL:
-            detail = f"unknown field {shown(name)}; the fields are {IMAGE}, {LABEL}"
-            detail += _in_address(name)
-            raise Invalid(detail, field=excerpt(name))
+            raise unknown_field(name, f"{IMAGE}, {LABEL}", _in_address(name))
 
 
 async def _example_form(
@@ -301,9 +297,7 @@ async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> lis
     if LABEL in parsed:
         claims.stated.append(parsed.pop(LABEL))
     for name in parsed:
-        detail = f"unknown field {shown(name)}; the fields are {IMAGE}, {IMAGES}, {LABEL}"
-        detail += _in_address(name)
-        raise Invalid(detail, field=excerpt(name))
+        raise unknown_field(name, f"{IMAGE}, {IMAGES}, {LABEL}", _in_address(name))
     return images
 
 

@@ -192,7 +192,7 @@ async def _only_declared(request: Request) -> None:
     if request.method == "DELETE" and (chunked or length not in (None, "0")):
         body = await request.body()
         if b"".join(body.split()) not in EMPTY:
-            detail = f"a DELETE reads no body, and {len(body)} bytes were sent; what it reads is "
+            detail = f"a DELETE takes no body, and {len(body)} bytes were sent; what it takes is "
             detail += f"given in the URL: {', '.join(declared)}"
             raise Invalid(detail, field="body", limit=0, value=len(body))
 

@@ -143,7 +143,7 @@ def one_for_many(labels: Sequence[str]) -> list[str]:
     mark = OTHER_COMMAS.search(labels[0]) if len(labels) == 1 else None
     if mark is None:
         return []
-    return [f"{labels[0]!r} is one label, since {mark[0]!r} separates none; separate labels by ','"]
+    return [f"{labels[0]!r} is one label, since only ',' separates labels, not {mark[0]!r}"]
 
 
 def negated(labels: Sequence[str]) -> list[str]:

@@ -150,7 +150,9 @@ def _of_zip(
             yield _zip_name(info, coding), Unparsable(detail, field="archive")
             continue
         if info.compress_type not in ZIP_METHODS:
-            detail = f"the file is packed by method {info.compress_type}, which is not read"
+            detail = (
+                f"the file uses compression method {info.compress_type}, which is not supported"
+            )
             problem = Unparsable(f"{detail}; pack it with deflate", field="archive")
             yield _zip_name(info, coding), problem
             continue

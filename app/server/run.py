@@ -218,10 +218,8 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        if self.config.is_ssl:
-            with _handshakes_within(self._handshake_seconds):
-                await super().startup(sockets)
-        else:
+        bounds = _handshakes_within(self._handshake_seconds) if self.config.is_ssl else None
+        with bounds or contextlib.nullcontext():
             await super().startup(sockets)
         self._ready()
 

@@ -108,6 +108,21 @@ def test_a_text_in_another_coding_is_told_to_be_saved_as_utf_8(
     assert "save it as UTF-8" in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("iVBORw0KGgo!AAAA", "its character 12 is '!'"),
+        ("iVBORw0KG", "no base64 has 9 characters; it may be cut short"),
+    ],
+)
+def test_what_is_wrong_with_base64_is_told(client: httpx.Client, text: str, told: str) -> None:
+    answer = client.post("/classify", json={"image": text, "labels": ["a", "b"]})
+    assert (answer.status_code, answer.json()["field"]) == (422, "image")
+    assert answer.json()["detail"] == f"image is not base64: it begins {text!r}, " + (
+        f"and {told}" if "!" in text else f"but {told}"
+    )
+
+
 def test_base64_is_taken_in_every_dress_that_people_send() -> None:
     data = bytes(range(256)) + b"\xfb\xff\xbf"
     for cut in (data, data[:-1], data[:-2]):

@@ -222,6 +222,23 @@ def test_every_method_of_a_zip_file_that_can_be_read_gives_what_was_put_in() -> 
         assert dict(entries(io.BytesIO(zipped(files, method)), LIMITS)) == files
 
 
+@pytest.mark.parametrize(
+    ("place", "number", "told"),
+    [(6, 1, "the file is encrypted"), (8, 93, "compression method 93, which is not supported")],
+)
+def test_a_member_that_cannot_be_unpacked_fails_alone_with_the_reason(
+    place: int, number: int, told: str
+) -> None:
+    packed = bytearray(zipped({"a.png": b"a", "b.png": b"b"}))
+    directory = packed.index(b"PK\x01\x02")
+    for start in (place, directory + place + 2):  # the member's own header, and in the directory
+        packed[start : start + 2] = struct.pack("<H", number)
+    (_, problem), (name, content) = list(entries(io.BytesIO(packed), LIMITS))
+    assert isinstance(problem, Unparsable)
+    assert told in problem.detail
+    assert (name, content) == ("b.png", b"b")
+
+
 def test_reading_stops_when_nobody_wants_the_files_any_more() -> None:
     limits = ArchiveLimits(file_bytes=10**9, bytes=10**9, files=100)
     reads = 0

@@ -5,7 +5,6 @@ import contextlib
 import gzip
 import ipaddress
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from app.errors import Invalid, Problem, TooLarge, UnsupportedImage
 from app.images.fetch import Fetcher, FetchFailed, FetchPolicy, Resolve
 from app.images.urls import AllowedHost, checked, is_public
+from tests.conftest import certificate_for
 
 LOCAL = (ipaddress.ip_network("127.0.0.1/32"),)
 PICTURE = b"\x89PNG the bytes of a picture"
@@ -386,16 +386,7 @@ def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for pictures.example, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-subj", "/CN=pictures.example",
-         "-addext", "subjectAltName=DNS:pictures.example", "-keyout", str(key),
-         "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return certificate, key
+    return certificate_for("pictures.example", tmp_path_factory.mktemp("tls"))
 
 
 def test_a_certificate_must_be_of_the_name_though_an_address_is_connected_to(

@@ -91,7 +91,7 @@ function problemOf(response, data) {
   if (response.ok) {
     return new Problem({
       title: "Something before the server answered",
-      detail: "are you still signed in there? Reload the page",
+      detail: "you may have been signed out; reload the page",
     });
   }
   const title = `The server answered ${response.status} ${response.statusText}`.trim();
