@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +43,9 @@ KEY_SIZE: Final = 32
 # a folder that is being written, under the lock of what it is to become: .KEY-RANDOM.partial
 PARTIAL: Final = ".partial"
 
+# each holds a whole model in float32
+_exporting: Final = threading.Lock()
+
 log = logging.getLogger("openvocab.models")
 
 
@@ -53,12 +57,19 @@ class ExportCache:
         self._folder = folder
 
     def encoder(
-        self, spec: str, loader: str, candidates: Candidates, threads: int = 0, device: str = CPU
+        self,
+        spec: str,
+        loader: str,
+        candidates: Candidates,
+        threads: int = 0,
+        device: str = CPU,
+        room: Callable[[], None] = lambda: None,
     ) -> Encoder | Choice:
         """The encoder of a model, which is exported first where it was not yet.
 
-        `threads` 0: those that were measured to be best. What comes back for a model that torch
-        serves, because it cannot be exported or because torch is faster, is how.
+        `threads` 0: those that were measured to be best. `room` is called before an export is
+        opened. What comes back for a model that torch serves, because it cannot be exported or
+        because torch is faster, is how.
 
         Raises:
             ModelError: the model cannot be had, or cannot be exported here.
@@ -72,7 +83,7 @@ class ExportCache:
                 if not _is_current(manifest):
                     raise BadExport(f"{folder}: the files that it was made of have changed")
                 choice = choice_in(manifest, candidates.precisions[0])
-                served = _open(folder, manifest, spec, candidates, threads, device)
+                served = _open(folder, manifest, spec, candidates, threads, device, room)
             except BadExport as damage:
                 if last:
                     log.warning(
@@ -84,7 +95,7 @@ class ExportCache:
                 except OSError as error:
                     why = error.strerror or error
                     log.warning("%s: %s; the model is exported for this process alone", folder, why)
-                    return _unkept(spec, loader, candidates, threads, device)
+                    return _unkept(spec, loader, candidates, threads, device, room)
             else:
                 with contextlib.suppress(OSError):  # of another user, or read-only
                     os.utime(folder)
@@ -129,6 +140,7 @@ def _open(
     candidates: Candidates,
     threads: int,
     device: str,
+    room: Callable[[], None],
 ) -> Encoder | Choice:
     """The encoder of a checked folder, or how torch serves the model. Raises BadExport."""
     choice = choice_in(manifest, candidates.precisions[0])
@@ -138,13 +150,19 @@ def _open(
     if choice.backend == "torch" and (device, candidates.backend) == (CPU, "auto"):
         log.info("%s runs in torch, which was measured to be faster here", spec)
         return choice
+    room()
     encoder = open_export(folder, manifest, threads, device, cores=candidates.cores)
     encoder.info = dataclasses.replace(encoder.info, name=spec, provenance=provenance_of(spec))
     return encoder
 
 
 def _unkept(
-    spec: str, loader: str, candidates: Candidates, threads: int, device: str
+    spec: str,
+    loader: str,
+    candidates: Candidates,
+    threads: int,
+    device: str,
+    room: Callable[[], None],
 ) -> Encoder | Choice:
     """The same where nothing can be written: what is mapped outlives its names.
 
@@ -155,7 +173,7 @@ def _unkept(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "made"
         make_export(spec, loader, first, folder)
-        return _open(folder, checked(folder), spec, first, threads, device)
+        return _open(folder, checked(folder), spec, first, threads, device, room)
 
 
 def make_export(spec: str, loader: str, candidates: Candidates, folder: Path) -> None:
@@ -182,7 +200,10 @@ def export(spec: str, candidates: Candidates, folder: Path) -> None:
     torch_or_error(f"exporting model {spec!r}")
     arguments = spec, json.dumps(dataclasses.asdict(candidates)), str(folder)
     command = [sys.executable, "-m", "models.export", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:  # noqa: S603
+    with (
+        _exporting,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child,  # noqa: S603
+    ):
         assert child.stdout is not None
         for line in child.stdout:
             log.info("exporting %s, once: %s", spec, line.strip())

@@ -4,9 +4,11 @@ On a CPU a model is exported once, what runs it fastest there is measured with i
 from then on; torch is imported for everything else.
 """
 
+import functools
 import logging
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, cast
 
@@ -37,6 +39,20 @@ EXPORTED: Final = "exported:"
 log = logging.getLogger("openvocab.models")
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What `load` was asked for: its arguments, but for the device."""
+
+    spec: str
+    precision: str
+    threads: int
+    cores: int
+    max_batch: int
+    backend: str
+    exports: Path | None
+    room: Callable[[], None]
+
+
 def load(
     spec: str,
     *,
@@ -47,6 +63,7 @@ def load(
     max_batch: int = 64,
     backend: str = "auto",
     exports: Path | None = None,
+    room: Callable[[], None] = lambda: None,
 ) -> Encoder:
     """Load a model, warm it up and hand over its encoder.
 
@@ -59,37 +76,31 @@ def load(
     "auto", which is OpenVINO on a CPU where it is installed and torch was not measured to be
     faster. `exports` is a folder for exported models and what was measured with them, made if
     missing; without it torch is loaded each time, OpenVINO runs the image tower alone, and a CPU
-    with instructions for bf16 computes in that.
+    with instructions for bf16 computes in that. `room` is called once, when all is downloaded and
+    exported, before the model takes memory in this process.
 
     Raises:
         UnknownModel, ModelUnavailable, BadCheckpoint, BadDevice, BadExport: each a single line for
             a person.
     """
+    once = functools.cache(room)
+    asked = _Asked(spec, precision, threads, cores, max_batch, backend, exports, once)
     if spec.startswith(EXPORTED):
-        return _exported(spec, device, precision, threads, cores, backend)
+        return _exported(asked, device)
     where = choose_device(device, backend)
     try:
-        return _load(spec, where, precision, threads, cores, max_batch, backend, exports)
+        return _load(asked, where)
     except DeviceUnfit as error:
         if device != "auto":
             raise
         log.warning("%s; it runs on the CPU", error)
-        return _load(spec, CPU, precision, threads, cores, max_batch, backend, exports)
+        return _load(asked, CPU)
 
 
-def _load(
-    spec: str,
-    device: str,
-    precision: str,
-    threads: int,
-    cores: int,
-    max_batch: int,
-    backend: str,
-    exports: Path | None,
-) -> Encoder:
+def _load(asked: _Asked, device: str) -> Encoder:
     """An encoder on a device that is here."""
-    loader = _loader(spec)
-    choice = _mapped(spec, loader, device, precision, threads, cores, backend, exports)
+    spec, loader = asked.spec, _loader(asked.spec)
+    choice = _mapped(asked, loader, device)
     if isinstance(choice, Encoder):
         return choice
     if kind_of(device) == OPENVINO_GPU:
@@ -97,38 +108,33 @@ def _load(
     torch_or_error(f"model {spec!r}")
     from models import torch_loader
 
-    runs_in: Backend = "openvino" if backend == "openvino" else choice.backend
+    torch_loader.download(loader)
+    asked.room()
+    runs_in: Backend = "openvino" if asked.backend == "openvino" else choice.backend
+    threads = asked.threads or asked.cores
     encoder = torch_loader.load(
-        spec, loader, device, choice.precision, runs_in, threads or cores, max_batch
+        spec, loader, device, choice.precision, runs_in, threads, asked.max_batch
     )
-    on_cpu = threads or cores if device == CPU else 0
+    on_cpu = threads if device == CPU else 0
     encoder.info = replace(encoder.info, threads=on_cpu, measured=choice.measured)
     return encoder
 
 
-def _mapped(
-    spec: str,
-    loader: str,
-    device: str,
-    precision: str,
-    threads: int,
-    cores: int,
-    backend: str,
-    exports: Path | None,
-) -> Encoder | Choice:
+def _mapped(asked: _Asked, loader: str, device: str) -> Encoder | Choice:
     """The encoder of a model's export, which is made first; or how torch serves the model."""
-    entry = catalog().get(spec)
-    allowed = allowed_precisions(precision, device, entry.precision if entry else None)
-    chosen = choose_backend(backend, device, available())
+    entry = catalog().get(asked.spec)
+    allowed = allowed_precisions(asked.precision, device, entry.precision if entry else None)
+    chosen = choose_backend(asked.backend, device, available())
     if loader.startswith(LOCAL_DIR):
         local_folder(loader)
     allowed = _of_bundle(loader, allowed)
     # torch on request is timed only where it leaves a choice
-    if exports is None or (chosen == "torch" and len(allowed) == 1):
+    if asked.exports is None or (chosen == "torch" and len(allowed) == 1):
         return Choice(chosen, allowed[0])
-    asked = chosen if chosen == "torch" else cast(Literal["auto", "openvino"], backend)
-    candidates = Candidates(allowed, asked, threads or cores)
-    return ExportCache(exports).encoder(spec, loader, candidates, threads, device)
+    backend = chosen if chosen == "torch" else cast(Literal["auto", "openvino"], asked.backend)
+    candidates = Candidates(allowed, backend, asked.threads or asked.cores)
+    cache = ExportCache(asked.exports)
+    return cache.encoder(asked.spec, loader, candidates, asked.threads, device, asked.room)
 
 
 def _of_bundle(loader: str, allowed: tuple[Precision, ...]) -> tuple[Precision, ...]:
@@ -159,12 +165,12 @@ def load_to_share(
     """
     if threads != 1 or backend == "torch" or not available() or device not in ("auto", CPU):
         return None
+    asked = _Asked(spec, precision, threads, cores, 0, backend, exports, lambda: None)
     if spec.startswith(EXPORTED):
-        return _exported(spec, device, precision, threads, cores, backend)
+        return _exported(asked, device)
     if device == "auto" and may_be_gpu(backend):
         return None
-    loader = _loader(spec)
-    encoder = _mapped(spec, loader, CPU, precision, threads, cores, backend, exports)
+    encoder = _mapped(asked, _loader(spec), CPU)
     return encoder if isinstance(encoder, Encoder) else None
 
 
@@ -216,17 +222,18 @@ def export_to(spec: str, precision: str, folder: Path) -> None:
         raise BadExport(f"model {spec!r} cannot be exported: {reason}")
 
 
-def _exported(
-    spec: str, device: str, precision: str, threads: int, cores: int, backend: str
-) -> Encoder:
+def _exported(asked: _Asked, device: str) -> Encoder:
+    spec = asked.spec
     folder = Path(spec.removeprefix(EXPORTED)).expanduser()
-    choose_backend("openvino" if backend == "auto" else backend, CPU, available())
+    choose_backend("openvino" if asked.backend == "auto" else asked.backend, CPU, available())
     manifest = checked(folder)
     kept_in = manifest["info"]["precision"]
-    if kind_of(device.lower()) not in ("auto", CPU, OPENVINO_GPU) or backend == "torch":
+    is_there = kind_of(device.lower()) in ("auto", CPU, OPENVINO_GPU)
+    if not is_there or asked.backend == "torch":
         line = f"model {spec!r}: an exported model runs on a CPU or {OPENVINO_GPU}, by OpenVINO"
         raise BadDevice(line)
     where = CPU if device == "auto" else choose_device(device)
-    if precision not in ("auto", kept_in):
-        raise BadDevice(f"model {spec!r}: it was exported in {kept_in}, not in {precision}")
-    return open_export(folder, manifest, threads, where, cores=cores)
+    if asked.precision not in ("auto", kept_in):
+        raise BadDevice(f"model {spec!r}: it was exported in {kept_in}, not in {asked.precision}")
+    asked.room()
+    return open_export(folder, manifest, asked.threads, where, cores=asked.cores)

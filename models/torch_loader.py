@@ -1,5 +1,6 @@
 """Models in torch: from a name to a model, and from that to an encoder. Imports open_clip."""
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -210,6 +211,26 @@ def compile_images(
 Source = tuple[Any, Any, dict[str, Any]]
 
 
+def download(loader: str) -> None:
+    """Bring a model's weights to this machine where they are not here yet; reads none of them.
+
+    Raises as `load` does.
+    """
+    if loader.startswith(LOCAL_DIR):
+        return
+    if loader.startswith(HF_HUB):
+        repository = loader.removeprefix(HF_HUB)
+        with hub.reachable(loader, OFFLINE_HINT, repository=repository):
+            if hub.has_file(repository, CONFIG):
+                open_clip.download_pretrained({"hf_hub": f"{repository}/"})
+            else:
+                _snapshot(repository)
+        return
+    _, _, settings = _pretrained(loader)
+    with _at(loader, settings):
+        open_clip.download_pretrained(settings)
+
+
 def from_source(loader: str) -> Source:
     """Read a model's files, which are downloaded first where they are not here yet.
 
@@ -222,9 +243,24 @@ def from_source(loader: str) -> Source:
         with hub.reachable(loader, OFFLINE_HINT, repository=repository):
             if hub.has_file(repository, CONFIG):
                 return _create(loader, None)
-            return huggingface.load_folder(
-                hub.snapshot(repository, huggingface.FILES, huggingface.WEIGHT_FILES)
-            )
+            return huggingface.load_folder(_snapshot(repository))
+    architecture, tag, settings = _pretrained(loader)
+    with _at(loader, settings):
+        return _create(architecture, tag)
+
+
+def _snapshot(repository: str) -> Path:
+    return hub.snapshot(repository, huggingface.FILES, huggingface.WEIGHT_FILES)
+
+
+def _at(loader: str, settings: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """Around a download from where open_clip knows a model's weights."""
+    repository, url = settings.get("hf_hub"), settings.get("url")
+    return hub.reachable(loader, OFFLINE_HINT, repository=repository, url=url)
+
+
+def _pretrained(loader: str) -> tuple[str, str, dict[str, Any]]:
+    """Architecture, tag and what open_clip knows of them. Raises UnknownModel."""
     architecture, _, tag = loader.rpartition("/")
     if architecture not in open_clip.list_models():
         raise unknown(loader, ["/".join(pair) for pair in open_clip.list_pretrained()])
@@ -234,10 +270,7 @@ def from_source(loader: str) -> Source:
         raise UnknownModel(
             f"model {loader!r}: {architecture} has no weights {tag!r}, only {', '.join(tags)}"
         )
-    with hub.reachable(
-        loader, OFFLINE_HINT, repository=settings.get("hf_hub"), url=settings.get("url")
-    ):
-        return _create(architecture, tag)
+    return architecture, tag, settings
 
 
 def weight_files(loader: str) -> list[tuple[str, int, int]]:

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from app import errors
 from app.api.boxes import MOST_BOXES, Background, Boxes, look_of
-from app.api.json_text import LISTED, json_list, small_object
+from app.api.json_text import LISTED, OBJECT, json_list, small_object
 from app.classify import labels
 from app.classify.labels import LabelLimits
 from app.classify.query import Query, one_label
@@ -79,9 +79,6 @@ def _with_texts(value: Any) -> Any:
 MOST_EXACT: Final = 2**53 - 1
 
 LINE: Final = re.compile(r"\r\n|\n|\r")
-
-# what can only be meant as JSON; a template may begin with {}
-OBJECT: Final = re.compile(r'\s*\{\s*(?:"|\}\s*\Z)')
 
 Labels = Annotated[list[str], BeforeValidator(listed)]
 LabelTexts = Annotated[list[str] | dict[str, list[str]], BeforeValidator(_with_texts)]

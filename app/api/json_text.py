@@ -49,6 +49,9 @@ QUOTES: Final = 4
 # a list that stands in a text field
 LISTED: Final = JsonLimits(100_000, 50_000)
 
+# what can only be meant as a JSON object; a template may begin with {}
+OBJECT: Final = re.compile(r'\s*\{\s*(?:"|\}\s*\Z)')
+
 
 def cost(text: bytes, limits: JsonLimits) -> JsonCost:
     """What parsing a JSON text will cost. Raises TooLarge for more than the limits."""

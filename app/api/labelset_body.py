@@ -29,7 +29,6 @@ from app.api.bodies import (
 )
 from app.api.fields import (
     NAME_PATTERN,
-    OBJECT,
     Labels,
     RequestFields,
     Templates,
@@ -197,7 +196,7 @@ def _is_object(body: bytes, kind: str) -> bool:
     """Whether a body can only be meant as JSON, though another type, or none, was sent with it."""
     if kind == URLENCODED:
         return body.lstrip()[:1] == b"{"
-    return OBJECT.match(text_of(body)) is not None
+    return json_text.OBJECT.match(text_of(body)) is not None
 
 
 def _read(

@@ -5,6 +5,7 @@ Knows neither how a model is loaded nor what its parts are.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -19,8 +20,10 @@ P = TypeVar("P")
 
 State = Literal["loaded", "loading", "idle", "failed"]
 End = Callable[[], Awaitable[None]]
+# waited for before a model takes memory: until others have made room for it
+Room = Callable[[], Awaitable[None]]
 # a name to the model's parts, and what ends them; raises models.ModelError
-Load = Callable[[str], Awaitable[tuple[P, End]]]
+Load = Callable[[str, Room], Awaitable[tuple[P, End]]]
 
 log = logging.getLogger("openvocab")
 
@@ -88,9 +91,9 @@ class ModelPool(Generic[P]):
 
     At most `most` are loaded at once, the first included (0: all of them, from the start). To make
     room the least recently used goes: one that nobody uses if there is one, and one that is `busy`
-    with what no request waits for only if all are. One that was neither used nor busy for `idle`
-    seconds goes, too (0: never). `observe` is called before and after a model is unloaded, for the
-    metrics.
+    with what no request waits for only if all are. None goes for what `load` does before it asks
+    for the room, such as a download. One that was neither used nor busy for `idle` seconds goes,
+    too (0: never). `observe` is called before and after a model is unloaded, for the metrics.
     """
 
     def __init__(
@@ -243,11 +246,10 @@ class ModelPool(Generic[P]):
 
     async def _fill(self, stay: _Stay[P]) -> None:
         try:
-            # two at once would need the memory of both while they are read
-            async with self._one_at_a_time:
-                await self._make_room()
+            async with contextlib.AsyncExitStack() as turn:
+                room = functools.partial(self._room, turn)
                 log.info("loading %s", stay.name)
-                stay.parts, stay.end = await self._load(stay.name)
+                stay.parts, stay.end = await self._load(stay.name, room)
             stay.used_at = self._clock()
         except ModelError as error:
             self._fail(stay, str(error))
@@ -261,7 +263,10 @@ class ModelPool(Generic[P]):
         log.error("%s", reason)
         stay.reason, stay.failed_at = reason, self._clock()
 
-    async def _make_room(self) -> None:
+    async def _room(self, turn: contextlib.AsyncExitStack) -> None:
+        """Wait until it is one's turn, and there is room. The turn ends with the stack."""
+        # two at once would need the memory of both while they are read
+        await turn.enter_async_context(self._one_at_a_time)
         while self._most and len(self.loaded()) >= self._most:
             await self._unload(min(self._further(), key=self._order))
 
@@ -291,14 +296,16 @@ class ModelPool(Generic[P]):
         while True:
             await asyncio.sleep(min(LOOK_EVERY, self._idle))
             for stay in self._further():
-                if self._idles(stay):
+                if self._is_used(stay):
+                    stay.used_at = self._clock()
+                elif self._has_idled(stay):
                     async with self._one_at_a_time:
                         # while others were loaded it may have been used, or unloaded
-                        if stay in self._further() and self._idles(stay):
+                        if stay in self._further() and self._has_idled(stay):
                             await self._unload(stay)
 
-    def _idles(self, stay: _Stay[P]) -> bool:
-        """Whether it was neither used nor busy for long enough."""
-        if stay.users or self._is_busy(stay):
-            stay.used_at = self._clock()
-        return self._clock() - stay.used_at >= self._idle
+    def _is_used(self, stay: _Stay[P]) -> bool:
+        return stay.users > 0 or self._is_busy(stay)
+
+    def _has_idled(self, stay: _Stay[P]) -> bool:
+        return not self._is_used(stay) and self._clock() - stay.used_at >= self._idle

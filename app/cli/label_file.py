@@ -1,11 +1,10 @@
 """Labels as `--labels` takes them: words, or a file with one label a line. Knows no command."""
 
 import json
-import re
 from pathlib import Path
 from typing import Final
 
-from app.api.json_text import names_once
+from app.api.json_text import OBJECT, names_once
 from app.cli.labelset_client import BadFile, definition
 from app.cli.terminal import STDIN, Ended, opened, say
 from app.server.exit_status import USAGE_ERROR
@@ -15,11 +14,6 @@ MARK: Final = "@"
 
 # bytes of a file of labels; no server takes more
 LARGEST: Final = 200_000_000
-
-
-# what can only be meant as JSON, as the server reads it too
-LIKE_JSON: Final = re.compile(r'\s*(?:\[|\{\s*["}])')
-
 
 # labels, or labels with the texts that stand for each
 LabelInput = list[str] | dict[str, list[str]]
@@ -35,7 +29,7 @@ def given_labels(values: list[str] | None) -> LabelInput | None:
 
 def split(text: str, option: str) -> LabelInput:
     """The texts of a JSON list or object, or those between commas. Raises Ended."""
-    if not LIKE_JSON.match(text):
+    if not (text.lstrip().startswith("[") or OBJECT.match(text)):
         return text.split(",")
     try:
         content = json.loads(text, object_pairs_hook=names_once)

@@ -16,7 +16,7 @@ from app.api.json_text import JsonLimits
 from app.api.labelset_body import UploadLimits
 from app.api.middleware import Body
 from app.api.middleware.rate_limit import RateLimiter
-from app.api.model_pool import ModelPool
+from app.api.model_pool import ModelPool, Room
 from app.api.services import Exposition, Services
 from app.api.uploads import UploadBatches
 from app.classify.batching import Batcher, BatchPolicy
@@ -71,11 +71,15 @@ DRAIN_SECONDS: Final = 10.0
 
 
 def load_encoder(
-    settings: Settings, name: str | None = None, beside: "AnyEncoder | None" = None
+    settings: Settings,
+    name: str | None = None,
+    beside: "AnyEncoder | None" = None,
+    room: Callable[[], None] = lambda: None,
 ) -> "Encoder":
     """The encoder of a model, without a name the default's; raises models.ModelError.
 
-    On one device with `beside` it takes turns with that.
+    On one device with `beside` it takes turns with that. `room` is called before the model takes
+    memory.
     """
     from models.loader import load  # OpenVINO or torch: only who serves pays for it
 
@@ -90,6 +94,7 @@ def load_encoder(
         max_batch=settings.max_batch,
         backend=settings.backend,
         exports=settings.data_dir.expanduser() / EXPORTS,
+        room=room,
     )
     encoder.on_device_lost(end_process)
     if beside is not None:
@@ -208,8 +213,12 @@ async def build(
         exposition or functools.partial(asyncio.to_thread, metrics.text),
     )
 
-    async def load(name: str) -> tuple[Services, Callable[[], Awaitable[None]]]:
-        own = await (further(name) if further else _loaded(settings, name, encoder))
+    async def load(name: str, room: Room) -> tuple[Services, Callable[[], Awaitable[None]]]:
+        if further:
+            await room()
+            own = await further(name)
+        else:
+            own = await _loaded(settings, name, encoder, room)
         parts = contextlib.AsyncExitStack()
         parts.push_async_callback(asyncio.to_thread, release_memory)
         parts.push_async_callback(asyncio.to_thread, own.close)
@@ -369,12 +378,18 @@ async def _of_model(
     )
 
 
-async def _loaded(settings: Settings, name: str, beside: "AnyEncoder") -> "Encoder":
+async def _loaded(settings: Settings, name: str, beside: "AnyEncoder", room: Room) -> "Encoder":
     """The encoder of a model, from a daemon thread that the server does not wait for at exit."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Encoder] = loop.create_future()
+    wanted, made = asyncio.Event(), threading.Event()
+
+    def wait_for_room() -> None:
+        loop.call_soon_threadsafe(wanted.set)
+        made.wait()
 
     def settle(encoder: "Encoder | None", error: BaseException | None) -> None:
+        wanted.set()
         if future.done():  # nobody waits any more
             if encoder is not None:
                 encoder.close()
@@ -386,13 +401,22 @@ async def _loaded(settings: Settings, name: str, beside: "AnyEncoder") -> "Encod
     def run() -> None:
         encoder, failure = None, None
         try:
-            encoder = load_encoder(settings, name, beside)
+            encoder = load_encoder(settings, name, beside, wait_for_room)
         except BaseException as error:
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(settle, encoder, failure)
 
     threading.Thread(target=run, name="load", daemon=True).start()
+    try:
+        await wanted.wait()
+        if not future.done():
+            await room()
+    except BaseException:
+        future.cancel()
+        raise
+    finally:
+        made.set()
     return await future
 
 

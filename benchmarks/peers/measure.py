@@ -77,11 +77,16 @@ def variants(effort: Effort) -> Result:
                 except (NoEnvironment, DidNotStart, Disagrees) as failure:
                     rows.append([peer.name, variant, None, _reason(failure)])
                     continue
-                rate = None if load.errors else load.rate
-                why = f"{load.errors} errors" if load.errors else ""
-                rows.append([peer.name, variant, rate, why])
+                rows.append([peer.name, variant, *_rate(load, effort.seconds)])
     notes = ["The comparisons use the fastest variant."]
     return Result("Ways to run each peer", ["server", "variant", "requests/s", ""], rows, notes)
+
+
+def _rate(load: Load, seconds: float) -> tuple[float | None, str]:
+    """Requests a second, or why there is no such figure."""
+    if load.errors:
+        return None, f"{load.errors} errors"
+    return (load.rate, "") if load.rate else (None, f"no request ended within {seconds:g} s")
 
 
 def small(effort: Effort) -> Result:

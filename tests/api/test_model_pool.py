@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-from app.api.model_pool import RETRY_AFTER, ModelPool
+from app.api.model_pool import RETRY_AFTER, ModelPool, Room
 from app.errors import ModelLoading, NotReady
 from models import ModelError
 
@@ -67,16 +67,22 @@ class Models:
     """Loads models and ends them; writes down what must never be."""
 
     most: int = 0
+    download_seconds: Callable[[str], float] = lambda name: 0.0
     load_seconds: Callable[[], float] = lambda: 1.0
     end_seconds: Callable[[], float] = lambda: 0.1
     fails: Callable[[str], bool] = lambda name: False
+    is_missing: Callable[[str], bool] = lambda name: False
     inside: list[Parts] = field(default_factory=list)
     loads: list[Parts] = field(default_factory=list)
     failed_at: dict[str, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     reading: int = 0
 
-    async def load(self, name: str) -> tuple[Parts, Callable[[], Awaitable[None]]]:
+    async def load(self, name: str, room: Room) -> tuple[Parts, Callable[[], Awaitable[None]]]:
+        await asyncio.sleep(self.download_seconds(name))
+        if self.is_missing(name):
+            raise ModelError(f"{name} is nowhere")
+        await room()
         # the first one is there, too
         if self.most and len(self.inside) + 2 > self.most:
             self.broken.append(f"no room for {name} beside {self.inside}")
@@ -198,6 +204,35 @@ def test_of_those_that_nobody_uses_the_one_used_longest_ago_makes_room() -> None
     run(test)
 
 
+def test_a_download_takes_no_room_and_holds_up_nobody() -> None:
+    async def test() -> None:
+        models = Models(most=2, download_seconds=lambda name: 600.0 if name == "d" else 0.0)
+        pool = models.pool("abcd")
+        await use(pool, "b")
+        downloading = asyncio.create_task(use(pool, "d", patience=700))
+        await asyncio.sleep(60)
+        await use(pool, "b", patience=0)
+        await use(pool, "c", patience=2)
+        assert (models.names, pool.states()[-1].state) == ("c", "loading")
+        await downloading
+        assert (models.names, models.broken) == ("d", [])
+
+    run(test)
+
+
+def test_a_model_that_cannot_be_had_unloads_no_other() -> None:
+    async def test() -> None:
+        models = Models(most=2, is_missing=lambda name: name == "c")
+        pool = models.pool("abc")
+        await use(pool, "b")
+        with pytest.raises(NotReady, match="c is nowhere"):
+            await use(pool, "c")
+        await use(pool, "b", patience=0)
+        assert [parts.name for parts in models.loads] == ["b"]
+
+    run(test)
+
+
 def test_one_that_is_busy_is_not_idle_until_it_has_been_done_for_a_while() -> None:
     async def test() -> None:
         models = Models()
@@ -297,7 +332,7 @@ def test_the_end_waits_for_requests_and_leaves_nothing_loaded() -> None:
     run(test)
 
 
-LONGEST = {"use": 5.0, "load": 3.0, "end": 0.5}
+LONGEST = {"download": 4.0, "use": 5.0, "load": 3.0, "end": 0.5}
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -308,6 +343,7 @@ def test_whoever_waits_long_enough_is_served_whatever_others_ask(seed: int) -> N
     names = "abcdef"[: dice.randint(max(3, most), 6)]
     models = Models(
         most,
+        lambda _: dice.choice([0.0, dice.uniform(0, LONGEST["download"])]),
         lambda: dice.uniform(0, LONGEST["load"]),
         lambda: dice.uniform(0, LONGEST["end"]),
         lambda name: failing and dice.random() < 0.1,

@@ -395,6 +395,19 @@ def test_the_one_that_was_used_longest_ago_makes_room(
             assert sorted(states) == ["idle", "loaded", "loaded"]
 
 
+def test_a_model_that_cannot_be_had_unloads_no_other(
+    pictogram: Encoder, other_model: str, serve: Serve, samples: dict[str, Path]
+) -> None:
+    missing = "local-dir:/nowhere"
+    with serve(
+        pictogram, more_models=f"{other_model},{missing}", precision="fp32", loaded_models=2
+    ) as client:
+        assert classify(client, samples["cat"], model=other_model).is_success
+        assert classify(client, samples["cat"], model=missing).status_code == 503
+        models = client.get("/models").json()["models"]
+        assert [model["state"] for model in models] == ["loaded", "loaded", "failed"]
+
+
 def builds_ended(client: httpx.Client) -> dict[str, int]:
     """How many builds of label sets ended with each result."""
     found = re.findall(

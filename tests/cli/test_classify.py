@@ -340,6 +340,10 @@ def test_own_templates_and_labels_with_commas_arrive_as_they_are(
     record = json.loads(completed.stdout)[0]
     assert {p["label"] for p in record["predictions"]} == {"a cat, sitting", "dog"}
     assert record["templates"] == "custom"
+    completed = run(*common, "--labels", "{} mug,{x}")  # as the server reads it: no JSON
+    assert {p["label"] for p in json.loads(completed.stdout)[0]["predictions"]} == {
+        "{} mug", "{x}",
+    }  # fmt: skip
     completed = run(*common, "--labels", '["a cat, sitting", "dog"]')
     assert {p["label"] for p in json.loads(completed.stdout)[0]["predictions"]} == {
         "a cat, sitting", "dog",

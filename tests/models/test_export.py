@@ -14,7 +14,16 @@ from typing import TextIO
 import numpy as np
 import pytest
 
-from models import BadDevice, BadExport, UnknownModel, bundle, catalog, export_cache, export_folder
+from models import (
+    BadDevice,
+    BadExport,
+    ModelError,
+    UnknownModel,
+    bundle,
+    catalog,
+    export_cache,
+    export_folder,
+)
 from models.choice import CHOICE, Candidates
 from models.export_cache import ExportCache, export, export_key
 from models.export_folder import MANIFEST, PROMPTS, SUMS, checked, examples
@@ -94,6 +103,29 @@ def test_a_folder_that_is_there_is_not_made_again(
     encoder = load("pictogram", exports=made.parent)
     assert encoder.info.backend == "openvino"
     encoder.close()
+
+
+def test_room_is_asked_for_once_and_when_the_export_is_made(copy: Path, tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def room() -> None:
+        made.append(len(list(tmp_path.glob(f"exports/*/{MANIFEST}"))))
+
+    for _ in range(2):
+        load(f"local-dir:{copy}", precision="fp32", exports=tmp_path / "exports", room=room).close()
+    folder = next(tmp_path.glob(f"exports/*/{MANIFEST}")).parent
+    load(f"exported:{folder}", room=room).close()
+    assert made == [1, 1, 1]
+
+
+def test_no_room_is_asked_for_what_cannot_be_had(copy: Path, tmp_path: Path) -> None:
+    def room() -> None:
+        raise AssertionError("asked for")
+
+    (copy / "open_clip_model.safetensors").write_bytes(b"no weights")
+    for spec in (f"local-dir:{copy}", f"local-dir:{copy}-gone", "unheard-of", f"exported:{copy}"):
+        with pytest.raises(ModelError):
+            load(spec, precision="fp32", exports=tmp_path / "exports", room=room)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Checkpoints of transformers give its own logits over HTTP; what is odd is refused."""
 
+import contextlib
 import io
 import json
 import math
@@ -26,7 +27,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from models import BadCheckpoint, ModelUnavailable
+from models import BadCheckpoint, ModelUnavailable, catalog
 from models.loader import load
 from prompts import load_vocabularies
 
@@ -431,8 +432,8 @@ def test_without_the_extra_the_message_names_it(
         load(f"local-dir:{folder}")
 
 
-@pytest.fixture
-def hub(clip: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def hub_with(folder: Path) -> Iterator[str]:
     """The address of a model hub that has one repository, `someone/tuned`."""
     commit = "0" * 40
 
@@ -442,12 +443,12 @@ def hub(clip: Path) -> Iterator[str]:
                 files = [
                     {"type": "file", "path": file.name, "rfilename": file.name,
                      "oid": file.name, "size": file.stat().st_size}
-                    for file in clip.iterdir()
+                    for file in folder.iterdir()
                 ]  # fmt: skip
                 whole = {"id": "someone/tuned", "sha": commit, "siblings": files}
                 self._answer(json.dumps(files if "/tree/" in self.path else whole).encode())
                 return
-            file = clip / self.path.rpartition("/")[2]
+            file = folder / self.path.rpartition("/")[2]
             if self.path.startswith("/someone/tuned/resolve/") and file.is_file():
                 self._answer(file.read_bytes(), etag=file.name)
             else:
@@ -476,6 +477,35 @@ def hub(clip: Path) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def hub(clip: Path) -> Iterator[str]:
+    with hub_with(clip) as url:
+        yield url
+
+
+@pytest.mark.parametrize("form", ["transformers", "open_clip"])
+def test_room_is_asked_for_once_all_is_downloaded(form: str, clip: Path, tmp_path: Path) -> None:
+    bundled = Path(catalog()["pictogram"].loader.removeprefix("local-dir:"))
+    code = (
+        "from models.loader import load; from models.torch_loader import weight_files;"
+        "name = 'hf-hub:someone/tuned'; files = lambda: weight_files(name);"
+        "load(name, precision='fp32', room=lambda: print(len(files()), *[f[1] for f in files()]))"
+    )
+    with hub_with(clip if form == "transformers" else bundled) as url:
+        process = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path)},
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    [line] = process.stdout.splitlines()
+    # the weights, whole, and what names their version
+    count, weights, _ = map(int, line.split())
+    name = "model.safetensors" if form == "transformers" else "open_clip_model.safetensors"
+    folder = clip if form == "transformers" else bundled
+    assert (count, weights) == (2, (folder / name).stat().st_size)
 
 
 def test_a_repository_of_the_hub_is_downloaded_once(hub: str, clip: Path, tmp_path: Path) -> None:
