@@ -170,9 +170,8 @@ def add_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         response = refuse(_from_framework(request, error), request.scope)
         response.headers.update(error.headers or {})
-        allowed = response.headers.get("allow", "").split(", ")
-        if "GET" in allowed and "HEAD" not in allowed:
-            response.headers["allow"] = ", ".join((*allowed, "HEAD"))
+        if error.status_code == MethodNotAllowed.status:
+            response.headers["Allow"] = ", ".join(state_of(request.scope).route.allowed)
         return response
 
     async def parameters(request: Request, error: Exception) -> Response:

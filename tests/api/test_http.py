@@ -78,3 +78,21 @@ def test_where_nothing_is_without_the_slash_no_address_is_named(
     response = client.get(str(client.base_url).rstrip("/") + path)
     assert response.status_code == 404
     assert "remove the slash" not in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/labelsets", "POST, GET, HEAD"),
+        ("/labelsets/pets", "GET, HEAD, PUT, DELETE"),
+        ("/labelsets/pets/calibration", "GET, HEAD, PUT, DELETE"),
+        ("/labelsets/pets/examples", "POST, GET, HEAD, DELETE"),
+        ("/labelsets/pets/examples/1", "GET, HEAD, DELETE"),
+    ],
+)
+def test_a_method_that_is_not_taken_names_all_that_are(
+    client: httpx.Client, path: str, methods: str
+) -> None:
+    response = client.patch(path)
+    assert response.status_code == 405
+    assert set(response.headers["allow"].split(", ")) == set(methods.split(", "))

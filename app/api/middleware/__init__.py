@@ -103,12 +103,13 @@ class Matched:
     """The route of a request by its address as it is declared, or "none"; and its rule.
 
     `meant`: the address without the slash at its end, where there is no route with it but one
-    without.
+    without. `allowed`: the methods that the address takes, where this request's is none of them.
     """
 
     path: str
     rule: Rule
     meant: str | None = None
+    allowed: tuple[str, ...] = ()
 
 
 class RouteTable:
@@ -132,14 +133,19 @@ class RouteTable:
 
     def of(self, scope: Scope) -> Matched:
         """The route that the router will call for an HTTP request, with its rule."""
-        partial = None
+        paths, methods = [], []
         for route, rules in self._routes:
             match, _ = route.matches(scope)
             if match is Match.FULL:
                 return rules[scope["method"]]
-            if match is Match.PARTIAL:
-                partial = partial or Matched(route.path, NOWHERE)
-        return partial or Matched("none", NOWHERE, self._without_slash(scope))
+            if match is Match.PARTIAL:  # each method of an address is a route of its own
+                paths.append(route.path)
+                methods += [method for method in rules if method not in methods]
+        if not paths:
+            return Matched("none", NOWHERE, self._without_slash(scope))
+        if "GET" in methods and "HEAD" not in methods:
+            methods.insert(methods.index("GET") + 1, "HEAD")
+        return Matched(paths[0], NOWHERE, allowed=tuple(methods))
 
     def _without_slash(self, scope: Scope) -> str | None:
         path: str = scope["path"].rstrip("/")
