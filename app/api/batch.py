@@ -18,7 +18,7 @@ from app.api.bodies import address_fields, is_json, json_body, media_type, merge
 from app.api.fields import IMAGE, InputLimits, build_query
 from app.api.middleware.state import state_of
 from app.api.multipart import Part
-from app.api.problems import ProblemAnswer, document, documented
+from app.api.problems import SENT, ProblemAnswer, document, documented
 from app.api.results import (
     BATCH_END,
     BATCH_HEAD,
@@ -141,7 +141,7 @@ LARGEST_WHOLE: Final = 64_000_000
                 "text/csv": openapi.BATCH_TABLE,
             }
         },
-        **documented(400, 401, 403, 404, 408, 413, 422, 429, 503),
+        **documented(*SENT, 404, 409),
     },
 )
 async def classify_batch(request: Request, services: ServicesDep, caller: CallerDep) -> Response:

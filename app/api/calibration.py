@@ -12,7 +12,7 @@ from app.api.batch import BatchLine
 from app.api.bodies import json_body
 from app.api.labelled_images import read_calibration
 from app.api.middleware.state import state_of
-from app.api.problems import document, documented
+from app.api.problems import KEYED, SENT, document, documented
 from app.api.services import (
     ONLY_DECLARED,
     CallerDep,
@@ -85,7 +85,7 @@ def summary(stored: Stored, validity: Validity) -> CalibrationSummary | None:
 
 router = APIRouter(prefix="/labelsets/{name}", tags=["Examples and calibration"])
 
-ALWAYS: Final = (401, 403, 404, 422, 429, 503, 504)
+ALWAYS: Final = (*KEYED, 404, 409, 503)
 CONTENT: Final = {
     "image": {"type": "array", "items": openapi.FILE, "description": "The image files."}
 }
@@ -178,7 +178,7 @@ def calibrator(services: Services) -> Calibrator:
     summary="Fit temperature and thresholds to labelled images",
     openapi_extra=BODY,
     response_model=CalibratedAnswer,
-    responses=documented(400, *ALWAYS, 408, 412, 413),
+    responses=documented(*SENT, 404, 409, 412),
 )
 async def calibrate(
     name: NameDep,
@@ -224,7 +224,7 @@ async def get(name: NameDep, services: ServicesDep, model: ModelName = None) -> 
     status_code=204,
     summary="Store a calibration that was fitted elsewhere",
     openapi_extra=STORED,
-    responses=documented(400, *ALWAYS, 412, 413),
+    responses=documented(*SENT, 404, 409, 412),
 )
 async def put(
     name: NameDep, request: Request, services: ServicesDep, model: ModelName = None

@@ -34,7 +34,7 @@ from app.api.bodies import (
     too_many,
 )
 from app.api.fields import FIELDS, IMAGE, InputLimits, build_query
-from app.api.problems import documented
+from app.api.problems import SENT, documented
 from app.api.results import Answer, answer_of, check_columns, render
 from app.api.services import caller_of, of_model, patience, services_of, stages_of
 from app.classify.embedding import SeenBefore
@@ -162,7 +162,7 @@ router = APIRouter(tags=["Classify"])
     response_model=Answer,
     responses={
         200: {"content": {"text/plain": openapi.LINES, "text/csv": openapi.TABLE}},
-        **documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
+        **documented(*SENT, 404, 409, 502),
     },
 )
 async def classify(request: Request) -> Response:

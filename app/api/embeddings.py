@@ -22,7 +22,7 @@ from app.api.fields import (
     invalid,
     own_or_named,
 )
-from app.api.problems import documented
+from app.api.problems import SENT, documented
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
 from app.classify.templates import TemplateChoice
@@ -266,9 +266,6 @@ async def _file(coded: list[str], place: int) -> bytes:
 
 router = APIRouter(prefix="/embeddings", tags=["Embeddings"])
 
-# problems that either route may answer
-ALWAYS: Final = (400, 401, 403, 408, 413, 422, 429, 503, 504)
-
 # the field that the ensemble complains of, as it is called here
 NAMES: Final = {"labels": TEXTS}
 
@@ -311,7 +308,7 @@ IMAGES_BODY: dict[str, Any] = {
     description="Each text as it is; with `templates`, as a label is embedded.",
     openapi_extra=TEXTS_BODY,
     response_model=TextEmbeddingsAnswer,
-    responses=documented(404, *ALWAYS),
+    responses=documented(*SENT, 404),
 )
 async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
     texts_request = await read_texts(request, services.input_limits)
@@ -351,7 +348,7 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
     description="One image or several: form fields `image`, a JSON list of base64, or a raw body.",
     openapi_extra=IMAGES_BODY,
     response_model=ImageEmbeddingsAnswer,
-    responses=documented(415, *ALWAYS),
+    responses=documented(*SENT, 404),
 )
 async def image(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
     images_request = await read_images(request, services.input_limits)

@@ -12,7 +12,7 @@ from app.api import openapi
 from app.api.batch import BatchLine
 from app.api.labelled_images import read_examples
 from app.api.middleware.state import state_of
-from app.api.problems import document, documented
+from app.api.problems import KEYED, SENT, document, documented
 from app.api.services import (
     ONLY_DECLARED,
     CallerDep,
@@ -126,7 +126,7 @@ def _figures(figures: ExampleFigures | None) -> FiguresAnswer | None:
 
 router = APIRouter(prefix="/labelsets/{name}/examples", tags=["Examples and calibration"])
 
-ALWAYS: Final = (401, 403, 404, 422, 429, 503, 504)
+ALWAYS: Final = (*KEYED, 404, 409, 503)
 IMAGE: Final = {
     "type": "string",
     "description": "Base64 or a data URI.",
@@ -203,7 +203,7 @@ Label = Annotated[str | None, Query(description="Only examples of this label.", 
     summary="Add pictures to labels",
     openapi_extra=BODY,
     response_model=ExamplesAnswer,
-    responses={**CHANGED, **documented(400, *ALWAYS, 408, 409, 412, 413, 415)},
+    responses={**CHANGED, **documented(*SENT, 404, 409, 412)},
 )
 async def add(
     name: NameDep,

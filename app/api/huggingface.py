@@ -27,7 +27,7 @@ from app.api.fields import (
     own_or_named,
     unknown_field,
 )
-from app.api.problems import documented
+from app.api.problems import SENT, documented
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import labels
 from app.classify.query import Query
@@ -226,7 +226,7 @@ class HfPrediction(BaseModel):
     operation_id="hfZeroShotImageClassification",
     summary="Score labels against an image, for Hugging Face's clients",
     openapi_extra=BODY,
-    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
+    responses=documented(*SENT, 404, 502),
 )
 async def zero_shot_image_classification(
     request: Request, services: ServicesDep, stages: StagesDep

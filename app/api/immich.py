@@ -21,7 +21,7 @@ from app.api.bodies import media_type, single
 from app.api.embeddings import LONGEST_TEXT, checked_texts
 from app.api.fields import IMAGE, InputLimits
 from app.api.json_text import small_object
-from app.api.problems import documented
+from app.api.problems import SENT, documented
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
 from app.errors import Invalid, NotFound, Problem, TooLarge, Unparsable
@@ -165,7 +165,7 @@ async def ping() -> PlainTextResponse:
     summary="The CLIP vector of an image or a text, for immich's server",
     openapi_extra=BODY,
     response_model_exclude_none=True,
-    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504),
+    responses=documented(*SENT, 404),
 )
 async def predict(request: Request, services: ServicesDep, stages: StagesDep) -> ImmichAnswer:
     prediction_request = await read_predict(request, services.input_limits)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app.api.model_pool import ModelState
-from app.api.problems import documented
+from app.api.problems import KEYED, documented
 from app.api.services import (
     ONLY_DECLARED,
     CallerDep,
@@ -248,7 +248,7 @@ router = APIRouter(tags=["Server"])
     operation_id="listTemplates",
     dependencies=ONLY_DECLARED,
     summary="List template sets",
-    responses=documented(404, 503),
+    responses=documented(*KEYED, 404, 503),
 )
 async def templates(services: ModelServicesDep) -> TemplatesAnswer:
     return TemplatesAnswer(
@@ -270,6 +270,7 @@ async def templates(services: ModelServicesDep) -> TemplatesAnswer:
     operation_id="listVocabularies",
     dependencies=ONLY_DECLARED,
     summary="List shipped vocabularies",
+    responses=documented(*KEYED),
 )
 async def vocabularies(services: ServicesDep, _model: IgnoredModel = None) -> VocabulariesAnswer:
     return VocabulariesAnswer(
@@ -291,7 +292,7 @@ async def vocabularies(services: ServicesDep, _model: IgnoredModel = None) -> Vo
     operation_id="getModels",
     dependencies=ONLY_DECLARED,
     summary="List models, with what the caches hold",
-    responses=documented(404, 503),
+    responses=documented(*KEYED, 404, 503),
 )
 async def models(services: ModelServicesDep, caller: CallerDep) -> ModelsAnswer:
     vectors, sees_all = services.vectors, caller.may("admin")
@@ -323,7 +324,7 @@ async def healthz() -> HealthAnswer:
     "/readyz",
     operation_id="getReadiness",
     summary="Readiness check",
-    responses=documented(503),
+    responses=documented(503, 504),
 )
 async def readyz(request: Request, services: ServicesDep) -> ReadyAnswer:
     if request.app.state.draining:
@@ -359,6 +360,7 @@ async def _answers(services: Services) -> bool:
     operation_id="getMetrics",
     summary="Metrics, for Prometheus",
     response_class=Response,
+    responses=documented(*KEYED, 404),
 )
 async def metrics(services: ServicesDep) -> Response:
     if not services.metrics_on:

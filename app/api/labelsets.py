@@ -12,7 +12,7 @@ from app.api.calibration import CalibrationSummary
 from app.api.calibration import summary as calibration_summary
 from app.api.examples import BlendAnswer, blend_answer
 from app.api.labelset_body import LabelSetBody
-from app.api.problems import documented
+from app.api.problems import KEYED, SENT, documented
 from app.api.services import (
     ONLY_DECLARED,
     CallerDep,
@@ -176,8 +176,8 @@ def _common(stored: Stored, status: Status, model: str, templates: str) -> dict[
 
 router = APIRouter(prefix="/labelsets", tags=["Label sets"])
 
-# problems that any of these routes may answer
-ALWAYS: Final = (401, 403, 422, 429, 503, 504)
+# problems that any of these routes without a body may answer
+ALWAYS: Final = (*KEYED, 404, 503)
 
 UPLOAD: dict[str, Any] = {
     "requestBody": {
@@ -205,7 +205,7 @@ UPLOAD: dict[str, Any] = {
     summary="Register a label set",
     openapi_extra=UPLOAD,
     response_model=LabelSetAnswer,
-    responses={202: {"model": LabelSetAnswer}, **documented(400, *ALWAYS, 408, 409, 413)},
+    responses={202: {"model": LabelSetAnswer}, **documented(*SENT, 404, 409, 412)},
 )
 async def create(
     request: Request,
@@ -262,7 +262,7 @@ async def page(
     response_model=LabelSetAnswer,
     responses={
         304: {"description": "Ready, and at the version of If-None-Match"},
-        **documented(404, *ALWAYS),
+        **documented(*ALWAYS, 409),
     },
 )
 async def get(name: NameDep, request: Request, services: ModelServicesDep) -> Response:
@@ -284,7 +284,7 @@ async def get(name: NameDep, request: Request, services: ModelServicesDep) -> Re
     responses={
         201: {"model": LabelSetAnswer},
         202: {"model": LabelSetAnswer},
-        **documented(400, *ALWAYS, 408, 409, 412, 413),
+        **documented(*SENT, 404, 409, 412),
     },
 )
 async def put(
@@ -310,7 +310,7 @@ async def put(
     dependencies=ONLY_DECLARED,
     status_code=204,
     summary="Delete a label set",
-    responses=documented(404, 412, *ALWAYS),
+    responses=documented(*ALWAYS, 412),
 )
 async def delete(
     name: NameDep, request: Request, services: ServicesDep, _model: IgnoredModel = None

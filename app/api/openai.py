@@ -19,7 +19,7 @@ from app.api.answers import rows_as_json, with_rows
 from app.api.bodies import check_address, json_body, offload
 from app.api.embeddings import MOST_IMAGES, EncodingField, Row, checked_texts, too_many_images
 from app.api.fields import IMAGE, InputLimits, RequestFields, invalid
-from app.api.problems import documented, slash_at_end
+from app.api.problems import KEYED, SENT, documented_openai, slash_at_end
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
 from app.errors import Invalid, Problem, first_of_group
@@ -275,7 +275,7 @@ BODY: dict[str, Any] = {
     summary="Embed texts and images, for OpenAI's clients",
     openapi_extra=BODY,
     response_model=OpenAiAnswer,
-    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
+    responses=documented_openai(*SENT, 404, 502),
 )
 async def create(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
     items_request = await read_items(request, services.input_limits, services.fetcher)
@@ -302,7 +302,7 @@ async def create(request: Request, services: ServicesDep, stages: StagesDep) -> 
     "/models",
     operation_id="openaiListModels",
     summary="List models and their aliases",
-    responses=documented(401, 403, 429),
+    responses=documented_openai(*KEYED),
 )
 async def models(services: ServicesDep) -> OpenAiModels:
     return OpenAiModels(data=[OpenAiModel(id=name) for name in services.models.names()])
@@ -312,7 +312,7 @@ async def models(services: ServicesDep) -> OpenAiModels:
     "/models/{name:path}",
     operation_id="openaiGetModel",
     summary="Get a model by its name",
-    responses=documented(401, 403, 404, 429),
+    responses=documented_openai(*KEYED, 404),
 )
 async def model(name: str, request: Request, services: ServicesDep) -> OpenAiModel:
     path = request.url.path  # a name may hold slashes, so the route takes one at the end, too

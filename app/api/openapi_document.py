@@ -28,15 +28,15 @@ TAGS: Final = {
 OPEN: Final = ("/healthz", "/readyz", "/ping")
 
 PROBLEMS: Final = {
-    "400": "The body cannot be parsed.",
+    "400": "The URL or the body cannot be parsed.",
     "401": "The API key is missing or unknown.",
     "403": "The API key lacks the scope.",
     "404": "It does not exist.",
     "408": "The body did not arrive in time.",
-    "409": "It already exists, or the limit on their number is reached.",
+    "409": "It already exists, or this release cannot read it.",
     "412": "Somebody else changed it (`If-Match`), or it exists (`If-None-Match: *`).",
     "413": "A size or count is over its limit; `field`, `limit` and `value` say which.",
-    "415": "The file is not in a supported image format.",
+    "415": "The image's format, or the `Content-Encoding` of the body, is not supported.",
     "422": "A field is invalid; `field`, `limit` and `value` say which.",
     "429": "Too many requests for this key; see `Retry-After`.",
     "502": "An image could not be fetched from its URL.",

@@ -16,7 +16,7 @@ from app.api import bodies, openapi
 from app.api.bodies import address_fields, json_body
 from app.api.embeddings import MOST_IMAGES, too_many_images
 from app.api.fields import IMAGE, build_query
-from app.api.problems import documented
+from app.api.problems import SENT, documented
 from app.api.services import CallerDep, ServicesDep, StagesDep, of_model, patience
 from app.classify.query import Prediction
 from app.errors import Invalid, Problem
@@ -97,7 +97,7 @@ router = APIRouter(prefix="/api/v1/vision", tags=["PhotoPrism's API"])
     description="Fields of `POST /classify` go into the URL: `labelset`, `threshold`, `top_k` "
     "and so on. Without labels the photo is tagged with nouns of everyday things.",
     openapi_extra=BODY,
-    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504),
+    responses=documented(*SENT, 404, 409, 502),
 )
 async def labels(
     request: Request, services: ServicesDep, stages: StagesDep, caller: CallerDep

@@ -31,23 +31,37 @@ TYPES: Final = {
 }
 
 
+class OpenAiFault(BaseModel):
+    """What went wrong: each is an attribute of the error that OpenAI's clients raise."""
+
+    message: str = Field(description="What happened, in a sentence.", examples=["input is missing"])
+    type: str = Field(description="The kind of error.", examples=["invalid_request_error"])
+    param: str | None = Field(description="The field at fault.", examples=["input"])
+    code: str = Field(
+        description="`model_not_found`, or the last part of a problem's `type`.",
+        examples=["invalid"],
+    )
+
+
+class OpenAiErrorAnswer(BaseModel):
+    """An error as OpenAI's clients read it."""
+
+    model_config = ConfigDict(title="OpenAiError")
+
+    error: OpenAiFault = Field(description="The error.")
+
+
 def openai_error(problem: Problem) -> dict[str, Any]:
-    """`{"error": {"message", "type", "param", "code"}}`, each of its clients' error attributes."""
+    """The JSON of an OpenAiErrorAnswer."""
     fault = "server_error" if problem.status >= 500 else "invalid_request_error"
     unknown_model = isinstance(problem, NotFound) and problem.field == "model"
-    return {
-        "error": {
-            "message": _without_surrogates(problem.detail),
-            "type": TYPES.get(problem.status, fault),
-            "param": None if problem.field is None else _without_surrogates(problem.field),
-            "code": "model_not_found" if unknown_model else problem.code,
-        }
-    }
-
-
-def _without_surrogates(text: str) -> str:
-    """Untrusted text may contain lone surrogates, which cannot be encoded in a response."""
-    return text.encode(errors="replace").decode()
+    own = OpenAiFault(
+        message=_sendable(problem.detail),
+        type=TYPES.get(problem.status, fault),
+        param=_sendable(problem.field),
+        code="model_not_found" if unknown_model else problem.code,
+    )
+    return OpenAiErrorAnswer(error=own).model_dump()
 
 
 class ProblemAnswer(BaseModel):
@@ -153,9 +167,25 @@ def _retry(problem: Problem) -> dict[str, str]:
     return {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
 
 
+# what any route that needs a key may answer, and any that reads a body
+KEYED: Final = (400, 401, 403, 422, 429, 504)
+SENT: Final = (*KEYED, 408, 413, 415, 503)
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problems in a route's OpenAPI entry."""
-    content = {MEDIA_TYPE: {"schema": ProblemAnswer.model_json_schema()}}
+    return _documented(statuses, MEDIA_TYPE, ProblemAnswer)
+
+
+def documented_openai(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same below /v1, where they are in the format of OpenAI."""
+    return _documented(statuses, "application/json", OpenAiErrorAnswer)
+
+
+def _documented(
+    statuses: Iterable[int], media_type: str, answer: type[BaseModel]
+) -> dict[int | str, dict[str, Any]]:
+    content = {media_type: {"schema": answer.model_json_schema()}}
     return {status: {"description": "Problem", "content": content} for status in statuses}
 
 
