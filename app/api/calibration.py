@@ -133,6 +133,7 @@ IMAGES: Final = {
     ),
 }
 BODY: dict[str, Any] = {
+    "parameters": [openapi.IF_MATCH, *openapi.url_fields(NUMBERS, "For an archive: ")],
     "requestBody": {
         "required": True,
         "content": {
@@ -151,9 +152,10 @@ BODY: dict[str, Any] = {
             "application/zip": FILE,
             "application/x-tar": FILE,
         },
-    }
+    },
 }
 STORED: dict[str, Any] = {
+    "parameters": [openapi.IF_MATCH],
     "requestBody": {
         "required": True,
         "content": {
@@ -161,7 +163,7 @@ STORED: dict[str, Any] = {
                 "schema": {"type": "object", "description": "A calibration, as returned by GET."}
             }
         },
-    }
+    },
 }
 
 
@@ -251,6 +253,7 @@ async def put(
     dependencies=ONLY_DECLARED,
     status_code=204,
     summary="Delete a calibration",
+    openapi_extra={"parameters": [openapi.IF_MATCH]},
     responses=documented(412, *ALWAYS),
 )
 async def delete(

@@ -288,6 +288,9 @@ FORM: Final[dict[str, Any]] = {
     "required": ["image"],
 }
 IMAGES_BODY: dict[str, Any] = {
+    "parameters": openapi.url_fields(
+        ImagesFields.model_json_schema()["properties"], "For the raw body: "
+    ),
     "requestBody": {
         "required": True,
         "content": {
@@ -297,7 +300,7 @@ IMAGES_BODY: dict[str, Any] = {
             },
             "application/octet-stream": {"schema": openapi.FILE},
         },
-    }
+    },
 }
 
 

@@ -136,6 +136,7 @@ LABEL: Final = {"type": "string", "description": "What the image shows.", "examp
 NAME: Final = {"type": "string", "description": "Returned with an error."}
 FILE: Final = openapi.FILE
 BODY: dict[str, Any] = {
+    "parameters": [openapi.IF_MATCH, *openapi.url_fields({"label": LABEL}, "For the raw body: ")],
     "requestBody": {
         "required": True,
         "content": {
@@ -190,7 +191,7 @@ BODY: dict[str, Any] = {
             "application/zip": {"schema": FILE},
             "application/x-tar": {"schema": FILE},
         },
-    }
+    },
 }
 CHANGED: dict[int | str, dict[str, Any]] = {202: {"model": ExamplesAnswer}}
 
@@ -313,6 +314,7 @@ async def picture(
     operation_id="deleteExample",
     dependencies=ONLY_DECLARED,
     summary="Remove an example",
+    openapi_extra={"parameters": [openapi.IF_MATCH]},
     response_model=ExamplesAnswer,
     responses={**CHANGED, **documented(*ALWAYS, 412)},
 )
@@ -334,6 +336,7 @@ async def remove(
     operation_id="deleteExamples",
     dependencies=ONLY_DECLARED,
     summary="Remove the examples of a label, or all",
+    openapi_extra={"parameters": [openapi.IF_MATCH]},
     response_model=ExamplesAnswer,
     responses={**CHANGED, **documented(*ALWAYS, 412)},
 )

@@ -190,6 +190,9 @@ def _template(templates: Sequence[str]) -> tuple[str, ...]:
 router = APIRouter(prefix="/hf", tags=["Hugging Face's API"])
 
 BODY: dict[str, Any] = {
+    "parameters": openapi.url_fields(
+        HfParameters.model_json_schema()["properties"], "For the raw body: "
+    ),
     "requestBody": {
         "required": True,
         "content": {
@@ -209,8 +212,9 @@ BODY: dict[str, Any] = {
                     },
                 )
             },
+            "application/octet-stream": {"schema": openapi.FILE},
         },
-    }
+    },
 }
 
 

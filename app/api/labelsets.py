@@ -17,6 +17,7 @@ from app.api.services import (
     ONLY_DECLARED,
     CallerDep,
     IgnoredModel,
+    LabelsetName,
     ModelServicesDep,
     NameDep,
     PatienceDep,
@@ -198,12 +199,22 @@ UPLOAD: dict[str, Any] = {
 }
 
 
+IF_CHANGES: Final = [openapi.IF_MATCH, openapi.IF_ABSENT]
+
+
+def _upload(*without: str) -> dict[str, Any]:
+    """A body, and the fields that text has in the URL."""
+    fields = labelset_body.FORM_SCHEMA["properties"]
+    in_url = {name: schema for name, schema in fields.items() if name not in without}
+    return UPLOAD | {"parameters": [*IF_CHANGES, *openapi.url_fields(in_url, "For text: ")]}
+
+
 @router.post(
     "",
     operation_id="createLabelset",
     status_code=201,
     summary="Register a label set",
-    openapi_extra=UPLOAD,
+    openapi_extra=_upload("labels"),
     response_model=LabelSetAnswer,
     responses={202: {"model": LabelSetAnswer}, **documented(*SENT, 404, 409, 412)},
 )
@@ -259,6 +270,7 @@ async def page(
     operation_id="getLabelset",
     dependencies=ONLY_DECLARED,
     summary="One label set",
+    openapi_extra={"parameters": [openapi.IF_CHANGED]},
     response_model=LabelSetAnswer,
     responses={
         304: {"description": "Ready, and at the version of If-None-Match"},
@@ -279,7 +291,7 @@ async def get(name: NameDep, request: Request, services: ModelServicesDep) -> Re
     "/{name}",
     operation_id="putLabelset",
     summary="Create or replace a label set",
-    openapi_extra=UPLOAD,
+    openapi_extra=_upload("labels", "name"),
     response_model=LabelSetAnswer,
     responses={
         201: {"model": LabelSetAnswer},
@@ -288,7 +300,7 @@ async def get(name: NameDep, request: Request, services: ModelServicesDep) -> Re
     },
 )
 async def put(
-    name: str,
+    name: LabelsetName,
     request: Request,
     services: ModelServicesDep,
     caller: CallerDep,
@@ -310,6 +322,7 @@ async def put(
     dependencies=ONLY_DECLARED,
     status_code=204,
     summary="Delete a label set",
+    openapi_extra={"parameters": [openapi.IF_MATCH]},
     responses=documented(*ALWAYS, 412),
 )
 async def delete(

@@ -119,6 +119,8 @@ def batch_body() -> dict[str, Any]:
     }
     files = {"type": "array", "items": FILE, "description": "The image files, after all fields."}
     form = _form(fields["properties"], files)
+    # a generator that writes what is required first would send the images before the fields
+    del form["required"]
     batch = {**fields, "properties": {"images": images, **fields["properties"]}}
     file = {"schema": FILE | {"description": "An archive of image files."}}
     body["requestBody"]["content"] = {
@@ -155,17 +157,36 @@ def classify_body() -> dict[str, Any]:
                 "application/octet-stream": {"schema": FILE},
             },
         },
-        "parameters": [
-            {
-                "name": name,
-                "in": "query",
-                "required": False,
-                "description": f"For the raw body: {schema.get('description', '')}",
-                "schema": {k: v for k, v in schema.items() if k != "description"},
-            }
-            for name, schema in _form_properties(fields["properties"]).items()
-        ],
+        "parameters": url_fields(fields["properties"], "For the raw body: "),
     }
+
+
+def url_fields(fields: dict[str, Any], when: str = "") -> list[dict[str, Any]]:
+    """The parameters of a route that reads these fields from the URL."""
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": f"{when}{schema.get('description', '')}",
+            "schema": {k: v for k, v in schema.items() if k != "description"},
+        }
+        for name, schema in _form_properties(fields).items()
+    ]
+
+
+def _condition(name: str, description: str, example: str) -> dict[str, Any]:
+    schema = {"type": "string", "examples": [example]}
+    return {
+        "name": name, "in": "header", "required": False, "description": description,
+        "schema": schema,
+    }  # fmt: skip
+
+
+ETAG: Final = '"1795437262838"'
+IF_MATCH: Final = _condition("If-Match", "Change this version only: its `ETag`.", ETAG)
+IF_ABSENT: Final = _condition("If-None-Match", "Create only: `*`.", "*")
+IF_CHANGED: Final = _condition("If-None-Match", "An `ETag`; 304 while it is the same.", ETAG)
 
 
 def _form(fields: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from app.api import bodies, openapi
 from app.api.bodies import address_fields, json_body
 from app.api.embeddings import MOST_IMAGES, too_many_images
-from app.api.fields import IMAGE, build_query
+from app.api.fields import IMAGE, ClassifyFields, build_query
 from app.api.problems import SENT, documented
 from app.api.services import CallerDep, ServicesDep, StagesDep, of_model, patience
 from app.classify.query import Prediction
@@ -76,7 +76,17 @@ class VisionAnswer(BaseModel):
     result: VisionResult
 
 
+# fields of /classify for which the answer has no room
+WITHOUT: Final = ("boxes", "explain")
+
 BODY: Final[dict[str, Any]] = {
+    "parameters": openapi.url_fields(
+        {
+            name: schema
+            for name, schema in ClassifyFields.model_json_schema()["properties"].items()
+            if name not in WITHOUT
+        }
+    ),
     "requestBody": {
         "required": True,
         "content": {
@@ -84,7 +94,7 @@ BODY: Final[dict[str, Any]] = {
                 "schema": openapi.titled("VisionRequest", VisionRequest.model_json_schema())
             }
         },
-    }
+    },
 }
 
 router = APIRouter(prefix="/api/v1/vision", tags=["PhotoPrism's API"])

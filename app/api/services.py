@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.dependencies.models import Dependant
 
 from app.api.bodies import check_address
-from app.api.fields import MODEL_DESCRIPTION, InputLimits, checked_name
+from app.api.fields import MODEL_DESCRIPTION, NAME_PATTERN, InputLimits, checked_name
 from app.api.json_text import JsonLimits
 from app.api.labelset_body import UploadLimits
 from app.api.middleware import Body
@@ -213,7 +213,11 @@ CallerDep = Annotated[Identity, Depends(_caller)]
 PatienceDep = Annotated[float, Depends(patience)]
 
 
-async def _stored_name(name: str, caller: CallerDep) -> str:
+# checked by `checked_name`, whose problem says what a name is
+LabelsetName = Annotated[str, Path(json_schema_extra={"pattern": f"^{NAME_PATTERN}$"})]
+
+
+async def _stored_name(name: LabelsetName, caller: CallerDep) -> str:
     """The name in the path as the store keeps it."""
     return in_namespace(caller.namespace, checked_name(name))
 
