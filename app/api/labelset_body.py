@@ -43,7 +43,7 @@ from app.classify.labels import LabelLimits
 from app.classify.templates import TemplateChoice, numbered
 from app.errors import Invalid
 from app.labelsets.definition import Combine, Definition, Entry
-from prompts import Vocabulary
+from prompts import PLACEHOLDER, Vocabulary
 
 # how often one template may count
 MOST_WEIGHT: Final = 10
@@ -125,6 +125,27 @@ FORM_SCHEMA: Final[dict[str, Any]] = {
             "description": "A template set's name or own templates; default: the model's.",
             "examples": [["a photo of a {}."]],
         },
+        "combine": {
+            "type": "string",
+            "description": "For labels with several texts: `mean` or `best`; or JSON, by label.",
+            "examples": ["best"],
+        },
+        "prompts": {
+            "type": "string",
+            "description": "Whole prompts for labels, as a JSON object.",
+            "examples": ['{"cat": ["a cat asleep"]}'],
+        },
+        "prompts_with": {
+            "type": "string",
+            "enum": ["templates"],
+            "description": "Read the prompts of labels beside the templates.",
+        },
+        "not": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "What pictures may show instead of the labels.",
+            "examples": [["a blank page"]],
+        },
         "truncate": {
             "type": "boolean",
             "description": "Take the beginning of texts that are longer than the model reads.",
@@ -137,6 +158,9 @@ FORM_SCHEMA: Final[dict[str, Any]] = {
 OPTIONS: Final = ("model", "wait")
 LISTS: Final = ("templates", "not")
 FORM_LISTS: Final = ("labels", *LISTS)
+
+# what JSON may have as an object, as well as `labels`
+OBJECTS: Final = ("combine", "prompts", "templates")
 
 KNOWN: Final = tuple(field.alias or name for name, field in LabelSetBody.model_fields.items())
 
@@ -179,7 +203,7 @@ async def read_labelset(request: Request, limits: UploadLimits, name: str | None
     """
     kind = media_type(request.headers.get("content-type", ""))
     in_address = address_fields(request, LISTS)
-    fields = {name: value for name, value in in_address.items() if name not in OPTIONS}
+    fields = _typed({name: value for name, value in in_address.items() if name not in OPTIONS})
     if kind == FORM:
         form = await form_fields(request, (), limits)
         own = {key: single(key, values, FORM_LISTS) for key, values in form.items()}
@@ -212,8 +236,9 @@ def _read(
 
 def _with_name(fields: dict[str, Any], limits: UploadLimits, name: str | None) -> Upload:
     if name is not None:
-        if fields.get("name") is not None:
-            raise Invalid("the name is already in the URL", field="name")
+        if fields.get("name", name) not in (name, None):
+            detail = f"the URL names the label set {errors.shown(name)}, and `name` another one"
+            raise Invalid(detail, field="name", limit=name)
         fields["name"] = name
     checked = _checked(fields)
     if checked.name is None:
@@ -254,12 +279,19 @@ def _from_curl(body: bytes, limits: UploadLimits) -> dict[str, Any]:
 
 
 def _typed(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a form as JSON has them: labels with commas or lines between are a list."""
-    if not isinstance(fields.get("labels"), str):
-        return fields
-    text = fields["labels"]
-    is_object = text.lstrip()[:1] == "{"
-    return {**fields, "labels": json_text.small_object(text) if is_object else _listed(text)}
+    """The fields of a form or a URL as JSON has them: labels with commas or lines between are a
+    list, and what may be an object is read as one.
+    """
+    typed = dict(fields)
+    for name in OBJECTS:
+        text = fields.get(name)
+        # {} alone is a template
+        if isinstance(text, str) and OBJECT.match(text) and text.strip() != PLACEHOLDER:
+            typed[name] = json_text.small_object(text)
+    if isinstance(text := typed.get("labels"), str):
+        is_object = text.lstrip()[:1] == "{"
+        typed["labels"] = json_text.small_object(text) if is_object else _listed(text)
+    return typed
 
 
 def _lines(body: bytes, limits: UploadLimits) -> Any:

@@ -820,3 +820,41 @@ def test_prompts_that_differ_by_spaces_alone_are_refused(client: httpx.Client) -
     body = {"labels": ["a", "b"], "prompts": {"a": ["x"], " a ": ["y"]}}
     answer = problem(client.put("/labelsets/spaces", json=body), 422, "invalid")
     assert (answer["field"], "'a'" in answer["detail"]) == ("prompts", True)
+
+
+def test_a_form_has_whatever_json_has(client: httpx.Client) -> None:
+    objects = {
+        "labels": {"cat": ["cat", "kitten"], "dog": ["dog", "puppy"]},
+        "combine": {"cat": "best"},
+        "prompts": {"dog": ["a dog asleep"]},
+        "templates": {"an icon of a {}": 2, "a {}": 1},
+    }
+    texts = {"prompts_with": "templates", "description": "by form"}
+    form = {name: (None, json.dumps(value)) for name, value in objects.items()}
+    form |= {name: (None, text) for name, text in (texts | {"not": "fish,bird"}).items()}
+    sent = client.put("/labelsets/by-form", files=form, params={"wait": "true"})
+    assert sent.status_code == 201, sent.text
+    body = {**objects, **texts, "not": ["fish", "bird"]}
+    same = client.put("/labelsets/by-json", json=body, params={"wait": "true"})
+    differs = {"name", "version", "serving_version"}
+    assert {k: v for k, v in sent.json().items() if k not in differs} == {
+        k: v for k, v in same.json().items() if k not in differs
+    }
+    assert sent.json()["asked_templates"] == objects["templates"]
+    # which alone is a template, not an object
+    bare = client.put(
+        "/labelsets/by-form", files={"labels": (None, "cat,dog"), "templates": (None, "{}")}
+    )
+    assert bare.json()["own_templates"] == ["{}"], bare.text
+    for name in ("by-form", "by-json"):
+        client.delete(f"/labelsets/{name}")
+
+
+def test_a_name_in_the_body_may_repeat_that_of_the_url_and_no_other(client: httpx.Client) -> None:
+    body = {"name": "repeated", "labels": ["cat", "dog"]}
+    sent = client.put("/labelsets/repeated", json=body, params={"wait": "true"})
+    assert (sent.status_code, sent.json()["name"]) == (201, "repeated"), sent.text
+    other = client.put("/labelsets/other", json=body)
+    assert (other.status_code, other.json()["field"]) == (422, "name")
+    assert "the URL names the label set 'other'" in other.json()["detail"]
+    client.delete("/labelsets/repeated")
