@@ -27,7 +27,7 @@ from app.api import (
     playground,
 )
 from app.api.middleware import RouteTable
-from app.api.middleware.admission import HEADER, Admission, AdmissionMiddleware
+from app.api.middleware.admission import Admission, AdmissionMiddleware
 from app.api.middleware.auth import Gate, GatePolicy
 from app.api.middleware.body_limit import BodyLimit, BodyLimits
 from app.api.middleware.compression import Compression
@@ -89,8 +89,9 @@ def middleware(
         cors = Middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match", HEADER],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            # clients send headers of their own, OpenAI's ten of them, and no route reads cookies
+            allow_headers=["*"],
             expose_headers=["ETag", "Link", "Location", "Retry-After", "Server-Timing",
                             "X-Request-ID", "traceresponse"],
         )  # fmt: skip

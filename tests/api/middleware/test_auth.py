@@ -172,6 +172,16 @@ def test_cross_origin_reading_is_closed_unless_listed(
     with serve(pictogram, cors_origins="https://app.example, https://b.example") as listed:
         flight = listed.options("/classify", headers=headers)
         assert flight.headers["access-control-allow-origin"] == "https://app.example"
+        # what OpenAI's client in a browser and a page that names its requests send
+        more = {"Access-Control-Request-Headers": "authorization,x-stainless-os,x-request-id"}
+        flight = listed.options("/v1/embeddings", headers=headers | more)
+        assert flight.status_code == 200, flight.text
+        assert "x-stainless-os" in flight.headers["access-control-allow-headers"]
+        head = {"Access-Control-Request-Method": "HEAD"}
+        assert listed.options("/labelsets", headers=headers | head).status_code == 200
+        evil = {"Origin": "https://evil.example"}
+        flight = listed.options("/v1/embeddings", headers=headers | more | evil)
+        assert flight.status_code == 400
         answer = classify(listed, samples["cat"], Origin="https://app.example")
         assert answer.status_code == 200
         assert answer.headers["access-control-allow-origin"] == "https://app.example"
