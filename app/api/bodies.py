@@ -303,6 +303,10 @@ def field_values(part: multipart.Part) -> list[Any]:
     """The text of a field; of a list that is a file, its lines. Raises Problem, Unparsable."""
     if isinstance(part.content, Problem):
         raise part.content
+    if part.filename is None and looks_like_image(part.content):
+        detail = f"the field {errors.shown(part.name)} is a picture sent as text, without a file "
+        detail += f"name, as curl's < does; send it with -F {IMAGE}=@FILE"
+        raise Unparsable(detail, field=errors.excerpt(part.name))
     text = text_of(part.content, f"the field {errors.shown(part.name)}")
     lines = listed_lines(text) if part.filename is not None else None
     return [text] if lines is None else list(lines)

@@ -417,6 +417,18 @@ def test_a_picture_that_lost_its_line_ends_in_curl_is_named(
             assert "curl's -d" in answer["detail"]
 
 
+def test_a_picture_that_curl_sends_as_text_is_named(
+    client: httpx.Client, samples: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in ("cat", "key", "bicycle"):
+        (tmp_path / "picture").write_bytes(samples[name].read_bytes())
+        for path in ("/classify?labels=cat,dog", "/classify/batch?labels=cat,dog",
+                     "/embeddings/image", "/labelsets"):  # fmt: skip
+            answer = curl(client, path, "-F", "image=<picture", folder=tmp_path)
+            assert (answer["status"], answer["field"]) == (400, "image"), answer
+            assert "-F image=@FILE" in answer["detail"]
+
+
 def test_labels_that_are_one_to_the_model_earn_a_warning(client: httpx.Client, cat: bytes) -> None:
     answer = client.post("/classify?labels=cat,Cat,CAT,dog", content=cat).json()
     (warning,) = answer["warnings"]
