@@ -92,8 +92,8 @@ class Registry:
     async def fresh(self, name: str) -> Stored | None:
         """What the store has now, for a change that must not start from memory."""
         try:
-            known = self._known.get(name)
-            if known is not None and _went_back(await self._store.head(name), known):
+            known, head = self._known.get(name), await self._store.head(name)
+            if known is not None and _went_back(head, known):
                 await self._publish_again(known)
             record = await self._store.get(name)
         except StoreAway:
@@ -214,7 +214,7 @@ class Registry:
         await asyncio.gather(*self._background, return_exceptions=True)
 
     async def _look_for_lost(self) -> None:
-        """Publish again what is known here and in the store no more, unless it was deleted."""
+        """Publish or list again what the store has lost of what is known, unless it was deleted."""
         listed = set(await self._store.recent())
         for known in [known for known in self._known.all() if known.name not in listed]:
             head = await self._store.head(known.name)
@@ -222,6 +222,8 @@ class Registry:
                 await self._publish_again(known)
             elif head.deleted:
                 self._forget(known.name, known)
+            else:  # only the store's lists had lost the name: a use puts it there again
+                await self._note_use(known.name, time.time())
 
     async def _publish_again(self, known: Stored) -> Head | None:
         """Replace what the store lost, or rolled back, by what is known here."""

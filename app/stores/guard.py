@@ -24,6 +24,8 @@ from app.stores.protocols import (
 )
 
 Call = Literal["read", "write", "count"]
+# to free is to write what a store that is full accepts as well
+Kind = Literal["read", "write", "count", "free"]
 Result = Literal["ok", "refused", "away"]
 State = Literal["ok", "read-only", "away"]
 Tell = Callable[[Call, Result, float], None]
@@ -44,34 +46,43 @@ def _by_key(_name: str, keys: Sequence[str]) -> int:
     return max(1, len(keys))
 
 
+def _by_size(body: bytes) -> int:
+    return 1 + len(body) // 1_000_000
+
+
 def _megabytes(size: int) -> int:
     return 2 + size // 1_000_000
 
 
+# megabytes that definitions which are read may have; `head` or `recent` is asked before, and finds
+# out that a store hangs
+_READ: Final = 32
+
+
 # every method of a store: what it does, and how long it may take
-LABELSETS: Final[Mapping[str, tuple[Call, Times]]] = {
+LABELSETS: Final[Mapping[str, tuple[Kind, Times]]] = {
     "head": ("read", _once),
-    "get": ("read", _once),
-    "page": ("read", _once),
+    "get": ("read", lambda _name: _READ),
+    "page": ("read", lambda _after, _before, _limit: _READ),
     "recent": ("read", _once),
-    "write": ("write", _once),
-    "amend": ("write", _once),
-    "delete": ("write", _once),
-    "restore": ("write", _once),
+    "write": ("write", lambda _name, body, *_rest: _by_size(body)),
+    "amend": ("write", lambda _name, _version, body: _by_size(body)),
+    "delete": ("free", _once),
+    "restore": ("write", lambda record: _by_size(record.body)),
     "touch": ("write", _once),
 }
-PICTURES: Final[Mapping[str, tuple[Call, Times]]] = {
+PICTURES: Final[Mapping[str, tuple[Kind, Times]]] = {
     "put": ("write", lambda _name, _key, value, _most: _megabytes(len(value))),
     "get": ("read", lambda _name, _key, size: _megabytes(size)),
     "missing": ("read", lambda _name, keys: _by_chunk(keys)),
-    "delete": ("write", _by_key),
+    "delete": ("free", _by_key),
     "listed": ("read", lambda: None),  # nobody waits for it, and each page has its limit
 }
-VECTORS: Final[Mapping[str, tuple[Call, Times]]] = {
+VECTORS: Final[Mapping[str, tuple[Kind, Times]]] = {
     "get_many": ("read", _by_chunk),
     "put_many": ("write", _by_chunk),
 }
-RATES: Final[Mapping[str, tuple[Call, Times]]] = {"take": ("count", _once)}
+RATES: Final[Mapping[str, tuple[Kind, Times]]] = {"take": ("count", _once)}
 
 
 def nobody(_call: Call, _result: Result, _seconds: float) -> None:
@@ -81,12 +92,14 @@ def nobody(_call: Call, _result: Result, _seconds: float) -> None:
 class Guarded:
     """A store that never keeps a caller longer than `timeout` seconds, and not at all while away.
 
+    What may be large has that time for each megabyte.
+
     Where `write_timeout` is None one server does it all: a call that it does not answer keeps all
-    others from asking, a write that it refuses only other writes. Else writes have a way of their
-    own, which may be slow and whose answer matters: their failures say nothing of reads, and
-    counting requests, which may not wait, says nothing of writes. A write that failed with
-    StoreAway may have happened all the same. `tell` hears of every call, also of those that are
-    not made.
+    others from asking, a write that it refuses only other writes, and of these none that makes
+    room. Else writes have a way of their own, which may be slow and whose answer matters: their
+    failures say nothing of reads, and counting requests, which may not wait, says nothing of
+    writes. A write that failed with StoreAway may have happened all the same. `tell` hears of every
+    call, also of those that are not made.
     """
 
     def __init__(
@@ -150,11 +163,12 @@ class Guarded:
         """Close connections and threads."""
         await self._store.close()
 
-    def _guard(self, inner: object, methods: Mapping[str, tuple[Call, Times]]) -> Any:
-        def guarded(name: str, kind: Call, times: Times) -> Callable[..., Awaitable[Any]]:
+    def _guard(self, inner: object, methods: Mapping[str, tuple[Kind, Times]]) -> Any:
+        def guarded(name: str, kind: Kind, times: Times) -> Callable[..., Awaitable[Any]]:
             async def call(*arguments: Any, **named: Any) -> Any:
                 count = times(*arguments)
-                limit = None if count is None else count * self._limits[kind]
+                seconds = self._limits["write" if kind == "free" else kind]
+                limit = None if count is None else count * seconds
                 async with self._passing(kind, limit):
                     return await getattr(inner, name)(*arguments, **named)
 
@@ -163,17 +177,17 @@ class Guarded:
         return SimpleNamespace(**{name: guarded(name, *rule) for name, rule in methods.items()})
 
     @asynccontextmanager
-    async def _passing(self, kind: Call, limit: float | None) -> AsyncIterator[None]:
+    async def _passing(self, kind: Kind, limit: float | None) -> AsyncIterator[None]:
         """Around one call, which may take `limit` seconds."""
-        with _reporting(self._tell, kind):
-            if kind == "read":
+        with _reporting(self._tell, "write" if kind == "free" else kind):
+            if kind == "read" or (kind == "free" and self._together):
                 async with self._reads.call(limit):
                     yield
             elif self._together:
                 async with self._writes.call(None), self._reads.call(limit):
                     yield
             else:
-                async with (self._writes if kind == "write" else self._buckets).call(limit):
+                async with (self._buckets if kind == "count" else self._writes).call(limit):
                     yield
 
 

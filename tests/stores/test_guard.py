@@ -63,7 +63,8 @@ class Failing(MemoryStore):
         await self.pass_door()
 
 
-WRITES = {"put", "write", "amend", "delete", "restore", "touch", "put_many", "take"}
+# what a store that is full refuses
+WRITES = {"put", "write", "amend", "restore", "touch", "put_many", "take"}
 
 
 class Door:
@@ -218,7 +219,7 @@ def test_a_store_that_hangs_is_given_up_at_the_time_limit() -> None:
     async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
         inner.gate.clear()
         start = asyncio.get_running_loop().time()
-        await refused(store.labelsets.get("a"))
+        await refused(store.labelsets.head("a"))
         assert 0.05 < asyncio.get_running_loop().time() - start < 1
         assert store.away
 
@@ -356,6 +357,27 @@ def test_many_vectors_have_the_limit_for_each_chunk() -> None:
     run(test)
 
 
+def test_a_large_definition_has_the_limit_for_each_megabyte() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        large = LabelSetRecord("large", 1, b"x" * 16_000_000)
+        for call in (
+            store.labelsets.write("large", large.body, None, MOST),
+            store.labelsets.get("large"),
+            store.labelsets.page("", END, 10),
+            store.labelsets.amend("large", 1, large.body),
+            store.labelsets.restore(large),
+        ):
+            inner.gate.clear()
+            task = asyncio.ensure_future(call)
+            await asyncio.sleep(0.2)
+            assert not task.done()
+            inner.gate.set()
+            await task
+        assert not store.away
+
+    run(test)
+
+
 def test_one_line_is_logged_when_it_opens_and_one_when_it_closes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -400,6 +422,21 @@ def test_a_store_that_takes_no_writes_is_read_as_ever() -> None:
         clock.now += 2 * FIRST_PAUSE
         await store.labelsets.write("b", b"", None, MOST)
         assert (store.state, store.away) == ("ok", False)
+
+    run(test)
+
+
+def test_a_store_that_takes_no_writes_is_asked_for_room_all_the_same() -> None:
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        await store.labelsets.write("a", b"", None, MOST)
+        await store.pictures.put("a", "0", b"picture", 100)
+        inner.read_only = True
+        await refused(store.vectors.put_many({"k": b"v"}))
+        await store.labelsets.delete("a", 1)
+        await store.pictures.delete("a", ["0"])
+        assert await store.labelsets.get("a") is None
+        assert await store.pictures.get("a", "0", 7) is None
+        assert store.state == "read-only"  # that says nothing of other writes
 
     run(test)
 

@@ -93,6 +93,28 @@ def test_it_classifies_refuses_writes_says_so_and_heals(
     assert client.delete("/labelsets/other").status_code == 204
 
 
+def test_where_it_is_full_room_is_made_by_deleting_also_while_other_writes_are_refused(
+    rig: Rig, client: httpx.Client
+) -> None:
+    put(client, "other", ["x", "y"], wait=True)
+    with full(rig):
+        assert put(client, "new", ["a", "b"]).status_code == 503
+        assert put(client, "new", ["a", "b"]).status_code == 503
+        assert client.delete("/labelsets/other").status_code == 204
+        assert names(client) == ["pets"]
+        assert status(client) == "degraded"
+
+
+@pytest.mark.parametrize("lost", ["names", "recent", "names recent"])
+def test_label_sets_that_are_known_are_listed_again_where_the_lists_of_names_are_lost(
+    lost: str, rig: Rig, client: httpx.Client
+) -> None:
+    put(client, "other", ["x", "y"], wait=True)
+    with rig.direct() as direct:
+        direct.delete(*(f"openvocab:{which}" for which in lost.split()))
+    assert names(client) == ["other", "pets"]
+
+
 @pytest.mark.parametrize("fault", [full, replica])
 def test_a_server_that_starts_on_a_redis_without_writes_serves_what_is_there(
     fault: Callable[[Rig], Any],

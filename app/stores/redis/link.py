@@ -39,6 +39,10 @@ from app.stores.protocols import (
 T = TypeVar("T")
 
 SCHEMA: Final = 1
+
+# bytes that one conversation carries in its time; more of them have it once more for each
+PIECE: Final = 1_000_000
+
 _CONNECTIONS: Final = 16
 # a server that is no Redis makes the client fail in any of these ways
 _FAILURES: Final = (
@@ -60,6 +64,8 @@ _REFUSALS_BY_NAME: Final = ("MISCONF", "NOREPLICAS", "FOREIGN")
 
 class Link:
     """Runs conversations with one server, each within `timeout` seconds, a new connection included.
+
+    One that carries many bytes has them for every PIECE.
 
     Raises:
         StoreUnusable: the URL can never work.
@@ -96,10 +102,10 @@ class Link:
         """Nothing if the server answers as Redis does, else StoreAway."""
         await self.call(self._ping)
 
-    async def call(self, work: Callable[[], Awaitable[T]]) -> T:
-        """What the conversation returns; any error in it becomes StoreAway."""
+    async def call(self, work: Callable[[], Awaitable[T]], size: int = 0) -> T:
+        """What the conversation about `size` bytes returns; any error in it becomes StoreAway."""
         try:
-            return await self._bounded(work)
+            return await self._bounded(work, size)
         except StoreUnusable as error:
             raise StoreAway(str(error)) from error
 
@@ -123,10 +129,11 @@ class Link:
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 
-    async def _bounded(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _bounded(self, work: Callable[[], Awaitable[T]], size: int = 0) -> T:
         well = False
+        seconds = self._timeout * (1 + size // PIECE)
         try:
-            async with asyncio.timeout(self._timeout), self._slots:
+            async with asyncio.timeout(seconds), self._slots:
                 if not self._checked:
                     self._checked = await self._check_schema()
                 result = await work()
@@ -135,7 +142,7 @@ class Link:
         except StoreError:
             raise
         except TimeoutError as error:
-            raise StoreAway(f"no response from {self.address} within {self._timeout} s") from error
+            raise StoreAway(f"no response from {self.address} within {seconds} s") from error
         except _FAILURES as error:
             if isinstance(error, ReadOnlyError | RedisConnectionError):
                 self._ask_again_who_serves()
@@ -234,11 +241,11 @@ def _pool(url: str, timeout: float) -> ConnectionPool:
     return cast(ConnectionPool, pool)
 
 
-def _promises(timeout: float) -> dict[str, Any]:
-    """What an option in the URL must not undo."""
+def _promises(timeout: float, answer: float | None = None) -> dict[str, Any]:
+    """What an option in the URL must not undo; the link itself bounds an `answer` without limit."""
     return {
         "max_connections": _CONNECTIONS,
-        "socket_timeout": timeout,
+        "socket_timeout": answer,
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
@@ -288,7 +295,8 @@ def _sentinel_pool(url: str, timeout: float) -> tuple[ConnectionPool, Sequence[A
         # one that does not answer leaves time to ask the others
         share = timeout / (len(addresses) + 1)
         make: Any = _Sentinels
-        sentinel: Any = make(addresses, sentinel_kwargs={**_promises(share), **own, "ssl": secure})
+        promises = _promises(share, answer=share)
+        sentinel: Any = make(addresses, sentinel_kwargs={**promises, **own, "ssl": secure})
         make = SentinelConnectionPool
         pool: Any = make(unquote(service), sentinel, **options | _promises(timeout), ssl=secure)
         pool.make_connection()

@@ -8,15 +8,26 @@ tombstone that is no longer kept.
 
 from typing import Final
 
-# nothing is changed where a list of names is what another program wrote; KEYS from 2: the lists
-_LISTS: Final = """
-for place = 2, 3 do
-    local kind = redis.call('TYPE', KEYS[place]).ok
-    if kind ~= 'zset' and kind ~= 'none' then
-        return redis.error_reply('FOREIGN ' .. KEYS[place] .. ' is a ' .. kind .. '; delete it')
+# an error where a key holds what another program wrote
+_FOREIGN: Final = """
+local function foreign(key, wanted)
+    local kind = redis.call('TYPE', key).ok
+    if kind ~= wanted and kind ~= 'none' then
+        return redis.error_reply('FOREIGN ' .. key .. ' is a ' .. kind .. '; delete it')
     end
 end
 """
+
+# nothing is changed where that is a list of names; KEYS from 2: the lists
+_LISTS: Final = (
+    _FOREIGN
+    + """
+local wrong = foreign(KEYS[2], 'zset') or foreign(KEYS[3], 'zset')
+if wrong then
+    return wrong
+end
+"""
+)
 
 # KEYS of all: the definition, names, recent, tombstones, forgotten. What is under the first one and
 # was not written here is at version 0
@@ -162,8 +173,24 @@ return {'done', ''}
 """
 )
 
+# KEYS: names, recent. Each gets what only the other one has: no change leaves a name on one alone
+RELIST: Final = """
+for place = 1, 2 do
+    for _, name in ipairs(redis.call('ZRANGE', KEYS[3 - place], 0, -1)) do
+        redis.call('ZADD', KEYS[place], 'NX', 0, name)
+    end
+end
+return {'done', ''}
+"""
+
 # KEYS: the pictures' sizes by name and key, their sum. One that is not a number is added up anew
-_SUM: Final = """
+_SUM: Final = (
+    _FOREIGN
+    + """
+local wrong = foreign(KEYS[1], 'hash')
+if wrong then
+    return wrong
+end
 local function sum()
     local kept = tonumber(redis.pcall('GET', KEYS[2]))
     if kept and kept == kept then
@@ -176,6 +203,7 @@ local function sum()
     return kept
 end
 """
+)
 
 # ARGV: name and key, size, most bytes
 HOLD_PICTURE: Final = (
@@ -205,10 +233,15 @@ return {'done', ''}
 """
 )
 
-# KEYS: the probe, names, recent; ARGV: its life in milliseconds. A script, as every change is
+# KEYS: the probe, names, recent, the pictures' sizes; ARGV: its life in milliseconds. A script, as
+# every change is
 PROBE: Final = (
     _LISTS
     + """
+wrong = foreign(KEYS[4], 'hash')
+if wrong then
+    return wrong
+end
 redis.call('SET', KEYS[1], 1, 'PX', ARGV[1])
 return 'done'
 """
@@ -219,7 +252,8 @@ LACKING: Final = """
 local commands = {
     {'DEL', KEYS[1]}, {'HSET', KEYS[1], 'a', '1'}, {'HGET', KEYS[1], 'a'},
     {'HMGET', KEYS[1], 'a'}, {'HEXISTS', KEYS[1], 'a'}, {'HVALS', KEYS[1]},
-    {'HSCAN', KEYS[1], '0'}, {'HDEL', KEYS[1], 'a'}, {'TYPE', KEYS[1]}, {'UNLINK', KEYS[1]},
+    {'HSTRLEN', KEYS[1], 'a'}, {'HSCAN', KEYS[1], '0'}, {'HDEL', KEYS[1], 'a'},
+    {'TYPE', KEYS[1]}, {'UNLINK', KEYS[1]},
     {'ZADD', KEYS[1], '0', 'a'}, {'ZSCORE', KEYS[1], 'a'}, {'ZCARD', KEYS[1]},
     {'ZRANGE', KEYS[1], '0', '-1'}, {'ZLEXCOUNT', KEYS[1], '-', '+'}, {'ZREM', KEYS[1], 'a'},
     {'SET', KEYS[1], '1', 'PX', ARGV[1]}, {'SETRANGE', KEYS[1], '0', '1'},

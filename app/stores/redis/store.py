@@ -1,7 +1,7 @@
 """Definitions of label sets on a Redis server. Knows nothing of what a definition says."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -27,7 +27,7 @@ from app.stores.protocols import (
     chunks,
 )
 from app.stores.redis import scripts
-from app.stores.redis.link import Link, answers, is_damage, texts
+from app.stores.redis.link import PIECE, Link, answers, is_damage, texts
 
 
 class RedisLabelSets:
@@ -47,6 +47,7 @@ class RedisLabelSets:
         self._restore = register(scripts.RESTORE)
         self._touch = register(scripts.TOUCH)
         self._forget = register(scripts.FORGET)
+        self._relist = register(scripts.RELIST)
 
     async def head(self, name: str) -> Head | None:
         async def head() -> Head | None:
@@ -59,11 +60,14 @@ class RedisLabelSets:
             return Head(0, deleted=False)
 
     async def get(self, name: str) -> LabelSetRecord | None:
+        async def size() -> int:
+            return int(await self._do("HSTRLEN", self._key(name), "body"))
+
         async def get() -> LabelSetRecord | None:
             return _record(name, await self._do("HMGET", self._key(name), *_FIELDS))
 
         try:
-            return await self._link.call(get)
+            return await self._link.call(get, await self._link.call(size))
         except StoreDamaged:
             return LabelSetRecord(name, 0, b"")
 
@@ -120,17 +124,34 @@ class RedisLabelSets:
         await self._run(self._touch, name, [name, repr(float(when))])
 
     async def recent(self) -> Sequence[str]:
-        names = texts(await self._list("ZRANGE", self._recent, 0, -1, "REV"))
+        listed, count = await self._link.call(self._recent_and_count)
+        if count != len(listed):
+            with suppress(StoreRefused):  # one of the lists was lost, and the other has the names
+                await self._link.call(partial(self._relist, keys=[self._names, self._recent]))
+            listed, _ = await self._link.call(self._recent_and_count)
+        names = texts(listed)
         lost: set[str] = set()
         for some in chunks(names):
             versions = await self._each(some, "HGET", "version")
             lost |= {name for name, version in zip(some, versions, strict=True) if version is None}
         return [name for name in names if name not in lost]
 
+    async def _recent_and_count(self) -> tuple[Sequence[bytes], int]:
+        """The names by their use, and how many there are by name, which should be as many."""
+        async with self._link.client.pipeline(transaction=False) as pipe:
+            pipe.execute_command("ZRANGE", self._recent, 0, -1, "REV")
+            pipe.execute_command("ZCARD", self._names)
+            listed, count = answers(await pipe.execute(), 2)
+        texts(listed)  # what is no list of strings fails here
+        return listed, int(count)
+
     async def _records(self, names: Sequence[str]) -> Sequence[LabelSetRecord]:
         """Of the names that have one; a name whose definition was lost is taken off the lists."""
         records = []
-        for name, row in zip(names, await self._each(names, "HMGET", *_FIELDS), strict=True):
+        rows: list[Any] = []
+        for some, size in _batches(names, await self._each(names, "HSTRLEN", "body")):
+            rows += await self._each(some, "HMGET", *_FIELDS, size=size)
+        for name, row in zip(names, rows, strict=True):
             if isinstance(row, ResponseError):
                 records.append(LabelSetRecord(name, 0, b""))
                 continue
@@ -142,8 +163,13 @@ class RedisLabelSets:
                     await self._run(self._forget, name, [name])
         return records
 
-    async def _each(self, names: Sequence[str], command: str, *fields: str) -> Sequence[Any]:
-        """One answer per name, in one round trip; an error for what others wrote there."""
+    async def _each(
+        self, names: Sequence[str], command: str, *fields: str, size: int = 0
+    ) -> Sequence[Any]:
+        """One answer per name, in one round trip; an error for what others wrote there.
+
+        `size` is how many bytes they have together, about.
+        """
 
         async def pipelined() -> Sequence[Any]:
             async with self._link.client.pipeline(transaction=False) as pipe:
@@ -155,7 +181,7 @@ class RedisLabelSets:
                     raise answer
             return replies
 
-        return await self._link.call(pipelined)
+        return await self._link.call(pipelined, size)
 
     async def _list(self, *command: str | bytes | int) -> Sequence[bytes]:
         async def names() -> Sequence[bytes]:
@@ -174,7 +200,8 @@ class RedisLabelSets:
             kind, value = await script(keys=keys, args=arguments)
             return kind.decode(), int(value) if value else None
 
-        return await self._link.call(run)
+        size = sum(len(value) for value in arguments if isinstance(value, bytes))
+        return await self._link.call(run, size)
 
     async def _do(self, *command: str | bytes | int) -> Any:
         return await self._link.client.execute_command(*command)
@@ -202,8 +229,20 @@ def _version(text: bytes) -> int:
     return int(text) if text.isdigit() else 0
 
 
-# bytes that one call carries: as many as a chunk of vectors has
-PIECE: Final = 1_000_000
+def _batches(names: Sequence[str], sizes: Sequence[Any]) -> Iterator[tuple[list[str], int]]:
+    """The names in order, as many at a time as PIECE bytes have room for, with their bytes."""
+    batch: list[str] = []
+    held = 0
+    for name, answer in zip(names, sizes, strict=True):
+        size = 0 if isinstance(answer, ResponseError) else int(answer)
+        if batch and held + size > PIECE:
+            yield batch, held
+            batch, held = [], 0
+        batch.append(name)
+        held += size
+    if batch:
+        yield batch, held
+
 
 # keys that one call lists, about
 LISTED: Final = 1_000
@@ -366,7 +405,7 @@ class RedisStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._link = Link(url, timeout, f"{prefix}schema")
-        self._probe_keys = [f"{prefix}{name}" for name in ("probe", "names", "recent")]
+        self._probe_keys = [f"{prefix}{name}" for name in ("probe", "names", "recent", "pictures")]
         self._probe = self._link.client.register_script(scripts.PROBE)
         self._lacking = self._link.client.register_script(scripts.LACKING)
         self.labelsets: LabelSetStore = RedisLabelSets(self._link, prefix, clock)

@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -321,6 +321,28 @@ def test_definitions_without_a_name_on_the_lists_are_found_and_listed_again(star
     run(test)
 
 
+@pytest.mark.parametrize("lost", ["names", "recent"])
+def test_of_two_lists_of_names_the_one_that_is_left_makes_the_other_anew(
+    lost: str, start_redis
+) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as store, client(server.url) as redis:
+            for name in "abc":
+                await store.labelsets.write(name, name.encode(), None, MOST)
+            await store.labelsets.delete("b", 1)
+            await redis.delete(f"openvocab:{lost}")
+            await store.labelsets.write("d", b"d", None, MOST)
+            assert sorted(await store.labelsets.recent()) == ["a", "c", "d"]
+            page = await store.labelsets.page("", END, 10)
+            assert [record.name for record in page] == ["a", "c", "d"]
+            with pytest.raises(StoreFull):
+                await store.labelsets.write("e", b"", None, 3)
+
+    run(test)
+
+
 FOREIGN = ["text", "a list", "no version", "a version of -1", "no body"]
 
 
@@ -401,6 +423,71 @@ def test_lists_that_others_wrote_are_refused_and_nothing_is_half_written(start_r
             await store.ping()
             assert store.state == "ok"
             await store.labelsets.delete("pets", 1)
+
+    run(test)
+
+
+def test_pictures_sizes_that_others_wrote_are_named_and_nothing_is_half_written(
+    start_redis,
+) -> None:
+    server = start_redis()
+
+    async def test() -> None:
+        async with opened(server.url) as inner, client(server.url) as redis:
+            store = Guarded(inner, 10)
+            await redis.set("openvocab:pictures", "text")
+            with pytest.raises(StoreRefused, match="openvocab:pictures is a string; delete it"):
+                await store.pictures.put("pets", "a", b"1", 10)
+            assert await redis.exists("openvocab:picture:pets/a") == 0
+            await asyncio.sleep(FIRST_PAUSE)
+            with pytest.raises(StoreRefused, match="openvocab:pictures is a string; delete it"):
+                await store.ping()
+            assert store.state == "read-only"
+            await redis.delete("openvocab:pictures")
+            await asyncio.sleep(2 * FIRST_PAUSE)
+            await store.ping()
+            assert store.state == "ok"
+            await store.pictures.put("pets", "a", b"1", 10)
+
+    run(test)
+
+
+@asynccontextmanager
+async def narrow(port: int, rate: int) -> AsyncIterator[str]:
+    """A URL of the server that carries so many bytes a second."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            await asyncio.sleep(len(data) / rate)
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection("127.0.0.1", port)
+        with suppress(OSError):
+            await asyncio.gather(carry(reader, forth), carry(back, writer))
+
+    proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"redis://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    proxy.close()
+
+
+def test_a_definition_of_many_megabytes_has_the_time_limit_for_each(start_redis) -> None:
+    server = start_redis()
+    limit = 1.0
+    large = b"x" * 4_000_000
+
+    async def test() -> None:
+        async with opened(server.url) as store, narrow(server.port, 3_000_000) as url:
+            for name in ("a", "b"):
+                await store.labelsets.write(name, large, None, MOST)
+            async with opened(url, limit) as far:
+                sets = Guarded(far, limit).labelsets
+                start = time.monotonic()
+                assert await sets.get("a") == LabelSetRecord("a", 1, large)
+                assert time.monotonic() - start > limit
+                assert [r.body for r in await sets.page("", END, 10)] == [large, large]
+                assert (await sets.write("a", large, 1, MOST)).version == 2
 
     run(test)
 
@@ -495,8 +582,8 @@ def test_a_user_without_a_needed_right_ends_the_start_with_one_line(
 def test_a_user_with_no_more_than_the_needed_rights_is_enough(start_redis) -> None:
     server = start_redis()
     rights = "+ping +info +select +evalsha +eval +script|load +del +hset +hget +hmget +hexists"
-    rights += " +hvals +hscan +hdel +type +unlink +zadd +zscore +zcard +zrange +zlexcount +zrem"
-    rights += " +set +setrange +get +getrange +mget +time"
+    rights += " +hvals +hstrlen +hscan +hdel +type +unlink +zadd +zscore +zcard +zrange +zlexcount"
+    rights += " +zrem +set +setrange +get +getrange +mget +time"
     with SyncRedis.from_url(server.url) as redis:
         keys = ("~openvocab:*", "on", ">secret")
         redis.execute_command("ACL", "SETUSER", "app", *keys, *rights.split())
