@@ -180,8 +180,9 @@ def export_labelsets(
     async def work(sets: LabelSetClient) -> int:
         async def export(name: str) -> None:
             content = exported(labelset := await sets.get(name))
-            if examples and labelset.get("examples"):
-                content["examples"] = await backed_up(sets, name)
+            if examples:  # none is told, too: a restored set has those of its backup and no others
+                has_any = labelset.get("examples")
+                content["examples"] = await backed_up(sets, name) if has_any else []
             out(json_text(content))
 
         failed = 0
@@ -250,6 +251,8 @@ def _content(
     if content.get("name", name) != name:
         raise BadFile(f"names the label set {content['name']!r}, not {name!r}")
     content["name"] = name
+    if content.get("examples") == []:  # the line of an export
+        del content["examples"]
     if templates is not None:
         content["templates"] = templates
     if description is not None:

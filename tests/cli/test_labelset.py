@@ -103,7 +103,9 @@ def test_some_label_sets_are_exported_by_name(labelset: Any, server: httpx.Clien
     result = labelset("export", "nobody", "own")
     assert result.exit_code == 1
     assert "nobody" in result.stderr
-    assert json.loads(result.stdout) == SETS[2]
+    assert json.loads(result.stdout) == {**SETS[2], "examples": []}
+    again = labelset("replace", "own", input=result.stdout)
+    assert again.exit_code == 0, again.stderr
 
 
 def test_long_lists_come_page_by_page(

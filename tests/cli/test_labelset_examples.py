@@ -104,6 +104,14 @@ def test_a_backup_restores_the_pictures_and_an_older_one_leaves_them(
     restored = labelset("import", tmp_path / "full.jsonl", "--replace")
     assert restored.exit_code == 0, restored.stderr
     assert stored_examples(server) == before
+    # also of a set that had none
+    labelset("examples", "remove", "pets", "--all")
+    none = labelset("export").stdout
+    labelset("examples", "add", "pets", folder)
+    assert labelset("import", "-", "--replace", input=none).exit_code == 0
+    assert stored_examples(server) == set()
+    assert labelset("import", tmp_path / "full.jsonl", "--replace").exit_code == 0
+    assert stored_examples(server) == before
     damaged = json.loads(backup.stdout)
     damaged["examples"][0]["image"] = "no base64"
     again = labelset("import", "-", "--replace", input=json.dumps(damaged))
