@@ -113,8 +113,9 @@ def log_softmax(logits: npt.NDArray[Number]) -> npt.NDArray[Number]:
 def sigmoid(cosines: Floats, scale: float, bias: float) -> Floats:
     """Independent probabilities (C,): sigmoid(scale x cosine + bias), Zhai et al. 2023 (SigLIP)."""
     logits = np.float32(scale) * cosines + np.float32(bias)
-    # tanh does not overflow where exp would
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), np.float32)
+    # the power of a negative number does not overflow, and small scores keep all their digits
+    powers = np.exp(-np.abs(logits))
+    return np.asarray(np.where(logits < 0, powers, 1) / (1 + powers), np.float32)
 
 
 def against_background(cosines: Floats, background: float, scale: float) -> Floats:
@@ -127,12 +128,15 @@ def against_background(cosines: Floats, background: float, scale: float) -> Floa
     return sigmoid(cosines, scale, -scale * background)
 
 
-def rank(scores: Floats, top_k: int, threshold: float | None) -> tuple[int, ...]:
+def rank(
+    scores: Floats, top_k: int, threshold: float | None, finer: Floats | None = None
+) -> tuple[int, ...]:
     """Places of the `top_k` best of `scores` (C,) that reach `threshold`, best first.
 
-    Equal scores keep the order of their labels.
+    Equal scores are in the order of `finer` (C,), from which they were rounded to 0 or 1; else they
+    keep the order of their labels.
     """
-    order = np.argsort(-scores, kind="stable")[:top_k]
+    order = np.lexsort((-(scores if finer is None else finer), -scores))[:top_k]
     if threshold is not None:
         order = order[scores[order] >= threshold]
     return tuple(int(place) for place in order)
@@ -254,8 +258,9 @@ def decide(
     """What to answer for `cosines` (C,); `background` is needed for sigmoids of a softmax-trained
     model, and to abstain without a calibration.
     """
-    scores = _scores(cosines, background, model, learned, criteria)
-    best = rank(scores, criteria.top_k, None)
+    shifts = _shifts(model, learned, criteria)
+    scores = _scores(cosines, shifts, background, model, learned, criteria)
+    best = rank(scores, criteria.top_k, None, cosines if shifts is None else cosines - shifts)
     threshold = _threshold(learned, criteria)
     reason = None
     if criteria.abstain:
@@ -276,14 +281,20 @@ def decide(
     return Decision(scores, (), best, reason)
 
 
+def _shifts(model: Scale, learned: Learned | None, criteria: Criteria) -> Floats | None:
+    """Where each label begins to count by itself, if it is scored so and that was learned."""
+    alone = criteria.alone and model.scoring(criteria) == "sigmoid"
+    return learned.shifts if learned is not None and alone else None
+
+
 def _scores(
     cosines: Floats,
+    shifts: Floats | None,
     background: float | None,
     model: Scale,
     learned: Learned | None,
     criteria: Criteria,
 ) -> Floats:
-    shifts = learned.shifts if learned is not None and criteria.alone else None
     if model.scoring(criteria) == "softmax":
         # a sigmoid-trained model's calibration has fitted its sigmoids
         fitted = learned is not None and model.bias is None

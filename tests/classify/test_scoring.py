@@ -30,6 +30,34 @@ def test_sigmoid_equals_float64_and_never_overflows(
     np.testing.assert_allclose(scoring.sigmoid(cosines, scale, bias), exact, atol=1e-4)
 
 
+def test_a_small_sigmoid_keeps_its_digits() -> None:
+    # what a SigLIP gives most labels of most pictures
+    cosines = np.linspace(-0.4, 0.1, 201, dtype=np.float32)
+    exact = 1 / (1 + np.exp(-(100 * cosines.astype(np.float64) - 16)))
+    np.testing.assert_allclose(scoring.sigmoid(cosines, 100.0, -16.0), exact, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [-16.0, 60.0, -300.0])
+def test_labels_are_in_the_order_of_their_similarities_however_small_or_large_their_scores_are(
+    bias: float,
+) -> None:
+    cosines = np.float32([0.001, 0.003, -0.002, 0.004, 0.002])
+    decision = scoring.decide(
+        cosines, None, scoring.Scale(100.0, bias), None, scoring.Criteria(3, alone=True)
+    )
+    assert decision.order == (3, 1, 4)
+
+
+def test_scores_that_round_to_one_are_ordered_by_where_each_label_begins_to_count() -> None:
+    cosines, shifts = np.float32([0.9, 0.8, 0.7]), np.float32([0.5, 0.3, 0.1])
+    learned = scoring.Learned(100.0, None, 0.0, 0.0, shifts)
+    decision = scoring.decide(
+        cosines, 0.1, scoring.Scale(100.0, None), learned, scoring.Criteria(3, alone=True)
+    )
+    assert decision.scores.tolist() == [1, 1, 1]
+    assert decision.order == (2, 1, 0)
+
+
 def test_a_label_as_near_as_the_background_scores_one_half() -> None:
     scores = scoring.against_background(np.float32([0.3, 0.2, 0.4]), 0.3, 100.0)
     assert scores[0] == pytest.approx(0.5, abs=NEAR)
