@@ -9,7 +9,13 @@ from models.tokens import CLEANING, BytePairRules, BytePairTokens, HubTokens, To
 
 
 def tokens_of(tokenizer: Any, context_length: int) -> Tokens:
-    """An equal of open_clip's `tokenizer`, which raises where that truncates."""
+    """An equal of open_clip's `tokenizer`, which raises where that truncates.
+
+    `context_length` is the model's own, which counts where the tokenizer has none.
+    """
+    # open_clip fills prompts up to the tokenizer's, 77 for an XLM-RoBERTa, whose tower has 514
+    # positions, and for an mT5, which counts none
+    context_length = getattr(tokenizer, "context_length", None) or context_length
     if not isinstance(tokenizer, SimpleTokenizer):
         return HubTokens(tokenizer, context_length)
     clean = next(name for name in CLEANING if tokenizer.clean_fn is get_clean_fn(name))

@@ -1,11 +1,18 @@
 """Token ids equal those of open_clip's own tokenizer, whatever the text."""
 
+from pathlib import Path
+
 import open_clip
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from benchmarks.quality.tokens import HARD, different, texts
+from models import PromptTooLong
 from models.open_clip_tokens import tokens_of
 from models.tokens import BytePairTokens, clip_pairs
 from prompts import load_vocabularies
@@ -57,6 +64,22 @@ def test_the_vocabulary_is_read_without_open_clip() -> None:
     restored = BytePairTokens(clip_pairs(), OURS.rules)
     for text in HARD:
         assert restored([text]).tolist() == OURS([text]).tolist()
+
+
+@pytest.mark.parametrize("positions", [0, 514])
+def test_prompts_are_as_long_as_open_clip_makes_them_however_many_positions_the_tower_has(
+    tmp_path: Path, positions: int
+) -> None:
+    """mT5 counts none, an XLM-RoBERTa 514; open_clip fills both up to 77."""
+    words = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 1, "a": 2, "cat": 3}, unk_token="<unk>"))
+    words.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>").save_pretrained(tmp_path)
+    original = open_clip.tokenizer.HFTokenizer(str(tmp_path))
+    tokens = tokens_of(original, positions)
+    assert tokens.context_length == CONTEXT
+    assert tokens(["a cat"]).tolist() == original(["a cat"]).tolist()
+    with pytest.raises(PromptTooLong, match="has 78 tokens, the model reads 77"):
+        tokens(["a " * 78])
 
 
 def test_long_words_are_merged_as_short_ones() -> None:
