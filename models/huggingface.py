@@ -147,12 +147,7 @@ def _configuration(raw: Mapping[str, Any]) -> Configuration:
     if raw.get("quantization_config"):
         raise Unmappable("quantization_config: quantized weights are not supported")
     text, vision = (
-        {
-            **defaults,
-            **_object(raw.get(part) or {}, part),
-            # written before 2023, and read before the other
-            **_object(raw.get(f"{part}_dict") or {}, f"{part}_dict"),
-        }
+        {**defaults, **_tower(raw, part, kind)}
         for part, defaults in zip(("text_config", "vision_config"), DEFAULTS[kind], strict=True)
     )
     _check_tower("text_config", text, DEFAULTS[kind][0])
@@ -172,6 +167,15 @@ def _configuration(raw: Mapping[str, Any]) -> Configuration:
     if width != vision["hidden_size"]:
         raise Unmappable(f"the towers embed in {width!r} and {vision['hidden_size']} dimensions")
     return Configuration(kind, text, vision, width)
+
+
+def _tower(raw: Mapping[str, Any], part: str, kind: str) -> dict[str, Any]:
+    """What config.json says of a tower."""
+    older = raw.get(f"{part}_dict")
+    if kind == "clip" and older is not None:
+        # written before 2023; what it does not say is the default, whatever the other says
+        return _object(older, f"{part}_dict")
+    return _object(raw.get(part) or {}, part)
 
 
 def _check_tower(part: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -215,11 +219,11 @@ def _fill(model: nn.Module, weights: Weights) -> None:
 
 
 def _read_weights(folder: Path) -> Weights:
-    """All tensors, from one file or from the parts that an index lists."""
+    """All tensors, from one file or, where there is none, from the parts that an index lists."""
     for name in WEIGHTS:
         index = folder / f"{name}.index.json"
         files = [folder / name] if (folder / name).is_file() else []
-        if index.is_file():
+        if not files and index.is_file():
             parts = _object(_read(index).get("weight_map"), f"{index.name}: weight_map").values()
             # a name with a path in it would leave the folder
             files = [folder / Path(part).name for part in sorted(set(parts))]
@@ -450,11 +454,11 @@ def _channels(options: Mapping[str, Any], name: str) -> tuple[float, float, floa
 
 def _image_processor(folder: Path) -> dict[str, Any]:
     old, new = folder / "preprocessor_config.json", folder / "processor_config.json"
-    if old.is_file():
-        return _read(old)
     options = _read(new).get("image_processor")
     if options:
         return _object(options, f"{new.name}: image_processor")
+    if old.is_file():
+        return _read(old)
     raise Unmappable(
         "there is no preprocessor_config.json: copy it from the model that this one was made from"
     )
@@ -483,7 +487,8 @@ def _extent(size: Any) -> int | tuple[Any, Any] | None:
     if isinstance(size, dict) and size.get("height") is not None:
         return size["height"], size.get("width")
     if isinstance(size, dict) and isinstance(size.get("shortest_edge"), int):
-        return int(size["shortest_edge"])
+        # with a bound of the longer edge the picture would keep its shape and not fill the square
+        return None if size.get("longest_edge") else int(size["shortest_edge"])
     return None
 
 

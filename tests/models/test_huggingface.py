@@ -27,6 +27,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
+from app.images.decode import decode
+from app.images.limits import ImageLimits
 from models import BadCheckpoint, ModelUnavailable, catalog
 from models.loader import load
 from prompts import load_vocabularies
@@ -163,16 +165,20 @@ def _expected(folder: Path, pictures: list[Image.Image]) -> np.ndarray[Any, Any]
     return np.asarray(output.logits_per_image)
 
 
+def _png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
 def _served(client: httpx.Client, pictures: list[Image.Image]) -> np.ndarray[Any, Any]:
     """The same by what the server says: scale, bias and the similarities."""
     loaded = client.get("/models").json()["loaded"]
     rows = []
     for picture in pictures:
-        file = io.BytesIO()
-        picture.save(file, "PNG")
         response = client.post(
             "/classify",
-            files={"image": file.getvalue()},
+            files={"image": _png(picture)},
             data={"labels": json.dumps(LABELS), "templates": "{}", "top_k": len(LABELS)},
         )
         assert response.status_code == 200, response.text
@@ -316,6 +322,55 @@ def test_weights_in_parts_or_of_torch_are_the_same_model(clip: Path, tmp_path: P
     np.testing.assert_allclose(vectors[2], vectors[0], atol=1e-6)
 
 
+def test_a_whole_file_counts_before_parts_of_an_earlier_model_as_in_transformers(
+    clip: Path, tmp_path: Path
+) -> None:
+    folder = _copy(clip, tmp_path)
+    model = transformers.CLIPModel.from_pretrained(clip)
+    torch.nn.init.normal_(model.text_model.get_input_embeddings().weight)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="5MB")
+    shutil.copy(clip / "model.safetensors", folder)
+    encoders = [load(f"local-dir:{path}", precision="fp32") for path in (clip, folder)]
+    np.testing.assert_array_equal(*(e.submit_texts(["a cat"]).result() for e in encoders))
+    for encoder in encoders:
+        encoder.close()
+
+
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_a_tower_is_described_by_the_older_of_two_descriptions_as_in_transformers(
+    clip: Path, tmp_path: Path, part: str
+) -> None:
+    """Where a file of 2022 has both, what the older one leaves out is the default."""
+    folder = _copy(clip, tmp_path)
+    whole = json.loads((folder / "config.json").read_text())
+    whole[f"{part}_dict"] = {**SIZES["small"], "image_size": 96, "patch_size": 16}
+    whole[part]["layer_norm_eps"] = 0.1
+    (folder / "config.json").write_text(json.dumps(whole))
+    _check_logits(folder)
+
+
+def test_the_image_processor_in_the_file_of_the_processor_counts_as_in_transformers(
+    clip: Path, tmp_path: Path
+) -> None:
+    folder = _copy(clip, tmp_path)
+    options = json.loads((folder / "preprocessor_config.json").read_text())
+    options |= {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": options}))
+    _check_logits(folder)
+
+
+def _check_logits(folder: Path) -> None:
+    pictures = _pictures(square=False)
+    expected = _expected(folder, pictures)
+    encoder = load(f"local-dir:{folder}", precision="fp32", backend="torch")
+    spec, limits = encoder.info.image, ImageLimits()
+    pixels = [decode(_png(picture), spec, limits).pixels for picture in pictures]
+    images, texts = encoder.submit_images(pixels).result(), encoder.submit_texts(LABELS).result()
+    encoder.close()
+    np.testing.assert_allclose(encoder.info.scale * images @ texts.T, expected, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize(
     ("file", "path", "value", "complaint"),
     [
@@ -366,6 +421,12 @@ def test_weights_in_parts_or_of_torch_are_the_same_model(clip: Path, tmp_path: P
             "has the shape (96, 48), not (96, 64)",
         ),
         ("preprocessor_config.json", "size", {"shortest_edge": 128}, "128"),
+        (
+            "preprocessor_config.json",
+            "size",
+            {"shortest_edge": 96, "longest_edge": 120},
+            "'longest_edge': 120} and crop_size",
+        ),
         ("preprocessor_config.json", "resample", 0, "resample is 0, not 2 or 3"),
         ("preprocessor_config.json", "resample", [3], "resample is [3], not 2 or 3"),
         ("preprocessor_config.json", "rescale_factor", 1.0, "rescale_factor is 1.0"),
