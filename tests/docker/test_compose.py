@@ -138,3 +138,12 @@ def test_the_gpu_file_reserves_a_gpu_and_changes_nothing_that_protects() -> None
     (device,) = service["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert set(service) == {"image", "build", "environment", "deploy", "mem_limit"}
+
+
+def test_ray_has_every_gpu_of_the_machine_to_give_away() -> None:
+    """Docker gives each container that reserves one GPU the first one, however many there are."""
+    cluster = yaml.safe_load((FOLDER / "compose.cluster.yaml").read_text(encoding="utf-8"))
+    resources = cluster["services"]["encoder"]["deploy"]["resources"]
+    (device,) = resources["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert device["count"] == "all"
