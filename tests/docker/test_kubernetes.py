@@ -2,6 +2,7 @@
 
 import functools
 import re
+import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -25,7 +26,11 @@ RELEASES = ("1.33", "1.37")
 @functools.cache
 def built(overlay: str) -> list[dict[str, Any]]:
     """What `kubectl apply -k` would send; no cluster is asked."""
-    command = [str(KUBECTL), "kustomize", str(FOLDER / overlay)]
+    return built_in(FOLDER / overlay)
+
+
+def built_in(folder: Path) -> list[dict[str, Any]]:
+    command = [str(KUBECTL), "kustomize", str(folder)]
     completed = subprocess.run(command, capture_output=True, text=True, check=True)
     return list(yaml.safe_load_all(completed.stdout))
 
@@ -188,3 +193,17 @@ def test_the_gpu_overlay_asks_for_one_and_changes_nothing_that_protects() -> Non
         del pod["containers"][0]["resources"], pod["containers"][0]["image"]
     assert gpu.pop("tolerations")
     assert gpu == cpu
+
+
+def test_each_overlay_runs_the_image_that_stands_in_it(tmp_path: Path) -> None:
+    folder = shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    for overlay in OVERLAYS:  # as the guide says: the address of one's own registry
+        file = folder / overlay / "kustomization.yaml"
+        text = file.read_text(encoding="utf-8")
+        assert text.count("newName: openvocab\n") == 1
+        own = text.replace("newName: openvocab\n", "newName: registry.example.org/openvocab\n")
+        file.write_text(own, encoding="utf-8")
+    for overlay, tag in (("cpu", "b32"), ("gpu", "gpu-b32")):
+        (deployment,) = [m for m in built_in(folder / overlay) if m["kind"] == "Deployment"]
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == f"registry.example.org/openvocab:{tag}"
