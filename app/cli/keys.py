@@ -28,7 +28,7 @@ def new(
         typer.Option(metavar="NAME", help="Keep its label sets apart from those of other keys."),
     ] = None,
 ) -> None:
-    """Print a new key, and the lines to add to the server's key file.
+    """Print a new key, and the lines to add to the server's key file, or to its environment.
 
     Only its hash is kept: the key itself is shown once.
     """
@@ -40,6 +40,9 @@ def new(
         if not _is_name(text):
             _refuse(text, "name")
     secret = new_secret()
+    if namespace is None:  # the variable has no room for one
+        entry = f"{name}:{'+'.join(scopes)}:{digest(secret)}"
+        typer.echo(f"# without a file: OPENVOCAB_API_KEYS={entry}", err=True)
     typer.echo(f"# API key (shown once): {secret}", err=True)
     lines = [f"[keys.{json.dumps(name)}]", f'sha256 = "{digest(secret)}"']
     lines.append(f"scopes = {json.dumps(scopes)}")

@@ -1,6 +1,7 @@
 """API keys: read from file and line, compared by hash, rotated without a restart."""
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -173,5 +174,16 @@ def test_secrets_are_new_each_time_and_the_command_makes_a_file_that_works(tmp_p
     assert key is not None
     assert (key.name, key.namespace) == ("shop.eu", "eu")
     assert secret not in result.stdout
+    assert "OPENVOCAB_API_KEYS" not in result.stderr  # which has no room for a namespace
     for wrong in (["a b"], ["a", "--scope", "all"], ["a", "--namespace", "x/y"]):
         assert CliRunner().invoke(app, ["keys", "new", *wrong]).exit_code == 2
+
+
+def test_the_command_says_what_to_put_into_the_environment() -> None:
+    result = CliRunner().invoke(
+        app, ["keys", "new", "shop", "--scope", "classify", "--scope", "labelsets:write"]
+    )
+    (line,) = re.findall(r"OPENVOCAB_API_KEYS=(\S+)$", result.stderr, re.MULTILINE)
+    key = KeyRing(None, line).identify(result.stderr.split()[-1])
+    assert key is not None
+    assert (key.name, key.scopes) == ("shop", {"classify", "labelsets:write"})
