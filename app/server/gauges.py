@@ -4,13 +4,13 @@ The functions here are called from another thread than the event loop's: they on
 """
 
 import asyncio
+import base64
 import contextlib
 import functools
 import importlib.metadata
 import math
 import platform
 import re
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from models.info import AnyEncoder
 
 
-PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+PEM: Final = re.compile(r"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
 
 # tags of DER
 VERSION_TAG: Final = 0xA0
@@ -47,10 +47,11 @@ def valid_until(file: Path) -> float:
 
     Raises: OSError, ValueError.
     """
-    block = PEM.search(file.read_text(encoding="ascii"))
+    # notes beside it may be in any encoding
+    block = PEM.search(file.read_text(encoding="latin-1"))
     if block is None:
         raise ValueError("there is no certificate in PEM format")
-    _, certificate, _ = _element(ssl.PEM_cert_to_DER_cert(block[0]))
+    _, certificate, _ = _element(base64.b64decode(block[1]))
     _, signed, _ = _element(certificate)
     tag, _, rest = _element(signed)
     # the version may be missing; then serial number, algorithm and issuer

@@ -24,6 +24,7 @@ from app.classify import canary
 from app.classify.canary import Canary
 from app.classify.ensemble import Ensemble
 from app.server.gauges import memory_held, valid_until
+from app.server.sockets import check_certificate
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
@@ -365,6 +366,13 @@ def test_the_end_of_a_certificate_is_read(days: int, tmp_path: Path) -> None:
         check=True, capture_output=True, text=True,
     ).stdout.strip()  # fmt: skip
     expected = datetime.strptime(end_date, "notAfter=%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC)
+    assert valid_until(file) == expected.timestamp()
+    # as OpenSSL writes and takes them, too: notes in another encoding, and another name
+    trusted = ["openssl", "x509", "-trustout", "-in", str(file), "-out", str(file)]
+    subprocess.run(trusted, check=True, capture_output=True)
+    file.write_bytes("Gültig für: hier\n".encode("latin-1") + file.read_bytes())
+    assert b"BEGIN TRUSTED CERTIFICATE" in file.read_bytes()
+    assert check_certificate(file, tmp_path / "key.pem") is None
     assert valid_until(file) == expected.timestamp()
     file.write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
     with pytest.raises(ValueError, match="damaged"):
