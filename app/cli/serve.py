@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import os
 import socket
 from pathlib import Path
 from typing import Annotated, Final
@@ -19,7 +20,7 @@ from app.server.build import guarded_store, load_encoder
 from app.server.exit_status import START_ERROR, STORE_ERROR, USAGE_ERROR
 from app.server.run import described, hear_signals, threads
 from app.server.run import serve as serve_on
-from app.server.settings import Settings
+from app.server.settings import Settings, unknown_variables
 from app.server.workers import Supervisor
 from app.stores.protocols import StoreAway, StoreUnusable
 from app.telemetry import logs, spans
@@ -80,6 +81,8 @@ def serve(
     )
     logs.set_up(settings.log_level, settings.log_format)
     hear_signals()
+    for line in unknown_variables(os.environ):
+        logs.tell(f"openvocab: WARNING: {line}", logging.WARNING)
     _check_formats(settings)
     _check_tracing(settings)
     _check_shared(settings)

@@ -27,7 +27,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app.server.main import create_app
 from app.server.remote_encoder import CALL_IMAGES, RemoteEncoder
 from app.server.run import tune_interpreter
-from app.server.settings import BadSettings, Settings, settings_from
+from app.server.settings import BadSettings, Settings, settings_from, unknown_variables
 from app.server.shared_encoder import SharedEncoder
 from app.telemetry import logs
 from app.telemetry.federation import federated
@@ -132,6 +132,8 @@ class Ingress:
         self._metrics = Metrics()
         self._all: list[DeploymentHandle[Any]] | None = None
         logs.set_up(self._settings.log_level, self._settings.log_format)
+        for line in unknown_variables(os.environ):
+            logging.getLogger("openvocab").warning("%s", line)
         _check_machines(self._settings)
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -1,6 +1,7 @@
 """The settings: names, defaults, limits, purposes. Read by entry points and main only."""
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
@@ -18,6 +19,11 @@ DEFAULT_MODEL = "ViT-B-32-256/datacomp_s34b_b86k"
 
 # the least of what 0 switches off: a smaller number would be no rate, or a look without a pause
 LEAST = {"rate_limit": LEAST_RATE, "model_idle": 0.01}
+
+PREFIX = "OPENVOCAB_"
+
+# what other commands than `serve` read of the environment
+OF_CLIENTS = frozenset({"url", "api_key"})
 
 
 # what checks an entry of each comma-separated list; raises ValueError
@@ -125,7 +131,7 @@ class ModelSettings(BaseSettings):
 class Settings(ModelSettings):
     """Every field is set by the environment variable OPENVOCAB_ and its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="OPENVOCAB_", frozen=True, protected_namespaces=())
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, protected_namespaces=())
 
     max_image_bytes: int = Field(20_000_000, ge=1, description="Largest image file, in bytes.")
     max_upload_bytes: int = Field(
@@ -313,8 +319,8 @@ class Settings(ModelSettings):
     api_keys: str = Field(
         "",
         repr=False,
-        description="More keys, comma-separated NAME:SCOPE+SCOPE:SHA256; `openvocab keys new` "
-        "makes one.",
+        description="More keys, comma-separated NAME:SCOPE+SCOPE:SHA256, as `openvocab keys new` "
+        "prints them.",
     )
     rate_limit: float = Field(
         0.0,
@@ -383,6 +389,15 @@ class Settings(ModelSettings):
             raise ValueError("* is every peer, and stands alone")
         return value
 
+    @field_validator("data_dir")
+    @classmethod
+    def _has_a_home(cls, value: Path) -> Path:
+        try:
+            value.expanduser()
+        except RuntimeError:
+            raise ValueError("there is no such home; name a folder without ~") from None
+        return value
+
     @field_validator(*LEAST)
     @classmethod
     def _off_or_enough(cls, value: float, info: ValidationInfo) -> float:
@@ -448,7 +463,7 @@ class Settings(ModelSettings):
 def settings_page() -> str:
     """The page: a table of every setting."""
     rows = [
-        f"| `OPENVOCAB_{name.upper()}` | {_default(field.default)} | {_limits(field)} "
+        f"| `{PREFIX}{name.upper()}` | {_default(field.default)} | {_limits(field)} "
         f"| {field.description} |"
         for name, field in Settings.model_fields.items()
     ]
@@ -457,8 +472,8 @@ def settings_page() -> str:
             "# Settings",
             "",
             "Environment variables, read once when the server starts. An invalid value ends the",
-            "start with one line that names it; `openvocab serve --help` shows which also have an",
-            "option.",
+            "start with one line that names it; a variable `OPENVOCAB_…` that is no setting is a",
+            "warning. `openvocab serve --help` shows which settings also have an option.",
             "",
             "Generated from `app/server/settings.py` by `make docs`; a test keeps both in step.",
             "",
@@ -497,6 +512,19 @@ def write_settings_page(path: Path) -> None:
     path.write_text(settings_page(), encoding="utf-8")
 
 
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """A line for each of these environment variables that is named like a setting and is none."""
+    lines = []
+    for variable in sorted(names):
+        name = variable.lower().removeprefix(PREFIX.lower())  # it is read in whatever case
+        if len(name) == len(variable) or name in OF_CLIENTS or name in Settings.model_fields:
+            continue
+        near = difflib.get_close_matches(name, Settings.model_fields, 1)
+        hint = f"; is {PREFIX}{near[0].upper()} meant?" if near else ""
+        lines.append(f"{variable} is no setting and changes nothing{hint}")
+    return lines
+
+
 class BadSettings(ValueError):
     """Which setting is invalid, in one line."""
 
@@ -509,6 +537,6 @@ def settings_from(**options: Any) -> Settings:
         first = error.errors(include_url=False)[0]
         if not first["loc"]:  # of several settings: the message names them
             raise BadSettings(first["msg"].removeprefix("Value error, ")) from None
-        name = "OPENVOCAB_" + "_".join(map(str, first["loc"])).upper()
+        name = PREFIX + "_".join(map(str, first["loc"])).upper()
         reason = first["msg"].removeprefix("Value error, ")
-        raise BadSettings(f"{name}: {reason}, got {first['input']!r}") from None
+        raise BadSettings(f"{name}: {reason}, got {str(first['input'])!r}") from None

@@ -87,6 +87,15 @@ def test_a_bad_setting_is_one_line_and_exit_status_2() -> None:
     assert "'none'" in completed.stderr
 
 
+def test_a_misspelt_setting_is_said_at_the_start() -> None:
+    completed = run("serve", "--model", "nothing", "--port", "0", OPENVOCAB_API_KEY_FILE="keys")
+    (line,) = (line for line in completed.stderr.splitlines() if "KEY_FILE" in line)
+    warning = json.loads(line)
+    assert warning["level"] == "warning"
+    assert "OPENVOCAB_API_KEY_FILE is no setting" in warning["message"]
+    assert "OPENVOCAB_API_KEYS_FILE" in warning["message"]
+
+
 @pytest.mark.parametrize("model", ["nothing", "local-dir:/nowhere"])
 def test_a_model_that_cannot_be_loaded_is_exit_status_3(model: str) -> None:
     completed = run("serve", "--model", model, "--port", "0")

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.server.settings import BadSettings, Settings, settings_from, settings_page
+from app.server.settings import (
+    BadSettings,
+    Settings,
+    settings_from,
+    settings_page,
+    unknown_variables,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -32,6 +38,17 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings(model="other").model == "other"
 
 
+def test_a_misspelt_variable_is_named_with_the_setting_that_may_be_meant() -> None:
+    known = [f"OPENVOCAB_{name.upper()}" for name in Settings.model_fields]
+    others = ["openvocab_model", "OPENVOCAB_URL", "OPENVOCAB_API_KEY", "PATH", "MAX_BATCH"]
+    assert unknown_variables([*known, *others]) == []
+    lines = unknown_variables(["OPENVOCAB_SERVICE_HOST", "OPENVOCAB_RATELIMIT", *known])
+    assert lines == [
+        "OPENVOCAB_RATELIMIT is no setting and changes nothing; is OPENVOCAB_RATE_LIMIT meant?",
+        "OPENVOCAB_SERVICE_HOST is no setting and changes nothing",
+    ]
+
+
 def test_a_value_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENVOCAB_MAX_BATCH", "0")
     with pytest.raises(ValidationError):
@@ -56,6 +73,12 @@ def test_a_number_that_nothing_can_be_done_with_is_refused(
     with pytest.raises(BadSettings, match=reason) as refused:
         settings_from(**{name: value})
     assert str(refused.value).startswith(f"OPENVOCAB_{name.upper()}: Input should be ")
+
+
+def test_a_home_that_nobody_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENVOCAB_DATA_DIR", "~no-such-user/data")
+    with pytest.raises(BadSettings, match="OPENVOCAB_DATA_DIR: there is no such home"):
+        settings_from()
 
 
 def test_nothing_is_no_rate_and_no_idle_time() -> None:
