@@ -1,5 +1,6 @@
 """Behind a real nginx that keeps its connections: none closes under a request."""
 
+import base64
 import io
 import json
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.server.settings import Settings
 from benchmarks.reliability.proxied import nginx, nginx_program, passed
 from benchmarks.servers import openvocab
 
@@ -50,7 +52,10 @@ def test_large_batches_come_through_an_nginx_that_is_configured_as_the_guide_say
             assert [line.get("error") for line in lines] == [None] * len(names)
             best = {line["result"]["predictions"][0]["label"] for line in lines}
             assert (best, len({line["index"] for line in lines})) == ({"cat"}, len(names))
-        large = files[0][1][1] + bytes(2_000_000)
-        data = {"labels": "cat,dog"}
-        response = httpx.post(f"{url}/classify", files={"image": large}, data=data, timeout=120)
-        assert response.status_code == 200, response.text
+        largest = cat + bytes(Settings.model_fields["max_image_bytes"].default - len(cat))
+        for sent in (
+            {"files": {"image": largest}, "data": {"labels": "cat,dog"}},
+            {"json": {"image": base64.b64encode(largest).decode(), "labels": ["cat", "dog"]}},
+        ):
+            response = httpx.post(f"{url}/classify", timeout=120, **sent)
+            assert response.status_code == 200, response.text
