@@ -34,7 +34,8 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:  # the latter: it can be no name of a host
         listener.close()
         reason = (isinstance(error, OSError) and error.strerror) or error
-        raise CannotListen(f"cannot listen on {host}:{port}: {reason}") from None
+        shown_host = f"[{host}]" if family == socket.AF_INET6 else host
+        raise CannotListen(f"cannot listen on {shown_host}:{port}: {reason}") from None
     listener.set_inheritable(True)
     return listener
 

@@ -136,12 +136,13 @@ def test_only_our_own_socket_is_removed_at_the_end(tmp_path: Path) -> None:
     sockets._remove(path, identity)
 
 
-@pytest.mark.parametrize("host", ["999.1.1.1", "a" * 80 + ".example", "1.2.3.4", "a..b"])
+@pytest.mark.parametrize("host", ["999.1.1.1", "a" * 80 + ".example", "1.2.3.4", "a..b", "fe80::1"])
 def test_an_address_that_is_not_ours_is_said_in_one_line(host: str) -> None:
     with pytest.raises(CannotListen) as caught:
         bind(host, 0)
     message = str(caught.value)
-    assert message.startswith(f"cannot listen on {host}:0: ")
+    shown = f"[{host}]" if "::" in host else host
+    assert message.startswith(f"cannot listen on {shown}:0: ")
     assert "None" not in message
     assert "\n" not in message
 

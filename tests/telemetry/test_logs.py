@@ -207,3 +207,19 @@ def test_a_terminal_gets_text_and_whatever_else_reads_gets_json() -> None:
     assert text.startswith("serving\r\non all\r\n20")
     assert " INFO uvicorn.error: Started\r\n" in text
     assert "\r\n    ZeroDivisionError: division by zero\r\n" in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_a_message_that_a_full_disk_does_not_take_ends_nothing() -> None:
+    script = """
+from app.telemetry import logs
+logs.set_up("info", "text")
+logs.tell("loading")
+print("serving", flush=True)
+"""
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE, stderr=full, text=True, timeout=240, check=False,
+        )  # fmt: skip
+    assert process.stdout == "serving\n"
