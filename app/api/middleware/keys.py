@@ -177,6 +177,7 @@ class KeyRing:
         self._clock = clock
         self._fixed = from_line(line)
         self._seen: Any = None
+        self._told = ""  # why the file cannot be read, once for each reason
         self._looked = clock()
         self._keys = self._fixed
         if file is not None:
@@ -203,13 +204,16 @@ class KeyRing:
         self._looked = now
         state = _state(self._file)
         if state == self._seen:
+            self._told = ""
             return
-        self._seen = state
         try:
             self._keys = self._fixed + _read(self._file)
-        except BadKeys as error:
-            log.error("%s; the previous keys stay in force", error)
+        except BadKeys as error:  # the next look tries again: what was in the way may be gone
+            if str(error) != self._told:
+                log.error("%s; the previous keys stay in force", error)
+            self._told = str(error)
         else:
+            self._seen, self._told = state, ""
             log.warning("API keys were reloaded: %d", len(self._keys))
 
 

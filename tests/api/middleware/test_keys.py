@@ -2,6 +2,7 @@
 
 import logging
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,29 @@ def test_a_changed_file_is_read_within_a_second_and_a_broken_one_changes_nothing
 
     file.unlink()
     clock.now += LOOK_EVERY
+    assert ring.identify(OTHER)
+
+
+def test_a_file_that_could_not_be_read_once_is_read_as_soon_as_it_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, clock = tmp_path / "keys.toml", Clock()
+    file.write_text(entry("backend", ONE))
+    ring = KeyRing(file, clock=clock)
+
+    file.write_text(entry("backend", OTHER))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # what is open stays so
+    try:
+        for _ in range(3):
+            clock.now += LOOK_EVERY
+            assert ring.identify(ONE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caplog.text.count("stay in force") == 1
+
+    clock.now += LOOK_EVERY
+    assert ring.identify(ONE) is None
     assert ring.identify(OTHER)
 
 
