@@ -83,6 +83,10 @@ class LabelledForm:
             places.append(place)
         return tuple(sorted(set(places)))
 
+    def knows(self, text: str) -> bool:
+        """Whether a label has this name."""
+        return text in self._places
+
     def _place(self, text: str) -> int | None:
         for form in (text, text.strip(), unicodedata.normalize("NFC", text.strip())):
             if form in self._places:
@@ -149,7 +153,7 @@ def _text(part: Part, form: LabelledForm, uploads: UploadBatches) -> None:
         detail = f"over {uploads.images} labels, the limit of max_upload_images"
         raise TooLarge(detail, field=LABEL, limit=uploads.images, value=form.count + 1)
     # a list as JSON, unless a label has that name
-    listed = text.lstrip().startswith("[") and text.strip() not in form.labels
+    listed = text.lstrip().startswith("[") and not form.knows(text.strip())
     form.tell(_json_list(text) if listed else text)
 
 

@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Final
@@ -32,8 +32,11 @@ from app.telemetry.spans import Stages
 
 LABEL: Final = "label"
 
-# labels that an error offers in place of an unknown one
+# labels that an error offers in place of an unknown one, problems of a request that offer any, and
+# how many characters are compared for that: those of the label times those of all that are known
 NEAR: Final = 3
+OFFERED: Final = 3
+COMPARED: Final = 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,14 @@ class StoredPicture:
     key: str
 
 
-def checked_label(label: str, known: Sequence[str]) -> str:
-    """The label, if it is one of those. Raises Invalid, which offers near ones."""
+def checked_label(label: str, known: Collection[str], *, offers: bool = True) -> str:
+    """The label, if it is one of those. Raises Invalid, which offers near ones if they are few."""
     if label in known:
         return label
     if label.strip() in known:
         return label.strip()
-    near = get_close_matches(label, known, NEAR)
+    few = offers and len(label) * sum(map(len, known)) <= COMPARED
+    near = get_close_matches(label, known, NEAR) if few else []
     offer = f"; near are {', '.join(map(repr, near))}" if near else ""
     detail = f"{errors.shown(label)} is not a label in this label set{offer}"
     raise Invalid(detail, field=LABEL, value=errors.excerpt(label))
@@ -72,6 +76,7 @@ def sorted_out(
     """Pictures with their labels, and those that cannot be taken."""
     kept: list[tuple[StoredPicture, str]] = []
     failed: list[Outcome[StoredPicture]] = []
+    known = dict.fromkeys(definition.labels)  # in their order, and looked up at once
     for outcome in outcomes:
         try:
             if isinstance(outcome.result, Problem):
@@ -79,7 +84,8 @@ def sorted_out(
             label = claims(outcome.index)
             if isinstance(label, Problem):
                 raise label
-            kept.append((outcome.result, checked_label(label, definition.labels)))
+            offers = len(failed) < OFFERED
+            kept.append((outcome.result, checked_label(label, known, offers=offers)))
         except Problem as problem:
             failed.append(replace(outcome, result=problem))
     return kept, tuple(failed)
@@ -96,8 +102,9 @@ def with_pictures(
 ) -> Definition:
     """The definition with these pictures. Raises Invalid, ExampleElsewhere, PreconditionFailed."""
     by_sha256 = {example.sha256: example for example in definition.examples}
+    known = dict.fromkeys(definition.labels)
     for picture, label in kept:
-        checked_label(label, definition.labels)
+        checked_label(label, known)
         there = by_sha256.get(picture.sha256)
         if there is not None and there.label != label:
             detail = f"the picture {picture.sha256[:12]}… is an example of {there.label!r} in "

@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import redis
 from PIL import Image, ImageEnhance
 
 from app.api.middleware.keys import digest
+from app.classify.bulk import Outcome
+from app.errors import Invalid
 from app.labelsets.definition import Definition, Entry, Example, from_body, new
+from app.labelsets.examples import OFFERED, StoredPicture, checked_label, sorted_out
 from app.labelsets.registry import GRACE, Sweeper
 from app.stores.memory import MemoryPictures, MemoryStore
 from app.stores.sqlite.store import SqliteStore
@@ -590,3 +594,22 @@ def test_an_unknown_field_of_an_image_in_json_is_named(
         detail
         == "images[1] has the unknown field 'nmae'; the fields of an image are image, label, name"
     )
+
+
+def test_near_labels_are_offered_where_they_are_few_enough_to_compare() -> None:
+    with pytest.raises(Invalid, match="'guitra' is not a label in this label set; near are 'guit"):
+        checked_label("guitra", ["cat", "guitar", "pizza"])
+    # all of them are near, and to find that out of 10,000 takes minutes
+    numbers = np.random.default_rng(1)
+    known = ["".join(numbers.choice(["a", "b"], 199)) for _ in range(100)]
+    with pytest.raises(Invalid, match=r"is not a label in this label set$"):
+        checked_label(known.pop(), known)
+
+
+def test_near_labels_are_offered_to_the_first_pictures_of_a_request_alone() -> None:
+    definition = Definition((Entry("cat", ("cat",)), Entry("dog", ("dog",))))
+    pictures = [Outcome(n, None, StoredPicture(f"{n}", 1, 1, 1, "")) for n in range(10)]
+    kept, failed = sorted_out(pictures, lambda _: "cats", definition)
+    details = [outcome.result.detail for outcome in failed if isinstance(outcome.result, Invalid)]
+    assert (len(kept), len(details)) == (0, 10)
+    assert ["near are 'cat'" in detail for detail in details] == [True] * OFFERED + [False] * 7
