@@ -17,7 +17,7 @@ from app.classify.query import Classes, Classification, Part, Prediction, Query,
 from app.classify.scoring import SAME, Alternatives, Criteria, Decision, Group, Scale, decide
 from app.classify.templates import TemplateSets
 from app.classify.truncation import TextTooLong, advised, together
-from app.errors import Invalid, Problem, first_of_group
+from app.errors import Invalid, Problem, TooLarge, first_of_group
 from app.images.notes import border_warnings, crop_warnings
 from app.images.views import Cut, Look
 from app.telemetry.spans import Stages
@@ -31,6 +31,9 @@ FITS_NOTHING: Final = ("similarity_below_floor", "nearer_to_another_word")
 
 # labels that get a heat map
 MOST_EXPLAINED: Final = 10
+
+# predictions of one picture, for all of its boxes and label sets; twice the largest label set
+MOST_PREDICTIONS: Final = 20_000
 
 # labels that one warning names
 WARNED: Final = 5
@@ -66,7 +69,7 @@ class Classifier:
             async with asyncio.TaskGroup() as both:
                 embedding = both.create_task(self.embedder.embed_regions(image, query.look, stages))
                 text = both.create_task(self._lists(query, stages))
-        described, regions = embedding.result()
+        (described, regions), lists = embedding.result(), text.result()
         parts = []
         spec = query.look.spec(self.info.image)
         for place, region in enumerate(regions):
@@ -75,9 +78,11 @@ class Classifier:
             if query.look.view == "auto":
                 cropped += border_warnings(region.area, spec)
             looked = _Looked(image, place, region.rows, (*described.warnings, *cropped))
-            results = [
-                await self._result(looked, compared, query, stages) for compared in text.result()
-            ]
+            results = []
+            for compared in lists:
+                results.append(await self._result(looked, compared, query, stages))
+                if len(regions) * len(lists) > 1:
+                    await asyncio.sleep(0)  # others wait for one of them, not for all
             parts.append(Part(region.area, tuple(results)))
         return Classification(self.info.name, described, tuple(parts), bool(query.look.boxes))
 
@@ -191,12 +196,16 @@ class Classifier:
         """What the image is compared with: the labels of the request, or those of each set."""
         with stages.stage("text"):
             if not query.labelsets:
-                return [await self._compared(await self._sent_along(query), None, query)]
+                lists = [await self._compared(await self._sent_along(query), None, query)]
+                _check_count(lists, query)
+                return lists
 
             async def of(name: str) -> _Compared:
                 return await self._compared(await self.registered(query, name), name, query)
 
-            return await asyncio.gather(*map(of, query.labelsets))
+            lists = await asyncio.gather(*map(of, query.labelsets))
+            _check_count(lists, query)
+            return lists
 
     async def _compared(self, classes: Classes, labelset: str | None, query: Query) -> "_Compared":
         if len(classes.labels) == 1 and query.scores == "softmax":
@@ -368,6 +377,19 @@ class _Compared:
             of_words = scoring.best_similarities(views, self.rivals.others.rows)
             cosines = of_words[self.rivals.places]
         return Competition(words, own, self.rivals, cosines)
+
+
+def _check_count(lists: Sequence[_Compared], query: Query) -> None:
+    """Nothing if the answer is not too long. Raises TooLarge."""
+    top_k = query.top_k or SHOWN_BY_DEFAULT
+    labels_of = [len(compared.classes.labels) for compared in lists]
+    # with coverage any label may be in the set
+    each = sum(labels_of) if query.coverage is not None else sum(min(top_k, n) for n in labels_of)
+    count = each * max(1, len(query.look.boxes))
+    if count > MOST_PREDICTIONS:
+        detail = f"the answer for one picture would have {count} predictions, the limit is "
+        detail += f"{MOST_PREDICTIONS}; set top_k, or send fewer boxes or label sets"
+        raise TooLarge(detail, field="top_k", limit=MOST_PREDICTIONS, value=count)
 
 
 def _criteria(query: Query, classes: Classes) -> Criteria:

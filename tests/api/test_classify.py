@@ -728,6 +728,22 @@ def test_each_box_is_answered_on_its_own(
     assert list(several["boxes"][1]["results"]) == ["preset:food", "preset:animals"]
 
 
+@pytest.mark.parametrize("path", ["/classify", "/classify/batch"])
+def test_all_predictions_of_a_picture_together_have_a_bound(
+    client: httpx.Client, samples: dict[str, Path], path: str
+) -> None:
+    image = samples["cat"].read_bytes()
+    boxes = ["0,0,1,1", *(f"0,0,0.5,{n / 100}" for n in range(1, 64))]
+    # some 1,100 words for each of 64 boxes
+    fields = {"labelset": "preset:everyday-nouns", "boxes": boxes, "top_k": "10000"}
+    files = {"image": ("cat.png", image)}
+    document = problem(client.post(path, files=files, data=fields), 413)
+    assert (document["field"], document["limit"]) == ("top_k", 20_000)
+    assert document["value"] > 64_000
+    fields["top_k"] = str(20_000 // 64)
+    assert client.post(path, files=files, data=fields).status_code == 200
+
+
 def test_lines_say_which_box(client: httpx.Client, samples: dict[str, Path]) -> None:
     image = beside(samples["cat"].read_bytes(), samples["pizza"].read_bytes())
     data = {"labels": LABELS, "boxes": "[[0,0,0.5,1],[0.5,0,0.5,1]]", "top_k": "1"}
