@@ -114,8 +114,9 @@ log = logging.getLogger("openvocab.http")
 # requests that wait on one connection for the answer to the one before
 PIPELINED: Final = 8
 
-# an answer that the client does not read is dropped with its connection
+# an answer of which the client reads fewer bytes a second is dropped with its connection
 SEND_SECONDS: Final = 30.0
+SEND_PACE: Final = 1_000
 
 # a refused client is still sending: closing at once would reset the response before it is read
 LINGER_SECONDS: Final = 1.0
@@ -143,6 +144,8 @@ class BoundedProtocol(HttpToolsProtocol):
     metrics: ClassVar[Metrics]
     accepted: ClassVar[set["BoundedProtocol"]] = set()
     turned_away: ClassVar[set["BoundedProtocol"]] = set()
+    max_unread: ClassVar[int] = 1_000_000_000
+    unread: ClassVar[dict["BoundedProtocol", int]] = {}  # bytes, of who waits longest first
     warn_at: ClassVar[float] = -math.inf
 
     def __init__(
@@ -161,6 +164,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deaf = False  # whatever still comes is thrown away
         self._refusal: Problem | None = None  # to be answered after the requests before it
         self._head_bytes = self._header_count = self._loose_bytes = 0
+        self._unread = 0  # bytes of answers when it was last looked whether the client reads
 
     # what the event loop calls
 
@@ -182,6 +186,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deaf = True
         self.accepted.discard(self)
         self.turned_away.discard(self)
+        self.unread.pop(self, None)
         self._clock.stop()
         self._ending.stop()
         for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
@@ -208,10 +213,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._end_in(SEND_SECONDS)
+        self._expect_reader()
+        self.unread[self] = self._unread
+        if sum(self.unread.values()) > self.max_unread:
+            self.metrics.refused(Overloaded.code)
+            oldest = next(iter(self.unread))
+            self.loop.call_soon(oldest.transport.abort)  # it may be this one, which is writing
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.unread.pop(self, None)
         if not (self._deaf or self.transport.is_closing()):
             self._ending.stop()
 
@@ -266,7 +277,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         self._idle = not (self._in_head or self._in_body or self._busy())
         if self.transport.is_closing():
-            self._end_in(SEND_SECONDS)
+            self._expect_reader()
         elif self._busy():
             return
         elif self._refusal is not None:
@@ -321,6 +332,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def _end_in(self, seconds: float) -> None:
         self._ending.start(seconds, self.transport.abort)
 
+    def _expect_reader(self) -> None:
+        """Drop the connection unless the client goes on reading what was written."""
+        self._unread = self.transport.get_write_buffer_size()
+        self._ending.start(SEND_SECONDS, self._check_reader)
+
+    def _check_reader(self) -> None:
+        before = self._unread
+        self._expect_reader()
+        if before - self._unread < SEND_PACE * SEND_SECONDS:
+            self.transport.abort()
+
     # refusals
 
     def _refuse(self, problem: Problem) -> None:
@@ -364,9 +386,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def protocol(
-    head_seconds: float, idle_seconds: float, max_connections: int, metrics: Metrics
+    head_seconds: float,
+    idle_seconds: float,
+    max_connections: int,
+    metrics: Metrics,
+    max_unread: int = BoundedProtocol.max_unread,
 ) -> type[BoundedProtocol]:
     """A class for `uvicorn.Config(http=...)`; the limits are per process, as is what it counts.
+
+    Of answers that clients are slow to read there may be `max_unread` bytes.
 
     Raises RuntimeError if this release of uvicorn has a protocol that cannot be limited.
     """
@@ -382,6 +410,8 @@ def protocol(
         "metrics": metrics,
         "accepted": accepted,
         "turned_away": set(),
+        "max_unread": max_unread,
+        "unread": {},
     }
     metrics.watch("openvocab_connections", "Open connections.", lambda: len(accepted))
     metrics.watch(

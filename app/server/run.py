@@ -134,6 +134,7 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
             settings.keep_alive,
             settings.max_connections,
             app.state.metrics,
+            settings.max_pending_bytes,
         ),
         timeout_keep_alive=math.ceil(settings.keep_alive),
         ws="none",

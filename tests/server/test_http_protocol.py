@@ -78,12 +78,15 @@ class Recorder:
 
 @contextlib.contextmanager
 def served(
-    max_connections: int = 100, head_seconds: float = MOST_SECONDS, idle_seconds: float = 0.1
+    max_connections: int = 100,
+    head_seconds: float = MOST_SECONDS,
+    idle_seconds: float = 0.1,
+    max_unread: int = 1_000_000_000,
 ) -> Iterator[Recorder]:
     recorder = Recorder()
     config = uvicorn.Config(
         recorder, port=0,
-        http=protocol(head_seconds, idle_seconds, max_connections, recorder.metrics),
+        http=protocol(head_seconds, idle_seconds, max_connections, recorder.metrics, max_unread),
         lifespan="off", log_level="info", access_log=False, timeout_keep_alive=1,
     )  # fmt: skip
     config.timeout_keep_alive = idle_seconds  # type: ignore[assignment]
@@ -531,6 +534,32 @@ def test_an_answer_that_nobody_reads_is_dropped(monkeypatch: pytest.MonkeyPatch)
         wait_until(lambda: bool(server.seen))
         wait_until(lambda: not server.connections)
         assert len(until_closed(sock)) < 30_000_000
+
+
+def test_an_answer_that_is_read_slowly_is_sent_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.server.http_protocol.SEND_SECONDS", 1.0)
+    with served() as server, socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        sock.settimeout(MOST_SECONDS)
+        sock.connect(("127.0.0.1", server.port))
+        sock.sendall(head("/large", b"Connection: close", method=b"GET"))
+        size = 0
+        while part := sock.recv(65_536):
+            size += len(part)
+            time.sleep(0.005)  # some 13 MB a second: longer than an unread answer has
+        assert size > 30_000_000
+
+
+def test_answers_that_nobody_reads_have_a_bound_and_the_oldest_is_dropped() -> None:
+    with served(max_unread=45_000_000) as server:
+        unread = connect(server)
+        unread.sendall(head("/large", method=b"GET"))
+        wait_until(lambda: len(server.seen) == 1)
+        with unread, connect(server) as reader:
+            reader.sendall(head("/large", b"Connection: close", method=b"GET"))
+            assert len(until_closed(reader)) > 30_000_000
+            assert len(until_closed(unread)) < 30_000_000
+        assert server.counted("openvocab_problems_total", error_type="overloaded") == 1
 
 
 def test_bad_requests_write_no_log(server: Recorder, caplog: pytest.LogCaptureFixture) -> None:
