@@ -343,7 +343,10 @@ def _trials(seed: int) -> Analysis:
             sets[templates.name] = await study.classes_in(templates)
         study.step("comparing templates")
         default = study.sets[0].name
-        trials = await asyncio.to_thread(judge, study.encoded, sets, default, seed=seed)
+        try:
+            trials = await asyncio.to_thread(judge, study.encoded, sets, default, seed=seed)
+        except ValueError as error:
+            raise CannotAnalyse(f"--templates: {error}") from None
         return AnalysisResult(TrialsSection(trials))
 
     return analyse

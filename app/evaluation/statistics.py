@@ -79,9 +79,13 @@ def mean_average_precision(
 ) -> Resampled:
     """Mean over classes of the average precision of K candidates' scores (N, C) for `truth` (N, C).
 
-    A class without a picture of its own (in a resample: there) is left out. At least FEWEST
-    resamples, but no more than RANKED allows.
+    A class without a picture of its own (in a resample: there) is left out, and so is a resample
+    without a picture of any. At least FEWEST resamples, but no more than RANKED allows.
+
+    Raises ValueError: no picture has a label.
     """
+    if not truth.any():
+        raise ValueError("none of the pictures has a label, so there is nothing to rank")
     pictures = len(truth)
     allowed = max(FEWEST, RANKED // max(1, truth.size * len(scores)))
     sizes = np.ones(pictures, np.int64)
@@ -92,7 +96,7 @@ def mean_average_precision(
     observed = _average_precisions(sizes[None, :], rankings)
     drawn = _counts(sizes, min(resamples, allowed), seed)
     draws = np.concatenate([_average_precisions(counts, rankings) for counts in drawn])
-    return Resampled(observed[0], draws)
+    return Resampled(observed[0], draws[~np.isnan(draws[:, 0])])
 
 
 def crossed(values: Figures, resamples: int, seed: int) -> Figures:
@@ -128,13 +132,14 @@ class _Ranking:
 
 
 def _average_precisions(counts: Places, rankings: list[list[_Ranking]]) -> Figures:
-    """(R, N) -> (R, K): the mean over classes for each candidate."""
+    """(R, N) -> (R, K): the mean over classes for each candidate; NaN without any label."""
     weights = np.ascontiguousarray(counts.T, np.float32)
-    precisions = [
-        np.nanmean(np.stack([_average_precision(weights, ranking) for ranking in classes]), axis=0)
-        for classes in rankings
-    ]
-    return np.stack(precisions, axis=1)
+    means = []
+    for classes in rankings:
+        each = np.stack([_average_precision(weights, ranking) for ranking in classes])
+        with np.errstate(invalid="ignore"):
+            means.append(np.nansum(each, axis=0) / (~np.isnan(each)).sum(axis=0))
+    return np.stack(means, axis=1)
 
 
 def _average_precision(weights: Floats, ranking: _Ranking) -> Figures:

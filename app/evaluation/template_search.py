@@ -207,7 +207,7 @@ def search(
 
     Of the sets on the way the smallest is chosen that is within one standard error of the best
     (Breiman et al. 1984, section 3.4.3): a longer one has mostly learned these pictures by heart.
-    Raises ValueError for too few pictures or unknown templates.
+    Raises ValueError for too few pictures, a half without labels, or unknown templates.
     """
     if len(encoded.rows) < MIN_PICTURES:
         raise ValueError(

@@ -121,7 +121,7 @@ def judge(
 ) -> Trials:
     """Compare `sets`, of which `reference` is one, by the same resamples of pictures.
 
-    Raises ValueError: fewer than two sets, or no picture.
+    Raises ValueError: fewer than two sets, no picture, or none with a label.
     """
     if len(sets) < 2 or reference not in sets:
         raise ValueError(f"templates: 2 sets at least, {reference!r} among them; got {len(sets)}")

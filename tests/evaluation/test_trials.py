@@ -214,6 +214,32 @@ def test_one_set_or_no_picture_is_refused(posed: Posed) -> None:
         judge(encoded.subset(np.array([], np.int64)), sets | {"b": sets["a"]}, "a")
 
 
+def test_a_resample_without_any_labelled_picture_counts_for_nothing(posed: Posed) -> None:
+    encoded, rows = posed
+    truth = np.zeros_like(encoded.dataset.truth)
+    truth[0, 0] = truth[8, 1] = True
+    data = dataclasses.replace(encoded.dataset, truth=truth, multi_label=True)
+    sets = {
+        name: dataclasses.replace(
+            ensemble(rows, load_sets()[name].templates), background=rows.rows[0, 0]
+        )
+        for name in ("simple", "documents")
+    }
+    sets["simple again"] = sets["simple"]
+    trials = judge(dataclasses.replace(encoded, dataset=data), sets, "simple", resamples=1_000)
+    # of two labelled pictures among 320, a resample has none in one of seven cases
+    assert 750 < trials.resamples[MAP] < 950
+    other = next(one for one in trials.to_reference if one.name == "documents")
+    assert other.lead.low <= other.lead.value <= other.lead.high
+    assert 0 < other.detectable < 1
+    same = next(one for one in trials.to_reference if one.name == "simple again")
+    assert (same.lead.low, same.lead.high, same.p, same.verdict) == (0, 0, 1, Verdict.OPEN)
+    assert "nan" not in " ".join(TrialsSection(trials).words())
+    data = dataclasses.replace(data, truth=np.zeros_like(truth))
+    with pytest.raises(ValueError, match="none of the pictures has a label"):
+        judge(dataclasses.replace(encoded, dataset=data), sets, "simple")
+
+
 def test_pictures_and_draws_are_resampled_together() -> None:
     dice = np.random.default_rng(5)
     values = dice.integers(-1, 2, (4, 30)).astype(np.float64)
