@@ -25,6 +25,8 @@ from app.evaluation.report.files import show, thumbnail, write
 from app.evaluation.report.html import esc
 from app.evaluation.report.plots import NAMED
 from app.evaluation.report.result import Picture, Result, data_digest
+from app.evaluation.report.trials import TrialsSection
+from app.evaluation.trials import TOP1, Difference, Estimate, Trials
 from app.images.limits import ImageLimits
 from app.labelsets.calibration.fit import Aim
 from app.labelsets.calibration.reliability import reliability
@@ -326,6 +328,25 @@ def test_a_calibration_that_makes_held_out_figures_worse_says_how_many_pictures_
     assert "The calibration does not make scores truer." in dict(
         advice(replace(result, sections=[unchanged]))
     )
+
+
+def test_the_templates_that_are_better_for_certain_are_advised_where_the_best_are_not(
+    tmp_path: Path,
+) -> None:
+    def lead(name: str, value: float, low: float, p: float) -> Difference:
+        estimate = Estimate(value, low, 2 * value - low)
+        return Difference(name, "none", estimate, p, p, 2, 9, 3, 0.01, 100)
+
+    own = {name: Estimate(0.5, 0.4, 0.6) for name in ("none", "loud", "quiet")}
+    trials = Trials(
+        100, 3, tuple(own), "none", "loud", {TOP1: own},
+        (lead("loud", 0.03, -0.01, 0.2), lead("quiet", 0.02, 0.01, 0.01)), (), {TOP1: 10_000}, 0,
+    )  # fmt: skip
+    result = replace(result_of(tmp_path, ("cat", "dog")), sections=[TrialsSection(trials)])
+    assert dict(advice(result))["Use the templates quiet."] == "They are better than none."
+    unsure = replace(trials, to_reference=trials.to_reference[:1])
+    result = replace(result, sections=[TrialsSection(unsure)])
+    assert "Keep the templates none." in dict(advice(result))
 
 
 def test_reliability_tells_scores_that_are_too_high_from_those_too_low() -> None:

@@ -98,9 +98,10 @@ def _templates(result: Result) -> Advice | None:
     if section is None:
         return None
     trials = section.trials
-    lead = next((one for one in trials.to_reference if one.name == trials.best), None)
-    if lead is not None and lead.verdict is Verdict.BETTER:
-        return f"Use the templates {trials.best}.", f"They are better than {trials.reference}."
+    # the best of those that are better for certain, which need not be the best of all
+    lead = next((one for one in trials.to_reference if one.verdict is Verdict.BETTER), None)
+    if lead is not None:
+        return f"Use the templates {lead.name}.", f"They are better than {trials.reference}."
     text = "No other set is better beyond doubt on these pictures."
     return f"Keep the templates {trials.reference}.", text
 
