@@ -217,7 +217,7 @@ def promise(
         detail = (
             f"{len(scored)} pictures do not show with {confidence:g} confidence that at most "
             f"{risk:g} of the answers are wrong, only {least:.3g}; "
-            f"at least {needed * 3 // 2} are needed"
+            f"at least {math.ceil(needed * 3 / 2)} are needed"
         )
         raise Unreachable(detail, least)
     return max(passed, key=lambda candidate: candidate[0])[1], testing

@@ -112,8 +112,13 @@ def test_a_promise_is_kept_as_often_as_it_says() -> None:
 
 def test_too_few_pictures_make_no_promise_and_the_error_says_how_many_do() -> None:
     scored = world(np.random.default_rng(9), 50, 0)
-    with pytest.raises(Unreachable, match="at least 67 are needed"):
+    with pytest.raises(Unreachable, match="at least 68 are needed"):
         promise(scored, 0.05, 0.9, 0)
+    # so many are enough if all are right, and one fewer is not
+    perfect = ScoredPictures(np.full(68, 0.9), np.full(68, 0.5), *np.ones((2, 68), np.bool_))
+    assert promise(perfect, 0.05, 0.9, 0)[0].answer(perfect).all()
+    with pytest.raises(Unreachable, match="67 pictures do not show"):
+        promise(perfect.part(np.arange(67)), 0.05, 0.9, 0)
     assert fewest_answers(0.05, 0.9) == 45
     assert at_most(0, 45, 0.9) <= 0.05 < at_most(0, 44, 0.9)
 
