@@ -8,6 +8,7 @@ import io
 import json
 import tomllib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from app.classify.labels import LabelLimits
 from app.classify.templates import presets
 from app.cli.files import reason
 from app.cli.label_file import label_file
-from app.cli.labelset_client import BadFile, definition
+from app.cli.labelset_client import BadFile, definition, exported
 from app.errors import Problem, shown
 from app.labelsets.definition import Definition, Entry
 
@@ -111,6 +112,33 @@ class Naming:
             raise BadData(f"not among the labels of {vocabulary}: {_listed(unknown)}")
         passed_over = f"{vocabulary}: `not` is not evaluated, since it only counts with abstain"
         return Chosen(known_set, places, (passed_over,) if known_set.nots else ())
+
+
+def labelset_file(definition: Definition, templates: str | Sequence[str], *, truncate: bool) -> str:
+    """What `openvocab labelset create` and PUT /labelsets/{name} take to make this label set.
+
+    `templates` in place of its own: a set's name, or texts.
+    """
+    entries = definition.entries
+    fields = exported(
+        {
+            "name": "",
+            "labels": list(definition.labels),
+            "synonyms": {e.label: list(e.texts) for e in entries if e.texts != (e.label,)},
+            "groups": {e.label: list(e.path) for e in entries if e.path},
+            "combine": {e.label: e.combine for e in entries if e.combine != "mean"},
+            "prompts": {e.label: list(e.prompts) for e in entries if e.prompts},
+            "prompts_with": "templates" if definition.joined else None,
+            "not": list(definition.nots),
+            "asked_templates": templates if isinstance(templates, str) else Counter(templates),
+            "templates": None,
+            "own_templates": None,
+            "truncate": truncate,
+            "description": definition.description,
+        }
+    )
+    del fields["name"]
+    return json.dumps(fields, ensure_ascii=False, indent=1) + "\n"
 
 
 def _spoken(key: str) -> str:

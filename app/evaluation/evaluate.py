@@ -19,7 +19,7 @@ from app.classify.templates import OWN
 from app.cli.client import Reached
 from app.cli.files import reason
 from app.cli.terminal import Ended, say
-from app.evaluation.class_labels import BadData
+from app.evaluation.class_labels import BadData, labelset_file
 from app.evaluation.class_vectors import DEFAULT, Templates, TextSide, connected
 from app.evaluation.data import ClassRows, Dataset, Encoded, Scores, Section, TemplateRows
 from app.evaluation.dataset_files import Labelled
@@ -301,6 +301,7 @@ def _quoted(labels: Sequence[str]) -> str:
 # files that an analysis leaves beside the report
 TEMPLATES_FILE = "templates.txt"
 CALIBRATION_FILE = "calibration.json"
+LABELSET_FILE = "labelset.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +435,11 @@ def _calibration(aim: Aim, seed: int, *, force: bool) -> Analysis:
         if text is not None and section.worse and not force:
             say(f"no {CALIBRATION_FILE}: {section.worse} (--force writes it anyway)")
             text = None
-        return AnalysisResult(section, {} if text is None else {CALIBRATION_FILE: text})
+        if text is None:
+            return AnalysisResult(section)
+        # a calibration holds for these labels in this order and these templates alone
+        templates = first.name if first.name in study.texts.sets else first.texts
+        labelset = labelset_file(study.definition, templates, truncate=study.texts.truncate)
+        return AnalysisResult(section, {CALIBRATION_FILE: text, LABELSET_FILE: labelset})
 
     return analyse

@@ -445,6 +445,8 @@ def test_a_calibration_of_alternatives_and_prompts_fits_their_label_set(
         "--force", "--search-templates", "--shots", "1", "--output", tmp_path / "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
+    # and the file beside it makes that label set again
+    assert json.loads((tmp_path / "out/labelset.json").read_text(encoding="utf-8")) == content
     client.put("/labelsets/fits?wait=true", json=content).raise_for_status()
     calibration = (tmp_path / "out/calibration.json").read_text(encoding="utf-8")
     answer = client.put(
@@ -454,6 +456,33 @@ def test_a_calibration_of_alternatives_and_prompts_fits_their_label_set(
     )
     assert answer.status_code == 204, answer.text
     client.delete("/labelsets/fits")
+
+
+def test_a_calibration_comes_with_the_label_set_that_it_fits(
+    evaluate: Eval, noise: Path, tmp_path: Path, url: str, client: httpx.Client
+) -> None:
+    # labels of a CSV are in the order in which they come, here not that of their letters
+    files = sorted(noise.rglob("*.png"), key=lambda file: (file.parent.name == "cat", file))
+    lines = [f"{file},{file.parent.name}\n" for file in files[::3]]
+    table = tmp_path / "labels.csv"
+    table.write_text("image,label\n" + "".join(lines), encoding="utf-8")
+    result = evaluate(
+        table, "--url", url, "--templates", "a {}.", "--templates", "an icon of a {}.",
+        "--calibrate", "--risk", 0.5, "--force", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    file = tmp_path / "out/labelset.json"
+    runner = CliRunner()
+    made = runner.invoke(app, ["labelset", "create", "fits-too", str(file), "--url", url])
+    assert made.exit_code == 0, made.output
+    answer = client.put(
+        "/labelsets/fits-too/calibration",
+        content=(tmp_path / "out/calibration.json").read_bytes(),
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.status_code == 204, answer.text
+    assert client.get("/labelsets/fits-too").json()["calibration"]["status"] == "used"
+    client.delete("/labelsets/fits-too")
 
 
 @pytest.mark.parametrize("joined", [False, True])

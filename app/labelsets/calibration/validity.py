@@ -69,7 +69,7 @@ class Validity:
         if calibration.fingerprint != self._fingerprint:
             return "it was fitted for another model or precision"
         if calibration.fitted_for != self.fitted_for(definition):
-            return "labels, texts, templates or examples have changed since it was fitted"
+            return "it was fitted for other labels, texts, templates or examples, or another order"
         return None
 
 
