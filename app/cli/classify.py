@@ -409,10 +409,8 @@ def _classify(
             tally.count(record)
         if tally.files:
             results.finish()
-    skipped = source.finder.skipped
-    if skipped:
-        files = "file" if skipped == 1 else "files"
-        say(f"skipped {skipped} {files} without an image extension (use --all-files)")
+    for line in source.finder.passed_over(" (use --all-files)"):
+        say(line)
     if not tally.files:
         say(f"no images found in {', '.join(source.names) or source.lists}")
         return SOME_FAILED

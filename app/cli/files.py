@@ -13,11 +13,11 @@ from typing import Final
 
 from app.images.names import is_junk
 
-# extensions of the supported formats
+# extensions of the formats that are read, be it only where they are enabled
 IMAGE_SUFFIXES: Final = frozenset(
     (
         ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
-        ".avif", ".heic", ".heif", ".svg",
+        ".avif", ".heic", ".heif", ".svg", ".jxl", ".jp2", ".j2k",
     )
 )  # fmt: skip
 
@@ -35,7 +35,7 @@ class FoundFile:
 
 @dataclass(slots=True)
 class Finder:
-    """How folders are searched; `skipped` counts what was passed over.
+    """How folders are searched; `skipped` counts files that were passed over, `linked` folders.
 
     Without `everything` only files with an image's suffix are taken from a folder, and nothing
     whose name begins with a dot. `leave_out` is a folder that is never entered. What systems add to
@@ -46,6 +46,7 @@ class Finder:
     everything: bool = False
     leave_out: Path | None = None
     skipped: int = 0
+    linked: int = 0
 
     def found(self, names: Iterable[str]) -> Iterator[FoundFile]:
         """The files of the names, one after the other, as they are needed."""
@@ -57,6 +58,15 @@ class Finder:
                 yield from self._matching(name)
             else:
                 yield FoundFile(name)
+
+    def passed_over(self, advice: str = "") -> Iterator[str]:
+        """What was passed over, in sentences; `advice` is how to have the files taken."""
+        if self.skipped:
+            files = "file" if self.skipped == 1 else "files"
+            yield f"skipped {self.skipped:,} {files} without an image extension{advice}"
+        if self.linked:
+            folders = "folder" if self.linked == 1 else "folders"
+            yield f"skipped {self.linked:,} linked {folders}"
 
     def _matching(self, pattern: str) -> Iterator[FoundFile]:
         matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
@@ -88,6 +98,8 @@ class Finder:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     inner.append(entry)
+                elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112
+                    self.linked += self.recursive and self._entered(entry)
                 elif self._is_taken(entry):
                     yield FoundFile(entry.path)
             if self.recursive:

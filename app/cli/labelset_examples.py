@@ -103,7 +103,8 @@ def remove(
 
 def _pictures(sources: list[str], label: str | None, failed: list[str]) -> Iterator[Picture]:
     """The pictures of the sources; unreadable ones are reported and added to `failed`."""
-    for file in Finder().found(sources):
+    finder = Finder()
+    for file in finder.found(sources):
         path = Path(file.path)
         try:
             if file.error is not None:
@@ -113,6 +114,8 @@ def _pictures(sources: list[str], label: str | None, failed: list[str]) -> Itera
             why = reason(error) if isinstance(error, OSError) else str(error)
             say(f"{file.path}: {why}")
             failed.append(file.path)
+    for line in finder.passed_over():
+        say(line)
 
 
 def _folder(path: Path) -> str:

@@ -32,6 +32,11 @@ LARGEST_CSV: Final = 1_000_000_000
 # what ImageNet's folders are called
 WORDNET: Final = re.compile(r"n\d{8}")
 
+# what folders with the parts of a data set are called
+PARTS: Final = frozenset(
+    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "images")
+)
+
 # a picture and the keys (folder or label as written) of what it shows
 Row = tuple[Path, tuple[str, ...]]
 
@@ -60,6 +65,13 @@ def read(source: Path, naming: Naming, *, multi_label: bool, limit: int | None) 
     notes.extend(chosen.notes)
     if naming.names is None and sum(map(bool, map(WORDNET.fullmatch, keys))) > len(keys) / 2:
         notes.append("these labels are WordNet ids, not words; map them with --names")
+    shown_keys = list(dict.fromkeys(key for _, row_keys in rows for key in row_keys))
+    if naming.names is None and source.is_dir() and PARTS.issuperset(map(str.lower, shown_keys)):
+        parts = ", ".join(map(shown, shown_keys))
+        notes.append(
+            f"{parts} look like parts of a data set, not like classes; evaluate one of them: "
+            f"{source / shown_keys[-1]}"
+        )
     dataset = _dataset(rows, chosen, several)
     if limit is not None:
         dataset = dataset.subset(np.asarray(_some(dataset, source, limit), np.int64))
@@ -88,8 +100,7 @@ def _of_folder(source: Path, notes: list[str]) -> tuple[list[Row], list[str]]:
     beside = sum(1 for _ in _pictures(source))
     if beside:
         notes.append(f"{_counted(beside, 'picture')} next to the class folders skipped")
-    if finder.skipped:
-        notes.append(f"{_counted(finder.skipped, 'file')} without an image extension skipped")
+    notes.extend(finder.passed_over())
     return rows, [folder.name for folder in folders]
 
 
@@ -102,7 +113,8 @@ def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row
     keys_by_name: dict[str, dict[str, None]] = {}
     begun: dict[str, int] = {}  # the line of each picture
     empty: int | None = None
-    several, again = multi_label, 0
+    second: int | None = None  # the first line that gives a picture more than one label
+    again = 0
     for line, name, text in _lines(source):
         keys = [key.strip() for key in text.split(BETWEEN)] if text.strip() else []
         if "" in keys:
@@ -110,10 +122,10 @@ def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row
         known = keys_by_name.setdefault(name, {})
         if begun.setdefault(name, line) != line:
             again += not keys or all(key in known for key in keys)
-            several |= any(key not in known for key in keys)
-        several |= len(keys) > 1
         empty = line if not keys and empty is None else empty
         known.update(dict.fromkeys(keys))
+        second = line if second is None and len(known) > 1 else second
+    several = multi_label or second is not None
     if empty is not None and not several:
         raise BadData(
             f"{source}, line {empty}, column {LABEL}: is empty; with --multi-label a picture "
@@ -121,6 +133,13 @@ def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row
         )
     if again:
         notes.append(f"{_counted(again, 'line')} repeated an earlier line")
+    if several and not multi_label:
+        count = sum(len(known) > 1 for known in keys_by_name.values())
+        many = "picture has" if count == 1 else "pictures have"
+        notes.append(
+            f"{count:,} {many} several labels (the first in line {second}), so each label is "
+            "scored by itself, as with --multi-label"
+        )
     folder = source.parent
     return [(folder / name, tuple(keys)) for name, keys in keys_by_name.items()], several
 

@@ -34,13 +34,22 @@ def test_a_folder_gives_its_images_by_name_and_those_inside_after_them(tmp_path:
     assert found(Finder(), tmp_path / "notes.txt") == [str(tmp_path / "notes.txt")]
 
 
+def test_formats_that_are_read_only_where_they_are_enabled_are_images_too(tmp_path: Path) -> None:
+    make(tmp_path, *(f"a.{kind}" for kind in ("heic", "j2k", "jp2", "jxl", "svg")))
+    assert len(found(Finder(), tmp_path)) == 5
+
+
 def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path: Path) -> None:
     make(tmp_path, "real/a.png")
     (tmp_path / "link.png").symlink_to("real/a.png")
     (tmp_path / "real/around").symlink_to(tmp_path)
     (tmp_path / "folder.png").symlink_to("real")
-    names = [os.path.relpath(path, tmp_path) for path in found(Finder(), tmp_path)]
+    (tmp_path / ".aside").symlink_to("real")
+    finder = Finder()
+    names = [os.path.relpath(path, tmp_path) for path in found(finder, tmp_path)]
     assert names == ["link.png", "real/a.png"]
+    # those are folders, not files without an image extension
+    assert (finder.linked, finder.skipped) == (2, 0)
     # a link that is named is a folder like any other
     assert len(found(Finder(), tmp_path / "real/around/real")) == 1
 

@@ -47,6 +47,7 @@ def test_each_folder_is_a_class_whatever_lies_in_it_and_what_is_left_out_is_said
         ".git/d.png", "empty/notes.txt", "beside.png",
     )  # fmt: skip
     (tmp_path / "cat/lost.png").symlink_to("nowhere")
+    (tmp_path / "cat/more").symlink_to(tmp_path / "hot_dog")
     dataset = dataset_of(tmp_path)
     assert labels_by_file(dataset, tmp_path) == {
         "cat/c.webp": ["cat"],
@@ -60,7 +61,20 @@ def test_each_folder_is_a_class_whatever_lies_in_it_and_what_is_left_out_is_said
     notes = " ".join(dataset.notes)
     assert "1 picture next to the class folders" in notes
     assert "2 files without an image extension" in notes
+    assert "skipped 1 linked folder" in notes
     assert "1 class without pictures, still answers: 'empty'" in notes
+
+
+def test_parts_of_a_data_set_in_place_of_classes_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, "train/cat/a.png", "train/dog/b.png", "Val/cat/c.png", "Val/dog/d.png")
+    (told,) = dataset_of(tmp_path).notes
+    assert told == (
+        "'Val', 'train' look like parts of a data set, not like classes; evaluate one of them: "
+        f"{tmp_path}/train"
+    )
+    assert dataset_of(tmp_path / "Val").notes == ()
+    # a train may also be what pictures show
+    assert dataset_of(touch(tmp_path / "d", "train/a.png", "car/b.png")).notes == ()
 
 
 def test_names_say_what_folders_show_with_synonyms_and_may_join_two(tmp_path: Path) -> None:
@@ -119,6 +133,8 @@ def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
     several = csv(tmp_path, 'image,label\na.png,cat|dog\n"b,c.png",dog\nd.png,\n')
     dataset = dataset_of(several)
     assert dataset.dataset.multi_label
+    told = "1 picture has several labels (the first in line 2), so each label is scored by itself"
+    assert dataset.notes[0].startswith(told)
     assert labels_by_file(dataset, tmp_path) == {
         "a.png": ["cat", "dog"],
         "b,c.png": ["dog"],
@@ -132,6 +148,10 @@ def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
     assert dataset.dataset.multi_label
     assert labels_by_file(dataset, tmp_path)["a.png"] == ["cat", "dog"]
     assert "1 line repeated an earlier line" in dataset.notes
+    # one label that was noted otherwise takes the accuracy from all, which must not go unsaid
+    assert any("1 picture has several labels (the first in line 4)" in n for n in dataset.notes)
+    asked = read(repeated, Naming(), multi_label=True, limit=None)
+    assert not any("several labels" in note for note in asked.notes)
 
 
 @pytest.mark.parametrize(
