@@ -244,7 +244,8 @@ def covering(cosines: Floats, scale: float, bounds: Sequence[float], coverage: f
     # rounding of binary fractions must not make a percent more of a whole one
     bound = bounds[math.ceil(round(100 * coverage, 6)) - 1]
     order = rank(shares, len(shares), None)
-    return [place for place in order if place == order[0] or 1 - shares[place] <= bound]
+    # in float32, 1 less a small share would be 1, and within every bound near it
+    return [place for place in order if place == order[0] or 1 - float(shares[place]) <= bound]
 
 
 def decide(

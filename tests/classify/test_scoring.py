@@ -58,6 +58,12 @@ def test_scores_that_round_to_one_are_ordered_by_where_each_label_begins_to_coun
     assert decision.order == (2, 1, 0)
 
 
+def test_a_set_of_labels_holds_none_whose_small_share_is_too_small() -> None:
+    # shares of about 1, 1e-7, 2e-9 and 2e-22
+    cosines, bounds = np.float32([0.5, 0.34, 0.3, 0.0]), (1 - 1e-8,) * 99
+    assert scoring.covering(cosines, 100.0, bounds, 0.99) == [0, 1]
+
+
 def test_a_label_as_near_as_the_background_scores_one_half() -> None:
     scores = scoring.against_background(np.float32([0.3, 0.2, 0.4]), 0.3, 100.0)
     assert scores[0] == pytest.approx(0.5, abs=NEAR)
