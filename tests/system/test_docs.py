@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,17 @@ def test_the_pages_lines_work_as_pasted(block: str, remembering: httpx.Client) -
     assert completed.returncode == 0, completed.stdout + completed.stderr
     assert completed.stdout.strip()
     assert "urn:openvocab:problem" not in completed.stdout
+
+
+def test_the_readmes_python_prints_labels_with_scores(client: httpx.Client) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    completed = subprocess.run(
+        [sys.executable, "-c", code.replace("localhost", "127.0.0.1").replace(
+            ":8000", f":{client.base_url.port}")],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    labels = [line.split()[0] for line in completed.stdout.splitlines()]
+    assert sorted(labels) == ["cat", "dog", "pizza"]
 
 
 ANSWERS = API.partition("### Several label sets")[2].partition("\n## ")[0]
