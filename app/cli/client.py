@@ -1,4 +1,4 @@
-"""Ask a server, again where that helps. Knows its answers, nothing of files or terminals.
+"""Ask a server, again where that helps. Knows its answers, nothing of files.
 
 Requests go over a network or to an application in this process.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx2
 
-from app.cli.terminal import Ended
+from app.cli.terminal import Ended, say
 from app.server.build import load_encoder
 from app.server.exit_status import MODEL_ERROR, SERVER_ERROR, USAGE_ERROR
 from app.server.main import create_app
@@ -139,6 +139,7 @@ class Client:
     def __init__(self, http: httpx2.AsyncClient, retry_for: float) -> None:
         self._http = http
         self._retry_for = retry_for
+        self._has_told = False
 
     async def classify(self, image: bytes, fields: Mapping[str, str]) -> dict[str, Any]:
         """The answer of POST /classify.
@@ -183,6 +184,7 @@ class Client:
                 arrived = not isinstance(error, httpx2.ConnectError)
                 if (arrived and not harmless) or loop.time() + wait > end:
                     raise
+                self._tell(error)
             await asyncio.sleep(wait)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -213,8 +215,16 @@ class Client:
 
     def away(self, error: httpx2.TransportError) -> Ended:
         """The server does not respond."""
-        why = str(error) or type(error).__name__
-        return Ended(SERVER_ERROR, f"{self._http.base_url} does not respond: {why}")
+        return Ended(SERVER_ERROR, self._no_response(error))
+
+    def _no_response(self, error: httpx2.TransportError) -> str:
+        return f"{self._http.base_url} does not respond: {str(error) or type(error).__name__}"
+
+    def _tell(self, error: httpx2.TransportError) -> None:
+        """Why nothing happens for a while; once, as many requests may wait for the same server."""
+        if not self._has_told:
+            say(f"{self._no_response(error)}; trying again for {self._retry_for:g} s")
+        self._has_told = True
 
     async def _lives(self) -> bool:
         try:

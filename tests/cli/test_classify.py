@@ -417,6 +417,19 @@ def test_what_a_server_answers_becomes_a_line_and_an_exit_status(
     assert complaint in result.stderr
 
 
+def test_who_waits_for_a_server_that_is_away_is_told_once(
+    run: Any, samples: dict[str, Path]
+) -> None:
+    url = "http://127.0.0.1:9"  # nobody listens there
+    result = run("classify", samples["cat"], samples["dog"], "--labels", LABELS, "--url", url,
+                 "--retry-for", 0.5)  # fmt: skip
+    assert result.exit_code == 4
+    told, ended = result.stderr.splitlines()
+    assert told.startswith(f"openvocab: {url} does not respond: ")
+    assert told.endswith("; trying again for 0.5 s")
+    assert told.startswith(ended)
+
+
 def test_a_picture_that_breaks_the_server_stops_no_other(
     run: Any, answers: Any, samples: dict[str, Path]
 ) -> None:
