@@ -274,7 +274,8 @@ TEXTS_BODY: dict[str, Any] = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": openapi.titled("TextsRequest", TextsFields.model_json_schema())
+                "schema": openapi.titled("TextsRequest", TextsFields.model_json_schema()),
+                "example": {"texts": ["a cat", "a dog"]},
             }
         },
     }

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from app.api import openapi
@@ -195,6 +195,13 @@ BODY: dict[str, Any] = {
 }
 CHANGED: dict[int | str, dict[str, Any]] = {202: {"model": ExamplesAnswer}}
 
+ExampleId = Annotated[
+    str,
+    Path(
+        description="The SHA-256 of its file.",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    ),
+]
 Label = Annotated[str | None, Query(description="Only examples of this label.", max_length=10_000)]
 
 
@@ -300,7 +307,7 @@ def _cursor(examples: Sequence[Example], after: str) -> str:
 )
 async def picture(
     name: NameDep,
-    id: str,  # noqa: A002
+    id: ExampleId,  # noqa: A002
     services: ServicesDep,
     _model: IgnoredModel = None,
 ) -> Response:
@@ -320,7 +327,7 @@ async def picture(
 )
 async def remove(
     name: NameDep,
-    id: str,  # noqa: A002
+    id: ExampleId,  # noqa: A002
     request: Request,
     services: ModelServicesDep,
     patience: PatienceDep,

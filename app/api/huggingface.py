@@ -210,7 +210,11 @@ BODY: dict[str, Any] = {
                         },
                         "required": ["inputs", "parameters"],
                     },
-                )
+                ),
+                "example": {
+                    "inputs": openapi.TINY_PNG,
+                    "parameters": {"candidate_labels": ["red square", "cat"]},
+                },
             },
             "application/octet-stream": {"schema": openapi.FILE},
         },

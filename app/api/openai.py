@@ -9,9 +9,9 @@ or URLs with `"modality": "image"` (infinity_emb 0.0.77, fastapi_schemas/pymodel
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, Field, ValidationError
 
 from app.api import bodies, openapi
@@ -254,6 +254,8 @@ async def _files(
 
 router = APIRouter(prefix="/v1", tags=["OpenAI's API"])
 
+ModelName = Annotated[str, Path(description="A model or an alias.", examples=["everyday"])]
+
 # the fields that ensemble and decoder complain of, as they are called here
 NAMES: Final = {"labels": INPUT, "image": INPUT}
 
@@ -262,7 +264,8 @@ BODY: dict[str, Any] = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": openapi.titled("OpenAiRequest", OpenAiBody.model_json_schema())
+                "schema": openapi.titled("OpenAiRequest", OpenAiBody.model_json_schema()),
+                "example": {"input": ["a cat", "a dog"]},
             }
         },
     }
@@ -314,7 +317,7 @@ async def models(services: ServicesDep) -> OpenAiModels:
     summary="Get a model by its name",
     responses=documented_openai(*KEYED, 404),
 )
-async def model(name: str, request: Request, services: ServicesDep) -> OpenAiModel:
+async def model(name: ModelName, request: Request, services: ServicesDep) -> OpenAiModel:
     path = request.url.path  # a name may hold slashes, so the route takes one at the end, too
     if path.endswith("/") and name not in services.models.names():
         raise slash_at_end(path, path.rstrip("/"))

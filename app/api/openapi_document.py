@@ -33,7 +33,8 @@ PROBLEMS: Final = {
     "403": "The API key lacks the scope.",
     "404": "It does not exist.",
     "408": "The body did not arrive in time.",
-    "409": "It already exists, or this release cannot read it.",
+    "409": "It already exists, this release cannot read it, or the picture is an example of "
+    "another label.",
     "412": "Somebody else changed it (`If-Match`), or it exists (`If-None-Match: *`).",
     "413": "A size or count is over its limit; `field`, `limit` and `value` say which.",
     "415": "The image's format, or the `Content-Encoding` of the body, is not supported.",

@@ -91,7 +91,8 @@ BODY: Final[dict[str, Any]] = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": openapi.titled("VisionRequest", VisionRequest.model_json_schema())
+                "schema": openapi.titled("VisionRequest", VisionRequest.model_json_schema()),
+                "example": {"images": [f"data:image/png;base64,{openapi.TINY_PNG}"]},
             }
         },
     },

@@ -1,6 +1,6 @@
 // The API reference: openapi.json as a page to read. Texts stay texts.
 
-import { ROOT } from "./api.js";
+import { ROOT, hasKey } from "./api.js";
 import { copy, find, make, toast } from "./dom.js";
 import { setUpTheme } from "./look.js";
 
@@ -116,28 +116,41 @@ function responsesOf(responses) {
 
 const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
+// the key itself does not belong on a clipboard: the line reads it from the environment
+const KEY = '-H "Authorization: Bearer $OPENVOCAB_API_KEY"';
+
 /** A curl command that says how the route is called. */
-function curlOf(method, path, { parameters = [], requestBody }) {
+function curlOf(method, path, { parameters = [], requestBody, security = [] }) {
   const example = (one) => one.example ?? one.schema?.examples?.[0] ?? one.schema?.example ?? "NAME";
   const filled = path.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(example(parameters.find((one) => one.name === name) ?? {})));
   const url = quoted(new URL(filled.slice(1), ROOT).href);
-  const verb = method === "get" ? "" : ` -X ${method.toUpperCase()}`;
-  if (!requestBody) return `curl${verb} ${url}`;
-  const { content } = requestBody;
+  // a body makes it a POST
+  const isUsual = method === (requestBody ? "post" : "get");
+  const verb = isUsual ? "" : `-X ${method.toUpperCase()}`;
+  const key = hasKey() && security.length ? KEY : "";
+  return ["curl", verb, key, requestBody && bodyArguments(requestBody.content, path), url].filter(Boolean).join(" ");
+}
+
+function bodyArguments(content, path) {
   const form = content["multipart/form-data"];
-  if (form) return `curl ${method === "post" ? "" : `-X ${method.toUpperCase()} `}${formArguments(resolved(form.schema))} ${url}`;
+  if (form) return formArguments(resolved(form.schema), path);
   const type = Object.keys(content)[0];
   const value = jsonExample(content[type]);
   const data = type.includes("json") && value !== undefined ? `-d ${quoted(JSON.stringify(value))}` : "--data-binary @FILE";
-  return `curl${verb === " -X POST" ? "" : verb} -H ${quoted(`Content-Type: ${type}`)} ${data} ${url}`;
+  return `-H ${quoted(`Content-Type: ${type}`)} ${data}`;
 }
 
-function formArguments({ properties: all = {}, required = [] }) {
-  const wanted = Object.entries(all).filter(([name, one]) => required.includes(name) || isFile(one) || name === "labels");
+// what a form needs, if not in each of its uses; a name that the path has is not repeated
+const USUAL = ["name", "labels", "label"];
+
+function formArguments({ properties: all = {}, required = [] }, path) {
+  const wanted = Object.entries(all).filter(([name, one]) => (required.includes(name) || isFile(one) || USUAL.includes(name)) && !path.includes(`{${name}}`));
   return wanted.map(([name, one]) => {
     if (isFile(one)) return `-F ${name}=@cat.png`;
     const value = one.examples?.[0] ?? one.example ?? "VALUE";
-    return `-F ${quoted(`${name}=${Array.isArray(value) ? value.join(",") : value}`)}`;
+    // one label for the one picture
+    const text = Array.isArray(value) ? (name === "label" ? value[0] : value.join(",")) : value;
+    return `-F ${quoted(`${name}=${text}`)}`;
   }).join(" ");
 }
 
