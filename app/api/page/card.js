@@ -6,7 +6,7 @@ import { find, icon, make } from "./dom.js";
 import { drawHeat } from "./heat.js";
 import { Part, place } from "./part.js";
 import { Section } from "./section.js";
-import { bytes, counted, facts, milliseconds, noneOfThese, percent, resultsOf } from "./words.js";
+import { bytes, facts, milliseconds, noneOfThese, percent, resultsOf } from "./words.js";
 
 // as a picture goes through them; text runs beside it
 const STAGES = ["decode", "queue", "encode", "text", "score"];
@@ -120,7 +120,7 @@ export class Card {
 
   #buildTile() {
     const track = make("span", { class: "track", "aria-hidden": "true" }, this.tileFill = make("span", { class: "fill" }));
-    this.tileWord = make("span", { class: "tile-word" });
+    this.tileWord = make("span", { class: "tile-word", dir: "auto" });
     this.tileScore = make("span", { class: "tile-score" });
     this.tile = make("button", { type: "button", class: "tile", "aria-expanded": "false", title: this.file.name, on: { click: () => this.actions.open(this, true) } },
       make("span", { class: "thumb" }, make("img", { src: this.url, alt: "", decoding: "async", loading: "lazy" }), icon("picture")),
@@ -142,7 +142,8 @@ export class Card {
     this.foot = make("div", { class: "foot", hidden: true }, this.#buildCode(), this.#buildAbout(), this.#buildRaw());
     this.line = make("pre", { class: "line", tabindex: "0", "aria-label": "The request as code", hidden: true });
     this.waiting = make("p", { class: "hint", role: "status", hidden: true });
-    this.body = make("div", { class: "body" }, this.waiting, this.sectionBox, this.foot, this.line);
+    this.notes = make("ul", { class: "notes", role: "list", "aria-label": "Warnings" });
+    this.body = make("div", { class: "body" }, this.waiting, this.sectionBox, this.notes, this.foot, this.line);
     return this.body;
   }
 
@@ -155,13 +156,11 @@ export class Card {
   }
 
   #buildAbout() {
-    this.notes = make("ul", { class: "notes", role: "list" });
     this.basis = make("p", { class: "basis" });
     this.timing = make("div", { class: "timing", hidden: true });
-    this.noted = make("span", { class: "noted" });
     return make("details", { class: "quiet about" },
-      make("summary", {}, icon("info"), make("span", { text: "About" }), this.noted),
-      this.notes, this.basis, this.timing);
+      make("summary", {}, icon("info"), make("span", { text: "About" })),
+      this.basis, this.timing);
   }
 
   #buildRaw() {
@@ -222,7 +221,6 @@ export class Card {
     this.#size(answer.image.width, answer.image.height);
     const warnings = [...new Set([...(answer.warnings ?? []), ...results.flatMap(([, result]) => result.warnings)])];
     this.notes.replaceChildren(...warnings.map((text) => note("alert", text)));
-    this.noted.textContent = warnings.length ? ` · ${counted(warnings.length, "note")}` : "";
     this.basis.textContent = this.#basisText(results[0][1], answer.image);
     this.#showTiming();
     this.foot.hidden = false;
@@ -246,7 +244,7 @@ export class Card {
     const basis = alone ? "Each word is scored on its own." : "Scores add up to 100 % over your words.";
     const known = image.cached ? " The picture was encoded before (cached)." : "";
     const calibration = calibrated ? " Calibrated on pictures of this label set." : "";
-    return `${shown}${single ? "One word has nothing to be compared with." : basis}${calibration} Templates: ${templates}.${known}`;
+    return `${shown}${single ? "One word has nothing to be compared with." : basis}${calibration} Similarity is how near picture and word are (cosine), whatever the other words. Templates: ${templates}.${known}`;
   }
 
   #showTiming() {

@@ -157,5 +157,5 @@ export class Chips {
 
 function chip(text) {
   const remove = make("button", { type: "button", tabindex: "-1", "aria-label": `Remove ${text}` }, icon("close"));
-  return make("li", { class: "chip" }, make("span", { text }), remove);
+  return make("li", { class: "chip" }, make("span", { dir: "auto", text }), remove);
 }

@@ -157,7 +157,7 @@ export class Picker {
   }
 
   #state(shown, wanted) {
-    if (!this.#sets.size) return "No label sets yet. Type your own words and save them.";
+    if (!this.#sets.size) return find("labelset-error").textContent ? "" : "No label sets yet. Type your own words and save them.";
     const more = this.#next ? " so far" : "";
     return wanted
       ? `${shown} of ${counted(this.#sets.size, "label set")}${more} match`

@@ -5,7 +5,7 @@ import { find, make } from "./dom.js";
 import { OWN } from "./settings.js";
 import { counted } from "./words.js";
 
-const UNKNOWN = { description: "It is loaded when it is first asked.", languages: [], imagenet_top1: null };
+const UNKNOWN = { note: "It is loaded when it is first asked.", description: "", languages: [], imagenet_top1: null };
 
 const ALWAYS = "Like every model of this kind it is weak at counting, reading text and telling left from right; and it picks the nearest of your words even if none fits, unless you set a minimum score or allow “none of these”.";
 
@@ -31,12 +31,12 @@ export function showModel(loaded) {
   const { good, bad } = purposes(loaded.description);
   find("model").setAttribute("aria-busy", "false");
   find("model-name").textContent = loaded.name;
-  find("model-about").textContent = loaded.description;
+  find("model-about").textContent = loaded.note ?? "";
   const tags = [loaded.precision, loaded.device, loaded.backend, loaded.image_width && `${loaded.image_width} px`];
   find("model-tags").replaceChildren(...tags.filter(Boolean).map((text) => make("li", { text })));
   const facts = [
     ["Good for", good],
-    ["Not good for", [bad, ALWAYS].filter(Boolean).join(" ")],
+    ["Not good for", loaded.note ? "" : [bad, ALWAYS].filter(Boolean).join(" ")],
     ["Labels in", languages(loaded.languages)],
     ["ImageNet", loaded.imagenet_top1 === null ? "" : `${loaded.imagenet_top1} % right without training on it`],
     ["Licence", loaded.licence],

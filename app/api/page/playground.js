@@ -10,7 +10,7 @@ import { askForKey, offerKey, setUpKey } from "./key.js";
 import { Picker, setUpSaving } from "./labelsets.js";
 import { setUpTheme } from "./look.js";
 import { aboutTemplates, listModels, listTemplates, showModel, showNoModel } from "./model.js";
-import { EXAMPLES, OWN, areExamples, fields, isAlone, link, missing, ownTemplates, save, settings } from "./settings.js";
+import { EXAMPLES, OWN, areExamples, fields, isAlone, isLinked, link, missing, ownTemplates, save, settings } from "./settings.js";
 import { counted } from "./words.js";
 
 // answers of the server unless a request says how many
@@ -219,8 +219,8 @@ async function load() {
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     showNoModel(problem);
-    if (problem.isUnreachable) showDown(problem.sentence);
     if (problem.status === 401) askForKey(problem);
+    else showDown(problem.sentence);
     return false;
   }
   offerKey();
@@ -249,6 +249,9 @@ function saved(name) {
   change({ mode: "set", labelsets: [name], several: false });
   picker.load();
 }
+
+// a link that is opened where the page is open already changes the address alone
+addEventListener("hashchange", () => { if (isLinked()) location.reload(); });
 
 setUpTheme();
 setUpControls();

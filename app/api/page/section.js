@@ -51,7 +51,7 @@ export class Section {
   }
 
   #row(old, { label, score, similarity, heatmap, text, path }, at, chosen) {
-    const row = old ?? make("li", {}, make("span", { class: "word" }), make("span", { class: "score" }), make("span", { class: "similarity" }), make("span", { class: "track", "aria-hidden": "true" }, make("span", { class: "fill" })), make("span", { class: "via" }));
+    const row = old ?? make("li", {}, make("span", { class: "word", dir: "auto" }), make("span", { class: "score" }), make("span", { class: "similarity" }), make("span", { class: "track", "aria-hidden": "true" }, make("span", { class: "fill" })), make("span", { class: "via" }));
     const [word, shown, cosine, track, via] = row.children;
     if (heatmap) this.#choice(word, label, at, chosen);
     else word.replaceChildren(label);

@@ -58,10 +58,19 @@ function checked(found) {
   return found;
 }
 
+/** Whether the address carries words and options after #. */
+export function isLinked() {
+  return afterHash().has("mode");
+}
+
+function afterHash() {
+  return new URLSearchParams(location.hash.slice(1));
+}
+
 /** What the address carries after #: it wins over what is remembered, and is read once. */
 function linked() {
-  const carried = new URLSearchParams(location.hash.slice(1));
-  if (!carried.has("mode")) return {};
+  if (!isLinked()) return {};
+  const carried = afterHash();
   const all = (name) => [...new Set(carried.getAll(name).map((text) => text.trim()).filter(Boolean))];
   const found = { labels: all("label"), labelsets: all("labelset") };
   for (const name of IN_LINK) {

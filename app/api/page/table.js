@@ -1,8 +1,8 @@
-// The answers as a table: one line a prediction, or one with the error. Pure: cards in, a text out.
+// The answers as a table: one line a prediction, or one with the error or why there is none. Pure: cards in, a text out.
 
 import { resultsOf } from "./words.js";
 
-const HEAD = ["file", "label", "score", "similarity", "error"];
+const HEAD = ["file", "label", "score", "similarity", "reason", "error"];
 
 /** The answers of `cards` as CSV (RFC 4180); a picture without an answer has a line, too. */
 export function csvOf(cards) {
@@ -14,10 +14,10 @@ export function csvOf(cards) {
 }
 
 function lines({ file, answer, problem }) {
-  if (problem || !answer) return [[file.name, "", "", "", problem ? problem.sentence : "", ""]];
-  return resultsOf(answer).flatMap(([name, { predictions }]) => (predictions.length
-    ? predictions.map(({ label, score, similarity }) => [file.name, label, score, similarity, "", name])
-    : [[file.name, "", "", "", "", name]]));
+  if (problem || !answer) return [[file.name, "", "", "", "", problem ? problem.sentence : "", ""]];
+  return resultsOf(answer).flatMap(([name, { predictions, reason }]) => (predictions.length
+    ? predictions.map(({ label, score, similarity }) => [file.name, label, score, similarity, "", "", name])
+    : [[file.name, "", "", "", reason?.code ?? "", "", name]]));
 }
 
 function cell(value) {

@@ -87,9 +87,8 @@ def test_tags_need_no_words(open_page: Open) -> None:
     sample(page, "cat")
     choose(page, "Tags")
     tagged = card(page, "cat.webp")
-    expect(tagged.locator(".noted")).to_have_text(" · 1 note", timeout=BUILD_MS)
-    tagged.get_by_text("About").click()
-    expect(tagged.locator(".notes")).to_contain_text("no labels were given")
+    warnings = tagged.get_by_role("list", name="Warnings")
+    expect(warnings).to_contain_text("no labels were given", timeout=BUILD_MS)
     assert {"cat", "fox", "kitten"} & set(words(tagged))
     expect(page.get_by_label("Add a label")).to_be_hidden()
 
@@ -231,6 +230,25 @@ def test_one_of_several_models_answers(
     expect(page.locator("#model-name")).to_have_text(other_model)
     page.get_by_label("Model", exact=True).select_option("")
     expect(card.locator("pre").first).to_contain_text('"model": "pictogram"')
+
+
+def test_a_model_that_is_not_loaded_is_called_good_for_nothing(open_page: Open) -> None:
+    page = open_page().page
+    idle = {"name": "other", "state": "idle", "default": False, "aliases": [], "info": None}
+
+    def two(route: Route) -> None:
+        answer = route.fetch()
+        models = answer.json()
+        route.fulfill(response=answer, json={**models, "models": [*models["models"], idle]})
+
+    page.route("**/models", two)
+    page.reload()
+    open_options(page)
+    page.get_by_label("Model", exact=True).select_option("other")
+    expect(page.locator("#model-name")).to_have_text("other")
+    page.locator("#model summary").click()
+    about = page.get_by_role("region", name="About the model")
+    expect(about).to_have_text("It is loaded when it is first asked.")
 
 
 def test_what_is_still_being_built_is_waited_for(open_page: Open) -> None:

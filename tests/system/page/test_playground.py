@@ -205,7 +205,18 @@ def test_an_answer_to_other_words_is_dimmed_and_called_previous(open_page: Open)
 def test_a_label_that_the_model_cannot_read_is_warned_about(open_page: Open) -> None:
     page = open_page(**CLIPBOARD).page
     set_labels(page, ["cat", "猫"])
-    expect(sample(page, "cat").locator(".notes")).to_contain_text("猫")
+    notes = sample(page, "cat").get_by_role("list", name="Warnings")
+    expect(notes).to_contain_text("猫")
+    expect(notes).to_be_visible()  # without opening anything
+
+
+def test_a_label_written_from_the_right_reads_from_the_right(open_page: Open) -> None:
+    page = open_page(**CLIPBOARD).page
+    set_labels(page, ["cat", "כלב!"])
+    words_of = sample(page, "cat").locator(".word")
+    for shown in (page.locator(".chip span"), words_of):
+        expect(shown.filter(has_text="כלב")).to_have_css("direction", "rtl")
+        expect(shown.filter(has_text="cat")).to_have_css("direction", "ltr")
 
 
 def test_labels_are_saved_as_a_label_set_picked_filtered_and_edited(
@@ -364,6 +375,22 @@ def test_a_server_that_does_not_answer_can_be_tried_again(open_page: Open) -> No
     visit.expected.append("net::ERR_INTERNET_DISCONNECTED")
 
 
+def test_a_server_that_refuses_the_page_at_its_start_can_be_tried_again(open_page: Open) -> None:
+    visit = open_page()
+    visit.expected.append(f"{REFUSED}429")
+    page = visit.page
+    busy = {
+        "title": "Too many requests", "status": 429, "error_type": "too_many_requests",
+        "detail": "more than 1 request a second",
+    }  # fmt: skip
+    page.route("**/models", lambda route: route.fulfill(status=429, json=busy), times=1)
+    page.reload()
+    expect(page.locator("#down")).to_contain_text("Too many requests. More than 1 request")
+    page.locator("#down").get_by_role("button", name="Retry").click()
+    expect(page.locator("#model-name")).to_have_text("pictogram")
+    expect(page.locator("#down")).to_be_hidden()
+
+
 def test_a_file_that_is_gone_since_it_was_chosen_is_said_to_be_unreadable(
     open_page: Open, samples: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -463,6 +490,19 @@ def test_tiles_are_grouped_by_answer_and_downloaded_as_csv(
     expect(page.locator(".group")).to_have_count(0)
 
 
+def test_the_table_says_why_a_picture_has_no_answer(
+    open_page: Open, samples: dict[str, Path]
+) -> None:
+    page = open_page().page
+    page.locator("#options summary").click()
+    page.get_by_label("Min. score").fill("1")
+    upload(page, samples, ["cat", "dog", "pizza"])
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    table = list(csv.DictReader(download.value.path().read_text().splitlines()))
+    assert [(row["label"], row["reason"]) for row in table] == [("", "score_below_threshold")] * 3
+
+
 def test_sixty_pictures_are_few_screens(open_page: Open, samples: dict[str, Path]) -> None:
     page = open_page(viewport={"width": 1440, "height": 900}).page
     upload(page, samples, ["cat", "dog", "pizza"] * 20)
@@ -526,6 +566,16 @@ def test_a_link_carries_words_and_options(open_page: Open) -> None:
     expect(second.get_by_label("Score each word on its own")).to_be_checked()
     expect(second.get_by_label("Min. score")).to_have_value("")
     assert second.url == visit.site  # read once: a reload keeps what was changed since
+
+
+def test_a_link_opened_where_the_page_is_open_already_is_read(open_page: Open) -> None:
+    visit = open_page()
+    page = visit.page
+    page.get_by_role("button", name="Clear", exact=True).click()
+    page.goto(f"{visit.site}#mode=own&label=tabby+cat&label=dog&topK=1")
+    expect(page.locator(".chip span")).to_have_text(["tabby cat", "dog"])
+    expect(page.locator("#options-summary")).to_contain_text("best 1")
+    expect(page).to_have_url(visit.site)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -679,7 +729,8 @@ def test_the_page_says_which_model_is_loaded_and_what_for(
     expect(page.locator("#model-name")).to_have_text(loaded["name"])
     page.locator("#model summary").click()
     model = page.get_by_role("region", name="About the model")
-    expect(model).to_contain_text(loaded["description"])
+    about = model.inner_text()
+    assert about.count(loaded["description"].partition(".")[0]) == 1  # said once
     expect(model.locator("li")).to_contain_text([loaded["precision"], loaded["device"]])
     expect(model.locator("dd")).to_contain_text(["simple drawings", "Photographs.", "English"])
     page.keyboard.press("Escape")
