@@ -805,6 +805,8 @@ def test_every_precondition_of_a_change_counts(client: httpx.Client) -> None:
     for header in ('"5"', "*"):
         new = client.post("/labelsets", json={"name": "n", **body}, headers={"If-Match": header})
         problem(new, 412, "precondition_failed")
+    documented = client.get("/openapi.json").json()["paths"]["/labelsets"]["post"]["responses"]
+    assert {"409", "412"} <= documented.keys()
     again = {"name": "both", **body}
     repeated = client.post("/labelsets", json=again, headers={"If-Match": response.headers["etag"]})
     problem(repeated, 409, "labelset_exists")
