@@ -27,6 +27,10 @@ class Commands(Root):
 app = group(
     "Open-vocabulary image classification: which of your words fit a picture, as a service "
     "and on the command line.",
+    epilog="\b\nExamples:\n"
+    "  openvocab serve --model everyday\n"
+    "  openvocab classify photos/ --labels cat,dog,pizza --model everyday\n"
+    "  openvocab classify -h",
     cls=Commands,
 )
 
