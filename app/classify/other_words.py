@@ -24,7 +24,7 @@ FEWEST: Final = 2
 KEPT: Final = 256
 
 
-Places = npt.NDArray[np.int32]
+WordPlaces = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class OtherWords:
     words: tuple[str, ...]
     rows: Floats
 
-    def rivals(self, labels: Floats) -> Places | None:
+    def rivals(self, labels: Floats) -> WordPlaces | None:
         """Places of those that compete with labels (C, D); None for more labels than words can be
         told of.
         """
@@ -54,7 +54,7 @@ class Rivals:
     """Those of other words that compete with some labels, by their places (N,)."""
 
     others: OtherWords
-    places: Places
+    places: WordPlaces
 
     def word(self, number: int) -> str:
         """One of them."""
@@ -96,7 +96,7 @@ class KnownRivals:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, Places | None] = OrderedDict()
+        self._known: OrderedDict[bytes, WordPlaces | None] = OrderedDict()
 
     def of(self, name: object, labels: Floats, others: OtherWords) -> Rivals | None:
         """The rivals of labels (C, D)."""

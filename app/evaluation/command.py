@@ -199,9 +199,14 @@ def eval_command(
 
     def run() -> int:
         sets = _chosen(templates or [])
-        wanted_risk = risk if calibrate else None
         options = AnalysisOptions(
-            len(sets) > 1, search_templates, shots, seeds, wanted_risk, seed, force
+            compare=len(sets) > 1,
+            search=search_templates,
+            shots=shots,
+            seeds=seeds,
+            risk=risk if calibrate else None,
+            seed=seed,
+            force=force,
         )
         try:
             labelled = read(source, Naming(names, labels), multi_label=multi_label, limit=limit)
@@ -216,10 +221,18 @@ def eval_command(
         folder = kept or settings.data_dir.expanduser() / "evaluations"
         variant = "server" if url else "exact" if settings.exact_jpeg else "reduced"
         order = Order(
-            source, labelled, sets, chosen, folder if keep else None, variant, settings.heic,
-            previews and output is not None, _command(sys.argv), VERSION,
-            truncate or labelled.chosen.definition.truncate,
-        )  # fmt: skip
+            source=source,
+            labelled=labelled,
+            sets=sets,
+            analyses=chosen,
+            kept=folder if keep else None,
+            variant=variant,
+            heic=settings.heic,
+            previews=previews and output is not None,
+            command=_command(sys.argv),
+            version=VERSION,
+            truncate=truncate or labelled.chosen.definition.truncate,
+        )
         service = Service(url, api_key, model, jobs, retry_for)
         with _progress(len(labelled.dataset.files)) as steps:
             result = service.run(

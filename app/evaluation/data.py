@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import RenderableType
 
+from app.arrays import Places, Truth
 from app.classify.scoring import Alternatives
 from models.info import Floats
 
 # rows of which each is compared with all others, and how many cosines are held at once
 MOST_COMPARED: Final = 30_000
 COSINES_AT_ONCE: Final = 20_000_000
-
-Truth = npt.NDArray[np.bool_]
-Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from app.evaluation.data import ClassRows, Dataset, Encoded, Scores, Section, Te
 from app.evaluation.dataset_files import Labelled
 from app.evaluation.figures import figures_of, mistakes, scored
 from app.evaluation.linear_probe import NoScikitLearn, available
-from app.evaluation.picture_vectors import Encoding, PictureEncoder, Progress, RowFile, twice
+from app.evaluation.picture_vectors import EncodedPictures, Encoding, Progress, RowFile
 from app.evaluation.report.calibration import calibrate
 from app.evaluation.report.files import thumbnail
 from app.evaluation.report.html import many
@@ -50,6 +50,9 @@ NAMED: Final = 3
 
 # wrong answers that a report shows
 MISTAKES: Final = 24
+
+# pictures with two labels of which it shows a thumbnail
+PREVIEWED: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +163,13 @@ def _sets(order: Order, texts: TextSide) -> tuple[Templates, ...]:
 
 async def _pictures(
     reached: Reached, order: Order, texts: TextSide, steps: Steps
-) -> PictureEncoder:
+) -> EncodedPictures:
     dataset = order.labelled.dataset
     kept = _row_file(order, texts)
     encoding = Encoding(reached.client, texts.info, reached.jobs, reached.limit, kept)
     progress = Progress(len(dataset.files))
     try:
-        encoded_pictures = await encoding.run(dataset, progress, partial(steps.encoding, progress))
+        pictures = await encoding.run(dataset, progress, partial(steps.encoding, progress))
     except (asyncio.CancelledError, Ended):
         finished = progress.encoded + progress.known
         if encoding.kept is not None:
@@ -176,21 +179,26 @@ async def _pictures(
     finally:
         if kept is not None:
             kept.close()
+    _tell(order, pictures, progress)
+    if not len(pictures.encoded.rows):
+        raise Ended(SOME_FAILED, f"none of the {progress.count} pictures could be read")
+    return pictures
+
+
+def _tell(order: Order, pictures: EncodedPictures, progress: Progress) -> None:
+    """Say what a person should know of the pictures before any figure."""
     if progress.known:
         say(f"{progress.known} pictures were already encoded, {progress.encoded} are new")
-    for file in encoded_pictures.encoded.unread:
+    for file in pictures.encoded.unread:
         say(f"{file.file}: {file.reason}")
-    for note in _copies(encoded_pictures):
+    for note in _copies(pictures):
         say(note)
-    conflicts = twice(encoded_pictures.digests)
+    conflicts = pictures.conflicts
     if conflicts:
-        files = encoded_pictures.encoded.dataset.files
+        files = pictures.encoded.dataset.files
         names = " = ".join(_names(order.source, [files[place] for place in conflicts[0]]))
         such = ", such as" if len(conflicts) > 1 else ":"
         say(f"warning: {many(len(conflicts), 'picture')} labelled in two ways{such} {names}")
-    if not len(encoded_pictures.encoded.rows):
-        raise Ended(SOME_FAILED, f"none of the {progress.count} pictures could be read")
-    return encoded_pictures
 
 
 def _row_file(order: Order, texts: TextSide) -> RowFile | None:
@@ -206,7 +214,7 @@ def _row_file(order: Order, texts: TextSide) -> RowFile | None:
 
 def _result(
     order: Order,
-    pictures: PictureEncoder,
+    pictures: EncodedPictures,
     study: Study,
     sections: Sequence[AnalysisResult],
     missing: Sequence[str],
@@ -239,13 +247,13 @@ def _result(
             )
             for entry in worst
         ],
-        conflicts=twice(pictures.digests),
+        conflicts=pictures.conflicts,
         copies=copies,
         notes=[*order.labelled.notes, *_copies(pictures), *_warnings(study)],
         missing=missing,
         sections=[entry.section for entry in sections],
         files={name: text for entry in sections for name, text in entry.files.items()},
-        previews=_previews(order, data, twice(pictures.digests)),
+        previews=_previews(order, data, pictures.conflicts),
     )
 
 
@@ -260,10 +268,6 @@ def _previews(order: Order, data: Dataset, conflicts: Sequence[tuple[int, ...]])
     return previews
 
 
-# pictures with two labels that are shown
-PREVIEWED = 24
-
-
 def _names(source: Path, files: Sequence[Path]) -> list[str]:
     """Each file's name below the data's folder."""
     root = source if source.is_dir() else source.parent
@@ -272,7 +276,7 @@ def _names(source: Path, files: Sequence[Path]) -> list[str]:
     ]
 
 
-def _copies(pictures: PictureEncoder) -> list[str]:
+def _copies(pictures: EncodedPictures) -> list[str]:
     count = sum(map(len, pictures.copies.values()))
     if not count:
         return []
@@ -299,9 +303,9 @@ def _quoted(labels: Sequence[str]) -> str:
 
 
 # files that an analysis leaves beside the report
-TEMPLATES_FILE = "templates.txt"
-CALIBRATION_FILE = "calibration.json"
-LABELSET_FILE = "labelset.json"
+TEMPLATES_FILE: Final = "templates.txt"
+CALIBRATION_FILE: Final = "calibration.json"
+LABELSET_FILE: Final = "labelset.json"
 
 
 @dataclass(frozen=True, slots=True)

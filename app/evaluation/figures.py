@@ -10,9 +10,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from app.arrays import Doubles, Places, Truth
 from app.classify import scoring
-from app.evaluation.data import ClassRows, Encoded, ModelInfo, Places, Scores, Truth
-from app.labelsets.calibration.reliability import Doubles, Reliability, _shares, reliability
+from app.evaluation.data import ClassRows, Encoded, ModelInfo, Scores
+from app.labelsets.calibration.reliability import Reliability, reliability, shares_of
 from models.info import Floats
 
 # of the standard normal distribution: 95 % lie within
@@ -154,8 +155,8 @@ def per_class(truth: Truth, predicted: Truth, scores: Floats) -> PerClass:
     count = truth.sum(axis=0, dtype=np.int64)
     answer_counts = predicted.sum(axis=0, dtype=np.int64)
     right = (truth & predicted).sum(axis=0, dtype=np.int64)
-    precision = _shares(right, answer_counts, 0.0)
-    recall = _shares(right, count, np.nan)
+    precision = shares_of(right, answer_counts, 0.0)
+    recall = shares_of(right, count, np.nan)
     both = (count + answer_counts).astype(np.float64)
     f1 = np.divide(2.0 * right, both, out=np.zeros(len(count)), where=both > 0)
     precisions = [average_precision(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]

@@ -11,9 +11,8 @@ from typing import Final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from app.arrays import Doubles, Places
 from app.classify import scoring
-from app.evaluation.data import Places
-from app.evaluation.statistics import Figures
 from models.info import Floats
 
 INSTALL: Final = "--shots needs scikit-learn: pip install 'openvocab[eval]'"
@@ -122,7 +121,7 @@ class _Probe:
         self._model = model
         self.classes: Places = model.classes_
 
-    def logits(self, pictures: Floats) -> Figures:
+    def logits(self, pictures: Floats) -> Doubles:
         """(N, D) -> (N, C)."""
         logits_of_classes = np.asarray(
             self._model.decision_function(self._scaled(pictures)), np.float64
@@ -134,5 +133,5 @@ class _Probe:
             else np.stack([-logits_of_classes / 2, logits_of_classes / 2], axis=1)
         )
 
-    def _scaled(self, rows: Floats) -> Figures:
+    def _scaled(self, rows: Floats) -> Doubles:
         return np.asarray((rows - self._mean) / self._spread, np.float64)

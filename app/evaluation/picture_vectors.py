@@ -127,8 +127,8 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureEncoder:
-    """An encoded dataset, the digest (sha256, hex) of each of its pictures, and how it went.
+class EncodedPictures:
+    """An encoded dataset, and the digest (sha256, hex) of each of its pictures.
 
     Of pictures with the same bytes and the same labels only the first is there: further ones say
     nothing new, and of two halves or folds each would know the other. `copies` has their files, by
@@ -138,7 +138,14 @@ class PictureEncoder:
     encoded: Encoded
     digests: tuple[str, ...]
     copies: Mapping[int, Sequence[Path]]
-    progress: Progress
+
+    @property
+    def conflicts(self) -> list[tuple[int, ...]]:
+        """Places of pictures with the same bytes and other labels, group by group."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for place, digest in enumerate(self.digests):
+            groups[digest].append(place)
+        return [tuple(places) for places in groups.values() if len(places) > 1]
 
     def once(self) -> Encoded:
         """Each picture once; of one that is labelled in two ways the first label counts."""
@@ -161,7 +168,7 @@ class Encoding:
 
     async def run(
         self, dataset: Dataset, progress: Progress, show: Callable[[], None]
-    ) -> PictureEncoder:
+    ) -> EncodedPictures:
         """All pictures of the dataset; `show` is called after each. Raises Ended."""
         places = asyncio.Semaphore(self.jobs)
         results: list[tuple[bytes, Floats] | str] = [""] * len(dataset.files)
@@ -181,7 +188,7 @@ class Encoding:
                     group.create_task(encode(place, file))
         except BaseExceptionGroup as raised:
             raise raised.exceptions[0] from None
-        return _put_together(dataset, results, self.info, progress)
+        return _put_together(dataset, results, self.info)
 
     async def _encode_file(self, file: Path, progress: Progress) -> tuple[bytes, Floats] | str:
         """Digest and row, or why there is none."""
@@ -259,20 +266,9 @@ def rows_from(answer: Mapping[str, Any], width: int) -> Floats:
     return np.frombuffer(data, "<f4").astype(np.float32).reshape(-1, width)
 
 
-def twice(digests: tuple[str, ...]) -> list[tuple[int, ...]]:
-    """Places of pictures with the same bytes, group by group."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for place, digest in enumerate(digests):
-        groups[digest].append(place)
-    return [tuple(places) for places in groups.values() if len(places) > 1]
-
-
 def _put_together(
-    dataset: Dataset,
-    results: list[tuple[bytes, Floats] | str],
-    info: ModelInfo,
-    progress: Progress,
-) -> PictureEncoder:
+    dataset: Dataset, results: list[tuple[bytes, Floats] | str], info: ModelInfo
+) -> EncodedPictures:
     unread = tuple(
         Unread(dataset.files[place], result)
         for place, result in enumerate(results)
@@ -294,4 +290,4 @@ def _put_together(
     rows = np.stack([row for _, row in pairs]) if pairs else np.empty((0, info.width), np.float32)
     encoded = Encoded(dataset.subset(np.asarray(kept, np.int64)), rows, unread, info)
     digests = tuple(digest.hex() for digest, _ in pairs)
-    return PictureEncoder(encoded, digests, copies, progress)
+    return EncodedPictures(encoded, digests, copies)

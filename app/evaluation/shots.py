@@ -11,10 +11,11 @@ from typing import Final
 
 import numpy as np
 
+from app.arrays import Doubles, Places, Truth
 from app.evaluation import linear_probe
-from app.evaluation.data import ClassRows, Encoded, Places, Truth, halves
+from app.evaluation.data import ClassRows, Encoded, halves
 from app.evaluation.figures import Share, predictions
-from app.evaluation.statistics import RESAMPLES, Figures, crossed
+from app.evaluation.statistics import RESAMPLES, crossed
 from app.labelsets.prototypes import around, blended, choose_weight, means
 from models.info import Floats
 
@@ -93,7 +94,7 @@ class Shots:
     seed: int
 
 
-def interval(draws: Figures) -> tuple[float, float]:
+def interval(draws: Doubles) -> tuple[float, float]:
     """The 95 % interval of the mean of draws (S,), by Student's t; of one draw: itself."""
     mean = float(draws.mean())
     if len(draws) == 1:

@@ -10,12 +10,9 @@ from statistics import NormalDist
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from app.evaluation.data import Places, Truth
+from app.arrays import Doubles, Places, Truth
 from models.info import Floats
-
-Figures = npt.NDArray[np.float64]
 
 RESAMPLES: Final = 10_000
 
@@ -32,8 +29,8 @@ FEWEST: Final = 1_000
 class Resampled:
     """A figure of K candidates: `observed` (K,), and in R resamples `draws` (R, K), 0..1."""
 
-    observed: Figures
-    draws: Figures
+    observed: Doubles
+    draws: Doubles
 
     def interval(self, column: int, other: int | None = None) -> tuple[float, float]:
         """The middle 95 % of a candidate's draws, or of its lead over another."""
@@ -99,7 +96,7 @@ def mean_average_precision(
     return Resampled(observed[0], draws[~np.isnan(draws[:, 0])])
 
 
-def crossed(values: Figures, resamples: int, seed: int) -> Figures:
+def crossed(values: Doubles, resamples: int, seed: int) -> Doubles:
     """Means (R,) of `values` (S, N) with both rows and columns resampled (Owen 2007).
 
     For an average over draws of shots and over pictures: it strays with either.
@@ -131,7 +128,7 @@ class _Ranking:
         return cls(order, own[order], ends[own[order]])
 
 
-def _average_precisions(counts: Places, rankings: list[list[_Ranking]]) -> Figures:
+def _average_precisions(counts: Places, rankings: list[list[_Ranking]]) -> Doubles:
     """(R, N) -> (R, K): the mean over classes for each candidate; NaN without any label."""
     weights = np.ascontiguousarray(counts.T, np.float32)
     means = []
@@ -142,7 +139,7 @@ def _average_precisions(counts: Places, rankings: list[list[_Ranking]]) -> Figur
     return np.stack(means, axis=1)
 
 
-def _average_precision(weights: Floats, ranking: _Ranking) -> Figures:
+def _average_precision(weights: Floats, ranking: _Ranking) -> Doubles:
     """(N, R) -> (R,): sum of precision x gain in recall; NaN without a picture of the class."""
     ranked = weights[ranking.order]
     above = np.cumsum(ranked, axis=0, dtype=np.float32)[ranking.ends]
@@ -173,19 +170,19 @@ def _counts(sizes: Places, resamples: int, seed: int) -> Iterator[Places]:
 
 
 def _over_groups(
-    figure: Callable[[Places, _Groups], Figures], groups: _Groups, resamples: int, seed: int
+    figure: Callable[[Places, _Groups], Doubles], groups: _Groups, resamples: int, seed: int
 ) -> Resampled:
     drawn = [figure(counts, groups) for counts in _counts(groups.sizes, resamples, seed)]
     return Resampled(figure(groups.sizes[None, :], groups)[0], np.concatenate(drawn))
 
 
-def _shares(counts: Places, groups: _Groups) -> Figures:
+def _shares(counts: Places, groups: _Groups) -> Doubles:
     """(R, G) -> (R, K)."""
     hits = counts @ groups.right.astype(np.float64)
     return np.asarray(hits / counts.sum(axis=1, keepdims=True), np.float64)
 
 
-def _shares_per_class(counts: Places, groups: _Groups) -> Figures:
+def _shares_per_class(counts: Places, groups: _Groups) -> Doubles:
     """(R, G) -> (R, K)."""
     of_class = np.add.reduceat(counts, groups.starts, axis=1)
     drawn = (of_class > 0).sum(axis=1)
@@ -203,7 +200,7 @@ ALPHA: Final = 0.05
 POWER: Final = 0.8
 
 
-def bootstrap_p(differences: Figures) -> float:
+def bootstrap_p(differences: Doubles) -> float:
     """Two-sided, from resampled differences (R,): how often they lie on the other side of 0."""
     # sums over classes that differ in their order alone are no difference
     rounded = np.round(differences, 12)

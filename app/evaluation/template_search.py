@@ -9,9 +9,10 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from app.arrays import Places
 from app.classify import scoring
 from app.evaluation import figures
-from app.evaluation.data import ClassRows, Encoded, Places, TemplateRows, halves
+from app.evaluation.data import ClassRows, Encoded, TemplateRows, halves
 from app.evaluation.figures import scores_of
 from app.evaluation.statistics import RESAMPLES
 from app.evaluation.trials import Trials, judge, measured

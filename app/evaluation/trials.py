@@ -11,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
+from app.arrays import Truth
 from app.evaluation import figures
-from app.evaluation.data import ClassRows, Encoded, Truth
+from app.evaluation.data import ClassRows, Encoded
 from app.evaluation.figures import scored
 from app.evaluation.statistics import (
     ALPHA,
@@ -134,10 +135,8 @@ def judge(
     right, resampled_figures = measured(encoded, list(sets.values()), resamples, seed)
     first = next(iter(resampled_figures.values()))
     pairs = {
-        (first_place, second_place): _compare(
-            names, first_place, second_place, first, right, pictures
-        )
-        for first_place, second_place in combinations(range(len(names)), 2)
+        (one, other): _compare(names, one, other, first, right, pictures)
+        for one, other in combinations(range(len(names)), 2)
     }
     base, best = names.index(reference), int(np.argmax(first.observed))
     every = _corrected(list(pairs.values()))
@@ -149,15 +148,13 @@ def judge(
         best=names[best],
         figures={
             figure: {
-                name: _own(figure, first_place, place, pictures) for place, name in enumerate(names)
+                name: _own(figure, resampled, place, pictures) for place, name in enumerate(names)
             }
-            for figure, first_place in resampled_figures.items()
+            for figure, resampled in resampled_figures.items()
         },
         to_reference=_towards(reference, _corrected([d for p, d in pairs.items() if base in p])),
         to_best=_towards(names[best], [d for p, d in zip(pairs, every, strict=True) if best in p]),
-        resamples={
-            figure: len(first_place.draws) for figure, first_place in resampled_figures.items()
-        },
+        resamples={figure: len(resampled.draws) for figure, resampled in resampled_figures.items()},
         seed=seed,
     )
 
@@ -207,8 +204,18 @@ def _compare(
         float(resampled.observed[first] - resampled.observed[second]),
         *resampled.interval(first, second),
     )
-    spread = float(leads.std())
-    return Difference(names[first], names[second], lead, p, p, 1, ahead, behind, spread, pictures)
+    return Difference(
+        name=names[first],
+        other=names[second],
+        lead=lead,
+        p=p,
+        p_corrected=p,
+        compared=1,
+        only_name=ahead,
+        only_other=behind,
+        spread=float(leads.std()),
+        pictures=pictures,
+    )
 
 
 def _corrected(differences: Sequence[Difference]) -> list[Difference]:

@@ -19,12 +19,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from app.arrays import Doubles, Places
 from models.info import Floats
-
-Wide = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int64]
 
 # 0: the text alone; 1 would be the pictures alone
 WEIGHTS: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -73,7 +70,7 @@ class Blend:
     choice: Choice
 
 
-def blend(text: Floats, examples: Floats, owners: Whole, scale: float) -> Blend:
+def blend(text: Floats, examples: Floats, owners: Places, scale: float) -> Blend:
     """Rows (C, D) of unit text rows (C, D) and examples (M, D), owned by rows number (M,) of text.
 
     `scale` is what a cosine is multiplied with before the softmax.
@@ -83,7 +80,7 @@ def blend(text: Floats, examples: Floats, owners: Whole, scale: float) -> Blend:
 
 
 def blended(
-    text: Floats, examples: Floats, owners: Whole, weight: float, offset: float = 0.0
+    text: Floats, examples: Floats, owners: Places, weight: float, offset: float = 0.0
 ) -> Floats:
     """The rows (C, D) with a weight that is known."""
     if not weight:
@@ -98,14 +95,14 @@ def blended(
     return np.asarray((1 - weight) * wide + weight * (middle + own), np.float32)
 
 
-def means(text: Floats, starts: Sequence[int] | Whole) -> Floats:
+def means(text: Floats, starts: Sequence[int] | Places) -> Floats:
     """Unit rows (C, D) of labels whose rows in `text` (R, D) begin at `starts` (C,)."""
     sums = np.add.reduceat(text, starts)
     return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
 
 
 def around(
-    rows: Floats, middles: Floats, text: Floats, starts: Sequence[int] | Whole, weight: float
+    rows: Floats, middles: Floats, text: Floats, starts: Sequence[int] | Places, weight: float
 ) -> Floats:
     """Rows (R, D) of labels whose `means`, `middles`, have become `rows` (both C, D).
 
@@ -116,7 +113,7 @@ def around(
     return np.asarray(np.repeat(rows, sizes, axis=0) + apart, np.float32)
 
 
-def choose_weight(text: Floats, examples: Floats, owners: Whole, scale: float) -> Choice:
+def choose_weight(text: Floats, examples: Floats, owners: Places, scale: float) -> Choice:
     """The weight and offset of least log-loss, each example told by all others.
 
     As far as labels have no examples, the loss counts in which each label in turn has none. None is
@@ -162,12 +159,12 @@ def _best(
     return best
 
 
-def _unit(rows: Wide) -> Wide:
+def _unit(rows: Doubles) -> Doubles:
     """Rows of unit length; those of zeros stay."""
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
-def _vouched_for(examples: Floats, owners: Whole) -> tuple[Floats, Whole]:
+def _vouched_for(examples: Floats, owners: Places) -> tuple[Floats, Places]:
     """Those of labels that have two or more."""
     several = np.bincount(owners)[owners] > 1 if len(owners) else np.zeros(0, np.bool_)
     return examples[several], owners[several]
@@ -181,17 +178,17 @@ class _Known:
     `reach` is how far prototypes differ where texts differ by one.
     """
 
-    used: Whole
-    place: Whole
-    counts: Wide
-    sums: Wide
-    prototypes: Wide
-    shrink: Wide
-    mean: Wide
+    used: Places
+    place: Places
+    counts: Doubles
+    sums: Doubles
+    prototypes: Doubles
+    shrink: Doubles
+    mean: Doubles
     reach: float
 
     @classmethod
-    def of(cls, text: Wide, examples: Floats, owners: Whole) -> "_Known":
+    def of(cls, text: Doubles, examples: Floats, owners: Places) -> "_Known":
         used, place, counts = np.unique(owners, return_inverse=True, return_counts=True)
         sums = np.zeros((len(used), text.shape[1]))
         np.add.at(sums, place, examples.astype(np.float64))
@@ -211,15 +208,15 @@ class _Terms:
     """For each example: `own` (M, E) of the labels with examples, what the offset takes from
     them, and the `centre` (M, 1) of what the texts let expect."""
 
-    own: Wide
-    lowered: Wide
-    centre: Wide
+    own: Doubles
+    lowered: Doubles
+    centre: Doubles
 
 
 class _Trial:
     """Every example against rows that were made without it, by dot products alone."""
 
-    def __init__(self, text: Floats, examples: Floats, owners: Whole, scale: float) -> None:
+    def __init__(self, text: Floats, examples: Floats, owners: Places, scale: float) -> None:
         self._known = known = _Known.of(text.astype(np.float64), examples, owners)
         self._rows = np.arange(len(owners))
         self._scale = scale
@@ -255,7 +252,7 @@ class _Trial:
         self._far_top = logits.max(1, initial=-1e30)
         self._far_sum = np.exp(logits - self._far_top[:, None]).sum(1)
 
-    def figures(self, terms: _Terms, offset: float, shares: Wide) -> ExampleFigures:
+    def figures(self, terms: _Terms, offset: float, shares: Doubles) -> ExampleFigures:
         """How well the examples are classified with the chosen weight, each counting its share."""
         weight, scale = self._weight, self._scale
         added = terms.own - offset * terms.lowered

@@ -274,19 +274,19 @@ class LabelSetService:
         if definition.calibrations and templates != self.templates_of(definition):
             learned, warning = None, "it was fitted with the label set's own templates"
         return Classes(
-            definition.labels,
-            rows,
-            cached,
-            template_set,
-            templates,
-            serving.stored.version or None,
-            learned,
-            warning,
-            definition.alternatives,
-            definition.paths,
-            definition.nots,
-            unread,
-            serving.failed,
+            labels=definition.labels,
+            rows=rows,
+            cached=cached,
+            template_set=template_set,
+            templates=templates,
+            version=serving.stored.version or None,
+            learned=learned,
+            warning=warning,
+            alternatives=definition.alternatives,
+            paths=definition.paths,
+            nots=definition.nots,
+            unread=unread,
+            failed=serving.failed,
         )
 
     async def resume(self) -> None:

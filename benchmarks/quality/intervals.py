@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from app.arrays import Truth
 from app.evaluation import figures
-from app.evaluation.data import Truth
 from app.evaluation.statistics import (
     ALPHA,
     Resampled,

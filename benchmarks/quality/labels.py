@@ -14,9 +14,9 @@ from typing import Final
 
 import numpy as np
 
+from app.arrays import Truth
 from app.classify.concept import Concept
 from app.classify.scoring import Alternatives, groups, softmax
-from app.evaluation.data import Truth
 from benchmarks.quality.validation import TEMPLATES, Pictures, Validation, compared, folder, write
 from benchmarks.record import Result
 from models.info import Floats

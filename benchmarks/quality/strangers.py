@@ -15,12 +15,11 @@ from typing import Final
 import numpy as np
 from scipy.special import logsumexp
 
+from app.arrays import Doubles, Truth
 from app.classify.concept import Concept
 from app.classify.ensemble import BACKGROUND
 from app.classify.other_words import Competition, OtherWords, Rivals, ahead
 from app.classify.scoring import LEAST_ODDS, Criteria, Scale, decide
-from app.evaluation.data import Truth
-from app.evaluation.statistics import Figures
 from benchmarks.quality.validation import SEED, TEMPLATES, Pictures, Validation, folder, write
 from benchmarks.record import Cell, Result
 from models.info import Floats
@@ -57,7 +56,7 @@ class Draws:
 
     right: Truth
     known: Truth
-    scores: dict[str, Figures]
+    scores: dict[str, Doubles]
     refused: dict[str, Truth]
 
 
@@ -99,7 +98,7 @@ class Words:
         cosines: Floats,
         rivals: Rivals,
         draw: int,
-        scores: dict[str, Figures],
+        scores: dict[str, Doubles],
         refused: dict[str, Truth],
     ) -> None:
         words = self.cosines[:, rivals.places]
@@ -132,7 +131,7 @@ def auroc(draws: Draws, name: str) -> float:
     return float(np.mean(areas))
 
 
-def resampled(sample: Draws, refused: Sequence[Truth]) -> Figures:
+def resampled(sample: Draws, refused: Sequence[Truth]) -> Doubles:
     """Share of strangers that each is `refused`, and of right answers lost: (R, K, 2); draws and
     pictures are resampled, the first of R are the observed ones.
     """
@@ -151,12 +150,12 @@ def resampled(sample: Draws, refused: Sequence[Truth]) -> Figures:
     return shares
 
 
-def _share(values: Figures) -> str:
+def _share(values: Doubles) -> str:
     low, high = np.quantile(values, (0.025, 0.975))
     return f"{values[0]:.1%} ({100 * low:.0f} to {100 * high:.0f})"
 
 
-def _lead(values: Figures) -> str:
+def _lead(values: Doubles) -> str:
     low, high = np.quantile(values, (0.025, 0.975))
     return f"{100 * values[0]:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 

@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 
+from app.arrays import Doubles, Places
 from app.classify.scoring import softmax
-from app.evaluation.data import Places
-from app.evaluation.statistics import Figures, crossed
+from app.evaluation.statistics import crossed
 from benchmarks.quality.validation import SEED, Pictures, Validation, folder, write
 from benchmarks.record import Cell, Result
 from models.info import Floats
@@ -110,7 +110,7 @@ def row(name: str, choose: Choice, pictures: Pictures, shares: Floats) -> list[C
         joint.append(helped.mean())
         # a folder's gain counts once, however many pictures it has
         gains.append(float(helped.mean() - before.mean()))
-    means: Figures = crossed(np.array(gains)[:, None], 10_000, SEED)
+    means: Doubles = crossed(np.array(gains)[:, None], 10_000, SEED)
     low, high = np.quantile(means, (0.025, 0.975))
     gain = f"{100 * np.mean(gains):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
     return [name, f"{np.mean(alone):.1%}", f"{np.mean(joint):.1%}", gain]

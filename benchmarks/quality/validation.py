@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from app.arrays import Places, Truth
 from app.classify.concept import Concept, ensemble_mean
-from app.evaluation.data import Places, Truth
 from app.evaluation.picture_vectors import RowFile
 from app.evaluation.statistics import RESAMPLES, top1
 from app.images.decode import decode

@@ -219,13 +219,13 @@ class KeyRing:
 
 def _keys(name: str, entry: KeyEntry) -> Sequence[Key]:
     identity = Identity(
-        name,
-        frozenset(entry.scopes),
-        entry.namespace or "",
-        entry.max_labelsets,
-        entry.rate_limit,
-        entry.rate_burst,
-        entry.max_uploads,
+        name=name,
+        scopes=frozenset(entry.scopes),
+        namespace=entry.namespace or "",
+        max_labelsets=entry.max_labelsets,
+        rate_limit=entry.rate_limit,
+        rate_burst=entry.rate_burst,
+        max_uploads=entry.max_uploads,
     )
     ends = None
     if entry.expires is not None:

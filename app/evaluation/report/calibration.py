@@ -44,13 +44,9 @@ class CalibrationSection:
     @property
     def worse(self) -> str:
         """Why the calibration should not be used; empty if it should, or if there is none."""
-        fitted_calibration, before, after = (
-            self.fitted,
-            self.fitted.before.error,
-            self.fitted.after.error,
-        )
-        fitted = fitted_calibration.calibration
-        count = int(fitted_calibration.before.count.sum()) if fitted is None else fitted.pictures
+        outcome, fitted = self.fitted, self.fitted.calibration
+        before, after = outcome.before.error, outcome.after.error
+        count = int(outcome.before.count.sum()) if fitted is None else fitted.pictures
         reasons = []
         if after > before + NOTICEABLE:
             reasons.append(

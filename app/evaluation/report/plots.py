@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from app.evaluation.data import Places
+from app.arrays import Places
 from app.evaluation.figures import Share
 from app.evaluation.report.html import ASSETS, Html, esc, legend, many, percent, points, svg
 from app.labelsets.calibration.reliability import Reliability

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-Places = npt.NDArray[np.int64]
+from app.arrays import Doubles, Places, Truth
 
 FOLDS: Final = 5
 
@@ -23,10 +23,6 @@ def splits(count: int, seed: int) -> Iterator[tuple[Places, Places]]:
     fold = np.random.default_rng(seed).permutation(np.arange(count) % FOLDS)
     for part in range(FOLDS):
         yield np.flatnonzero(fold != part), np.flatnonzero(fold == part)
-
-
-Doubles = npt.NDArray[np.float64]
-Truth = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

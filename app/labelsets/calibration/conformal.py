@@ -9,12 +9,10 @@ import math
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from app.arrays import Places
 from app.classify.scoring import log_softmax
 from models.info import Floats
-
-Places = npt.NDArray[np.int64]
 
 # coverages in percent that have a bound: 1 to 99
 PERCENTS: Final = range(1, 100)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from app.arrays import Places, Truth
 from app.labelsets.calibration import conformal, temperature, thresholds
 from app.labelsets.calibration.abstention import (
     AbstentionBounds,
@@ -26,10 +26,6 @@ from app.labelsets.calibration.abstention import (
 from app.labelsets.calibration.reliability import Reliability, reliability
 from app.labelsets.calibration.value import F1, Answered, Calibration, HeldOutFigures
 from models.info import Floats
-
-Doubles = npt.NDArray[np.float64]
-Places = npt.NDArray[np.int64]
-Truth = npt.NDArray[np.bool_]
 
 MIN_PICTURES: Final = 10
 MIN_LABELS: Final = 2
@@ -110,17 +106,16 @@ def fit(data: Labelled, model: Model, fitted_for: str, aim: Aim, seed: int = 0) 
     try:
         bounds, held_out = _bounds(scored, aim, seed)
     except Unreachable as error:
-        curve = risk_coverage(scored.lead, scored.right)
         return Fitted(
-            None,
-            str(error),
-            scale,
-            bias,
-            before,
-            after,
-            curve,
-            (before_nll, after_nll),
-            error.least,
+            calibration=None,
+            why=str(error),
+            scale=scale,
+            bias=bias,
+            before=before,
+            after=after,
+            curve=risk_coverage(scored.lead, scored.right),
+            nll=(before_nll, after_nll),
+            least_risk=error.least,
         )
     accuracy = float((cosines.argmax(axis=1) == own).mean())
     common, named, f1 = _alone(data, model, seed)
@@ -147,8 +142,16 @@ def fit(data: Labelled, model: Model, fitted_for: str, aim: Aim, seed: int = 0) 
     )
     # what the floor holds back is answered last
     order = np.where(scored.similarity >= bounds.floor, scored.lead, -1.0)
-    curve = risk_coverage(order, scored.right)
-    return Fitted(fitted, None, scale, bias, before, after, curve, (before_nll, after_nll))
+    return Fitted(
+        calibration=fitted,
+        why=None,
+        scale=scale,
+        bias=bias,
+        before=before,
+        after=after,
+        curve=risk_coverage(order, scored.right),
+        nll=(before_nll, after_nll),
+    )
 
 
 def _check(truth: Truth) -> None:

@@ -6,12 +6,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from app.arrays import Doubles, Places, Truth
 from models.info import Floats
-
-Doubles = npt.NDArray[np.float64]
-Truth = npt.NDArray[np.bool_]
-Places = npt.NDArray[np.int64]
-
 
 # equal-width bins of confidence, as Guo et al. 2017 have them
 BINS: Final = 15
@@ -40,17 +36,23 @@ def reliability(confidence: Floats, right: Truth, bins: int = BINS) -> Reliabili
     count = np.bincount(place, minlength=bins).astype(np.int64)
     sums = np.bincount(place, weights=confidence, minlength=bins)
     hits = np.bincount(place, weights=right, minlength=bins)
-    means = _shares(sums, count, np.nan)
-    shares = _shares(hits, count, np.nan)
+    means = shares_of(sums, count, np.nan)
+    accuracy = shares_of(hits, count, np.nan)
     gaps = np.abs(sums - hits)
-    largest = float(np.nanmax(np.abs(means - shares))) if len(confidence) else 0.0
+    largest = float(np.nanmax(np.abs(means - accuracy))) if len(confidence) else 0.0
     total = max(1, len(confidence))
     return Reliability(
-        count, means, shares, float(gaps.sum() / total), largest, float(sums.sum() / total)
+        count=count,
+        confidence=means,
+        accuracy=accuracy,
+        error=float(gaps.sum() / total),
+        largest=largest,
+        mean_confidence=float(sums.sum() / total),
     )
 
 
-def _shares(part: npt.NDArray[np.generic], whole: Places, empty: float) -> Doubles:
+def shares_of(part: npt.NDArray[np.generic], whole: Places, empty: float) -> Doubles:
+    """`part` of `whole`, both (B,); `empty` where the whole is 0."""
     out = np.full(len(whole), empty)
     np.divide(part, whole, out=out, where=whole > 0)
     return out

@@ -10,14 +10,10 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from app.arrays import Doubles, Places, Truth
 from app.classify.scoring import log_softmax
 from models.info import Floats
-
-Doubles = npt.NDArray[np.float64]
-Places = npt.NDArray[np.int64]
-Truth = npt.NDArray[np.bool_]
 
 PRIOR: Final = 10.0
 

@@ -6,13 +6,10 @@ A value is a label's cosine above the background's; a threshold is chosen where 
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from app.arrays import Doubles, Truth
 from app.labelsets.calibration.abstention import splits
 from models.info import Floats
-
-Doubles = npt.NDArray[np.float64]
-Truth = npt.NDArray[np.bool_]
 
 # pictures of a label that speak for the common threshold against its own: the best threshold of few
 # pictures lets everything in (measured, docs/decisions.md)

@@ -79,10 +79,10 @@ def _learned(calibration: Calibration, labels: tuple[str, ...]) -> Learned:
         common, own = calibration.threshold, calibration.thresholds
         shifts = np.array([own.get(label, common) for label in labels], np.float32)
     return Learned(
-        calibration.scale,
-        calibration.bias,
-        calibration.floor,
-        calibration.margin,
-        shifts,
-        calibration.conformal,
+        scale=calibration.scale,
+        bias=calibration.bias,
+        floor=calibration.floor,
+        margin=calibration.margin,
+        shifts=shifts,
+        conformal=calibration.conformal,
     )
