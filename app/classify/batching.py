@@ -155,7 +155,10 @@ class Batcher(Generic[T, R]):
                     await self._serve(still_waited_for)
             return
         ran = time.perf_counter() - begun
-        self._item_seconds = 0.9 * self._item_seconds + 0.1 * ran / len(batch)
+        each = ran / len(batch)
+        # the first batch says all that is known
+        before = self._item_seconds or each
+        self._item_seconds = 0.9 * before + 0.1 * each
         for waiting, value in zip(batch, values, strict=True):
             _settle(waiting, Ran(value, begun - waiting.since, ran, len(batch), span))
 

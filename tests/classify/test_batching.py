@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from app.classify import batching
 from app.classify.batching import Batcher, BatchPolicy
-from app.errors import Draining, Overloaded
+from app.errors import Draining, Overloaded, Unavailable
 
 
 class Consumer:
@@ -209,6 +211,50 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         assert caught.value.retry_after >= 1
         consumer.open.set()
         await asyncio.gather(*waiting)
+
+    run(test)
+
+
+def test_a_full_queue_is_told_to_come_back_when_it_will_be_done_at_the_pace_so_far(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(batching, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    async def test() -> None:
+        consumer = Consumer()
+        consumer.open.clear()
+        batcher = Batcher(consumer, BatchPolicy(max_batch=4, max_queue=6))
+        tasks = [asyncio.create_task(batcher.submit(n)) for n in range(4)]
+        await turn()
+        clock.now = 8.0
+        consumer.open.set()
+        await asyncio.gather(*tasks)
+        consumer.open.clear()
+        tasks = [asyncio.create_task(batcher.submit(0))]
+        await turn()
+        tasks += [asyncio.create_task(batcher.submit(n)) for n in range(6)]
+        await turn()
+        with pytest.raises(Overloaded) as caught:
+            await batcher.submit(9)
+        # two seconds for each of four, and six wait
+        assert caught.value.retry_after == 12
+        consumer.open.set()
+        await asyncio.gather(*tasks)
+
+    run(test)
+
+
+def test_a_consumer_that_is_away_fails_its_batch_and_is_not_asked_again_in_halves() -> None:
+    async def test() -> None:
+        consumer = Consumer()
+        consumer.fails = lambda batch: Unavailable("no encoder is there")
+        batcher = Batcher(consumer, BatchPolicy())
+        outcomes = await asyncio.gather(
+            *(batcher.submit(n) for n in range(4)), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes] == [Unavailable] * 4
+        assert consumer.batches == [[0, 1, 2, 3]]
 
     run(test)
 

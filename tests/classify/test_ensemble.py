@@ -10,7 +10,7 @@ import pytest
 
 from app.classify.concept import Concept, ensemble_mean, keys_of
 from app.classify.ensemble import Ensemble
-from app.errors import Overloaded, TooLarge
+from app.errors import Internal, Overloaded, TooLarge
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
@@ -29,6 +29,7 @@ class Counting:
         self.info = encoder.info
         self.asked: list[list[str]] = []
         self.failing: Exception | None = None
+        self.no_numbers: str | None = None  # for a prompt with this text
         self._encoder = encoder
 
     def submit_texts(self, prompts: Sequence[str]) -> Future[Any]:
@@ -37,7 +38,13 @@ class Counting:
             failed: Future[Any] = Future()
             failed.set_exception(self.failing)
             return failed
-        return self._encoder.submit_texts(prompts)
+        if self.no_numbers is None:
+            return self._encoder.submit_texts(prompts)
+        rows = self._encoder.submit_texts(prompts).result().copy()
+        rows[[self.no_numbers in prompt for prompt in prompts]] = np.nan
+        answered: Future[Any] = Future()
+        answered.set_result(rows)
+        return answered
 
 
 @pytest.fixture
@@ -182,6 +189,29 @@ def test_a_failing_encoder_fails_the_request_and_the_next_one_tries_again(
     run(work)
 
 
+def test_a_label_for_which_the_model_has_no_numbers_fails_alone_and_is_kept_nowhere(
+    encoder: Counting,
+) -> None:
+    async def work() -> None:
+        store = MemoryStore(vector_ttl=3600, vector_bytes=PLENTY).vectors
+        ensemble = Ensemble(encoder, levels(store=store), PLENTY)  # type: ignore[arg-type]
+        encoder.no_numbers = "dog"
+        both = await asyncio.gather(
+            ensemble.vectors(concepts("dog", "cat")),
+            ensemble.vectors(concepts("cat")),
+            return_exceptions=True,
+        )
+        assert isinstance(both[0], Internal)
+        assert not isinstance(both[1], BaseException)
+        assert np.isfinite(both[1].rows).all()
+        await ensemble.close()
+        assert await store.get_many(keys_of(concepts("dog"), encoder.info.fingerprint)) == [None]
+        encoder.no_numbers = None
+        assert (await ensemble.vectors(concepts("cat", "dog"))).cached == 1
+
+    run(work)
+
+
 def test_many_labels_go_in_blocks_and_come_back_in_order(
     encoder: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +239,10 @@ def test_too_many_waiting_prompts_are_refused(encoder: Counting) -> None:
         assert (caught.value.limit, caught.value.value) == (4, 9)
         assert (await first).cached == 0
         assert (await ensemble.vectors(concepts("bird"))).cached == 0
+        # as many as there may be are let in
+        full = Ensemble(encoder, levels(), max_pending=9)  # type: ignore[arg-type]
+        both = (full.vectors(concepts("cat", "dog")), full.vectors(concepts("bird")))
+        assert [vectors.cached for vectors in await asyncio.gather(*both)] == [0, 0]
 
     run(work)
 

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from app.classify import scoring
+from app.classify import other_words, scoring
 from app.classify.other_words import (
     FEWEST,
     KEPT,
@@ -78,6 +78,25 @@ def test_known_rivals_are_not_looked_for_again(others: OtherWords) -> None:
     assert again is not None
     assert again.places is first.places
     assert other.places is not first.places
+
+
+def test_of_the_lists_that_are_known_the_one_that_is_longest_unused_is_forgotten(
+    others: OtherWords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(other_words, "KEPT", 2)
+    labels = unit(np.random.default_rng(1).normal(size=(3, 16)))
+    cache = KnownRivals()
+
+    def places(name: str) -> object:
+        rivals = cache.of(name, labels, others)
+        assert rivals is not None
+        return rivals.places
+
+    pets, birds = places("pets"), places("birds")
+    assert places("pets") is pets
+    places("food")
+    assert places("pets") is pets
+    assert places("birds") is not birds
 
 
 def test_known_rivals_keep_neither_the_rows_of_their_words_nor_the_labels(

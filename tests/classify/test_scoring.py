@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from app.classify import scoring
-from app.classify.other_words import Competition
+from app.classify.other_words import Competition, OtherWords, Rivals
 
 COSINES = arrays(np.float32, st.integers(1, 40), elements=st.floats(-1, 1, width=32))
 NEAR = 1e-5
@@ -87,6 +87,7 @@ def test_ranking_is_best_first_and_keeps_the_order_of_equals() -> None:
     assert scoring.rank(scores, 4, None) == (1, 2, 3, 0)
     assert scoring.rank(scores, 9, 0.2) == (1, 2, 3)
     assert scoring.rank(scores, 9, 0.5) == ()
+    assert scoring.rank(np.zeros(1_000, np.float32), 1_000, None) == tuple(range(1_000))
 
 
 @pytest.mark.parametrize("bias", [None, -10.0])
@@ -144,6 +145,36 @@ def test_groups_sum_shares_and_take_the_best_of_scores_alone() -> None:
     assert [group.score for group in shares] == pytest.approx([0.7, 0.5])
     alone = scoring.groups(scores, paths, shares=False)
     assert [group.score for group in alone] == pytest.approx([0.5, 0.5])
+    # what softmax leaves may add up to a little more than 1
+    (everything,) = scoring.groups(
+        np.float32([0.6, 0.4]) + np.float32(1e-6), [("all",)] * 2, shares=True
+    )
+    assert everything.score == 1
+
+
+def test_each_percent_of_coverage_has_a_bound_of_its_own_which_a_label_may_just_reach() -> None:
+    cosines = np.float32([0.1, 0.3, 0.2])
+    shares = scoring.softmax(cosines, 10.0)
+    for percent in range(1, 100):
+        bounds = [0.0] * 99
+        bounds[percent - 1] = float(1 - shares[2])
+        assert scoring.covering(cosines, 10.0, bounds, percent / 100) == [1, 2]
+        others = {percent - 1, percent + 1} & set(range(1, 100))
+        assert all(scoring.covering(cosines, 10.0, bounds, each / 100) == [1] for each in others)
+
+
+def test_a_lead_over_other_labels_speaks_for_a_label_only_where_they_exclude_one_another() -> None:
+    cosines, model = np.float32([0.3, 0.1]), scoring.Scale(100.0, None)
+    words = np.append(np.linspace(0.1, 0.12, 299), 0.4).astype(np.float32)
+    others = OtherWords(tuple(map(str, range(300))), np.zeros((300, 1), np.float32))
+    competition = Competition(rivals=Rivals(others, np.arange(300, dtype=np.int32)), cosines=words)
+    reasons = []
+    for alone in (False, True):
+        criteria = scoring.Criteria(2, abstain=True, alone=alone)
+        reasons.append(scoring.decide(cosines, 0.0, model, None, criteria, competition).reason)
+    assert reasons[0] is None
+    assert reasons[1] is not None
+    assert reasons[1].word == "299"
 
 
 def test_a_label_wins_over_a_word_that_is_the_same_but_for_rounding() -> None:

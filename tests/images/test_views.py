@@ -1,6 +1,7 @@
 """Which parts of a picture are shown to a model: geometry, and the pixels of the parts."""
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from app.errors import Invalid
 from app.images.decode import decode
 from app.images.limits import ImageLimits
-from app.images.views import Box, Cut, Look, View
+from app.images.views import MOST_ALONG, Box, Cut, Look, View
 from models import ImageSpec
 
 SPEC = ImageSpec(32, 32, "shortest", "bicubic", 0)
@@ -43,6 +44,42 @@ def test_tiles_lie_in_the_picture_and_are_smaller_than_it(width: int, height: in
         for cut in region.cuts[1:]:
             covered[cut.top : cut.bottom, cut.left : cut.right] = True
         assert covered.all()
+
+
+@given(EDGES, EDGES)
+def test_neighbouring_tiles_overlap_by_half_unless_a_picture_is_very_long(
+    width: int, height: int
+) -> None:
+    (region,) = Look("tiles").regions(width, height)
+    tiles = region.cuts[1:]
+    for starts, edge in (
+        (sorted({tile.left for tile in tiles}), tiles[0].width),
+        (sorted({tile.top for tile in tiles}), tiles[0].height),
+    ):
+        assert len(starts) <= MOST_ALONG
+        if len(starts) < MOST_ALONG:
+            # but for the rounding to whole pixels
+            assert all(after - before <= edge / 2 + 1 for before, after in pairwise(starts))
+
+
+@given(EDGES, EDGES, *[st.floats(0, 4001)] * 4)
+def test_whatever_box_is_accepted_has_a_pixel_and_none_beyond_the_picture(
+    width: int, height: int, x: float, y: float, wide: float, high: float
+) -> None:
+    try:
+        (region,) = Look(boxes=(Box(x, y, wide, high),)).regions(width, height)
+    except Invalid:
+        assert x + wide > width or y + high > height or max(x, y, wide, high) <= 1
+        return
+    assert 0 <= region.area.left < region.area.right <= width
+    assert 0 <= region.area.top < region.area.bottom <= height
+
+
+@pytest.mark.parametrize("box", [Box(200, 99, 1, 1), Box(100, 50, 0.2, 0.2), Box(199.9, 0, 1, 2)])
+def test_a_box_at_the_edge_or_smaller_than_a_pixel_is_one_pixel(box: Box) -> None:
+    (region,) = Look(boxes=(box,)).regions(200, 100)
+    assert region.area.width == 1
+    assert 0 <= region.area.left < region.area.right <= 200
 
 
 def test_shares_and_pixels_name_the_same_box() -> None:

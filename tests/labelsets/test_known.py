@@ -42,6 +42,7 @@ def test_the_namespace_that_holds_the_most_gives_way_its_least_recently_used_fir
     for labelset in cache.all():
         cache.pop(labelset.name)
     assert (cache.bytes, cache.all()) == (0, [])
+    assert not cache._sizes  # nor of a namespace whose last one is gone
 
 
 def test_the_cost_of_a_body_is_about_what_it_takes_in_memory() -> None:

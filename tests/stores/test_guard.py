@@ -281,6 +281,46 @@ def test_calls_that_fail_together_are_one_failure() -> None:
     run(test)
 
 
+def test_a_call_that_began_before_an_outage_and_fails_in_it_says_nothing_new(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        inner, clock = Failing(), Clock()
+        store = Guarded(inner, 60, clock=clock)
+        inner.error = StoreAway("gone")
+
+        async def begun() -> tuple[asyncio.Event, asyncio.Task[object]]:
+            inner.gate = asyncio.Event()
+            call = asyncio.create_task(store.labelsets.get("a"))
+            await turn()
+            return inner.gate, call
+
+        (early, first), (later, second) = await begun(), await begun()
+        inner.gate = asyncio.Event()
+        inner.gate.set()
+        await refused(store.labelsets.get("a"))
+        # it lengthens no pause
+        clock.now = FIRST_PAUSE / 2
+        early.set()
+        await refused(first)
+        clock.now = FIRST_PAUSE
+        answered, trial = await begun()
+        assert inner.calls == 4
+        # and lets nobody in beside the trial
+        later.set()
+        await refused(second)
+        await refused(store.labelsets.get("a"))
+        assert inner.calls == 4
+        inner.error = None
+        answered.set()
+        await trial
+        assert not store.away
+
+    with caplog.at_level(logging.INFO, "openvocab.stores"):
+        asyncio.run(asyncio.wait_for(test(), 240))
+    assert len(caplog.messages) == 2
+
+
 def test_a_conflict_and_a_full_store_are_answers_and_not_failures() -> None:
     async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
         for _ in range(3):
