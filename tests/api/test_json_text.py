@@ -59,6 +59,8 @@ def test_the_cost_is_never_less_than_what_is_parsed() -> None:
         b'{"x":{' + b'"a":{},' * 300 + b'"b":0}}',
         b"[" * 300,
         b'{"x":"' + b"," * 2_000 + b'","y":[' + b"0," * 2_000 + b"0]}",
+        # each quote within a string is looked at by itself
+        b'{"x":"' + b"," * 2_000 + b'\\"' * 4 * LIMITS.values + b'"}',
     ],
 )
 def test_more_values_than_a_request_can_need_are_refused_before_they_are_made(text: bytes) -> None:

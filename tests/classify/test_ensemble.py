@@ -1,6 +1,8 @@
 """Class vectors: the recipe, the cache, one computation at a time, errors that name the label."""
 
 import asyncio
+import gc
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -23,13 +25,14 @@ WIDTH = 192  # of the bundled model
 
 
 class Counting:
-    """The real encoder, with a record of what it was asked, and a gate to hold its answers."""
+    """The real encoder, with a record of what it was asked, whose answers a test may hold."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.info = encoder.info
         self.asked: list[list[str]] = []
         self.failing: Exception | None = None
         self.no_numbers: str | None = None  # for a prompt with this text
+        self.held: list[Future[Any]] | None = None  # what a test answers itself
         self._encoder = encoder
 
     def submit_texts(self, prompts: Sequence[str]) -> Future[Any]:
@@ -38,6 +41,9 @@ class Counting:
             failed: Future[Any] = Future()
             failed.set_exception(self.failing)
             return failed
+        if self.held is not None:
+            self.held.append(Future())
+            return self.held[-1]
         if self.no_numbers is None:
             return self._encoder.submit_texts(prompts)
         rows = self._encoder.submit_texts(prompts).result().copy()
@@ -187,6 +193,48 @@ def test_a_failing_encoder_fails_the_request_and_the_next_one_tries_again(
         assert (await ensemble.vectors(concepts("cat"))).cached == 0
 
     run(work)
+
+
+def test_a_failure_is_told_neither_to_who_asked_anew_meanwhile_nor_to_the_log(
+    encoder: Counting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("app.classify.concept.PROMPTS_PER_BLOCK", 3)
+
+    async def asked(count: int) -> None:
+        while len(encoder.asked) < count:
+            await asyncio.sleep(0)
+
+    async def work() -> None:
+        ensemble, held = of(encoder), list[Future[Any]]()
+        encoder.held = held
+        leaver = asyncio.create_task(ensemble.vectors(concepts("cat", "dog", "bird")))
+        await asked(1)
+        unlucky = asyncio.create_task(ensemble.vectors(concepts("bird")))
+        await asyncio.sleep(0)
+        leaver.cancel()
+        await asyncio.wait({leaver})
+        held[0].set_result(encoder._encoder.submit_texts(encoder.asked[0]).result())
+        await asked(2)  # the dog, whom nobody waits for, was dropped
+        anew = asyncio.create_task(ensemble.vectors(concepts("dog")))
+        await asked(3)
+        assert [prompts[-1] for prompts in encoder.asked] == ["cat", "bird", "dog"]
+        held[1].set_exception(RuntimeError("device lost"))
+        with pytest.raises(RuntimeError, match="device lost"):
+            await unlucky
+        held[2].set_result(encoder._encoder.submit_texts(encoder.asked[2]).result())
+        assert (await anew).rows.shape == (1, WIDTH)
+        # and one that nobody waits for any more
+        leaver = asyncio.create_task(ensemble.vectors(concepts("fish")))
+        await asked(4)
+        leaver.cancel()
+        await asyncio.wait({leaver})
+        held[3].set_exception(RuntimeError("device lost"))
+        while ensemble.pending:
+            await asyncio.sleep(0)
+
+    run(work)
+    gc.collect()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_a_label_for_which_the_model_has_no_numbers_fails_alone_and_is_kept_nowhere(

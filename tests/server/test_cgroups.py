@@ -87,7 +87,7 @@ def test_a_limit_that_slows_down_counts_as_one_that_kills(tree: Tree) -> None:
     [
         "0::/",  # a namespace of its own
         "0::/system.slice/docker-9f.scope",  # the host's namespace, and a mount of the container's
-        "0::/../../other.scope",  # moved outside of the namespace
+        "0::/../other.scope",  # moved outside of the namespace
         None,  # unreadable
     ],
 )
@@ -108,6 +108,7 @@ def test_the_first_version_has_a_hierarchy_for_each_controller(tree: Tree, machi
     tree.enter(
         "4:memory:/docker/9f",
         "3:cpu,cpuacct:/docker/9f",
+        "2:cpuset:/elsewhere",
         "1:name=systemd:/docker/9f",
         "0::/",
     )

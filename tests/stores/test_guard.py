@@ -384,6 +384,36 @@ def test_writes_may_have_a_limit_of_their_own() -> None:
     asyncio.run(test())
 
 
+def test_a_call_has_the_time_limit_for_each_part_of_what_it_carries() -> None:
+    def times(table: Any, name: str, *arguments: object) -> int | None:
+        times: int | None = table[name][1](*arguments)
+        return times
+
+    for name, some in (("get_many", list), ("put_many", dict.fromkeys)):
+        for count, chunks in ((0, 1), (1, 1), (CHUNK, 1), (CHUNK + 1, 2), (2 * CHUNK, 2)):
+            assert times(guard.VECTORS, name, some(range(count))) == chunks
+    assert times(guard.PICTURES, "missing", "pets", ["key"] * (CHUNK + 1)) == 2
+    # one call of the server's for each
+    assert [times(guard.PICTURES, "delete", "pets", ["key"] * n) for n in (0, 1, 3)] == [1, 1, 3]
+    # a megabyte each, and what goes before and after
+    assert times(guard.PICTURES, "put", "pets", "key", bytes(3_000_000), MOST) == 5
+    assert times(guard.PICTURES, "get", "pets", "key", 3_000_000) == 5
+    assert times(guard.PICTURES, "listed") is None
+
+
+def test_a_store_that_answers_and_refuses_even_to_be_looked_at_takes_no_writes() -> None:
+    async def test() -> None:
+        inner = Failing()
+        store = Guarded(inner, 60, write_timeout=60)
+        await store.ping()
+        inner.error = StoreRefused("damaged")
+        with pytest.raises(StoreRefused):
+            await store.ping()
+        assert store.state == "read-only"
+
+    asyncio.run(test())
+
+
 def test_many_vectors_have_the_limit_for_each_chunk() -> None:
     async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
         inner.gate.clear()

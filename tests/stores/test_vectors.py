@@ -58,6 +58,9 @@ def test_of_many_damaged_vectors_one_line_is_logged(caplog: pytest.LogCaptureFix
         rows = await levels.fetch(["good", *(f"bad {n}" for n in range(50))])
         assert list(rows) == ["good"]
         assert np.array_equal(rows["good"], good)
+        kept = levels.memory.get("good")
+        assert kept is not None
+        assert np.array_equal(kept, good)
         assert (levels.store_hits, levels.store_misses) == (1, 50)
 
     with caplog.at_level(logging.WARNING):

@@ -236,6 +236,16 @@ def test_one_label_alone_has_no_margin() -> None:
     assert decision_of([0.20], None, 0.3, alone=True).reason is not None
 
 
-def test_sigmoid_models_are_scored_with_the_fitted_bias() -> None:
-    decision = decision_of([0.30, 0.1], Learned(50.0, -14.0, -1.0, 0.0, None), model=SIGMOID)
+@pytest.mark.parametrize("shifts", [None, np.float32([0.5, 0.5])])
+def test_sigmoid_models_are_scored_with_the_fitted_bias(shifts: np.ndarray | None) -> None:
+    """Thresholds of labels that are scored alone move no score of labels that are not."""
+    learned = Learned(50.0, -14.0, -1.0, 0.0, shifts)
+    decision = decision_of([0.30, 0.1], learned, model=SIGMOID)
     assert decision.scores[0] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-4)
+
+
+def test_shares_of_a_sigmoid_model_are_at_its_own_scale() -> None:
+    """What was fitted are its sigmoids."""
+    learned = Learned(50.0, -14.0, -1.0, 0.0, None)
+    decision = decision_of([0.30, 0.29], learned, model=SIGMOID, scores="softmax")
+    np.testing.assert_allclose(decision.scores, scoring.softmax(np.float32([0.30, 0.29]), 100.0))
