@@ -128,17 +128,13 @@ def against_background(cosines: Floats, background: float, scale: float) -> Floa
     return sigmoid(cosines, scale, -scale * background)
 
 
-def rank(
-    scores: Floats, top_k: int, threshold: float | None, finer: Floats | None = None
-) -> tuple[int, ...]:
-    """Places of the `top_k` best of `scores` (C,) that reach `threshold`, best first.
+def rank(scores: Floats, top_k: int, finer: Floats | None = None) -> tuple[int, ...]:
+    """Places of the `top_k` best of `scores` (C,), best first.
 
     Equal scores are in the order of `finer` (C,), from which they were rounded to 0 or 1; else they
     keep the order of their labels.
     """
     order = np.lexsort((-(scores if finer is None else finer), -scores))[:top_k]
-    if threshold is not None:
-        order = order[scores[order] >= threshold]
     return tuple(int(place) for place in order)
 
 
@@ -243,7 +239,7 @@ def covering(cosines: Floats, scale: float, bounds: Sequence[float], coverage: f
     shares = softmax(cosines, scale)
     # rounding of binary fractions must not make a percent more of a whole one
     bound = bounds[math.ceil(round(100 * coverage, 6)) - 1]
-    order = rank(shares, len(shares), None)
+    order = rank(shares, len(shares))
     # in float32, 1 less a small share would be 1, and within every bound near it
     return [place for place in order if place == order[0] or 1 - float(shares[place]) <= bound]
 
@@ -261,7 +257,7 @@ def decide(
     """
     shifts = _shifts(model, learned, criteria)
     scores = _scores(cosines, shifts, background, model, learned, criteria)
-    best = rank(scores, criteria.top_k, None, cosines if shifts is None else cosines - shifts)
+    best = rank(scores, criteria.top_k, cosines if shifts is None else cosines - shifts)
     threshold = _threshold(learned, criteria)
     reason = None
     if criteria.abstain:

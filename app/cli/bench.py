@@ -86,7 +86,7 @@ def measured(
     scale = encoder.info.scale
     yield _timed(
         f"score {SCORED:,} labels",
-        lambda: scoring.rank(scoring.softmax(scoring.similarities(rows[0], rows), scale), 5, None),
+        lambda: scoring.rank(scoring.softmax(scoring.similarities(rows[0], rows), scale), 5),
         seconds / 4, 1, "images",
     )  # fmt: skip
 

@@ -100,7 +100,7 @@ async def _answer() -> None:
         cached=len(LABELS),
         predictions=tuple(
             Prediction(LABELS[i], float(scores[i]), float(cosines[i]))
-            for i in scoring.rank(scores, len(LABELS), None)
+            for i in scoring.rank(scores, len(LABELS))
         ),
         abstained=False,
         warnings=(),

@@ -84,10 +84,19 @@ def test_similarities_are_dot_products() -> None:
 
 def test_ranking_is_best_first_and_keeps_the_order_of_equals() -> None:
     scores = np.float32([0.1, 0.3, 0.3, 0.2, 0.1])
-    assert scoring.rank(scores, 4, None) == (1, 2, 3, 0)
-    assert scoring.rank(scores, 9, 0.2) == (1, 2, 3)
-    assert scoring.rank(scores, 9, 0.5) == ()
-    assert scoring.rank(np.zeros(1_000, np.float32), 1_000, None) == tuple(range(1_000))
+    assert scoring.rank(scores, 4) == (1, 2, 3, 0)
+    assert scoring.rank(np.zeros(1_000, np.float32), 1_000) == tuple(range(1_000))
+
+
+def test_a_label_is_answered_whose_score_just_reaches_the_threshold() -> None:
+    cosines, model = np.float32([0.3, 0.1, 0.3]), scoring.Scale(1_000.0, None)
+
+    def decided(threshold: float) -> scoring.Decision:
+        return scoring.decide(cosines, None, model, None, scoring.Criteria(3, threshold))
+
+    assert decided(0.5).order == (0, 2)
+    assert decided(0.5001).order == ()
+    assert decided(0.0).order == (0, 2, 1)
 
 
 @pytest.mark.parametrize("bias", [None, -10.0])

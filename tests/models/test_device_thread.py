@@ -101,6 +101,69 @@ def test_a_model_that_leaves_ends_its_own_work_alone(thread: DeviceThread) -> No
     assert log == ["kept"]
 
 
+def test_steps_that_are_under_way_fail_when_their_model_leaves(thread: DeviceThread) -> None:
+    log: list[str] = []
+    beside = DeviceThread("not used", in_flight=1, beside=thread)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def text() -> Generator[None, None, None]:
+        begun.set()
+        go_on.wait(240)
+        yield
+        log.append("went on")
+
+    future = beside.submit_steps(text())
+    assert begun.wait(240)
+    started, release = threading.Event(), threading.Event()
+
+    def launch() -> Callable[[], str]:
+        started.set()
+        release.wait(240)
+        return lambda: "image"
+
+    image = thread.submit(launch)
+    go_on.set()
+    assert started.wait(240)
+    beside.close()
+    with pytest.raises(EncoderClosed):
+        future.result(240)
+    release.set()
+    assert image.result(240) == "image"
+    assert log == []
+
+
+def test_a_step_that_runs_while_its_model_leaves_is_its_last(thread: DeviceThread) -> None:
+    log: list[str] = []
+    beside = DeviceThread("not used", in_flight=1, beside=thread)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def text() -> Generator[None, None, None]:
+        begun.set()
+        go_on.wait(240)
+        yield
+        log.append("went on")
+
+    def is_closed() -> bool:
+        try:
+            beside.submit(note(log, "late"))
+        except EncoderClosed:
+            return True
+        return False
+
+    future = beside.submit_steps(text())
+    assert begun.wait(240)
+    closing = threading.Thread(target=beside.close, args=(240,))
+    closing.start()
+    wait_until(is_closed)
+    go_on.set()
+    closing.join()
+    with pytest.raises(EncoderClosed):
+        future.result(240)
+    beside.close()  # once more is once too often, and harms nobody
+    assert thread.submit(note(log, "image")).result(240) == "image"
+    assert log == ["image"]
+
+
 def test_what_was_done_is_held_by_nobody(thread: DeviceThread) -> None:
     class Model:
         """Stands for what a piece of work refers to."""

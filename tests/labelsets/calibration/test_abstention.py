@@ -7,7 +7,17 @@ import pytest
 from scipy.stats import beta
 
 from app.classify import scoring
-from app.classify.scoring import COUNTS, LEAST_ODDS, Criteria, Decision, Learned, Scale, decide
+from app.classify.other_words import Competition, OtherWords, Rivals
+from app.classify.scoring import (
+    COUNTS,
+    LEAST_ODDS,
+    LEAST_ODDS_BESIDE_WORDS,
+    Criteria,
+    Decision,
+    Learned,
+    Scale,
+    decide,
+)
 from app.labelsets.calibration.abstention import (
     AbstentionBounds,
     ScoredPictures,
@@ -197,6 +207,16 @@ def test_without_a_calibration_the_background_is_the_floor_and_odds_are_the_marg
     assert (far.code, far.limit) == ("similarity_below_floor", 0.31)
 
 
+def test_beside_other_words_a_smaller_lead_is_enough() -> None:
+    enough = math.log(LEAST_ODDS_BESIDE_WORDS) / 100
+    words = OtherWords(("sky",), np.zeros((1, 1), np.float32))
+    far = Competition(rivals=Rivals(words, np.zeros(1, np.int32)), cosines=np.float32([0.0]))
+    for lead, answered in ((1.01 * enough, True), (0.99 * enough, False)):
+        cosines, criteria = np.float32([0.30, 0.30 - lead]), Criteria(2, abstain=True)
+        decision = decide(cosines, 0.29, SOFTMAX, None, criteria, far)
+        assert bool(decision.order) == answered
+
+
 def test_a_threshold_counts_beside_abstaining_and_says_so() -> None:
     decision = decision_of([0.30, 0.29, 0.1], None, 0.2, threshold=0.99, abstain=False)
     assert decision.reason is not None
@@ -234,6 +254,8 @@ def test_one_label_alone_has_no_margin() -> None:
     decision = decision_of([0.30], None, 0.2, alone=True)
     assert decision.order == (0,)
     assert decision_of([0.20], None, 0.3, alone=True).reason is not None
+    # nor a second one to lead over
+    assert decision_of([0.30], LEARNED).order == (0,)
 
 
 @pytest.mark.parametrize("shifts", [None, np.float32([0.5, 0.5])])
