@@ -156,7 +156,8 @@ def test_a_step_that_runs_while_its_model_leaves_is_its_last(thread: DeviceThrea
     closing.start()
     wait_until(is_closed)
     go_on.set()
-    closing.join()
+    closing.join(120)  # as soon as the step has ended, not at the end of its patience
+    assert not closing.is_alive()
     with pytest.raises(EncoderClosed):
         future.result(240)
     beside.close()  # once more is once too often, and harms nobody
@@ -255,6 +256,8 @@ def test_close_ends_what_runs_and_fails_what_waits() -> None:
     release.set()
     closing.join()
     assert log == []
+    with pytest.raises(EncoderClosed):
+        DeviceThread("late", in_flight=1, beside=worker)
 
 
 def test_two_launches_are_on_the_device_before_the_first_is_fetched() -> None:

@@ -1,6 +1,7 @@
 """A forest holds every prompt once, and no node twice."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,10 @@ def forest_of(prompts: list[list[int]]) -> Forest:
     return Forest(ids, np.array([len(prompt) for prompt in prompts]))
 
 
+def beginnings(prompts: list[list[int]]) -> set[tuple[int, ...]]:
+    return {tuple(p[: n + 1]) for p in prompts for n in range(len(p))}
+
+
 @given(prompt_lists, st.integers(1, 40))
 def test_each_prompt_is_read_off_its_end_and_what_that_sees(
     prompts: list[list[int]], most: int
@@ -31,18 +36,23 @@ def test_each_prompt_is_read_off_its_end_and_what_that_sees(
             assert tree.positions[path].tolist() == list(range(len(path)))
         nodes += tree.rows.tolist()
         start += len(tree.rows)
+        if start < len(forest):  # one more would not have fitted
+            further = [*tree.rows, forest.tree(start, most).rows[0]]
+            assert len(beginnings([prompts[row] for row in further])) > most
     assert sorted(nodes) == list(range(len(prompts)))
+    # and whatever was cut before, the whole is as it was
+    assert len(forest.tree(0, 1000).tokens) == len(beginnings(prompts))
 
 
 @given(prompt_lists)
 def test_one_tree_has_a_node_for_each_different_beginning(prompts: list[list[int]]) -> None:
     tree = forest_of(prompts).tree(0, 1000)
-    beginnings = {tuple(p[: n + 1]) for p in prompts for n in range(len(p))}
-    assert len(tree.tokens) == len(beginnings)
+    assert len(tree.tokens) == len(beginnings(prompts))
 
 
-def test_padding_is_not_taken_for_a_token_of_the_same_number() -> None:
+@pytest.mark.parametrize("lengths", [(1, 3), (3, 1)])
+def test_padding_is_not_taken_for_a_token_of_the_same_number(lengths: tuple[int, int]) -> None:
     ids = np.array([[5, 0, 0], [5, 0, 0]])
-    tree = Forest(ids, np.array([1, 3])).tree(0, 10)
+    tree = Forest(ids, np.array(lengths)).tree(0, 10)
     paths = [tree.tokens[tree.visible[end]].tolist() for end in tree.ends]
     assert sorted(paths) == [[5], [5, 0, 0]]
