@@ -286,7 +286,7 @@ def _typed(fields: dict[str, Any]) -> dict[str, Any]:
     for name in OBJECTS:
         text = fields.get(name)
         # {} alone is a template
-        if isinstance(text, str) and OBJECT.match(text) and text.strip() != PLACEHOLDER:
+        if isinstance(text, str) and json_text.OBJECT.match(text) and text.strip() != PLACEHOLDER:
             typed[name] = json_text.small_object(text)
     if isinstance(text := typed.get("labels"), str):
         is_object = text.lstrip()[:1] == "{"
