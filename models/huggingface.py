@@ -39,6 +39,15 @@ TIMM_ACTIVATIONS: Final = {
     "gelu_pytorch_tanh": "gelu_tanh",
 }
 INTERPOLATIONS: Final = {2: "bilinear", 3: "bicubic"}
+# what an image processor has to do, and what those of other models do besides
+STEPS: Final = {
+    "do_resize": True,
+    "do_rescale": True,
+    "do_pad": False,
+    "crop_pct": False,
+    "do_flip_channel_order": False,
+    "include_top": False,
+}
 
 # a configuration holds only what is not the default of its class
 SIGLIP_TOWER: Final = {
@@ -419,7 +428,7 @@ def _preprocessing(folder: Path, config: Configuration) -> dict[str, Any]:
     """The settings of the image processor, in open_clip's words."""
     options = _image_processor(folder)
     edge = config.vision["image_size"]
-    for name, needed in (("do_resize", True), ("do_rescale", True), ("do_pad", False)):
+    for name, needed in STEPS.items():
         if bool(options.get(name) if options.get(name) is not None else needed) is not needed:
             raise Unmappable(f"the image processor's {name} is {options[name]}")
     factor = options.get("rescale_factor", 1 / 255)
