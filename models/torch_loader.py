@@ -182,7 +182,7 @@ def read(spec: str, loader: str, device: str, precision: Precision, backend: Bac
         weights_bytes=sum(tensor.numel() for tensor in model.state_dict().values())
         * (4 if precision == "fp32" else 2),
     )
-    mean, std = tuple(preprocess["mean"]), tuple(preprocess["std"])
+    mean, std = (_channels(spec, name, preprocess[name]) for name in ("mean", "std"))
     return Parts(model, tokens, tower, info, mean, std, fingerprint_in)
 
 
@@ -325,6 +325,17 @@ def _image_spec(spec: str, preprocess: dict[str, Any]) -> ImageSpec:
     if not isinstance(fill, int) or not 0 <= fill <= 255:
         raise BadCheckpoint(f"model {spec!r}: fill_color {fill!r} is not a grey level of 0 to 255")
     return ImageSpec(height, width, resize_mode, interpolation, fill)
+
+
+def _channels(spec: str, name: str, value: Any) -> tuple[float, ...]:
+    """A number for each of three channels; one alone is for all. Raises BadCheckpoint."""
+    values = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
+    numbers = [each for each in values if isinstance(each, int | float) and math.isfinite(each)]
+    if len(values) != 3 or len(numbers) != 3:
+        raise BadCheckpoint(f"model {spec!r}: {name} {value!r} is not a number for each channel")
+    if name == "std" and min(numbers) <= 0:
+        raise BadCheckpoint(f"model {spec!r}: std {value!r} is not above 0")
+    return tuple(map(float, numbers))
 
 
 def _first_line(error: Exception) -> str:

@@ -273,12 +273,32 @@ def test_an_option_that_leaves_no_trace_in_the_weights_is_another_fingerprint(
     encoder.close()
 
 
-def test_preprocessing_that_cannot_be_done_is_told_at_start(copy: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("fill_color", [1, 2, 3]), ("mean", [0.5]), ("mean", [0.5, "a", 0.5]), ("std", [1, 1]),
+     ("std", [0.5, 0, 0.5])],
+)  # fmt: skip
+def test_preprocessing_that_cannot_be_done_is_told_at_start(
+    copy: Path, name: str, value: object
+) -> None:
     config = json.loads((copy / "open_clip_config.json").read_text())
-    config["preprocess_cfg"]["fill_color"] = [1, 2, 3]
+    config["preprocess_cfg"][name] = value
     (copy / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(BadCheckpoint, match="fill_color"):
+    with pytest.raises(BadCheckpoint, match=name):
         load(f"local-dir:{copy}")
+
+
+def test_one_number_is_the_mean_of_all_channels_as_in_open_clip(copy: Path) -> None:
+    config = json.loads((copy / "open_clip_config.json").read_text())
+    vectors = []
+    picture = np.full((3, 64, 64), [[[200]], [[100]], [[10]]], np.uint8)
+    for value in (0.4, [0.4, 0.4, 0.4]):
+        config["preprocess_cfg"] |= {"mean": value, "std": value}
+        (copy / "open_clip_config.json").write_text(json.dumps(config))
+        encoder = load(f"local-dir:{copy}", precision="fp32", backend="torch")
+        vectors.append(encoder.submit_images([picture]).result())
+        encoder.close()
+    np.testing.assert_array_equal(*vectors)
 
 
 def test_the_hubs_client_is_told_not_to_wait_long() -> None:
