@@ -251,6 +251,17 @@ def test_a_model_that_is_not_loaded_is_called_good_for_nothing(open_page: Open) 
     expect(about).to_have_text("It is loaded when it is first asked.")
 
 
+def test_label_sets_that_cannot_be_listed_are_not_said_to_be_none(open_page: Open) -> None:
+    visit = open_page()
+    visit.expected.append(f"{REFUSED}503")
+    page = visit.page
+    away = {"title": "The store is unavailable", "status": 503, "detail": "try again"}
+    page.route("**/labelsets?*", lambda route: route.fulfill(status=503, json=away))
+    choose(page, "Label set")
+    expect(page.locator("#labelset-error")).to_have_text("The store is unavailable. Try again.")
+    expect(page.locator("#sets-state")).to_be_empty()
+
+
 def test_what_is_still_being_built_is_waited_for(open_page: Open) -> None:
     visit = open_page()
     page = visit.page
