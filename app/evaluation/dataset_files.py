@@ -69,8 +69,8 @@ def read(source: Path, naming: Naming, *, multi_label: bool, limit: int | None) 
     if naming.names is None and source.is_dir() and PARTS.issuperset(map(str.lower, shown_keys)):
         parts = ", ".join(map(shown, shown_keys))
         notes.append(
-            f"{parts} look like parts of a data set, not like classes; evaluate one of them: "
-            f"{source / shown_keys[-1]}"
+            f"the folders' names ({parts}) are those of parts of a data set, not of classes; "
+            f"evaluate one of them: {source / shown_keys[-1]}"
         )
     dataset = _dataset(rows, chosen, several)
     if limit is not None:

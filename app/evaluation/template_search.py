@@ -216,6 +216,8 @@ def search(
             f"report; got {len(encoded.rows)}"
         )
     first, second = (encoded.subset(half) for half in halves(encoded.dataset.truth, seed))
+    if not (first.dataset.truth.any() and second.dataset.truth.any()):
+        raise ValueError("a search needs a picture with a label in each half at least")
     tried = _places(rows, rows.templates if candidates is None else candidates)
     path, gained = _grow(_goal(first, rows, background), tried, limit, progress)
     grown = [rows.templates[place] for place in path]

@@ -69,8 +69,8 @@ def test_parts_of_a_data_set_in_place_of_classes_are_told(tmp_path: Path) -> Non
     touch(tmp_path, "train/cat/a.png", "train/dog/b.png", "Val/cat/c.png", "Val/dog/d.png")
     (told,) = dataset_of(tmp_path).notes
     assert told == (
-        "'Val', 'train' look like parts of a data set, not like classes; evaluate one of them: "
-        f"{tmp_path}/train"
+        "the folders' names ('Val', 'train') are those of parts of a data set, not of classes; "
+        f"evaluate one of them: {tmp_path}/train"
     )
     assert dataset_of(tmp_path / "Val").notes == ()
     # a train may also be what pictures show
