@@ -56,12 +56,16 @@ def test_a_folder_for_each_label_is_sent_listed_and_removed(
     assert "6 examples added" in process.stderr
     assert "weight" in process.stderr
     (folder / "cat" / "broken.png").write_bytes(b"GIF89a")
+    (folder / "cat" / "notes.txt").write_bytes(b"")
+    (folder / "dog" / "more").symlink_to(folder / "cat")
     (folder / "bird").mkdir()
     shutil.copy(folder / "cat" / "cat.png", folder / "bird" / "bird.png")
     again = labelset("examples", "add", "pets", folder)
     assert again.exit_code == 1
     assert "0 examples added, 6 already present" in again.stderr
     assert "broken.png: " in again.stderr
+    assert "skipped 1 file without an image extension" in again.stderr
+    assert "skipped 1 linked folder" in again.stderr
     assert "bird.png: 'bird' is not a label in this label set" in again.stderr
     lines = [
         json.loads(line)
