@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from jsonschema_rs import Draft202012Validator
 
 LABELS = ["cat", "dog", "pizza"]
 
@@ -224,6 +225,28 @@ def test_what_any_route_may_refuse_is_in_the_document_in_the_form_in_which_it_is
                 assert set(required) <= set(answer.json()), (method, path, answer.text)
     assert ("/embeddings/text", "post", 415) in asked
     assert ("/v1/models", "get", 401) in asked
+
+
+def test_every_example_is_one_of_what_it_is_an_example_of(document: Path) -> None:
+    api = json.loads(document.read_text())
+    places = [
+        (f"{name}.{field}", schema)
+        for name, one in api["components"]["schemas"].items()
+        for field, schema in one.get("properties", {}).items()
+    ]
+    places += [
+        (f"{method} {path}?{parameter['name']}", parameter["schema"])
+        for path, item in api["paths"].items()
+        for method, operation in item.items()
+        for parameter in operation.get("parameters", [])
+    ]
+    examples = 0
+    for place, schema in places:
+        valid = Draft202012Validator({**schema, "components": api["components"]})
+        for example in schema.get("examples", []):
+            examples += 1
+            assert valid.is_valid(example), (place, example)
+    assert examples > 200
 
 
 def test_the_document_is_complete(document: Path) -> None:
