@@ -1,6 +1,7 @@
 """The settings: names, defaults, limits, purposes. Read by entry points and main only."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -21,6 +22,9 @@ DEFAULT_MODEL = "ViT-B-32-256/datacomp_s34b_b86k"
 LEAST = {"rate_limit": LEAST_RATE, "model_idle": 0.01}
 
 PREFIX = "OPENVOCAB_"
+
+# characters of a path (RFC 3986, section 3.3); two slashes would begin the name of a host
+ROOT_PATH = re.compile(r"(/(?!/)[\w.~%!$&'()*+,;=:@/-]*)?", re.ASCII)
 
 # what other commands than `serve` read of the environment
 OF_CLIENTS = frozenset({"url", "api_key"})
@@ -388,6 +392,13 @@ class Settings(ModelSettings):
         if name == "trusted_proxies" and ANY in entries and len(entries) > 1:
             raise ValueError("* is every peer, and stands alone")
         return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_a_path(cls, value: str) -> str:
+        if not ROOT_PATH.fullmatch(value):
+            raise ValueError("it is not a path such as /vision")
+        return value.rstrip("/")  # what is below it begins with one
 
     @field_validator("data_dir")
     @classmethod

@@ -75,6 +75,20 @@ def test_a_number_that_nothing_can_be_done_with_is_refused(
     assert str(refused.value).startswith(f"OPENVOCAB_{name.upper()}: Input should be ")
 
 
+@pytest.mark.parametrize(
+    "value", ["vision", "//example.org", "https://example.org/vision", "/a?b", "/a b", "/ü", "/a\n"]
+)
+def test_a_root_path_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(BadSettings, match=r"OPENVOCAB_ROOT_PATH: it is not a path such as /vision"):
+        settings_from(root_path=value)
+
+
+def test_a_root_path_ends_before_the_slash_of_what_is_below_it() -> None:
+    paths = ["", "/", "/vision", "/vision/", "/a-b/c.d/"]
+    roots = [settings_from(root_path=path).root_path for path in paths]
+    assert roots == ["", "", "/vision", "/vision", "/a-b/c.d"]
+
+
 def test_a_home_that_nobody_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENVOCAB_DATA_DIR", "~no-such-user/data")
     with pytest.raises(BadSettings, match="OPENVOCAB_DATA_DIR: there is no such home"):
