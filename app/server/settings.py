@@ -400,11 +400,13 @@ class Settings(ModelSettings):
             raise ValueError("it is not a path such as /vision")
         return value.rstrip("/")  # what is below it begins with one
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", mode="before")
     @classmethod
-    def _has_a_home(cls, value: Path) -> Path:
+    def _is_a_folder(cls, value: str | Path) -> str | Path:
+        if not str(value):  # or it would be whatever folder the server is started in
+            raise ValueError("it is empty; name a folder")
         try:
-            value.expanduser()
+            Path(value).expanduser()
         except RuntimeError:
             raise ValueError("there is no such home; name a folder without ~") from None
         return value

@@ -89,9 +89,14 @@ def test_a_root_path_ends_before_the_slash_of_what_is_below_it() -> None:
     assert roots == ["", "", "/vision", "/vision", "/a-b/c.d"]
 
 
-def test_a_home_that_nobody_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENVOCAB_DATA_DIR", "~no-such-user/data")
-    with pytest.raises(BadSettings, match="OPENVOCAB_DATA_DIR: there is no such home"):
+@pytest.mark.parametrize(
+    ("value", "reason"), [("~no-such-user/data", "there is no such home"), ("", "it is empty")]
+)
+def test_a_data_folder_that_is_nowhere_is_refused(
+    value: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENVOCAB_DATA_DIR", value)
+    with pytest.raises(BadSettings, match=f"OPENVOCAB_DATA_DIR: {reason}"):
         settings_from()
 
 
