@@ -170,10 +170,15 @@ def _unkept(
     might differ.
     """
     first = dataclasses.replace(candidates, precisions=candidates.precisions[:1])
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "made"
-        make_export(spec, loader, first, folder)
-        return _open(folder, checked(folder), spec, first, threads, device, room)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "made"
+            make_export(spec, loader, first, folder)
+            return _open(folder, checked(folder), spec, first, threads, device, room)
+    except OSError as error:
+        raise BadExport(
+            f"model {spec!r}: it cannot be exported: {error.strerror or error}"
+        ) from error
 
 
 def make_export(spec: str, loader: str, candidates: Candidates, folder: Path) -> None:

@@ -5,15 +5,12 @@ from pathlib import Path
 from typing import Final
 
 from app.api.json_text import OBJECT, names_once
-from app.cli.labelset_client import BadFile, definition
+from app.cli.labelset_client import LARGEST, BadFile, definition
 from app.cli.terminal import STDIN, Ended, opened, say
 from app.server.exit_status import USAGE_ERROR
 
 # what marks a file in place of words, as curl has it
 MARK: Final = "@"
-
-# bytes of a file of labels; no server takes more
-LARGEST: Final = 200_000_000
 
 # labels, or labels with the texts that stand for each
 LabelInput = list[str] | dict[str, list[str]]
@@ -68,7 +65,7 @@ def labels_of(file: str) -> LabelInput:
     """
     name = "stdin" if file == STDIN else file
     with opened(file) as source:
-        data = source.read(LARGEST)
+        data = source.read(LARGEST + 1)
     try:
         content = definition(data)
     except BadFile as error:

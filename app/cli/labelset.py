@@ -8,6 +8,7 @@ from rich.table import Table
 from app.cli import labelset_examples
 from app.cli.help import add, group
 from app.cli.labelset_client import (
+    LARGEST,
     BadFile,
     LabelSetClient,
     backed_up,
@@ -39,9 +40,6 @@ EXIT_STATUS: Final = (
 
 app = group("Manage the label sets of a server.")
 app.add_typer(labelset_examples.app, name="examples")
-
-# no server takes a larger body
-LARGEST_FILE: Final = 200_000_000
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="One label a line, or JSON; - is stdin.")]
 Description = Annotated[
@@ -247,7 +245,7 @@ def _content(
         for text in texts or ():
             check_text(option, text)
     with opened(file) as source:
-        content = definition(source.read(LARGEST_FILE))
+        content = definition(source.read(LARGEST + 1))
     if content.get("name", name) != name:
         raise BadFile(f"names the label set {content['name']!r}, not {name!r}")
     content["name"] = name

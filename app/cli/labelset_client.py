@@ -116,6 +116,10 @@ def _path(name: str) -> str:
     return f"/labelsets/{quote(name, safe='')}"
 
 
+# bytes of a file with labels or label sets; no server takes more
+LARGEST: Final = 200_000_000
+
+
 class BadFile(ValueError):
     """A file that holds no label set; a line for a person."""
 
@@ -125,6 +129,8 @@ def definition(data: bytes) -> dict[str, Any]:
 
     Raises BadFile.
     """
+    if len(data) > LARGEST:
+        raise BadFile(f"is over {LARGEST:,} bytes, the limit")
     text = _text(data)
     if not text.lstrip().startswith(("{", "[")):
         # not splitlines: it also splits at characters that a label may hold

@@ -172,7 +172,9 @@ def _lines(source: Path) -> Iterator[tuple[int, str, str]]:
 def _text(source: Path) -> str:
     try:
         with source.open("rb") as file:
-            data = file.read(LARGEST_CSV)
+            data = file.read(LARGEST_CSV + 1)
+        if len(data) > LARGEST_CSV:
+            raise BadData(f"{source}: is over {LARGEST_CSV:,} bytes, the limit")
         return data.decode("utf-8-sig")
     except OSError as error:
         raise BadData(f"{source}: {reason(error)}") from None

@@ -136,6 +136,15 @@ def test_a_file_that_is_no_label_set_is_exit_status_2(
     assert labelset("create", "pets", tmp_path / "none").exit_code == 2
 
 
+def test_a_file_that_no_server_takes_is_told_and_not_cut(labelset: Any, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(200_000_001)
+    result = labelset("create", "pets", large)
+    assert result.exit_code == 2
+    assert "is over 200,000,000 bytes, the limit" in result.stderr
+
+
 def test_an_argument_that_is_not_utf_8_is_exit_status_2(spawn: Spawn) -> None:
     latin = "Käfer{}".encode("latin-1")
     for arguments in ((latin,), ("a", "--description", latin), ("a", "--templates", latin)):

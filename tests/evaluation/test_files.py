@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app.evaluation import dataset_files
 from app.evaluation.class_labels import BadData, Naming
 from app.evaluation.dataset_files import Labelled, read
 
@@ -191,6 +192,18 @@ def test_bad_folders_and_bytes_are_told(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("image,label\na.png,köter\n".encode("latin-1"))
     with pytest.raises(BadData, match="line 2: is not UTF-8"):
         dataset_of(tmp_path / "latin.csv")
+
+
+def test_a_csv_over_the_limit_is_told_and_not_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a.png", "b.png")
+    source = csv(tmp_path, "image,label\na.png,cat\nb.png,dog\n")
+    monkeypatch.setattr(dataset_files, "LARGEST_CSV", source.stat().st_size)
+    assert len(dataset_of(source).dataset.files) == 2
+    monkeypatch.setattr(dataset_files, "LARGEST_CSV", source.stat().st_size - 1)
+    with pytest.raises(BadData, match="is over 33 bytes, the limit"):
+        dataset_of(source)
 
 
 def test_a_limit_takes_the_same_pictures_each_time_and_as_many_of_each_class(

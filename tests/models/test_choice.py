@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from models import catalog, export_cache, processor, timing
+from models import BadExport, catalog, export_cache, processor, timing
 from models.choice import CHOICE, Candidates
 from models.export import export
 from models.export_cache import ExportCache
@@ -109,6 +109,18 @@ def test_where_nothing_can_be_kept_the_precision_is_not_measured(
     assert encoder.info.precision == "bf16"
     assert made == [Candidates(("bf16",))]
     encoder.close()
+
+
+def test_where_nothing_can_be_written_at_all_the_error_is_one_line(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ExportCache, "_make", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(BadExport, match="it cannot be exported: No such file or directory"):
+        load(model, exports=tmp_path / "exports")
 
 
 def test_torch_serves_where_it_was_faster_unless_openvino_is_asked_for(

@@ -156,7 +156,8 @@ def fit(data: Labelled, model: Model, fitted_for: str, aim: Aim, seed: int = 0) 
 
 def _check(truth: Truth) -> None:
     if len(truth) < MIN_PICTURES:
-        detail = f"{len(truth)} pictures show a label; a calibration needs {MIN_PICTURES}"
+        pictures = "1 picture shows" if len(truth) == 1 else f"{len(truth)} pictures show"
+        detail = f"{pictures} a label; a calibration needs {MIN_PICTURES}"
         raise NotEnough(detail, MIN_PICTURES, len(truth))
     shown = int(truth.any(axis=0).sum())
     if shown < MIN_LABELS:
