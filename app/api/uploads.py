@@ -10,9 +10,11 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 from typing import IO, Any, Final
 
@@ -48,7 +50,12 @@ class UploadBatches:
     image_bytes: int
     at_once: int
     under_way: int = field(default=0, init=False)
+    # of archives, each of which may take one for minutes; all else shares the loop's own threads
+    threads: ThreadPoolExecutor = field(init=False)
     _own: Counter[str] = field(default_factory=Counter, init=False)  # by the key's name
+
+    def __post_init__(self) -> None:
+        self.threads = ThreadPoolExecutor(self.at_once, thread_name_prefix="archive")
 
     @contextlib.contextmanager
     def one(self, caller: Identity) -> Iterator[None]:
@@ -125,14 +132,17 @@ async def archived(
 ) -> AsyncGenerator[tuple[str, Any], None]:
     """Name and content of each file in the archive that the body is; see app.images.archives."""
     with _temporary_file() as file:
-        if not await _save(request, file):
+        in_thread: Callable[..., Awaitable[Any]] = partial(
+            asyncio.get_running_loop().run_in_executor, uploads.threads
+        )
+        if not await _save(request, file, in_thread):
             detail = "send images as form fields, as JSON, or in a ZIP or TAR archive"
             raise Unparsable(f"unrecognised batch body: {detail}")
         limits = archives.ArchiveLimits(uploads.image_bytes, uploads.bytes, uploads.images)
         left = threading.Event()
         entries = archives.entries(file, limits, left.is_set)
         try:
-            while (entry := await asyncio.to_thread(next, entries, None)) is not None:
+            while (entry := await in_thread(next, entries, None)) is not None:
                 yield entry
         finally:
             left.set()  # a thread cannot be cancelled: it looks at this between pieces
@@ -182,7 +192,9 @@ def _write(file: IO[bytes], data: bytes) -> None:
         raise _no_room(error) from None
 
 
-async def _save(request: Request, file: IO[bytes]) -> bool:
+async def _save(
+    request: Request, file: IO[bytes], in_thread: Callable[..., Awaitable[Any]]
+) -> bool:
     """Write the body to the file; False if it is no archive, and then it is not.
 
     Raises Overloaded.
@@ -196,11 +208,11 @@ async def _save(request: Request, file: IO[bytes]) -> bool:
             if not archives.looks_like_archive(bytes(held[:512])):
                 return False
         if checked and len(held) >= WRITE:
-            await asyncio.to_thread(_write, file, bytes(held))
+            await in_thread(_write, file, bytes(held))
             held.clear()
     if not checked and not archives.looks_like_archive(bytes(held)):
         return False
-    await asyncio.to_thread(_write, file, bytes(held))
+    await in_thread(_write, file, bytes(held))
     return True
 
 

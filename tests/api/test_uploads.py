@@ -1,10 +1,15 @@
 """Places for uploads: no key takes them all, and no slow sender keeps one."""
 
+import asyncio
 import contextlib
+import io
 import select
 import socket
+import threading
 import time
+import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,8 @@ import pytest
 from app.api.middleware.keys import Identity, anyone, digest
 from app.api.uploads import UploadBatches
 from app.errors import Overloaded
+from app.server.main import create_app
+from app.server.settings import Settings
 from models.encoder import Encoder
 
 
@@ -112,3 +119,30 @@ def test_an_upload_that_trickles_is_given_up_though_it_is_never_silent(
                     answer += line.recv(4_000)
         assert b" 408 " in answer.split(b"\r\n")[0]
         assert b"less than 1000 bytes a second" in answer
+
+
+def test_archives_have_threads_of_their_own(pictogram: Encoder, samples: dict[str, Path]) -> None:
+    app = create_app(Settings(model="pictogram", store_url="memory://"), pictogram)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(samples["cat"], "cat.png")
+    ask = {"params": {"labels": "cat,dog"}, "content": archive.getvalue()}
+    released = threading.Event()
+
+    async def send() -> httpx.Response:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client,
+        ):
+            loop = asyncio.get_running_loop()
+            # archives take one for minutes, and would so keep what all else is done in
+            loop.set_default_executor(ThreadPoolExecutor(1))
+            busy = loop.run_in_executor(None, released.wait)
+            try:
+                answer = await asyncio.wait_for(client.post("/classify/batch", **ask), 60)
+            finally:
+                released.set()
+                await busy
+        return answer
+
+    assert asyncio.run(send()).json()["count"] == 1
