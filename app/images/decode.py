@@ -32,7 +32,7 @@ from app.images.frames import has_more
 from app.images.limits import ImageLimits, Room, check, check_size
 from app.images.notes import Notes
 from app.images.pixels import Picture, fit, reduction, to_rgb
-from app.images.screening import screen
+from app.images.screening import held_beside, screen
 from app.images.tiff import Directory, directory, is_deep
 from app.images.unsupported import kind_of
 from app.images.views import WHOLE, Cut, Look, Region
@@ -248,6 +248,8 @@ def decode(
         check_size(width, height, limits.pixels if whole else MOST_REDUCED * limits.pixels)
         if held > limits.pixels:
             check_size(width, height, limits.pixels)
+        with contextlib.suppress(struct.error, IndexError, OverflowError):
+            held += held_beside(screened, held)
         with room.taken(held) if room else contextlib.nullcontext():
             upright = _loaded(image, screened, data, width, height, scale, look.background, notes)
             return _viewed(upright, image.format or "", spec, look, notes)
@@ -338,7 +340,7 @@ def _decode_deep(
     each = tiff.bytes_of_a_pixel(ifd)
     tile = ifd.number(tiff.TILE_WIDTH, 1) * ifd.number(tiff.TILE_HEIGHT, 1)
     check(max(width * height, tile) * each, DEEP * limits.pixels, "bytes of numbers")
-    held = width * height * max(1, each // 4)
+    held = max(width * height, tile) * max(1, each // 4)
     with room.taken(held) if room else contextlib.nullcontext():
         try:
             image = tiff.read(data, ifd, notes)

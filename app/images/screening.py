@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Final
 
 from app.errors import DamagedImage
+from app.images import tiff
 from app.images.formats import FRAMES
 from app.images.heif import screen_heif
 from app.images.limits import check
@@ -81,6 +82,26 @@ def screen(data: bytes, pixels: int) -> bytes:
     except (struct.error, IndexError, OverflowError):  # it is cut short
         pass
     return data
+
+
+# groups of codes that a lossless WebP may have: one for each square of 4 x 4 pixels, with tables of
+# which each takes as much memory as so many pixels do (WebP Lossless Bitstream, section 6.2.2)
+GROUPS: Final = 65_536
+SQUARE: Final = 16
+PIXELS_OF_A_GROUP: Final = 750
+
+
+def held_beside(data: bytes, pixels: int) -> int:
+    """So many pixels' memory a decoder takes for a file of `pixels` beside these.
+
+    Raises struct.error, IndexError, OverflowError: the file is cut short.
+    """
+    if data[:4] == b"RIFF" and (b"VP8L" in data or b"ALPH" in data):
+        return min(pixels // SQUARE, GROUPS) * PIXELS_OF_A_GROUP
+    if data[:2] in (b"II", b"MM"):
+        ifd = tiff.directory(data)
+        return ifd.number(tiff.TILE_WIDTH, 1) * ifd.number(tiff.TILE_HEIGHT, 1)
+    return 0
 
 
 def _png(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -327,3 +327,34 @@ def test_a_server_answers_bombs_and_serves_on(
 
 def test_truncated_files_are_never_completed() -> None:
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+class Told(Room):
+    """A room that says how much was taken of it."""
+
+    def __init__(self) -> None:
+        super().__init__(10**9)
+        self.asked: list[int] = []
+
+    @contextlib.contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        self.asked.append(pixels)
+        with super().taken(pixels):
+            yield
+
+
+@pytest.mark.parametrize(
+    ("data", "held"),
+    [
+        # 300 kB may hold 65,536 groups of codes, whose tables are 400 MB
+        (encoded(makers.red((1024, 1024)), "WEBP", lossless=True), 1024**2 + 65_536 * 750),
+        (encoded(makers.red((64, 64)), "WEBP", lossless=True), 64**2 + 256 * 750),
+        (encoded(makers.red((1024, 1024)), "WEBP"), 1024**2),
+        (makers.tiff_tile(2048), 16 * 16 + 2048**2),
+    ],
+    ids=["lossless", "small", "lossy", "tile"],
+)
+def test_what_a_decoder_holds_beside_the_pixels_counts_too(data: bytes, held: int) -> None:
+    room = Told()
+    decode(data, SPEC, ImageLimits(), FORMATS, room=room)
+    assert room.asked == [held]
