@@ -202,7 +202,7 @@ def test_a_csv_over_the_limit_is_told_and_not_cut(
     monkeypatch.setattr(dataset_files, "LARGEST_CSV", source.stat().st_size)
     assert len(dataset_of(source).dataset.files) == 2
     monkeypatch.setattr(dataset_files, "LARGEST_CSV", source.stat().st_size - 1)
-    with pytest.raises(BadData, match="is over 33 bytes, the limit"):
+    with pytest.raises(BadData, match="is over 31 bytes, the limit"):
         dataset_of(source)
 
 
