@@ -2,6 +2,8 @@
 
 import contextlib
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,6 +93,31 @@ def test_a_backup_moves_label_sets_from_a_file_to_redis_with_the_lines_of_the_gu
         keys = ("labels", "synonyms", "prompts", "templates")
         before, after = (server.client.get("/labelsets/pets").json() for server in (old, new))
         assert [before[key] for key in keys] == [after[key] for key in keys]
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="on Debian: apt-get install sqlite3")
+def test_the_file_is_restored_with_the_lines_of_the_guide_also_beside_the_log_of_a_killed_server(
+    tmp_path: Path,
+) -> None:
+    backup, restore = re.findall(r"^sqlite3 openvocab.sqlite3 .*$", GUIDE, re.MULTILINE)
+
+    def run(line: str) -> None:
+        subprocess.run(["bash", "-c", line], check=True, cwd=tmp_path, timeout=300)
+
+    with openvocab("", tmp_path) as server:
+        server.client.put("/labelsets/pets", json={"labels": ["cat", "dog"]}).raise_for_status()
+        run(backup)
+        for name in ("pets", *(f"later-{number}" for number in range(30))):
+            labels = [f"{name} {number}" for number in range(50)]
+            server.client.put(f"/labelsets/{name}", json={"labels": labels}).raise_for_status()
+        server.kill()
+    assert (tmp_path / "openvocab.sqlite3-wal").stat().st_size > 0
+    run(restore)
+    with openvocab("", tmp_path) as server:
+        (pets,) = server.client.get("/labelsets").json()["labelsets"]
+        assert (pets["name"], pets["label_count"]) == ("pets", 2)
+    with contextlib.closing(sqlite3.connect(tmp_path / "openvocab.sqlite3")) as file:
+        assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_an_old_and_a_new_model_serve_side_by_side_on_one_store(
