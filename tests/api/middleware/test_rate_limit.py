@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from app.api.middleware import rate_limit
 from app.api.middleware.rate_limit import KEPT, RateLimiter
 from app.stores.gcra import Grant
 from app.stores.memory import MemoryRates
@@ -84,6 +87,24 @@ def test_what_was_fetched_lapses() -> None:
         clock.now += KEPT + 0.1
         await limiter.wait_for("key", 1_000, 1_000)
         assert bucket.calls == 2
+
+    asyncio.run(run())
+
+
+def test_of_more_callers_than_are_remembered_the_one_that_is_longest_gone_begins_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rate_limit, "REMEMBERED", 2)
+
+    async def run() -> None:
+        bucket = Bucket(1_000)
+        limiter = RateLimiter(bucket, Clock())
+        for name in ("often", "once", "often", "new", "often", "new"):
+            await limiter.wait_for(name, 1_000, 1_000)
+        assert bucket.calls == 3  # each has tokens left
+        await limiter.wait_for("once", 1_000, 1_000)
+        assert bucket.calls == 4
+        assert len(limiter._callers) == 2
 
     asyncio.run(run())
 
