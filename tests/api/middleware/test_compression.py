@@ -52,8 +52,9 @@ LONG = {"labels": [f"label {number}" for number in range(500)]}
     ("accepted", "expected"),
     [
         ("gzip", True), ("br, GZIP;q=0.5", True), ("x-gzip", True), ("*", True),
-        ("", False), ("br", False), ("gzip;q=0", False), ("gzip;q=0, *", False),
-        ("*;q=0", False), ("identity, gzip;q=0.5", False), ("gzip;q=nonsense", False),
+        ("identity, gzip", True), ("", False), ("br", False), ("gzip;q=0", False),
+        ("gzip;q=0, *", False), ("*;q=0", False), ("identity, gzip;q=0.5", False),
+        ("gzip;q=nonsense", False),
     ],
 )  # fmt: skip
 def test_only_who_asks_for_gzip_gets_it(accepted: str, expected: bool) -> None:
@@ -77,16 +78,20 @@ def test_what_does_not_get_smaller_or_is_compressed_already_stays() -> None:
     small = Response(b"x" * (LEAST - 1), media_type="text/plain")
     whole = Response(b"x" * 5_000, media_type="text/plain")
     whole.headers["Cache-Control"] = "no-transform"
-    for response in (picture, packed, small, whole):
+    part = Response(b"x" * 5_000, status_code=206, media_type="text/plain")
+    for response in (picture, packed, small, whole, part):
         headers, pieces, _ = through(response, ASKED)
         assert headers.get("content-encoding") in (None, "br")
         assert b"".join(pieces) == response.body
     headers, pieces, _ = through(JSONResponse(LONG))
     assert "content-encoding" not in headers
     assert "vary" not in headers
+    headers, pieces, _ = through(Response(b"x" * LEAST, media_type="text/plain"), ASKED)
+    assert headers["content-encoding"] == "gzip"
 
 
-def test_each_piece_of_a_stream_can_be_read_when_it_arrives() -> None:
+@pytest.mark.parametrize("declared", [False, True])
+def test_each_piece_of_a_stream_can_be_read_when_it_arrives(declared: bool) -> None:
     lines = [b'{"index": %d}\n' % number for number in range(20)]
 
     async def streamed() -> AsyncIterator[bytes]:
@@ -94,6 +99,8 @@ def test_each_piece_of_a_stream_can_be_read_when_it_arrives() -> None:
             yield line
 
     response = StreamingResponse(streamed(), media_type="application/x-ndjson")
+    if declared:  # the length is that of the lines as they are
+        response.headers["Content-Length"] = str(LEAST + len(b"".join(lines)))
     headers, pieces, _ = through(response, ASKED)
     assert headers["content-encoding"] == "gzip"
     assert "content-length" not in headers
