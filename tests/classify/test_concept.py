@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.classify.concept import Concept, keys_of
@@ -25,6 +25,8 @@ MADE_OF = st.tuples(st.sampled_from(["f", "g"]), TEMPLATES.map(tuple), TEXTS)
 
 
 @given(MADE_OF, MADE_OF)
+# a text may read like a template
+@example(("f", ("{}",), ("a{}", "b")), ("f", ("{}", "a{}"), ("b",)))
 def test_a_key_stands_for_model_templates_and_texts_and_nothing_else(one, other) -> None:  # type: ignore[no-untyped-def]
     keys = [
         keys_of([Concept(texts, templates)], fingerprint)[0]
@@ -37,6 +39,15 @@ def test_a_key_stands_for_model_templates_and_texts_and_nothing_else(one, other)
 def test_a_key_does_not_depend_on_its_neighbours(pairs) -> None:  # type: ignore[no-untyped-def]
     concepts = [Concept(texts, templates) for templates, texts in pairs]
     assert keys_of(concepts, "f") == [keys_of([concept], "f")[0] for concept in concepts]
+
+
+def test_a_whole_prompt_is_told_from_a_text_that_reads_alike() -> None:
+    as_texts = Concept(("a", "b"), ("{}",))
+    beside = Concept(("a",), ("{}",), ("b",))
+    alone = Concept((), ("{}",), ("a", "b"))
+    assert as_texts.prompts() == beside.prompts() == alone.prompts()
+    assert len(set(keys_of([as_texts, beside, alone], "f"))) == 3
+    assert [beside.text_of(place) for place in range(beside.count)] == ["a", "b"]
 
 
 @pytest.fixture(scope="module")

@@ -126,6 +126,15 @@ def test_mcnemars_test_is_scipys_binomial_test() -> None:
         assert mcnemar_p(only_one, only_other) == pytest.approx(exact, rel=1e-6)
 
 
+def test_the_p_value_of_a_bootstrap_counts_the_sample_itself_and_is_never_0() -> None:
+    """(r + 1) / (R + 1), twice for two sides (Davison and Hinkley 1997, section 4.2)."""
+    assert bootstrap_p(np.ones(999)) == bootstrap_p(-np.ones(999)) == pytest.approx(2 / 1000)
+    three_below = np.append(np.ones(996), [-1.0, -1.0, 0.0])
+    assert bootstrap_p(three_below) == pytest.approx(2 * 4 / 1000)
+    # nor is a difference what sums in another order differ by
+    assert bootstrap_p(np.full(999, 1e-15)) == 1
+
+
 def test_holms_correction_rejects_what_the_steps_reject() -> None:
     dice = np.random.default_rng(0)
     for _ in range(200):
