@@ -1,6 +1,7 @@
 """What can go wrong in a request: one class per answer, with its status, code and title."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Final, Self
 
@@ -141,8 +142,17 @@ class Unavailable(Problem):
     status, code, title = 503, "unavailable", "Service unavailable"
 
 
+# seconds after which a client may always try again
+LONGEST_RETRY: Final = 60
+
+
 class Overloaded(Unavailable):
     code, title = "overloaded", "Too many requests are waiting"
+
+
+def retry_in(seconds: float) -> int:
+    """A Retry-After from an estimate: whole seconds, 1 to LONGEST_RETRY."""
+    return max(1, min(LONGEST_RETRY, math.ceil(seconds)))
 
 
 class Draining(Unavailable):

@@ -3,14 +3,13 @@
 import asyncio
 import contextvars
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from app.errors import Draining, Overloaded, Unavailable
+from app.errors import Draining, Overloaded, Unavailable, retry_in
 from app.telemetry import spans
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ class Batcher(Generic[T, R]):
             f"{limit} images are already waiting (the limit, max_queue); try again later",
             limit=limit,
             value=len(self._queue),
-            retry_after=max(1, math.ceil(limit * self._item_seconds)),
+            retry_after=retry_in(limit * self._item_seconds),
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from app.classify import batching
 from app.classify.batching import Batcher, BatchPolicy
-from app.errors import Draining, Overloaded, Unavailable
+from app.errors import LONGEST_RETRY, Draining, Overloaded, Unavailable
 
 
 class Consumer:
@@ -221,13 +221,14 @@ def test_a_full_queue_is_told_to_come_back_when_it_will_be_done_at_the_pace_so_f
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(batching, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
-    async def test() -> None:
+    async def retry_after(seconds: float) -> int | None:
+        clock.now = 0.0
         consumer = Consumer()
         consumer.open.clear()
         batcher = Batcher(consumer, BatchPolicy(max_batch=4, max_queue=6))
         tasks = [asyncio.create_task(batcher.submit(n)) for n in range(4)]
         await turn()
-        clock.now = 8.0
+        clock.now = seconds
         consumer.open.set()
         await asyncio.gather(*tasks)
         consumer.open.clear()
@@ -237,10 +238,14 @@ def test_a_full_queue_is_told_to_come_back_when_it_will_be_done_at_the_pace_so_f
         await turn()
         with pytest.raises(Overloaded) as caught:
             await batcher.submit(9)
-        # two seconds for each of four, and six wait
-        assert caught.value.retry_after == 12
         consumer.open.set()
         await asyncio.gather(*tasks)
+        return caught.value.retry_after
+
+    async def test() -> None:
+        # two seconds for each of four, and six wait
+        assert await retry_after(8.0) == 12
+        assert await retry_after(800.0) == LONGEST_RETRY
 
     run(test)
 

@@ -14,10 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.middleware.state import hold_nothing, state_of
 from app.api.problems import refuse
-from app.errors import DeadlinePassed, Invalid, Overloaded, SlowBody, TooLarge
+from app.errors import DeadlinePassed, Invalid, Overloaded, SlowBody, TooLarge, retry_in
 from app.telemetry.metrics import Metrics
-
-LONGEST_RETRY: Final = 60
 
 # share of the newest interval in the mean time between two answers
 NEWEST: Final = 0.05
@@ -93,7 +91,7 @@ class Admission:
 
     def retry_after(self) -> int:
         """Seconds until what is in service now will have been answered, at the present pace."""
-        return max(1, min(LONGEST_RETRY, math.ceil(self.in_service * self._each)))
+        return retry_in(self.in_service * self._each)
 
 
 HEADER: Final = "X-Request-Timeout"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.middleware.admission import LONGEST_RETRY, Admission
-from app.errors import Overloaded, TooLarge
+from app.api.middleware.admission import Admission
+from app.errors import LONGEST_RETRY, Overloaded, TooLarge
 
 
 class Clock:
