@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: gpu-bundle gpu-rehearsal help setup run test check audit sbom image image-steps bench bench-processor docs lock clean redis prometheus nginx wrk node chromium
+.PHONY: gpu-bundle gpu-rehearsal help setup run test check audit sbom image image-steps bench bench-processor docs lock clean redis sqlite3 prometheus nginx wrk node chromium
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,7 +32,7 @@ run: $(if $(or $(GPU),$(filter-out everyday pictogram,$(MODEL))),.venv/ready,.ve
 	"  curl --data-binary @tests/samples/doughnut.png '$(HOST):$(PORT)/classify?labels=cat,doughnut,rocket&top_k=1'" ''
 	@exec $(BIN)/openvocab serve --host $(HOST) --port $(PORT) --model $(MODEL)
 
-test: check audit redis prometheus nginx node chromium  ## all checks and tests
+test: check audit redis sqlite3 prometheus nginx node chromium  ## all checks and tests
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 gpu-bundle: .venv/dev  ## fill .gpu-bundle with everything a bare GPU machine needs (Python 3.12), for benchmarks/gpu/run.sh
@@ -122,6 +122,9 @@ endef
 redis:
 	@command -v redis-server >/dev/null || { $(call debian,redis-server); }
 	@command -v curl >/dev/null || { $(call debian,curl); }
+
+sqlite3:
+	@command -v sqlite3 >/dev/null || { $(call debian,sqlite3); }
 
 # without what it recommends: an exporter of its own, with a service that starts at once
 prometheus:

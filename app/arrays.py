@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 Doubles = npt.NDArray[np.float64]
-# numbers of rows, labels or pictures
+# indices of rows, labels or pictures, and counts of them
 Places = npt.NDArray[np.int64]
 # yes and no
 Truth = npt.NDArray[np.bool_]

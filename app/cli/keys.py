@@ -28,7 +28,7 @@ def new(
         typer.Option(metavar="NAME", help="Keep its label sets apart from those of other keys."),
     ] = None,
 ) -> None:
-    """Print a new key, and the lines to add to the server's key file, or to its environment.
+    """Print a new key, and what to add to the server's key file or to `OPENVOCAB_API_KEYS`.
 
     Only its hash is kept: the key itself is shown once.
     """

@@ -113,7 +113,7 @@ def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row
     keys_by_name: dict[str, dict[str, None]] = {}
     begun: dict[str, int] = {}  # the line of each picture
     empty: int | None = None
-    second: int | None = None  # the first line that gives a picture more than one label
+    several_from: int | None = None  # the first line that gives a picture more than one label
     again = 0
     for line, name, text in _lines(source):
         keys = [key.strip() for key in text.split(BETWEEN)] if text.strip() else []
@@ -124,8 +124,9 @@ def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row
             again += not keys or all(key in known for key in keys)
         empty = line if not keys and empty is None else empty
         known.update(dict.fromkeys(keys))
-        second = line if second is None and len(known) > 1 else second
-    several = multi_label or second is not None
+        if several_from is None and len(known) > 1:
+            several_from = line
+    several = multi_label or several_from is not None
     if empty is not None and not several:
         raise BadData(
             f"{source}, line {empty}, column {LABEL}: is empty; with --multi-label a picture "
@@ -135,9 +136,9 @@ def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row
         notes.append(f"{_counted(again, 'line')} repeated an earlier line")
     if several and not multi_label:
         count = sum(len(known) > 1 for known in keys_by_name.values())
-        many = "picture has" if count == 1 else "pictures have"
+        have = "picture has" if count == 1 else "pictures have"
         notes.append(
-            f"{count:,} {many} several labels (the first in line {second}), so each label is "
+            f"{count:,} {have} several labels (the first in line {several_from}), so each label is "
             "scored by itself, as with --multi-label"
         )
     folder = source.parent

@@ -217,7 +217,7 @@ def search(
         )
     first, second = (encoded.subset(half) for half in halves(encoded.dataset.truth, seed))
     if not (first.dataset.truth.any() and second.dataset.truth.any()):
-        raise ValueError("a search needs a picture with a label in each half at least")
+        raise ValueError("a search needs at least one picture with a label in each half")
     tried = _places(rows, rows.templates if candidates is None else candidates)
     path, gained = _grow(_goal(first, rows, background), tried, limit, progress)
     grown = [rows.templates[place] for place in path]

@@ -135,8 +135,8 @@ def judge(
     right, resampled_figures = measured(encoded, list(sets.values()), resamples, seed)
     first = next(iter(resampled_figures.values()))
     pairs = {
-        (one, other): _compare(names, one, other, first, right, pictures)
-        for one, other in combinations(range(len(names)), 2)
+        (name_place, other_place): _compare(names, name_place, other_place, first, right, pictures)
+        for name_place, other_place in combinations(range(len(names)), 2)
     }
     base, best = names.index(reference), int(np.argmax(first.observed))
     every = _corrected(list(pairs.values()))

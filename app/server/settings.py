@@ -117,7 +117,9 @@ class ModelSettings(BaseSettings):
     max_pending_bytes: int = Field(
         1_000_000_000,
         ge=1,
-        description="Maximum bytes of request bodies held at once; beyond it: 503.",
+        description="Maximum bytes of request bodies held at once; beyond it: 503. As many bytes "
+        "of answers may wait in each process to be read; beyond it the connection that has waited "
+        "longest is closed.",
     )
     max_connections: int = Field(
         4_096,
@@ -485,8 +487,8 @@ def settings_page() -> str:
             "# Settings",
             "",
             "Environment variables, read once when the server starts. An invalid value ends the",
-            "start with one line that names it; a variable `OPENVOCAB_…` that is no setting is a",
-            "warning. `openvocab serve --help` shows which settings also have an option.",
+            "start with one line that names it; a variable `OPENVOCAB_…` that is not a setting",
+            "causes a warning. `openvocab serve --help` shows which settings also have an option.",
             "",
             "Generated from `app/server/settings.py` by `make docs`; a test keeps both in step.",
             "",
@@ -534,7 +536,7 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
             continue
         near = difflib.get_close_matches(name, Settings.model_fields, 1)
         hint = f"; is {PREFIX}{near[0].upper()} meant?" if near else ""
-        lines.append(f"{variable} is no setting and changes nothing{hint}")
+        lines.append(f"{variable} is not a setting and has no effect{hint}")
     return lines
 
 

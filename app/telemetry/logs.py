@@ -134,7 +134,7 @@ def tell(text: str, level: int = logging.INFO) -> None:
     """
     handlers = [h for h in logging.getLogger().handlers if isinstance(h.formatter, JsonLines)]
     if not handlers:
-        with contextlib.suppress(OSError):  # of the log itself a full disk ends nothing, either
+        with contextlib.suppress(OSError):  # a full disk must not end the start
             sys.stderr.write(f"{text}\n")
     for line in text.splitlines():
         record = logging.LogRecord("openvocab", level, "", 0, line, None, None)

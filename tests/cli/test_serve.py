@@ -92,7 +92,7 @@ def test_a_misspelt_setting_is_said_at_the_start() -> None:
     (line,) = (line for line in completed.stderr.splitlines() if "KEY_FILE" in line)
     warning = json.loads(line)
     assert warning["level"] == "warning"
-    assert "OPENVOCAB_API_KEY_FILE is no setting" in warning["message"]
+    assert "OPENVOCAB_API_KEY_FILE is not a setting" in warning["message"]
     assert "OPENVOCAB_API_KEYS_FILE" in warning["message"]
 
 

@@ -220,7 +220,7 @@ def test_too_few_pictures_and_unknown_templates_are_refused(posed: Posed) -> Non
     truth = np.zeros_like(encoded.dataset.truth)
     truth[0, 0] = True
     data = dataclasses.replace(encoded.dataset, truth=truth, multi_label=True)
-    with pytest.raises(ValueError, match="a picture with a label in each half"):
+    with pytest.raises(ValueError, match="one picture with a label in each half"):
         search(dataclasses.replace(encoded, dataset=data), rows, SIMPLE, default_name="simple")
     with pytest.raises(ValueError, match=r"without a vector: .'a {} on Mars'"):
         ensemble(rows, ["a {} on Mars"])

@@ -537,7 +537,7 @@ def test_an_answer_that_nobody_reads_is_dropped(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_answer_that_is_read_slowly_is_sent_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.server.http_protocol.SEND_SECONDS", 1.0)
+    monkeypatch.setattr("app.server.http_protocol.SEND_SECONDS", 2.0)
     with served() as server, socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         sock.settimeout(MOST_SECONDS)
@@ -546,7 +546,7 @@ def test_an_answer_that_is_read_slowly_is_sent_to_its_end(monkeypatch: pytest.Mo
         size = 0
         while part := sock.recv(65_536):
             size += len(part)
-            time.sleep(0.005)  # some 13 MB a second: longer than an unread answer has
+            time.sleep(0.01)  # some 6 MB a second: longer than an unread answer has
         assert size > 30_000_000
 
 

@@ -44,8 +44,8 @@ def test_a_misspelt_variable_is_named_with_the_setting_that_may_be_meant() -> No
     assert unknown_variables([*known, *others]) == []
     lines = unknown_variables(["OPENVOCAB_SERVICE_HOST", "OPENVOCAB_RATELIMIT", *known])
     assert lines == [
-        "OPENVOCAB_RATELIMIT is no setting and changes nothing; is OPENVOCAB_RATE_LIMIT meant?",
-        "OPENVOCAB_SERVICE_HOST is no setting and changes nothing",
+        "OPENVOCAB_RATELIMIT is not a setting and has no effect; is OPENVOCAB_RATE_LIMIT meant?",
+        "OPENVOCAB_SERVICE_HOST is not a setting and has no effect",
     ]
 
 

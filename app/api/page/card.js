@@ -244,7 +244,7 @@ export class Card {
     const basis = alone ? "Each word is scored on its own." : "Scores add up to 100 % over your words.";
     const known = image.cached ? " The picture was encoded before (cached)." : "";
     const calibration = calibrated ? " Calibrated on pictures of this label set." : "";
-    return `${shown}${single ? "One word has nothing to be compared with." : basis}${calibration} Similarity is how near picture and word are (cosine), whatever the other words. Templates: ${templates}.${known}`;
+    return `${shown}${single ? "One word has nothing to be compared with." : basis}${calibration} Similarity (cosine) says how near picture and word are, whatever the other words are. Templates: ${templates}.${known}`;
   }
 
   #showTiming() {

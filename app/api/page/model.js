@@ -5,7 +5,7 @@ import { find, make } from "./dom.js";
 import { OWN } from "./settings.js";
 import { counted } from "./words.js";
 
-const UNKNOWN = { note: "It is loaded when it is first asked.", description: "", languages: [], imagenet_top1: null };
+const UNKNOWN = { note: "It is loaded at its first request.", description: "", languages: [], imagenet_top1: null };
 
 const ALWAYS = "Like every model of this kind it is weak at counting, reading text and telling left from right; and it picks the nearest of your words even if none fits, unless you set a minimum score or allow “none of these”.";
 

@@ -248,7 +248,7 @@ def test_a_model_that_is_not_loaded_is_called_good_for_nothing(open_page: Open) 
     expect(page.locator("#model-name")).to_have_text("other")
     page.locator("#model summary").click()
     about = page.get_by_role("region", name="About the model")
-    expect(about).to_have_text("It is loaded when it is first asked.")
+    expect(about).to_have_text("It is loaded at its first request.")
 
 
 def test_label_sets_that_cannot_be_listed_are_not_said_to_be_none(open_page: Open) -> None:
