@@ -303,7 +303,8 @@ def field_values(part: multipart.Part) -> list[Any]:
     """The text of a field; of a list that is a file, its lines. Raises Problem, Unparsable."""
     if isinstance(part.content, Problem):
         raise part.content
-    if part.filename is None and looks_like_image(part.content):
+    # a label may begin as a picture does (GIF); what has a NUL is no text
+    if part.filename is None and b"\0" in part.content[:64] and looks_like_image(part.content):
         detail = f"the field {errors.shown(part.name)} is a picture sent as text, without a file "
         detail += f"name, as curl's < does; send it with -F {IMAGE}=@FILE"
         raise Unparsable(detail, field=errors.excerpt(part.name))

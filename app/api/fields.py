@@ -71,7 +71,7 @@ def _one_or_listed(value: Any) -> Any:
 def _with_texts(value: Any) -> Any:
     """Labels as `listed`, or a JSON object of labels with the texts that stand for them."""
     if isinstance(value, str) and OBJECT.match(value):
-        return small_object(value)
+        return small_object(value, "labels")
     return listed(value)
 
 

@@ -70,7 +70,7 @@ def _entries(text: Any) -> dict[str, Any]:
         detail = f"entries has {len(text)} characters, the limit is {LONGEST_ENTRIES}"
         raise TooLarge(detail, field=ENTRIES, limit=LONGEST_ENTRIES, value=len(text))
     try:
-        return small_object(text)
+        return small_object(text, "entries")
     except Unparsable:
         raise Invalid("entries is not a JSON object", field=ENTRIES) from None
 

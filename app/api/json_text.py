@@ -174,23 +174,28 @@ KINDS: Final = {
 }  # fmt: skip
 
 
-def json_object(body: bytes) -> dict[str, Any]:
-    """The object of a JSON body whose cost was checked. Raises Unparsable, Invalid."""
+def json_object(body: bytes, field: str | None = None) -> dict[str, Any]:
+    """The object of a JSON body, or of a field, whose cost was checked.
+
+    Raises Unparsable, Invalid.
+    """
+    what = "the body" if field is None else f"the field {field}"
     try:
         value = _parsed(body)
     except ValueError as error:
         hint = "; send a file with its own Content-Type, or in a form" if _is_binary(body) else ""
-        raise Unparsable(f"the body is not JSON: {error}{hint}") from None
+        raise Unparsable(f"{what} is not JSON: {error}{hint}", field=field) from None
     if not isinstance(value, dict):
-        raise Unparsable(f"the body is a JSON {KINDS[type(value)]}, an object is expected")
+        kind = KINDS[type(value)]
+        raise Unparsable(f"{what} is a JSON {kind}, an object is expected", field=field)
     return value
 
 
-def small_object(text: str) -> dict[str, Any]:
-    """The object that a text field holds. Raises TooLarge, Unparsable, Invalid."""
+def small_object(text: str, field: str) -> dict[str, Any]:
+    """The object that the text of a field holds. Raises TooLarge, Unparsable, Invalid."""
     raw = text.encode(errors="surrogatepass")
     cost(raw, LISTED)
-    return json_object(raw)
+    return json_object(raw, field)
 
 
 def _is_binary(body: bytes) -> bool:

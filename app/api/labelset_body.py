@@ -285,12 +285,13 @@ def _typed(fields: dict[str, Any]) -> dict[str, Any]:
     typed = dict(fields)
     for name in OBJECTS:
         text = fields.get(name)
-        # {} alone is a template
-        if isinstance(text, str) and json_text.OBJECT.match(text) and text.strip() != PLACEHOLDER:
-            typed[name] = json_text.small_object(text)
+        if not isinstance(text, str) or not json_text.OBJECT.match(text):
+            continue
+        if name != "templates" or text.strip() != PLACEHOLDER:  # {} alone is a template
+            typed[name] = json_text.small_object(text, name)
     if isinstance(text := typed.get("labels"), str):
         is_object = text.lstrip()[:1] == "{"
-        typed["labels"] = json_text.small_object(text) if is_object else _listed(text)
+        typed["labels"] = json_text.small_object(text, "labels") if is_object else _listed(text)
     return typed
 
 

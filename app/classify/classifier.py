@@ -32,7 +32,8 @@ FITS_NOTHING: Final = ("similarity_below_floor", "nearer_to_another_word")
 # labels that get a heat map
 MOST_EXPLAINED: Final = 10
 
-# predictions of one picture, for all of its boxes and label sets; twice the largest label set
+# predictions of one picture with several boxes or label sets; twice as many as the labels of the
+# largest set by default
 MOST_PREDICTIONS: Final = 20_000
 
 # labels that one warning names
@@ -385,11 +386,15 @@ def _check_count(lists: Sequence[_Compared], query: Query) -> None:
     labels_of = [len(compared.classes.labels) for compared in lists]
     # with coverage any label may be in the set
     each = sum(labels_of) if query.coverage is not None else sum(min(top_k, n) for n in labels_of)
-    count = each * max(1, len(query.look.boxes))
-    if count > MOST_PREDICTIONS:
+    boxes = max(1, len(query.look.boxes))
+    count = each * boxes
+    if len(lists) * boxes > 1 and count > MOST_PREDICTIONS:
+        field, advice = "coverage", "send"
+        if query.coverage is None:
+            field, advice = "top_k", "lower top_k, or send"
         detail = f"the answer for one picture would have {count} predictions, the limit is "
-        detail += f"{MOST_PREDICTIONS}; set top_k, or send fewer boxes or label sets"
-        raise TooLarge(detail, field="top_k", limit=MOST_PREDICTIONS, value=count)
+        detail += f"{MOST_PREDICTIONS}; {advice} fewer boxes or label sets"
+        raise TooLarge(detail, field=field, limit=MOST_PREDICTIONS, value=count)
 
 
 def _criteria(query: Query, classes: Classes) -> Criteria:

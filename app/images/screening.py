@@ -100,7 +100,7 @@ def held_beside(data: bytes, pixels: int) -> int:
         return min(pixels // SQUARE, GROUPS) * PIXELS_OF_A_GROUP
     if data[:2] in (b"II", b"MM"):
         ifd = tiff.directory(data)
-        return ifd.number(tiff.TILE_WIDTH, 1) * ifd.number(tiff.TILE_HEIGHT, 1)
+        return max(0, ifd.number(tiff.TILE_WIDTH, 1)) * max(0, ifd.number(tiff.TILE_HEIGHT, 1))
     return 0
 
 

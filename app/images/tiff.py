@@ -4,6 +4,7 @@ The decoder is Pillow's, which unpacks the bytes; what the bytes mean is read he
 """
 
 import io
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,9 +57,10 @@ class Directory:
     after: int
 
     def number(self, tag: int, default: int) -> int:
-        """The first value of a tag."""
+        """The first value of a tag; the default where it is none, or not finite."""
         entry = self.tags.get(tag)
-        return int(entry.values[0]) if entry is not None and entry.values else default
+        value = entry.values[0] if entry is not None and entry.values else default
+        return int(value) if math.isfinite(value) else default
 
     def numbers(self, tag: int) -> tuple[float, ...]:
         """All values of a tag, MOST_VALUES at most."""

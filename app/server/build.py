@@ -387,6 +387,8 @@ async def _loaded(settings: Settings, name: str, beside: "AnyEncoder", room: Roo
     def wait_for_room() -> None:
         loop.call_soon_threadsafe(wanted.set)
         made.wait()
+        if future.cancelled():  # nobody waits any more, and no room was made
+            raise asyncio.CancelledError
 
     def settle(encoder: "Encoder | None", error: BaseException | None) -> None:
         wanted.set()

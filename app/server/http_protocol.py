@@ -4,10 +4,14 @@ Knows nothing of the contents: uvicorn parses, with llhttp, and runs the applica
 """
 
 import asyncio
+import contextlib
+import fcntl
 import ipaddress
 import logging
 import math
 import random
+import struct
+import termios
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
@@ -145,7 +149,7 @@ class BoundedProtocol(HttpToolsProtocol):
     accepted: ClassVar[set["BoundedProtocol"]] = set()
     turned_away: ClassVar[set["BoundedProtocol"]] = set()
     max_unread: ClassVar[int] = 1_000_000_000
-    unread: ClassVar[dict["BoundedProtocol", int]] = {}  # bytes, of who waits longest first
+    unread: ClassVar[dict["BoundedProtocol", None]] = {}  # who waits for a reader, longest first
     warn_at: ClassVar[float] = -math.inf
 
     def __init__(
@@ -214,11 +218,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._expect_reader()
-        self.unread[self] = self._unread
-        if sum(self.unread.values()) > self.max_unread:
-            self.metrics.refused(Overloaded.code)
+        self.unread[self] = None
+        sizes = (waiting.transport.get_write_buffer_size() for waiting in self.unread)
+        # one alone may be as large as an answer can be
+        if len(self.unread) > 1 and sum(sizes) > self.max_unread:
             oldest = next(iter(self.unread))
-            self.loop.call_soon(oldest.transport.abort)  # it may be this one, which is writing
+            del self.unread[oldest]
+            self.metrics.refused(Overloaded.code)
+            self.loop.call_soon(oldest.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -334,7 +341,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _expect_reader(self) -> None:
         """Drop the connection unless the client goes on reading what was written."""
-        self._unread = self.transport.get_write_buffer_size()
+        self._unread = self._bytes_unread()
         self._ending.start(SEND_SECONDS, self._check_reader)
 
     def _check_reader(self) -> None:
@@ -342,6 +349,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expect_reader()
         if before - self._unread < SEND_PACE * SEND_SECONDS:
             self.transport.abort()
+
+    def _bytes_unread(self) -> int:
+        """Bytes that were written and that the client has not taken."""
+        size = int(self.transport.get_write_buffer_size())
+        with contextlib.suppress(OSError):  # not every kind of socket can tell
+            # the system takes more only once a third of its megabytes is free
+            socket = self.transport.get_extra_info("socket")
+            size += struct.unpack("i", fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+        return size
 
     # refusals
 

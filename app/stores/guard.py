@@ -92,7 +92,8 @@ def nobody(_call: Call, _result: Result, _seconds: float) -> None:
 class Guarded:
     """A store that never keeps a caller longer than `timeout` seconds, and not at all while away.
 
-    What may be large has that time for each megabyte.
+    What may be large has that time for each megabyte; definitions that are read, whose size is not
+    known before, for 32.
 
     Where `write_timeout` is None one server does it all: a call that it does not answer keeps all
     others from asking, a write that it refuses only other writes, and of these none that makes

@@ -429,6 +429,13 @@ def test_a_picture_that_curl_sends_as_text_is_named(
             assert "-F image=@FILE" in answer["detail"]
 
 
+def test_labels_may_begin_as_pictures_do(client: httpx.Client, cat: bytes) -> None:
+    for labels in ("GIF,PNG,JPEG", "GIF89a,BMP", "BM,RIFF"):
+        answer = client.post("/classify", files={"image": cat}, data={"labels": labels})
+        found = {each["label"] for each in answer.json()["predictions"]}
+        assert found == set(labels.split(",")), answer.text
+
+
 def test_labels_that_are_one_to_the_model_earn_a_warning(client: httpx.Client, cat: bytes) -> None:
     answer = client.post("/classify?labels=cat,Cat,CAT,dog", content=cat).json()
     (warning,) = answer["warnings"]

@@ -740,8 +740,21 @@ def test_all_predictions_of_a_picture_together_have_a_bound(
     document = problem(client.post(path, files=files, data=fields), 413)
     assert (document["field"], document["limit"]) == ("top_k", 20_000)
     assert document["value"] > 64_000
+    assert "lower top_k, or send fewer boxes or label sets" in document["detail"]
     fields["top_k"] = str(20_000 // 64)
     assert client.post(path, files=files, data=fields).status_code == 200
+
+
+def test_a_large_label_set_may_be_answered_whole(
+    pictogram: Encoder, serve: Serve, samples: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.classify.classifier.MOST_PREDICTIONS", 5)
+    with serve(pictogram) as client:
+        fields = {"labels": "cat,dog,pizza,soup,key,rocket", "top_k": "6"}
+        image = samples["cat"].read_bytes()
+        assert len(form(client, image, **fields).json()["predictions"]) == 6
+        two = {**fields, "boxes": "[[0,0,0.5,1],[0.5,0,0.5,1]]"}
+        assert problem(form(client, image, **two), 413)["value"] == 12
 
 
 def test_lines_say_which_box(client: httpx.Client, samples: dict[str, Path]) -> None:

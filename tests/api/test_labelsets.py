@@ -848,6 +848,13 @@ def test_a_form_has_whatever_json_has(client: httpx.Client) -> None:
         "/labelsets/by-form", files={"labels": (None, "cat,dog"), "templates": (None, "{}")}
     )
     assert bare.json()["own_templates"] == ["{}"], bare.text
+    none = {"labels": "cat,dog", "prompts": "{}", "combine": "{}"}
+    assert client.put("/labelsets/by-form", data=none).is_success
+    for name in objects:
+        cut = client.put("/labelsets/by-form", data={"labels": "cat,dog", name: '{"cat": [}'})
+        answer = problem(cut, 400, "unparsable_body")
+        assert answer["field"] == name
+        assert answer["detail"].startswith(f"the field {name} is not JSON: ")
     for name in ("by-form", "by-json"):
         client.delete(f"/labelsets/{name}")
 
