@@ -496,7 +496,7 @@ def test_the_example_of_the_openapi_document_works(client: httpx.Client) -> None
     assert set(content) == {"multipart/form-data", "application/json", "application/octet-stream"}
     example = content["application/json"]["examples"]["red"]["value"]
     assert client.post("/classify", json=example).status_code == 200
-    refusals = {400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504}
+    refusals = {400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 502, 503, 504}
     assert {200, *refusals} == {int(status) for status in post["responses"]}
 
 
