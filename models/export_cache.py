@@ -177,7 +177,8 @@ def _unkept(
             return _open(folder, checked(folder), spec, first, threads, device, room)
     except OSError as error:
         raise BadExport(
-            f"model {spec!r}: it cannot be exported: {error.strerror or error}"
+            f"model {spec!r}: it cannot be exported to a temporary folder (TMPDIR): "
+            f"{error.strerror or error}"
         ) from error
 
 

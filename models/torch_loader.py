@@ -330,7 +330,8 @@ def _image_spec(spec: str, preprocess: dict[str, Any]) -> ImageSpec:
 def _channels(spec: str, name: str, value: Any) -> tuple[float, ...]:
     """A number for each of three channels; one alone is for all. Raises BadCheckpoint."""
     values = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
-    numbers = [each for each in values if isinstance(each, int | float) and math.isfinite(each)]
+    # no true, no NaN, and nothing that is too large for a float
+    numbers = [each for each in values if type(each) in (int, float) and abs(each) < 1e9]
     if len(values) != 3 or len(numbers) != 3:
         raise BadCheckpoint(f"model {spec!r}: {name} {value!r} is not a number for each channel")
     if name == "std" and min(numbers) <= 0:

@@ -88,7 +88,7 @@ def screen(data: bytes, pixels: int) -> bytes:
 # which each takes as much memory as so many pixels do (WebP Lossless Bitstream, section 6.2.2)
 GROUPS: Final = 65_536
 SQUARE: Final = 16
-PIXELS_OF_A_GROUP: Final = 750
+PIXELS_OF_A_GROUP: Final = 700
 
 
 def held_beside(data: bytes, pixels: int) -> int:

@@ -57,15 +57,15 @@ class Directory:
     after: int
 
     def number(self, tag: int, default: int) -> int:
-        """The first value of a tag; the default where it is none, or not finite."""
+        """The first value of a tag; the default where there is none, or it is not finite."""
         entry = self.tags.get(tag)
         value = entry.values[0] if entry is not None and entry.values else default
         return int(value) if math.isfinite(value) else default
 
     def numbers(self, tag: int) -> tuple[float, ...]:
-        """All values of a tag, MOST_VALUES at most."""
+        """All finite values of a tag, MOST_VALUES at most."""
         entry = self.tags.get(tag)
-        return () if entry is None else entry.values
+        return () if entry is None else tuple(filter(math.isfinite, entry.values))
 
 
 def directory(data: bytes, start: int | None = None) -> Directory:

@@ -219,11 +219,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().pause_writing()
         self._expect_reader()
         self.unread[self] = None
-        sizes = (waiting.transport.get_write_buffer_size() for waiting in self.unread)
+        sizes = {waiting: waiting.transport.get_write_buffer_size() for waiting in self.unread}
+        total = sum(sizes.values())
         # one alone may be as large as an answer can be
-        if len(self.unread) > 1 and sum(sizes) > self.max_unread:
+        while len(self.unread) > 1 and total > self.max_unread:
             oldest = next(iter(self.unread))
             del self.unread[oldest]
+            total -= sizes[oldest]
             self.metrics.refused(Overloaded.code)
             self.loop.call_soon(oldest.transport.abort)
 
@@ -353,10 +355,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def _bytes_unread(self) -> int:
         """Bytes that were written and that the client has not taken."""
         size = int(self.transport.get_write_buffer_size())
-        with contextlib.suppress(OSError):  # not every kind of socket can tell
-            # the system takes more only once a third of its megabytes is free
-            socket = self.transport.get_extra_info("socket")
-            size += struct.unpack("i", fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+        socket = self.transport.get_extra_info("socket")
+        if socket is not None:
+            with contextlib.suppress(OSError):  # not every kind of socket can tell
+                # the system takes more only once a third of its megabytes is free
+                answer = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
+                size += struct.unpack("i", answer)[0]
         return size
 
     # refusals

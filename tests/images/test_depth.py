@@ -1,5 +1,6 @@
 """Numbers of every depth and range: what a file means, or a guess that is told of."""
 
+import contextlib
 import io
 import math
 import struct
@@ -91,7 +92,21 @@ def test_sizes_of_tiles_that_are_none_take_no_room_and_break_nothing(
 
     decoded = decode(tiled + struct.pack("<dd", *size), SPEC, LIMITS, room=Asked(1_000_000))
     assert decoded.width == SIDE
-    assert all(pixels >= SIDE * SIDE for pixels in asked)
+    assert min(asked) >= SIDE * SIDE
+
+
+@pytest.mark.parametrize("tag", [258, 339])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_depth_that_is_no_number_is_no_error_of_ours(tag: int, value: float) -> None:
+    data = bytearray(tiff(EIGHT.astype(np.uint16)))
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    for place in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", data, place)[0] == tag:
+            struct.pack_into("<HHII", data, place, tag, 12, 1, len(data))
+    data += struct.pack("<d", value)
+    with contextlib.suppress(UnsupportedImage, DamagedImage):
+        assert decode_as_sent(bytes(data)).width == SIDE
 
 
 def png(raw: Numbers, *, bits: int | None = None) -> bytes:

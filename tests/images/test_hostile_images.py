@@ -347,8 +347,8 @@ class Told(Room):
     ("data", "held"),
     [
         # 300 kB may hold 65,536 groups of codes, whose tables are 400 MB
-        (encoded(makers.red((1024, 1024)), "WEBP", lossless=True), 1024**2 + 65_536 * 750),
-        (encoded(makers.red((64, 64)), "WEBP", lossless=True), 64**2 + 256 * 750),
+        (encoded(makers.red((1024, 1024)), "WEBP", lossless=True), 1024**2 + 65_536 * 700),
+        (encoded(makers.red((64, 64)), "WEBP", lossless=True), 64**2 + 256 * 700),
         (encoded(makers.red((1024, 1024)), "WEBP"), 1024**2),
         (makers.tiff_tile(2048), 16 * 16 + 2048**2),
     ],

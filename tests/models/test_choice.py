@@ -119,7 +119,9 @@ def test_where_nothing_can_be_written_at_all_the_error_is_one_line(
 
     monkeypatch.setattr(ExportCache, "_make", full)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(BadExport, match="it cannot be exported: No such file or directory"):
+    with pytest.raises(
+        BadExport, match=r"to a temporary folder \(TMPDIR\): No such file or directory"
+    ):
         load(model, exports=tmp_path / "exports")
 
 

@@ -275,7 +275,8 @@ def test_an_option_that_leaves_no_trace_in_the_weights_is_another_fingerprint(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("fill_color", [1, 2, 3]), ("mean", [0.5]), ("mean", [0.5, "a", 0.5]), ("std", [1, 1]),
+    [("fill_color", [1, 2, 3]), ("mean", [0.5]), ("mean", [0.5, "a", 0.5]), ("mean", 10**400),
+     ("mean", True), ("mean", [0.5, float("nan"), 0.5]), ("std", [1, 1]),
      ("std", [0.5, 0, 0.5])],
 )  # fmt: skip
 def test_preprocessing_that_cannot_be_done_is_told_at_start(
