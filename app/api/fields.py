@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from app import errors
 from app.api.boxes import MOST_BOXES, Background, Boxes, look_of
-from app.api.json_text import LISTED, OBJECT, json_list, small_object
+from app.api.json_text import LISTED, OBJECT, json_list, looks_like_json, small_object
 from app.classify import labels
 from app.classify.labels import LabelLimits
 from app.classify.query import Query, one_label
@@ -30,7 +30,7 @@ def listed_lines(text: str, most: int = LISTED.values) -> list[str] | None:
     Raises TooLarge for over `most` of them, blank ones counted.
     """
     text = text.strip()
-    if text.startswith("[") or OBJECT.match(text) or not ("\n" in text or "\r" in text):
+    if looks_like_json(text) or not ("\n" in text or "\r" in text):
         return None
     if max(text.count("\n"), text.count("\r")) > most:
         raise _too_many(most)

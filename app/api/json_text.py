@@ -191,6 +191,11 @@ def json_object(body: bytes, field: str | None = None) -> dict[str, Any]:
     return value
 
 
+def looks_like_json(text: str) -> bool:
+    """Whether a text can only be meant as a JSON list or object."""
+    return text.lstrip().startswith("[") or OBJECT.match(text) is not None
+
+
 def small_object(text: str, field: str) -> dict[str, Any]:
     """The object that the text of a field holds. Raises TooLarge, Unparsable, Invalid."""
     raw = text.encode(errors="surrogatepass")

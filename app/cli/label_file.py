@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from app.api.json_text import OBJECT, names_once
+from app.api.json_text import looks_like_json, names_once
 from app.cli.labelset_client import LARGEST, BadFile, definition
 from app.cli.terminal import STDIN, Ended, opened, say
 from app.server.exit_status import USAGE_ERROR
@@ -26,7 +26,7 @@ def given_labels(values: list[str] | None) -> LabelInput | None:
 
 def split(text: str, option: str) -> LabelInput:
     """The texts of a JSON list or object, or those between commas. Raises Ended."""
-    if not (text.lstrip().startswith("[") or OBJECT.match(text)):
+    if not looks_like_json(text):
         return text.split(",")
     try:
         content = json.loads(text, object_pairs_hook=names_once)

@@ -92,7 +92,7 @@ PIXELS_OF_A_GROUP: Final = 700
 
 
 def held_beside(data: bytes, pixels: int) -> int:
-    """So many pixels' memory a decoder takes for a file of `pixels` beside these.
+    """What a decoder holds for a file of `pixels` beside these, in pixels of the same memory.
 
     Raises struct.error, IndexError, OverflowError: the file is cut short.
     """

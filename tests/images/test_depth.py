@@ -5,7 +5,6 @@ import io
 import math
 import struct
 import zlib
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from PIL import Image
 from app.errors import DamagedImage, UnsupportedImage
 from app.images.decode import Decoded, decode
 from app.images.depth import span
-from app.images.limits import ImageLimits, Room
+from app.images.limits import ImageLimits
 from app.images.notes import COUNT, Notes
 from models import ImageSpec
 
@@ -63,36 +62,6 @@ def tiff(raw: Numbers, order: str = "<", **tags: Any) -> bytes:
     start = 8 + len(extra)
     head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, start)
     return head + bytes(extra) + struct.pack(order + "H", len(levels)) + entries + b"\0" * 4
-
-
-@pytest.mark.parametrize("size", [(math.nan, 1), (-1e9, 1e9), (1e300, 1), (math.inf, 1)])
-def test_sizes_of_tiles_that_are_none_take_no_room_and_break_nothing(
-    size: tuple[float, float],
-) -> None:
-    strips = bytearray(tiff(EIGHT.astype(np.uint8)))
-    (start,) = struct.unpack_from("<I", strips, 4)
-    (count,) = struct.unpack_from("<H", strips, start)
-    # two more entries, of double-precision numbers, that Pillow does not look at in strips
-    entries = bytes(strips[start + 2 : start + 2 + 12 * count])
-    place = len(strips) + 12 * (count + 2) + 6
-    doubles = [
-        struct.pack("<HHII", tag, 12, 1, place + 8 * number)
-        for number, tag in enumerate((322, 323))
-    ]
-    listed = sorted([*(entries[i : i + 12] for i in range(0, len(entries), 12)), *doubles],
-                    key=lambda entry: struct.unpack_from("<H", entry)[0])  # fmt: skip
-    strips[4:8] = struct.pack("<I", len(strips))
-    tiled = bytes(strips) + struct.pack("<H", count + 2) + b"".join(listed) + bytes(4)
-    asked: list[int] = []
-
-    class Asked(Room):
-        def taken(self, pixels: int) -> AbstractContextManager[None]:
-            asked.append(pixels)
-            return super().taken(pixels)
-
-    decoded = decode(tiled + struct.pack("<dd", *size), SPEC, LIMITS, room=Asked(1_000_000))
-    assert decoded.width == SIDE
-    assert min(asked) >= SIDE * SIDE
 
 
 @pytest.mark.parametrize("tag", [258, 339])

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import struct
 import subprocess
 import sys
@@ -358,3 +359,16 @@ def test_what_a_decoder_holds_beside_the_pixels_counts_too(data: bytes, held: in
     room = Told()
     decode(data, SPEC, ImageLimits(), FORMATS, room=room)
     assert room.asked == [held]
+
+
+@pytest.mark.parametrize("size", [(math.nan, 1), (-1e9, 1e9), (1e300, 1), (math.inf, 1)])
+def test_sizes_of_tiles_that_are_none_take_no_room_and_break_nothing(
+    size: tuple[float, float],
+) -> None:
+    # of double-precision numbers, that Pillow does not look at in strips
+    pixels = bytes(16 * 16)
+    tags = [(322, 12, 1, 16 + len(pixels)), (323, 12, 1, 24 + len(pixels))]
+    room = Told()
+    data = makers.tiff_of(16, 16, 1, *tags, data=pixels + struct.pack("<dd", *size))
+    assert decode(data, SPEC, ImageLimits(), FORMATS, room=room).width == 16
+    assert min(room.asked) >= 16 * 16

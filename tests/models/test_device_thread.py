@@ -101,19 +101,25 @@ def test_a_model_that_leaves_ends_its_own_work_alone(thread: DeviceThread) -> No
     assert log == ["kept"]
 
 
-def test_steps_that_are_under_way_fail_when_their_model_leaves(thread: DeviceThread) -> None:
-    log: list[str] = []
-    beside = DeviceThread("not used", in_flight=1, beside=thread)
-    begun, go_on = threading.Event(), threading.Event()
+class Steps:
+    """Text of two steps, the first of which ends when it may."""
 
-    def text() -> Generator[None, None, None]:
-        begun.set()
-        go_on.wait(240)
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.log: list[str] = []
+
+    def __call__(self) -> Generator[None, None, None]:
+        self.begun.set()
+        self.go_on.wait(240)
         yield
-        log.append("went on")
+        self.log.append("went on")
 
+
+def test_steps_that_are_under_way_fail_when_their_model_leaves(thread: DeviceThread) -> None:
+    beside = DeviceThread("not used", in_flight=1, beside=thread)
+    text = Steps()
     future = beside.submit_steps(text())
-    assert begun.wait(240)
+    assert text.begun.wait(240)
     started, release = threading.Event(), threading.Event()
 
     def launch() -> Callable[[], str]:
@@ -122,47 +128,40 @@ def test_steps_that_are_under_way_fail_when_their_model_leaves(thread: DeviceThr
         return lambda: "image"
 
     image = thread.submit(launch)
-    go_on.set()
+    text.go_on.set()
     assert started.wait(240)
     beside.close()
     with pytest.raises(EncoderClosed):
         future.result(240)
     release.set()
     assert image.result(240) == "image"
-    assert log == []
+    assert text.log == []
 
 
 def test_a_step_that_runs_while_its_model_leaves_is_its_last(thread: DeviceThread) -> None:
-    log: list[str] = []
     beside = DeviceThread("not used", in_flight=1, beside=thread)
-    begun, go_on = threading.Event(), threading.Event()
-
-    def text() -> Generator[None, None, None]:
-        begun.set()
-        go_on.wait(240)
-        yield
-        log.append("went on")
+    text = Steps()
 
     def is_closed() -> bool:
         try:
-            beside.submit(note(log, "late"))
+            beside.submit(note(text.log, "late"))
         except EncoderClosed:
             return True
         return False
 
     future = beside.submit_steps(text())
-    assert begun.wait(240)
+    assert text.begun.wait(240)
     closing = threading.Thread(target=beside.close, args=(240,))
     closing.start()
     wait_until(is_closed)
-    go_on.set()
+    text.go_on.set()
     closing.join(120)  # as soon as the step has ended, not at the end of its patience
     assert not closing.is_alive()
     with pytest.raises(EncoderClosed):
         future.result(240)
     beside.close()  # once more is once too often, and harms nobody
-    assert thread.submit(note(log, "image")).result(240) == "image"
-    assert log == ["image"]
+    assert thread.submit(note(text.log, "image")).result(240) == "image"
+    assert text.log == ["image"]
 
 
 def test_what_was_done_is_held_by_nobody(thread: DeviceThread) -> None:
