@@ -10,6 +10,8 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# packages wait for the network and the disk: two things are installed at a time
+MAKEFLAGS += --jobs=2
 
 # the first Python that will do; PYTHON= names another
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -98,20 +100,21 @@ clean:  ## remove the environments and build files
 
 # installs a Debian package where it is missing, or says in one line that it is
 define debian
-	$(call apt,$(1)); $$root apt-get install -qq -y $(2) $(1)
+	$(call apt,$(1)); $$get install -y $(2) $(1)
 endef
 
 # the same, but only its files, in build
 define unpack
-	$(call apt,$(1)); mkdir -p build/$(1) && cd build/$(1) && apt-get download -qq $(1) && \
+	$(call apt,$(1)); mkdir -p build/$(1) && cd build/$(1) && flock ../apt.lock apt-get download -qq $(1) && \
 	dpkg-deb -x $(1)_*.deb . && rm $(1)_*.deb
 endef
 
+# one at a time, and the lock is not handed on to services that a package starts
 define apt
 	root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	command -v apt-get >/dev/null && { [ -z "$$root" ] || command -v sudo >/dev/null; } || \
 	{ echo 'openvocab needs $(1) (on Debian: apt-get install $(1))' >&2; exit 1; }; \
-	$$root apt-get update -qq
+	mkdir -p build; get="flock --close build/apt.lock $$root apt-get -qq"; $$get update
 endef
 
 .venv/bin/python:
@@ -148,9 +151,10 @@ chromium:
 wrk:
 	@command -v wrk >/dev/null || { $(call debian,wrk); }
 
+# --no-compile: bytecode is made where a module is first used; most of these 20,000 never are
 .venv/ready: requirements.lock pyproject.toml | .venv/bin/python
 	@echo 'installing (PyTorch is large: about 5 GB on Linux)'
-	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-compile --require-hashes -r requirements.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -161,10 +165,10 @@ wrk:
 	@touch $@
 
 .venv/dev: requirements-dev.lock .venv/ready
-	$(PIP) install --require-hashes -r requirements-dev.lock
+	$(PIP) install --no-compile --require-hashes -r requirements-dev.lock
 	@touch $@
 
 .venv/tools/ready: requirements-build.lock | .venv/bin/python
 	@$(BIN)/python -m venv .venv/tools
-	@.venv/tools/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-build.lock
+	@.venv/tools/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --require-hashes -r requirements-build.lock
 	@touch $@
