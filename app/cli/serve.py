@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -74,6 +75,7 @@ def serve(
     All other settings are environment variables: see docs/settings.md.
     """
     limit_arenas()
+    _fill_streams()
     settings = settings_or_exit(
         model=model[0] if model else None,
         more_models=",".join(model[1:]) if model and model[1:] else None,
@@ -108,6 +110,17 @@ def serve(
 def add_to(app: typer.Typer) -> None:
     """The command, with its examples below its options."""
     help_.add(app, serve, examples=EXAMPLES, exit_status=EXIT_STATUS)
+
+
+def _fill_streams() -> None:
+    """A stream that is closed leads nowhere; else the next file or socket would take its number."""
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            os.fstat(number)
+            continue
+        os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 def _ready(address: str, note: str = "") -> str:

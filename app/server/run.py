@@ -194,7 +194,7 @@ class _Server(uvicorn.Server):
         self._ends_at: float | None = None
 
     def end(self, number: int, _frame: object) -> None:
-        """Handle a signal: finish, or on a second Ctrl-C abandon requests in progress.
+        """Handle a signal: finish, or on a second Ctrl-C end at once, whatever is in progress.
 
         After SIGTERM requests are taken for some seconds more, while /readyz says not to send any;
         a worker that is replaced says nothing of the kind, for others take its requests.
@@ -202,7 +202,9 @@ class _Server(uvicorn.Server):
         if number == REPLACED:
             self.should_exit = True
             return
-        self.force_exit = self.should_exit and number == signal.SIGINT
+        if self.should_exit and number == signal.SIGINT:
+            # uvicorn would log each request that it abandons as an error, and answer it with a 500
+            os._exit(0)
         self._app.state.draining = True
         if number == signal.SIGTERM and self._drain and self._ends_at is None:
             self._ends_at = time.monotonic() + self._drain

@@ -426,6 +426,10 @@ class Supervisor:
             log.error("worker %d cannot be started (%s)", worker.number, error)
 
     def _stop(self, number: int, _frame: object) -> None:
+        """Handle a signal: end all, or on a second Ctrl-C at once, whatever is in progress."""
+        if self._signal and number == signal.SIGINT:
+            for process in self._processes():
+                process.process.kill()
         self._signal = number
 
     def _ask_to_renew(self, _number: int, _frame: object) -> None:
@@ -433,8 +437,7 @@ class Supervisor:
 
     def _end(self) -> None:
         self.listener.close()  # or the kernel goes on accepting what nobody will answer
-        processes = [w.current for w in self._workers] + [process for process, _ in self._leaving]
-        processes += [w.successor for w in self._workers if w.successor is not None]
+        processes = self._processes()
         for process in processes:
             if process.alive:
                 process.process.terminate()
@@ -445,3 +448,7 @@ class Supervisor:
                 log.error("%s did not exit and is killed", process.process.name)
                 process.process.kill()
                 process.process.join()
+
+    def _processes(self) -> list[WorkerProcess]:
+        processes = [w.current for w in self._workers] + [process for process, _ in self._leaving]
+        return processes + [w.successor for w in self._workers if w.successor is not None]

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.server.exit_status import USAGE_ERROR
 from benchmarks.servers import free_port
 from models.catalog import catalog
 from models.choice import CHOICE, Candidates, Choice
@@ -103,6 +104,14 @@ def test_a_model_that_cannot_be_loaded_is_exit_status_3(model: str) -> None:
     assert completed.stderr.splitlines()[-1].startswith("openvocab: model ")
     assert "--model everyday" in completed.stderr
     assert "Traceback" not in completed.stderr
+
+
+def test_it_starts_where_the_standard_streams_are_closed() -> None:
+    words = [*COMMAND, "serve", "--workers", "2"]
+    line = ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *words]
+    env = {**os.environ, "OPENVOCAB_STORE_URL": "memory://"}
+    # as far as what is wrong with it
+    assert subprocess.run(line, env=env, timeout=240, check=False).returncode == USAGE_ERROR
 
 
 def test_models_are_listed() -> None:

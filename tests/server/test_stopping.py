@@ -61,11 +61,25 @@ def test_what_was_accepted_is_answered_and_new_requests_are_turned_away(
     assert "Traceback" not in (tmp_path / "server.log").read_text()
 
 
-def test_a_hang_up_signal_without_a_terminal_is_logged_and_ends_nothing(tmp_path: Path) -> None:
-    with misbehaving(tmp_path, log_level="info") as (server, _):
+def test_a_hang_up_signal_without_a_terminal_ends_nothing_and_a_second_ctrl_c_everything(
+    samples: dict[str, Path], tmp_path: Path
+) -> None:
+    def log() -> str:
+        return (tmp_path / "server.log").read_text()
+
+    with misbehaving(tmp_path, log_level="info") as (server, faults), ThreadPoolExecutor(1) as pool:
         server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "SIGHUP renews worker" in (tmp_path / "server.log").read_text())
+        wait_until(lambda: "SIGHUP renews worker" in log())
         assert server.client.get("/healthz").status_code == 200
+        faults.set(Fault(blocked=True))
+        accepted = pool.submit(classify, server, samples["cat"].read_bytes())
+        wait_until(lambda: in_service(server) == 1)
+        server.process.send_signal(signal.SIGINT)
+        wait_until(lambda: "CTRL+C to force quit" in log())
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(GRACE_SECONDS) == 0
+        assert isinstance(accepted.exception(), httpx.TransportError)
+    assert "Traceback" not in log()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

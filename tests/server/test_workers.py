@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import multiprocessing
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from app.server.exit_status import HUNG, START_ERROR
 from app.server.gauges import valid_until
 from app.server.main import create_app
 from app.server.settings import Settings
-from app.server.workers import STEADY, Supervisor, _Worker
+from app.server.workers import STEADY, Supervisor, WorkerProcess, _Worker
 from app.telemetry.metrics import Metrics
 from benchmarks import servers
 from benchmarks.reliability.misbehaving import Fault, Faults, misbehaving
@@ -354,6 +355,28 @@ def test_one_that_dies_again_and_again_waits_longer_each_time(
     supervisor._due(worker)
     assert worker.again_at < now + 1
     supervisor.listener.close()
+
+
+def test_a_second_ctrl_c_ends_workers_that_still_answer_requests() -> None:
+    supervisor = Supervisor(Settings(), socket.socket(), 1)
+    # nothing makes it end but SIGKILL
+    process = multiprocessing.get_context("fork").Process(target=_answer_forever)
+    process.start()
+    try:
+        worker = WorkerProcess(process, SimpleNamespace())  # type: ignore[arg-type]
+        supervisor._workers = [_Worker(0, worker)]
+        supervisor._stop(signal.SIGINT, None)
+        assert worker.alive
+        supervisor._stop(signal.SIGINT, None)
+        supervisor._end()
+        assert process.exitcode == -signal.SIGKILL
+    finally:
+        process.kill()
+
+
+def _answer_forever() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    threading.Event().wait()
 
 
 def test_no_room_for_a_second_worker_ends_the_start_in_one_line(
