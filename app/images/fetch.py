@@ -5,10 +5,11 @@ checked, and the connection goes to such an address while certificate and Host s
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +18,7 @@ import httpcore2
 import httpx2
 
 from app import errors
-from app.errors import Problem, TooLarge, UnsupportedImage
+from app.errors import Overloaded, Problem, TooLarge, UnsupportedImage
 from app.images import urls
 from app.images.urls import (
     FIELD,
@@ -36,9 +37,6 @@ REDIRECTING: Final = (301, 302, 303, 307, 308)
 
 # media types without a picture's name that stores of files give everything
 BARE_TYPES: Final = ("application/octet-stream", "binary/octet-stream")
-
-# names that are looked up at once: the system's resolver holds a thread for each
-LOOKUPS: Final = 16
 
 # addresses of one name that are tried
 TRIED: Final = 4
@@ -92,7 +90,8 @@ class Fetcher:
         certificates: ssl.SSLContext | None = None,
     ) -> None:
         self._policy = policy
-        self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="openvocab-lookup")
+        # the system's resolver holds a thread for each name, also when nobody waits for it any more
+        self._lookups = ThreadPoolExecutor(policy.at_once, thread_name_prefix="openvocab-lookup")
         self._network = _Pinned(policy, resolve or self._system_resolve)
         self._certificates = certificates or httpcore2.default_ssl_context()
         self._places = asyncio.Semaphore(policy.at_once)
@@ -110,9 +109,10 @@ class Fetcher:
             Invalid: the URL, or where it leads, is none that may be fetched.
             TooLarge, UnsupportedImage: what is there is too large, or says that it is no image.
             FetchFailed: the other server did not answer, or not with a file.
+            Overloaded: as many as may be fetched at once take all of the time.
         """
         target = urls.checked(url, self._policy.hosts)
-        async with self._places:
+        async with self._place():
             try:
                 async with asyncio.timeout(self._policy.timeout) as clock:
                     return await self._follow(target, count)
@@ -122,6 +122,24 @@ class Fetcher:
                 limit = self._policy.timeout
                 detail = f"image_url was not fetched within {limit:g} seconds"
                 raise FetchFailed(detail, field=FIELD, limit=limit) from None
+
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of the places of those that are fetched at once. Raises Overloaded."""
+        try:
+            async with asyncio.timeout(self._policy.timeout) as clock:
+                await self._places.acquire()
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            limit = self._policy.at_once
+            detail = f"{limit} images are being fetched (the limit), and none of them was done "
+            detail += f"within {self._policy.timeout:g} seconds; try again later"
+            raise Overloaded(detail, field=FIELD, limit=limit, retry_after=1) from None
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def close(self) -> None:
         """Wait for no name any more."""

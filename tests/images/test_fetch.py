@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import gzip
 import ipaddress
+import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import Invalid, Problem, TooLarge, UnsupportedImage
+from app.errors import Invalid, Overloaded, Problem, TooLarge, UnsupportedImage
 from app.images.fetch import Fetcher, FetchFailed, FetchPolicy, Resolve
 from app.images.urls import AllowedHost, checked, is_public
 from tests.conftest import certificate_for
@@ -363,6 +365,45 @@ def test_a_lookup_that_hangs_is_given_up_in_time() -> None:
         return []
 
     assert "within 0.2 seconds" in problem("/", FetchFailed, resolve=hanging, timeout=0.2).detail
+
+
+def test_who_waits_too_long_for_a_place_among_those_fetched_is_told_to_come_back() -> None:
+    async def hanging(_host: str, _port: int) -> Sequence[str]:
+        await asyncio.sleep(3600)
+        return []
+
+    async def run() -> list[bytes | BaseException]:
+        with fetcher(80, hanging, timeout=0.2, at_once=1) as client:
+            fetches = [client.fetch("http://pictures.example/") for _ in range(3)]
+            return await asyncio.gather(*fetches, return_exceptions=True)
+
+    first, *others = asyncio.run(asyncio.wait_for(run(), 60))
+    assert isinstance(first, FetchFailed)
+    refused = [other for other in others if isinstance(other, Overloaded)]
+    # the second may have had its place
+    assert refused
+    assert [(error.limit, error.field) for error in refused] == [(1, "image_url")] * len(refused)
+    assert "1 images are being fetched (the limit)" in refused[0].detail
+
+
+def test_as_many_names_are_looked_up_at_once_as_images_are_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = FetchPolicy(max_bytes=1_000, timeout=60)
+    everybody = threading.Barrier(policy.at_once)
+
+    def lookup(*_arguments: Any, **_options: Any) -> Any:
+        everybody.wait(60)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+
+    async def run() -> list[bytes | BaseException]:
+        with contextlib.closing(Fetcher(policy)) as client:
+            fetches = [client.fetch("http://pictures.example/") for _ in range(policy.at_once)]
+            return await asyncio.gather(*fetches, return_exceptions=True)
+
+    assert [type(error) for error in asyncio.run(run())] == [Invalid] * policy.at_once
 
 
 def test_a_port_where_nobody_listens_is_an_answer_like_any_other_failure() -> None:
