@@ -534,10 +534,13 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
         name = variable.lower().removeprefix(PREFIX.lower())  # it is read in whatever case
         if len(name) == len(variable) or name in OF_CLIENTS or name in Settings.model_fields:
             continue
-        near = difflib.get_close_matches(name, Settings.model_fields, 1)
-        hint = f"; is {PREFIX}{near[0].upper()} meant?" if near else ""
-        lines.append(f"{variable} is not a setting and has no effect{hint}")
+        lines.append(f"{variable} is not a setting and has no effect{_meant(name)}")
     return lines
+
+
+def _meant(name: str) -> str:
+    near = difflib.get_close_matches(name, Settings.model_fields, 1)
+    return f"; is {PREFIX}{near[0].upper()} meant?" if near else ""
 
 
 class BadSettings(ValueError):
@@ -552,6 +555,9 @@ def settings_from(**options: Any) -> Settings:
         first = error.errors(include_url=False)[0]
         if not first["loc"]:  # of several settings: the message names them
             raise BadSettings(first["msg"].removeprefix("Value error, ")) from None
-        name = PREFIX + "_".join(map(str, first["loc"])).upper()
+        field = "_".join(map(str, first["loc"]))
+        name = PREFIX + field.upper()
+        if first["type"] == "extra_forbidden":
+            raise BadSettings(f"{name} is not a setting{_meant(field)}") from None
         reason = first["msg"].removeprefix("Value error, ")
         raise BadSettings(f"{name}: {reason}, got {str(first['input'])!r}") from None

@@ -49,6 +49,13 @@ def test_a_misspelt_variable_is_named_with_the_setting_that_may_be_meant() -> No
     ]
 
 
+def test_an_argument_that_is_no_setting_is_named_with_the_one_that_may_be_meant() -> None:
+    with pytest.raises(BadSettings) as refused:
+        settings_from(precison="fp32")
+    line = "OPENVOCAB_PRECISON is not a setting; is OPENVOCAB_PRECISION meant?"
+    assert str(refused.value) == line
+
+
 def test_a_value_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENVOCAB_MAX_BATCH", "0")
     with pytest.raises(ValidationError):
