@@ -273,3 +273,18 @@ def test_the_guide_names_only_files_targets_and_arguments_that_exist() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", guide):
         assert (ROOT / "docker" / target).exists(), target
     assert set(re.findall(r"OPENVOCAB_[A-Z_]+", guide)) <= KNOWN
+
+
+def test_the_image_with_an_exported_model_is_made_as_the_command_line_exports_it(
+    tmp_path: Path,
+) -> None:
+    guide = (ROOT / "docker" / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```dockerfile\n(.*?)```", guide, re.DOTALL)
+    (tmp_path / "Dockerfile").write_text(block)
+    (_, base), (_, run), (_, target), (_, copy), (_, env) = parsed(tmp_path / "Dockerfile")
+    assert {base.split()[0], target} == {f"openvocab:{name}" for name in ("cpu", "light")}
+    command = run.removeprefix("openvocab ").split()
+    assert CliRunner().invoke(app, [*command, "--help"]).exit_code == 0
+    option, made, folder = copy.split()
+    assert (option.partition("=")[2], made) == (base.split()[-1], command[-1])
+    assert env == f"OPENVOCAB_MODEL=exported:{folder}"
