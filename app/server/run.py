@@ -206,10 +206,10 @@ class _Server(uvicorn.Server):
             # uvicorn would log each request that it abandons as an error, and answer it with a 500
             os._exit(0)
         self._app.state.draining = True
-        if number == signal.SIGTERM and self._drain and self._ends_at is None:
-            self._ends_at = time.monotonic() + self._drain
-        else:
+        if number != signal.SIGTERM or not self._drain:
             self.should_exit = True
+        elif self._ends_at is None:  # systemd sends a worker one as well, beside the supervisor's
+            self._ends_at = time.monotonic() + self._drain
 
     async def on_tick(self, counter: int) -> bool:
         if self._ends_at is not None and time.monotonic() >= self._ends_at:

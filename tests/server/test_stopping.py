@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
+from app.server.run import _Server
+from app.server.settings import Settings
 from benchmarks import servers
 from benchmarks.reliability.misbehaving import Fault, misbehaving
 from benchmarks.servers import Server, free_port, redis_server
@@ -59,6 +64,16 @@ def test_what_was_accepted_is_answered_and_new_requests_are_turned_away(
         assert [future.result().status_code for future in accepted] == [200] * 4
         assert server.process.wait(GRACE_SECONDS) == 0
     assert "Traceback" not in (tmp_path / "server.log").read_text()
+
+
+def test_a_second_sigterm_does_not_end_the_time_in_which_load_balancers_are_told() -> None:
+    app: Any = SimpleNamespace(state=SimpleNamespace(draining=False))
+    server = _Server(app, uvicorn.Config(app), lambda: None, Settings(drain_seconds=60))
+    for number in (signal.SIGTERM, signal.SIGTERM):
+        server.end(number, None)
+        assert (app.state.draining, server.should_exit) == (True, False)
+    server.end(signal.SIGINT, None)
+    assert server.should_exit
 
 
 def test_a_hang_up_signal_without_a_terminal_ends_nothing_and_a_second_ctrl_c_everything(
