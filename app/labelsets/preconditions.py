@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from app.errors import (
     LabelsetExists,
+    Overloaded,
     PreconditionFailed,
     StoreUnavailable,
     TooLarge,
@@ -25,11 +26,6 @@ class Match:
     versions: frozenset[int] | None = None
     exists: bool = False
     absent: bool = False
-
-    @property
-    def anything(self) -> bool:
-        """Whether no precondition was sent."""
-        return self.versions is None and not self.exists and not self.absent
 
     def check(self, name: str, current: Stored | None) -> None:
         """Nothing if the change may go on. Raises PreconditionFailed."""
@@ -74,6 +70,12 @@ def full(limit: int, *, own: bool) -> TooLarge:
     which = "this key has, its limit" if own else "are stored, the limit of max_labelsets"
     detail = f"{limit} label sets {which}; delete one"
     return TooLarge(detail, field="name", limit=limit, value=limit + 1)
+
+
+def contended(name: str) -> Overloaded:
+    """The problem of a change of any version that others were faster than each time."""
+    detail = f"the label set {without_namespace(name)} is being changed by others all the time"
+    return Overloaded(detail, retry_after=1)
 
 
 def overtaken(name: str) -> PreconditionFailed:

@@ -1,7 +1,9 @@
 """Label sets by name: what serves, and what is built meanwhile. Knows neither stores nor HTTP."""
 
 import asyncio
+import itertools
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +32,7 @@ from app.labelsets.definition import (
     without_namespace,
 )
 from app.labelsets.known import Known
-from app.labelsets.preconditions import Match, exists, overtaken, taken, unknown
+from app.labelsets.preconditions import Match, contended, exists, overtaken, taken, unknown
 from app.labelsets.presets import Presets
 from app.labelsets.registry import Registry
 from models.info import Floats
@@ -40,8 +42,10 @@ log = logging.getLogger("openvocab.labelsets")
 # seconds between two looks for a store that is away when the process starts
 RETRY_EVERY: Final = 1.0
 
-# times that a change without a precondition is tried where others change the same name
+# times that a change of any version is tried where others change the same name; seconds between the
+# first two of them at most, and each later pause may be twice as long
 RACES: Final = 10
+PAUSE: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +125,18 @@ class LabelSetService:
         make: Callable[[Stored | None], Definition],
         most: int | None = None,
     ) -> tuple[Stored, bool]:
-        for last in (*[False] * (RACES - 1), True):
+        for race in itertools.count():
+            await _not_at_once(race, name)
             current = await self._registry.fresh(name)
             match.check(name, current)
+            definition = make(current)
             try:
-                return await self._put(name, make(current), current, most)
+                return await self._put(name, definition, current, most)
             except (PreconditionFailed, LabelsetExists):
                 # somebody else was faster, and that was not allowed
                 if match.absent:
                     raise taken(name) from None
-                if last or not match.anything:
+                if match.versions is not None:
                     raise
         raise RuntimeError("a loop ended that always returns or raises. This is a bug.")
 
@@ -152,7 +158,8 @@ class LabelSetService:
 
     async def delete(self, name: str, match: Match) -> None:
         """Forget a name for good. Raises UnknownLabelset, PreconditionFailed."""
-        for last in (*[False] * (RACES - 1), True):
+        for race in itertools.count():
+            await _not_at_once(race, name)
             current = await self._registry.fresh(name)
             if current is None:
                 raise unknown(name)
@@ -160,7 +167,7 @@ class LabelSetService:
             try:
                 await self._registry.delete(current)
             except PreconditionFailed:
-                if last or not match.anything:
+                if match.versions is not None:
                     raise
             else:
                 self._builds.forget(name, current.version)
@@ -362,3 +369,14 @@ class LabelSetService:
         written = await self._registry.write(stored, before, most)
         self._builds.ensure(written)
         return written
+
+
+async def _not_at_once(race: int, name: str) -> None:
+    """Wait before all tries but the first, each time for another while than the others who try.
+
+    Raises Overloaded after RACES of them.
+    """
+    if race == RACES:
+        raise contended(name)
+    if race:
+        await asyncio.sleep(random.random() * PAUSE * 2 ** (race - 1))  # noqa: S311

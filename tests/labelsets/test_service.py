@@ -3,7 +3,8 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,7 @@ from app.classify.concept import PROMPTS_PER_BLOCK, Concept
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
 from app.classify.templates import TemplateSets, template_sets
-from app.errors import LabelsetBuilding, PreconditionFailed, Problem
+from app.errors import LabelsetBuilding, Overloaded, PreconditionFailed, Problem
 from app.labelsets import builds as builds_
 from app.labelsets.blending import Blending
 from app.labelsets.builds import Builds, _steps
@@ -21,10 +22,11 @@ from app.labelsets.definition import Definition, Entry
 from app.labelsets.preconditions import Match
 from app.labelsets.presets import Presets
 from app.labelsets.registry import Registry
-from app.labelsets.service import LabelSetService
+from app.labelsets.service import RACES, LabelSetService
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryLabelSets, MemoryPictures, MemoryStore
 from app.stores.protocols import StoreAway
+from app.stores.sqlite.store import SqliteStore
 from app.stores.vectors import TwoLevels
 from models.encoder import Encoder
 
@@ -147,6 +149,51 @@ def test_of_two_that_create_a_name_only_the_second_is_told_that_it_exists(
         assert str(lost[0]) == "the label set a already exists"
         for each in both:
             await each.close()
+
+    asyncio.run(work())
+
+
+def test_many_who_change_a_name_at_once_all_do(pictogram: Encoder, tmp_path: Path) -> None:
+    async def work() -> None:
+        store = SqliteStore(tmp_path / "store.sqlite3", 10, 3600, PLENTY)
+        labelsets = service(pictogram, store.labelsets)
+        await labelsets.create("a", definition("start"), Match())
+
+        def adding(label: str) -> Callable[[Definition], Definition]:
+            return lambda before: definition(*before.labels, label)
+
+        labels = [f"label {number}" for number in range(2 * RACES)]
+        await asyncio.gather(*(labelsets.change("a", Match(), adding(each)) for each in labels))
+        assert set((await labelsets.get("a")).definition.labels) == {"start", *labels}
+        await labelsets.close()
+        await store.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("match", [Match(), Match(exists=True)])
+def test_who_expects_no_version_is_never_told_that_it_is_another(
+    pictogram: Encoder, match: Match, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.labelsets.service.PAUSE", 0.0)
+
+    class Contended(MemoryLabelSets):
+        async def get(self, name: str) -> Any:
+            record = await super().get(name)
+            if record is not None:  # another process is faster each time
+                await super().write(name, record.body, record.version, 100)
+            return record
+
+    async def work() -> None:
+        labelsets = service(pictogram, Contended())
+        await labelsets.create("a", definition("cat", "dog"), Match())
+        for change in (
+            labelsets.put("a", definition("sun", "moon"), match),
+            labelsets.delete("a", match),
+        ):
+            with pytest.raises(Overloaded, match="changed by others"):
+                await change
+        await labelsets.close()
 
     asyncio.run(work())
 
