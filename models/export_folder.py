@@ -87,6 +87,15 @@ def checked(folder: Path) -> Mapping[str, Any]:
         raise BadExport(f"{folder}: it is no exported model, or damaged ({error})") from error
     if manifest["format"] != FORMAT:
         raise BadExport(f"{folder}: format {manifest['format']}, this release reads {FORMAT}")
+    try:
+        choice_in(manifest, "fp32")
+        if "info" in manifest:
+            _info(manifest["info"])
+    except (KeyError, TypeError) as error:
+        raise BadExport(
+            f"{folder}: another release exported it, and this one does not read its {MANIFEST} "
+            f"({error}); export it again"
+        ) from error
     return manifest
 
 

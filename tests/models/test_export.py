@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
@@ -150,6 +150,22 @@ def test_a_damaged_file_is_found_and_made_anew(made: Path, name: str, damage: st
     encoder.close()
     checked(made)
     assert [path for path in made.parent.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("place", ["provenance", "choice"])
+def test_an_export_that_another_release_described_in_its_own_way_is_made_anew(
+    made: Path, place: str
+) -> None:
+    manifest = json.loads((made / MANIFEST).read_text())
+    choice: dict[str, Any] = {"backend": "openvino", "precision": "fp32", "measured": []}
+    described = choice if place == "choice" else manifest["info"]["provenance"]
+    described["of_a_later_release"] = 1
+    more = {"choice": choice} if place == "choice" else {}
+    export_folder.seal(made, {**manifest, **more})
+    with pytest.raises(BadExport, match=r"another release exported it.*export it again"):
+        load(f"exported:{made}")
+    load("pictogram", exports=made.parent).close()
+    checked(made)
 
 
 def test_an_export_that_ends_early_leaves_nothing(
