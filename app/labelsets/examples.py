@@ -16,7 +16,15 @@ from typing import Final
 from app import errors
 from app.classify.bulk import Item, Outcome, every_outcome
 from app.classify.embedding import ImageEmbedder, digest
-from app.errors import ExampleElsewhere, Invalid, NotFound, Problem, StoreUnavailable, TooLarge
+from app.errors import (
+    ExampleElsewhere,
+    Invalid,
+    NotFound,
+    Overloaded,
+    Problem,
+    StoreUnavailable,
+    TooLarge,
+)
 from app.labelsets.blending import Blended, Blending
 from app.labelsets.definition import (
     Definition,
@@ -198,7 +206,7 @@ class FewShot:
             stored = await self._labelsets.change(name, match, make)
         except Problem as problem:
             # it is unknown what a store that went away has written: then they are swept later
-            if problem.status < Problem.status:
+            if problem.status < Problem.status or isinstance(problem, Overloaded):
                 await self._forget(name, written)
             raise
         await self._forget(name, set(written) - stored.definition.keys())

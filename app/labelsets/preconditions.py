@@ -74,7 +74,7 @@ def full(limit: int, *, own: bool) -> TooLarge:
 
 def contended(name: str) -> Overloaded:
     """The problem of a change of any version that others were faster than each time."""
-    detail = f"the label set {without_namespace(name)} is being changed by others all the time"
+    detail = f"the label set {without_namespace(name)} is being changed by others at the moment"
     return Overloaded(detail, retry_after=1)
 
 

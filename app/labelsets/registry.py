@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any, Final, TypeVar
 
 from app.labelsets import definition
@@ -192,14 +193,14 @@ class Registry:
 
     def touch(self, name: str) -> None:
         """Note, once a minute and without waiting, that a name is in use."""
-        now = time.time()
-        if now - self._touched.get(name, 0) > TOUCH_EVERY:
+        now = time.monotonic()  # the other clock may be set back
+        if now - self._touched.get(name, -inf) > TOUCH_EVERY:
             self._touched.pop(name, None)
             self._touched[name] = now
             # those that would be noted again anyway; of names deleted elsewhere none is left
             while now - self._touched[oldest := next(iter(self._touched))] > TOUCH_EVERY:
                 del self._touched[oldest]
-            task = asyncio.get_running_loop().create_task(self._note_use(name, now))
+            task = asyncio.get_running_loop().create_task(self._note_use(name, time.time()))
             self._background.add(task)
             task.add_done_callback(self._background.discard)
 

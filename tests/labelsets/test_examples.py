@@ -515,6 +515,24 @@ def test_an_upload_whose_pictures_left_the_store_meanwhile_is_refused_whole(
     assert add(client, "alpha", pictures["alpha"][0]).status_code == 200
 
 
+def test_an_upload_that_others_were_faster_than_each_time_leaves_no_pictures(
+    client: httpx.Client, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    delete = MemoryPictures.delete
+
+    async def counting(self: MemoryPictures, name: str, keys: list[str]) -> None:
+        left.append(len(await self.listed()))
+        await delete(self, name, keys)
+        left.append(len(await self.listed()))
+
+    monkeypatch.setattr(MemoryPictures, "delete", counting)
+    monkeypatch.setattr("app.labelsets.service.RACES", 0)
+    answer = problem(add(client, "alpha", pictures["alpha"][0]), 503, "overloaded")
+    assert answer["detail"] == "the label set own is being changed by others at the moment"
+    assert left == [1, 0]
+
+
 def test_with_redis_examples_survive_its_absence_and_a_restart(
     pictogram: Encoder, serve: Serve, pictures: Pictures, tmp_path: Path
 ) -> None:

@@ -63,7 +63,7 @@ def test_the_cost_of_a_body_is_about_what_it_takes_in_memory() -> None:
         assert 0.7 * memory < labelset.cost < 2 * memory
 
 
-def test_names_are_forgotten_once_their_use_would_be_noted_again(
+def test_names_are_forgotten_once_their_use_would_be_noted_again_also_where_clocks_are_set_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     noted: list[str] = []
@@ -74,7 +74,8 @@ def test_names_are_forgotten_once_their_use_would_be_noted_again(
 
     async def test() -> None:
         now = 1_000.0
-        monkeypatch.setattr("app.labelsets.registry.time.time", lambda: now)
+        monkeypatch.setattr("app.labelsets.registry.time.monotonic", lambda: now)
+        monkeypatch.setattr("app.labelsets.registry.time.time", lambda: 2e9 - 1e6 * now)
         registry = Registry(Noting(), MemoryStore().pictures, 10)
         for number in range(100):
             registry.touch(f"deleted elsewhere {number}")
