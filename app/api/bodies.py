@@ -42,21 +42,24 @@ async def offload(size: int, function: Callable[..., T], *values: Any) -> T:
     return function(*values) if size < LARGE else await asyncio.to_thread(function, *values)
 
 
-def text_of(content: bytes, what: str = "the body") -> str:
-    """The text of `content`: UTF-8, or as its byte-order mark says, which is skipped.
+def text_of(content: bytes, field: str | None = None) -> str:
+    """The text of a body or `field`: UTF-8, or as its byte-order mark says, which is skipped.
 
     Raises Unparsable, which says how to save it.
     """
+    what = "the body" if field is None else f"the field {errors.shown(field)}"
+    name = field and errors.excerpt(field)
     mark, coding = next((m for m in MARKS if content.startswith(m[0])), (b"", "utf-8"))
     try:
         text = content[len(mark) :].decode(coding)
     except UnicodeDecodeError as error:
         why = f"{error.reason} at byte {error.start + len(mark)}"
-        name = coding.upper().removesuffix("-LE").removesuffix("-BE")
-        raise Unparsable(f"{what} is not {name} text ({why}); save it as UTF-8") from None
+        called = coding.upper().removesuffix("-LE").removesuffix("-BE")
+        detail = f"{what} is not {called} text ({why}); save it as UTF-8"
+        raise Unparsable(detail, field=name) from None
     if not mark and (content[1:2] == b"\0" or content[:1] == b"\0") and len(content) > 1:
         detail = f"{what} looks like UTF-16 without its byte-order mark; save it as UTF-8"
-        raise Unparsable(detail)
+        raise Unparsable(detail, field=name)
     return text
 
 
@@ -303,12 +306,7 @@ def field_values(part: multipart.Part) -> list[Any]:
     """The text of a field; of a list that is a file, its lines. Raises Problem, Unparsable."""
     if isinstance(part.content, Problem):
         raise part.content
-    # a label may begin as a picture does (GIF); what has a NUL is no text
-    if part.filename is None and b"\0" in part.content[:64] and looks_like_image(part.content):
-        detail = f"the field {errors.shown(part.name)} is a picture sent as text, without a file "
-        detail += f"name, as curl's < does; send it with -F {IMAGE}=@FILE"
-        raise Unparsable(detail, field=errors.excerpt(part.name))
-    text = text_of(part.content, f"the field {errors.shown(part.name)}")
+    text = text_of(part.content, part.name)
     lines = listed_lines(text) if part.filename is not None else None
     return [text] if lines is None else list(lines)
 

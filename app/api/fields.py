@@ -383,6 +383,11 @@ def validated(own: list[str], limit: int) -> tuple[str, ...]:
 
 def unknown_field(name: str, known: str, more: str = "") -> Invalid:
     """The problem of a field that is none of the `known` ones; `more` is what else helps."""
+    bare = name.partition("[")[0]
+    # as PHP, axios and jQuery write lists
+    if bare != name and bare in known.split(", "):
+        detail = f"unknown field {errors.shown(name)}; send it as {bare}, once for each value"
+        return Invalid(detail, field=errors.excerpt(name))
     detail = f"unknown field {errors.shown(name)}; the fields are {known}{more}"
     return Invalid(detail, field=errors.excerpt(name))
 

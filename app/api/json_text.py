@@ -183,8 +183,7 @@ def json_object(body: bytes, field: str | None = None) -> dict[str, Any]:
     try:
         value = _parsed(body)
     except ValueError as error:
-        hint = "; send a file with its own Content-Type, or in a form" if _is_binary(body) else ""
-        raise Unparsable(f"{what} is not JSON: {error}{hint}", field=field) from None
+        raise Unparsable(f"{what} is not JSON: {error}{_hint(body)}", field=field) from None
     if not isinstance(value, dict):
         kind = KINDS[type(value)]
         raise Unparsable(f"{what} is a JSON {kind}, an object is expected", field=field)
@@ -201,6 +200,13 @@ def small_object(text: str, field: str) -> dict[str, Any]:
     raw = text.encode(errors="surrogatepass")
     cost(raw, LISTED)
     return json_object(raw, field)
+
+
+def _hint(body: bytes) -> str:
+    """What helps whoever sent something else as JSON."""
+    if body.startswith(b"--"):
+        return "; it begins as a form does: let your HTTP client set Content-Type"
+    return "; send a file with its own Content-Type, or in a form" if _is_binary(body) else ""
 
 
 def _is_binary(body: bytes) -> bool:

@@ -145,7 +145,7 @@ async def _form(
 def _text(part: Part, form: LabelledForm, uploads: UploadBatches) -> None:
     if isinstance(part.content, Problem):
         raise part.content
-    text = bodies.text_of(part.content, f"the field {shown(part.name)}")
+    text = bodies.text_of(part.content, part.name)
     if part.name != LABEL:
         form.fields = merge(form.fields, _checked_fields({part.name: text}))
         return
@@ -277,7 +277,7 @@ def _example_text(part: Part, claims: Claims, uploads: UploadBatches) -> str:
     if len(claims.stated) >= uploads.images:
         detail = f"over {uploads.images} labels, the limit of max_upload_images"
         raise TooLarge(detail, field=LABEL, limit=uploads.images, value=len(claims.stated) + 1)
-    return bodies.text_of(part.content, f"the field {shown(part.name)}")
+    return bodies.text_of(part.content, part.name)
 
 
 async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> list[Any]:

@@ -15,7 +15,8 @@ from starlette.requests import Request
 
 from app import errors
 from app.api.middleware.state import hold_nothing
-from app.errors import Problem, TooLarge, Unparsable
+from app.errors import Invalid, Problem, TooLarge, Unparsable
+from app.images.formats import looks_like_image
 
 
 def check_charset(request: Request) -> None:
@@ -29,6 +30,9 @@ def check_charset(request: Request) -> None:
 # bytes of one header of a part, and of all text fields of a form together with their names
 LARGEST_HEAD: Final = 16_384
 LARGEST_TEXTS: Final = 8_000_000
+
+# first bytes of a part that tell a picture
+PICTURE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +65,13 @@ async def parts(
     `hold` hears of the bytes of text as they arrive, and may raise.
 
     Raises:
-        Unparsable: it is no multipart form. TooLarge: its texts together have over LARGEST_TEXTS
-            bytes. Problem: what the stream and `hold` raise.
+        Unparsable: it is no multipart form. Invalid: a part holds several files. TooLarge: its
+            texts together have over LARGEST_TEXTS bytes. Problem: what the stream and `hold` raise.
     """
     _, options = parse_options_header(content_type)
     if not options.get(b"boundary"):
-        raise Unparsable("the multipart body cannot be parsed: no boundary in its content type")
+        detail = "no boundary in its content type; let your HTTP client set that header"
+        raise Unparsable(f"the multipart body cannot be parsed: {detail}")
     reader, parser, held = _Reader(most_file, most_text), None, 0
     async for chunk in stream:
         try:
@@ -80,6 +85,11 @@ async def parts(
             yield reader.complete.popleft()
     if not reader.ended:
         raise Unparsable("the multipart body ends before its last boundary")
+
+
+def _is_picture(begins: bytes) -> bool:
+    # a label may begin as a picture does (GIF), but has no NUL
+    return b"\0" in begins and looks_like_image(begins)
 
 
 def _extended_filename(disposition: bytes) -> str | None:
@@ -137,6 +147,9 @@ class _Reader:
         if b"name" not in options:
             raise Unparsable("a part of the form has no name")
         self._part.name = options[b"name"].decode("utf-8", "replace")
+        if self._part.headers.get(b"content-type", b"").lower().startswith(b"multipart/"):
+            detail = f"the part {errors.shown(self._part.name)} holds several files; send each in "
+            raise Invalid(f"{detail}a part of its own", field=errors.excerpt(self._part.name))
         if b"filename" in options:
             self._part.filename = options[b"filename"].decode("utf-8", "replace")
         elif b"filename*" in disposition.lower():
@@ -146,6 +159,10 @@ class _Reader:
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         part = self._part
+        # a picture without a file name, as PHP and .NET send bytes, is a file all the same
+        if part.filename is None and part.size < PICTURE:
+            begins = bytes(part.content) + data[start : min(end, start + PICTURE)]
+            part.filename = "" if _is_picture(begins[:PICTURE]) else None
         part.size += end - start
         if part.filename is None:
             self._add_text(end - start)

@@ -137,6 +137,10 @@ _TEXTS: Final = (
         re.compile(rb'\s*(?:\{\s*(?:"|\})|\[\s*["\[{\d])'),
         Kind("JSON", "send it with Content-Type: application/json"),
     ),
+    (
+        re.compile(rb"\[object \w{1,40}\]"),
+        Kind("what JavaScript calls an object", "send its bytes, or a FormData that fetch knows"),
+    ),
 )
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0e-\x1a]")
 _FORM: Final = re.compile(rb"[\w%.+*~\[\]-]{1,80}=")

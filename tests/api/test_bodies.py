@@ -1,6 +1,7 @@
 """What people really send: texts in every coding, base64 in every dress, labels from files."""
 
 import base64
+import hashlib
 import io
 import json
 import subprocess
@@ -417,16 +418,45 @@ def test_a_picture_that_lost_its_line_ends_in_curl_is_named(
             assert "curl's -d" in answer["detail"]
 
 
-def test_a_picture_that_curl_sends_as_text_is_named(
+def test_a_picture_without_a_file_name_is_one(
     client: httpx.Client, samples: dict[str, Path], tmp_path: Path
 ) -> None:
     for name in ("cat", "key", "bicycle"):
-        (tmp_path / "picture").write_bytes(samples[name].read_bytes())
-        for path in ("/classify?labels=cat,dog", "/classify/batch?labels=cat,dog",
-                     "/embeddings/image", "/labelsets"):  # fmt: skip
-            answer = curl(client, path, "-F", "image=<picture", folder=tmp_path)
-            assert (answer["status"], answer["field"]) == (400, "image"), answer
-            assert "-F image=@FILE" in answer["detail"]
+        picture = samples[name].read_bytes()
+        (tmp_path / "picture").write_bytes(picture)
+        sent = hashlib.sha256(picture).hexdigest()
+        answer = curl(client, "/classify?labels=cat,dog", "-F", "image=<picture", folder=tmp_path)
+        assert answer["image"]["sha256"] == sent
+        embedded = client.post("/embeddings/image", files={"image": (None, picture)}).json()
+        assert [image["sha256"] for image in embedded["images"]] == [sent]
+        batch = client.post("/classify/batch?labels=cat,dog", files={"image": (None, picture)})
+        assert batch.json()["results"][0]["result"]["image"]["sha256"] == sent
+        refused = client.post("/labelsets", files={"labels": (None, picture), "name": (None, "x")})
+        assert (refused.status_code, refused.json()["field"]) == (400, "labels")
+
+
+def test_a_form_or_a_list_that_the_sender_got_wrong_is_told_what_is_right(
+    client: httpx.Client, cat: bytes, tmp_path: Path
+) -> None:
+    """As PHP and axios write lists, and what people write into headers of fetch and curl."""
+    for name in ("labels[]", "labels[0]"):
+        for fields in ({"data": {name: "cat"}}, {"params": {name: "cat"}}):
+            answer = client.post("/classify", files={"image": cat}, **fields).json()
+            assert answer["field"] == name
+            assert "send it as labels, once for each value" in answer["detail"]
+    form = httpx.Request("POST", "http://x", files={"image": cat}, data={"labels": "a,b"}).read()
+    for kind, advice in (
+        ("application/json", "let your HTTP client set Content-Type"),
+        ("multipart/form-data", "let your HTTP client set that header"),
+    ):
+        answer = client.post("/classify", content=form, headers={"Content-Type": kind})
+        assert (answer.status_code, advice in answer.json()["detail"]) == (400, True), answer.text
+    (tmp_path / "a.png").write_bytes(cat)
+    answer = curl(client, "/classify?labels=a,b", "-F", "image=@a.png,a.png", folder=tmp_path)
+    assert (answer["status"], answer["field"]) == (422, "image")
+    assert "send each in a part of its own" in answer["detail"]
+    answer = client.post("/classify?labels=a,b", content=b"[object FormData]").json()
+    assert answer["detail"].startswith("this is what JavaScript calls an object")
 
 
 def test_labels_may_begin_as_pictures_do(client: httpx.Client, cat: bytes) -> None:

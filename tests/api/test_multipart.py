@@ -53,6 +53,16 @@ def test_the_headers_of_a_part_are_bounded() -> None:
             parse(text("a", b"", more))
 
 
+@pytest.mark.parametrize("first", [1, 4, 7, 13, 63])
+def test_a_picture_without_a_file_name_is_a_file_however_it_arrives(first: int) -> None:
+    picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"x" * 80
+    form = text("image", picture) + text("labels", b"GIF89a") + b"--B--\r\n"
+    begins = form.index(picture)
+    image, labels = parse(form[: begins + first], form[begins + first :])
+    assert (image.filename, image.content) == ("", picture)
+    assert (labels.filename, labels.content) == (None, b"GIF89a")
+
+
 def test_files_are_bounded_each_and_do_not_count_as_texts() -> None:
     head = b'--B\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
     sizes: list[int] = []
