@@ -133,7 +133,7 @@ def refuse(problem: Problem, scope: MutableMapping[str, Any]) -> Response:
     """The same for the request of an ASGI scope, noted for its metrics."""
     state = state_of(scope)
     state.problem = problem.code
-    if _below(scope, "/v1/"):
+    if _below(scope, "/v1/") or _meant_below(scope, "/v1/"):
         response: Response = JSONResponse(openai_error(problem), problem.status, _retry(problem))
     elif _below(scope, "/api/v1/vision/"):
         # PhotoPrism takes what has no code for an answer without labels
@@ -161,6 +161,12 @@ def _below(scope: MutableMapping[str, Any], prefix: str) -> bool:
     """Whether the route's clients expect errors in their own format."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     return path.startswith(prefix)
+
+
+def _meant_below(scope: MutableMapping[str, Any], prefix: str) -> bool:
+    """Whether nothing is there, but would be below `prefix`: a client's base URL lacks it."""
+    meant = state_of(scope).route.meant or ""
+    return meant.removeprefix(scope.get("root_path", "")).startswith(prefix)
 
 
 def _retry(problem: Problem) -> dict[str, str]:
@@ -221,11 +227,16 @@ def slash_at_end(path: str, meant: str) -> NotFound:
 
 def _from_framework(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 404:
-        if (meant := state_of(request.scope).route.meant) is not None:
-            return slash_at_end(request.url.path, meant)
-        return NotFound(f"{request.url.path} not found; GET /openapi.json lists all paths")
+        path, meant = request.url.path, state_of(request.scope).route.meant
+        if meant is not None and meant == path.rstrip("/"):
+            return slash_at_end(path, meant)
+        if meant is not None:
+            return NotFound(f"{path} not found; did you mean {meant}?", value=path[:200])
+        return NotFound(f"{path} not found; GET /openapi.json lists all paths")
     if error.status_code == 405:
-        return MethodNotAllowed(f"{request.url.path} does not support {request.method}")
+        methods = ", ".join(state_of(request.scope).route.allowed)
+        detail = f"{request.url.path} does not support {request.method}, but {methods}"
+        return MethodNotAllowed(detail)
     if error.status_code < 500:
         return Unparsable(str(error.detail))
     log.error("the framework raised %r", error)

@@ -71,13 +71,32 @@ def test_an_address_with_a_slash_at_its_end_names_the_right_one(
     assert "location" not in response.headers
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [
+        ("POST", "/embeddings", "/v1/embeddings"),
+        ("POST", "/v1/v1/embeddings", "/v1/embeddings"),
+        ("POST", "/v1/classify", "/classify"),
+        ("POST", "//v1/embeddings", "/v1/embeddings"),
+        ("GET", "/labelsets//pets/", "/labelsets/pets"),
+    ],
+)
+def test_an_address_with_slashes_or_v1_too_many_or_too_few_names_the_right_one(
+    client: httpx.Client, method: str, path: str, route: str
+) -> None:
+    response = client.request(method, str(client.base_url).rstrip("/") + path)
+    answer = response.json()
+    detail = answer["error"]["message"] if "v1" in path + route else answer["detail"]
+    assert (response.status_code, detail) == (404, f"{path} not found; did you mean {route}?")
+
+
 @pytest.mark.parametrize("path", ["/nothing/", "//example.com/", "/%2f%2fexample.com//"])
 def test_where_nothing_is_without_the_slash_no_address_is_named(
     client: httpx.Client, path: str
 ) -> None:
     response = client.get(str(client.base_url).rstrip("/") + path)
     assert response.status_code == 404
-    assert "remove the slash" not in response.json()["detail"]
+    assert response.json()["detail"].endswith("not found; GET /openapi.json lists all paths")
 
 
 @pytest.mark.parametrize(
@@ -96,3 +115,5 @@ def test_a_method_that_is_not_taken_names_all_that_are(
     response = client.patch(path)
     assert response.status_code == 405
     assert set(response.headers["allow"].split(", ")) == set(methods.split(", "))
+    named = response.json()["detail"].partition(" does not support PATCH, but ")[2]
+    assert set(named.split(", ")) == set(methods.split(", "))

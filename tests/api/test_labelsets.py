@@ -562,6 +562,8 @@ def test_addresses_in_answers_stand_below_the_root_path(
         client.post("/labelsets?name=b", content="x\ny")
         listed = client.get("/labelsets?limit=1")
         assert listed.links["next"]["url"].startswith("/vision/labelsets?")
+        astray = client.post("/embeddings", json={"input": "a cat"}).json()["error"]["message"]
+        assert astray == "/vision/embeddings not found; did you mean /vision/v1/embeddings?"
         large = client.post("/labelsets?name=c", content="x" * 101)
         assert problem(large, 413, "too_large")["limit"] == 100
 

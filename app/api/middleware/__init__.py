@@ -4,6 +4,7 @@ The table of routes is here: what a request may cost and who may send it depends
 the router itself matches, and on nothing else.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -98,12 +99,15 @@ ROUTES: Final[Mapping[str, Rule]] = {
 NOWHERE: Final = Rule(("classify", "labelsets:write", "admin"))
 
 
+SLASHES: Final = re.compile("/+")
+
+
 @dataclass(frozen=True, slots=True)
 class Matched:
     """The route of a request by its address as it is declared, or "none"; and its rule.
 
-    `meant`: the address without the slash at its end, where there is no route with it but one
-    without. `allowed`: the methods that the address takes, where this request's is none of them.
+    `meant`: the address of a route that this one, of none, differs from by slashes or by OpenAI's
+    /v1. `allowed`: the methods that the address takes, where this request's is none of them.
     """
 
     path: str
@@ -142,18 +146,21 @@ class RouteTable:
                 paths.append(route.path)
                 methods += [method for method in rules if method not in methods]
         if not paths:
-            return Matched("none", NOWHERE, self._without_slash(scope))
+            return Matched("none", NOWHERE, self._meant(scope))
         if "GET" in methods and "HEAD" not in methods:
             methods.insert(methods.index("GET") + 1, "HEAD")
         return Matched(paths[0], NOWHERE, allowed=tuple(methods))
 
-    def _without_slash(self, scope: Scope) -> str | None:
-        path: str = scope["path"].rstrip("/")
-        if path == scope["path"]:
-            return None
-        shorter = {**scope, "path": path}
-        matches = (route.matches(shorter)[0] for route, _ in self._routes)
-        return path if any(match is not Match.NONE for match in matches) else None
+    def _meant(self, scope: Scope) -> str | None:
+        """The address of the same without slashes too many, then with or without /v1."""
+        root: str = scope.get("root_path", "")
+        path = SLASHES.sub("/", scope["path"].removeprefix(root)).rstrip("/")
+        for meant in (path, f"/v1{path}", path.removeprefix("/v1")):
+            other = {**scope, "path": root + meant}
+            matches = (route.matches(other)[0] for route, _ in self._routes)
+            if meant and any(match is not Match.NONE for match in matches):
+                return root + meant
+        return None
 
 
 def routed(scope: Scope) -> Scope:

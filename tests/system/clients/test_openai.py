@@ -238,6 +238,14 @@ def test_what_is_not_there_is_told_in_the_same_form(ai: OpenAI) -> None:
     assert "/v1/chat/completions not found" in caught.value.message
 
 
+def test_a_base_url_without_v1_is_told_what_it_lacks(url: str) -> None:
+    with (
+        OpenAI(base_url=url, api_key="none", max_retries=0) as astray,
+        pytest.raises(openai.NotFoundError, match="did you mean /v1/embeddings"),
+    ):
+        astray.embeddings.create(model="pictogram", input="a cat")
+
+
 def test_the_asynchronous_client_is_answered_too(url: str) -> None:
     async def call() -> int:
         async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as ai:
