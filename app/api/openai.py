@@ -17,11 +17,19 @@ from pydantic import BaseModel, Field, ValidationError
 from app.api import bodies, openapi
 from app.api.answers import rows_as_json, with_rows
 from app.api.bodies import check_address, json_body, offload
-from app.api.embeddings import MOST_IMAGES, EncodingField, Row, checked_texts, too_many_images
+from app.api.embeddings import (
+    LONGEST_TEXT,
+    MOST_IMAGES,
+    EncodingField,
+    Row,
+    checked_texts,
+    too_many_images,
+)
 from app.api.fields import IMAGE, InputLimits, RequestFields, invalid
 from app.api.problems import KEYED, SENT, documented_openai, slash_at_end
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
+from app.classify.truncation import TextTooLong, advised
 from app.errors import Invalid, Problem, first_of_group
 from app.images.fetch import Fetcher
 from models import EncoderInfo
@@ -38,6 +46,9 @@ class OpenAiFields(RequestFields):
     modality: Literal["text", "image"] | None = Field(
         None,
         description="Kind of all inputs; default: data URIs are images, anything else is text.",
+    )
+    truncate: bool = Field(
+        False, description="Take the beginning of texts that are longer than the model reads."
     )
     user: str | None = Field(None, description="Accepted and ignored.")
     continue_final_message: bool = Field(False, description="As `user`; vLLM's clients send it.")
@@ -191,6 +202,9 @@ def _field(where: str) -> str:
     return where.partition("[")[0]
 
 
+# texts of one request, if OPENVOCAB_MAX_LABELS is not more: as many as OpenAI takes, clients send
+MOST_TEXTS: Final = 2_048
+
 # images of one request that are fetched or decoded at once
 AT_ONCE: Final = 8
 
@@ -225,7 +239,10 @@ async def read_items(
     if len(pictures) > MOST_IMAGES:
         raise too_many_images(len(pictures), INPUT)
     texts_sent = [part.content for part in parts if part.kind == "text"]
-    texts = iter(checked_texts(texts_sent, limits.labels.count, INPUT) if texts_sent else ())
+    if fields.truncate:
+        texts_sent = [text.strip()[:LONGEST_TEXT] for text in texts_sent]
+    most = max(MOST_TEXTS, limits.labels.count)
+    texts = iter(checked_texts(texts_sent, most, INPUT) if texts_sent else ())
     files = iter(await _files(request, pictures, fetcher))
     items = tuple(next(texts) if part.kind == "text" else next(files) for part in parts)
     return AskedItems(items, fields)
@@ -286,8 +303,14 @@ async def create(request: Request, services: ServicesDep, stages: StagesDep) -> 
     _check(items_request.fields, services.encoder.info)
     try:
         rows = await embedding.of_items(
-            services.classifier.ensemble, services.embedder, items_request.items, stages
+            services.classifier.ensemble,
+            services.embedder,
+            items_request.items,
+            stages,
+            truncate=items_request.fields.truncate,
         )
+    except TextTooLong as problem:
+        raise advised(problem).renamed(NAMES) from None
     except Problem as problem:
         raise problem.renamed(NAMES) from None
     # tokens are not counted: a text that is known is not tokenized at all

@@ -295,16 +295,29 @@ def rows_of(embedded: Sequence[tuple[Image, Floats]]) -> Floats:
     return np.stack([row for _, row in embedded])
 
 
+async def _of_texts(
+    ensemble: Ensemble, texts: Sequence[str], stages: Stages, truncate: bool
+) -> ClassVectors:
+    if truncate:
+        return (await of_beginnings(ensemble, texts, stages)).vectors
+    return await of_texts(ensemble, texts, stages)
+
+
 async def of_items(
-    ensemble: Ensemble, embedder: ImageEmbedder, items: Sequence[str | bytes], stages: Stages
+    ensemble: Ensemble,
+    embedder: ImageEmbedder,
+    items: Sequence[str | bytes],
+    stages: Stages,
+    *,
+    truncate: bool = False,
 ) -> Floats:
     """Texts (str) and image files (bytes) in any order -> their rows (N, D) in the same order.
 
-    Raises what `of_texts` and `ImageEmbedder.embed_all` raise.
+    Raises what `of_texts` (or `of_beginnings`, with `truncate`) and `embed_all` raise.
     """
     texts = [item for item in items if isinstance(item, str)]
     files = [item for item in items if isinstance(item, bytes)]
     # texts first: what is wrong with them is found before any image has cost anything
-    read = iter((await of_texts(ensemble, texts, stages)).rows if texts else ())
+    read = iter((await _of_texts(ensemble, texts, stages, truncate)).rows if texts else ())
     embedded = iter(await embedder.embed_all(files, stages))
     return np.stack([next(read) if isinstance(item, str) else next(embedded)[1] for item in items])

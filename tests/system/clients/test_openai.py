@@ -176,9 +176,9 @@ def test_the_loaded_model_is_listed_and_no_other_is_taken(ai: OpenAI) -> None:
             "invalid",
             "input[1]: fetching images by URL is disabled on this server (OPENVOCAB_IMAGE_URLS",
         ),
-        ("cat " * 200, openai.APIStatusError, "too_large", "the model reads"),
+        ("cat " * 200, openai.APIStatusError, "too_large", "or set truncate to take its beginning"),
         ("x" * 2001, openai.APIStatusError, "too_large", "the limit is 2000"),
-        (["a"] * 1001, openai.APIStatusError, "too_large", "the limit is 1000"),
+        (["a"] * 2049, openai.APIStatusError, "too_large", "the limit is 2048"),
         (
             ["data:image/png;base64,aGk=", "data:image/png;base64,!!"],
             openai.UnprocessableEntityError,
@@ -209,6 +209,22 @@ def test_an_error_names_the_input_and_what_is_wrong_with_it(
     assert caught.value.code == code
     assert caught.value.type == "invalid_request_error"
     assert caught.value.request_id
+
+
+def test_the_beginnings_of_long_texts_are_embedded_where_that_is_told(
+    ai: OpenAI, pictogram: Encoder
+) -> None:
+    """Vector stores send documents, of any length and as many as OpenAI takes at once."""
+    words = ["cat", "dog", "sun"] * 1_000
+    texts = ["a cat", " ".join(words), *["a dog"] * 2_046]
+    vectors = rows(
+        ai.embeddings.create(model="pictogram", input=texts, extra_body={"truncate": True})
+    )
+    assert len(vectors) == len(texts)
+    beginnings = [" ".join(words[:count]) for count in range(10, 31)]
+    reference = pictogram.submit_texts(["a cat", "a dog", *beginnings]).result()
+    np.testing.assert_allclose(vectors[[0, 2]], reference[:2], atol=1e-6)
+    assert (reference[2:] @ vectors[1]).max() == pytest.approx(1, abs=1e-6)
 
 
 def test_an_unknown_field_and_modality_are_refused(ai: OpenAI) -> None:
