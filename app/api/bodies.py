@@ -117,7 +117,9 @@ def percent_decoded(text: str, most: int | None = None) -> dict[str, list[str]]:
             if not value.isascii() and NOT_UTF_8.search(value):
                 sent = quote(value, errors="surrogateescape")
                 detail = f"the field {errors.shown(name)} is not UTF-8 text: {errors.shown(sent)}; "
-                detail += "percent-encode it as UTF-8"
+                picture = looks_like_image(value[:CURL_BYTES].encode(errors="surrogateescape"))
+                form = f"send the picture as a file, -F {IMAGE}=@FILE, or in base64"
+                detail += form if picture else "percent-encode it as UTF-8"
                 field = errors.excerpt(name)
                 raise Unparsable(detail, field=field, value=errors.excerpt(sent))
     return fields

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 from typing import Any, Final
 
 from python_multipart.exceptions import FormParserError
@@ -33,6 +34,8 @@ LARGEST_TEXTS: Final = 8_000_000
 
 # first bytes of a part that tell a picture
 PICTURE: Final = 64
+
+HEADER: Final = "content-disposition"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +96,14 @@ def _is_picture(begins: bytes) -> bool:
 
 
 def _extended_filename(disposition: bytes) -> str | None:
-    """The name in `filename*` (RFC 5987, RFC 2231), which some clients send alone."""
+    """The name in `filename*` (RFC 5987, RFC 2231), which some clients send alone and .NET beside
+    one for old mail programs; None if there is none."""
     message = Message()
-    message["Content-Disposition"] = (
-        disposition.decode("latin-1").replace("\r", "").replace("\n", "")
-    )
-    return message.get_filename()
+    message[HEADER] = disposition.decode("latin-1").replace("\r", "").replace("\n", "")
+    found: list[tuple[str, Any]] = message.get_params([], HEADER)
+    names = [value for name, value in found if name == "filename"]
+    extended = [collapse_rfc2231_value(value) for value in names if isinstance(value, tuple)]
+    return extended[0] if extended else message.get_filename()
 
 
 class _Reader:
@@ -150,10 +155,10 @@ class _Reader:
         if self._part.headers.get(b"content-type", b"").lower().startswith(b"multipart/"):
             detail = f"the part {errors.shown(self._part.name)} holds several files; send each in "
             raise Invalid(f"{detail}a part of its own", field=errors.excerpt(self._part.name))
-        if b"filename" in options:
-            self._part.filename = options[b"filename"].decode("utf-8", "replace")
-        elif b"filename*" in disposition.lower():
+        if b"filename*" in disposition.lower():
             self._part.filename = _extended_filename(disposition)
+        elif b"filename" in options:
+            self._part.filename = options[b"filename"].decode("utf-8", "replace")
         else:
             self._add_text(len(self._part.name))
 
