@@ -1,9 +1,12 @@
 """What can go wrong in a request: one class per answer, with its status, code and title."""
 
+import asyncio
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
-from typing import ClassVar, Final, Self
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Final, Self, TypeVar
+
+R = TypeVar("R")
 
 
 class Problem(Exception):
@@ -203,3 +206,25 @@ def first_of_group() -> Iterator[None]:
         yield
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
+
+
+async def each_of(calls: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
+    """The results of calls that run at once, in their order; the first failure fails them all.
+
+    The first in their order, not in time: one that fails cancels those after it alone.
+    """
+    tasks = [asyncio.create_task(call) for call in calls]
+
+    def cancel_later(task: asyncio.Task[R]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            for later in tasks[tasks.index(task) + 1 :]:
+                later.cancel()
+
+    for task in tasks:
+        task.add_done_callback(cancel_later)
+    try:
+        return [await task for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

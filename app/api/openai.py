@@ -30,7 +30,7 @@ from app.api.problems import KEYED, SENT, documented_openai, slash_at_end
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
 from app.classify.truncation import TextTooLong, advised
-from app.errors import Invalid, Problem, first_of_group
+from app.errors import Invalid, Problem, each_of
 from app.images.fetch import Fetcher
 from models import EncoderInfo
 
@@ -251,7 +251,7 @@ async def read_items(
 async def _files(
     request: Request, pictures: Sequence[InputPart], fetcher: Fetcher | None
 ) -> list[bytes]:
-    """The files in order; the first failure fails them all."""
+    """The files in order; the first that is wrong fails them all."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def fetch(picture: InputPart) -> bytes:
@@ -263,10 +263,7 @@ async def _files(
                 names = {IMAGE: field, bodies.IMAGE_URL: field}
                 raise problem.renamed(names).placed(picture.where) from None
 
-    with first_of_group():
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(fetch(picture)) for picture in pictures]
-    return [task.result() for task in tasks]
+    return await each_of(map(fetch, pictures))
 
 
 router = APIRouter(prefix="/v1", tags=["OpenAI's API"])

@@ -20,7 +20,7 @@ from app.classify.ensemble import ClassVectors, Ensemble, Fitted
 from app.classify.query import Image
 from app.classify.tenancy import own
 from app.classify.truncation import together
-from app.errors import Internal, Problem, UnknownImage, first_of_group
+from app.errors import Internal, Problem, UnknownImage, each_of
 from app.images.decode import Decoder
 from app.images.notes import COUNT, Notes
 from app.images.views import WHOLE, Cut, Look, View
@@ -261,9 +261,10 @@ class ImageEmbedder:
         return np.stack(rows)
 
     async def embed_all(self, files: Sequence[bytes], stages: Stages) -> list[tuple[Image, Floats]]:
-        """As `embed`, for each file, in order; the first failure fails them all.
+        """As `embed`, for each file, in order.
 
-        Raises: what `embed` raises, with the place of the file if it is one of many.
+        Raises: what `embed` raises for the first file that is wrong, with its place if it is one
+        of many.
         """
         room = asyncio.Semaphore(AT_ONCE)
 
@@ -276,13 +277,7 @@ class ImageEmbedder:
                         raise
                     raise problem.placed(f"image {place} of {len(files)}") from None
 
-        with first_of_group():
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(embed(place, data))
-                    for place, data in enumerate(files, start=1)
-                ]
-        return [task.result() for task in tasks]
+        return await each_of(embed(place, data) for place, data in enumerate(files, start=1))
 
 
 def _described(embedded: Embedded, sha256: str, *, cached: bool) -> Image:

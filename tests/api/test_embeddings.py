@@ -1,12 +1,14 @@
 """POST /embeddings/text and /embeddings/image: which rows, in which forms, and what is refused."""
 
 import base64
+import io
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from app.api.embeddings import ImageEmbeddingsAnswer, TextEmbeddingsAnswer
 from models.encoder import Encoder
@@ -120,6 +122,19 @@ def test_one_bad_image_of_many_is_named(client: httpx.Client, samples: dict[str,
     assert answer.status_code == 422
     assert answer.json()["error_type"] == "damaged_image"
     assert answer.json()["detail"].startswith("image 2 of 3: ")
+
+
+def test_of_several_bad_images_the_first_is_named_however_long_it_takes(
+    client: httpx.Client,
+) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((2000, 2000), 60).save(file, "PNG", compress_level=0)
+    bad = [file.getvalue()[:-50_000], b"no image", b"no image"]  # found last, and at once
+    answer = client.post("/embeddings/image", files=[("image", data) for data in bad])
+    assert answer.json()["detail"].startswith("image 1 of 3: ")
+    coded = [base64.b64encode(bad[0]).decode() + "!", "!", "!"]
+    answer = client.post("/v1/embeddings", json={"input": coded, "modality": "image"})
+    assert answer.json()["error"]["message"].startswith("input[0]: ")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """Embeddings of pictures seen lately: over HTTP, bounded, and apart by model."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from app.classify.embedding import LARGE, Embedded, ImageCache, digest
+from app.errors import Invalid, each_of
 from app.stores.lru import ByteLru
 from models.encoder import Encoder
 
@@ -61,7 +64,53 @@ def test_another_model_does_not_see_the_embedding() -> None:
 
 
 def test_digests_of_large_and_small_files_are_sha256() -> None:
-    import asyncio
-
     for data in (b"small", b"x" * (LARGE + 1)):
         assert asyncio.run(digest(data)) == hashlib.sha256(data).hexdigest()
+
+
+def test_one_that_fails_calls_off_those_after_it_and_waits_for_those_before_it() -> None:
+    ended = []
+
+    async def call(place: int, late: asyncio.Event) -> None:
+        try:
+            await late.wait()
+            raise Invalid(f"number {place}")
+        finally:
+            ended.append(place)
+
+    async def run() -> None:
+        events = [asyncio.Event() for _ in range(4)]
+        calls = asyncio.create_task(each_of(map(call, range(4), events)))
+        events[2].set()
+        while ended != [2, 3]:
+            await asyncio.sleep(0)
+        events[1].set()
+        while ended != [2, 3, 1]:
+            await asyncio.sleep(0)
+        assert not calls.done()  # number 0 may fail, too
+        events[0].set()
+        with pytest.raises(Invalid, match="number 0"):
+            await calls
+
+    asyncio.run(run())
+
+
+def test_a_caller_that_leaves_calls_off_all() -> None:
+    ended = []
+
+    async def call(place: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(place)
+
+    async def run() -> None:
+        calls = asyncio.create_task(each_of(map(call, range(3))))
+        await asyncio.sleep(0)  # it begins them,
+        await asyncio.sleep(0)  # and they begin to wait
+        calls.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calls
+        assert sorted(ended) == [0, 1, 2]
+
+    asyncio.run(run())
