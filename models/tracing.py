@@ -40,7 +40,10 @@ def _traced(module: torch.nn.Module, example: tuple[Any, ...], shapes: list[list
     with warnings.catch_warnings():
         # torch deprecates tracing, which OpenVINO still uses
         warnings.simplefilter("ignore")
-        decoder = TorchScriptPythonDecoder(module.eval(), example_input=example)
+        # no second trace to compare with, which takes most of the time: who exports or compiles a
+        # graph compares its rows with the model's own
+        once = {"check_trace": False}
+        decoder = TorchScriptPythonDecoder(module.eval(), example_input=example, trace_kwargs=once)
         graph = frontend.convert(frontend.load(decoder))
     graph.reshape(dict(enumerate(shapes)))
     return graph

@@ -20,6 +20,7 @@ from models.loader import load
 from models.openvino_towers import CompiledImages, Pixels, Vectors
 from models.sizes import batch_size
 from models.torch_loader import compile_images
+from models.tracing import image_graph
 
 CPU, GPU = "cpu", "cuda"
 EXACT = 1e-5  # 1 - cosine, float32
@@ -63,6 +64,19 @@ def test_rows_equal_those_of_torch_at_every_size(
             assert float(np.abs(1 - (rows * expected).sum(1)).max()) < EXACT
         encoder.close()
     plain.close()
+
+
+def test_a_tower_is_traced_in_one_pass(
+    plain_pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Further ones, of torch.jit's own check, took most of the time of an export."""
+    vision, passes = plain_pictogram.images.vision, []
+    forward = vision.traceable
+    monkeypatch.setattr(
+        vision, "traceable", lambda pixels: (passes.append(len(pixels)), forward(pixels))[1]
+    )
+    image_graph(vision, (64, 64))
+    assert passes == [2]
 
 
 def test_compiled_towers_meet_few_sizes_however_many_images_and_prompts_there_are(
