@@ -152,6 +152,8 @@ def read(spec: str, loader: str, device: str, precision: Precision, backend: Bac
     model, tokenizer, architecture = from_source(loader)
     model.eval().requires_grad_(False)
     preprocess = open_clip.get_model_preprocess_cfg(model)
+    image = _image_spec(spec, preprocess)
+    mean, std = (_channels(spec, name, preprocess[name]) for name in ("mean", "std"))
     tokens = tokens_of(tokenizer, model.context_length)
     probes = tokens(TOKENIZER_PROBES)
     tower = trimmable_text_tower(model)
@@ -169,7 +171,7 @@ def read(spec: str, loader: str, device: str, precision: Precision, backend: Bac
         precision=precision,
         device=device,
         backend=backend,
-        image=_image_spec(spec, preprocess),
+        image=image,
         context_length=tokens.context_length,
         embedding_width=int(model.encode_text(torch.from_numpy(probes[:1])).shape[-1]),
         # read before any cast: in bf16 a scale of 100 becomes 98.9
@@ -182,7 +184,6 @@ def read(spec: str, loader: str, device: str, precision: Precision, backend: Bac
         weights_bytes=sum(tensor.numel() for tensor in model.state_dict().values())
         * (4 if precision == "fp32" else 2),
     )
-    mean, std = (_channels(spec, name, preprocess[name]) for name in ("mean", "std"))
     return Parts(model, tokens, tower, info, mean, std, fingerprint_in)
 
 
