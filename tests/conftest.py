@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import huggingface_hub
 import numpy as np
 import open_clip
 import pytest
@@ -33,6 +34,7 @@ from app.server.build import EXPORTS
 from app.server.main import create_app
 from app.server.run import uvicorn_config
 from app.server.settings import Settings
+from models import export, export_cache, measure
 from models.catalog import catalog
 from models.encoder import Encoder
 from models.loader import load
@@ -131,9 +133,9 @@ def data_dir(tmp_path: Path, exports: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def everyday() -> Iterator[Encoder]:
+def everyday(exports: Path) -> Iterator[Encoder]:
     """The bundled model; most tests take `pictogram`, which is small."""
-    encoder = load("everyday")
+    encoder = load("everyday", exports=exports)
     yield encoder
     encoder.close()
 
@@ -184,10 +186,17 @@ OWN_ARCHITECTURES = {
                      "layers": 2, "no_causal_mask": True, "pool_type": "last", "proj_bias": True,
                      "tokenizer_kwargs": {"clean": "canonicalize"}},
     },
+    # as wide as ViT-B-32, with a quarter of its layers, which are all alike
+    "short-ViT-B-32": {
+        "embed_dim": 512,
+        "vision_cfg": {"image_size": 224, "layers": 3, "width": 768, "patch_size": 32},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8,
+                     "layers": 3},
+    },
     # every kind of operation that RN50 has, once
     "short-RN50": {
         "embed_dim": 1024,
-        "vision_cfg": {"image_size": 224, "layers": [1, 1, 1, 1], "width": 64, "patch_size": None},
+        "vision_cfg": {"image_size": 96, "layers": [1, 1, 1, 1], "width": 64, "patch_size": None},
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8,
                      "layers": 2},
     },
@@ -230,6 +239,34 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         return paths[architecture]
 
     return make
+
+
+@pytest.fixture
+def exported_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports are made in this process, which has torch already, and are hardly measured."""
+    monkeypatch.setattr(measure, "SECONDS", 0.1)
+    monkeypatch.setattr(export_cache, "export", torch.no_grad()(export.export))
+
+
+# nothing listens at port 9
+NO_HUB = "http://127.0.0.1:9"
+AtHub = Callable[[str], None]
+
+
+@pytest.fixture
+def at_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AtHub:
+    """Say where the model hub is; what is downloaded is kept in `tmp_path / "hub"`.
+
+    By what huggingface_hub makes of HF_ENDPOINT and HF_HOME when it is imported.
+    """
+
+    def elsewhere(url: str) -> None:
+        template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    return elsewhere
 
 
 @pytest.fixture(scope="session")

@@ -105,6 +105,7 @@ def test_a_folder_that_is_there_is_not_made_again(
     encoder.close()
 
 
+@pytest.mark.usefixtures("exported_here")
 def test_room_is_asked_for_once_and_when_the_export_is_made(copy: Path, tmp_path: Path) -> None:
     made: list[int] = []
 
@@ -118,6 +119,7 @@ def test_room_is_asked_for_once_and_when_the_export_is_made(copy: Path, tmp_path
     assert made == [1, 1, 1]
 
 
+@pytest.mark.usefixtures("exported_here")
 def test_no_room_is_asked_for_what_cannot_be_had(copy: Path, tmp_path: Path) -> None:
     def room() -> None:
         raise AssertionError("asked for")
@@ -397,6 +399,7 @@ def test_where_torch_is_needed_and_missing_one_line_says_so(copy: Path, tmp_path
         assert "openvocab models export" in completed.stdout
 
 
+@pytest.mark.usefixtures("exported_here")
 def test_a_tower_at_full_length_is_exported_too(
     random_checkpoint: Callable[..., Path], exports: Path
 ) -> None:

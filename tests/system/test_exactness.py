@@ -76,8 +76,8 @@ def by_http(
     [
         ("pictogram", "pictogram", 12),
         ("pictogram", "imagenet", 12),
-        ("ViT-B-32", "simple", 4),
-        ("RN50", "photo", 3),
+        ("short-ViT-B-32", "simple", 4),
+        ("short-RN50", "photo", 3),
     ],
 )
 def test_fp32_answers_equal_the_reference(
@@ -102,16 +102,17 @@ def test_fp32_answers_equal_the_reference(
     assert (scores.scaled.argmax(1) == expected.scaled.argmax(1)).all()
 
 
+@pytest.mark.usefixtures("exported_here")
 def test_a_sigmoid_tower_served_from_its_export_equals_the_reference(
     samples: dict[str, Path],
     random_checkpoint: Callable[[str], Path],
     serve: Callable[..., Any],
-    tmp_path: Path,
+    exports: Path,
 ) -> None:
     pictures = list(samples.values())
     local_dir = f"local-dir:{random_checkpoint('siglip-like')}"
     expected = by_open_clip(local_dir, pictures, template_sets()["simple"].templates)
-    encoder = load(local_dir, precision="fp32", device="cpu", exports=tmp_path)
+    encoder = load(local_dir, precision="fp32", device="cpu", exports=exports)
     with serve(encoder, exact_jpeg=True) as client:
         rows, alone = (
             by_http(client, pictures, "simple", encoder.info.scale, scores=scores)
