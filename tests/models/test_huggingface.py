@@ -4,9 +4,7 @@ import contextlib
 import io
 import json
 import math
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,8 +28,11 @@ from tokenizers.trainers import BpeTrainer
 from app.images.decode import decode
 from app.images.limits import ImageLimits
 from models import BadCheckpoint, ModelUnavailable, catalog
-from models.loader import load
+from models.encoder import Encoder
+from models.loader import fetch, load
+from models.torch_loader import weight_files
 from prompts import load_vocabularies
+from tests.conftest import NO_HUB, AtHub
 
 LABELS = [
     "a photo of a cat",
@@ -227,10 +228,11 @@ def clip(save: Save) -> Path:
     return save("clip", "small")
 
 
-def test_the_tokenizer_of_clip_needs_no_transformers(clip: Path) -> None:
-    encoder = load(f"local-dir:{clip}", precision="fp32")
-    code = "import sys, models.loader as m; sys.modules['transformers'] = None; m.load(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", code, f"local-dir:{clip}"], check=True, timeout=300)
+def test_the_tokenizer_of_clip_needs_no_transformers(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    encoder = _in_torch(clip)
     assert encoder.info.trims_text
     encoder.close()
 
@@ -241,7 +243,7 @@ def test_another_vocabulary_is_read_by_transformers(clip: Path, tmp_path: Path) 
     vocabulary = whole["model"]["vocab"]
     vocabulary["cat</w>"], vocabulary["dog</w>"] = vocabulary["dog</w>"], vocabulary["cat</w>"]
     (folder / "tokenizer.json").write_text(json.dumps(whole))
-    encoders = [load(f"local-dir:{path}", precision="fp32") for path in (clip, folder)]
+    encoders = [_in_torch(path) for path in (clip, folder)]
     cat, dog = encoders[0].submit_texts(["a cat", "a dog"]).result()
     np.testing.assert_allclose(encoders[1].submit_texts(["a cat"]).result()[0], dog, atol=1e-5)
     assert not np.allclose(cat, dog, atol=1e-3)
@@ -269,7 +271,7 @@ def test_tokens_added_to_clips_vocabulary_are_read_as_transformers_reads_them(
         model = transformers.CLIPModel.from_pretrained(folder).eval()
         output = model.get_text_features(**tokenizer(prompts, padding=True, return_tensors="pt"))
         expected = torch.nn.functional.normalize(output.pooler_output).numpy()
-    encoder = load(f"local-dir:{folder}", precision="fp32")
+    encoder = _in_torch(folder)
     rows = encoder.submit_texts(prompts).result()
     encoder.close()
     assert 100 * (1 - (rows * expected).sum(1)).max() < TOLERANCE
@@ -315,7 +317,7 @@ def test_weights_in_parts_or_of_torch_are_the_same_model(clip: Path, tmp_path: P
             # a buffer that old releases saved
             positions = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
             torch.save(tensors | positions, folder / "pytorch_model.bin")
-        encoder = load(f"local-dir:{folder}", precision="fp32")
+        encoder = _in_torch(folder)
         vectors.append(encoder.submit_texts(["a cat"]).result())
         encoder.close()
     np.testing.assert_allclose(vectors[1], vectors[0], atol=1e-6)
@@ -331,7 +333,7 @@ def test_a_whole_file_counts_before_parts_of_an_earlier_model_as_in_transformers
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder, max_shard_size="5MB")
     shutil.copy(clip / "model.safetensors", folder)
-    encoders = [load(f"local-dir:{path}", precision="fp32") for path in (clip, folder)]
+    encoders = [_in_torch(path) for path in (clip, folder)]
     np.testing.assert_array_equal(*(e.submit_texts(["a cat"]).result() for e in encoders))
     for encoder in encoders:
         encoder.close()
@@ -363,7 +365,7 @@ def test_the_image_processor_in_the_file_of_the_processor_counts_as_in_transform
 def _check_logits(folder: Path) -> None:
     pictures = _pictures(square=False)
     expected = _expected(folder, pictures)
-    encoder = load(f"local-dir:{folder}", precision="fp32", backend="torch")
+    encoder = _in_torch(folder)
     spec, limits = encoder.info.image, ImageLimits()
     pixels = [decode(_png(picture), spec, limits).pixels for picture in pictures]
     images, texts = encoder.submit_images(pixels).result(), encoder.submit_texts(LABELS).result()
@@ -481,7 +483,7 @@ def test_one_number_stands_for_three_channels_as_in_transformers(
         options = json.loads((folder / "preprocessor_config.json").read_text())
         options |= {"image_mean": mean, "image_std": std}
         (folder / "preprocessor_config.json").write_text(json.dumps(options))
-        encoder = load(f"local-dir:{folder}", precision="fp32", backend="torch")
+        encoder = _in_torch(folder)
         rows.append(encoder.submit_images([np.full((3, 96, 96), 99, np.uint8)]).result())
         encoder.close()
     np.testing.assert_array_equal(*rows)
@@ -543,50 +545,38 @@ def hub_with(folder: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture
-def hub(clip: Path) -> Iterator[str]:
-    with hub_with(clip) as url:
-        yield url
-
-
 @pytest.mark.parametrize("form", ["transformers", "open_clip"])
-def test_room_is_asked_for_once_all_is_downloaded(form: str, clip: Path, tmp_path: Path) -> None:
+def test_room_is_asked_for_once_all_is_downloaded(form: str, clip: Path, at_hub: AtHub) -> None:
     bundled = Path(catalog()["pictogram"].loader.removeprefix("local-dir:"))
-    code = (
-        "from models.loader import load; from models.torch_loader import weight_files;"
-        "name = 'hf-hub:someone/tuned'; files = lambda: weight_files(name);"
-        "load(name, precision='fp32', room=lambda: print(len(files()), *[f[1] for f in files()]))"
-    )
-    with hub_with(clip if form == "transformers" else bundled) as url:
-        process = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path)},
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    [line] = process.stdout.splitlines()
-    # the weights, whole, and what names their version
-    count, weights, _ = map(int, line.split())
-    name = "model.safetensors" if form == "transformers" else "open_clip_model.safetensors"
     folder = clip if form == "transformers" else bundled
-    assert (count, weights) == (2, (folder / name).stat().st_size)
+    name, asked = "hf-hub:someone/tuned", []
+    with hub_with(folder) as url:
+        at_hub(url)
+        load(
+            name, precision="fp32", backend="torch", room=lambda: asked.append(weight_files(name))
+        ).close()
+    # the weights, whole, and what names their version
+    [[(_, weights, _), (version, *_)]] = asked
+    file = "model.safetensors" if form == "transformers" else "open_clip_model.safetensors"
+    assert weights == (folder / file).stat().st_size
+    assert version.endswith("refs/main")
 
 
-def test_a_repository_of_the_hub_is_downloaded_once(hub: str, clip: Path, tmp_path: Path) -> None:
-    code = (
-        "from models.loader import fetch, load; fetch('hf-hub:someone/tuned');"
-        "print(load('hf-hub:someone/tuned', precision='fp32').info.fingerprint)"
-    )
-    encoder = load(f"local-dir:{clip}", precision="fp32")
-    encoder.close()
-    for endpoint in (hub, "http://127.0.0.1:9"):  # at port 9 nothing listens: all is here by then
-        process = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path)},
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert process.returncode == 0, process.stderr
-        assert process.stdout.strip() == encoder.info.fingerprint
+def test_a_repository_of_the_hub_is_downloaded_once(clip: Path, at_hub: AtHub) -> None:
+    local = _in_torch(clip)
+    local.close()
+    with hub_with(clip) as url:
+        for endpoint in (url, NO_HUB):  # all is here by then
+            at_hub(endpoint)
+            fetch("hf-hub:someone/tuned")
+            encoder = load("hf-hub:someone/tuned", precision="fp32", backend="torch")
+            encoder.close()
+            assert encoder.info.fingerprint == local.info.fingerprint
+
+
+def _in_torch(folder: Path) -> Encoder:
+    """Without the seconds that compiling takes: how a checkpoint is read is the same."""
+    return load(f"local-dir:{folder}", precision="fp32", backend="torch")
 
 
 def _copy(folder: Path, target: Path) -> Path:
