@@ -1,5 +1,6 @@
 """Every error as a problem document (RFC 9457). Knows nothing of what went wrong inside."""
 
+import functools
 import logging
 from collections.abc import Iterable, MutableMapping
 from http import HTTPStatus
@@ -188,10 +189,16 @@ def documented_openai(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return _documented(statuses, "application/json", OpenAiErrorAnswer)
 
 
+# made once, and not for each of thirty routes
+@functools.cache
+def _schema(answer: type[BaseModel]) -> dict[str, Any]:
+    return answer.model_json_schema()
+
+
 def _documented(
     statuses: Iterable[int], media_type: str, answer: type[BaseModel]
 ) -> dict[int | str, dict[str, Any]]:
-    content = {media_type: {"schema": answer.model_json_schema()}}
+    content = {media_type: {"schema": _schema(answer)}}
     return {status: {"description": "Problem", "content": content} for status in statuses}
 
 

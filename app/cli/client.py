@@ -4,86 +4,17 @@ Requests go over a network or to an application in this process.
 """
 
 import asyncio
-import contextlib
-import gc
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx2
 
+from app.cli.imports import uncollected
 from app.cli.terminal import Ended, say
-from app.server.build import load_encoder
-from app.server.exit_status import MODEL_ERROR, SERVER_ERROR, USAGE_ERROR
-from app.server.main import create_app
-from app.server.run import tune_interpreter
-from app.server.settings import BadSettings, Settings, settings_from
-from app.stores.protocols import StoreUnusable
+from app.server.exit_status import SERVER_ERROR, USAGE_ERROR
 from app.telemetry import logs
-from models import ModelError
-
-if TYPE_CHECKING:
-    from models.encoder import Encoder
-
-
-# nobody waits for one image as long as this
-PATIENT: Final = 3_600.0
-
-
-def local_settings(model: str | None, *, stored: bool) -> Settings:
-    """The environment's settings without what guards a server; `stored`: label sets are needed.
-
-    Without them nothing is kept, so that no file is made or locked. Raises Ended.
-    """
-    options: dict[str, object] = {
-        "api_keys_file": None, "api_keys": "", "rate_limit": 0.0, "allowed_hosts": "*",
-        "root_path": "", "request_timeout": PATIENT, "log_level": "error",
-        "tracing": "off",
-    }  # fmt: skip
-    if model is not None:
-        options["model"] = model
-    if not stored:
-        options["store_url"] = "memory://"
-    try:
-        return settings_from(**options)
-    except BadSettings as error:
-        raise Ended(USAGE_ERROR, str(error)) from None
-
-
-@contextlib.contextmanager
-def loaded(settings: Settings) -> Iterator["Encoder"]:
-    """The model, until the command ends. Raises Ended."""
-    try:
-        encoder = load_encoder(settings)
-    except ModelError as error:
-        raise Ended(MODEL_ERROR, str(error)) from None
-    try:
-        tune_interpreter()
-        yield encoder
-    finally:
-        encoder.close()
-        gc.unfreeze()
-
-
-@contextlib.asynccontextmanager
-async def in_process(settings: Settings, encoder: "Encoder") -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the application in this process. Raises Ended."""
-    app = create_app(settings, encoder)
-    try:
-        async with (
-            app.router.lifespan_context(app),
-            httpx2.AsyncClient(
-                transport=httpx2.ASGITransport(app),
-                base_url="http://localhost",
-                timeout=None,
-                headers={"Accept-Encoding": "identity"},
-            ) as client,
-        ):
-            yield client
-    except StoreUnusable as error:
-        raise Ended(SERVER_ERROR, str(error)) from None
-
 
 # what another try may change; and where it is certain that nothing was done
 BUSY: Final = frozenset({408, 429, 502, 503, 504})
@@ -306,15 +237,18 @@ class Service:
         return asyncio.run(run())
 
     def _locally(self, work: Callable[[Reached], Awaitable[T]], stored: bool) -> T:
-        settings = local_settings(self.model, stored=stored)
+        with uncollected():
+            from app.cli import local  # the whole service: only who runs it pays for it
+
+        settings = local.settings(self.model, stored=stored)
         logs.set_up(settings.log_level)
         jobs = min(self.jobs or LOCAL_JOBS, settings.max_queue)
 
         # before the loop begins: Ctrl-C ends a download at once
-        with loaded(settings) as encoder:
+        with local.loaded(settings) as encoder:
 
             async def run() -> T:
-                async with in_process(settings, encoder) as http:
+                async with local.client(settings, encoder) as http:
                     client = Client(http, self.retry_for)
                     return await work(Reached(client, jobs, settings.max_image_bytes))
 

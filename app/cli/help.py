@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from app.cli.files import reason
+from app.cli.imports import uncollected
 from app.server.exit_status import READER_LEFT, SOME_FAILED
 
 # groups of options, as `rich_help_panel` names them
@@ -96,7 +97,8 @@ class _Imported(Mapping[str, Any]):
         self._modules = modules
 
     def __getitem__(self, name: str) -> Any:
-        module = importlib.import_module(self._modules[name])
+        with uncollected():
+            module = importlib.import_module(self._modules[name])
         own = getattr(module, "app", None)
         if own is not None:
             command: Any = typer.main.get_group(own)

@@ -15,14 +15,13 @@ import typer
 from app import VERSION
 from app.api.middleware.keys import BadKeys, KeyRing
 from app.cli import help as help_
+from app.cli.imports import uncollected
 from app.cli.terminal import or_exit, settings_or_exit
 from app.server import sockets
-from app.server.build import guarded_store, load_encoder
 from app.server.exit_status import START_ERROR, STORE_ERROR, USAGE_ERROR
-from app.server.run import described, hear_signals, threads
-from app.server.run import serve as serve_on
 from app.server.settings import Settings, unknown_variables
-from app.server.workers import Supervisor
+from app.server.signals import hear_signals
+from app.server.store import guarded_store
 from app.stores.protocols import StoreAway, StoreUnusable
 from app.telemetry import logs, spans
 from models.catalog import catalog
@@ -94,6 +93,11 @@ def serve(
     _check_store(settings)
     logs.tell(f"openvocab {VERSION}: loading {', '.join(settings.models)}")
     address = sockets.shown(listener, tls=settings.tls_cert_file is not None)
+    with uncollected():  # the whole service: what is wrong above is told sooner without it
+        from app.server import run
+        from app.server.build import load_encoder
+        from app.server.workers import Supervisor
+
     if settings.workers > 1:
 
         def announce(line: str) -> None:
@@ -101,9 +105,9 @@ def serve(
 
         raise typer.Exit(Supervisor(settings, listener, settings.workers).run(announce))
     encoder = or_exit(lambda: load_encoder(settings))
-    logs.tell(f"{described(encoder.info)}\n{threads(settings, encoder.info)}")
+    logs.tell(f"{run.described(encoder.info)}\n{run.threads(settings, encoder.info)}")
     raise typer.Exit(
-        serve_on(settings, encoder, listener, ready=lambda: logs.tell(_ready(address)))
+        run.serve(settings, encoder, listener, ready=lambda: logs.tell(_ready(address)))
     )
 
 

@@ -39,9 +39,9 @@ from app.labelsets.registry import Registry, Sweeper
 from app.labelsets.service import LabelSetService
 from app.server.exit_status import DEVICE_LOST
 from app.server.settings import Settings
+from app.server.store import guarded_store
 from app.server.watchdog import Heartbeat, Watchdog
-from app.stores import open_store
-from app.stores.guard import Guarded, Tell, nobody
+from app.stores.guard import Guarded
 from app.stores.lru import ByteLru
 from app.stores.protocols import StoreAway
 from app.stores.vectors import TwoLevels
@@ -61,10 +61,6 @@ log = logging.getLogger("openvocab")
 
 # folder of exported models in the data directory
 EXPORTS: Final = "models"
-
-# seconds that a read of the SQLite file, and a write to it, may take
-SQLITE_READ_SECONDS: Final = 1.0
-SQLITE_WRITE_SECONDS: Final = 5.0
 
 # seconds at the end for batches that were accepted
 DRAIN_SECONDS: Final = 10.0
@@ -132,26 +128,6 @@ def end_process(error: BaseException) -> None:
     for handler in logging.getLogger().handlers:
         handler.flush()
     os._exit(DEVICE_LOST)
-
-
-def guarded_store(settings: Settings, tell: Tell = nobody) -> Guarded:
-    """The store behind its circuit breaker, not opened yet; raises StoreUnusable."""
-    store = open_store(
-        settings.store_url,
-        settings.data_dir.expanduser(),
-        settings.store_timeout,
-        settings.vector_ttl,
-        settings.vector_store_bytes,
-        settings.store_prefix,
-    )
-    if settings.store_url:
-        return Guarded(store, settings.store_timeout, tell=tell)
-    # a file's disk may be slow, and whether a definition was written matters more than when
-    reads, writes = (
-        max(seconds, settings.store_timeout)
-        for seconds in (SQLITE_READ_SECONDS, SQLITE_WRITE_SECONDS)
-    )
-    return Guarded(store, reads, write_timeout=writes, tell=tell)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """Serve on a socket in this process. Knows start and shutdown; nothing of requests."""
 
-import _thread
 import asyncio
 import contextlib
 import functools
@@ -21,10 +20,11 @@ from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
 
 from app.server.cpus import available_cores
-from app.server.exit_status import HUNG, SIGNALLED, START_ERROR, USAGE_ERROR
+from app.server.exit_status import HUNG, START_ERROR, USAGE_ERROR
 from app.server.http_protocol import protocol
 from app.server.main import create_app
 from app.server.settings import Settings
+from app.server.signals import REPLACED, hears_hang_ups, warn
 from app.telemetry.metrics import Metrics
 from app.telemetry.spans import CannotTrace
 from models import EncoderInfo
@@ -40,9 +40,6 @@ log = logging.getLogger("openvocab")
 LAST_SECONDS: Final = 10.0
 
 SWITCH_SECONDS: Final = 0.0001
-
-# what ends a worker whose successor serves; there is none on Windows, where there is one process
-REPLACED: Final[int] = getattr(signal, "SIGUSR1", 0)
 
 
 def serve(
@@ -64,7 +61,7 @@ def serve(
     server = _Server(app, uvicorn_config(app, settings), ready, settings)
     for number in signals:
         signal.signal(number, server.end)
-    if signal.SIGINT in signals and _hears_hang_ups():
+    if signal.SIGINT in signals and hears_hang_ups():
         # a terminal that is gone ends it as Ctrl-C does; without one somebody wants it renewed
         hung_up = server.end if sys.stderr.isatty() else _not_renewed
         signal.signal(signal.SIGHUP, hung_up)
@@ -79,42 +76,11 @@ def serve(
     return 0
 
 
-def hear_signals() -> None:
-    """Until it serves, SIGHUP is ignored, unless the terminal is gone; SIGTERM ends any process."""
-    if _hears_hang_ups() and not sys.stderr.isatty():
-        signal.signal(signal.SIGHUP, _still_starting)
-    # that of a container has no default action; others end by theirs even where a driver hangs
-    if os.getpid() == 1:
-        signal.signal(signal.SIGTERM, give_up)
-
-
-def give_up(number: int, _frame: object) -> None:
-    """Handle a signal while the model is loaded.
-
-    Nothing is raised: libraries turn what interrupts their import into errors of their own.
-    """
-    os._exit(SIGNALLED + number)
-
-
-def _hears_hang_ups() -> bool:
-    """Not under nohup."""
-    return signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-
-
-def _still_starting(_number: int, _frame: object) -> None:
-    _warn("SIGHUP during startup is ignored")
-
-
 def _not_renewed(_number: int, _frame: object) -> None:
-    _warn(
+    warn(
         "SIGHUP renews worker processes, and this server is one process (--workers 1): nothing was "
         "done; API keys are read again by themselves"
     )
-
-
-def _warn(text: str) -> None:
-    """Log from a signal's handler: in a thread, for a line may just be half written in this one."""
-    _thread.start_new_thread(log.warning, (text,))
 
 
 def _end_anyway() -> None:

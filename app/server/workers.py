@@ -24,8 +24,9 @@ from app.server.build import load_encoder, load_shared_encoder
 from app.server.cpus import available_cores
 from app.server.exit_status import HUNG, MODEL_ERROR, SIGNALLED, START_ERROR
 from app.server.gauges import watch_process
-from app.server.run import REPLACED, described, give_up, serve, threads
+from app.server.run import described, serve, threads
 from app.server.settings import Settings
+from app.server.signals import REPLACED, give_up
 from app.telemetry import logs
 from app.telemetry.metrics import EVERY, Metrics
 from app.telemetry.shared_memory import Board

@@ -21,9 +21,8 @@ import numpy.typing as npt
 
 from app import __main__
 from app.classify import canary
-from app.cli import serve
 from app.images import decode
-from app.server import workers
+from app.server import build, workers
 from app.server.build import load_encoder, load_shared_encoder
 from app.server.settings import Settings
 from benchmarks.servers import Server, free_port, serving
@@ -145,7 +144,7 @@ def install(faults: Faults) -> None:
         faults.hang_if("decoder")
         return plainly(*arguments)
 
-    for module in (serve, workers):
+    for module in (build, workers):
         vars(module)["load_encoder"] = with_faults(load_encoder)
     vars(workers)["load_shared_encoder"] = with_faults(load_shared_encoder)
     vars(decode)["decode"] = decoding

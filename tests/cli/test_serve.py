@@ -268,6 +268,16 @@ def test_a_missing_extra_is_named(package: str, setting: str, extra: str) -> Non
     assert f"openvocab[{extra}]" in completed.stderr
 
 
+def test_what_asks_a_server_and_what_fails_before_it_loads_waits_for_no_service() -> None:
+    code = "import sys; from app.cli import classify, labelset, serve; print(*sys.modules)"
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    imported = set(completed.stdout.split())
+    assert "app.cli.client" in imported
+    assert not {"fastapi", "uvicorn", "app.server.main", "app.api.classify"} & imported
+
+
 def test_the_version_is_the_one_that_is_installed() -> None:
     process = run("--version")
     assert (process.returncode, process.stdout) == (0, f"openvocab {version('openvocab')}\n")
