@@ -95,6 +95,16 @@ def own_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No client trusts the authorities of the world: each would read them anew, which takes longer
+    than its requests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SSL_CERT_FILE", raising=False)
+        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("no-authorities")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_looks_between() -> Iterator[None]:
     """No server of another test looks at its model while a test counts, holds or breaks passes."""
     with pytest.MonkeyPatch.context() as patch:
