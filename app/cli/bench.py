@@ -1,6 +1,7 @@
 """How fast the parts of the service are on this machine, each alone. Knows nothing of HTTP."""
 
 import asyncio
+import functools
 import io
 import json
 import os
@@ -91,6 +92,7 @@ def measured(
     )  # fmt: skip
 
 
+@functools.cache  # the same for every model, and the large one takes a second
 def photograph(width: int, height: int) -> bytes:
     """A JPEG with the detail of a photograph, always the same."""
     dice = np.random.default_rng(0)

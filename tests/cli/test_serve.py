@@ -13,7 +13,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner, Result
 
+from app.__main__ import app
 from app.server.exit_status import USAGE_ERROR
 from benchmarks.servers import free_port
 from models.catalog import catalog
@@ -34,6 +36,13 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         timeout=240,
         check=False,
     )
+
+
+def here(*arguments: str, **env: str) -> Result:
+    """The same in this process, for a command that is no process of its own to anybody."""
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200", **env})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result
 
 
 def test_the_server_answers_and_ends_cleanly(samples: dict[str, Path]) -> None:
@@ -115,32 +124,35 @@ def test_it_starts_where_the_standard_streams_are_closed() -> None:
 
 
 def test_models_are_listed() -> None:
-    completed = run("models", "list")
-    assert completed.returncode == 0
+    completed = here("models", "list")
+    assert completed.exit_code == 0
     first = {line.split()[0]: line for line in completed.stdout.splitlines()}
     default = first["ViT-B-32-256/datacomp_s34b_b86k"]
     assert re.search(r"\s72\.8\s+11\.5\s+605\s+MIT, en\. First choice \(cheapest\)", default)
     assert " (not free)" in completed.stdout
-    entries = json.loads(run("models", "list", "--json").stdout)
+    entries = json.loads(here("models", "list", "--json").stdout)
     assert [entry["name"] for entry in entries] == list(first)[1:]
     for entry in entries:  # a published figure has its source
         assert (entry["imagenet_top1"] is None) == (entry["figures"] is None), entry["name"]
     assert any("openclip_results.csv" in (entry["figures"] or "") for entry in entries)
-    assert "not free)" not in run("models", "list", "--free").stdout
+    assert "not free)" not in here("models", "list", "--free").stdout
 
 
 def test_bench_times_every_part() -> None:
     models = ("--model", "pictogram", "--model", "everyday")
-    completed = run("bench", *models, "--seconds", "0.01", "--json")
-    assert completed.returncode == 0
+    # pictures at once, of which as many as usual would show no more
+    env = {"OPENVOCAB_MAX_BATCH": "2"}
+    completed = here("bench", *models, "--seconds", "0.01", "--json", **env)
+    assert completed.exit_code == 0
     answer, other = map(json.loads, completed.stdout.splitlines())
     assert other["model"] == "everyday"
     assert (answer["model"], answer["precision"]) == ("pictogram", "fp32")
     names = " ".join(figure["name"] for figure in answer["figures"])
-    assert all(part in names for part in ("encode 1 image", "decode", "embed 50", "score 1,000"))
+    assert all(
+        part in names
+        for part in ("encode 1 image", "encode 2 images", "decode", "embed 50", "score 1,000")
+    )
     assert all(0 < f["low"] <= f["median"] <= f["high"] for f in answer["figures"])
-    table = run("bench", "--model", "pictogram", "--seconds", "0.01")
-    assert re.search(r"score 1,000 labels\s+[\d.]+", table.stdout)
 
 
 def test_bench_tells_what_the_model_runs_by(tmp_path: Path) -> None:
@@ -153,25 +165,27 @@ def test_bench_tells_what_the_model_runs_by(tmp_path: Path) -> None:
     choice = Choice("openvino", "fp32", 8, measured=tuple(both))
     seal(folder, {**checked(folder), CHOICE: choice.as_json()})
     bench = ("bench", "--model", f"exported:{folder}", "--seconds", "0.01")
-    table = run(*bench).stdout
+    env = {"OPENVOCAB_MAX_BATCH": "1"}
+    table = here(*bench, **env).stdout
+    assert re.search(r"score 1,000 labels\s+[\d.]+", table)
     for row in (r"openvino in fp32 +2\.50 +1\.25", r"openvino in fp32, 4 threads +3\.50 +1\.75",
                 r"torch in fp32 +9\.00 +4\.50"):  # fmt: skip
         assert re.search(row, table), table
-    measured = json.loads(run(*bench, "--json").stdout)["measured"]
+    measured = json.loads(here(*bench, "--json", **env).stdout)["measured"]
     assert measured[2]["cpu_ms"] == {"1": 9.0, "8": 4.5}
 
 
 def test_bench_ends_with_the_statuses_that_its_help_names() -> None:
-    assert run("bench", "--help").stdout.splitlines()[-1] == (
+    assert here("bench", "--help").stdout.splitlines()[-1] == (
         "  Exit status: 0 done, 2 a setting is invalid, 3 the model cannot be loaded."
     )
-    assert run("bench", OPENVOCAB_MAX_BATCH="none").returncode == 2
-    assert run("bench", "--model", "nothing").returncode == 3
+    assert here("bench", OPENVOCAB_MAX_BATCH="none").exit_code == 2
+    assert here("bench", "--model", "nothing").exit_code == 3
 
 
 def test_pulling_what_is_here_works_and_what_is_nowhere_does_not() -> None:
-    assert run("models", "pull", "pictogram").returncode == 0
-    assert run("models", "pull", "nothing").returncode == 3
+    assert here("models", "pull", "pictogram").exit_code == 0
+    assert here("models", "pull", "nothing").exit_code == 3
 
 
 def test_a_port_is_taken_from_the_first_moment_on() -> None:

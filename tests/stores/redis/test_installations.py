@@ -131,7 +131,7 @@ def test_writes_through_sentinels_survive_failovers_and_the_masters_death(
                 with suppress(Problem):
                     await registry.write(new(name, 0, DEFINITION), None)
                     names.append(name)
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.02)
 
         async def until(condition: Callable[[], Any]) -> None:
             await asyncio.to_thread(patiently, condition)
