@@ -23,11 +23,11 @@ from app.classify.concept import Concept
 from app.classify.ensemble import Ensemble
 from app.classify.templates import template_sets
 from app.cli import help as help_
+from app.cli.imports import uncollected
 from app.cli.output import TableConsole
 from app.cli.terminal import or_exit, settings_or_exit
 from app.images.decode import Decoded, decode
 from app.images.limits import ImageLimits
-from app.server.build import load_encoder
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
@@ -210,6 +210,9 @@ def _timed_model(
     name: str | None, seconds: float
 ) -> tuple[dict[str, object], Sequence[Timing], list[Figure]]:
     """What a model is and runs on, what that was chosen by, and its figures."""
+    with uncollected():
+        from app.server.build import load_encoder  # the whole service: only who times it pays
+
     settings = settings_or_exit(model=name)
     logs.set_up(settings.log_level)
     encoder = or_exit(lambda: load_encoder(settings))

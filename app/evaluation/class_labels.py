@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.api.json_text import names_once
-from app.api.labelset_body import UploadLimits, definition_of
 from app.classify import labels
 from app.classify.labels import LabelLimits
 from app.classify.templates import presets
@@ -238,6 +237,9 @@ def _vocabulary(name: str) -> Definition:
             raise BadData(
                 f"--labels {name}: not a file, not comma-separated words, and not one of {known}"
             )
+        # reads what a server is sent, and brings all that a server needs for it
+        from app.api.labelset_body import UploadLimits, definition_of
+
         limits = UploadLimits(LIMITS, TEXT_LIMITS, MOST_TEMPLATES, shipped)
         return definition_of(fields, limits)
     except OSError as error:
