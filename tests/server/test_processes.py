@@ -35,39 +35,50 @@ def store(
         yield "redis", url, folder
 
 
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def two(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[httpx.Client, httpx.Client, str]]:
+    """Clients of two servers on a store of their own, and its URL."""
+    folder = tmp_path_factory.mktemp("two")
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(redis_server(folder)) if request.param == "redis" else ""
+        one, other = (stack.enter_context(openvocab(url, folder)).client for _ in range(2))
+        yield one, other, url
+
+
+on_redis = pytest.mark.parametrize("two", ["redis"], indirect=True, scope="module")
+
+
 def classify(client: httpx.Client, picture: Path, **fields: str) -> httpx.Response:
     return client.post("/classify", files={"image": picture.read_bytes()}, data=fields)
 
 
 def test_two_servers_see_each_others_changes_on_the_next_request(
-    store: tuple[str, str, Path], samples: dict[str, Path]
+    two: tuple[httpx.Client, httpx.Client, str], samples: dict[str, Path]
 ) -> None:
-    _, url, folder = store
-    with contextlib.ExitStack() as stack:
-        one, two = (stack.enter_context(openvocab(url, folder)).client for _ in range(2))
-        labels = {"labels": ["cat", "dog"]}
-        first = one.put("/labelsets/shared", json=labels, params={"wait": True})
-        assert first.status_code == 201
-        version = first.json()["version"]
-        answer = classify(two, samples["cat"], labelset="shared").json()
-        assert (answer["predictions"][0]["label"], answer["labelset_version"]) == ("cat", version)
-        # the vectors came through the store
-        assert two.get("/models").json()["store"]["hits"] >= 2
+    one, other, _ = two
+    labels = {"labels": ["cat", "dog"]}
+    first = one.put("/labelsets/shared", json=labels, params={"wait": True})
+    assert first.status_code == 201
+    version = first.json()["version"]
+    answer = classify(other, samples["cat"], labelset="shared").json()
+    assert (answer["predictions"][0]["label"], answer["labelset_version"]) == ("cat", version)
+    # the vectors came through the store
+    assert other.get("/models").json()["store"]["hits"] >= 2
 
-        replaced = two.put(
-            "/labelsets/shared", json={"labels": ["rocket", "pizza"]}, params={"wait": True}
-        )
-        version = replaced.json()["version"]
-        answer = classify(one, samples["rocket"], labelset="shared").json()
-        assert (answer["predictions"][0]["label"], answer["labelset_version"]) == (
-            "rocket", version
-        )  # fmt: skip
+    replaced = other.put(
+        "/labelsets/shared", json={"labels": ["rocket", "pizza"]}, params={"wait": True}
+    )
+    version = replaced.json()["version"]
+    answer = classify(one, samples["rocket"], labelset="shared").json()
+    assert (answer["predictions"][0]["label"], answer["labelset_version"]) == ("rocket", version)
 
-        etag = first.headers["etag"]
-        stale = one.put("/labelsets/shared", json=labels, headers={"If-Match": etag})
-        assert stale.status_code == 412
-        assert one.delete("/labelsets/shared").status_code == 204
-        assert classify(two, samples["cat"], labelset="shared").status_code == 404
+    etag = first.headers["etag"]
+    stale = one.put("/labelsets/shared", json=labels, headers={"If-Match": etag})
+    assert stale.status_code == 412
+    assert one.delete("/labelsets/shared").status_code == 204
+    assert classify(other, samples["cat"], labelset="shared").status_code == 404
 
 
 def test_stopped_and_started_everything_is_still_there(
@@ -125,72 +136,71 @@ def test_without_redis_known_label_sets_go_on_and_it_heals(
         wait_until(lambda: client.get("/readyz").json()["status"] == "ready")
 
 
+@on_redis
 def test_what_redis_lost_is_published_again_and_what_was_deleted_is_not(
-    samples: dict[str, Path], tmp_path: Path
+    two: tuple[httpx.Client, httpx.Client, str], samples: dict[str, Path]
 ) -> None:
     import redis
 
-    with redis_server(tmp_path) as url, openvocab(url, tmp_path) as server:
-        client = server.client
-        for name in ("kept", "too", "gone"):
-            client.put(f"/labelsets/{name}", json={"labels": ["cat", "dog"]}, params={"wait": True})
-        client.delete("/labelsets/gone")
-        etag = client.get("/labelsets/kept").headers["etag"]
-        with redis.Redis.from_url(url) as direct:
-            direct.flushall()
-            assert classify(client, samples["cat"], labelset="kept").status_code == 200
-            assert client.get("/labelsets/kept").headers["etag"] == etag
-            direct.flushall()
-            names = [labelset["name"] for labelset in client.get("/labelsets").json()["labelsets"]]
-            assert names == ["kept", "too"]
-            direct.flushall()
-            response = client.post("/labelsets", json={"name": "too", "labels": ["a", "b"]})
-            assert response.status_code == 409
-        assert client.get("/labelsets/gone").status_code == 404
+    client, _, url = two
+    for name in ("kept", "too", "gone"):
+        client.put(f"/labelsets/{name}", json={"labels": ["cat", "dog"]}, params={"wait": True})
+    client.delete("/labelsets/gone")
+    etag = client.get("/labelsets/kept").headers["etag"]
+    with redis.Redis.from_url(url) as direct:
+        direct.flushall()
+        assert classify(client, samples["cat"], labelset="kept").status_code == 200
+        assert client.get("/labelsets/kept").headers["etag"] == etag
+        direct.flushall()
+        names = [labelset["name"] for labelset in client.get("/labelsets").json()["labelsets"]]
+        assert names == ["kept", "too"]
+        direct.flushall()
+        response = client.post("/labelsets", json={"name": "too", "labels": ["a", "b"]})
+        assert response.status_code == 409
+    assert client.get("/labelsets/gone").status_code == 404
 
 
-def test_after_a_loss_two_servers_agree_again(samples: dict[str, Path], tmp_path: Path) -> None:
+@on_redis
+def test_after_a_loss_two_servers_agree_again(
+    two: tuple[httpx.Client, httpx.Client, str], samples: dict[str, Path]
+) -> None:
     """One knows a set that the other, after the loss, has made anew under the same name."""
     import redis
 
-    with contextlib.ExitStack() as stack:
-        url = stack.enter_context(redis_server(tmp_path))
-        one, two = (stack.enter_context(openvocab(url, tmp_path)).client for _ in range(2))
-        one.put("/labelsets/p", json={"labels": ["cat", "dog"]}, params={"wait": True})
-        with redis.Redis.from_url(url) as direct:
-            direct.flushall()
-        anew = two.post(
-            "/labelsets", json={"name": "p", "labels": ["rocket", "key"]}, params={"wait": True}
-        )
-        assert anew.status_code == 201
-        for client in (one, two):
-            answer = classify(client, samples["rocket"], labelset="p").json()
-            assert answer["predictions"][0]["label"] == "rocket"
-            assert answer["labelset_version"] == anew.json()["version"]
+    one, other, url = two
+    one.put("/labelsets/p", json={"labels": ["cat", "dog"]}, params={"wait": True})
+    with redis.Redis.from_url(url) as direct:
+        direct.flushall()
+    anew = other.post(
+        "/labelsets", json={"name": "p", "labels": ["rocket", "key"]}, params={"wait": True}
+    )
+    assert anew.status_code == 201
+    for client in (one, other):
+        answer = classify(client, samples["rocket"], labelset="p").json()
+        assert answer["predictions"][0]["label"] == "rocket"
+        assert answer["labelset_version"] == anew.json()["version"]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda body: b'{"format": 2}',
-        lambda body: body.replace(b'"dog"', b'"dof"'),  # a bit flipped, in valid JSON
-    ],
-)
 def test_one_record_that_cannot_be_read_harms_only_itself(
-    samples: dict[str, Path], tmp_path: Path, damage: Callable[[bytes], bytes]
+    samples: dict[str, Path], tmp_path: Path
 ) -> None:
     import sqlite3
 
+    damages: dict[str, Callable[[bytes], bytes]] = {
+        "bad": lambda body: b'{"format": 2}',
+        "flipped": lambda body: body.replace(b'"dog"', b'"dof"'),  # a bit, in valid JSON
+    }
     with openvocab("", tmp_path) as server:
-        for name in ("a", "bad", "z"):
+        for name in ("a", *damages, "z"):
             server.client.put(
                 f"/labelsets/{name}", json={"labels": ["cat", "dog"]}, params={"wait": True}
             )
     with contextlib.closing(sqlite3.connect(tmp_path / "openvocab.sqlite3")) as file:
-        (body,) = file.execute("SELECT body FROM labelsets WHERE name = 'bad'").fetchone()
-        damaged = damage(body)
-        assert damaged != body
-        file.execute("UPDATE labelsets SET body = ? WHERE name = 'bad'", (damaged,))
+        for name, damage in damages.items():
+            (body,) = file.execute("SELECT body FROM labelsets WHERE name = ?", (name,)).fetchone()
+            damaged = damage(body)
+            assert damaged != body
+            file.execute("UPDATE labelsets SET body = ? WHERE name = ?", (damaged, name))
         file.commit()
     with openvocab("", tmp_path) as server:
         client = server.client
@@ -199,13 +209,17 @@ def test_one_record_that_cannot_be_read_harms_only_itself(
             listed = client.get("/labelsets").json()["labelsets"]
             return {entry["name"]: entry["status"] for entry in listed}
 
-        wait_until(lambda: states() == {"a": "ready", "bad": "failed", "z": "ready"})
-        refused = classify(client, samples["cat"], labelset="bad")
-        assert (refused.status_code, refused.json()["error_type"]) == (409, "unreadable_labelset")
-        assert client.get("/labelsets/bad").json()["status"] == "failed"
-        mended = client.put("/labelsets/bad", json={"labels": ["x", "y"]}, params={"wait": True})
-        assert mended.json()["status"] == "ready"
-        assert client.delete("/labelsets/bad").status_code == 204
+        failed = dict.fromkeys(damages, "failed")
+        wait_until(lambda: states() == {"a": "ready", **failed, "z": "ready"})
+        for name in damages:
+            url = f"/labelsets/{name}"
+            refused = classify(client, samples["cat"], labelset=name)
+            told = (refused.status_code, refused.json()["error_type"])
+            assert told == (409, "unreadable_labelset"), name
+            assert client.get(url).json()["status"] == "failed", name
+            mended = client.put(url, json={"labels": ["x", "y"]}, params={"wait": True})
+            assert mended.json()["status"] == "ready", name
+            assert client.delete(url).status_code == 204, name
 
 
 def test_a_server_starts_without_its_redis_and_says_so(
