@@ -7,7 +7,6 @@ import io
 import logging
 import math
 import re
-import struct
 import threading
 import time
 import warnings
@@ -15,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ from PIL.JpegImagePlugin import jpeg_factory
 from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedImage
 from app.images import png, profiles, tiff
 from app.images.apart import Apart, Kind, kind_apart, unavailable
-from app.images.formats import is_heic, looks_like_image, unusual_jpeg
+from app.images.formats import CUT_SHORT, is_heic, looks_like_image, unusual_jpeg
 from app.images.frames import has_more
 from app.images.limits import ImageLimits, Room, check, check_size
 from app.images.notes import Notes
@@ -115,9 +115,9 @@ class Decoded:
     views: tuple[tuple[npt.NDArray[np.uint8], ...], ...]
     width: int
     height: int
-    format: str = ""
-    regions: tuple[Region, ...] = ()
-    notes: Notes = field(default_factory=Notes)
+    format: str
+    regions: tuple[Region, ...]
+    notes: Notes
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8]:
@@ -139,15 +139,20 @@ class Decoder:
         apart: frozenset[Kind] = frozenset(),
     ) -> None:
         quieten()
-        self._formats = (*FORMATS, HEIC) if heic else FORMATS
         if heic:
             enable_heic()
-        self._spec = spec
-        self._exact = exact
         self._apart = Apart(apart) if apart else None
         self.limits = limits
-        # a pixel may take 17 bytes while it is decoded: many threads must not do that at once
-        self._room = Room(max(LARGE_AT_ONCE * limits.pixels, threads * PIXELS_OF_A_THREAD))
+        self._file_decoded = partial(
+            decode,
+            spec=spec,
+            limits=limits,
+            formats=(*FORMATS, HEIC) if heic else FORMATS,
+            exact=exact,
+            # a pixel may take 17 bytes while it is decoded: many threads must not do that at once
+            room=Room(max(LARGE_AT_ONCE * limits.pixels, threads * PIXELS_OF_A_THREAD)),
+            apart=self._apart,
+        )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._max_waiting = max_waiting
         self.waiting = 0
@@ -180,16 +185,7 @@ class Decoder:
         thread = threading.get_ident()
         self._begun[thread] = time.monotonic()
         try:
-            return decode(
-                data,
-                self._spec,
-                self.limits,
-                self._formats,
-                self._exact,
-                self._room,
-                look,
-                self._apart,
-            )
+            return self._file_decoded(data, look=look)
         finally:
             del self._begun[thread]
 
@@ -228,73 +224,147 @@ def decode(
     if len(data) > limits.bytes:
         detail = f"the image has {len(data)} bytes, the limit is {limits.bytes}"
         raise TooLarge(detail, field="image", limit=limits.bytes, value=len(data))
+    file = _File(data, look.spec(spec), limits, look, room)
     if not looks_like_image(data):
         if (kind := kind_apart(data)) is not None:
-            return _decode_apart(data, kind, spec, limits, room, look, apart)
+            if apart is None or kind not in apart.kinds:
+                raise unavailable(kind, FORMAT_NAMES)
+            return file.decoded_apart(kind, apart)
         if kind_of(data) is not None:
             raise _unsupported(data)
-    notes = Notes(more=has_more(data))
-    notes.preview = data[:2] in (b"II", b"MM") and tiff.is_preview(data)
+    file.notes.more = has_more(data)
+    file.notes.preview = data[:2] in (b"II", b"MM") and tiff.is_preview(data)
     screened = screen(data, limits.pixels)
     deep = _deep_tiff(screened)
-    if deep is not None:
-        return _decode_deep(screened, deep, spec, limits, room, look, notes)
-    with _opened(screened, formats, limits) as image:
-        width, height = image.size
-        spec = look.spec(spec)
-        scale = 1 if exact or look.cuts else _reduce(image, spec)
-        whole = scale == 1 or "progressive" in image.info  # its coefficients are held in full
-        held = width * height if whole else image.width * image.height
-        check_size(width, height, limits.pixels if whole else MOST_REDUCED * limits.pixels)
-        if held > limits.pixels:
-            check_size(width, height, limits.pixels)
-        with contextlib.suppress(struct.error, IndexError, OverflowError):
-            held += held_beside(screened, held)
-        with room.taken(held) if room else contextlib.nullcontext():
-            upright = _loaded(image, screened, data, width, height, scale, look.background, notes)
-            return _viewed(upright, image.format or "", spec, look, notes)
+    return file.decoded_deep(screened, deep) if deep else file.decoded(screened, formats, exact)
 
 
-def _decode_apart(
-    data: bytes,
-    kind: Kind,
-    spec: ImageSpec,
-    limits: ImageLimits,
-    room: Room | None,
-    look: Look,
-    apart: Apart | None,
-) -> Decoded:
-    """The same for a format whose decoder runs in a process of its own."""
-    if apart is None or kind not in apart.kinds:
-        raise unavailable(kind, FORMAT_NAMES)
-    notes = Notes()
-    with room.taken(PIXELS_APART) if room else contextlib.nullcontext():
-        drawn = apart.decode(kind, data, limits)
-        notes.incomplete = drawn.incomplete
-        rgb = to_rgb(drawn.image, look.background, notes)
-        rgb = profiles.applied(rgb, drawn.profile)
-        whole = (0.0, 0.0, float(rgb.width), float(rgb.height))
-        picture = Picture(rgb, drawn.width, drawn.height, whole)
-        return _viewed(picture, kind.upper(), look.spec(spec), look, notes)
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One image file, what is wanted of it, and what had to be guessed so far."""
 
+    data: bytes
+    spec: ImageSpec
+    limits: ImageLimits
+    look: Look
+    room: Room | None
+    notes: Notes = field(default_factory=Notes)
 
-def _viewed(picture: Picture, kind: str, spec: ImageSpec, look: Look, notes: Notes) -> Decoded:
-    """What is looked at of a picture, at the model's size."""
-    width, height = picture.width, picture.height
-    regions = look.regions(width, height)
-    views = tuple(
-        tuple(fit(picture.part(cut) if look.cuts else picture, spec) for cut in region.cuts)
-        for region in regions
-    )
-    if all(
-        _is_uniform(_inside(pixels, cut, spec))
-        for cuts, region in zip(views, regions, strict=True)
-        for pixels, cut in zip(cuts, region.cuts, strict=True)
-    ):
-        colours = np.array(picture.image.getextrema())
-        notes.uniform = bool((colours[:, 0] == colours[:, 1]).all()) and not notes.dark
-        notes.became_uniform = not notes.uniform
-    return Decoded(views, width, height, kind, regions, notes)
+    def decoded(self, screened: bytes, formats: tuple[str, ...], exact: bool) -> Decoded:
+        """By Pillow, in this process."""
+        limit = self.limits.pixels
+        with _opened(screened, formats, self.limits) as image:
+            width, height = image.size
+            scale = 1 if exact or self.look.cuts else _reduce(image, self.spec)
+            whole = scale == 1 or "progressive" in image.info  # its coefficients are held in full
+            held = width * height if whole else image.width * image.height
+            check_size(width, height, limit if whole else MOST_REDUCED * limit)
+            if held > limit:
+                check_size(width, height, limit)
+            with contextlib.suppress(*CUT_SHORT):
+                held += held_beside(screened, held)
+            with self._taken(held):
+                upright = self._loaded(image, screened, width, height, scale)
+                return self._viewed(upright, image.format or "")
+
+    def decoded_apart(self, kind: Kind, apart: Apart) -> Decoded:
+        """The same for a format whose decoder runs in a process of its own."""
+        with self._taken(PIXELS_APART):
+            drawn = apart.decode(kind, self.data, self.limits)
+            self.notes.incomplete = drawn.incomplete
+            rgb = to_rgb(drawn.image, self.look.background, self.notes)
+            rgb = profiles.applied(rgb, drawn.profile)
+            return self._viewed(Picture.all_of(rgb, drawn.width, drawn.height), kind.upper())
+
+    def decoded_deep(self, screened: bytes, ifd: Directory) -> Decoded:
+        """The same for a TIFF of more than 8 bits a channel."""
+        width, height = ifd.number(tiff.WIDTH, 0), ifd.number(tiff.HEIGHT, 0)
+        check_size(width, height, self.limits.pixels)
+        each = tiff.bytes_of_a_pixel(ifd)
+        tile = ifd.number(tiff.TILE_WIDTH, 1) * ifd.number(tiff.TILE_HEIGHT, 1)
+        most = max(width * height, tile)
+        check(most * each, DEEP * self.limits.pixels, "bytes of numbers")
+        with self._taken(most * max(1, each // 4)):
+            try:
+                image = tiff.read(screened, ifd, self.notes)
+                turned = ifd.number(ORIENTATION, 1)
+                if turned in UPRIGHT:
+                    image = image.transpose(UPRIGHT[turned])
+                rgb = to_rgb(image, self.look.background, self.notes)
+                rgb = profiles.applied(rgb, profiles.of_tiff(screened, ifd))
+            except MemoryError as error:
+                raise TooLarge("the image cannot be held in memory", field="image") from error
+            except Exception as error:
+                detail = "the TIFF file cannot be decoded"
+                raise DamagedImage(detail, field="image") from error
+            return self._viewed(Picture.all_of(rgb, *rgb.size), "TIFF")
+
+    def _taken(self, pixels: int) -> contextlib.AbstractContextManager[None]:
+        """Around what holds so many pixels."""
+        return self.room.taken(pixels) if self.room else contextlib.nullcontext()
+
+    def _loaded(
+        self, image: Image.Image, screened: bytes, width: int, height: int, scale: int
+    ) -> Picture:
+        """`_upright`, with whatever may go wrong as a problem."""
+        try:
+            frame = _frame(image)
+            image.load()
+            if frame is not None:
+                image = _alone(image, frame)
+            declared, profile = None, image.info.get("icc_profile")
+            if image.format == "PNG":
+                declared, profile = png.declared_white(self.data), profiles.of_png(self.data)
+                image = png.completed(image, screened, declared, self.notes)
+            if image.mode not in COLOURS:
+                profile = None
+            picture = self._upright(image, width, height, scale, declared)
+            return replace(picture, image=profiles.applied(picture.image, profile))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+            detail = f"the image cannot be held in memory ({type(error).__name__})"
+            raise TooLarge(detail, field="image") from error
+        except Exception as error:
+            _check_kind(self.data, error)
+            # decoders raise whatever a damaged file leads them to; the file is at fault
+            detail = f"the {image.format} file cannot be decoded"
+            raise DamagedImage(detail, field="image") from error
+
+    def _upright(
+        self, image: Image.Image, width: int, height: int, scale: int, declared: float | None
+    ) -> Picture:
+        """The first frame, upright, in RGB, of a file of this size that is reduced by `scale`."""
+        if scale == 1:
+            width, height = image.size  # some formats know their size for certain only now
+        # what of the last pixels lies outside the picture
+        slack = image.width - width / scale, image.height - height / scale
+        orientation = _orientation(image)
+        if orientation in UPRIGHT:
+            image = image.transpose(UPRIGHT[orientation])
+        if orientation >= 5:  # lies on its side
+            width, height, slack = height, width, slack[::-1]
+        left = slack[0] if orientation in (2, 3, 6, 7) else 0
+        top = slack[1] if orientation in (3, 4, 7, 8) else 0
+        right, bottom = left + image.width - slack[0], top + image.height - slack[1]
+        rgb = to_rgb(image, self.look.background, self.notes, declared)
+        return Picture(rgb, width, height, (left, top, right, bottom))
+
+    def _viewed(self, picture: Picture, kind: str) -> Decoded:
+        """What is looked at of a picture, at the model's size."""
+        width, height, notes, spec = picture.width, picture.height, self.notes, self.spec
+        regions = self.look.regions(width, height)
+        views = tuple(
+            tuple(fit(picture.part(c) if self.look.cuts else picture, spec) for c in region.cuts)
+            for region in regions
+        )
+        if all(
+            _is_uniform(_inside(pixels, cut, spec))
+            for cuts, region in zip(views, regions, strict=True)
+            for pixels, cut in zip(cuts, region.cuts, strict=True)
+        ):
+            colours = np.array(picture.image.getextrema())
+            notes.uniform = bool((colours[:, 0] == colours[:, 1]).all()) and not notes.dark
+            notes.became_uniform = not notes.uniform
+        return Decoded(views, width, height, kind, regions, notes)
 
 
 def _inside(pixels: npt.NDArray[np.uint8], cut: Cut, spec: ImageSpec) -> npt.NDArray[np.uint8]:
@@ -321,42 +391,8 @@ def _deep_tiff(data: bytes) -> Directory | None:
     try:
         ifd = directory(data)
         return ifd if is_deep(ifd) else None
-    except (struct.error, IndexError, OverflowError):
+    except CUT_SHORT:
         return None
-
-
-def _decode_deep(
-    data: bytes,
-    ifd: Directory,
-    spec: ImageSpec,
-    limits: ImageLimits,
-    room: Room | None,
-    look: Look,
-    notes: Notes,
-) -> Decoded:
-    """The same for a TIFF of more than 8 bits a channel."""
-    width, height = ifd.number(tiff.WIDTH, 0), ifd.number(tiff.HEIGHT, 0)
-    check_size(width, height, limits.pixels)
-    each = tiff.bytes_of_a_pixel(ifd)
-    tile = ifd.number(tiff.TILE_WIDTH, 1) * ifd.number(tiff.TILE_HEIGHT, 1)
-    check(max(width * height, tile) * each, DEEP * limits.pixels, "bytes of numbers")
-    held = max(width * height, tile) * max(1, each // 4)
-    with room.taken(held) if room else contextlib.nullcontext():
-        try:
-            image = tiff.read(data, ifd, notes)
-            turned = ifd.number(ORIENTATION, 1)
-            if turned in UPRIGHT:
-                image = image.transpose(UPRIGHT[turned])
-            rgb = to_rgb(image, look.background, notes)
-            rgb = profiles.applied(rgb, profiles.of_tiff(data, ifd))
-        except MemoryError as error:
-            raise TooLarge("the image cannot be held in memory", field="image") from error
-        except Exception as error:
-            detail = "the TIFF file cannot be decoded"
-            raise DamagedImage(detail, field="image") from error
-        whole = (0.0, 0.0, float(rgb.width), float(rgb.height))
-        picture = Picture(rgb, rgb.width, rgb.height, whole)
-        return _viewed(picture, "TIFF", look.spec(spec), look, notes)
 
 
 def _reduce(image: Image.Image, spec: ImageSpec) -> int:
@@ -367,42 +403,6 @@ def _reduce(image: Image.Image, spec: ImageSpec) -> int:
     scale = reduction(image.width, image.height, spec)
     image.draft(image.mode, (image.width // scale, image.height // scale))
     return scale
-
-
-def _loaded(
-    image: Image.Image,
-    screened: bytes,
-    data: bytes,
-    width: int,
-    height: int,
-    scale: int,
-    background: str,
-    notes: Notes,
-) -> Picture:
-    """`_picture`, with whatever may go wrong as a problem."""
-    try:
-        frame = _frame(image)
-        image.load()
-        if frame is not None:
-            image = _alone(image, frame)
-        declared = png.declared_white(data) if image.format == "PNG" else None
-        if image.format == "PNG":
-            image = png.completed(image, screened, declared, notes)
-        profile = image.info.get("icc_profile")
-        if image.format == "PNG":
-            profile = profiles.of_png(data)
-        if image.mode not in COLOURS:
-            profile = None
-        picture = _picture(image, width, height, scale, background, notes, declared)
-        return replace(picture, image=profiles.applied(picture.image, profile))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        detail = f"the image cannot be held in memory ({type(error).__name__})"
-        raise TooLarge(detail, field="image") from error
-    except Exception as error:
-        _check_kind(data, error)
-        # decoders raise whatever a damaged file leads them to; the file is at fault
-        detail = f"the {image.format} file cannot be decoded"
-        raise DamagedImage(detail, field="image") from error
 
 
 def _frame(image: Image.Image) -> tuple[int, int, int, int] | None:
@@ -421,32 +421,6 @@ def _alone(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
     for side in (above, below, (0, top, left, bottom), (right, top, width, bottom)):
         canvas.paste((0, 0, 0, 0), side)
     return canvas
-
-
-def _picture(
-    image: Image.Image,
-    width: int,
-    height: int,
-    scale: int,
-    background: str,
-    notes: Notes,
-    declared: float | None,
-) -> Picture:
-    """The first frame, upright, in RGB, of a file of this size that is reduced by `scale`."""
-    if scale == 1:
-        width, height = image.size  # some formats know their size for certain only now
-    # what of the last pixels lies outside the picture
-    slack = image.width - width / scale, image.height - height / scale
-    orientation = _orientation(image)
-    if orientation in UPRIGHT:
-        image = image.transpose(UPRIGHT[orientation])
-    if orientation >= 5:  # lies on its side
-        width, height, slack = height, width, slack[::-1]
-    left = slack[0] if orientation in (2, 3, 6, 7) else 0
-    top = slack[1] if orientation in (3, 4, 7, 8) else 0
-    right, bottom = left + image.width - slack[0], top + image.height - slack[1]
-    rgb = to_rgb(image, background, notes, declared)
-    return Picture(rgb, width, height, (left, top, right, bottom))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -509,7 +483,7 @@ def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Itera
         if not looks_like_image(data):
             raise _unsupported(data) from None
         if isinstance(error, UnidentifiedImageError) and data[:2] in (b"II", b"MM"):
-            with contextlib.suppress(struct.error, IndexError, OverflowError):
+            with contextlib.suppress(*CUT_SHORT):
                 detail = f"this is a {tiff.why_not(directory(data))}, which is not read"
                 advice = "convert it to 8 or 16 bits a channel, PNG or JPEG"
                 raise UnsupportedImage(

@@ -7,6 +7,9 @@ from typing import Final
 HEIC_BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS: Final = (b"avif", b"avis")
 
+# what reading the numbers of a damaged file raises
+CUT_SHORT: Final = (struct.error, IndexError, OverflowError)
+
 # sizes of a BMP's second header, and its least and most bits for each pixel
 BMP_HEADERS: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 

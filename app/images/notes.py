@@ -12,14 +12,12 @@ from models import ImageSpec
 # how many numbers `Notes.numbers` has
 COUNT: Final = 4
 
-MORE: Final = 1
-DARK: Final = 2
-UNIFORM: Final = 4
-BECAME_UNIFORM: Final = 8
-BANDS: Final = 16
+# the notes of yes and no, a bit each, and the bit of a range
+FLAGS: Final = {
+    "more": 1, "dark": 2, "uniform": 4, "became_uniform": 8, "bands": 16, "incomplete": 64,
+    "preview": 128,
+}  # fmt: skip
 RANGE: Final = 32
-INCOMPLETE: Final = 64
-PREVIEW: Final = 128
 
 # share of what the model sees that is border
 BORDER: Final = 1 / 2
@@ -52,21 +50,17 @@ class Notes:
 
     def numbers(self) -> npt.NDArray[np.float32]:
         """The same as COUNT numbers."""
-        flags = (self.more, self.dark, self.uniform, self.became_uniform, self.bands)
-        bits = sum(1 << place for place, flag in enumerate(flags) if flag)
+        bits = sum(bit for name, bit in FLAGS.items() if getattr(self, name))
         bits |= RANGE if self.high is not None else 0
-        bits |= INCOMPLETE if self.incomplete else 0
-        bits |= PREVIEW if self.preview else 0
         return np.array([bits, self.low or 0.0, self.high or 0.0, 0.0], np.float32)
 
     @classmethod
     def of_numbers(cls, numbers: npt.NDArray[np.float32]) -> "Notes":
         """What `numbers` made."""
-        bits, low, high = int(numbers[0]), float(numbers[1]), float(numbers[2])
-        flags = [bool(bits & bit) for bit in (MORE, DARK, UNIFORM, BECAME_UNIFORM, BANDS)]
-        notes = cls(*flags, *((low, high) if bits & RANGE else (None, None)))
-        notes.incomplete, notes.preview = bool(bits & INCOMPLETE), bool(bits & PREVIEW)
-        return notes
+        bits = int(numbers[0])
+        flags = {name: bool(bits & bit) for name, bit in FLAGS.items()}
+        low, high = map(float, numbers[1:3]) if bits & RANGE else (None, None)
+        return cls(**flags, low=low, high=high)
 
     def warnings(self) -> tuple[str, ...]:
         """A sentence for each."""

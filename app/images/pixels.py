@@ -93,6 +93,11 @@ class Picture:
     height: int
     box: tuple[float, float, float, float]
 
+    @classmethod
+    def all_of(cls, image: Image.Image, width: int, height: int) -> "Picture":
+        """One that fills its image."""
+        return cls(image, width, height, (0.0, 0.0, float(image.width), float(image.height)))
+
     def part(self, cut: Cut) -> "Picture":
         """What lies in a cut of it."""
         (left, top, right, bottom), width, height = self.box, self.width, self.height

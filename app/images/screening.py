@@ -13,7 +13,7 @@ from typing import Final
 
 from app.errors import DamagedImage
 from app.images import tiff
-from app.images.formats import FRAMES
+from app.images.formats import CUT_SHORT, FRAMES
 from app.images.heif import screen_heif
 from app.images.limits import check
 
@@ -79,7 +79,7 @@ def screen(data: bytes, pixels: int) -> bytes:
             return _tiff(data, pixels)
         elif data[4:8] == b"ftyp":
             return screen_heif(data, pixels)
-    except (struct.error, IndexError, OverflowError):  # it is cut short
+    except CUT_SHORT:  # it is cut short
         pass
     return data
 

@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from app.images.depth import Numbers, extent, scaled, span
+from app.images.formats import CUT_SHORT
 from app.images.notes import Notes
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -241,7 +242,7 @@ def more_pages(data: bytes) -> bool:
                 HEIGHT, 0
             ):
                 return True
-    except (struct.error, IndexError, OverflowError):
+    except CUT_SHORT:
         pass
     return False
 
@@ -250,6 +251,6 @@ def is_preview(data: bytes) -> bool:
     """Whether the first page is a small copy of what a camera has laid below it (DNG, NEF, ARW)."""
     try:
         ifd = directory(data)
-    except (struct.error, IndexError, OverflowError):
+    except CUT_SHORT:
         return False
     return BELOW in ifd.tags and (DNG in ifd.tags or bool(ifd.number(SUBFILE, 0) & REDUCED))

@@ -123,6 +123,27 @@ KINDS = {
 }
 
 
+def png_of_16_bits(image: Image.Image, icc: bytes) -> bytes:
+    """An RGB picture with its profile, of which pure white would be transparent."""
+    rows = [b"\0" + row.astype(">u2").tobytes() for row in np.asarray(image).astype(int) * 257]
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", *image.size, 16, 2, 0, 0, 0),
+        b"iCCP": b"icc\0\0" + zlib.compress(icc),
+        b"tRNS": b"\xff" * 6,
+        b"IDAT": zlib.compress(b"".join(rows)),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks.items()
+    )
+
+
+def test_a_profile_of_16_bits_with_a_transparent_colour_is_applied() -> None:
+    data = png_of_16_bits(within("ProPhoto"), profile("ProPhoto"))
+    assert np.abs(pixels(data) - np.asarray(picture()).astype(int)).mean() < 4
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("space", ["ProPhoto", "linear"])
 def test_a_profile_that_changes_much_is_applied(kind: str, space: str) -> None:
