@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final
@@ -18,7 +18,7 @@ from app.api.bodies import address_fields, is_json, json_body, media_type, merge
 from app.api.fields import IMAGE, InputLimits, build_query
 from app.api.middleware.state import state_of
 from app.api.multipart import Part
-from app.api.problems import SENT, ProblemAnswer, document, documented
+from app.api.problems import SENT, ProblemAnswer, document, documented, sendable
 from app.api.results import (
     BATCH_END,
     BATCH_HEAD,
@@ -61,6 +61,15 @@ class BatchAnswer(BaseModel):
     results: list[BatchLine]
 
 
+def failed_lines(outcomes: Sequence[Outcome[Any]]) -> list[BatchLine]:
+    """Why there is no result, of those outcomes that have none."""
+    return [
+        BatchLine(index=outcome.index, name=outcome.name, error=document(outcome.result))
+        for outcome in outcomes
+        if isinstance(outcome.result, Problem)
+    ]
+
+
 async def read_batch(
     request: Request, limits: InputLimits, uploads: UploadBatches
 ) -> tuple[Query, AsyncGenerator[Item, None]]:
@@ -71,7 +80,7 @@ async def read_batch(
     """
     kind = media_type(request.headers.get("content-type", ""))
     fields = address_fields(request, bodies.LISTS)
-    if kind == "multipart/form-data":
+    if kind == bodies.FORM:
         return await _form(request, fields, limits, uploads)
     if is_json(kind):
         return await _json(request, fields, limits, uploads)
@@ -266,7 +275,7 @@ async def _table(
 
 
 def _csv(outcome: Outcome[list[Row]], columns: int) -> list[Row]:
-    head = (str(outcome.index), _sendable(outcome.name or ""))
+    head = (str(outcome.index), sendable(outcome.name or ""))
     if isinstance(outcome.result, Problem):
         return [(*head, *[""] * (columns - 3), document(outcome.result).detail)]
     return [(*head, *row, "") for row in outcome.result]
@@ -275,14 +284,10 @@ def _csv(outcome: Outcome[list[Row]], columns: int) -> list[Row]:
 def _text(outcome: Outcome[list[Row]], _columns: int) -> list[Row]:
     name = outcome.name or str(outcome.index)
     # a name is a stranger's: it makes no line and no column of its own
-    name = "".join(c if c.isprintable() else "?" for c in _sendable(name))
+    name = "".join(c if c.isprintable() else "?" for c in sendable(name))
     if isinstance(outcome.result, Problem):
         return [("-", f"error: {document(outcome.result).detail}", name)]
     return [(*row, name) for row in outcome.result]
-
-
-def _sendable(name: str) -> str:
-    return name.encode(errors="replace").decode()
 
 
 def _size(rows: list[Row]) -> int:

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app.api import openapi
-from app.api.batch import BatchLine
+from app.api.batch import BatchLine, failed_lines
 from app.api.bodies import json_body
 from app.api.labelled_images import read_calibration
 from app.api.middleware.state import state_of
-from app.api.problems import KEYED, SENT, document, documented
+from app.api.problems import KEYED, SENT, documented
 from app.api.services import (
     ONLY_DECLARED,
     CallerDep,
@@ -22,10 +22,11 @@ from app.api.services import (
     PatienceDep,
     Services,
     ServicesDep,
+    etag,
     of_model,
     read_match,
 )
-from app.errors import Invalid, NotFound, Problem, excerpt, shown
+from app.errors import Invalid, NotFound, excerpt, shown
 from app.labelsets.calibration.calibrator import Calibrator, LabelledVectors
 from app.labelsets.calibration.validity import Validity
 from app.labelsets.calibration.value import Calibration
@@ -244,7 +245,7 @@ async def put(
     named = calibration.model if calibration.model in services.models.names() else None
     of = await of_model(request, services, model or named)
     stored = await calibrator(of).keep(name, calibration, read_match(request))
-    return Response(status_code=204, headers={"ETag": f'"{stored.version}"'})
+    return Response(status_code=204, headers={"ETag": etag(stored)})
 
 
 @router.delete(
@@ -275,16 +276,12 @@ def _chosen(services: Services, definition: Definition, model: str | None) -> Ca
 
 
 def _json(text: str, stored: Stored) -> Response:
-    headers = {"ETag": f'"{stored.version}"'}
+    headers = {"ETag": etag(stored)}
     return Response(text + "\n", media_type="application/json", headers=headers)
 
 
 def _answer(stored: Stored, fitted: Calibration, pictures: LabelledVectors) -> CalibratedAnswer:
-    errors = [
-        BatchLine(index=outcome.index, name=outcome.name, error=document(outcome.result))
-        for outcome in pictures.failed
-        if isinstance(outcome.result, Problem)
-    ]
+    errors = failed_lines(pictures.failed)
     return CalibratedAnswer(
         labelset=without_namespace(stored.name),
         version=stored.version,

@@ -167,7 +167,8 @@ router = APIRouter(tags=["Classify"])
 )
 async def classify(request: Request) -> Response:
     # called here, not injected: each dependency costs the framework 30 µs
-    services, stages, caller = services_of(request), stages_of(request), caller_of(request)
+    services, stages = await services_of(request), await stages_of(request)
+    caller = await caller_of(request)
     image, query = await read_classify(request, services.input_limits, services.fetcher)
     if query.explain and not services.explains:
         raise Invalid("explain is disabled on this server (OPENVOCAB_EXPLAIN)", field="explain")

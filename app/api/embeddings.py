@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from app.api import bodies, openapi
 from app.api.answers import Encoding, rows_as_json, with_rows
@@ -19,7 +19,6 @@ from app.api.fields import (
     InputLimits,
     RequestFields,
     Templates,
-    invalid,
     own_or_named,
 )
 from app.api.problems import SENT, documented
@@ -40,10 +39,7 @@ EncodingField = Annotated[Encoding, Field(description=ENCODING)]
 Rows = Annotated[list[Row], Field(description="Rows of unit length, in the order of the request.")]
 Cached = Annotated[
     int,
-    Field(
-        description="Older name of `rows_cached`.",
-        json_schema_extra={"deprecated": True},
-    ),
+    Field(description="Older name of `rows_cached`.", json_schema_extra={"deprecated": True}),
 ]
 RowsCached = Annotated[int, Field(description="Number of rows that needed no encoding.")]
 
@@ -59,10 +55,7 @@ class TextsFields(RequestFields):
         description="A template set's name, or own templates with one `{}` each: the row of a text "
         "is then that of a label, the ensemble over these templates.",
     )
-    model: str | None = Field(
-        None,
-        description=MODEL_DESCRIPTION,
-    )
+    model: str | None = Field(None, description=MODEL_DESCRIPTION)
     truncate: bool = Field(
         False,
         description="Take the beginning of texts that are longer than the model reads, with a "
@@ -74,10 +67,7 @@ class TextsFields(RequestFields):
 class ImagesFields(RequestFields):
     """The fields of POST /embeddings/image besides the images."""
 
-    model: str | None = Field(
-        None,
-        description=MODEL_DESCRIPTION,
-    )
+    model: str | None = Field(None, description=MODEL_DESCRIPTION)
     encoding_format: EncodingField = "float"
 
 
@@ -157,11 +147,7 @@ class AskedImages:
 async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
     """The request of POST /embeddings/text. Raises Unparsable, Invalid, TooLarge."""
     fields = merge(address_fields(request, ()), await json_body(request))
-    try:
-        checked = TextsFields.model_validate(fields)
-    except ValidationError as error:
-        known = ", ".join(TextsFields.model_fields)
-        raise invalid(error.errors(include_url=False), fields, known) from None
+    checked = TextsFields.checked(fields)
     return AskedTexts(
         checked_texts(checked.texts, limits.labels.count, TEXTS),
         own_or_named(checked.templates, limits.templates),
@@ -175,18 +161,14 @@ async def read_images(request: Request, limits: InputLimits) -> AskedImages:
     """The request of POST /embeddings/image. Raises Unparsable, Invalid, TooLarge."""
     kind = media_type(request.headers.get("content-type", ""))
     fields = address_fields(request, ())
-    if kind == "multipart/form-data":
+    if kind == bodies.FORM:
         files, more = await _form(request, limits)
     elif is_json(kind):
         files, more = await _json(request)
     else:
         files, more = [await bodies.raw_image(request)], {}
-    fields = merge(fields, more)
-    try:
-        checked = ImagesFields.model_validate(fields)
-    except ValidationError as error:
-        known = ", ".join([IMAGE, IMAGES, *ImagesFields.model_fields])
-        raise invalid(error.errors(include_url=False), fields, known) from None
+    known = (IMAGE, IMAGES, *ImagesFields.model_fields)
+    checked = ImagesFields.checked(merge(fields, more), known)
     if len(files) < 2:
         files = [bodies.sent_image(files[0] if files else None, kind)]
     return AskedImages(tuple(files), checked.encoding_format, checked.model)
@@ -228,15 +210,11 @@ async def _form(request: Request, limits: InputLimits) -> tuple[list[bytes], dic
     uploads = fields.pop(IMAGE, []) + fields.pop(IMAGES, [])
     if len(uploads) > MOST_IMAGES:
         raise too_many_images(len(uploads), IMAGE)
-    files = [await _form_file(value) for value in uploads]
+    files = [
+        value if isinstance(value, bytes) else await offload(len(value), bodies.from_base64, value)
+        for value in uploads
+    ]
     return files, {name: single(name, values, ()) for name, values in fields.items()}
-
-
-async def _form_file(value: Any) -> bytes:
-    """A file, or base64 in a text field."""
-    if isinstance(value, bytes):
-        return value
-    return await offload(len(value), bodies.from_base64, value)
 
 
 async def _json(request: Request) -> tuple[list[bytes], dict[str, Any]]:

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from app.api import openapi
-from app.api.batch import BatchLine
+from app.api.batch import BatchLine, failed_lines
 from app.api.labelled_images import read_examples
 from app.api.middleware.state import state_of
-from app.api.problems import KEYED, SENT, document, documented
+from app.api.problems import KEYED, SENT, documented
 from app.api.services import (
     ONLY_DECLARED,
     CallerDep,
@@ -23,9 +23,10 @@ from app.api.services import (
     Services,
     ServicesDep,
     Wait,
+    etag,
+    next_link,
     read_match,
 )
-from app.errors import Problem
 from app.images.formats import image_type
 from app.labelsets.blending import Blended
 from app.labelsets.definition import KEY, Example, Stored, without_namespace
@@ -226,11 +227,7 @@ async def add(
     current = await services.few_shot.current(name, match)
     claims, items = await read_examples(request, services.upload_batches)
     added = await services.few_shot.add(current, match, items, claims.of)
-    errors = [
-        BatchLine(index=outcome.index, name=outcome.name, error=document(outcome.result))
-        for outcome in added.failed
-        if isinstance(outcome.result, Problem)
-    ]
+    errors = failed_lines(added.failed)
     return await _answer(
         services,
         added.stored,
@@ -273,13 +270,11 @@ async def page(
         key=attrgetter("key"),
     )
     more = examples[limit - 1].key if len(examples) > limit else None
-    response.headers["ETag"] = f'"{stored.version}"'
+    response.headers["ETag"] = etag(stored)
     if more is not None:
-        url = request.url.include_query_params(after=more, limit=limit)
-        path = request.scope.get("root_path", "") + f"/labelsets/{without_namespace(name)}/examples"
-        response.headers["Link"] = f'<{path}?{url.query}>; rel="next"'
-    answers: list[ExampleAnswer] = [example_answer(example) for example in examples[:limit]]
-    return ExampleList(examples=answers, next=more)
+        path = f"/labelsets/{without_namespace(name)}/examples"
+        response.headers["Link"] = next_link(request, path, more, limit)
+    return ExampleList(examples=[example_answer(each) for each in examples[:limit]], next=more)
 
 
 def _cursor(examples: Sequence[Example], after: str) -> str:
@@ -379,5 +374,5 @@ async def _answer(
         content.model_dump_json() + "\n",
         status_code=200 if state == "ready" else 202,
         media_type="application/json",
-        headers={"ETag": f'"{stored.version}"'},
+        headers={"ETag": etag(stored)},
     )

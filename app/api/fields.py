@@ -100,6 +100,18 @@ class RequestFields(BaseModel):
         known = {field.alias or name for name, field in cls.model_fields.items()}
         return {k: value for k, value in fields.items() if value is not None or k not in known}
 
+    @classmethod
+    def checked(cls, fields: dict[str, Any], known: Sequence[str] = ()) -> Self:
+        """The fields, all checked; `known` are the names that a problem lists, if not its own.
+
+        Raises Invalid, TooLarge.
+        """
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            names = ", ".join(known or cls.model_fields)
+            raise invalid(error.errors(include_url=False), fields, names) from None
+
 
 class ClassifyFields(RequestFields):
     """The fields of a classification, the same in form, JSON and query."""
@@ -134,10 +146,7 @@ class ClassifyFields(RequestFields):
         description="A template set's name (GET /templates), or own templates with one `{}` each.",
         examples=[["a photo of a {}."]],
     )
-    model: str | None = Field(
-        None,
-        description=MODEL_DESCRIPTION,
-    )
+    model: str | None = Field(None, description=MODEL_DESCRIPTION)
     top_k: int | None = Field(None, ge=1, description="Maximum number of predictions; default: 5.")
     threshold: float | None = Field(
         None,
@@ -258,10 +267,7 @@ def build_query(
     Raises:
         Invalid, TooLarge: with the field at fault, its limit and its value.
     """
-    try:
-        checked = ClassifyFields.model_validate(fields)
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False), fields, ", ".join(known)) from None
+    checked = ClassifyFields.checked(fields, known)
     if checked.multi_label and checked.scores == "softmax":
         detail = "scores=softmax and multi_label cannot be combined; leave one out"
         raise Invalid(detail, field="scores", value="softmax")

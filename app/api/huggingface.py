@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field
 
 from app import errors
 from app.api import bodies, openapi
@@ -23,7 +23,6 @@ from app.api.fields import (
     InputLimits,
     Labels,
     RequestFields,
-    invalid,
     own_or_named,
     unknown_field,
 )
@@ -155,11 +154,7 @@ def _taken_apart(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _query(parameters: dict[str, Any], limits: InputLimits) -> Query:
-    try:
-        checked = HfParameters.model_validate(parameters)
-    except ValidationError as error:
-        known = ", ".join(HfParameters.model_fields)
-        raise invalid(error.errors(include_url=False), parameters, known) from None
+    checked = HfParameters.checked(parameters)
     merged, _ = labels.merged(checked.candidate_labels)
     cleaned = labels.clean(merged, limits.labels, LABELS)
     if len(cleaned) == 1:

@@ -1,10 +1,10 @@
-"""From the body of a calibration to its images, one at a time, each with what it shows.
+"""From the body of a calibration or of examples to its images, each with what it shows.
 
 Knows nothing of vectors or stores.
 """
 
 import unicodedata
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -110,7 +110,7 @@ async def read_calibration(
     """The labels, as they arrive with the images. Raises Unparsable, Invalid, TooLarge."""
     kind = media_type(request.headers.get("content-type", ""))
     form = LabelledForm(labels, fields=_checked_fields(_fields(request)))
-    if kind == "multipart/form-data":
+    if kind == bodies.FORM:
         multipart.check_charset(request)
         return form, counted(_form(request, form, uploads), uploads)
     if is_json(kind):
@@ -143,18 +143,28 @@ async def _form(
 
 
 def _text(part: Part, form: LabelledForm, uploads: UploadBatches) -> None:
-    if isinstance(part.content, Problem):
-        raise part.content
-    text = bodies.text_of(part.content, part.name)
+    text = _text_of(part)
     if part.name != LABEL:
         form.fields = merge(form.fields, _checked_fields({part.name: text}))
         return
-    if form.count >= uploads.images:
-        detail = f"over {uploads.images} labels, the limit of max_upload_images"
-        raise TooLarge(detail, field=LABEL, limit=uploads.images, value=form.count + 1)
+    _check_count(form.count, uploads)
     # a list as JSON, unless a label has that name
     listed = text.lstrip().startswith("[") and not form.knows(text.strip())
     form.tell(_json_list(text) if listed else text)
+
+
+def _text_of(part: Part) -> str:
+    """The text of a part. Raises Problem, Unparsable."""
+    if isinstance(part.content, Problem):
+        raise part.content
+    return bodies.text_of(part.content, part.name)
+
+
+def _check_count(labels: int, uploads: UploadBatches) -> None:
+    """Nothing if one more label may come after so many. Raises TooLarge."""
+    if labels >= uploads.images:
+        detail = f"over {uploads.images} labels, the limit of max_upload_images"
+        raise TooLarge(detail, field=LABEL, limit=uploads.images, value=labels + 1)
 
 
 def _json_list(text: str) -> Any:
@@ -165,10 +175,16 @@ def _json_list(text: str) -> Any:
 
 
 def _checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    for name in fields:
-        if name not in FIELDS:
-            raise unknown_field(name, ", ".join((IMAGE, LABEL, *FIELDS)), _in_address(name))
+    _check_known(fields, FIELDS, (IMAGE, LABEL, *FIELDS))
     return fields
+
+
+def _check_known(fields: Collection[str], known: Collection[str], listed: Sequence[str]) -> None:
+    """Nothing if all are `known`; a problem lists those `listed`. Raises Invalid."""
+    for name in fields:
+        if name not in known:
+            only_url = f"; {name} goes into the URL: ?{name}=…" if name in OPTIONS else ""
+            raise unknown_field(name, ", ".join(listed), only_url)
 
 
 def _number(fields: dict[str, Any], name: str, low: float, high: float) -> float | None:
@@ -222,10 +238,10 @@ async def read_examples(
     kind = media_type(request.headers.get("content-type", ""))
     claims = Claims()
     fields = _fields(request)
-    _check(fields)
+    _check_known(fields, (LABEL,), (IMAGE, LABEL))
     if LABEL in fields:
         claims.stated.append(fields[LABEL])
-    if kind == "multipart/form-data":
+    if kind == bodies.FORM:
         multipart.check_charset(request)
         return claims, counted(_example_form(request, claims, uploads), uploads)
     if is_json(kind):
@@ -241,17 +257,6 @@ def _fields(request: Request) -> dict[str, Any]:
     """Those of the URL, without what is read there before the body."""
     fields = address_fields(request, ())
     return {name: value for name, value in fields.items() if name not in OPTIONS}
-
-
-def _in_address(name: str) -> str:
-    """What to do about a field that only the URL may have."""
-    return f"; {name} goes into the URL: ?{name}=…" if name in OPTIONS else ""
-
-
-def _check(fields: dict[str, Any]) -> None:
-    for name in fields:
-        if name != LABEL:
-            raise unknown_field(name, f"{IMAGE}, {LABEL}", _in_address(name))
 
 
 async def _example_form(
@@ -271,13 +276,10 @@ async def _example_form(
 
 
 def _example_text(part: Part, claims: Claims, uploads: UploadBatches) -> str:
-    if isinstance(part.content, Problem):
-        raise part.content
-    _check({part.name: None})
-    if len(claims.stated) >= uploads.images:
-        detail = f"over {uploads.images} labels, the limit of max_upload_images"
-        raise TooLarge(detail, field=LABEL, limit=uploads.images, value=len(claims.stated) + 1)
-    return bodies.text_of(part.content, part.name)
+    text = _text_of(part)
+    _check_known({part.name}, (LABEL,), (IMAGE, LABEL))
+    _check_count(len(claims.stated), uploads)
+    return text
 
 
 async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> list[Any]:
@@ -300,8 +302,7 @@ async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> lis
         raise Invalid(f"{LABEL} is given twice", field=LABEL)
     if LABEL in parsed:
         claims.stated.append(parsed.pop(LABEL))
-    for name in parsed:
-        raise unknown_field(name, f"{IMAGE}, {IMAGES}, {LABEL}", _in_address(name))
+    _check_known(parsed, (), (IMAGE, IMAGES, LABEL))
     return images
 
 

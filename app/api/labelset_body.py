@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 
 from app import errors
@@ -33,7 +33,6 @@ from app.api.fields import (
     RequestFields,
     Templates,
     checked_name,
-    invalid,
     listed,
     own_or_named,
     validated,
@@ -240,7 +239,7 @@ def _with_name(fields: dict[str, Any], limits: UploadLimits, name: str | None) -
             detail = f"the URL names the label set {errors.shown(name)}, and `name` another one"
             raise Invalid(detail, field="name", limit=name)
         fields["name"] = name
-    checked = _checked(fields)
+    checked = LabelSetBody.checked(fields, KNOWN)
     if checked.name is None:
         raise Invalid("name is missing", field="name")
     return Upload(checked_name(checked.name), *_definition(checked, limits))
@@ -248,16 +247,8 @@ def _with_name(fields: dict[str, Any], limits: UploadLimits, name: str | None) -
 
 def definition_of(fields: dict[str, Any], limits: UploadLimits) -> Definition:
     """The contents of a label set, whatever its name. Raises Invalid, TooLarge."""
-    definition, _ = _definition(_checked(fields), limits)
+    definition, _ = _definition(LabelSetBody.checked(fields, KNOWN), limits)
     return definition
-
-
-def _checked(fields: dict[str, Any]) -> LabelSetBody:
-    try:
-        return LabelSetBody.model_validate(fields)
-    except ValidationError as error:
-        known = ", ".join(KNOWN)
-        raise invalid(error.errors(include_url=False), fields, known) from None
 
 
 def _from_curl(body: bytes, limits: UploadLimits) -> dict[str, Any]:

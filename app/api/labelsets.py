@@ -24,13 +24,13 @@ from app.api.services import (
     Services,
     ServicesDep,
     Wait,
+    etag,
+    next_link,
     read_etags,
     read_match,
 )
 from app.classify.templates import TemplateChoice
-from app.labelsets.blending import Blended
 from app.labelsets.builds import Status
-from app.labelsets.calibration.validity import Validity
 from app.labelsets.definition import (
     Combine,
     Stored,
@@ -108,26 +108,14 @@ class LabelSetsAnswer(BaseModel):
     next: str | None = Field(description="Pass this as `after` to get the next page.")
 
 
-def summary(stored: Stored, status: Status, model: str, templates: str) -> LabelSetSummary:
-    """A line of the list."""
-    return LabelSetSummary(**_common(stored, status, model, templates))
-
-
 def answer(
-    stored: Stored,
-    status: Status,
-    model: str,
-    templates: str,
-    validity: Validity,
-    blended: Blended | None = None,
-    models: dict[str, Standing] | None = None,
-    read: Stored | None = None,
+    services: Services, stored: Stored, status: Status, warnings: Sequence[str] = ()
 ) -> LabelSetAnswer:
-    """The whole set, with the model's effective calibration; `read`: as it serves."""
-    definition = stored.definition
+    """The whole set, with the model's effective calibration; `warnings` come first."""
+    definition, read = stored.definition, services.labelsets.read(stored)
     before = None if stored.previous is None else stored.previous.version
     return LabelSetAnswer(
-        **_common(stored, status, model, templates),
+        **_common(services, stored, status),
         labels=list(definition.labels),
         synonyms={e.label: list(e.texts) for e in definition.entries if e.texts != (e.label,)},
         prompts={e.label: list(e.prompts) for e in definition.entries if e.prompts},
@@ -136,8 +124,8 @@ def answer(
         prompts_with="templates" if definition.joined else None,
         nots=list(definition.nots),
         truncate=definition.truncate,
-        left_out=list(read.left_out) if read else [],
-        warnings=list(read.unread) if read else [],
+        left_out=list(read.left_out),
+        warnings=[*warnings, *read.unread],
         own_templates=(
             list(dict.fromkeys(definition.templates))
             if isinstance(definition.templates, tuple)
@@ -145,11 +133,11 @@ def answer(
         ),
         asked_templates=_templates_json(definition.templates),
         serving_version=stored.version if status.state == "ready" else before,
-        calibration=calibration_summary(read or stored, validity),
+        calibration=calibration_summary(read, services.labelsets.validity),
         calibrated_models=[each.model for each in definition.calibrations],
         examples=definition.counts(),
-        blend=blend_answer(blended),
-        models=models or {},
+        blend=blend_answer(services.few_shot.blended(read)),
+        models=_standings(services, stored),
     )
 
 
@@ -161,14 +149,14 @@ def _templates_json(templates: TemplateChoice) -> list[str] | dict[str, int] | s
     return dict(times) if max(times.values()) > 1 else list(templates)
 
 
-def _common(stored: Stored, status: Status, model: str, templates: str) -> dict[str, Any]:
+def _common(services: Services, stored: Stored, status: Status) -> dict[str, Any]:
     return {
         "name": without_namespace(stored.name),
         "version": stored.version,
         "label_count": len(stored.definition.entries),
-        "templates": templates,
+        "templates": services.templates_name(stored),
         "description": stored.definition.description,
-        "model": model,
+        "model": services.encoder.info.name,
         "status": status.state,
         "progress": round(status.progress, 4),
         "error": status.error,
@@ -254,12 +242,9 @@ async def page(
     stored_sets = await services.labelsets.page(start, last, limit + 1)
     more = without_namespace(stored_sets[limit - 1].name) if len(stored_sets) > limit else None
     if more is not None:
-        url = request.url.include_query_params(after=more, limit=limit)
-        root = request.scope.get("root_path", "")
-        response.headers["Link"] = f'<{root}/labelsets?{url.query}>; rel="next"'
-    model = services.encoder.info.name
+        response.headers["Link"] = next_link(request, "/labelsets", more, limit)
     summaries = [
-        summary(stored, services.labelsets.status(stored), model, services.templates_name(stored))
+        LabelSetSummary(**_common(services, stored, services.labelsets.status(stored)))
         for stored in stored_sets[:limit]
     ]
     return LabelSetsAnswer(labelsets=summaries, next=more)
@@ -283,7 +268,7 @@ async def get(name: NameDep, request: Request, services: ModelServicesDep) -> Re
     tags = request.headers.get("if-none-match", "")
     same = tags.strip() == "*" or stored.version in read_etags(tags, weak=True)
     if ready and same:
-        return Response(status_code=304, headers={"ETag": _etag(stored)})
+        return Response(status_code=304, headers={"ETag": etag(stored)})
     return await _answer(request, services, stored, 200, building=200)
 
 
@@ -349,23 +334,12 @@ async def _answer(
         await services.labelsets.wait(stored, patience)
     state = services.labelsets.status(stored)
     root = request.scope.get("root_path", "")
-    read = services.labelsets.read(stored)
-    content = answer(
-        stored,
-        state,
-        services.encoder.info.name,
-        services.templates_name(stored),
-        services.labelsets.validity,
-        services.few_shot.blended(read),
-        _standings(services, stored),
-        read,
-    )
-    content.warnings = [*warnings, *content.warnings]
+    content = answer(services, stored, state, warnings)
     return Response(
         content.model_dump_json(by_alias=True) + "\n",
         status_code=status if state.state == "ready" else building,
         media_type="application/json",
-        headers={"ETag": _etag(stored), "Location": f"{root}/labelsets/{content.name}"},
+        headers={"ETag": etag(stored), "Location": f"{root}/labelsets/{content.name}"},
     )
 
 
@@ -378,7 +352,3 @@ def _standings(services: Services, stored: Stored) -> dict[str, Standing]:
             model.parts.labelsets.status(stored).state if begun and model.parts else "unbuilt"
         )
     return standings if len(standings) > 1 else {}
-
-
-def _etag(stored: Stored) -> str:
-    return f'"{stored.version}"'

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from app.api import bodies, openapi
 from app.api.answers import rows_as_json, with_rows
@@ -25,7 +25,7 @@ from app.api.embeddings import (
     checked_texts,
     too_many_images,
 )
-from app.api.fields import IMAGE, InputLimits, RequestFields, invalid
+from app.api.fields import IMAGE, InputLimits, RequestFields
 from app.api.problems import KEYED, SENT, documented_openai, slash_at_end
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
@@ -167,13 +167,8 @@ def _content(content: Any, where: str, modality: Kind | None) -> InputPart:
     if isinstance(content, list) and len(content) != 1:
         detail = f"{where} has {len(content)} parts; a text or an image is embedded by itself"
         raise Invalid(detail, field=_field(where), limit=1, value=len(content))
-    return _part(
-        {"text": content} if isinstance(content, str) else _first(content), where, modality
-    )
-
-
-def _first(content: Any) -> Any:
-    return content[0] if isinstance(content, list) else content
+    part = content[0] if isinstance(content, list) else content
+    return _part({"text": content} if isinstance(content, str) else part, where, modality)
 
 
 def _part(part: Any, where: str, modality: Kind | None) -> InputPart:
@@ -229,11 +224,7 @@ async def read_items(
     check_address(request, ())
     body = await json_body(request)
     raw, messages = body.pop(INPUT, None), body.pop(MESSAGES, None)
-    try:
-        fields = OpenAiFields.model_validate(body)
-    except ValidationError as error:
-        known = ", ".join(OpenAiBody.model_fields)
-        raise invalid(error.errors(include_url=False), body, known) from None
+    fields = OpenAiFields.checked(body, tuple(OpenAiBody.model_fields))
     parts = input_parts(raw, messages, fields.modality)
     pictures = [part for part in parts if part.kind == "image"]
     if len(pictures) > MOST_IMAGES:

@@ -57,9 +57,9 @@ def openai_error(problem: Problem) -> dict[str, Any]:
     fault = "server_error" if problem.status >= 500 else "invalid_request_error"
     unknown_model = isinstance(problem, NotFound) and problem.field == "model"
     own = OpenAiFault(
-        message=_sendable(problem.detail),
+        message=sendable(problem.detail),
         type=TYPES.get(problem.status, fault),
-        param=_sendable(problem.field),
+        param=sendable(problem.field),
         code="model_not_found" if unknown_model else problem.code,
     )
     return OpenAiErrorAnswer(error=own).model_dump()
@@ -120,12 +120,12 @@ def document(problem: Problem, request_id: str | None = None) -> ProblemAnswer:
         type=f"urn:openvocab:problem:{problem.code}",
         title=problem.title,
         status=problem.status,
-        detail=_sendable(problem.detail),
-        error=_sendable(problem.detail),
+        detail=sendable(problem.detail),
+        error=sendable(problem.detail),
         error_type=problem.code,
-        field=_sendable(problem.field),
+        field=sendable(problem.field),
         limit=problem.limit,
-        value=_sendable(problem.value),
+        value=sendable(problem.value),
         request_id=request_id,
     )
 
@@ -148,7 +148,7 @@ def refuse(problem: Problem, scope: MutableMapping[str, Any]) -> Response:
     return response
 
 
-def _sendable(value: Any) -> Any:
+def sendable(value: Any) -> Any:
     """Untrusted text may contain lone surrogates, which cannot be encoded in a response."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 

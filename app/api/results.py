@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from operator import not_
 from typing import Any, Final
 
 from fastapi import Response
@@ -31,14 +32,6 @@ class ImageAnswer(BaseModel):
         return cls(width=image.width, height=image.height, sha256=image.sha256, cached=image.cached)
 
 
-def _none(value: object) -> bool:
-    return value is None
-
-
-def _absent(value: object) -> bool:
-    return not value
-
-
 class PredictionAnswer(BaseModel):
     """One label with its score and the cosine similarity behind it."""
 
@@ -46,16 +39,14 @@ class PredictionAnswer(BaseModel):
     score: float
     similarity: float
     text: str | None = Field(
-        None,
-        exclude_if=_absent,
-        description="With combine=best: the text that decided.",
+        None, exclude_if=not_, description="With combine=best: the text that decided."
     )
     path: list[str] = Field(
-        [], exclude_if=_absent, description="The groups that contain the label, widest first."
+        [], exclude_if=not_, description="The groups that contain the label, widest first."
     )
     heatmap: str | None = Field(
         None,
-        exclude_if=_absent,
+        exclude_if=not_,
         description="With explain, the data URI of a grey PNG in the shape of the upright picture: "
         "white where covering it costs the label most, black where it costs nothing or the model "
         "does not look.",
@@ -82,7 +73,7 @@ class ReasonAnswer(BaseModel):
     limit: float
     detail: str
     word: str | None = Field(
-        None, exclude_if=_absent, description="The word that fits better than any label."
+        None, exclude_if=not_, description="The word that fits better than any label."
     )
     withheld: list[PredictionAnswer] = Field(description="What was withheld, best first.")
 
@@ -94,18 +85,17 @@ class ResultAnswer(BaseModel):
     labelset: str | None = None
     labelset_version: int | None = Field(None, description="The version that answered.")
     cached: int = Field(
-        description="Older name of `labels_cached`.",
-        json_schema_extra={"deprecated": True},
+        description="Older name of `labels_cached`.", json_schema_extra={"deprecated": True}
     )
     labels_cached: int = Field(0, description="Number of label vectors that needed no encoding.")
     predictions: list[PredictionAnswer]
     groups: list[GroupAnswer] = Field(
-        [], exclude_if=_absent, description="The label set's groups, if it has any, best first."
+        [], exclude_if=not_, description="The label set's groups, if it has any, best first."
     )
     covering: list[str] | None = Field(
         None,
         alias="set",
-        exclude_if=_none,
+        exclude_if=lambda value: value is None,
         description="With coverage: labels, one of which is right as often as requested.",
     )
     abstained: bool = Field(description="There are no predictions; `reason` says why.")

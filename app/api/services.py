@@ -69,6 +69,17 @@ def read_etags(header: str, *, weak: bool = False) -> frozenset[int]:
     return frozenset(int(number) for mark, number in ETAG.findall(header) if weak or not mark)
 
 
+def etag(stored: Stored) -> str:
+    """The tag of a version of a label set."""
+    return f'"{stored.version}"'
+
+
+def next_link(request: Request, path: str, after: str, limit: int) -> str:
+    """The header Link to the next page of a list: the items that follow `after`."""
+    query = request.url.include_query_params(after=after, limit=limit).query
+    return f'<{request.scope.get("root_path", "")}{path}?{query}>; rel="next"'
+
+
 # share of its time that a request waits for the first build of its label set
 PATIENCE: Final = 0.9
 
@@ -107,18 +118,19 @@ class Services:
         return self.templates.name_of(stored.definition.templates)
 
 
-def services_of(request: Request) -> Services:
+# these are coroutines because the framework calls plain functions in a thread, at 0.2 ms each
+async def services_of(request: Request) -> Services:
     """The services of the application that this request reached."""
     own: Services = request.app.state.services
     return own
 
 
-def stages_of(request: Request) -> Stages:
+async def stages_of(request: Request) -> Stages:
     """The stopwatch of this request; the middleware sends it as Server-Timing."""
     return state_of(request.scope).stages
 
 
-def caller_of(request: Request) -> Identity:
+async def caller_of(request: Request) -> Identity:
     """The caller of this request."""
     identity = state_of(request.scope).caller
     assert identity is not None  # the middleware let it in
@@ -143,13 +155,7 @@ async def patience(request: Request) -> float:
     return max(0.0, PATIENCE * left)
 
 
-ModelName = Annotated[
-    str | None,
-    Query(
-        description=MODEL_DESCRIPTION,
-        max_length=1_000,
-    ),
-]
+ModelName = Annotated[str | None, Query(description=MODEL_DESCRIPTION, max_length=1_000)]
 
 # where nothing depends on a model: commands send --model with each request to a server
 IgnoredModel = Annotated[
@@ -157,22 +163,9 @@ IgnoredModel = Annotated[
 ]
 
 
-# these are coroutines because the framework calls plain functions in a thread, at 0.2 ms each
-async def _services(request: Request) -> Services:
-    return services_of(request)
-
-
-async def _stages(request: Request) -> Stages:
-    return stages_of(request)
-
-
-async def _caller(request: Request) -> Identity:
-    return caller_of(request)
-
-
 async def _model_services(request: Request, model: ModelName = None) -> Services:
     """The services of the model that the URL names."""
-    return await of_model(request, services_of(request), model or None)
+    return await of_model(request, await services_of(request), model or None)
 
 
 # bodies of a DELETE that say nothing
@@ -207,9 +200,9 @@ def _declared(dependant: Dependant) -> set[str]:
 ONLY_DECLARED: Final = [Depends(_only_declared)]
 
 ModelServicesDep = Annotated[Services, Depends(_model_services)]
-ServicesDep = Annotated[Services, Depends(_services)]
-StagesDep = Annotated[Stages, Depends(_stages)]
-CallerDep = Annotated[Identity, Depends(_caller)]
+ServicesDep = Annotated[Services, Depends(services_of)]
+StagesDep = Annotated[Stages, Depends(stages_of)]
+CallerDep = Annotated[Identity, Depends(caller_of)]
 PatienceDep = Annotated[float, Depends(patience)]
 
 
