@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +50,41 @@ _exporting: Final = threading.Lock()
 log = logging.getLogger("openvocab.models")
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A model, what may run it, and how its export is opened.
+
+    `threads` 0: those that were measured to be best. `room` is called before an export is opened.
+    """
+
+    spec: str
+    loader: str
+    candidates: Candidates
+    threads: int = 0
+    device: str = CPU
+    room: Callable[[], None] = lambda: None
+
+    def make(self, folder: Path) -> None:
+        """Export it into a folder, whole or not at all. Raises ModelError, OSError."""
+        make_export(self.spec, self.loader, self.candidates, folder)
+
+    def open(self, folder: Path, manifest: Mapping[str, Any]) -> Encoder | Choice:
+        """The encoder of a checked folder, or how torch serves the model. Raises BadExport."""
+        spec, candidates = self.spec, self.candidates
+        choice = choice_in(manifest, candidates.precisions[0])
+        if REASON in manifest:
+            log.info("%s runs in torch: %s", spec, manifest[REASON])
+            return choice
+        if choice.backend == "torch" and (self.device, candidates.backend) == (CPU, "auto"):
+            log.info("%s runs in torch, which was measured to be faster here", spec)
+            return choice
+        self.room()
+        cores = candidates.cores
+        encoder = open_export(folder, manifest, self.threads, self.device, cores=cores)
+        encoder.info = dataclasses.replace(encoder.info, name=spec, provenance=provenance_of(spec))
+        return encoder
+
+
 class ExportCache:
     """A folder of exported models; processes share it."""
 
@@ -56,59 +92,50 @@ class ExportCache:
         """`folder` is made if it is missing."""
         self._folder = folder
 
-    def encoder(
-        self,
-        spec: str,
-        loader: str,
-        candidates: Candidates,
-        threads: int = 0,
-        device: str = CPU,
-        room: Callable[[], None] = lambda: None,
-    ) -> Encoder | Choice:
+    def encoder(self, wanted: Wanted) -> Encoder | Choice:
         """The encoder of a model, which is exported first where it was not yet.
 
-        `threads` 0: those that were measured to be best. `room` is called before an export is
-        opened. What comes back for a model that torch serves, because it cannot be exported or
-        because torch is faster, is how.
+        What comes back for a model that torch serves, because it cannot be exported or because
+        torch is faster, is how.
 
         Raises:
             ModelError: the model cannot be had, or cannot be exported here.
         """
         self._remove_partial()
-        folder = self._folder / export_key(loader, candidates)
-        choice: Choice | None = None
+        folder = self._folder / export_key(wanted.loader, wanted.candidates)
+        precision = wanted.candidates.precisions[0]
+        choice = Choice("openvino", precision)
         for last in (False, True):
             try:
                 manifest = checked(folder)
                 if not _is_current(manifest):
                     raise BadExport(f"{folder}: the files that it was made of have changed")
-                choice = choice_in(manifest, candidates.precisions[0])
-                served = _open(folder, manifest, spec, candidates, threads, device, room)
+                choice = choice_in(manifest, precision)
+                served = wanted.open(folder, manifest)
             except BadExport as damage:
                 if last:
-                    log.warning(
-                        "%s; %s serves %s", damage, "torch" if device == CPU else "the CPU", spec
-                    )
+                    instead = "torch" if wanted.device == CPU else "the CPU"
+                    log.warning("%s; %s serves %s", damage, instead, wanted.spec)
                     break
                 try:
-                    self._make(folder, spec, loader, candidates)
+                    self._make(folder, wanted)
                 except OSError as error:
                     why = error.strerror or error
                     log.warning("%s: %s; the model is exported for this process alone", folder, why)
-                    return _unkept(spec, loader, candidates, threads, device, room)
+                    return _unkept(wanted)
             else:
                 with contextlib.suppress(OSError):  # of another user, or read-only
                     os.utime(folder)
                 return served
-        return choice or Choice("openvino", candidates.precisions[0])
+        return choice
 
-    def _make(self, folder: Path, spec: str, loader: str, candidates: Candidates) -> None:
+    def _make(self, folder: Path, wanted: Wanted) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with _locked(_lock_of(folder)):
             with contextlib.suppress(BadExport):
                 if _is_current(checked(folder)):
                     return  # another process was faster
-            make_export(spec, loader, candidates, folder)
+            wanted.make(folder)
         self._prune()
 
     def _remove_partial(self) -> None:
@@ -133,51 +160,23 @@ class ExportCache:
                         _lock_of(folder).unlink()
 
 
-def _open(
-    folder: Path,
-    manifest: Mapping[str, Any],
-    spec: str,
-    candidates: Candidates,
-    threads: int,
-    device: str,
-    room: Callable[[], None],
-) -> Encoder | Choice:
-    """The encoder of a checked folder, or how torch serves the model. Raises BadExport."""
-    choice = choice_in(manifest, candidates.precisions[0])
-    if REASON in manifest:
-        log.info("%s runs in torch: %s", spec, manifest[REASON])
-        return choice
-    if choice.backend == "torch" and (device, candidates.backend) == (CPU, "auto"):
-        log.info("%s runs in torch, which was measured to be faster here", spec)
-        return choice
-    room()
-    encoder = open_export(folder, manifest, threads, device, cores=candidates.cores)
-    encoder.info = dataclasses.replace(encoder.info, name=spec, provenance=provenance_of(spec))
-    return encoder
-
-
-def _unkept(
-    spec: str,
-    loader: str,
-    candidates: Candidates,
-    threads: int,
-    device: str,
-    room: Callable[[], None],
-) -> Encoder | Choice:
+def _unkept(wanted: Wanted) -> Encoder | Choice:
     """The same where nothing can be written: what is mapped outlives its names.
 
     The precision is not measured: each process would do so by itself, and workers of one server
     might differ.
     """
+    candidates = wanted.candidates
     first = dataclasses.replace(candidates, precisions=candidates.precisions[:1])
+    once = dataclasses.replace(wanted, candidates=first)
     try:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "made"
-            make_export(spec, loader, first, folder)
-            return _open(folder, checked(folder), spec, first, threads, device, room)
+            once.make(folder)
+            return once.open(folder, checked(folder))
     except OSError as error:
         raise BadExport(
-            f"model {spec!r}: it cannot be exported to a temporary folder (TMPDIR): "
+            f"model {wanted.spec!r}: it cannot be exported to a temporary folder (TMPDIR): "
             f"{error.strerror or error}"
         ) from error
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
+from models.checkpoint import OFFLINE_HINT
 from models.errors import ModelUnavailable, UnknownModel
 
 SECONDS: Final = 5
@@ -24,18 +25,18 @@ HF_WEIGHTS: Final = (
 
 @contextlib.contextmanager
 def reachable(
-    name: str, hint: str, *, repository: str | None = None, url: str | None = None
+    name: str, *, repository: str | None = None, url: str | None = None
 ) -> Iterator[None]:
-    """Around a download: turn every failure into one line that names the model and `hint`.
+    """Around a download: turn every failure into one line that names the model, and what helps.
 
     A repository or url that cannot be reached is found out before the download starts, unless the
     files are here already.
     """
     try:
         if repository:
-            _check_repository(name, repository.rstrip("/"), hint)
+            _check_repository(name, repository.rstrip("/"))
         elif url:
-            _check_url(name, url, hint)
+            _check_url(name, url)
         yield
     except (ModelUnavailable, UnknownModel):
         raise
@@ -43,7 +44,9 @@ def reachable(
         raise ModelUnavailable(f"model {name!r}: {error}; {EXTRA_HINT}") from error
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelUnavailable(f"model {name!r}: cannot be loaded ({first}); {hint}") from error
+        raise ModelUnavailable(
+            f"model {name!r}: cannot be loaded ({first}); {OFFLINE_HINT}"
+        ) from error
 
 
 def has_file(repository: str, name: str) -> bool:
@@ -85,7 +88,7 @@ def downloaded(owner: str, name: str, endings: Sequence[str]) -> list[Path]:
     return [*files, *folder.parents[1].glob("refs/main")]
 
 
-def _check_repository(name: str, repository: str, hint: str) -> None:
+def _check_repository(name: str, repository: str) -> None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -97,11 +100,13 @@ def _check_repository(name: str, repository: str, hint: str) -> None:
         HfApi().model_info(owner_and_name, timeout=SECONDS)
     except RepositoryNotFoundError:
         raise UnknownModel(
-            f"model {name!r}: the hub has no model {owner_and_name!r}, or it is private; {hint}"
+            f"model {name!r}: the hub has no model {owner_and_name!r}, or it is private; "
+            f"{OFFLINE_HINT}"
         ) from None
     except Exception as error:
         raise ModelUnavailable(
-            f"model {name!r}: the model hub cannot be reached ({type(error).__name__}); {hint}"
+            f"model {name!r}: the model hub cannot be reached ({type(error).__name__}); "
+            f"{OFFLINE_HINT}"
         ) from error
 
 
@@ -113,7 +118,7 @@ def _is_here(repository: str, file: str) -> bool:
     return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
 
 
-def _check_url(name: str, url: str, hint: str) -> None:
+def _check_url(name: str, url: str) -> None:
     try:
         # the address stands in open_clip's own table, no caller can choose it
         request = urllib.request.Request(url, method="HEAD")  # noqa: S310
@@ -121,5 +126,6 @@ def _check_url(name: str, url: str, hint: str) -> None:
             return
     except (urllib.error.URLError, OSError) as error:
         raise ModelUnavailable(
-            f"model {name!r}: its address cannot be reached ({type(error).__name__}); {hint}"
+            f"model {name!r}: its address cannot be reached ({type(error).__name__}); "
+            f"{OFFLINE_HINT}"
         ) from error

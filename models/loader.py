@@ -28,7 +28,7 @@ from models.device import (
 )
 from models.encoder import Encoder
 from models.errors import BadDevice, BadExport, DeviceUnfit
-from models.export_cache import REASON, ExportCache, make_export
+from models.export_cache import REASON, ExportCache, Wanted, make_export
 from models.export_folder import checked, open_export
 from models.info import Backend, Precision
 from models.openvino_towers import available
@@ -133,8 +133,8 @@ def _mapped(asked: _Asked, loader: str, device: str) -> Encoder | Choice:
         return Choice(chosen, allowed[0])
     backend = chosen if chosen == "torch" else cast(Literal["auto", "openvino"], asked.backend)
     candidates = Candidates(allowed, backend, asked.threads or asked.cores)
-    cache = ExportCache(asked.exports)
-    return cache.encoder(asked.spec, loader, candidates, asked.threads, device, asked.room)
+    wanted = Wanted(asked.spec, loader, candidates, asked.threads, device, asked.room)
+    return ExportCache(asked.exports).encoder(wanted)
 
 
 def _of_bundle(loader: str, allowed: tuple[Precision, ...]) -> tuple[Precision, ...]:

@@ -221,7 +221,7 @@ def download(loader: str) -> None:
         return
     if loader.startswith(HF_HUB):
         repository = loader.removeprefix(HF_HUB)
-        with hub.reachable(loader, OFFLINE_HINT, repository=repository):
+        with hub.reachable(loader, repository=repository):
             if hub.has_file(repository, CONFIG):
                 open_clip.download_pretrained({"hf_hub": f"{repository}/"})
             else:
@@ -241,7 +241,7 @@ def from_source(loader: str) -> Source:
         return _from_directory(loader)
     if loader.startswith(HF_HUB):
         repository = loader.removeprefix(HF_HUB)
-        with hub.reachable(loader, OFFLINE_HINT, repository=repository):
+        with hub.reachable(loader, repository=repository):
             if hub.has_file(repository, CONFIG):
                 return _create(loader, None)
             return huggingface.load_folder(_snapshot(repository))
@@ -257,7 +257,7 @@ def _snapshot(repository: str) -> Path:
 def _at(loader: str, settings: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
     """Around a download from where open_clip knows a model's weights."""
     repository, url = settings.get("hf_hub"), settings.get("url")
-    return hub.reachable(loader, OFFLINE_HINT, repository=repository, url=url)
+    return hub.reachable(loader, repository=repository, url=url)
 
 
 def _pretrained(loader: str) -> tuple[str, str, dict[str, Any]]:

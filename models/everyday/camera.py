@@ -45,7 +45,7 @@ def _shown(window: Any, ground: float) -> NDArray[np.float32]:
     return pixels.reshape(SIZE, SIZE, 3)[::-1].astype(np.float32)
 
 
-def views(model: Path, seed: int, count: int = VIEWS) -> list[bytes]:
+def views(model: Path, seed: int) -> list[bytes]:
     """PNG files with transparency of a Wavefront model (.obj, with its materials and textures
     beside it); the camera turns around the front, a little above."""
     rng = np.random.default_rng(seed)
@@ -66,7 +66,7 @@ def views(model: Path, seed: int, count: int = VIEWS) -> list[bytes]:
     reader.Update()
     for actor in scene.GetActors():  # else what is white has no shade
         actor.GetProperty().SetAmbient(AMBIENT)
-    for _ in range(count):
+    for _ in range(VIEWS):
         scene.RemoveAllLights()
         _lights(scene, rng)
         camera = scene.GetActiveCamera()

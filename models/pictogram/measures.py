@@ -70,12 +70,12 @@ def calibration(
 
 
 def difference(
-    right: NDArray[np.bool_], baseline: NDArray[np.bool_], seed: int, rounds: int = 2000
+    right: NDArray[np.bool_], baseline: NDArray[np.bool_], seed: int
 ) -> dict[str, float]:
     """Share of `right` less that of `baseline` on the same pictures, with its 95 % interval over
     pictures drawn anew (paired bootstrap)."""
     gain = right.astype(np.float64) - baseline
     rng = np.random.default_rng(seed)
-    means = gain[rng.integers(0, len(gain), (rounds, len(gain)))].mean(1)
+    means = gain[rng.integers(0, len(gain), (2000, len(gain)))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return {n: round(float(v), 4) for n, v in (("mean", gain.mean()), ("low", low), ("high", high))}

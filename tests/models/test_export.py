@@ -195,7 +195,8 @@ def export(spec, candidates, folder):
     time.sleep(3600)
 
 export_cache.export = export
-export_cache.ExportCache(Path(sys.argv[1])).encoder("a", "a/b", Candidates(("fp32",)))
+wanted = export_cache.Wanted("a", "a/b", Candidates(("fp32",)))
+export_cache.ExportCache(Path(sys.argv[1])).encoder(wanted)
 """
 
 
