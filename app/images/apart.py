@@ -20,6 +20,7 @@ from typing import Final, Literal
 from PIL import Image
 
 from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedImage
+from app.images import unsupported
 from app.images.apart_child import (
     ANSWER,
     DAMAGED,
@@ -33,10 +34,6 @@ from app.images.apart_child import (
 )
 from app.images.headers import component_bits, is_animated
 from app.images.limits import ImageLimits
-from app.images.unsupported import JPEG_2000 as JPEG_2000_FILE
-from app.images.unsupported import JPEG_XL as JPEG_XL_FILE
-from app.images.unsupported import SVG as SVG_FILE
-from app.images.unsupported import kind_of
 
 Kind = Literal["svg", "jpeg2000", "jpegxl"]
 
@@ -48,29 +45,39 @@ EDGE: Final = 512
 # seconds for an answer on a machine that is busy with other things, the start included
 PATIENCE: Final = 60.0
 
-NUMBERS: Final[dict[Kind, int]] = {"svg": SVG, "jpeg2000": JPEG_2000, "jpegxl": JPEG_XL}
-NAMES: Final[dict[Kind, str]] = {
-    "svg": "SVG drawing",
-    "jpeg2000": "JPEG 2000 picture",
-    "jpegxl": "JPEG XL picture",
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """What its files are, its number for the process, and what its operator can do."""
+
+    files: unsupported.Kind
+    number: int
+    setting: str
+    package: str = "PIL"
+    extra: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a file is, without an article."""
+        return self.files.name.partition(" ")[2]
+
+
+_FORMATS: Final[dict[Kind, _Format]] = {
+    "svg": _Format(unsupported.SVG, SVG, "OPENVOCAB_SVG", "resvg_py", "svg"),
+    "jpeg2000": _Format(unsupported.JPEG_2000, JPEG_2000, "OPENVOCAB_JPEG_2000"),
+    "jpegxl": _Format(unsupported.JPEG_XL, JPEG_XL, "OPENVOCAB_JPEG_XL", "pillow_jxl", "jxl"),
 }
-PACKAGES: Final[dict[Kind, str]] = {"svg": "resvg_py", "jpegxl": "pillow_jxl", "jpeg2000": "PIL"}
 
 
 def kind_apart(data: bytes) -> Kind | None:
     """Which of these formats a file is of, by its first bytes; None for any other."""
-    kinds: dict[str, Kind] = {
-        SVG_FILE.name: "svg",
-        JPEG_2000_FILE.name: "jpeg2000",
-        JPEG_XL_FILE.name: "jpegxl",
-    }
-    kind = kind_of(data)
-    return None if kind is None else kinds.get(kind.name)
+    files = unsupported.kind_of(data)
+    return next((kind for kind, form in _FORMATS.items() if form.files == files), None)
 
 
 def installed(kind: Kind) -> bool:
     """Whether there is a decoder for it."""
-    return importlib.util.find_spec(PACKAGES[kind]) is not None
+    return importlib.util.find_spec(_FORMATS[kind].package) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +115,11 @@ class Apart:
         its decoder gets wrong; TooLarge where it takes more pixels, memory or time than it may;
         Overloaded where no process can be started.
         """
-        name = NAMES[kind]
+        name = _FORMATS[kind].name
         _check(kind, data)
         with self._process() as process:
             try:
-                head = REQUEST.pack(NUMBERS[kind], limits.pixels, EDGE, len(data))
+                head = REQUEST.pack(_FORMATS[kind].number, limits.pixels, EDGE, len(data))
                 reply, profile, raw = _exchange(process, head + data)
             except (TimeoutError, OSError) as error:
                 if self._closed:
@@ -252,14 +259,11 @@ def _read(process: subprocess.Popen[bytes], size: int, end: float) -> bytes:
 
 def unavailable(kind: Kind, formats: str) -> UnsupportedImage:
     """The problem of a file of a kind that is not decoded here, with what helps."""
-    extras = {"svg": "openvocab[svg]", "jpegxl": "openvocab[jxl]"}
-    setting = {"svg": "OPENVOCAB_SVG", "jpegxl": "OPENVOCAB_JPEG_XL"}.get(
-        kind, "OPENVOCAB_JPEG_2000"
-    )
-    install = f"install {extras[kind]} and " if kind in extras and not installed(kind) else ""
-    article = "a" if kind != "svg" else "an"
+    form = _FORMATS[kind]
+    install = "" if installed(kind) else f"install openvocab[{form.extra}] and "
+    what = form.files.name
     detail = (
-        f"this is {article} {NAMES[kind]}, not {formats}; convert it to PNG or JPEG, or have the "
-        f"operator {install}set {setting}=true"
+        f"this is {what}, not {formats}; convert it to PNG or JPEG, or have the operator "
+        f"{install}set {form.setting}=true"
     )
-    return UnsupportedImage(detail, field="image", limit=formats, value=f"{article} {NAMES[kind]}")
+    return UnsupportedImage(detail, field="image", limit=formats, value=what)

@@ -9,6 +9,7 @@ import re
 import resource
 import struct
 import sys
+from functools import partial
 from typing import IO, Any, Final, NoReturn
 from xml.parsers import expat
 
@@ -68,7 +69,7 @@ def main() -> None:
     source, out = sys.stdin.buffer, sys.stdout.buffer
     Image.MAX_IMAGE_PIXELS = None
     Image.init()
-    decoders: dict[int, Any] = {SVG: None, JPEG_2000: _jpeg_2000, JPEG_XL: None}
+    decoders: dict[int, Any] = {SVG: None, JPEG_2000: partial(_opened, "JPEG2000"), JPEG_XL: None}
     try:
         import resvg_py
 
@@ -80,7 +81,7 @@ def main() -> None:
     try:
         import pillow_jxl  # noqa: F401
 
-        decoders[JPEG_XL] = _jpeg_xl
+        decoders[JPEG_XL] = partial(_opened, "JXL")
     except ImportError:
         pass
     Image.new("RGB", (1, 1)).save(io.BytesIO(), "PNG")
@@ -211,16 +212,8 @@ def _bounded(edge: float) -> float:
     return min(max(edge, 1.0), 1_000_000.0)
 
 
-def _jpeg_2000(data: bytes, pixels: int) -> Image.Image:
-    return _opened(data, pixels, "JPEG2000")
-
-
-def _jpeg_xl(data: bytes, pixels: int) -> Image.Image:
-    return _opened(data, pixels, "JXL")
-
-
-def _opened(data: bytes, pixels: int, kind: str) -> Image.Image:
-    image = Image.open(io.BytesIO(data), formats=(kind,))
+def _opened(name: str, data: bytes, pixels: int) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=(name,))
     if image.width * image.height > pixels:
         raise TooLarge(*image.size)
     image.load()

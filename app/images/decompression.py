@@ -9,6 +9,7 @@ import io
 import lzma
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import IO, Final, Protocol
 
 from app.errors import TooLarge
@@ -92,17 +93,9 @@ class _Inflate:
         return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
-def _gzip() -> Decoder:
-    return _Inflate(16 + zlib.MAX_WBITS)
-
-
 def deflate() -> Decoder:
     """Of a ZIP file's usual members."""
     return _Inflate(-zlib.MAX_WBITS)
-
-
-def _xz() -> Decoder:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
 
 
 def lzma_alone() -> Decoder:
@@ -113,10 +106,12 @@ def lzma_alone() -> Decoder:
 def decoder_of(start: bytes) -> Callable[[], Decoder] | None:
     """What decodes a compressed file with these bytes at its start, if it is one."""
     if start[:3] == b"\x1f\x8b\x08":
-        return _gzip
+        return partial(_Inflate, 16 + zlib.MAX_WBITS)
     if start[:3] == b"BZh":
         return bz2.BZ2Decompressor
-    return _xz if start[:6] == b"\xfd7zXZ\0" else None
+    if start[:6] == b"\xfd7zXZ\0":
+        return partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
+    return None
 
 
 class Unpacked(io.RawIOBase):
