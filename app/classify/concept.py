@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from app.groups import groups
 from models.info import Floats
 from prompts import expand
 
@@ -78,17 +79,9 @@ def ensemble_mean(rows: Floats) -> Floats:
 
 def blocks(concepts: Mapping[str, Concept]) -> Iterator[Block]:
     """The prompts of each concept by its key, about PROMPTS_PER_BLOCK at a time."""
-    block: Block = {}
-    held = 0
-    for key, concept in concepts.items():
-        prompts = concept.prompts()
-        if block and held + len(prompts) > PROMPTS_PER_BLOCK:
-            yield block
-            block, held = {}, 0
-        block[key] = prompts
-        held += len(prompts)
-    if block:
-        yield block
+    prompts = ((key, concept.prompts()) for key, concept in concepts.items())
+    for some in groups(prompts, lambda item: len(item[1]), PROMPTS_PER_BLOCK):
+        yield dict(some)
 
 
 def split(rows: Floats, block: Block) -> list[Any]:

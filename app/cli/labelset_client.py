@@ -16,6 +16,7 @@ import httpx2
 from app.api.json_text import RepeatedName, names_once
 from app.cli.client import Client
 from app.cli.terminal import Ended
+from app.groups import groups
 from app.server.exit_status import SERVER_ERROR, SOME_FAILED
 
 PAGE: Final = 1_000
@@ -56,13 +57,11 @@ class LabelSetClient:
         """Each example of a set, without its picture."""
         return self._pages(f"{_path(name)}/examples", "examples")
 
-    async def add_examples(
-        self, name: str, pictures: Sequence[tuple[str, str, bytes]]
-    ) -> dict[str, Any]:
-        """Pictures as label, name and bytes; what became of them."""
+    async def add_examples(self, name: str, pictures: Sequence["Picture"]) -> dict[str, Any]:
+        """What became of the pictures."""
         kind = "application/octet-stream"
-        files = [("image", (called, data, kind)) for _, called, data in pictures]
-        labels = {"label": [label for label, _, _ in pictures]}
+        files = [("image", (picture.name, picture.data, kind)) for picture in pictures]
+        labels = {"label": [picture.label for picture in pictures]}
         return await self._ask("POST", f"{_path(name)}/examples", files=files, data=labels)
 
     async def remove_examples(
@@ -219,10 +218,8 @@ async def send(
 ) -> Sent:
     """Add pictures to a label set, batch by batch; `tell` hears how far it is. Raises Ended."""
     report = Sent()
-    for batch in _batches(pictures):
-        answer = await sets.add_examples(
-            name, [(picture.label, picture.name, picture.data) for picture in batch]
-        )
+    for batch in groups(pictures, lambda picture: len(picture.data), BATCH_BYTES, BATCH):
+        answer = await sets.add_examples(name, batch)
         report.added += answer["added"]
         report.unchanged += answer["unchanged"]
         for error in answer["errors"]:
@@ -267,16 +264,3 @@ def _picture(kept: Mapping[str, Any], number: int) -> Picture:
         return Picture(str(kept["label"]), f"example {number + 1}", data)
     except (KeyError, TypeError, ValueError, binascii.Error):
         raise BadFile(f"holds an example, number {number + 1}, that is none") from None
-
-
-def _batches(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
-    batch: list[Picture] = []
-    size = 0
-    for picture in pictures:
-        if batch and (len(batch) == BATCH or size + len(picture.data) > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(picture)
-        size += len(picture.data)
-    if batch:
-        yield batch

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from app.classify.templates import TemplateSets
 from app.classify.tenancy import working_for
 from app.classify.truncation import Cut, TextTooLong, advised, few, together
 from app.errors import Internal, Problem, TooLarge
+from app.groups import groups
 from app.labelsets.blending import Blending
 from app.labelsets.definition import Definition, Stored, namespace_of, unreadable_problem
 from app.labelsets.known import Known
@@ -287,15 +289,7 @@ class Builds:
 
 
 def _steps(concepts: Sequence[Concept]) -> Iterator[list[Concept]]:
-    step: list[Concept] = []
-    held = 0
-    for concept in concepts:
-        if step and held + concept.count > PROMPTS_PER_BLOCK:
-            yield step
-            step, held = [], 0
-        step.append(concept)
-        held += concept.count
-    yield step
+    return groups(concepts, attrgetter("count"), PROMPTS_PER_BLOCK)
 
 
 class _Reading:

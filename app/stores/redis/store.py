@@ -1,13 +1,15 @@
-"""Definitions of label sets on a Redis server. Knows nothing of what a definition says."""
+"""All four stores on a Redis server. Knows nothing of what a definition says."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
+from app.groups import groups
 from app.stores.gcra import SLACK, Grant
 from app.stores.protocols import (
     TOMBSTONES,
@@ -149,8 +151,11 @@ class RedisLabelSets:
         """Of the names that have one; a name whose definition was lost is taken off the lists."""
         records = []
         rows: list[Any] = []
-        for some, size in _batches(names, await self._each(names, "HSTRLEN", "body")):
-            rows += await self._each(some, "HMGET", *_FIELDS, size=size)
+        lengths = await self._each(names, "HSTRLEN", "body")
+        sizes = [0 if isinstance(length, ResponseError) else int(length) for length in lengths]
+        for some in groups(zip(names, sizes, strict=True), itemgetter(1), PIECE):
+            size = sum(size for _, size in some)
+            rows += await self._each([name for name, _ in some], "HMGET", *_FIELDS, size=size)
         for name, row in zip(names, rows, strict=True):
             if isinstance(row, ResponseError):
                 records.append(LabelSetRecord(name, 0, b""))
@@ -227,21 +232,6 @@ def _record(name: str, row: Sequence[bytes | None]) -> LabelSetRecord | None:
 
 def _version(text: bytes) -> int:
     return int(text) if text.isdigit() else 0
-
-
-def _batches(names: Sequence[str], sizes: Sequence[Any]) -> Iterator[tuple[list[str], int]]:
-    """The names in order, as many at a time as PIECE bytes have room for, with their bytes."""
-    batch: list[str] = []
-    held = 0
-    for name, answer in zip(names, sizes, strict=True):
-        size = 0 if isinstance(answer, ResponseError) else int(answer)
-        if batch and held + size > PIECE:
-            yield batch, held
-            batch, held = [], 0
-        batch.append(name)
-        held += size
-    if batch:
-        yield batch, held
 
 
 # keys that one call lists, about
