@@ -15,7 +15,7 @@ class Commands(Root):
     modules: ClassVar[Mapping[str, str]] = {
         "serve": "app.cli.serve",
         "classify": "app.cli.classify",
-        "undo": "app.cli.classify",
+        "undo": "app.cli.undo",
         "eval": "app.evaluation.command",
         "bench": "app.cli.bench",
         "labelset": "app.cli.labelset",

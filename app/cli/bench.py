@@ -24,7 +24,7 @@ from app.classify.ensemble import Ensemble
 from app.classify.templates import template_sets
 from app.cli import help as help_
 from app.cli.imports import uncollected
-from app.cli.output import TableConsole
+from app.cli.output import TableConsole, figures_table
 from app.cli.terminal import or_exit, settings_or_exit
 from app.images.decode import Decoded, decode
 from app.images.limits import ImageLimits
@@ -232,9 +232,8 @@ def _timed_model(
 def _choice(measured_once: Sequence[Timing]) -> Table:
     """What backend, precision and threads were chosen by."""
     batches = sorted({batch for timing in measured_once for batch in timing.cpu_ms})
-    table = Table(box=None, pad_edge=False, title="CPU ms per image, timed at export")
-    for heading in ("", *(f"{batch} at once" for batch in batches)):
-        table.add_column(heading, justify="right" if heading else "left")
+    headings = (f"{batch} at once" for batch in batches)
+    table = figures_table("", *headings, title="CPU ms per image, timed at export")
     for timing in measured_once:
         threads = f", {timing.threads} thread{'s' * (timing.threads > 1)}" if timing.threads else ""
         figures = (f"{timing.cpu_ms[b]:.2f}" if b in timing.cpu_ms else "" for b in batches)
@@ -243,9 +242,8 @@ def _choice(measured_once: Sequence[Timing]) -> Table:
 
 
 def _table(about: dict[str, object], figures: list[Figure]) -> Table:
-    table = Table(box=None, pad_edge=False, title=", ".join(f"{k} {v}" for k, v in about.items()))
-    for heading in ("", "ms", "10 % to 90 %", "a second"):
-        table.add_column(heading, justify="right" if heading else "left")
+    title = ", ".join(f"{key} {value}" for key, value in about.items())
+    table = figures_table("", "ms", "10 % to 90 %", "a second", title=title)
     for f in figures:
         spread = f"{f.low:.2f} to {f.high:.2f}"
         table.add_row(f.name, f"{f.median:.2f}", spread, f"{f.rate:,.1f} {f.per}")

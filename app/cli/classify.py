@@ -1,4 +1,4 @@
-"""`openvocab classify` and `openvocab undo`: options in, files through a service, answers out.
+"""`openvocab classify`: options in, files through a service, answers out.
 
 Knows nothing of how a service answers.
 """
@@ -11,7 +11,6 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,12 +18,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from app.classify.scoring import Scoring
 from app.cli import help as help_
 from app.cli import result_file, sorting
 from app.cli.client import Reached, Service
 from app.cli.file_queue import Run, Source, Tally
-from app.cli.files import Finder, reason
-from app.cli.help import INPUT, LABELS, OUTPUT, SORTING
+from app.cli.files import Finder
+from app.cli.help import input_option, label_option, output_option, sorting_option
 from app.cli.label_file import LabelInput, given_labels, split
 from app.cli.options import (
     PATIENCE,
@@ -41,6 +41,8 @@ from app.cli.output import NONE, FileAnswer, Format, Shape, Writer
 from app.cli.result_file import ResultFile, Sink
 from app.cli.sorting import Sorter
 from app.cli.terminal import STDIN, Ended, check_text, printable, say, status_of
+from app.images.views import View
+from app.labelsets.definition import Combine
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
 
 # formats that hold all of an answer
@@ -49,34 +51,8 @@ WHOLE: Final = (Format.JSON, Format.NDJSON)
 # warnings that a terminal is shown, each once
 MOST_WARNINGS: Final = 20
 
-
 # numbers of a box
 BOX: Final = 4
-
-
-class Scores(StrEnum):
-    """How similarities become scores."""
-
-    SOFTMAX = "softmax"
-    SIGMOID = "sigmoid"
-
-
-class View(StrEnum):
-    """What of a picture is looked at."""
-
-    AUTO = "auto"
-    CENTER = "center"
-    PAD = "pad"
-    SQUASH = "squash"
-    TILES = "tiles"
-    TILES_MEAN = "tiles-mean"
-
-
-class Combine(StrEnum):
-    """How the texts of a label count."""
-
-    MEAN = "mean"
-    BEST = "best"
 
 
 def form_fields(**options: Any) -> dict[str, str]:
@@ -143,11 +119,6 @@ EXIT_STATUS: Final = (
     "be used, 130 interrupted, 141 output pipe closed."
 )
 
-UNDO_EXAMPLES: Final = """
-openvocab undo sorted/openvocab-undo-….jsonl --dry-run
-openvocab undo sorted/openvocab-undo-….jsonl
-"""
-
 
 def classify(
     paths: Annotated[
@@ -158,36 +129,32 @@ def classify(
     ] = None,
     labels: Annotated[
         list[str] | None,
-        typer.Option(
+        label_option(
             metavar="WORDS",
-            rich_help_panel=LABELS,
             help="Comma-separated, or @FILE with one label a line; repeat the option for labels "
             "that contain commas.",
         ),
     ] = None,
     labelset: Annotated[
         list[str] | None,
-        typer.Option(
+        label_option(
             metavar="NAMES",
-            rich_help_panel=LABELS,
             help="Registered label sets or preset:NAME instead of --labels, comma-separated: a "
             "column each (default without --labels: tags of everyday nouns).",
         ),
     ] = None,
     combine: Annotated[
         Combine | None,
-        typer.Option(
-            rich_help_panel=LABELS,
+        label_option(
             help='For labels with several texts ({"dog": ["corgi", "poodle"], "cat": []}): '
-            "use their mean, or let the best one decide.",
+            "use their mean, or let the best one decide."
         ),
     ] = None,
     nots: Annotated[
         list[str] | None,
-        typer.Option(
+        label_option(
             "--not",
             metavar="WORDS",
-            rich_help_panel=LABELS,
             help='What pictures may show instead: "none of these" where one of them fits better '
             "(comma-separated, or repeat the option).",
         ),
@@ -195,144 +162,95 @@ def classify(
     templates: Templates = None,
     top_k: Annotated[
         int | None,
-        typer.Option(
+        label_option(
             metavar="N",
             min=1,
-            rich_help_panel=LABELS,
             help="Predictions per image (default: the best in a table of several images, else up "
             "to 5).",
         ),
     ] = None,
     threshold: Annotated[
-        float | None,
-        typer.Option(metavar="SCORE", min=0, max=1, rich_help_panel=LABELS, help="Minimum score."),
+        float | None, label_option(metavar="SCORE", min=0, max=1, help="Minimum score.")
     ] = None,
     multi_label: MultiLabel = False,
     abstain: Annotated[
         bool,
-        typer.Option(
-            "--abstain",
-            rich_help_panel=LABELS,
-            help='Answer "none of these" if no label fits or two are too close.',
+        label_option(
+            "--abstain", help='Answer "none of these" if no label fits or two are too close.'
         ),
     ] = False,
     coverage: Annotated[
         float | None,
-        typer.Option(
+        label_option(
             metavar="SHARE",
             min=0.01,
             max=0.99,
-            rich_help_panel=LABELS,
             help="For a calibrated label set: the smallest set of labels that contains the right "
             "one in this share of pictures.",
         ),
     ] = None,
     truncate: Truncate = False,
     scores: Annotated[
-        Scores | None,
-        typer.Option(
-            rich_help_panel=LABELS,
-            help="Scores share 1 (softmax), or each label has its own (sigmoid).",
-        ),
+        Scoring | None,
+        label_option(help="Scores share 1 (softmax), or each label has its own (sigmoid)."),
     ] = None,
     view: Annotated[
-        View | None,
-        typer.Option(
-            rich_help_panel=INPUT, help="How the picture is fitted to the model (default: auto)."
-        ),
+        View | None, input_option(help="How the picture is fitted to the model (default: auto).")
     ] = None,
     boxes: Annotated[
         list[str] | None,
-        typer.Option(
+        input_option(
             "--boxes",
             metavar="X,Y,W,H",
-            rich_help_panel=INPUT,
             help="A part of each picture to classify separately, in pixels or as fractions "
             "(repeat the option).",
         ),
     ] = None,
     background: Annotated[
         str | None,
-        typer.Option(
+        input_option(
             metavar="COLOUR",
-            rich_help_panel=INPUT,
             help="Background for transparent pictures: a colour name or #rrggbb (default: auto).",
         ),
     ] = None,
-    recursive: Annotated[
-        bool, typer.Option(rich_help_panel=INPUT, help="Search subfolders.")
-    ] = True,
+    recursive: Annotated[bool, input_option(help="Search subfolders.")] = True,
     all_files: Annotated[
         bool,
-        typer.Option(
-            "--all-files",
-            rich_help_panel=INPUT,
-            help="In folders, also take files without an image extension.",
-        ),
+        input_option("--all-files", help="In folders, also take files without an image extension."),
     ] = False,
     files_from: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            rich_help_panel=INPUT,
-            help="Read file names from FILE, one a line; - is stdin.",
-        ),
+        input_option(metavar="FILE", help="Read file names from FILE, one a line; - is stdin."),
     ] = None,
     null: Annotated[
-        bool,
-        typer.Option(
-            "--null", "-0", rich_help_panel=INPUT, help="Names in --files-from are NUL-separated."
-        ),
+        bool, input_option("--null", "-0", help="Names in --files-from are NUL-separated.")
     ] = False,
-    form: Annotated[
-        Format, typer.Option("--format", rich_help_panel=OUTPUT, help="Output format.")
-    ] = Format.TABLE,
+    form: Annotated[Format, output_option("--format", help="Output format.")] = Format.TABLE,
     output: Annotated[
         Path | None,
-        typer.Option(
+        output_option(
             "--output",
             "-o",
             metavar="FILE",
-            rich_help_panel=OUTPUT,
             help="Write to FILE; its extension sets the format: .csv, .tsv, .json, .ndjson or "
             ".parquet.",
         ),
     ] = None,
     resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            rich_help_panel=OUTPUT,
-            help="Resume an interrupted run with this --output.",
-        ),
+        bool, output_option("--resume", help="Resume an interrupted run with this --output.")
     ] = False,
     move_to: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", rich_help_panel=SORTING, help="Move each file to DIR/BEST-LABEL/."
-        ),
+        Path | None, sorting_option(metavar="DIR", help="Move each file to DIR/BEST-LABEL/.")
     ] = None,
     copy_to: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", rich_help_panel=SORTING, help="Copy each file to DIR/BEST-LABEL/."
-        ),
+        Path | None, sorting_option(metavar="DIR", help="Copy each file to DIR/BEST-LABEL/.")
     ] = None,
     undo_file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            rich_help_panel=SORTING,
-            help="Where to write the undo log (default: in DIR).",
-        ),
+        sorting_option(metavar="FILE", help="Where to write the undo log (default: in DIR)."),
     ] = None,
     dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            rich_help_panel=SORTING,
-            help="Only print what --move-to or --copy-to would do.",
-        ),
+        bool, sorting_option("--dry-run", help="Only print what --move-to or --copy-to would do.")
     ] = False,
     url: Url = "",
     api_key: Key = None,
@@ -376,10 +294,8 @@ def classify(
 
 
 def add_to(app: typer.Typer) -> None:
-    """`classify` and `undo`, with their examples below their options."""
+    """The command, with its examples below its options."""
     help_.add(app, classify, examples=EXAMPLES, exit_status=EXIT_STATUS)
-    undo_status = "0 every file is restored, 1 some are not, 2 not an openvocab undo log."
-    help_.add(app, undo, examples=UNDO_EXAMPLES, exit_status=undo_status)
 
 
 def _classify(
@@ -520,41 +436,3 @@ def _printed(
             writer.end()
     if len(shown_warnings) > MOST_WARNINGS:
         say(f"{len(shown_warnings) - MOST_WARNINGS} more warnings; --format json has them all")
-
-
-def undo(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The undo log that `classify` named at its end.")
-    ],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what would be done.")
-    ] = False,
-) -> None:
-    """Undo `classify --move-to` or `--copy-to`.
-
-    Puts files back where they were and removes the copies that were made.
-
-    May be interrupted and run again.
-    """
-
-    def run() -> int:
-        restored, failed = 0, 0
-        try:
-            for step in sorting.undo(file, dry=dry_run):
-                if step.error is None:
-                    restored += 1
-                    typer.echo(f"{printable(step.path)} -> {printable(step.target)}")
-                else:
-                    failed += 1
-                    say(f"{step.path}: {step.error}")
-        except sorting.BadUndoFile as error:
-            raise Ended(USAGE_ERROR, str(error)) from None
-        except OSError as error:
-            if error.filename is None:  # it is of standard output
-                raise
-            raise Ended(USAGE_ERROR, f"{file}: {reason(error)}") from None
-        files = "file" if restored == 1 else "files"
-        say(f"{'would restore' if dry_run else 'restored'} {restored} {files}, {failed} failed")
-        return SOME_FAILED if failed else 0
-
-    raise typer.Exit(status_of(run))

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -20,12 +21,13 @@ from app.cli.files import reason
 from app.cli.imports import uncollected
 from app.server.exit_status import READER_LEFT, SOME_FAILED
 
-# groups of options, as `rich_help_panel` names them
-LABELS: Final = "Labels"
-INPUT: Final = "Input"
-OUTPUT: Final = "Output"
-SORTING: Final = "Sorting"
-SERVER: Final = "Model or server"
+# an option of each group
+label_option: Final = partial(typer.Option, rich_help_panel="Labels")
+input_option: Final = partial(typer.Option, rich_help_panel="Input")
+output_option: Final = partial(typer.Option, rich_help_panel="Output")
+sorting_option: Final = partial(typer.Option, rich_help_panel="Sorting")
+server_option: Final = partial(typer.Option, rich_help_panel="Model or server")
+analysis_option: Final = partial(typer.Option, rich_help_panel="Analyses")
 
 _UNGROUPED: Final = "Options"
 

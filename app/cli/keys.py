@@ -2,13 +2,13 @@
 
 import json
 import re
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from app.api.middleware.keys import SCOPES, digest, new_secret
 from app.cli.help import add, group
-from app.server.exit_status import USAGE_ERROR
+from app.cli.terminal import end
 
 app = group("Make API keys.")
 
@@ -35,10 +35,10 @@ def new(
     scopes = scope or ["classify"]
     for text in scopes:
         if text not in SCOPES:
-            _refuse(text, "scope")
+            end(f"invalid scope {text!r}; see --help")
     for text in (name, namespace or name):
         if not _is_name(text):
-            _refuse(text, "name")
+            end(f"invalid name {text!r}; see --help")
     secret = new_secret()
     if namespace is None:  # the variable has no room for one
         entry = f"{name}:{'+'.join(scopes)}:{digest(secret)}"
@@ -49,11 +49,6 @@ def new(
     if namespace:
         lines.append(f"namespace = {json.dumps(namespace)}")
     typer.echo("\n".join(lines))
-
-
-def _refuse(text: str, what: str) -> NoReturn:
-    typer.echo(f"openvocab: invalid {what} {text!r}; see --help", err=True)
-    raise typer.Exit(USAGE_ERROR)
 
 
 def _is_name(text: str) -> bool:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.cli import labelset_examples
 from app.cli.help import add, group
@@ -60,9 +60,8 @@ def list_labelsets(
     """List label sets by name."""
 
     async def work(sets: LabelSetClient) -> int:
-        table = Table(box=None, pad_edge=False)
-        for heading in ("name", "version", "labels", "status", "templates", "description"):
-            table.add_column(heading, no_wrap=heading == "name")
+        headings = ("version", "labels", "status", "templates", "description")
+        table = Table(Column("name", no_wrap=True), *headings, box=None, pad_edge=False)
         async for labelset in sets.all():
             if as_json:
                 out(json_text(labelset))

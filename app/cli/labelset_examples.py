@@ -127,9 +127,7 @@ def _folder(path: Path) -> str:
 
 def _show(answer: dict[str, Any]) -> None:
     """How many each label has, and what they are worth."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("label", "examples"):
-        table.add_column(heading)
+    table = Table("label", "examples", box=None, pad_edge=False)
     for label in answer["labels"]:
         table.add_row(printable(label), str(answer["examples"].get(label, 0)))
     TableConsole(markup=False).print(table)

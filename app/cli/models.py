@@ -9,8 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from app.cli.help import add, group
-from app.cli.terminal import or_exit, say, settings_or_exit
-from app.server.exit_status import USAGE_ERROR
+from app.cli.terminal import end, or_exit, settings_or_exit
 from app.telemetry import logs
 from models import catalog
 from models.catalog import CatalogEntry
@@ -111,8 +110,7 @@ def export(
     logs.set_up(settings.log_level, settings.log_format)
     to = to.expanduser().absolute()
     if to.exists():
-        say(f"{to} exists already; --to names a new folder")
-        raise typer.Exit(USAGE_ERROR)
+        end(f"{to} exists already; --to names a new folder")
     or_exit(lambda: export_to(name, settings.precision, to))
     typer.echo(f"exported {name}; serve it with: openvocab serve --model exported:{to}", err=True)
 

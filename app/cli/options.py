@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.client import Client, http_client
-from app.cli.help import LABELS, SERVER
+from app.cli.help import label_option, server_option
 from app.cli.labelset_client import BadFile, LabelSetClient
 from app.cli.terminal import Ended, say, status_of
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
@@ -16,81 +16,62 @@ from models.catalog import catalog
 
 Url = Annotated[
     str,
-    typer.Option(
-        metavar="URL",
-        envvar="OPENVOCAB_URL",
-        rich_help_panel=SERVER,
-        help="Server URL (default: run the model locally).",
+    server_option(
+        metavar="URL", envvar="OPENVOCAB_URL", help="Server URL (default: run the model locally)."
     ),
 ]
 Key = Annotated[
     str | None,
-    typer.Option(
-        "--api-key",
-        metavar="KEY",
-        envvar="OPENVOCAB_API_KEY",
-        rich_help_panel=SERVER,
-        help="API key for the server.",
+    server_option(
+        "--api-key", metavar="KEY", envvar="OPENVOCAB_API_KEY", help="API key for the server."
     ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(
+    server_option(
         metavar="NAME",
-        rich_help_panel=SERVER,
         autocompletion=lambda: list(catalog()),
         help="Model to load (default: OPENVOCAB_MODEL), or one of the server's models.",
     ),
 ]
 RetryFor = Annotated[
     float,
-    typer.Option(
+    server_option(
         metavar="SECONDS",
         min=0,
-        rich_help_panel=SERVER,
         help="Keep retrying for this long if the server is busy or unreachable.",
     ),
 ]
 Jobs = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", min=1, max=1024, rich_help_panel=SERVER, help="Number of parallel requests."
-    ),
+    int | None, server_option(metavar="N", min=1, max=1024, help="Number of parallel requests.")
 ]
 
 ServerModel = Annotated[
     str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        rich_help_panel=SERVER,
-        help="Which of the server's models (default: its first).",
+    server_option(
+        "--model", metavar="NAME", help="Which of the server's models (default: its first)."
     ),
 ]
 
 Templates = Annotated[
     list[str] | None,
-    typer.Option(
+    label_option(
         metavar="NAME|TEXT",
-        rich_help_panel=LABELS,
         help="Template set, or your own templates with one {} each (repeat the option).",
     ),
 ]
 MultiLabel = Annotated[
     bool,
-    typer.Option(
+    label_option(
         "--multi-label",
-        rich_help_panel=LABELS,
         help="Score each label independently: pictures may have several labels, or none.",
     ),
 ]
 
 Truncate = Annotated[
     bool,
-    typer.Option(
-        "--truncate",
-        rich_help_panel=LABELS,
-        help="Use the beginning of labels that are longer than the model reads.",
+    label_option(
+        "--truncate", help="Use the beginning of labels that are longer than the model reads."
     ),
 ]
 
@@ -103,10 +84,7 @@ RETRY_FOR: Final = 10.0
 PATIENCE: Final = 60.0
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the label set.")]
-ServerUrl = Annotated[
-    str,
-    typer.Option(metavar="URL", envvar="OPENVOCAB_URL", rich_help_panel=SERVER, help="Server URL."),
-]
+ServerUrl = Annotated[str, server_option(metavar="URL", envvar="OPENVOCAB_URL", help="Server URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Final
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Column, Table
 
 from app.classify.score_text import score_text
 from app.cli.terminal import printable
@@ -39,6 +40,12 @@ class TableConsole(Console):
     def on_broken_pipe(self) -> None:
         """Leave it to `status_of`: rich would end the process with status 1."""
         raise BrokenPipeError
+
+
+def figures_table(*headings: str, title: str | None = None) -> Table:
+    """A table without lines whose first column has words, and the others figures."""
+    columns = (Column(h, justify="right" if at else "left") for at, h in enumerate(headings))
+    return Table(*columns, box=None, pad_edge=False, title=title)
 
 
 class Format(StrEnum):
@@ -206,9 +213,9 @@ class Writer:
         self._out.flush()
 
 
-def json_text(value: Any) -> str:
-    """JSON in one line; what is no UTF-8 in a name stays readable by programs, as an escape."""
-    text = json.dumps(value, ensure_ascii=False)
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON; what is no UTF-8 in a name stays readable by programs, as an escape."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
     return SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
@@ -277,9 +284,12 @@ def _ranks_of_several(part: Mapping[str, Any], shape: Shape) -> Iterator[tuple[s
 
 
 def _separated(row: Sequence[str], kind: Format) -> str:
-    """A line as RFC 4180 has it, or with tabs between and escapes inside the values."""
-    if kind is Format.TSV:
-        return "\t".join(map(_escaped, row)) + "\n"
+    """A line of CSV, or with tabs between and escapes inside the values."""
+    return "\t".join(map(_escaped, row)) + "\n" if kind is Format.TSV else csv_line(row)
+
+
+def csv_line(row: Sequence[str]) -> str:
+    """A line as RFC 4180 has it."""
     line = io.StringIO()
     csv.writer(line).writerow(row)
     return line.getvalue()

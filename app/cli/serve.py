@@ -16,9 +16,9 @@ from app import VERSION
 from app.api.middleware.keys import BadKeys, KeyRing
 from app.cli import help as help_
 from app.cli.imports import uncollected
-from app.cli.terminal import or_exit, settings_or_exit
+from app.cli.terminal import end, or_exit, settings_or_exit
 from app.server import sockets
-from app.server.exit_status import START_ERROR, STORE_ERROR, USAGE_ERROR
+from app.server.exit_status import START_ERROR, STORE_ERROR
 from app.server.settings import Settings, unknown_variables
 from app.server.signals import hear_signals
 from app.server.store import guarded_store
@@ -140,17 +140,14 @@ def _check_formats(settings: Settings) -> None:
         (settings.jpeg_xl, "pillow_jxl", "JPEG_XL", "jxl"),
     ):
         if enabled and not _is_installed(package):
-            line = f"openvocab: OPENVOCAB_{setting} needs pip install 'openvocab[{extra}]'"
-            typer.echo(line, err=True)
-            raise typer.Exit(USAGE_ERROR)
+            end(f"OPENVOCAB_{setting} needs pip install 'openvocab[{extra}]'")
 
 
 def _check_tracing(settings: Settings) -> None:
     """Tracing requested by a setting must be available; by OTEL_…, it is optional."""
     wrong = spans.hindrance(settings.tracing)
     if wrong is not None and settings.tracing == "on":
-        typer.echo(f"openvocab: OPENVOCAB_TRACING: {wrong}", err=True)
-        raise typer.Exit(USAGE_ERROR)
+        end(f"OPENVOCAB_TRACING: {wrong}")
     if wrong is not None:
         logs.tell(f"openvocab: WARNING: no traces: {wrong}", logging.WARNING)
 
@@ -158,8 +155,7 @@ def _check_tracing(settings: Settings) -> None:
 def _check_shared(settings: Settings) -> None:
     if settings.workers > 1 and settings.store_url.startswith("memory:"):
         detail = "an in-memory store cannot be shared by several workers; use a file or Redis"
-        typer.echo(f"openvocab: OPENVOCAB_STORE_URL: {detail}", err=True)
-        raise typer.Exit(USAGE_ERROR)
+        end(f"OPENVOCAB_STORE_URL: {detail}")
 
 
 def _raise_file_limit(connections: int) -> None:
@@ -206,19 +202,16 @@ def _check_store(settings: Settings) -> None:
     try:
         asyncio.run(look())
     except StoreUnusable as unusable:
-        typer.echo(f"openvocab: {unusable}", err=True)
-        raise typer.Exit(STORE_ERROR) from None
+        end(str(unusable), STORE_ERROR)
 
 
 def _listener(host: str, port: int, uds: Path | None) -> socket.socket:
     if not host:
-        typer.echo("openvocab: --host is empty; 0.0.0.0 listens on every address", err=True)
-        raise typer.Exit(USAGE_ERROR)
+        end("--host is empty; 0.0.0.0 listens on every address")
     try:
         return sockets.bind(host, port) if uds is None else sockets.bind_unix(uds)
     except sockets.CannotListen as error:
-        typer.echo(f"openvocab: {error}", err=True)
-        raise typer.Exit(START_ERROR) from None
+        end(str(error), START_ERROR)
 
 
 def _check_access(settings: Settings, listener: socket.socket) -> None:
@@ -226,16 +219,13 @@ def _check_access(settings: Settings, listener: socket.socket) -> None:
     try:
         keys = KeyRing(settings.api_keys_file, settings.api_keys)
     except BadKeys as error:
-        typer.echo(f"openvocab: API keys: {error}", err=True)
-        raise typer.Exit(USAGE_ERROR) from None
+        end(f"API keys: {error}")
     if settings.tls_key_file is not None and settings.tls_cert_file is None:
-        typer.echo("openvocab: OPENVOCAB_TLS_KEY_FILE needs OPENVOCAB_TLS_CERT_FILE", err=True)
-        raise typer.Exit(USAGE_ERROR)
+        end("OPENVOCAB_TLS_KEY_FILE needs OPENVOCAB_TLS_CERT_FILE")
     if settings.tls_cert_file is not None:
         wrong = sockets.check_certificate(settings.tls_cert_file, settings.tls_key_file)
         if wrong is not None:
-            typer.echo(f"openvocab: OPENVOCAB_TLS_CERT_FILE: {wrong}", err=True)
-            raise typer.Exit(USAGE_ERROR)
+            end(f"OPENVOCAB_TLS_CERT_FILE: {wrong}")
     if not keys.required and not sockets.is_local(listener):
         detail = "anyone who can reach this address can classify, and change or delete label sets"
         logs.tell(

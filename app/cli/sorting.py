@@ -1,4 +1,4 @@
-"""A record of what became of files, written before it happens, and the way back.
+"""Files put into folders by their labels; a record of it, written before, and the way back.
 
 Knows nothing of labels. JSON lines: a header, then an entry for each file or folder.
 """

@@ -7,7 +7,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
 import typer
 
@@ -35,6 +35,12 @@ class Ended(Exception):
 def say(line: str) -> None:
     """A line to standard error, where nothing reads data."""
     typer.echo(f"openvocab: {printable(line)}", err=True)
+
+
+def end(line: str, status: int = USAGE_ERROR) -> NoReturn:
+    """End the command with a line that says why."""
+    say(line)
+    raise typer.Exit(status)
 
 
 def printable(text: str) -> str:
@@ -106,8 +112,7 @@ def settings_or_exit(**options: Any) -> Settings:
     try:
         return settings_from(**{k: value for k, value in options.items() if value is not None})
     except BadSettings as error:
-        say(str(error))
-        raise typer.Exit(USAGE_ERROR) from None
+        end(str(error))
 
 
 def or_exit(action: Callable[[], T]) -> T:
@@ -115,8 +120,7 @@ def or_exit(action: Callable[[], T]) -> T:
     try:
         return action()
     except ModelError as error:
-        say(str(error))
-        raise typer.Exit(MODEL_ERROR) from None
+        end(str(error), MODEL_ERROR)
 
 
 def status_of(run: Callable[[], int]) -> int:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app import VERSION
 from app.classify.templates import OWN
 from app.cli.client import Service
-from app.cli.help import INPUT, LABELS, OUTPUT, add
+from app.cli.help import add, analysis_option, input_option, label_option, output_option
 from app.cli.options import PATIENCE, Jobs, Key, Model, MultiLabel, RetryFor, Truncate, Url
 from app.cli.output import TableConsole
 from app.cli.terminal import Ended, opened, say, settings_or_exit, status_of
@@ -44,9 +44,6 @@ EXIT_STATUS: Final = (
     "to continue, 141 output pipe closed."
 )
 
-# a group of options
-ANALYSES: Final = "Analyses"
-
 # of a command line, what nobody else may read
 HIDDEN: Final = "--api-key"
 
@@ -72,26 +69,19 @@ def eval_command(
     ],
     labels: Annotated[
         str | None,
-        typer.Option(
+        label_option(
             metavar="WORDS",
-            rich_help_panel=LABELS,
             help="Comma-separated, or @FILE: one label a line, a label set as JSON, a vocabulary "
             "(default: the classes).",
         ),
     ] = None,
     names: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            rich_help_panel=LABELS,
-            help="What the folders show: TOML, JSON or CSV.",
-        ),
+        Path | None, label_option(metavar="FILE", help="What the folders show: TOML, JSON or CSV.")
     ] = None,
     templates: Annotated[
         list[str] | None,
-        typer.Option(
+        label_option(
             metavar="NAMES|FILE|TEXT",
-            rich_help_panel=LABELS,
             help="Template sets to compare, comma-separated; files of templates; or a template "
             "with {} (repeat the option).",
         ),
@@ -100,95 +90,56 @@ def eval_command(
     truncate: Truncate = False,
     search_templates: Annotated[
         bool,
-        typer.Option(
-            "--search-templates",
-            rich_help_panel=ANALYSES,
-            help="Pick templates on half of the pictures, report on the rest.",
+        analysis_option(
+            "--search-templates", help="Pick templates on half of the pictures, report on the rest."
         ),
     ] = False,
     shots: Annotated[
         str | None,
-        typer.Option(
-            metavar="0,1,2,...",
-            rich_help_panel=ANALYSES,
-            help="Examples per class: few-shot against zero-shot.",
+        analysis_option(
+            metavar="0,1,2,...", help="Examples per class: few-shot against zero-shot."
         ),
     ] = None,
     seeds: Annotated[
         int,
-        typer.Option(
-            metavar="N",
-            min=1,
-            max=100,
-            rich_help_panel=ANALYSES,
-            help="Random draws of examples for --shots.",
-        ),
+        analysis_option(metavar="N", min=1, max=100, help="Random draws of examples for --shots."),
     ] = 5,
     calibrate: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate", rich_help_panel=ANALYSES, help="Fit a temperature, and when to abstain."
-        ),
+        bool, analysis_option("--calibrate", help="Fit a temperature, and when to abstain.")
     ] = False,
     force: Annotated[
         bool,
-        typer.Option(
-            "--force",
-            rich_help_panel=ANALYSES,
-            help="Write a calibration even if it makes held-out figures worse.",
+        analysis_option(
+            "--force", help="Write a calibration even if it makes held-out figures worse."
         ),
     ] = False,
     risk: Annotated[
         float,
-        typer.Option(
-            metavar="SHARE",
-            min=0,
-            max=1,
-            rich_help_panel=ANALYSES,
-            help="Maximum error rate for --calibrate.",
-        ),
+        analysis_option(metavar="SHARE", min=0, max=1, help="Maximum error rate for --calibrate."),
     ] = 0.05,
     limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, rich_help_panel=INPUT, help="Pictures per class, chosen by name."
-        ),
+        int | None, input_option(metavar="N", min=1, help="Pictures per class, chosen by name.")
     ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", min=0, rich_help_panel=INPUT, help="Random seed.")
-    ] = 0,
+    seed: Annotated[int, input_option(metavar="N", min=0, help="Random seed.")] = 0,
     kept: Annotated[
         Path | None,
-        typer.Option(
+        input_option(
             "--cache",
             metavar="DIR",
-            rich_help_panel=INPUT,
             help="Where to cache embeddings (default: in OPENVOCAB_DATA_DIR).",
         ),
     ] = None,
     keep: Annotated[
-        bool,
-        typer.Option(
-            "--keep/--no-keep",
-            rich_help_panel=INPUT,
-            help="Cache embeddings so that a rerun resumes.",
-        ),
+        bool, input_option("--keep/--no-keep", help="Cache embeddings so that a rerun resumes.")
     ] = True,
     output: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            rich_help_panel=OUTPUT,
-            help="Write report.html, report.json and predictions.csv here.",
+        output_option(
+            metavar="DIR", help="Write report.html, report.json and predictions.csv here."
         ),
     ] = None,
-    form: Annotated[
-        Form, typer.Option("--format", rich_help_panel=OUTPUT, help="Format on stdout.")
-    ] = Form.TABLE,
-    previews: Annotated[
-        bool,
-        typer.Option(rich_help_panel=OUTPUT, help="Thumbnails of mistakes in the report."),
-    ] = True,
+    form: Annotated[Form, output_option("--format", help="Format on stdout.")] = Form.TABLE,
+    previews: Annotated[bool, output_option(help="Thumbnails of mistakes in the report.")] = True,
     url: Url = "",
     api_key: Key = None,
     model: Model = None,

@@ -15,13 +15,13 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from app.cli import classify, labelset
+from app.cli import classify, labelset, undo
 
 COMMAND = [
     sys.executable,
     "-c",
-    "import typer; from app.cli import classify, labelset; app = typer.Typer();"
-    "classify.add_to(app);"
+    "import typer; from app.cli import classify, labelset, undo; app = typer.Typer();"
+    "classify.add_to(app); undo.add_to(app);"
     "app.add_typer(labelset.app, name='labelset'); app(prog_name='openvocab')",
 ]
 
@@ -35,7 +35,7 @@ def run() -> Run:
     """A command in this process; what it printed and its exit status."""
     app = typer.Typer()
     classify.add_to(app)
-
+    undo.add_to(app)
     app.add_typer(labelset.app, name="labelset")
 
     def invoke(*arguments: object, **options: Any) -> Result:

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from app.cli.output import figures_table
 from app.evaluation.data import ClassRows, Encoded
 from app.evaluation.report.html import Column, figure, legend, paragraph, percent, table
 from app.evaluation.report.plots import Plot, reliability, shares
@@ -125,9 +125,7 @@ class CalibrationSection:
 
     def table(self) -> RenderableType:
         """The same figures, and the words below."""
-        grid = Table(box=None, pad_edge=False)
-        for heading in ("", "before", "after"):
-            grid.add_column(heading, justify="right" if heading else "left")
+        grid = figures_table("", "before", "after")
         for row in self._rows():
             grid.add_row(*row)
         return Group(grid, *(Text(line) for line in self.words()))

@@ -4,9 +4,7 @@ A file is there whole or not at all.
 """
 
 import base64
-import csv
 import io
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.files import read, reason
-from app.cli.output import SURROGATE
+from app.cli.output import csv_line, figures_table, json_text
 from app.cli.terminal import Ended, printable
 from app.errors import Problem
 from app.evaluation.dataset_files import BETWEEN
@@ -65,8 +63,7 @@ def write(result: Result, folder: Path) -> None:
 
 def json_report(result: Result) -> str:
     """report.json."""
-    text = json.dumps(result.json(), ensure_ascii=False, indent=1)
-    return SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text) + "\n"
+    return json_text(result.json(), indent=1) + "\n"
 
 
 def _whole(file: Path, text: str) -> None:
@@ -81,7 +78,7 @@ def _whole(file: Path, text: str) -> None:
 def _predictions(result: Result) -> Iterator[str]:
     """A line for each picture, copies too: its label, the prediction, and the scores of both."""
     data, predicted, scores = result.encoded.dataset, result.figures.predicted, result.scores
-    yield _line(("image", "label", "predicted", "score", "similarity", "right"))
+    yield csv_line(("image", "label", "predicted", "score", "similarity", "right"))
     best = scores.cosines.argmax(axis=1)
     for place, name in enumerate(result.names):
         truth = np.flatnonzero(data.truth[place])
@@ -95,13 +92,7 @@ def _predictions(result: Result) -> Iterator[str]:
             str(bool(np.array_equal(data.truth[place], predicted[place]))).lower(),
         )
         for file in (name, *result.copies.get(place, ())):
-            yield _line((file, *cells))
-
-
-def _line(cells: tuple[str, ...]) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow(cells)
-    return line.getvalue()
+            yield csv_line((file, *cells))
 
 
 def show(result: Result, console: Console) -> None:
@@ -121,7 +112,7 @@ def show(result: Result, console: Console) -> None:
 
 def _summary(result: Result) -> Table:
     figures = result.figures
-    table = _table("", "%", "95 % interval")
+    table = figures_table("", "%", "95 % interval")
     for name, share in figures.tops():
         table.add_row(name, *_numbers(share.value), span(*share.interval).rstrip(" %\xa0"))
     table.add_row("mean per class", *_numbers(figures.classes.mean_recall), "")
@@ -133,7 +124,7 @@ def _summary(result: Result) -> Table:
 
 def _worst(result: Result) -> Table:
     per_class, labels = result.figures.classes, result.encoded.dataset.classes
-    table = _table("class", "pictures", "right %", "precision %", "F1 %")
+    table = figures_table("class", "pictures", "right %", "precision %", "F1 %")
     there = [place for place in range(len(labels)) if per_class.count[place]]
     for place in sorted(there, key=lambda class_place: per_class.recall[class_place])[:SHOWN]:
         numbers = (per_class.recall[place], per_class.precision[place], per_class.f1[place])
@@ -144,18 +135,11 @@ def _worst(result: Result) -> Table:
 
 def _confused(result: Result) -> Table:
     labels = result.encoded.dataset.classes
-    table = _table("what it is", "taken for", "pictures", "of its class %")
+    table = figures_table("what it is", "taken for", "pictures", "of its class %")
     table.columns[1].justify = "left"
     for pair in result.figures.confused[:SHOWN]:
         names = (Text(printable(labels[place])) for place in (pair.truth, pair.predicted))
         table.add_row(*names, f"{pair.count:,}", *_numbers(pair.share))
-    return table
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left")
     return table
 
 
