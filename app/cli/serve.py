@@ -18,6 +18,7 @@ from app.cli import help as help_
 from app.cli.imports import uncollected
 from app.cli.terminal import end, or_exit, settings_or_exit
 from app.server import sockets
+from app.server.certificates import check_certificate
 from app.server.exit_status import START_ERROR, STORE_ERROR
 from app.server.settings import Settings, unknown_variables
 from app.server.signals import hear_signals
@@ -223,7 +224,7 @@ def _check_access(settings: Settings, listener: socket.socket) -> None:
     if settings.tls_key_file is not None and settings.tls_cert_file is None:
         end("OPENVOCAB_TLS_KEY_FILE needs OPENVOCAB_TLS_CERT_FILE")
     if settings.tls_cert_file is not None:
-        wrong = sockets.check_certificate(settings.tls_cert_file, settings.tls_key_file)
+        wrong = check_certificate(settings.tls_cert_file, settings.tls_key_file)
         if wrong is not None:
             end(f"OPENVOCAB_TLS_CERT_FILE: {wrong}")
     if not keys.required and not sockets.is_local(listener):

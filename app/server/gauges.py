@@ -4,7 +4,6 @@ The functions here are called from another thread than the event loop's: they on
 """
 
 import asyncio
-import base64
 import contextlib
 import functools
 import importlib.metadata
@@ -13,7 +12,6 @@ import platform
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
@@ -22,6 +20,7 @@ from prometheus_client import ProcessCollector
 from app import VERSION
 from app.api.middleware.admission import Admission
 from app.api.services import Services
+from app.server.certificates import valid_until
 from app.server.cgroups import memory_limit
 from app.server.settings import Settings
 from app.server.watchdog import Heartbeat
@@ -33,47 +32,6 @@ from models import EncoderInfo
 if TYPE_CHECKING:
     from models.device_state import DeviceMemory
     from models.info import AnyEncoder
-
-
-PEM: Final = re.compile(r"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
-
-# tags of DER
-VERSION_TAG: Final = 0xA0
-UTC_TIME: Final = 0x17
-
-
-def valid_until(file: Path) -> float:
-    """Seconds since 1970 at which the first certificate of a PEM file ends.
-
-    Raises: OSError, ValueError.
-    """
-    # notes beside it may be in any encoding
-    block = PEM.search(file.read_text(encoding="latin-1"))
-    if block is None:
-        raise ValueError("there is no certificate in PEM format")
-    _, certificate, _ = _element(base64.b64decode(block[1]))
-    _, signed, _ = _element(certificate)
-    tag, _, rest = _element(signed)
-    # the version may be missing; then serial number, algorithm and issuer
-    for _ in range(3 if tag == VERSION_TAG else 2):
-        _, _, rest = _element(rest)
-    _, validity, _ = _element(rest)
-    _, _, rest = _element(validity)
-    tag, text, _ = _element(rest)
-    # a year of two digits is one from 1950 to 2049, and strptime's from 1969 to 2068
-    when = datetime.strptime(text.decode(), "%y%m%d%H%M%SZ" if tag == UTC_TIME else "%Y%m%d%H%M%SZ")
-    return when.replace(tzinfo=UTC).timestamp()
-
-
-def _element(data: bytes) -> tuple[int, bytes, bytes]:
-    """The tag and content of the first element, and what follows it."""
-    if len(data) < 2:
-        raise ValueError("the certificate is damaged")
-    tag, size, start = data[0], data[1], 2
-    if size & 0x80:
-        start += size & 0x7F
-        size = int.from_bytes(data[2:start])
-    return tag, data[start : start + size], data[start + size :]
 
 
 MODEL_STATES: Final = ("loaded", "loading", "idle", "failed")

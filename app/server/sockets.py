@@ -1,14 +1,10 @@
-"""The listening socket, and checks before a model is loaded.
-
-Knows nothing of requests or models.
-"""
+"""The listening socket. Knows nothing of requests or models."""
 
 import atexit
 import contextlib
 import ipaddress
 import os
 import socket
-import ssl
 import stat
 from pathlib import Path
 from typing import Final
@@ -74,22 +70,6 @@ def is_local(listener: socket.socket) -> bool:
     if listener.family == socket.AF_UNIX:
         return True
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
-
-
-def check_certificate(certificate: Path, key: Path | None) -> str | None:
-    """The error in the files of a TLS server, or None."""
-    for file in (certificate, key):
-        if file is not None and not file.is_file():
-            return f"{file}: no such file"
-    try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        # an empty password, or a key that has one would be asked for on the terminal
-        context.load_cert_chain(certificate, key, password=lambda: b"")
-    except ssl.SSLError as error:
-        return f"{certificate}: not a certificate with its key ({error.reason or 'unreadable'})"
-    except (OSError, ValueError) as error:
-        return f"{certificate}: cannot be read ({error})"
-    return None
 
 
 def _remove_left_over(path: Path) -> None:

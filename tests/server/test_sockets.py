@@ -17,10 +17,11 @@ import pytest
 import uvicorn
 
 from app.server import sockets
+from app.server.certificates import check_certificate
 from app.server.main import create_app
 from app.server.run import uvicorn_config
 from app.server.settings import Settings
-from app.server.sockets import CannotListen, bind, bind_unix, check_certificate
+from app.server.sockets import CannotListen, bind, bind_unix
 from benchmarks.servers import free_port
 from models.encoder import Encoder
 

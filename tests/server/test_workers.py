@@ -20,8 +20,8 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
+from app.server.certificates import valid_until
 from app.server.exit_status import HUNG, START_ERROR
-from app.server.gauges import valid_until
 from app.server.main import create_app
 from app.server.settings import Settings
 from app.server.workers import STEADY, Supervisor, WorkerProcess, _Worker

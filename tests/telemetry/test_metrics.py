@@ -23,8 +23,8 @@ import pytest
 from app.classify import canary
 from app.classify.canary import Canary
 from app.classify.ensemble import Ensemble
-from app.server.gauges import memory_held, valid_until
-from app.server.sockets import check_certificate
+from app.server.certificates import check_certificate, valid_until
+from app.server.gauges import memory_held
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
