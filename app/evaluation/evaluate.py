@@ -329,61 +329,57 @@ def analyses(options: AnalysisOptions, *, multi_label: bool) -> Sequence[Analysi
     """The analyses, in the order of the report. Raises BadData for what they could not do."""
     chosen: list[Analysis] = []
     if options.compare:
-        chosen.append(_trials(options.seed))
+        chosen.append(partial(_trials, seed=options.seed))
     if options.search:
-        chosen.append(_search(options.seed))
+        chosen.append(partial(_search, seed=options.seed))
     if options.shots is not None:
-        chosen.append(_shots(_counts(options.shots, multi_label), options.seeds, options.seed))
+        counts = _counts(options.shots, multi_label)
+        chosen.append(partial(_shots, counts=counts, seeds=options.seeds, seed=options.seed))
     if options.risk is not None:
-        chosen.append(_calibration(Aim(options.risk), options.seed, force=options.force))
+        aim, force = Aim(options.risk), options.force
+        chosen.append(partial(_calibration, aim=aim, seed=options.seed, force=force))
     return chosen
 
 
-def _trials(seed: int) -> Analysis:
-    async def analyse(study: Study) -> AnalysisResult:
-        """The other sets are compared with the first one."""
-        sets = {}
-        for templates in study.sets:
-            study.step(f"labels in the templates {templates.name}")
-            sets[templates.name] = await study.classes_in(templates)
-        study.step("comparing templates")
-        default = study.sets[0].name
-        try:
-            trials = await asyncio.to_thread(judge, study.encoded, sets, default, seed=seed)
-        except ValueError as error:
-            raise CannotAnalyse(f"--templates: {error}") from None
-        return AnalysisResult(TrialsSection(trials))
-
-    return analyse
+async def _trials(study: Study, seed: int) -> AnalysisResult:
+    """The other sets are compared with the first one."""
+    sets = {}
+    for templates in study.sets:
+        study.step(f"labels in the templates {templates.name}")
+        sets[templates.name] = await study.classes_in(templates)
+    study.step("comparing templates")
+    default = study.sets[0].name
+    try:
+        trials = await asyncio.to_thread(judge, study.encoded, sets, default, seed=seed)
+    except ValueError as error:
+        raise CannotAnalyse(f"--templates: {error}") from None
+    return AnalysisResult(TrialsSection(trials))
 
 
-def _search(seed: int) -> Analysis:
-    async def analyse(study: Study) -> AnalysisResult:
-        """Among the templates of all sets in the model's languages; the first set is compared."""
-        first = study.sets[0]
-        languages = study.texts.languages or ("en",)
-        texts = tuple(dict.fromkeys((*pool(study.texts.sets, languages), *first.texts)))
-        study.step(f"labels in {len(texts)} templates")
-        every = Templates("", texts)
-        rows = await study.texts.by_template(study.definition, every)
-        background = await _background(study, every)
-        study.step("the search for templates")
-        try:
-            result = await asyncio.to_thread(
-                search,
-                study.once,
-                rows,
-                first.texts,
-                default_name=first.name,
-                background=background,
-                seed=seed,
-            )
-        except ValueError as error:
-            raise CannotAnalyse(f"--search-templates: {error}") from None
-        section = SearchSection(result)
-        return AnalysisResult(section, {TEMPLATES_FILE: section.file_text()})
-
-    return analyse
+async def _search(study: Study, seed: int) -> AnalysisResult:
+    """Among the templates of all sets in the model's languages; the first set is compared."""
+    first = study.sets[0]
+    languages = study.texts.languages or ("en",)
+    texts = tuple(dict.fromkeys((*pool(study.texts.sets, languages), *first.texts)))
+    study.step(f"labels in {len(texts)} templates")
+    every = Templates("", texts)
+    rows = await study.texts.by_template(study.definition, every)
+    background = await _background(study, every)
+    study.step("the search for templates")
+    try:
+        result = await asyncio.to_thread(
+            search,
+            study.once,
+            rows,
+            first.texts,
+            default_name=first.name,
+            background=background,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise CannotAnalyse(f"--search-templates: {error}") from None
+    section = SearchSection(result)
+    return AnalysisResult(section, {TEMPLATES_FILE: section.file_text()})
 
 
 async def _background(study: Study, templates: Templates) -> TemplateRows | None:
@@ -393,18 +389,15 @@ async def _background(study: Study, templates: Templates) -> TemplateRows | None
     return await study.texts.by_template(background, templates)
 
 
-def _shots(counts: Sequence[int], seeds: int, seed: int) -> Analysis:
-    async def analyse(study: Study) -> AnalysisResult:
-        study.step("zero-shot, few-shot, linear probe")
-        try:
-            measured_shots = await asyncio.to_thread(
-                shots, study.once, study.classes, counts, seeds=seeds, seed=seed
-            )
-        except ShotsError as error:
-            raise CannotAnalyse(str(error)) from None
-        return AnalysisResult(ShotsSection(measured_shots))
-
-    return analyse
+async def _shots(study: Study, counts: Sequence[int], seeds: int, seed: int) -> AnalysisResult:
+    study.step("zero-shot, few-shot, linear probe")
+    try:
+        measured_shots = await asyncio.to_thread(
+            shots, study.once, study.classes, counts, seeds=seeds, seed=seed
+        )
+    except ShotsError as error:
+        raise CannotAnalyse(str(error)) from None
+    return AnalysisResult(ShotsSection(measured_shots))
 
 
 def _counts(text: str, multi_label: bool) -> list[int]:
@@ -421,29 +414,24 @@ def _counts(text: str, multi_label: bool) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-def _calibration(aim: Aim, seed: int, *, force: bool) -> Analysis:
-    async def analyse(study: Study) -> AnalysisResult:
-        """With a background, so that labels that are scored alone get thresholds, too."""
-        study.step("calibration")
-        first = study.sets[0]
-        classes = await study.texts.classes(study.definition, first, multi_label=True)
-        concepts = study.definition.concepts(first.texts)
-        stamp = fitted_for(study.definition.labels, concepts)
-        try:
-            section = await asyncio.to_thread(
-                calibrate, study.once, classes, stamp, aim=aim, seed=seed
-            )
-        except NotEnough as error:
-            raise CannotAnalyse(f"--calibrate: {error}") from None
-        text = section.file_text()
-        if text is not None and section.worse and not force:
-            say(f"no {CALIBRATION_FILE}: {section.worse} (--force writes it anyway)")
-            text = None
-        if text is None:
-            return AnalysisResult(section)
-        # a calibration holds for these labels in this order and these templates alone
-        templates = first.name if first.name in study.texts.sets else first.texts
-        labelset = labelset_file(study.definition, templates, truncate=study.texts.truncate)
-        return AnalysisResult(section, {CALIBRATION_FILE: text, LABELSET_FILE: labelset})
-
-    return analyse
+async def _calibration(study: Study, aim: Aim, seed: int, force: bool) -> AnalysisResult:
+    """With a background, so that labels that are scored alone get thresholds, too."""
+    study.step("calibration")
+    first = study.sets[0]
+    classes = await study.texts.classes(study.definition, first, multi_label=True)
+    concepts = study.definition.concepts(first.texts)
+    stamp = fitted_for(study.definition.labels, concepts)
+    try:
+        section = await asyncio.to_thread(calibrate, study.once, classes, stamp, aim=aim, seed=seed)
+    except NotEnough as error:
+        raise CannotAnalyse(f"--calibrate: {error}") from None
+    text = section.file_text()
+    if text is not None and section.worse and not force:
+        say(f"no {CALIBRATION_FILE}: {section.worse} (--force writes it anyway)")
+        text = None
+    if text is None:
+        return AnalysisResult(section)
+    # a calibration holds for these labels in this order and these templates alone
+    templates = first.name if first.name in study.texts.sets else first.texts
+    labelset = labelset_file(study.definition, templates, truncate=study.texts.truncate)
+    return AnalysisResult(section, {CALIBRATION_FILE: text, LABELSET_FILE: labelset})

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from rich.box import SIMPLE
+from rich.table import Table
 from rich.text import Text
 
 ASSETS: Final = Path(__file__).parent / "assets"
@@ -81,15 +83,15 @@ def percent(value: float | None, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
-def points(value: float, digits: int = 1) -> str:
+def points(value: float) -> str:
     """A difference of shares in percentage points, with its sign: 0.035 -> +3.5."""
-    rounded = round(100 * value, digits) + 0.0  # no difference has no sign to the left
-    return f"{rounded:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    rounded = round(100 * value, 1) + 0.0  # no difference has no sign to the left
+    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def span(low: float, high: float, digits: int = 1) -> str:
+def span(low: float, high: float) -> str:
     """An interval of shares: 81.1 to 87.4 %."""
-    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}\N{NO-BREAK SPACE}%"
+    return f"{100 * low:.1f} to {100 * high:.1f}\N{NO-BREAK SPACE}%"
 
 
 def many(count: int, singular: str, more: str = "") -> str:
@@ -160,6 +162,11 @@ def legend(names: Sequence[tuple[str, str]]) -> str:
     return piece("legend", names)
 
 
+def with_numbers(headings: Iterable[str]) -> list[Column]:
+    """Columns whose first one names the rows, and the others have numbers."""
+    return [Column(heading, number=place > 0) for place, heading in enumerate(headings)]
+
+
 TAG: Final = re.compile(r"<[^>]*>")
 
 
@@ -168,3 +175,11 @@ def plain(cell: Cell) -> Text:
     if isinstance(cell, Html):
         return Text(html.unescape(TAG.sub("", cell.text)))
     return Text(NO_VALUE if cell is None else str(cell))
+
+
+def plain_table(headings: Iterable[str], rows: Iterable[Sequence[Cell]]) -> Table:
+    """A table as a terminal shows it."""
+    grid = Table(*headings, box=SIMPLE, padding=(0, 0, 0, 1))
+    for row in rows:
+        grid.add_row(*map(plain, row))
+    return grid

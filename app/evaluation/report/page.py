@@ -1,4 +1,4 @@
-"""What a report shows in each of its own sections, as HTML. Knows nothing of the page around."""
+"""A report as one HTML page: its own sections, and what is around all of them."""
 
 import base64
 import hashlib

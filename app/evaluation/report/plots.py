@@ -44,9 +44,9 @@ class Scale:
         return (place - low) / (high - low) if high > low else 0.5
 
 
-def shares(title: str, low: float = 0.0, high: float = 1.0, ticks: int = 5) -> Scale:
+def shares(title: str, low: float = 0.0, high: float = 1.0) -> Scale:
     """A scale of shares, written in percent; its ends are moved out to round numbers."""
-    step = _round_step((high - low) / ticks)
+    step = _round_step((high - low) / 5)
     low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
     count = round((high - low) / step)
     values = [low + step * i for i in range(count + 1)]
@@ -105,39 +105,34 @@ class Plot:
         """Units from the top."""
         return TOP + (1 - self.y.at(value)) * (self.height - TOP - self.below)
 
-    def line(self, points_drawn: Sequence[Point], kind: str = "s1", title: str = "") -> None:
+    def line(self, points_drawn: Sequence[Point], kind: str) -> None:
         """A line through points, in their order."""
-        self._shape(f'<path class="line {kind}" d="{self._path(points_drawn)}"', title)
+        self._add(f'<path class="line {kind}" d="{self._path(points_drawn)}"/>')
 
-    def band(self, low: Sequence[Point], high: Sequence[Point], kind: str = "s1") -> None:
+    def band(self, low: Sequence[Point], high: Sequence[Point], kind: str) -> None:
         """What lies between two lines."""
         path = self._path([*low, *reversed(high)])
         self._add(f'<path class="band {kind}" d="{path}Z"/>')
 
-    def dots(
-        self,
-        points_drawn: Sequence[Point],
-        kind: str = "s1",
-        title: Callable[[Point], str] | None = None,
-    ) -> None:
+    def dots(self, points_drawn: Sequence[Point], kind: str, title: Callable[[Point], str]) -> None:
         """A dot at each point; `title` says what is read where a mouse rests on it."""
         for point in points_drawn:
             x, y = self.px(point[0]), self.py(point[1])
             circle = f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"'
-            self._shape(circle, title(point) if title else "")
+            self._shape(circle, title(point))
 
-    def whisker(self, x: float, low: float, high: float, kind: str = "s1") -> None:
+    def whisker(self, x: float, low: float, high: float, kind: str) -> None:
         """A vertical interval at x."""
         at, top, base = self.px(x), self.py(high), self.py(low)
         cap = f"M{at - 4:.1f} {top:.1f}h8M{at - 4:.1f} {base:.1f}h8"
         self._add(f'<path class="whisker {kind}" d="M{at:.1f} {top:.1f}V{base:.1f}{cap}"/>')
 
-    def bar(self, left: float, right: float, value: float, kind: str, title: str = "") -> None:
+    def bar(self, left: float, right: float, value: float, kind: str, title: str) -> None:
         """A bar from the lower end of y to a value."""
         self.box(left, right, self.y.low, value, kind, title)
 
     def box(
-        self, left: float, right: float, low: float, high: float, kind: str, title: str = ""
+        self, left: float, right: float, low: float, high: float, kind: str, title: str
     ) -> None:
         """A rectangle."""
         x, y = self.px(left) + 1, self.py(max(low, high))
@@ -157,11 +152,6 @@ class Plot:
                 f"{esc(text)}</text>"
             )
 
-    def note(self, x: float, y: float, text: str, anchor: str = "start") -> None:
-        """A text at a place."""
-        at = f'x="{self.px(x):.1f}" y="{self.py(y):.1f}"'
-        self._add(f'<text class="tick" {at} text-anchor="{anchor}">{esc(text)}</text>')
-
     def svg(self, label: str) -> str:
         """The drawing; `label` says in words what it shows."""
         return svg(self.width, self.height, label, "".join(self._parts))
@@ -171,7 +161,7 @@ class Plot:
 
     def _shape(self, begun: str, title: str) -> None:
         tag = begun[1 : begun.index(" ")]
-        self._add(f"{begun}><title>{esc(title)}</title></{tag}>" if title else f"{begun}/>")
+        self._add(f"{begun}><title>{esc(title)}</title></{tag}>")
 
     def _add(self, part: str) -> None:
         self._parts.append(part)

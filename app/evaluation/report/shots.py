@@ -4,15 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rich.box import SIMPLE
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from app.evaluation.figures import number, share_json
 from app.evaluation.report.html import (
     Cell,
-    Column,
     esc,
     figure,
     how,
@@ -20,10 +17,11 @@ from app.evaluation.report.html import (
     many,
     paragraph,
     percent,
-    plain,
+    plain_table,
     points,
     span,
     table,
+    with_numbers,
 )
 from app.evaluation.report.plots import Plot, Scale, shares
 from app.evaluation.shots import Curve, Point, Shots
@@ -160,7 +158,6 @@ class ShotsSection:
     def html(self) -> str:
         """Verdicts, plot, table, what the data lacked, and the method."""
         shots = self.shots
-        columns = [Column(heading, number=place > 0) for place, heading in enumerate(self._head())]
         notes = "".join(f'<p class="note">{esc(note)}</p>' for note in notes_of(shots))
         caption = (
             f"Top-1 on the same {shots.tested:,} test pictures. Line and band: zero-shot with its "
@@ -173,7 +170,7 @@ class ShotsSection:
             + figure(self._plot() + legend(keys), caption)
             + table(
                 "Top-1 by shots, which are pictures a class; ± of the mean over draws, at 95 %",
-                columns,
+                with_numbers(self._head()),
                 self._rows(),
             )
             + notes
@@ -182,13 +179,8 @@ class ShotsSection:
 
     def table(self) -> RenderableType:
         """Points, verdicts, and what the data lacked."""
-        grid = Table(box=SIMPLE, padding=(0, 0, 0, 1))
-        for heading in self._head():
-            grid.add_column(heading)
-        for row in self._rows():
-            grid.add_row(*(plain(cell) for cell in row))
         lines = [*self.words(), *notes_of(self.shots), *method_of(self.shots)]
-        return Group(grid, *(Text(line) for line in lines))
+        return Group(plain_table(self._head(), self._rows()), *(Text(line) for line in lines))
 
     def _head(self) -> list[str]:
         names = [METHODS[curve.method] for curve in self.shots.curves]

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from app.evaluation.figures import number
@@ -22,9 +20,10 @@ from app.evaluation.report.html import (
     many,
     paragraph,
     percent,
-    plain,
+    plain_table,
     points,
     table,
+    with_numbers,
 )
 from app.evaluation.report.trials import FIGURE_NAMES, method_of, power, trials_json
 from app.evaluation.template_search import CHOSEN, Search
@@ -56,7 +55,7 @@ class SearchSection:
     def words(self) -> list[str]:
         """What to do first, then how it was found."""
         search = self.search
-        chosen, before = _leads(search)
+        chosen, before = search.report.to_reference[0], search.search.to_reference[0]
         figure = FIGURE_NAMES[search.report.compared_by]
         own, base = (search.report.figures[search.report.compared_by][name].value
                      for name in (CHOSEN, search.default))  # fmt: skip
@@ -95,8 +94,7 @@ class SearchSection:
     def html(self) -> str:
         """The verdict, both halves, the way there, and the templates to copy."""
         advice, *rest = self.words()
-        columns = [Column(heading, number=place > 0) for place, heading in enumerate(self._head())]
-        halves = table("The lead on both halves", columns, self._rows())
+        halves = table("The lead on both halves", with_numbers(self._head()), self._rows())
         steps = table(
             f"The search, on its half: {FIGURE_NAMES[self.search.report.compared_by]} with each "
             "template added",
@@ -118,9 +116,7 @@ class SearchSection:
 
     def table(self) -> RenderableType:
         """Both halves, the verdict, and the templates to copy."""
-        grid = Table(*self._head(), box=SIMPLE, padding=(0, 0, 0, 1))
-        for row in self._rows():
-            grid.add_row(*(plain(cell) for cell in row))
+        grid = plain_table(self._head(), self._rows())
         words = [Text(line) for line in self.words()]
         copied = (Text(f"  {template}") for template in self.templates)
         return Group(grid, *words, Text("The templates:"), *copied)
@@ -144,11 +140,6 @@ class SearchSection:
     def _tone(self) -> str:
         tones = {Verdict.BETTER: " good", Verdict.WORSE: " bad"}
         return tones.get(self.search.report.to_reference[0].verdict, "")
-
-
-def _leads(search: Search) -> tuple[Difference, Difference]:
-    """Of the chosen templates over the default: reported, searched."""
-    return search.report.to_reference[0], search.search.to_reference[0]
 
 
 def _advice(search: Search, lead: Difference) -> str:

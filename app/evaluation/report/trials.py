@@ -13,7 +13,6 @@ from rich.text import Text
 from app.evaluation.figures import number
 from app.evaluation.report.html import (
     Cell,
-    Column,
     Html,
     esc,
     figure,
@@ -26,6 +25,7 @@ from app.evaluation.report.html import (
     share_cell,
     span,
     table,
+    with_numbers,
 )
 from app.evaluation.report.plots import Lead, forest
 from app.evaluation.trials import MAP, PER_CLASS, TOP1, Difference, Estimate, Trials, Verdict
@@ -193,11 +193,8 @@ class TrialsSection:
         return row
 
     def _html_table(self) -> str:
-        columns = [
-            Column(heading, number=place > 0) for place, heading in enumerate(self._headings())
-        ]
         rows = [self._row(name) for name in self._order()]
-        return table("Template sets, best first", columns, rows)
+        return table("Template sets, best first", with_numbers(self._headings()), rows)
 
 
 def forest_figure(trials: Trials) -> str:
@@ -270,8 +267,8 @@ def _cells(difference: Difference | None) -> list[Cell]:
 
 
 def _verdict(difference: Difference | None) -> Cell:
-    return None if difference is None else Html(_badge(difference), difference.lead.value)
-
-
-def _badge(difference: Difference) -> str:
-    return f'<span class="{BADGES[difference.verdict]}">{esc(difference.verdict.value)}</span>'
+    if difference is None:
+        return None
+    verdict = difference.verdict
+    badge = f'<span class="{BADGES[verdict]}">{esc(verdict.value)}</span>'
+    return Html(badge, difference.lead.value)
