@@ -1,4 +1,4 @@
-"""From a request's bytes to an image and a query, whichever form the client chose.
+"""POST /classify: from a body to an image and a query, whichever form the client chose.
 
 Knows nothing of what the fields mean.
 """

@@ -1,6 +1,7 @@
 """What the server is: models, template sets, vocabularies, health and metrics."""
 
 import contextlib
+from dataclasses import asdict
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
@@ -75,13 +76,7 @@ class TimingAnswer(BaseModel):
     @classmethod
     def of(cls, timing: Timing) -> "TimingAnswer":
         """What was measured."""
-        return cls(
-            backend=timing.backend,
-            precision=timing.precision,
-            threads=timing.threads or None,
-            cpu_ms=dict(timing.cpu_ms),
-            ms=dict(timing.ms),
-        )
+        return cls(**asdict(timing) | {"threads": timing.threads or None})
 
 
 class LoadedModelAnswer(BaseModel):
@@ -254,12 +249,7 @@ async def templates(services: ModelServicesDep) -> TemplatesAnswer:
     return TemplatesAnswer(
         default=services.templates.default,
         sets=[
-            TemplateSetAnswer(
-                name=template_set.name,
-                description=template_set.description,
-                language=template_set.language,
-                templates=list(template_set.templates),
-            )
+            TemplateSetAnswer.model_validate(template_set, from_attributes=True)
             for template_set in services.templates.sets.values()
         ],
     )

@@ -1,4 +1,4 @@
-"""From the body of a batch to its images, one at a time, and the query for all of them.
+"""From the body of an upload to its images, one at a time; and how many uploads there may be.
 
 Knows nothing of what the fields mean.
 """

@@ -120,19 +120,21 @@ class Ensemble:
         """When the vector that has been awaited longest was requested, by `time.monotonic()`."""
         return min((flight.since for flight in list(self._flights.values())), default=None)
 
-    async def vectors(self, concepts: Sequence[Concept], *, counted: bool = True) -> ClassVectors:
-        """One row for each concept, in order; not `counted` is what bounds itself, as builds do.
+    async def vectors(self, concepts: Sequence[Concept]) -> ClassVectors:
+        """One row for each concept, in order.
 
         Raises:
             TextTooLong: a prompt has more tokens than the model reads; before the rest is done.
             Overloaded: too many prompts wait already.
         """
-        return (await self._some(concepts, counted=counted, alone=False))[0]
+        return (await self._some(concepts, counted=True, alone=False))[0]
 
     async def fitted(
         self, concepts: Sequence[Concept], *, truncate: bool = False, counted: bool = True
     ) -> Fitted:
         """The same, where a text that is too long fails alone; `truncate`: it is cut until it fits.
+
+        Not `counted` is what bounds itself, as builds do.
 
         Raises: Overloaded; TextTooLong for a template that is too long without any text.
         """

@@ -223,25 +223,22 @@ def build(args: Mapping[str, Any]) -> serve.Application:
             "OPENVOCAB_LOADED_MODELS and _MODEL_IDLE are for one machine; on Ray each model has a "
             "deployment of its own, which goes when idle with min_replicas: 0"
         )
-    finish = settings.request_timeout + settings.drain_seconds + GRACE
-    encoder = serve.deployment(
-        max_ongoing_requests=BATCHES_HELD * settings.max_batch + TEXTS_HELD,
+    both: dict[str, Any] = {
         # the new one serves before the old one goes
-        max_surge_percent=100,
-        graceful_shutdown_timeout_s=finish,
-        graceful_shutdown_wait_loop_s=0.5,
-        health_check_period_s=5,
-        health_check_timeout_s=30,
+        "max_surge_percent": 100,
+        "graceful_shutdown_timeout_s": settings.request_timeout + settings.drain_seconds + GRACE,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "health_check_period_s": 5,
+        "health_check_timeout_s": 30,
+    }
+    encoder = serve.deployment(
+        max_ongoing_requests=BATCHES_HELD * settings.max_batch + TEXTS_HELD, **both
     )(Encoder)
     ingress = serve.deployment(
         name=INGRESS,
         # beyond what the service itself refuses, so that its own answer says why
         max_ongoing_requests=settings.max_queue + settings.max_batch + OTHERS,
-        max_surge_percent=100,
-        graceful_shutdown_timeout_s=finish,
-        graceful_shutdown_wait_loop_s=0.5,
-        health_check_period_s=5,
-        health_check_timeout_s=30,
+        **both,
     )(Ingress)
     own = {name: value for name, value in values.items() if name in ENCODER_SETTINGS}
     alone = {"more_models": "", "model_aliases": ""}

@@ -189,8 +189,6 @@ def _end_with(lifeline: Lifeline, seconds: float) -> None:
     os._exit(START_ERROR)
 
 
-__all__ = ["STEADY", "Supervisor", "share"]
-
 log = logging.getLogger("openvocab.workers")
 
 # seconds: between two checks, and before a worker that ended is replaced

@@ -1,4 +1,4 @@
-"""What happens to a request before anything is parsed: an id, a clock, a limit on its body."""
+"""A limit on the body of a request, while it arrives, packed or not."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.bodies import is_json, media_type
+from app.api.bodies import FORM, is_json, media_type
 from app.api.middleware import Body
 from app.api.middleware.content_encoding import ACCEPTED, Unpacked, coding_of
 from app.api.middleware.state import RequestState, state_of
@@ -47,7 +47,7 @@ class BodyLimits:
             return self.upload
         if is_json(kind):
             return self.image * 4 // 3 + 1_000_000
-        if kind == "multipart/form-data":
+        if kind == FORM:
             return self.image + 1_000_000
         return self.image
 
@@ -81,9 +81,6 @@ class BodyLimit:
             refusal = refuse(_too_large(int(declared), limit, field), scope)
             await refusal(scope, receive, send_after_body)
             return
-        if "content-encoding" not in headers:
-            await self._app(scope, body.receive, send_after_body)
-            return
         try:
             coding = coding_of(",".join(headers.getlist("content-encoding")))
         except UnsupportedEncoding as problem:
@@ -91,11 +88,10 @@ class BodyLimit:
             refusal.headers["Accept-Encoding"] = ACCEPTED
             await refusal(scope, receive, send_after_body)
             return
-        if coding is None:
-            await self._app(scope, body.receive, send_after_body)
-            return
-        unpacked = Unpacked(body.receive, coding, limit, field)
-        await self._app(scope, unpacked.receive, send_after_body)
+        arriving: _Body | Unpacked = body
+        if coding is not None:
+            arriving = Unpacked(body.receive, coding, limit, field)
+        await self._app(scope, arriving.receive, send_after_body)
 
 
 class _Body:
