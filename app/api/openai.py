@@ -144,13 +144,19 @@ def _listed(raw: Any) -> list[Any]:
     listed = raw if isinstance(raw, list) else [raw]
     if raw is None or not listed:
         raise Invalid("input is missing: send a text or a list of texts", field=INPUT)
-    if any(isinstance(item, int | list) and not isinstance(item, bool) for item in listed):
+    if any(map(_is_token_ids, listed)):
         detail = (
             "input holds token ids; this model has a tokenizer of its own: send texts (LangChain: "
             "OpenAIEmbeddings(check_embedding_ctx_length=False))"
         )
         raise Invalid(detail, field=INPUT)
     return listed
+
+
+def _is_token_ids(item: Any) -> bool:
+    """Whether it is one, or a list of them."""
+    first = next(iter(item), 0) if isinstance(item, list) else item
+    return isinstance(first, int) and not isinstance(first, bool)
 
 
 def _item(item: Any, where: str, modality: Kind | None) -> InputPart:

@@ -160,6 +160,7 @@ def test_the_loaded_model_is_listed_and_no_other_is_taken(ai: OpenAI) -> None:
     [
         ([1, 2, 3], openai.UnprocessableEntityError, "invalid", "input holds token ids"),
         ([[1, 2], [3]], openai.UnprocessableEntityError, "invalid", "input holds token ids"),
+        ([["a cat"]], openai.UnprocessableEntityError, "invalid", "input[0] is not a text"),
         ([], openai.UnprocessableEntityError, "invalid", "input is missing"),
         (["a cat", " "], openai.UnprocessableEntityError, "invalid", "number 2 of input is empty"),
         (["a cat", None], openai.UnprocessableEntityError, "invalid", "input[1] is not a text"),
