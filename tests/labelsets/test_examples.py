@@ -285,6 +285,19 @@ def test_a_page_follows_one_whose_examples_were_deleted_meanwhile(
     assert client.get("/labelsets/own/examples").json() == {"examples": [], "next": None}
 
 
+def test_examples_are_listed_as_they_came_also_where_the_clock_was_set_back(
+    client: httpx.Client, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+    for number, file in enumerate(pictures["alpha"][:3]):
+        now = (2_000_000_000 - 3_600 * number) * 10**9
+        monkeypatch.setattr("app.labelsets.examples.time.time_ns", lambda now=now: now)
+        assert add(client, "alpha", file).json()["added"] == 1
+        sent.append(hashlib.sha256(file).hexdigest())
+    listed = client.get("/labelsets/own/examples").json()["examples"]
+    assert [example["id"] for example in listed] == sent
+
+
 def test_a_page_may_begin_behind_an_example_that_is_there(
     client: httpx.Client, pictures: Pictures
 ) -> None:
