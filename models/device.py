@@ -3,11 +3,12 @@
 Imports torch only where there may be a GPU.
 """
 
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast, get_args
 
 from models import processor
@@ -47,6 +48,20 @@ def torch_or_error(what: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def importing_torch(what: str) -> Iterator[None]:
+    """For what imports torch.
+
+    Raises:
+        ModelUnavailable: it is not installed, or one of its libraries cannot be loaded.
+    """
+    torch_or_error(what)
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        raise ModelUnavailable(f"{what} needs PyTorch, which cannot be loaded: {error}") from None
+
+
 def kind_of(device: str) -> str:
     """`cuda` of `cuda:1`."""
     return device.partition(":")[0]
@@ -67,8 +82,6 @@ def choose_device(requested: str, backend: str = "auto") -> str:
         return CPU
     if kind == OPENVINO_GPU and not importlib.util.find_spec("openvino"):
         raise BadDevice(f"device {requested!r} needs pip install 'openvocab[openvino]'")
-    if kind != OPENVINO_GPU:
-        torch_or_error(f"device {requested!r}")
     count = devices(kind)
     if number >= count:
         raise BadDevice(f"device {requested!r} does not exist here: {count} {DEVICES[kind]} found")
@@ -118,7 +131,8 @@ def devices(kind: str) -> int:
     if kind == OPENVINO_GPU:
         names = openvino_core().available_devices
         return sum(name.partition(".")[0] == "GPU" for name in names)
-    import torch
+    with importing_torch(f"device {kind!r}"):
+        import torch
 
     if kind == "mps":
         return int(torch.backends.mps.is_available())

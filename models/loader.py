@@ -22,9 +22,9 @@ from models.device import (
     allowed_precisions,
     choose_backend,
     choose_device,
+    importing_torch,
     kind_of,
     may_be_gpu,
-    torch_or_error,
 )
 from models.encoder import Encoder
 from models.errors import BadDevice, BadExport, DeviceUnfit
@@ -105,8 +105,8 @@ def _load(asked: _Asked, device: str) -> Encoder:
         return choice
     if kind_of(device) == OPENVINO_GPU:
         raise DeviceUnfit(f"model {spec!r} cannot be exported, or does not run on {device}")
-    torch_or_error(f"model {spec!r}")
-    from models import torch_loader
+    with importing_torch(f"model {spec!r}"):
+        from models import torch_loader
 
     torch_loader.download(loader)
     asked.room()
@@ -179,8 +179,8 @@ def fetch(spec: str) -> None:
     loader = _loader(spec)
     if loader.startswith(LOCAL_DIR) and bundle.exists(local_folder(loader)):
         return  # all that serves it was installed with it
-    torch_or_error(f"model {spec!r}")
-    from models import torch_loader
+    with importing_torch(f"model {spec!r}"):
+        from models import torch_loader
 
     torch_loader.from_source(loader)
 

@@ -2,7 +2,9 @@
 computes something else is found out.
 """
 
+import importlib.abc
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,8 @@ import torch
 
 from models import device, processor, torch_loader
 from models.device import CPU, choose_backend, choose_device, choose_precision
-from models.errors import BadDevice, DeviceUnfit
-from models.loader import load
+from models.errors import BadDevice, DeviceUnfit, ModelUnavailable
+from models.loader import fetch, load
 
 Here = Callable[..., None]
 
@@ -67,6 +69,34 @@ def test_what_is_no_name_of_a_device_is_told(here: Here, name: str) -> None:
     here(cuda=2, mps=2, gpu=1)
     with pytest.raises(BadDevice, match="use auto, cpu, "):
         choose_device(name)
+
+
+@pytest.mark.parametrize("error", [ImportError, OSError])
+def test_a_pytorch_that_cannot_be_loaded_is_told_in_a_line(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "libcudart.so: cannot open shared object file"
+
+    class Broken(importlib.abc.MetaPathFinder):
+        def find_spec(self, fullname: str, *_: object) -> None:
+            if fullname in ("torch", "models.torch_loader"):
+                raise error(reason)
+
+    monkeypatch.setattr(
+        device, "torch_or_error", lambda _what: None
+    )  # it looks as if it were there
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.delitem(sys.modules, "models.torch_loader")
+    monkeypatch.delattr("models.torch_loader")
+    for asked, call in (
+        ("device 'cuda'", lambda: device.devices("cuda")),
+        ("model 'ViT-B-32/openai'", lambda: load("ViT-B-32/openai", device="cpu", backend="torch")),
+        ("model 'ViT-B-32/openai'", lambda: fetch("ViT-B-32/openai")),
+    ):
+        with pytest.raises(ModelUnavailable) as told:
+            call()
+        assert str(told.value) == f"{asked} needs PyTorch, which cannot be loaded: {reason}"
 
 
 def test_a_device_beyond_those_that_are_here_is_told(here: Here) -> None:
