@@ -5,7 +5,6 @@ import contextlib
 import io
 import resource
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +24,7 @@ from app.images.formats import image_type
 from app.images.limits import ImageLimits
 from app.images.notes import Notes
 from app.images.views import Look
+from benchmarks.reliability.hostile.parts import black, header, png
 from models import ImageSpec
 from models.encoder import Encoder
 
@@ -215,17 +215,8 @@ def _filters() -> bytes:
 
 def _picture() -> bytes:
     """A PNG of 900 megapixels in a kilobyte's worth of zeros, in a data URI."""
-    packed = zlib.compress(b"\0" * 900_000_000, 1)
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return (
-            len(content).to_bytes(4, "big") + name + content
-            + zlib.crc32(name + content).to_bytes(4, "big")
-        )  # fmt: skip
-
-    size = (30_000).to_bytes(4, "big")
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size * 2 + b"\x08\0\0\0\0")
-    data += chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    pixels = black(30_000, 30_000, 1)
+    data = png((b"IHDR", header(30_000, 30_000, 8, 0)), (b"IDAT", pixels), (b"IEND", b""))
     uri = "data:image/png;base64," + base64.b64encode(data).decode()
     return svg(f'<image href="{uri}" width="64" height="64"/>')
 
