@@ -280,6 +280,15 @@ def at_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AtHub:
 
 
 @pytest.fixture(scope="session")
+def chromium() -> str:
+    """The system's Chromium; where there is one without windows, that needs half the time."""
+    path = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+    advice = "these tests need Chromium; on Debian: apt-get install chromium-headless-shell"
+    assert path is not None, advice
+    return path
+
+
+@pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A self-signed certificate for localhost, and its key."""
     return certificate_for("localhost", tmp_path_factory.mktemp("tls"))

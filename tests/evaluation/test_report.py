@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -99,11 +98,9 @@ PATIENCE = 240_000  # milliseconds, on a machine that is busy with other things
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium")
-    assert path is not None, "these tests need Chromium; on Debian: apt-get install chromium"
+def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, timeout=PATIENCE)
+        browser = playwright.chromium.launch(executable_path=chromium, timeout=PATIENCE)
         yield browser
         browser.close()
 

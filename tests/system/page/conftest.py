@@ -1,7 +1,6 @@
 """A real Chromium, real servers, and a page that must stay clean whatever a test does to it."""
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -62,15 +61,12 @@ class Visit:
 
 # for each file: while Playwright runs, no test in this thread can run an event loop of its own
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(chromium: str) -> Iterator[Browser]:
     """The system's Chromium, with a camera that is none."""
-    # the browser without windows needs half the time for a page
-    path = shutil.which("chromium-headless-shell") or shutil.which("chromium")
-    assert path is not None, "these tests need Chromium; on Debian: apt-get install chromium"
     expect.set_options(timeout=MOST_MS)
     camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=camera)
+        browser = playwright.chromium.launch(executable_path=chromium, args=camera)
         yield browser
         browser.close()
 
