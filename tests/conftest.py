@@ -207,7 +207,7 @@ OWN_ARCHITECTURES = {
     "short-RN50": {
         "embed_dim": 1024,
         "vision_cfg": {"image_size": 96, "layers": [1, 1, 1, 1], "width": 64, "patch_size": None},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8,
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2,
                      "layers": 2},
     },
 }  # fmt: skip
