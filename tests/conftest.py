@@ -52,7 +52,9 @@ Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
 def pytest_configure() -> None:
     """In the background (`make test &`, cron, nohup) SIGINT and SIGHUP are ignored, which children
-    inherit; a handler they do not."""
+    inherit; a handler they do not. And none of the many servers compiles all there is anew, as
+    each would that may not keep it."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda _number, _frame: None)
