@@ -3,8 +3,6 @@
 Knows the work folder's files.
 """
 
-import argparse
-import os
 from pathlib import Path
 
 import torch
@@ -13,12 +11,11 @@ from head import finish
 from sources import fetch, single_source
 from text_tower import finished_texts
 from towers import build, export
+from workfolder import work_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
-    parser.add_argument("--work", type=Path, default=Path(home))
+    parser = work_parser(__doc__, "everyday")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--scale", type=float, default=22.0, help="of the scores: see LOG.md")
     args = parser.parse_args()

@@ -4,10 +4,8 @@ Photographs and cartoons of Tux Paint, the emoji style Twemoji, every template s
 pictures, and the time of loading and encoding.
 """
 
-import argparse
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 from speed import speed
 from stamps import Labelled, cartoons, chosen, photographs
+from workfolder import work_parser
 
 from prompts import load_sets
 
@@ -133,9 +132,7 @@ def measure(part: str, model: Model, work: Path, folder: Path) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
-    parser.add_argument("--work", type=Path, default=Path(home))
+    parser = work_parser(__doc__, "everyday")
     parser.add_argument("--model", type=Path, default=HERE)
     parser.add_argument("--figures", type=Path, default=HERE / "figures.json")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure these anew")

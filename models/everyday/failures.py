@@ -3,9 +3,7 @@
 Knows figures.json, which evaluate.py writes, and the work folder; knows no model.
 """
 
-import argparse
 import json
-import os
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from evaluate import twemoji
 from measured import on_white
 from PIL import Image, ImageDraw, ImageFont
 from stamps import Labelled, cartoons, chosen
+from workfolder import work_parser
 
 SIZE, CAPTION, COLUMNS = 140, 44, 6
 MARGIN = 8
@@ -40,10 +39,8 @@ def worst(work: Path, figures: Path) -> list[tuple[Path, str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
+    parser = work_parser(__doc__, "everyday")
     here = Path(__file__).parent
-    parser.add_argument("--work", type=Path, default=Path(home))
     parser.add_argument("--figures", type=Path, default=here / "figures.json")
     parser.add_argument("--out", type=Path, default=here / "failures.jpg")
     args = parser.parse_args()

@@ -8,7 +8,6 @@ texts they are is for the caller to say.
 
 import argparse
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from text_tower import decays
 from torch import Tensor, nn
 from torch.nn import functional
 from views import OTHERS
+from workfolder import work_parser
 
 EVERY = 50  # steps between lines of the log, looks for new views and saves
 GATE = 2.0  # a class counts from this logit on: GELU is the gate of the compiled head
@@ -188,9 +188,7 @@ def save(path: Path, state: object) -> None:
 def arguments(
     about: str | None, steps: int, rate: float, seed: int, batch: int = 512
 ) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=about)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
-    parser.add_argument("--work", type=Path, default=Path(home))
+    parser = work_parser(about, "everyday")
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--lr", type=float, default=rate)

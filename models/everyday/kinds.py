@@ -4,8 +4,6 @@ reads to draw several examples of a class.
 Knows the package's folders; knows no model.
 """
 
-import argparse
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from measured import on_white
 from PIL import Image
 from sources import single_source
 from stamps import STAMPS, photographs
+from workfolder import work_parser
 
 # what a folder of stamps shows; the first that fits counts
 KINDS = {
@@ -46,10 +45,7 @@ def by_kind(work: Path) -> Iterator[tuple[Path, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
-    parser.add_argument("--work", type=Path, default=Path(home))
-    args = parser.parse_args()
+    args = work_parser(__doc__, "everyday").parse_args()
     stamps = args.work / single_source("photographs").name / STAMPS
     counts: defaultdict[str, int] = defaultdict(int)
     for path, kind in by_kind(args.work):

@@ -51,7 +51,7 @@ def write_teacher(work: Path) -> None:
 
 
 def main() -> None:
-    args = arguments(__doc__, "openvocab-everyday")
+    args = arguments(__doc__, "everyday")
     made = gathered(args.work)
     pictures = [*made.pictures, *objects(made.concepts, args.work, args.jobs)]
     photographs = labelled(made.concepts, made.holdout, args.work)

@@ -3,23 +3,20 @@
 Knows the work folder and the tests' folder; knows nothing of the model.
 """
 
-import argparse
 import csv
-import os
 from pathlib import Path
 
 from measured import on_white
 from PIL import Image
 from stamps import chosen
+from workfolder import work_parser
 
 SIZE, COLUMNS = 160, 16
 TESTS = Path(__file__).resolve().parents[2] / "tests" / "models" / "everyday"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
-    parser.add_argument("--work", type=Path, default=Path(home))
+    parser = work_parser(__doc__, "everyday")
     parser.add_argument("--out", type=Path, default=TESTS)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,7 @@ Knows the loop and the command line; the lessons are in words.py, the losses in 
 """
 
 import argparse
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ from text_tower import decays, text_parameters, unit_rows
 from torch import Tensor
 from towers import build
 from words import WordLesson
+from workfolder import work_parser
 
 EVERY = 50  # steps between lines of the log
 WARM_UP = 25  # steps
@@ -82,9 +81,7 @@ class Pupil:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
-    parser.add_argument("--work", type=Path, default=Path(home))
+    parser = work_parser(__doc__, "everyday")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=320)
     parser.add_argument("--lr", type=float, default=1.2e-3)

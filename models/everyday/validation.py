@@ -4,7 +4,6 @@
 Knows the package's folders; knows no model.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -16,6 +15,7 @@ from kinds import KINDS, by_kind
 from sources import single_source, unpack_deb
 from stamps import chosen
 from wordnet import WordNet
+from workfolder import work_parser
 
 # Twemoji's drawings whose names are things to WordNet; so many of them, drawn by chance
 DRAWINGS, SEED = 400, 0
@@ -63,9 +63,7 @@ def _write(path: Path, rows: Sequence[tuple[Path, str]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
-    parser.add_argument("--work", type=Path, default=Path(home))
+    parser = work_parser(__doc__, "everyday")
     work = parser.parse_args().work
     wordnet = WordNet(unpack_deb(single_source("words"), work) / "usr/share/wordnet")
     folder = work / "validation"

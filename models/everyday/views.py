@@ -6,7 +6,6 @@ of each where they have no labels. Runs beside the training: whatever shard is t
 nothing of texts.
 """
 
-import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +34,7 @@ from PIL import Image
 from scenes import scenes
 from sources import fetch, single_source
 from torch import Tensor, nn
+from workfolder import work_parser
 
 DRAWINGS, PHOTOGRAPHS, BATCH = 2048, 1024, 32
 ONE_COLOUR = 0.24
@@ -170,9 +170,7 @@ class Studio:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-everyday"))
-    parser.add_argument("--work", type=Path, default=Path(home))
+    parser = work_parser(__doc__, "everyday")
     parser.add_argument("--shards", type=int, default=42, help="of drawings")
     parser.add_argument("--labelled", type=int, default=54, help="of photographs with labels")
     parser.add_argument("--scenes", type=int, default=12, help="of photographs without")

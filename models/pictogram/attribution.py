@@ -3,13 +3,12 @@
 Knows the two files and the page's words; fetches nothing.
 """
 
-import argparse
 import csv
-import os
 from collections import Counter
 from pathlib import Path
 
 from sources import PICTURES, Source, of_kind, single_source
+from workfolder import work_parser
 
 PAGE = Path(__file__).with_name("ATTRIBUTION.md")
 LINKS = {
@@ -72,10 +71,7 @@ def _licence(source: Source) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-pictogram"))
-    parser.add_argument("--work", type=Path, default=Path(home))
-    args = parser.parse_args()
+    args = work_parser(__doc__, "pictogram").parse_args()
     with (args.work / "manifest.csv").open(newline="") as handle:
         rows = list(csv.DictReader(handle))
     counts = Counter(r["source"] for r in rows)

@@ -24,6 +24,7 @@ from pictures import EMOJI_KEY, Picture, base_names, gather, learn_names
 from render import render
 from sources import PICTURES, fetch_all, of_kind, open_icons, single_source, unpack_deb
 from wordnet import WordNet
+from workfolder import work_parser
 
 SIZE = 80  # pixels; drawn once, warped to the model's 64 in training
 SYNONYMS, HYPERNYMS = 3, 2  # at most, of an unambiguous name
@@ -183,17 +184,15 @@ def gathered(work: Path) -> Material:
     return Material(concepts, pictures, twemoji, holdout, wordnet)
 
 
-def arguments(about: str | None, folder: str) -> argparse.Namespace:
-    """`work`, by default the variable WORK or `folder` in the cache, and `jobs`."""
-    parser = argparse.ArgumentParser(description=about)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / folder))
-    parser.add_argument("--work", type=Path, default=Path(home))
+def arguments(about: str | None, model: str) -> argparse.Namespace:
+    """`work` and `jobs`."""
+    parser = work_parser(about, model)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     return parser.parse_args()
 
 
 def main() -> None:
-    args = arguments(__doc__, "openvocab-pictogram")
+    args = arguments(__doc__, "pictogram")
     made = gathered(args.work)
     keys = {p.key for p in made.pictures}
     print(add_wordnet(made.concepts, keys, made.wordnet), "words from WordNet")

@@ -3,10 +3,8 @@
 Also the sample pictures, photographs if they are at hand, and the time of loading and encoding.
 """
 
-import argparse
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 from photographs import photographs
 from speed import speed
 from texts import templates
+from workfolder import work_parser
 
 from prompts import load_sets
 
@@ -96,9 +95,7 @@ def sample_choices(model: Model, folder: Path, forms: list[str]) -> dict[str, An
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-pictogram"))
-    parser.add_argument("--work", type=Path, default=Path(home))
+    parser = work_parser(__doc__, "pictogram")
     parser.add_argument("--model", type=Path, default=HERE)
     parser.add_argument("--figures", type=Path, default=HERE / "figures.json")
     args = parser.parse_args()

