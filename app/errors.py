@@ -211,7 +211,8 @@ def first_of_group() -> Iterator[None]:
 async def each_of(calls: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
     """The results of calls that run at once, in their order; the first failure fails them all.
 
-    The first in their order, not in time: one that fails cancels those after it alone.
+    The first in their order, not in time: one that fails, or that this caller's end cancels,
+    cancels those after it alone.
     """
     tasks = [asyncio.create_task(call) for call in calls]
 
@@ -225,6 +226,4 @@ async def each_of(calls: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
     try:
         return [await task for task in tasks]
     finally:
-        for task in tasks:
-            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

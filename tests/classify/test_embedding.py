@@ -68,6 +68,12 @@ def test_digests_of_large_and_small_files_are_sha256() -> None:
         assert asyncio.run(digest(data)) == hashlib.sha256(data).hexdigest()
 
 
+async def settle() -> None:
+    """Whoever has something to do has done it."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 def test_one_that_fails_calls_off_those_after_it_and_waits_for_those_before_it() -> None:
     ended = []
 
@@ -81,12 +87,13 @@ def test_one_that_fails_calls_off_those_after_it_and_waits_for_those_before_it()
     async def run() -> None:
         events = [asyncio.Event() for _ in range(4)]
         calls = asyncio.create_task(each_of(map(call, range(4), events)))
+        await settle()
         events[2].set()
-        while ended != [2, 3]:
-            await asyncio.sleep(0)
+        await settle()
+        assert ended == [2, 3]
         events[1].set()
-        while ended != [2, 3, 1]:
-            await asyncio.sleep(0)
+        await settle()
+        assert ended == [2, 3, 1]
         assert not calls.done()  # number 0 may fail, too
         events[0].set()
         with pytest.raises(Invalid, match="number 0"):
@@ -106,11 +113,11 @@ def test_a_caller_that_leaves_calls_off_all() -> None:
 
     async def run() -> None:
         calls = asyncio.create_task(each_of(map(call, range(3))))
-        await asyncio.sleep(0)  # it begins them,
-        await asyncio.sleep(0)  # and they begin to wait
+        await settle()
         calls.cancel()
+        await settle()
+        assert sorted(ended) == [0, 1, 2]
         with pytest.raises(asyncio.CancelledError):
             await calls
-        assert sorted(ended) == [0, 1, 2]
 
     asyncio.run(run())
