@@ -53,18 +53,18 @@ def test_the_sizes_are_what_was_measured() -> None:
 
 
 def test_the_redis_user_may_do_what_is_needed_and_no_more(
-    redis: str, samples: dict[str, Path], tmp_path: Path
+    redis: str, samples: dict[str, Path], data_dir: Path
 ) -> None:
-    with openvocab(redis, tmp_path, rate_limit=1000) as server:
+    with openvocab(redis, data_dir, rate_limit=1000) as server:
         body = {"labels": ["cat", "dog"]}
         put = server.client.put("/labelsets/pets?wait=true", json=body)
-        assert put.status_code == 201, put.text + (tmp_path / "server.log").read_text()
+        assert put.status_code == 201, put.text + (data_dir / "server.log").read_text()
         assert answer(server, samples["cat"], labelset="pets")["labelset"] == "pets"
         assert server.client.get("/readyz").json()["status"] == "ready"
         assert len(server.client.get("/labelsets").json()["labelsets"]) == 1
         assert server.client.delete("/labelsets/pets").status_code == 204
         assert server.client.get("/readyz").json()["status"] == "ready"
-        assert "NOPERM" not in (tmp_path / "server.log").read_text()
+        assert "NOPERM" not in (data_dir / "server.log").read_text()
     with Redis.from_url(redis) as user:
         for command in (
             ["GET", "somebody-elses"],
@@ -77,19 +77,19 @@ def test_the_redis_user_may_do_what_is_needed_and_no_more(
 
 
 def test_a_backup_moves_label_sets_from_a_file_to_redis_with_the_lines_of_the_guide(
-    redis: str, tmp_path: Path
+    redis: str, data_dir: Path
 ) -> None:
     export, restore = re.findall(r"^openvocab labelset (?:export|import) .*$", GUIDE, re.MULTILINE)
     with contextlib.ExitStack() as stack:
-        old = stack.enter_context(openvocab("", tmp_path))
-        new = stack.enter_context(openvocab(redis, tmp_path))
+        old = stack.enter_context(openvocab("", data_dir))
+        new = stack.enter_context(openvocab(redis, data_dir))
         rich = {"labels": {"cat": ["cat", "kitten"], "dog": []}, "prompts": {"dog": ["a dog"]}}
         old.client.put("/labelsets/pets", json=rich).raise_for_status()
         for line, server in ((export, old), (restore, new)):
             command = line.replace("http://localhost:8000", server.url).replace(
                 "openvocab", f"{sys.executable} -P -c 'from app.__main__ import app; app()'", 1
             )
-            subprocess.run(["bash", "-c", command], check=True, cwd=tmp_path, timeout=300)
+            subprocess.run(["bash", "-c", command], check=True, cwd=data_dir, timeout=300)
         keys = ("labels", "synonyms", "prompts", "templates")
         before, after = (server.client.get("/labelsets/pets").json() for server in (old, new))
         assert [before[key] for key in keys] == [after[key] for key in keys]
@@ -97,26 +97,26 @@ def test_a_backup_moves_label_sets_from_a_file_to_redis_with_the_lines_of_the_gu
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="on Debian: apt-get install sqlite3")
 def test_the_file_is_restored_with_the_lines_of_the_guide_also_beside_the_log_of_a_killed_server(
-    tmp_path: Path,
+    data_dir: Path,
 ) -> None:
     backup, restore = re.findall(r"^sqlite3 openvocab.sqlite3 .*$", GUIDE, re.MULTILINE)
 
     def run(line: str) -> None:
-        subprocess.run(["bash", "-c", line], check=True, cwd=tmp_path, timeout=300)
+        subprocess.run(["bash", "-c", line], check=True, cwd=data_dir, timeout=300)
 
-    with openvocab("", tmp_path) as server:
+    with openvocab("", data_dir) as server:
         server.client.put("/labelsets/pets", json={"labels": ["cat", "dog"]}).raise_for_status()
         run(backup)
         for name in ("pets", *(f"later-{number}" for number in range(30))):
             labels = [f"{name} {number}" for number in range(50)]
             server.client.put(f"/labelsets/{name}", json={"labels": labels}).raise_for_status()
         server.kill()
-    assert (tmp_path / "openvocab.sqlite3-wal").stat().st_size > 0
+    assert (data_dir / "openvocab.sqlite3-wal").stat().st_size > 0
     run(restore)
-    with openvocab("", tmp_path) as server:
+    with openvocab("", data_dir) as server:
         (pets,) = server.client.get("/labelsets").json()["labelsets"]
         assert (pets["name"], pets["label_count"]) == ("pets", 2)
-    with contextlib.closing(sqlite3.connect(tmp_path / "openvocab.sqlite3")) as file:
+    with contextlib.closing(sqlite3.connect(data_dir / "openvocab.sqlite3")) as file:
         assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 

@@ -19,16 +19,16 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(nginx_program() is None, reason="needs nginx")
 def test_a_proxy_that_keeps_connections_for_less_time_never_meets_a_closed_one(
-    tmp_path: Path,
+    data_dir: Path,
 ) -> None:
     # idle for as long as the proxy keeps a connection, give or take, and less than the server does
-    found = passed(tmp_path, keep_alive=15, proxy=1, every=1, count=8)
-    assert found.statuses == {200: 8}, (tmp_path / "error.log").read_text()
+    found = passed(data_dir, keep_alive=15, proxy=1, every=1, count=8)
+    assert found.statuses == {200: 8}, (data_dir / "error.log").read_text()
 
 
 @pytest.mark.skipif(nginx_program() is None, reason="needs nginx")
 def test_large_batches_come_through_an_nginx_that_is_configured_as_the_guide_says(
-    tmp_path: Path,
+    data_dir: Path,
 ) -> None:
     guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```nginx\n(.*?)```", guide, re.DOTALL)
@@ -41,8 +41,8 @@ def test_large_batches_come_through_an_nginx_that_is_configured_as_the_guide_say
         for _, (name, data) in files:
             writer.writestr(name, data)
     with (
-        openvocab("memory://", tmp_path) as server,
-        nginx(server.url.removeprefix("http://"), tmp_path, block) as url,
+        openvocab("memory://", data_dir) as server,
+        nginx(server.url.removeprefix("http://"), data_dir, block) as url,
     ):
         headers = {"Accept": "application/x-ndjson"}
         address = f"{url}/classify/batch?labels=cat,dog&top_k=1"
