@@ -146,7 +146,8 @@ tests/system/clients/js/node_modules/.package-lock.json: tests/system/clients/js
 	@touch $@
 
 chromium:
-	@command -v chromium >/dev/null || { $(call debian,chromium); }
+	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || { \
+	$(call debian,chromium-headless-shell); }
 
 wrk:
 	@command -v wrk >/dev/null || { $(call debian,wrk); }
