@@ -1,4 +1,5 @@
-"""What can go wrong in a request: one class per answer, with its status, code and title."""
+"""What can go wrong in a request: one class per answer, with its status, code and title; and of
+several calls at once which one's failure counts."""
 
 import asyncio
 import contextlib
@@ -211,19 +212,27 @@ def first_of_group() -> Iterator[None]:
 async def each_of(calls: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
     """The results of calls that run at once, in their order; the first failure fails them all.
 
-    The first in their order, not in time: one that fails, or that this caller's end cancels,
-    cancels those after it alone.
+    The first in their order, not in time: one that fails cancels those after it alone. This
+    caller's end cancels all.
     """
     tasks = [asyncio.create_task(call) for call in calls]
 
-    def cancel_later(task: asyncio.Task[R]) -> None:
+    def cancel_from(first: int) -> None:
+        for task in tasks[first:]:
+            # once: a second time would cut short what it does at its end
+            if not task.cancelling():
+                task.cancel()
+
+    def ended(task: asyncio.Task[R]) -> None:
         if task.cancelled() or task.exception() is not None:
-            for later in tasks[tasks.index(task) + 1 :]:
-                later.cancel()
+            cancel_from(tasks.index(task) + 1)
 
     for task in tasks:
-        task.add_done_callback(cancel_later)
+        task.add_done_callback(ended)
     try:
         return [await task for task in tasks]
+    except asyncio.CancelledError:
+        cancel_from(0)
+        raise
     finally:
         await asyncio.gather(*tasks, return_exceptions=True)

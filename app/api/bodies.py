@@ -308,6 +308,9 @@ def field_values(part: multipart.Part) -> list[Any]:
     """The text of a field; of a list that is a file, its lines. Raises Problem, Unparsable."""
     if isinstance(part.content, Problem):
         raise part.content
+    if multipart.is_picture(part.content[: multipart.PICTURE]):
+        detail = f"the field {errors.shown(part.name)} is a picture; send it as -F {IMAGE}=@FILE"
+        raise Unparsable(detail, field=errors.excerpt(part.name))
     text = text_of(part.content, part.name)
     lines = listed_lines(text) if part.filename is not None else None
     return [text] if lines is None else list(lines)

@@ -174,8 +174,10 @@ async def read_images(request: Request, limits: InputLimits) -> AskedImages:
     return AskedImages(tuple(files), checked.encoding_format, checked.model)
 
 
-def checked_texts(raw: Sequence[str], most: int, field: str) -> tuple[str, ...]:
+def checked_texts(raw: Sequence[str], most: int, field: str, shorter: str = "") -> tuple[str, ...]:
     """Texts without the white space around them, or why one cannot be embedded.
+
+    `shorter` is what helps where one is too long.
 
     Raises:
         Invalid: none at all, an empty one, or one with characters that are not text.
@@ -192,6 +194,7 @@ def checked_texts(raw: Sequence[str], most: int, field: str) -> tuple[str, ...]:
             raise Invalid(f"text number {place} of {field} is empty", field=field, value="")
         if len(text) > LONGEST_TEXT:
             detail = f"text {shown(text)} has {len(text)} characters, the limit is {LONGEST_TEXT}"
+            detail += shorter
             raise TooLarge(detail, field=field, limit=LONGEST_TEXT, value=len(text))
         if no_text(text) is not None:
             detail = f"text {shown(text)} contains a control character or half of a surrogate pair"
@@ -210,10 +213,7 @@ async def _form(request: Request, limits: InputLimits) -> tuple[list[bytes], dic
     uploads = fields.pop(IMAGE, []) + fields.pop(IMAGES, [])
     if len(uploads) > MOST_IMAGES:
         raise too_many_images(len(uploads), IMAGE)
-    files = [
-        value if isinstance(value, bytes) else await offload(len(value), bodies.from_base64, value)
-        for value in uploads
-    ]
+    files = [await _file(uploads, place) for place in range(len(uploads))]
     return files, {name: single(name, values, ()) for name, values in fields.items()}
 
 
@@ -233,13 +233,16 @@ async def _json(request: Request) -> tuple[list[bytes], dict[str, Any]]:
     return [await _file(coded, place) for place in range(len(coded))], fields
 
 
-async def _file(coded: list[str], place: int) -> bytes:
+async def _file(sent: Sequence[str | bytes], place: int) -> bytes:
+    image = sent[place]
+    if isinstance(image, bytes):
+        return image
     try:
-        return await offload(len(coded[place]), bodies.from_base64, coded[place])
+        return await offload(len(image), bodies.from_base64, image)
     except Problem as problem:
-        if len(coded) == 1:
+        if len(sent) == 1:
             raise
-        raise problem.placed(f"image {place + 1} of {len(coded)}") from None
+        raise problem.placed(f"image {place + 1} of {len(sent)}") from None
 
 
 router = APIRouter(prefix="/embeddings", tags=["Embeddings"])

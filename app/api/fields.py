@@ -389,10 +389,11 @@ def validated(own: list[str], limit: int) -> tuple[str, ...]:
 
 def unknown_field(name: str, known: str, more: str = "") -> Invalid:
     """The problem of a field that is none of the `known` ones; `more` is what else helps."""
-    bare = name.partition("[")[0]
     # as PHP, axios and jQuery write lists
-    if bare != name and bare in known.split(", "):
-        detail = f"unknown field {errors.shown(name)}; send it as {bare}, once for each value"
+    listed = re.fullmatch(r"(\w+)\[\d*\]", name)
+    if listed is not None and listed[1] in known.split(", "):
+        detail = f"unknown field {errors.shown(name)}; it is called {listed[1]}, without brackets"
+        detail += f" (a list in a form: {listed[1]} once for each value)"
         return Invalid(detail, field=errors.excerpt(name))
     detail = f"unknown field {errors.shown(name)}; the fields are {known}{more}"
     return Invalid(detail, field=errors.excerpt(name))

@@ -276,10 +276,9 @@ async def _example_form(
 
 
 def _example_text(part: Part, claims: Claims, uploads: UploadBatches) -> str:
-    text = _text_of(part)
     _check_known({part.name}, (LABEL,), (IMAGE, LABEL))
     _check_count(len(claims.stated), uploads)
-    return text
+    return _text_of(part)
 
 
 async def _json(request: Request, claims: Claims, uploads: UploadBatches) -> list[Any]:

@@ -90,20 +90,25 @@ async def parts(
         raise Unparsable("the multipart body ends before its last boundary")
 
 
-def _is_picture(begins: bytes) -> bool:
+def is_picture(begins: bytes) -> bool:
+    """Whether a text field's first bytes are a picture's."""
     # a label may begin as a picture does (GIF), but has no NUL
     return b"\0" in begins and looks_like_image(begins)
 
 
-def _extended_filename(disposition: bytes) -> str | None:
+def _filename(disposition: bytes, plain: bytes | None) -> str | None:
     """The name in `filename*` (RFC 5987, RFC 2231), which some clients send alone and .NET beside
-    one for old mail programs; None if there is none."""
+    one for old mail programs; else the `plain` one, or in parts (RFC 2231), or None."""
+    if b"filename*" not in disposition.lower():
+        return None if plain is None else plain.decode("utf-8", "replace")
     message = Message()
     message[HEADER] = disposition.decode("latin-1").replace("\r", "").replace("\n", "")
     found: list[tuple[str, Any]] = message.get_params([], HEADER)
     names = [value for name, value in found if name == "filename"]
     extended = [collapse_rfc2231_value(value) for value in names if isinstance(value, tuple)]
-    return extended[0] if extended else message.get_filename()
+    if extended:
+        return extended[0]
+    return message.get_filename() if plain is None else plain.decode("utf-8", "replace")
 
 
 class _Reader:
@@ -155,11 +160,8 @@ class _Reader:
         if self._part.headers.get(b"content-type", b"").lower().startswith(b"multipart/"):
             detail = f"the part {errors.shown(self._part.name)} holds several files; send each in "
             raise Invalid(f"{detail}a part of its own", field=errors.excerpt(self._part.name))
-        if b"filename*" in disposition.lower():
-            self._part.filename = _extended_filename(disposition)
-        elif b"filename" in options:
-            self._part.filename = options[b"filename"].decode("utf-8", "replace")
-        else:
+        self._part.filename = _filename(disposition, options.get(b"filename"))
+        if self._part.filename is None:
             self._add_text(len(self._part.name))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
@@ -167,7 +169,7 @@ class _Reader:
         # a picture without a file name, as PHP and .NET send bytes, is a file all the same
         if part.filename is None and part.size < PICTURE:
             begins = bytes(part.content) + data[start : min(end, start + PICTURE)]
-            part.filename = "" if _is_picture(begins[:PICTURE]) else None
+            part.filename = "" if is_picture(begins[:PICTURE]) else None
         part.size += end - start
         if part.filename is None:
             self._add_text(end - start)

@@ -155,7 +155,7 @@ def _listed(raw: Any) -> list[Any]:
 
 def _is_token_ids(item: Any) -> bool:
     """Whether it is one, or a list of them."""
-    first = next(iter(item), 0) if isinstance(item, list) else item
+    first = next(iter(item), None) if isinstance(item, list) else item
     return isinstance(first, int) and not isinstance(first, bool)
 
 
@@ -239,7 +239,8 @@ async def read_items(
     if fields.truncate:
         texts_sent = [text.strip()[:LONGEST_TEXT] for text in texts_sent]
     most = max(MOST_TEXTS, limits.labels.count)
-    texts = iter(checked_texts(texts_sent, most, INPUT) if texts_sent else ())
+    shorter = "; set truncate to take its beginning"
+    texts = iter(checked_texts(texts_sent, most, INPUT, shorter) if texts_sent else ())
     files = iter(await _files(request, pictures, fetcher))
     items = tuple(next(texts) if part.kind == "text" else next(files) for part in parts)
     return AskedItems(items, fields)

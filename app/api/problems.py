@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -235,10 +236,10 @@ def slash_at_end(path: str, meant: str) -> NotFound:
 def _from_framework(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 404:
         path, meant = request.url.path, state_of(request.scope).route.meant
-        if meant is not None and meant == path.rstrip("/"):
-            return slash_at_end(path, meant)
+        if meant is not None and meant == request.scope["path"].rstrip("/"):
+            return slash_at_end(path, path.rstrip("/"))
         if meant is not None:
-            return NotFound(f"{path} not found; did you mean {meant}?", value=path[:200])
+            return NotFound(f"{path} not found; did you mean {quote(meant)}?", value=path[:200])
         return NotFound(f"{path} not found; GET /openapi.json lists all paths")
     if error.status_code == 405:
         methods = ", ".join(state_of(request.scope).route.allowed)

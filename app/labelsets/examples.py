@@ -257,13 +257,13 @@ class FewShot:
         room = self._limits.bytes - sum(example.size for example in there.values())
         numbers = itertools.count()
         # clocks are set back, and those of machines differ
-        newest = max((int(example.key[:12], 16) for example in there.values()), default=0)
+        newest = 1 + max((int(example.key[:12], 16) for example in there.values()), default=-1)
 
         async def keep(image: bytes) -> StoredPicture:
-            nonlocal room
+            nonlocal room, newest
             # before anything that takes time: pictures begin in their order, and end in any
-            now = max(time.time_ns() // 1_000_000, newest + 1)
-            begun = f"{now:012x}{next(numbers):06x}"
+            newest = max(time.time_ns() // 1_000_000, newest)
+            begun = f"{newest:012x}{next(numbers):06x}"
             picture, vector = await self._embedder.embed(image, Stages())
             await self._blending.keep({picture.sha256: vector})
             known, key = there.get(picture.sha256), ""

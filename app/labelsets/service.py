@@ -1,7 +1,6 @@
 """Label sets by name: what serves, and what is built meanwhile. Knows neither stores nor HTTP."""
 
 import asyncio
-import itertools
 import logging
 import random
 import time
@@ -125,8 +124,8 @@ class LabelSetService:
         make: Callable[[Stored | None], Definition],
         most: int | None = None,
     ) -> tuple[Stored, bool]:
-        for race in itertools.count():
-            await _not_at_once(race, name)
+        for race in range(RACES):
+            await _pause(race)
             current = await self._registry.fresh(name)
             match.check(name, current)
             definition = make(current)
@@ -138,7 +137,7 @@ class LabelSetService:
                     raise taken(name) from None
                 if match.versions is not None:
                     raise
-        raise RuntimeError("a loop ended that always returns or raises. This is a bug.")
+        raise contended(name)
 
     async def _put(
         self, name: str, definition: Definition, current: Stored | None, most: int | None
@@ -157,9 +156,9 @@ class LabelSetService:
         return await self._write(replaced, current), False
 
     async def delete(self, name: str, match: Match) -> None:
-        """Forget a name for good. Raises UnknownLabelset, PreconditionFailed."""
-        for race in itertools.count():
-            await _not_at_once(race, name)
+        """Forget a name for good. Raises UnknownLabelset, PreconditionFailed, Overloaded."""
+        for race in range(RACES):
+            await _pause(race)
             current = await self._registry.fresh(name)
             if current is None:
                 raise unknown(name)
@@ -175,6 +174,7 @@ class LabelSetService:
                 if served is not None and served.version <= current.version:
                     self._served.pop(name)
                 return
+        raise contended(name)
 
     async def get(self, name: str) -> Stored:
         """The current version. Raises UnknownLabelset; StoreUnavailable if nothing is known."""
@@ -371,12 +371,7 @@ class LabelSetService:
         return written
 
 
-async def _not_at_once(race: int, name: str) -> None:
-    """Wait before all tries but the first, each time for another while than the others who try.
-
-    Raises Overloaded after RACES of them.
-    """
-    if race == RACES:
-        raise contended(name)
+async def _pause(race: int) -> None:
+    """Wait before all tries but the first, each time for another while than the others who try."""
     if race:
         await asyncio.sleep(random.random() * PAUSE * 2 ** (race - 1))  # noqa: S311

@@ -273,14 +273,19 @@ def test_a_part_with_an_extended_file_name_is_a_file(
 
 def test_the_name_in_an_extended_file_name_is_read(client: httpx.Client, cat: bytes) -> None:
     head = b'--B\r\nContent-Disposition: form-data; name="labels"\r\n\r\ncat,dog\r\n--B\r\n'
-    for plain in (b"", b'; filename="=?utf-8?B?Y2Fmw6kucG5n?="'):  # as .NET sends both
-        file = b"Content-Disposition: form-data; name=image%b; filename*=UTF-8''caf%%C3%%A9.png"
+    extended = b"; filename*=UTF-8''caf%C3%A9.png"
+    for names, name in (
+        (extended, "café.png"),
+        (b'; filename="=?utf-8?B?Y2Fmw6kucG5n?="' + extended, "café.png"),  # as .NET sends both
+        ('; filename="é filename*.png"'.encode(), "é filename*.png"),
+    ):
+        file = b"Content-Disposition: form-data; name=image" + names
         response = client.post(
             "/classify/batch",
-            content=head + file % plain + b"\r\n\r\n" + cat + b"\r\n--B--\r\n",
+            content=head + file + b"\r\n\r\n" + cat + b"\r\n--B--\r\n",
             headers={"Content-Type": "multipart/form-data; boundary=B"},
         )
-        assert response.json()["results"][0]["name"] == "café.png"
+        assert response.json()["results"][0]["name"] == name
 
 
 def test_labels_that_lost_their_line_ends_in_curl_are_refused_with_the_reason(
@@ -434,17 +439,22 @@ def test_a_picture_without_a_file_name_is_one(
         assert batch.json()["results"][0]["result"]["image"]["sha256"] == sent
         refused = client.post("/labelsets", files={"labels": (None, picture), "name": (None, "x")})
         assert (refused.status_code, refused.json()["field"]) == (400, "labels")
+        assert "the field 'labels' is a picture" in refused.json()["detail"]
 
 
 def test_a_form_or_a_list_that_the_sender_got_wrong_is_told_what_is_right(
     client: httpx.Client, cat: bytes, tmp_path: Path
 ) -> None:
     """As PHP and axios write lists, and what people write into headers of fetch and curl."""
-    for name in ("labels[]", "labels[0]"):
+    for name, advice in (
+        ("labels[]", "called labels, without brackets (a list in a form: labels once for each"),
+        ("labels[0]", "called labels, without brackets"),
+        ("labels[cat]", "; the fields are "),
+    ):
         for fields in ({"data": {name: "cat"}}, {"params": {name: "cat"}}):
             answer = client.post("/classify", files={"image": cat}, **fields).json()
             assert answer["field"] == name
-            assert "send it as labels, once for each value" in answer["detail"]
+            assert advice in answer["detail"]
     form = httpx.Request("POST", "http://x", files={"image": cat}, data={"labels": "a,b"}).read()
     for kind, advice in (
         ("application/json", "let your HTTP client set Content-Type"),

@@ -178,6 +178,12 @@ def test_texts_that_cannot_be_embedded_are_refused_with_their_field(
         ({"files": [("image", b"")]}, 422, "image", "the image is empty (0 bytes)"),
         ({"content": b"", "headers": {"Content-Type": "image/png"}}, 422, "image", "0 bytes"),
         ({"json": {"image": ""}}, 422, "image", "the image is empty (0 bytes)"),
+        (
+            {"files": [("image", (None, text)) for text in (b"aGk=", b"!!")]},
+            422,
+            "image",
+            "image 2 of 2: image is not base64",
+        ),
         ({"files": [("image", b"")] * 2}, 422, "image", "image 1 of 2: the image is empty"),
         ({"files": [("photo", b"x")]}, 422, "photo", "send the picture as 'image'"),
         ({"files": [("image", b"x")], "data": {"labels": "a"}}, 422, "labels", "unknown field"),

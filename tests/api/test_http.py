@@ -55,6 +55,7 @@ def test_a_method_that_is_not_taken_names_head_with_get(client: httpx.Client) ->
         ("POST", "/classify/", "/classify"),
         ("POST", "/classify//", "/classify"),
         ("PUT", "/labelsets/pets/", "/labelsets/pets"),
+        ("GET", "/labelsets/a%3Fb/", "/labelsets/a%3Fb"),
         ("GET", "/labelsets/pets/calibration/", "/labelsets/pets/calibration"),
         ("GET", "/v1/models/", "/v1/models"),
         ("GET", "/v1/models/pictogram/", "/v1/models/pictogram"),
@@ -79,6 +80,7 @@ def test_an_address_with_a_slash_at_its_end_names_the_right_one(
         ("POST", "/v1/classify", "/classify"),
         ("POST", "//v1/embeddings", "/v1/embeddings"),
         ("GET", "/labelsets//pets/", "/labelsets/pets"),
+        ("GET", "/labelsets//a%3Fb", "/labelsets/a%3Fb"),
     ],
 )
 def test_an_address_with_slashes_or_v1_too_many_or_too_few_names_the_right_one(

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import re
 import sqlite3
@@ -288,12 +289,12 @@ def test_a_page_follows_one_whose_examples_were_deleted_meanwhile(
 def test_examples_are_listed_as_they_came_also_where_the_clock_was_set_back(
     client: httpx.Client, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent = []
-    for number, file in enumerate(pictures["alpha"][:3]):
-        now = (2_000_000_000 - 3_600 * number) * 10**9
-        monkeypatch.setattr("app.labelsets.examples.time.time_ns", lambda now=now: now)
-        assert add(client, "alpha", file).json()["added"] == 1
-        sent.append(hashlib.sha256(file).hexdigest())
+    seconds = itertools.count(2_000_000_000, -3_600)
+    monkeypatch.setattr("app.labelsets.examples.time.time_ns", lambda: next(seconds) * 10**9)
+    files = pictures["alpha"][:4]
+    for together in (files[:2], files[2:3], files[3:]):
+        assert add(client, "alpha", *together).json()["added"] == len(together)
+    sent = [hashlib.sha256(file).hexdigest() for file in files]
     listed = client.get("/labelsets/own/examples").json()["examples"]
     assert [example["id"] for example in listed] == sent
 

@@ -160,6 +160,7 @@ def test_the_loaded_model_is_listed_and_no_other_is_taken(ai: OpenAI) -> None:
     [
         ([1, 2, 3], openai.UnprocessableEntityError, "invalid", "input holds token ids"),
         ([[1, 2], [3]], openai.UnprocessableEntityError, "invalid", "input holds token ids"),
+        (["a", []], openai.UnprocessableEntityError, "invalid", "input[1] is not a text"),
         ([["a cat"]], openai.UnprocessableEntityError, "invalid", "input[0] is not a text"),
         ([], openai.UnprocessableEntityError, "invalid", "input is missing"),
         (["a cat", " "], openai.UnprocessableEntityError, "invalid", "number 2 of input is empty"),
@@ -178,7 +179,7 @@ def test_the_loaded_model_is_listed_and_no_other_is_taken(ai: OpenAI) -> None:
             "input[1]: fetching images by URL is disabled on this server (OPENVOCAB_IMAGE_URLS",
         ),
         ("cat " * 200, openai.APIStatusError, "too_large", "or set truncate to take its beginning"),
-        ("x" * 2001, openai.APIStatusError, "too_large", "the limit is 2000"),
+        ("x" * 2001, openai.APIStatusError, "too_large", "is 2000; set truncate"),
         (["a"] * 2049, openai.APIStatusError, "too_large", "the limit is 2048"),
         (
             ["data:image/png;base64,aGk=", "data:image/png;base64,!!"],
