@@ -82,6 +82,8 @@ def choose_device(requested: str, backend: str = "auto") -> str:
         return CPU
     if kind == OPENVINO_GPU and not importlib.util.find_spec("openvino"):
         raise BadDevice(f"device {requested!r} needs pip install 'openvocab[openvino]'")
+    if kind != OPENVINO_GPU:
+        torch_or_error(f"device {requested!r}")
     count = devices(kind)
     if number >= count:
         raise BadDevice(f"device {requested!r} does not exist here: {count} {DEVICES[kind]} found")

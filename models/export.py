@@ -1,18 +1,13 @@
-"""Export a model into a folder: `python -m models.export MODEL CANDIDATES FOLDER`.
-
-CANDIDATES is a models.choice.Candidates in JSON; what runs the model on this machine is chosen by
-timing its image tower for some seconds. Imports torch and open_clip, and OpenVINO if that may run
-it. Says on standard output what it does; where it fails, what failed is in the folder as
-error.json.
+"""Export a model into a folder; what runs it here is chosen by timing its image tower for some
+seconds. Imports torch and open_clip, and OpenVINO if that may run it.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +15,7 @@ import torch
 from models import torch_loader
 from models.catalog import catalog
 from models.choice import CHOICE, Candidates, Choice
-from models.errors import ModelError
-from models.export_cache import ERROR, REASON
+from models.export_cache import REASON
 from models.export_folder import (
     EMBEDDINGS,
     IMAGES,
@@ -34,13 +28,10 @@ from models.export_folder import (
     examples,
     seal,
 )
-from models.forking import end_with_parent
 from models.info import Precision
 from models.text_tower import TextTower
 from models.timing import against_torch, choose_in_openvino, choose_in_torch
 from models.tokens import BytePairTokens
-
-FAILED: Final = 1
 
 log = logging.getLogger("openvocab.models")
 
@@ -155,22 +146,3 @@ def _tables(tower: TextTower, precision: Precision, folder: Path) -> None:
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-def main(spec: str, candidates: str, folder: str) -> int:
-    """The exit status."""
-    end_with_parent()  # nobody needs the export then
-    torch.set_grad_enabled(False)
-    try:
-        fields = json.loads(candidates)
-        precisions = tuple(fields.pop("precisions"))
-        export(spec, Candidates(precisions, **fields), Path(folder))
-    except ModelError as error:
-        failed = {"kind": type(error).__name__, "line": str(error)}
-        (Path(folder) / ERROR).write_text(json.dumps(failed), encoding="utf-8")
-        return FAILED
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -204,7 +204,7 @@ def export(spec: str, candidates: Candidates, folder: Path) -> None:
     """Export a model into an empty folder, in a process of its own. Raises ModelError."""
     torch_or_error(f"exporting model {spec!r}")
     arguments = spec, json.dumps(dataclasses.asdict(candidates)), str(folder)
-    command = [sys.executable, "-m", "models.export", *arguments]
+    command = [sys.executable, "-m", "models.export_process", *arguments]
     with (
         _exporting,
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child,  # noqa: S603

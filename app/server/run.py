@@ -25,6 +25,7 @@ from app.server.http_protocol import protocol
 from app.server.main import create_app
 from app.server.settings import Settings
 from app.server.signals import REPLACED, hears_hang_ups, warn
+from app.server.sockets import remove_files
 from app.telemetry.metrics import Metrics
 from app.telemetry.spans import CannotTrace
 from models import EncoderInfo
@@ -170,6 +171,7 @@ class _Server(uvicorn.Server):
             return
         if self.should_exit and number == signal.SIGINT:
             # uvicorn would log each request that it abandons as an error, and answer it with a 500
+            remove_files()  # what stands at a process's end is passed over
             os._exit(0)
         self._app.state.draining = True
         if number != signal.SIGTERM or not self._drain:

@@ -189,7 +189,11 @@ class Settings(ModelSettings):
         "`*.example.org`, `example.org:8443`; empty: all.",
     )
     image_url_timeout: float = Field(
-        10.0, gt=0, le=600, description="Longest time to fetch an image, in seconds."
+        10.0,
+        gt=0,
+        le=600,
+        description="Longest time to fetch an image, and before that to wait for a place among "
+        "the fetches, in seconds.",
     )
     max_labels: int = Field(1_000, ge=1, description="Maximum number of labels in a request.")
     max_label_length: int = Field(

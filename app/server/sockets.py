@@ -11,6 +11,9 @@ from typing import Final
 
 BACKLOG: Final = 2048
 
+# of each Unix socket: the process that bound it, its file, and which file that was
+_files: Final[list[tuple[int, Path, tuple[int, int]]]] = []
+
 
 class CannotListen(Exception):
     """The address is not available; one line for the user."""
@@ -51,7 +54,8 @@ def bind_unix(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         raise CannotListen(f"cannot listen on {path}: {error.strerror or error}") from None
-    atexit.register(_remove, path.absolute(), _identity(path))
+    _files.append((os.getpid(), path.absolute(), _identity(path)))
+    atexit.register(remove_files)
     listener.set_inheritable(True)
     return listener
 
@@ -84,6 +88,13 @@ def _remove_left_over(path: Path) -> None:
                 path.unlink()
             except BlockingIOError:
                 pass  # somebody listens, and is busy
+
+
+def remove_files() -> None:
+    """Remove the files of Unix sockets that this process has bound."""
+    for process, path, identity in _files:
+        if process == os.getpid():
+            _remove(path, identity)
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -426,7 +426,7 @@ class Supervisor:
 
     def _stop(self, number: int, _frame: object) -> None:
         """Handle a signal: end all, or on a second Ctrl-C at once, whatever is in progress."""
-        if self._signal and number == signal.SIGINT:
+        if self._signal == number == signal.SIGINT:
             for process in self._processes():
                 process.process.kill()
         self._signal = number

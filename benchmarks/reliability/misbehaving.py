@@ -24,7 +24,6 @@ from app.classify import canary
 from app.images import decode
 from app.server import build, workers
 from app.server.build import load_encoder, load_shared_encoder
-from app.server.settings import Settings
 from benchmarks.servers import Server, free_port, serving
 
 VARIABLE: Final = "MISBEHAVIOUR"
@@ -129,9 +128,9 @@ def encoding(
 def install(faults: Faults) -> None:
     """Let the command line, and each worker that it starts, load an encoder that misbehaves."""
 
-    def with_faults(load: Callable[[Settings], Any]) -> Callable[[Settings], Any]:
-        def loading(settings: Settings) -> Any:
-            encoder = load(settings)
+    def with_faults(load: Callable[..., Any]) -> Callable[..., Any]:
+        def loading(*arguments: Any) -> Any:
+            encoder = load(*arguments)
             if encoder is not None:
                 vars(encoder)["_launch_images"] = encoding(faults, encoder._launch_images)
             return encoder
@@ -140,9 +139,9 @@ def install(faults: Faults) -> None:
 
     plainly = decode.decode
 
-    def decoding(*arguments: Any) -> decode.Decoded:
+    def decoding(*arguments: Any, **named: Any) -> decode.Decoded:
         faults.hang_if("decoder")
-        return plainly(*arguments)
+        return plainly(*arguments, **named)
 
     for module in (build, workers):
         vars(module)["load_encoder"] = with_faults(load_encoder)

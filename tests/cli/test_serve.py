@@ -123,6 +123,17 @@ def test_it_starts_where_the_standard_streams_are_closed() -> None:
     assert subprocess.run(line, env=env, timeout=240, check=False).returncode == USAGE_ERROR
 
 
+def test_streams_that_were_closed_are_open_in_processes_that_are_started_later() -> None:
+    later = "import os; [os.fstat(number) for number in range(3)]"
+    code = (
+        "import subprocess, sys; from app.cli import serve; serve._fill_streams(); "
+        "command = [sys.executable, '-c', sys.argv[1]]; "
+        "sys.exit(subprocess.run(command, close_fds=False).returncode)"
+    )
+    line = ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code, later]
+    assert subprocess.run(line, timeout=240, check=False).returncode == 0
+
+
 def test_models_are_listed() -> None:
     completed = here("models", "list")
     assert completed.exit_code == 0
@@ -185,7 +196,9 @@ def test_bench_ends_with_the_statuses_that_its_help_names() -> None:
 
 def test_pulling_what_is_here_works_and_what_is_nowhere_does_not() -> None:
     assert here("models", "pull", "pictogram").exit_code == 0
-    assert here("models", "pull", "nothing").exit_code == 3
+    failed = here("models", "pull", "nothing")
+    assert failed.exit_code == 3
+    assert failed.stderr.startswith("openvocab: model 'nothing' ")
 
 
 def test_a_port_is_taken_from_the_first_moment_on() -> None:

@@ -59,13 +59,14 @@ def test_two_servers_see_each_others_changes_on_the_next_request(
 ) -> None:
     one, other, _ = two
     labels = {"labels": ["cat", "dog"]}
+    before = other.get("/models").json()["store"]["hits"]
     first = one.put("/labelsets/shared", json=labels, params={"wait": True})
     assert first.status_code == 201
     version = first.json()["version"]
     answer = classify(other, samples["cat"], labelset="shared").json()
     assert (answer["predictions"][0]["label"], answer["labelset_version"]) == ("cat", version)
     # the vectors came through the store
-    assert other.get("/models").json()["store"]["hits"] >= 2
+    assert other.get("/models").json()["store"]["hits"] >= before + 2
 
     replaced = other.put(
         "/labelsets/shared", json={"labels": ["rocket", "pizza"]}, params={"wait": True}
@@ -153,7 +154,8 @@ def test_what_redis_lost_is_published_again_and_what_was_deleted_is_not(
         assert client.get("/labelsets/kept").headers["etag"] == etag
         direct.flushall()
         names = [labelset["name"] for labelset in client.get("/labelsets").json()["labelsets"]]
-        assert names == ["kept", "too"]
+        assert {"kept", "too"} <= set(names)
+        assert "gone" not in names
         direct.flushall()
         response = client.post("/labelsets", json={"name": "too", "labels": ["a", "b"]})
         assert response.status_code == 409

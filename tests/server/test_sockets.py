@@ -58,6 +58,17 @@ def curl(*arguments: str) -> str:
     ).stdout
 
 
+def test_the_file_of_a_unix_socket_is_removed_at_a_second_ctrl_c_too(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys, types; from pathlib import Path; from app.server import run, sockets; "
+        "listener = sockets.bind_unix(Path(sys.argv[1])); assert Path(sys.argv[1]).exists(); "
+        "run._Server.end(types.SimpleNamespace(should_exit=True), signal.SIGINT, None)"
+    )
+    path = tmp_path / "a.sock"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=120)
+    assert not path.exists()
+
+
 def test_a_unix_socket_is_served_and_its_file_removed_at_the_end(
     samples: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def run_copied(page: Page, found: Locator, language: str, folder: Path) -> list[
     expect(page.locator("#toast")).to_contain_text(f"Copied as {language}.")
     expect(found.locator(".line")).to_be_visible()
     code = page.evaluate("navigator.clipboard.readText()")
+    assert found.locator(".line").text_content() == code
     command = {
         "curl": ["bash", "-c", code],
         "Python": [sys.executable, "-c", code],

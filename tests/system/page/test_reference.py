@@ -43,7 +43,7 @@ def test_the_reference_fits(open_page: Open, api: httpx.Client) -> None:
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
     for width in (320, 390, 768, 1440):
         page.set_viewport_size({"width": width, "height": 800})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, width
     expect(page.locator("#classify")).to_contain_text("curl -F image=@cat.png")
 
 
