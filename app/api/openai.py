@@ -29,7 +29,7 @@ from app.api.fields import IMAGE, InputLimits, RequestFields
 from app.api.problems import KEYED, SENT, documented_openai, slash_at_end
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
-from app.classify.truncation import TextTooLong, advised
+from app.classify.truncation import TAKE_BEGINNING, TextTooLong, advised
 from app.errors import Invalid, Problem, each_of
 from app.images.fetch import Fetcher
 from models import EncoderInfo
@@ -239,7 +239,7 @@ async def read_items(
     if fields.truncate:
         texts_sent = [text.strip()[:LONGEST_TEXT] for text in texts_sent]
     most = max(MOST_TEXTS, limits.labels.count)
-    shorter = "; set truncate to take its beginning"
+    shorter = f"; {TAKE_BEGINNING}"
     texts = iter(checked_texts(texts_sent, most, INPUT, shorter) if texts_sent else ())
     files = iter(await _files(request, pictures, fetcher))
     items = tuple(next(texts) if part.kind == "text" else next(files) for part in parts)

@@ -71,9 +71,13 @@ def together(problems: list[TextTooLong]) -> TextTooLong:
     return TextTooLong(detail, field=first.field, limit=first.limit, value=first.value)
 
 
+# what helps where a text is too long
+TAKE_BEGINNING: Final = "set truncate to take its beginning"
+
+
 def advised(problem: TextTooLong) -> TextTooLong:
     """The same with what helps, where the request or the label set can say it."""
-    detail = f"{problem.detail}; shorten it, or set truncate to take its beginning"
+    detail = f"{problem.detail}; shorten it, or {TAKE_BEGINNING}"
     return TextTooLong(detail, field=problem.field, limit=problem.limit, value=problem.value)
 
 

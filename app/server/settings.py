@@ -192,8 +192,8 @@ class Settings(ModelSettings):
         10.0,
         gt=0,
         le=600,
-        description="Longest time to fetch an image, and before that to wait for a place among "
-        "the fetches, in seconds.",
+        description="Longest time to fetch an image, in seconds, and to wait for a free slot "
+        "before that.",
     )
     max_labels: int = Field(1_000, ge=1, description="Maximum number of labels in a request.")
     max_label_length: int = Field(

@@ -18,6 +18,7 @@ from models import (
     BadDevice,
     BadExport,
     ModelError,
+    ModelUnavailable,
     UnknownModel,
     bundle,
     catalog,
@@ -59,6 +60,23 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(first: Path, tmp_path: Path) -> Path:
     """A copy of it that may be damaged."""
     return Path(shutil.copytree(first, tmp_path / "exports" / first.name))
+
+
+def test_a_pytorch_that_an_export_cannot_load_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, folder = tmp_path / "broken" / "torch", tmp_path / "made"
+    broken.mkdir(parents=True)
+    folder.mkdir()
+    (broken / "__init__.py").write_text("raise OSError('libcudart.so: no such file')")
+    paths = (str(broken.parent), os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    with pytest.raises(ModelUnavailable) as told:
+        export("pictogram", FP32, folder)
+    assert str(told.value) == (
+        "exporting model 'pictogram' needs PyTorch, which cannot be loaded: "
+        "libcudart.so: no such file"
+    )
 
 
 def test_the_bundle_is_of_the_weights_that_are_shipped() -> None:
