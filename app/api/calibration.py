@@ -59,6 +59,7 @@ class CalibratedAnswer(BaseModel):
     count: int = Field(description="Number of images received.")
     failed: int
     errors: list[BatchLine] = Field(description="Images that could not be used.")
+    warnings: list[str] = Field(description="What had to be guessed of the others.")
     calibration: dict[str, Any] = Field(
         description="The whole calibration, as in GET and PUT /labelsets/{name}/calibration."
     )
@@ -288,5 +289,6 @@ def _answer(stored: Stored, fitted: Calibration, pictures: LabelledVectors) -> C
         count=len(pictures.shown) + len(errors),
         failed=len(errors),
         errors=errors,
+        warnings=pictures.warnings,
         calibration=fitted.json(),
     )

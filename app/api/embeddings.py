@@ -100,6 +100,7 @@ class EmbeddedImageAnswer(BaseModel):
     height: int
     sha256: str
     cached: bool
+    warnings: list[str] = Field(description="What had to be guessed of it, or is not seen.")
 
 
 class ImageEmbeddingsAnswer(BaseModel):
@@ -341,7 +342,11 @@ async def image(request: Request, services: ServicesDep, stages: StagesDep) -> R
     embedded = await services.embedder.embed_all(images_request.files, stages)
     images = [
         EmbeddedImageAnswer(
-            width=picture.width, height=picture.height, sha256=picture.sha256, cached=picture.cached
+            width=picture.width,
+            height=picture.height,
+            sha256=picture.sha256,
+            cached=picture.cached,
+            warnings=embedding.facts(picture, services.encoder.info.image),
         )
         for picture, _ in embedded
     ]

@@ -29,8 +29,9 @@ from app.api.fields import IMAGE, InputLimits, RequestFields
 from app.api.problems import KEYED, SENT, documented_openai, slash_at_end
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
-from app.classify.truncation import TAKE_BEGINNING, TextTooLong, advised
-from app.errors import Invalid, Problem, each_of
+from app.classify.embedding import EmbeddedItems
+from app.classify.truncation import TAKE_BEGINNING, TextTooLong, advised, few
+from app.errors import Invalid, Problem, each_of, shown
 from app.images.fetch import Fetcher
 from models import EncoderInfo
 
@@ -91,6 +92,11 @@ class OpenAiAnswer(BaseModel):
     object: Literal["list"] = "list"
     model: str
     usage: OpenAiUsage
+    warnings: list[str] = Field(
+        [],
+        description="What was cut of texts, or had to be guessed of images or is not seen; absent "
+        "where there is nothing to say.",
+    )
     data: list[OpenAiEmbedding]
 
 
@@ -212,10 +218,14 @@ AT_ONCE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class AskedItems:
-    """Texts (str) and image files (bytes) in the order of the request, and the response format."""
+    """Texts (str) and image files (bytes) in the order of the request, and the response format.
+
+    `lengths` are the characters of those texts that were cut to LONGEST_TEXT of them.
+    """
 
     items: tuple[str | bytes, ...]
     fields: OpenAiFields
+    lengths: dict[str, int]
 
 
 async def read_items(
@@ -236,14 +246,21 @@ async def read_items(
     if len(pictures) > MOST_IMAGES:
         raise too_many_images(len(pictures), INPUT)
     texts_sent = [part.content for part in parts if part.kind == "text"]
+    lengths: dict[str, int] = {}
     if fields.truncate:
-        texts_sent = [text.strip()[:LONGEST_TEXT] for text in texts_sent]
+        whole = list(map(str.strip, texts_sent))
+        texts_sent = [text[:LONGEST_TEXT].rstrip() for text in whole]
+        lengths = {
+            kept: len(text)
+            for kept, text in zip(texts_sent, whole, strict=True)
+            if len(text) > LONGEST_TEXT
+        }
     most = max(MOST_TEXTS, limits.labels.count)
     shorter = f"; {TAKE_BEGINNING}"
     texts = iter(checked_texts(texts_sent, most, INPUT, shorter) if texts_sent else ())
     files = iter(await _files(request, pictures, fetcher))
     items = tuple(next(texts) if part.kind == "text" else next(files) for part in parts)
-    return AskedItems(items, fields)
+    return AskedItems(items, fields, lengths)
 
 
 async def _files(
@@ -297,7 +314,7 @@ async def create(request: Request, services: ServicesDep, stages: StagesDep) -> 
     services = await of_model(request, services, items_request.fields.model)
     _check(items_request.fields, services.encoder.info)
     try:
-        rows = await embedding.of_items(
+        embedded = await embedding.of_items(
             services.classifier.ensemble,
             services.embedder,
             items_request.items,
@@ -308,15 +325,35 @@ async def create(request: Request, services: ServicesDep, stages: StagesDep) -> 
         raise advised(problem).renamed(NAMES) from None
     except Problem as problem:
         raise problem.renamed(NAMES) from None
+    rows, info = embedded.rows, services.encoder.info
     # tokens are not counted: a text that is known is not tokenized at all
     usage = OpenAiUsage(prompt_tokens=len(rows), total_tokens=len(rows))
-    head = {"object": "list", "model": services.encoder.info.name, "usage": usage}
+    head: dict[str, Any] = {"object": "list", "model": info.name, "usage": usage}
+    if warnings := _warnings(items_request, embedded, info):
+        head["warnings"] = warnings
     vectors = await offload(rows.nbytes, rows_as_json, rows, items_request.fields.encoding_format)
     items = [
         b'{"object":"embedding","index":%d,"embedding":%b}' % (index, vector)
         for index, vector in enumerate(vectors)
     ]
     return Response(with_rows(head, "data", items), media_type="application/json")
+
+
+def _warnings(asked: AskedItems, embedded: EmbeddedItems, info: EncoderInfo) -> list[str]:
+    """What was cut of texts, and what had to be guessed of images, each with its place."""
+    places = [place for place, item in enumerate(asked.items) if isinstance(item, bytes)]
+    told = [
+        f"{INPUT}[{place}]: {fact}"
+        for place, image in zip(places, embedded.images, strict=True)
+        for fact in embedding.facts(image, info.image)
+    ]
+    read = {cut.text for cut in embedded.cut}
+    by_length = [
+        f"{shown(text)} has {length} characters; only the first {LONGEST_TEXT} count"
+        for text, length in asked.lengths.items()
+        if text not in read
+    ]
+    return [*few([*(cut.warning() for cut in embedded.cut), *by_length]), *told]
 
 
 @router.get(

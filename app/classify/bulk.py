@@ -49,6 +49,11 @@ class Outcome(Generic[R]):
     name: str | None
     result: R | Problem
 
+    @property
+    def called(self) -> str:
+        """What a sentence calls it."""
+        return f"index {self.index}" if self.name is None else self.name
+
 
 def _weightless(_result: object) -> int:
     return 0

@@ -18,7 +18,7 @@ from app.classify.scoring import SAME, Alternatives, Criteria, Decision, Group, 
 from app.classify.templates import TemplateSets
 from app.classify.truncation import TextTooLong, advised, together
 from app.errors import Invalid, Problem, TooLarge, first_of_group
-from app.images.notes import border_warnings, crop_warnings
+from app.images.notes import bordered, cropped
 from app.images.views import Cut, Look
 from app.telemetry.spans import Stages
 from models import EncoderInfo
@@ -75,10 +75,11 @@ class Classifier:
         spec = query.look.spec(self.info.image)
         for place, region in enumerate(regions):
             tiled = query.look.view.startswith("tiles")
-            cropped = () if tiled else crop_warnings(region.area, spec)
+            unseen = () if tiled else cropped(region.area, spec)
             if query.look.view == "auto":
-                cropped += border_warnings(region.area, spec)
-            looked = _Looked(image, place, region.rows, (*described.warnings, *cropped))
+                unseen += bordered(region.area, spec)
+            warnings = tuple(each.warning for each in (*described.noticed, *unseen))
+            looked = _Looked(image, place, region.rows, warnings)
             results = []
             for compared in lists:
                 results.append(await self._result(looked, compared, query, stages))

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -19,14 +19,15 @@ from app.classify.concept import Concept
 from app.classify.ensemble import ClassVectors, Ensemble, Fitted
 from app.classify.query import Image
 from app.classify.tenancy import own
+from app.classify.truncation import Cut as TextCut
 from app.classify.truncation import together
 from app.errors import Internal, Problem, UnknownImage, each_of
 from app.images.decode import Decoder
-from app.images.notes import COUNT, Notes
+from app.images.notes import COUNT, Notes, bordered, cropped
 from app.images.views import WHOLE, Cut, Look, View
 from app.stores.lru import ByteLru
 from app.telemetry.spans import Stages
-from models.info import Floats, Pixels
+from models.info import Floats, ImageSpec, Pixels
 
 if TYPE_CHECKING:
     from models.info import AnyEncoder
@@ -281,8 +282,13 @@ class ImageEmbedder:
 
 
 def _described(embedded: Embedded, sha256: str, *, cached: bool) -> Image:
-    width, height, warnings = embedded.width, embedded.height, embedded.notes.warnings()
-    return Image(width, height, sha256, cached, warnings)
+    return Image(embedded.width, embedded.height, sha256, cached, embedded.notes.noticed())
+
+
+def facts(image: Image, spec: ImageSpec) -> list[str]:
+    """What had to be guessed, or is not seen, of an image that was embedded whole."""
+    whole = Cut(0, 0, image.width, image.height)
+    return [each.fact for each in (*image.noticed, *cropped(whole, spec), *bordered(whole, spec))]
 
 
 def rows_of(embedded: Sequence[tuple[Image, Floats]]) -> Floats:
@@ -290,12 +296,24 @@ def rows_of(embedded: Sequence[tuple[Image, Floats]]) -> Floats:
     return np.stack([row for _, row in embedded])
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddedItems:
+    """`rows` (N, D) of texts and images; the images, and what was `cut` of texts, in order."""
+
+    rows: Floats
+    images: tuple[Image, ...]
+    cut: tuple[TextCut, ...] = ()
+
+
 async def _of_texts(
     ensemble: Ensemble, texts: Sequence[str], stages: Stages, truncate: bool
-) -> ClassVectors:
+) -> tuple[Iterable[Floats], tuple[TextCut, ...]]:
+    if not texts:
+        return (), ()
     if truncate:
-        return (await of_beginnings(ensemble, texts, stages)).vectors
-    return await of_texts(ensemble, texts, stages)
+        fitted = await of_beginnings(ensemble, texts, stages)
+        return fitted.vectors.rows, tuple(cut for cuts in fitted.cut.values() for cut in cuts)
+    return (await of_texts(ensemble, texts, stages)).rows, ()
 
 
 async def of_items(
@@ -305,7 +323,7 @@ async def of_items(
     stages: Stages,
     *,
     truncate: bool = False,
-) -> Floats:
+) -> EmbeddedItems:
     """Texts (str) and image files (bytes) in any order -> their rows (N, D) in the same order.
 
     Raises what `of_texts` (or `of_beginnings`, with `truncate`) and `embed_all` raise.
@@ -313,6 +331,8 @@ async def of_items(
     texts = [item for item in items if isinstance(item, str)]
     files = [item for item in items if isinstance(item, bytes)]
     # texts first: what is wrong with them is found before any image has cost anything
-    read = iter((await _of_texts(ensemble, texts, stages, truncate)).rows if texts else ())
-    embedded = iter(await embedder.embed_all(files, stages))
-    return np.stack([next(read) if isinstance(item, str) else next(embedded)[1] for item in items])
+    read, cut = await _of_texts(ensemble, texts, stages, truncate)
+    embedded = await embedder.embed_all(files, stages)
+    of_text, of_file = iter(read), iter(row for _, row in embedded)
+    rows = np.stack([next(of_text if isinstance(item, str) else of_file) for item in items])
+    return EmbeddedItems(rows, tuple(image for image, _ in embedded), cut)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from app.classify.scoring import Alternatives, Group, Learned, Reason, Scoring
 from app.classify.templates import TemplateChoice
 from app.errors import Invalid, shown
+from app.images.notes import Noticed
 from app.images.views import WHOLE, Cut, Look
 from models.info import Floats
 
@@ -71,14 +72,14 @@ class Prediction:
 class Image:
     """The image that was classified; `cached` where its embedding was known.
 
-    `warnings` are what had to be guessed of it.
+    `noticed` is what had to be guessed of it.
     """
 
     width: int
     height: int
     sha256: str
     cached: bool
-    warnings: tuple[str, ...] = ()
+    noticed: tuple[Noticed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class Cut:
 def few(warnings: list[str]) -> tuple[str, ...]:
     """The first of them, and how many more there are."""
     more = len(warnings) - NAMED
-    last = [f"and {more} more labels that the model does not read whole"] if more > 0 else []
+    last = [f"and {more} more that the model does not read whole"] if more > 0 else []
     return (*warnings[:NAMED], *last)
 
 

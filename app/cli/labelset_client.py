@@ -210,6 +210,7 @@ class Sent:
     added: int = 0
     unchanged: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     answer: dict[str, Any] | None = None
 
 
@@ -224,6 +225,8 @@ async def send(
         report.unchanged += answer["unchanged"]
         for error in answer["errors"]:
             report.refused.append((batch[error["index"]].name, error["error"]["detail"]))
+        # a server of an earlier release has none
+        report.warnings += answer.get("warnings", ())
         report.answer = answer
         tell(f"{name}: {report.added} examples added, {report.unchanged} already present")
     return report

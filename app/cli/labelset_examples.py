@@ -50,6 +50,8 @@ def add(
         report = await send(sets, name, _pictures(sources, label, failed), say)
         for path, why in report.refused:
             say(f"{path}: {why}")
+        for warning in report.warnings:
+            say(f"warning: {warning}")
         if report.answer is None:
             raise Ended(SOME_FAILED if failed else USAGE_ERROR, "no pictures to send")
         _show(await sets.ready(await sets.get(name)))

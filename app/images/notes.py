@@ -1,7 +1,9 @@
 """What had to be guessed, or is not seen, of a picture: in sentences, and as numbers to be kept."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import islice
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,24 @@ BORDER: Final = 1 / 2
 
 # share of a picture outside the centre crop that is worth a word
 LOST: Final = 1 / 3
+
+# facts that one answer about many pictures tells
+FACTS: Final = 8
+
+
+class Noticed(NamedTuple):
+    """What was noticed of a picture, and what that means where labels are scored.
+
+    `for_scores` may name fields that only such requests have.
+    """
+
+    fact: str
+    for_scores: str = ""
+
+    @property
+    def warning(self) -> str:
+        """Both, as the answer to such a request says it."""
+        return f"{self.fact}{self.for_scores}"
 
 
 @dataclass(slots=True)
@@ -62,40 +82,35 @@ class Notes:
         low, high = map(float, numbers[1:3]) if bits & RANGE else (None, None)
         return cls(**flags, low=low, high=high)
 
-    def warnings(self) -> tuple[str, ...]:
+    def noticed(self) -> tuple[Noticed, ...]:
         """A sentence for each."""
-        texts = []
+        noticed = []
         if self.high is not None:
-            texts.append(
-                f"the picture's numbers do not use the range of their type: {self.low:.7g} was "
-                f"taken for black and {self.high:.7g} for white"
-            )
+            fact = "the picture's numbers do not use the range of their type: "
+            fact += f"{self.low:.7g} was taken for black and {self.high:.7g} for white"
+            noticed.append(Noticed(fact))
         if self.more:
-            texts.append("the file has several frames or pages; only the first one is used")
+            fact = "the file has several frames or pages; only the first one is used"
+            noticed.append(Noticed(fact))
         if self.dark:
-            texts.append(
-                "what is drawn on the transparent ground is light, so it was laid on black; "
-                "background=white changes that"
-            )
+            fact = "what is drawn on the transparent ground is light, so it was laid on black"
+            noticed.append(Noticed(fact, "; background=white changes that"))
         if self.bands:
-            texts.append("channels other than colour and transparency were ignored")
+            noticed.append(Noticed("channels other than colour and transparency were ignored"))
         if self.incomplete:
-            texts.append(
-                "the drawing has text, or parts that lie outside of its file; these are not drawn"
-            )
+            fact = "the drawing has text, or parts that lie outside of its file; these are not "
+            noticed.append(Noticed(f"{fact}drawn"))
         if self.preview:
-            texts.append(
-                "this is a camera's raw file, and only the small preview in it is used; develop it "
-                "to JPEG for better answers"
-            )
+            fact = "this is a camera's raw file, and only the small preview in it is used; develop "
+            noticed.append(Noticed(f"{fact}it to JPEG for better answers"))
         if self.uniform:
-            texts.append("the picture has a single colour; its scores mean nothing")
+            fact = "the picture has a single colour"
+            noticed.append(Noticed(fact, "; its scores mean nothing"))
         if self.became_uniform:
-            texts.append(
-                "what the model sees of the picture is of one colour, so the scores mean nothing; "
-                "view=pad shows all of it, and background= what transparency is laid on"
-            )
-        return tuple(texts)
+            fact = "what the model sees of the picture is of one colour"
+            follows = ", so the scores mean nothing; view=pad shows all of it, and background= "
+            noticed.append(Noticed(fact, f"{follows}what transparency is laid on"))
+        return tuple(noticed)
 
 
 def lost(area: Cut, spec: ImageSpec) -> float:
@@ -106,19 +121,17 @@ def lost(area: Cut, spec: ImageSpec) -> float:
     return 1 - min(ratios) / max(ratios)
 
 
-def crop_warnings(area: Cut, spec: ImageSpec) -> tuple[str, ...]:
+def cropped(area: Cut, spec: ImageSpec) -> tuple[Noticed, ...]:
     """Whether much of the area is cut away."""
     share = lost(area, spec)
     if share <= LOST:
         return ()
     shape = "tall" if area.height > area.width else "wide"
-    return (
-        f"{share:.0%} of this {shape} picture lies outside the model's centre crop and is not "
-        "seen; view=pad, squash or tiles uses all of it",
-    )
+    fact = f"{share:.0%} of this {shape} picture lies outside the model's centre crop and is not "
+    return (Noticed(f"{fact}seen", "; view=pad, squash or tiles uses all of it"),)
 
 
-def border_warnings(area: Cut, spec: ImageSpec) -> tuple[str, ...]:
+def bordered(area: Cut, spec: ImageSpec) -> tuple[Noticed, ...]:
     """Whether a long picture is fitted in whole, and so is seen small."""
     if spec.resize_mode != "longest":
         return ()
@@ -127,7 +140,23 @@ def border_warnings(area: Cut, spec: ImageSpec) -> tuple[str, ...]:
     if filled >= 1 - BORDER:
         return ()
     shape = "tall" if area.height > area.width else "wide"
-    return (
-        f"this {shape} picture fills {max(filled, 0.01):.0%} of what the model looks at, so that "
-        "it is seen small; view=tiles looks at parts of it",
-    )
+    fact = f"this {shape} picture fills {max(filled, 0.01):.0%} of what the model looks at, "
+    return (Noticed(f"{fact}so that it is seen small", "; view=tiles looks at parts of it"),)
+
+
+def of_many(noticed: Iterable[tuple[str, Sequence[Noticed]]]) -> list[str]:
+    """A sentence for each fact, with the first picture that it is true of and how many more are.
+
+    `noticed` are pictures, as their sender calls them, and what was noticed of each.
+    """
+    pictures: dict[str, list[str]] = {}
+    for picture, facts in noticed:
+        for fact, _ in facts:
+            pictures.setdefault(fact, []).append(picture)
+    told = [f"{fact} ({_first(names)})" for fact, names in islice(pictures.items(), FACTS)]
+    more = len({name for names in list(pictures.values())[FACTS:] for name in names})
+    return [*told, f"something had to be guessed of {more} more"] if more else told
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

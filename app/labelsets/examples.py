@@ -25,6 +25,7 @@ from app.errors import (
     StoreUnavailable,
     TooLarge,
 )
+from app.images.notes import Noticed, of_many
 from app.labelsets.blending import Blended, Blending
 from app.labelsets.definition import (
     Definition,
@@ -56,6 +57,7 @@ class StoredPicture:
     height: int
     size: int
     key: str
+    noticed: tuple[Noticed, ...] = ()
 
 
 def checked_label(label: str, known: Collection[str], *, offers: bool = True) -> str:
@@ -138,12 +140,16 @@ class ExampleLimits:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of pictures that were sent; `failed` ones were not taken."""
+    """What became of pictures that were sent; `failed` ones were not taken.
+
+    `warnings` are what had to be guessed of the others.
+    """
 
     stored: Stored
     added: int
     unchanged: int
     failed: tuple[Outcome[StoredPicture], ...]
+    warnings: list[str]
 
 
 class FewShot:
@@ -210,7 +216,13 @@ class FewShot:
                 await self._forget(name, written)
             raise
         await self._forget(name, set(written) - stored.definition.keys())
-        return Added(stored, count, len(kept) - count, failed)
+        lost = {outcome.index for outcome in failed}
+        noticed = [
+            (outcome.called, outcome.result.noticed)
+            for outcome in outcomes
+            if isinstance(outcome.result, StoredPicture) and outcome.index not in lost
+        ]
+        return Added(stored, count, len(kept) - count, failed, of_many(noticed))
 
     async def remove(
         self, name: str, match: Match, *, label: str | None = None, sha256: str | None = None
@@ -275,7 +287,8 @@ class FewShot:
                 key = f"{begun}{secrets.token_hex(5)}"
                 written.append(key)
                 await self._put(current.name, key, image)
-            return StoredPicture(picture.sha256, picture.width, picture.height, len(image), key)
+            size = picture.width, picture.height, len(image)
+            return StoredPicture(picture.sha256, *size, key, picture.noticed)
 
         return await every_outcome(items, keep)
 

@@ -269,6 +269,20 @@ def test_a_picture_that_is_sent_again_counts_once(
     assert answer["calibration"] == alone["calibration"]
 
 
+def test_a_calibration_tells_what_was_guessed_of_pictures(
+    served: httpx.Client, pictures: list[Picture]
+) -> None:
+    register(served, "guessed")
+    cat, dog = (Image.open(io.BytesIO(pictures[at][1])) for at in (12, 16))
+    frames = io.BytesIO()
+    cat.save(frames, "GIF", save_all=True, append_images=[dog])
+    answer = calibrate(served, "guessed", [*pictures[:32], ("cat", frames.getvalue())]).json()
+    (told,) = answer["warnings"]
+    assert told.startswith("the file has several frames")
+    assert told.endswith("(32.png)")
+    assert calibrate(served, "guessed", pictures[:32]).json()["warnings"] == []
+
+
 def test_several_labels_of_one_picture_are_a_json_list(
     served: httpx.Client, pictures: list[Picture]
 ) -> None:

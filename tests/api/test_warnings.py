@@ -1,5 +1,6 @@
 """What a picture's answer warns of: what was guessed, what is not seen."""
 
+import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.images.notes import border_warnings
+from app.images.notes import FACTS, Noticed, bordered, of_many
 from app.images.views import Cut
 from models import ImageSpec
 from models.encoder import Encoder
@@ -126,8 +127,8 @@ def test_a_long_picture_that_is_fitted_in_whole_is_told_to_be_seen_small(
 
 def test_no_picture_is_said_to_fill_nothing() -> None:
     spec = ImageSpec(64, 64, "longest", "bicubic", 255)
-    (warning,) = border_warnings(Cut(0, 0, 20_000, 1), spec)
-    assert warning.startswith("this wide picture fills 1%")
+    (warning,) = bordered(Cut(0, 0, 20_000, 1), spec)
+    assert warning.fact.startswith("this wide picture fills 1%")
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP"])
@@ -138,6 +139,64 @@ def test_further_frames_and_pages_are_told_of(
     several = png(cat, kind, save_all=True, append_images=[other])
     assert any("several frames or pages" in text for text in ask(client, several)["warnings"])
     assert ask(client, png(cat, kind))["warnings"] == []
+
+
+@pytest.fixture(scope="module")
+def guessed(cat: Image.Image) -> bytes:
+    """A picture of several frames, of which the model sees one in a white strip."""
+    wide = Image.new("RGB", (900, 256), "white")
+    wide.paste(cat.resize((256, 256)), (322, 0))
+    return png(wide, "GIF", save_all=True, append_images=[wide.rotate(180)])
+
+
+def test_an_embedding_tells_what_was_guessed_of_each_image_and_names_no_field_it_lacks(
+    client: httpx.Client, cat: Image.Image, guessed: bytes
+) -> None:
+    files = [("image", png(cat)), ("image", guessed), ("image", png(drawing((255, 255, 255))))]
+    images = client.post("/embeddings/image", files=files).json()["images"]
+    assert images[0]["warnings"] == []
+    frames, small = images[1]["warnings"]
+    assert "several frames or pages; only the first one is used" in frames
+    assert small.endswith("so that it is seen small")
+    (dark,) = images[2]["warnings"]
+    assert dark.endswith("so it was laid on black")
+
+
+def test_openais_answer_has_warnings_where_there_is_something_to_say(
+    client: httpx.Client, cat: Image.Image, guessed: bytes
+) -> None:
+    plain, odd = (f"data:;base64,{base64.b64encode(data).decode()}" for data in (png(cat), guessed))
+    alone = client.post("/v1/embeddings", json={"input": ["a cat", plain]})
+    assert "warnings" not in alone.json()
+    long, endless = "a red cat " * 20, "." + " " * 1_990 + "a cat in the sun"
+    answer = client.post(
+        "/v1/embeddings", json={"input": [long, plain, odd, endless], "truncate": True}
+    )
+    cut, by_length, frames, small = answer.json()["warnings"]
+    assert cut.startswith("'a red cat a red cat")
+    assert "is longer than the model reads" in cut
+    assert by_length.endswith("has 2007 characters; only the first 2000 count")
+    assert frames.startswith("input[2]: the file has several frames")
+    assert small.startswith("input[2]: this wide picture")
+
+
+def test_examples_tell_what_was_guessed_of_pictures_once_for_all_of_them(
+    client: httpx.Client, cat: Image.Image, guessed: bytes
+) -> None:
+    assert client.put("/labelsets/guessed", json={"labels": ["cat", "dog"]}).is_success
+    other = png(cat, "GIF", save_all=True, append_images=[cat.rotate(90)])
+    files = [("image", ("a.gif", guessed)), ("image", ("b.png", png(cat))), ("image", other)]
+    answer = client.post("/labelsets/guessed/examples", files=files, data={"label": "cat"})
+    told = "the file has several frames or pages; only the first one is used (a.gif and 1 more)"
+    assert answer.json()["warnings"] == [told]
+
+
+def test_many_facts_about_many_pictures_are_told_up_to_a_bound() -> None:
+    each = [(f"{number}.tif", [Noticed(f"black is {number}")]) for number in range(20)]
+    told = of_many([*each, ("more.tif", [Noticed("black is 0")])])
+    assert told[0] == "black is 0 (0.tif and 1 more)"
+    assert told[-1] == f"something had to be guessed of {20 - FACTS} more"
+    assert len(told) == FACTS + 1
 
 
 def test_warnings_of_a_picture_that_is_known_are_the_same(

@@ -147,7 +147,8 @@ def test_a_light_drawing_is_laid_on_black_and_the_ground_can_be_chosen(apart: Ap
 def test_what_is_not_drawn_of_a_drawing_is_said(apart: Apart, inside: str) -> None:
     decoded = decode_in(svg(CAT + inside), apart)
     assert decoded.notes.incomplete
-    assert "are not drawn" in "".join(Notes.of_numbers(decoded.notes.numbers()).warnings())
+    (noticed,) = Notes.of_numbers(decoded.notes.numbers()).noticed()
+    assert "are not drawn" in noticed.fact
     np.testing.assert_array_equal(decoded.pixels, decode_in(svg(CAT), apart).pixels)
     utf_16 = b"\xff\xfe" + svg(CAT + inside).decode().encode("utf-16-le")
     assert decode_in(utf_16, apart).notes.incomplete

@@ -132,14 +132,14 @@ def test_a_grey_picture_of_any_range_has_its_black_and_its_white(
     decoded = decode_as_sent(data)
     assert is_grey(decoded, within=2)
     assert (decoded.notes.high is not None) == guessed
-    assert any("taken for black" in text for text in decoded.notes.warnings()) == guessed
+    assert any("taken for black" in each.fact for each in decoded.notes.noticed()) == guessed
 
 
 @pytest.mark.parametrize("tag", ["_281", "_341"])
 def test_the_white_that_a_file_says_is_no_guess(tag: str) -> None:
     decoded = decode_as_sent(tiff(of(2_000, "u2"), **{tag: (4_095,)}))
     assert np.abs(decoded.pixels[0].astype(int) - EIGHT * 2_000 // 4_095).max() <= 1
-    assert decoded.notes.warnings() == ()
+    assert decoded.notes.noticed() == ()
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 4])
@@ -163,7 +163,7 @@ def test_a_png_of_fewer_bits_than_its_numbers_have_is_scaled(samples: int) -> No
         full = np.dstack([full, np.full((SIDE, SIDE), 65_535, np.uint16)])
     decoded = decode_as_sent(png(full, bits=10))
     assert is_grey(decoded) if samples <= 2 else is_coloured(decoded)
-    assert decoded.notes.warnings() == ()
+    assert decoded.notes.noticed() == ()
 
 
 @pytest.mark.parametrize("dtype", ["u2", "u4", "f4", "f8"])
@@ -216,7 +216,7 @@ def test_numbers_that_are_none_are_black_and_do_not_count() -> None:
     assert is_grey(picture)
     blank = decode_as_sent(tiff(np.full((SIDE, SIDE), np.nan, np.float32)))
     assert (blank.pixels == 0).all()
-    assert "single colour" in blank.notes.warnings()[0]
+    assert "single colour" in blank.notes.noticed()[0].fact
 
 
 def test_what_no_decoder_reads_is_named_and_not_called_damaged() -> None:

@@ -10,7 +10,9 @@ import numpy as np
 from app.classify.bulk import Item, Outcome, every_outcome
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
+from app.classify.query import Image
 from app.errors import Invalid, LabelsetBuilding, Problem, TooLarge
+from app.images.notes import of_many
 from app.labelsets.builds import Serving
 from app.labelsets.calibration.fit import Aim, Fitted, Labelled, Model, NotEnough, fit
 from app.labelsets.calibration.value import Calibration
@@ -27,19 +29,23 @@ Claims = Callable[[int], tuple[int, ...] | Problem]
 # models of which a label set has calibrations at once
 MOST_MODELS: Final = 16
 
+# an image and its vector (D,)
+Seen = tuple[Image, Floats]
+
 # similarities that one calibration holds: images times labels
 MOST_CELLS: Final = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledVectors:
-    """Images that could be used: `vectors` (N, D), the places of the labels that each shows; and
-    what became of the others.
+    """Images that could be used: `vectors` (N, D), the places of the labels that each shows, and
+    what had to be guessed of them; and what became of the others.
     """
 
     vectors: Floats
     shown: tuple[tuple[int, ...], ...]
-    failed: tuple[Outcome[tuple[str, Floats]], ...]
+    warnings: list[str]
+    failed: tuple[Outcome[Seen], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +80,12 @@ class Calibrator:
         """
         examples = {example.sha256 for example in definition.examples}
 
-        async def embedded(image: bytes) -> tuple[str, Floats]:
+        async def embedded(image: bytes) -> Seen:
             picture, vector = await self.embedder.embed(image, Stages())
             if picture.sha256 in examples:
                 detail = "it is an example of this label set; use other pictures"
                 raise Invalid(detail, field="image")
-            return picture.sha256, vector
+            return picture, vector
 
         outcomes = await every_outcome(items, embedded)
         return _joined(outcomes, claims, self.info.embedding_width)
@@ -144,11 +150,9 @@ class Calibrator:
         return await self.labelsets.change(name, match, learned)
 
 
-def _joined(
-    outcomes: Sequence[Outcome[tuple[str, Floats]]], claims: Claims, width: int
-) -> LabelledVectors:
+def _joined(outcomes: Sequence[Outcome[Seen]], claims: Claims, width: int) -> LabelledVectors:
     """Images and what they show, which may arrive in any order; each image once."""
-    vectors, shown, failed = [np.empty((0, width), np.float32)], [], []
+    vectors, shown, noticed, failed = [np.empty((0, width), np.float32)], [], [], []
     first: dict[str, int] = {}
     for outcome in outcomes:
         claim = claims(outcome.index)
@@ -157,18 +161,20 @@ def _joined(
         elif isinstance(claim, Problem):
             failed.append(replace(outcome, result=claim))
         else:
-            sha256, vector = outcome.result
-            if first.setdefault(sha256, outcome.index) != outcome.index:
-                detail = f"it is the same picture as that of index {first[sha256]}; each counts "
+            image, vector = outcome.result
+            index = first.setdefault(image.sha256, outcome.index)
+            if index != outcome.index:
+                detail = f"it is the same picture as that of index {index}; each counts "
                 detail += "once, with its first label"
                 failed.append(replace(outcome, result=Invalid(detail, field="image")))
             else:
                 vectors.append(vector[None])
                 shown.append(claim)
-    return LabelledVectors(np.concatenate(vectors), tuple(shown), tuple(failed))
+                noticed.append((outcome.called, image.noticed))
+    return LabelledVectors(np.concatenate(vectors), tuple(shown), of_many(noticed), tuple(failed))
 
 
-def _unused(failed: Sequence[Outcome[tuple[str, Floats]]]) -> str:
+def _unused(failed: Sequence[Outcome[Seen]]) -> str:
     """How many images could not be used, and why the first could not."""
     if not failed or not isinstance(failed[0].result, Problem):
         return ""
