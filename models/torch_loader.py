@@ -243,11 +243,11 @@ def from_source(loader: str) -> Source:
         repository = loader.removeprefix(HF_HUB)
         with hub.reachable(loader, repository=repository):
             if hub.has_file(repository, CONFIG):
-                return _create(loader, None)
+                return _create(loader)
             return huggingface.load_folder(_snapshot(repository))
     architecture, tag, settings = _pretrained(loader)
     with _at(loader, settings):
-        return _create(architecture, tag)
+        return _create(architecture, tag, quick_gelu=bool(settings.get("quick_gelu")))
 
 
 def _snapshot(repository: str) -> Path:
@@ -297,7 +297,7 @@ def _from_directory(loader: str) -> Source:
     try:
         if huggingface.is_checkpoint(folder):
             return huggingface.load_folder(folder)
-        return _create(LOCAL_DIR + str(folder), None)
+        return _create(LOCAL_DIR + str(folder))
     except ImportError as error:
         raise ModelUnavailable(f"model {loader!r}: {error}; {hub.EXTRA_HINT}") from error
     except Exception as error:
@@ -308,10 +308,20 @@ def _from_directory(loader: str) -> Source:
         ) from error
 
 
-def _create(name: str, tag: str | None) -> Source:
-    model = open_clip.create_model(name, pretrained=tag, require_pretrained=True, weights_only=True)
+def _create(name: str, tag: str | None = None, *, quick_gelu: bool = False) -> Source:
+    """`quick_gelu`: the weights were trained with it, whatever the architecture's name says."""
+    model = open_clip.create_model(
+        name,
+        pretrained=tag,
+        force_quick_gelu=quick_gelu,
+        require_pretrained=True,
+        weights_only=True,
+    )
     # every option of the towers: heads, masks and pooling leave no trace in the weights
-    return model, open_clip.get_tokenizer(name), open_clip.get_model_config(name)
+    architecture = open_clip.get_model_config(name)
+    if quick_gelu:
+        architecture["quick_gelu"] = True
+    return model, open_clip.get_tokenizer(name), architecture
 
 
 def _image_spec(spec: str, preprocess: dict[str, Any]) -> ImageSpec:

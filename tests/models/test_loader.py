@@ -272,6 +272,30 @@ def test_an_option_that_leaves_no_trace_in_the_weights_is_another_fingerprint(
     encoder.close()
 
 
+def test_weights_run_with_the_activation_that_they_were_trained_with(
+    copy: Path, pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((copy / "open_clip_config.json").read_text())
+    config["model_cfg"]["quick_gelu"] = True
+    (copy / "open_clip_config.json").write_text(json.dumps(config))
+    trained = load(f"local-dir:{copy}", precision="fp32", backend="torch")
+    # as open_clip lists OpenAI's: of an architecture whose own activation is another
+    settings = {"file": str(copy / "open_clip_model.safetensors"), "quick_gelu": True}
+    settings |= config["preprocess_cfg"]
+    plain = {**config["model_cfg"], "quick_gelu": False}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-0", plain)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-0", {"openai": settings})
+    listed = load("ViT-0/openai", precision="fp32", backend="torch")
+    rows = [
+        each.submit_texts(["a photo of a cat."]).result() for each in (trained, listed, pictogram)
+    ]
+    np.testing.assert_array_equal(rows[1], rows[0])
+    assert not np.allclose(rows[1], rows[2], atol=1e-3)
+    assert listed.info.fingerprint == trained.info.fingerprint != pictogram.info.fingerprint
+    trained.close()
+    listed.close()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("fill_color", [1, 2, 3]), ("mean", [0.5]), ("mean", [0.5, "a", 0.5]), ("mean", 10**400),
