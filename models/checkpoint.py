@@ -2,12 +2,13 @@
 
 import difflib
 import hashlib
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from models.catalog import LOCAL_DIR, OFFLINE_MODEL, catalog
+from models.catalog import HF_HUB, LOCAL_DIR, OFFLINE_MODEL, catalog
 from models.errors import BadCheckpoint, UnknownModel
 
 OFFLINE_HINT: Final = f"what works without a download: --model {OFFLINE_MODEL}"
@@ -17,6 +18,13 @@ TRANSFORMERS_CONFIG: Final = "config.json"
 # what open_clip takes for a checkpoint
 WEIGHTS: Final = (".safetensors", ".bin", ".pth")
 
+# what open_clip's own training writes
+TRAINED: Final = ".pt"
+
+# a repository of the hub, and what else is written before one
+REPOSITORY: Final = r"[\w.-]+/[\w.-]+"
+BEFORE: Final = r"(?:hf[a-z_-]*:/*)?(?:https?://huggingface\.co/)?"
+
 # beside them, files that a tokenizer may be made of
 TOKENIZER: Final = (
     "tokenizer", "added_tokens", "special_tokens", "vocab", "merges", "spiece", "sentencepiece",
@@ -25,30 +33,59 @@ TOKENIZER: Final = (
 
 def unknown(name: str, known: Sequence[str] = ()) -> UnknownModel:
     """The error of a name that is neither in the catalogue nor among the `known` ones."""
-    close = difflib.get_close_matches(name, [*catalog(), *known], n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    meant = _meant(name, list(dict.fromkeys([*catalog(), *known])))
+    hint = f"did you mean {' or '.join(meant)}? " if meant else ""
     return UnknownModel(
         f"model {name!r} is unknown: {hint}use a name from `openvocab models list`, ARCH/TAG, "
         f"hf-hub:owner/name or local-dir:/path; {OFFLINE_HINT}"
     )
 
 
+def _meant(name: str, known: Sequence[str]) -> list[str]:
+    """What a name that is not known may stand for."""
+    if Path(name).expanduser().is_dir():
+        return [LOCAL_DIR + name]
+    plain = {_plain(each): each for each in reversed(known)}
+    wanted = _plain(name)
+    # other servers write ViT-B/32, clip-vit-b-32 or ViT-B-32__openai
+    words = f"-{wanted.removeprefix('clip-')}-"
+    holding = [each for spelt, each in plain.items() if words in f"-{spelt}-"]
+    if holding:
+        return sorted(holding, key=lambda each: (each not in catalog(), len(each)))[:3]
+    written = re.fullmatch(rf"({BEFORE})({REPOSITORY})(/.*|@.*)?", name)
+    tags = {each.rpartition("/")[2] for each in known}
+    if written and (written[1] or not written[3]) and name.rpartition("/")[2] not in tags:
+        return [HF_HUB + written[2]]
+    return [plain[each] for each in difflib.get_close_matches(wanted, plain, n=3, cutoff=0.5)]
+
+
+def _plain(name: str) -> str:
+    """Words in small letters."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 def local_folder(loader: str) -> Path:
     """The folder that `local-dir:/path` names. Raises BadCheckpoint where it holds no model."""
     folder = Path(loader.removeprefix(LOCAL_DIR)).expanduser()
     if not folder.is_dir():
-        raise BadCheckpoint(f"model {loader!r}: no such folder; {OFFLINE_HINT}")
+        why = "a file and no folder" if folder.is_file() else "no such folder"
+        raise BadCheckpoint(f"model {loader!r}: {why}; {OFFLINE_HINT}")
     is_open_clip, is_transformers = (
         (folder / name).is_file() for name in (CONFIG, TRANSFORMERS_CONFIG)
     )
     if not is_open_clip and not is_transformers:
+        # as sentence-transformers and a Trainer of transformers lay them out
+        below = sorted(path.parent.name for path in folder.glob(f"*/{TRANSFORMERS_CONFIG}"))
+        hint = f", only in its folder {below[-1]}" if below else ""
         raise BadCheckpoint(
-            f"model {loader!r}: neither {CONFIG} nor {TRANSFORMERS_CONFIG} in the folder; "
+            f"model {loader!r}: neither {CONFIG} nor {TRANSFORMERS_CONFIG} in the folder{hint}; "
             f"{OFFLINE_HINT}"
         )
     if not any(path.suffix in WEIGHTS for path in folder.iterdir()):
         name = "open_clip_model.safetensors" if is_open_clip else "model.safetensors"
-        raise BadCheckpoint(f"model {loader!r}: no {name} in the folder; {OFFLINE_HINT}")
+        trained = sorted(path.name for path in folder.glob(f"*{TRAINED}"))
+        hint = f": name {trained[-1]} open_clip_pytorch_model.bin" if trained else ""
+        raise BadCheckpoint(f"model {loader!r}: no {name} in the folder{hint}; {OFFLINE_HINT}")
     return folder
 
 

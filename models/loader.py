@@ -6,6 +6,7 @@ from then on; torch is imported for everything else.
 
 import functools
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from models import bundle
-from models.catalog import LOCAL_DIR, catalog, restricted_licence
-from models.checkpoint import local_folder, unknown
+from models.catalog import HF_HUB, LOCAL_DIR, catalog, restricted_licence
+from models.checkpoint import REPOSITORY, local_folder, unknown
 from models.choice import Candidates, Choice
 from models.device import (
     CPU,
@@ -188,11 +189,14 @@ def fetch(spec: str) -> None:
 def _loader(spec: str) -> str:
     """What open_clip calls a model; warns of its licence before anything is downloaded.
 
-    Raises UnknownModel for a plain name that is not in the catalogue: that needs no PyTorch.
+    Raises UnknownModel for a plain name that is not in the catalogue, and for what names no
+    repository of the hub: that needs no PyTorch.
     """
     entry = catalog().get(spec)
     if entry is None:
-        if "/" not in spec and ":" not in spec:
+        plain = "/" not in spec and ":" not in spec
+        hub = spec.startswith(HF_HUB)
+        if plain or (hub and not re.fullmatch(REPOSITORY, spec.removeprefix(HF_HUB))):
             raise unknown(spec)
         licence = restricted_licence(spec)
         if licence is None and not spec.startswith(LOCAL_DIR):

@@ -12,6 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import BadCheckpoint, BadDevice, ModelError, ModelUnavailable, UnknownModel, catalog
@@ -83,7 +84,20 @@ def test_vectors_of_a_random_resnet_do_not_depend_on_the_batch(
         ("ViT-B-32/opennai", "only openai, "),
         ("ViT-B-33/openai", "did you mean ViT-B-32/openai"),
         ("nothing like a model", "openvocab models list"),
-        ("ViT-B-32", "is unknown"),
+        ("ViT-B-32", "did you mean ViT-B-32/openai or "),
+        ("ViT-B/32", "did you mean ViT-B-32/openai or "),
+        ("clip-vit-b-32", "did you mean ViT-B-32/openai or "),
+        ("ViT-B-32__openai", "did you mean ViT-B-32/openai? "),
+        ("vit-b-32/openai", "did you mean ViT-B-32/openai? "),
+        ("ViT-L/14@336px", "did you mean ViT-L-14-336/openai or "),
+        ("openai/clip-vit-base-patch32", "did you mean hf-hub:openai/clip-vit-base-patch32? "),
+        (
+            "https://huggingface.co/openai/clip-vit-base-patch32/tree/main",
+            "did you mean hf-hub:openai/clip-vit-base-patch32? ",
+        ),
+        ("hf-hub://openai/clip@main", "did you mean hf-hub:openai/clip? "),
+        ("hf-hub:clip", "hf-hub:owner/name"),
+        (str(BUNDLED), f"did you mean local-dir:{BUNDLED}? "),
     ],
 )
 def test_an_unknown_name_is_told_with_what_was_meant(name: str, hint: str) -> None:
@@ -108,6 +122,30 @@ def test_missing_files_are_told_apart(copy: Path) -> None:
     (copy / "open_clip_config.json").unlink()
     with pytest.raises(BadCheckpoint, match=r"neither open_clip_config\.json nor config\.json"):
         load(f"local-dir:{copy}")
+
+
+def test_a_model_in_a_folder_below_is_told(copy: Path) -> None:
+    (copy / "checkpoint-500").mkdir()
+    (copy / "open_clip_config.json").rename(copy / "checkpoint-500" / "config.json")
+    with pytest.raises(BadCheckpoint, match="only in its folder checkpoint-500; "):
+        load(f"local-dir:{copy}")
+
+
+def test_a_checkpoint_of_open_clips_training_is_read_by_the_name_that_is_told(
+    copy: Path, pictogram: Encoder
+) -> None:
+    weights = load_file(copy / "open_clip_model.safetensors")
+    (copy / "open_clip_model.safetensors").unlink()
+    # of several processes, with what an optimizer keeps
+    state = {f"module.{name}": tensor for name, tensor in weights.items()}
+    checkpoint = {"epoch": 5, "name": "mine", "state_dict": state, "optimizer": {"state": {}}}
+    torch.save(checkpoint, copy / "epoch_5.pt")
+    with pytest.raises(BadCheckpoint, match=r"name epoch_5\.pt open_clip_pytorch_model\.bin"):
+        load(f"local-dir:{copy}")
+    (copy / "epoch_5.pt").rename(copy / "open_clip_pytorch_model.bin")
+    encoder = load(f"local-dir:{copy}", precision="fp32", backend="torch")
+    assert encoder.info.fingerprint == pictogram.info.fingerprint
+    encoder.close()
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "config", "other architecture"])
