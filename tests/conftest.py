@@ -1,4 +1,8 @@
-"""Fixtures that many tests share: real encoders, a real server, real pictures."""
+"""Fixtures that many tests share: real encoders, a real server, real pictures.
+
+What needs torch imports it: the process that only hands out tests waits for it otherwise, and so
+does whoever runs one file.
+"""
 
 import contextlib
 import csv
@@ -19,14 +23,11 @@ from typing import Any
 import httpx
 import huggingface_hub
 import numpy as np
-import open_clip
 import pytest
-import torch
 import uvicorn
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from app.classify import canary
 from app.evaluation.data import Dataset, Encoded, ModelInfo, TemplateRows
@@ -34,7 +35,7 @@ from app.server.build import EXPORTS
 from app.server.main import create_app
 from app.server.run import uvicorn_config
 from app.server.settings import Settings
-from models import export, export_cache, measure
+from models import export_cache, measure
 from models.catalog import catalog
 from models.encoder import Encoder
 from models.loader import load
@@ -171,6 +172,8 @@ def plain_pictogram() -> Iterator[Encoder]:
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a model of pictogram's shape that embeds everything elsewhere: run it in fp32."""
+    from safetensors.torch import load_file, save_file
+
     bundled = Path(catalog()["pictogram"].loader.removeprefix("local-dir:"))
     folder = tmp_path_factory.mktemp("other-model")
     shutil.copy(bundled / "open_clip_config.json", folder)
@@ -226,6 +229,10 @@ def own_architecture(folder: Path, name: str) -> Path:
 @pytest.fixture(scope="session")
 def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Save an architecture of open_clip with random weights in local-directory form."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
     paths: dict[str, Path] = {}
 
     def make(architecture: str) -> Path:
@@ -256,6 +263,10 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
 @pytest.fixture
 def exported_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports are made in this process, which has torch already, and are hardly measured."""
+    import torch
+
+    from models import export
+
     monkeypatch.setattr(measure, "SECONDS", 0.1)
     monkeypatch.setattr(export_cache, "export", torch.no_grad()(export.export))
 
