@@ -6,6 +6,7 @@ does whoever runs one file.
 
 import contextlib
 import csv
+import gc
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,17 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What the tests import is not looked through for garbage, neither meanwhile nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 # files whose tests are few and take minutes
@@ -145,6 +157,14 @@ def data_dir(tmp_path: Path, exports: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def module_data_dir(tmp_path_factory: pytest.TempPathFactory, exports: Path) -> Path:
+    """The same for a server of all tests of a file."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / EXPORTS).symlink_to(exports)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def everyday(exports: Path) -> Iterator[Encoder]:
     """The bundled model; most tests take `pictogram`, which is small."""
@@ -170,8 +190,11 @@ def plain_pictogram() -> Iterator[Encoder]:
 
 
 @pytest.fixture(scope="session")
-def other_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The name of a model of pictogram's shape that embeds everything elsewhere: run it in fp32."""
+def other_model(tmp_path_factory: pytest.TempPathFactory, exports: Path) -> str:
+    """The name of a model of pictogram's shape that embeds everything elsewhere: run it in fp32.
+
+    It is exported already: a server does that in a process of its own, which imports torch first.
+    """
     from safetensors.torch import load_file, save_file
 
     bundled = Path(catalog()["pictogram"].loader.removeprefix("local-dir:"))
@@ -186,6 +209,9 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> str:
         # both towers alike, so that it is as good as the first
         weights[tower] = weights[tower].flip(-1 if tower == "text_projection" else 0).contiguous()
     save_file(weights, folder / "open_clip_model.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        export_here(patch)
+        load(f"local-dir:{folder}", precision="fp32", exports=exports).close()
     return f"local-dir:{folder}"
 
 
@@ -201,12 +227,12 @@ OWN_ARCHITECTURES = {
                      "layers": 2, "no_causal_mask": True, "pool_type": "last", "proj_bias": True,
                      "tokenizer_kwargs": {"clean": "canonicalize"}},
     },
-    # as wide as ViT-B-32, with a quarter of its layers, which are all alike
+    # as wide as ViT-B-32, with two of its layers, which are all alike
     "short-ViT-B-32": {
         "embed_dim": 512,
-        "vision_cfg": {"image_size": 224, "layers": 3, "width": 768, "patch_size": 32},
+        "vision_cfg": {"image_size": 224, "layers": 2, "width": 768, "patch_size": 32},
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8,
-                     "layers": 3},
+                     "layers": 2},
     },
     # every kind of operation that RN50 has, once
     "short-RN50": {
@@ -263,12 +289,16 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
 @pytest.fixture
 def exported_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports are made in this process, which has torch already, and are hardly measured."""
+    export_here(monkeypatch)
+
+
+def export_here(patch: pytest.MonkeyPatch) -> None:
     import torch
 
     from models import export
 
-    monkeypatch.setattr(measure, "SECONDS", 0.1)
-    monkeypatch.setattr(export_cache, "export", torch.no_grad()(export.export))
+    patch.setattr(measure, "SECONDS", 0.1)
+    patch.setattr(export_cache, "export", torch.no_grad()(export.export))
 
 
 # nothing listens at port 9

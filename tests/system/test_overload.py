@@ -22,10 +22,9 @@ ADDRESS = "/classify?labels=cat&labels=dog&labels=rocket&templates=pictogram"
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Faults]]:
-    folder = tmp_path_factory.mktemp("overload")
+def live(module_data_dir: Path) -> Iterator[tuple[Server, Faults]]:
     with misbehaving(
-        folder,
+        module_data_dir,
         max_queue=QUEUE,
         max_batch=BATCH,
         max_pending_bytes=PENDING_BYTES,

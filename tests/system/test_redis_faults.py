@@ -26,10 +26,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 
 @pytest.fixture(scope="module")
-def server(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def server(rig: Rig, module_data_dir: Path) -> Iterator[httpx.Client]:
     """A client of a server on it; no fault needs another one."""
-    folder = tmp_path_factory.mktemp("server")
-    with openvocab(rig.url, folder, store_timeout=TIMEOUT, rate_limit=1000) as server:
+    with openvocab(rig.url, module_data_dir, store_timeout=TIMEOUT, rate_limit=1000) as server:
         yield server.client
 
 

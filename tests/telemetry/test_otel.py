@@ -318,7 +318,7 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
 
 
 def test_each_worker_sends_its_spans_before_it_ends_and_writes_lines_of_json(
-    tmp_path: Path, samples: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    data_dir: Path, samples: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = samples["cat"].read_bytes()
     monkeypatch.setenv("OTEL_SERVICE_NAME", "pictures")
@@ -328,8 +328,8 @@ def test_each_worker_sends_its_spans_before_it_ends_and_writes_lines_of_json(
     monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
     with collector() as (url, exported):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
-        with openvocab("", tmp_path, "--workers", "2", log_level="info") as server:
-            log = tmp_path / "server.log"
+        with openvocab("", data_dir, "--workers", "2", log_level="info") as server:
+            log = data_dir / "server.log"
             wait_until(lambda: "2 workers)" in log.read_text())
 
             def ask(_: int) -> None:
