@@ -480,8 +480,10 @@ def test_the_memory_of_a_model_comes_back(
     assert max(resident[2:]) < 1.05 * resident[1], resident
 
 
-def test_encoders_on_one_device_share_its_thread(pictogram: Encoder, other_model: str) -> None:
-    beside = load(other_model, precision="fp32")
+def test_encoders_on_one_device_share_its_thread(
+    pictogram: Encoder, other_model: str, exports: Path
+) -> None:
+    beside = load(other_model, precision="fp32", exports=exports)
     beside.share_device(pictogram)
     assert beside._thread._queues is pictogram._thread._queues
     beside.close()
@@ -489,9 +491,9 @@ def test_encoders_on_one_device_share_its_thread(pictogram: Encoder, other_model
 
 
 def test_further_models_may_be_in_other_processes(
-    pictogram: Encoder, other_model: str, samples: dict[str, Path]
+    pictogram: Encoder, other_model: str, exports: Path, samples: dict[str, Path]
 ) -> None:
-    there = load(other_model, precision="fp32")
+    there = load(other_model, precision="fp32", exports=exports)
     loads: list[str] = []
 
     async def find(name: str) -> Encoder:
