@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.server.build import EXPORTS
 from benchmarks import servers
 from benchmarks.reliability.crash import kill_and_look
 from benchmarks.servers import redis_server, wait_until
@@ -23,11 +24,9 @@ openvocab = partial(servers.openvocab, store_timeout=STORE_TIMEOUT)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "redis"])
-def store(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, str, Path]]:
+def store(request: pytest.FixtureRequest, module_data_dir: Path) -> Iterator[tuple[str, str, Path]]:
     """Kind, URL and folder of a store."""
-    folder = tmp_path_factory.mktemp(request.param)
+    folder = module_data_dir
     if request.param == "sqlite":
         yield "sqlite", "", folder
         return
@@ -37,10 +36,11 @@ def store(
 
 @pytest.fixture(scope="module", params=["sqlite", "redis"])
 def two(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, exports: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[httpx.Client, httpx.Client, str]]:
     """Clients of two servers on a store of their own, and its URL."""
     folder = tmp_path_factory.mktemp("two")
+    (folder / EXPORTS).symlink_to(exports)
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(redis_server(folder)) if request.param == "redis" else ""
         one, other = (stack.enter_context(openvocab(url, folder)).client for _ in range(2))
@@ -109,12 +109,12 @@ def test_a_kill_loses_no_acknowledged_label_set(store: tuple[str, str, Path]) ->
 
 
 def test_without_redis_known_label_sets_go_on_and_it_heals(
-    samples: dict[str, Path], tmp_path: Path
+    samples: dict[str, Path], data_dir: Path
 ) -> None:
     with contextlib.ExitStack() as stack:
         running = contextlib.ExitStack()
-        url = running.enter_context(redis_server(tmp_path))
-        client = stack.enter_context(openvocab(url, tmp_path)).client
+        url = running.enter_context(redis_server(data_dir))
+        client = stack.enter_context(openvocab(url, data_dir)).client
         client.put("/labelsets/pets", json={"labels": ["cat", "dog"]}, params={"wait": True})
         running.close()  # Redis is gone
 
@@ -129,7 +129,7 @@ def test_without_redis_known_label_sets_go_on_and_it_heals(
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
 
         port = int(url.rpartition(":")[2].partition("/")[0])
-        stack.enter_context(redis_server(tmp_path, port))
+        stack.enter_context(redis_server(data_dir, port))
         wait_until(lambda: client.get("/labelsets/pets").status_code == 200)
         wait_until(
             lambda: client.put("/labelsets/pets", json={"labels": ["cat", "bird"]}).is_success
@@ -184,7 +184,7 @@ def test_after_a_loss_two_servers_agree_again(
 
 
 def test_one_record_that_cannot_be_read_harms_only_itself(
-    samples: dict[str, Path], tmp_path: Path
+    samples: dict[str, Path], data_dir: Path
 ) -> None:
     import sqlite3
 
@@ -192,19 +192,19 @@ def test_one_record_that_cannot_be_read_harms_only_itself(
         "bad": lambda body: b'{"format": 2}',
         "flipped": lambda body: body.replace(b'"dog"', b'"dof"'),  # a bit, in valid JSON
     }
-    with openvocab("", tmp_path) as server:
+    with openvocab("", data_dir) as server:
         for name in ("a", *damages, "z"):
             server.client.put(
                 f"/labelsets/{name}", json={"labels": ["cat", "dog"]}, params={"wait": True}
             )
-    with contextlib.closing(sqlite3.connect(tmp_path / "openvocab.sqlite3")) as file:
+    with contextlib.closing(sqlite3.connect(data_dir / "openvocab.sqlite3")) as file:
         for name, damage in damages.items():
             (body,) = file.execute("SELECT body FROM labelsets WHERE name = ?", (name,)).fetchone()
             damaged = damage(body)
             assert damaged != body
             file.execute("UPDATE labelsets SET body = ? WHERE name = ?", (damaged, name))
         file.commit()
-    with openvocab("", tmp_path) as server:
+    with openvocab("", data_dir) as server:
         client = server.client
 
         def states() -> dict[str, str]:
@@ -225,9 +225,9 @@ def test_one_record_that_cannot_be_read_harms_only_itself(
 
 
 def test_a_server_starts_without_its_redis_and_says_so(
-    samples: dict[str, Path], tmp_path: Path
+    samples: dict[str, Path], data_dir: Path
 ) -> None:
-    with openvocab("redis://127.0.0.1:9/0", tmp_path, store_timeout=60) as server:
+    with openvocab("redis://127.0.0.1:9/0", data_dir, store_timeout=60) as server:
         assert server.client.get("/readyz").json()["status"] == "degraded"
         start = time.monotonic()
         assert classify(server.client, samples["cat"], labels="cat,dog").status_code == 200

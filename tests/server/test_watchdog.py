@@ -29,8 +29,8 @@ HANG_SECONDS = 20
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("faults") / "server.log"
+def log(module_data_dir: Path) -> Path:
+    return module_data_dir / "server.log"
 
 
 @pytest.fixture(scope="module")

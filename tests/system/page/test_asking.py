@@ -211,7 +211,7 @@ def test_a_prediction_set_needs_a_calibrated_label_set(open_page: Open, api: htt
 @pytest.fixture(scope="module")
 def two(pictogram: Encoder, other_model: str, serve: Serve) -> Iterator[httpx.Client]:
     """A server of two models."""
-    with serve(pictogram, more_models=other_model, precision="fp32", backend="torch") as client:
+    with serve(pictogram, more_models=other_model, precision="fp32") as client:
         yield client
 
 
