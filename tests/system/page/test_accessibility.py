@@ -98,7 +98,8 @@ def test_axe_finds_nothing_on_the_reference(
     site = f"{str(api.base_url).rstrip('/')}/page/reference.html"
     page = open_page(site, ready="#classify", color_scheme=scheme, bypass_csp=True).page
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
-    check(page, rules={CONTRAST: {"enabled": False}})
+    if scheme == "light":  # what is no colour is the same in both
+        check(page, rules={CONTRAST: {"enabled": False}})
     every, kept = page.evaluate(ONE_OF_EACH)
     assert every > 5000 > 100 < kept
     check(page, runOnly=[CONTRAST])
