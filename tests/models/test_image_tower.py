@@ -1,6 +1,8 @@
 """Folded batch normalisations and channels-last weights change speed, not answers."""
 
 import copy
+from collections.abc import Callable
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -11,10 +13,12 @@ from models.image_tower import VisionTower, layout, prepare
 EXACT = 1e-5  # 1 - cosine, float32
 
 
-@pytest.mark.parametrize("architecture", ["RN50", "ViT-B-32"])
-def test_a_prepared_tower_equals_the_original(architecture: str) -> None:
+@pytest.mark.parametrize(("architecture", "edge"), [("short-RN50", 96), ("short-ViT-B-32", 224)])
+def test_a_prepared_tower_equals_the_original(
+    architecture: str, edge: int, random_checkpoint: Callable[[str], Path]
+) -> None:
+    model = open_clip.create_model(f"local-dir:{random_checkpoint(architecture)}").eval()
     torch.manual_seed(0)
-    model = open_clip.create_model(architecture, load_weights=False).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             # fresh statistics would make every fold the identity
@@ -26,7 +30,7 @@ def test_a_prepared_tower_equals_the_original(architecture: str) -> None:
     prepare(prepared.visual)
     norms = [m for m in prepared.visual.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert not norms
-    pixels = torch.randint(0, 256, (3, 3, 224, 224), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (3, 3, edge, edge), dtype=torch.uint8)
     mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
     rows = VisionTower(prepared, mean, std).rows(pixels)
     with torch.no_grad():
@@ -35,4 +39,4 @@ def test_a_prepared_tower_equals_the_original(architecture: str) -> None:
         ).view(1, 3, 1, 1)
         expected = model.encode_image(values, normalize=True)
     assert float((1 - (rows * expected).sum(1)).abs().max()) < EXACT
-    assert (layout(model.visual) is torch.channels_last) == (architecture == "RN50")
+    assert (layout(model.visual) is torch.channels_last) == (architecture == "short-RN50")
