@@ -178,6 +178,8 @@ class Registry:
 
     async def built(self, stored: Stored) -> None:
         """Note in the store that a version is complete and needs no older one to serve for it."""
+        if not stored.version:
+            return  # a shipped vocabulary is in no store
         known = self._known.get(stored.name)
         # none: there was no room to know it
         if known is None or (known.version == stored.version and not known.built):

@@ -354,7 +354,8 @@ class LabelSetService:
     async def _current(self, name: str) -> Stored:
         if self._presets.named(name):
             stored = self._presets.stored(name)
-            self._builds.check(stored.definition)
+            if not self.begun(stored):  # once, not at each request: there can be thousands of words
+                self._builds.check(stored.definition)
             return stored
         try:
             return await self._registry.current(name)

@@ -3,8 +3,9 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
@@ -13,22 +14,23 @@ from app.classify.concept import PROMPTS_PER_BLOCK, Concept
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
 from app.classify.templates import TemplateSets, template_sets
-from app.errors import LabelsetBuilding, Overloaded, PreconditionFailed, Problem
+from app.errors import LabelsetBuilding, Overloaded, PreconditionFailed, Problem, TooLarge
 from app.labelsets import builds as builds_
 from app.labelsets.blending import Blending
 from app.labelsets.builds import Builds, _steps
 from app.labelsets.calibration.validity import Validity
-from app.labelsets.definition import Definition, Entry
+from app.labelsets.definition import MARK, Definition, Entry
 from app.labelsets.preconditions import Match
 from app.labelsets.presets import Presets
 from app.labelsets.registry import Registry
 from app.labelsets.service import RACES, LabelSetService
 from app.stores.lru import ByteLru
 from app.stores.memory import MemoryLabelSets, MemoryPictures, MemoryStore
-from app.stores.protocols import StoreAway
+from app.stores.protocols import LabelSetRecord, StoreAway
 from app.stores.sqlite.store import SqliteStore
 from app.stores.vectors import TwoLevels
 from models.encoder import Encoder
+from prompts import Vocabulary
 
 PLENTY = 10_000_000
 
@@ -42,7 +44,12 @@ def no_pictures() -> ImageEmbedder:
     return cast("ImageEmbedder", None)
 
 
-def service(encoder: Encoder, store: Any) -> LabelSetService:
+def service(
+    encoder: Encoder,
+    store: Any,
+    shipped: Mapping[str, Vocabulary] = MappingProxyType({}),
+    max_prompts: int = PLENTY,
+) -> LabelSetService:
     """A service as it is in a process that has just started."""
     vectors = TwoLevels(ByteLru(PLENTY), MemoryStore().vectors, encoder.info.embedding_width)
     templates = TemplateSets(template_sets(), "none")
@@ -55,13 +62,13 @@ def service(encoder: Encoder, store: Any) -> LabelSetService:
         templates,
         ByteLru(PLENTY),
         registry.built,
-        PLENTY,
+        max_prompts,
     )
     return LabelSetService(
         registry,
         builds,
         Validity(encoder.info.name, encoder.info.fingerprint, templates),
-        Presets({}, templates.default),
+        Presets(shipped, templates.default),
         max_prompts=PLENTY,
     )
 
@@ -354,5 +361,58 @@ def test_builds_neither_fill_the_queue_of_requests_nor_are_stopped_by_it(
         assert labelset_service.status(stored).state == "ready"
         assert ensemble.pending == ensemble._max_pending
         await labelset_service.close()
+
+    asyncio.run(work())
+
+
+PETS = {"pets": Vocabulary("pets", "Pets.", "this test", ("cat", "dog", "parrot"))}
+
+
+def test_a_shipped_vocabulary_is_never_offered_to_the_store(pictogram: Encoder) -> None:
+    offered: list[str] = []
+
+    class Noting(MemoryLabelSets):
+        async def amend(self, name: str, version: int, body: bytes) -> bool:
+            offered.append(name)
+            return await super().amend(name, version, body)
+
+        async def restore(self, record: LabelSetRecord) -> bool:
+            offered.append(record.name)
+            return await super().restore(record)
+
+    async def work() -> None:
+        labelsets = service(pictogram, Noting(), PETS)
+        assert (await labelsets.resolve("preset:pets", 60)).stored.definition.labels[0] == "cat"
+        assert await labelsets.page("", MARK, 10) == []
+        assert offered == []
+        await labelsets.close()
+
+    asyncio.run(work())
+
+
+def test_the_prompts_of_a_shipped_vocabulary_are_counted_until_its_build_begins(
+    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[Definition] = []
+    check = Builds.check
+
+    def noting(builds: Builds, definition: Definition) -> None:
+        counted.append(definition)
+        check(builds, definition)
+
+    monkeypatch.setattr(Builds, "check", noting)
+
+    async def work() -> None:
+        labelsets = service(pictogram, MemoryLabelSets(), PETS)
+        for _ in range(3):
+            await labelsets.resolve("preset:pets", 60)
+        assert len(counted) == 1
+        await labelsets.close()
+
+        labelsets = service(pictogram, MemoryLabelSets(), PETS, max_prompts=2)
+        for _ in range(2):
+            with pytest.raises(TooLarge, match="3 prompts, the limit is 2"):
+                await labelsets.resolve("preset:pets", 60)
+        await labelsets.close()
 
     asyncio.run(work())
