@@ -3,8 +3,6 @@
 A folder's name, or a label of a CSV, is a key; `--names` and `--labels` say what keys stand for.
 """
 
-import csv
-import io
 import json
 import tomllib
 import unicodedata
@@ -22,6 +20,8 @@ from app.cli.files import reason
 from app.cli.label_file import label_file
 from app.cli.labelset_client import BadFile, definition, exported
 from app.errors import Problem, shown
+from app.evaluation import tables
+from app.evaluation.tables import BadData
 from app.labelsets.definition import Definition, Entry
 
 LIMITS: Final = LabelLimits(count=100_000)
@@ -31,14 +31,9 @@ MOST_TEMPLATES: Final = 1_000
 # columns of --names as CSV
 FOLDER: Final = "folder"
 LABEL: Final = "label"
-BETWEEN: Final = "|"
 
 # keys that an error names
 NAMED: Final = 5
-
-
-class BadData(ValueError):
-    """Labelled data, or a file about it, that cannot be used; a line for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +153,10 @@ def _checked(names: Iterable[str]) -> tuple[str, ...]:
 def _picked(
     keys: Sequence[str], names: Mapping[str, tuple[str, ...]], file: Path
 ) -> dict[str, tuple[str, ...]]:
-    # some systems write accents as characters of their own
-    known = {unicodedata.normalize("NFC", key): texts for key, texts in names.items()}
-    own = {key: unicodedata.normalize("NFC", key) for key in keys}
-    missing = [key for key in keys if own[key] not in known]
+    missing = [key for key in keys if _plain(key) not in names]
     if missing:
         raise BadData(f"{file} does not say what these are: {_listed(missing)}")
-    return {key: known[own[key]] for key in keys}
+    return {key: names[_plain(key)] for key in keys}
 
 
 def _listed(keys: Sequence[str]) -> str:
@@ -173,45 +165,44 @@ def _listed(keys: Sequence[str]) -> str:
 
 
 def _names(file: Path) -> dict[str, tuple[str, ...]]:
-    """Key -> label and its synonyms, from TOML, JSON or CSV by the file's suffix."""
-    text = _text(file)
-    kind = file.suffix.lower()
+    """Key, as `_plain` has it -> label and its synonyms, from TOML, JSON or CSV by the suffix."""
+    table = file.suffix.lower() in (".csv", ".tsv")
+    names: dict[str, tuple[str, ...]] = {}
+    for where, key, raw in _names_of_csv(file) if table else _names_of_object(file):
+        texts = _checked_texts(raw, where)
+        if names.setdefault(_plain(key), texts) != texts:
+            raise BadData(f"{where}: {shown(key)} has another label already")
+    return names
+
+
+def _plain(key: str) -> str:
+    """A key as it is looked up: some systems write accents as characters of their own."""
+    return unicodedata.normalize("NFC", key).strip()
+
+
+def _names_of_object(file: Path) -> Iterable[tuple[str, str, list[str]]]:
+    text = tables.text(file)
     try:
-        if kind == ".csv":
-            return dict(_names_of_csv(file, text))
         content: Any = (
             tomllib.loads(text)
-            if kind == ".toml"
+            if file.suffix.lower() == ".toml"
             else json.loads(text, object_pairs_hook=names_once)
         )
-    except (ValueError, csv.Error) as error:
-        if isinstance(error, BadData):
-            raise
+    except ValueError as error:
         raise BadData(f"{file}: {error}") from None
     if not isinstance(content, dict):
         raise BadData(f"{file}: an object is needed, of folder names with their labels")
-    names: dict[str, tuple[str, ...]] = {}
     for key, value in content.items():
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
             raise BadData(f"{file}: {shown(key)} is neither a label nor a list of texts")
-        names[key] = _checked_texts(texts, f"{file}: {shown(key)}")
-    return names
+        yield f"{file}: {shown(key)}", key, texts
 
 
-def _names_of_csv(file: Path, text: str) -> Iterable[tuple[str, tuple[str, ...]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    header = reader.fieldnames or []
-    if FOLDER not in header or LABEL not in header:
-        raise BadData(f"{file}, line 1: the header is to be {FOLDER},{LABEL}")
-    for row in reader:
-        line = f"{file}, line {reader.line_num}"
-        more = row.get(None, ())
-        if any(more):
-            columns = f"has {len(header) + len(more)} columns, the header {len(header)}"
-            raise BadData(f"{line}: {columns}; quote labels that contain commas")
-        where = f"{line}, column {LABEL}"
-        yield row[FOLDER], _checked_texts((row[LABEL] or "").split(BETWEEN), where)
+def _names_of_csv(file: Path) -> Iterable[tuple[str, str, list[str]]]:
+    for line, (key, cell) in tables.rows(file, FOLDER, LABEL):
+        where = f"{file}, line {line}, column {LABEL}"
+        yield where, key, tables.texts(cell, where)
 
 
 def _checked_texts(texts: Sequence[str], where: str) -> tuple[str, ...]:
@@ -248,12 +239,3 @@ def _vocabulary(name: str) -> Definition:
         raise BadData(f"{name} {error}") from None
     except Problem as problem:
         raise BadData(f"{name}: {problem.detail}") from None
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise BadData(f"{file}: {reason(error)}") from None
-    except UnicodeDecodeError as error:
-        raise BadData(f"{file}: is not UTF-8 text ({error.reason})") from None

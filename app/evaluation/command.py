@@ -21,13 +21,14 @@ from app.cli.options import PATIENCE, Jobs, Key, Model, MultiLabel, RetryFor, Tr
 from app.cli.output import TableConsole
 from app.cli.terminal import Ended, opened, say, settings_or_exit, status_of
 from app.evaluation import evaluate
-from app.evaluation.class_labels import BadData, Naming
+from app.evaluation.class_labels import Naming
 from app.evaluation.class_vectors import Templates
-from app.evaluation.dataset_files import read
+from app.evaluation.dataset_files import REPORT, read
 from app.evaluation.evaluate import AnalysisOptions, Order, Steps, analyses
 from app.evaluation.picture_vectors import Progress as Done
 from app.evaluation.report import files
 from app.evaluation.report.result import Result
+from app.evaluation.tables import BadData
 from app.server.exit_status import SOME_FAILED, USAGE_ERROR
 from prompts import PLACEHOLDER, TemplateError, validate_templates
 
@@ -209,7 +210,7 @@ def _report(result: Result, output: Path | None, form: Form) -> int:
     finally:  # a reader who has seen enough still gets the files, and a full disk the figures
         if output is not None:
             files.write(result, output)
-            say(f"the report: {output / files.REPORT}")
+            say(f"the report: {output / REPORT}")
     return SOME_FAILED if result.encoded.unread or result.missing else 0
 
 

@@ -3,9 +3,7 @@
 No picture is opened here; whether one can be read shows when it is encoded.
 """
 
-import csv
 import hashlib
-import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,17 +15,17 @@ import numpy as np
 
 from app.cli.files import Finder, FoundFile, reason
 from app.errors import shown
-from app.evaluation.class_labels import BadData, Chosen, Naming
+from app.evaluation import tables
+from app.evaluation.class_labels import Chosen, Naming
 from app.evaluation.data import Dataset
+from app.evaluation.tables import BadData
 from app.images.names import is_aside
 
 IMAGE: Final = "image"
 LABEL: Final = "label"
 
-# between the labels of one picture
-BETWEEN: Final = "|"
-
-LARGEST_CSV: Final = 1_000_000_000
+# what an evaluation leaves in its folder
+REPORT: Final = "report.html"
 
 # what ImageNet's folders are called
 WORDNET: Final = re.compile(r"n\d{8}")
@@ -92,8 +90,14 @@ def _of_folder(source: Path, notes: list[str]) -> tuple[list[Row], list[str]]:
         raise BadData(f"{source} has no folder in it: one for each class is needed, or a CSV file")
     finder = Finder()
     rows: list[Row] = []
+    keys: list[str] = []
     for folder in folders:
-        for file in finder.found([os.fspath(folder)]):
+        pictures = list(finder.found([os.fspath(folder)]))
+        if not pictures and any(folder.rglob(REPORT)):
+            notes.append(f"{folder.name} holds the report of an evaluation and is no class")
+            continue
+        keys.append(folder.name)
+        for file in pictures:
             if file.error is not None:
                 raise BadData(f"{file.path}: {file.error}")
             rows.append((Path(file.path), (folder.name,)))
@@ -101,7 +105,7 @@ def _of_folder(source: Path, notes: list[str]) -> tuple[list[Row], list[str]]:
     if beside:
         notes.append(f"{_counted(beside, 'picture')} next to the class folders skipped")
     notes.extend(finder.passed_over())
-    return rows, [folder.name for folder in folders]
+    return rows, keys
 
 
 def _pictures(folder: Path) -> Iterator[FoundFile]:
@@ -110,15 +114,17 @@ def _pictures(folder: Path) -> Iterator[FoundFile]:
 
 def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row], bool]:
     """The rows, one a picture, and whether pictures have several labels."""
+    folder = source.parent
     keys_by_name: dict[str, dict[str, None]] = {}
     begun: dict[str, int] = {}  # the line of each picture
     empty: int | None = None
     several_from: int | None = None  # the first line that gives a picture more than one label
     again = 0
-    for line, name, text in _lines(source):
-        keys = [key.strip() for key in text.split(BETWEEN)] if text.strip() else []
-        if "" in keys:
-            raise BadData(f"{source}, line {line}, column {LABEL}: empty beside {BETWEEN!r}")
+    for line, (image, cell) in tables.rows(source, IMAGE, LABEL):
+        name = _named(folder, image)
+        if not name or "\0" in name:
+            raise BadData(f"{source}, line {line}, column {IMAGE}: {shown(image)} is not a file")
+        keys = tables.texts(cell, f"{source}, line {line}, column {LABEL}")
         known = keys_by_name.setdefault(name, {})
         if begun.setdefault(name, line) != line:
             again += not keys or all(key in known for key in keys)
@@ -141,55 +147,17 @@ def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row
             f"{count:,} {have} several labels (the first in line {several_from}), so each label is "
             "scored by itself, as with --multi-label"
         )
-    folder = source.parent
     return [(folder / name, tuple(keys)) for name, keys in keys_by_name.items()], several
 
 
-def _lines(source: Path) -> Iterator[tuple[int, str, str]]:
-    """Line number, picture and label of each line that is not blank."""
-    tabs = source.suffix.lower() == ".tsv"
-    delimiter = "\t" if tabs else ","
-    reader = csv.reader(io.StringIO(_text(source), newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = [name.strip().lower() for name in next(reader, [])]
-        places = [_column(source, header, name) for name in (IMAGE, LABEL)]
-        for cells in reader:
-            if not any(cells):
-                continue
-            if len(cells) <= max(places) or any(cells[len(header) :]):
-                problem = f"has {_counted(len(cells), 'column')}, the header {len(header)}"
-                if len(cells) > len(header):  # the rest of a label would be lost
-                    problem += f"; quote labels that contain {'tabs' if tabs else 'commas'}"
-                raise BadData(f"{source}, line {reader.line_num}: {problem}")
-            name, text = (cells[place] for place in places)
-            if not name.strip() or "\0" in name:
-                where = f"{source}, line {reader.line_num}, column {IMAGE}"
-                raise BadData(f"{where}: {shown(name)} is not a file")
-            yield reader.line_num, name.strip(), text
-    except csv.Error as error:
-        raise BadData(f"{source}, line {reader.line_num}: {error}") from None
-
-
-def _text(source: Path) -> str:
-    try:
-        with source.open("rb") as file:
-            data = file.read(LARGEST_CSV + 1)
-        if len(data) > LARGEST_CSV:
-            raise BadData(f"{source}: is over {LARGEST_CSV:,} bytes, the limit")
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise BadData(f"{source}: {reason(error)}") from None
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise BadData(f"{source}, line {line}: is not UTF-8 text ({error.reason})") from None
-
-
-def _column(source: Path, header: Sequence[str], name: str) -> int:
-    if header.count(name) != 1:
-        columns = ", ".join(map(shown, header[:8])) or "nothing"
-        what = f"one column {name!r} is needed in the header, which is {columns}"
-        raise BadData(f"{source}, line 1: {what}")
-    return header.index(name)
+def _named(folder: Path, image: str) -> str:
+    """A picture's name below the folder; backslashes are those of Windows where there is no such
+    file.
+    """
+    name = image.strip()
+    # a name may hold one here, but hardly ever does
+    windows = "\\" in name and "\0" not in name and not os.path.lexists(folder / name)
+    return name.replace("\\", "/") if windows else name
 
 
 def _dataset(rows: Sequence[Row], chosen: Chosen, several: bool) -> Dataset:

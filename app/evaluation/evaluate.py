@@ -19,7 +19,7 @@ from app.classify.templates import OWN
 from app.cli.client import Reached
 from app.cli.files import reason
 from app.cli.terminal import Ended, say
-from app.evaluation.class_labels import BadData, labelset_file
+from app.evaluation.class_labels import labelset_file
 from app.evaluation.class_vectors import DEFAULT, Templates, TextSide, connected
 from app.evaluation.data import ClassRows, Dataset, Encoded, Scores, Section, TemplateRows
 from app.evaluation.dataset_files import Labelled
@@ -27,13 +27,14 @@ from app.evaluation.figures import figures_of, mistakes, scored
 from app.evaluation.linear_probe import NoScikitLearn, available
 from app.evaluation.picture_vectors import EncodedPictures, Encoding, Progress, RowFile
 from app.evaluation.report.calibration import calibrate
-from app.evaluation.report.files import thumbnail
+from app.evaluation.report.files import CALIBRATION, LABELSET, TEMPLATES, thumbnail
 from app.evaluation.report.html import many
 from app.evaluation.report.result import Picture, Result, data_digest
 from app.evaluation.report.shots import ShotsSection
 from app.evaluation.report.template_search import SearchSection
 from app.evaluation.report.trials import TrialsSection
 from app.evaluation.shots import ShotsError, shots
+from app.evaluation.tables import BadData
 from app.evaluation.template_search import pool, search
 from app.evaluation.trials import judge
 from app.images.limits import ImageLimits
@@ -289,7 +290,7 @@ def _warnings(study: Study) -> list[str]:
     labels, texts, warnings = study.encoded.dataset.classes, study.texts, []
     foreign = unread(labels, texts.languages)
     if foreign:
-        named = f"{_quoted(foreign)} ({len(foreign)} labels)"
+        named = f"{_quoted(foreign)} ({many(len(foreign), 'label')})"
         warnings.append(f"{texts.info.name} was not trained to read the script of {named}")
     for group in study.classes.alike(SAME):
         named = _quoted([labels[place] for place in group])
@@ -300,12 +301,6 @@ def _warnings(study: Study) -> list[str]:
 
 def _quoted(labels: Sequence[str]) -> str:
     return ", ".join(map(repr, labels[:NAMED])) + (", ..." if len(labels) > NAMED else "")
-
-
-# files that an analysis leaves beside the report
-TEMPLATES_FILE: Final = "templates.txt"
-CALIBRATION_FILE: Final = "calibration.json"
-LABELSET_FILE: Final = "labelset.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +374,7 @@ async def _search(study: Study, seed: int) -> AnalysisResult:
     except ValueError as error:
         raise CannotAnalyse(f"--search-templates: {error}") from None
     section = SearchSection(result)
-    return AnalysisResult(section, {TEMPLATES_FILE: section.file_text()})
+    return AnalysisResult(section, {TEMPLATES: section.file_text()})
 
 
 async def _background(study: Study, templates: Templates) -> TemplateRows | None:
@@ -427,11 +422,11 @@ async def _calibration(study: Study, aim: Aim, seed: int, force: bool) -> Analys
         raise CannotAnalyse(f"--calibrate: {error}") from None
     text = section.file_text()
     if text is not None and section.worse and not force:
-        say(f"no {CALIBRATION_FILE}: {section.worse} (--force writes it anyway)")
+        say(f"no {CALIBRATION}: {section.worse} (--force writes it anyway)")
         text = None
     if text is None:
         return AnalysisResult(section)
     # a calibration holds for these labels in this order and these templates alone
     templates = first.name if first.name in study.texts.sets else first.texts
     labelset = labelset_file(study.definition, templates, truncate=study.texts.truncate)
-    return AnalysisResult(section, {CALIBRATION_FILE: text, LABELSET_FILE: labelset})
+    return AnalysisResult(section, {CALIBRATION: text, LABELSET: labelset})

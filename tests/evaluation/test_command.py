@@ -432,7 +432,13 @@ def test_a_calibration_that_makes_figures_worse_is_written_by_force_alone(
     assert not (tmp_path / "careful/calibration.json").exists()
     forced = evaluate(*arguments, "--force", "--output", tmp_path / "forced")
     assert "wrong answers rise" not in forced.stderr
-    assert json.loads((tmp_path / "forced/calibration.json").read_text())["pictures"] == 80
+    calibration = tmp_path / "forced/calibration.json"
+    assert json.loads(calibration.read_text())["pictures"] == 80
+    # one of before is not taken for that of this evaluation
+    again = evaluate(*arguments, "--output", tmp_path / "forced")
+    assert calibration.exists()
+    assert f"{calibration} was there before and is not of this evaluation" in again.stderr
+    assert "was there before" not in forced.stderr + careful.stderr
 
 
 def test_a_calibration_of_alternatives_and_prompts_fits_their_label_set(
@@ -550,6 +556,9 @@ def test_an_output_that_cannot_be_written_costs_no_encoding_and_no_figures(
     result = evaluate(album, "--url", url, "--cache", kept, "--output", tmp_path / "file")
     assert (result.exit_code, cached(kept)) == (2, 0)
     assert f"--output {tmp_path / 'file'}: file exists" in result.stderr
+    # nor is a folder left among the classes by what ends before there is a report
+    result = evaluate(album, "--url", url, "--templates", "none,nothing", "--output", album / "new")
+    assert (result.exit_code, (album / "new").exists()) == (2, False)
     # what goes wrong at the end comes after the figures
     (tmp_path / "out/report.html").mkdir(parents=True)
     result = evaluate(album, "--url", url, "--cache", kept, "--output", tmp_path / "out")

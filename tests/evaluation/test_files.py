@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.evaluation import dataset_files
-from app.evaluation.class_labels import BadData, Naming
+from app.evaluation import tables
+from app.evaluation.class_labels import Naming
 from app.evaluation.dataset_files import Labelled, read
+from app.evaluation.tables import BadData
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -66,6 +67,18 @@ def test_each_folder_is_a_class_whatever_lies_in_it_and_what_is_left_out_is_said
     assert "1 class without pictures, still answers: 'empty'" in notes
 
 
+def test_a_report_among_the_pictures_is_no_class(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/a.png", "cat/report.html", "dog/b.png", "first/report.html")
+    touch(tmp_path, "more/second/report.html")
+    dataset = dataset_of(tmp_path)
+    # with pictures it is a class, whatever else is there
+    assert dataset.dataset.classes == ("cat", "dog")
+    assert dataset.notes[:2] == (
+        "first holds the report of an evaluation and is no class",
+        "more holds the report of an evaluation and is no class",
+    )
+
+
 def test_parts_of_a_data_set_in_place_of_classes_are_told(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/a.png", "train/dog/b.png", "Val/cat/c.png", "Val/dog/d.png")
     (told,) = dataset_of(tmp_path).notes
@@ -102,6 +115,26 @@ def test_names_say_what_folders_show_with_synonyms_and_may_join_two(tmp_path: Pa
     short = csv(tmp_path, json.dumps({"n02123045": "cat"}), "n.json")
     with pytest.raises(BadData, match=r"does not say what these are: 'n02084071', 'n02124075'"):
         dataset_of(data, names=short)
+
+
+def test_names_are_read_as_spreadsheets_write_them_and_contradict_themselves_nowhere(
+    tmp_path: Path,
+) -> None:
+    data = touch(tmp_path / "d", "n1/a.png", "n2/b.png")
+    for text in (
+        "Folder, Label\nn1 , cat | kitten\nn2,dog\nn1,cat|kitten\n,,\n",
+        "label;folder\ncat|kitten;n1\ndog;n2\n",
+    ):
+        entries = dataset_of(data, csv(tmp_path, text)).chosen.definition.entries
+        assert [entry.texts for entry in entries] == [("cat", "kitten"), ("dog",)]
+    for text, message in (
+        ("folder,label\nn1,cat\nn2,dog\nn1,lion\n", "line 4.*'n1' has another label already"),
+        ("label,folder\ncat\n", "line 2: has 1 column, the header 2"),
+        ("folder,label\nn1,cat|\nn2,dog\n", "line 2, column label: empty beside"),
+        ("name,label\nn1,cat\n", "line 1: one column 'folder' is needed"),
+    ):
+        with pytest.raises(BadData, match=message):
+            dataset_of(data, csv(tmp_path, text))
 
 
 def test_a_label_set_gives_prompts_templates_and_classes_without_pictures(tmp_path: Path) -> None:
@@ -156,6 +189,31 @@ def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        'image;label\r\nsub/a.png;cat\r\nb.png;"a dog, asleep"\r\n',
+        "image\tlabel\nsub/a.png\tcat\nb.png\ta dog, asleep\n",
+        'image, label\nsub/a.png, "cat"\nb.png, "a dog, asleep"\n',
+        'Image,Label\nsub\\a.png,cat\n.\\b.png,"a dog, asleep"\n',
+    ],
+)
+def test_a_csv_is_read_as_spreadsheets_people_and_windows_write_it(
+    tmp_path: Path, text: str
+) -> None:
+    data = touch(tmp_path, "sub/a.png", "b.png")
+    assert labels_by_file(dataset_of(csv(tmp_path, text)), data) == {
+        "sub/a.png": ["cat"],
+        "b.png": ["a dog, asleep"],
+    }
+
+
+def test_a_backslash_of_a_name_stays_where_there_is_such_a_file(tmp_path: Path) -> None:
+    data = touch(tmp_path, "a\\b.png", "c.png")
+    dataset = dataset_of(csv(tmp_path, "image,label\na\\b.png,cat\nc.png,dog\n"))
+    assert labels_by_file(dataset, data) == {"a\\b.png": ["cat"], "c.png": ["dog"]}
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a.png,cat\nb.png,dog\n", r"line 1: one column 'image' is needed in the header"),
@@ -166,10 +224,10 @@ def test_a_csv_has_one_label_a_picture_or_several(tmp_path: Path) -> None:
             "image,label\na.png,cat\nb.png,cat, domestic\n",
             r"line 3: has 3 columns, the header 2; quote labels that contain commas",
         ),
-        ("image,label\na.png,cat\n ,dog\n", r"line 3, column image: ' ' is not a file"),
+        ("image,label\na.png,cat\n ,dog\n", r"line 3, column image: '' is not a file"),
         ("image,label\na.png,cat\nb.png,\n", r"line 3, column label: is empty; with --multi-label"),
         ("image,label\na.png,cat|\nb.png,dog\n", r"line 2, column label: empty beside"),
-        ('image,label\na.png,"cat\n', r"line \d+: unexpected end"),
+        ('image,label\na.png,"cat\nb.png,dog\n', r"line 2: unexpected end"),
         ("image,label\na.png,cat\n", r"at least two classes"),
         ("image,label\n", r"no pictures found"),
         ("image,label\na.png,cat\nb.png,a\x07b\n", r"control character"),
@@ -199,9 +257,9 @@ def test_a_csv_over_the_limit_is_told_and_not_cut(
 ) -> None:
     touch(tmp_path, "a.png", "b.png")
     source = csv(tmp_path, "image,label\na.png,cat\nb.png,dog\n")
-    monkeypatch.setattr(dataset_files, "LARGEST_CSV", source.stat().st_size)
+    monkeypatch.setattr(tables, "LARGEST", source.stat().st_size)
     assert len(dataset_of(source).dataset.files) == 2
-    monkeypatch.setattr(dataset_files, "LARGEST_CSV", source.stat().st_size - 1)
+    monkeypatch.setattr(tables, "LARGEST", source.stat().st_size - 1)
     with pytest.raises(BadData, match="is over 31 bytes, the limit"):
         dataset_of(source)
 

@@ -19,31 +19,39 @@ from rich.text import Text
 
 from app.cli.files import read, reason
 from app.cli.output import csv_line, figures_table, json_text
-from app.cli.terminal import Ended, printable
+from app.cli.terminal import Ended, printable, say
 from app.errors import Problem
-from app.evaluation.dataset_files import BETWEEN
+from app.evaluation.dataset_files import REPORT
 from app.evaluation.report.html import NO_VALUE, percent, span
 from app.evaluation.report.page import page
 from app.evaluation.report.result import Result
+from app.evaluation.tables import BETWEEN
 from app.images.decode import FORMATS, HEIC, decode, enable_heic, quieten
 from app.images.limits import ImageLimits
 from app.server.exit_status import USAGE_ERROR
 from models import ImageSpec
 
-REPORT: Final = "report.html"
 FIGURES: Final = "report.json"
 PREDICTIONS: Final = "predictions.csv"
+
+# what an analysis leaves beside the report
+TEMPLATES: Final = "templates.txt"
+CALIBRATION: Final = "calibration.json"
+LABELSET: Final = "labelset.json"
 
 # rows of the tables on a terminal
 SHOWN: Final = 10
 
 
 def begin(folder: Path) -> None:
-    """Make the folder, and see that files can be written there. Raises Ended."""
+    """See that files can be written there; a new folder goes again. Raises Ended."""
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        if is_new:  # among the pictures it would be a class, if this ends before the report
+            folder.rmdir()
     except OSError as error:
         raise Ended(USAGE_ERROR, f"--output {folder}: {reason(error)}") from None
 
@@ -59,6 +67,9 @@ def write(result: Result, folder: Path) -> None:
         _whole(folder / REPORT, page(result))
     except OSError as error:
         raise Ended(USAGE_ERROR, f"--output {folder}: {reason(error)}") from None
+    for name in (TEMPLATES, CALIBRATION, LABELSET):
+        if name not in result.files and (folder / name).exists():
+            say(f"{folder / name} was there before and is not of this evaluation")
 
 
 def json_report(result: Result) -> str:
