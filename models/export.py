@@ -39,7 +39,7 @@ Save = Callable[[Any, Path], None]
 
 
 def export(spec: str, candidates: Candidates, folder: Path, *, traced: bool = False) -> None:
-    """Write the files of an exported model. Raises ModelError.
+    """Write the files of an exported model. Raises ModelError, OSError.
 
     `traced`: with graphs as they were traced, whose constants are the model's own: for a bundle,
     which serves on other machines, so that nothing but the images of a pass is chosen.
@@ -58,6 +58,8 @@ def export(spec: str, candidates: Candidates, folder: Path, *, traced: bool = Fa
         _say("measuring what is fastest on this machine")
         choice = choose_in_openvino(folder / IMAGES, parts.shape, candidates)
         manifest = _write_texts(parts, folder, save, choice)
+    except OSError:  # a disk that is full says nothing of the model
+        raise
     except Exception as error:  # a compiler of strangers' graphs fails in many ways
         log.debug("exporting %s", spec, exc_info=True)
         manifest = {REASON: (str(error).splitlines() or [type(error).__name__])[0]}
@@ -127,12 +129,10 @@ def _kept(graph: Any, path: Path) -> None:
 
 
 def _traced(graph: Any, path: Path) -> None:
-    import openvino
-
-    from models.graphs import halve
+    from models.graphs import halve, write
 
     halve(graph)
-    openvino.serialize(graph, path, path.with_suffix(".bin"))
+    write(graph, path)
 
 
 def _tables(tower: TextTower, precision: Precision, folder: Path) -> None:

@@ -186,6 +186,7 @@ def make_export(spec: str, loader: str, candidates: Candidates, folder: Path) ->
 
     Raises:
         ModelError: the model cannot be had, or not exported here.
+        OSError: the folder cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(PARTIAL, f".{folder.name}-", folder.parent) as name:
@@ -201,8 +202,9 @@ def make_export(spec: str, loader: str, candidates: Candidates, folder: Path) ->
 
 
 def export(spec: str, candidates: Candidates, folder: Path) -> None:
-    """Export a model into an empty folder, in a process of its own. Raises ModelError."""
+    """Export a model into an empty folder, in a process of its own. Raises ModelError, OSError."""
     torch_or_error(f"exporting model {spec!r}")
+    line = ""
     arguments = spec, json.dumps(dataclasses.asdict(candidates)), str(folder)
     command = [sys.executable, "-m", "models.export_process", *arguments]
     with (
@@ -214,6 +216,8 @@ def export(spec: str, candidates: Candidates, folder: Path) -> None:
             log.info("exporting %s, once: %s", spec, line.strip())
     if child.returncode == 0:
         return
+    if child.returncode == os.EX_IOERR:
+        raise OSError(line.strip())
     try:
         failed = json.loads((folder / ERROR).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,10 +1,12 @@
 """The process of an export: `python -m models.export_process MODEL CANDIDATES FOLDER`.
 
 CANDIDATES is a models.choice.Candidates in JSON. Says on standard output what it does; where it
-fails, what failed is in the folder as error.json.
+fails, what failed is in the folder as error.json; where the folder cannot be written, it is what it
+says last, and the exit status is EX_IOERR.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -32,6 +34,9 @@ def main(spec: str, candidates: str, folder: str) -> int:
         failed = {"kind": type(error).__name__, "line": str(error)}
         (Path(folder) / ERROR).write_text(json.dumps(failed), encoding="utf-8")
         return 1
+    except OSError as error:  # where the disk is full nothing can be left in the folder
+        sys.stdout.write(f"{error.strerror or error}\n")
+        return os.EX_IOERR
     return 0
 
 

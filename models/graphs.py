@@ -25,7 +25,18 @@ def keep(graph: Any, path: Path) -> None:
     """
     # what openvino.convert_model calls, too
     apply_moc_transformations(graph, cf=True)
-    openvino.serialize(graph, path, path.with_suffix(".bin"))
+    write(graph, path)
+
+
+def write(graph: Any, path: Path) -> None:
+    """Write a graph to `path`, and its weights beside it. Raises OSError where there is no room."""
+    try:
+        openvino.serialize(graph, path, path.with_suffix(".bin"))
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        # it does not say which
+        raise OSError(f"{path.name} cannot be written, as where a disk is full") from error
 
 
 def simplify(path: Path, to: Path) -> None:

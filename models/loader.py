@@ -219,7 +219,11 @@ def export_to(spec: str, precision: str, folder: Path) -> None:
     choose_backend("openvino", CPU, available())
     loader = _loader(spec)
     candidates = Candidates(_of_bundle(loader, allowed), "openvino")
-    make_export(spec, loader, candidates, folder)
+    try:
+        make_export(spec, loader, candidates, folder)
+    except OSError as error:
+        why = error.strerror or error
+        raise BadExport(f"model {spec!r} cannot be exported to {folder}: {why}") from error
     reason = checked(folder).get(REASON)
     if reason is not None:
         shutil.rmtree(folder)

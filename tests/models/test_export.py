@@ -1,13 +1,15 @@
 """Exported models: made once, whole or not at all, checked, and served without torch."""
 
+import contextlib
 import fcntl
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,9 +33,11 @@ from models import (
     export_process,
 )
 from models.choice import CHOICE, Candidates
+from models.device import openvino_core
 from models.export_cache import ERROR, ExportCache, export, export_key
-from models.export_folder import MANIFEST, PROMPTS, SUMS, checked, examples
-from models.loader import load
+from models.export_folder import MANIFEST, PROMPTS, SUMS, TEXTS, checked, examples
+from models.graphs import write
+from models.loader import export_to, load
 from models.measure import SIZES
 from models.openvino_towers import CompiledImages
 
@@ -90,6 +94,50 @@ def test_a_pytorch_that_an_export_cannot_load_is_told_in_a_line(
         "exporting model 'pictogram' needs PyTorch, which cannot be loaded: "
         "libcudart.so: no such file"
     )
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Files of this process, and of those that it starts, get no larger: as on a disk so full."""
+    kind = resource.RLIMIT_FSIZE
+    before = resource.getrlimit(kind)
+    resource.setrlimit(kind, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, before)
+
+
+def test_a_graph_that_a_disk_has_no_room_for_is_an_error_of_the_disk(
+    made: Path, tmp_path: Path
+) -> None:
+    graph = openvino_core().read_model(made / TEXTS)
+    with (
+        files_of_at_most(1_000_000),
+        pytest.raises(OSError, match=r"text\.xml cannot be written, as where a disk is full"),
+    ):
+        write(graph, tmp_path / TEXTS)
+
+
+def test_a_model_that_cannot_be_exported_where_it_is_wanted_is_told_in_a_line(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "mine"
+    with files_of_at_most(1_000_000), pytest.raises(BadExport) as told:
+        export_to("pictogram", "fp32", folder)
+    assert str(told.value) == f"model 'pictogram' cannot be exported to {folder}: File too large"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_is_no_reason_to_serve_a_model_by_torch_ever_after(
+    tmp_path: Path,
+) -> None:
+    with (
+        files_of_at_most(1_000_000),
+        pytest.raises(OSError, match=r"image\.xml cannot be written, as where a disk is full"),
+    ):
+        export("pictogram", FP32, tmp_path)
+    assert not (tmp_path / MANIFEST).exists()
 
 
 def test_the_bundle_is_of_the_weights_that_are_shipped() -> None:
