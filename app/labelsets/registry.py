@@ -104,7 +104,7 @@ class Registry:
     async def delete(self, stored: Stored) -> None:
         """Leave a tombstone of this version. Raises PreconditionFailed, StoreUnavailable."""
         try:
-            await self._store.delete(stored.name, stored.version)
+            await self._store.delete(stored.name, stored.version, _least_version())
         except VersionConflict as conflict:
             raise changed(stored.name, conflict.current) from None
         except StoreAway:
@@ -146,11 +146,11 @@ class Registry:
         body = await _offload(len(stored.definition.entries) > MANY, stored.body)
         bounds = definition.namespace_bounds(definition.namespace_of(stored.name))
         quota = None if most is None else Quota(*bounds, most)
-        # as large as the time: a version never comes back, even if the store was lost
-        least = int(1000 * time.time())
         expected = None if before is None else before.version
         try:
-            record = await self._store.write(stored.name, body, expected, self._most, least, quota)
+            record = await self._store.write(
+                stored.name, body, expected, self._most, _least_version(), quota
+            )
         except VersionConflict as conflict:
             if before is None:
                 raise exists(stored.name) from None
@@ -221,9 +221,9 @@ class Registry:
         listed = set(await self._store.recent())
         for known in [known for known in self._known.all() if known.name not in listed]:
             head = await self._store.head(known.name)
-            if head is None:
+            if _went_back(head, known):
                 await self._publish_again(known)
-            elif head.deleted:
+            elif head is None or head.deleted:
                 self._forget(known.name, known)
             else:  # only the store's lists had lost the name: a use puts it there again
                 await self._note_use(known.name, time.time())
@@ -239,9 +239,10 @@ class Registry:
         else:
             head = await self._store.head(name)
             if head is not None and _went_back(head, known):
+                expected = None if head.deleted else head.version
                 with contextlib.suppress(VersionConflict, StoreFull):
                     await self._store.write(
-                        name, known.body(), head.version, self._most, least=known.version
+                        name, known.body(), expected, self._most, least=known.version
                     )
         return await self._store.head(name)
 
@@ -275,8 +276,13 @@ class Registry:
 
 
 def _went_back(head: Head | None, known: Stored) -> bool:
-    """Whether the store has nothing of the name, or less than is known, and no tombstone."""
-    return head is None or (head.version < known.version and not head.deleted)
+    """Whether the store has nothing of the name, or less than is known, as a tombstone or not."""
+    return head is None or head.version < known.version
+
+
+def _least_version() -> int:
+    """As large as the time: a version never comes back, even if the store was lost."""
+    return int(1000 * time.time())
 
 
 async def _offload(large: bool, function: Callable[..., T], *values: Any) -> T:

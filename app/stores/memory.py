@@ -84,13 +84,13 @@ class MemoryLabelSets:
         entry.body = body
         return True
 
-    async def delete(self, name: str, expected: int) -> None:
+    async def delete(self, name: str, expected: int, least: int = 1) -> None:
         entry = self._entries.get(name)
         current = None if entry is None or entry.body is None else entry.version
         if entry is None or current != expected:
             raise VersionConflict(current)
         del self._entries[name]  # the order of the tombstones is that of the deletions
-        self._entries[name] = _Entry(entry.version + 1, None, entry.used)
+        self._entries[name] = _Entry(max(entry.version + 1, least), None, entry.used)
         deleted = [name for name, entry in self._entries.items() if entry.body is None]
         for oldest in deleted[:-TOMBSTONES]:
             self._forgotten = max(self._forgotten, self._entries.pop(oldest).version)

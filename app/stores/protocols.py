@@ -142,8 +142,8 @@ class LabelSetStore(Protocol):
     async def amend(self, name: str, version: int, body: bytes) -> bool:
         """Change the body without a new version; False if the name is not at `version`."""
 
-    async def delete(self, name: str, expected: int) -> None:
-        """Leave a tombstone of version `expected` + 1.
+    async def delete(self, name: str, expected: int, least: int = 1) -> None:
+        """Leave a tombstone of a new version: `expected` + 1, and at least `least`.
 
         Raises:
             VersionConflict: the name is not at `expected`, or does not exist.

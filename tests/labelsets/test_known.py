@@ -2,14 +2,25 @@
 
 import asyncio
 import json
+import time
 import tracemalloc
 
 import pytest
 
-from app.labelsets.definition import Definition, Entry, from_body, in_namespace, memory_cost, new
+from app.errors import UnknownLabelset
+from app.labelsets.definition import (
+    Definition,
+    Entry,
+    from_body,
+    in_namespace,
+    memory_cost,
+    namespace_bounds,
+    new,
+)
 from app.labelsets.known import OVERHEAD, Known
 from app.labelsets.registry import TOUCH_EVERY, Registry
 from app.stores.memory import MemoryLabelSets, MemoryStore
+from app.stores.protocols import Head, LabelSetRecord
 
 
 def stored(name: str, version: int, cost: int):
@@ -109,5 +120,45 @@ def test_what_there_is_no_room_for_is_read_again_and_noted_as_built() -> None:
         assert fresh is not None
         await registry.delete(fresh)
         assert await store.labelsets.get("pets") is None
+
+    asyncio.run(test())
+
+
+def test_what_was_made_anew_after_a_deletion_comes_back_where_the_store_lost_it() -> None:
+    async def test() -> None:
+        store = MemoryStore()
+        registry = Registry(store.labelsets, store.pictures, 10)
+        definition = Definition((Entry("a", ("a",)), Entry("b", ("b",))))
+        await registry.delete(await registry.write(new("pets", 0, definition), None))
+        lagging = MemoryStore()
+        tombstone = await store.labelsets.head("pets")
+        assert tombstone is not None
+        await lagging.labelsets.write("pets", b"", None, 10, least=tombstone.version - 1)
+        await lagging.labelsets.delete("pets", tombstone.version - 1)
+        anew = await registry.write(new("pets", 0, definition), None)
+        registry._store = lagging.labelsets  # a replica that had only the deletion took over
+        assert await registry.page(*namespace_bounds(""), 10) == [anew]
+        assert await registry.current("pets") == anew
+        assert await lagging.labelsets.head("pets") == Head(anew.version, deleted=False)
+
+    asyncio.run(test())
+
+
+def test_what_was_deleted_after_the_store_went_back_stays_deleted() -> None:
+    async def test() -> None:
+        store, lagging = MemoryStore(), MemoryStore()
+        definition = Definition((Entry("a", ("a",)), Entry("b", ("b",))))
+        knows = Registry(store.labelsets, store.pictures, 10)
+        knows_not = Registry(lagging.labelsets, lagging.pictures, 10)
+        older = await knows.write(new("pets", 0, definition), None)
+        await lagging.labelsets.restore(LabelSetRecord("pets", older.version, older.body()))
+        newer = await knows.write(new("pets", 0, definition), older)
+        knows._store = lagging.labelsets  # a replica that had not the newer version took over
+        while time.time() < newer.version / 1000:  # a version may be a little ahead of the time
+            await asyncio.sleep(0)
+        await knows_not.delete(await knows_not.current("pets"))
+        with pytest.raises(UnknownLabelset):
+            await knows.current("pets")
+        assert await knows.page(*namespace_bounds(""), 10) == []
 
     asyncio.run(test())

@@ -122,6 +122,8 @@ def test_versions_grow_across_delete_and_recreate(make_store, with_store: Run) -
         assert (await sets.write("pets", b"4", None, MOST)).version == 4
         assert await sets.get("pets") == LabelSetRecord("pets", 4, b"4")
         assert await sets.head("pets") == Head(4, deleted=False)
+        await sets.delete("pets", 4, least=1000)
+        assert await sets.head("pets") == Head(1000, deleted=True)
 
     with_store(make_store(), test)
 

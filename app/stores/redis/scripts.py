@@ -104,14 +104,15 @@ return {'done', known[1]}
 """
 )
 
-# ARGV: name, expected version, now, tombstones to keep, what the keys of definitions begin with
+# ARGV: name, expected version, now, tombstones to keep, what the keys of definitions begin with,
+# least version
 DELETE: Final = (
     _COMMON
     + """
 if not alive or known[1] ~= ARGV[2] then
     return conflict()
 end
-local version = string.format('%d', tonumber(known[1]) + 1)
+local version = string.format('%d', math.max(tonumber(known[1]) + 1, tonumber(ARGV[6])))
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'version', version, 'deleted', '1')
 redis.call('ZREM', KEYS[2], ARGV[1])

@@ -111,8 +111,8 @@ class RedisLabelSets:
         kind, _ = await self._run(self._amend, name, [version, body])
         return kind == "done"
 
-    async def delete(self, name: str, expected: int) -> None:
-        arguments = [name, expected, repr(self._clock()), TOMBSTONES, self._key("")]
+    async def delete(self, name: str, expected: int, least: int = 1) -> None:
+        arguments = [name, expected, repr(self._clock()), TOMBSTONES, self._key(""), least]
         kind, value = await self._run(self._delete, name, arguments)
         if kind == "conflict":
             raise VersionConflict(value)

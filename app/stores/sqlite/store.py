@@ -92,7 +92,7 @@ class SqliteLabelSets:
 
         return await self._writes.run(amend)
 
-    async def delete(self, name: str, expected: int) -> None:
+    async def delete(self, name: str, expected: int, least: int = 1) -> None:
         def delete(connection: sqlite3.Connection) -> None:
             with transaction(connection):
                 head = _head(connection, name)
@@ -100,7 +100,8 @@ class SqliteLabelSets:
                     raise VersionConflict(None)
                 _expect(head, expected)
                 sql = "UPDATE labelsets SET version = ?, body = NULL, used = ? WHERE name = ?"
-                connection.execute(sql, (head.version + 1, self._clock(), name))
+                version = max(head.version + 1, least)
+                connection.execute(sql, (version, self._clock(), name))
                 _forget_oldest(connection)
 
         await self._writes.run(delete)
