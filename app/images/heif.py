@@ -107,6 +107,9 @@ LISTS: Final = {b"iinf": 65_536, b"iloc": 65_536, b"iref": 16_384, b"ipma": 16_3
 # what an AV1 picture is made of; one has three or four
 UNITS: Final = 50_000
 
+# brands of sequences, and those of the still pictures that such files have as well
+STILL: Final = {b"avis": b"avif", b"msf1": b"mif1", b"hevc": b"heic", b"hevx": b"heix"}
+
 # beside the picture a file may hold its transparency, a preview and more
 PICTURES: Final = 4
 
@@ -121,7 +124,8 @@ def screen_heif(data: bytes, pixels: int) -> bytes:
     for number, (name, start, end) in enumerate(_boxes(data, 0, len(data))):
         check(number, BOXES, "boxes")
         if name == b"ftyp":
-            screened[start:end] = screened[start:end].replace(b"avis", b"avif")
+            for sequence, still in STILL.items():
+                screened[start:end] = screened[start:end].replace(sequence, still)
         elif name == b"moov":
             screened[start - 4 : start] = b"free"
         elif name == b"meta":

@@ -28,11 +28,17 @@ REDUCED, MASK = 1, 4
 # none, LZW, deflate twice, PackBits, LZMA, Zstandard: what gives back the bytes as they were
 LOSSLESS: Final = frozenset({1, 5, 8, 32_773, 32_946, 34_925, 50_000})
 
+# numbers of each colour for a picture, by its photometric interpretation
+COLOURS: Final = {0: 1, 1: 1, 2: 3, 5: 4}
+
 # what an extra channel is
 PREMULTIPLIED, ALPHA = 1, 2
 
 # what a file's description says of where its bytes are and how they are packed
 KEPT: Final = frozenset({HEIGHT, COMPRESSION, 266, 273, 278, 279, TILE_HEIGHT, 324, 325})
+# where its strips or tiles are, and how long: of one plane after the other, if it has several
+PLACES: Final = frozenset({273, 279, 324, 325})
+APART: Final = 2
 
 SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 11: 4, 12: 8, 16: 8, 17: 8, 18: 8}
 CODES: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q", 17: "q"}
@@ -113,7 +119,7 @@ def dtype_of(ifd: Directory) -> np.dtype[np.generic] | None:
 def is_deep(ifd: Directory) -> bool:
     """Whether `read` can read it."""
     dtype = dtype_of(ifd)
-    colours = {0: 1, 1: 1, 2: 3, 5: 4}.get(ifd.number(PHOTOMETRIC, -1))
+    colours = COLOURS.get(ifd.number(PHOTOMETRIC, -1))
     tiled = TILE_WIDTH in ifd.tags
     predictor = ifd.number(PREDICTOR, 1)
     floats = dtype is not None and dtype.kind == "f"
@@ -122,7 +128,7 @@ def is_deep(ifd: Directory) -> bool:
         and colours is not None
         and colours <= ifd.number(SAMPLES, 1) <= MOST_VALUES
         and ifd.number(COMPRESSION, 1) in LOSSLESS
-        and (ifd.number(PLANAR, 1) == 1 or ifd.number(SAMPLES, 1) == 1)
+        and ifd.number(PLANAR, 1) in (1, APART)
         and (predictor == 1 or (predictor == 2 and not floats) or (predictor == 3 and floats))
         and not (tiled and predictor == 3)
     )
@@ -149,9 +155,13 @@ def why_not(ifd: Directory) -> str:
 
 def read(data: bytes, ifd: Directory, notes: Notes) -> Image.Image:
     """The picture with 8 bits a channel. Raises what Pillow raises."""
-    raw = _unpredicted(_unpacked(data, ifd), ifd)
-    photometric, samples = ifd.number(PHOTOMETRIC, 1), raw.shape[2]
-    colours = {2: 3, 5: 4}.get(photometric, 1)
+    photometric, samples = ifd.number(PHOTOMETRIC, 1), ifd.number(SAMPLES, 1)
+    colours = COLOURS[photometric]
+    planes = samples if ifd.number(PLANAR, 1) == APART else 1
+    # of planes, those of the colours and of the transparency
+    used = range(min(planes, colours + 1))
+    parts = [_unpredicted(_unpacked(data, ifd, plane, planes), ifd) for plane in used]
+    raw = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
     extra = int((ifd.numbers(EXTRA) or (0,))[0])
     has_alpha = samples > colours and extra in (PREMULTIPLIED, ALPHA) and colours != 4
     notes.bands = samples > colours + has_alpha
@@ -174,13 +184,13 @@ def read(data: bytes, ifd: Directory, notes: Notes) -> Image.Image:
     return Image.frombytes(mode, size, np.ascontiguousarray(pixels).tobytes())
 
 
-def _unpacked(data: bytes, ifd: Directory) -> Numbers:
-    """The numbers (height, width, channels) as they are stored: read as a grey picture of bytes."""
+def _unpacked(data: bytes, ifd: Directory, plane: int, planes: int) -> Numbers:
+    """The numbers (height, width, channels) of a plane as they are stored: read as grey bytes."""
     dtype = dtype_of(ifd)
     if dtype is None:
         raise ValueError("a picture that is not deep is read as one. This is a bug.")
-    each = bytes_of_a_pixel(ifd)
-    image = TiffImageFile(io.BytesIO(_as_bytes(data, ifd, each)))
+    each = bytes_of_a_pixel(ifd) // planes
+    image = TiffImageFile(io.BytesIO(_as_bytes(data, ifd, each, plane, planes)))
     image.load()
     width, height = ifd.number(WIDTH, 0), ifd.number(HEIGHT, 0)
     if image.mode != "L" or image.size != (width * each, height):
@@ -189,13 +199,15 @@ def _unpacked(data: bytes, ifd: Directory) -> Numbers:
     return rows.view(dtype).reshape(height, width, each // dtype.itemsize)
 
 
-def _as_bytes(data: bytes, ifd: Directory, each: int) -> bytes:
-    """The file with a directory at its end that calls it grey, of 8 bits, and wider."""
+def _as_bytes(data: bytes, ifd: Directory, each: int, plane: int, planes: int) -> bytes:
+    """The file with a directory at its end that calls a plane grey, of 8 bits, and wider."""
     step, long, short = (20, "HHQI4x", "HHQH6x") if ifd.big else (12, "HHII", "HHIH2x")
     lines = {}
     for tag in KEPT & set(ifd.tags):
         place = ifd.tags[tag].place
         lines[tag] = data[place : place + step]
+        if tag in PLACES:
+            lines[tag] = _of_plane(data, ifd, lines[tag], plane, planes)
     for tag in {WIDTH, TILE_WIDTH} & set(ifd.tags):
         wider = ifd.number(tag, 0) * each
         lines[tag] = struct.pack(ifd.order + long, tag, 4, 1, wider)
@@ -208,6 +220,22 @@ def _as_bytes(data: bytes, ifd: Directory, each: int) -> bytes:
     changed = bytearray(data) + bytes(len(data) % 2)
     struct.pack_into(ifd.order + word, changed, 8 if ifd.big else 4, len(changed))
     return bytes(changed + head + body + end)
+
+
+def _of_plane(data: bytes, ifd: Directory, line: bytes, plane: int, planes: int) -> bytes:
+    """A line of the directory with the values of a plane alone."""
+    word, inline = ("Q", 8) if ifd.big else ("I", 4)
+    tag, kind, number = struct.unpack_from(ifd.order + "HH" + word, line)
+    values, size = line[-inline:], SIZES[kind] * (number // planes)
+    if SIZES[kind] * number <= inline:
+        values = values[plane * size : (plane + 1) * size]
+    else:
+        (start,) = struct.unpack(ifd.order + word, values)
+        start += plane * size
+        fits = size <= inline
+        values = data[start : start + size] if fits else struct.pack(ifd.order + word, start)
+    head = struct.pack(ifd.order + "HH" + word, tag, kind, number // planes)
+    return head + values.ljust(inline, b"\0")
 
 
 def _unpredicted(raw: Numbers, ifd: Directory) -> Numbers:

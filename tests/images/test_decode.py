@@ -552,6 +552,21 @@ def turned_heic(turn: int, exif: int | None) -> bytes:
     return head + meta(start) + box(b"mdat", boxes[b"mdat"] + note)
 
 
+@pytest.mark.parametrize("brands", [b"msf1\0\0\0\0msf1hevcheic", b"hevc\0\0\0\0mif1hevcheic"])
+def test_a_burst_of_pictures_in_heic_is_read_as_its_still_picture(brands: bytes) -> None:
+    from app.images.decode import FORMATS, HEIC, enable_heic
+
+    enable_heic()
+    data = (Path(__file__).parents[1] / "data" / "red.heic").read_bytes()
+    size = int.from_bytes(data[:4])
+    # its boxes are moved, so their number of bytes stays
+    burst = data[:8] + brands.ljust(size - 8, b"\0")[: size - 8] + data[size:]
+    decoded = decode(burst + struct.pack(">I4s", 8, b"moov"), SPEC, LIMITS, (*FORMATS, HEIC))
+    assert (decoded.width, decoded.height) == (64, 48)
+    np.testing.assert_allclose(decoded.pixels[:, 16, 16], RED, atol=12)
+    assert decoded.notes.more
+
+
 @pytest.mark.parametrize("exif", [None, 1, 6, 8])
 def test_heic_is_turned_once(exif: int | None) -> None:
     pytest.importorskip("pi_heif")

@@ -34,12 +34,14 @@ def decode_as_sent(data: bytes) -> Decoded:
 
 
 def tiff(raw: Numbers, order: str = "<", **tags: Any) -> bytes:
-    """A TIFF of one strip; `tags` are `_259=8` and so on."""
+    """A TIFF of one strip, or of those that its planes have; `tags` are `_259=8` and so on."""
     raw = raw[..., None] if raw.ndim == 2 else raw
     height, width, samples = raw.shape
     kind = {"u": 1, "i": 2, "f": 3}[raw.dtype.kind]
     photometric = 2 if samples >= 3 else 1
-    body = raw.astype(raw.dtype.newbyteorder(order)).tobytes()
+    planes = samples if tags.get("_284") == (2,) else 1
+    laid = raw.transpose(2, 0, 1) if planes > 1 else raw
+    body = laid.astype(raw.dtype.newbyteorder(order)).tobytes()
     levels: dict[int, tuple[int, ...]] = {
         256: (width,), 257: (height,), 258: (8 * raw.dtype.itemsize,) * samples, 259: (1,),
         262: (photometric,), 277: (samples,), 278: (height,), 339: (kind,) * samples,
@@ -49,6 +51,11 @@ def tiff(raw: Numbers, order: str = "<", **tags: Any) -> bytes:
     levels |= {int(name[1:]): value for name, value in tags.items() if name != "packed"}
     body = tags.get("packed", body)
     levels |= {279: (len(body),), 273: (8,)}
+    if planes > 1:
+        row, rows = width * raw.dtype.itemsize, levels[278][0]
+        starts = [plane * height + top for plane in range(planes) for top in range(0, height, rows)]
+        levels[273] = tuple(8 + row * start for start in starts)
+        levels[279] = tuple(row * min(rows, height - start % height) for start in starts)
     extra, entries = bytearray(body), b""
     for tag, values in sorted(levels.items()):
         code, size = ("I", 4) if tag in (256, 257, 273, 279) else ("H", 2)
@@ -181,6 +188,35 @@ def test_colour_and_transparency_of_every_depth_are_read(dtype: str, order: str)
     assert decode_as_sent(tiff(np.dstack([raw] * 2), order)).notes.bands
 
 
+@pytest.mark.parametrize("dtype", ["u2", "u4", "f4"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("rows", [SIDE, 12])
+def test_colours_that_are_stored_one_after_the_other_are_put_together(
+    dtype: str, order: str, rows: int
+) -> None:
+    white = {"u2": 65_535, "u4": 2**32 - 1}.get(dtype, 1.0)
+    apart: dict[str, Any] = {"_284": (2,), "_278": (rows,)}
+    raw = of(white, dtype, COLOURS)
+    assert is_coloured(decode_as_sent(tiff(raw, order, **apart)))
+    opaque = np.full((SIDE, SIDE), white).astype(dtype)
+    assert is_coloured(decode_as_sent(tiff(np.dstack([raw, opaque]), order, **apart)))
+    clear = decode_as_sent(tiff(np.dstack([of(white, dtype), 0 * opaque]), order, **apart))
+    assert (clear.pixels == 255).all()
+    many = tiff(np.dstack([raw] * 3), order, **apart, _262=(1,))
+    assert decode_as_sent(many).notes.bands
+
+
+def test_grey_that_is_multiplied_by_its_transparency_is_laid_on_white() -> None:
+    out = io.BytesIO()
+    Image.new("LA", (SIDE, SIDE), (50, 100)).save(out, "TIFF")
+    data = bytearray(out.getvalue())
+    data[data.index(struct.pack("<HHI", 338, 3, 1)) + 8] = 1  # what the extra channel is
+    deep = np.full((SIDE, SIDE, 2), (257 * 50, 257 * 100), np.uint16)
+    for picture in (bytes(data), tiff(deep, _338=(1,))):
+        pixels = decode_as_sent(picture).pixels
+        np.testing.assert_allclose(pixels, 50 + 255 - 100, atol=1)
+
+
 def test_packed_and_predicted_numbers_are_put_back() -> None:
     for dtype, white in (("u2", 65_535), ("u4", 2**32 - 1)):
         for samples in (1, 3):
@@ -220,9 +256,9 @@ def test_numbers_that_are_none_are_black_and_do_not_count() -> None:
 
 
 def test_what_no_decoder_reads_is_named_and_not_called_damaged() -> None:
-    planar = tiff(of(1.0, "f4", COLOURS), _284=(2,))
+    lab = tiff(of(1.0, "f4", COLOURS), _262=(8,))
     with pytest.raises(UnsupportedImage, match="3 channels with 32 bits"):
-        decode_as_sent(planar)
+        decode_as_sent(lab)
     odd = tiff(of(255, "u2"), _258=(24,))
     with pytest.raises(UnsupportedImage, match="24 bits"):
         decode_as_sent(odd)
