@@ -318,7 +318,7 @@ def _classify(
         with _printed(source, writer, form, to_file=results is not None) as show:
             return await run.over(source, show)
 
-    tally = service.run(work, stored="labelset" in fields)
+    tally = service.run(work, stored="labelset" in fields, asks=not source.is_empty)
     if results is not None:
         tally = Tally()
         for record in results.records():

@@ -200,6 +200,9 @@ T = TypeVar("T")
 REMOTE_JOBS: Final = 8
 LOCAL_JOBS: Final = 64
 
+# a name that leads nowhere (RFC 6761)
+NOBODY: Final = "http://nobody.invalid"
+
 # no server takes more; a smaller limit is its own
 LARGEST_FILE: Final = 200_000_000
 
@@ -223,15 +226,18 @@ class Service:
     jobs: int | None
     retry_for: float
 
-    def run(self, work: Callable[[Reached], Awaitable[T]], *, stored: bool) -> T:
-        """What the work returns; `stored`: it needs label sets. Raises Ended."""
-        return self._remotely(work) if self.url else self._locally(work, stored)
+    def run(self, work: Callable[[Reached], Awaitable[T]], *, stored: bool, asks: bool = True) -> T:
+        """What the work returns; `stored`: it needs label sets. Raises Ended.
+
+        For work that `asks` nothing no model is loaded, or downloaded.
+        """
+        return self._remotely(work) if self.url or not asks else self._locally(work, stored)
 
     def _remotely(self, work: Callable[[Reached], Awaitable[T]]) -> T:
         jobs = self.jobs or REMOTE_JOBS
 
         async def run() -> T:
-            async with http_client(self.url, self.api_key, jobs, self.model) as http:
+            async with http_client(self.url or NOBODY, self.api_key, jobs, self.model) as http:
                 return await work(Reached(Client(http, self.retry_for), jobs, LARGEST_FILE))
 
         return asyncio.run(run())

@@ -60,6 +60,11 @@ class Source:
         """How many files there will be; None where that is not known before."""
         return None if self.lists is not None else sum(1 for _ in self._beforehand())
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is known before that no name leads to a file."""
+        return self.lists is None and not any(map(_leads_somewhere, self._beforehand()))
+
     def files(self) -> Iterator[FoundFile]:
         """One after the other. Raises Ended for a list that cannot be read."""
         for name in self.names:
@@ -214,6 +219,11 @@ class Run:
             problem = {"title": "The file was not moved", "detail": reason(error)}
             return FileAnswer(record.file, record.answer, problem)
         return FileAnswer(record.file, record.answer, target=target)
+
+
+def _leads_somewhere(file: FoundFile) -> bool:
+    # os.path, which never raises
+    return file.error is None and (file.path == STDIN or os.path.exists(file.path))  # noqa: PTH110
 
 
 def _image(path: str, limit: int) -> tuple[bytes, bytes]:

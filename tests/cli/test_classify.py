@@ -161,6 +161,24 @@ def test_a_folder_without_images_is_exit_status_1(run: Any, tmp_path: Path, url:
     assert f"no images found in {tmp_path}" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("cat.jgp", "cat.jgp: no such file or directory"),
+        ("*.png", "*.png: no file matches this pattern"),
+        (".", "no images found in ."),
+    ],
+)
+def test_names_that_lead_to_nothing_are_told_without_a_model(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, complaint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # a model that cannot be loaded would be status 3
+    result = run("classify", name, "--labels", LABELS, "--model", "local-dir:/nowhere")
+    assert result.exit_code == 1
+    assert complaint in result.stderr
+
+
 def test_results_come_while_a_list_is_still_being_written(
     command: list[str], samples: dict[str, Path], url: str
 ) -> None:
