@@ -5,7 +5,7 @@ import { Problem, ROOT, ask, hasKey, stages } from "./api.js";
 import { Card } from "./card.js";
 import { announce, copy, find, make, toast } from "./dom.js";
 import { Queue } from "./queue.js";
-import { refusal } from "./sniff.js";
+import { FORMATS, refusal } from "./sniff.js";
 import { csvOf } from "./table.js";
 import { best, counted } from "./words.js";
 
@@ -68,6 +68,7 @@ export class Board {
     const room = Math.max(0, MOST_CARDS - this.size);
     const refused = reasons.filter(Boolean);
     if (refused.length > 3) refused.splice(2, Infinity, `${refused.length - 2} more files are not images.`);
+    if (refused.some((reason) => !reason.endsWith("is empty."))) refused.push(FORMATS);
     if (images.length > room) {
       refused.push(`${MOST_CARDS} pictures fit on this page; for folders use “openvocab classify” in a terminal.`);
     }

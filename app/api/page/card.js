@@ -123,7 +123,7 @@ export class Card {
     this.tileWord = make("span", { class: "tile-word", dir: "auto" });
     this.tileScore = make("span", { class: "tile-score" });
     this.tile = make("button", { type: "button", class: "tile", "aria-expanded": "false", title: this.file.name, on: { click: () => this.actions.open(this, true) } },
-      make("span", { class: "thumb" }, make("img", { src: this.url, alt: "", decoding: "async", loading: "lazy" }), icon("picture")),
+      make("span", { class: "thumb" }, make("img", { src: this.url, alt: "", decoding: "async", loading: "lazy", draggable: "false" }), icon("picture")),
       make("span", { class: "sr", text: `${this.file.name}: ` }),
       make("span", { class: "tile-line" }, this.tileWord, this.tileScore), track);
     return make("div", { class: "tile-box" }, this.tile, this.#buildRemove());

@@ -4,6 +4,8 @@
 import { ROOT, ask } from "./api.js";
 import { find, make, toast } from "./dom.js";
 
+const NO_PICTURE = "There is no picture on the clipboard.";
+
 /**
  * Sets up all of them; `take` gets files, and for a sample its `source` (an address) and `name`.
  * Samples whose name is among `first` come first.
@@ -37,41 +39,55 @@ async function setUpSamples(take, first) {
 function setUpDrop(take) {
   const veil = find("veil");
   let depth = 0; // enter and leave come for every element that is passed
-  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
   const show = () => { veil.hidden = depth === 0; };
-  addEventListener("dragenter", (event) => {
-    if (!hasFiles(event)) return;
+  const on = (name, act) => addEventListener(name, (event) => { if (isWanted(event)) act(event); });
+  on("dragenter", (event) => {
     event.preventDefault();
     depth += 1;
     show();
   });
-  addEventListener("dragleave", (event) => {
-    if (!hasFiles(event)) return;
+  on("dragleave", () => {
     depth = Math.max(0, depth - 1);
     show();
   });
-  addEventListener("dragover", (event) => {
-    if (!hasFiles(event)) return;
+  on("dragover", (event) => {
     event.preventDefault();
     event.dataTransfer.dropEffect = "copy";
   });
-  addEventListener("drop", (event) => {
-    if (!hasFiles(event)) return;
+  on("drop", (event) => {
     event.preventDefault(); // else the browser would open the picture instead of this page
     depth = 0;
     show();
-    take([...event.dataTransfer.files]);
+    const { files } = event.dataTransfer;
+    if (files.length) take([...files]);
+    else takeAddress(event.dataTransfer.getData("text/uri-list"));
   });
+}
+
+// of a picture on another page some browsers give the address alone, which a field takes as text
+function isWanted({ dataTransfer, target }) {
+  const types = dataTransfer?.types ?? [];
+  return types.includes("Files") || (types.includes("text/uri-list") && !target.matches?.("input, textarea"));
+}
+
+// what is elsewhere this page may not fetch
+function takeAddress(address) {
+  const sample = [...find("samples").querySelectorAll("img")].find(({ src }) => src === address);
+  if (sample) sample.closest("button").click();
+  else toast("That is a link, not a picture. Copy the picture and paste it here, or save it and drop the file.");
 }
 
 function setUpPaste(take) {
   addEventListener("paste", (event) => {
     const pasted = [...(event.clipboardData?.files ?? [])];
     // cells of a spreadsheet come as a text and as a picture of it
-    const isText = event.target.matches?.("input, textarea") && event.clipboardData?.getData("text/plain");
-    if (!pasted.length || isText || event.defaultPrevented) return;
-    event.preventDefault();
-    take(pasted);
+    const isField = event.target.matches?.("input, textarea");
+    const isText = isField && event.clipboardData?.getData("text/plain");
+    if (isText || event.defaultPrevented) return;
+    if (pasted.length) {
+      event.preventDefault();
+      take(pasted);
+    } else if (!isField) toast(NO_PICTURE);
   });
   const button = find("paste");
   button.hidden = !navigator.clipboard?.read;
@@ -79,7 +95,7 @@ function setUpPaste(take) {
     try {
       const found = await fromClipboard();
       if (found.length) take(found);
-      else toast("There is no picture on the clipboard.");
+      else toast(NO_PICTURE);
     } catch {
       toast("The browser does not let this page read the clipboard; press Ctrl+V instead.");
     }

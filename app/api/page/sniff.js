@@ -5,6 +5,9 @@ const OTHERS = ["PK\u0003\u0004", "%PDF", "\u001f\u008b", "Rar!", "7z\u00bc\u00a
 const VIDEOS = ["isom", "mp41", "mp42", "qt  ", "M4V ", "M4A ", "avc1"];
 const LONGEST = 1024;
 
+/** What may be sent. */
+export const FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are, and SVG, HEIC and others where the server reads them.";
+
 /** Why the file is refused, in words; an image, or what cannot be read, gets an empty text. */
 export async function refusal(file) {
   let head;
@@ -14,7 +17,7 @@ export async function refusal(file) {
     return ""; // gone or a folder: said where it is sent
   }
   if (!file.size) return `${file.name} is empty.`;
-  return isNoPicture(head) ? `${file.name} is not an image. JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are, and SVG, HEIC and others where the server reads them.` : "";
+  return isNoPicture(head) ? `${file.name} is not an image.` : "";
 }
 
 function isNoPicture(head) {

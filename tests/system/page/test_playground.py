@@ -80,6 +80,36 @@ def test_a_picture_can_be_dropped(open_page: Open, samples: dict[str, Path]) -> 
     expect(page.locator("#veil")).to_be_hidden()
 
 
+def test_a_link_that_is_dropped_leaves_the_page_where_it_is(open_page: Open) -> None:
+    page = open_page().page
+    devtools = page.context.new_cdp_session(page)
+
+    def drop(address: str) -> None:
+        item = {"mimeType": "text/uri-list", "data": address}
+        data = {"items": [item], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            drag = {"type": kind, "x": 600, "y": 400, "data": data}
+            devtools.send("Input.dispatchDragEvent", drag)
+
+    drop("https://example.org/cat.jpg")
+    expect(page.locator("#toast")).to_contain_text("That is a link, not a picture.")
+    expect(page.locator("#veil")).to_be_hidden()
+    drop(f"{page.url}page/samples/cat.webp")
+    assert words(answered_card(page, "cat.webp"))[0] == "cat"
+
+
+def test_what_is_pasted_and_no_picture_is_said_to_be_none(open_page: Open) -> None:
+    page = open_page(**CLIPBOARD).page
+    page.evaluate("navigator.clipboard.writeText('https://example.org/cat.jpg')")
+    page.get_by_label("Add a label").focus()
+    page.keyboard.press("Control+v")
+    expect(page.get_by_label("Add a label")).to_have_value("https://example.org/cat.jpg")
+    expect(page.locator("#toast")).to_be_hidden()
+    page.locator("#drop").focus()
+    page.keyboard.press("Control+v")
+    expect(page.locator("#toast-text")).to_have_text("There is no picture on the clipboard.")
+
+
 def test_a_picture_can_be_pasted(open_page: Open, samples: dict[str, Path]) -> None:
     page = open_page(**CLIPBOARD).page
     encoded = base64.b64encode(samples["rocket"].read_bytes()).decode()
@@ -293,6 +323,11 @@ def test_what_is_no_image_is_refused_before_it_is_sent(
     expect(page.locator("#image-error")).to_contain_text("empty.png is empty.")
     expect(page.locator(".card")).to_have_count(1)
     assert sum(url.endswith("/classify") for url in visit.requests) == 1
+    names = ("a.pdf", "b.pdf", "c.pdf")
+    several = [{"name": name, "mimeType": "", "buffer": b"%PDF-1.7"} for name in names]
+    page.locator("#files").set_input_files(several)
+    expect(page.locator("#image-error")).to_contain_text("a.pdf is not an image. b.pdf is not")
+    assert (page.locator("#image-error").text_content() or "").count("JPEG") == 1
     sample(page, "dog")
     expect(page.locator("#image-error")).to_be_empty()
 
