@@ -79,7 +79,7 @@ function question() {
     most: Number(topK) || USUAL_ANSWERS,
     words: mode === "own" ? labels.length : mode === "set" ? picker.size(labelsets) : 0,
     alone: (known.alwaysAlone ? !shares : multiLabel) || (mode === "own" && labels.length === 1),
-    single: isAlone(),
+    single: isAlone(known),
   };
 }
 
@@ -143,7 +143,7 @@ function show() {
 }
 
 function showEmpty() {
-  const alone = isAlone();
+  const alone = isAlone(known);
   const reason = missing() || (alone ? "One word has nothing to be compared with, so only its similarity is shown." : "");
   find("empty").hidden = board.size > 0 && !reason;
   find("empty").classList.toggle("brief", board.size > 0);

@@ -104,10 +104,13 @@ export function areExamples(labels) {
 }
 
 /** Whether there is one word and nothing that it could be measured against. */
-export function isAlone() {
-  const { mode, labels, multiLabel, threshold, abstain, others } = settings;
-  return mode === "own" && labels.length === 1 && !multiLabel && !threshold && !abstain && !others;
+export function isAlone({ alwaysAlone }) {
+  return isBare() && !settings.multiLabel && !alwaysAlone;
 }
+
+const isOneWord = () => settings.mode === "own" && settings.labels.length === 1;
+const isBare = () => isOneWord() && !settings.threshold && !settings.abstain && !otherThings().length;
+const otherThings = () => typed(settings.others);
 
 /** Remember them. */
 export function save() {
@@ -134,14 +137,15 @@ export function fields({ explains, alwaysAlone }) {
   if (settings.templates === OWN) found.push(["templates", JSON.stringify(ownTemplates())]);
   else if (settings.templates) found.push(["templates", settings.templates]);
   if (settings.topK) found.push(["top_k", settings.topK]);
+  const multiLabel = settings.multiLabel && !alwaysAlone;
   // a share of one word says nothing, but its similarity does: 0 lets the server answer
-  const threshold = isAlone() ? "0" : settings.threshold;
+  const threshold = isBare() && !multiLabel ? "0" : settings.threshold;
   if (threshold) found.push(["threshold", threshold]);
-  if (settings.multiLabel && !alwaysAlone) found.push(["multi_label", "true"]);
-  if (settings.shares && alwaysAlone) found.push(["scores", "softmax"]);
+  if (multiLabel) found.push(["multi_label", "true"]);
+  if (settings.shares && alwaysAlone && !isOneWord()) found.push(["scores", "softmax"]);
   if (settings.mode === "set" && settings.coverage) found.push(["coverage", String(Number(settings.coverage) / 100)]);
   if (settings.abstain) found.push(["abstain", "true"]);
-  const others = settings.mode === "own" ? typed(settings.others) : [];
+  const others = settings.mode === "own" ? otherThings() : [];
   if (others.length) found.push(["not", JSON.stringify(others)]);
   if (settings.explain && explains) found.push(["explain", "true"]);
   return found;

@@ -187,13 +187,42 @@ def test_one_word_alone_shows_its_similarity_and_offers_a_score(
     )
     expect(card.locator(".score")).to_be_hidden()
     expect(card.locator(".rows .track")).to_be_hidden()
+    page.locator("#options summary").click()
+    page.get_by_label("Other things it may show").fill(" ,")  # says nothing
+    page.get_by_label("Max. answers").fill("1")
+    expect(card.locator(".previous")).to_be_hidden()
+    expect(card).to_have_attribute("data-state", "done")
+    expect(card.locator(".score")).to_be_hidden()
     page.get_by_role("button", name="Score on its own").click()
     expect(card.locator(".score")).to_be_visible()
     expect(page.locator("#empty")).to_be_hidden()
     expect(card.locator(".basis")).to_contain_text("Each word is scored on its own")
-    page.locator("#options summary").click()
     page.get_by_label("Min. score").fill("0.9999")
     expect(card.locator(".none")).to_have_text("No word reached the minimum score of 0.9999.")
+
+
+def test_one_word_alone_has_a_score_where_the_model_scores_each_on_its_own(open_page: Open) -> None:
+    page = open_page(**CLIPBOARD).page
+
+    def sigmoid(route: Route) -> None:
+        answer = route.fetch()
+        models = answer.json()
+        route.fulfill(
+            response=answer, json={**models, "loaded": {**models["loaded"], "logit_bias": -10.0}}
+        )
+
+    page.route("**/models", sigmoid)
+    page.reload()
+    expect(page.locator("#alone-field")).to_have_attribute("hidden", "")
+    set_labels(page, ["cat"])
+    card = sample(page, "cat")
+    expect(card.locator(".score")).to_be_visible()
+    expect(page.locator("#empty")).to_be_hidden()
+    page.locator("#options summary").click()
+    page.get_by_text("Scores add up to 100 %", exact=True).click()
+    page.get_by_label("Max. answers").fill("1")
+    expect(card.locator(".previous")).to_be_hidden()
+    expect(card.locator(".score")).to_be_visible()
 
 
 def test_the_first_own_word_replaces_the_examples_and_the_second_does_not(open_page: Open) -> None:
