@@ -104,7 +104,7 @@ export class Card {
     } });
     this.heatBox = make("div", { class: "heat-box", hidden: true },
       this.heatText = make("p", { class: "hint" }),
-      make("label", {}, make("span", { text: "Opacity" }), this.slider));
+      this.opacity = make("label", {}, make("span", { text: "Opacity" }), this.slider));
     const shot = make("div", { class: "shot" },
       make("div", { class: "frame" }, picture, icon("picture")), make("div", { class: "row tight" }, this.meta, this.part.button), this.heatBox);
     this.previous = make("span", { class: "previous", text: "previous", title: "Answers other words or options than those chosen now", hidden: true });
@@ -274,7 +274,7 @@ export class Card {
 
   async #showHeat(prediction) {
     this.heatBox.hidden = !prediction;
-    this.canvas.hidden = !prediction;
+    this.canvas.hidden = this.opacity.hidden = !prediction;
     if (!prediction) return;
     this.heatText.textContent = `Bright where covering the picture lowers “${prediction.label}” most. The grid has 7 × 7 squares, so edges are coarse; flat ground is left out.`;
     this.slider.setAttribute("aria-label", `Opacity of the heat map over ${this.file.name}`);
@@ -282,10 +282,10 @@ export class Card {
     this.slider.value = getComputedStyle(find("cards")).getPropertyValue("--heat");
     try {
       if (await drawHeat(this.canvas, prediction.heatmap)) return;
-      this.canvas.hidden = true; // the whole picture would lie in the dark
+      this.canvas.hidden = this.opacity.hidden = true; // the whole picture would lie in the dark
       this.heatText.textContent = `No single part of the picture lowers “${prediction.label}” when it is covered.`;
     } catch {
-      this.canvas.hidden = true;
+      this.canvas.hidden = this.opacity.hidden = true;
       this.heatText.textContent = "The heat map cannot be drawn.";
     }
   }

@@ -35,6 +35,8 @@ NASTY = [
 LANGUAGES = ("curl", "Python", "JavaScript")
 
 DIMMED = "rgb(92, 93, 88)"
+DIMMED_BAR = "rgb(227, 224, 216)"
+INK = "rgb(27, 28, 26)"
 
 
 def test_an_uploaded_picture_gets_bars_with_scores_similarities_and_times(
@@ -255,6 +257,8 @@ def test_an_answer_to_other_words_is_dimmed_and_called_previous(open_page: Open)
     expect(card.locator(".previous")).to_be_visible()
     best = card.locator(".word").first
     expect(best).to_have_css("color", DIMMED)
+    for bar in card.locator(".rows .fill").all():
+        expect(bar).to_have_css("background-color", DIMMED_BAR)
     expect(page.locator("#empty-text")).to_contain_text("Type at least two words")
     set_labels(page, ["dog", "cat", "key"])
     expect(card.locator(".word")).to_have_count(3)
@@ -758,6 +762,7 @@ def test_a_picture_of_which_no_part_matters_is_not_darkened(open_page: Open) -> 
     page.locator("#show-heat").click()
     expect(found.locator(".heat-box")).to_contain_text("No single part of the picture lowers “cat”")
     expect(found.locator("canvas")).to_be_hidden()
+    expect(found.get_by_label("Opacity")).to_be_hidden()
 
 
 def test_the_heat_map_of_the_chosen_label_lies_over_the_picture(open_page: Open) -> None:
@@ -836,6 +841,30 @@ def test_light_and_dark_follow_the_system_until_somebody_chooses(open_page: Open
     page.reload()
     expect(body).to_have_css("background-color", light)
     expect(toggle).to_have_attribute("aria-pressed", "false")
+
+
+def test_answers_are_printed_dark_on_white_with_their_bars(open_page: Open) -> None:
+    page = open_page(color_scheme="dark").page
+    page.get_by_role("button", name="Dark theme").click(click_count=2)  # light, and dark for good
+    card = sample(page, "cat")
+    expect(card.locator(".word").first).not_to_have_css("color", INK)
+    page.emulate_media(media="print")
+    expect(card.locator(".word").first).to_have_css("color", INK)
+    expect(card.locator(".fill").first).to_have_css("print-color-adjust", "exact")
+    for pressed in (page.locator(".ask"), page.locator(".tools"), card.get_by_role("button")):
+        expect(pressed.filter(visible=True)).to_have_count(0)
+
+
+def test_a_minimum_score_is_marked_in_forced_colours(open_page: Open) -> None:
+    page = open_page(forced_colors="active").page
+    card = sample(page, "cat")
+    page.locator("#options summary").click()
+    page.get_by_label("Min. score").fill("0.0001")
+    expect(card.locator(".rows.bounded")).to_be_visible()
+    mark, ground = card.locator(".rows .track").first.evaluate(
+        "track => ['::after', null].map(one => getComputedStyle(track, one).backgroundColor)"
+    )
+    assert mark != ground
 
 
 def test_the_page_works_under_a_path_that_a_proxy_puts_before_it(
