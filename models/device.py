@@ -62,6 +62,34 @@ def importing_torch(what: str) -> Iterator[None]:
         raise ModelUnavailable(f"{what} needs PyTorch, which cannot be loaded: {error}") from None
 
 
+# how libraries of C++ say that the system gives them no memory, and Python no thread
+SHORTAGE: Final = re.compile(
+    r"bad_alloc|out of memory|failed to allocate|can't allocate memory|can't start new thread",
+    re.IGNORECASE,
+)
+
+
+@contextlib.contextmanager
+def with_room(what: str) -> Iterator[None]:
+    """For what takes much memory, and threads.
+
+    Raises:
+        ModelUnavailable: the system, or a limit of this process, leaves too little of them.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        lines = str(error).splitlines() or [""]
+        reason = next(filter(SHORTAGE.search, lines), None)
+        if reason is None and not isinstance(error, MemoryError):
+            raise
+        why = (reason or lines[0]).strip() or type(error).__name__
+        raise ModelUnavailable(
+            f"{what} cannot be loaded: too little memory is free, or too few threads are permitted "
+            f"({why})"
+        ) from None
+
+
 def kind_of(device: str) -> str:
     """`cuda` of `cuda:1`."""
     return device.partition(":")[0]

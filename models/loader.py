@@ -26,6 +26,7 @@ from models.device import (
     importing_torch,
     kind_of,
     may_be_gpu,
+    with_room,
 )
 from models.encoder import Encoder
 from models.errors import BadDevice, BadExport, DeviceUnfit
@@ -86,16 +87,17 @@ def load(
     """
     once = functools.cache(room)
     asked = _Asked(spec, precision, threads, cores, max_batch, backend, exports, once)
-    if spec.startswith(EXPORTED):
-        return _exported(asked, device)
-    where = choose_device(device, backend)
-    try:
-        return _load(asked, where)
-    except DeviceUnfit as error:
-        if device != "auto":
-            raise
-        log.warning("%s; it runs on the CPU", error)
-        return _load(asked, CPU)
+    with with_room(f"model {spec!r}"):
+        if spec.startswith(EXPORTED):
+            return _exported(asked, device)
+        where = choose_device(device, backend)
+        try:
+            return _load(asked, where)
+        except DeviceUnfit as error:
+            if device != "auto":
+                raise
+            log.warning("%s; it runs on the CPU", error)
+            return _load(asked, CPU)
 
 
 def _load(asked: _Asked, device: str) -> Encoder:
@@ -167,11 +169,12 @@ def load_to_share(
     if threads != 1 or backend == "torch" or not available() or device not in ("auto", CPU):
         return None
     asked = _Asked(spec, precision, threads, cores, 0, backend, exports, lambda: None)
-    if spec.startswith(EXPORTED):
-        return _exported(asked, device)
-    if device == "auto" and may_be_gpu(backend):
-        return None
-    encoder = _mapped(asked, _loader(spec), CPU)
+    with with_room(f"model {spec!r}"):
+        if spec.startswith(EXPORTED):
+            return _exported(asked, device)
+        if device == "auto" and may_be_gpu(backend):
+            return None
+        encoder = _mapped(asked, _loader(spec), CPU)
     return encoder if isinstance(encoder, Encoder) else None
 
 

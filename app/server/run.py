@@ -42,6 +42,9 @@ LAST_SECONDS: Final = 10.0
 
 SWITCH_SECONDS: Final = 0.0001
 
+# threads that a process starts with: those of the store, of the first picture, and the watchdog's
+FIRST_THREADS: Final = 8
+
 
 def serve(
     settings: Settings,
@@ -52,6 +55,13 @@ def serve(
     metrics: Metrics | None = None,
 ) -> int:
     """Serve until a signal; accepted requests are answered first. Returns the exit status."""
+    if not _may_start(FIRST_THREADS):
+        sys.stderr.write(
+            f"openvocab: {FIRST_THREADS} more threads are needed, and the system does not permit "
+            "them: raise its limit of tasks (TasksMax=, pids.max, `ulimit -u`) or `ulimit -v`\n"
+        )
+        encoder.close()
+        return START_ERROR
     tune_interpreter()
     try:
         app = create_app(settings, encoder, metrics)
@@ -75,6 +85,24 @@ def serve(
         encoder.close()
         gc.unfreeze()  # or libraries that look for leaks at the end report what was frozen
     return 0
+
+
+def _may_start(count: int) -> bool:
+    """Whether so many threads can run at once; a start that lacks one ends in a traceback."""
+    done = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(count):
+            thread = threading.Thread(target=done.wait)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        return False
+    finally:
+        done.set()
+        for thread in started:
+            thread.join()
+    return True
 
 
 def _not_renewed(_number: int, _frame: object) -> None:

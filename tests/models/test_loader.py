@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import BadCheckpoint, BadDevice, ModelError, ModelUnavailable, UnknownModel, catalog
 from models.catalog import provenance_of, restricted_licence
+from models.device import with_room
 from models.encoder import Encoder
-from models.loader import fetch, load
+from models.loader import fetch, load, load_to_share
 from tests.conftest import NO_HUB, AtHub
 
 BUNDLED_MODELS = ("everyday", "pictogram")
@@ -370,3 +371,41 @@ def test_half_a_download_is_not_taken_for_a_whole_one(tmp_path: Path, at_hub: At
     at_hub(NO_HUB)
     with pytest.raises(ModelUnavailable, match="cannot be reached"):
         fetch("ViT-B-32-256/datacomp_s34b_b86k")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("Check 'false' failed at a.cpp:1:\nstd::bad_alloc\n\n"), "std::bad_alloc"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to"), "CUDA out of memory. Tried to"),
+    ],
+)
+def test_too_little_memory_for_a_model_is_told_in_a_line(
+    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_arguments: object) -> Encoder:
+        raise error
+
+    monkeypatch.setattr("models.loader._mapped", full)
+    told = []
+    for begin in (
+        lambda: load("pictogram", device="cpu", exports=tmp_path),
+        lambda: load_to_share(
+            "pictogram", device="cpu", precision="auto", threads=1, cores=1, backend="auto",
+            exports=tmp_path,
+        ),
+    ):  # fmt: skip
+        with pytest.raises(ModelUnavailable) as caught:
+            begin()
+        told.append(str(caught.value))
+    assert told == 2 * [
+        "model 'pictogram' cannot be loaded: too little memory is free, or too few threads are "
+        f"permitted ({reason})"
+    ]
+
+
+def test_what_is_no_shortage_is_not_called_one() -> None:
+    with pytest.raises(RuntimeError, match="a mistake of ours"), with_room("model 'a'"):
+        raise RuntimeError("a mistake of ours")

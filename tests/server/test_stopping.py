@@ -1,7 +1,9 @@
 """Starting and stopping: what was accepted is answered, and what cannot work says so."""
 
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 import uvicorn
 
+from app.server import run
 from app.server.run import _Server
 from app.server.settings import Settings
 from benchmarks import servers
@@ -256,3 +259,25 @@ def test_a_damaged_checkpoint_ends_the_start(tmp_path: Path) -> None:
 def test_a_folder_without_a_socket_ends_the_start(tmp_path: Path) -> None:
     process = start("--model", "pictogram", "--uds", str(tmp_path / "none" / "x.sock"))
     ends_in_one_line(process, 1, "cannot listen on")
+
+
+def test_a_system_that_permits_no_more_threads_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed: list[str] = []
+    encoder: Any = SimpleNamespace(close=lambda: closed.append("encoder"))
+    monkeypatch.setattr(run, "FIRST_THREADS", 10_000)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    room = pages * resource.getpagesize() + 100_000_000  # for the stacks of a few
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (room, before[1]))
+    try:
+        status = run.serve(Settings(), encoder, cast("socket.socket", None))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert (status, closed) == (1, ["encoder"])
+    assert capsys.readouterr().err == (
+        "openvocab: 10000 more threads are needed, and the system does not permit them: raise its "
+        "limit of tasks (TasksMax=, pids.max, `ulimit -u`) or `ulimit -v`\n"
+    )
+    assert run._may_start(8)
