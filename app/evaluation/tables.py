@@ -50,7 +50,8 @@ def rows(file: Path, *columns: str) -> Iterator[tuple[int, list[str]]]:
                 raise BadData(f"{file}, line {line}: {problem}")
             yield line, [cells[place] for place in places]
     except csv.Error as error:
-        raise BadData(f"{file}, line {begins}: {error}") from None
+        wanted = f"; a header with {' and '.join(columns)} is needed" if begins == 1 else ""
+        raise BadData(f"{file}, line {begins}: {error}{wanted}") from None
 
 
 def texts(cell: str, where: str) -> list[str]:

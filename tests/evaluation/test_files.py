@@ -218,6 +218,7 @@ def test_a_backslash_of_a_name_stays_where_there_is_such_a_file(tmp_path: Path) 
     [
         ("a.png,cat\nb.png,dog\n", r"line 1: one column 'image' is needed in the header"),
         ("", r"line 1: one column 'image' .* nothing"),
+        ('{"images": [], "annotations": []}', r"line 1: .*; a header with image and label"),
         ("image,label,label\n", r"one column 'label'"),
         ("image,label\na.png,cat\nb.png\n", r"line 3: has 1 column, the header 2"),
         (
