@@ -75,8 +75,8 @@ def read(source: Path, naming: Naming, *, multi_label: bool, limit: int | None) 
         dataset = dataset.subset(np.asarray(_some(dataset, source, limit), np.int64))
     empty = [dataset.classes[place] for place in np.flatnonzero(dataset.counts == 0)]
     if empty:
-        named = ", ".join(map(shown, empty[:3])) + (", ..." if len(empty) > 3 else "")
-        notes.append(f"{_counted(len(empty), 'class')} without pictures, still answers: {named}")
+        what = f"{_counted(len(empty), 'class')} without pictures, still answers"
+        notes.append(f"{what}: {_named_first(empty)}")
     return Labelled(dataset, chosen, tuple(notes))
 
 
@@ -91,16 +91,20 @@ def _of_folder(source: Path, notes: list[str]) -> tuple[list[Row], list[str]]:
     finder = Finder()
     rows: list[Row] = []
     keys: list[str] = []
+    reports: list[str] = []
     for folder in folders:
         pictures = list(finder.found([os.fspath(folder)]))
         if not pictures and any(folder.rglob(REPORT)):
-            notes.append(f"{folder.name} holds the report of an evaluation and is no class")
+            reports.append(folder.name)
             continue
         keys.append(folder.name)
         for file in pictures:
             if file.error is not None:
                 raise BadData(f"{file.path}: {file.error}")
             rows.append((Path(file.path), (folder.name,)))
+    if reports:
+        what = f"{_counted(len(reports), 'folder')} with a report and without pictures"
+        notes.append(f"{what} skipped: {_named_first(reports)}")
     beside = sum(1 for _ in _pictures(source))
     if beside:
         notes.append(f"{_counted(beside, 'picture')} next to the class folders skipped")
@@ -189,6 +193,10 @@ def _while_left(
         if left[targets[place]]:
             left[targets[place]] -= 1
             yield place
+
+
+def _named_first(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def _counted(count: int, what: str) -> str:
