@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
+from app.arrays import Truth
 from app.evaluation.data import ClassRows, Dataset, Encoded, ModelInfo, Unread
 from app.evaluation.figures import Share, figures_of, mistakes, scores_of
 from app.evaluation.report import plots
@@ -92,6 +93,22 @@ def result_of(folder: Path, names: tuple[str, ...], *, multi_label: bool = False
         ],
         conflicts=[(1, 2)], copies={0: ["again.png"]}, notes=["<u>note</u>"], sections=[Section()],
     )  # fmt: skip
+
+
+def test_the_digest_of_the_data_is_the_same_in_any_order(tmp_path: Path) -> None:
+    pictures = ("a", "b", "c")
+    truth = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]], bool)
+
+    def digest(order: list[int], classes: list[int], truth: Truth = truth) -> str:
+        names = tuple(("dog", "cat", "bird")[place] for place in classes)
+        files = tuple(tmp_path / str(place) for place in order)
+        dataset = Dataset(names, files, truth[np.ix_(order, classes)], multi_label=True)
+        encoded = Encoded(dataset, np.eye(3, 16, dtype=np.float32), (), INFO)
+        return data_digest(encoded, [pictures[place] for place in order])
+
+    first = digest([0, 1, 2], [0, 1, 2])
+    assert digest([2, 0, 1], [1, 2, 0]) == first
+    assert digest([0, 1, 2], [0, 1, 2], truth[[1, 0, 2]]) != first
 
 
 PATIENCE = 240_000  # milliseconds, on a machine that is busy with other things

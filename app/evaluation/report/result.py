@@ -190,8 +190,8 @@ def data_digest(encoded: Encoded, digests: Sequence[str]) -> str:
     """A digest of the pictures and their labels, independent of names and order."""
     data = encoded.dataset
     lines = sorted(
-        "\0".join((digest, *(data.classes[place] for place in np.flatnonzero(row))))
+        "\0".join((digest, *sorted(data.classes[place] for place in np.flatnonzero(row))))
         for digest, row in zip(digests, data.truth, strict=True)
     )
-    whole = "\n".join((*data.classes, "", *lines))
+    whole = "\n".join((*sorted(data.classes), "", *lines))
     return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
