@@ -4,6 +4,7 @@ Imports nothing of ours. Once its decoders are loaded it can open no file and no
 memory and its time are bounded: whatever a file makes of a decoder, it happens here.
 """
 
+import contextlib
 import io
 import re
 import resource
@@ -13,7 +14,7 @@ from functools import partial
 from typing import IO, Any, Final, NoReturn
 from xml.parsers import expat
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 # request: kind, pixels of the largest picture, edge of a drawing, bytes that follow
 REQUEST: Final = struct.Struct("<BIIQ")
@@ -217,6 +218,9 @@ def _opened(name: str, data: bytes, pixels: int) -> Image.Image:
     if image.width * image.height > pixels:
         raise TooLarge(*image.size)
     image.load()
+    if getattr(image, "jpeg", False):  # in JPEG XL, and is given as it lies; all else comes upright
+        with contextlib.suppress(Exception):  # garbage in EXIF is no reason to refuse good pixels
+            image = ImageOps.exif_transpose(image)
     return image
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from app.errors import DamagedImage, Invalid, Problem, TooLarge, UnsupportedImage
 from app.images import apart as apart_
@@ -339,6 +339,23 @@ def test_jpeg_2000_and_jpeg_xl_are_decoded_apart(
     assert (refused.value.limit, refused.value.value) == (1_000, image.width * image.height)
     with pytest.raises(Problem):
         decode_in(out.getvalue()[:200], apart)
+
+
+@pytest.mark.parametrize("orientation", [3, 5, 6])
+def test_a_jpeg_that_was_packed_as_jpeg_xl_is_turned_as_it_was(
+    apart: Apart, orientation: int, tmp_path: Path
+) -> None:
+    pytest.importorskip("pillow_jxl")
+    image = Image.new("RGB", (60, 40), "red")
+    image.paste("blue", (0, 0, 30, 20))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    jpeg, packed = tmp_path / "cat.jpg", tmp_path / "cat.jxl"
+    image.save(jpeg, exif=exif)
+    Image.open(jpeg).save(packed, "JXL", lossless_jpeg=True)
+    as_sent, decoded = decode_in(jpeg.read_bytes(), None), decode_in(packed.read_bytes(), apart)
+    assert (decoded.width, decoded.height) == (as_sent.width, as_sent.height)
+    np.testing.assert_array_equal(decoded.pixels, as_sent.pixels)
 
 
 def test_jpeg_2000_in_colour_of_more_than_eight_bits_is_refused_and_not_read_wrongly(
