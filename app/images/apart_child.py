@@ -220,7 +220,7 @@ def _opened(name: str, data: bytes, pixels: int) -> Image.Image:
     image.load()
     if getattr(image, "jpeg", False):  # in JPEG XL, and is given as it lies; all else comes upright
         with contextlib.suppress(Exception):  # garbage in EXIF is no reason to refuse good pixels
-            image = ImageOps.exif_transpose(image)
+            return ImageOps.exif_transpose(image)
     return image
 
 
@@ -228,6 +228,8 @@ def _handy(image: Image.Image) -> Image.Image:
     """8 bits a channel, no more than MOST pixels."""
     if image.mode.startswith("I"):
         image = image.point(lambda value: value / 256).convert("L")
+    elif image.mode == "F":  # of 0 to 1
+        image = image.point(lambda value: value * 255 + 0.5).convert("L")
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     factor = 1
     while image.width * image.height > MOST * factor * factor:

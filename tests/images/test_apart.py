@@ -341,6 +341,15 @@ def test_jpeg_2000_and_jpeg_xl_are_decoded_apart(
         decode_in(out.getvalue()[:200], apart)
 
 
+def test_a_grey_jpeg_xl_in_floating_point_is_not_black(apart: Apart) -> None:
+    pytest.importorskip("pillow_jxl")
+    levels = np.arange(64 * 64, dtype=np.float32).reshape(64, 64) / (64 * 64 - 1)
+    out = io.BytesIO()
+    Image.fromarray(levels).save(out, "JXL", lossless=True)
+    for channel in decode_in(out.getvalue(), apart).pixels:
+        np.testing.assert_allclose(channel, 255 * levels, atol=1)
+
+
 @pytest.mark.parametrize("orientation", [3, 5, 6])
 def test_a_jpeg_that_was_packed_as_jpeg_xl_is_turned_as_it_was(
     apart: Apart, orientation: int, tmp_path: Path
