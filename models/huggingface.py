@@ -20,6 +20,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 CONFIG: Final = "config.json"
+# beside the weights, what PEFT trained to be added to them
+ADAPTER: Final = "adapter_config.json"
 WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
 # what is needed of a repository of the hub
 FILES: Final = ("*.json", "*.txt", "*.model")
@@ -133,6 +135,10 @@ def load_folder(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     """
     if not (folder / CONFIG).is_file():
         raise Unmappable(f"there is no {CONFIG}")
+    if (folder / ADAPTER).is_file():
+        raise Unmappable(
+            f"{ADAPTER}: an adapter is not applied; merge it into the weights, save those alone"
+        )
     config = _configuration(_read(folder / CONFIG))
     preprocess = _preprocessing(folder, config)
     model, weights = _model(config, _read_weights(folder))
@@ -429,7 +435,7 @@ def _preprocessing(folder: Path, config: Configuration) -> dict[str, Any]:
     options = _image_processor(folder)
     edge = config.vision["image_size"]
     for name, needed in STEPS.items():
-        if bool(options.get(name) if options.get(name) is not None else needed) is not needed:
+        if bool(options.get(name, needed)) is not needed:
             raise Unmappable(f"the image processor's {name} is {options[name]}")
     factor = options.get("rescale_factor", 1 / 255)
     if type(factor) not in (int, float) or not math.isclose(factor, 1 / 255, rel_tol=1e-6):
@@ -437,6 +443,9 @@ def _preprocessing(folder: Path, config: Configuration) -> dict[str, Any]:
     resample = options.get("resample", 2 if config.kind == "siglip2" else 3)
     if resample not in tuple(INTERPOLATIONS):
         raise Unmappable(f"the image processor's resample is {resample}, not 2 or 3")
+    patches, most = config.vision.get("num_patches"), options.get("max_num_patches")
+    if config.kind == "siglip2" and most not in (None, patches):
+        raise Unmappable(f"the image processor's max_num_patches is {most}, num_patches {patches}")
     normalizes = options.get("do_normalize", True)
     return {
         "size": (edge, edge),
@@ -476,6 +485,8 @@ def _image_processor(folder: Path) -> dict[str, Any]:
 def _resize_mode(options: Mapping[str, Any], edge: int) -> str:
     size, crop = _extent(options.get("size")), _extent(options.get("crop_size"))
     crops = options.get("do_center_crop", False)
+    if isinstance(options.get("size"), int) and options.get("default_to_square"):
+        size = (size, size)
     if size is None and "max_num_patches" in options:
         return "squash"  # of any shape in its own model; here, as many patches in a square
     if isinstance(size, int) and crops and size == edge and crop in (edge, (edge, edge)):
@@ -554,6 +565,9 @@ def _tokenizer(folder: Path, config: Configuration) -> SimpleTokenizer | FolderT
 
 def _is_clips_own(folder: Path) -> bool:
     """Whether all tokens are those of CLIP, for which open_clip brings a tokenizer."""
+    named = _read(folder / "tokenizer_config.json").get("tokenizer_class") or "CLIPTokenizer"
+    if named not in ("CLIPTokenizer", "CLIPTokenizerFast"):
+        return False  # the case of letters may count, and the marks may be others
     table, whole = _read(folder / "vocab.json"), _read(folder / "tokenizer.json")
     vocabulary = table or (whole.get("model") or {}).get("vocab")
     own = {place: piece for piece, place in CLIPS_SPECIAL.items()}

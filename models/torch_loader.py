@@ -151,6 +151,7 @@ def read(spec: str, loader: str, device: str, precision: Precision, backend: Bac
     """A model from its files; `info` tells of it as it will run. Raises as `load` does."""
     model, tokenizer, architecture = from_source(loader)
     model.eval().requires_grad_(False)
+    _check_numbers(spec, model)
     preprocess = open_clip.get_model_preprocess_cfg(model)
     image = _image_spec(spec, preprocess)
     mean, std = (_channels(spec, name, preprocess[name]) for name in ("mean", "std"))
@@ -174,8 +175,7 @@ def read(spec: str, loader: str, device: str, precision: Precision, backend: Bac
         image=image,
         context_length=tokens.context_length,
         embedding_width=int(model.encode_text(torch.from_numpy(probes[:1])).shape[-1]),
-        # read before any cast: in bf16 a scale of 100 becomes 98.9
-        scale=math.exp(float(model.logit_scale)),
+        scale=_scale(spec, model),
         bias=None if bias is None else float(bias),
         text_family=text_family(model),
         trims_text=tower is not None,
@@ -322,6 +322,27 @@ def _create(name: str, tag: str | None = None, *, quick_gelu: bool = False) -> S
     if quick_gelu:
         architecture["quick_gelu"] = True
     return model, open_clip.get_tokenizer(name), architecture
+
+
+def _check_numbers(spec: str, model: Any) -> None:
+    """Raise BadCheckpoint where training went astray: whole rows would be NaN."""
+    for name, parameter in model.named_parameters():
+        if not all(map(math.isfinite, parameter.aminmax())):
+            raise BadCheckpoint(
+                f"model {spec!r}: tensor {name} holds NaN or infinity; {OFFLINE_HINT}"
+            )
+
+
+def _scale(spec: str, model: Any) -> float:
+    """The learned temperature. Raises BadCheckpoint."""
+    # read before any cast: in bf16 a scale of 100 becomes 98.9
+    logarithm = float(model.logit_scale)
+    if logarithm > math.log(np.finfo(np.float32).max):
+        raise BadCheckpoint(
+            f"model {spec!r}: logit_scale is {logarithm:g}, which is the logarithm of no factor "
+            f"that float32 holds; {OFFLINE_HINT}"
+        )
+    return math.exp(logarithm)
 
 
 def _image_spec(spec: str, preprocess: dict[str, Any]) -> ImageSpec:

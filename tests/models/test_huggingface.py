@@ -20,7 +20,7 @@ import torch
 import transformers
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
@@ -369,6 +369,29 @@ def test_the_image_processor_in_the_file_of_the_processor_counts_as_in_transform
     _check_logits(folder)
 
 
+def test_an_edge_that_stands_for_a_square_is_one_as_in_transformers(
+    clip: Path, tmp_path: Path
+) -> None:
+    folder = _copy(clip, tmp_path)
+    options = json.loads((folder / "preprocessor_config.json").read_text())
+    options |= {"size": 96, "default_to_square": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(options))
+    _check_logits(folder)
+
+
+def test_clips_vocabulary_in_a_tokenizer_that_keeps_the_case_is_read_as_in_transformers(
+    clip: Path, tmp_path: Path
+) -> None:
+    folder = _copy(clip, tmp_path)
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    whole["normalizer"] = {"type": "NFC"}
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    _check_logits(folder)
+
+
 def _check_logits(folder: Path) -> None:
     pictures = _pictures(square=False)
     expected = _expected(folder, pictures)
@@ -444,6 +467,8 @@ def _check_logits(folder: Path) -> None:
         ("preprocessor_config.json", "image_std", [1, 2], "image_std is [1, 2], not one or three"),
         ("preprocessor_config.json", "size", {"height": 96}, "size {'height': 96}"),
         ("preprocessor_config.json", "do_resize", False, "do_resize is False"),
+        # transformers takes null for no, too
+        ("preprocessor_config.json", "do_rescale", None, "do_rescale is None"),
         ("preprocessor_config.json", "crop_pct", 0.875, "processor's crop_pct is 0.875"),
         ("preprocessor_config.json", "do_flip_channel_order", True, "flip_channel_order is True"),
         ("preprocessor_config.json", "include_top", True, "the image processor's include_top is"),
@@ -470,6 +495,42 @@ def test_what_cannot_be_mapped_is_refused_by_its_name(
         load(f"local-dir:{folder}")
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_that_would_not_be_applied_is_refused(clip: Path, tmp_path: Path) -> None:
+    folder = _copy(clip, tmp_path)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(BadCheckpoint, match="an adapter is not applied"):
+        load(f"local-dir:{folder}")
+
+
+def test_a_number_of_patches_that_the_tower_was_not_trained_on_is_refused(save: Save) -> None:
+    folder = save("siglip2", "small")
+    options = json.loads((folder / "preprocessor_config.json").read_text())
+    options["max_num_patches"] = 64
+    (folder / "preprocessor_config.json").write_text(json.dumps(options))
+    with pytest.raises(BadCheckpoint, match="max_num_patches is 64, num_patches 36"):
+        load(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value", "complaint"),
+    [
+        ("text_projection.weight", math.nan, "tensor text_projection holds NaN or infinity"),
+        ("vision_model.post_layernorm.bias", math.inf, "tensor visual.ln_post.bias holds NaN"),
+        # the factor itself in the place of its logarithm
+        ("logit_scale", 100.0, "logit_scale is 100, which is the logarithm of no factor"),
+    ],
+)
+def test_weights_that_give_no_numbers_are_refused(
+    clip: Path, tmp_path: Path, tensor: str, value: float, complaint: str
+) -> None:
+    folder = _copy(clip, tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights[tensor].reshape(-1)[0] = value
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(BadCheckpoint, match=complaint):
+        load(f"local-dir:{folder}", precision="fp32", backend="torch")
 
 
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "tokenizer.json"])
