@@ -103,6 +103,11 @@ LEGACY_EOS: Final = 2
 # what transformers calls CLIP's special tokens, and their ids
 CLIPS_SPECIAL: Final = {"<|startoftext|>": 49_406, "<|endoftext|>": 49_407}
 
+NO_TOKENIZER: Final = (
+    "there is no tokenizer.json: copy the tokenizer's files from the model that this one was made "
+    "from"
+)
+
 Weights = dict[str, torch.Tensor]
 
 
@@ -537,10 +542,7 @@ def _tokenizer(folder: Path, config: Configuration) -> SimpleTokenizer | FolderT
     length = config.text["max_position_embeddings"]
     names = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
     if not any((folder / name).is_file() for name in names):
-        raise Unmappable(
-            "there is no tokenizer.json: copy the tokenizer's files from the model that this one "
-            "was made from"
-        )
+        raise Unmappable(NO_TOKENIZER)
     if config.kind == "clip" and _is_clips_own(folder):
         tokenizer: SimpleTokenizer | FolderTokenizer = SimpleTokenizer(context_length=length)
         ids = tokenizer(["a"], context_length=length)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Final, get_args
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from models import hub, huggingface
 from models.catalog import HF_HUB, LOCAL_DIR, provenance_of
-from models.checkpoint import CONFIG, OFFLINE_HINT, WEIGHTS, local_folder, unknown
+from models.checkpoint import CONFIG, OFFLINE_HINT, TOKENIZER, WEIGHTS, local_folder, unknown
 from models.cuda_graphs import record
 from models.device import kind_of
 from models.encoder import Encoder, ImageTower
@@ -34,6 +35,9 @@ DTYPES: Final[dict[Precision, torch.dtype]] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+
+# characters of a line about damage
+LONGEST: Final = 160
 
 # what these compute is compared with a CPU at load
 UNTRIED: Final = ("xpu", "mps")
@@ -321,6 +325,10 @@ def _create(name: str, tag: str | None = None, *, quick_gelu: bool = False) -> S
     architecture = open_clip.get_model_config(name)
     if quick_gelu:
         architecture["quick_gelu"] = True
+    if name.startswith(LOCAL_DIR) and architecture["text_cfg"].get("hf_tokenizer_name"):
+        files = Path(name.removeprefix(LOCAL_DIR)).iterdir()
+        if not any(file.name.startswith(TOKENIZER) for file in files):
+            raise BadCheckpoint(huggingface.NO_TOKENIZER)
     return model, open_clip.get_tokenizer(name), architecture
 
 
@@ -372,5 +380,7 @@ def _channels(spec: str, name: str, value: Any) -> tuple[float, ...]:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    lines = str(error).splitlines() or [type(error).__name__]
+    # torch's first line says only that there is something in the next
+    first, *rest = lines if lines[0].endswith(":") else lines[:1]
+    return " ".join([first, *(shorten(line, LONGEST, placeholder=" ...") for line in rest[:1])])

@@ -12,7 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import BadCheckpoint, BadDevice, ModelError, ModelUnavailable, UnknownModel, catalog
@@ -150,6 +150,21 @@ def test_a_checkpoint_of_open_clips_training_is_read_by_the_name_that_is_told(
     encoder.close()
 
 
+def test_a_tensor_without_a_place_is_named(copy: Path) -> None:
+    weights = load_file(copy / "open_clip_model.safetensors")
+    save_file({**weights, "ema.scale": torch.ones(1)}, copy / "open_clip_model.safetensors")
+    with pytest.raises(BadCheckpoint, match=r'Unexpected key\(s\) in state_dict: "ema\.scale"'):
+        load(f"local-dir:{copy}")
+
+
+def test_a_tokenizer_that_a_folder_lacks_is_told(copy: Path) -> None:
+    config = json.loads((copy / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "someone/tokenizer"
+    (copy / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(BadCheckpoint, match=r"there is no tokenizer\.json: copy "):
+        load(f"local-dir:{copy}")
+
+
 @pytest.mark.parametrize("damage", ["cut", "garbage", "config", "other architecture"])
 def test_a_damaged_checkpoint_is_one_line(copy: Path, damage: str) -> None:
     weights, config = copy / "open_clip_model.safetensors", copy / "open_clip_config.json"
@@ -205,7 +220,14 @@ def test_the_catalogue_answers_which_one() -> None:
         ), entry.name
 
 
-@pytest.mark.parametrize("name", ["ViT-B-32-256/datacomp_s34b_b86k", "MobileCLIP2-S0/dfndr2b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ViT-B-32-256/datacomp_s34b_b86k",
+        "ViT-gopt-16-SigLIP2-384/webli",
+        "MobileCLIP2-S0/dfndr2b",
+    ],
+)
 def test_the_cost_of_a_picture_is_what_torch_counts(name: str) -> None:
     architecture = name.partition("/")[0]
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
