@@ -240,7 +240,8 @@ def _from_framework(request: Request, error: HTTPException) -> Problem:
             return slash_at_end(path, path.rstrip("/"))
         if meant is not None:
             return NotFound(f"{path} not found; did you mean {quote(meant)}?", value=path[:200])
-        return NotFound(f"{path} not found; GET /openapi.json lists all paths")
+        lists = "GET /openapi.json lists all paths, /page/reference.html explains them"
+        return NotFound(f"{path} not found; {lists}")
     if error.status_code == 405:
         methods = ", ".join(state_of(request.scope).route.allowed)
         detail = f"{request.url.path} does not support {request.method}, but {methods}"

@@ -98,7 +98,12 @@ def test_where_nothing_is_without_the_slash_no_address_is_named(
 ) -> None:
     response = client.get(str(client.base_url).rstrip("/") + path)
     assert response.status_code == 404
-    assert response.json()["detail"].endswith("not found; GET /openapi.json lists all paths")
+    detail = response.json()["detail"]
+    assert detail.endswith(
+        "not found; GET /openapi.json lists all paths, /page/reference.html explains them"
+    )
+    for named in ("/openapi.json", "/page/reference.html"):
+        assert client.get(named).status_code == 200
 
 
 @pytest.mark.parametrize(
