@@ -1,5 +1,6 @@
 """`openvocab labelset`: the label sets of a server. Knows nothing of how they are kept."""
 
+import os
 from typing import Annotated, Any, Final
 
 import typer
@@ -30,8 +31,8 @@ from app.cli.options import (
     run,
 )
 from app.cli.output import TableConsole, json_text
-from app.cli.terminal import STDIN, check_text, opened, printable, say
-from app.server.exit_status import SOME_FAILED
+from app.cli.terminal import STDIN, Ended, check_text, opened, printable, say
+from app.server.exit_status import SOME_FAILED, USAGE_ERROR
 
 EXIT_STATUS: Final = (
     "0 done, 1 the server refused, 2 an option or a file is invalid, 4 the server cannot be "
@@ -243,6 +244,9 @@ def _content(
     for option, texts in options.items():
         for text in texts or ():
             check_text(option, text)
+    if "," in file and not os.path.lexists(file):
+        line = f"{file!r} was read as a file, which does not exist; FILE has one label a line"
+        raise Ended(USAGE_ERROR, line)
     with opened(file) as source:
         content = definition(source.read(LARGEST + 1))
     if content.get("name", name) != name:

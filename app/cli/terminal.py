@@ -68,6 +68,8 @@ def check_text(option: str, text: str) -> None:
 def opened(name: str) -> Iterator[BinaryIO]:
     """A file that an option or argument names, or standard input. Raises Ended."""
     if name == STDIN:
+        if sys.stdin.isatty():
+            say("reading from this terminal; Ctrl-D on a line of its own ends it")
         yield sys.stdin.buffer
         return
     try:

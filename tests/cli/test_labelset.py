@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from app.cli.labelset_client import BadFile, definition, exported, imported
+from app.cli.terminal import STDIN, opened
 from models.encoder import Encoder
 from tests.cli.conftest import Spawn
 
@@ -134,6 +136,24 @@ def test_a_file_that_is_no_label_set_is_exit_status_2(
     assert result.exit_code == 2
     assert complaint in result.stderr
     assert labelset("create", "pets", tmp_path / "none").exit_code == 2
+
+
+def test_words_in_place_of_a_file_are_told_to_be_in_one(labelset: Any) -> None:
+    result = labelset("create", "pets", "cat,dog")
+    assert result.exit_code == 2
+    assert "'cat,dog' was read as a file, which does not exist" in result.stderr
+
+
+def test_who_types_what_a_pipe_would_bring_is_told_that_it_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keyboard, screen = os.openpty()
+    os.write(keyboard, b"cat\ndog\n\x04")
+    with open(screen) as stdin, open(keyboard):  # noqa: PTH123 (descriptors)
+        monkeypatch.setattr("sys.stdin", stdin)
+        with opened(STDIN) as source:
+            assert source.read() == b"cat\ndog\n"
+    assert "Ctrl-D" in capsys.readouterr().err
 
 
 def test_a_file_that_no_server_takes_is_told_and_not_cut(labelset: Any, tmp_path: Path) -> None:
