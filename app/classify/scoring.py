@@ -134,8 +134,12 @@ def rank(scores: Floats, top_k: int, finer: Floats | None = None) -> tuple[int, 
     Equal scores are in the order of `finer` (C,), from which they were rounded to 0 or 1; else they
     keep the order of their labels.
     """
-    order = np.lexsort((-(scores if finer is None else finer), -scores))[:top_k]
-    return tuple(int(place) for place in order)
+    finer = scores if finer is None else finer
+    places = np.arange(len(scores))
+    if top_k < len(scores):  # of thousands of labels few are worth sorting
+        places = np.flatnonzero(scores >= np.partition(scores, -top_k)[-top_k])
+    order = np.lexsort((-finer[places], -scores[places]))[:top_k]
+    return tuple(places[order].tolist())
 
 
 # how cosines become scores: against one another, or each label on its own

@@ -89,6 +89,15 @@ def test_ranking_is_best_first_and_keeps_the_order_of_equals() -> None:
     assert scoring.rank(many, 1_000) == tuple(sorted(range(1_000), key=lambda place: -many[place]))
 
 
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1), st.integers(1, 12))
+def test_the_best_few_of_many_are_the_first_of_all_in_order(
+    levels: list[tuple[int, int]], top_k: int
+) -> None:
+    scores, finer = np.array(levels, np.float32).T / 4
+    order = sorted(range(len(levels)), key=lambda place: [-level for level in levels[place]])
+    assert scoring.rank(scores, top_k, finer) == tuple(order[:top_k])
+
+
 def test_a_label_is_answered_whose_score_just_reaches_the_threshold() -> None:
     cosines, model = np.float32([0.3, 0.1, 0.3]), scoring.Scale(1_000.0, None)
 
