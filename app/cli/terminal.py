@@ -7,7 +7,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, TypeVar
 
 import typer
 
@@ -15,8 +15,10 @@ from app.cli.files import reason
 from app.cli.help import forget_stdout
 from app.errors import SHOWN
 from app.server.exit_status import INTERRUPTED, MODEL_ERROR, READER_LEFT, USAGE_ERROR
-from app.server.settings import BadSettings, Settings, settings_from
 from models import ModelError
+
+if TYPE_CHECKING:
+    from app.server.settings import Settings
 
 T = TypeVar("T")
 # names standard input
@@ -109,8 +111,11 @@ async def aside(function: Callable[[], T]) -> T:
     return await future
 
 
-def settings_or_exit(**options: Any) -> Settings:
+def settings_or_exit(**options: Any) -> "Settings":
     """The settings, with the options that are given; ends the command where one is invalid."""
+    # commands that ask a server need none, and would take twice as long to start
+    from app.server.settings import BadSettings, settings_from
+
     try:
         return settings_from(**{k: value for k, value in options.items() if value is not None})
     except BadSettings as error:

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,3 +215,12 @@ def test_templates_that_nobody_chose_are_not_exported() -> None:
               "own_templates": None, "asked_templates": None, "description": ""}  # fmt: skip
     assert exported(answer) == {"name": "x", "labels": ["a"]}
     assert exported({**answer, "asked_templates": "imagenet"})["templates"] == "imagenet"
+
+
+def test_commands_that_only_ask_a_server_load_no_settings_of_one() -> None:
+    script = "import sys, app.cli.labelset, app.cli.undo; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "app.cli.labelset_client" in modules
+    assert not {"app.server.settings", "pydantic_settings", "pydantic"} & set(modules)
