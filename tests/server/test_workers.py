@@ -84,8 +84,8 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    live = Live(tmp_path_factory.mktemp("workers"))
+def live(module_data_dir: Path) -> Iterator[Live]:
+    live = Live(module_data_dir)
     yield live
     live.close()
 
@@ -286,16 +286,22 @@ def test_all_are_renewed_without_a_lost_request(
     wait_until(lambda: classified(scrape(server.url)) == count)
 
 
-def test_a_renewed_server_is_ready_all_the_time(tmp_path: Path) -> None:
+def test_a_renewed_server_is_ready_all_the_time_and_its_workers_end_when_it_is_killed(
+    data_dir: Path,
+) -> None:
     statuses = []
-    with openvocab("", tmp_path, "--workers", "2", drain_seconds=30) as server:
+    with openvocab("", data_dir, "--workers", "2", drain_seconds=30) as server:
         wait_until(lambda: len(workers_of(server)) == 2)
         before = set(workers_of(server))
         server.process.send_signal(signal.SIGHUP)
         while before & set(workers_of(server)):
             with contextlib.suppress(httpx.TransportError):
                 statuses.append(httpx.get(f"{server.url}/readyz", timeout=60).status_code)
-    assert set(statuses) == {200}
+        assert set(statuses) == {200}
+        pids = workers_of(server)
+        assert len(pids) == 2
+        server.process.kill()
+        wait_until(lambda: all(has_ended(pid) for pid in pids))
 
 
 def test_those_that_serve_stay_where_a_new_one_cannot(
@@ -323,14 +329,6 @@ def test_all_end_on_one_signal_and_answer_what_they_took(
     assert set(callers.statuses) == {200}
     assert all(has_ended(pid) for pid in pids)
     assert "Traceback" not in live.log
-
-
-def test_workers_end_when_the_one_that_watches_is_killed(tmp_path: Path) -> None:
-    with openvocab("", tmp_path, "--workers", "2") as server:
-        wait_until(lambda: "2 workers)" in (tmp_path / "server.log").read_text())
-        pids = workers_of(server)
-        server.process.kill()
-        wait_until(lambda: all(has_ended(pid) for pid in pids))
 
 
 @pytest.mark.parametrize(("other_serves", "longest"), [(True, 30.0), (False, 5.0)])
