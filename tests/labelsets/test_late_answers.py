@@ -350,16 +350,14 @@ TwoProcesses.TestCase.settings = settings(
 )  # fmt: skip
 
 
-class Collected(TwoProcesses.TestCase):
+# what other tests leave to the collector is not this one's, which runs long enough to meet it
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore::hypothesis.errors.HypothesisWarning",
+)
+class TestWhateverOrderAnswersComeInNothingAcknowledgedIsLost(TwoProcesses.TestCase):
     """Hypothesis parses this file first: a finalizer that parses, too, meanwhile is a SystemError
     in CPython before 3.11.5 (gh-106905)."""
 
     def setUp(self) -> None:
         gc.collect()
-
-
-# what other tests leave to the collector is not this one's, which runs long enough to meet it
-test_whatever_order_answers_come_in_nothing_acknowledged_is_lost = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-    "ignore::hypothesis.errors.HypothesisWarning",
-)(Collected)
