@@ -38,7 +38,8 @@ LONGEST = 300
 SETTINGS = {"image_cache_bytes": 0, "request_timeout": 120, "store_timeout": 10}
 # so long a proxy on a busy machine may keep connections to what is dead
 NOTICE_SECONDS = 5
-CPUS = (4, 4)
+# of each node, which begins as many processes before any is asked for; a replica asks for a tenth
+CPUS = (2, 2)
 
 
 class Live:
