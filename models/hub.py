@@ -20,6 +20,7 @@ HF_WEIGHTS: Final = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
 )
 
 

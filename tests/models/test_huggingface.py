@@ -615,10 +615,19 @@ def test_room_is_asked_for_once_all_is_downloaded(form: str, clip: Path, at_hub:
     assert version.endswith("refs/main")
 
 
+@pytest.mark.parametrize("form", ["whole", "parts of torch"])
 def test_a_repository_of_the_hub_is_downloaded_once(
-    clip: Path, original: Encoder, at_hub: AtHub
+    form: str, clip: Path, original: Encoder, at_hub: AtHub, tmp_path: Path
 ) -> None:
-    with hub_with(clip) as url:
+    folder = _copy(clip, tmp_path / "repository")
+    if form == "parts of torch":
+        part = "pytorch_model-00001-of-00001.bin"
+        tensors = load_file(folder / "model.safetensors")
+        torch.save(tensors, folder / part)
+        index = json.dumps({"weight_map": dict.fromkeys(tensors, part)})
+        (folder / "pytorch_model.bin.index.json").write_text(index)
+        (folder / "model.safetensors").unlink()
+    with hub_with(folder) as url:
         for endpoint in (url, NO_HUB):  # all is here by then
             at_hub(endpoint)
             fetch("hf-hub:someone/tuned")
