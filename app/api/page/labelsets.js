@@ -102,7 +102,9 @@ export class Picker {
 
   #gone(name) {
     this.#sets.delete(name);
-    if (this.chosen.delete(name)) this.pick([...this.chosen], this.several);
+    if (!this.chosen.delete(name)) return;
+    this.pick([...this.chosen], this.several);
+    find("labelset-error").textContent = `There is no label set “${name}” here.`;
   }
 
   #pick({ value, checked }) {

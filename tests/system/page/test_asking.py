@@ -251,6 +251,15 @@ def test_a_model_that_is_not_loaded_is_called_good_for_nothing(open_page: Open) 
     expect(about).to_have_text("It is loaded at its first request.")
 
 
+def test_a_link_to_a_label_set_that_is_not_here_says_so(open_page: Open, api: httpx.Client) -> None:
+    visit = open_page(f"{str(api.base_url).rstrip('/')}/#mode=set&labelset=elsewhere")
+    visit.expected.append(f"{REFUSED}404")
+    error = visit.page.locator("#labelset-error")
+    expect(error).to_have_text("There is no label set “elsewhere” here.")
+    visit.page.get_by_role("radio", name="Tags").check(force=True)
+    expect(error).to_be_empty()
+
+
 def test_label_sets_that_cannot_be_listed_are_not_said_to_be_none(open_page: Open) -> None:
     visit = open_page()
     visit.expected.append(f"{REFUSED}503")
