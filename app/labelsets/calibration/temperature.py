@@ -26,6 +26,9 @@ CELLS: Final = 1 << 20
 STEPS: Final = 60
 CLOSE: Final = 1e-7
 
+# logits of a sigmoid are moved by so much at once: where it is flat, Newton's step goes far too far
+LONGEST: Final = 4.0
+
 
 def fit_scale(cosines: Floats, own: Places, scale: float) -> float:
     """The scale that makes softmax(scale x cosine) (N, C) most likely for the labels `own` (N,).
@@ -54,19 +57,24 @@ def fit_scale(cosines: Floats, own: Places, scale: float) -> float:
 def fit_sigmoid(cosines: Floats, truth: Truth, scale: float, bias: float) -> tuple[float, float]:
     """The same for sigmoid(scale x cosine + bias), each picture with each label a case of its own.
 
-    `truth` (N, C) may hold any number of labels a picture. Newton's method, steps halved until the
-    loss falls.
+    `truth` (N, C) may hold any number of labels a picture. Newton's method, steps cut to LONGEST
+    and halved until the loss falls; the bias alone moves where the scale is at an end of its range.
     """
+    low, high, most = scale / WIDEST, scale * WIDEST, float(np.abs(cosines).max())
     weight = PRIOR / max(1, len(cosines))
     start = np.array([scale, bias])
     at = start
     loss = _pairs_loss(cosines, truth, start, at, weight)
     for _ in range(STEPS):
         slope, curve = _pairs_slope(cosines, truth, start, at, weight)
-        step = np.linalg.solve(curve + 1e-12 * np.trace(curve) * np.eye(2), slope)
+        ridge = 1e-12 * (1 + np.trace(curve))
+        step = np.linalg.solve(curve + ridge * np.eye(2), slope)
+        if (at[0] <= low and step[0] > 0) or (at[0] >= high and step[0] < 0):
+            step = np.array([0.0, slope[1] / (curve[1, 1] + ridge)])
+        step *= LONGEST / max(LONGEST, abs(step[0]) * most + abs(step[1]))
         for halving in range(30):
             new = at - step / 2**halving
-            new[0] = min(max(new[0], scale / WIDEST), scale * WIDEST)
+            new[0] = min(max(new[0], low), high)
             new_loss = _pairs_loss(cosines, truth, start, new, weight)
             if new_loss <= loss:
                 break

@@ -94,6 +94,26 @@ def test_scale_and_bias_of_sigmoids_are_those_that_scipy_finds(
     assert fitted == pytest.approx(best.x, rel=1e-2)
 
 
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+def test_sigmoids_of_labels_that_the_model_gets_wrong_are_fitted_as_well_as_can_be(
+    monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr(temperature, "PRIOR", 0.0)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        truth = rng.random((30, 5)) < share
+        cosines = (rng.normal(0, 0.05, truth.shape) - 0.4 * truth).astype(np.float32)
+
+        def loss(at: np.ndarray, cosines: np.ndarray = cosines, truth: np.ndarray = truth) -> float:
+            logits = at[0] * cosines.astype(float) + at[1]
+            return float((np.logaddexp(0, logits) - truth * logits).sum())
+
+        ends = [(100 / temperature.WIDEST, 100 * temperature.WIDEST), (None, None)]
+        best = minimize(loss, [100.0, -10.0], method="L-BFGS-B", bounds=ends)
+        fitted = temperature.fit_sigmoid(cosines, truth, 100.0, -10.0)
+        assert loss(np.array(fitted)) <= best.fun * (1 + NEAR)
+
+
 def test_blocks_of_the_matrix_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     cosines, truth = world(101, 9, 30.0)
     whole = temperature.fit_scale(cosines, truth, 70.0)
