@@ -60,7 +60,7 @@ def fit_sigmoid(cosines: Floats, truth: Truth, scale: float, bias: float) -> tup
     `truth` (N, C) may hold any number of labels a picture. Newton's method, steps cut to LONGEST
     and halved until the loss falls; the bias alone moves where the scale is at an end of its range.
     """
-    low, high, most = scale / WIDEST, scale * WIDEST, float(np.abs(cosines).max())
+    low, high, most = scale / WIDEST, scale * WIDEST, float(np.abs(cosines).max(initial=0))
     weight = PRIOR / max(1, len(cosines))
     start = np.array([scale, bias])
     at = start
