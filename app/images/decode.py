@@ -325,6 +325,7 @@ class _File:
             raise TooLarge(detail, field="image") from error
         except Exception as error:
             _check_kind(self.data, error)
+            _check_tiff(self.data, error, tiff.RARE)
             # decoders raise whatever a damaged file leads them to; the file is at fault
             detail = f"the {image.format} file cannot be decoded"
             raise DamagedImage(detail, field="image") from error
@@ -448,6 +449,17 @@ def _check_kind(data: bytes, error: Exception) -> None:
         raise UnsupportedImage(detail, field="image", limit=FORMAT_NAMES, value=kind) from error
 
 
+def _check_tiff(data: bytes, error: Exception, of: frozenset[int] | None = None) -> None:
+    """Raises UnsupportedImage for a TIFF, or only for one of some kinds of compression."""
+    if data[:2] not in (b"II", b"MM"):
+        return
+    with contextlib.suppress(*CUT_SHORT):
+        ifd = directory(data)
+        if of is None or ifd.number(tiff.COMPRESSION, 1) in of:
+            detail = f"this is a {tiff.why_not(ifd)}, which is not read; convert it to PNG or JPEG"
+            raise UnsupportedImage(detail, field="image", limit=FORMAT_NAMES) from error
+
+
 def _unsupported(data: bytes) -> UnsupportedImage:
     """The problem of a file of another format, by its name where the first bytes tell it."""
     kind = kind_of(data)
@@ -482,13 +494,8 @@ def _opened(data: bytes, formats: tuple[str, ...], limits: ImageLimits) -> Itera
     except Exception as error:
         if not looks_like_image(data):
             raise _unsupported(data) from None
-        if isinstance(error, UnidentifiedImageError) and data[:2] in (b"II", b"MM"):
-            with contextlib.suppress(*CUT_SHORT):
-                detail = f"this is a {tiff.why_not(directory(data))}, which is not read"
-                advice = "convert it to 8 or 16 bits a channel, PNG or JPEG"
-                raise UnsupportedImage(
-                    f"{detail}; {advice}", field="image", limit=FORMAT_NAMES
-                ) from None
+        if isinstance(error, UnidentifiedImageError):
+            _check_tiff(data, error)
         _check_kind(data, error)
         raise DamagedImage("the image header cannot be read", field="image") from error
     with image:

@@ -28,6 +28,9 @@ REDUCED, MASK = 1, 4
 # none, LZW, deflate twice, PackBits, LZMA, Zstandard: what gives back the bytes as they were
 LOSSLESS: Final = frozenset({1, 5, 8, 32_773, 32_946, 34_925, 50_000})
 
+# what Pillow knows and its libtiff may lack: ThunderScan, two of LogLuv, WebP
+RARE: Final = frozenset({32_809, 34_676, 34_677, 50_001})
+
 # numbers of each colour for a picture, by its photometric interpretation
 COLOURS: Final = {0: 1, 1: 1, 2: 3, 5: 4}
 
@@ -125,6 +128,7 @@ def is_deep(ifd: Directory) -> bool:
     floats = dtype is not None and dtype.kind == "f"
     return (
         dtype is not None
+        and not is_big_endian(ifd)
         and colours is not None
         and colours <= ifd.number(SAMPLES, 1) <= MOST_VALUES
         and ifd.number(COMPRESSION, 1) in LOSSLESS
@@ -132,6 +136,11 @@ def is_deep(ifd: Directory) -> bool:
         and (predictor == 1 or (predictor == 2 and not floats) or (predictor == 3 and floats))
         and not (tiled and predictor == 3)
     )
+
+
+def is_big_endian(ifd: Directory) -> bool:
+    """Whether it is a BigTIFF whose numbers begin with their upper byte: Pillow reads none."""
+    return ifd.big and ifd.order == ">"
 
 
 def bytes_of_a_pixel(ifd: Directory) -> int:
@@ -146,8 +155,9 @@ def why_not(ifd: Directory) -> str:
     formats = {names.get(int(f), "unknown") for f in ifd.numbers(FORMAT) or (1,)}
     bits = "/".join(str(int(bits)) for bits in dict.fromkeys(ifd.numbers(BITS) or (1,)))
     samples, compression = ifd.number(SAMPLES, 1), ifd.number(COMPRESSION, 1)
+    kind = "big-endian BigTIFF" if is_big_endian(ifd) else "TIFF"
     return (
-        f"TIFF of {samples} {'channel' if samples == 1 else 'channels'} with {bits} bits "
+        f"{kind} of {samples} {'channel' if samples == 1 else 'channels'} with {bits} bits "
         f"({', '.join(sorted(formats))}), compression {compression}, photometric "
         f"{ifd.number(PHOTOMETRIC, -1)}"
     )

@@ -262,6 +262,11 @@ def test_what_no_decoder_reads_is_named_and_not_called_damaged() -> None:
     odd = tiff(of(255, "u2"), _258=(24,))
     with pytest.raises(UnsupportedImage, match="24 bits"):
         decode_as_sent(odd)
+    with pytest.raises(UnsupportedImage, match=r"8 bits .*compression 50001"):  # WebP inside
+        decode_as_sent(tiff(EIGHT.astype(np.uint8), _259=(50_001,)))
+    first = struct.pack(">4sHHQQHHQ", b"MM\0+", 8, 0, 16, 1, 256, 3, 1)
+    with pytest.raises(UnsupportedImage, match="big-endian BigTIFF"):
+        decode_as_sent(first + struct.pack(">H6xQ", SIDE, 0))
     out = io.BytesIO()
     Image.new("RGB", (64, 64), (9, 9, 9)).save(out, "JPEG")
     data = bytearray(out.getvalue())
