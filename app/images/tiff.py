@@ -1,4 +1,5 @@
-"""TIFF pictures of more than 8 bits a channel, in every layout of their numbers.
+"""TIFF pictures of more than 8 bits a channel, and of 8 bits with channels that Pillow does not
+expect, in every layout of their numbers.
 
 The decoder is Pillow's, which unpacks the bytes; what the bytes mean is read here (TIFF 6.0).
 """
@@ -108,29 +109,31 @@ def _values(
 
 
 def dtype_of(ifd: Directory) -> np.dtype[np.generic] | None:
-    """The type of every channel's numbers if they have 16, 32 or 64 bits, else None."""
+    """The type of every channel's numbers if they have 8, 16, 32 or 64 bits, else None."""
     bits, formats = set(ifd.numbers(BITS)), set(ifd.numbers(FORMAT) or (1,))
     if len(bits) != 1 or len(formats) != 1:
         return None
     kind = {1: "u", 2: "i", 3: "f", 4: "u"}.get(int(formats.pop()))
-    size = int(bits.pop()) // 8
-    if kind is None or size not in (2, 4, 8):
+    size = bits.pop() / 8
+    if kind is None or size not in (1, 2, 4, 8) or (kind == "f" and size == 1):
         return None
-    return np.dtype(f"{ifd.order}{kind}{size}")
+    return np.dtype(f"{ifd.order}{kind}{int(size)}")
 
 
 def is_deep(ifd: Directory) -> bool:
     """Whether `read` can read it."""
     dtype = dtype_of(ifd)
     colours = COLOURS.get(ifd.number(PHOTOMETRIC, -1))
-    tiled = TILE_WIDTH in ifd.tags
+    samples, tiled = ifd.number(SAMPLES, 1), TILE_WIDTH in ifd.tags
     predictor = ifd.number(PREDICTOR, 1)
     floats = dtype is not None and dtype.kind == "f"
     return (
         dtype is not None
         and not is_big_endian(ifd)
         and colours is not None
-        and colours <= ifd.number(SAMPLES, 1) <= MOST_VALUES
+        and colours <= samples <= MOST_VALUES
+        # of 8 bits, what Pillow may not know: grey or CMYK, and more
+        and (dtype.itemsize > 1 or (dtype.kind == "u" and colours != 3 and samples > colours))
         and ifd.number(COMPRESSION, 1) in LOSSLESS
         and ifd.number(PLANAR, 1) in (1, APART)
         and (predictor == 1 or (predictor == 2 and not floats) or (predictor == 3 and floats))
@@ -179,7 +182,8 @@ def read(data: bytes, ifd: Directory, notes: Notes) -> Image.Image:
     declared = max(white) if white and max(white) > 0 else None
     painted = raw[..., :colours]
     low, high = extent(painted)
-    black, top = span(raw.dtype, low, high, declared, notes)
+    is_eight = raw.dtype.itemsize == 1
+    black, top = (0.0, 255.0) if is_eight else span(raw.dtype, low, high, declared, notes)
     pixels = scaled(painted, black, top)
     if photometric == 0:
         pixels = 255 - pixels

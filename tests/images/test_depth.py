@@ -206,6 +206,23 @@ def test_colours_that_are_stored_one_after_the_other_are_put_together(
     assert decode_as_sent(many).notes.bands
 
 
+@pytest.mark.parametrize("planar", [1, 2])
+def test_channels_beside_grey_and_cmyk_of_eight_bits_are_passed_over(planar: int) -> None:
+    dark = (EIGHT // 4).astype(np.uint8)  # whatever its range, it is as dark as it is
+    kinds: dict[str, Any] = {"_284": (planar,), "_338": (0,)}
+    for samples in (2, 3):
+        grey = tiff(np.dstack([dark] + [255 - dark] * (samples - 1)), _262=(1,), **kinds)
+        decoded = decode_as_sent(grey)
+        assert all((channel == dark).all() for channel in decoded.pixels)
+        assert decoded.notes.warnings() == Notes(bands=True).warnings()
+    inks = np.zeros((SIDE, SIDE, 5), np.uint8)
+    inks[..., 1:3] = 255  # magenta and yellow are red
+    for extra in (0, 2):
+        decoded = decode_as_sent(tiff(inks, _262=(5,), **{**kinds, "_338": (extra,)}))
+        assert (decoded.pixels[:, 9, 9] == (255, 0, 0)).all()
+        assert decoded.notes.bands
+
+
 def test_grey_that_is_multiplied_by_its_transparency_is_laid_on_white() -> None:
     out = io.BytesIO()
     Image.new("LA", (SIDE, SIDE), (50, 100)).save(out, "TIFF")
@@ -259,9 +276,15 @@ def test_what_no_decoder_reads_is_named_and_not_called_damaged() -> None:
     lab = tiff(of(1.0, "f4", COLOURS), _262=(8,))
     with pytest.raises(UnsupportedImage, match="3 channels with 32 bits"):
         decode_as_sent(lab)
-    odd = tiff(of(255, "u2"), _258=(24,))
-    with pytest.raises(UnsupportedImage, match="24 bits"):
-        decode_as_sent(odd)
+    grey = of(255, "u2")
+    pair: dict[str, Any] = {"_262": (1,), "_339": (3, 3)}
+    for odd, name in (
+        (tiff(grey, _258=(24,)), "24 bits"),
+        (tiff(np.dstack([grey, grey]), _258=(12, 12), _338=(0,)), "12 bits"),
+        (tiff(np.dstack([EIGHT, EIGHT]).astype(np.uint8), **pair), r"8 bits \(floating"),
+    ):
+        with pytest.raises(UnsupportedImage, match=name):
+            decode_as_sent(odd)
     with pytest.raises(UnsupportedImage, match=r"8 bits .*compression 50001"):  # WebP inside
         decode_as_sent(tiff(EIGHT.astype(np.uint8), _259=(50_001,)))
     first = struct.pack(">4sHHQQHHQ", b"MM\0+", 8, 0, 16, 1, 256, 3, 1)
