@@ -116,7 +116,7 @@ class Classifier:
                     float(cosines[i]),
                     maps.get(i),
                     None if alternatives is None else alternatives.text(each, i),
-                    classes.paths[i] if classes.paths else (),
+                    classes.groups.paths[i] if classes.groups else (),
                 )
                 for i in places
             )
@@ -149,11 +149,11 @@ class Classifier:
 
     def _groups(self, decision: Decision, classes: Classes, query: Query) -> tuple[Group, ...]:
         """The groups that are answered: not where the picture fits no label at all."""
-        if not classes.paths or (decision.reason and decision.reason.code in FITS_NOTHING):
+        if classes.groups is None or (decision.reason and decision.reason.code in FITS_NOTHING):
             return ()
         criteria = _criteria(query, classes)
         shares = self._scale.scoring(criteria) == "softmax"
-        ranked = scoring.groups(decision.scores, classes.paths, shares=shares)
+        ranked = classes.groups.ranked(decision.scores, shares=shares)
         return tuple(g for g in ranked[: criteria.top_k] if g.score >= (criteria.threshold or 0.0))
 
     async def _explain(

@@ -5,7 +5,7 @@ Knows nothing of how the result is computed.
 
 from dataclasses import dataclass
 
-from app.classify.scoring import Alternatives, Group, Learned, Reason, Scoring
+from app.classify.scoring import Alternatives, Group, Groups, Learned, Reason, Scoring
 from app.classify.templates import TemplateChoice
 from app.errors import Invalid, shown
 from app.images.notes import Noticed
@@ -86,7 +86,7 @@ class Image:
 class Classes:
     """What an image is compared with: `rows` (C, D) of the labels in these templates.
 
-    Where labels have `alternatives` there are more rows; `paths` are the groups of labels, if any;
+    Where labels have `alternatives` there are more rows; `groups` are those of labels, if any;
     `nots` are words that rule the labels out.
 
     `template_set` is the name of the templates, `cached` how many rows needed no encoding.
@@ -104,7 +104,7 @@ class Classes:
     learned: Learned | None = None
     warning: str | None = None
     alternatives: Alternatives | None = None
-    paths: tuple[tuple[str, ...], ...] = ()
+    groups: Groups | None = None
     nots: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     failed: str | None = None

@@ -68,20 +68,41 @@ class Group:
     score: float
 
 
-def groups(scores: Floats, paths: Sequence[tuple[str, ...]], *, shares: bool) -> list[Group]:
-    """The groups that labels with `scores` (C,) are in, best first; equal ones in their order.
-
-    `shares`: the scores share 1 among them, so that a group has their sum; else the best one's.
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """Labels in groups: `paths` (C,) of the labels, and of the groups in the order of their first
+    labels, `names` (G,). A label at one of the `places` is in the group of the same of `numbers`.
     """
-    by_path: dict[tuple[str, ...], float] = {}
-    for score, path in zip(scores.tolist(), paths, strict=True):
-        for depth in range(1, len(path) + 1):
-            before = by_path.get(path[:depth], 0.0)
-            by_path[path[:depth]] = before + score if shares else max(before, score)
-    return sorted(
-        (Group(path, min(score, 1.0)) for path, score in by_path.items()),
-        key=lambda group: -group.score,
-    )
+
+    paths: tuple[tuple[str, ...], ...]
+    names: tuple[tuple[str, ...], ...]
+    places: npt.NDArray[np.intp]
+    numbers: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, paths: Sequence[tuple[str, ...]]) -> "Groups":
+        """Of the path of each label; one is in a group at least."""
+        names: dict[tuple[str, ...], int] = {}
+        members = [
+            (place, names.setdefault(path[:depth], len(names)))
+            for place, path in enumerate(paths)
+            for depth in range(1, len(path) + 1)
+        ]
+        places, numbers = np.array(members, np.intp).T
+        return cls(tuple(paths), tuple(names), places, numbers)
+
+    def ranked(self, scores: Floats, *, shares: bool) -> list[Group]:
+        """The groups that labels with `scores` (C,) are in, best first; equal ones in their order.
+
+        `shares`: the scores share 1 among them, so that a group has their sum; else the best one's.
+        """
+        values = scores[self.places].astype(np.float64)
+        totals = np.zeros(len(self.names))
+        (np.add if shares else np.maximum).at(totals, self.numbers, values)
+        return sorted(
+            map(Group, self.names, np.minimum(totals, 1.0).tolist()),
+            key=lambda group: -group.score,
+        )
 
 
 def best_similarities(views: Floats, classes: Floats) -> Floats:

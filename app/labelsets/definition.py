@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from app.classify.concept import Concept
-from app.classify.scoring import Alternatives
+from app.classify.scoring import Alternatives, Groups
 from app.classify.templates import TemplateChoice
 from app.errors import UnreadableLabelset
 from app.labelsets.calibration.value import Calibration
@@ -137,14 +137,13 @@ class Definition:
     truncate: bool = False
     labels: tuple[str, ...] = field(init=False, compare=False, repr=False)
     alternatives: Alternatives | None = field(init=False, compare=False, repr=False)
-    paths: tuple[tuple[str, ...], ...] = field(init=False, compare=False, repr=False)
+    groups: Groups | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # once, not at each request: there can be thousands
         object.__setattr__(self, "labels", tuple(entry.label for entry in self.entries))
-        grouped = any(entry.path for entry in self.entries)
-        paths = tuple(entry.path for entry in self.entries) if grouped else ()
-        object.__setattr__(self, "paths", paths)
+        paths = [entry.path for entry in self.entries]
+        object.__setattr__(self, "groups", Groups.of(paths) if any(paths) else None)
         of_labels = [entry.alternatives(joined=self.joined) for entry in self.entries]
         alternatives = Alternatives.of(of_labels) if any(of_labels) else None
         object.__setattr__(self, "alternatives", alternatives)
@@ -157,7 +156,7 @@ class Definition:
     @property
     def plain(self) -> bool:
         """Whether releases that know only the plain format can serve it."""
-        more = self.joined or self.nots or self.paths or self.alternatives or self.truncate
+        more = self.joined or self.nots or self.groups or self.alternatives or self.truncate
         return not self.examples and not self.calibrations and not more
 
     def keys(self) -> frozenset[str]:

@@ -290,7 +290,7 @@ class LabelSetService:
             learned=learned,
             warning=warning,
             alternatives=definition.alternatives,
-            paths=definition.paths,
+            groups=definition.groups,
             nots=definition.nots,
             unread=unread,
             failed=serving.failed,

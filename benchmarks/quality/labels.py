@@ -16,7 +16,7 @@ import numpy as np
 
 from app.arrays import Truth
 from app.classify.concept import Concept
-from app.classify.scoring import Alternatives, groups, softmax
+from app.classify.scoring import Alternatives, Groups, softmax
 from benchmarks.quality.validation import TEMPLATES, Pictures, Validation, compared, folder, write
 from benchmarks.record import Result
 from models.info import Floats
@@ -116,7 +116,8 @@ def sums(view: Validation, name: str, about: str) -> Result:
     paths = grouped(view, pictures.labels)
     shares = softmax(pictures.rows @ view.name_rows(pictures.labels).T, view.scale)
     best, truth = shares.argmax(axis=1), [paths[place] for place in pictures.targets]
-    summed = [groups(row, paths, shares=True)[0] for row in shares]
+    by_path = Groups.of(paths)
+    summed = [by_path.ranked(row, shares=True)[0] for row in shares]
     by_leaf = np.array([paths[place] == path for place, path in zip(best, truth, strict=True)])
     by_sum = np.array([group.path == path for group, path in zip(summed, truth, strict=True)])
     unsure = shares.max(axis=1) < UNCERTAIN

@@ -1,5 +1,8 @@
 """Scores from vectors: held against numpy's float64 and against known identities."""
 
+from functools import reduce
+from operator import add
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -159,16 +162,39 @@ def test_the_best_alternative_of_each_label_counts(sizes: list[int], seed: int) 
 def test_groups_sum_shares_and_take_the_best_of_scores_alone() -> None:
     scores = np.float32([0.5, 0.2, 0.3])
     paths = [("animal", "pet"), ("animal",), ()]
-    shares = scoring.groups(scores, paths, shares=True)
+    shares = scoring.Groups.of(paths).ranked(scores, shares=True)
     assert [group.path for group in shares] == [("animal",), ("animal", "pet")]
     assert [group.score for group in shares] == pytest.approx([0.7, 0.5])
-    alone = scoring.groups(scores, paths, shares=False)
+    alone = scoring.Groups.of(paths).ranked(scores, shares=False)
     assert [group.score for group in alone] == pytest.approx([0.5, 0.5])
     # what softmax leaves may add up to a little more than 1
-    (everything,) = scoring.groups(
-        np.float32([0.6, 0.4]) + np.float32(1e-6), [("all",)] * 2, shares=True
-    )
+    more = np.float32([0.6, 0.4]) + np.float32(1e-6)
+    (everything,) = scoring.Groups.of([("all",)] * 2).ranked(more, shares=True)
     assert everything.score == 1
+
+
+@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.text("ab", max_size=3)), min_size=1))
+def test_a_group_sums_its_labels_one_after_the_other(labels: list[tuple[float, str]]) -> None:
+    paths = [("all", *letters) for _, letters in labels]
+    scores = np.array([score for score, _ in labels], np.float32)
+    groups = scoring.Groups.of(paths)
+    for shares, combined in ((True, sum_in_order), (False, max)):
+        ranked = groups.ranked(scores, shares=shares)
+        assert {group.path: group.score for group in ranked} == {
+            path[:depth]: min(1.0, combined(
+                [score for (score, _), own in zip(labels, paths, strict=True)
+                 if own[:depth] == path[:depth]]
+            ))
+            for path in paths for depth in range(1, len(path) + 1)
+        }  # fmt: skip
+        assert [group.score for group in ranked] == sorted(
+            (group.score for group in ranked), reverse=True
+        )
+
+
+def sum_in_order(scores: list[float]) -> float:
+    """Unlike `sum`, which newer versions of Python correct for what rounding loses."""
+    return reduce(add, scores)
 
 
 def test_each_percent_of_coverage_has_a_bound_of_its_own_which_a_label_may_just_reach() -> None:
