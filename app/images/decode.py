@@ -444,6 +444,8 @@ def _check_kind(data: bytes, error: Exception) -> None:
         kind = "a PNG as Xcode packs it into apps (CgBI)"
     elif data[:2] == b"BM" and str(error).startswith("Unsupported BMP"):
         kind = "a BMP whose bits are laid out unusually"
+    elif data[4:8] == b"ftyp" and b"mvhd" in data and b"pitm" not in data:
+        kind = "a sequence of pictures (AVIF or HEIC) without a still one"
     if kind:
         detail = f"this is {kind}, which is not read; convert it to an ordinary one"
         raise UnsupportedImage(detail, field="image", limit=FORMAT_NAMES, value=kind) from error

@@ -567,6 +567,22 @@ def test_a_burst_of_pictures_in_heic_is_read_as_its_still_picture(brands: bytes)
     assert decoded.notes.more
 
 
+def test_a_sequence_without_a_still_picture_is_called_one_and_not_damaged() -> None:
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    out = io.BytesIO()
+    frames[0].save(out, "AVIF", save_all=True, append_images=frames[1:])
+    data = out.getvalue()
+    assert decode(data, SPEC, LIMITS).notes.more
+    place = data.index(b"meta")
+    (size,) = struct.unpack_from(">I", data, place - 4)
+    without = data[: place - 4] + struct.pack(">I4s", size, b"free").ljust(size, b"\0")
+    without += data[place - 4 + size :]
+    with pytest.raises(UnsupportedImage, match="a sequence of pictures"):
+        decode(without, SPEC, LIMITS)
+    with pytest.raises(DamagedImage):
+        decode(data[:60], SPEC, LIMITS)
+
+
 @pytest.mark.parametrize("exif", [None, 1, 6, 8])
 def test_heic_is_turned_once(exif: int | None) -> None:
     pytest.importorskip("pi_heif")
