@@ -41,6 +41,10 @@ UNUSED_SECONDS: Final = 30 * 86_400
 # characters of a key
 KEY_SIZE: Final = 32
 
+# counts changes in how weights are read, after which what was exported before is made anew; the
+# second: each with the activation that it was trained with
+READING: Final = 2
+
 # a folder that is being written, under the lock of what it is to become: .KEY-RANDOM.partial
 PARTIAL: Final = ".partial"
 
@@ -233,7 +237,7 @@ def export_key(loader: str, candidates: Candidates) -> str:
     local = loader.startswith(LOCAL_DIR)
     source = folder_digest(local_folder(loader)) if local else loader
     allowed = ",".join(candidates.precisions) + " torch" * (candidates.backend == "torch")
-    parts = source, allowed, str(FORMAT), *_releases(), processor.described()
+    parts = source, allowed, str(FORMAT), str(READING), *_releases(), processor.described()
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:KEY_SIZE]
 
 
