@@ -33,7 +33,7 @@ from app.images.limits import ImageLimits, Room, check, check_size
 from app.images.notes import Notes
 from app.images.pixels import Picture, fit, reduction, to_rgb
 from app.images.screening import held_beside, screen
-from app.images.tiff import Directory, directory, is_deep
+from app.images.tiff import Directory, directory, is_read_here
 from app.images.unsupported import kind_of
 from app.images.views import WHOLE, Cut, Look, Region
 from models import ImageSpec
@@ -277,7 +277,7 @@ class _File:
             return self._viewed(Picture.all_of(rgb, drawn.width, drawn.height), kind.upper())
 
     def decoded_deep(self, screened: bytes, ifd: Directory) -> Decoded:
-        """The same for a TIFF of more than 8 bits a channel."""
+        """The same for a TIFF that Pillow does not read, or not as it is meant."""
         width, height = ifd.number(tiff.WIDTH, 0), ifd.number(tiff.HEIGHT, 0)
         check_size(width, height, self.limits.pixels)
         each = tiff.bytes_of_a_pixel(ifd)
@@ -391,7 +391,7 @@ def _deep_tiff(data: bytes) -> Directory | None:
         return None
     try:
         ifd = directory(data)
-        return ifd if is_deep(ifd) else None
+        return ifd if is_read_here(ifd) else None
     except CUT_SHORT:
         return None
 

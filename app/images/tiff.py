@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from app.images.depth import Numbers, extent, scaled, span
@@ -120,8 +121,8 @@ def dtype_of(ifd: Directory) -> np.dtype[np.generic] | None:
     return np.dtype(f"{ifd.order}{kind}{int(size)}")
 
 
-def is_deep(ifd: Directory) -> bool:
-    """Whether `read` can read it."""
+def is_read_here(ifd: Directory) -> bool:
+    """Whether `read` reads it, and not Pillow alone."""
     dtype = dtype_of(ifd)
     colours = COLOURS.get(ifd.number(PHOTOMETRIC, -1))
     samples, tiled = ifd.number(SAMPLES, 1), TILE_WIDTH in ifd.tags
@@ -198,13 +199,20 @@ def read(data: bytes, ifd: Directory, notes: Notes) -> Image.Image:
     return Image.frombytes(mode, size, np.ascontiguousarray(pixels).tobytes())
 
 
+class _Bytes(TiffImageFile):
+    """A picture's bytes as grey ones: wider than Pillow permits, and bounded by who reads them."""
+
+    def load_prepare(self) -> None:
+        ImageFile.load_prepare(self)
+
+
 def _unpacked(data: bytes, ifd: Directory, plane: int, planes: int) -> Numbers:
     """The numbers (height, width, channels) of a plane as they are stored: read as grey bytes."""
     dtype = dtype_of(ifd)
     if dtype is None:
-        raise ValueError("a picture that is not deep is read as one. This is a bug.")
+        raise ValueError("a picture that Pillow reads is not left to it. This is a bug.")
     each = bytes_of_a_pixel(ifd) // planes
-    image = TiffImageFile(io.BytesIO(_as_bytes(data, ifd, each, plane, planes)))
+    image = _Bytes(io.BytesIO(_as_bytes(data, ifd, each, plane, planes)))
     image.load()
     width, height = ifd.number(WIDTH, 0), ifd.number(HEIGHT, 0)
     if image.mode != "L" or image.size != (width * each, height):

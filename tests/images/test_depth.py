@@ -214,13 +214,23 @@ def test_channels_beside_grey_and_cmyk_of_eight_bits_are_passed_over(planar: int
         grey = tiff(np.dstack([dark] + [255 - dark] * (samples - 1)), _262=(1,), **kinds)
         decoded = decode_as_sent(grey)
         assert all((channel == dark).all() for channel in decoded.pixels)
-        assert decoded.notes.warnings() == Notes(bands=True).warnings()
+        assert decoded.notes.noticed() == Notes(bands=True).noticed()
     inks = np.zeros((SIDE, SIDE, 5), np.uint8)
     inks[..., 1:3] = 255  # magenta and yellow are red
     for extra in (0, 2):
         decoded = decode_as_sent(tiff(inks, _262=(5,), **{**kinds, "_338": (extra,)}))
         assert (decoded.pixels[:, 9, 9] == (255, 0, 0)).all()
         assert decoded.notes.bands
+
+
+def test_as_many_pixels_as_there_may_be_are_read_whatever_bytes_each_has() -> None:
+    limits = ImageLimits(pixels=SIDE * SIDE)
+    decode(png(of(65_535, "u2")), SPEC, limits)  # Pillow has its limit from the first picture on
+    inks = np.dstack([EIGHT] * 5).astype(np.uint8)
+    for picture in (of(65_535, "u2", COLOURS), of(1, "f4", COLOURS), inks):
+        more = {"_262": (5,), "_338": (0,)} if picture is inks else {}
+        decoded = decode(tiff(picture, **more), SPEC, limits)
+        assert (decoded.width, decoded.height) == (SIDE, SIDE)
 
 
 def test_grey_that_is_multiplied_by_its_transparency_is_laid_on_white() -> None:
