@@ -2,8 +2,9 @@
 
 import difflib
 import hashlib
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -43,8 +44,11 @@ def unknown(name: str, known: Sequence[str] = ()) -> UnknownModel:
 
 def _meant(name: str, known: Sequence[str]) -> list[str]:
     """What a name that is not known may stand for."""
-    if Path(name).expanduser().is_dir():
+    # whatever the name is: a Path raises where it is too long, or of no user
+    if os.path.isdir(os.path.expanduser(name)):  # noqa: PTH111, PTH112
         return [LOCAL_DIR + name]
+    if name.startswith((".", "/", "~")):
+        return []
     plain = {_plain(each): each for each in reversed(known)}
     wanted = _plain(name)
     # other servers write ViT-B/32, clip-vit-b-32 or ViT-B-32__openai
@@ -52,6 +56,9 @@ def _meant(name: str, known: Sequence[str]) -> list[str]:
     holding = [each for spelt, each in plain.items() if words in f"-{spelt}-"]
     if holding:
         return sorted(holding, key=lambda each: (each not in catalog(), len(each)))[:3]
+    # of the misspelt names that were tried each is nearer to the right one, of the hub's none is
+    if close := difflib.get_close_matches(wanted, plain, n=3, cutoff=0.88):
+        return [plain[each] for each in close]
     written = re.fullmatch(rf"({BEFORE})({REPOSITORY})(/.*|@.*)?", name)
     tags = {each.rpartition("/")[2] for each in known}
     if written and (written[1] or not written[3]) and name.rpartition("/")[2] not in tags:
@@ -75,18 +82,22 @@ def local_folder(loader: str) -> Path:
     )
     if not is_open_clip and not is_transformers:
         # as sentence-transformers and a Trainer of transformers lay them out
-        below = sorted(path.parent.name for path in folder.glob(f"*/{TRANSFORMERS_CONFIG}"))
-        hint = f", only in its folder {below[-1]}" if below else ""
+        below = _newest(folder.glob(f"*/{TRANSFORMERS_CONFIG}"))
+        hint = f", only in its folder {below.parent.name}" if below else ""
         raise BadCheckpoint(
             f"model {loader!r}: neither {CONFIG} nor {TRANSFORMERS_CONFIG} in the folder{hint}; "
             f"{OFFLINE_HINT}"
         )
     if not any(path.suffix in WEIGHTS for path in folder.iterdir()):
         name = "open_clip_model.safetensors" if is_open_clip else "model.safetensors"
-        trained = sorted(path.name for path in folder.glob(f"*{TRAINED}"))
-        hint = f": name {trained[-1]} open_clip_pytorch_model.bin" if trained else ""
+        trained = _newest(folder.glob(f"*{TRAINED}"))
+        hint = f": name {trained.name} open_clip_pytorch_model.bin" if trained else ""
         raise BadCheckpoint(f"model {loader!r}: no {name} in the folder{hint}; {OFFLINE_HINT}")
     return folder
+
+
+def _newest(files: Iterable[Path]) -> Path | None:
+    return max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
 
 
 def folder_digest(folder: Path) -> str:

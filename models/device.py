@@ -35,13 +35,18 @@ NAMES: Final = "cpu, cuda[:N], xpu[:N], mps or gpu[:N]"
 NAME: Final = re.compile(r"(?P<kind>cpu|mps|cuda|xpu|gpu)(?:(?<!cpu)(?<!mps)[:.](?P<number>\d+))?")
 
 
+def has_torch() -> bool:
+    """Whether torch and open_clip are installed."""
+    return all(map(importlib.util.find_spec, ("torch", "open_clip")))
+
+
 def torch_or_error(what: str) -> None:
     """Nothing where torch and open_clip are installed.
 
     Raises:
         ModelUnavailable: they are not, and `what` needs them.
     """
-    if not all(map(importlib.util.find_spec, ("torch", "open_clip"))):
+    if not has_torch():
         raise ModelUnavailable(
             f"{what} needs PyTorch: pip install torch open_clip_torch; or export the model where "
             "that is installed (openvocab models export) and use --model exported:DIR"

@@ -15,6 +15,7 @@ import torch
 from models import torch_loader
 from models.catalog import catalog
 from models.choice import CHOICE, Candidates, Choice
+from models.device import SHORTAGE
 from models.export_cache import REASON
 from models.export_folder import (
     EMBEDDINGS,
@@ -58,9 +59,11 @@ def export(spec: str, candidates: Candidates, folder: Path, *, traced: bool = Fa
         _say("measuring what is fastest on this machine")
         choice = choose_in_openvino(folder / IMAGES, parts.shape, candidates)
         manifest = _write_texts(parts, folder, save, choice)
-    except OSError:  # a disk that is full says nothing of the model
+    except (OSError, MemoryError):  # a disk that is full says nothing of the model
         raise
     except Exception as error:  # a compiler of strangers' graphs fails in many ways
+        if SHORTAGE.search(str(error)):
+            raise
         log.debug("exporting %s", spec, exc_info=True)
         manifest = {REASON: (str(error).splitlines() or [type(error).__name__])[0]}
     if choice is None:

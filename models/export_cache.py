@@ -26,7 +26,7 @@ from models import bundle, errors, processor
 from models.catalog import LOCAL_DIR, provenance_of
 from models.checkpoint import folder_digest, local_folder
 from models.choice import Candidates, Choice, choice_in
-from models.device import CPU, torch_or_error
+from models.device import CPU, has_torch, torch_or_error
 from models.encoder import Encoder
 from models.errors import BadExport, ModelError
 from models.export_folder import FORMAT, MANIFEST, checked, open_export
@@ -118,15 +118,20 @@ class ExportCache:
                 served = wanted.open(folder, manifest)
             except BadExport as damage:
                 if last:
-                    instead = "torch" if wanted.device == CPU else "the CPU"
-                    log.warning("%s; %s serves %s", damage, instead, wanted.spec)
+                    _tell_who_serves(wanted, damage)
                     break
                 try:
                     self._make(folder, wanted)
                 except OSError as error:
                     why = error.strerror or error
                     log.warning("%s: %s; the model is exported for this process alone", folder, why)
-                    return _unkept(wanted)
+                    try:
+                        return _unkept(wanted)
+                    except BadExport as full:
+                        if not has_torch():
+                            raise
+                        _tell_who_serves(wanted, full)
+                        break
             else:
                 with contextlib.suppress(OSError):  # of another user, or read-only
                     os.utime(folder)
@@ -162,6 +167,12 @@ class ExportCache:
                         log.info("removing the export %s: unused for 30 days", folder)
                         shutil.rmtree(folder)
                         _lock_of(folder).unlink()
+
+
+def _tell_who_serves(wanted: Wanted, why: BadExport) -> None:
+    """Log who serves a model whose export cannot be had."""
+    instead = "torch" if wanted.device == CPU else "the CPU"
+    log.warning("%s; %s serves %s", why, instead, wanted.spec)
 
 
 def _unkept(wanted: Wanted) -> Encoder | Choice:

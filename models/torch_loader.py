@@ -334,8 +334,8 @@ def _create(name: str, tag: str | None = None, *, quick_gelu: bool = False) -> S
 
 def _check_numbers(spec: str, model: Any) -> None:
     """Raise BadCheckpoint where training went astray: whole rows would be NaN."""
-    for name, parameter in model.named_parameters():
-        if not all(map(math.isfinite, parameter.aminmax())):
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not all(map(math.isfinite, tensor.aminmax())):
             raise BadCheckpoint(
                 f"model {spec!r}: tensor {name} holds NaN or infinity; {OFFLINE_HINT}"
             )

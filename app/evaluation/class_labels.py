@@ -202,7 +202,7 @@ def _names_of_object(file: Path) -> Iterable[tuple[str, str, list[str]]]:
 def _names_of_csv(file: Path) -> Iterable[tuple[str, str, list[str]]]:
     for line, (key, cell) in tables.rows(file, FOLDER, LABEL):
         where = f"{file}, line {line}, column {LABEL}"
-        yield where, key, tables.texts(cell, where)
+        yield where, key, tables.texts(cell, where) or [""]
 
 
 def _checked_texts(texts: Sequence[str], where: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """A table of labels as people keep it: CSV from an editor or a spreadsheet. Knows no pictures."""
 
+import contextlib
 import csv
 import io
 import re
@@ -85,8 +86,10 @@ class _Dialect(csv.excel):
 
 def _separator(header: str, columns: Sequence[str]) -> str:
     for separator in SEPARATORS:
-        if set(columns) <= set(_names(next(csv.reader([header], _Dialect, delimiter=separator)))):
-            return separator
+        with contextlib.suppress(csv.Error):  # a cell that is longer than csv reads
+            names = _names(next(csv.reader([header], _Dialect, delimiter=separator)))
+            if set(columns) <= set(names):
+                return separator
     return ","
 
 

@@ -557,7 +557,8 @@ def test_an_output_that_cannot_be_written_costs_no_encoding_and_no_figures(
     assert (result.exit_code, cached(kept)) == (2, 0)
     assert f"--output {tmp_path / 'file'}: file exists" in result.stderr
     # nor is a folder left among the classes by what ends before there is a report
-    result = evaluate(album, "--url", url, "--templates", "none,nothing", "--output", album / "new")
+    below = album / "new" / "below"
+    result = evaluate(album, "--url", url, "--templates", "none,nothing", "--output", below)
     assert (result.exit_code, (album / "new").exists()) == (2, False)
     # what goes wrong at the end comes after the figures
     (tmp_path / "out/report.html").mkdir(parents=True)

@@ -129,6 +129,7 @@ def test_names_are_read_as_spreadsheets_write_them_and_contradict_themselves_now
         ("folder,label\nn1,cat\nn2,dog\nn1,lion\n", "line 4.*'n1' has another label already"),
         ("label,folder\ncat\n", "line 2: has 1 column, the header 2"),
         ("folder,label\nn1,cat|\nn2,dog\n", "line 2, column label: empty beside"),
+        ("folder,label\nn1,\nn2,dog\n", "line 2, column label: label number 1 is empty"),
         ("name,label\nn1,cat\n", "line 1: one column 'folder' is needed"),
     ):
         with pytest.raises(BadData, match=message):
@@ -217,6 +218,8 @@ def test_a_backslash_of_a_name_stays_where_there_is_such_a_file(tmp_path: Path) 
         ("a.png,cat\nb.png,dog\n", r"line 1: one column 'image' is needed in the header"),
         ("", r"line 1: one column 'image' .* nothing"),
         ('{"images": [], "annotations": []}', r"line 1: .*; a header with image and label"),
+        ("[" + "1, " * 100_000 + "1]", r"line 1: one column 'image' is needed"),
+        ("x" * 200_000, r"line 1: field larger than .*; a header with image and label"),
         ("image,label,label\n", r"one column 'label'"),
         ("image,label\na.png,cat\nb.png\n", r"line 3: has 1 column, the header 2"),
         (

@@ -1,5 +1,6 @@
 """What runs a model is measured once, with stand-ins for the times, and kept with its export."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -111,7 +112,7 @@ def test_where_nothing_can_be_kept_the_precision_is_not_measured(
     encoder.close()
 
 
-def test_where_nothing_can_be_written_at_all_the_error_is_one_line(
+def test_where_nothing_can_be_written_at_all_torch_serves_or_the_error_is_one_line(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -119,6 +120,9 @@ def test_where_nothing_can_be_written_at_all_the_error_is_one_line(
 
     monkeypatch.setattr(ExportCache, "_make", full)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with contextlib.closing(load(model, exports=tmp_path / "exports")) as encoder:
+        assert not isinstance(encoder.texts, CompiledPrompts)
+    monkeypatch.setattr(export_cache, "has_torch", lambda: False)
     with pytest.raises(
         BadExport, match=r"to a temporary folder \(TMPDIR\): No such file or directory"
     ):

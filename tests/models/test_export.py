@@ -32,6 +32,7 @@ from models import (
     export_folder,
     export_process,
 )
+from models import export as making
 from models.choice import CHOICE, Candidates
 from models.device import openvino_core
 from models.export_cache import ERROR, ExportCache, export, export_key
@@ -137,6 +138,23 @@ def test_a_disk_without_room_is_no_reason_to_serve_a_model_by_torch_ever_after(
         pytest.raises(OSError, match=r"image\.xml cannot be written, as where a disk is full"),
     ):
         export("pictogram", FP32, tmp_path)
+    assert not (tmp_path / MANIFEST).exists()
+
+
+@pytest.mark.parametrize(
+    "shortage",
+    [MemoryError(), RuntimeError("bad allocation: std::bad_alloc")],
+    ids=["Python", "OpenVINO"],
+)
+def test_too_little_memory_for_an_export_says_nothing_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shortage: Exception
+) -> None:
+    def short(*_: object) -> None:
+        raise shortage
+
+    monkeypatch.setattr(making, "_write_images", short)
+    with pytest.raises(type(shortage)):
+        making.export("pictogram", FP32, tmp_path)
     assert not (tmp_path / MANIFEST).exists()
 
 

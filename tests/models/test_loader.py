@@ -97,6 +97,17 @@ def test_vectors_of_a_random_resnet_do_not_depend_on_the_batch(
     encoder.close()
 
 
+def test_running_figures_of_a_resnet_that_are_no_numbers_are_refused(
+    random_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(random_checkpoint("short-RN50"), tmp_path / "astray")
+    weights = load_file(folder / "open_clip_model.safetensors")
+    weights["visual.bn1.running_var"][0] = torch.nan
+    save_file(weights, folder / "open_clip_model.safetensors")
+    with pytest.raises(BadCheckpoint, match=r"tensor visual\.bn1\.running_var holds NaN"):
+        load(f"local-dir:{folder}", precision="fp32", backend="torch")
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
@@ -118,6 +129,10 @@ def test_vectors_of_a_random_resnet_do_not_depend_on_the_batch(
         ("hf-hub://openai/clip@main", "did you mean hf-hub:openai/clip? "),
         ("hf-hub:clip", "hf-hub:owner/name"),
         (str(BUNDLED), f"did you mean local-dir:{BUNDLED}? "),
+        ("ViT-B32/opnai", "did you mean ViT-B-32/openai"),
+        ("./clip", "is unknown: use a name"),
+        ("~nobody-of-this-name", "is unknown: use a name"),
+        ("a" * 300, "is unknown: "),
     ],
 )
 def test_an_unknown_name_is_told_with_what_was_meant(name: str, hint: str) -> None:
@@ -145,9 +160,12 @@ def test_missing_files_are_told_apart(copy: Path) -> None:
 
 
 def test_a_model_in_a_folder_below_is_told(copy: Path) -> None:
-    (copy / "checkpoint-500").mkdir()
-    (copy / "open_clip_config.json").rename(copy / "checkpoint-500" / "config.json")
-    with pytest.raises(BadCheckpoint, match="only in its folder checkpoint-500; "):
+    for step, written in ((1_000, 2_000_000_000), (500, 1_000_000_000)):
+        (copy / f"checkpoint-{step}").mkdir()
+        (copy / f"checkpoint-{step}" / "config.json").touch()
+        os.utime(copy / f"checkpoint-{step}" / "config.json", (written, written))
+    (copy / "open_clip_config.json").unlink()
+    with pytest.raises(BadCheckpoint, match="only in its folder checkpoint-1000; "):
         load(f"local-dir:{copy}")
 
 

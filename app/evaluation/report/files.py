@@ -44,14 +44,14 @@ SHOWN: Final = 10
 
 
 def begin(folder: Path) -> None:
-    """See that files can be written there; a new folder goes again. Raises Ended."""
-    is_new = not folder.exists()
+    """See that files can be written there; new folders go again. Raises Ended."""
     try:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        if is_new:  # among the pictures it would be a class, if this ends before the report
-            folder.rmdir()
+        for each in missing:  # among pictures they would be classes, if this ends before the report
+            each.rmdir()
     except OSError as error:
         raise Ended(USAGE_ERROR, f"--output {folder}: {reason(error)}") from None
 
