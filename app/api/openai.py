@@ -220,12 +220,12 @@ AT_ONCE: Final = 8
 class AskedItems:
     """Texts (str) and image files (bytes) in the order of the request, and the response format.
 
-    `lengths` are the characters of those texts that were cut to LONGEST_TEXT of them.
+    `cut` are texts of more than LONGEST_TEXT characters, by what was kept of them.
     """
 
     items: tuple[str | bytes, ...]
     fields: OpenAiFields
-    lengths: dict[str, int]
+    cut: list[tuple[str, str]]
 
 
 async def read_items(
@@ -246,21 +246,18 @@ async def read_items(
     if len(pictures) > MOST_IMAGES:
         raise too_many_images(len(pictures), INPUT)
     texts_sent = [part.content for part in parts if part.kind == "text"]
-    lengths: dict[str, int] = {}
+    cut: list[tuple[str, str]] = []
     if fields.truncate:
         whole = list(map(str.strip, texts_sent))
         texts_sent = [text[:LONGEST_TEXT].rstrip() for text in whole]
-        lengths = {
-            kept: len(text)
-            for kept, text in zip(texts_sent, whole, strict=True)
-            if len(text) > LONGEST_TEXT
-        }
+        both = zip(texts_sent, whole, strict=True)
+        cut = [(kept, text) for kept, text in both if len(text) > LONGEST_TEXT]
     most = max(MOST_TEXTS, limits.labels.count)
     shorter = f"; {TAKE_BEGINNING}"
     texts = iter(checked_texts(texts_sent, most, INPUT, shorter) if texts_sent else ())
     files = iter(await _files(request, pictures, fetcher))
     items = tuple(next(texts) if part.kind == "text" else next(files) for part in parts)
-    return AskedItems(items, fields, lengths)
+    return AskedItems(items, fields, cut)
 
 
 async def _files(
@@ -349,9 +346,9 @@ def _warnings(asked: AskedItems, embedded: EmbeddedItems, info: EncoderInfo) -> 
     ]
     read = {cut.text for cut in embedded.cut}
     by_length = [
-        f"{shown(text)} has {length} characters; only the first {LONGEST_TEXT} count"
-        for text, length in asked.lengths.items()
-        if text not in read
+        f"{shown(text)} has {len(text)} characters; only the first {LONGEST_TEXT} count"
+        for kept, text in asked.cut
+        if kept not in read
     ]
     return [*few([*(cut.warning() for cut in embedded.cut), *by_length]), *told]
 

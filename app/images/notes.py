@@ -154,8 +154,8 @@ def of_many(noticed: Iterable[tuple[str, Sequence[Noticed]]]) -> list[str]:
         for fact, _ in facts:
             pictures.setdefault(fact, []).append(picture)
     told = [f"{fact} ({_first(names)})" for fact, names in islice(pictures.items(), FACTS)]
-    more = len({name for names in list(pictures.values())[FACTS:] for name in names})
-    return [*told, f"something had to be guessed of {more} more"] if more else told
+    more = len(pictures) - FACTS
+    return [*told, f"and {more} more such facts about pictures"] if more > 0 else told
 
 
 def _first(names: Sequence[str]) -> str:
