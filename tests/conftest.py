@@ -128,8 +128,11 @@ def no_looks_between() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def own_log_levels() -> Iterator[None]:
-    """A command that ran in this process leaves nothing unlogged for the tests after it."""
+def own_log_levels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that ran in this process leaves nothing unlogged for the tests after it, and no
+    exception of a thread unseen.
+    """
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     loggers = [logging.getLogger(name) for name in (None, "openvocab")]
     levels = [logger.level for logger in loggers]
     yield

@@ -25,9 +25,6 @@ from tests.api.test_calibration import calibrate, variants
 
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
-# the first load of a model exports it
-pytestmark = pytest.mark.timeout(600)
-
 LABELS = ["cat", "dog", "heart"]
 ROOT = Path(__file__).parents[2]
 
@@ -469,7 +466,6 @@ def test_the_memory_of_a_model_comes_back(
     resident: list[float] = []
     with openvocab("memory://", data_dir, precision="fp32", **settings) as server:
         for _ in range(8):
-            # the first load makes the export, which a request may not wait for
             wait_until(
                 lambda: classify(server.client, samples["cat"], model=other_model).is_success, 240
             )

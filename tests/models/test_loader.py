@@ -67,6 +67,7 @@ def test_another_precision_is_another_fingerprint(copy: Path, pictogram: Encoder
         (("preprocess_cfg",), "mean", [0.1, 0.2, 0.3]),
         # they leave no trace in the weights
         (("model_cfg", "text_cfg"), "heads", 2),
+        (("model_cfg", "text_cfg"), "pool_type", "last"),
         (("model_cfg", "vision_cfg"), "head_width", 96),
     ],
 )

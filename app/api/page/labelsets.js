@@ -103,8 +103,10 @@ export class Picker {
   #gone(name) {
     this.#sets.delete(name);
     if (!this.chosen.delete(name)) return;
+    const before = find("labelset-error").textContent;  // of another one; a choice empties it
     this.pick([...this.chosen], this.several);
-    find("labelset-error").textContent = `There is no label set “${name}” here.`;
+    const told = [before, `There is no label set “${name}” here.`].filter(Boolean);
+    find("labelset-error").textContent = told.join(" ");
   }
 
   #pick({ value, checked }) {

@@ -133,7 +133,7 @@ function show() {
     model,
     view && find("view").selectedOptions[0]?.textContent.toLowerCase(),
     mode === "set" && coverage && `right in ${coverage} %`,
-    known.alwaysAlone ? shares && "shares of 100 %" : multiLabel && "each on its own",
+    known.alwaysAlone ? shares && !(mode === "own" && labels.length === 1) && "shares of 100 %" : multiLabel && "each on its own",
     (abstain || (mode === "own" && others.trim())) && "or none of these",
   ].filter(Boolean).join(" · ");
   find("examples-hint").hidden = !areExamples(labels);

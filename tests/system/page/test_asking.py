@@ -252,10 +252,12 @@ def test_a_model_that_is_not_loaded_is_called_good_for_nothing(open_page: Open) 
 
 
 def test_a_link_to_a_label_set_that_is_not_here_says_so(open_page: Open, api: httpx.Client) -> None:
-    visit = open_page(f"{str(api.base_url).rstrip('/')}/#mode=set&labelset=elsewhere")
-    visit.expected.append(f"{REFUSED}404")
+    site = str(api.base_url).rstrip("/")
+    visit = open_page(f"{site}/#mode=set&several=1&labelset=elsewhere&labelset=gone")
+    visit.expected += [f"{REFUSED}404"] * 2
     error = visit.page.locator("#labelset-error")
-    expect(error).to_have_text("There is no label set “elsewhere” here.")
+    expect(error).to_contain_text("There is no label set “elsewhere” here.")
+    expect(error).to_contain_text("There is no label set “gone” here.")
     visit.page.get_by_role("radio", name="Tags").check(force=True)
     expect(error).to_be_empty()
 

@@ -848,11 +848,13 @@ def test_answers_are_printed_dark_on_white_with_their_bars(open_page: Open) -> N
     page.get_by_role("button", name="Dark theme").click(click_count=2)  # light, and dark for good
     card = sample(page, "cat")
     expect(card.locator(".word").first).not_to_have_css("color", INK)
+    card.locator(".raw summary").click()
     page.emulate_media(media="print")
     expect(card.locator(".word").first).to_have_css("color", INK)
     expect(card.locator(".fill").first).to_have_css("print-color-adjust", "exact")
     for pressed in (page.locator(".ask"), page.locator(".tools"), card.get_by_role("button")):
         expect(pressed.filter(visible=True)).to_have_count(0)
+    assert card.locator(".raw pre").evaluate("text => text.scrollWidth <= text.clientWidth")
 
 
 def test_a_minimum_score_is_marked_in_forced_colours(open_page: Open) -> None:

@@ -45,6 +45,11 @@ def test_the_reference_fits(open_page: Open, api: httpx.Client) -> None:
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width, width
     expect(page.locator("#classify")).to_contain_text("curl -F image=@cat.png")
+    page.emulate_media(media="print")
+    wide, text = (
+        page.locator(part).evaluate("one => one.clientWidth") for part in ("main", "main .pages")
+    )
+    assert text > 0.9 * wide
 
 
 # what needs something of the server that a stranger's line cannot name
