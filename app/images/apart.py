@@ -32,7 +32,7 @@ from app.images.apart_child import (
     SVG,
     TOO_LARGE,
 )
-from app.images.headers import component_bits, is_animated
+from app.images.headers import components, is_animated
 from app.images.limits import ImageLimits
 
 Kind = Literal["svg", "jpeg2000", "jpegxl"]
@@ -200,14 +200,20 @@ class Apart:
 def _check(kind: Kind, data: bytes) -> None:
     """Raises UnsupportedImage for pictures that would be answered wrongly, and not refused."""
     if kind == "jpeg2000":
-        bits = component_bits(data)
-        if len(bits) > 1 and max(bits) > 8:
+        says = components(data)
+        if len(says.bits) > 1 and max(says.bits) > 8:
             # Pillow rounds the numbers to 8 bits, and what is rounded up from 255 becomes 0
             detail = (
-                f"this is a JPEG 2000 picture in colour with {max(bits)} bits a channel, which is "
-                "not read; convert it to 8 bits a channel, or to PNG"
+                f"this is a JPEG 2000 picture in colour with {max(says.bits)} bits a channel, "
+                "which is not read; convert it to 8 bits a channel, or to PNG"
             )
-            raise UnsupportedImage(detail, field="image", limit=8, value=max(bits))
+            raise UnsupportedImage(detail, field="image", limit=8, value=max(says.bits))
+        if says.is_uneven:
+            # Pillow gives pixels colours of others, in each row of further ones
+            what = f"{says.width} x {says.height} pixels with colours for several at once"
+            detail = f"this is a JPEG 2000 picture of {what}, which is read only where these divide"
+            detail += " its size evenly; convert it to PNG or JPEG"
+            raise UnsupportedImage(detail, field="image", value=what)
     if kind == "jpegxl" and is_animated(data):
         # its decoder gives the last frame, and everywhere else the first one counts
         detail = "this is an animated JPEG XL picture, which is not read; send one frame of it"

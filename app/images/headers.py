@@ -3,10 +3,11 @@
 import re
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 # start of a codestream and its size segment (ITU T.800, tables A.2 and A.9)
 SIZE_SEGMENT: Final = re.compile(rb"\xff\x4f\xff\x51")
+AREA: Final = struct.Struct(">8x4I16x")  # where it ends, across and down, and where it begins
 COMPONENTS: Final = 40  # bytes from the start to their number; three for each follow
 
 # start of a JPEG XL codestream, and the boxes it is in (ISO/IEC 18181-1 and 18181-2)
@@ -19,14 +20,36 @@ SIZE: Final = ((9, 13, 18, 30), (5,))
 PREVIEW: Final = ((6, 8, 10, 12), (0, 0, 5, 9))
 
 
-def component_bits(data: bytes) -> tuple[int, ...]:
-    """Bits of each component of a JPEG 2000 picture; empty where the header is damaged."""
+class Components(NamedTuple):
+    """A JPEG 2000 picture's size, and of each component its `bits` and `steps`: pixels of the
+    picture, across and down, for each of its own.
+    """
+
+    width: int = 0
+    height: int = 0
+    bits: tuple[int, ...] = ()
+    steps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether a component has fewer pixels, which do not divide the picture's evenly."""
+        return any(self.width % across or self.height % down for across, down in self.steps)
+
+
+def components(data: bytes) -> Components:
+    """What a JPEG 2000 picture says of its components: nothing where the header is damaged."""
     match = SIZE_SEGMENT.search(data)
     if match is None:
-        return ()
-    start = match.start() + COMPONENTS
-    (count,) = struct.unpack_from(">H", data.ljust(start + 2, b"\0"), start)
-    return tuple((bits & 0x7F) + 1 for bits in data[start + 2 : start + 2 + 3 * count : 3])
+        return Components()
+    start = match.start() + COMPONENTS + 2
+    data = data.ljust(start, b"\0")
+    right, bottom, left, top = AREA.unpack_from(data, match.start())
+    (count,) = struct.unpack_from(">H", data, start - 2)
+    each = data[start : start + 3 * count]
+    bits = tuple((bits & 0x7F) + 1 for bits in each[::3])
+    both = zip(each[1::3], each[2::3], strict=False)  # the last may be cut short
+    steps = tuple((max(1, across), max(1, down)) for across, down in both)
+    return Components(right - left, bottom - top, bits, steps)
 
 
 def is_animated(data: bytes) -> bool:

@@ -382,6 +382,27 @@ def test_jpeg_2000_in_colour_of_more_than_eight_bits_is_refused_and_not_read_wro
     assert (refused.value.limit, refused.value.value) == (8, 12)
 
 
+# red, with a colour for each 2 x 2 pixels, as opj_compress 2.5 writes it: 8 x 6 pixels, and 7 x 6
+EVEN = base64.b64decode(
+    "/0//UQAvAAAAAAAIAAAABgAAAAAAAAAAAAAACAAAAAYAAAAAAAAAAAADBwEBBwICBwIC/1IADAAAAAEAAAQEAAH/XA"
+    "AEQED/ZAAlAAFDcmVhdGVkIGJ5IE9wZW5KUEVHIHZlcnNpb24gMi41LjD/kAAKAAAAAAAyAAH/k8fUHhFQVK7l8wAA"
+    "BhIMCc4SEsfUEAjslNrZADJfz7QQAjRRv//Z"
+)
+UNEVEN = base64.b64decode(
+    "/0//UQAvAAAAAAAHAAAABgAAAAAAAAAAAAAABwAAAAYAAAAAAAAAAAADBwEBBwICBwIC/1IADAAAAAEAAAQEAAH/XA"
+    "AEQED/ZAAlAAFDcmVhdGVkIGJ5IE9wZW5KUEVHIHZlcnNpb24gMi41LjD/kAAKAAAAAAA+AAH/k8fUHhFQVGMHekAA"
+    "BhIEiXwkJd+AYBr6+suVDtVsvEojH9+AYBrxtRiH+6yrflzgp//Z"
+)
+
+
+def test_jpeg_2000_whose_colours_its_decoder_would_shift_is_refused(apart: Apart) -> None:
+    red, green, blue = decode_in(EVEN, apart).pixels[:, 32, 32]
+    assert red > 250
+    assert max(green, blue) < 5
+    with pytest.raises(UnsupportedImage, match="a JPEG 2000 picture of 7 x 6 pixels with colours"):
+        decode_in(UNEVEN, apart)
+
+
 # of one pixel each, as cjxl 0.7 writes them: one frame, and three (red, lime, blue)
 STILL = bytes.fromhex("ff0a001010505c08080201002c004b188b15c249411e40a43f")
 ANIMATED = bytes.fromhex(
