@@ -56,7 +56,7 @@ def _meant(name: str, known: Sequence[str]) -> list[str]:
     holding = [each for spelt, each in plain.items() if words in f"-{spelt}-"]
     if holding:
         return sorted(holding, key=lambda each: (each not in catalog(), len(each)))[:3]
-    # of the misspelt names that were tried each is nearer to the right one, of the hub's none is
+    # the misspelt names that were tried are nearer to the right one, names of the hub are not
     if close := difflib.get_close_matches(wanted, plain, n=3, cutoff=0.88):
         return [plain[each] for each in close]
     written = re.fullmatch(rf"({BEFORE})({REPOSITORY})(/.*|@.*)?", name)
@@ -75,7 +75,7 @@ def local_folder(loader: str) -> Path:
     """The folder that `local-dir:/path` names. Raises BadCheckpoint where it holds no model."""
     folder = Path(loader.removeprefix(LOCAL_DIR)).expanduser()
     if not folder.is_dir():
-        why = "a file and no folder" if folder.is_file() else "no such folder"
+        why = "a file, not a folder" if folder.is_file() else "no such folder"
         raise BadCheckpoint(f"model {loader!r}: {why}; {OFFLINE_HINT}")
     is_open_clip, is_transformers = (
         (folder / name).is_file() for name in (CONFIG, TRANSFORMERS_CONFIG)
@@ -83,7 +83,7 @@ def local_folder(loader: str) -> Path:
     if not is_open_clip and not is_transformers:
         # as sentence-transformers and a Trainer of transformers lay them out
         below = _newest(folder.glob(f"*/{TRANSFORMERS_CONFIG}"))
-        hint = f", only in its folder {below.parent.name}" if below else ""
+        hint = f", only in its subfolder {below.parent.name}" if below else ""
         raise BadCheckpoint(
             f"model {loader!r}: neither {CONFIG} nor {TRANSFORMERS_CONFIG} in the folder{hint}; "
             f"{OFFLINE_HINT}"
@@ -91,7 +91,7 @@ def local_folder(loader: str) -> Path:
     if not any(path.suffix in WEIGHTS for path in folder.iterdir()):
         name = "open_clip_model.safetensors" if is_open_clip else "model.safetensors"
         trained = _newest(folder.glob(f"*{TRAINED}"))
-        hint = f": name {trained.name} open_clip_pytorch_model.bin" if trained else ""
+        hint = f"; rename {trained.name} to open_clip_pytorch_model.bin" if trained else ""
         raise BadCheckpoint(f"model {loader!r}: no {name} in the folder{hint}; {OFFLINE_HINT}")
     return folder
 

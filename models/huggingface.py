@@ -142,7 +142,7 @@ def load_folder(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
         raise Unmappable(f"there is no {CONFIG}")
     if (folder / ADAPTER).is_file():
         raise Unmappable(
-            f"{ADAPTER}: an adapter is not applied; merge it into the weights, save those alone"
+            f"{ADAPTER}: adapters are not applied; merge it into the weights and save those alone"
         )
     config = _configuration(_read(folder / CONFIG))
     preprocess = _preprocessing(folder, config)

@@ -347,8 +347,8 @@ def _scale(spec: str, model: Any) -> float:
     logarithm = float(model.logit_scale)
     if logarithm > math.log(np.finfo(np.float32).max):
         raise BadCheckpoint(
-            f"model {spec!r}: logit_scale is {logarithm:g}, which is the logarithm of no factor "
-            f"that float32 holds; {OFFLINE_HINT}"
+            f"model {spec!r}: logit_scale is {logarithm:g}; it is a logarithm, and its exponential "
+            f"is beyond float32; {OFFLINE_HINT}"
         )
     return math.exp(logarithm)
 

@@ -128,7 +128,7 @@ def no_looks_between() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def own_log_levels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_left_by_commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A command that ran in this process leaves nothing unlogged for the tests after it, and no
     exception of a thread unseen.
     """

@@ -59,7 +59,7 @@ class CalibratedAnswer(BaseModel):
     count: int = Field(description="Number of images received.")
     failed: int
     errors: list[BatchLine] = Field(description="Images that could not be used.")
-    warnings: list[str] = Field(description="What had to be guessed of the others.")
+    warnings: list[str] = Field(description="What had to be guessed about the others.")
     calibration: dict[str, Any] = Field(
         description="The whole calibration, as in GET and PUT /labelsets/{name}/calibration."
     )

@@ -100,7 +100,7 @@ class EmbeddedImageAnswer(BaseModel):
     height: int
     sha256: str
     cached: bool
-    warnings: list[str] = Field(description="What had to be guessed of it, or is not seen.")
+    warnings: list[str] = Field(description="What had to be guessed about it, or is not seen.")
 
 
 class ImageEmbeddingsAnswer(BaseModel):
@@ -309,7 +309,7 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
         if texts_request.truncate:
             fitted = await embedding.of_beginnings(ensemble, texts_request.texts, stages, templates)
             vectors, warnings = fitted.vectors, fitted.warnings()
-            cut = {each.text: each.kept for cuts in fitted.cut.values() for each in cuts}
+            cut = {each.text: each.kept for each in fitted.cuts}
         else:
             vectors = await embedding.of_texts(ensemble, texts_request.texts, stages, templates)
     except TextTooLong as problem:

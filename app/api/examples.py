@@ -70,7 +70,7 @@ class ExamplesAnswer(BaseModel):
     removed: int = 0
     failed: int = 0
     errors: list[BatchLine] = Field([], description="Pictures that were rejected.")
-    warnings: list[str] = Field([], description="What had to be guessed of the others.")
+    warnings: list[str] = Field([], description="What had to be guessed about the others.")
     examples: dict[str, int] = Field(description="Number of examples of each label that has any.")
     blend: BlendAnswer | None = Field(description="null without examples and while building.")
 

@@ -94,8 +94,8 @@ class OpenAiAnswer(BaseModel):
     usage: OpenAiUsage
     warnings: list[str] = Field(
         [],
-        description="What was cut of texts, or had to be guessed of images or is not seen; absent "
-        "where there is nothing to say.",
+        description="What was cut of texts, or had to be guessed about images or is not seen; "
+        "absent where there is nothing to say.",
     )
     data: list[OpenAiEmbedding]
 
@@ -337,7 +337,7 @@ async def create(request: Request, services: ServicesDep, stages: StagesDep) -> 
 
 
 def _warnings(asked: AskedItems, embedded: EmbeddedItems, info: EncoderInfo) -> list[str]:
-    """What was cut of texts, and what had to be guessed of images, each with its place."""
+    """What was cut of texts, and what had to be guessed about images, each with its place."""
     places = [place for place, item in enumerate(asked.items) if isinstance(item, bytes)]
     told = [
         f"{INPUT}[{place}]: {fact}"

@@ -312,7 +312,7 @@ async def _of_texts(
         return (), ()
     if truncate:
         fitted = await of_beginnings(ensemble, texts, stages)
-        return fitted.vectors.rows, tuple(cut for cuts in fitted.cut.values() for cut in cuts)
+        return fitted.vectors.rows, fitted.cuts
     return (await of_texts(ensemble, texts, stages)).rows, ()
 
 

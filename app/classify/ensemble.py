@@ -83,9 +83,14 @@ class Fitted:
     cut: dict[int, list[Cut]]
     too_long: dict[int, TextTooLong]
 
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """All that was cut, in the order of the concepts."""
+        return tuple(cut for cuts in self.cut.values() for cut in cuts)
+
     def warnings(self) -> tuple[str, ...]:
         """The warnings about texts that were cut."""
-        return few([cut.warning() for cuts in self.cut.values() for cut in cuts])
+        return few([cut.warning() for cut in self.cuts])
 
 
 class Ensemble:

@@ -72,7 +72,7 @@ class Prediction:
 class Image:
     """The image that was classified; `cached` where its embedding was known.
 
-    `noticed` is what had to be guessed of it.
+    `noticed` is what had to be guessed about it.
     """
 
     width: int

@@ -209,10 +209,10 @@ def _check(kind: Kind, data: bytes) -> None:
             )
             raise UnsupportedImage(detail, field="image", limit=8, value=max(says.bits))
         if says.is_uneven:
-            # Pillow gives pixels colours of others, in each row of further ones
-            what = f"{says.width} x {says.height} pixels with colours for several at once"
-            detail = f"this is a JPEG 2000 picture of {what}, which is read only where these divide"
-            detail += " its size evenly; convert it to PNG or JPEG"
+            # Pillow shifts the colours, by one pixel more in each row
+            what = f"{says.width} x {says.height} pixels with subsampled colour"
+            detail = f"this is a JPEG 2000 picture of {what}, which is read only where the "
+            detail += "subsampling divides its size evenly; convert it to PNG or JPEG"
             raise UnsupportedImage(detail, field="image", value=what)
     if kind == "jpegxl" and is_animated(data):
         # its decoder gives the last frame, and everywhere else the first one counts

@@ -155,7 +155,7 @@ def of_many(noticed: Iterable[tuple[str, Sequence[Noticed]]]) -> list[str]:
             pictures.setdefault(fact, []).append(picture)
     told = [f"{fact} ({_first(names)})" for fact, names in islice(pictures.items(), FACTS)]
     more = len(pictures) - FACTS
-    return [*told, f"and {more} more such facts about pictures"] if more > 0 else told
+    return [*told, f"and {more} more of this kind"] if more > 0 else told
 
 
 def _first(names: Sequence[str]) -> str:

@@ -142,7 +142,7 @@ class ExampleLimits:
 class Added:
     """What became of pictures that were sent; `failed` ones were not taken.
 
-    `warnings` are what had to be guessed of the others.
+    `warnings` are what had to be guessed about the others.
     """
 
     stored: Stored

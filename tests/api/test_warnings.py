@@ -195,7 +195,7 @@ def test_many_facts_about_many_pictures_are_told_up_to_a_bound() -> None:
     each = [(f"{number}.tif", [Noticed(f"black is {number}")]) for number in range(20)]
     told = of_many([*each, ("more.tif", [Noticed("black is 0")])])
     assert told[0] == "black is 0 (0.tif and 1 more)"
-    assert told[-1] == f"and {20 - FACTS} more such facts about pictures"
+    assert told[-1] == f"and {20 - FACTS} more of this kind"
     assert len(told) == FACTS + 1
 
 

@@ -437,7 +437,7 @@ def test_a_calibration_that_makes_figures_worse_is_written_by_force_alone(
     # one of before is not taken for that of this evaluation
     again = evaluate(*arguments, "--output", tmp_path / "forced")
     assert calibration.exists()
-    assert f"{calibration} was there before and is not of this evaluation" in again.stderr
+    assert f"{calibration} was there before; this evaluation did not write it" in again.stderr
     assert "was there before" not in forced.stderr + careful.stderr
 
 

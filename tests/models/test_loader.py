@@ -166,7 +166,7 @@ def test_a_model_in_a_folder_below_is_told(copy: Path) -> None:
         (copy / f"checkpoint-{step}" / "config.json").touch()
         os.utime(copy / f"checkpoint-{step}" / "config.json", (written, written))
     (copy / "open_clip_config.json").unlink()
-    with pytest.raises(BadCheckpoint, match="only in its folder checkpoint-1000; "):
+    with pytest.raises(BadCheckpoint, match="only in its subfolder checkpoint-1000; "):
         load(f"local-dir:{copy}")
 
 
@@ -179,7 +179,7 @@ def test_a_checkpoint_of_open_clips_training_is_read_by_the_name_that_is_told(
     state = {f"module.{name}": tensor for name, tensor in weights.items()}
     checkpoint = {"epoch": 5, "name": "mine", "state_dict": state, "optimizer": {"state": {}}}
     torch.save(checkpoint, copy / "epoch_5.pt")
-    with pytest.raises(BadCheckpoint, match=r"name epoch_5\.pt open_clip_pytorch_model\.bin"):
+    with pytest.raises(BadCheckpoint, match=r"rename epoch_5\.pt to open_clip_pytorch_model\.bin"):
         load(f"local-dir:{copy}")
     (copy / "epoch_5.pt").rename(copy / "open_clip_pytorch_model.bin")
     encoder = load(f"local-dir:{copy}", precision="fp32", backend="torch")

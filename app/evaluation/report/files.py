@@ -69,7 +69,7 @@ def write(result: Result, folder: Path) -> None:
         raise Ended(USAGE_ERROR, f"--output {folder}: {reason(error)}") from None
     for name in (TEMPLATES, CALIBRATION, LABELSET):
         if name not in result.files and (folder / name).exists():
-            say(f"{folder / name} was there before and is not of this evaluation")
+            say(f"{folder / name} was there before; this evaluation did not write it")
 
 
 def json_report(result: Result) -> str:

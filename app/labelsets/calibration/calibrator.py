@@ -39,7 +39,7 @@ MOST_CELLS: Final = 10_000_000
 @dataclass(frozen=True, slots=True)
 class LabelledVectors:
     """Images that could be used: `vectors` (N, D), the places of the labels that each shows, and
-    what had to be guessed of them; and what became of the others.
+    what had to be guessed about them; and what became of the others.
     """
 
     vectors: Floats
