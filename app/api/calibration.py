@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from app.api import openapi
 from app.api.batch import BatchLine, failed_lines
-from app.api.bodies import json_body
+from app.api.bodies import FORM, JSON, json_body
 from app.api.labelled_images import read_calibration
 from app.api.middleware.state import state_of
 from app.api.problems import KEYED, SENT, documented
@@ -88,9 +88,6 @@ def summary(stored: Stored, validity: Validity) -> CalibrationSummary | None:
 router = APIRouter(prefix="/labelsets/{name}", tags=["Examples and calibration"])
 
 ALWAYS: Final = (*KEYED, 404, 409, 503)
-CONTENT: Final = {
-    "image": {"type": "array", "items": openapi.FILE, "description": "The image files."}
-}
 NUMBERS: Final = {
     "risk": {
         "type": "number",
@@ -110,7 +107,6 @@ LABELS: Final = {
     "examples": [["cat", "dog"]],
     "description": "What each image shows: a label, a JSON list of labels; empty: none of them.",
 }
-FILE: Final = {"schema": {"type": "string", "format": "binary"}}
 IMAGES: Final = {
     "type": "array",
     "description": "The labelled images.",
@@ -118,11 +114,7 @@ IMAGES: Final = {
         "LabelledImage",
         {
             "properties": {
-                "image": {
-                    "type": "string",
-                    "description": "Base64 or a data URI.",
-                    "examples": [openapi.TINY_PNG],
-                },
+                "image": openapi.CODED,
                 "label": {
                     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
                     "description": "A label, or several; empty: none of them.",
@@ -134,39 +126,23 @@ IMAGES: Final = {
         },
     ),
 }
-BODY: dict[str, Any] = {
-    "parameters": [openapi.IF_MATCH, *openapi.url_fields(NUMBERS, "For an archive: ")],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": openapi.titled(
-                    "CalibrationForm",
-                    {"properties": CONTENT | {"label": LABELS} | NUMBERS, "required": ["image"]},
-                )
-            },
-            "application/json": {
-                "schema": openapi.titled(
-                    "CalibrationRequest",
-                    {"properties": {"images": IMAGES} | NUMBERS, "required": ["images"]},
-                )
-            },
-            "application/zip": FILE,
-            "application/x-tar": FILE,
-        },
+FORM_FIELDS: Final = {"image": openapi.FILES, "label": LABELS} | NUMBERS
+BODY: Final = openapi.body(
+    {
+        FORM: openapi.titled("CalibrationForm", {"properties": FORM_FIELDS, "required": ["image"]}),
+        JSON: openapi.titled(
+            "CalibrationRequest",
+            {"properties": {"images": IMAGES} | NUMBERS, "required": ["images"]},
+        ),
+        "application/zip": openapi.ARCHIVE,
+        "application/x-tar": openapi.ARCHIVE,
     },
-}
-STORED: dict[str, Any] = {
-    "parameters": [openapi.IF_MATCH],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"type": "object", "description": "A calibration, as returned by GET."}
-            }
-        },
-    },
-}
+    [openapi.IF_MATCH, *openapi.url_fields(NUMBERS, "For an archive: ")],
+)
+STORED: Final = openapi.body(
+    {JSON: {"type": "object", "description": "A calibration, as returned by GET."}},
+    [openapi.IF_MATCH],
+)
 
 
 def calibrator(services: Services) -> Calibrator:

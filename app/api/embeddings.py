@@ -12,7 +12,17 @@ from pydantic import BaseModel, Field
 
 from app.api import bodies, openapi
 from app.api.answers import Encoding, rows_as_json, with_rows
-from app.api.bodies import address_fields, is_json, json_body, media_type, merge, offload, single
+from app.api.bodies import (
+    FORM,
+    JSON,
+    address_fields,
+    is_json,
+    json_body,
+    media_type,
+    merge,
+    offload,
+    single,
+)
 from app.api.fields import (
     IMAGE,
     MODEL_DESCRIPTION,
@@ -162,7 +172,7 @@ async def read_images(request: Request, limits: InputLimits) -> AskedImages:
     """The request of POST /embeddings/image. Raises Unparsable, Invalid, TooLarge."""
     kind = media_type(request.headers.get("content-type", ""))
     fields = address_fields(request, ())
-    if kind == bodies.FORM:
+    if kind == FORM:
         files, more = await _form(request, limits)
     elif is_json(kind):
         files, more = await _json(request)
@@ -251,40 +261,21 @@ router = APIRouter(prefix="/embeddings", tags=["Embeddings"])
 # the field that the ensemble complains of, as it is called here
 NAMES: Final = {"labels": TEXTS}
 
-TEXTS_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": openapi.titled("TextsRequest", TextsFields.model_json_schema()),
-                "example": {"texts": ["a cat", "a dog"]},
-            }
-        },
-    }
-}
-FORM: Final[dict[str, Any]] = {
-    "type": "object",
-    "properties": {
-        "image": {"type": "array", "items": openapi.FILE, "description": "The image files."},
-        **ImagesFields.model_json_schema()["properties"],
+TEXTS_BODY: Final = openapi.body(
+    {JSON: openapi.titled("TextsRequest", TextsFields.model_json_schema())},
+    examples={JSON: {"example": {"texts": ["a cat", "a dog"]}}},
+)
+OPTIONS: Final = ImagesFields.model_json_schema()["properties"]
+IMAGES_BODY: Final = openapi.body(
+    {
+        FORM: openapi.titled(
+            "ImagesForm", {"properties": {"image": openapi.FILES, **OPTIONS}, "required": ["image"]}
+        ),
+        JSON: openapi.titled("ImagesRequest", ImagesBody.model_json_schema()),
+        "application/octet-stream": openapi.FILE,
     },
-    "required": ["image"],
-}
-IMAGES_BODY: dict[str, Any] = {
-    "parameters": openapi.url_fields(
-        ImagesFields.model_json_schema()["properties"], "For the raw body: "
-    ),
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": openapi.titled("ImagesForm", FORM)},
-            "application/json": {
-                "schema": openapi.titled("ImagesRequest", ImagesBody.model_json_schema())
-            },
-            "application/octet-stream": {"schema": openapi.FILE},
-        },
-    },
-}
+    openapi.url_fields(OPTIONS, "For the raw body: "),
+)
 
 
 @router.post(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from app.api import openapi
 from app.api.batch import BatchLine, failed_lines
+from app.api.bodies import FORM, JSON
 from app.api.labelled_images import read_examples
 from app.api.middleware.state import state_of
 from app.api.problems import KEYED, SENT, documented
@@ -129,72 +130,44 @@ def _figures(figures: ExampleFigures | None) -> FiguresAnswer | None:
 router = APIRouter(prefix="/labelsets/{name}/examples", tags=["Examples and calibration"])
 
 ALWAYS: Final = (*KEYED, 404, 409, 503)
-IMAGE: Final = {
-    "type": "string",
-    "description": "Base64 or a data URI.",
-    "examples": [openapi.TINY_PNG],
-}
 LABEL: Final = {"type": "string", "description": "What the image shows.", "examples": ["cat"]}
-NAME: Final = {"type": "string", "description": "Returned with an error."}
-FILE: Final = openapi.FILE
-BODY: dict[str, Any] = {
-    "parameters": [openapi.IF_MATCH, *openapi.url_fields({"label": LABEL}, "For the raw body: ")],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": openapi.titled(
-                    "ExamplesForm",
-                    {
-                        "properties": {
-                            "image": {
-                                "type": "array",
-                                "items": FILE,
-                                "description": "The image files.",
-                            },
-                            "label": {
-                                "type": "array",
-                                "items": {"type": "string"},
-                                "description": "One for all images, or one for each.",
-                                "examples": [["cat"]],
-                            },
-                        },
-                        "required": ["image"],
-                    },
-                )
-            },
-            "application/json": {
-                "schema": openapi.titled(
-                    "ExamplesRequest",
-                    {
-                        "properties": {
-                            "image": IMAGE,
-                            "label": LABEL,
-                            "images": {
-                                "type": "array",
-                                "description": "Several images instead of one.",
-                                "items": openapi.titled(
-                                    "ExampleImage",
-                                    {
-                                        "properties": {
-                                            "image": IMAGE,
-                                            "label": LABEL,
-                                            "name": NAME,
-                                        },
-                                        "required": ["image"],
-                                    },
-                                ),
-                            },
-                        }
-                    },
-                )
-            },
-            "image/*": {"schema": FILE},
-            "application/zip": {"schema": FILE},
-            "application/x-tar": {"schema": FILE},
-        },
-    },
+LABELS: Final = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "One for all images, or one for each.",
+    "examples": [["cat"]],
 }
+IMAGES: Final = {
+    "type": "array",
+    "description": "Several images instead of one.",
+    "items": openapi.titled(
+        "ExampleImage",
+        {
+            "properties": {
+                "image": openapi.CODED,
+                "label": LABEL,
+                "name": {"type": "string", "description": "Returned with an error."},
+            },
+            "required": ["image"],
+        },
+    ),
+}
+BODY: Final = openapi.body(
+    {
+        FORM: openapi.titled(
+            "ExamplesForm",
+            {"properties": {"image": openapi.FILES, "label": LABELS}, "required": ["image"]},
+        ),
+        JSON: openapi.titled(
+            "ExamplesRequest",
+            {"properties": {"image": openapi.CODED, "label": LABEL, "images": IMAGES}},
+        ),
+        "image/*": openapi.FILE,
+        "application/zip": openapi.ARCHIVE,
+        "application/x-tar": openapi.ARCHIVE,
+    },
+    [openapi.IF_MATCH, *openapi.url_fields({"label": LABEL}, "For the raw body: ")],
+)
 CHANGED: dict[int | str, dict[str, Any]] = {202: {"model": ExamplesAnswer}}
 
 ExampleId = Annotated[
@@ -300,7 +273,7 @@ def _cursor(examples: Sequence[Example], after: str) -> str:
     dependencies=ONLY_DECLARED,
     summary="Get the picture of an example",
     response_class=Response,
-    responses={200: {"content": {"image/*": {"schema": FILE}}}, **documented(*ALWAYS)},
+    responses={200: {"content": {"image/*": {"schema": openapi.FILE}}}, **documented(*ALWAYS)},
 )
 async def picture(
     name: NameDep,

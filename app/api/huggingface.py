@@ -184,37 +184,26 @@ def _template(templates: Sequence[str]) -> tuple[str, ...]:
 
 router = APIRouter(prefix="/hf", tags=["Hugging Face's API"])
 
-BODY: dict[str, Any] = {
-    "parameters": openapi.url_fields(
-        HfParameters.model_json_schema()["properties"], "For the raw body: "
-    ),
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": openapi.titled(
-                    "HfRequest",
-                    {
-                        "properties": {
-                            "inputs": {
-                                "type": "string",
-                                "description": "The image file in base64, or its URL.",
-                                "examples": [openapi.TINY_PNG],
-                            },
-                            "parameters": HfParameters.model_json_schema(),
-                        },
-                        "required": ["inputs", "parameters"],
-                    },
-                ),
-                "example": {
-                    "inputs": openapi.TINY_PNG,
-                    "parameters": {"candidate_labels": ["red square", "cat"]},
-                },
-            },
-            "application/octet-stream": {"schema": openapi.FILE},
-        },
-    },
+PARAMETERS: Final = HfParameters.model_json_schema()
+INPUTS: Final = openapi.CODED | {"description": "The image file in base64, or its URL."}
+RED: Final = {
+    "inputs": openapi.TINY_PNG,
+    "parameters": {"candidate_labels": ["red square", "cat"]},
 }
+BODY: Final = openapi.body(
+    {
+        bodies.JSON: openapi.titled(
+            "HfRequest",
+            {
+                "properties": {"inputs": INPUTS, "parameters": PARAMETERS},
+                "required": ["inputs", "parameters"],
+            },
+        ),
+        "application/octet-stream": openapi.FILE,
+    },
+    openapi.url_fields(PARAMETERS["properties"], "For the raw body: "),
+    {bodies.JSON: {"example": RED}},
+)
 
 
 class HfPrediction(BaseModel):

@@ -127,7 +127,6 @@ class ImmichAnswer(BaseModel):
 
 
 FORM: Final[dict[str, Any]] = {
-    "type": "object",
     "properties": {
         ENTRIES: {
             "type": "string",
@@ -139,12 +138,7 @@ FORM: Final[dict[str, Any]] = {
     },
     "required": [ENTRIES],
 }
-BODY: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "content": {bodies.FORM: {"schema": openapi.titled("ImmichForm", FORM)}},
-    }
-}
+BODY: Final = openapi.body({bodies.FORM: openapi.titled("ImmichForm", FORM)})
 
 router = APIRouter(tags=["immich's API"])
 

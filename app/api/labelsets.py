@@ -8,6 +8,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from app.api import labelset_body, openapi
+from app.api.answers import TEXT
+from app.api.bodies import FORM, JSON
 from app.api.calibration import CalibrationSummary
 from app.api.calibration import summary as calibration_summary
 from app.api.examples import BlendAnswer, blend_answer
@@ -168,33 +170,22 @@ router = APIRouter(prefix="/labelsets", tags=["Label sets"])
 # problems that any of these routes without a body may answer
 ALWAYS: Final = (*KEYED, 404, 503)
 
-UPLOAD: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": openapi.titled("LabelSetRequest", LabelSetBody.model_json_schema())
-            },
-            "multipart/form-data": {
-                "schema": openapi.titled("LabelSetForm", labelset_body.FORM_SCHEMA)
-            },
-            "text/plain": {
-                "schema": {"type": "string", "description": "One label a line."},
-                "examples": {"pets": {"summary": "One label a line", "value": "cat\ndog\n"}},
-            },
-        },
-    }
-}
-
-
-IF_CHANGES: Final = [openapi.IF_MATCH, openapi.IF_ABSENT]
+PETS: Final = {"pets": {"summary": "One label a line", "value": "cat\ndog\n"}}
 
 
 def _upload(*without: str) -> dict[str, Any]:
     """A body, and the fields that text has in the URL."""
     fields = labelset_body.FORM_SCHEMA["properties"]
     in_url = {name: schema for name, schema in fields.items() if name not in without}
-    return UPLOAD | {"parameters": [*IF_CHANGES, *openapi.url_fields(in_url, "For text: ")]}
+    return openapi.body(
+        {
+            JSON: openapi.titled("LabelSetRequest", LabelSetBody.model_json_schema()),
+            FORM: openapi.titled("LabelSetForm", labelset_body.FORM_SCHEMA),
+            TEXT: {"type": "string", "description": "One label a line."},
+        },
+        [openapi.IF_MATCH, openapi.IF_ABSENT, *openapi.url_fields(in_url, "For text: ")],
+        {TEXT: {"examples": PETS}},
+    )
 
 
 @router.post(

@@ -285,17 +285,10 @@ ModelName = Annotated[str, Path(description="A model or an alias.", examples=["e
 # the fields that ensemble and decoder complain of, as they are called here
 NAMES: Final = {"labels": INPUT, "image": INPUT}
 
-BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": openapi.titled("OpenAiRequest", OpenAiBody.model_json_schema()),
-                "example": {"input": ["a cat", "a dog"]},
-            }
-        },
-    }
-}
+BODY: Final = openapi.body(
+    {bodies.JSON: openapi.titled("OpenAiRequest", OpenAiBody.model_json_schema())},
+    examples={bodies.JSON: {"example": {"input": ["a cat", "a dog"]}}},
+)
 
 
 @router.post(

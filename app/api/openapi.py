@@ -1,9 +1,13 @@
-"""The bodies of POST /classify and /classify/batch as OpenAPI shows them."""
+"""The bodies of routes as OpenAPI shows them, those of POST /classify and /classify/batch whole."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from app.api.bodies import FORM, JSON
 from app.api.fields import ClassifyBody, ClassifyFields
+
+Schema = dict[str, Any]
 
 # a red square of 8 x 8 pixels, PNG
 TINY_PNG: Final = (
@@ -40,6 +44,13 @@ images.
 
 
 FILE: Final = {"type": "string", "format": "binary", "description": "The image file."}
+FILES: Final = {"type": "array", "items": FILE, "description": "The image files."}
+ARCHIVE: Final = FILE | {"description": "An archive of image files."}
+CODED: Final = {
+    "type": "string",
+    "description": "Base64 or a data URI.",
+    "examples": [TINY_PNG],
+}
 LINES: Final = {
     "schema": {"type": "string", "description": "A line for each prediction, best first."},
     "examples": {"cat": {"value": "0.981203\tcat\n0.012345\tdog\n"}},
@@ -76,7 +87,22 @@ BATCH_TABLE: Final = {
 }
 
 
-def titled(title: str, schema: dict[str, Any]) -> dict[str, Any]:
+def body(
+    schemas: Mapping[str, Schema],
+    parameters: Sequence[Schema] = (),
+    examples: Mapping[str, Schema] | None = None,
+) -> Schema:
+    """A route's `openapi_extra` for a body with one of these schemas, by media type.
+
+    `examples` are what stands beside a schema, by media type as well.
+    """
+    beside = examples or {}
+    content = {kind: {"schema": schema, **beside.get(kind, {})} for kind, schema in schemas.items()}
+    request = {"requestBody": {"required": True, "content": content}}
+    return {"parameters": [*parameters], **request} if parameters else request
+
+
+def titled(title: str, schema: Schema) -> Schema:
     """The schema of a body with a title, by which the document names it.
 
     Defaults are told in words: generators would send each default, or require the field.
@@ -88,7 +114,7 @@ def titled(title: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", **schema, "properties": properties, "title": title}
 
 
-def _in_words(schema: dict[str, Any]) -> dict[str, Any]:
+def _in_words(schema: Schema) -> Schema:
     rest = {key: value for key, value in schema.items() if key != "default"}
     if schema.get("default") in (None, "", {}):
         return rest
@@ -96,9 +122,8 @@ def _in_words(schema: dict[str, Any]) -> dict[str, Any]:
     return rest | {"description": f"{schema.get('description', '')} Default: `{default}`.".strip()}
 
 
-def batch_body() -> dict[str, Any]:
-    """The `requestBody` object of a batch."""
-    body = classify_body()
+def batch_body() -> Schema:
+    """The body of a batch, with the query parameters of an archive."""
     fields = ClassifyFields.model_json_schema()
     item = titled(
         "NamedImage",
@@ -117,51 +142,39 @@ def batch_body() -> dict[str, Any]:
         "description": "The images: base64 or data URIs, each alone or with a name.",
         "examples": [[TINY_PNG]],
     }
-    files = {"type": "array", "items": FILE, "description": "The image files, after all fields."}
-    form = _form(fields["properties"], files)
-    # a generator that writes what is required first would send the images before the fields
-    del form["required"]
+    files = FILES | {"description": "The image files, after all fields."}
     batch = {**fields, "properties": {"images": images, **fields["properties"]}}
-    file = {"schema": FILE | {"description": "An archive of image files."}}
-    body["requestBody"]["content"] = {
-        "multipart/form-data": {"schema": titled("BatchForm", form)},
-        "application/json": {"schema": titled("BatchRequest", {**batch, "required": ["images"]})},
-        "application/zip": file,
-        "application/x-tar": file,
-    }
-    return body
+    return body(
+        {
+            FORM: titled("BatchForm", _form(fields["properties"], files)),
+            JSON: titled("BatchRequest", {**batch, "required": ["images"]}),
+            "application/zip": ARCHIVE,
+            "application/x-tar": ARCHIVE,
+        },
+        url_fields(fields["properties"], "For the raw body: "),
+    )
 
 
-def classify_body() -> dict[str, Any]:
-    """The `requestBody` object (OpenAPI 3.1) and the query parameters of the raw form."""
+def classify_body() -> Schema:
+    """The body of a classification, with the query parameters of the raw form."""
     fields = ClassifyFields.model_json_schema()
     form = _form(fields["properties"], FILE)
-    body = ClassifyBody.model_json_schema()
+    request = ClassifyBody.model_json_schema()
     for name in ("image_sha256", "image_url"):
-        form["properties"][name] = _in_words(body["properties"][name])
-    del form["required"]
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {"schema": titled("ClassifyForm", form)},
-                "application/json": {
-                    "schema": titled("ClassifyRequest", body),
-                    "examples": {
-                        "red": {
-                            "summary": "A red square",
-                            "value": {"image": TINY_PNG, "labels": ["red square", "cat"]},
-                        }
-                    },
-                },
-                "application/octet-stream": {"schema": FILE},
-            },
+        form["properties"][name] = _in_words(request["properties"][name])
+    red = {"image": TINY_PNG, "labels": ["red square", "cat"]}
+    return body(
+        {
+            FORM: titled("ClassifyForm", form),
+            JSON: titled("ClassifyRequest", request),
+            "application/octet-stream": FILE,
         },
-        "parameters": url_fields(fields["properties"], "For the raw body: "),
-    }
+        url_fields(fields["properties"], "For the raw body: "),
+        {JSON: {"examples": {"red": {"summary": "A red square", "value": red}}}},
+    )
 
 
-def url_fields(fields: dict[str, Any], when: str = "") -> list[dict[str, Any]]:
+def url_fields(fields: Schema, when: str = "") -> list[Schema]:
     """The parameters of a route that reads these fields from the URL."""
     return [
         {
@@ -175,7 +188,7 @@ def url_fields(fields: dict[str, Any], when: str = "") -> list[dict[str, Any]]:
     ]
 
 
-def _condition(name: str, description: str, example: str) -> dict[str, Any]:
+def _condition(name: str, description: str, example: str) -> Schema:
     schema = {"type": "string", "examples": [example]}
     return {
         "name": name, "in": "header", "required": False, "description": description,
@@ -189,15 +202,15 @@ IF_ABSENT: Final = _condition("If-None-Match", "Create only: `*`.", "*")
 IF_CHANGED: Final = _condition("If-None-Match", "An `ETag`; 304 while it is the same.", ETAG)
 
 
-def _form(fields: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+def _form(fields: Schema, image: Schema) -> Schema:
+    # a generator that writes what is required first would send the images before the fields
     return {
         "description": "The fields of a classification, and the image as a file.",
         "properties": {**_form_properties(fields), "image": image},
-        "required": ["image"],
     }
 
 
-def _form_properties(fields: dict[str, Any]) -> dict[str, Any]:
+def _form_properties(fields: Schema) -> Schema:
     """The fields as a form or a query sends them: without null."""
     properties = {}
     for name, property_schema in fields.items():

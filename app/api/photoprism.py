@@ -79,24 +79,16 @@ class VisionAnswer(BaseModel):
 # fields of /classify for which the answer has no room
 WITHOUT: Final = ("boxes", "explain")
 
-BODY: Final[dict[str, Any]] = {
-    "parameters": openapi.url_fields(
-        {
-            name: schema
-            for name, schema in ClassifyFields.model_json_schema()["properties"].items()
-            if name not in WITHOUT
-        }
-    ),
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": openapi.titled("VisionRequest", VisionRequest.model_json_schema()),
-                "example": {"images": [f"data:image/png;base64,{openapi.TINY_PNG}"]},
-            }
-        },
-    },
+IN_URL: Final = {
+    name: schema
+    for name, schema in ClassifyFields.model_json_schema()["properties"].items()
+    if name not in WITHOUT
 }
+BODY: Final = openapi.body(
+    {bodies.JSON: openapi.titled("VisionRequest", VisionRequest.model_json_schema())},
+    openapi.url_fields(IN_URL),
+    {bodies.JSON: {"example": {"images": [f"data:image/png;base64,{openapi.TINY_PNG}"]}}},
+)
 
 router = APIRouter(prefix="/api/v1/vision", tags=["PhotoPrism's API"])
 
