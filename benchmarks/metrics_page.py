@@ -56,7 +56,7 @@ async def families(encoder: AnyEncoder | None = None) -> Sequence[Family]:
     app = create_app(settings, encoder)
     uvicorn_config(app, settings)  # the protocol below it counts, too
     async with app.router.lifespan_context(app):
-        result: Sequence[Family] = app.state.services.metrics.families
+        result: Sequence[Family] = app.state.metrics.families
         return result
 
 

@@ -32,7 +32,6 @@ from app.labelsets.service import LabelSetService
 from app.stores.guard import Guarded
 from app.stores.lru import ByteLru
 from app.stores.vectors import TwoLevels
-from app.telemetry.metrics import Metrics
 from app.telemetry.spans import Stages
 from prompts import Vocabulary
 
@@ -108,7 +107,6 @@ class Services:
     fetcher: Fetcher | None
     limiter: RateLimiter
     canary: Canary
-    metrics: Metrics
     metrics_on: bool
     exposition: Exposition
     explains: bool

@@ -206,16 +206,13 @@ async def build(
         parts.callback(_say_what_stops, services)
         return services, parts.aclose
 
-    async def observe() -> None:
-        await asyncio.to_thread(metrics.observe)
-
     pool = ModelPool(
         settings.models,
         load,
         settings.aliases,
         settings.loaded_models,
         settings.model_idle,
-        observe,
+        functools.partial(asyncio.to_thread, metrics.publish),
         lambda each: each.labelsets.building > 0,
     )
     services = await _of_model(settings, encoder, metrics, stack, shared, pool)
@@ -347,7 +344,6 @@ async def _of_model(
         fetcher=shared.fetcher,
         limiter=shared.limiter,
         canary=canary,
-        metrics=metrics,
         explains=settings.explain,
         metrics_on=settings.metrics != "off",
         exposition=shared.exposition,

@@ -324,7 +324,7 @@ class Supervisor:
         now = time.monotonic()
         if now - self._published >= EVERY:
             self._published = now
-            self._metrics.observe()
+            self._metrics.publish()
 
     def _start(self, number: int) -> WorkerProcess:
         page = self._board.take()

@@ -123,24 +123,24 @@ class Instruments(Collector):
         return Histogram(self._declare(family), self._page)
 
     def follow(self, name: str, about: str, read: Read, *labels: str) -> None:
-        """A counter whose value is read from elsewhere, maybe from several sources.
+        """A count that is kept elsewhere in this process, and only grows.
 
-        A key of its values goes on after the labels where sources are summed; a source that was
-        gone begins anew.
+        Keys of its values may go on after the labels, to tell sources apart that are summed; a
+        source that was gone may begin again.
         """
         family = self._declare(Family(name, about, "counter", labels))
         self._readings.append(_Reading(family, read, {}))
 
-    def gauge(
+    def watch(
         self, name: str, about: str, read: Read, *labels: str, together: Together = "sum"
     ) -> None:
-        """A value that is read on demand; None if there is none."""
+        """A value that is read; with `labels`, a mapping of their values. None if there is none."""
         family = self._declare(Family(name, about, "gauge", labels, together=together))
         self._forget(family)
         self._readings.append(_Reading(family, read, {}))
 
     def publish(self) -> None:
-        """Read what is read from elsewhere, and write it down for all."""
+        """Read what is watched and followed, and write it down for all processes."""
         with self._publishing:
             for reading in self._readings:
                 value: float | Mapping[Labels, float] | None = None
@@ -152,7 +152,7 @@ class Instruments(Collector):
             self._page.sign()
 
     def text(self) -> bytes:
-        """All that is counted, by all processes."""
+        """What all processes count, in Prometheus' text format, for a thread: it takes some ms."""
         self.publish()
         with self._collecting:
             return generate_latest(self._registry)

@@ -2,12 +2,12 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from app.telemetry.instruments import Family, Instruments, Read, Together
+from app.telemetry.instruments import Instruments
 from app.telemetry.shared_memory import Board
 from app.telemetry.spans import Stages
 
@@ -41,7 +41,7 @@ StoreResult = Literal["ok", "refused", "away"]
 Renewal = Literal["died", "hung", "renewed"]
 
 
-class Metrics:
+class Metrics(Instruments):
     """What one process counts, and the text with what all of its server do.
 
     Alone it has a board of its own. What ends with `_total` and what has buckets is counted where
@@ -51,72 +51,67 @@ class Metrics:
     def __init__(self, board: Board | None = None, page: int = 0) -> None:
         self._shared = board is not None
         board = board or Board(1)
-        self._all = all_of = Instruments(board, board.pages[page])
-        self._requests = all_of.counter(
+        super().__init__(board, board.pages[page])
+        self._requests = self.counter(
             "openvocab_requests_total", "Requests answered.", "route", "status"
         )
-        self._seconds = all_of.histogram(
+        self._seconds = self.histogram(
             "openvocab_request_seconds",
             "Seconds from the first byte of a request to its answer.",
             SECONDS,
             "route",
         )
-        self._stages = all_of.histogram(
+        self._stages = self.histogram(
             "openvocab_stage_seconds",
             "Seconds of a request's stages: decode, queue, encode, text, score.",
             SECONDS,
             "stage",
         )
-        self._problems = all_of.counter(
+        self._problems = self.counter(
             "openvocab_problems_total", "Requests and connections refused or failed.", "error_type"
         )
-        self._dropped = all_of.counter(
+        self._dropped = self.counter(
             "openvocab_dropped_total",
             "Requests abandoned: the client disconnected, or the deadline passed.",
             "reason",
         )
-        self._received = all_of.counter("openvocab_received_bytes_total", "Bytes of bodies read.")
-        self._batches = all_of.histogram(
+        self._received = self.counter("openvocab_received_bytes_total", "Bytes of bodies read.")
+        self._batches = self.histogram(
             "openvocab_batch_size", "Images or prompts encoded in one batch.", BATCH_SIZES,
             "kind", "model",
         )  # fmt: skip
-        self._forward = all_of.histogram(
+        self._forward = self.histogram(
             "openvocab_forward_seconds",
             "Seconds from handing a batch to the device to its vectors.",
             SECONDS,
             "kind",
             "model",
         )
-        self._builds = all_of.counter(
+        self._builds = self.counter(
             "openvocab_labelset_builds_total", "Builds of label sets that finished.", "result"
         )
-        self._build_seconds = all_of.histogram(
+        self._build_seconds = self.histogram(
             "openvocab_labelset_build_seconds", "Seconds of builds of label sets.", BUILD_SECONDS
         )
-        self._build_labels = all_of.counter(
+        self._build_labels = self.counter(
             "openvocab_labelset_build_labels_total", "Labels in the label sets built."
         )
-        self._store_calls = all_of.counter(
+        self._store_calls = self.counter(
             "openvocab_store_calls_total", "Calls to the store.", "call", "result"
         )
-        self._store_seconds = all_of.histogram(
+        self._store_seconds = self.histogram(
             "openvocab_store_seconds", "Seconds spent in calls to the store.", SECONDS, "call"
         )
-        self._renewals = all_of.counter(
+        self._renewals = self.counter(
             "openvocab_worker_renewals_total", "Worker processes replaced.", "reason"
         )
-        all_of.gauge(
+        self.watch(
             "openvocab_silent_seconds",
             "Seconds since a process last reported; each reports once a second.",
-            all_of.silent,
+            self.silent,
             together="max",
         )
         self._begin()
-
-    @property
-    def families(self) -> Sequence[Family]:
-        """What is counted."""
-        return self._all.families
 
     def _begin(self) -> None:
         """Export 0 for what has not happened yet: a rate needs a starting value."""
@@ -180,23 +175,9 @@ class Metrics:
         """One worker that was replaced."""
         self._renewals.inc(reason)
 
-    def watch(
-        self, name: str, about: str, read: Read, *labels: str, together: Together = "sum"
-    ) -> None:
-        """A value that is read; with `labels`, a mapping of their values. None if there is none."""
-        self._all.gauge(name, about, read, *labels, together=together)
-
     def info(self, name: str, about: str, values: Mapping[str, str]) -> None:
         """A series that is 1 and tells by its labels; several where processes differ."""
         self.watch(name, about, lambda: {tuple(values.values()): 1.0}, *values, together="max")
-
-    def follow(self, name: str, about: str, read: Read, *labels: str) -> None:
-        """A count that is kept elsewhere in this process, and only grows.
-
-        Keys of its values may go on after the labels, to tell sources apart that are summed; a
-        source that was gone may begin again.
-        """
-        self._all.follow(name, about, read, *labels)
 
     @contextlib.contextmanager
     def published(self) -> Iterator[None]:
@@ -205,7 +186,9 @@ class Metrics:
             yield  # it is read when it is asked for
             return
         ended = threading.Event()
-        thread = threading.Thread(target=self._publish, args=(ended,), name="metrics", daemon=True)
+        thread = threading.Thread(
+            target=self._keep_publishing, args=(ended,), name="metrics", daemon=True
+        )
         thread.start()
         try:
             yield
@@ -213,15 +196,7 @@ class Metrics:
             ended.set()
             thread.join(EVERY)
 
-    def _publish(self, ended: threading.Event) -> None:
-        self._all.publish()
+    def _keep_publishing(self, ended: threading.Event) -> None:
+        self.publish()
         while not ended.wait(EVERY):
-            self._all.publish()
-
-    def observe(self) -> None:
-        """Read now what is read from its parts: of one that is to go nothing is missed."""
-        self._all.publish()
-
-    def text(self) -> bytes:
-        """Everything in Prometheus' text format, for a thread: it takes some milliseconds."""
-        return self._all.text()
+            self.publish()

@@ -338,7 +338,7 @@ def test_a_full_page_keeps_what_it_has() -> None:
     metrics.answered("/classify", 200, 0.01, Stages(), None)
     values = read_own(metrics)
     assert values("openvocab_requests_total", route="/classify", status="200") == 2
-    page = metrics._all._page
+    page = metrics._page
     assert page.words[0] <= len(page.words) - SCRATCH
 
 
