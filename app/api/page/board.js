@@ -65,6 +65,8 @@ export class Board {
   async take(files, source = null) {
     const reasons = await Promise.all(files.map(refusal));
     const images = files.filter((_, at) => !reasons[at]);
+    const same = source && this.#cards.find((card) => card.source === source);
+    if (same) this.#take(same);
     const room = Math.max(0, MOST_CARDS - this.size);
     const refused = reasons.filter(Boolean);
     if (refused.length > 3) refused.splice(2, Infinity, `${refused.length - 2} more files are not images.`);
@@ -73,8 +75,6 @@ export class Board {
       refused.push(`${MOST_CARDS} pictures fit on this page; for folders use “openvocab classify” in a terminal.`);
     }
     find("image-error").textContent = refused.join(" ");
-    const same = source && this.#cards.find((card) => card.source === source);
-    if (same) this.#take(same);
     const cards = images.slice(0, room).map((file) => new Card(file, source, this.actions));
     this.#cards.unshift(...cards);
     this.#changed();

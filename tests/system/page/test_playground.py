@@ -582,6 +582,24 @@ def test_sixty_pictures_are_few_screens(open_page: Open, samples: dict[str, Path
     expect(page.locator("#words-title")).to_be_in_viewport()  # the panel stays
 
 
+def test_a_sample_on_a_full_page_is_chosen_again_and_stays(
+    open_page: Open, samples: dict[str, Path]
+) -> None:
+    page = open_page().page
+    page.route("**/classify", lambda _: None)  # nobody waits for an answer
+    again = page.get_by_role("button", name="Sample: cat", exact=True)
+    again.click()
+    expect(card(page, "cat.webp")).to_be_attached()
+    dog = samples["dog"].read_bytes()
+    page.locator("#files").set_input_files(
+        [{"name": f"{n}.png", "mimeType": "image/png", "buffer": dog} for n in range(59)]
+    )
+    expect(page.locator(".card")).to_have_count(60)
+    again.click()
+    expect(page.locator(".card h3").first).to_have_text("cat.webp")
+    expect(page.locator(".card")).to_have_count(60)
+
+
 def test_removed_pictures_can_be_brought_back(open_page: Open, samples: dict[str, Path]) -> None:
     page = open_page().page
     upload(page, samples, ["cat", "dog", "pizza"])
