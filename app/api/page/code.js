@@ -33,8 +33,11 @@ function argument([name, value]) {
     : `--form-string ${quoted(`${name}=${value}`)}`;
 }
 
+/** The argument of curl that sends the key. */
+export const KEY_HEADER = '-H "Authorization: Bearer $OPENVOCAB_API_KEY"';
+
 function curl({ url, fields, file, sample, key }) {
-  const header = key ? '-H "Authorization: Bearer $OPENVOCAB_API_KEY"' : "";
+  const header = key ? KEY_HEADER : "";
   const image = sample ? "-F image=@-" : `-F ${quoted(`image=@${fileName(file)}`)}`;
   const send = ["curl", header, image, ...fields.map(argument), quoted(url)];
   const line = send.filter(Boolean).join(" ");

@@ -1,6 +1,7 @@
 // The API reference: openapi.json as a page to read. Texts stay texts.
 
 import { ROOT, hasKey } from "./api.js";
+import { KEY_HEADER, quoted } from "./code.js";
 import { copy, find, make, toast } from "./dom.js";
 import { setUpTheme } from "./look.js";
 
@@ -114,11 +115,6 @@ function responsesOf(responses) {
   ];
 }
 
-const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-
-// the key itself does not belong on a clipboard: the line reads it from the environment
-const KEY = '-H "Authorization: Bearer $OPENVOCAB_API_KEY"';
-
 /** A curl command that says how the route is called. */
 function curlOf(method, path, { parameters = [], requestBody, security = [] }) {
   const example = (one) => one.example ?? one.schema?.examples?.[0] ?? one.schema?.example ?? "NAME";
@@ -127,7 +123,7 @@ function curlOf(method, path, { parameters = [], requestBody, security = [] }) {
   // a body makes it a POST
   const isUsual = method === (requestBody ? "post" : "get");
   const verb = isUsual ? "" : `-X ${method.toUpperCase()}`;
-  const key = hasKey() && security.length ? KEY : "";
+  const key = hasKey() && security.length ? KEY_HEADER : "";
   return ["curl", verb, key, requestBody && bodyArguments(requestBody.content, path), url].filter(Boolean).join(" ");
 }
 
