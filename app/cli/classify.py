@@ -308,8 +308,10 @@ def _classify(
 ) -> int:
     words, shape = list(json.loads(fields.get("labels", "[]"))), _shape(fields)
     words += [NONE] * (bool(words) and bool({"abstain", "not"} & fields.keys()))
+    # only a table has columns, and to know their width every folder is walked
+    widest = source.widest if form is Format.TABLE and results is None else None
     writer: Sink = results or Writer(
-        form, sys.stdout.buffer, words, shape, source.widest, single=source.single
+        form, sys.stdout.buffer, words, shape, widest, single=source.single
     )
     known = results.knows if results else None
 

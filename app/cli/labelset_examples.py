@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.table import Table
 
+from app.cli.client import LARGEST_FILE
 from app.cli.files import Finder, read, reason
 from app.cli.help import add as add_command
 from app.cli.help import group
@@ -22,9 +23,6 @@ EXIT_STATUS: Final = (
 )
 
 app = group("Manage the example pictures of a label set (few-shot).")
-
-# no server takes a larger picture unless it is told to
-LARGEST: Final = 100_000_000
 
 Label = Annotated[
     str | None,
@@ -111,7 +109,7 @@ def _pictures(sources: list[str], label: str | None, failed: list[str]) -> Itera
         try:
             if file.error is not None:
                 raise ValueError(file.error)
-            yield Picture(label or _folder(path), file.path, read(file.path, LARGEST))
+            yield Picture(label or _folder(path), file.path, read(file.path, LARGEST_FILE))
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
             say(f"{file.path}: {why}")
