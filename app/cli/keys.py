@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.api.middleware.keys import SCOPES, digest, new_secret
+from app.api.middleware.keys import NAME, SCOPES, digest, new_secret
 from app.cli.help import add, group
 from app.cli.terminal import end
 
@@ -37,7 +37,7 @@ def new(
         if text not in SCOPES:
             end(f"invalid scope {text!r}; see --help")
     for text in (name, namespace or name):
-        if not _is_name(text):
+        if not re.fullmatch(NAME, text):
             end(f"invalid name {text!r}; see --help")
     secret = new_secret()
     if namespace is None:  # the variable has no room for one
@@ -51,13 +51,4 @@ def new(
     typer.echo("\n".join(lines))
 
 
-def _is_name(text: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text) is not None
-
-
-add(
-    app,
-    new,
-    "new",
-    "openvocab keys new alice --scope labelsets:write >> keys.toml",
-)
+add(app, new, examples="openvocab keys new alice --scope labelsets:write >> keys.toml")

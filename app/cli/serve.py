@@ -84,7 +84,7 @@ def serve(
     logs.set_up(settings.log_level, settings.log_format)
     hear_signals()
     for line in unknown_variables(os.environ):
-        logs.tell(f"openvocab: WARNING: {line}", logging.WARNING)
+        _warn(line)
     _check_formats(settings)
     _check_tracing(settings)
     _check_shared(settings)
@@ -115,6 +115,10 @@ def serve(
 def add_to(app: typer.Typer) -> None:
     """The command, with its examples below its options."""
     help_.add(app, serve, examples=EXAMPLES, exit_status=EXIT_STATUS)
+
+
+def _warn(text: str) -> None:
+    logs.tell(f"openvocab: WARNING: {text}", logging.WARNING)
 
 
 def _fill_streams() -> None:
@@ -151,7 +155,7 @@ def _check_tracing(settings: Settings) -> None:
     if wrong is not None and settings.tracing == "on":
         end(f"OPENVOCAB_TRACING: {wrong}")
     if wrong is not None:
-        logs.tell(f"openvocab: WARNING: no traces: {wrong}", logging.WARNING)
+        _warn(f"no traces: {wrong}")
 
 
 def _check_shared(settings: Settings) -> None:
@@ -175,11 +179,10 @@ def _raise_file_limit(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = most
     if soft < needed:
-        detail = (
+        _warn(
             f"{soft} open files are permitted, and OPENVOCAB_MAX_CONNECTIONS={connections} needs "
             f"{needed}; connections beyond them are reset. Raise `ulimit -n` or lower the setting"
         )
-        logs.tell(f"openvocab: WARNING: {detail}", logging.WARNING)
 
 
 def _is_installed(module: str) -> bool:
@@ -229,7 +232,7 @@ def _check_access(settings: Settings, listener: socket.socket) -> None:
         if wrong is not None:
             end(f"OPENVOCAB_TLS_CERT_FILE: {wrong}")
     if not keys.required and not sockets.is_local(listener):
-        detail = "anyone who can reach this address can classify, and change or delete label sets"
-        logs.tell(
-            f"openvocab: WARNING: no API keys: {detail}; see docs/security.md", logging.WARNING
+        _warn(
+            "no API keys: anyone who can reach this address can classify, and change or delete "
+            "label sets; see docs/security.md"
         )

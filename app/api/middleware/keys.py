@@ -79,7 +79,10 @@ PREFIX: Final = "ov_"
 # seconds between two looks at whether the file changed
 LOOK_EVERY: Final = 1.0
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+# of a key, or of a namespace
+NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
