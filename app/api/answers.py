@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic_core import to_json
 
+from app.api.bodies import JSON
 from models.info import Floats
 
 Encoding = Literal["float", "base64"]
@@ -28,7 +29,6 @@ def with_rows(head: dict[str, Any], name: str, items: list[bytes]) -> bytes:
     return b"%b,%b:[%b]}\n" % (begun, to_json(name), b",".join(items))
 
 
-JSON: Final = "application/json"
 TEXT: Final = "text/plain"
 CSV: Final = "text/csv"
 OFFERED: Final = (JSON, TEXT, CSV)

@@ -13,8 +13,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api import bodies, multipart, openapi
-from app.api.answers import CSV, JSON, preferred, with_rows
-from app.api.bodies import address_fields, is_json, json_body, media_type, merge, single
+from app.api.answers import CSV, preferred, with_rows
+from app.api.bodies import JSON, address_fields, is_json, json_body, media_type, merge, single
 from app.api.fields import IMAGE, InputLimits, build_query
 from app.api.middleware.state import state_of
 from app.api.multipart import Part
@@ -259,7 +259,7 @@ async def _table(
         async for outcome in stream:
             if isinstance(outcome, Problem):
                 raise outcome
-            rows = (_csv if kind == CSV else _text)(outcome, len(header))
+            rows = _csv(outcome, len(header)) if kind == CSV else _text(outcome)
             size += _size(rows)
             if size > LARGEST_WHOLE:
                 raise _too_long()
@@ -281,7 +281,7 @@ def _csv(outcome: Outcome[list[Row]], columns: int) -> list[Row]:
     return [(*head, *row, "") for row in outcome.result]
 
 
-def _text(outcome: Outcome[list[Row]], _columns: int) -> list[Row]:
+def _text(outcome: Outcome[list[Row]]) -> list[Row]:
     name = outcome.name or str(outcome.index)
     # a name is a stranger's: it makes no line and no column of its own
     name = "".join(c if c.isprintable() else "?" for c in sendable(name))

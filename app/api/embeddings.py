@@ -4,7 +4,6 @@ Knows nothing of models.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -34,7 +33,6 @@ from app.api.fields import (
 from app.api.problems import SENT, documented
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
-from app.classify.templates import TemplateChoice
 from app.classify.truncation import TextTooLong, advised
 from app.errors import Invalid, Problem, TooLarge, excerpt, shown
 from models import EncoderInfo
@@ -135,41 +133,10 @@ MOST_IMAGES: Final = 64
 LONGEST_TEXT: Final = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class AskedTexts:
-    """Texts to embed, bare where `templates` is None."""
-
-    texts: tuple[str, ...]
-    templates: TemplateChoice
-    encoding: Encoding
-    model: str | None = None
-    truncate: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AskedImages:
-    """Image files to embed."""
-
-    files: tuple[bytes, ...]
-    encoding: Encoding
-    model: str | None = None
-
-
-async def read_texts(request: Request, limits: InputLimits) -> AskedTexts:
-    """The request of POST /embeddings/text. Raises Unparsable, Invalid, TooLarge."""
-    fields = merge(address_fields(request, ()), await json_body(request))
-    checked = TextsFields.checked(fields)
-    return AskedTexts(
-        checked_texts(checked.texts, limits.labels.count, TEXTS),
-        own_or_named(checked.templates, limits.templates),
-        checked.encoding_format,
-        checked.model,
-        checked.truncate,
-    )
-
-
-async def read_images(request: Request, limits: InputLimits) -> AskedImages:
-    """The request of POST /embeddings/image. Raises Unparsable, Invalid, TooLarge."""
+async def read_images(
+    request: Request, limits: InputLimits
+) -> tuple[Sequence[bytes], ImagesFields]:
+    """The files and fields of POST /embeddings/image. Raises Unparsable, Invalid, TooLarge."""
     kind = media_type(request.headers.get("content-type", ""))
     fields = address_fields(request, ())
     if kind == FORM:
@@ -182,7 +149,7 @@ async def read_images(request: Request, limits: InputLimits) -> AskedImages:
     checked = ImagesFields.checked(merge(fields, more), known)
     if len(files) < 2:
         files = [bodies.sent_image(files[0] if files else None, kind)]
-    return AskedImages(tuple(files), checked.encoding_format, checked.model)
+    return files, checked
 
 
 def checked_texts(raw: Sequence[str], most: int, field: str, shorter: str = "") -> tuple[str, ...]:
@@ -288,21 +255,24 @@ IMAGES_BODY: Final = openapi.body(
     responses=documented(*SENT, 404),
 )
 async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
-    texts_request = await read_texts(request, services.input_limits)
-    services = await of_model(request, services, texts_request.model)
+    limits = services.input_limits
+    fields = TextsFields.checked(merge(address_fields(request, ()), await json_body(request)))
+    texts = checked_texts(fields.texts, limits.labels.count, TEXTS)
+    choice = own_or_named(fields.templates, limits.templates)
+    services = await of_model(request, services, fields.model)
     name, templates = None, embedding.BARE
-    if texts_request.templates is not None:
-        name, templates = services.templates.resolve(texts_request.templates)
+    if choice is not None:
+        name, templates = services.templates.resolve(choice)
     ensemble = services.classifier.ensemble
     warnings: tuple[str, ...] = ()
     cut: dict[str, str] = {}
     try:
-        if texts_request.truncate:
-            fitted = await embedding.of_beginnings(ensemble, texts_request.texts, stages, templates)
+        if fields.truncate:
+            fitted = await embedding.of_beginnings(ensemble, texts, stages, templates)
             vectors, warnings = fitted.vectors, fitted.warnings()
             cut = {each.text: each.kept for each in fitted.cuts}
         else:
-            vectors = await embedding.of_texts(ensemble, texts_request.texts, stages, templates)
+            vectors = await embedding.of_texts(ensemble, texts, stages, templates)
     except TextTooLong as problem:
         raise advised(problem).renamed(NAMES) from None
     except Problem as problem:
@@ -315,7 +285,7 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
         "warnings": warnings,
         "cut": cut,
     }
-    return await _answer(head, vectors.rows, texts_request.encoding)
+    return await _answer(head, vectors.rows, fields.encoding_format)
 
 
 @router.post(
@@ -328,9 +298,9 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
     responses=documented(*SENT, 404),
 )
 async def image(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
-    images_request = await read_images(request, services.input_limits)
-    services = await of_model(request, services, images_request.model)
-    embedded = await services.embedder.embed_all(images_request.files, stages)
+    files, fields = await read_images(request, services.input_limits)
+    services = await of_model(request, services, fields.model)
+    embedded = await services.embedder.embed_all(files, stages)
     images = [
         EmbeddedImageAnswer(
             width=picture.width,
@@ -344,7 +314,7 @@ async def image(request: Request, services: ServicesDep, stages: StagesDep) -> R
     cached = sum(picture.cached for picture, _ in embedded)
     counts = {"cached": cached, "rows_cached": cached}
     head = {**_model(services.encoder.info), "images": images, **counts}
-    return await _answer(head, embedding.rows_of(embedded), images_request.encoding)
+    return await _answer(head, embedding.rows_of(embedded), fields.encoding_format)
 
 
 def _model(info: EncoderInfo) -> dict[str, Any]:

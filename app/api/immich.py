@@ -6,7 +6,6 @@ either the file `image` or the field `text`; the embedding comes back as a text 
 list. Knows no task but CLIP.
 """
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -41,16 +40,11 @@ NAMES: Final = {"labels": TEXT, "texts": TEXT, "model": MODEL}
 LONGEST_ENTRIES: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class PredictRequest:
-    """An image file or a text, and immich's name of the model to embed it with."""
+async def read_predict(request: Request, limits: InputLimits) -> tuple[bytes | str, str]:
+    """The image file or text of POST /predict, and immich's name of the model to embed it with.
 
-    content: bytes | str
-    model: str
-
-
-async def read_predict(request: Request, limits: InputLimits) -> PredictRequest:
-    """The request of POST /predict. Raises Unparsable, Invalid, TooLarge."""
+    Raises Unparsable, Invalid, TooLarge.
+    """
     if media_type(request.headers.get("content-type", "")) != bodies.FORM:
         raise Unparsable("send a multipart form with entries, and image or text")
     form = await bodies.form_fields(request, (IMAGE,), limits)
@@ -60,7 +54,7 @@ async def read_predict(request: Request, limits: InputLimits) -> PredictRequest:
     if not content or isinstance(content, str) != (kind == "textual"):
         detail = f"the task {CLIP}.{kind} needs the field {INPUTS[kind]}"
         raise Invalid(f"{detail}, a {'text' if kind == 'textual' else 'file'}", field=INPUTS[kind])
-    return PredictRequest(content, model)
+    return content, model
 
 
 def _entries(text: Any) -> dict[str, Any]:
@@ -162,17 +156,17 @@ async def ping() -> PlainTextResponse:
     responses=documented(*SENT, 404),
 )
 async def predict(request: Request, services: ServicesDep, stages: StagesDep) -> ImmichAnswer:
-    prediction_request = await read_predict(request, services.input_limits)
-    name = served_as(prediction_request.model, services.models.names())
+    content, model = await read_predict(request, services.input_limits)
+    name = served_as(model, services.models.names())
     services = await of_model(request, services, name)
     try:
-        if isinstance(prediction_request.content, bytes):
-            image, row = await services.embedder.embed(prediction_request.content, stages)
+        if isinstance(content, bytes):
+            image, row = await services.embedder.embed(content, stages)
             return ImmichAnswer(
                 clip=_json(row[None]), imageHeight=image.height, imageWidth=image.width
             )
         # its search has nowhere to show an error, and its own server takes the beginning too
-        texts = checked_texts([prediction_request.content.strip()[:LONGEST_TEXT]], 1, TEXT)
+        texts = checked_texts([content.strip()[:LONGEST_TEXT]], 1, TEXT)
         fitted = await embedding.of_beginnings(services.classifier.ensemble, texts, stages)
     except Problem as problem:
         raise problem.renamed(NAMES) from None

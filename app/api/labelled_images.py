@@ -46,13 +46,12 @@ MOST_CONFIDENCE: Final = 0.999
 class LabelledForm:
     """What the images show: complete once all images have been read.
 
-    `claims` are by the number of the image: places of labels, none of them, or why neither.
+    `claims` are of each image in order: places of labels, none of them, or why neither.
     """
 
     labels: Sequence[str]
-    claims: dict[int, tuple[int, ...] | Problem] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
-    count: int = 0
+    claims: list[tuple[int, ...] | Problem] = field(default_factory=list)
     _places: dict[str, int] = field(init=False)
     _folders: dict[str, int] = field(init=False, default_factory=dict)
 
@@ -61,8 +60,7 @@ class LabelledForm:
 
     def tell(self, label: Any) -> None:
         """What the next image shows: a label, a list of them, or nothing of the sort."""
-        self.claims[self.count] = self._claim(label)
-        self.count += 1
+        self.claims.append(self._claim(label))
 
     def _claim(self, value: Any) -> tuple[int, ...] | Problem:
         if isinstance(value, Problem):
@@ -137,9 +135,10 @@ async def _form(
         else:
             images += 1
             yield file_of(part)
-    if images != form.count:
-        detail = f"there are {images} images and {form.count} labels; each image needs one"
-        raise Invalid(detail, field=LABEL, limit=images, value=form.count)
+    labels = len(form.claims)
+    if images != labels:
+        detail = f"there are {images} images and {labels} labels; each image needs one"
+        raise Invalid(detail, field=LABEL, limit=images, value=labels)
 
 
 def _text(part: Part, form: LabelledForm, uploads: UploadBatches) -> None:
@@ -147,7 +146,7 @@ def _text(part: Part, form: LabelledForm, uploads: UploadBatches) -> None:
     if part.name != LABEL:
         form.fields = merge(form.fields, _checked_fields({part.name: text}))
         return
-    _check_count(form.count, uploads)
+    _check_count(len(form.claims), uploads)
     # a list as JSON, unless a label has that name
     listed = text.lstrip().startswith("[") and not form.knows(text.strip())
     form.tell(_json_list(text) if listed else text)

@@ -156,7 +156,7 @@ def _common(services: Services, stored: Stored, status: Status) -> dict[str, Any
         "name": without_namespace(stored.name),
         "version": stored.version,
         "label_count": len(stored.definition.entries),
-        "templates": services.templates_name(stored),
+        "templates": services.templates.name_of(stored.definition.templates),
         "description": stored.definition.description,
         "model": services.encoder.info.name,
         "status": status.state,

@@ -111,10 +111,6 @@ class Services:
     exposition: Exposition
     explains: bool
 
-    def templates_name(self, stored: Stored) -> str:
-        """The name of the templates that a label set is built with."""
-        return self.templates.name_of(stored.definition.templates)
-
 
 # these are coroutines because the framework calls plain functions in a thread, at 0.2 ms each
 async def services_of(request: Request) -> Services:

@@ -226,7 +226,7 @@ def test_folders_are_called_as_the_command_calls_them() -> None:
     form = LabelledForm(("cat", "either/or", "né"))
     for folder in ("cat", folder_name("either/or"), "ne\u0301", NONE, "either_or"):
         form.tell(folder)
-    *claims, wrong = form.claims.values()
+    *claims, wrong = form.claims
     assert claims == [(0,), (1,), (2,), ()]
     assert isinstance(wrong, Invalid)
 

@@ -20,6 +20,7 @@ WELL: Final = 4
 FAST: Final = 1
 
 GZIP: Final = "gzip"
+GZIP_BITS: Final = zlib.MAX_WBITS | 16
 NAMES: Final = (GZIP, "x-gzip", "*")
 
 KINDS: Final = ("text/", "application/json", "application/problem+json", "application/x-ndjson",
@@ -117,21 +118,21 @@ class _Answer:
         if length is not None:
             self._start = message
             return
-        self._stream = zlib.compressobj(WELL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+        self._stream = zlib.compressobj(WELL, wbits=GZIP_BITS)
         await self._send(message)
 
     async def _whole(self, start: Message, message: Message) -> None:
         body = message.get("body", b"")
         if message.get("more_body"):  # a length was declared, and the pieces come one by one
-            self._start, self._stream = None, zlib.compressobj(WELL, wbits=zlib.MAX_WBITS | 16)
+            self._start, self._stream = None, zlib.compressobj(WELL, wbits=GZIP_BITS)
             del MutableHeaders(scope=start)["content-length"]
             await self._send(start)
             await self._piece(self._stream, message)
             return
-        large = len(body) >= LARGE
-        packed = await asyncio.to_thread(packed_body, body, FAST) if large else (
-            packed_body(body, WELL)
-        )  # fmt: skip
+        if len(body) >= LARGE:
+            packed = await asyncio.to_thread(zlib.compress, body, FAST, GZIP_BITS)
+        else:
+            packed = zlib.compress(body, WELL, GZIP_BITS)
         MutableHeaders(scope=start)["Content-Length"] = str(len(packed))
         self._start = None
         await self._send(start)
@@ -144,12 +145,6 @@ class _Answer:
         if body or not more:
             piece += stream.flush(zlib.Z_SYNC_FLUSH if more else zlib.Z_FINISH)
         await self._send({**message, "body": piece})
-
-
-def packed_body(body: bytes, level: int) -> bytes:
-    """A body as one gzip member."""
-    stream = zlib.compressobj(level, zlib.DEFLATED, zlib.MAX_WBITS | 16)
-    return stream.compress(body) + stream.flush()
 
 
 def _compressible(status: int, headers: MutableHeaders) -> bool:

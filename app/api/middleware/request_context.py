@@ -52,7 +52,6 @@ class Exchange:
         self.state = RequestState(_request_id(headers.get("x-request-id", "")), Stages(), route)
         self.state.put_in(scope)
         self.status = 0
-        self.seconds = 0.0
         self._scope = scope
         self._labels = labels
         self._begun = time.perf_counter()
@@ -92,19 +91,19 @@ class Exchange:
 
     def end(self, metrics: Metrics) -> None:
         """Take the time, write the access line, end the span and count what was answered."""
-        self.seconds = time.perf_counter() - self._begun
+        seconds = time.perf_counter() - self._begun
         if self._place is not None:
             self._end_span(self._place)
         # that of a probe tells something only when it fails
         level = logging.DEBUG if self._probe and self.status < 400 else logging.INFO
         if self.status and access.isEnabledFor(level):
-            self._write(level)
+            self._write(level, 1000 * seconds)
         if self.status:
             state = self.state
-            metrics.answered(self.route, self.status, self.seconds, state.stages, state.problem)
+            metrics.answered(self.route, self.status, seconds, state.stages, state.problem)
 
-    def _write(self, level: int) -> None:
-        method, path, ms = self._scope["method"], _path(self._scope), 1000 * self.seconds
+    def _write(self, level: int, ms: float) -> None:
+        method, path = self._scope["method"], _path(self._scope)
         stages = {name: round(1000 * s, 2) for name, s in self.state.stages.seconds.items()}
         stages.pop("total", None)
         noted = dict(self._about.noted)
