@@ -250,6 +250,4 @@ def _table(about: dict[str, object], figures: list[Figure]) -> Table:
     return table
 
 
-def add_to(app: typer.Typer) -> None:
-    """The command, with its examples below its options."""
-    help_.add(app, bench, examples=EXAMPLES, exit_status=EXIT_STATUS)
+app = help_.alone(bench, EXAMPLES, EXIT_STATUS)

@@ -293,9 +293,7 @@ def classify(
     raise typer.Exit(status_of(run))
 
 
-def add_to(app: typer.Typer) -> None:
-    """The command, with its examples below its options."""
-    help_.add(app, classify, examples=EXAMPLES, exit_status=EXIT_STATUS)
+app = help_.alone(classify, EXAMPLES, EXIT_STATUS)
 
 
 def _classify(

@@ -93,7 +93,7 @@ class Root(TyperGroup):
 
 
 class _Imported(Mapping[str, Any]):
-    """Commands by their names, imported when they are looked up."""
+    """Commands by their names, imported when they are looked up: each module has an `app`."""
 
     def __init__(self, modules: Mapping[str, str]) -> None:
         self._modules = modules
@@ -101,14 +101,9 @@ class _Imported(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         with uncollected():
             module = importlib.import_module(self._modules[name])
-        own = getattr(module, "app", None)
-        if own is not None:
-            command: Any = typer.main.get_group(own)
-            command.name = name
-            return command
-        own = group("")
-        module.add_to(own)
-        return typer.main.get_group(own).commands[name]
+        own: Any = typer.main.get_group(module.app)
+        own.name = name
+        return own.commands.get(name, own)  # one command alone, or those below this name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
@@ -167,3 +162,12 @@ def add(
     if exit_status:
         epilog += ("\n\n" if epilog else "") + f"Exit status: {exit_status}"
     app.command(name, cls=Command, epilog=epilog or None)(function)
+
+
+def alone(
+    function: Callable[..., None], examples: str, exit_status: str, name: str | None = None
+) -> typer.Typer:
+    """A command that is right below `openvocab`."""
+    app = group("")
+    add(app, function, name, examples, exit_status)
+    return app

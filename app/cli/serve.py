@@ -112,9 +112,7 @@ def serve(
     )
 
 
-def add_to(app: typer.Typer) -> None:
-    """The command, with its examples below its options."""
-    help_.add(app, serve, examples=EXAMPLES, exit_status=EXIT_STATUS)
+app = help_.alone(serve, EXAMPLES, EXIT_STATUS)
 
 
 def _warn(text: str) -> None:

@@ -57,6 +57,4 @@ def undo(
     raise typer.Exit(status_of(run))
 
 
-def add_to(app: typer.Typer) -> None:
-    """The command, with its examples below its options."""
-    help_.add(app, undo, examples=EXAMPLES, exit_status=EXIT_STATUS)
+app = help_.alone(undo, EXAMPLES, EXIT_STATUS)

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app import VERSION
 from app.classify.templates import OWN
 from app.cli.client import Service
-from app.cli.help import add, analysis_option, input_option, label_option, output_option
+from app.cli.help import alone, analysis_option, input_option, label_option, output_option
 from app.cli.options import PATIENCE, Jobs, Key, Model, MultiLabel, RetryFor, Truncate, Url
 from app.cli.output import TableConsole
 from app.cli.terminal import Ended, opened, say, settings_or_exit, status_of
@@ -195,9 +195,7 @@ def eval_command(
     raise typer.Exit(status_of(run))
 
 
-def add_to(app: typer.Typer) -> None:
-    """The command, with its examples below its options."""
-    add(app, eval_command, "eval", EXAMPLES, EXIT_STATUS)
+app = alone(eval_command, EXAMPLES, EXIT_STATUS, name="eval")
 
 
 def _report(result: Result, output: Path | None, form: Form) -> int:

@@ -12,18 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from app.cli import classify, labelset, undo
+from app.__main__ import app
 
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import typer; from app.cli import classify, labelset, undo; app = typer.Typer();"
-    "classify.add_to(app); undo.add_to(app);"
-    "app.add_typer(labelset.app, name='labelset'); app(prog_name='openvocab')",
-]
+COMMAND = [sys.executable, "-m", "app"]
 
 Run = Callable[..., Result]
 Spawn = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -33,10 +26,6 @@ Answers = Callable[[Callable[[int], tuple[int, dict[str, str], Any]]], AbstractC
 @pytest.fixture(scope="session")
 def run() -> Run:
     """A command in this process; what it printed and its exit status."""
-    app = typer.Typer()
-    classify.add_to(app)
-    undo.add_to(app)
-    app.add_typer(labelset.app, name="labelset")
 
     def invoke(*arguments: object, **options: Any) -> Result:
         result = CliRunner().invoke(app, [*map(str, arguments)], **options)
