@@ -97,11 +97,6 @@ def _boxes(values: list[str] | None) -> list[list[float]] | None:
     return boxes
 
 
-def _labelsets(fields: dict[str, str]) -> list[str]:
-    names: list[str] = json.loads(fields.get("labelset", "[]"))
-    return [name.strip() for name in names]
-
-
 EXAMPLES: Final = """
 openvocab classify cat.jpg --labels cat,dog,pizza
 openvocab classify photos/ --labels @labels.txt --format csv > answers.csv
@@ -279,16 +274,17 @@ def classify(
             scores=scores, view=view, boxes=_boxes(boxes), background=background,
             **{"not": _words("--not", nots)},
         )  # fmt: skip
-        if (move_to or copy_to) and (boxes or len(_labelsets(fields)) > 1):
+        shape = _shape(fields)
+        if (move_to or copy_to) and (shape.boxes or shape.labelsets):
             raise Ended(USAGE_ERROR, "files can be sorted by one label set only, and not by boxes")
         _check_names(names, labels)
         service = Service(url, api_key, model, jobs, retry_for)
         request = {**fields, "model": model}
         with (
-            result_file.opened(output, _shape(fields), request, resume=resume) as results,
+            result_file.opened(output, shape, request, resume=resume) as results,
             _sorter(move_to, copy_to, undo_file, dry_run) as sorter,
         ):
-            return _classify(service, fields, source, sorter, form, results)
+            return _classify(service, fields, shape, source, sorter, form, results)
 
     raise typer.Exit(status_of(run))
 
@@ -299,12 +295,13 @@ app = help_.alone(classify, EXAMPLES, EXIT_STATUS)
 def _classify(
     service: Service,
     fields: dict[str, str],
+    shape: Shape,
     source: Source,
     sorter: Sorter | None,
     form: Format,
     results: ResultFile | None,
 ) -> int:
-    words, shape = list(json.loads(fields.get("labels", "[]"))), _shape(fields)
+    words = list(json.loads(fields.get("labels", "[]")))
     words += [NONE] * (bool(words) and bool({"abstain", "not"} & fields.keys()))
     # only a table has columns, and to know their width every folder is walked
     widest = source.widest if form is Format.TABLE and results is None else None
@@ -337,9 +334,8 @@ def _classify(
 
 def _shape(fields: dict[str, str]) -> Shape:
     """What answers to the fields have; label sets get a column each where there are several."""
-    labelsets = _labelsets(fields)
-    several = labelsets if len(labelsets) > 1 else []
-    return Shape(several, "boxes" in fields, "coverage" in fields)
+    names = [name.strip() for name in json.loads(fields.get("labelset", "[]"))]
+    return Shape(names if len(names) > 1 else (), "boxes" in fields, "coverage" in fields)
 
 
 def _check_names(names: list[str], labels: list[str] | None) -> None:
