@@ -25,6 +25,7 @@ from app.api.services import (
     etag,
     of_model,
     read_match,
+    tagged,
 )
 from app.errors import Invalid, NotFound, excerpt, shown
 from app.labelsets.calibration.calibrator import Calibrator, LabelledVectors
@@ -176,7 +177,7 @@ async def calibrate(
     pictures = await fitting.seen(items, form.claims.__getitem__, definition)
     fitted = await fitting.fitted(serving, pictures, form.aim)
     stored = await fitting.keep(name, fitted, match, fresh=True)
-    return _json(_answer(stored, fitted, pictures).model_dump_json(), stored)
+    return tagged(_answer(stored, fitted, pictures).model_dump_json(), stored)
 
 
 @router.get(
@@ -194,7 +195,7 @@ async def get(name: NameDep, services: ServicesDep, model: ModelName = None) -> 
         detail = f"the label set {without_namespace(name)} has no calibration"
         detail += f" for the model {shown(model or '')}, but for {others}" if others else ""
         raise NotFound(detail, value=excerpt(model or ""))
-    return _json(json.dumps(calibration.json(), ensure_ascii=False), stored)
+    return tagged(json.dumps(calibration.json(), ensure_ascii=False), stored)
 
 
 @router.put(
@@ -250,11 +251,6 @@ def _chosen(services: Services, definition: Definition, model: str | None) -> Ca
         return services.labelsets.validity.chosen(definition)
     name = services.models.known(model) if model in services.models.names() else model
     return next((each for each in definition.calibrations if each.model == name), None)
-
-
-def _json(text: str, stored: Stored) -> Response:
-    headers = {"ETag": etag(stored)}
-    return Response(text + "\n", media_type="application/json", headers=headers)
 
 
 def _answer(stored: Stored, fitted: Calibration, pictures: LabelledVectors) -> CalibratedAnswer:

@@ -27,6 +27,7 @@ from app.api.services import (
     etag,
     next_link,
     read_match,
+    tagged,
 )
 from app.images.formats import image_type
 from app.labelsets.blending import Blended
@@ -345,9 +346,4 @@ async def _answer(
         blend=blend_answer(services.few_shot.blended(services.labelsets.read(stored))),
         **fields,
     )
-    return Response(
-        content.model_dump_json() + "\n",
-        status_code=200 if state == "ready" else 202,
-        media_type="application/json",
-        headers={"ETag": etag(stored)},
-    )
+    return tagged(content.model_dump_json(), stored, 200 if state == "ready" else 202)

@@ -30,6 +30,7 @@ from app.api.services import (
     next_link,
     read_etags,
     read_match,
+    tagged,
 )
 from app.classify.templates import TemplateChoice
 from app.labelsets.builds import Status
@@ -324,13 +325,13 @@ async def _answer(
     if patience is not None:
         await services.labelsets.wait(stored, patience)
     state = services.labelsets.status(stored)
-    root = request.scope.get("root_path", "")
     content = answer(services, stored, state, warnings)
-    return Response(
-        content.model_dump_json(by_alias=True) + "\n",
-        status_code=status if state.state == "ready" else building,
-        media_type="application/json",
-        headers={"ETag": etag(stored), "Location": f"{root}/labelsets/{content.name}"},
+    location = f"{request.scope.get('root_path', '')}/labelsets/{content.name}"
+    return tagged(
+        content.model_dump_json(by_alias=True),
+        stored,
+        status if state.state == "ready" else building,
+        {"Location": location},
     )
 
 

@@ -26,7 +26,7 @@ from app.api.embeddings import (
     too_many_images,
 )
 from app.api.fields import IMAGE, InputLimits, RequestFields
-from app.api.problems import KEYED, SENT, documented_openai, slash_at_end
+from app.api.problems import KEYED, OPENAI_CONTENT, SENT, documented, slash_at_end
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
 from app.classify.embedding import EmbeddedItems
@@ -297,7 +297,7 @@ BODY: Final = openapi.body(
     summary="Embed texts and images, for OpenAI's clients",
     openapi_extra=BODY,
     response_model=OpenAiAnswer,
-    responses=documented_openai(*SENT, 404, 502),
+    responses=documented(*SENT, 404, 502, content=OPENAI_CONTENT),
 )
 async def create(request: Request, services: ServicesDep, stages: StagesDep) -> Response:
     items_request = await read_items(request, services.input_limits, services.fetcher)
@@ -350,7 +350,7 @@ def _warnings(asked: AskedItems, embedded: EmbeddedItems, info: EncoderInfo) -> 
     "/models",
     operation_id="openaiListModels",
     summary="List models and their aliases",
-    responses=documented_openai(*KEYED),
+    responses=documented(*KEYED, content=OPENAI_CONTENT),
 )
 async def models(services: ServicesDep) -> OpenAiModels:
     return OpenAiModels(data=[OpenAiModel(id=name) for name in services.models.names()])
@@ -360,7 +360,7 @@ async def models(services: ServicesDep) -> OpenAiModels:
     "/models/{name:path}",
     operation_id="openaiGetModel",
     summary="Get a model by its name",
-    responses=documented_openai(*KEYED, 404),
+    responses=documented(*KEYED, 404, content=OPENAI_CONTENT),
 )
 async def model(name: ModelName, request: Request, services: ServicesDep) -> OpenAiModel:
     path = request.url.path  # a name may hold slashes, so the route takes one at the end, too

@@ -1,8 +1,7 @@
 """Every error as a problem document (RFC 9457). Knows nothing of what went wrong inside."""
 
-import functools
 import logging
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
@@ -180,26 +179,15 @@ KEYED: Final = (400, 401, 403, 422, 429, 504)
 SENT: Final = (*KEYED, 408, 413, 415, 503)
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problems in a route's OpenAPI entry."""
-    return _documented(statuses, MEDIA_TYPE, ProblemAnswer)
-
-
-def documented_openai(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The same below /v1, where they are in the format of OpenAI."""
-    return _documented(statuses, "application/json", OpenAiErrorAnswer)
-
-
 # made once, and not for each of thirty routes
-@functools.cache
-def _schema(answer: type[BaseModel]) -> dict[str, Any]:
-    return answer.model_json_schema()
+CONTENT: Final = {MEDIA_TYPE: {"schema": ProblemAnswer.model_json_schema()}}
+OPENAI_CONTENT: Final = {"application/json": {"schema": OpenAiErrorAnswer.model_json_schema()}}
 
 
-def _documented(
-    statuses: Iterable[int], media_type: str, answer: type[BaseModel]
+def documented(
+    *statuses: int, content: Mapping[str, Any] = CONTENT
 ) -> dict[int | str, dict[str, Any]]:
-    content = {media_type: {"schema": _schema(answer)}}
+    """The problems in a route's OpenAPI entry; below /v1 their `content` is OPENAI_CONTENT."""
     return {status: {"description": "Problem", "content": content} for status in statuses}
 
 

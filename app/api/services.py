@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Path, Query, Request, Response
 from fastapi.dependencies.models import Dependant
 
-from app.api.bodies import check_address
+from app.api.bodies import JSON, check_address
 from app.api.fields import MODEL_DESCRIPTION, NAME_PATTERN, InputLimits, checked_name
 from app.api.json_text import JsonLimits
 from app.api.labelset_body import UploadLimits
@@ -71,6 +71,18 @@ def read_etags(header: str, *, weak: bool = False) -> frozenset[int]:
 def etag(stored: Stored) -> str:
     """The tag of a version of a label set."""
     return f'"{stored.version}"'
+
+
+def tagged(
+    text: str, stored: Stored, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """JSON about a label set, with the tag of its version."""
+    return Response(
+        text + "\n",
+        status_code=status,
+        media_type=JSON,
+        headers={"ETag": etag(stored), **(headers or {})},
+    )
 
 
 def next_link(request: Request, path: str, after: str, limit: int) -> str:
