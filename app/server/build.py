@@ -259,25 +259,7 @@ async def _of_model(
     )
     stack.push_async_callback(ensemble.close)
     templates = TemplateSets(template_sets(), info.provenance.templates)
-    decoder = Decoder(
-        info.image,
-        ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
-        settings.cores_for_decoding(),
-        settings.max_queue + settings.max_batch,
-        settings.heic,
-        settings.exact_jpeg,
-        settings.formats_apart(),
-    )
-    stack.callback(decoder.close)
-    batcher = Batcher(
-        encode_images(encoder, functools.partial(metrics.encoded, "image", info.name)),
-        BatchPolicy(settings.max_batch, settings.max_queue, info.in_flight),
-        model=info.name,
-    )
-    stack.push_async_callback(_drain, batcher)
-
-    images = ImageCache(shared.images, info.fingerprint)
-    embedder = ImageEmbedder(decoder, batcher, images)
+    embedder = _embedder(settings, encoder, metrics, stack, shared.images)
     blending = Blending(vectors, store.pictures, embedder, info.fingerprint, info.scale)
     matrices = ByteLru(settings.labelset_cache_bytes)
     builds = Builds(
@@ -304,7 +286,7 @@ async def _of_model(
     stack.callback(asyncio.create_task(canary.keep_looking()).cancel)
     work = {
         f"the model {info.name}": lambda: encoder.busy_since,
-        "a decoder": lambda: decoder.busy_since,
+        "a decoder": lambda: embedder.decoder.busy_since,
         "the event loop": Heartbeat(asyncio.get_running_loop()).busy_since,
     }
     stack.callback(Watchdog(settings.hang_timeout, work).close)
@@ -326,7 +308,7 @@ async def _of_model(
         templates=templates,
         vocabularies=shared.vocabularies,
         vectors=vectors,
-        images=images.memory,
+        images=shared.images,
         matrices=matrices,
         store=store,
         store_kind=settings.store_url.partition(":")[0] or "sqlite",
@@ -348,6 +330,34 @@ async def _of_model(
         metrics_on=settings.metrics != "off",
         exposition=shared.exposition,
     )
+
+
+def _embedder(
+    settings: Settings,
+    encoder: "AnyEncoder",
+    metrics: Metrics,
+    stack: contextlib.AsyncExitStack,
+    memory: ByteLru,
+) -> ImageEmbedder:
+    """The way from image files to rows of one model; the stack ends it."""
+    info = encoder.info
+    decoder = Decoder(
+        info.image,
+        ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+        settings.cores_for_decoding(),
+        settings.max_queue + settings.max_batch,
+        settings.heic,
+        settings.exact_jpeg,
+        settings.formats_apart(),
+    )
+    stack.callback(decoder.close)
+    batcher = Batcher(
+        encode_images(encoder, functools.partial(metrics.encoded, "image", info.name)),
+        BatchPolicy(settings.max_batch, settings.max_queue, info.in_flight),
+        model=info.name,
+    )
+    stack.push_async_callback(_drain, batcher)
+    return ImageEmbedder(decoder, batcher, ImageCache(memory, info.fingerprint))
 
 
 async def _loaded(settings: Settings, name: str, beside: "AnyEncoder", room: Room) -> "Encoder":
