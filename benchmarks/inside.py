@@ -6,9 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from app.classify.concept import Concept
 from app.classify.ensemble import Ensemble
 from app.classify.templates import presets, template_sets
@@ -20,13 +17,11 @@ from app.stores.vectors import TwoLevels
 from benchmarks.checkpoint import open_clip_folder
 from models import ImageSpec
 from models.encoder import Encoder
+from models.info import Floats, Pixels
 from models.loader import load
 
 PLENTY: Final = 100_000_000
 SAMPLED_LABELS: Final = 50
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 
 @contextlib.contextmanager

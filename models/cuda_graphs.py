@@ -12,13 +12,10 @@ from itertools import cycle
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from models.image_tower import VisionTower
-
-Pixels = npt.NDArray[np.uint8]
-Vectors = npt.NDArray[np.float32]
+from models.info import Floats, Pixels
 
 # 1 - cosine between a recorded pass and a plain one: the same kernels, up to their choice by size
 TOLERANCE: Final = 1e-3
@@ -84,7 +81,7 @@ class Graphs:
         }
         self._check(shape)
 
-    def launch(self, batch: Pixels) -> Callable[[], Vectors]:
+    def launch(self, batch: Pixels) -> Callable[[], Floats]:
         """(B, 3, H, W), B up to the largest size; what is returned waits for the (B, D) rows."""
         count = len(batch)
         recorded = self._recorded[rung(self.sizes, count)]
@@ -99,7 +96,7 @@ class Graphs:
             slot.answer.copy_(recorded.rows, non_blocking=True)
             slot.done.record(self._computing)
 
-        def fetch() -> Vectors:
+        def fetch() -> Floats:
             slot.done.synchronize()
             return slot.answer[:count].numpy().copy()
 

@@ -9,20 +9,17 @@ from concurrent.futures import Future
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from models.device_state import DeviceMemory, device_memory, is_lost
 from models.device_thread import DeviceThread
 from models.errors import PromptTooLong
-from models.info import AnyEncoder, EncoderInfo
+from models.info import AnyEncoder, EncoderInfo, Floats, Pixels
 from models.sizes import NODES
-from models.token_tree import Ends, Forest, Ids, Tree
-from models.tokens import Tokens
+from models.token_tree import Ends, Forest, Tree
+from models.tokens import Ids, Tokens
 
-Pixels = npt.NDArray[np.uint8]
-Vectors = npt.NDArray[np.float32]
 # which prompts, how many positions they took, their unit rows
-Piece = tuple[Ids, int, Vectors]
+Piece = tuple[Ids, int, Floats]
 
 # seconds a piece of text work may take, so that an image behind it waits no longer than 50 ms
 TEXT_STEP: Final = 0.03
@@ -36,7 +33,7 @@ SLOW: Final = 2_000.0
 class ImageTower(Protocol):
     """What an image becomes a vector by."""
 
-    def launch(self, batch: Pixels) -> Callable[[], Vectors]:
+    def launch(self, batch: Pixels) -> Callable[[], Floats]:
         """(B, 3, H, W) uint8; what is returned waits for the (B, D) unit rows."""
         ...
 
@@ -49,7 +46,7 @@ class TreeTower(Protocol):
     # of one call, at most
     most_nodes: int
 
-    def of_tree(self, tree: Tree) -> Vectors:
+    def of_tree(self, tree: Tree) -> Floats:
         """(p, D) unit rows, in the tree's order. Raises MemoryError if it is too large."""
         ...
 
@@ -60,7 +57,7 @@ class FullTower(Protocol):
     # of one call, at most
     most_prompts: int
 
-    def at_full_length(self, ids: Ids) -> Vectors:
+    def at_full_length(self, ids: Ids) -> Floats:
         """(N, L) -> (N, D) unit rows. Raises MemoryError if they are too many."""
         ...
 
@@ -102,7 +99,7 @@ class Encoder:
             self._thread.close()
             self._thread = DeviceThread("encoder", self.info.in_flight, encoder._thread)
 
-    def submit_images(self, images: Sequence[Pixels]) -> Future[Vectors]:
+    def submit_images(self, images: Sequence[Pixels]) -> Future[Floats]:
         """`images`: B arrays (3, H, W) uint8 of the size in `info.image` -> (B, D) float32.
 
         Raises through the future: whatever the forward pass raised; EncoderClosed.
@@ -110,7 +107,7 @@ class Encoder:
         batch = list(images)
         return self._thread.submit(lambda: self._launch_images(batch))
 
-    def submit_texts(self, prompts: Sequence[str]) -> Future[Vectors]:
+    def submit_texts(self, prompts: Sequence[str]) -> Future[Floats]:
         """N prompts -> (N, D) float32, in the order given.
 
         Runs in steps of about TEXT_STEP seconds between which images go first. Raises through the
@@ -153,10 +150,10 @@ class Encoder:
         """End the thread; work that waits fails with EncoderClosed."""
         self._thread.close()
 
-    def _launch_images(self, batch: list[Pixels]) -> Callable[[], Vectors]:
+    def _launch_images(self, batch: list[Pixels]) -> Callable[[], Floats]:
         return self.images.launch(np.stack(batch))
 
-    def _encode_texts(self, prompts: list[str]) -> Generator[None, None, Vectors]:
+    def _encode_texts(self, prompts: list[str]) -> Generator[None, None, Floats]:
         ids = np.empty((len(prompts), self.tokens.context_length), np.int64)
         too_long: list[PromptTooLong] = []
         for start in range(0, len(prompts), PROMPTS_PER_TOKENIZER_STEP):
@@ -206,7 +203,7 @@ class Encoder:
         vectors = self._full_rows(texts, ids[start : start + len(rows)])
         return rows, len(rows) * context, vectors
 
-    def _full_rows(self, texts: FullTower, ids: Ids) -> Vectors:
+    def _full_rows(self, texts: FullTower, ids: Ids) -> Floats:
         try:
             return texts.at_full_length(ids)
         except MemoryError:

@@ -111,13 +111,11 @@ class AnyEncoder(Protocol):
         """What it is."""
         ...
 
-    def submit_images(
-        self, images: Sequence[npt.NDArray[np.uint8]]
-    ) -> Future[npt.NDArray[np.float32]]:
+    def submit_images(self, images: Sequence[Pixels]) -> Future[Floats]:
         """B arrays (3, H, W) of the size in `info.image` -> (B, D), unit rows."""
         ...
 
-    def submit_texts(self, prompts: Sequence[str]) -> Future[npt.NDArray[np.float32]]:
+    def submit_texts(self, prompts: Sequence[str]) -> Future[Floats]:
         """N prompts -> (N, D), unit rows; PromptTooLong through the future."""
         ...
 

@@ -14,13 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from models.device import CPU, openvino_core
-from models.info import Precision
+from models.info import Floats, Pixels, Precision
 from models.pages import release
 from models.sizes import batch_size, tree_size
-from models.token_tree import Ends, Ids, Tree
-
-Pixels = npt.NDArray[np.uint8]
-Vectors = npt.NDArray[np.float32]
+from models.token_tree import Ends, Tree
+from models.tokens import Ids
 
 # 1 - cosine against torch in float32: rounding in another order, or in 8 bits of mantissa
 TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-5, "bf16": 5e-3, "fp16": 1e-3}
@@ -82,9 +80,9 @@ class CompiledGraph:
         self._releasable = [library(), *([Path(graph).parent] if isinstance(graph, str) else [])]
         self._sizes: set[int] = set()
 
-    def __call__(self, *inputs: npt.NDArray[Any]) -> Vectors:
+    def __call__(self, *inputs: npt.NDArray[Any]) -> Floats:
         """The only output; the first input's length is the size."""
-        rows: Vectors = self._compiled(inputs)[0]
+        rows: Floats = self._compiled(inputs)[0]
         if len(inputs[0]) not in self._sizes:
             self._sizes.add(len(inputs[0]))
             release(*self._releasable)
@@ -112,7 +110,7 @@ class CompiledImages:
         self._graph = CompiledGraph(graph, precision, threads, device)
         self.at_once = at_once
 
-    def __call__(self, batch: Pixels) -> Vectors:
+    def __call__(self, batch: Pixels) -> Floats:
         """(B, 3, H, W) uint8 -> (B, D) float32 of unit length."""
         passes = len(batch) // self.at_once
         if passes <= 1:
@@ -124,11 +122,11 @@ class CompiledImages:
             batch = batch[size:]
         return np.concatenate([*rows, self.forward(batch)])
 
-    def forward(self, batch: Pixels) -> Vectors:
+    def forward(self, batch: Pixels) -> Floats:
         """The same in one pass, however many they are."""
         return self._graph(_filled(batch, batch_size(len(batch))))[: len(batch)]
 
-    def launch(self, batch: Pixels) -> Callable[[], Vectors]:
+    def launch(self, batch: Pixels) -> Callable[[], Floats]:
         """The rows, computed at once and fetched later."""
         rows = self(batch)
         return lambda: rows
@@ -184,7 +182,7 @@ class CompiledTrees:
         self.ends = ends
         self.most_nodes = MOST_NODES
 
-    def of_tree(self, tree: Tree) -> Vectors:
+    def of_tree(self, tree: Tree) -> Floats:
         """(p, D) float32 of unit length, in the tree's order."""
         count = len(tree.tokens)
         size = tree_size(count)
@@ -206,7 +204,7 @@ class CompiledPrompts:
         self._graph = CompiledGraph(graph, precision, threads, device)
         self.most_prompts = MOST_PROMPTS
 
-    def at_full_length(self, ids: Ids) -> Vectors:
+    def at_full_length(self, ids: Ids) -> Floats:
         """(N, L) -> (N, D) float32 of unit length."""
         return self._graph(_filled(ids, batch_size(len(ids))))[: len(ids)]
 

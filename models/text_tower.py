@@ -8,7 +8,8 @@ import torch
 from open_clip.model import CLIP
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 
-from models.token_tree import Ends, Forest, Ids, Tree
+from models.token_tree import Ends, Forest, Tree
+from models.tokens import Ids
 
 # a tower that only looks trimmable would be off by 0.2 or more, one that is by less than 1e-6
 TRIM_TOLERANCE = 1e-4

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
+from models.tokens import Ids
 
 
 @dataclass(frozen=True, slots=True)

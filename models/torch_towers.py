@@ -3,17 +3,14 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from models.cuda_graphs import Graphs
 from models.image_tower import VisionTower
+from models.info import Floats, Pixels
 from models.text_tower import TextTower
-from models.token_tree import Ids, Tree
-
-Pixels = npt.NDArray[np.uint8]
-Vectors = npt.NDArray[np.float32]
+from models.token_tree import Tree
+from models.tokens import Ids
 
 # beyond these, the caches (CPU), the mask of a tree or the kernels gain nothing
 MOST_NODES: Final = {"cpu": 512}
@@ -28,7 +25,7 @@ class TorchImages:
         self.vision = vision
         self.recorded = recorded
 
-    def launch(self, batch: Pixels) -> Callable[[], Vectors]:
+    def launch(self, batch: Pixels) -> Callable[[], Floats]:
         """(B, 3, H, W); what is returned waits for the (B, D) rows."""
         if self.recorded is not None and len(batch) <= self.recorded.most:
             return self.recorded.launch(batch)
@@ -60,7 +57,7 @@ class TorchTrees:
         self.most_nodes = MOST_NODES.get(tower.module.positional_embedding.device.type, MOST_ON_GPU)
 
     @torch.inference_mode()
-    def of_tree(self, tree: Tree) -> Vectors:
+    def of_tree(self, tree: Tree) -> Floats:
         """(p, D), in the tree's order. Raises MemoryError where the device has no room for it."""
         try:
             return _unit(self.tower.encode(tree))
@@ -78,7 +75,7 @@ class TorchPrompts:
         self.most_prompts = MOST_PROMPTS.get(self._device.type, MOST_ON_GPU)
 
     @torch.inference_mode()
-    def at_full_length(self, ids: Ids) -> Vectors:
+    def at_full_length(self, ids: Ids) -> Floats:
         """(N, L) -> (N, D). Raises MemoryError where the device has no room for them."""
         try:
             return _unit(self.model.encode_text(torch.from_numpy(ids).to(self._device)))
@@ -87,6 +84,6 @@ class TorchPrompts:
             raise MemoryError(str(error)) from error
 
 
-def _unit(rows: torch.Tensor) -> Vectors:
-    vectors: Vectors = torch.nn.functional.normalize(rows.float(), dim=-1).cpu().numpy()
+def _unit(rows: torch.Tensor) -> Floats:
+    vectors: Floats = torch.nn.functional.normalize(rows.float(), dim=-1).cpu().numpy()
     return vectors

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from app.classify.concept import Concept
 from app.classify.ensemble import Ensemble
 from app.errors import NotReady
 from app.images.decode import decode
 from app.images.limits import ImageLimits
-from models.info import Floats
+from models.info import Floats, Pixels
 
 if TYPE_CHECKING:
     from models.info import AnyEncoder
@@ -41,7 +40,7 @@ KEPT: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    pixels: npt.NDArray[np.uint8]
+    pixels: Pixels
     rows: Floats  # (4, D) the labels
     cosines: Floats  # (4,)
 
@@ -124,7 +123,7 @@ class Canary:
             return NotReady(detail, limit=TOLERANCE, value=round(off, 4), retry_after=1)
         return None
 
-    async def _encode(self, pixels: npt.NDArray[np.uint8]) -> Floats:
+    async def _encode(self, pixels: Pixels) -> Floats:
         # past the queue of pictures: a busy model is no broken one
         rows = await asyncio.wrap_future(self._encoder.submit_images([pixels]))
         return np.asarray(rows[0], np.float32)

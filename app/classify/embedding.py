@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from app.classify.batching import Batcher
 from app.classify.concept import Concept
@@ -47,7 +46,7 @@ class Embedded:
     (V·D,).
     """
 
-    vector: npt.NDArray[np.float32]
+    vector: Floats
     width: int
     height: int
     notes: Notes = field(default_factory=Notes)

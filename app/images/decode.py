@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import jpeg_factory
@@ -37,6 +36,7 @@ from app.images.tiff import Directory, directory, is_read_here
 from app.images.unsupported import kind_of
 from app.images.views import WHOLE, Cut, Look, Region
 from models import ImageSpec
+from models.info import Pixels
 
 
 def quieten() -> None:
@@ -112,7 +112,7 @@ class Decoded:
     `regions`; `pixels` is the first. `notes` are what had to be guessed.
     """
 
-    views: tuple[tuple[npt.NDArray[np.uint8], ...], ...]
+    views: tuple[tuple[Pixels, ...], ...]
     width: int
     height: int
     format: str
@@ -120,8 +120,8 @@ class Decoded:
     notes: Notes
 
     @property
-    def pixels(self) -> npt.NDArray[np.uint8]:
-        """The rows of a picture with a single view."""
+    def pixels(self) -> Pixels:
+        """Those of a picture with a single view."""
         return self.views[0][0]
 
 
@@ -368,7 +368,7 @@ class _File:
         return Decoded(views, width, height, kind, regions, notes)
 
 
-def _inside(pixels: npt.NDArray[np.uint8], cut: Cut, spec: ImageSpec) -> npt.NDArray[np.uint8]:
+def _inside(pixels: Pixels, cut: Cut, spec: ImageSpec) -> Pixels:
     """The pixels (3, H, W) without the border that fills them up, and without its blurred edge."""
     if spec.resize_mode != "longest":
         return pixels
@@ -380,7 +380,7 @@ def _inside(pixels: npt.NDArray[np.uint8], cut: Cut, spec: ImageSpec) -> npt.NDA
     return inner if inner.size else pixels
 
 
-def _is_uniform(pixels: npt.NDArray[np.uint8]) -> bool:
+def _is_uniform(pixels: Pixels) -> bool:
     """Whether every pixel has one colour, but for rounding."""
     flat = pixels.reshape(3, -1)
     return bool((flat.max(axis=1) - flat.min(axis=1) <= ROUNDING).all())

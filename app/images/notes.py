@@ -6,10 +6,10 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from app.images.views import Cut
 from models import ImageSpec
+from models.info import Floats
 
 # how many numbers `Notes.numbers` has
 COUNT: Final = 4
@@ -68,14 +68,14 @@ class Notes:
     incomplete: bool = False
     preview: bool = False
 
-    def numbers(self) -> npt.NDArray[np.float32]:
+    def numbers(self) -> Floats:
         """The same as COUNT numbers."""
         bits = sum(bit for name, bit in FLAGS.items() if getattr(self, name))
         bits |= RANGE if self.high is not None else 0
         return np.array([bits, self.low or 0.0, self.high or 0.0, 0.0], np.float32)
 
     @classmethod
-    def of_numbers(cls, numbers: npt.NDArray[np.float32]) -> "Notes":
+    def of_numbers(cls, numbers: Floats) -> "Notes":
         """What `numbers` made."""
         bits = int(numbers[0])
         flags = {name: bool(bits & bit) for name, bit in FLAGS.items()}

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageCms, ImageColor
 
 from app.images.depth import Numbers, extent, scaled, span
 from app.images.notes import Notes
 from app.images.views import Cut
 from models import ImageSpec
+from models.info import Pixels
 
 WHITE: Final = (255, 255, 255)
 BLACK: Final = (0, 0, 0)
@@ -117,7 +117,7 @@ def reduction(width: int, height: int, spec: ImageSpec) -> int:
     return next((n for n in (8, 4, 2) if n <= most), 1)
 
 
-def fit(picture: Picture, spec: ImageSpec) -> npt.NDArray[np.uint8]:
+def fit(picture: Picture, spec: ImageSpec) -> Pixels:
     """Scale and crop a picture as the model's own transform does -> (3, H, W) uint8.
 
     To the bit where it is not reduced.

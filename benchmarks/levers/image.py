@@ -5,12 +5,13 @@ from functools import partial
 from typing import Final
 
 from benchmarks import pictures
-from benchmarks.inside import Pixels, decoded, encoder
+from benchmarks.inside import decoded, encoder
 from benchmarks.levers.tables import COLUMNS, beside_the_first
 from benchmarks.pictures import SMALL
 from benchmarks.record import Result
 from benchmarks.rounds import Effort, in_turns, median_seconds
 from models.encoder import Encoder
+from models.info import Pixels
 
 BATCHES: Final = (1, 8, 32)
 IMAGE_COLUMNS: Final = [COLUMNS[0], "ms per image, median (range)", COLUMNS[2]]

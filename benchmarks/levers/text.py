@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from benchmarks.inside import (
-    Floats,
     class_vectors,
     encoder,
     fresh_ensemble,
@@ -21,6 +20,7 @@ from benchmarks.limit.cold import by_open_clip, reference_model
 from benchmarks.record import Result
 from benchmarks.rounds import Effort, in_turns, seconds_of
 from models.encoder import Encoder
+from models.info import Floats
 
 LABELS: Final = 10
 TEXT_LABELS: Final = 2

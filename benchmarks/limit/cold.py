@@ -12,7 +12,6 @@ import torch
 from benchmarks import pictures
 from benchmarks.checkpoint import open_clip_folder
 from benchmarks.inside import (
-    Floats,
     class_vectors,
     encoder,
     fresh_ensemble,
@@ -24,6 +23,7 @@ from benchmarks.pictures import SMALL
 from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort, Spread, figure, in_turns, seconds_of
 from models.encoder import Encoder
+from models.info import Floats
 
 # of the 50 labels, how many the slow side does in a round: it takes seconds for each
 REFERENCE_LABELS: Final = 4

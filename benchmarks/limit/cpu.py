@@ -16,7 +16,7 @@ from app.images.decode import decode
 from app.images.limits import ImageLimits
 from benchmarks import pictures
 from benchmarks.bodies import Bodies, multipart
-from benchmarks.inside import Pixels, decoded, encoder
+from benchmarks.inside import decoded, encoder
 from benchmarks.limit.pieces import pieces_alone
 from benchmarks.limit.starts import stand_in
 from benchmarks.load import drive
@@ -29,6 +29,7 @@ from benchmarks.servers import Server
 from benchmarks.usage import cpu_seconds
 from models import ImageSpec, catalog
 from models.encoder import Encoder
+from models.info import Pixels
 
 CONNECTIONS: Final = 32
 FILES: Final = 64

@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from typing import Any, Final, cast
 
 import numpy as np
-import numpy.typing as npt
 import uvicorn
 from fastapi import FastAPI
 
@@ -22,9 +21,7 @@ from app.server.main import create_app
 from app.server.run import tune_interpreter, uvicorn_config
 from app.server.settings import Settings
 from models.encoder import Encoder
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
+from models.info import Floats, Pixels
 
 ANSWER: Final = json.dumps({"predictions": [{"label": "a" * 10, "score": 0.1}] * 10}).encode()
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import open_clip
 import torch
 from PIL import Image
@@ -15,6 +14,7 @@ from benchmarks import bodies
 from benchmarks.checkpoint import open_clip_folder
 from benchmarks.peers.sides import EIGHTY, FIELDS, Peer
 from benchmarks.servers import Server
+from models.info import Floats
 
 # of a probability: bf16 here, fp32 there (docs/decisions.md has 0.008 for random towers), and
 # pixels that our fast path for large JPEGs rounds in another way
@@ -23,8 +23,6 @@ TOLERANCE: Final = 0.03
 EMBEDDING_TOLERANCE: Final = 1e-3
 PICTURES: Final = 4
 OWN_TEMPLATE: Final = "a photo of a {}."
-
-Floats = npt.NDArray[np.float32]
 
 
 class Disagrees(Exception):

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import open_clip
 import torch
 from PIL import Image
@@ -35,6 +34,7 @@ from app.stores.memory import MemoryStore
 from app.stores.vectors import TwoLevels
 from models.catalog import catalog
 from models.encoder import Encoder
+from models.info import Floats
 from models.loader import load
 from prompts import load_vocabularies
 
@@ -43,8 +43,6 @@ SAMPLES = HERE.parent / "tests" / "samples"
 POSES = 50
 RANDOM_POSES = 2
 PLENTY = 100_000_000
-
-Floats = npt.NDArray[np.float32]
 
 
 def pictures(poses: int, kind: str = "PNG", edge: int = 0) -> list[bytes]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from app import __main__
 from app.classify import canary
@@ -25,11 +24,9 @@ from app.images import decode
 from app.server import build, workers
 from app.server.build import load_encoder, load_shared_encoder
 from benchmarks.servers import Server, free_port, serving
+from models.info import Floats, Pixels
 
 VARIABLE: Final = "MISBEHAVIOUR"
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from models import openvino_towers
 from models.device import choose_backend
 from models.encoder import Encoder
 from models.errors import BadDevice
+from models.info import Floats, Pixels
 from models.loader import load
-from models.openvino_towers import CompiledImages, Pixels, Vectors
+from models.openvino_towers import CompiledImages
 from models.sizes import batch_size
 from models.torch_loader import compile_images
 from models.tracing import image_graph
@@ -184,7 +185,7 @@ class Recorded(CompiledImages):
         self.at_once = at_once
         self.sizes: list[int] = []
 
-    def forward(self, batch: Pixels) -> Vectors:
+    def forward(self, batch: Pixels) -> Floats:
         self.sizes.append(len(batch))
         return batch.astype(np.float32)
 
