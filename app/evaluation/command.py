@@ -20,11 +20,11 @@ from app.cli.help import alone, analysis_option, input_option, label_option, out
 from app.cli.options import PATIENCE, Jobs, Key, Model, MultiLabel, RetryFor, Truncate, Url
 from app.cli.output import TableConsole
 from app.cli.terminal import Ended, opened, say, settings_or_exit, status_of
-from app.evaluation import evaluate
+from app.evaluation.analyses import analyses
 from app.evaluation.class_labels import Naming
 from app.evaluation.class_vectors import Templates
 from app.evaluation.dataset_files import REPORT, read
-from app.evaluation.evaluate import AnalysisOptions, Order, Steps, analyses
+from app.evaluation.evaluate import Order, Steps, evaluate
 from app.evaluation.picture_vectors import Progress as Done
 from app.evaluation.report import files
 from app.evaluation.report.result import Result
@@ -151,18 +151,18 @@ def eval_command(
 
     def run() -> int:
         sets = _chosen(templates or [])
-        options = AnalysisOptions(
-            compare=len(sets) > 1,
-            search=search_templates,
-            shots=shots,
-            seeds=seeds,
-            risk=risk if calibrate else None,
-            seed=seed,
-            force=force,
-        )
         try:
             labelled = read(source, Naming(names, labels), multi_label=multi_label, limit=limit)
-            chosen = analyses(options, multi_label=labelled.dataset.multi_label)
+            chosen = analyses(
+                compare=len(sets) > 1,
+                search=search_templates,
+                shots=shots,
+                seeds=seeds,
+                risk=risk if calibrate else None,
+                seed=seed,
+                force=force,
+                multi_label=labelled.dataset.multi_label,
+            )
         except BadData as error:
             raise Ended(USAGE_ERROR, str(error)) from None
         for note in labelled.notes:
@@ -187,9 +187,7 @@ def eval_command(
         )
         service = Service(url, api_key, model, jobs, retry_for)
         with _progress(len(labelled.dataset.files)) as steps:
-            result = service.run(
-                lambda reached: evaluate.evaluate(reached, order, steps), stored=False
-            )
+            result = service.run(lambda reached: evaluate(reached, order, steps), stored=False)
         return _report(result, output, form)
 
     raise typer.Exit(status_of(run))

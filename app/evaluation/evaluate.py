@@ -1,46 +1,32 @@
 """An evaluation from end to end: encode, score, analyse, put together. Knows no options.
 
-Analyses (comparing templates, shots, calibration) are handed in: an `Analysis` takes a `Study`
-and returns its section of the report.
+Analyses are handed in, and give sections of the report (analyses.py).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from app.classify.ensemble import BACKGROUND
 from app.classify.labels import unread
 from app.classify.scoring import SAME
 from app.classify.templates import OWN
 from app.cli.client import Reached
 from app.cli.files import reason
 from app.cli.terminal import Ended, say
-from app.evaluation.class_labels import labelset_file
+from app.evaluation.analyses import Analysis, AnalysisResult, CannotAnalyse, Study
 from app.evaluation.class_vectors import DEFAULT, Templates, TextSide, connected
-from app.evaluation.data import ClassRows, Dataset, Encoded, Scores, Section, TemplateRows
+from app.evaluation.data import Dataset
 from app.evaluation.dataset_files import Labelled
 from app.evaluation.figures import figures_of, mistakes, scored
-from app.evaluation.linear_probe import NoScikitLearn, available
 from app.evaluation.picture_vectors import EncodedPictures, Encoding, Progress, RowFile
-from app.evaluation.report.calibration import calibrate
-from app.evaluation.report.files import CALIBRATION, LABELSET, TEMPLATES, thumbnail
+from app.evaluation.report.files import thumbnail
 from app.evaluation.report.html import many
 from app.evaluation.report.result import Picture, Result, data_digest
-from app.evaluation.report.shots import ShotsSection
-from app.evaluation.report.template_search import SearchSection
-from app.evaluation.report.trials import TrialsSection
-from app.evaluation.shots import ShotsError, shots
-from app.evaluation.tables import BadData
-from app.evaluation.template_search import pool, search
-from app.evaluation.trials import judge
 from app.images.limits import ImageLimits
-from app.labelsets.calibration.fit import Aim, NotEnough
-from app.labelsets.calibration.value import fitted_for
-from app.labelsets.definition import Definition, Entry
 from app.server.exit_status import SOME_FAILED
 
 # a preview is never worth more than what the service takes by default
@@ -54,47 +40,6 @@ MISTAKES: Final = 24
 
 # pictures with two labels of which it shows a thumbnail
 PREVIEWED: Final = 24
-
-
-@dataclass(frozen=True, slots=True)
-class Study:
-    """What an analysis can use: pictures and labels as vectors, and the text side for more.
-
-    `sets` are the template sets that were asked for, the first is that of `classes` and `scores`.
-    `once` is for what divides the pictures: none is in two parts, whatever its labels. `step` tells
-    a person what is being done.
-    """
-
-    encoded: Encoded
-    once: Encoded
-    definition: Definition
-    texts: TextSide
-    sets: tuple[Templates, ...]
-    classes: ClassRows
-    scores: Scores
-    step: Callable[[str], None]
-
-    async def classes_in(self, templates: Templates) -> ClassRows:
-        """The class vectors in another template set. Raises Ended."""
-        if templates == self.sets[0]:
-            return self.classes
-        several = self.encoded.dataset.multi_label
-        return await self.texts.classes(self.definition, templates, multi_label=several)
-
-
-@dataclass(frozen=True, slots=True)
-class AnalysisResult:
-    """A section of the report, and the files that belong to it, by name."""
-
-    section: Section
-    files: Mapping[str, str] = field(default_factory=dict)
-
-
-class CannotAnalyse(ValueError):
-    """Why one analysis is not possible with this data; the others go on. A line for a person."""
-
-
-Analysis = Callable[[Study], Awaitable[AnalysisResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,132 +246,3 @@ def _warnings(study: Study) -> list[str]:
 
 def _quoted(labels: Sequence[str]) -> str:
     return ", ".join(map(repr, labels[:NAMED])) + (", ..." if len(labels) > NAMED else "")
-
-
-@dataclass(frozen=True, slots=True)
-class AnalysisOptions:
-    """Which analyses: `compare` template sets, `search` a subset, `shots` a class, a wanted `risk`.
-
-    `seeds` draws of examples; `seed` begins whatever is drawn by chance. `force`: a calibration is
-    written even where it makes held-out figures worse.
-    """
-
-    compare: bool
-    search: bool
-    shots: str | None
-    seeds: int
-    risk: float | None
-    seed: int
-    force: bool
-
-
-def analyses(options: AnalysisOptions, *, multi_label: bool) -> Sequence[Analysis]:
-    """The analyses, in the order of the report. Raises BadData for what they could not do."""
-    chosen: list[Analysis] = []
-    if options.compare:
-        chosen.append(partial(_trials, seed=options.seed))
-    if options.search:
-        chosen.append(partial(_search, seed=options.seed))
-    if options.shots is not None:
-        counts = _counts(options.shots, multi_label)
-        chosen.append(partial(_shots, counts=counts, seeds=options.seeds, seed=options.seed))
-    if options.risk is not None:
-        aim, force = Aim(options.risk), options.force
-        chosen.append(partial(_calibration, aim=aim, seed=options.seed, force=force))
-    return chosen
-
-
-async def _trials(study: Study, seed: int) -> AnalysisResult:
-    """The other sets are compared with the first one."""
-    sets = {}
-    for templates in study.sets:
-        study.step(f"labels in the templates {templates.name}")
-        sets[templates.name] = await study.classes_in(templates)
-    study.step("comparing templates")
-    default = study.sets[0].name
-    try:
-        trials = await asyncio.to_thread(judge, study.encoded, sets, default, seed=seed)
-    except ValueError as error:
-        raise CannotAnalyse(f"--templates: {error}") from None
-    return AnalysisResult(TrialsSection(trials))
-
-
-async def _search(study: Study, seed: int) -> AnalysisResult:
-    """Among the templates of all sets in the model's languages; the first set is compared."""
-    first = study.sets[0]
-    languages = study.texts.languages or ("en",)
-    texts = tuple(dict.fromkeys((*pool(study.texts.sets, languages), *first.texts)))
-    study.step(f"labels in {len(texts)} templates")
-    every = Templates("", texts)
-    rows = await study.texts.by_template(study.definition, every)
-    background = await _background(study, every)
-    study.step("the search for templates")
-    try:
-        result = await asyncio.to_thread(
-            search,
-            study.once,
-            rows,
-            first.texts,
-            default_name=first.name,
-            background=background,
-            seed=seed,
-        )
-    except ValueError as error:
-        raise CannotAnalyse(f"--search-templates: {error}") from None
-    section = SearchSection(result)
-    return AnalysisResult(section, {TEMPLATES: section.file_text()})
-
-
-async def _background(study: Study, templates: Templates) -> TemplateRows | None:
-    if not study.encoded.dataset.multi_label or study.encoded.info.bias is not None:
-        return None
-    background = Definition((Entry("background", BACKGROUND),))
-    return await study.texts.by_template(background, templates)
-
-
-async def _shots(study: Study, counts: Sequence[int], seeds: int, seed: int) -> AnalysisResult:
-    study.step("zero-shot, few-shot, linear probe")
-    try:
-        measured_shots = await asyncio.to_thread(
-            shots, study.once, study.classes, counts, seeds=seeds, seed=seed
-        )
-    except ShotsError as error:
-        raise CannotAnalyse(str(error)) from None
-    return AnalysisResult(ShotsSection(measured_shots))
-
-
-def _counts(text: str, multi_label: bool) -> list[int]:
-    """From 0,1,2,4. Raises BadData, before anything is encoded."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and len(part) < 6 for part in parts):
-        raise BadData(f"--shots: {text!r} is not a list of whole numbers like 0,1,2,4,8,16")
-    if multi_label:
-        raise BadData("--shots needs pictures of one label each")
-    try:
-        available()
-    except NoScikitLearn as error:
-        raise BadData(str(error)) from None
-    return sorted({int(part) for part in parts})
-
-
-async def _calibration(study: Study, aim: Aim, seed: int, force: bool) -> AnalysisResult:
-    """With a background, so that labels that are scored alone get thresholds, too."""
-    study.step("calibration")
-    first = study.sets[0]
-    classes = await study.texts.classes(study.definition, first, multi_label=True)
-    concepts = study.definition.concepts(first.texts)
-    stamp = fitted_for(study.definition.labels, concepts)
-    try:
-        section = await asyncio.to_thread(calibrate, study.once, classes, stamp, aim=aim, seed=seed)
-    except NotEnough as error:
-        raise CannotAnalyse(f"--calibrate: {error}") from None
-    text = section.file_text()
-    if text is not None and section.worse and not force:
-        say(f"no {CALIBRATION}: {section.worse} (--force writes it anyway)")
-        text = None
-    if text is None:
-        return AnalysisResult(section)
-    # a calibration holds for these labels in this order and these templates alone
-    templates = first.name if first.name in study.texts.sets else first.texts
-    labelset = labelset_file(study.definition, templates, truncate=study.texts.truncate)
-    return AnalysisResult(section, {CALIBRATION: text, LABELSET: labelset})
