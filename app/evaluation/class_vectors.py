@@ -3,7 +3,7 @@
 The vectors are those that /classify compares with.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final
@@ -104,7 +104,7 @@ class TextSide:
     async def _ensembles(self, concepts: Sequence[Concept]) -> Floats:
         """One vector for each concept; the service makes those of one text itself."""
         rows = np.empty((len(concepts), self.info.width), np.float32)
-        for templates, places in _alike(concepts):
+        for templates, places in _alike(concepts).items():
             size = max(1, min(TEXTS, PROMPTS // len(templates)))
             for start in range(0, len(places), size):
                 some = places[start : start + size]
@@ -217,10 +217,10 @@ def _is_single(concept: Concept) -> bool:
     return len(concept.texts) == 1 and not concept.whole
 
 
-def _alike(concepts: Sequence[Concept]) -> Iterator[tuple[tuple[str, ...], list[int]]]:
+def _alike(concepts: Sequence[Concept]) -> Mapping[tuple[str, ...], list[int]]:
     """Places of the concepts of one text, by their templates."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, concept in enumerate(concepts):
         if _is_single(concept):
             groups.setdefault(concept.templates, []).append(place)
-    yield from groups.items()
+    return groups

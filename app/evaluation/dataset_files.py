@@ -6,14 +6,14 @@ No picture is opened here; whether one can be read shows when it is encoded.
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from app.cli.files import Finder, FoundFile, reason
+from app.cli.files import Finder, reason
 from app.errors import shown
 from app.evaluation import tables
 from app.evaluation.class_labels import Chosen, Naming
@@ -105,15 +105,11 @@ def _of_folder(source: Path, notes: list[str]) -> tuple[list[Row], list[str]]:
     if reports:
         what = f"{_counted(len(reports), 'folder')} with a report and without pictures"
         notes.append(f"{what} skipped: {_named_first(reports)}")
-    beside = sum(1 for _ in _pictures(source))
+    beside = sum(1 for _ in Finder(recursive=False).found([os.fspath(source)]))
     if beside:
         notes.append(f"{_counted(beside, 'picture')} next to the class folders skipped")
     notes.extend(finder.passed_over())
     return rows, keys
-
-
-def _pictures(folder: Path) -> Iterator[FoundFile]:
-    yield from Finder(recursive=False).found([os.fspath(folder)])
 
 
 def _of_csv(source: Path, multi_label: bool, notes: list[str]) -> tuple[list[Row], bool]:
@@ -181,18 +177,9 @@ def _some(dataset: Dataset, source: Path, limit: int) -> list[int]:
     order = sorted(range(len(names)), key=lambda place: hashlib.sha256(names[place]).digest())
     if dataset.multi_label:
         return sorted(order[:limit])
-    targets = dataset.targets
-    left = dict.fromkeys(range(len(dataset.classes)), limit)
-    return sorted(_while_left(order, targets.tolist(), left))
-
-
-def _while_left(
-    order: Iterable[int], targets: Sequence[int], left: dict[int, int]
-) -> Iterator[int]:
-    for place in order:
-        if left[targets[place]]:
-            left[targets[place]] -= 1
-            yield place
+    targets = dataset.targets[order]
+    chosen = [np.flatnonzero(targets == c)[:limit] for c in range(len(dataset.classes))]
+    return sorted(order[place] for place in np.concatenate(chosen).tolist())
 
 
 def _named_first(names: Sequence[str]) -> str:

@@ -273,12 +273,13 @@ def figures_of(truth: Truth, scores: Scores, *, multi_label: bool) -> Figures:
     answered = np.zeros_like(truth)
     answered[np.arange(len(best)), best] = True
     confidence = scores.probabilities[np.arange(len(best)), best]
+    right = best == targets
     matrix = confusion(targets, best, classes)
     return Figures(
-        top(scores.cosines, targets, 1),
+        Share(int(right.sum()), len(right)),
         top(scores.cosines, targets, min(5, classes)),
         per_class(truth, answered, scores.probabilities),
-        reliability(confidence, best == targets),
+        reliability(confidence, right),
         matrix,
         most_confused(matrix, MOST_CONFUSED),
         answered,

@@ -5,7 +5,7 @@ adds prototypes of the shots to the text rows (app.labelsets.prototypes).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -118,8 +118,6 @@ BLEND: Final = "blend"
 # shots by which a blend's weight is chosen; the choice holds a matrix of all by all
 CHOOSING: Final = 4_000
 
-Progress = Callable[[int, int], None]
-
 
 class ShotsError(ValueError):
     """Shots that cannot be drawn; a line for a person."""
@@ -133,7 +131,6 @@ def shots(
     seeds: int = 5,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    progress: Progress | None = None,
 ) -> Shots:
     """Both methods with each of `ks` shots a class, in `seeds` draws. Raises ShotsError.
 
@@ -157,13 +154,11 @@ def shots(
     task = _Task(data.rows, targets, text, data.info.scale, tested)
     orders = [_order(pools, (seed, draw)) for draw in range(seeds)]
     outcomes: dict[tuple[str, int], tuple[Truth, Floats]] = {}
-    for finished, k in enumerate(used):
+    for k in used:
         taken = [np.concatenate([pool[:k] for pool in order]) for order in orders]
         power = linear_probe.strength(data.rows[taken[0]], targets[taken[0]])
         outcomes[PROBE, k] = task.by_probe(taken, power)
         outcomes[BLEND, k] = task.by_blend(taken, k)
-        if progress is not None:
-            progress(finished + 1, len(used))
     right = task.right(text)
 
     def curve(method: str) -> Curve:

@@ -3,7 +3,7 @@
 Knows neither encoders nor files: every prompt has its vector already.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -142,8 +142,6 @@ STRAY: Final = 1_000
 
 MIN_PICTURES: Final = 4
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -202,7 +200,6 @@ def search(
     seed: int = 0,
     resamples: int = RESAMPLES,
     limit: int = 16,
-    progress: Progress | None = None,
 ) -> Search:
     """Add, at most `limit` times, the candidate that helps most on the search half.
 
@@ -219,7 +216,7 @@ def search(
     if not (first.dataset.truth.any() and second.dataset.truth.any()):
         raise ValueError("a search needs at least one picture with a label in each half")
     tried = _places(rows, rows.templates if candidates is None else candidates)
-    path, gained = _grow(_goal(first, rows, background), tried, limit, progress)
+    path, gained = _grow(_goal(first, rows, background), tried, limit)
     grown = [rows.templates[place] for place in path]
     size = _smallest(
         first, [ensemble(rows, grown[: n + 1], background) for n in range(len(path))], seed
@@ -243,9 +240,7 @@ def search(
     )
 
 
-def _grow(
-    goal: Goal, tried: Sequence[int], limit: int, progress: Progress | None
-) -> tuple[list[int], list[float]]:
+def _grow(goal: Goal, tried: Sequence[int], limit: int) -> tuple[list[int], list[float]]:
     """Places of the templates in the order in which they were added, and the figure with each."""
     path: list[int] = []
     path_worths: list[float] = []
@@ -258,8 +253,6 @@ def _grow(
         keep = max(SHORTLIST, WORK // goal.work)
         order = sorted(range(len(left)), key=lambda place: worth[place], reverse=True)[: keep + 1]
         left = [left[place] for place in sorted(order) if place != best]
-        if progress is not None:
-            progress(len(path), limit)
     return path, path_worths
 
 

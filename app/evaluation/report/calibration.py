@@ -1,7 +1,4 @@
-"""A calibration as a section of a report: words, tables, plots, and the file that stores it.
-
-Fits nothing itself.
-"""
+"""A calibration as a section of a report: words, tables, plots, and the file that stores it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -167,10 +164,10 @@ class CalibrationSection:
 
 
 def calibrate(
-    encoded: Encoded, classes: ClassRows, fitted_for: str, *, aim: Aim | None = None, seed: int = 0
+    encoded: Encoded, classes: ClassRows, fitted_for: str, *, aim: Aim, seed: int = 0
 ) -> CalibrationSection:
     """Fit to an evaluation's pictures. Raises NotEnough."""
-    aim, info = aim or Aim(), encoded.info
+    info = encoded.info
     background = None if classes.background is None else encoded.rows @ classes.background
     dataset = encoded.dataset
     data = Labelled(dataset.classes, classes.cosines(encoded.rows), dataset.truth, background)

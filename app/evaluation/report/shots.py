@@ -32,36 +32,24 @@ METHODS: Final = {"probe": "linear probe", "blend": "text and pictures"}
 NAMED: Final = 6
 
 
-def words_of(shots: Shots) -> list[str]:
-    """The verdicts."""
-    share = shots.zero_shot
-    return [
-        f"Zero-shot, without any picture: {percent(share.value)} of "
-        f"{many(shots.tested, 'test picture')} ({span(*share.interval)}), among "
-        f"{many(len(shots.classes), 'class', 'classes')}.",
-        *(_crossing(curve) for curve in shots.curves),
-        _at_most(shots),
-    ]
-
-
-def notes_of(curves: Shots) -> list[str]:
+def notes_of(shots: Shots) -> list[str]:
     """What the data did not give."""
     notes = []
-    if curves.left_out:
+    if shots.left_out:
         notes.append(
             f"Without two pictures, so left out everywhere, as answers too: "
-            f"{_some_of(curves.left_out)}."
+            f"{_some_of(shots.left_out)}."
         )
-    for shots, names in curves.short.items():
+    for count, names in shots.short.items():
         if names:
             notes.append(
-                f"Fewer than {shots} to draw from, so with all they have: "
-                f"{_some_of(names)} ({len(names)} of {len(curves.classes)})."
+                f"Fewer than {count} to draw from, so with all they have: "
+                f"{_some_of(names)} ({len(names)} of {len(shots.classes)})."
             )
-    if curves.too_many:
+    if shots.too_many:
         notes.append(
-            f"Not drawn: {', '.join(map(str, curves.too_many))} a class; the largest has "
-            f"{curves.largest} pictures in its half."
+            f"Not drawn: {', '.join(map(str, shots.too_many))} a class; the largest has "
+            f"{shots.largest} pictures in its half."
         )
     return notes
 
@@ -135,7 +123,15 @@ class ShotsSection:
 
     def words(self) -> list[str]:
         """The verdicts, in sentences."""
-        return words_of(self.shots)
+        shots = self.shots
+        share = shots.zero_shot
+        return [
+            f"Zero-shot, without any picture: {percent(share.value)} of "
+            f"{many(shots.tested, 'test picture')} ({span(*share.interval)}), among "
+            f"{many(len(shots.classes), 'class', 'classes')}.",
+            *(_crossing(curve) for curve in shots.curves),
+            _at_most(shots),
+        ]
 
     def json(self) -> Mapping[str, Any]:
         """All points and their draws."""

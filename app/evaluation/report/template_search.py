@@ -39,18 +39,13 @@ class SearchSection:
     key = "template_search"
     title = "Search for templates"
 
-    @property
-    def templates(self) -> tuple[str, ...]:
-        """The chosen ones."""
-        return self.search.templates
-
     def labelset_json(self) -> str:
         """The fields for PUT /labelsets/{name}, besides its labels."""
-        return json.dumps({"templates": list(self.templates)}, ensure_ascii=False)
+        return json.dumps({"templates": list(self.search.templates)}, ensure_ascii=False)
 
     def file_text(self) -> str:
         """One template a line."""
-        return "".join(f"{template}\n" for template in self.templates)
+        return "".join(f"{template}\n" for template in self.search.templates)
 
     def words(self) -> list[str]:
         """What to do first, then how it was found."""
@@ -118,7 +113,7 @@ class SearchSection:
         """Both halves, the verdict, and the templates to copy."""
         grid = plain_table(self._head(), self._rows())
         words = [Text(line) for line in self.words()]
-        copied = (Text(f"  {template}") for template in self.templates)
+        copied = (Text(f"  {template}") for template in self.search.templates)
         return Group(grid, *words, Text("The templates:"), *copied)
 
     def _head(self) -> list[str]:

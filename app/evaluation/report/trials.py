@@ -36,20 +36,6 @@ FIGURE_NAMES: Final = {TOP1: "top-1", PER_CLASS: "mean per class", MAP: "mAP"}
 NAMED: Final = 8
 
 
-def words_of(trials: Trials) -> list[str]:
-    """The verdicts first, then how they were reached."""
-    figure = trials.compared_by
-    best = trials.figures[figure][trials.best]
-    return [
-        f"Best of {len(trials.names)} on {many(trials.pictures, 'picture')}: {trials.best}, "
-        f"{FIGURE_NAMES[figure]} {percent(best.value)}.",
-        *_to_reference(trials),
-        *_to_best(trials),
-        method_of(trials),
-        power(trials.to_reference, trials.pictures),
-    ]
-
-
 def _to_reference(trials: Trials) -> list[str]:
     name = trials.reference
     return [
@@ -137,8 +123,18 @@ class TrialsSection:
     title = "Template comparison"
 
     def words(self) -> list[str]:
-        """The verdicts, in sentences."""
-        return words_of(self.trials)
+        """The verdicts first, then how they were reached."""
+        trials = self.trials
+        figure = trials.compared_by
+        best = trials.figures[figure][trials.best]
+        return [
+            f"Best of {len(trials.names)} on {many(trials.pictures, 'picture')}: {trials.best}, "
+            f"{FIGURE_NAMES[figure]} {percent(best.value)}.",
+            *_to_reference(trials),
+            *_to_best(trials),
+            method_of(trials),
+            power(trials.to_reference, trials.pictures),
+        ]
 
     def json(self) -> Mapping[str, Any]:
         """All figures and differences."""

@@ -29,13 +29,13 @@ class Reliability:
     mean_confidence: float
 
 
-def reliability(confidence: Floats, right: Truth, bins: int = BINS) -> Reliability:
+def reliability(confidence: Floats, right: Truth) -> Reliability:
     """`confidence` (M,) in 0..1 of M claims, and whether each was `right`. Bins are (low, high]."""
-    edges = np.linspace(0.0, 1.0, bins + 1)
+    edges = np.linspace(0.0, 1.0, BINS + 1)
     place = np.searchsorted(edges[1:-1], confidence.astype(np.float64))
-    count = np.bincount(place, minlength=bins).astype(np.int64)
-    sums = np.bincount(place, weights=confidence, minlength=bins)
-    hits = np.bincount(place, weights=right, minlength=bins)
+    count = np.bincount(place, minlength=BINS).astype(np.int64)
+    sums = np.bincount(place, weights=confidence, minlength=BINS)
+    hits = np.bincount(place, weights=right, minlength=BINS)
     means = shares_of(sums, count, np.nan)
     accuracy = shares_of(hits, count, np.nan)
     gaps = np.abs(sums - hits)

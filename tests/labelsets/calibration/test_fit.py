@@ -286,7 +286,7 @@ def study(pictures: int = 60, right: bool = True) -> tuple[Encoded, ClassRows]:
 
 
 def test_a_report_has_the_curve_the_words_and_the_file_that_stores_it() -> None:
-    section = calibrate(*study(), "x")
+    section = calibrate(*study(), "x", aim=Aim())
     text = section.file_text()
     assert text is not None
     stored = Calibration.from_json(json.loads(text))
