@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from models.errors import first_line
 from models.image_tower import VisionTower
 from models.info import Floats, Pixels
 
@@ -145,6 +146,6 @@ def record(tower: VisionTower, shape: tuple[int, int], most: int, in_flight: int
     try:
         return Graphs(tower, shape, min(most, LARGEST), in_flight)
     except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        log.warning("no CUDA graphs (%s); forward passes are launched one by one", first)
+        why = first_line(error)
+        log.warning("no CUDA graphs (%s); forward passes are launched one by one", why)
         return None

@@ -39,7 +39,7 @@ class DeviceThread:
     the device at once. Stepwise work is a generator that yields after each short piece; several of
     them take turns, and between any two pieces urgent work goes first. A future that was cancelled
     is dropped before its work starts. Whatever raises fails its own future, never the thread; but
-    what is taken for the end of the device is told first (`when_lost`).
+    it is told first (`when_failed`).
 
     Several models can share a device by `beside`: the urgent work of all goes before the steps of
     any, each kind in the order in which it came, so that none starves.
@@ -59,11 +59,9 @@ class DeviceThread:
         """Hand over stepwise work; the generator's return value is the result."""
         return self._queues.add(steps, self._own, urgent=False)
 
-    def when_lost(
-        self, lost: Callable[[BaseException], bool], tell: Callable[[BaseException], object]
-    ) -> None:
-        """Tell whoever must know of an error that `lost` takes for the end of the device."""
-        self._queues.lost, self._queues.on_lost = lost, tell
+    def when_failed(self, tell: Callable[[BaseException], object]) -> None:
+        """Tell of each error before the future that it fails."""
+        self._queues.tell = tell
 
     @property
     def busy_since(self) -> float | None:
@@ -93,8 +91,7 @@ class _Queues:
 
     def __init__(self, name: str, in_flight: int) -> None:
         self._in_flight = in_flight
-        self.lost: Callable[[BaseException], bool] = lambda _error: False
-        self.on_lost: Callable[[BaseException], object] = lambda _error: None
+        self.tell: Callable[[BaseException], object] = lambda _error: None
         self.urgent: deque[tuple[Future[Any], Launch[Any], _Owner]] = deque()
         self.steps: deque[tuple[Future[Any], Steps[Any], _Owner]] = deque()
         self._launched: deque[tuple[Future[Any], Callable[[], Any], _Owner]] = deque()
@@ -224,6 +221,5 @@ class _Queues:
             self._fail(future, error)
 
     def _fail(self, future: Future[Any], error: BaseException) -> None:
-        if self.lost(error):
-            self.on_lost(error)
+        self.tell(error)
         future.set_exception(error)

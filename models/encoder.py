@@ -15,7 +15,7 @@ from models.device_thread import DeviceThread
 from models.errors import PromptTooLong
 from models.info import AnyEncoder, EncoderInfo, Floats, Pixels
 from models.sizes import NODES
-from models.token_tree import Ends, Forest, Tree
+from models.token_tree import Forest, Tree, lengths
 from models.tokens import Ids, Tokens
 
 # which prompts, how many positions they took, their unit rows
@@ -42,7 +42,8 @@ class ImageTower(Protocol):
 class TreeTower(Protocol):
     """What prompts become vectors by, where equal beginnings of them are computed once."""
 
-    ends: Ends
+    # how it finds the end of a prompt (`lengths`)
+    eos_id: int | None
     # of one call, at most
     most_nodes: int
 
@@ -87,8 +88,7 @@ class Encoder:
 
         Before any work is handed over.
         """
-        self._thread: DeviceThread = DeviceThread("encoder", self.info.in_flight)
-        self._thread.when_lost(is_lost, lambda _error: None)
+        self._thread = DeviceThread("encoder", self.info.in_flight)
 
     def share_device(self, encoder: AnyEncoder) -> None:
         """Take turns with another encoder from now on, if both have the same device.
@@ -134,7 +134,7 @@ class Encoder:
 
     def on_device_lost(self, action: Callable[[BaseException], object]) -> None:
         """Called, on the encoder's thread, when the device fails for good; before any answer."""
-        self._thread.when_lost(is_lost, action)
+        self._thread.when_failed(lambda error: action(error) if is_lost(error) else None)
 
     def memory(self) -> DeviceMemory | None:
         """What is in use of the device's own memory; None for a CPU."""
@@ -184,7 +184,7 @@ class Encoder:
         texts = self.texts
         if not isinstance(texts, TreeTower):
             return lambda start: self._at_full_length(texts, ids, start)
-        forest = Forest(ids, texts.ends.lengths(ids))
+        forest = Forest(ids, lengths(ids, texts.eos_id))
         return lambda start: self._as_tree(texts, forest, start, self._fitting(texts.most_nodes))
 
     def _as_tree(self, texts: TreeTower, forest: Forest, start: int, most: int) -> Piece:

@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or the error's name where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class ModelError(Exception):
     """Base of all that this package raises on purpose; the text is one line for a person."""
 

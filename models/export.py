@@ -16,6 +16,7 @@ from models import torch_loader
 from models.catalog import catalog
 from models.choice import CHOICE, Candidates, Choice
 from models.device import SHORTAGE
+from models.errors import first_line
 from models.export_cache import REASON
 from models.export_folder import (
     EMBEDDINGS,
@@ -65,7 +66,7 @@ def export(spec: str, candidates: Candidates, folder: Path, *, traced: bool = Fa
         if SHORTAGE.search(str(error)):
             raise
         log.debug("exporting %s", spec, exc_info=True)
-        manifest = {REASON: (str(error).splitlines() or [type(error).__name__])[0]}
+        manifest = {REASON: first_line(error)}
     if choice is None:
         _say("measuring what is fastest in PyTorch")
         choice = choose_in_torch(parts, candidates)
@@ -112,7 +113,7 @@ def _write_texts(
         fingerprint=parts.fingerprint_in(choice.precision),
         images_at_once=choice.images_at_once,
     )
-    eos_id = parts.tower and parts.tower.ends.eos_id
+    eos_id = parts.tower and parts.tower.eos_id
     return {"info": described(info), "tokens": rules, "eos_id": eos_id}
 
 

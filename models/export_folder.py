@@ -18,7 +18,7 @@ from models.checkpoint import digests
 from models.choice import choice_in
 from models.device import CPU
 from models.encoder import Encoder, FullTower, TreeTower
-from models.errors import BadExport
+from models.errors import BadExport, first_line
 from models.info import EncoderInfo, ImageSpec, Provenance
 from models.openvino_towers import (
     IMAGES_AT_ONCE,
@@ -29,7 +29,6 @@ from models.openvino_towers import (
     CompiledTrees,
     Rows,
 )
-from models.token_tree import Ends
 from models.tokens import BytePairTokens
 
 # raised when folders of before can no longer be read
@@ -110,10 +109,10 @@ def described(info: EncoderInfo) -> Mapping[str, Any]:
 def open_export(
     folder: Path,
     manifest: Mapping[str, Any],
-    threads: int = 0,
-    device: str = CPU,
+    threads: int,
+    device: str,
     *,
-    cores: int = 0,
+    cores: int,
 ) -> Encoder:
     """The encoder of a checked folder, warmed up.
 
@@ -137,8 +136,8 @@ def open_export(
         texts = _texts(folder, manifest, info, threads)
         encoder = Encoder(info, tokens, images, texts)
     except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        raise BadExport(f"{folder}: OpenVINO cannot compile it ({first})") from error
+        line = f"{folder}: OpenVINO cannot compile it ({first_line(error)})"
+        raise BadExport(line) from error
     try:
         _compare(folder, encoder)
     except BaseException:
@@ -154,8 +153,8 @@ def _texts(
     if not info.trims_text:
         return CompiledPrompts(graph, info.precision, threads, info.device)
     tables = Rows(folder / EMBEDDINGS), np.load(folder / POSITIONS, allow_pickle=False)
-    ends = Ends(manifest["eos_id"])
-    return CompiledTrees(graph, *tables, ends, info.precision, threads, info.device)
+    eos_id = manifest["eos_id"]
+    return CompiledTrees(graph, *tables, eos_id, info.precision, threads, info.device)
 
 
 def _compare(folder: Path, encoder: Encoder) -> None:

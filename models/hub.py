@@ -9,7 +9,7 @@ from typing import Final
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 from models.checkpoint import OFFLINE_HINT
-from models.errors import ModelUnavailable, UnknownModel
+from models.errors import ModelUnavailable, UnknownModel, first_line
 
 SECONDS: Final = 5
 EXTRA_HINT: Final = "install the extra: pip install 'openvocab[hf]'"
@@ -44,9 +44,8 @@ def reachable(
     except ImportError as error:
         raise ModelUnavailable(f"model {name!r}: {error}; {EXTRA_HINT}") from error
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelUnavailable(
-            f"model {name!r}: cannot be loaded ({first}); {OFFLINE_HINT}"
+            f"model {name!r}: cannot be loaded ({first_line(error)}); {OFFLINE_HINT}"
         ) from error
 
 

@@ -17,7 +17,7 @@ from models.device import CPU, openvino_core
 from models.info import Floats, Pixels, Precision
 from models.pages import release
 from models.sizes import batch_size, tree_size
-from models.token_tree import Ends, Tree
+from models.token_tree import Tree
 from models.tokens import Ids
 
 # 1 - cosine against torch in float32: rounding in another order, or in 8 bits of mantissa
@@ -167,10 +167,10 @@ class CompiledTrees:
         graph: Any,
         embeddings: Rows,
         positions: npt.NDArray[Any],
-        ends: Ends,
+        eos_id: int | None,
         precision: Precision,
         threads: int,
-        device: str = CPU,
+        device: str,
     ) -> None:
         """`graph`: nodes (n, W), mask (n, n), ends (p,) -> (p, D). Raises RuntimeError.
 
@@ -179,7 +179,7 @@ class CompiledTrees:
         self._graph = CompiledGraph(graph, precision, threads, device)
         self._embeddings = embeddings
         self._positions = positions
-        self.ends = ends
+        self.eos_id = eos_id
         self.most_nodes = MOST_NODES
 
     def of_tree(self, tree: Tree) -> Floats:
@@ -199,7 +199,7 @@ class CompiledTrees:
 class CompiledPrompts:
     """Prompts at full length in, unit rows out; called by one thread only."""
 
-    def __init__(self, graph: Any, precision: Precision, threads: int, device: str = CPU) -> None:
+    def __init__(self, graph: Any, precision: Precision, threads: int, device: str) -> None:
         """`graph`: ids (N, L) int64 -> (N, D) float32 of unit length. Raises RuntimeError."""
         self._graph = CompiledGraph(graph, precision, threads, device)
         self.most_prompts = MOST_PROMPTS

@@ -8,7 +8,7 @@ import torch
 from open_clip.model import CLIP
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 
-from models.token_tree import Ends, Forest, Tree
+from models.token_tree import Forest, Tree, lengths
 from models.tokens import Ids
 
 # a tower that only looks trimmable would be off by 0.2 or more, one that is by less than 1e-6
@@ -17,10 +17,13 @@ TRIM_TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class TextTower:
-    """The parts of a text tower that trimming needs, whichever class holds them."""
+    """The parts of a text tower that trimming needs, whichever class holds them.
+
+    `eos_id` is how it finds the end of a prompt (token_tree.lengths).
+    """
 
     module: Any
-    ends: Ends
+    eos_id: int | None
 
     def encode(self, tree: Tree) -> torch.Tensor:
         """Every prompt of a tree -> (p, D), in the tree's order, not normalised.
@@ -94,7 +97,7 @@ def trimmable_text_tower(model: Any) -> TextTower | None:
     no_class_token = getattr(module, "cls_emb", None) is None
     if not causal or not no_class_token or pool_type not in ("argmax", "eos"):
         return None
-    return TextTower(module, Ends(None if pool_type == "argmax" else eos_id or 0))
+    return TextTower(module, None if pool_type == "argmax" else eos_id or 0)
 
 
 def text_family(model: Any) -> str:
@@ -112,7 +115,7 @@ def text_family(model: Any) -> str:
 @torch.inference_mode()
 def agrees_with_reference(tower: TextTower, model: Any, ids: Ids) -> bool:
     """Whether the tree's pass gives the model's own vectors for `ids` (N, context_length)."""
-    tree = Forest(ids, tower.ends.lengths(ids)).tree(0, ids.size)
+    tree = Forest(ids, lengths(ids, tower.eos_id)).tree(0, ids.size)
     trimmed = torch.nn.functional.normalize(tower.encode(tree).float(), dim=-1)
     reference = model.encode_text(torch.from_numpy(ids), normalize=True).float()[tree.rows]
     return bool((1 - (trimmed * reference).sum(-1)).abs().max() < TRIM_TOLERANCE)

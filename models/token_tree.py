@@ -79,13 +79,10 @@ class Forest:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Ends:
-    """How a tower finds the position at which it pools: `eos_id`, or the largest id (None)."""
+def lengths(ids: Ids, eos_id: int | None) -> Ids:
+    """(N, L) -> (N,): how many leading positions of each row the pooled vector depends on.
 
-    eos_id: int | None
-
-    def lengths(self, ids: Ids) -> Ids:
-        """(N, L) -> (N,): how many leading positions of each row the pooled vector depends on."""
-        ends = ids if self.eos_id is None else ids == self.eos_id
-        return np.asarray(ends.argmax(axis=1) + 1, np.int64)
+    A tower pools at `eos_id`, or at the largest id (None).
+    """
+    ends = ids if eos_id is None else ids == eos_id
+    return np.asarray(ends.argmax(axis=1) + 1, np.int64)

@@ -19,7 +19,7 @@ from models.checkpoint import CONFIG, OFFLINE_HINT, TOKENIZER, WEIGHTS, local_fo
 from models.cuda_graphs import record
 from models.device import kind_of
 from models.encoder import Encoder, ImageTower
-from models.errors import BadCheckpoint, DeviceUnfit, ModelUnavailable, UnknownModel
+from models.errors import BadCheckpoint, DeviceUnfit, ModelUnavailable, UnknownModel, first_line
 from models.export_folder import EXAMPLES, PROMPTS, examples
 from models.fingerprint import TOKENIZER_PROBES, fingerprint
 from models.image_tower import VisionTower, prepare
@@ -118,8 +118,8 @@ def load(
     except (RuntimeError, NotImplementedError) as error:
         if expected is None:
             raise
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DeviceUnfit(f"model {spec!r} does not run on {device}: {first}") from error
+        line = f"model {spec!r} does not run on {device}: {first_line(error)}"
+        raise DeviceUnfit(line) from error
     return encoder
 
 
@@ -206,8 +206,8 @@ def compile_images(
             if not apart < TOLERANCE[precision]:
                 raise RuntimeError(f"its rows are {apart:.1e} off")
     except Exception as error:  # a compiler of strangers' graphs fails in many ways
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        log.warning("OpenVINO cannot compile the image tower (%s); torch serves it", first)
+        why = first_line(error)
+        log.warning("OpenVINO cannot compile the image tower (%s); torch serves it", why)
         return None
     return compiled
 
@@ -308,7 +308,7 @@ def _from_directory(loader: str) -> Source:
         # whatever a damaged file makes a parser raise, the operator needs one line
         log.debug("loading %s", loader, exc_info=True)
         raise BadCheckpoint(
-            f"model {loader!r}: cannot be loaded ({_first_line(error)}); {OFFLINE_HINT}"
+            f"model {loader!r}: cannot be loaded ({_damage(error)}); {OFFLINE_HINT}"
         ) from error
 
 
@@ -379,8 +379,9 @@ def _channels(spec: str, name: str, value: Any) -> tuple[float, ...]:
     return tuple(map(float, numbers))
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
+def _damage(error: Exception) -> str:
+    """What a parser says of a file, in a line."""
+    first, *rest = str(error).splitlines() or [first_line(error)]
     # torch's first line says only that there is something in the next
-    first, *rest = lines if lines[0].endswith(":") else lines[:1]
-    return " ".join([first, *(shorten(line, LONGEST, placeholder=" ...") for line in rest[:1])])
+    second = rest[:1] if first.endswith(":") else []
+    return " ".join([first, *(shorten(line, LONGEST, placeholder=" ...") for line in second)])

@@ -53,7 +53,7 @@ class TorchTrees:
 
     def __init__(self, tower: TextTower) -> None:
         self.tower = tower
-        self.ends = tower.ends
+        self.eos_id = tower.eos_id
         self.most_nodes = MOST_NODES.get(tower.module.positional_embedding.device.type, MOST_ON_GPU)
 
     @torch.inference_mode()

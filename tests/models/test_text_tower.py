@@ -13,7 +13,7 @@ from models.text_tower import (
     text_family,
     trimmable_text_tower,
 )
-from models.token_tree import Ends, Forest
+from models.token_tree import Forest, lengths
 
 CONTEXT, WORDS, END = 24, 100, 99
 EXACT = 1e-6  # 1 - cosine, float32
@@ -80,9 +80,9 @@ def test_trimming_is_exact_for(family: str) -> None:
     model, ids = build(*CAUSAL[family]), prompts()
     tower = trimmable_text_tower(model)
     assert tower is not None
-    assert tower.ends.lengths(ids.numpy()).tolist() == list(range(3, 11))
+    assert lengths(ids.numpy(), tower.eos_id).tolist() == list(range(3, 11))
     ids[4:, :3] = ids[0, 0]  # four prompts begin alike
-    tree = Forest(ids.numpy(), tower.ends.lengths(ids.numpy())).tree(0, ids.numel())
+    tree = Forest(ids.numpy(), lengths(ids.numpy(), tower.eos_id)).tree(0, ids.numel())
     assert len(tree.tokens) <= sum(range(3, 11)) - 3 * 3
     assert distance(tower.encode(tree), model.encode_text(ids)[tree.rows]) < EXACT
     assert agrees_with_reference(tower, model, ids.numpy())
@@ -107,5 +107,5 @@ def test_trimming_is_off_for(family: str) -> None:
 def test_a_tower_that_only_looks_causal_is_found_out() -> None:
     model, ids = build(*CAUSAL["CLIP ViT"]), prompts()
     model.attn_mask.zero_()  # says causal, sees everything
-    tower = TextTower(model, Ends(None))
+    tower = TextTower(model, None)
     assert not agrees_with_reference(tower, model, ids.numpy())
