@@ -112,9 +112,13 @@ def load(
             images = TorchImages(vision, recorded)
         texts = TorchPrompts(model) if parts.tower is None else TorchTrees(parts.tower)
         encoder = Encoder(info, parts.tokens, images, texts)
-        encoder.warm_up()
-        if expected is not None:
-            _compare(encoder, expected)
+        try:
+            encoder.warm_up()
+            if expected is not None:
+                _compare(encoder, expected)
+        except BaseException:
+            encoder.close()
+            raise
     except (RuntimeError, NotImplementedError) as error:
         if expected is None:
             raise
@@ -146,7 +150,6 @@ def _compare(encoder: Encoder, expected: tuple[np.ndarray[Any, Any], np.ndarray[
     for rows, reference in zip(futures, expected, strict=True):
         apart = float(np.abs(1 - (rows.result() * reference).sum(1)).max())
         if not apart < TOLERANCE[info.precision]:
-            encoder.close()
             line = f"model {info.name!r} does not compute on {info.device} in {info.precision} what"
             raise DeviceUnfit(f"{line} a CPU computes: its rows are {apart:.1e} off")
 

@@ -5,6 +5,7 @@ computes something else is found out.
 import importlib.abc
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,23 @@ def test_a_device_that_cannot_do_an_operation_is_told_in_a_line(
     monkeypatch.setattr(torch_loader, "move", refuse)
     with pytest.raises(DeviceUnfit, match="does not run on mps: aten::something is not there"):
         load("pictogram", device="mps", backend="torch")
+
+
+def test_an_encoder_that_fails_to_warm_up_leaves_no_thread(
+    apple: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def move(model: Any, *_: object) -> None:
+        model.encode_text = None
+
+    def threads() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == "encoder"}
+
+    before = threads()
+    monkeypatch.setattr(torch_loader, "move", move)
+    monkeypatch.setattr(torch_loader, "trimmable_text_tower", lambda _model: None)
+    with pytest.raises(TypeError):
+        load("pictogram", device="mps", backend="torch")
+    assert threads() == before
 
 
 @pytest.fixture
