@@ -33,7 +33,7 @@ from app.api.fields import (
 from app.api.problems import SENT, documented
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
-from app.classify.truncation import TextTooLong, advised
+
 from app.errors import Invalid, Problem, TooLarge, excerpt, shown
 from models import EncoderInfo
 from models.info import Floats
@@ -264,28 +264,21 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
     if choice is not None:
         name, templates = services.templates.resolve(choice)
     ensemble = services.classifier.ensemble
-    warnings: tuple[str, ...] = ()
-    cut: dict[str, str] = {}
     try:
-        if fields.truncate:
-            fitted = await embedding.of_beginnings(ensemble, texts, stages, templates)
-            vectors, warnings = fitted.vectors, fitted.warnings()
-            cut = {each.text: each.kept for each in fitted.cuts}
-        else:
-            vectors = await embedding.of_texts(ensemble, texts, stages, templates)
-    except TextTooLong as problem:
-        raise advised(problem).renamed(NAMES) from None
+        fitted = await embedding.of_texts(
+            ensemble, texts, stages, templates, truncate=fields.truncate
+        )
     except Problem as problem:
         raise problem.renamed(NAMES) from None
     head = {
         **_model(services.encoder.info),
         "templates": name,
-        "cached": vectors.cached,
-        "rows_cached": vectors.cached,
-        "warnings": warnings,
-        "cut": cut,
+        "cached": fitted.vectors.cached,
+        "rows_cached": fitted.vectors.cached,
+        "warnings": fitted.warnings(),
+        "cut": {each.text: each.kept for each in fitted.cuts},
     }
-    return await _answer(head, vectors.rows, fields.encoding_format)
+    return await _answer(head, fitted.vectors.rows, fields.encoding_format)
 
 
 @router.post(

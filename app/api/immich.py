@@ -167,7 +167,8 @@ async def predict(request: Request, services: ServicesDep, stages: StagesDep) ->
             )
         # its search has nowhere to show an error, and its own server takes the beginning too
         texts = checked_texts([content.strip()[:LONGEST_TEXT]], 1, TEXT)
-        fitted = await embedding.of_beginnings(services.classifier.ensemble, texts, stages)
+        ensemble = services.classifier.ensemble
+        fitted = await embedding.of_texts(ensemble, texts, stages, truncate=True)
     except Problem as problem:
         raise problem.renamed(NAMES) from None
     return ImmichAnswer(clip=_json(fitted.vectors.rows))

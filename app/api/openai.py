@@ -30,7 +30,7 @@ from app.api.problems import KEYED, OPENAI_CONTENT, SENT, documented, slash_at_e
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
 from app.classify.embedding import EmbeddedItems
-from app.classify.truncation import TAKE_BEGINNING, TextTooLong, advised, few
+from app.classify.truncation import TAKE_BEGINNING, few
 from app.errors import Invalid, Problem, each_of, shown
 from app.images.fetch import Fetcher
 from models import EncoderInfo
@@ -311,8 +311,6 @@ async def create(request: Request, services: ServicesDep, stages: StagesDep) -> 
             stages,
             truncate=items_request.fields.truncate,
         )
-    except TextTooLong as problem:
-        raise advised(problem).renamed(NAMES) from None
     except Problem as problem:
         raise problem.renamed(NAMES) from None
     rows, info = embedded.rows, services.encoder.info

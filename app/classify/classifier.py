@@ -16,7 +16,7 @@ from app.classify.other_words import Competition, KnownRivals, OtherWords, Rival
 from app.classify.query import Classes, Classification, Part, Prediction, Query, Result, one_label
 from app.classify.scoring import SAME, Alternatives, Criteria, Decision, Group, Scale, decide
 from app.classify.templates import TemplateSets
-from app.classify.truncation import TextTooLong, advised, together
+from app.classify.truncation import TextTooLong, advised
 from app.errors import Invalid, Problem, TooLarge, first_of_group
 from app.images.notes import bordered, cropped
 from app.images.views import Cut, Look
@@ -197,17 +197,16 @@ class Classifier:
     async def _lists(self, query: Query, stages: Stages) -> list["_Compared"]:
         """What the image is compared with: the labels of the request, or those of each set."""
         with stages.stage("text"):
-            if not query.labelsets:
-                lists = [await self._compared(await self._sent_along(query), None, query)]
-                _check_count(lists, query)
-                return lists
 
             async def of(name: str) -> _Compared:
                 return await self._compared(await self.registered(query, name), name, query)
 
-            lists = await asyncio.gather(*map(of, query.labelsets))
-            _check_count(lists, query)
-            return lists
+            if query.labelsets:
+                lists = await asyncio.gather(*map(of, query.labelsets))
+            else:
+                lists = [await self._compared(await self._sent_along(query), None, query)]
+        _check_count(lists, query)
+        return lists
 
     async def _compared(self, classes: Classes, labelset: str | None, query: Query) -> "_Compared":
         if len(classes.labels) == 1 and query.scores == "softmax":
@@ -249,44 +248,29 @@ class Classifier:
 
     async def _sent_along(self, query: Query) -> Classes:
         name, templates = self.templates.resolve(query.templates)
-        if query.texts:
-            return await self._with_texts(query, name, templates)
-        try:
-            vectors = await self.ensemble.matrix(query.labels, templates)
-        except TextTooLong as problem:
-            if not query.truncate:
-                raise advised(problem) from None
-        else:
-            return Classes(query.labels, vectors.rows, vectors.cached, name, templates)
-        concepts = [Concept((label,), templates) for label in query.labels]
-        fitted = await self.ensemble.fitted(concepts, truncate=True)
-        if fitted.too_long:
-            raise together(list(fitted.too_long.values()))
-        vectors, unread = fitted.vectors, fitted.warnings()
-        return Classes(query.labels, vectors.rows, vectors.cached, name, templates, unread=unread)
-
-    async def _with_texts(self, query: Query, name: str, templates: tuple[str, ...]) -> Classes:
-        """Labels sent with their texts."""
-        concepts = [Concept(texts, templates) for texts in query.texts]
+        if not query.texts:
+            try:
+                vectors = await self.ensemble.matrix(query.labels, templates)
+            except TextTooLong as problem:
+                if not query.truncate:
+                    raise advised(problem) from None
+            else:
+                return Classes(query.labels, vectors.rows, vectors.cached, name, templates)
+        texts_of = query.texts or [(label,) for label in query.labels]
+        concepts = [Concept(texts, templates) for texts in texts_of]
         alternatives = None
         if query.best:
-            concepts = [Concept((text,), templates) for texts in query.texts for text in texts]
-            alternatives = Alternatives.of(
-                [texts if len(texts) > 1 else () for texts in query.texts]
-            )
-        fitted = await self.ensemble.fitted(concepts, truncate=query.truncate)
-        if fitted.too_long:
-            problem = together(list(fitted.too_long.values()))
-            raise problem if query.truncate else advised(problem)
-        vectors, unread = fitted.vectors, fitted.warnings()
+            concepts = [Concept((text,), templates) for texts in texts_of for text in texts]
+            alternatives = Alternatives.of([texts if len(texts) > 1 else () for texts in texts_of])
+        fitted = await self.ensemble.read(concepts, truncate=query.truncate)
         return Classes(
             query.labels,
-            vectors.rows,
-            min(vectors.cached, len(query.labels)),
+            fitted.vectors.rows,
+            min(fitted.vectors.cached, len(query.labels)),
             name,
             templates,
             alternatives=alternatives,
-            unread=unread,
+            unread=fitted.warnings(),
         )
 
     def _needs_background(self, query: Query, classes: Classes) -> bool:
@@ -362,9 +346,9 @@ class _Compared:
     classes: Classes
     background: Floats | None
     labelset: str | None
-    nots: "_Nots | None" = None
-    rivals: Rivals | None = None
-    late: bool = False
+    nots: _Nots | None
+    rivals: Rivals | None
+    late: bool
 
     def competition(self, views: Floats) -> Competition | None:
         """How the best of a picture's views (V, D) fits other words."""
@@ -399,21 +383,19 @@ def _check_count(lists: Sequence[_Compared], query: Query) -> None:
 
 
 def _criteria(query: Query, classes: Classes) -> Criteria:
-    alone = query.multi_label or len(classes.labels) == 1
-    top_k = query.top_k or SHOWN_BY_DEFAULT
     return Criteria(
-        top_k,
-        query.threshold,
-        alone,
-        query.abstain,
-        query.scores,
+        top_k=query.top_k or SHOWN_BY_DEFAULT,
+        threshold=query.threshold,
+        alone=query.multi_label or len(classes.labels) == 1,
+        abstain=query.abstain,
+        scores=query.scores,
         lead=not query.tags,
         coverage=query.coverage,
     )
 
 
 def _same(
-    classes: Classes, each: Floats, cosines: Floats, places: Sequence[int] | None = None
+    classes: Classes, each: Floats, cosines: Floats, places: Sequence[int] | None
 ) -> Iterator[str]:
     """A warning for labels that are the same to the model, which then share one score.
 

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -15,11 +15,11 @@ import numpy as np
 
 from app.classify.batching import Batcher
 from app.classify.concept import Concept
-from app.classify.ensemble import ClassVectors, Ensemble, Fitted
+from app.classify.ensemble import Ensemble, Fitted
 from app.classify.query import Image
 from app.classify.tenancy import own
 from app.classify.truncation import Cut as TextCut
-from app.classify.truncation import together
+from app.classify.truncation import TextTooLong, advised
 from app.errors import Internal, Problem, UnknownImage, each_of
 from app.images.decode import Decoder
 from app.images.notes import COUNT, Notes, bordered, cropped
@@ -143,28 +143,21 @@ async def of_texts(
     texts: Sequence[str],
     stages: Stages,
     templates: tuple[str, ...] = BARE,
-) -> ClassVectors:
+    *,
+    truncate: bool,
+) -> Fitted:
     """A row (D,) for each text, or for the ensemble of each in these templates; kept like labels.
 
-    Raises what the ensemble raises.
+    `truncate`: texts that are longer than the model reads are cut. Raises what the ensemble raises.
     """
+    concepts = [Concept((text,), templates) for text in texts]
     with stages.stage("text"):
-        return await ensemble.vectors([Concept((text,), templates) for text in texts])
-
-
-async def of_beginnings(
-    ensemble: Ensemble, texts: Sequence[str], stages: Stages, templates: tuple[str, ...] = BARE
-) -> Fitted:
-    """The same, where texts that are longer than the model reads are cut.
-
-    Raises what the ensemble raises.
-    """
-    with stages.stage("text"):
-        concepts = [Concept((text,), templates) for text in texts]
-        fitted = await ensemble.fitted(concepts, truncate=True)
-    if fitted.too_long:
-        raise together(list(fitted.too_long.values()))
-    return fitted
+        if truncate:
+            return await ensemble.read(concepts, truncate=True)
+        try:
+            return Fitted(await ensemble.vectors(concepts), concepts, {}, {})
+        except TextTooLong as problem:
+            raise advised(problem) from None
 
 
 def encode_images(
@@ -301,18 +294,7 @@ class EmbeddedItems:
 
     rows: Floats
     images: tuple[Image, ...]
-    cut: tuple[TextCut, ...] = ()
-
-
-async def _of_texts(
-    ensemble: Ensemble, texts: Sequence[str], stages: Stages, truncate: bool
-) -> tuple[Iterable[Floats], tuple[TextCut, ...]]:
-    if not texts:
-        return (), ()
-    if truncate:
-        fitted = await of_beginnings(ensemble, texts, stages)
-        return fitted.vectors.rows, fitted.cuts
-    return (await of_texts(ensemble, texts, stages)).rows, ()
+    cut: tuple[TextCut, ...]
 
 
 async def of_items(
@@ -321,17 +303,19 @@ async def of_items(
     items: Sequence[str | bytes],
     stages: Stages,
     *,
-    truncate: bool = False,
+    truncate: bool,
 ) -> EmbeddedItems:
     """Texts (str) and image files (bytes) in any order -> their rows (N, D) in the same order.
 
-    Raises what `of_texts` (or `of_beginnings`, with `truncate`) and `embed_all` raise.
+    Raises what `of_texts` and `embed_all` raise.
     """
     texts = [item for item in items if isinstance(item, str)]
     files = [item for item in items if isinstance(item, bytes)]
     # texts first: what is wrong with them is found before any image has cost anything
-    read, cut = await _of_texts(ensemble, texts, stages, truncate)
+    fitted = await of_texts(ensemble, texts, stages, truncate=truncate) if texts else None
     embedded = await embedder.embed_all(files, stages)
-    of_text, of_file = iter(read), iter(row for _, row in embedded)
+    of_text = iter(fitted.vectors.rows if fitted else ())
+    of_file = iter(row for _, row in embedded)
     rows = np.stack([next(of_text if isinstance(item, str) else of_file) for item in items])
-    return EmbeddedItems(rows, tuple(image for image, _ in embedded), cut)
+    images = tuple(image for image, _ in embedded)
+    return EmbeddedItems(rows, images, fitted.cuts if fitted else ())

@@ -16,7 +16,7 @@ import numpy as np
 
 from app.classify.concept import Block, Concept, blocks, ensemble_mean, keys_of, owners, split
 from app.classify.tenancy import own
-from app.classify.truncation import ROUNDS, Cut, TextTooLong, cuts, few, without
+from app.classify.truncation import ROUNDS, Cut, TextTooLong, advised, cuts, few, together, without
 from app.errors import Internal, Overloaded
 from app.stores.lru import ByteLru
 from app.stores.vectors import TwoLevels
@@ -164,6 +164,17 @@ class Ensemble:
         cut = {place: cuts(concepts[place], fitting[place], p) for place, p in problems.items()}
         return Fitted(vectors, fitting, cut, too_long)
 
+    async def read(self, concepts: Sequence[Concept], *, truncate: bool) -> Fitted:
+        """As `fitted`, where no text may be too long.
+
+        Raises TextTooLong, which names all of them; Overloaded.
+        """
+        fitted = await self.fitted(concepts, truncate=truncate)
+        if fitted.too_long:
+            problem = together(list(fitted.too_long.values()))
+            raise problem if truncate else advised(problem)
+        return fitted
+
     async def _some(
         self, concepts: Sequence[Concept], *, counted: bool, alone: bool
     ) -> tuple[ClassVectors, dict[int, TextTooLong]]:
@@ -172,7 +183,7 @@ class Ensemble:
         Else the first of them is raised.
         """
         keys = keys_of(concepts, own(self._encoder.info.fingerprint))
-        vectors = self._in_memory(keys)
+        vectors = self._cache.in_memory(dict.fromkeys(keys))
         missing = {k: c for k, c in zip(keys, concepts, strict=True) if k not in vectors}
         encoded: set[str] = set()
         too_long: dict[str, TextTooLong] = {}
@@ -212,10 +223,7 @@ class Ensemble:
     async def known(self, concepts: Sequence[Concept]) -> Floats | None:
         """The rows (C, D) if memory and store have every one of them; nothing is encoded."""
         keys = keys_of(concepts, own(self._encoder.info.fingerprint))
-        vectors = self._in_memory(keys)
-        missing = [key for key in dict.fromkeys(keys) if key not in vectors]
-        if missing:
-            vectors |= await self._cache.fetch(missing)
+        vectors = await self._cache.known(dict.fromkeys(keys))
         if any(key not in vectors for key in keys):
             return None
         return np.stack([vectors[key] for key in keys])
@@ -230,14 +238,6 @@ class Ensemble:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-
-    def _in_memory(self, keys: Sequence[str]) -> dict[str, Floats]:
-        vectors: dict[str, Floats] = {}
-        for key in dict.fromkeys(keys):
-            vector = self._cache.memory.get(key)
-            if vector is not None:
-                vectors[key] = vector
-        return vectors
 
     async def _missing(
         self, concepts: dict[str, Concept], counted: bool, alone: bool

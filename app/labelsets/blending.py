@@ -20,7 +20,7 @@ from app.classify.tenancy import own
 from app.errors import Internal, Overloaded, Problem
 from app.labelsets.definition import Example, Stored
 from app.labelsets.preconditions import away
-from app.labelsets.prototypes import Choice, around, blend, blended, means
+from app.labelsets.prototypes import Blend, Choice, around, blend, blended, means
 from app.stores.protocols import PictureStore, StoreAway
 from app.stores.vectors import TwoLevels
 from app.telemetry.spans import Stages
@@ -100,14 +100,7 @@ class Blending:
 
     async def _cached_rows(self, examples: Sequence[Example]) -> dict[str, Floats]:
         keys = {self._key(example.sha256): example.sha256 for example in examples}
-        vectors: dict[str, Floats] = {}
-        for key in keys:
-            vector = self._cache.memory.get(key)
-            if vector is not None:
-                vectors[key] = vector
-        missing = [key for key in keys if key not in vectors]
-        if missing:
-            vectors |= await self._cache.fetch(missing)
+        vectors = await self._cache.known(keys)
         return {keys[key]: vector for key, vector in vectors.items()}
 
     async def _embed(self, name: str, example: Example) -> Floats | None:
@@ -133,30 +126,30 @@ class Blending:
     async def _blended(self, stored: Stored, text: Floats, vectors: Mapping[str, Floats]) -> Floats:
         alternatives = stored.definition.alternatives
         if alternatives is None:
-            return await self._blend(stored, text, vectors)
+            return (await self._blend(stored, text, vectors)).rows
         middles = means(text, alternatives.starts)
-        rows = await self._blend(stored, middles, vectors)
-        weight = self._found[stored.key].choice.weight
-        return around(rows, middles, text, alternatives.starts, weight)
+        mixed = await self._blend(stored, middles, vectors)
+        return around(mixed.rows, middles, text, alternatives.starts, mixed.choice.weight)
 
-    async def _blend(self, stored: Stored, text: Floats, vectors: Mapping[str, Floats]) -> Floats:
+    async def _blend(self, stored: Stored, text: Floats, vectors: Mapping[str, Floats]) -> Blend:
         places = {label: place for place, label in enumerate(stored.definition.labels)}
         used = [e for e in stored.definition.examples if e.sha256 in vectors]
         owners = np.array([places[example.label] for example in used], np.int64)
         rows = np.stack([vectors[example.sha256] for example in used]) if used else text[:0]
+        lost = len(stored.definition.examples) - len(used)
         known = self._found.get(stored.key)
-        if known is not None and known.lost == len(stored.definition.examples) - len(used):
+        if known is not None and known.lost == lost:
             # chosen with the set's own templates; others of a request change nothing of it
             choice = known.choice
-            return await asyncio.to_thread(
+            as_before = await asyncio.to_thread(
                 blended, text, rows, owners, choice.weight, choice.offset
             )
+            return Blend(as_before, choice)
         mixed = await asyncio.to_thread(blend, text, rows, owners, self._scale)
-        lost = len(stored.definition.examples) - len(used)
         self._found[stored.key] = Blended(mixed.choice, lost)
         while len(self._found) > KEPT:
             self._found.popitem(last=False)
-        return mixed.rows
+        return mixed
 
     def _key(self, sha256: str) -> str:
         return hashlib.sha256(f"{own(self._fingerprint)}\0image\0{sha256}".encode()).hexdigest()

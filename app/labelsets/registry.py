@@ -74,7 +74,8 @@ class Registry:
             if current is not None:
                 return current
             if self._known.get(name) is known:
-                self._forget(name, known)
+                if known is not None:
+                    self._forget(known)
                 raise unknown(name)
             # created here during the call to the store: its answer may be older
 
@@ -109,7 +110,7 @@ class Registry:
             raise changed(stored.name, conflict.current) from None
         except StoreAway:
             raise away() from None
-        self._forget(stored.name, stored)
+        self._forget(stored)
         await self._drop(stored, frozenset())
 
     async def page(self, after: str, before: str, limit: int) -> Sequence[Stored]:
@@ -224,7 +225,7 @@ class Registry:
             if _went_back(head, known):
                 await self._publish_again(known)
             elif head is None or head.deleted:
-                self._forget(known.name, known)
+                self._forget(known)
             else:  # only the store's lists had lost the name: a use puts it there again
                 await self._note_use(known.name, time.time())
 
@@ -232,7 +233,7 @@ class Registry:
         """Replace what the store lost, or rolled back, by what is known here."""
         name = known.name
         if known.unreadable:  # nothing is known that could be put there
-            self._forget(name, known)
+            self._forget(known)
             return await self._store.head(name)
         if await self._store.restore(LabelSetRecord(name, known.version, known.body())):
             log.warning("the store had lost label set %s; it has been published again", name)
@@ -267,12 +268,12 @@ class Registry:
         if known is None or known.version <= stored.version:
             self._known.put(stored)
 
-    def _forget(self, name: str, stored: Stored | None) -> None:
+    def _forget(self, stored: Stored) -> None:
         """Know nothing of a name any more, unless more than this version is known."""
-        known = self._known.get(name)
-        if known is not None and stored is not None and known.version <= stored.version:
-            self._known.pop(name)
-            self._touched.pop(name, None)
+        known = self._known.get(stored.name)
+        if known is not None and known.version <= stored.version:
+            self._known.pop(stored.name)
+            self._touched.pop(stored.name, None)
 
 
 def _went_back(head: Head | None, known: Stored) -> bool:

@@ -5,11 +5,11 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
+from app.classify.ensemble import Fitted
 from app.classify.query import Classes, Query
-from app.classify.truncation import advised, together
 from app.errors import (
     LabelsetBuilding,
     LabelsetExists,
@@ -45,15 +45,6 @@ RETRY_EVERY: Final = 1.0
 # first two of them at most, and each later pause may be twice as long
 RACES: Final = 10
 PAUSE: Final = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class _InTemplates:
-    """The rows of a label set in other templates than its own, and what of it is not read."""
-
-    rows: Floats
-    cached: int
-    unread: tuple[str, ...]
 
 
 class LabelSetService:
@@ -274,9 +265,11 @@ class LabelSetService:
         unread = serving.stored.unread
         if query.templates is not None:
             truncate = query.truncate or definition.truncate
-            vectors = await self._in_templates(serving.stored, templates, name, truncate=truncate)
-            rows, cached = vectors.rows, vectors.cached
-            unread = vectors.unread or unread
+            rows, fitted = await self._in_templates(
+                serving.stored, templates, name, truncate=truncate
+            )
+            cached = min(fitted.vectors.cached, len(definition.labels))
+            unread = fitted.warnings() or unread
         learned, warning = self.validity.learned(serving.stored)
         if definition.calibrations and templates != self.templates_of(definition):
             learned, warning = None, "it was fitted with the label set's own templates"
@@ -314,18 +307,15 @@ class LabelSetService:
 
     async def _in_templates(
         self, stored: Stored, templates: tuple[str, ...], shown: str, *, truncate: bool
-    ) -> _InTemplates:
+    ) -> tuple[Floats, Fitted]:
+        """The rows of a label set in other templates than its own, and its texts as they were read."""
         concepts = stored.definition.concepts(templates)
         prompts = sum(concept.count for concept in concepts)
         if prompts > self._max_prompts:
             detail = f"{shown} in these templates makes {prompts} prompts; register it with them"
             raise TooLarge(detail, field="templates", limit=self._max_prompts, value=prompts)
-        fitted = await self._builds.ensemble.fitted(concepts, truncate=truncate)
-        if fitted.too_long:
-            raise advised(together(list(fitted.too_long.values())))
-        cached = min(fitted.vectors.cached, len(stored.definition.labels))
-        rows = await self._builds.blending.rows(stored, fitted.vectors.rows)
-        return _InTemplates(rows, cached, fitted.warnings())
+        fitted = await self._builds.ensemble.read(concepts, truncate=truncate)
+        return await self._builds.blending.rows(stored, fitted.vectors.rows), fitted
 
     async def _rows(self, version: Stored | None) -> Serving | None:
         if version is None:

@@ -3,7 +3,7 @@
 import logging
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -64,6 +64,17 @@ class TwoLevels:
         self._width = width
         self.store_hits = 0
         self.store_misses = 0
+
+    def in_memory(self, keys: Iterable[str]) -> dict[str, Floats]:
+        """What memory has of these keys, which are all different."""
+        vectors = {key: self.memory.get(key) for key in keys}
+        return {key: vector for key, vector in vectors.items() if vector is not None}
+
+    async def known(self, keys: Collection[str]) -> dict[str, Floats]:
+        """What memory or the store has of these keys, which are all different."""
+        vectors = self.in_memory(keys)
+        missing = [key for key in keys if key not in vectors]
+        return vectors | await self.fetch(missing) if missing else vectors
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Floats]:
         """What the store has of these keys, checked; kept in memory from now on."""

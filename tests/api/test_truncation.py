@@ -185,6 +185,16 @@ def test_embeddings_name_a_text_that_is_too_long_and_cut_it_where_asked(
     np.testing.assert_allclose(cut.json()["embeddings"][0], plain["embeddings"][0], atol=1e-6)
 
 
+def test_who_asked_for_beginnings_is_not_advised_to_ask_where_the_template_is_too_long(
+    client: httpx.Client,
+) -> None:
+    body = {"texts": ["a cat"], "templates": [f"{LONG}{{}}"]}
+    refused = client.post("/embeddings/text", json=body)
+    assert (refused.status_code, "set truncate" in refused.json()["detail"]) == (413, True)
+    refused = client.post("/embeddings/text", json=body | {"truncate": True})
+    assert (refused.status_code, "set truncate" in refused.json()["detail"]) == (413, False)
+
+
 @given(st.text(min_size=1), st.integers(2, 500), st.integers(1, 499))
 def test_a_text_that_is_cut_is_a_shorter_beginning(text: str, tokens: int, limit: int) -> None:
     text_kept = shortened(text, max(tokens, limit + 1), limit)

@@ -5,6 +5,7 @@ Pure numpy; knows neither where pictures come from nor where a calibration goes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -102,21 +103,15 @@ def fit(data: Labelled, model: Model, fitted_for: str, aim: Aim, seed: int = 0) 
     scale, bias = _scale(data, model, np.ones(len(data.truth), np.bool_))
     before_nll, before = _measured(cosines, own, model.scale, model.bias)
     after_nll, after = _held_out_scores(data, model, inside, own, seed)
+    outcome = partial(
+        Fitted, scale=scale, bias=bias, before=before, after=after, nll=(before_nll, after_nll)
+    )
     scored = _scored(data)
     try:
         bounds, held_out = _bounds(scored, aim, seed)
     except Unreachable as error:
-        return Fitted(
-            calibration=None,
-            why=str(error),
-            scale=scale,
-            bias=bias,
-            before=before,
-            after=after,
-            curve=risk_coverage(scored.lead, scored.right),
-            nll=(before_nll, after_nll),
-            least_risk=error.least,
-        )
+        curve = risk_coverage(scored.lead, scored.right)
+        return outcome(calibration=None, why=str(error), curve=curve, least_risk=error.least)
     accuracy = float((cosines.argmax(axis=1) == own).mean())
     common, named, f1 = _alone(data, model, seed)
     fitted = Calibration(
@@ -142,16 +137,7 @@ def fit(data: Labelled, model: Model, fitted_for: str, aim: Aim, seed: int = 0) 
     )
     # what the floor holds back is answered last
     order = np.where(scored.similarity >= bounds.floor, scored.lead, -1.0)
-    return Fitted(
-        calibration=fitted,
-        why=None,
-        scale=scale,
-        bias=bias,
-        before=before,
-        after=after,
-        curve=risk_coverage(order, scored.right),
-        nll=(before_nll, after_nll),
-    )
+    return outcome(calibration=fitted, why=None, curve=risk_coverage(order, scored.right))
 
 
 def _check(truth: Truth) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -46,13 +47,9 @@ class Validity:
     def chosen(self, definition: Definition) -> Calibration | None:
         """The calibration of this model; else that of another one, which is stale; None: none."""
         known = definition.calibrations
-        for mine in (
-            lambda each: each.fingerprint == self._fingerprint,
-            lambda each: each.model == self._model,
-        ):
-            for calibration in filter(mine, known):
-                return calibration
-        return known[0] if known else None
+        exact = (each for each in known if each.fingerprint == self._fingerprint)
+        of_model = (each for each in known if each.model == self._model)
+        return next(chain(exact, of_model, known), None)
 
     def stale(self, stored: Stored) -> str | None:
         """Why a label set's calibration is not used; None if it is, or if there is none."""
