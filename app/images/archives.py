@@ -118,7 +118,10 @@ def entries(
     start = file.read(6)
     file.seek(0)
     budget = Budget(size, limits.file_bytes, limits.bytes, stopped)
-    yield from (_of_zip if start[:2] == b"PK" else _of_tar)(file, start, limits, budget)
+    if start[:2] == b"PK":
+        yield from _of_zip(file, limits, budget)
+    else:
+        yield from _of_tar(file, start, limits, budget)
 
 
 ZIP_METHODS: Final[Mapping[int, Callable[[], Decoder] | None]] = {
@@ -129,9 +132,7 @@ ZIP_METHODS: Final[Mapping[int, Callable[[], Decoder] | None]] = {
 }
 
 
-def _of_zip(
-    file: IO[bytes], _start: bytes, limits: ArchiveLimits, budget: Budget
-) -> Iterator[Entry]:
+def _of_zip(file: IO[bytes], limits: ArchiveLimits, budget: Budget) -> Iterator[Entry]:
     try:
         _check_directory(file, limits)
         archive = zipfile.ZipFile(file)
@@ -142,26 +143,24 @@ def _of_zip(
         # not is_dir, which an empty name breaks
         if info.filename.endswith(("/", "\\")) or _is_aside(info.filename):
             continue
-        if info.file_size > limits.file_bytes:
-            yield _zip_name(info, coding), _too_large(info.file_size, limits.file_bytes)
-            continue
-        if info.flag_bits & ZIP_ENCRYPTED:
-            detail = "the file is encrypted; pack it without a password"
-            yield _zip_name(info, coding), Unparsable(detail, field="archive")
-            continue
-        if info.compress_type not in ZIP_METHODS:
-            detail = (
-                f"the file uses compression method {info.compress_type}, which is not supported"
-            )
-            problem = Unparsable(f"{detail}; pack it with deflate", field="archive")
-            yield _zip_name(info, coding), problem
-            continue
-        try:
-            # entries may overlap: few bytes can be unpacked many times, which the budget bounds
-            content: bytes | Problem = _from_zip(file, info, budget)
-        except _FAILURES as error:
-            content = _unreadable("ZIP", error)
-        yield _zip_name(info, coding), content
+        yield _zip_name(info, coding), _from_zip(file, info, limits.file_bytes, budget)
+
+
+def _from_zip(file: IO[bytes], info: zipfile.ZipInfo, most: int, budget: Budget) -> bytes | Problem:
+    """The content of a member, or why there is none."""
+    if info.file_size > most:
+        return _too_large(info.file_size, most)
+    if info.flag_bits & ZIP_ENCRYPTED:
+        detail = "the file is encrypted; pack it without a password"
+        return Unparsable(detail, field="archive")
+    if info.compress_type not in ZIP_METHODS:
+        detail = f"the file uses compression method {info.compress_type}, which is not supported"
+        return Unparsable(f"{detail}; pack it with deflate", field="archive")
+    try:
+        # entries may overlap: few bytes can be unpacked many times, which the budget bounds
+        return _unzipped(file, info, budget)
+    except _FAILURES as error:
+        return _unreadable("ZIP", error)
 
 
 def _check_directory(file: IO[bytes], limits: ArchiveLimits) -> None:
@@ -174,7 +173,7 @@ def _check_directory(file: IO[bytes], limits: ArchiveLimits) -> None:
         raise TooLarge(detail, field="archive", limit=most, value=size)
 
 
-def _from_zip(file: IO[bytes], info: zipfile.ZipInfo, budget: Budget) -> bytes:
+def _unzipped(file: IO[bytes], info: zipfile.ZipInfo, budget: Budget) -> bytes:
     """The content of a member; the library's own reader unpacks bzip2 and LZMA without bounds."""
     file.seek(info.header_offset)
     head = file.read(ZIP_HEAD)

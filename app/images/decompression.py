@@ -142,12 +142,6 @@ class Unpacked(io.RawIOBase):
         self._piece = memoryview(b"")
         self._at = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def tell(self) -> int:
         """How many bytes have been read or passed over."""
         return self._at

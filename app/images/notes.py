@@ -1,5 +1,6 @@
 """What had to be guessed, or is not seen, of a picture: in sentences, and as numbers to be kept."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,14 +13,12 @@ from models import ImageSpec
 from models.info import Floats
 
 # how many numbers `Notes.numbers` has
-COUNT: Final = 4
+COUNT: Final = 3
 
-# the notes of yes and no, a bit each, and the bit of a range
-FLAGS: Final = {
-    "more": 1, "dark": 2, "uniform": 4, "became_uniform": 8, "bands": 16, "incomplete": 64,
-    "preview": 128,
-}  # fmt: skip
-RANGE: Final = 32
+# the notes of yes and no, a bit each
+FLAGS: Final = (
+    "more", "dark", "uniform", "became_uniform", "bands", "incomplete", "preview",
+)  # fmt: skip
 
 # share of what the model sees that is border
 BORDER: Final = 1 / 2
@@ -70,16 +69,16 @@ class Notes:
 
     def numbers(self) -> Floats:
         """The same as COUNT numbers."""
-        bits = sum(bit for name, bit in FLAGS.items() if getattr(self, name))
-        bits |= RANGE if self.high is not None else 0
-        return np.array([bits, self.low or 0.0, self.high or 0.0, 0.0], np.float32)
+        bits = sum(getattr(self, name) << place for place, name in enumerate(FLAGS))
+        edges = [math.nan if edge is None else edge for edge in (self.low, self.high)]
+        return np.array([bits, *edges], np.float32)
 
     @classmethod
     def of_numbers(cls, numbers: Floats) -> "Notes":
         """What `numbers` made."""
         bits = int(numbers[0])
-        flags = {name: bool(bits & bit) for name, bit in FLAGS.items()}
-        low, high = map(float, numbers[1:3]) if bits & RANGE else (None, None)
+        flags = {name: bool(bits >> place & 1) for place, name in enumerate(FLAGS)}
+        low, high = (None if math.isnan(edge) else float(edge) for edge in numbers[1:])
         return cls(**flags, low=low, high=high)
 
     def noticed(self) -> tuple[Noticed, ...]:
@@ -113,18 +112,10 @@ class Notes:
         return tuple(noticed)
 
 
-def lost(area: Cut, spec: ImageSpec) -> float:
-    """The share of a part of a picture that the model does not see."""
-    if not spec.resize_mode.startswith("shortest"):
-        return 0.0
-    ratios = area.width / spec.width, area.height / spec.height
-    return 1 - min(ratios) / max(ratios)
-
-
 def cropped(area: Cut, spec: ImageSpec) -> tuple[Noticed, ...]:
     """Whether much of the area is cut away."""
-    share = lost(area, spec)
-    if share <= LOST:
+    share = 1 - _filled(area, spec)
+    if not spec.resize_mode.startswith("shortest") or share <= LOST:
         return ()
     shape = "tall" if area.height > area.width else "wide"
     fact = f"{share:.0%} of this {shape} picture lies outside the model's centre crop and is not "
@@ -133,15 +124,18 @@ def cropped(area: Cut, spec: ImageSpec) -> tuple[Noticed, ...]:
 
 def bordered(area: Cut, spec: ImageSpec) -> tuple[Noticed, ...]:
     """Whether a long picture is fitted in whole, and so is seen small."""
-    if spec.resize_mode != "longest":
-        return ()
-    ratios = area.width / spec.width, area.height / spec.height
-    filled = min(ratios) / max(ratios)
-    if filled >= 1 - BORDER:
+    filled = _filled(area, spec)
+    if spec.resize_mode != "longest" or filled >= 1 - BORDER:
         return ()
     shape = "tall" if area.height > area.width else "wide"
     fact = f"this {shape} picture fills {max(filled, 0.01):.0%} of what the model looks at, "
     return (Noticed(f"{fact}so that it is seen small", "; view=tiles looks at parts of it"),)
+
+
+def _filled(area: Cut, spec: ImageSpec) -> float:
+    """The share of one shape that the other has in common with it, where their centres meet."""
+    ratios = area.width / spec.width, area.height / spec.height
+    return min(ratios) / max(ratios)
 
 
 def of_many(noticed: Iterable[tuple[str, Sequence[Noticed]]]) -> list[str]:

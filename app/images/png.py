@@ -19,7 +19,6 @@ LOWER: Final = {"RGB": "RGB;16L", "RGBA": "RGBA;16L"}
 
 # types of colour (W3C PNG, table 11.1)
 GREY: Final = 0
-COLOUR: Final = 2
 GREY_ALPHA: Final = 4
 COLOUR_ALPHA: Final = 6
 

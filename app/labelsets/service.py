@@ -308,7 +308,7 @@ class LabelSetService:
     async def _in_templates(
         self, stored: Stored, templates: tuple[str, ...], shown: str, *, truncate: bool
     ) -> tuple[Floats, Fitted]:
-        """The rows of a label set in other templates than its own, and its texts as they were read."""
+        """The rows of a label set in other templates than its own, and its texts as read."""
         concepts = stored.definition.concepts(templates)
         prompts = sum(concept.count for concept in concepts)
         if prompts > self._max_prompts:
