@@ -4,6 +4,7 @@ import struct
 from typing import Final
 
 from app.images import tiff
+from app.images.heif import STILL
 
 # blocks of a GIF that are passed over in search of a second picture
 BLOCKS: Final = 100_000
@@ -15,14 +16,26 @@ def has_more(data: bytes) -> bool:
         if data.startswith(b"GIF8"):
             return _gif(data)
         if data.startswith(b"\x89PNG"):
-            return b"acTL" in data[: max(0, data.find(b"IDAT"))]
+            return _png(data)
         if data[:4] == b"RIFF":
             return data[12:16] == b"VP8X" and bool(data[20] & 2)
         if data[:2] in (b"II", b"MM"):
             return tiff.more_pages(data)
-        return data[4:8] == b"ftyp" and data[8:12] in (b"avis", b"hevc", b"msf1")
+        return data[4:8] == b"ftyp" and data[8:12] in STILL
     except (struct.error, IndexError):
         return False
+
+
+def _png(data: bytes) -> bool:
+    """The frames of an animation, and the picture in front of it if that is none of them (W3C PNG,
+    sections 11.3.6.1 and 4.9).
+    """
+    before = data[: max(0, data.find(b"IDAT"))]
+    place = before.find(b"acTL")
+    if place < 0:
+        return False
+    (frames,) = struct.unpack_from(">I", before, place + 4)
+    return bool(frames > 1 or b"fcTL" not in before)
 
 
 def _gif(data: bytes) -> bool:
