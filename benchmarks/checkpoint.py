@@ -5,16 +5,17 @@ keeps them, and as transformers' `CLIPModel` does (which infinity reads too).
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Final
 
+import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file, save_file
 
 from benchmarks.folders import cache
-from benchmarks.quality.exactness import random_checkpoint
 
 ARCHITECTURE: Final = "ViT-B-32"
 
@@ -57,6 +58,17 @@ def open_clip_folder() -> Path:
     if not (folder / "open_clip_model.safetensors").exists():
         random_checkpoint(ARCHITECTURE, folder)
     return folder
+
+
+def random_checkpoint(architecture: str, folder: Path) -> str:
+    """An architecture with random weights and a temperature of 100, as a local directory."""
+    torch.manual_seed(0)
+    model = open_clip.create_model(architecture, load_weights=False)
+    model.logit_scale.data.fill_(math.log(100))
+    config = {"model_cfg": open_clip.get_model_config(architecture), "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
 
 
 def transformers_folder() -> Path:

@@ -25,12 +25,10 @@ SAMPLED_LABELS: Final = 50
 
 
 @contextlib.contextmanager
-def encoder(
-    precision: str = "auto", threads: int = 0, exports: Path | None = None
-) -> Iterator[Encoder]:
+def encoder(precision: str = "auto", exports: Path | None = None) -> Iterator[Encoder]:
     """The random ViT-B-32 on the CPU, warm; by OpenVINO alone with a folder for its export."""
     source = f"local-dir:{open_clip_folder()}"
-    loaded = load(source, device="cpu", precision=precision, threads=threads, exports=exports)
+    loaded = load(source, device="cpu", precision=precision, exports=exports)
     try:
         yield loaded
     finally:

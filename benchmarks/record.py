@@ -61,6 +61,13 @@ def write(part: str, piece: str, result: Result, seconds: float, folder: Path = 
     return path
 
 
+def publish(name: str, document: dict[str, Any]) -> None:
+    """Print a document, and write it as NAME.json."""
+    text = json.dumps(document, indent=2)
+    print(text)
+    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
 def read(part: str, piece: str, folder: Path = RESULTS) -> dict[str, Any] | None:
     """What was written, None where it never was."""
     path = folder / f"{part}-{piece}.json"

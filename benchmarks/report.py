@@ -11,22 +11,21 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import plots
+from benchmarks import pages, plots
 from benchmarks.bars import BARS, GPU_BARS
 from benchmarks.folders import RESULTS
+from benchmarks.pages import NOT_MEASURED, cell, table
 from benchmarks.ray import sizing
 from benchmarks.record import Cell, read
 from benchmarks.rounds import figure
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
 OPERATIONS: Final = PAGE.with_name("operations.md")
-NOT_MEASURED: Final = "not measured"
-MARKED: Final = re.compile(r"(<!-- from: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(page: str, results: Path = RESULTS) -> str:
     """The page with everything between its markers made anew."""
-    return MARKED.sub(lambda m: f"{m[1]}\n{_content(m[2], results)}\n\n{m[3]}", page)
+    return pages.filled(page, lambda name: _content(name, results))
 
 
 def placed(page: str, results: Path = RESULTS) -> str:
@@ -75,11 +74,11 @@ def _content(name: str, results: Path) -> str:
         return _machine(results / folder)
     if of_folder == "sizing":
         measured = _document(f"{name.removesuffix('sizing')}growth.workers", results)
-        return sizing.table(measured, _table) or NOT_MEASURED
+        return sizing.table(measured) or NOT_MEASURED
     document = _document(name, results)
     if document is None:
         return f"{name}: {NOT_MEASURED} (`python -m benchmarks.run --only {name}`)"
-    parts = [f"**{document['title']}**", _table(document["columns"], document["rows"])]
+    parts = [f"**{document['title']}**", table(document["columns"], document["rows"])]
     if document.get("plot"):
         parts.append(f"![{document['title']}]({_picture(name)})")
     if document["notes"]:
@@ -100,28 +99,28 @@ def _bars(results: Path) -> str:
             rows.append([bar.name, bar.target, f"{figure(values[key])}{bar.unit}", verdict])
         else:
             rows.append([bar.name, bar.target, NOT_MEASURED, ""])
-    return _table(["measurement", "target", "measured", ""], rows)
+    return table(["measurement", "target", "measured", ""], rows)
 
 
 def _gpu(results: Path) -> str:
     path = results / "gpu.json"
     if not path.exists():
-        return _table(
+        return table(
             ["on a data-centre GPU", "target", "measured"],
             [[name, bar, NOT_MEASURED] for name, bar in GPU_BARS.items()],
         )
     document = json.loads(path.read_text(encoding="utf-8"))
     verdicts = {True: "met", False: "**not met**", None: ""}
     rows: list[list[Cell]] = [
-        [row["name"], _bar(row), f"{_cell(row['value'])} {row['unit']}", verdicts[row["met"]]]
+        [row["name"], _bar(row), f"{cell(row['value'])} {row['unit']}", verdicts[row["met"]]]
         for row in document["rows"]
     ]
-    table = _table([f"on {document['device']}", "target", "measured", ""], rows)
-    return f"{table}\n\n{document['date']}, [gpu.json](../benchmarks/results/gpu.json)"
+    rates = table([f"on {document['device']}", "target", "measured", ""], rows)
+    return f"{rates}\n\n{document['date']}, [gpu.json](../benchmarks/results/gpu.json)"
 
 
 def _bar(row: dict[str, Any]) -> str:
-    return "" if row["bar"] is None else f"{_cell(row['bar'])} {row['unit']}"
+    return "" if row["bar"] is None else f"{cell(row['bar'])} {row['unit']}"
 
 
 def _machine(results: Path) -> str:
@@ -154,19 +153,6 @@ def _document(name: str, results: Path) -> dict[str, Any] | None:
 
 def _picture(name: str) -> str:
     return f"plots/{name.replace('.', '-')}.svg"
-
-
-def _table(columns: list[str], rows: list[list[Cell]]) -> str:
-    lines = [columns, ["---"] * len(columns), *([_cell(x) for x in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: Cell) -> str:
-    if value is None:
-        return NOT_MEASURED
-    if isinstance(value, float):
-        return figure(value)
-    return f"{value:,}" if isinstance(value, int) else value
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ MB = 1e6
 
 # CPU time in half a second below which a server does nothing but wait
 IDLE_SECONDS = 0.1
+SETTLE_SECONDS = 120.0
 
 
 def tree(pid: int) -> list[int]:
@@ -41,12 +42,12 @@ def cpu_seconds(pid: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def settle(pid: int, longest: float = 120.0) -> None:
-    """Wait until the process and its descendants are idle, for `longest` seconds at most.
+def settle(pid: int) -> None:
+    """Wait until the process and its descendants are idle, for SETTLE_SECONDS at most.
 
     Clients that left may have left work behind, which the next measurement would meet.
     """
-    end = time.monotonic() + longest
+    end = time.monotonic() + SETTLE_SECONDS
     spent = cpu_seconds(pid)
     while time.monotonic() < end:
         time.sleep(0.5)

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,19 +32,15 @@ import torch
 from PIL import Image
 
 from app.classify.batching import Batcher, BatchPolicy
-from app.classify.concept import Concept
 from app.classify.embedding import encode_images
-from app.classify.ensemble import Ensemble
-from app.classify.templates import presets, template_sets
+from app.classify.templates import presets
 from app.images.decode import Decoder, decode
 from app.images.limits import ImageLimits
-from app.stores.lru import ByteLru
-from app.stores.memory import MemoryStore
-from app.stores.vectors import TwoLevels
-from benchmarks.checkpoint import open_clip_folder, transformers_folder
+from benchmarks.checkpoint import open_clip_folder, random_checkpoint, transformers_folder
 from benchmarks.gpu.memory import after_loads, beside_another, in_own_process, used
+from benchmarks.inside import class_vectors, fresh_ensemble, imagenet_templates
 from benchmarks.pictures import SMALL, jpeg
-from benchmarks.quality.exactness import random_checkpoint
+from benchmarks.rounds import seconds_of
 from benchmarks.servers import free_port, serving
 from models.encoder import Encoder
 from models.loader import load
@@ -204,14 +201,8 @@ def decode_rate(encoder: Encoder, files: list[bytes]) -> float:
 
 def cold_seconds(encoder: Encoder, labels: int) -> float:
     """Seconds to embed labels in the 80 ImageNet templates, nothing cached."""
-    plenty = 10**10
-    store = TwoLevels(ByteLru(plenty), MemoryStore().vectors, encoder.info.embedding_width)
-    ensemble = Ensemble(encoder, store, plenty)
-    templates = template_sets()["imagenet"].templates
-    concepts = [Concept((name,), templates) for name in presets()["imagenet-1k"].labels[:labels]]
-    start = time.perf_counter()
-    asyncio.run(ensemble.vectors(concepts))
-    return time.perf_counter() - start
+    ensemble, names = fresh_ensemble(encoder), presets()["imagenet-1k"].labels[:labels]
+    return seconds_of(partial(class_vectors, ensemble, names, imagenet_templates()))
 
 
 def over_http(source: str, files: list[bytes], workers: int) -> float:

@@ -19,6 +19,7 @@ from benchmarks.levers.tables import COLUMNS, beside_the_first
 from benchmarks.pictures import LARGE, MEDIUM, SMALL
 from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort, Spread, figure, in_turns, seconds_of
+from models.errors import first_line
 
 FILES: Final = 8
 
@@ -92,8 +93,7 @@ def other_decoders() -> tuple[dict[str, Decoder], list[str]]:
         try:
             here[name] = made()
         except (ImportError, OSError, RuntimeError) as error:  # without the package, or its library
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            missing.append(f"{name}: not compared ({first}).")
+            missing.append(f"{name}: not compared ({first_line(error)}).")
     return here, missing
 
 

@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import httpx
 
+from benchmarks import pages
 from benchmarks.folders import RESULTS
 from benchmarks.quality.evaluated import evaluated
 from benchmarks.record import Cell, Result
-from benchmarks.reliability import page as reliability
-from benchmarks.report import MARKED, NOT_MEASURED
+from benchmarks.reliability import page
 from benchmarks.servers import openvocab
 
 CARD: Final = Path(__file__).parents[2] / "models" / "pictogram" / "README.md"
@@ -114,10 +114,7 @@ def _answers(
 ) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     for start in range(0, len(files_and_labels), SENT):
-        files = [
-            ("image", (file.name, file.read_bytes()))
-            for file, _ in files_and_labels[start : start + SENT]
-        ]
+        files = _form([file for file, _ in files_and_labels[start : start + SENT]])
         data = {"labelset": labelset, "top_k": "1", **fields}
         answer = client.post("/classify/batch", data=data, files=files)
         answer.raise_for_status()
@@ -182,22 +179,22 @@ def main() -> None:
     tables = [*evaluated(folder, "pictogram", about), *taught(folder)]
     subject = "pictogram on concepts that it was never trained on"
     module = "benchmarks.quality.drawings FOLDER"
-    reliability.write("quality", subject, tables, time.monotonic() - start, module=module)
+    page.write("quality", subject, tables, time.monotonic() - start, module=module)
     CARD.write_text(filled(CARD.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def filled(card: str) -> str:
     """The card with what stands between its markers made anew."""
-    return MARKED.sub(lambda m: f"{m[1]}\n{_content(m[2])}\n\n{m[3]}", card)
+    return pages.filled(card, _content)
 
 
 def _content(name: str) -> str:
     path = RESULTS / f"{name}.json"
     if not path.exists():
-        return f"{name}: {NOT_MEASURED}"
+        return f"{name}: {pages.NOT_MEASURED}"
     document = json.loads(path.read_text(encoding="utf-8"))
     source = f"[{name}.json](../../benchmarks/results/{name}.json)"
-    return f"{reliability.tables([document])}\n\n{document['date']}, {source}"
+    return f"{page.tables([document])}\n\n{document['date']}, {source}"
 
 
 if __name__ == "__main__":

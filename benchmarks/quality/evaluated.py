@@ -102,7 +102,7 @@ def _shots(section: dict[str, Any]) -> Result:
     rows: list[list[Cell]] = [["0", f"{section['zero_shot']['value']:.1%}", "", ""]]
     probe, blend = (section["curves"][name]["points"] for name in ("probe", "blend"))
     for probe_point, blend_point in zip(probe, blend, strict=True):
-        rows.append([str(probe_point["shots"]), "", _spread(probe_point), _spread(blend_point)])
+        rows.append([str(probe_point["shots"]), "", _share(probe_point), _share(blend_point)])
     columns = ["pictures per class", "zero-shot", "linear probe", "text and pictures"]
     note = (
         f"{section['test_pictures']} other pictures are for testing; mean and 95 % interval of "
@@ -119,8 +119,3 @@ def _share(estimate: dict[str, Any]) -> str:
 def _difference(estimate: dict[str, Any]) -> str:
     low, high = (100 * bound for bound in estimate["interval95"])
     return f"{100 * estimate['value']:+.1f} ({low:+.1f} to {high:+.1f}): {estimate['verdict']}"
-
-
-def _spread(estimate: dict[str, Any]) -> str:
-    low, high = estimate["interval95"]
-    return f"{estimate['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})"

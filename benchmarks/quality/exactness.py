@@ -8,10 +8,7 @@ in many poses, so that margins between labels vary; the random towers run at the
 trained models reach.
 """
 
-import asyncio
 import io
-import json
-import math
 import platform
 import tempfile
 from datetime import UTC, datetime
@@ -22,27 +19,22 @@ import numpy as np
 import open_clip
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
-from app.classify.concept import Concept
-from app.classify.ensemble import Ensemble
 from app.classify.templates import template_sets
 from app.images.decode import decode
 from app.images.limits import ImageLimits
-from app.stores.lru import ByteLru
-from app.stores.memory import MemoryStore
-from app.stores.vectors import TwoLevels
+from benchmarks.checkpoint import random_checkpoint
+from benchmarks.inside import class_vectors, fresh_ensemble
+from benchmarks.record import publish
 from models.catalog import catalog
 from models.encoder import Encoder
 from models.info import Floats
 from models.loader import load
 from prompts import load_vocabularies
 
-HERE = Path(__file__).parents[1]
-SAMPLES = HERE.parent / "tests" / "samples"
+SAMPLES = Path(__file__).parents[2] / "tests" / "samples"
 POSES = 50
 RANDOM_POSES = 2
-PLENTY = 100_000_000
 
 
 def pictures(poses: int, kind: str = "PNG", edge: int = 0) -> list[bytes]:
@@ -94,10 +86,7 @@ def by_us(
     exact: bool = True,
 ) -> Floats:
     """The same by the parts that answer a request."""
-    memory = TwoLevels(ByteLru(PLENTY), MemoryStore().vectors, encoder.info.embedding_width)
-    ensemble = Ensemble(encoder, memory, PLENTY)
-    concepts = [Concept((label,), templates) for label in labels]
-    classes = asyncio.run(ensemble.vectors(concepts)).rows
+    classes = class_vectors(fresh_ensemble(encoder), labels, templates)
     spec, limits = encoder.info.image, ImageLimits()
     pixels = [decode(data, spec, limits, exact=exact).pixels for data in files]
     rows = np.vstack(
@@ -118,17 +107,6 @@ def compare(reference: Floats, rows: Floats) -> dict[str, Any]:
         ),
         "share_of_equal_top1": float((reference.argmax(1) == rows.argmax(1)).mean()),
     }
-
-
-def random_checkpoint(architecture: str, folder: Path) -> str:
-    """An architecture with random weights and a temperature of 100, as a local directory."""
-    torch.manual_seed(0)
-    model = open_clip.create_model(architecture, load_weights=False)
-    model.logit_scale.data.fill_(math.log(100))
-    config = {"model_cfg": open_clip.get_model_config(architecture), "preprocess_cfg": {}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    return f"local-dir:{folder}"
 
 
 def main() -> None:
@@ -168,8 +146,7 @@ def main() -> None:
         "open_clip": open_clip.__version__,
         "results": results,
     }
-    print(json.dumps(document, indent=2))
-    (HERE / "results" / "exactness.json").write_text(json.dumps(document, indent=2) + "\n")
+    publish("exactness", document)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@ How often a 95 % interval holds the true difference; how often one of six equal 
 really different from the best of them.
 """
 
-import json
 from collections.abc import Callable
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
@@ -26,9 +24,9 @@ from app.evaluation.statistics import (
     mean_per_class,
     top1,
 )
+from benchmarks.record import publish
 from models.info import Floats
 
-HERE = Path(__file__).parents[1]
 WORLDS = 600
 RANKED_WORLDS = 150  # each takes longer
 CLASSES = 10
@@ -144,8 +142,7 @@ def main() -> None:
         "interval over 5 draws and 300 pictures": held_crossed(dice, 5, 300),
         "false alarms of 6 equal sets": {str(size): false_alarms(dice, size) for size in (60, 400)},
     }
-    print(json.dumps(document, indent=2))
-    (HERE / "results" / "intervals.json").write_text(json.dumps(document, indent=2) + "\n")
+    publish("intervals", document)
 
 
 if __name__ == "__main__":

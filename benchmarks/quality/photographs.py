@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image
 
 from app.classify import heatmap
-from benchmarks.quality import drawings as quality
+from benchmarks.quality import drawings
 from benchmarks.quality.evaluated import evaluated
 from benchmarks.quality.exactness import compare
 from benchmarks.record import Cell, Result
-from benchmarks.reliability import page as reliability
+from benchmarks.reliability import page
 from models.encoder import Encoder
 from models.info import Floats, Pixels
 from models.loader import load
@@ -152,8 +152,8 @@ def main() -> None:
     tables = [*evaluated(folder, "everyday", about), half_precision(), heat_maps()]
     subject = "the service on photographs with everyday"
     module = "benchmarks.quality.photographs FOLDER"
-    reliability.write("photographs", subject, tables, time.monotonic() - start, module=module)
-    CARD.write_text(quality.filled(CARD.read_text(encoding="utf-8")), encoding="utf-8")
+    page.write("photographs", subject, tables, time.monotonic() - start, module=module)
+    CARD.write_text(drawings.filled(CARD.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

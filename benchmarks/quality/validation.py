@@ -52,8 +52,8 @@ class Pictures:
 class Validation:
     """The folder that `make validation` wrote, seen by a model."""
 
-    def __init__(self, folder: Path, model: str = MODEL) -> None:
-        self.encoder: Encoder = load(model, device="cpu", exports=folder / "exports")
+    def __init__(self, folder: Path) -> None:
+        self.encoder: Encoder = load(MODEL, device="cpu", exports=folder / "exports")
         self.folder = folder
         self.scale = float(self.encoder.info.scale)
         document = json.loads((folder / "words.json").read_text(encoding="utf-8"))

@@ -1,9 +1,9 @@
 """How large a machine has to be, from the measured rates. Knows nothing of pages or servers."""
 
 import math
-from collections.abc import Callable
 from typing import Any, Final
 
+from benchmarks import pages
 from benchmarks.record import Cell
 
 # pictures a second that somebody may want
@@ -12,10 +12,8 @@ WANTED: Final = (5, 20, 100, 500)
 # share of the measured peak that a machine is planned for: what arrives, arrives in bunches
 PLANNED: Final = 0.6
 
-Table = Callable[[list[str], list[list[Cell]]], str]
 
-
-def table(workers: dict[str, Any] | None, write: Table) -> str | None:
+def table(workers: dict[str, Any] | None) -> str | None:
     """Cores and memory for each rate of `WANTED`, from the result `growth.workers`."""
     if workers is None:
         return None
@@ -33,4 +31,4 @@ def table(workers: dict[str, Any] | None, write: Table) -> str | None:
     columns = ["pictures a second"]
     for model in models:
         columns += [f"{model}: cores", f"{model}: GB"]
-    return write(columns, rows)
+    return pages.table(columns, rows)

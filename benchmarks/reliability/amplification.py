@@ -28,7 +28,7 @@ from types import TracebackType
 import httpx
 
 from benchmarks.record import Cell, Result
-from benchmarks.reliability import page as reliability
+from benchmarks.reliability import page
 from benchmarks.servers import Server, openvocab
 
 TIMES: int = 50
@@ -250,7 +250,7 @@ def main() -> int:
             "memory and loop time of a server, of bodies made to become far more than they are"
         )
         seconds = time.monotonic() - start
-        reliability.write("amplification", subject, [result(tries, options.seed)], seconds)
+        page.write("amplification", subject, [result(tries, options.seed)], seconds)
     return 1 if broken else 0
 
 

@@ -10,7 +10,6 @@ one change that was under way may have happened or not.
 
 import argparse
 import contextlib
-import json
 import platform
 import random
 import tempfile
@@ -22,9 +21,9 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.record import publish
 from benchmarks.servers import Server, openvocab, redis_server, wait_until
 
-RESULTS = Path(__file__).parents[1] / "results"
 NAMES = 40
 BUILT_SECONDS = 240.0
 # for an answer of the store: one that is late is no loss
@@ -150,8 +149,7 @@ def main() -> None:
         "python": platform.python_version(),
         **asdict(result),
     }
-    print(json.dumps(document, indent=2))
-    (RESULTS / f"crash-{options.store}.json").write_text(json.dumps(document, indent=2) + "\n")
+    publish(f"crash-{options.store}", document)
 
 
 if __name__ == "__main__":

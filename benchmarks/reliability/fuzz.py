@@ -9,7 +9,6 @@ warning, a lost process, over five seconds or 900 MB are written down.
 """
 
 import argparse
-import json
 import os
 import platform
 import random
@@ -32,12 +31,13 @@ import httpx
 from app.errors import Problem
 from app.images.decode import FORMATS, HEIC, Decoder, decode
 from app.images.limits import ImageLimits
+from benchmarks.record import publish
 from benchmarks.reliability.hostile.mutations import mutated
 from benchmarks.reliability.hostile.seeds import seeds
 from benchmarks.servers import openvocab
+from benchmarks.usage import peak_mb
 from models import ImageSpec
 
-RESULTS = Path(__file__).parents[1] / "results"
 SPEC = ImageSpec(224, 224, "shortest", "bicubic", 0)
 SLOW_SECONDS = 5.0
 LARGE_MB = 900
@@ -176,11 +176,6 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_000
 
 
-def _server_peak_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1_000 for line in lines if line.startswith("VmHWM"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=20_000)
@@ -194,11 +189,13 @@ def main() -> None:
     start = time.monotonic()
     decoded = decode_all(options.seed, options.cases, options.processes)
     print(f"decoded {decoded.cases} cases, {len(decoded.unexpected)} unexpected")
-    folder = tempfile.TemporaryDirectory()
-    with folder as name, openvocab("memory://", Path(name), heic=True) as server:
-        before = _server_peak_mb(server.process.pid)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        openvocab("memory://", Path(name), heic=True) as server,
+    ):
+        before = peak_mb(server.process.pid)
         http_outcome = send_cases(server.client, options.seed, range(0, options.cases, SENT))
-        growth = _server_peak_mb(server.process.pid) - before
+        growth = peak_mb(server.process.pid) - before
         log = (Path(name) / "server.log").read_text()
     document = {
         "what": "damaged images: anything but a picture or a problem of status 4xx is unexpected",
@@ -215,9 +212,7 @@ def main() -> None:
         },
         "server_log": log.splitlines()[:20],
     }
-    text = json.dumps(document, indent=2, sort_keys=False)
-    print(text)
-    (RESULTS / "fuzz.json").write_text(text + "\n")
+    publish("fuzz", document)
 
 
 if __name__ == "__main__":

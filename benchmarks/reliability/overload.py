@@ -18,7 +18,7 @@ import httpx
 from benchmarks.folders import RESULTS
 from benchmarks.pictures import SIZES, jpegs
 from benchmarks.record import Cell, Result
-from benchmarks.reliability import page as reliability
+from benchmarks.reliability import page
 from benchmarks.reliability.arrivals import Caller, Outcome, moments, post, quantile
 from benchmarks.reliability.misbehaving import Fault, Faults, misbehaving
 from benchmarks.servers import Server
@@ -143,7 +143,7 @@ def main() -> None:
             tables.append(measure(*live))
             print(tables[-1].bars, flush=True)
     subject = "open-loop arrivals beyond what the service can do, and its memory"
-    reliability.write("overload", subject, tables, time.monotonic() - start, options.results)
+    page.write("overload", subject, tables, time.monotonic() - start, options.results)
 
 
 if __name__ == "__main__":

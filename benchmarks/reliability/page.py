@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import pages
 from benchmarks.folders import RESULTS
+from benchmarks.pages import NOT_MEASURED, table
 from benchmarks.record import Cell, Result, machine, versions
-from benchmarks.report import MARKED, NOT_MEASURED
-from benchmarks.report import _table as table
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
 
@@ -52,7 +52,7 @@ def write(
 
 def filled(page: str, results: Path = RESULTS) -> str:
     """The page with everything between its markers made anew."""
-    return MARKED.sub(lambda m: f"{m[1]}\n{_content(m[2], results)}\n\n{m[3]}", page)
+    return pages.filled(page, lambda name: _content(name, results))
 
 
 def _content(name: str, results: Path) -> str:

@@ -7,7 +7,6 @@ is being built; the difference of the medians is what a build adds to a request.
 """
 
 import io
-import json
 import os
 import platform
 import statistics
@@ -21,9 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.record import publish
 from benchmarks.servers import openvocab
 
-RESULTS = Path(__file__).parents[1] / "results"
 IDLE_REQUESTS = 300
 LABELS = "cat,dog,pizza,rocket"
 
@@ -80,8 +79,7 @@ def main() -> None:
         "classify_ms_while_building": _spread(busy),
         "added_to_p50_ms": round(statistics.median(busy) - statistics.median(idle), 1),
     }
-    print(json.dumps(document, indent=2))
-    (RESULTS / "registration.json").write_text(json.dumps(document, indent=2) + "\n")
+    publish("registration", document)
 
 
 def _spread(values: list[float]) -> dict[str, float]:

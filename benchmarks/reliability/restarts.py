@@ -17,8 +17,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +26,8 @@ import httpx
 
 from benchmarks.folders import RESULTS
 from benchmarks.record import Result
-from benchmarks.reliability import page as reliability
-from benchmarks.servers import Server, free_port, serving
+from benchmarks.reliability import page
+from benchmarks.servers import Server, free_port, serving, wait_until
 
 PICTURE: Final = Path(__file__).parents[2] / "tests" / "samples" / "cat.png"
 FIELDS: Final = {"labels": "cat,dog,rocket", "templates": "pictogram"}
@@ -112,13 +112,13 @@ def rolling(count: int, folder: Path) -> tuple[Clients, Counter[int]]:
     """Both workers, one after the other, `count` times; the last exit status."""
     log = folder / "server.log"
     with _serving(folder, free_port(), "--workers", "2") as server:
-        _wait_until(lambda: "with 2 workers" in log.read_text())
+        wait_until(lambda: "with 2 workers" in log.read_text(), RENEWED_SECONDS)
         with Clients(server.url) as clients:
             for _ in range(count):
                 before = set(workers_of(server))
                 time.sleep(STEADY_SECONDS)
                 server.process.send_signal(signal.SIGHUP)
-                _wait_until(lambda before=before: _all_new(server, before))  # type: ignore[misc]
+                wait_until(partial(_all_new, server, before), RENEWED_SECONDS)
         server.process.send_signal(signal.SIGTERM)
         return clients, Counter([server.process.wait(GIVE_UP_SECONDS)])
 
@@ -152,14 +152,6 @@ def _all_new(server: Server, before: set[int]) -> bool:
     return len(now) == len(before) and not now & before
 
 
-def _wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + RENEWED_SECONDS
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError("a restart did not come to its end")
-        time.sleep(0.05)
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -185,7 +177,7 @@ def main() -> None:
         rows, notes, {"lost": lost},
     )  # fmt: skip
     subject = "requests lost by restarts under load, with clients that retry"
-    reliability.write("restarts", subject, [result], time.monotonic() - start, options.results)
+    page.write("restarts", subject, [result], time.monotonic() - start, options.results)
 
 
 if __name__ == "__main__":

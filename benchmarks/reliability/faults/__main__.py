@@ -30,7 +30,7 @@ from benchmarks.folders import RESULTS
 from benchmarks.record import machine, versions
 from benchmarks.reliability.faults.redis import FAULTS, Rig
 from benchmarks.reliability.faults.writers import kill_writers
-from benchmarks.servers import Server, openvocab
+from benchmarks.servers import Server, openvocab, wait_until
 
 STORE_TIMEOUT = 0.25
 MARGIN = 0.05
@@ -92,10 +92,7 @@ def together(askers: list[Asker], seconds: float) -> list[Tally]:
 def healed(server: Server) -> float:
     """Seconds until the server says that all is well again."""
     start = time.monotonic()
-    while server.client.get("/readyz").json()["status"] != "ready":
-        if time.monotonic() - start > HEAL_SECONDS:
-            raise TimeoutError(f"not well again after {HEAL_SECONDS:g} s")
-        time.sleep(0.05)
+    wait_until(lambda: server.client.get("/readyz").json()["status"] == "ready", HEAL_SECONDS)
     return time.monotonic() - start
 
 

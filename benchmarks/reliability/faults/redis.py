@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from redis import Redis
 
 from benchmarks.reliability.faults.proxy import Proxy
-from benchmarks.servers import free_port, redis_server
+from benchmarks.servers import free_port, redis_server, wait_until
 
 NONSENSE = b"HTTP/1.1 400 Bad Request\r\n\r\n$99999999\r\n*3\r\n:x\r\n"
 FILLERS, FILLER_BYTES = 2_000, 1_000
@@ -209,8 +208,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def _wait_for_sync(direct: Any) -> None:
-    end = time.monotonic() + SYNC_SECONDS
-    while direct.info("replication").get("master_link_status") != "up":
-        if time.monotonic() > end:
-            raise TimeoutError("the replica did not get its copy in time")
-        time.sleep(0.05)
+    def synced() -> bool:
+        return bool(direct.info("replication").get("master_link_status") == "up")
+
+    wait_until(synced, SYNC_SECONDS)

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.servers import wait_until
+
 WRITERS = 2
 LONGEST = 0.25
 START_SECONDS = 240.0
@@ -96,11 +98,7 @@ def kill_writers(kills: int, folder: Path, dice: random.Random) -> Outcome:
     while outcome.kills < kills:
         with contextlib.ExitStack() as stack:
             writers = [stack.enter_context(_writing(path, str(n))) for n in range(WRITERS)]
-            end = time.monotonic() + START_SECONDS
-            while not all(writer.changes for writer in writers):
-                if time.monotonic() > end:
-                    raise TimeoutError("a process did not write")
-                time.sleep(0.005)
+            wait_until(lambda: all(writer.changes for writer in writers), START_SECONDS)  # noqa: B023
             time.sleep(dice.uniform(0, LONGEST))
         for writer in writers:
             states |= writer.acknowledged

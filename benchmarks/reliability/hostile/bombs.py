@@ -108,7 +108,7 @@ def bombs() -> dict[str, Maker]:
         ),
         "gif: comments": lambda: gif_blocks(b"!\xfe\0"),
         "gif: blocks of a byte": lambda: filled(
-            gif(40, 30, b"!\xff"), b"\1\0"[:1] + b"x", b"\0" + gif_picture(2, 1) + b";"
+            gif(40, 30, b"!\xff"), b"\1x", b"\0" + gif_picture(2, 1) + b";"
         ),
         "gif: 5,000 frames": lambda: animation("GIF", 5_000),
         "webp: a canvas of 268 megapixels": lambda: webp_canvas(16_384, 16_384),

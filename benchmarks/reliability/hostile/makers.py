@@ -31,9 +31,9 @@ MOST: Final = 19_900_000
 RED: Final = (200, 30, 30)
 
 
-def red(size: tuple[int, int] = (40, 30), mode: str = "RGB") -> Image.Image:
+def red(size: tuple[int, int] = (40, 30)) -> Image.Image:
     """A plain picture."""
-    return Image.new("RGB", size, RED).convert(mode)
+    return Image.new("RGB", size, RED)
 
 
 def filled(start: bytes, part: bytes, end: bytes) -> bytes:
@@ -120,9 +120,9 @@ def tiff_tile(edge: int) -> bytes:
     return tiff_of(16, 16, 8, *tags, data=packed, layout=False)
 
 
-def exif(kind: int, count: int, tag: int = 274, size: int = 8) -> bytes:
-    """An EXIF block with one tag of masses of numbers."""
-    return tiff([(tag, kind, count, 16)], b"\1\0\0\0\1\0\0\0" * (count * size // 8))
+def exif(kind: int, count: int, tag: int = 274) -> bytes:
+    """An EXIF block with one tag of masses of numbers of 8 bytes."""
+    return tiff([(tag, kind, count, 16)], b"\1\0\0\0\1\0\0\0" * count)
 
 
 @cache

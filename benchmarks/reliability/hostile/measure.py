@@ -18,10 +18,11 @@ from pathlib import Path
 from app.errors import Problem
 from app.images.decode import Decoder, decode
 from app.images.limits import ImageLimits
+from benchmarks.record import publish
 from benchmarks.reliability.hostile.bombs import bombs
+from benchmarks.usage import peak_mb, resident_mb
 from models import ImageSpec
 
-RESULTS = Path(__file__).parents[2] / "results"
 SPEC = ImageSpec(224, 224, "shortest", "bicubic", 0)
 
 
@@ -53,7 +54,7 @@ def cost(name: str) -> Cost:
 def _cost(name: str) -> Cost:
     data = bombs()[name]()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what made the file
-    before, start = _memory_mb("VmRSS"), time.process_time()
+    before, start = resident_mb(os.getpid()), time.process_time()
     try:
         decode(data, SPEC, ImageLimits())
         outcome = "decoded"
@@ -61,13 +62,8 @@ def _cost(name: str) -> Cost:
         outcome = f"{problem.status}: {problem.detail}"
     except BaseException as error:
         outcome = repr(error)
-    spent, peak = time.process_time() - start, _memory_mb("VmHWM")
+    spent, peak = time.process_time() - start, peak_mb(os.getpid())
     return Cost(name, len(data), round(spent, 2), round(max(0, peak - before)), outcome)
-
-
-def _memory_mb(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1_000 for line in lines if line.startswith(field))
 
 
 def main() -> None:
@@ -79,10 +75,10 @@ def main() -> None:
         "pillow": metadata.version("pillow"),
         "bombs": [asdict(cost(name)) for name in bombs()],
     }
-    text = json.dumps(document, indent=2)
-    print(text)
     if "--write" in sys.argv:
-        (RESULTS / "bombs.json").write_text(text + "\n")
+        publish("bombs", document)
+    else:
+        print(json.dumps(document, indent=2))
 
 
 if __name__ == "__main__":
