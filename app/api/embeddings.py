@@ -33,7 +33,7 @@ from app.api.fields import (
 from app.api.problems import SENT, documented
 from app.api.services import ServicesDep, StagesDep, of_model
 from app.classify import embedding
-
+from app.classify.templates import BARE
 from app.errors import Invalid, Problem, TooLarge, excerpt, shown
 from models import EncoderInfo
 from models.info import Floats
@@ -260,7 +260,7 @@ async def text(request: Request, services: ServicesDep, stages: StagesDep) -> Re
     texts = checked_texts(fields.texts, limits.labels.count, TEXTS)
     choice = own_or_named(fields.templates, limits.templates)
     services = await of_model(request, services, fields.model)
-    name, templates = None, embedding.BARE
+    name, templates = None, BARE
     if choice is not None:
         name, templates = services.templates.resolve(choice)
     ensemble = services.classifier.ensemble

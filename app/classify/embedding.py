@@ -17,6 +17,7 @@ from app.classify.batching import Batcher
 from app.classify.concept import Concept
 from app.classify.ensemble import Ensemble, Fitted
 from app.classify.query import Image
+from app.classify.templates import BARE
 from app.classify.tenancy import own
 from app.classify.truncation import Cut as TextCut
 from app.classify.truncation import TextTooLong, advised
@@ -130,9 +131,6 @@ async def digest(data: bytes) -> str:
         return hashlib.sha256(data).hexdigest()
     return (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()
 
-
-# a text as it is, in no template
-BARE: Final[tuple[str, ...]] = ("{}",)
 
 # images of one request on their way at once: enough to fill batches, too few to keep others waiting
 AT_ONCE: Final = 16

@@ -40,6 +40,9 @@ def numbered(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 OWN: Final = "custom"
 
+# a text as it is, in no template
+BARE: Final[tuple[str, ...]] = ("{}",)
+
 # a set's name, own templates, or None for the default
 TemplateChoice = str | tuple[str, ...] | None
 

@@ -80,14 +80,13 @@ class Naming:
         checked = _checked(first)
         by_label: dict[str, list[str]] = {label: [] for label in checked}
         for label, *more in texts.values():
-            by_label[label.strip()] += [label.strip(), *more]
+            by_label[label] += [label, *more]
         entries = tuple(
             Entry(label, tuple(dict.fromkeys(texts_of_label)))
             for label, texts_of_label in by_label.items()
         )
         order = {label: place for place, label in enumerate(checked)}
-        places = {key: order[t[0].strip()] for key, t in texts.items()}
-        return Chosen(Definition(entries), places)
+        return Chosen(Definition(entries), {key: order[t[0]] for key, t in texts.items()})
 
     def _from_vocabulary(self, texts: Mapping[str, tuple[str, ...]], vocabulary: str) -> Chosen:
         """The classes of a label set, whether or not there are pictures of each."""

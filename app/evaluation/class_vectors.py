@@ -13,11 +13,12 @@ import numpy as np
 
 from app.classify.concept import Concept, ensemble_mean
 from app.classify.ensemble import BACKGROUND
+from app.classify.templates import BARE
 from app.cli.client import Client
 from app.cli.terminal import Ended
 from app.evaluation.data import ClassRows, ModelInfo, TemplateRows
 from app.evaluation.picture_vectors import EVERYBODYS, rows_from, same_model
-from app.labelsets.definition import WHOLE, Definition
+from app.labelsets.definition import Definition
 from app.server.exit_status import SERVER_ERROR, USAGE_ERROR
 from models.info import Floats
 from prompts import TemplateSet
@@ -150,13 +151,13 @@ class TextSide:
         return kept
 
     async def _request_rows(
-        self, texts: Sequence[str], templates: Sequence[str] = WHOLE
+        self, texts: Sequence[str], templates: Sequence[str] = BARE
     ) -> tuple[Floats, Mapping[str, str]]:
         """Rows of up to TEXTS texts, each an ensemble over the templates; what was cut of them."""
         body: dict[str, Any] = {"texts": list(texts), "encoding_format": "base64"}
         if self.truncate:
             body["truncate"] = True
-        if tuple(templates) != WHOLE:
+        if tuple(templates) != BARE:
             body["templates"] = self._name_of(templates) or list(templates)
         try:
             response = await self.client.request("POST", "/embeddings/text", json=body)

@@ -5,13 +5,14 @@ What is encoded is kept in a file, so that a command that ended goes on where it
 
 import asyncio
 import base64
+import contextlib
 import fcntl
 import hashlib
 import os
 import struct
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -65,7 +66,13 @@ class RowFile:
     def put(self, digest: bytes, row: Floats) -> None:
         """Keep a row."""
         body = digest + row.astype("<f4").tobytes()
-        self._locked_append(body + CHECK.pack(zlib.crc32(body)))
+        with _locked(self._file):
+            # half a record at the end is of somebody who was killed
+            size = os.fstat(self._file).st_size
+            extra = (size - HEAD.size) % self._record
+            if extra:
+                os.ftruncate(self._file, size - extra)
+            os.write(self._file, body + CHECK.pack(zlib.crc32(body)))
         self._rows[digest] = row
 
     def close(self) -> None:
@@ -75,25 +82,10 @@ class RowFile:
     def _begin(self) -> None:
         """A new file, or one of another kind or width, begins empty."""
         head = HEAD.pack(MAGIC, self._width)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
+        with _locked(self._file):
             if os.pread(self._file, HEAD.size, 0) != head:
                 os.ftruncate(self._file, 0)
                 os.write(self._file, head)
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-
-    def _locked_append(self, record: bytes) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
-            # half a record at the end is of somebody who was killed
-            size = os.fstat(self._file).st_size
-            extra = (size - HEAD.size) % self._record
-            if extra:
-                os.ftruncate(self._file, size - extra)
-            os.write(self._file, record)
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _read(self) -> dict[bytes, Floats]:
         rows: dict[bytes, Floats] = {}
@@ -110,6 +102,16 @@ class RowFile:
                     rows[body[:DIGEST]] = row
             at += whole
         return rows
+
+
+@contextlib.contextmanager
+def _locked(file: int) -> Iterator[None]:
+    """Among all processes that use a file."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 # problems that are not of one picture

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from app.classify.concept import Concept
 from app.classify.scoring import Alternatives, Groups
-from app.classify.templates import TemplateChoice
+from app.classify.templates import BARE, TemplateChoice
 from app.errors import UnreadableLabelset
 from app.labelsets.calibration.value import Calibration
 
@@ -49,9 +49,6 @@ def namespace_bounds(namespace: str) -> tuple[str, str]:
 PLAIN: Final = 1
 FORMAT: Final = 2
 
-WHOLE: Final = ("{}",)
-
-
 Combine = Literal["mean", "best"]
 
 
@@ -76,18 +73,17 @@ class Entry:
         texts = (*self.texts, *self.prompts) if joined else self.prompts or self.texts
         return texts if len(texts) > 1 else ()
 
-    def concept(self, templates: tuple[str, ...], *, joined: bool = False) -> Concept:
-        """What one vector of it is made of; `joined`: templates count beside its own prompts."""
-        if self.prompts and not joined:
-            return Concept(self.prompts, WHOLE)
-        return Concept(self.texts, templates, self.prompts)
-
     def concepts(self, templates: tuple[str, ...], *, joined: bool) -> list[Concept]:
-        """What its rows are made of: one, or one for each of its alternatives."""
+        """What its rows are made of: one, or one for each of its alternatives.
+
+        `joined`: templates count beside its own prompts.
+        """
         if not self.alternatives(joined=joined):
-            return [self.concept(templates, joined=joined)]
+            if self.prompts and not joined:
+                return [Concept(self.prompts, BARE)]
+            return [Concept(self.texts, templates, self.prompts)]
         texts = self.texts if joined or not self.prompts else ()
-        own = [Concept((prompt,), WHOLE) for prompt in self.prompts]
+        own = [Concept((prompt,), BARE) for prompt in self.prompts]
         return [Concept((text,), templates) for text in texts] + own
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-from app.classify.templates import TemplateChoice, numbered
+from app.classify.templates import BARE, TemplateChoice, numbered
 from app.errors import UnknownLabelset, excerpt, shown
-from app.labelsets.definition import WHOLE, Definition, Entry, Stored, new
+from app.labelsets.definition import Definition, Entry, Stored, new
 from prompts import Vocabulary
 
 # no name of a registered label set holds the colon
@@ -51,5 +51,5 @@ class Presets:
 
     def _templates_of(self, name: str) -> TemplateChoice:
         if name == OTHERS:
-            return WHOLE
+            return BARE
         return FEW if name == TAGS and self._templates == MANY else None
