@@ -27,7 +27,7 @@ from models.info import Backend, EncoderInfo, ImageSpec, Interpolation, Precisio
 from models.open_clip_tokens import tokens_of
 from models.openvino_towers import TOLERANCE, CompiledImages
 from models.text_tower import TextTower, agrees_with_reference, text_family, trimmable_text_tower
-from models.tokens import Tokens
+from models.tokens import BytePairTokens, Tokens
 from models.torch_towers import TorchImages, TorchPrompts, TorchTrees
 
 DTYPES: Final[dict[Precision, torch.dtype]] = {
@@ -163,6 +163,7 @@ def read(spec: str, loader: str, device: str, precision: Precision, backend: Bac
     image = _image_spec(spec, preprocess)
     mean, std = (_channels(spec, name, preprocess[name]) for name in ("mean", "std"))
     tokens = tokens_of(tokenizer, model.context_length)
+    _check_ids(spec, model, tokens)
     probes = tokens(TOKENIZER_PROBES)
     tower = trimmable_text_tower(model)
     if tower is not None and not agrees_with_reference(tower, model, probes):
@@ -341,6 +342,18 @@ def _check_numbers(spec: str, model: Any) -> None:
         if tensor.is_floating_point() and not all(map(math.isfinite, tensor.aminmax())):
             raise BadCheckpoint(
                 f"model {spec!r}: tensor {name} holds NaN or infinity; {OFFLINE_HINT}"
+            )
+
+
+def _check_ids(spec: str, model: Any, tokens: Tokens) -> None:
+    """Raise BadCheckpoint where a prompt may hold a token that the text tower has no row for."""
+    if isinstance(tokens, BytePairTokens):
+        rows, highest = getattr(model, "text", model).vocab_size, max(tokens.rules.special_ids)
+        if highest >= rows:
+            token = tokens.rules.special[tokens.rules.special_ids.index(highest)]
+            raise BadCheckpoint(
+                f"model {spec!r}: the tokenizer's token {token!r} has the id {highest}, vocab_size "
+                f"is {rows}; {OFFLINE_HINT}"
             )
 
 

@@ -379,6 +379,15 @@ def test_preprocessing_that_cannot_be_done_is_told_at_start(
         load(f"local-dir:{copy}")
 
 
+def test_a_token_that_the_text_tower_has_no_row_for_is_told_at_start(copy: Path) -> None:
+    config = json.loads((copy / "open_clip_config.json").read_text())
+    options = {"additional_special_tokens": ["<sks>"]}
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = options
+    (copy / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(BadCheckpoint, match="token '<sks>' has the id 49408, vocab_size is 49408"):
+        load(f"local-dir:{copy}")
+
+
 def test_one_number_is_the_mean_of_all_channels_as_in_open_clip(copy: Path) -> None:
     config = json.loads((copy / "open_clip_config.json").read_text())
     vectors = []
