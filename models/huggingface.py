@@ -102,10 +102,17 @@ LEGACY_EOS: Final = 2
 
 # what transformers calls CLIP's special tokens, and their ids
 CLIPS_SPECIAL: Final = {"<|startoftext|>": 49_406, "<|endoftext|>": 49_407}
+CLIPS_MARKS: Final = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+# what is behind a prompt's end is not seen by it, and no byte is unknown
+UNWRITTEN: Final = ("pad_token", "unk_token")
 
-NO_TOKENIZER: Final = (
-    "there is no tokenizer.json: copy the tokenizer's files from the model that this one was made "
-    "from"
+COPY_TOKENIZER: Final = "copy the tokenizer's files from the model that this one was made from"
+NO_TOKENIZER: Final = f"there is no tokenizer.json: {COPY_TOKENIZER}"
+
+MASKED: Final = (
+    "by tokenizer_config.json's model_input_names, or without them, transformers hides the padding "
+    "from the text tower, which cannot be done here; if the model was trained without that, as "
+    'Google\'s are, write there "model_input_names": ["input_ids"]'
 )
 
 Weights = dict[str, torch.Tensor]
@@ -520,21 +527,22 @@ def _extent(size: Any) -> int | tuple[Any, Any] | None:
 class FolderTokenizer:
     """A tokenizer of transformers, used as its own model uses it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, pads: bool) -> None:
+        """`pads`: the text tower sees the padding, so it counts which it is and where."""
         from transformers import AutoTokenizer
 
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self._pads = pads
 
     def __call__(self, texts: list[str], context_length: int) -> torch.Tensor:
         """(N, context_length) int64 ids."""
+        padding = "max_length" if self._pads else False
         encoded = self.tokenizer(
-            texts,
-            padding="max_length",
-            max_length=context_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        ids: torch.Tensor = encoded["input_ids"]
+            texts, padding=padding, max_length=context_length, truncation=True
+        )["input_ids"]
+        ids = torch.zeros((len(texts), context_length), dtype=torch.int64)
+        for row, own in zip(ids, encoded, strict=True):
+            row[: len(own)] = torch.tensor(own)
         return ids
 
 
@@ -547,8 +555,10 @@ def _tokenizer(folder: Path, config: Configuration) -> SimpleTokenizer | FolderT
         tokenizer: SimpleTokenizer | FolderTokenizer = SimpleTokenizer(context_length=length)
         ids = tokenizer(["a"], context_length=length)
     else:
-        tokenizer = FolderTokenizer(folder)
+        tokenizer = FolderTokenizer(folder, pads=config.kind != "clip")
         ids = tokenizer(["a"], length)
+        if config.kind != "clip" and "attention_mask" in tokenizer.tokenizer.model_input_names:
+            raise Unmappable(MASKED)
     highest = int(ids.max())
     if config.kind == "clip":
         # a prompt may hold any of those that were added
@@ -570,11 +580,44 @@ def _is_clips_own(folder: Path) -> bool:
     named = _read(folder / "tokenizer_config.json").get("tokenizer_class") or "CLIPTokenizer"
     if named not in ("CLIPTokenizer", "CLIPTokenizerFast"):
         return False  # the case of letters may count, and the marks may be others
-    table, whole = _read(folder / "vocab.json"), _read(folder / "tokenizer.json")
-    vocabulary = table or (whole.get("model") or {}).get("vocab")
+    clip = SimpleTokenizer()
     own = {place: piece for piece, place in CLIPS_SPECIAL.items()}
-    expected = {own.get(place, piece): place for piece, place in SimpleTokenizer().encoder.items()}
-    return vocabulary == expected and _added_tokens(folder).items() <= CLIPS_SPECIAL.items()
+    expected = {own.get(place, piece): place for piece, place in clip.encoder.items()}
+    return (
+        _pieces_and_merges(folder) == (expected, list(clip.bpe_ranks))
+        and all(
+            CLIPS_MARKS.get(use, mark) == mark and (mark in CLIPS_SPECIAL or use in UNWRITTEN)
+            for use, mark in _marks(folder)
+        )
+        and _added_tokens(folder).items() <= CLIPS_SPECIAL.items()
+    )
+
+
+def _pieces_and_merges(folder: Path) -> tuple[Any, list[tuple[str, ...]]]:
+    """Each piece's id and the merges in their order, from the file that transformers reads."""
+    if (folder / "tokenizer.json").is_file():
+        model = _read(folder / "tokenizer.json").get("model") or {}
+        pairs = model.get("merges") or []
+        return model.get("vocab"), [tuple(p.split(" ") if isinstance(p, str) else p) for p in pairs]
+    merges = folder / "merges.txt"
+    if not merges.is_file():
+        raise Unmappable(f"there is no {merges.name}: {COPY_TOKENIZER}")
+    lines = merges.read_text(encoding="utf-8").strip().split("\n")
+    pairs = [line for line in lines if not line.startswith("#version")]
+    return _read(folder / "vocab.json"), [tuple(pair.split()) for pair in pairs]
+
+
+def _marks(folder: Path) -> Iterator[tuple[str, str]]:
+    """What each token with a meaning of its own is for, and its text."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        for use, value in _read(folder / name).items():
+            if not use.endswith(("_token", "special_tokens")):
+                continue
+            several = isinstance(value, dict) and "content" not in value
+            marks = value.values() if several else value if isinstance(value, list) else [value]
+            for mark in (each["content"] if isinstance(each, dict) else each for each in marks):
+                if isinstance(mark, str):  # and not the answer to add_bos_token
+                    yield use, mark
 
 
 def _added_tokens(folder: Path) -> dict[str, int]:

@@ -29,6 +29,7 @@ from app.images.decode import decode
 from app.images.limits import ImageLimits
 from models import BadCheckpoint, ModelUnavailable, catalog
 from models.encoder import Encoder
+from models.huggingface import load_folder
 from models.loader import fetch, load
 from models.torch_loader import weight_files
 from prompts import load_vocabularies
@@ -50,6 +51,8 @@ SIZES = {
              "num_attention_heads": 12},
 }  # fmt: skip
 
+# as Google's checkpoints have it: the text tower sees the padding
+UNMASKED: dict[str, Any] = {"model_input_names": ["input_ids"]}
 
 Serve = Callable[..., Any]
 Save = Callable[..., Path]
@@ -126,7 +129,7 @@ def _siglip_tokenizer(folder: Path, words: list[str]) -> Any:
         input=str(text), model_prefix=str(folder / "spiece"), vocab_size=600, pad_id=-1, bos_id=-1,
         unk_id=2, eos_id=1, minloglevel=2, character_coverage=1.0,
     )  # fmt: skip
-    return transformers.SiglipTokenizer(str(folder / "spiece.model"))
+    return transformers.SiglipTokenizer(str(folder / "spiece.model"), **UNMASKED)
 
 
 def _siglip2_tokenizer(words: list[str]) -> Any:
@@ -138,7 +141,8 @@ def _siglip2_tokenizer(words: list[str]) -> Any:
     trained.train_from_iterator([word.lower().replace(" ", "▁") for word in words], trainer)
     model = json.loads(trained.to_str())["model"]
     merges = [tuple(pair) for pair in model["merges"]]
-    return transformers.Siglip2Tokenizer(vocab=model["vocab"], merges=merges, padding_side="right")
+    options = {**UNMASKED, "padding_side": "right"}
+    return transformers.Siglip2Tokenizer(vocab=model["vocab"], merges=merges, **options)
 
 
 def _pictures(square: bool) -> list[Image.Image]:
@@ -162,7 +166,7 @@ def _expected(folder: Path, pictures: list[Image.Image]) -> np.ndarray[Any, Any]
     length = model.config.text_config.max_position_embeddings
     ids = tokenizer(LABELS, padding="max_length", max_length=length, return_tensors="pt")
     inputs = processor(images=pictures, return_tensors="pt")
-    output = model(input_ids=ids["input_ids"], **inputs)
+    output = model(**ids, **inputs)
     return np.asarray(output.logits_per_image)
 
 
@@ -286,6 +290,103 @@ def test_tokens_added_to_clips_vocabulary_are_read_as_transformers_reads_them(
     assert 100 * (1 - (rows * expected).sum(1)).max() < TOLERANCE
 
 
+def _reverse_the_merges(folder: Path) -> None:
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    whole["model"]["merges"].reverse()
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+
+
+def _split(folder: Path) -> None:
+    """Into two files, as releases before tokenizer.json saved it, with few of the merges."""
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+    merges = "\n".join(" ".join(pair) for pair in whole["model"]["merges"][:2000])
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+
+
+def _add_a_vocabulary_that_is_not_read(folder: Path) -> None:
+    """The table of CLIP beside a tokenizer.json with another."""
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = whole["model"]["vocab"]
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    vocabulary["cat</w>"], vocabulary["dog</w>"] = vocabulary["dog</w>"], vocabulary["cat</w>"]
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+
+
+def _name(file: str, use: str, value: object) -> Callable[[Path], None]:
+    def naming(folder: Path) -> None:
+        path = folder / file
+        settings = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(json.dumps({**settings, use: value}))
+
+    return naming
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _reverse_the_merges,
+        _split,
+        _add_a_vocabulary_that_is_not_read,
+        _name("tokenizer_config.json", "bos_token", "<|endoftext|>"),
+        _name("special_tokens_map.json", "bos_token", {"content": "<|endoftext|>"}),
+        _name("tokenizer_config.json", "extra_special_tokens", ["photo"]),
+    ],
+)
+def test_all_of_a_tokenizer_that_differs_from_clips_is_read_as_transformers_reads_it(
+    change: Callable[[Path], None], clip: Path, tmp_path: Path
+) -> None:
+    folder = _copy(clip, tmp_path)
+    change(folder)
+    expected = transformers.AutoTokenizer.from_pretrained(folder)(LABELS)["input_ids"]
+    assert expected != transformers.AutoTokenizer.from_pretrained(clip)(LABELS)["input_ids"]
+    assert _ids(folder) == expected
+
+
+@pytest.mark.parametrize("kind", ["siglip", "siglip2"])
+def test_a_text_tower_that_must_not_see_the_padding_is_refused(
+    kind: str, save: Save, tmp_path: Path
+) -> None:
+    """Transformers' pipeline masks it where the tokenizer says so, or says nothing."""
+    folder = _copy(save(kind, "small"), tmp_path)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    for names in (["input_ids", "attention_mask"], None):
+        _name("tokenizer_config.json", "model_input_names", names)(folder)
+        if names is None:
+            del settings["model_input_names"]
+            (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        with pytest.raises(BadCheckpoint, match=r'write there "model_input_names"'):
+            _in_torch(folder)
+
+
+def test_a_vocabulary_without_its_merges_is_refused(clip: Path, tmp_path: Path) -> None:
+    folder = _copy(clip, tmp_path)
+    _split(folder)
+    (folder / "merges.txt").unlink()
+    with pytest.raises(BadCheckpoint, match=r"there is no merges.txt: copy the tokenizer's files"):
+        load(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize(("pad", "side"), [("<|endoftext|>", "left"), ("[PAD]", "right")])
+def test_padding_of_clips_prompts_neither_moves_them_nor_is_taken_for_their_end(
+    pad: str, side: str, clip: Path, tmp_path: Path
+) -> None:
+    folder = _copy(clip, tmp_path)
+    _add_a_token(folder, pad)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token, tokenizer.padding_side = pad, side
+    tokenizer.save_pretrained(folder)
+    assert _ids(folder) == tokenizer(LABELS)["input_ids"]
+
+
+def _ids(folder: Path) -> list[list[int]]:
+    """What LABELS become, without the zeros behind their ends."""
+    _, tokenizer, _ = load_folder(folder)
+    rows = tokenizer(LABELS, context_length=77).tolist()
+    return [row[: 1 + max(place for place, each in enumerate(row) if each)] for row in rows]
+
+
 def test_an_added_token_that_the_text_tower_has_no_row_for_is_refused(
     clip: Path, tmp_path: Path
 ) -> None:
@@ -297,9 +398,9 @@ def test_an_added_token_that_the_text_tower_has_no_row_for_is_refused(
         load(f"local-dir:{folder}")
 
 
-def _add_a_token(folder: Path) -> None:
+def _add_a_token(folder: Path, token: str = "<sks>") -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens(["<sks>"])
+    tokenizer.add_tokens(["<sks>", token])
     model = transformers.CLIPModel.from_pretrained(folder)
     model.text_model.resize_token_embeddings(len(tokenizer))
     # as different from the others as a trained one
