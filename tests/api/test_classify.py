@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +339,35 @@ def test_an_image_over_its_limit_is_refused_in_every_form(
         document = problem(form(client, small, labels=LABELS), 413)
         assert (document["limit"], document["value"]) == (100_000, 160_000)
         assert form(client, labels=LABELS).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/classify", "image"),
+        ("/embeddings/image", "image"),
+        ("/embeddings/text", "texts"),
+        ("/hf/zero-shot-image-classification", "inputs"),
+        ("/api/v1/vision/labels", "images"),
+        ("/v1/embeddings", "input"),
+    ],
+)
+def test_a_body_over_its_limit_is_told_by_the_name_of_the_field_on_its_route(
+    path: str, field: str, client: httpx.Client
+) -> None:
+    connection = HTTPConnection(client.base_url.host, client.base_url.port or 0, timeout=60)
+    connection.putrequest("POST", path)
+    for line in (
+        ("Content-Type", "application/json"),
+        ("Content-Length", "999999999"),
+        ("Expect", "100-continue"),  # so none of it need be sent
+    ):
+        connection.putheader(*line)
+    connection.endheaders()
+    document = json.load(connection.getresponse())
+    connection.close()
+    told = document["error"]["param"] if path.startswith("/v1") else document["field"]
+    assert told == field
 
 
 @pytest.fixture

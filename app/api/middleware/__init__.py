@@ -30,13 +30,15 @@ class Rule:
     """The rules for the requests of one route.
 
     `needs`: a key with any of these scopes; None: no key. `queued`: it takes a place in the queue
-    of images. `probe`: requested every few seconds, by machines.
+    of images. `probe`: requested every few seconds, by machines. `sends`: the field with nearly all
+    that its body holds.
     """
 
     needs: tuple[KeyScope, ...] | None
     body: Body = Body.NONE
     queued: bool = False
     probe: bool = False
+    sends: str = "image"
 
     @property
     def streams(self) -> bool:
@@ -69,12 +71,14 @@ ROUTES: Final[Mapping[str, Rule]] = {
     "GET /vocabularies": Rule(READ),
     "POST /classify": Rule(CLASSIFY, Body.IMAGE, queued=True),
     "POST /classify/batch": Rule(CLASSIFY, Body.UPLOAD, queued=True),
-    "POST /embeddings/text": Rule(CLASSIFY, Body.IMAGE, queued=True),
+    "POST /embeddings/text": Rule(CLASSIFY, Body.IMAGE, queued=True, sends="texts"),
     "POST /embeddings/image": Rule(CLASSIFY, Body.IMAGE, queued=True),
-    "POST /hf/zero-shot-image-classification": Rule(CLASSIFY, Body.IMAGE, queued=True),
+    "POST /hf/zero-shot-image-classification": Rule(
+        CLASSIFY, Body.IMAGE, queued=True, sends="inputs"
+    ),
     "POST /predict": Rule(CLASSIFY, Body.IMAGE, queued=True),
-    "POST /api/v1/vision/labels": Rule(CLASSIFY, Body.IMAGE, queued=True),
-    "POST /v1/embeddings": Rule(CLASSIFY, Body.IMAGE, queued=True),
+    "POST /api/v1/vision/labels": Rule(CLASSIFY, Body.IMAGE, queued=True, sends="images"),
+    "POST /v1/embeddings": Rule(CLASSIFY, Body.IMAGE, queued=True, sends="input"),
     "GET /v1/models": Rule(READ),
     "GET /v1/models/{name:path}": Rule(READ),
     "GET /labelsets": Rule(READ),

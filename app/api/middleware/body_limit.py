@@ -67,7 +67,7 @@ class BodyLimit:
         state = state_of(scope)
         kind = state.route.rule.body
         limit = self._limits.of(kind, headers.get("content-type", ""))
-        field = "image" if kind in (Body.IMAGE, Body.UPLOAD) else None
+        field = state.route.rule.sends if kind in (Body.IMAGE, Body.UPLOAD) else None
         waits = headers.get("expect", "").lower() == "100-continue"
         body = _Body(receive, state, limit, field, waits)
 
