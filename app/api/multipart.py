@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from email.message import Message
-from email.utils import collapse_rfc2231_value
+from email.utils import unquote
 from typing import Any, Final
 
 from python_multipart.exceptions import FormParserError
@@ -36,6 +36,12 @@ LARGEST_TEXTS: Final = 8_000_000
 PICTURE: Final = 64
 
 HEADER: Final = "content-disposition"
+
+# the charsets of an extended name (RFC 5987); Python's others raise, or make halves of surrogates
+CHARSETS: Final = frozenset({"utf-8", "iso-8859-1"})
+
+# parameters of a disposition; the library's time for them grows with the square of their number
+PARAMETERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +105,20 @@ def is_picture(begins: bytes) -> bool:
 def _filename(disposition: bytes, plain: bytes | None) -> str | None:
     """The name in `filename*` (RFC 5987, RFC 2231), which some clients send alone and .NET beside
     one for old mail programs; else the `plain` one, or in parts (RFC 2231), or None."""
-    if b"filename*" not in disposition.lower():
+    if b"filename*" not in disposition.lower() or disposition.count(b";") > PARAMETERS:
         return None if plain is None else plain.decode("utf-8", "replace")
     message = Message()
     message[HEADER] = disposition.decode("latin-1").replace("\r", "").replace("\n", "")
     found: list[tuple[str, Any]] = message.get_params([], HEADER)
     names = [value for name, value in found if name == "filename"]
-    extended = [collapse_rfc2231_value(value) for value in names if isinstance(value, tuple)]
-    if extended:
-        return extended[0]
-    return message.get_filename() if plain is None else plain.decode("utf-8", "replace")
+    for name in names:
+        if isinstance(name, tuple):
+            charset, _, text = name
+            coding = charset.lower() if charset and charset.lower() in CHARSETS else "utf-8"
+            return str(text).encode("latin-1", "replace").decode(coding, "replace")
+    if plain is not None:
+        return plain.decode("utf-8", "replace")
+    return unquote(names[0]) if names else None
 
 
 class _Reader:

@@ -288,6 +288,34 @@ def test_the_name_in_an_extended_file_name_is_read(client: httpx.Client, cat: by
         assert response.json()["results"][0]["name"] == name
 
 
+@pytest.mark.parametrize("charset", ["idna", "undefined", "a\0b", "unicode_escape", "utf-7", ""])
+def test_no_charset_of_an_extended_file_name_fails_a_request(
+    client: httpx.Client, cat: bytes, charset: str
+) -> None:
+    head = '--B\r\nContent-Disposition: form-data; name="labels"\r\n\r\ncat,dog\r\n--B\r\n'
+    file = f"Content-Disposition: form-data; name=image; filename*={charset}''%5Cud800+2AA-.png"
+    response = client.post(
+        "/classify/batch",
+        content=f"{head}{file}\r\n\r\n".encode() + cat + b"\r\n--B--\r\n",
+        headers={"Content-Type": "multipart/form-data; boundary=B"},
+    )
+    assert response.status_code == 200, response.text
+    assert response.json()["results"][0]["name"] == "\\ud800+2AA-.png"
+
+
+def test_of_a_part_with_masses_of_parameters_the_plain_name_is_read(
+    client: httpx.Client, cat: bytes
+) -> None:
+    head = b'--B\r\nContent-Disposition: form-data; name="labels"\r\n\r\ncat,dog\r\n--B\r\n'
+    file = b"Content-Disposition: form-data; name=image; filename=a.png; filename*=UTF-8''b.png"
+    response = client.post(
+        "/classify/batch",
+        content=head + file + b";" * 4_000 + b"\r\n\r\n" + cat + b"\r\n--B--\r\n",
+        headers={"Content-Type": "multipart/form-data; boundary=B"},
+    )
+    assert response.json()["results"][0]["name"] == "a.png"
+
+
 def test_labels_that_lost_their_line_ends_in_curl_are_refused_with_the_reason(
     client: httpx.Client, tmp_path: Path
 ) -> None:
