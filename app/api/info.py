@@ -321,7 +321,7 @@ async def readyz(request: Request, services: ServicesDep) -> ReadyAnswer:
         raise Draining("the server is shutting down; send requests to another one", retry_after=1)
     await services.canary.check()
     with contextlib.suppress(StoreAway):
-        await services.store.ping()  # a store that is back is found out even if nobody uses it
+        await services.store.ping()  # as it is now, not as the last call found it
     models: dict[str, Literal["ready", "loading", "idle", "failed"]] = {}
     for state in services.models.states():
         if state.parts is not None:

@@ -168,6 +168,7 @@ async def build(
         await store.open()
     except StoreAway as away:
         log.warning("the store is unavailable (%s); serving without it until it is back", away)
+    stack.callback(asyncio.create_task(store.keep_pinging()).cancel)
     registry = Registry(
         store.labelsets, store.pictures, settings.max_labelsets, settings.definition_cache_bytes
     )

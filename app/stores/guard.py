@@ -3,9 +3,10 @@
 Does not know which store it guards.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any, Final, Literal, cast
 
@@ -85,6 +86,10 @@ VECTORS: Final[Mapping[str, tuple[Kind, Times]]] = {
 RATES: Final[Mapping[str, tuple[Kind, Times]]] = {"take": ("count", _once)}
 
 
+# seconds between two pings without a probe: nobody may be using the store, or asking this process
+EVERY: Final = 10.0
+
+
 def nobody(_call: Call, _result: Result, _seconds: float) -> None:
     """For a store whose calls are not counted."""
 
@@ -159,6 +164,13 @@ class Guarded:
         if self._together or self._writes.open or refused:
             async with self._passing("write", self._limits["read"]):
                 await self._store.probe()
+
+    async def keep_pinging(self) -> None:
+        """Ask at intervals, for readers of `state`; never returns."""
+        while True:
+            await asyncio.sleep(EVERY)
+            with suppress(StoreAway):
+                await self.ping()
 
     async def close(self) -> None:
         """Close connections and threads."""

@@ -355,6 +355,23 @@ def test_a_fault_of_our_own_in_a_trial_does_not_block_the_next() -> None:
     run(test)
 
 
+def test_a_store_that_goes_and_comes_back_is_noticed_though_nobody_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guard, "EVERY", 0.001)
+
+    async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
+        pinging = asyncio.create_task(store.keep_pinging())
+        for error, state in ((StoreAway("gone"), "away"), (None, "ok")):
+            inner.error = error
+            clock.now += FIRST_PAUSE
+            while store.state != state:
+                await asyncio.sleep(0.001)
+        pinging.cancel()
+
+    run(test)
+
+
 def test_a_store_away_at_the_start_is_away_until_it_answers() -> None:
     async def test(inner: Failing, store: Guarded, clock: Clock) -> None:
         inner.error = StoreAway("gone")
