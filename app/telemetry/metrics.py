@@ -63,7 +63,7 @@ class Metrics(Instruments):
         )
         self._stages = self.histogram(
             "openvocab_stage_seconds",
-            "Seconds of a request's stages: decode, queue, encode, text, score.",
+            "Seconds of a request's stages: fetch, decode, queue, encode, text, score, explain.",
             SECONDS,
             "stage",
         )
