@@ -126,7 +126,7 @@ async def labels(
             known = best.setdefault(prediction.label, prediction)
             if prediction.score > known.score:
                 best[prediction.label] = prediction
-    ranked = sorted(best.values(), key=lambda prediction: -prediction.score)
+    ranked = sorted(best.values(), key=lambda prediction: -prediction.score)[: query.top_k]
     info = services.encoder.info
     name = body.get("id")
     return VisionAnswer(

@@ -52,6 +52,16 @@ def test_of_several_photos_the_best_counts(client: httpx.Client, samples: dict[s
     )
 
 
+def test_of_several_photos_no_more_labels_are_told_than_asked_for(
+    client: httpx.Client, samples: dict[str, Path]
+) -> None:
+    where = "?labels=cat,rocket,pizza"
+    pictures = samples["cat"], samples["rocket"]
+    best, *_ = labels(client, *pictures, where=where).json()["result"]["labels"]
+    answer = labels(client, *pictures, where=f"{where}&top_k=1")
+    assert answer.json()["result"]["labels"] == [best]
+
+
 def test_without_labels_everyday_things_are_named(
     client: httpx.Client, samples: dict[str, Path]
 ) -> None:
