@@ -22,6 +22,7 @@ from models.encoder import Encoder, ImageTower
 from models.errors import BadCheckpoint, DeviceUnfit, ModelUnavailable, UnknownModel, first_line
 from models.export_folder import EXAMPLES, PROMPTS, examples
 from models.fingerprint import TOKENIZER_PROBES, fingerprint
+from models.huggingface_processors import NO_TOKENIZER
 from models.image_tower import VisionTower, prepare
 from models.info import Backend, EncoderInfo, ImageSpec, Interpolation, Precision, ResizeMode
 from models.open_clip_tokens import tokens_of
@@ -332,7 +333,7 @@ def _create(name: str, tag: str | None = None, *, quick_gelu: bool = False) -> S
     if name.startswith(LOCAL_DIR) and architecture["text_cfg"].get("hf_tokenizer_name"):
         files = Path(name.removeprefix(LOCAL_DIR)).iterdir()
         if not any(file.name.startswith(TOKENIZER) for file in files):
-            raise BadCheckpoint(huggingface.NO_TOKENIZER)
+            raise BadCheckpoint(NO_TOKENIZER)
     return model, open_clip.get_tokenizer(name), architecture
 
 
