@@ -34,7 +34,7 @@ log = logging.getLogger("openvocab.ensemble")
 # texts that name nothing in particular: a label scored alone is compared with them
 BACKGROUND: Final = ("something", "a thing", "an object")
 
-# assembled matrices of labels that requests brought along
+# assembled matrices of labels that requests brought along, and of label sets in templates of theirs
 LISTS_BYTES: Final = 64_000_000
 
 
@@ -206,14 +206,25 @@ class Ensemble:
 
         Raises what `vectors` raises.
         """
-        named = repr((own(self._encoder.info.fingerprint), templates, labels))
-        key = hashlib.sha256(named.encode()).hexdigest()
-        rows = self.lists.get(key)
+        name = (templates, labels)
+        rows = self.list_of(name)
         if rows is not None:
             return ClassVectors(rows, len(labels))
         vectors = await self.vectors([Concept((label,), templates) for label in labels])
-        self.lists.put(key, vectors.rows)
+        self.keep_list(name, vectors.rows)
         return vectors
+
+    def list_of(self, name: object) -> Floats | None:
+        """The rows that are kept by a name, which says all that they are made of."""
+        return self.lists.get(self._list_key(name))
+
+    def keep_list(self, name: object, rows: Floats) -> None:
+        """Keep the rows of a whole list, as it comes again and again."""
+        self.lists.put(self._list_key(name), rows)
+
+    def _list_key(self, name: object) -> str:
+        named = repr((own(self._encoder.info.fingerprint), name))
+        return hashlib.sha256(named.encode()).hexdigest()
 
     async def background(self, templates: tuple[str, ...]) -> Floats:
         """The unit row (D,) of a text that names no thing in particular, in these templates."""

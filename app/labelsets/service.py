@@ -265,11 +265,10 @@ class LabelSetService:
         unread = serving.stored.unread
         if query.templates is not None:
             truncate = query.truncate or definition.truncate
-            rows, fitted = await self._in_templates(
+            rows, cached, warnings = await self._in_templates(
                 serving.stored, templates, name, truncate=truncate
             )
-            cached = min(fitted.vectors.cached, len(definition.labels))
-            unread = fitted.warnings() or unread
+            unread = warnings or unread
         learned, warning = self.validity.learned(serving.stored)
         if definition.calibrations and templates != self.templates_of(definition):
             learned, warning = None, "it was fitted with the label set's own templates"
@@ -307,15 +306,24 @@ class LabelSetService:
 
     async def _in_templates(
         self, stored: Stored, templates: tuple[str, ...], shown: str, *, truncate: bool
-    ) -> tuple[Floats, Fitted]:
-        """The rows of a label set in other templates than its own, and its texts as read."""
+    ) -> tuple[Floats, int, tuple[str, ...]]:
+        """The rows of a label set in other templates than its own; how many were cached; warnings."""
+        ensemble, name = self._builds.ensemble, (stored.digest, templates)
+        text = ensemble.list_of(name)
+        if text is not None:
+            rows = await self._builds.blending.rows(stored, text)
+            return rows, len(stored.definition.labels), ()
         concepts = stored.definition.concepts(templates)
         prompts = sum(concept.count for concept in concepts)
         if prompts > self._max_prompts:
             detail = f"{shown} in these templates makes {prompts} prompts; register it with them"
             raise TooLarge(detail, field="templates", limit=self._max_prompts, value=prompts)
-        fitted = await self._builds.ensemble.read(concepts, truncate=truncate)
-        return await self._builds.blending.rows(stored, fitted.vectors.rows), fitted
+        fitted = await ensemble.read(concepts, truncate=truncate)
+        if not fitted.cut:
+            ensemble.keep_list(name, fitted.vectors.rows)
+        cached = min(fitted.vectors.cached, len(stored.definition.labels))
+        rows = await self._builds.blending.rows(stored, fitted.vectors.rows)
+        return rows, cached, fitted.warnings()
 
     async def _rows(self, version: Stored | None) -> Serving | None:
         if version is None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from app.classify.concept import PROMPTS_PER_BLOCK, Concept
 from app.classify.embedding import ImageEmbedder
 from app.classify.ensemble import Ensemble
+from app.classify.query import Query
 from app.classify.templates import TemplateSets, template_sets
 from app.errors import LabelsetBuilding, Overloaded, PreconditionFailed, Problem, TooLarge
 from app.labelsets import builds as builds_
@@ -322,6 +324,38 @@ def test_the_build_of_many_labels_is_prepared_beside_the_event_loop(
     asyncio.run(work())
     assert threads[2] == threading.get_ident()
     assert threads[3] != threading.get_ident()
+
+
+def test_a_label_set_in_templates_that_come_again_is_not_assembled_again(
+    pictogram: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assembled = []
+    concepts = Definition.concepts
+
+    def noting(definition: Definition, templates: tuple[str, ...]) -> Any:
+        assembled.append(templates)
+        return concepts(definition, templates)
+
+    async def work() -> None:
+        labelsets = service(pictogram, MemoryLabelSets())
+
+        async def rows(*templates: str) -> Any:
+            query = Query((), templates=templates, patience=60)
+            return (await labelsets.classes(query, "a")).rows
+
+        await labelsets.put("a", definition("cat", "dog"), Match())
+        plain = await rows("{}")
+        monkeypatch.setattr(Definition, "concepts", noting)
+        first, again, other = [await rows(each) for each in ("the {}", "the {}", "a {}")]
+        assert assembled == [("the {}",), ("a {}",)]
+        np.testing.assert_array_equal(first, again)
+        assert not np.allclose(first, other, atol=1e-3)
+        stored, _ = await labelsets.put("a", definition("dog", "cat"), Match())
+        await labelsets.wait(stored, 60)
+        np.testing.assert_allclose(await rows("{}"), plain[::-1], atol=1e-5)
+        await labelsets.close()
+
+    asyncio.run(work())
 
 
 def test_of_label_sets_that_others_delete_no_more_is_remembered_than_of_those_that_there_may_be(
