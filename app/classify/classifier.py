@@ -12,7 +12,7 @@ from app.classify import heatmap, labels, scoring
 from app.classify.concept import Concept
 from app.classify.embedding import ImageEmbedder, SeenBefore
 from app.classify.ensemble import Ensemble
-from app.classify.other_words import Competition, KnownRivals, OtherWords, Rivals
+from app.classify.other_words import Competition, KnownRivals, OtherWords, Rivals, compete
 from app.classify.query import Classes, Classification, Part, Prediction, Query, Result, one_label
 from app.classify.scoring import SAME, Alternatives, Criteria, Decision, Group, Scale, decide
 from app.classify.templates import TemplateSets
@@ -235,6 +235,8 @@ class Classifier:
         """The words that labels are held against, and whether they should be known but are not."""
         if not query.abstain or query.tags or classes.learned is not None:
             return None, False
+        if not compete(len(classes.rows)):
+            return None, False  # so nothing is waited for
         rivals_query = replace(query, templates=None, patience=query.patience / 2)
         try:
             words = await self.registered(rivals_query, self.others)

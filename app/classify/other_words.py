@@ -27,6 +27,11 @@ KEPT: Final = 256
 WordPlaces = npt.NDArray[np.int32]
 
 
+def compete(labels: int) -> bool:
+    """Whether any word may compete with so many labels."""
+    return OWN // labels >= FEWEST
+
+
 @dataclass(frozen=True, slots=True)
 class OtherWords:
     """Unit rows (N, D) of words that pictures may show."""
@@ -100,8 +105,6 @@ class KnownRivals:
 
     def of(self, name: object, labels: Floats, others: OtherWords) -> Rivals | None:
         """The rivals of labels (C, D)."""
-        if OWN // len(labels) < FEWEST:
-            return None  # without a look at a name that is as long as the list
         key = hashlib.sha256(repr(name).encode()).digest()
         if key not in self._known:
             self._known[key] = others.rivals(labels)

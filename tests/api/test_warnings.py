@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.classify.other_words import FEWEST, OWN
 from app.images.notes import FACTS, Noticed, bordered, of_many
 from app.images.views import Cut
 from models import ImageSpec
@@ -51,6 +52,23 @@ def test_an_ordinary_picture_earns_no_warning(
 ) -> None:
     for path in samples.values():
         assert ask(client, path.read_bytes())["warnings"] == []
+
+
+def test_abstaining_among_more_labels_than_words_compete_with_waits_for_no_words(
+    pictogram: Encoder,
+    serve: Callable[..., Any],
+    samples: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.server.build.OTHERS", "preset:never-ready")
+    image = samples["cat"].read_bytes()
+    with serve(pictogram) as client:
+        for count, late in ((OWN // FEWEST, True), (OWN // FEWEST + 1, False)):
+            labels = ",".join(f"thing {place}" for place in range(count))
+            answer = client.post(f"/classify?labels={labels}&abstain=true", content=image)
+            assert answer.status_code == 200, answer.text
+            warnings = [each for each in answer.json()["warnings"] if "not ready yet" in each]
+            assert bool(warnings) is late
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (240, 240, 235), (255, 225, 225)])
