@@ -22,7 +22,7 @@ from benchmarks.servers import Server
 
 FILES: Final = 32
 SENT: Final = (2, 10, 100, 1_000)
-REGISTERED: Final = (2, 10, 100, 1_000, 5_000, 20_000)
+REGISTERED: Final = (2, 10, 100, 1_000, 5_000, 20_000, 100_000)
 TEMPLATES: Final = (1, 5, 20, 80)
 COLD_REQUESTS: Final = 3
 

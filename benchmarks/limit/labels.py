@@ -36,6 +36,8 @@ def labels(effort: Effort) -> Result:
             "1,000 labels sent": fields_by_count[MANY],
             "label set of 2": {"labelset": "few"},
             "label set of 1,000": {"labelset": "many"},
+            "1,000 labels sent, abstain": {**fields_by_count[MANY], "abstain": "true"},
+            "label set of 1,000, abstain": {"labelset": "many", "abstain": "true"},
         }
         sides = [
             Side(name, server, "/classify", multipart(images, fields, folder / str(number)))
@@ -51,7 +53,7 @@ def labels(effort: Effort) -> Result:
         [name, p50[name].text(), figure(statistics.median(x.p99 for x in turns))]
         for name, turns in loads.items()
     ]
-    few, many, few_set, many_set = (spread.median for spread in p50.values())
+    few, many, few_set, many_set, *_ = (spread.median for spread in p50.values())
     ratios = [many / few, many_set / few_set]
     notes = [
         f"1,000 against 2: {ratios[0]:.3f} in the request, {ratios[1]:.3f} as label sets; "
