@@ -1,11 +1,12 @@
 """The rate limiter: a bucket in the store, one here while the store is away."""
 
 import asyncio
+import math
 
 import pytest
 
 from app.api.middleware import rate_limit
-from app.api.middleware.rate_limit import KEPT, RateLimiter
+from app.api.middleware.rate_limit import FARTHEST, KEPT, RateLimiter
 from app.stores.gcra import Grant
 from app.stores.memory import MemoryRates
 from app.stores.protocols import StoreAway
@@ -53,12 +54,39 @@ def test_who_was_refused_costs_the_store_nothing_until_there_is_something() -> N
         assert await limiter.wait_for("key", 2, 1) == 0.5
         for _ in range(50):
             clock.now += 0.009
-            assert 0 < await limiter.wait_for("key", 2, 1) < 0.5
+            assert 0 < await limiter.wait_for("key", 2, 1) < 0.5 + FARTHEST
         assert bucket.calls == 2
         clock.now += 0.1
         bucket.tokens = 1
         assert await limiter.wait_for("key", 2, 1) == 0
         assert await limiter.wait_for("other", 2, 1) == 0.5
+
+    asyncio.run(run())
+
+
+def test_who_is_refused_together_and_waits_as_told_is_not_refused_again() -> None:
+    async def run() -> None:
+        clock = Clock()
+        limiter = RateLimiter(MemoryRates(clock), clock)
+        waits = [await limiter.wait_for("key", 10, 10) for _ in range(50)]
+        assert waits[:10] == [0.0] * 10
+        # in whole seconds, as they are told
+        turns = sorted(max(1, math.ceil(wait)) for wait in waits[10:])
+        assert turns == [second for second in (1, 2, 3, 4) for _ in range(10)]
+        for second in (1, 2, 3, 4):
+            clock.now = 100.0 + second
+            assert [await limiter.wait_for("key", 10, 10) for _ in range(10)] == [0.0] * 10
+
+    asyncio.run(run())
+
+
+def test_who_asks_on_without_waiting_is_not_sent_away_for_ever() -> None:
+    async def run() -> None:
+        limiter = RateLimiter(Bucket(0), Clock())
+        waits = [await limiter.wait_for("key", 1, 1) for _ in range(100)]
+        assert waits[0] == 0.5
+        assert waits == sorted(waits)
+        assert waits[-1] == 0.5 + FARTHEST
 
     asyncio.run(run())
 
