@@ -1,6 +1,7 @@
 """Numbers of any range to the 8 bits of a picture. Pure: knows no files."""
 
 import math
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -10,8 +11,8 @@ from app.images.notes import Notes
 
 Numbers = npt.NDArray[np.generic]
 
-# rows that are scaled at once, which bounds the memory
-STRIP: Final = 64
+# pixels that are looked at once, however wide a row is: no more of them are held as floats
+PIECE: Final = 65_536
 
 # floating-point pictures come in two habits, 0..1 and 0..255; up to here one is the former, that
 # overshoots
@@ -24,13 +25,23 @@ FAR_FROM_BLACK: Final = 1 / 4
 def extent(raw: Numbers) -> tuple[float, float]:
     """The least and the greatest finite number; (0, 0) if there is none."""
     low, high = math.inf, -math.inf
-    for row in range(0, len(raw), STRIP):
-        strip = raw[row : row + STRIP]
-        if strip.dtype.kind == "f":
-            strip = strip[np.isfinite(strip)]
-        if strip.size:
-            low, high = min(low, float(strip.min())), max(high, float(strip.max()))
+    for place in _pieces(raw):
+        piece = raw[place]
+        if piece.dtype.kind == "f":
+            piece = piece[np.isfinite(piece)]
+        if piece.size:
+            low, high = min(low, float(piece.min())), max(high, float(piece.max()))
     return (low, high) if low <= high else (0.0, 0.0)
+
+
+def _pieces(raw: Numbers) -> Iterator[tuple[slice, slice]]:
+    """Parts of a picture (H, W) or (H, W, channels), of PIECE pixels at most."""
+    height, width = raw.shape[:2]
+    across = max(1, min(width, PIECE))
+    down = PIECE // across
+    for top in range(0, height, down):
+        for left in range(0, width, across):
+            yield slice(top, top + down), slice(left, left + across)
 
 
 def span(
@@ -74,9 +85,12 @@ def scaled(raw: Numbers, black: float, white: float) -> npt.NDArray[np.uint8]:
     """Numbers between `black` and `white` to 0..255; what is not a number is black."""
     levels = np.empty(raw.shape, np.uint8)
     factor = 255 / (white - black) if white > black else 1.0
-    for row in range(0, len(raw), STRIP):
-        with np.errstate(invalid="ignore"):  # there are numbers that are none in two ways
-            strip = raw[row : row + STRIP].astype(np.float64)
-        strip = np.nan_to_num((strip - black) * factor, nan=0.0, posinf=0.0, neginf=0.0)
-        levels[row : row + STRIP] = np.clip(np.rint(strip), 0, 255)
+    for place in _pieces(raw):
+        # there are numbers that are none in two ways, and some that are beyond all others
+        with np.errstate(invalid="ignore", over="ignore"):
+            piece = raw[place].astype(np.float64)
+            piece -= black
+            piece *= factor
+        np.nan_to_num(piece, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        levels[place] = np.clip(np.rint(piece, out=piece), 0, 255, out=piece)
     return levels

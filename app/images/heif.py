@@ -137,10 +137,10 @@ def screen_heif(data: bytes, pixels: int) -> bytes:
 
 def _check_lists(data: bytes, start: int, end: int) -> None:
     for name, first, last in _boxes(data, start, end):
-        if name in LISTS:
-            check(last - first, LISTS[name], f"bytes of {name.decode()}")
-        elif name == b"iprp":
-            _check_lists(data, first, last)
+        inside = _boxes(data, first, last) if name == b"iprp" else ()
+        for part, begin, stop in ((name, first, last), *inside):
+            if part in LISTS:
+                check(stop - begin, LISTS[part], f"bytes of {part.decode()}")
 
 
 def _check_pictures(data: bytes, start: int, end: int, pixels: int) -> None:

@@ -267,9 +267,11 @@ def _unpredicted(raw: Numbers, ifd: Directory) -> Numbers:
     if predictor == 2:
         along = min(ifd.number(TILE_WIDTH, width), width) or width
         whole: Any = raw.astype(raw.dtype.newbyteorder("=")).view(f"u{raw.dtype.itemsize}")
-        for left in range(0, width, along):
-            part = whole[:, left : left + along]
-            np.cumsum(part, axis=1, dtype=part.dtype, out=part)
+        # each tile begins anew: what those to its left add up to is taken off its first number
+        starts = np.arange(0, width, along)
+        sums = np.add.reduceat(whole, starts, axis=1, dtype=whole.dtype)
+        whole[:, starts[1:]] -= sums[:, :-1]
+        np.cumsum(whole, axis=1, dtype=whole.dtype, out=whole)
         return np.asarray(whole.view(raw.dtype.newbyteorder("=")))
     if predictor == 3:  # Adobe Photoshop TIFF Technical Note 3
         size = raw.dtype.itemsize

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable
+from functools import reduce
 from typing import Final
 
 from benchmarks.reliability.hostile.makers import (
@@ -28,6 +29,7 @@ from benchmarks.reliability.hostile.makers import (
 from benchmarks.reliability.hostile.parts import (
     black,
     bmp,
+    box,
     encoded,
     frame,
     gif,
@@ -153,6 +155,12 @@ def bombs() -> dict[str, Maker]:
         )[:-4],
         "tiff: a strip that inflates": lambda: tiff_of(16, 16, 8, data=black(16, 2_000_000, 1)),
         "tiff: 500 pages": lambda: pages(500),
+        "tiff: differences within a tile of one pixel": lambda: tiff_of(
+            5_000_000, 1, 1, (258, 3, 1, 16), (317, 3, 1, 2), (322, 4, 1, 1), data=bytes(10_000_000)
+        ),
+        "tiff: 16 bits in rows of a megapixel": lambda: tiff_of(
+            1_000_000, 16, 8, (258, 3, 1, 16), data=zlib.compress(bytes(range(256)) * 125_000)
+        ),
         "bmp: a pixel a row in run lengths": lambda: bmp(
             50_000, 1_000, 1, b"\1\1\0\0" * 1_000 + b"\0\1"
         ),
@@ -163,6 +171,10 @@ def bombs() -> dict[str, Maker]:
         "avif: 2 million rationals of EXIF": lambda: encoded(
             red(), "AVIF", exif=b"Exif\0\0" + exif(5, 2_400_000, 275)
         ).replace(struct.pack("<HHI", 275, 5, 2_400_000), struct.pack("<HHI", 274, 5, 2_400_000)),
+        "avif: boxes within boxes": lambda: (
+            box(b"ftyp", b"avif\0\0\0\0avifmif1")
+            + box(b"meta", bytes(4) + reduce(lambda i, _: box(b"iprp", i), range(3_000), b""))
+        ),
         "avif: a grid of cells larger than they say": lambda: avif_grid(512, 13, 13, 8_000),
         "avif: a picture larger than it says": lambda: avif_lies(8_000, 8_000),
         "avif: a grid of 65,025 cells": lambda: avif_grid(64, 255, 255),
