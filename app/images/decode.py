@@ -143,14 +143,16 @@ class Decoder:
             enable_heic()
         self._apart = Apart(apart) if apart else None
         self.limits = limits
+        # a pixel may take 17 bytes while it is decoded: many threads must not do that at once
+        most = max(LARGE_AT_ONCE * limits.pixels, threads * PIXELS_OF_A_THREAD)
+        self.room = Room(most, self._waits)
         self._file_decoded = partial(
             decode,
             spec=spec,
             limits=limits,
             formats=(*FORMATS, HEIC) if heic else FORMATS,
             exact=exact,
-            # a pixel may take 17 bytes while it is decoded: many threads must not do that at once
-            room=Room(max(LARGE_AT_ONCE * limits.pixels, threads * PIXELS_OF_A_THREAD)),
+            room=self.room,
             apart=self._apart,
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -187,7 +189,16 @@ class Decoder:
         try:
             return self._file_decoded(data, look=look)
         finally:
-            del self._begun[thread]
+            self._begun.pop(thread, None)
+
+    @contextlib.contextmanager
+    def _waits(self) -> Iterator[None]:
+        """Around a wait for room: a thread that waits for others does not hang itself."""
+        thread = threading.get_ident()
+        decodes = self._begun.pop(thread, None) is not None
+        yield
+        if decodes:
+            self._begun[thread] = time.monotonic()
 
     def close(self) -> None:
         """Let the threads end, and processes that decode for them."""

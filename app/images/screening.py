@@ -98,6 +98,8 @@ def held_beside(data: bytes, pixels: int) -> int:
     """
     if data[:4] == b"RIFF" and (b"VP8L" in data or b"ALPH" in data):
         return min(pixels // SQUARE, GROUPS) * PIXELS_OF_A_GROUP
+    if data.startswith(b"\x89PNG"):
+        return pixels if data[24] == 16 else 0  # it may be read again, for the lower bytes
     if data[:2] in (b"II", b"MM"):
         ifd = tiff.directory(data)
         return max(0, ifd.number(tiff.TILE_WIDTH, 1)) * max(0, ifd.number(tiff.TILE_HEIGHT, 1))

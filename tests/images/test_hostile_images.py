@@ -1,5 +1,6 @@
 """Images made to harm: none costs much more than its pixels, and none breaks anything."""
 
+import asyncio
 import contextlib
 import io
 import json
@@ -21,7 +22,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from app.errors import DamagedImage, Problem, TooLarge, UnsupportedImage
-from app.images.decode import FORMATS, decode, quieten
+from app.images.decode import FORMATS, Decoder, decode, quieten
 from app.images.limits import ImageLimits, Room
 from app.images.screening import SCANS, screen
 from benchmarks.reliability import fuzz
@@ -300,6 +301,41 @@ def test_large_images_are_not_decoded_all_at_once() -> None:
     assert used == 0
 
 
+def test_small_images_do_not_pass_a_large_one_that_waits() -> None:
+    room = Room(100)
+    served: list[int] = []
+
+    def work(pixels: int) -> None:
+        with room.taken(pixels):
+            served.append(pixels)
+
+    threads = [threading.Thread(target=work, args=(pixels,)) for pixels in (100, 10)]
+    with room.taken(10):
+        for number, thread in enumerate(threads, start=1):
+            thread.start()
+            while room.waiting < number:  # there would be room for the small one
+                assert thread.is_alive()
+        assert served == []
+    for thread in threads:
+        thread.join(60)
+    assert served == [100, 10]
+
+
+def test_an_image_that_waits_for_room_does_not_hang() -> None:
+    decoder = Decoder(SPEC, LIMITS, 1)
+
+    async def run() -> int:
+        with decoder.room.taken(10**9):
+            decoding = asyncio.create_task(decoder.decode(encoded(makers.red((64, 64)), "PNG")))
+            while not decoder.room.waiting:
+                await asyncio.sleep(0)
+            assert decoder.busy_since is None  # or the watchdog would end the process
+        return (await decoding).width
+
+    assert asyncio.run(run()) == 64
+    decoder.close()
+
+
 @pytest.fixture(scope="module")
 def quick() -> dict[str, bytes]:
     return {name: make() for name, make in bombs.bombs().items() if name in bombs.QUICK}
@@ -352,8 +388,10 @@ class Told(Room):
         (encoded(makers.red((64, 64)), "WEBP", lossless=True), 64**2 + 256 * 700),
         (encoded(makers.red((1024, 1024)), "WEBP"), 1024**2),
         (makers.tiff_tile(2048), 16 * 16 + 2048**2),
+        (encoded(Image.new("I;16", (64, 64)), "PNG"), 2 * 64**2),  # read once more as 16 bits
+        (encoded(makers.red((64, 64)), "PNG"), 64**2),
     ],
-    ids=["lossless", "small", "lossy", "tile"],
+    ids=["lossless", "small", "lossy", "tile", "deep", "png"],
 )
 def test_what_a_decoder_holds_beside_the_pixels_counts_too(data: bytes, held: int) -> None:
     room = Told()
