@@ -290,7 +290,7 @@ def build_query(
         texts=texts,
         best=checked.combine == "best",
         nots=_nots(checked, words, limits.labels),
-        labelsets=(TAGS,) if tags else _labelsets(checked.labelset or ()),
+        labelsets=(TAGS,) if tags else _labelsets(checked.labelset),
         templates=own_or_named(checked.templates, limits.templates),
         model=checked.model,
         top_k=checked.top_k,
@@ -339,11 +339,15 @@ def _nots(fields: ClassifyFields, words: Sequence[str], limits: LabelLimits) -> 
     return words_ruled_out
 
 
-def _labelsets(names: Sequence[str]) -> tuple[str, ...]:
+def _labelsets(names: Sequence[str] | None) -> tuple[str, ...]:
     """The names of label sets, and of shipped vocabularies behind `preset:`.
 
     Raises Invalid, TooLarge.
     """
+    if names is None:
+        return ()
+    if not names:
+        raise Invalid("at least one label set is needed in labelset", field="labelset", limit=1, value=0)
     stripped = tuple(map(str.strip, names))
     if len(stripped) > MOST_LABELSETS:
         detail = f"{len(stripped)} label sets are named, the limit is {MOST_LABELSETS}"

@@ -1,6 +1,7 @@
 """Every error as a problem document (RFC 9457). Knows nothing of what went wrong inside."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -149,7 +150,10 @@ def refuse(problem: Problem, scope: MutableMapping[str, Any]) -> Response:
 
 
 def sendable(value: Any) -> Any:
-    """Untrusted text may contain lone surrogates, which cannot be encoded in a response."""
+    """Untrusted text may contain lone surrogates, which cannot be encoded in a response, and JSON
+    has no number that is none or without bounds."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 

@@ -567,6 +567,14 @@ def test_halves_of_surrogate_pairs_are_refused_wherever_they_stand(client: httpx
     assert client.post("/classify", files=form_of).status_code == 400
 
 
+def test_a_list_without_a_label_set_is_refused(client: httpx.Client) -> None:
+    by_address = client.post("/classify", params={"labelset": "[]"}, content=png())
+    image = base64.b64encode(png()).decode()
+    by_json = client.post("/classify", json={"image": image, "labelset": []})
+    for response in (by_address, by_json):
+        assert problem(response, 422, "invalid")["field"] == "labelset"
+
+
 def test_a_large_body_that_is_no_image_does_not_stop_the_others(client: httpx.Client) -> None:
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     response = client.post("/classify", content=b"image=" + b"%41" * 500_000, headers=kind)

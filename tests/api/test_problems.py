@@ -1,11 +1,12 @@
-"""Problems in OpenAI's form."""
+"""Problems in the forms that clients read."""
 
 import json
+import math
 
 import pytest
 
 from app import errors
-from app.api.problems import openai_error
+from app.api.problems import document, openai_error
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,9 @@ def test_a_problem_has_the_type_and_code_that_clients_know(
 def test_half_of_a_surrogate_pair_is_sendable() -> None:
     document = openai_error(errors.Invalid("\ud800", field="\ud800"))
     json.dumps(document, ensure_ascii=False).encode()
+
+
+def test_a_number_that_json_does_not_have_is_sendable() -> None:
+    for number, text in ((math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")):
+        content = document(errors.Invalid("x", field="boxes", value=number)).model_dump()
+        assert json.loads(json.dumps(content, allow_nan=False))["value"] == text
