@@ -3,7 +3,6 @@
 Knows nothing of vectors or stores.
 """
 
-import unicodedata
 from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -27,7 +26,7 @@ from app.api.uploads import (
     labelled,
 )
 from app.classify.bulk import Item
-from app.classify.labels import NONE, folder_name
+from app.classify.labels import NONE, composed, folder_name
 from app.errors import Invalid, Problem, TooLarge, excerpt, shown
 from app.labelsets.calibration.fit import Aim
 from app.labelsets.examples import LABEL
@@ -86,7 +85,7 @@ class LabelledForm:
         return text in self._places
 
     def _place(self, text: str) -> int | None:
-        for form in (text, text.strip(), unicodedata.normalize("NFC", text.strip())):
+        for form in (text, text.strip(), composed(text.strip())):
             if form in self._places:
                 return self._places[form]
         if not self._folders:

@@ -27,7 +27,7 @@ def folder_name(label: str | None) -> str:
     """
     if label is None:
         return NONE
-    text = unicodedata.normalize("NFC", label)
+    text = composed(label)
     # what does not print would also lead a terminal or a reader astray
     name = "".join("_" if c in UNSAFE or not c.isprintable() else c for c in text)
     name = name.encode()[:LONGEST].decode(errors="ignore").lstrip(" .-").rstrip(" .")
@@ -49,6 +49,20 @@ class LabelLimits:
     length: int = 200
 
 
+# accents one after the other, or symbols, which have no other form; no language has as many
+ROW: Final = 64
+ACCENTS: Final = re.compile(rf"(?<![^\w\x00-\x7f])[^\w\x00-\x7f]{{{ROW}}}")
+
+
+def composed(text: str) -> str:
+    """A text in NFC (Unicode Standard Annex 15); one with ROW accents in a row stays as it is.
+
+    These are put in order in a time that grows with the square of their number.
+    """
+    strange = len(text) >= ROW and ACCENTS.search(text) is not None
+    return text if strange else unicodedata.normalize("NFC", text)
+
+
 # what reads as one space, and what is not seen at all
 SPACES: Final = re.compile(r"[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
 UNSEEN: Final = re.compile("[\u00ad\u200b\u2060\ufeff]")
@@ -58,7 +72,7 @@ def normal(label: str) -> str:
     """A label as it is kept: NFC, single spaces, none around it, nothing invisible."""
     if label.isascii():
         return SPACES.sub(" ", label.strip()) if "  " in label else label.strip()
-    return SPACES.sub(" ", UNSEEN.sub("", unicodedata.normalize("NFC", label))).strip()
+    return SPACES.sub(" ", UNSEEN.sub("", composed(label))).strip()
 
 
 def merged(raw: Sequence[str]) -> tuple[list[str], list[str]]:

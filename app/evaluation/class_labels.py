@@ -5,7 +5,6 @@ A folder's name, or a label of a CSV, is a key; `--names` and `--labels` say wha
 
 import json
 import tomllib
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,7 +175,7 @@ def _names(file: Path) -> dict[str, tuple[str, ...]]:
 
 def _plain(key: str) -> str:
     """A key as it is looked up: some systems write accents as characters of their own."""
-    return unicodedata.normalize("NFC", key).strip()
+    return labels.composed(key).strip()
 
 
 def _names_of_object(file: Path) -> Iterable[tuple[str, str, list[str]]]:

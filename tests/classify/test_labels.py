@@ -16,6 +16,16 @@ def test_labels_are_kept_in_one_normal_form() -> None:
     assert labels.clean(["\u0915\u094d\u200d", "ａ"], LIMITS) == ("\u0915\u094d\u200d", "ａ")
 
 
+def test_masses_of_accents_are_not_put_in_order_and_all_others_are() -> None:
+    disordered = "\u0315\u0300"  # NFC has them the other way round
+    assert labels.normal("a" + disordered) == "\u00e0\u0315"
+    # 400,000 of them would take minutes, in which nothing else could run
+    for text in ("a" + disordered * 32, "\u4e2d" + disordered * 200_000):
+        assert labels.normal(text) == text
+        assert labels.folder_name(text) != text
+    assert labels.normal("e\u0301" * 500_000) == "\u00e9" * 500_000
+
+
 def test_labels_written_two_ways_count_once_and_the_same_ones_are_left_to_be_refused() -> None:
     texts = ["hot dog", "hot  dog", "hot\u00a0dog", "café", "cafe\u0301", "cat"]
     distinct, warnings = labels.merged(texts)
