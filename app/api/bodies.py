@@ -192,8 +192,10 @@ ANY_URL: Final = re.compile(r"[\s+]*([a-z][a-z0-9+.-]{1,20})://", re.IGNORECASE)
 # a file of more bytes holds line ends or zeros
 CURL_BYTES: Final = 64
 
-# RFC 4648, section 5
-URL_ALPHABET: Final = str.maketrans("-_", "+/")
+# RFC 4648, section 5, to section 4; line breaks inside are what the base64 command writes
+ALPHABET: Final = str.maketrans("-_", "+/", " \t\n\r\v\f\x1c\x1d\x1e\x1f")
+OTHER_SPACES: Final = "\x85\xa0\u2007\u2028\u2029\u202f\u3000"
+NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 NOT_BASE64: Final = re.compile(r"[^A-Za-z0-9+/]")
 
 
@@ -348,11 +350,23 @@ def from_base64(text: str) -> bytes:
         if "%" in payload:
             payload = unquote_to_bytes(payload).decode("latin-1")
     try:
-        # line breaks inside are what the base64 command writes
-        coded = "".join(payload.split()).rstrip("=").translate(URL_ALPHABET)
+        coded = _coded(payload).rstrip("=")
         return base64.b64decode(coded + "=" * (-len(coded) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise _not_base64(payload, coded) from None
+
+
+def _coded(payload: str) -> str:
+    """Base64 in its first alphabet without white space, up to the first character that is none.
+
+    Without a list of its words, of which there may be millions.
+    """
+    if not payload.isascii():
+        for space in OTHER_SPACES:
+            payload = payload.replace(space, "")
+    odd = NOT_ASCII.search(payload)
+    end = len(payload) if odd is None else odd.start()
+    return payload[:end].translate(ALPHABET) + payload[end : end + 1]
 
 
 def _not_base64(payload: str, coded: str) -> Invalid:

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import time
+import tracemalloc
 import urllib.parse
 import zipfile
 from pathlib import Path
@@ -301,6 +302,22 @@ def test_no_charset_of_an_extended_file_name_fails_a_request(
     )
     assert response.status_code == 200, response.text
     assert response.json()["results"][0]["name"] == "\\ud800+2AA-.png"
+
+
+def test_base64_in_words_is_never_a_list_of_them() -> None:
+    text = "abcd " * 200_000
+    tracemalloc.start()
+    assert len(bodies.from_base64(text)) == 600_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(text)
+
+
+@pytest.mark.parametrize("space", ["\n", "\r\n", "\t", "\xa0", "\u2028", "\u3000"])
+def test_white_space_in_base64_is_passed_over(space: str) -> None:
+    assert bodies.from_base64(f"aGVs{space}bG8={space}") == b"hello"
+    with pytest.raises(Invalid, match="its character 6 is 'é'"):
+        bodies.from_base64(f"aGVs{space}bébb{space}")
 
 
 def test_of_a_part_with_masses_of_parameters_the_plain_name_is_read(
