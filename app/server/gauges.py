@@ -94,8 +94,9 @@ def _watch_queues(
         ),
         ("decoding_images", "Images being decoded or waiting for it.",
          lambda: sum(each.embedder.decoder.waiting for each in loaded())),
-        ("uploads", "Batch uploads in progress.", lambda: uploads.under_way),
-        ("max_uploads", "Maximum number of concurrent batch uploads.", lambda: uploads.at_once),
+        ("uploads", "Uploads in progress: batches, examples, pictures to calibrate with.",
+         lambda: uploads.under_way),
+        ("max_uploads", "Maximum number of concurrent uploads.", lambda: uploads.at_once),
     ):  # fmt: skip
         metrics.watch(f"openvocab_{name}", about, read)
     each_model: Mapping[str, tuple[str, Callable[[Services], float]]] = {

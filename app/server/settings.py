@@ -141,13 +141,15 @@ class Settings(ModelSettings):
 
     max_image_bytes: int = Field(20_000_000, ge=1, description="Largest image file, in bytes.")
     max_upload_bytes: int = Field(
-        4_000_000_000, ge=1, description="Largest body of `POST /classify/batch`, in bytes."
+        4_000_000_000,
+        ge=1,
+        description="Largest upload, in bytes: a batch, examples, pictures to calibrate with.",
     )
     max_upload_images: int = Field(
-        10_000, ge=1, description="Images in one `POST /classify/batch`."
+        10_000, ge=1, description="Maximum number of images in one upload."
     )
     max_uploads: int = Field(
-        8, ge=1, description="Maximum number of concurrent `POST /classify/batch`; beyond it: 503."
+        8, ge=1, description="Maximum number of concurrent uploads; beyond it: 503."
     )
     max_image_pixels: int = Field(
         50_000_000,
