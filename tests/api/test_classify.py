@@ -432,6 +432,10 @@ def test_a_request_past_its_deadline_is_504(
                 data={"labels": "never embedded, before"},
                 headers={"X-Request-Timeout": "0.7"},
             )
+            patch.setattr(pictogram, "submit_images", lambda _: Future())
+            # no body is late where none was to come
+            probe = client.get("/readyz", headers={"X-Request-Timeout": "0.1"})
+        assert problem(probe, 504, "deadline_passed")["limit"] == 0.1
         assert problem(answer, 504, "deadline_passed")["limit"] == 0.7
         assert answer.elapsed.total_seconds() < 20  # which is not forever, on the slowest machine
         for wrong in ("0", "-1", "soon", "nan", "inf", ""):

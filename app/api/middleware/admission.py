@@ -118,8 +118,9 @@ class AdmissionMiddleware:
             return
         state = state_of(scope)
         rule = state.route.rule
+        headers = Headers(scope=scope)
         try:
-            seconds = self._seconds(Headers(scope=scope).get(HEADER))
+            seconds = self._seconds(headers.get(HEADER))
             if rule.queued:
                 self._admission.check()  # before its body is read
         except (Invalid, Overloaded) as problem:
@@ -130,7 +131,7 @@ class AdmissionMiddleware:
         pace = self._timeout if rule.streams else None
         call = _Call(receive, send, self._admission, rule.queued, pace)
         state.hold = call.hold
-        endless = rule.streams and HEADER.lower().encode() not in dict(scope["headers"])
+        endless = rule.streams and HEADER not in headers
         try:
             async with asyncio.timeout_at(None if endless else now + seconds) as clock:
                 await self._app(scope, call.receive, call.send)
@@ -140,7 +141,7 @@ class AdmissionMiddleware:
             self._metrics.dropped("expired")
             if call.answering:
                 raise  # half an answer is out
-            late = _late(seconds, call.complete)
+            late = _late(seconds, call.complete or _bodiless(headers))
             await refuse(late, scope)(scope, receive, send)
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -251,6 +252,11 @@ class _Call:
             self.left = True
             self._task.cancel()
         return message
+
+
+def _bodiless(headers: Headers) -> bool:
+    """Whether no body follows (RFC 9112, section 6.3), so that its route need not wait for one."""
+    return "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
 
 
 def _late(seconds: float, complete: bool) -> DeadlinePassed | SlowBody:
