@@ -41,8 +41,8 @@ def page(families: Sequence[Family]) -> str:
     lines = ["", "| metric | type | combined by | description |", "| --- | --- | --- | --- |"]
     for family in families:
         labels = f"{{{','.join(family.labels)}}}" if family.labels else ""
-        kind = "info" if family.name.endswith("_info") else family.kind
-        lines.append(f"| `{family.name}{labels}` | {kind} | {family.together} | {family.about} |")
+        how = f"{family.kind} | {family.together}"
+        lines.append(f"| `{family.name}{labels}` | {how} | {family.about} |")
     lines += ["", "Buckets:", ""]
     for bounds in dict.fromkeys(family.bounds for family in families if family.bounds):
         names = ", ".join(f"`{f.name}`" for f in families if f.bounds == bounds)
