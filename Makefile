@@ -20,7 +20,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: gpu-bundle gpu-rehearsal help setup run test check audit sbom image image-steps bench bench-processor docs lock clean redis sqlite3 prometheus nginx wrk node chromium
+.PHONY: gpu-bundle gpu-rehearsal help setup run test check collect audit sbom image image-steps bench bench-processor docs lock clean redis sqlite3 prometheus nginx wrk node chromium
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,7 +36,9 @@ run: $(if $(or $(GPU),$(filter-out everyday pictogram,$(MODEL))),.venv/ready,.ve
 	"  curl --data-binary @tests/samples/doughnut.png '$(HOST):$(PORT)/classify?labels=cat,doughnut,rocket&top_k=1'" ''
 	@exec $(BIN)/openvocab serve --host $(HOST) --port $(PORT) --model $(MODEL)
 
-test: check audit redis sqlite3 prometheus nginx node chromium  ## all checks and tests
+# most modules are never imported by the tests, and the others are compiled then
+test: COMPILE := --no-compile
+test: check collect audit redis sqlite3 prometheus nginx node chromium  ## all checks and tests
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 gpu-bundle: .venv/dev  ## fill .gpu-bundle with everything a bare GPU machine needs (Python 3.12), for benchmarks/gpu/run.sh
@@ -64,6 +66,12 @@ check: .venv/dev  ## ruff, mypy --strict, import-linter
 	MYPYPATH=models/pictogram $(BIN)/mypy --explicit-package-bases models/pictogram/*.py
 	MYPYPATH=models/everyday:models/pictogram $(BIN)/mypy --explicit-package-bases models/everyday/*.py
 	$(BIN)/lint-imports --no-cache
+
+# beside the checks: what cannot be imported is told at once, and the processes that test find
+# all of it compiled
+collect: .venv/dev
+	@mkdir -p build
+	@$(BIN)/pytest --collect-only -qq >build/collected.txt 2>&1 || { cat build/collected.txt >&2; exit 1; }
 
 audit: .venv/tools/ready  ## check locked packages for known vulnerabilities (if advisory data is reachable)
 	@.venv/tools/bin/python docker/audit.py requirements.lock requirements-ray.lock requirements-dev.lock requirements-build.lock
@@ -154,22 +162,33 @@ chromium:
 wrk:
 	@command -v wrk >/dev/null || { $(call debian,wrk); }
 
-.venv/ready: requirements.lock pyproject.toml | .venv/bin/python
-	@echo 'installing (PyTorch is large: about 5 GB on Linux)'
-	$(PIP) install --require-hashes -r requirements.lock
-	$(PIP) install --no-deps --no-build-isolation --editable .
+.venv/ready: .venv/light .venv/torch
+	@$(BIN)/python -m pip --disable-pip-version-check check
 	@touch $@
 
 # without what PyTorch brings, so pip would find dependencies missing
 .venv/light: requirements-light.lock pyproject.toml | .venv/bin/python
-	$(PIP) install --require-hashes --no-deps -r requirements-light.lock
+	$(PIP) install $(COMPILE) --require-hashes --no-deps -r requirements-light.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# --no-compile: most of these modules are never imported, and the others are compiled then
-.venv/dev: requirements-dev.lock .venv/ready
-	$(PIP) install --no-compile --require-hashes -r requirements-dev.lock
+# the rest of the lock by a pip of its own, which takes one package after the other
+.venv/torch: requirements.lock requirements-light.lock | .venv/bin/python
+	@echo 'installing (PyTorch is large: about 5 GB on Linux)'
+	$(PIP) install $(COMPILE) --require-hashes --no-deps -r $(call without,requirements.lock,requirements-light.lock)
 	@touch $@
+
+# --no-compile: only checks, tests and measurements import these
+.venv/others: requirements-dev.lock requirements.lock | .venv/bin/python
+	$(PIP) install --no-compile --require-hashes --no-deps -r $(call without,requirements-dev.lock,requirements.lock)
+	@touch $@
+
+.venv/dev: .venv/torch .venv/others .venv/light
+	@$(BIN)/python -m pip --disable-pip-version-check check
+	@touch $@
+
+# the packages of one lock that are not in another
+without = <(awk -F'==' 'NR == FNR {other[$$1]; next} /^[^ ]/ {listed = $$1 in other} !listed' $(2) $(1))
 
 .venv/tools/ready: requirements-build.lock | .venv/bin/python
 	@$(BIN)/python -m venv .venv/tools

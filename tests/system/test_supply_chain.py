@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,11 +65,16 @@ def test_what_only_looks_like_it_is_fine() -> None:
     assert not list(faults("model.eval(); torch.load(path, weights_only=True); yaml.safe_load(x)"))
 
 
+def entries(text: str) -> list[str]:
+    """Of a lock: each package with its hashes."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
 def requirements(lock: str) -> dict[str, str]:
     """By name: the whole entry, hashes included."""
-    text = (ROOT / lock).read_text(encoding="utf-8").replace("\\\n", " ")
-    entries = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return {re.split(r"[=\[ ;<>~!@]", entry)[0]: entry for entry in entries}
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    return {re.split(r"[=\[ ;<>~!@]", entry)[0]: entry for entry in entries(text)}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -97,8 +103,29 @@ def test_whatever_is_installed_from_a_lock_is_held_to_its_hashes() -> None:
     for file in ("Makefile", "Dockerfile"):
         text = (ROOT / file).read_text(encoding="utf-8").replace("\\\n", " ")
         for line in text.splitlines():
-            if re.search(r"install .*-r \S+\.lock", line):
+            if re.search(r"install .*-r .*\.lock", line):
                 assert "--require-hashes" in line, line
+
+
+@pytest.mark.parametrize(
+    ("lock", "other"),
+    [
+        ("requirements.lock", "requirements-light.lock"),
+        ("requirements-dev.lock", "requirements.lock"),
+    ],
+)
+def test_make_installs_side_by_side_what_is_the_whole_lock_together(lock: str, other: str) -> None:
+    rule = f"--eval=left: ; @cat $(call without,{lock},{other})"
+    completed = subprocess.run(
+        ["make", "--silent", rule, "left"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    left = entries(completed.stdout)
+    installed = entries((ROOT / other).read_text(encoding="utf-8"))
+    whole = entries((ROOT / lock).read_text(encoding="utf-8"))
+    assert set(left) | {line for line in installed if line in whole} == set(whole)
+    assert {line.split("==")[0] for line in left}.isdisjoint(
+        line.split("==")[0] for line in installed
+    )
 
 
 def test_the_linter_looks_for_what_is_unsafe() -> None:
