@@ -3,6 +3,7 @@ several calls at once which one's failure counts."""
 
 import asyncio
 import contextlib
+import errno
 import math
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final, Self, TypeVar
@@ -157,6 +158,20 @@ class Overloaded(Unavailable):
 def retry_in(seconds: float) -> int:
     """A Retry-After from an estimate: whole seconds, 1 to LONGEST_RETRY."""
     return max(1, min(LONGEST_RETRY, math.ceil(seconds)))
+
+
+# how a system says that it has no process, memory or open file left, and Python no thread
+_NOTHING_LEFT: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+_NO_THREAD: Final = "can't start new thread"
+
+
+def failure(error: BaseException) -> Problem:
+    """What a request is told of an error that nothing else is made of; its text is for the log."""
+    short = isinstance(error, MemoryError) or str(error) == _NO_THREAD
+    if short or (isinstance(error, OSError) and error.errno in _NOTHING_LEFT):
+        detail = "the system has no thread, memory or open file left for this; try again later"
+        return Overloaded(detail, retry_after=5)
+    return Internal("the server failed; see its log")
 
 
 class Draining(Unavailable):

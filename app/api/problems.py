@@ -16,13 +16,13 @@ from starlette.responses import JSONResponse, Response
 
 from app.api.middleware.state import state_of
 from app.errors import (
-    Internal,
     Invalid,
     MethodNotAllowed,
     NotFound,
     Problem,
     Unauthenticated,
     Unparsable,
+    failure,
 )
 
 # error types known to OpenAI's clients; all others are the request's fault
@@ -157,11 +157,6 @@ def sendable(value: Any) -> Any:
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
-def internal(scope: MutableMapping[str, Any]) -> Response:
-    """The response to an internal error: the text of the exception stays in the log."""
-    return refuse(Internal("the server failed; see its log"), scope)
-
-
 def _below(scope: MutableMapping[str, Any], prefix: str) -> bool:
     """Whether the route's clients expect errors in their own format."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -241,7 +236,7 @@ def _from_framework(request: Request, error: HTTPException) -> Problem:
     if error.status_code < 500:
         return Unparsable(str(error.detail))
     log.error("the framework raised %r", error)
-    return Internal("the server failed; see its log")
+    return failure(error)
 
 
 def _from_parameters(error: RequestValidationError) -> Invalid:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from app.errors import Internal, Overloaded, Problem
+from app.errors import Overloaded, Problem, failure
 from app.telemetry import spans
 
 log = logging.getLogger("openvocab.batch")
@@ -121,9 +121,9 @@ class _Run(Generic[R]):
                 await self._begin(item)
         except Problem as error:
             problem = error
-        except Exception:
+        except Exception as error:
             log.exception("a batch of images cannot be read")
-            problem = Internal("the server failed; see its log")
+            problem = failure(error)
         async with self._room:
             await self._room.wait_for(lambda: not self.tasks)
         if problem is not None:
@@ -163,9 +163,9 @@ class _Run(Generic[R]):
                 result = await self._patiently(image)
         except Problem as error:
             result = error
-        except Exception:
+        except Exception as error:
             log.exception("image %d of a batch failed", item.index)
-            result = Internal("the server failed; see its log")
+            result = failure(error)
         self._put(Outcome(item.index, item.name, result))
         async with self._room:
             self._bytes -= len(image)

@@ -15,7 +15,7 @@ from app.classify.ensemble import Ensemble, Fitted
 from app.classify.templates import TemplateSets
 from app.classify.tenancy import working_for
 from app.classify.truncation import Cut, TextTooLong, advised, few, together
-from app.errors import Internal, Problem, TooLarge
+from app.errors import Internal, Problem, TooLarge, failure
 from app.groups import groups
 from app.labelsets.blending import Blending
 from app.labelsets.definition import Definition, Stored, namespace_of, unreadable_problem
@@ -242,8 +242,8 @@ class Builds:
             result = "refused" if problem.status < Internal.status else "failed"
             # not its text: that may hold a label
             log.warning("label set %s version %d: %s", stored.name, stored.version, problem.code)
-        except Exception:
-            build.error = Problem("the server failed; see its log")
+        except Exception as error:
+            build.error = failure(error)
             result = "failed"
             log.exception("label set %s version %d cannot be built", stored.name, stored.version)
         else:

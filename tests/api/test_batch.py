@@ -434,6 +434,38 @@ def test_an_image_that_meets_a_full_queue_waits_and_one_at_fault_fails_alone() -
     assert "secret" not in results[2].detail
 
 
+def test_an_archive_for_which_the_system_has_no_thread_left_may_be_sent_again(
+    plain_pictogram: Encoder,
+    serve: Callable[..., Any],
+    pictures: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def refuses(thread: threading.Thread) -> None:
+        if thread.name.startswith("archive"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with serve(plain_pictogram) as client:
+
+        def send() -> httpx.Response:
+            headers = {"Content-Type": "application/zip"}
+            return client.post(
+                "/classify/batch",
+                content=zipped(pictures),
+                headers=headers,
+                params={"labels": LABELS},
+            )
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuses)
+            answer = send()
+        assert (answer.status_code, answer.json()["error_type"]) == (503, "overloaded")
+        assert answer.headers["retry-after"] == "5"
+        assert [best(line) for line in send().json()["results"]] == list(NAMES)
+
+
 def table(answer: httpx.Response) -> list[dict[str, str]]:
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"

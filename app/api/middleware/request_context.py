@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.middleware import Matched, RouteTable, routed
 from app.api.middleware.body_limit import log
 from app.api.middleware.state import RequestState
-from app.api.problems import SECURITY_HEADERS, internal
+from app.api.problems import SECURITY_HEADERS, refuse
+from app.errors import failure
 from app.telemetry import logs, spans
 from app.telemetry.metrics import Metrics
 from app.telemetry.spans import Stages
@@ -227,10 +228,10 @@ class RequestContext:
                 await self._app(routed(scope), receive, send_with_headers)
             except ClientDisconnect:
                 log.debug("the client disconnected while sending")
-            except Exception:
+            except Exception as error:
                 log.exception("a request failed: %s %s", scope["method"], scope["path"])
                 if exchange.status:
                     raise  # half an answer is out: the server must cut the connection
-                await internal(scope)(scope, receive, send_with_headers)
+                await refuse(failure(error), scope)(scope, receive, send_with_headers)
             finally:
                 exchange.end(self._metrics)
