@@ -37,6 +37,10 @@ openvocab serve --uds /run/openvocab.sock
 # files of a process beside its connections: those that are being refused, the store, pictures
 OTHER_FILES: Final = 200
 
+# files that a server opens before it answers anything, and those that each of its workers adds
+LEAST_FILES: Final = 64
+FILES_A_WORKER: Final = 4
+
 EXIT_STATUS: Final = (
     "0 stopped by a signal (130 or 143 before it was ready), 1 the address is already in use or "
     "not permitted, or the server cannot start, 2 a setting is invalid, 3 the model cannot be "
@@ -88,7 +92,7 @@ def serve(
     _check_formats(settings)
     _check_tracing(settings)
     _check_shared(settings)
-    _raise_file_limit(settings.max_connections)
+    _raise_file_limit(settings.max_connections, settings.workers)
     listener = _listener(host, port, uds)
     _check_access(settings, listener)
     _check_store(settings)
@@ -162,8 +166,11 @@ def _check_shared(settings: Settings) -> None:
         end(f"OPENVOCAB_STORE_URL: {detail}")
 
 
-def _raise_file_limit(connections: int) -> None:
-    """Open files as many as the connections of a process need, where the system permits them."""
+def _raise_file_limit(connections: int, workers: int) -> None:
+    """Open files as many as the connections of a process need, where the system permits them.
+
+    Ends the start where there are too few for anything.
+    """
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -176,6 +183,12 @@ def _raise_file_limit(connections: int) -> None:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = most
+    least = LEAST_FILES + FILES_A_WORKER * workers
+    if soft < least:
+        end(
+            f"{soft} open files are permitted, and a start needs {least}: raise `ulimit -n`",
+            START_ERROR,
+        )
     if soft < needed:
         _warn(
             f"{soft} open files are permitted, and OPENVOCAB_MAX_CONNECTIONS={connections} needs "

@@ -55,11 +55,7 @@ def serve(
     metrics: Metrics | None = None,
 ) -> int:
     """Serve until a signal; accepted requests are answered first. Returns the exit status."""
-    if not _may_start(FIRST_THREADS):
-        sys.stderr.write(
-            f"openvocab: {FIRST_THREADS} more threads are needed, and the system does not permit "
-            "them: raise its limit of tasks (TasksMax=, pids.max, `ulimit -u`) or `ulimit -v`\n"
-        )
+    if not permits(FIRST_THREADS):
         encoder.close()
         return START_ERROR
     tune_interpreter()
@@ -87,8 +83,11 @@ def serve(
     return 0
 
 
-def _may_start(count: int) -> bool:
-    """Whether so many threads can run at once; a start that lacks one ends in a traceback."""
+def permits(count: int) -> bool:
+    """Whether so many more threads can run at once: a start that lacks one ends in a traceback.
+
+    Says so in one line if not.
+    """
     done = threading.Event()
     started: list[threading.Thread] = []
     try:
@@ -97,6 +96,10 @@ def _may_start(count: int) -> bool:
             thread.start()
             started.append(thread)
     except RuntimeError:
+        sys.stderr.write(
+            f"openvocab: {count} more threads are needed, and the system does not permit them: "
+            "raise its limit of tasks (TasksMax=, pids.max, `ulimit -u`) or `ulimit -v`\n"
+        )
         return False
     finally:
         done.set()

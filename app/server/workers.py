@@ -24,7 +24,7 @@ from app.server.build import load_encoder, load_shared_encoder
 from app.server.cpus import available_cores
 from app.server.exit_status import HUNG, MODEL_ERROR, SIGNALLED, START_ERROR
 from app.server.gauges import watch_process
-from app.server.run import described, serve, threads
+from app.server.run import FIRST_THREADS, described, permits, serve, threads
 from app.server.settings import Settings
 from app.server.signals import REPLACED, give_up
 from app.telemetry import logs
@@ -160,6 +160,8 @@ def _work(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     lifeline.hold()
+    if not permits(FIRST_THREADS):
+        sys.exit(START_ERROR)
     limit_arenas()
     threading.Thread(target=_end_with, args=(lifeline, patience(settings)), daemon=True).start()
     number = multiprocessing.current_process().name.rsplit(" ", 1)[-1]

@@ -257,6 +257,18 @@ def test_too_few_open_files_for_the_connections_are_said_at_the_start() -> None:
     assert not any("open files" in line for line in lines)
 
 
+def test_too_few_open_files_for_a_start_end_it_in_one_line() -> None:
+    command = [*COMMAND, "serve", "--model", "pictogram", "--port", "0", "--workers", "10"]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -n 100; exec "$0" "$@"', *command],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == (
+        "openvocab: 100 open files are permitted, and a start needs 104: raise `ulimit -n`\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "env", "status", "complaint"),
     [

@@ -280,4 +280,4 @@ def test_a_system_that_permits_no_more_threads_ends_the_start(
         "openvocab: 10000 more threads are needed, and the system does not permit them: raise its "
         "limit of tasks (TasksMax=, pids.max, `ulimit -u`) or `ulimit -v`\n"
     )
-    assert run._may_start(8)
+    assert run.permits(8)

@@ -5,6 +5,7 @@ import errno
 import multiprocessing
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
+from app.server import workers
 from app.server.certificates import valid_until
 from app.server.exit_status import HUNG, START_ERROR
 from app.server.main import create_app
@@ -394,6 +396,26 @@ def test_no_room_for_a_second_worker_ends_the_start_in_one_line(
     assert capsys.readouterr().err == (
         "openvocab: worker 1 cannot be started ([Errno 11] Resource temporarily unavailable)\n"
     )
+    supervisor.listener.close()
+
+
+def test_a_worker_for_which_there_are_too_few_threads_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(workers, "FIRST_THREADS", 10_000)
+    supervisor = Supervisor(Settings(), socket.socket(), 1)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    room = pages * resource.getpagesize() + 100_000_000  # for the stacks of a few
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (room, before[1]))
+    try:
+        worker = supervisor._start(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    worker.process.join(GRACE_SECONDS)
+    assert worker.status == START_ERROR
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("openvocab: 10000 more threads are needed")
     supervisor.listener.close()
 
 
