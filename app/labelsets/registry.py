@@ -39,12 +39,15 @@ MANY: Final = 2_000
 # seconds between two notes of when a set was last used
 TOUCH_EVERY: Final = 60.0
 
+# seconds between two looks for what the store has lost
+PUBLISH_EVERY: Final = 60.0
+
 
 class Registry:
     """Reads the current version from the store at each use, so that others' changes are seen.
 
     While the store is away, what is known goes on from memory. What the store lost without a
-    tombstone is published again.
+    tombstone is published again, at the next use or within a minute.
     """
 
     def __init__(
@@ -216,6 +219,19 @@ class Registry:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def keep_publishing(self) -> None:
+        """Publish at intervals, forever, what was lost: who knows it may end before it is used."""
+        while True:
+            await asyncio.sleep(PUBLISH_EVERY)
+            with contextlib.suppress(StoreAway):
+                await self.publish_lost()
+
+    async def publish_lost(self) -> None:
+        """Publish again what the store has lost, or an older version of. Raises StoreAway."""
+        for known in self._known.all():
+            if _went_back(await self._store.head(known.name), known):
+                await self._publish_again(known)
 
     async def _look_for_lost(self) -> None:
         """Publish or list again what the store has lost of what is known, unless it was deleted."""

@@ -219,6 +219,8 @@ async def build(
     services = await _of_model(settings, encoder, metrics, stack, shared, pool)
     resuming = asyncio.create_task(services.labelsets.resume())
     stack.callback(resuming.cancel)
+    publishing = asyncio.create_task(registry.keep_publishing())
+    stack.callback(publishing.cancel)
     sweeping = asyncio.create_task(Sweeper(store.labelsets, store.pictures).keep_sweeping())
     stack.callback(sweeping.cancel)
     metrics.watch(

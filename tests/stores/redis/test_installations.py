@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.retry import Retry
 
-from app.errors import Problem
+from app.errors import Problem, UnknownLabelset
 from app.labelsets.definition import Definition, Entry, new
 from app.labelsets.registry import Registry
 from app.stores import open_store
@@ -30,6 +30,7 @@ PATIENT = 10.0  # longer than a server that is up keeps anyone waiting, on a bus
 END = "\U0010ffff"
 LOCAL = "subjectAltName=IP:127.0.0.1,DNS:localhost"
 DEFINITION = Definition((Entry("a", ("a",)), Entry("b", ("b",))))
+OTHER = Definition((Entry("c", ("c",)), Entry("d", ("d",))))
 Start = Callable[..., int]
 
 
@@ -159,6 +160,36 @@ def test_writes_through_sentinels_survive_failovers_and_the_masters_death(
         await whole(inner)
         assert store.state == "ok"
         await inner.close()
+
+    asyncio.run(test())
+
+
+def test_what_a_failover_lost_is_published_again_though_nobody_asks_for_it(start: Start) -> None:
+    port = start("redis")
+
+    async def test() -> None:
+        store = RedisStore(f"redis://127.0.0.1:{port}", PATIENT, 3600)
+        registry = Registry(store.labelsets, MemoryPictures(), MOST)
+        before = await registry.write(new("changed", 0, DEFINITION), None)
+        deleted = await registry.write(new("deleted", 0, DEFINITION), None)
+        # what a replica has that lags
+        old = {key: ask(port, "DUMP", key) for key in ask(port, "KEYS", "*")}
+        after = await registry.write(new("changed", 0, OTHER), before)
+        created = await registry.write(new("created", 0, DEFINITION), None)
+        ask(port, "FLUSHALL")
+        for key, value in old.items():
+            ask(port, "RESTORE", key, 0, value)
+        elsewhere = Registry(store.labelsets, MemoryPictures(), MOST)
+        await elsewhere.delete(await elsewhere.current("deleted"))
+
+        await registry.publish_lost()
+        for known in (after, created):
+            found = await elsewhere.current(known.name)
+            assert found.definition == known.definition
+            assert found.version >= known.version
+        with pytest.raises(UnknownLabelset):
+            await elsewhere.current(deleted.name)
+        await store.close()
 
     asyncio.run(test())
 
