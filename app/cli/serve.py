@@ -17,6 +17,7 @@ from app.api.middleware.keys import BadKeys, KeyRing
 from app.cli import help as help_
 from app.cli.imports import uncollected
 from app.cli.terminal import end, or_exit, settings_or_exit
+from app.images.limits import BYTES_OF_A_PIXEL
 from app.server import sockets
 from app.server.certificates import check_certificate
 from app.server.exit_status import START_ERROR, STORE_ERROR
@@ -93,6 +94,7 @@ def serve(
     _check_tracing(settings)
     _check_shared(settings)
     _raise_file_limit(settings.max_connections, settings.workers)
+    _check_memory(settings)
     listener = _listener(host, port, uds)
     _check_access(settings, listener)
     _check_store(settings)
@@ -194,6 +196,19 @@ def _raise_file_limit(connections: int, workers: int) -> None:
             f"{soft} open files are permitted, and OPENVOCAB_MAX_CONNECTIONS={connections} needs "
             f"{needed}; connections beyond them are reset. Raise `ulimit -n` or lower the setting"
         )
+
+
+def _check_memory(settings: Settings) -> None:
+    """Warn of images that are permitted and do not fit into memory."""
+    pixels, there = settings.max_image_pixels, settings.memory_for_decoding()
+    if pixels * BYTES_OF_A_PIXEL > there:
+        detail = (
+            f"an image of {pixels} pixels, which OPENVOCAB_MAX_IMAGE_PIXELS permits, may take "
+            f"{pixels * BYTES_OF_A_PIXEL // 10**6} MB while it is decoded, and a worker has "
+            f"{there // 10**6:.0f} MB for that, half of its memory: the system may end it. Lower "
+            f"the setting, to {there // BYTES_OF_A_PIXEL:.0f} for example"
+        )
+        logs.tell(f"openvocab: WARNING: {detail}", logging.WARNING)
 
 
 def _is_installed(module: str) -> bool:

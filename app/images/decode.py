@@ -28,7 +28,7 @@ from app.images import png, profiles, tiff
 from app.images.apart import Apart, Kind, kind_apart, unavailable
 from app.images.formats import CUT_SHORT, is_heic, looks_like_image, unusual_jpeg
 from app.images.frames import has_more
-from app.images.limits import ImageLimits, Room, check, check_size
+from app.images.limits import ImageLimits, Room, check, check_size, pixels_at_once
 from app.images.notes import Notes
 from app.images.pixels import Picture, fit, reduction, to_rgb
 from app.images.screening import held_beside, screen
@@ -88,10 +88,6 @@ ORIENTATION: Final = 274
 # more is not searched for an orientation
 EXIF_BYTES: Final = 262_144
 
-# images of the largest size that are decoded at once; smaller ones may be more
-LARGE_AT_ONCE: Final = 2
-PIXELS_OF_A_THREAD: Final = 4_000_000
-
 # EXIF orientation (CIPA DC-008, 4.6.4) -> what brings the picture upright; 1 is upright
 UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -137,15 +133,15 @@ class Decoder:
         heic: bool = False,
         exact: bool = False,
         apart: frozenset[Kind] = frozenset(),
+        memory: float = math.inf,
     ) -> None:
+        """All threads together hold pictures of `memory` bytes, or the one that is larger."""
         quieten()
         if heic:
             enable_heic()
         self._apart = Apart(apart) if apart else None
         self.limits = limits
-        # a pixel may take 17 bytes while it is decoded: many threads must not do that at once
-        most = max(LARGE_AT_ONCE * limits.pixels, threads * PIXELS_OF_A_THREAD)
-        self.room = Room(most, self._waits)
+        self.room = Room(pixels_at_once(limits.pixels, threads, memory), self._waits)
         self._file_decoded = partial(
             decode,
             spec=spec,

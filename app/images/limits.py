@@ -5,8 +5,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Final
 
 from app.errors import TooLarge
+
+# that a pixel may take while it is decoded: WebP with transparency, TIFF in floating point
+BYTES_OF_A_PIXEL: Final = 17
+
+# images of the largest size that are decoded at once; smaller ones may be more
+LARGE_AT_ONCE: Final = 2
+PIXELS_OF_A_THREAD: Final = 4_000_000
 
 
 def check(count: int, limit: int, what: str) -> None:
@@ -21,6 +29,12 @@ def check_size(width: int, height: int, limit: int) -> None:
     if width * height > limit:
         detail = f"the image has {width} x {height} = {width * height} pixels, the limit is {limit}"
         raise TooLarge(detail, field="image", limit=limit, value=width * height)
+
+
+def pixels_at_once(largest: int, threads: int, memory: float) -> int:
+    """How many may be decoded at once, in images of at most `largest`, in `memory` bytes."""
+    wanted = max(LARGE_AT_ONCE * largest, threads * PIXELS_OF_A_THREAD)
+    return max(1, int(min(wanted, memory / BYTES_OF_A_PIXEL)))
 
 
 class Room:

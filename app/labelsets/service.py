@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from app.classify.ensemble import Fitted
 from app.classify.query import Classes, Query
 from app.errors import (
     LabelsetBuilding,
@@ -307,7 +306,7 @@ class LabelSetService:
     async def _in_templates(
         self, stored: Stored, templates: tuple[str, ...], shown: str, *, truncate: bool
     ) -> tuple[Floats, int, tuple[str, ...]]:
-        """The rows of a label set in other templates than its own; how many were cached; warnings."""
+        """The rows of a label set in other templates than its own, how many were cached, warnings."""
         ensemble, name = self._builds.ensemble, (stored.digest, templates)
         text = ensemble.list_of(name)
         if text is not None:

@@ -352,6 +352,7 @@ def _embedder(
         settings.heic,
         settings.exact_jpeg,
         settings.formats_apart(),
+        settings.memory_for_decoding(),
     )
     stack.callback(decoder.close)
     batcher = Batcher(

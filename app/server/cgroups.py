@@ -32,13 +32,15 @@ def cpu_quota(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float:
     return min(quotas)
 
 
-def memory_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int:
-    """Memory of the machine in bytes, or the lowest limit if that is lower.
+def memory_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float:
+    """Memory of the machine in bytes, or the lowest limit if that is lower; infinite if unknown.
 
     `memory.high` counts as `memory.max` does: there the kernel slows a process down until it hardly
     runs, and does not kill it.
     """
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    limits = [math.inf]
+    if hasattr(os, "sysconf"):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for group in _groups("memory", root, membership):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
             try:

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.images.apart import Kind, installed
 from app.images.urls import AllowedHost
 from app.server.addresses import ANY, check_host, check_origin, check_proxy
+from app.server.cgroups import memory_limit
 from app.server.cpus import available_cores, is_limited
 from app.stores.gcra import LEAST_RATE, MOST_BURST, MOST_RATE
 
@@ -475,6 +476,10 @@ class Settings(ModelSettings):
     def cores_for_decoding(self) -> int:
         """`decode_threads`, or the number of cores that this process may use."""
         return self.decode_threads or available_cores()
+
+    def memory_for_decoding(self) -> float:
+        """Bytes for pictures that are decoded: half of what each worker may use."""
+        return memory_limit() / (2 * self.workers)
 
     def cores_for_encoding(self) -> int:
         """The cores that this process may use; 0 where nothing limits them."""

@@ -329,3 +329,24 @@ def test_what_asks_a_server_and_what_fails_before_it_loads_waits_for_no_service(
 def test_the_version_is_the_one_that_is_installed() -> None:
     process = run("--version")
     assert (process.returncode, process.stdout) == (0, f"openvocab {version('openvocab')}\n")
+
+
+@pytest.mark.parametrize(
+    ("workers", "pixels", "told"),
+    [(1, 50_000_000, False), (2, 50_000_000, True), (2, 25_000_000, False)],
+)
+def test_images_that_would_not_fit_into_a_workers_memory_are_said_at_the_start(
+    workers: int,
+    pixels: int,
+    told: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("app.server.settings.memory_limit", lambda: 2_000_000_000)
+    serve._check_memory(Settings(workers=workers, max_image_pixels=pixels))
+    lines = capsys.readouterr().err.splitlines()
+    assert bool(lines) == told
+    for line in lines:
+        assert "may take 850 MB" in line
+        assert "a worker has 500 MB for that" in line
+        assert "to 29411764 for example" in line

@@ -23,7 +23,7 @@ from PIL import Image, ImageFile
 
 from app.errors import DamagedImage, Problem, TooLarge, UnsupportedImage
 from app.images.decode import FORMATS, Decoder, decode, quieten
-from app.images.limits import ImageLimits, Room
+from app.images.limits import ImageLimits, Room, pixels_at_once
 from app.images.screening import SCANS, screen
 from benchmarks.reliability import fuzz
 from benchmarks.reliability.hostile import bombs, makers, seeds
@@ -334,6 +334,17 @@ def test_an_image_that_waits_for_room_does_not_hang() -> None:
 
     assert asyncio.run(run()) == 64
     decoder.close()
+
+
+@pytest.mark.parametrize(
+    ("threads", "memory", "pixels"),
+    [(2, math.inf, 100_000_000), (64, math.inf, 256_000_000), (2, 256_000_000, 15_058_823),
+     (2, 5, 1)],
+)  # fmt: skip
+def test_no_more_is_decoded_at_once_than_fits_into_memory(
+    threads: int, memory: float, pixels: int
+) -> None:
+    assert pixels_at_once(50_000_000, threads, memory) == pixels
 
 
 @pytest.fixture(scope="module")
