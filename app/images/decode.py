@@ -11,12 +11,12 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -121,6 +121,10 @@ class Decoded:
         return self.views[0][0]
 
 
+# holds room for so many pixels, and frees it
+Taken = Callable[[int], contextlib.AbstractContextManager[Any]]
+
+
 class Decoder:
     """Decodes in threads, so that neither the event loop nor the encoder waits for it."""
 
@@ -133,22 +137,22 @@ class Decoder:
         heic: bool = False,
         exact: bool = False,
         apart: frozenset[Kind] = frozenset(),
-        memory: float = math.inf,
+        room: Room | None = None,
     ) -> None:
-        """All threads together hold pictures of `memory` bytes, or the one that is larger."""
+        """`room` is for what is decoded at once, here and by others that share it."""
         quieten()
         if heic:
             enable_heic()
         self._apart = Apart(apart) if apart else None
         self.limits = limits
-        self.room = Room(pixels_at_once(limits.pixels, threads, memory), self._waits)
+        self.room = room or Room(pixels_at_once(limits.pixels, threads))
         self._file_decoded = partial(
             decode,
             spec=spec,
             limits=limits,
             formats=(*FORMATS, HEIC) if heic else FORMATS,
             exact=exact,
-            room=self.room,
+            taken=self._taken,
             apart=self._apart,
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -188,13 +192,14 @@ class Decoder:
             self._begun.pop(thread, None)
 
     @contextlib.contextmanager
-    def _waits(self) -> Iterator[None]:
-        """Around a wait for room: a thread that waits for others does not hang itself."""
+    def _taken(self, pixels: int) -> Iterator[None]:
+        """Room for so many pixels; a thread that waits for it does not hang itself."""
         thread = threading.get_ident()
         decodes = self._begun.pop(thread, None) is not None
-        yield
-        if decodes:
-            self._begun[thread] = time.monotonic()
+        with self.room.taken(pixels):
+            if decodes:
+                self._begun[thread] = time.monotonic()
+            yield
 
     def close(self) -> None:
         """Let the threads end, and processes that decode for them."""
@@ -209,7 +214,7 @@ def decode(
     limits: ImageLimits,
     formats: tuple[str, ...] = FORMATS,
     exact: bool = False,
-    room: Room | None = None,
+    taken: Taken = contextlib.nullcontext,
     look: Look = WHOLE,
     apart: Apart | None = None,
 ) -> Decoded:
@@ -219,8 +224,8 @@ def decode(
     if it would not show there; a colour profile is applied where it changes much. What
     follows equals open_clip's own transform to the bit, except that a JPEG of four times the
     model's size or more is decoded at a half, a quarter or an eighth of its own; `exact` decodes
-    that in full too, and so do parts of a picture. It waits until there is room for its pixels.
-    `apart` decodes what is not let into this process.
+    that in full too, and so do parts of a picture. It waits until as many pixels as it holds are
+    `taken`. `apart` decodes what is not let into this process.
 
     Raises:
         Invalid: with field "boxes" for a part that lies outside.
@@ -231,7 +236,7 @@ def decode(
     if len(data) > limits.bytes:
         detail = f"the image has {len(data)} bytes, the limit is {limits.bytes}"
         raise TooLarge(detail, field="image", limit=limits.bytes, value=len(data))
-    file = _File(data, look.spec(spec), limits, look, room)
+    file = _File(data, look.spec(spec), limits, look, taken)
     if not looks_like_image(data):
         if (kind := kind_apart(data)) is not None:
             if apart is None or kind not in apart.kinds:
@@ -254,7 +259,7 @@ class _File:
     spec: ImageSpec
     limits: ImageLimits
     look: Look
-    room: Room | None
+    taken: Taken
     notes: Notes = field(default_factory=Notes)
 
     def decoded(self, screened: bytes, formats: tuple[str, ...], exact: bool) -> Decoded:
@@ -270,13 +275,13 @@ class _File:
                 check_size(width, height, limit)
             with contextlib.suppress(*CUT_SHORT):
                 held += held_beside(screened, held)
-            with self._taken(held):
+            with self.taken(held):
                 upright = self._loaded(image, screened, width, height, scale)
                 return self._viewed(upright, image.format or "")
 
     def decoded_apart(self, kind: Kind, apart: Apart) -> Decoded:
         """The same for a format whose decoder runs in a process of its own."""
-        with self._taken(PIXELS_APART):
+        with self.taken(PIXELS_APART):
             drawn = apart.decode(kind, self.data, self.limits)
             self.notes.incomplete = drawn.incomplete
             rgb = to_rgb(drawn.image, self.look.background, self.notes)
@@ -291,7 +296,7 @@ class _File:
         tile = ifd.number(tiff.TILE_WIDTH, 1) * ifd.number(tiff.TILE_HEIGHT, 1)
         most = max(width * height, tile)
         check(most * each, DEEP * self.limits.pixels, "bytes of numbers")
-        with self._taken(most * max(1, each // 4)):
+        with self.taken(most * max(1, each // 4)):
             try:
                 image = tiff.read(screened, ifd, self.notes)
                 turned = ifd.number(ORIENTATION, 1)
@@ -305,10 +310,6 @@ class _File:
                 detail = "the TIFF file cannot be decoded"
                 raise DamagedImage(detail, field="image") from error
             return self._viewed(Picture.all_of(rgb, *rgb.size), "TIFF")
-
-    def _taken(self, pixels: int) -> contextlib.AbstractContextManager[None]:
-        """Around what holds so many pixels."""
-        return self.room.taken(pixels) if self.room else contextlib.nullcontext()
 
     def _loaded(
         self, image: Image.Image, screened: bytes, width: int, height: int, scale: int

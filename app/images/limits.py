@@ -1,9 +1,10 @@
 """What an image, and what all images together, may cost to decode. Knows no format."""
 
+import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,23 +32,17 @@ def check_size(width: int, height: int, limit: int) -> None:
         raise TooLarge(detail, field="image", limit=limit, value=width * height)
 
 
-def pixels_at_once(largest: int, threads: int, memory: float) -> int:
+def pixels_at_once(largest: int, threads: int, memory: float = math.inf) -> int:
     """How many may be decoded at once, in images of at most `largest`, in `memory` bytes."""
     wanted = max(LARGE_AT_ONCE * largest, threads * PIXELS_OF_A_THREAD)
     return max(1, int(min(wanted, memory / BYTES_OF_A_PIXEL)))
 
 
 class Room:
-    """At most this many pixels are decoded at once, over all threads; others wait in line.
+    """At most this many pixels are decoded at once, over all threads; others wait in line."""
 
-    `wait` is around each wait.
-    """
-
-    def __init__(
-        self, pixels: int, wait: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> None:
+    def __init__(self, pixels: int) -> None:
         self._all = self._free = pixels
-        self._wait = wait
         self._line: deque[object] = deque()
         self._changed = threading.Condition()
 
@@ -60,7 +55,7 @@ class Room:
     def taken(self, pixels: int) -> Iterator[None]:
         """Wait for so much room and hold it; what is larger than all of it takes all."""
         pixels, turn = min(pixels, self._all), object()
-        with self._wait(), self._changed:
+        with self._changed:
             self._line.append(turn)
             # in turn, or a large picture would wait for small ones for as long as some come
             self._changed.wait_for(lambda: self._line[0] is turn and self._free >= pixels)

@@ -306,7 +306,7 @@ class LabelSetService:
     async def _in_templates(
         self, stored: Stored, templates: tuple[str, ...], shown: str, *, truncate: bool
     ) -> tuple[Floats, int, tuple[str, ...]]:
-        """The rows of a label set in other templates than its own, how many were cached, warnings."""
+        """Rows of a label set in other templates than its own, how many were cached, warnings."""
         ensemble, name = self._builds.ensemble, (stored.digest, templates)
         text = ensemble.list_of(name)
         if text is not None:

@@ -28,7 +28,8 @@ from app.classify.labels import LabelLimits
 from app.classify.templates import TemplateSets, presets, template_sets
 from app.images.decode import Decoder
 from app.images.fetch import Fetcher, FetchPolicy
-from app.images.limits import ImageLimits
+from app.images.limits import ImageLimits, pixels_at_once
+from app.images.limits import Room as RoomForPictures
 from app.images.urls import AllowedHost
 from app.labelsets.blending import Blending
 from app.labelsets.builds import Builds
@@ -140,6 +141,7 @@ class _Shared:
     images: ByteLru
     vocabularies: Mapping[str, Vocabulary]
     upload_batches: UploadBatches
+    decoding: RoomForPictures
     fetcher: Fetcher | None
     limiter: RateLimiter
     exposition: Exposition
@@ -184,6 +186,13 @@ async def build(
             settings.max_upload_bytes,
             settings.max_image_bytes,
             settings.max_uploads,
+        ),
+        RoomForPictures(
+            pixels_at_once(
+                settings.max_image_pixels,
+                settings.cores_for_decoding(),
+                settings.memory_for_decoding(),
+            )
         ),
         _fetcher(settings, stack) if settings.image_urls else None,
         RateLimiter(store.rates),
@@ -262,7 +271,7 @@ async def _of_model(
     )
     stack.push_async_callback(ensemble.close)
     templates = TemplateSets(template_sets(), info.provenance.templates)
-    embedder = _embedder(settings, encoder, metrics, stack, shared.images)
+    embedder = _embedder(settings, encoder, metrics, stack, shared)
     blending = Blending(vectors, store.pictures, embedder, info.fingerprint, info.scale)
     matrices = ByteLru(settings.labelset_cache_bytes)
     builds = Builds(
@@ -340,7 +349,7 @@ def _embedder(
     encoder: "AnyEncoder",
     metrics: Metrics,
     stack: contextlib.AsyncExitStack,
-    memory: ByteLru,
+    shared: _Shared,
 ) -> ImageEmbedder:
     """The way from image files to rows of one model; the stack ends it."""
     info = encoder.info
@@ -352,7 +361,7 @@ def _embedder(
         settings.heic,
         settings.exact_jpeg,
         settings.formats_apart(),
-        settings.memory_for_decoding(),
+        shared.decoding,
     )
     stack.callback(decoder.close)
     batcher = Batcher(
@@ -361,7 +370,7 @@ def _embedder(
         model=info.name,
     )
     stack.push_async_callback(_drain, batcher)
-    return ImageEmbedder(decoder, batcher, ImageCache(memory, info.fingerprint))
+    return ImageEmbedder(decoder, batcher, ImageCache(shared.images, info.fingerprint))
 
 
 async def _loaded(settings: Settings, name: str, beside: "AnyEncoder", room: Room) -> "Encoder":

@@ -406,7 +406,7 @@ class Told(Room):
 )
 def test_what_a_decoder_holds_beside_the_pixels_counts_too(data: bytes, held: int) -> None:
     room = Told()
-    decode(data, SPEC, ImageLimits(), FORMATS, room=room)
+    decode(data, SPEC, ImageLimits(), FORMATS, taken=room.taken)
     assert room.asked == [held]
 
 
@@ -419,5 +419,5 @@ def test_sizes_of_tiles_that_are_none_take_no_room_and_break_nothing(
     tags = [(322, 12, 1, 16 + len(pixels)), (323, 12, 1, 24 + len(pixels))]
     room = Told()
     data = makers.tiff_of(16, 16, 1, *tags, data=pixels + struct.pack("<dd", *size))
-    assert decode(data, SPEC, ImageLimits(), FORMATS, room=room).width == 16
+    assert decode(data, SPEC, ImageLimits(), FORMATS, taken=room.taken).width == 16
     assert min(room.asked) >= 16 * 16
