@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from rich.console import Console
 
 from app.arrays import Truth
@@ -174,7 +174,7 @@ def test_names_do_nothing_and_nothing_is_asked_for(browser: Browser, tmp_path: P
 @pytest.mark.parametrize(
     ("scheme", "kind"), [("light", "few"), ("dark", "many"), ("dark", "several")]
 )
-def test_axe_finds_nothing_and_a_phone_needs_no_scrolling_aside(
+def test_axe_finds_nothing_and_a_phone_needs_no_scrolling_aside_for_words_of_any_size(
     browser: Browser, tmp_path: Path, scheme: str, kind: str
 ) -> None:
     count = NAMED + 8 if kind == "many" else 6
@@ -188,6 +188,11 @@ def test_axe_finds_nothing_and_a_phone_needs_no_scrolling_aside(
     violations = Axe().run(page, options={"resultTypes": ["violations"], "runOnly": STANDARDS})
     assert violations.violations_count == 0, violations.generate_report()
     assert odd == []
+    reader = page.context.new_cdp_session(page)
+    reader.send("Page.setFontSizes", {"fontSizes": {"standard": 32, "fixed": 26}})
+    expect(page.locator("body")).to_have_css("font-size", "31px")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    reader.send("Page.setFontSizes", {"fontSizes": {"standard": 16, "fixed": 13}})
     # the other order of the matrix, with the keyboard; there is none for several labels
     radio = page.locator("#order-1, #whole-1")
     assert radio.count() == (0 if kind == "several" else 1)

@@ -109,3 +109,26 @@ def check(page: Page, **options: object) -> None:
     chosen = {"resultTypes": ["violations"], "runOnly": STANDARDS, **options}
     violations = Axe().run(page, options=chosen)
     assert violations.violations_count == 0, violations.generate_report()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_words_are_as_large_as_the_reader_has_them_and_the_page_still_fits(
+    open_page: Open, samples: dict[str, Path], width: int
+) -> None:
+    visit = open_page(viewport={"width": width, "height": 900})
+    page = visit.page
+    page.locator("#files").set_input_files(samples["cat"])
+    expect(page.locator(".card[data-state=done]")).to_have_count(1)
+    page.locator("#options summary").click()
+    smallest = """() => Math.min(...[...document.querySelectorAll("main :not(:empty)")]
+        .filter(one => one.checkVisibility())
+        .map(one => parseFloat(getComputedStyle(one).fontSize)))"""
+    before = page.evaluate(smallest)
+    reader = page.context.new_cdp_session(page)
+    reader.send("Page.setFontSizes", {"fontSizes": {"standard": 32, "fixed": 26}})
+    expect(page.locator("body")).to_have_css("font-size", "30px")
+    assert page.evaluate(smallest) == 2 * before
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.goto(f"{visit.site}page/reference.html")
+    page.wait_for_selector(".route")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
