@@ -347,9 +347,8 @@ def _labelsets(names: Sequence[str] | None) -> tuple[str, ...]:
     if names is None:
         return ()
     if not names:
-        raise Invalid(
-            "at least one label set is needed in labelset", field="labelset", limit=1, value=0
-        )
+        detail = "at least one label set is needed in labelset"
+        raise Invalid(detail, field="labelset", limit=1, value=0)
     stripped = tuple(map(str.strip, names))
     if len(stripped) > MOST_LABELSETS:
         detail = f"{len(stripped)} label sets are named, the limit is {MOST_LABELSETS}"

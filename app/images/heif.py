@@ -107,6 +107,10 @@ LISTS: Final = {b"iinf": 65_536, b"iloc": 65_536, b"iref": 16_384, b"ipma": 16_3
 # what an AV1 picture is made of; one has three or four
 UNITS: Final = 50_000
 
+# pictures may be made of others, as a grid is of its cells, and these of others, too: a photograph
+# with a gain map is made of two grids
+LEVELS: Final = 4
+
 # brands of sequences, and those of the still pictures that such files have as well
 STILL: Final = {b"avis": b"avif", b"msf1": b"mif1", b"hevc": b"heic", b"hevx": b"heix"}
 
@@ -132,6 +136,7 @@ def screen_heif(data: bytes, pixels: int) -> bytes:
             screened[start:end] = screened[start:end].replace(b"Exif", b"skip")
             _check_lists(data, start + 4, end)
             _check_pictures(data, start + 4, end, pixels)
+            _check_derived(data, start + 4, end, pixels)
     return bytes(screened)
 
 
@@ -162,12 +167,71 @@ def _check_pictures(data: bytes, start: int, end: int, pixels: int) -> None:
                 check(total, PICTURES * pixels, "pixels in all of its pictures")
 
 
+def _check_derived(data: bytes, start: int, end: int, pixels: int) -> None:
+    """No picture is made of others of many more pixels: each is decoded wherever it is named."""
+    areas: dict[int, int] = {}
+    parts: dict[int, list[int]] = {}
+    for name, first, last in _boxes(data, start, end):
+        if name == b"iprp":
+            for item, area in _areas(data, first, last):
+                areas[item] = max(area, areas.get(item, 0))
+        elif name == b"iref":
+            wide = 4 if any(data[first : first + 1]) else 2
+            for kind, begin, stop in _boxes(data, first + 4, last):
+                if kind == b"dimg":
+                    numbers = _Numbers(data[begin:stop])
+                    item, count = numbers.read(wide), min(numbers.read(2), stop - begin)
+                    parts.setdefault(item, []).extend(numbers.read(wide) for _ in range(count))
+    work, levels = areas, 0
+    while levels < LEVELS:
+        # one that does not say its size may have any
+        together = {
+            item: areas.get(item, 0) + sum(work.get(part) or pixels for part in parts.get(item, ()))
+            for item in areas.keys() | parts.keys()
+        }
+        if together == work:
+            break
+        work, levels = together, levels + 1
+    check(levels, LEVELS - 1, "levels of pictures that are made of others")
+    check(max(work.values(), default=0), PICTURES * pixels, "pixels in the parts of a picture")
+
+
+def _areas(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Items with the pixels that they say, from the body of an `iprp` box."""
+    sizes = [0]  # of the properties, which count from 1
+    for name, first, last in _boxes(data, start, end):
+        if name == b"ipco":
+            for kind, begin, stop in _boxes(data, first, last):
+                extent = _Numbers(data[begin + 4 : stop])
+                sizes.append(extent.read(4) * extent.read(4) if kind == b"ispe" else 0)
+        elif name == b"ipma":
+            numbers = _Numbers(data[first:last])
+            wide = 4 if numbers.read(1) else 2
+            long = 1 + (numbers.read(3) & 1)
+            index = (1 << 8 * long - 1) - 1  # the topmost bit says that a property is essential
+            for _ in range(min(numbers.read(4), last - first)):
+                item = numbers.read(wide)
+                own = [numbers.read(long) & index for _ in range(numbers.read(1))]
+                yield item, max((sizes[place] for place in own if place < len(sizes)), default=0)
+
+
+class _Numbers:
+    """Numbers of some bytes each, one after the other; 0 behind the end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._place = data, 0
+
+    def read(self, size: int) -> int:
+        self._place += size
+        return int.from_bytes(self._data[self._place - size : self._place], "big")
+
+
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Name, begin and end of the body of each box."""
-    while start + 16 <= end:
-        size, name, large = struct.unpack_from(">I4sQ", data, start)
+    while start + 8 <= end:
+        size, name = struct.unpack_from(">I4s", data, start)
         head = 16 if size == 1 else 8
-        size = large if size == 1 else size or end - start
+        size = int.from_bytes(data[start + 8 : start + 16]) if size == 1 else size or end - start
         if size < head:
             return
         yield name, start + head, min(start + size, end)

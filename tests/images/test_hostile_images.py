@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import itertools
 import json
 import logging
 import math
@@ -30,6 +31,7 @@ from benchmarks.reliability.hostile import bombs, makers, seeds
 from benchmarks.reliability.hostile.parts import (
     black,
     bmp,
+    box,
     encoded,
     frame,
     gif,
@@ -408,6 +410,40 @@ def test_what_a_decoder_holds_beside_the_pixels_counts_too(data: bytes, held: in
     room = Told()
     decode(data, SPEC, ImageLimits(), FORMATS, taken=room.taken)
     assert room.asked == [held]
+
+
+def heic_of(edge: int, parts: dict[int, list[int]], sized: int = 100) -> bytes:
+    """The boxes of an HEIC file whose items are made of others; the first `sized` say a size."""
+
+    def full(name: bytes, body: bytes) -> bytes:
+        return box(name, bytes(4) + body)
+
+    named = sorted({*parts, *itertools.chain(*parts.values())})
+    items = [item for item in named if item <= sized]
+    uses = b"".join(struct.pack(">HBB", item, 1, 0x81) for item in items)
+    properties = box(b"ipco", full(b"ispe", struct.pack(">II", edge, edge)))
+    properties += full(b"ipma", struct.pack(">I", len(items)) + uses)
+    made = b"".join(
+        box(b"dimg", struct.pack(f">HH{len(others)}H", item, len(others), *others))
+        for item, others in parts.items()
+    )
+    meta = full(b"meta", box(b"iprp", properties) + full(b"iref", made))
+    return box(b"ftyp", b"heic\0\0\0\0mif1heic") + meta
+
+
+def test_no_heic_is_made_of_many_times_its_pixels() -> None:
+    grid, gain_map = list(range(4, 52)), list(range(52, 60))
+    data = heic_of(1_000, {1: [2, 3], 2: grid, 3: gain_map})  # as telephones write them
+    assert screen(data, 50_000_000) == data
+    for parts, sized, what in (
+        ({1: list(range(2, 300))}, 300, "pixels"),
+        ({1: [2, 3, 4, 5, 6]}, 1, "pixels"),  # parts that say no size
+        ({1: [2, 3, 4] * 5, 2: [5, 6, 7] * 5, 5: [8, 9] * 5}, 9, "pixels"),
+        ({1: [2], 2: [3], 3: [4], 4: [5], 5: [6]}, 9, "levels"),
+        ({1: [2], 2: [1]}, 9, "levels"),
+    ):
+        with pytest.raises(TooLarge, match=what):
+            screen(heic_of(1_000, parts, sized), 50_000_000)
 
 
 @pytest.mark.parametrize("size", [(math.nan, 1), (-1e9, 1e9), (1e300, 1), (math.inf, 1)])
