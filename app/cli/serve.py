@@ -199,16 +199,20 @@ def _raise_file_limit(connections: int, workers: int) -> None:
 
 
 def _check_memory(settings: Settings) -> None:
-    """Warn of images that are permitted and do not fit into memory."""
-    pixels, there = settings.max_image_pixels, settings.memory_for_decoding()
-    if pixels * BYTES_OF_A_PIXEL > there:
-        detail = (
-            f"an image of {pixels} pixels, which OPENVOCAB_MAX_IMAGE_PIXELS permits, may take "
-            f"{pixels * BYTES_OF_A_PIXEL // 10**6} MB while it is decoded, and a worker has "
-            f"{there // 10**6:.0f} MB for that, half of its memory: the system may end it. Lower "
-            f"the setting, to {there // BYTES_OF_A_PIXEL:.0f} for example"
-        )
-        logs.tell(f"openvocab: WARNING: {detail}", logging.WARNING)
+    """Warn of settings that permit more than fits into memory."""
+    there = settings.memory_for_decoding()
+    largest = settings.max_image_pixels * BYTES_OF_A_PIXEL
+    for name, what, needed, fits in (
+        ("MAX_IMAGE_PIXELS", "the largest image", largest, there / BYTES_OF_A_PIXEL),
+        ("MAX_PENDING_BYTES", "requests under way", settings.max_pending_bytes, there / 2),
+    ):
+        if needed > there:
+            detail = (
+                f"{what} may take {needed // 10**6} MB, and half of a worker's memory is "
+                f"{there // 10**6:.0f} MB: the system may end it. Lower OPENVOCAB_{name}, to "
+                f"{fits:.0f} for example"
+            )
+            logs.tell(f"openvocab: WARNING: {detail}", logging.WARNING)
 
 
 def _is_installed(module: str) -> bool:

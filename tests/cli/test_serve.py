@@ -332,21 +332,28 @@ def test_the_version_is_the_one_that_is_installed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "pixels", "told"),
-    [(1, 50_000_000, False), (2, 50_000_000, True), (2, 25_000_000, False)],
+    ("workers", "largest", "pending", "told"),
+    [
+        (1, 50_000_000, 1_000_000_000, ()),
+        (2, 25_000_000, 500_000_000, ()),
+        (2, 50_000_000, 500_000_000, ("the largest image", 850, "MAX_IMAGE_PIXELS", 29411765)),
+        (2, 25_000_000, 501_000_000, ("requests under way", 501, "MAX_PENDING_BYTES", 250000000)),
+    ],
 )
-def test_images_that_would_not_fit_into_a_workers_memory_are_said_at_the_start(
+def test_what_would_not_fit_into_a_workers_memory_is_said_at_the_start(
     workers: int,
-    pixels: int,
-    told: bool,
+    largest: int,
+    pending: int,
+    told: tuple[object, ...],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("app.server.settings.memory_limit", lambda: 2_000_000_000)
-    serve._check_memory(Settings(workers=workers, max_image_pixels=pixels))
-    lines = capsys.readouterr().err.splitlines()
-    assert bool(lines) == told
-    for line in lines:
-        assert "may take 850 MB" in line
-        assert "a worker has 500 MB for that" in line
-        assert "to 29411764 for example" in line
+    serve._check_memory(
+        Settings(workers=workers, max_image_pixels=largest, max_pending_bytes=pending)
+    )
+    line = (
+        "openvocab: WARNING: {} may take {} MB, and half of a worker's memory is 500 MB: the "
+        "system may end it. Lower OPENVOCAB_{}, to {} for example\n"
+    )
+    assert capsys.readouterr().err == (line.format(*told) if told else "")
