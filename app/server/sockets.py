@@ -25,13 +25,14 @@ def bind(host: str, port: int) -> socket.socket:
     Binding alone reserves nothing: a second server could do the same, so it listens too.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+        with contextlib.ExitStack() as undo:
+            listener = undo.enter_context(socket.socket(family))  # not every kernel has IPv6
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+            undo.pop_all()
     except (OSError, UnicodeError) as error:  # the latter: it can be no name of a host
-        listener.close()
         reason = (isinstance(error, OSError) and error.strerror) or error
         shown_host = f"[{host}]" if family == socket.AF_INET6 else host
         raise CannotListen(f"cannot listen on {shown_host}:{port}: {reason}") from None

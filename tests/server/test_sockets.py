@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -157,6 +158,19 @@ def test_an_address_that_is_not_ours_is_said_in_one_line(host: str) -> None:
     assert message.startswith(f"cannot listen on {shown}:0: ")
     assert "None" not in message
     assert "\n" not in message
+
+
+def test_a_system_that_gives_no_socket_is_told_in_one_line() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        number = listener.fileno()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, before[1]))
+    try:
+        with pytest.raises(CannotListen) as caught:
+            bind("::1", 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert str(caught.value) == "cannot listen on [::1]:0: Too many open files"
 
 
 @pytest.mark.parametrize(
