@@ -6,6 +6,7 @@ import ctypes
 import io
 import logging
 import math
+import os
 import re
 import threading
 import time
@@ -38,6 +39,9 @@ from app.images.views import WHOLE, Cut, Look, Region
 from models import ImageSpec
 from models.info import Pixels
 
+# proc(5): a path at a line's end, whose folders may have spaces, and bytes that are no text
+LIBTIFF: Final = re.compile(rb"/.*/libtiff[^/\n]*$", re.MULTILINE)
+
 
 def quieten() -> None:
     """Silence decoders' remarks on odd files, which nobody here can act on."""
@@ -46,9 +50,8 @@ def quieten() -> None:
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     # libtiff writes to the standard error by itself, a line for each row that is damaged
     with contextlib.suppress(OSError, AttributeError):
-        match = re.search(r"/\S*libtiff\S*", Path("/proc/self/maps").read_text())
-        if match:
-            libtiff = ctypes.CDLL(match[0])
+        if match := LIBTIFF.search(Path("/proc/self/maps").read_bytes()):
+            libtiff = ctypes.CDLL(os.fsdecode(match[0]))
             libtiff.TIFFSetErrorHandler(None)
             libtiff.TIFFSetWarningHandler(None)
 

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from app.errors import DamagedImage, Problem, TooLarge, UnsupportedImage
-from app.images.decode import FORMATS, Decoder, decode, quieten
+from app.images.decode import FORMATS, LIBTIFF, Decoder, decode, quieten
 from app.images.limits import ImageLimits, Room, pixels_at_once
 from app.images.screening import SCANS, screen
 from benchmarks.reliability import fuzz
@@ -80,6 +80,15 @@ def test_fuzzed_files_of_every_format_are_pictures_or_refused(
     assert {"jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic"} <= set(outcome.formats)
     assert min(outcome.outcomes[name] for name in ("decoded", "damaged_image", "too_large")) > 20
     assert capfd.readouterr() == ("", "")  # not even from the libraries in C
+
+
+def test_the_library_that_writes_lines_of_its_own_is_found_in_a_folder_of_any_name() -> None:
+    columns = b"7f0c5a400000-7f0c5a409000 r--p 00000000 fe:00 1234                       "
+    folder = b"/srv/libtiff 4/two words/\xe9/pillow.libs/"
+    maps = b"".join(columns + folder + name + b"\n" for name in (b"libz.so", b"libtiff-20.so.6"))
+    found = LIBTIFF.search(maps)
+    assert found is not None
+    assert found[0] == folder + b"libtiff-20.so.6"
 
 
 def test_a_fuzzed_case_can_be_made_again() -> None:
