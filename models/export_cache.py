@@ -221,7 +221,8 @@ def export(spec: str, candidates: Candidates, folder: Path) -> None:
     torch_or_error(f"exporting model {spec!r}")
     line = ""
     arguments = spec, json.dumps(dataclasses.asdict(candidates)), str(folder)
-    command = [sys.executable, "-m", "models.export_process", *arguments]
+    # -P: a folder `models` where the server is started is somebody else's
+    command = [sys.executable, "-P", "-m", "models.export_process", *arguments]
     with (
         _exporting,
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child,  # noqa: S603
@@ -279,7 +280,12 @@ def _locked(file: Path, *, wait: bool = True) -> Iterator[None]:
     """Among all processes; a process that dies lets go. Without `wait` it may raise OSError."""
     while True:
         with file.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                # not every file system has such locks; two that export at once do no harm
+                if not wait:
+                    raise
             # removed meanwhile: whoever comes next locks a new one
             if os.fstat(handle.fileno()).st_nlink:
                 yield

@@ -70,12 +70,15 @@ class ResultFile:
         path = self._journal_path
         try:
             self._journal = path.open("r+b" if path.exists() else "x+b")
+        except OSError as error:
+            raise Ended(USAGE_ERROR, f"{path}: {reason(error)}") from None
+        try:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._journal.close()
             raise Ended(USAGE_ERROR, f"{path} is being written by another run") from None
-        except OSError as error:
-            raise Ended(USAGE_ERROR, f"{path}: {reason(error)}") from None
+        except OSError:
+            pass  # not every file system has such locks
         try:
             self._begin()
         except BaseException:

@@ -2,13 +2,15 @@
 
 import asyncio
 import csv
+import errno
+import fcntl
 import importlib.util
 import json
 import os
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pyarrow.parquet
@@ -239,6 +241,20 @@ def test_what_is_wrong_with_the_file_is_said_before_anything_is_asked(
         os.chdir(before)
     assert result.exit_code == 2, result.output
     assert message in result.stderr
+
+
+def test_a_file_system_without_locks_takes_answers_too(
+    run: Any, answers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(handle: IO[bytes], how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    folder, out = numbered(tmp_path / "many", 2), tmp_path / "answers.ndjson"
+    with answers(lambda _: (200, {}, ANSWER)) as url:
+        result = run("classify", folder, "--labels", LABELS, "-o", out, "--url", url)
+    assert result.exit_code == 0, result.stderr
+    assert len(lines(out)) == 2
 
 
 def test_parquet_names_the_package_that_it_needs(

@@ -1,6 +1,7 @@
 """Exported models: made once, whole or not at all, checked, and served without torch."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -88,6 +89,10 @@ def test_a_pytorch_that_an_export_cannot_load_is_told_in_a_line(
 ) -> None:
     folder = tmp_path / "made"
     folder.mkdir()
+    theirs = tmp_path / "theirs" / "models"
+    theirs.mkdir(parents=True)
+    (theirs / "__init__.py").write_text("raise ImportError('a package of another project')")
+    monkeypatch.chdir(theirs.parent)  # what is here is none of ours
     break_package(tmp_path, monkeypatch, "torch", "OSError('libcudart.so: no such file')")
     with pytest.raises(ModelUnavailable) as told:
         export("pictogram", FP32, folder)
@@ -345,6 +350,20 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(
         export_cache._locked(file, wait=False),
     ):
         raise AssertionError("two have it")
+
+
+def test_where_a_file_system_has_no_locks_an_export_is_made_and_none_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(handle: TextIO, how: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with export_cache._locked(tmp_path / "model.lock"):
+        partial = tmp_path / f".{'0' * export_cache.KEY_SIZE}-12345678{export_cache.PARTIAL}"
+        partial.mkdir()
+        ExportCache(tmp_path)._remove_partial()
+    assert partial.exists(), "somebody may be writing it"
 
 
 def test_rows_that_are_not_those_of_torch_are_not_served(
