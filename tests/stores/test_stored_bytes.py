@@ -9,6 +9,7 @@ import base64
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +167,7 @@ def test_every_byte_that_0_1_0_stored_is_read_as_it_was_meant(written_before: St
 
 def test_definitions_are_still_written_as_0_1_0_reads_them(tmp_path: Path) -> None:
     # both releases may run side by side on one store while one replaces the other
-    with sqlite3.connect(FOLDER / "store.sqlite3") as connection:
+    with closing(sqlite3.connect(FOLDER / "store.sqlite3")) as connection:
         rows = connection.execute("SELECT name, version, body FROM labelsets WHERE body NOT NULL")
         bodies = [LabelSetRecord(*row) for row in rows]
     assert len(bodies) == len(STORED)

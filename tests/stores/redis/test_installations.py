@@ -221,7 +221,10 @@ def certificates(tmp_path: Path) -> Path:
         subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=tmp_path)
 
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *curve, "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
+    # Python 3.13 takes no authority that does not say what its key is for
+    signs = ("-addext", "keyUsage=critical,keyCertSign")
+    authority = ("-keyout", "ca.key", "-out", "ca.pem")
+    openssl("req", "-x509", *curve, *signs, "-subj", "/CN=ca", *authority)
     openssl("req", *curve, "-subj", "/CN=here", "-keyout", "key.pem", "-out", "request.pem")
     (tmp_path / "names").write_text(LOCAL)
     openssl(
