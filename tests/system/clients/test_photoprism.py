@@ -74,6 +74,8 @@ def test_problems_are_told_as_it_reads_them(client: httpx.Client, samples: dict[
         (labels(client), 422),
         (labels(client, samples["cat"], where="?labelset=nowhere"), 404),
         (labels(client, samples["cat"], where="?explain=true&labels=a,b"), 422),
+        (labels(client, samples["cat"], where="?labels=a,b&boxes=[[NaN,0,1,1]]"), 422),
+        (labels(client, samples["cat"], where="?labels=a,b&boxes=[[1e999,0,1,1]]"), 422),
         (labels(client, images=["data:image/png;base64,AAAA"]), 415),
         (labels(client, images=[7]), 422),
         (client.post("/api/v1/vision/caption", json={}), 404),
