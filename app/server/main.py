@@ -59,7 +59,7 @@ def middleware(
         settings.rate_limit,
         settings.rate_burst,
         frozenset(origins),
-        frozenset(host.lower() for host in settings.listed("allowed_hosts")),
+        frozenset(host.lower().removesuffix(".") for host in settings.listed("allowed_hosts")),
         settings.metrics == "open",
     )
     chosen = [

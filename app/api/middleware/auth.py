@@ -110,7 +110,9 @@ class Gate:
         if ANY in self._policy.hosts:
             return
         address = _address(f"//{host}")
-        if address is None or address.hostname not in self._policy.hosts:
+        name = (address and address.hostname) or ""
+        # with a dot at its end it is the absolute name of the same host
+        if name.removesuffix(".") not in self._policy.hosts:
             detail = "this server does not answer for this host (OPENVOCAB_ALLOWED_HOSTS)"
             raise Misdirected(detail, field="Host", value=host[:200])
 

@@ -202,6 +202,16 @@ def test_only_the_listed_hosts_are_answered(pictogram: Encoder, serve: Callable[
         assert client.get("/models", headers={"Host": "rebound.example"}).status_code == 421
 
 
+@pytest.mark.parametrize("listed", ["vision.example", "Vision.Example."])
+def test_an_absolute_name_is_that_of_the_same_host(
+    listed: str, pictogram: Encoder, serve: Callable[..., Any]
+) -> None:
+    with serve(pictogram, allowed_hosts=listed) as client:
+        for host in ("vision.example", "vision.example.", "VISION.example.:8000"):
+            assert client.get("/models", headers={"Host": host}).status_code == 200
+        assert client.get("/models", headers={"Host": "."}).status_code == 421
+
+
 def test_a_probe_may_name_any_host_and_a_reader_of_metrics_may_not(
     pictogram: Encoder, serve: Callable[..., Any]
 ) -> None:
