@@ -1,7 +1,6 @@
 """From a request's bytes to the name and definition of a label set. Knows no store."""
 
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -301,25 +300,12 @@ def _listed(text: str, most: int = json_text.LISTED.values) -> Any:
 
 
 def _definition(body: LabelSetBody, limits: UploadLimits) -> tuple[Definition, list[str]]:
-    sources = [body.labels is not None, body.preset is not None]
-    if sum(sources) > 1:
+    if body.labels is not None and body.preset is not None:
         raise Invalid("give either labels or preset, not both", field="preset")
     flat, warnings = _texts(body, limits)
     names = labels.clean([label for label, _, _ in flat], limits.labels)
     known = set(names)
-    unknown = [label for label in body.prompts if labels.normal(label) not in known]
-    if unknown:
-        shown = errors.shown(unknown[0])
-        raise Invalid(f"prompts are given for {shown}, which is not a label", field="prompts")
-    own = [labels.normal(label) for label in body.prompts]
-    twice = next((label for label, count in Counter(own).items() if count > 1), None)
-    if twice is not None:
-        detail = f"duplicate prompts for {errors.shown(twice)}, in two spellings"
-        raise Invalid(detail, field="prompts")
-    prompts = {
-        labels.normal(label): _all(lines, limits, "prompts", "prompt", label)
-        for label, lines in body.prompts.items()
-    }
+    prompts = _prompts(body, known, limits)
     combine = _combine(body, known)
     entries = tuple(
         Entry(
@@ -344,6 +330,22 @@ def _definition(body: LabelSetBody, limits: UploadLimits) -> tuple[Definition, l
         entries, templates, body.description, joined=joined, nots=nots, truncate=body.truncate
     )
     return definition, warnings
+
+
+def _prompts(
+    body: LabelSetBody, known: Collection[str], limits: UploadLimits
+) -> dict[str, tuple[str, ...]]:
+    prompts: dict[str, tuple[str, ...]] = {}
+    for sent, lines in body.prompts.items():
+        label = labels.normal(sent)
+        if label not in known:
+            detail = f"prompts are given for {errors.shown(sent)}, which is not a label"
+            raise Invalid(detail, field="prompts")
+        if label in prompts:
+            detail = f"duplicate prompts for {errors.shown(label)}, in two spellings"
+            raise Invalid(detail, field="prompts")
+        prompts[label] = _all(lines, limits, "prompts", "prompt", sent)
+    return prompts
 
 
 def _combine(body: LabelSetBody, known: Collection[str]) -> dict[str, Combine]:
