@@ -40,8 +40,10 @@ LISTS: Mapping[str, Callable[[str], object]] = {
 }
 
 
-class ModelSettings(BaseSettings):
-    """The model, its device, and the size of its batches."""
+class Settings(BaseSettings):
+    """Every field is set by the environment variable OPENVOCAB_ and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, protected_namespaces=())
 
     model: str = Field(
         DEFAULT_MODEL,
@@ -133,13 +135,6 @@ class ModelSettings(BaseSettings):
         ge=1,
         description="Maximum number of prompts (labels times templates) waiting; beyond it: 503.",
     )
-
-
-class Settings(ModelSettings):
-    """Every field is set by the environment variable OPENVOCAB_ and its name in capitals."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, protected_namespaces=())
-
     max_image_bytes: int = Field(20_000_000, ge=1, description="Largest image file, in bytes.")
     max_upload_bytes: int = Field(
         4_000_000_000,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from app.stores.protocols import StoreAway, StoreDamaged, StoreRefused, StoreUnusable
 from app.stores.sqlite import schema
@@ -26,19 +26,6 @@ Identity = tuple[int, int]
 _MAGIC: Final = b"SQLite format 3\0"
 
 
-class User(Protocol):
-    """An owner of a connection: `busy` is held while it is used or opened."""
-
-    busy: threading.Lock
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection."""
-
-    def drop(self) -> None:
-        """Close the connection, if there is one."""
-
-
 class DatabaseFile:
     """One path and the connections of this process to what lies there."""
 
@@ -46,14 +33,14 @@ class DatabaseFile:
         self.path = path
         self._log = path.with_name(f"{path.name}-wal")
         self._index = path.with_name(f"{path.name}-shm")
-        self._users: list[User] = []
+        self._users: list[Database] = []
         self._opening = threading.Lock()
         self._handle: int | None = None
         self._seen: dict[Path, Identity | None] = {}
         self._overwritten = False
         self._damaged = False
 
-    def add(self, user: User) -> None:
+    def add(self, user: "Database") -> None:
         """One more that connects to this file."""
         self._users.append(user)
 
