@@ -13,7 +13,7 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from app.errors import NotFound
+from app.errors import NotFound, shown
 
 FOLDER: Final = Path(__file__).with_name("page")
 INDEX: Final = "index.html"
@@ -97,7 +97,7 @@ async def index(request: Request) -> Response:
 @router.get("/page/{name:path}")
 async def part(name: str, request: Request) -> Response:
     if name not in assets():
-        raise NotFound(f"the playground has no file {name!r}")
+        raise NotFound(f"the playground has no file {shown(name)}")
     return _answer(request, name)
 
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 from app.cli.files import reason
 from app.cli.output import FileAnswer, Format, Shape, Writer
@@ -59,7 +59,7 @@ class ResultFile:
     shape: Shape
     asked: Mapping[str, Any]
     resume: bool = False
-    _journal: IO[bytes] = field(init=False)
+    _journal: BinaryIO = field(init=False)
     _places: dict[str, tuple[int, Stamp | None]] = field(default_factory=dict, init=False)
     _model: str | None = field(default=None, init=False)
     _done: bool = field(default=False, init=False)
@@ -216,17 +216,17 @@ def _stamp(file: str) -> Stamp | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _sink(path: Path, out: IO[bytes], shape: Shape) -> Sink:
+def _sink(path: Path, out: BinaryIO, shape: Shape) -> Sink:
     kind = TEXTS.get(path.suffix.lower())
     if kind is None:
         return ParquetWriter(out)
-    return Writer(kind, out, (), shape)  # type: ignore[arg-type]
+    return Writer(kind, out, (), shape)
 
 
 class ParquetWriter:
     """A row for each prediction; one without a label if there are none."""
 
-    def __init__(self, out: IO[bytes]) -> None:
+    def __init__(self, out: BinaryIO) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 

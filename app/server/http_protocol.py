@@ -338,9 +338,6 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _end_in(self, seconds: float) -> None:
-        self._ending.start(seconds, self.transport.abort)
-
     def _expect_reader(self) -> None:
         """Drop the connection unless the client goes on reading what was written."""
         self._unread = self._bytes_unread()
@@ -402,7 +399,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()
-        self._end_in(LINGER_SECONDS)
+        self._ending.start(LINGER_SECONDS, self.transport.abort)
 
 
 def protocol(
