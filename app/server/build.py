@@ -40,7 +40,7 @@ from app.labelsets.registry import Registry, Sweeper
 from app.labelsets.service import LabelSetService
 from app.server.exit_status import DEVICE_LOST
 from app.server.settings import Settings
-from app.server.store import guarded_store
+from app.server.store import guarded_store, kind_of_store
 from app.server.watchdog import Heartbeat, Watchdog
 from app.stores.guard import Guarded
 from app.stores.lru import ByteLru
@@ -323,7 +323,7 @@ async def _of_model(
         images=shared.images,
         matrices=matrices,
         store=store,
-        store_kind=settings.store_url.partition(":")[0] or "sqlite",
+        store_kind=kind_of_store(settings),
         input_limits=InputLimits(
             LabelLimits(settings.max_labels, settings.max_label_length), settings.max_templates
         ),

@@ -1,6 +1,6 @@
 """The store that the settings name. Knows nothing of what is kept in it."""
 
-from typing import Final
+from typing import Final, Literal
 
 from app.server.settings import Settings
 from app.stores import open_store
@@ -9,6 +9,13 @@ from app.stores.guard import Guarded, Tell, nobody
 # seconds that a read of the SQLite file, and a write to it, may take
 SQLITE_READ_SECONDS: Final = 1.0
 SQLITE_WRITE_SECONDS: Final = 5.0
+
+
+def kind_of_store(settings: Settings) -> Literal["sqlite", "redis", "memory"]:
+    """What kind of store it is, however a server of that kind is reached."""
+    if not settings.store_url:
+        return "sqlite"
+    return "memory" if settings.store_url.startswith("memory:") else "redis"
 
 
 def guarded_store(settings: Settings, tell: Tell = nobody) -> Guarded:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from app.server.settings import Settings
+from app.server.store import kind_of_store
 from app.stores import open_store
 from app.stores.memory import MemoryStore
 from app.stores.protocols import StoreUnusable
@@ -56,3 +58,18 @@ def test_any_other_url_is_refused_in_one_line_without_the_password(
     assert "redis://" in text
     assert "secret" not in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("", "sqlite"),
+        ("memory://", "memory"),
+        ("redis://127.0.0.1/1", "redis"),
+        ("rediss://:secret@redis.internal", "redis"),
+        ("unix:///run/redis.sock", "redis"),
+        ("redis+sentinel://a,b/mine", "redis"),
+    ],
+)
+def test_a_store_is_called_by_its_kind_however_it_is_reached(url: str, kind: str) -> None:
+    assert kind_of_store(Settings(store_url=url)) == kind
