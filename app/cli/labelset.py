@@ -263,18 +263,17 @@ def _content(
     return content
 
 
-for _function, _name, _examples in (
-    (list_labelsets, "list", "openvocab labelset list --url http://127.0.0.1:8000"),
-    (show, None, "openvocab labelset show pets --json"),
-    (
-        create,
-        None,
-        "openvocab labelset create pets pets.txt\n"
-        "printf 'cat\\ndog\\n' | openvocab labelset create pets --templates simple",
-    ),
-    (replace, None, "openvocab labelset replace pets pets.json --no-wait"),
-    (delete, None, "openvocab labelset delete pets colours"),
-    (export_labelsets, "export", "openvocab labelset export > backup.jsonl"),
-    (import_labelsets, "import", "openvocab labelset import backup.jsonl --replace"),
-):
-    add(app, _function, _name, _examples, EXIT_STATUS)
+CREATE: Final = """
+openvocab labelset create pets pets.txt
+printf 'cat\\ndog\\n' | openvocab labelset create pets --templates simple
+"""
+
+add(app, list_labelsets, "list", "openvocab labelset list --url http://127.0.0.1:8000", EXIT_STATUS)
+add(app, show, "show", "openvocab labelset show pets --json", EXIT_STATUS)
+add(app, create, "create", CREATE, EXIT_STATUS)
+add(app, replace, "replace", "openvocab labelset replace pets pets.json --no-wait", EXIT_STATUS)
+add(app, delete, "delete", "openvocab labelset delete pets colours", EXIT_STATUS)
+add(app, export_labelsets, "export", "openvocab labelset export > backup.jsonl", EXIT_STATUS)
+add(
+    app, import_labelsets, "import", "openvocab labelset import backup.jsonl --replace", EXIT_STATUS
+)

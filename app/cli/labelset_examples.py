@@ -143,14 +143,13 @@ def _show(answer: dict[str, Any]) -> None:
     say(line)
 
 
-for _function, _name, _examples in (
-    (
-        add,
-        None,
-        "openvocab labelset examples add pets pictures/\n"
-        "openvocab labelset examples add pets --label cat cats/*.jpg",
-    ),
-    (list_examples, "list", "openvocab labelset examples list pets"),
-    (remove, None, "openvocab labelset examples remove pets --label cat"),
-):
-    add_command(app, _function, _name, _examples, EXIT_STATUS)
+ADD: Final = """
+openvocab labelset examples add pets pictures/
+openvocab labelset examples add pets --label cat cats/*.jpg
+"""
+
+add_command(app, add, "add", ADD, EXIT_STATUS)
+add_command(app, list_examples, "list", "openvocab labelset examples list pets", EXIT_STATUS)
+add_command(
+    app, remove, "remove", "openvocab labelset examples remove pets --label cat", EXIT_STATUS
+)

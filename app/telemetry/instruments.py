@@ -196,21 +196,18 @@ class Instruments(Collector):
                 self._page.words[record.place] = math.nan
 
     def _write(self, reading: _Reading, values: Mapping[Labels, float | None]) -> None:
+        family, before = reading.family, reading.before
         for labels, value in values.items():
-            shown = labels[: len(reading.family.labels)]
-            place = self._page.place((reading.family.name, *shown), 1)
-            if reading.family.kind == "gauge":
-                self._page.words[place] = math.nan if value is None else value
+            place = self._page.place((family.name, *labels[: len(family.labels)]), 1)
+            if family.kind == "gauge":
+                self._page.words[place] = before[labels] = math.nan if value is None else value
             elif value is not None:
-                self._page.words[place] += max(0.0, value - reading.before.get(labels, 0.0))
-                reading.before[labels] = value
-        if reading.family.kind == "counter":
-            for gone in reading.before.keys() - values.keys():
-                del reading.before[gone]
-        if reading.family.kind == "gauge":
-            for gone in reading.before.keys() - values.keys():
-                self._page.words[self._page.place((reading.family.name, *gone), 1)] = math.nan
-            reading.before = dict.fromkeys(values, 0.0)
+                self._page.words[place] += max(0.0, value - before.get(labels, 0.0))
+                before[labels] = value
+        for gone in before.keys() - values.keys():
+            del before[gone]
+            if family.kind == "gauge":
+                self._page.words[self._page.place((family.name, *gone), 1)] = math.nan
 
 
 def _metric(family: Family, series: Mapping[Labels, Sequence[Sequence[float]]]) -> Metric:
