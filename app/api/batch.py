@@ -50,7 +50,7 @@ class BatchLine(BaseModel):
     index: int | None = Field(None, description="Index of the image in the request, from 0.")
     name: str | None = Field(None, description="File name, as sent.")
     result: Answer | None = None
-    error: "ProblemAnswer | None" = None
+    error: ProblemAnswer | None = None
 
 
 class BatchAnswer(BaseModel):

@@ -112,7 +112,7 @@ def serve(
 
         raise typer.Exit(Supervisor(settings, listener, settings.workers).run(announce))
     encoder = or_exit(lambda: load_encoder(settings))
-    logs.tell(f"{run.described(encoder.info)}\n{run.threads(settings, encoder.info)}")
+    logs.tell(run.described(settings, encoder.info))
     raise typer.Exit(
         run.serve(settings, encoder, listener, ready=lambda: logs.tell(_ready(address)))
     )

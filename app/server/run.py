@@ -165,17 +165,13 @@ def tune_interpreter() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
-def threads(settings: Settings, info: EncoderInfo) -> str:
-    """How many threads decode and compute, in a line."""
+def described(settings: Settings, info: EncoderInfo) -> str:
+    """What serves, in a line, and by how many threads, in another."""
+    how = f"{info.name} on {info.device} in {info.precision} by {info.backend}"
     cores = available_cores()
     decoding, computing = settings.cores_for_decoding(), info.threads or cores
-    return f"threads: {decoding} to decode images, {computing} for the model; {cores} CPU cores"
-
-
-def described(info: EncoderInfo) -> str:
-    """One line that describes an encoder."""
-    how = f"{info.name} on {info.device} in {info.precision} by {info.backend}"
-    return f"{how}: {info.provenance.description}"
+    threads = f"{decoding} to decode images, {computing} for the model; {cores} CPU cores"
+    return f"{how}: {info.provenance.description}\nthreads: {threads}"
 
 
 class _Server(uvicorn.Server):

@@ -24,7 +24,7 @@ from app.server.build import load_encoder, load_shared_encoder
 from app.server.cpus import available_cores
 from app.server.exit_status import HUNG, MODEL_ERROR, SIGNALLED, START_ERROR
 from app.server.gauges import watch_process
-from app.server.run import FIRST_THREADS, described, permits, serve, threads
+from app.server.run import FIRST_THREADS, described, permits, serve
 from app.server.settings import Settings
 from app.server.signals import REPLACED, give_up
 from app.telemetry import logs
@@ -140,7 +140,7 @@ class Lifeline:
             self._end.recv_bytes()
 
 
-def patience(settings: Settings) -> float:
+def time_to_end(settings: Settings) -> float:
     """Seconds that a worker has to exit after it was told to."""
     return settings.request_timeout + settings.drain_seconds + GRACE
 
@@ -163,7 +163,7 @@ def _work(
     if not permits(FIRST_THREADS):
         sys.exit(START_ERROR)
     limit_arenas()
-    threading.Thread(target=_end_with, args=(lifeline, patience(settings)), daemon=True).start()
+    threading.Thread(target=_end_with, args=(lifeline, time_to_end(settings)), daemon=True).start()
     number = multiprocessing.current_process().name.rsplit(" ", 1)[-1]
     logs.set_up(settings.log_level, settings.log_format, number)
     if encoder is not None:
@@ -173,7 +173,7 @@ def _work(
             encoder = load_encoder(settings)
         except ModelError as error:
             sys.exit(_no_model(error))
-    line = f"{described(encoder.info)}\n{threads(settings, encoder.info)}"
+    line = described(settings, encoder.info)
     ends, counted = (signal.SIGTERM, REPLACED), Metrics(board, page)
     sys.exit(serve(settings, encoder, listener, ends, lambda: pipe.send(line), counted))
 
@@ -358,7 +358,7 @@ class Supervisor:
             worker.successor.look()
             if worker.successor.serves:
                 worker.current.leave()
-                end = time.monotonic() + patience(self.settings)
+                end = time.monotonic() + time_to_end(self.settings)
                 self._leaving.append((worker.current, end))
                 worker.current, worker.successor = worker.successor, None
                 worker.since, worker.failures, worker.again_at = None, 0, None
@@ -442,7 +442,7 @@ class Supervisor:
         for process in processes:
             if process.alive:
                 process.process.terminate()
-        end = time.monotonic() + patience(self.settings)
+        end = time.monotonic() + time_to_end(self.settings)
         for process in processes:
             process.process.join(max(0.0, end - time.monotonic()))
             if process.alive:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from app.server.cpus import available_cores
-from app.server.run import threads
+from app.server.run import described
 from app.server.settings import Settings
 from app.server.workers import share
 from models.encoder import Encoder
@@ -33,13 +33,16 @@ def test_threads_follow_the_affinity_mask(
     settings = Settings()
     assert (settings.cores_for_decoding(), settings.cores_for_encoding()) == (2, 2)
     info = replace(pictogram.info, threads=1)
-    assert threads(settings, info) == "threads: 2 to decode images, 1 for the model; 2 CPU cores"
+    line = "threads: 2 to decode images, 1 for the model; 2 CPU cores"
+    assert described(settings, info).splitlines()[1] == line
     info = replace(info, threads=0)
-    assert threads(settings, info) == "threads: 2 to decode images, 2 for the model; 2 CPU cores"
+    line = "threads: 2 to decode images, 2 for the model; 2 CPU cores"
+    assert described(settings, info).splitlines()[1] == line
     assert Settings(decode_threads=7).cores_for_decoding() == 7
     two = share(Settings(), 2)
     assert (two.torch_threads, two.decode_threads) == (1, 1)
     # nothing limits: the libraries know best
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert settings.cores_for_encoding() == 0
-    assert threads(settings, info) == "threads: 2 to decode images, 2 for the model; 2 CPU cores"
+    line = "threads: 2 to decode images, 2 for the model; 2 CPU cores"
+    assert described(settings, info).splitlines()[1] == line
