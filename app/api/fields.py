@@ -276,12 +276,7 @@ def build_query(
         detail = "coverage is for a calibrated label set of which one label is right"
         raise Invalid(detail, field="coverage", value=checked.coverage)
     tags = checked.labels is None and checked.labelset is None
-    sent_labels = checked.labels if checked.labels is not None else ()
-    merged, warnings = (
-        (sent_labels, []) if isinstance(sent_labels, dict) else labels.merged(sent_labels)
-    )
-    words = () if checked.labels is None else labels.clean(tuple(merged), limits.labels)
-    texts = _texts(sent_labels, words, limits.labels) if isinstance(sent_labels, dict) else ()
+    words, texts, warnings = _words(checked.labels, limits.labels)
     if checked.combine == "best" and all(len(each) == 1 for each in texts):
         detail = "combine=best needs labels with several texts, as a JSON object: "
         detail += '{"dog": ["corgi", "poodle"], "cat": []}; a label set has its own'
@@ -310,6 +305,19 @@ def build_query(
         raise one_label("labels", query.labels[0])
     logs.note(labels=query.labels, labelset=",".join(query.labelsets) or None)
     return query
+
+
+def _words(
+    sent: Sequence[str] | Mapping[str, Sequence[str]] | None, limits: LabelLimits
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], Sequence[str]]:
+    """Labels, the texts of each where they have some, and warnings. Raises Invalid, TooLarge."""
+    if sent is None:
+        return (), (), ()
+    if isinstance(sent, Mapping):
+        words = labels.clean(tuple(sent), limits)
+        return words, _texts(sent, words, limits), ()
+    merged, warnings = labels.merged(sent)
+    return labels.clean(tuple(merged), limits), (), warnings
 
 
 def _texts(

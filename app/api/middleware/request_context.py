@@ -16,7 +16,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.middleware import Matched, RouteTable, routed
-from app.api.middleware.body_limit import log
 from app.api.middleware.state import RequestState
 from app.api.problems import SECURITY_HEADERS, refuse
 from app.errors import failure
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from app.telemetry.otel import Place, Tracing
 
 
+log = logging.getLogger("openvocab.http")
 access = logging.getLogger("openvocab.access")
 
 REQUEST_ID: Final = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
