@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic_core import to_json
 
+from app.api.accept import weighted
 from app.api.bodies import JSON
 from models.info import Floats
 
@@ -47,26 +48,13 @@ def preferred(accept: str, named: Sequence[str] = ()) -> str:
     types = (*named, *OFFERED)
     weights = dict.fromkeys(types, 0.0)
     specific = dict.fromkeys(types, -1)
-    for part in accept.split(","):
-        media_type, _, parameters = part.strip().partition(";")
-        weight = _weight(parameters)
+    for media_type, weight in weighted(accept):
         for offered in types:
-            rank = _specificity(media_type.strip().lower(), offered)
+            rank = _specificity(media_type, offered)
             if rank > specific[offered] and (rank == NAMED or offered not in named):
                 specific[offered], weights[offered] = rank, weight
     best = max(types, key=lambda offered: (weights[offered], specific[offered]))
     return best if weights[best] > 0 else JSON
-
-
-def _weight(parameters: str) -> float:
-    for parameter in parameters.split(";"):
-        name, _, value = parameter.strip().partition("=")
-        if name.lower() == "q":
-            try:
-                return min(max(float(value), 0.0), 1.0)
-            except ValueError:
-                return 0.0
-    return 1.0
 
 
 def _specificity(media_type: str, offered: str) -> int:

@@ -11,6 +11,8 @@ from typing import Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.accept import weighted
+
 # bytes that are worth it; a packet holds as many
 LEAST: Final = 1_000
 
@@ -57,22 +59,9 @@ class Compression:
 @functools.lru_cache(maxsize=256)
 def wants_gzip(accepted: bytes) -> bool:
     """Whether an Accept-Encoding header likes gzip at least as well as no compression."""
-    weights: dict[str, float] = {}
-    for part in accepted.decode("latin-1").lower().split(","):
-        name, _, parameters = part.partition(";")
-        weights[name.strip()] = _weight(parameters)
+    weights = dict(weighted(accepted.decode("latin-1")))
     gzip = next((weights[name] for name in NAMES if name in weights), 0.0)
     return gzip > 0 and gzip >= weights.get("identity", 0.0)
-
-
-def _weight(parameters: str) -> float:
-    name, _, value = parameters.strip().partition("=")
-    if name.strip() != "q":
-        return 1.0
-    try:
-        return float(value)
-    except ValueError:
-        return 0.0
 
 
 def _plain(name: bytes, value: bytes) -> tuple[bytes, bytes]:
