@@ -24,6 +24,11 @@ def rows_as_json(rows: Floats, encoding: Encoding) -> list[bytes]:
     return [to_json(row.tolist()) for row in little]
 
 
+def rounded(number: float) -> float:
+    """To 7 significant digits: float32 has no more."""
+    return float(f"{number:.7g}")
+
+
 def with_rows(head: dict[str, Any], name: str, items: list[bytes]) -> bytes:
     """A JSON object of `head` and then `name`, a list of items that are JSON already."""
     begun = to_json(head).removesuffix(b"}")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from app import errors
 from app.api import bodies, openapi
+from app.api.answers import rounded
 from app.api.bodies import address_fields, is_json, json_body, media_type, merge, single
 from app.api.fields import (
     IMAGE,
@@ -230,6 +231,6 @@ async def zero_shot_image_classification(
     except Problem as problem:
         raise problem.renamed(NAMES) from None
     return [
-        HfPrediction(label=prediction.label, score=float(f"{prediction.score:.7g}"))
+        HfPrediction(label=prediction.label, score=rounded(prediction.score))
         for prediction in classification.parts[0].results[0].predictions
     ]

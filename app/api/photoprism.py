@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from app.api import bodies, openapi
+from app.api.answers import rounded
 from app.api.bodies import address_fields, json_body
 from app.api.embeddings import MOST_IMAGES, too_many_images
 from app.api.fields import IMAGE, ClassifyFields, build_query
@@ -136,7 +137,7 @@ async def labels(
             labels=[
                 VisionLabel(
                     name=prediction.label,
-                    confidence=float(f"{prediction.score:.7g}"),
+                    confidence=rounded(prediction.score),
                     categories=list(prediction.path),
                 )
                 for prediction in ranked

@@ -10,7 +10,7 @@ from typing import Any, Final
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
-from app.api.answers import CSV, TEXT, preferred
+from app.api.answers import CSV, TEXT, preferred, rounded
 from app.classify.query import Classification, Image, Part, Prediction, Result
 from app.classify.score_text import score_text
 from app.classify.scoring import Reason
@@ -178,7 +178,7 @@ Answer = ClassifyAnswer | SeveralAnswer | BoxesAnswer
 
 
 def answer_of(classification: Classification) -> Answer:
-    """The answer to a classification, numbers to 7 significant digits (float32 has no more)."""
+    """The answer to a classification."""
     model, image = classification.model, ImageAnswer.of(classification.image)
     if classification.boxes:
         boxes = [_in_box(part) for part in classification.parts]
@@ -214,7 +214,7 @@ def _fields(result: Result) -> dict[str, Any]:
         "warnings": list(result.warnings),
         "set": None if result.covering is None else list(result.covering),
         "groups": [
-            GroupAnswer(path=list(group.path), score=float(f"{group.score:.7g}"))
+            GroupAnswer(path=list(group.path), score=rounded(group.score))
             for group in result.groups
         ],
     }
@@ -223,8 +223,8 @@ def _fields(result: Result) -> dict[str, Any]:
 def _reason(reason: Reason, withheld: Sequence[Prediction]) -> ReasonAnswer:
     return ReasonAnswer(
         code=reason.code,
-        value=float(f"{reason.value:.7g}"),
-        limit=float(f"{reason.limit:.7g}"),
+        value=rounded(reason.value),
+        limit=rounded(reason.limit),
         detail=reason.detail,
         word=reason.word,
         withheld=[_prediction(prediction) for prediction in withheld],
@@ -234,8 +234,8 @@ def _reason(reason: Reason, withheld: Sequence[Prediction]) -> ReasonAnswer:
 def _prediction(prediction: Prediction) -> PredictionAnswer:
     return PredictionAnswer(
         label=prediction.label,
-        score=float(f"{prediction.score:.7g}"),
-        similarity=float(f"{prediction.similarity:.7g}"),
+        score=rounded(prediction.score),
+        similarity=rounded(prediction.similarity),
         text=prediction.text,
         path=list(prediction.path),
         heatmap=prediction.heatmap,
