@@ -94,64 +94,18 @@ class LabelSetBody(RequestFields):
         alias="not",
         description="What pictures may show instead of the labels: with abstain nothing is "
         "answered where one of these fits better.",
+        examples=[["a blank page"]],
     )
     truncate: bool = Field(
         False,
         description="Take the beginning of texts that are longer than the model reads, with a "
         "warning; else such a label is left out, and named.",
     )
-    description: str = Field("", max_length=1_000)
+    description: str = Field("", max_length=1_000, description="Description of the label set.")
     preset: str | None = Field(
         None, description="A shipped vocabulary instead of labels: `imagenet-1k`, …"
     )
 
-
-# in a form labels are a text, and what is an object is JSON
-FORM_SCHEMA: Final[dict[str, Any]] = {
-    "description": "A label set as fields of a form.",
-    "properties": {
-        "name": {"type": "string", "description": "For POST.", "examples": ["pets"]},
-        "labels": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "Repeated; or once, comma-separated, one a line, or JSON.",
-            "examples": [["cat", "dog"]],
-        },
-        "templates": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "A template set's name or own templates; default: the model's.",
-            "examples": [["a photo of a {}."]],
-        },
-        "combine": {
-            "type": "string",
-            "description": "For labels with several texts: `mean` or `best`; or JSON, by label.",
-            "examples": ["best"],
-        },
-        "prompts": {
-            "type": "string",
-            "description": "Whole prompts for labels, as a JSON object.",
-            "examples": ['{"cat": ["a cat asleep"]}'],
-        },
-        "prompts_with": {
-            "type": "string",
-            "enum": ["templates"],
-            "description": "Read the prompts of labels beside the templates.",
-        },
-        "not": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "What pictures may show instead of the labels.",
-            "examples": [["a blank page"]],
-        },
-        "truncate": {
-            "type": "boolean",
-            "description": "Take the beginning of texts that are longer than the model reads.",
-        },
-        "description": {"type": "string", "description": "Description of the label set."},
-        "preset": {"type": "string", "description": "A shipped vocabulary instead of labels."},
-    },
-}
 
 OPTIONS: Final = ("model", "wait")
 LISTS: Final = ("templates", "not")

@@ -171,17 +171,49 @@ router = APIRouter(prefix="/labelsets", tags=["Label sets"])
 # problems that any of these routes without a body may answer
 ALWAYS: Final = (*KEYED, 404, 503)
 
+# in a form labels are a text, and what is an object is JSON
+FORM_FIELDS: Final = openapi.form_properties(LabelSetBody.model_json_schema()["properties"]) | {
+    "labels": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Repeated; or once, comma-separated, one a line, or JSON.",
+        "examples": [["cat", "dog"]],
+    },
+    "templates": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "A template set's name or own templates; default: the model's.",
+        "examples": [["a photo of a {}."]],
+    },
+    "combine": {
+        "type": "string",
+        "description": "For labels with several texts: `mean` or `best`; or JSON, by label.",
+        "examples": ["best"],
+    },
+    "prompts": {
+        "type": "string",
+        "description": "Whole prompts for labels, as a JSON object.",
+        "examples": ['{"cat": ["a cat asleep"]}'],
+    },
+    "prompts_with": {
+        "type": "string",
+        "enum": ["templates"],
+        "description": "Read the prompts of labels beside the templates.",
+    },
+}
+LABELSET_FORM: Final = {
+    "description": "A label set as fields of a form.", "properties": FORM_FIELDS,
+}  # fmt: skip
 PETS: Final = {"pets": {"summary": "One label a line", "value": "cat\ndog\n"}}
 
 
 def _upload(*without: str) -> dict[str, Any]:
     """A body, and the fields that text has in the URL."""
-    fields = labelset_body.FORM_SCHEMA["properties"]
-    in_url = {name: schema for name, schema in fields.items() if name not in without}
+    in_url = {name: schema for name, schema in FORM_FIELDS.items() if name not in without}
     return openapi.body(
         {
             JSON: openapi.titled("LabelSetRequest", LabelSetBody.model_json_schema()),
-            FORM: openapi.titled("LabelSetForm", labelset_body.FORM_SCHEMA),
+            FORM: openapi.titled("LabelSetForm", LABELSET_FORM),
             TEXT: {"type": "string", "description": "One label a line."},
         },
         [openapi.IF_MATCH, openapi.IF_ABSENT, *openapi.url_fields(in_url, "For text: ")],

@@ -184,7 +184,7 @@ def url_fields(fields: Schema, when: str = "") -> list[Schema]:
             "description": f"{when}{schema.get('description', '')}",
             "schema": {k: v for k, v in schema.items() if k != "description"},
         }
-        for name, schema in _form_properties(fields).items()
+        for name, schema in form_properties(fields).items()
     ]
 
 
@@ -206,11 +206,11 @@ def _form(fields: Schema, image: Schema) -> Schema:
     # a generator that writes what is required first would send the images before the fields
     return {
         "description": "The fields of a classification, and the image as a file.",
-        "properties": {**_form_properties(fields), "image": image},
+        "properties": {**form_properties(fields), "image": image},
     }
 
 
-def _form_properties(fields: Schema) -> Schema:
+def form_properties(fields: Schema) -> Schema:
     """The fields as a form or a query sends them: without null."""
     properties = {}
     for name, property_schema in fields.items():
