@@ -81,39 +81,49 @@ def watch_services(
 def _watch_queues(
     metrics: Metrics, services: Services, settings: Settings, admission: Admission
 ) -> None:
-    uploads, loaded = services.upload_batches, services.models.loaded
+    uploads, loaded, watch = services.upload_batches, services.models.loaded, metrics.watch
     in_service = settings.max_queue + settings.max_batch
-    for name, about, read in (
-        ("in_service", "Requests in progress.", lambda: admission.in_service),
-        ("max_in_service", "Maximum number of concurrent requests.", lambda: in_service),
-        ("pending_bytes", "Bytes of request bodies in memory.", lambda: admission.bytes),
-        (
-            "max_pending_bytes",
-            "Maximum bytes of request bodies in memory.",
-            lambda: settings.max_pending_bytes,
-        ),
-        ("decoding_images", "Images being decoded or waiting for it.",
-         lambda: sum(each.embedder.decoder.waiting for each in loaded())),
-        ("uploads", "Uploads in progress: batches, examples, pictures to calibrate with.",
-         lambda: uploads.under_way),
-        ("max_uploads", "Maximum number of concurrent uploads.", lambda: uploads.at_once),
-    ):  # fmt: skip
-        metrics.watch(f"openvocab_{name}", about, read)
-    each_model: Mapping[str, tuple[str, Callable[[Services], float]]] = {
-        "queued_images": ("Images waiting for a forward pass.",
-                          lambda each: each.embedder.batcher.queued),
-        "max_queued_images": ("Maximum number of waiting images.", lambda _: settings.max_queue),
-        "queued_prompts": ("Prompts of requests waiting to be encoded.",
-                           lambda each: each.classifier.ensemble.pending),
-        "max_queued_prompts": (
-            "Maximum number of waiting prompts.",
-            lambda _: settings.max_text_queue,
-        ),
-    }  # fmt: skip
-    for name, (about, read_one) in each_model.items():
-        metrics.watch(
-            f"openvocab_{name}", about, functools.partial(_by_model, services, read_one), "model"
-        )
+    watch("openvocab_in_service", "Requests in progress.", lambda: admission.in_service)
+    watch("openvocab_max_in_service", "Maximum number of concurrent requests.", lambda: in_service)
+    watch("openvocab_pending_bytes", "Bytes of request bodies in memory.", lambda: admission.bytes)
+    watch(
+        "openvocab_max_pending_bytes", "Maximum bytes of request bodies in memory.",
+        lambda: settings.max_pending_bytes,
+    )  # fmt: skip
+    watch(
+        "openvocab_decoding_images", "Images being decoded or waiting for it.",
+        lambda: sum(each.embedder.decoder.waiting for each in loaded()),
+    )  # fmt: skip
+    watch(
+        "openvocab_uploads", "Uploads in progress: batches, examples, pictures to calibrate with.",
+        lambda: uploads.under_way,
+    )  # fmt: skip
+    watch(
+        "openvocab_max_uploads", "Maximum number of concurrent uploads.", lambda: uploads.at_once
+    )
+
+    def watch_each(name: str, about: str, read: Callable[[Services], float]) -> None:
+        watch(
+            name, about, lambda: {(each.encoder.info.name,): read(each) for each in loaded()},
+            "model",
+        )  # fmt: skip
+
+    watch_each(
+        "openvocab_queued_images", "Images waiting for a forward pass.",
+        lambda each: each.embedder.batcher.queued,
+    )  # fmt: skip
+    watch_each(
+        "openvocab_max_queued_images", "Maximum number of waiting images.",
+        lambda _: settings.max_queue,
+    )  # fmt: skip
+    watch_each(
+        "openvocab_queued_prompts", "Prompts of requests waiting to be encoded.",
+        lambda each: each.classifier.ensemble.pending,
+    )  # fmt: skip
+    watch_each(
+        "openvocab_max_queued_prompts", "Maximum number of waiting prompts.",
+        lambda _: settings.max_text_queue,
+    )  # fmt: skip
     metrics.watch(
         "openvocab_oldest_queued_seconds",
         "Seconds the first in the queue has waited; 0 if the queue is empty.",
@@ -160,15 +170,16 @@ def _watch_caches(metrics: Metrics, services: Services) -> None:
         },
         "cache", "result",
     )  # fmt: skip
-    held: Mapping[str, tuple[str, Callable[[ByteLru], float]]] = {
-        "bytes": ("Bytes in the memory caches.", lambda cache: cache.bytes),
-        "max_bytes": ("Maximum bytes in the memory caches.", lambda cache: cache.max_bytes),
-        "entries": ("Entries in the memory caches.", len),
-    }
-    for name, (about, read) in held.items():
-        metrics.watch(
-            f"openvocab_cache_{name}", about, functools.partial(_per_cache, caches, read), "cache"
-        )
+
+    def watch_caches(name: str, about: str, read: Callable[[ByteLru], float]) -> None:
+        metrics.watch(name, about, lambda: _per_cache(caches(), read), "cache")
+
+    watch_caches("openvocab_cache_bytes", "Bytes in the memory caches.", lambda cache: cache.bytes)
+    watch_caches(
+        "openvocab_cache_max_bytes", "Maximum bytes in the memory caches.",
+        lambda cache: cache.max_bytes,
+    )  # fmt: skip
+    watch_caches("openvocab_cache_entries", "Entries in the memory caches.", len)
 
     def levels() -> Mapping[tuple[str, ...], float]:
         """By level, and the model where each counts for itself."""
@@ -272,18 +283,12 @@ class _Device(Protocol):
 
 
 def _per_cache(
-    caches: Callable[[], Mapping[tuple[str, str], ByteLru]], read: Callable[[ByteLru], float]
+    caches: Mapping[tuple[str, str], ByteLru], read: Callable[[ByteLru], float]
 ) -> Mapping[tuple[str, ...], float]:
     totals: dict[tuple[str, ...], float] = {}
-    for (name, _), cache in caches().items():
+    for (name, _), cache in caches.items():
         totals[name,] = totals.get((name,), 0.0) + read(cache)
     return totals
-
-
-def _by_model(
-    services: Services, read: Callable[[Services], float]
-) -> Mapping[tuple[str, ...], float]:
-    return {(each.encoder.info.name,): read(each) for each in services.models.loaded()}
 
 
 def _about(info: EncoderInfo, *, default: bool) -> tuple[str, ...]:
