@@ -201,9 +201,6 @@ FORM_FIELDS: Final = openapi.form_properties(LabelSetBody.model_json_schema()["p
         "description": "Read the prompts of labels beside the templates.",
     },
 }
-LABELSET_FORM: Final = {
-    "description": "A label set as fields of a form.", "properties": FORM_FIELDS,
-}  # fmt: skip
 PETS: Final = {"pets": {"summary": "One label a line", "value": "cat\ndog\n"}}
 
 
@@ -213,7 +210,10 @@ def _upload(*without: str) -> dict[str, Any]:
     return openapi.body(
         {
             JSON: openapi.titled("LabelSetRequest", LabelSetBody.model_json_schema()),
-            FORM: openapi.titled("LabelSetForm", LABELSET_FORM),
+            FORM: openapi.titled(
+                "LabelSetForm",
+                {"description": "A label set as fields of a form.", "properties": FORM_FIELDS},
+            ),
             TEXT: {"type": "string", "description": "One label a line."},
         },
         [openapi.IF_MATCH, openapi.IF_ABSENT, *openapi.url_fields(in_url, "For text: ")],

@@ -203,7 +203,7 @@ IF_CHANGED: Final = _condition("If-None-Match", "An `ETag`; 304 while it is the 
 
 
 def _form(fields: Schema, image: Schema) -> Schema:
-    # a generator that writes what is required first would send the images before the fields
+    # nothing is required: a generator writes that first, and would send images before the fields
     return {
         "description": "The fields of a classification, and the image as a file.",
         "properties": {**form_properties(fields), "image": image},
