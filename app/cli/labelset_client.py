@@ -179,6 +179,8 @@ def imported(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
             content = None
         if not isinstance(content, dict) or not isinstance(content.get("name"), str):
             raise BadFile(f"line {number} is not a JSON object with a name")
+        if not isinstance(content.get("examples"), list | None):
+            raise BadFile(f"line {number}: examples is not a list")
         yield content
 
 

@@ -182,6 +182,9 @@ def test_a_bad_line_of_a_backup_is_named(labelset: Any, tmp_path: Path) -> None:
     assert "line 3" in result.stderr
     file = write(tmp_path / "f", '{"name": "a", "labels": {"b": [], "c": [], "b": ["d"]}}\n')
     assert "line 1: 'b' is there twice in one JSON object" in labelset("import", file).stderr
+    file = write(tmp_path / "f", '{"name": "a", "labels": ["b", "c"], "examples": 5}\n')
+    result = labelset("import", file)
+    assert (result.exit_code, "line 1: examples is not a list" in result.stderr) == (2, True)
 
 
 def test_a_server_that_is_away_or_wants_a_key_is_exit_status_4(
