@@ -24,6 +24,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +41,7 @@ from benchmarks.checkpoint import open_clip_folder, random_checkpoint, transform
 from benchmarks.gpu.memory import after_loads, beside_another, in_own_process, used
 from benchmarks.inside import class_vectors, fresh_ensemble, imagenet_templates
 from benchmarks.pictures import SMALL, jpeg
-from benchmarks.rounds import seconds_of
+from benchmarks.rounds import median_seconds, seconds_of
 from benchmarks.servers import free_port, serving
 from models.encoder import Encoder
 from models.loader import load
@@ -319,13 +320,8 @@ def pipeline_ms(folder: Path, files: list[bytes]) -> float:
 
 def _median(answer: Callable[[bytes], None], files: list[bytes]) -> float:
     answer(files[0])
-    times: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while time.perf_counter() < end or len(times) < 3:
-        start = time.perf_counter()
-        answer(files[len(times) % len(files)])
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+    turns = cycle(files)
+    return 1000 * median_seconds(lambda: answer(next(turns)), SECONDS)
 
 
 def memory(say: Callable[..., None]) -> None:

@@ -12,13 +12,12 @@ from benchmarks import bodies, pictures
 from benchmarks.inside import imagenet_templates
 from benchmarks.load import drive, drive_repeatedly
 from benchmarks.peers.agreement import scores
-from benchmarks.peers.measure import WARM_SECONDS
-from benchmarks.peers.sides import FIELDS, ours
 from benchmarks.pictures import SIZES, SMALL
 from benchmarks.record import Cell, Plot, Points, Result
-from benchmarks.reliability.registering import TEMPLATE, names, register
+from benchmarks.registering import TEMPLATE, names, register
 from benchmarks.rounds import Effort, figure, in_turns, seconds_of
 from benchmarks.servers import Server
+from benchmarks.sides import FIELDS, WARM_SECONDS, ours
 
 FILES: Final = 32
 SENT: Final = (2, 10, 100, 1_000)

@@ -9,13 +9,12 @@ from typing import Final
 from benchmarks import pictures
 from benchmarks.bodies import Bodies, multipart
 from benchmarks.load import drive, drive_repeatedly
-from benchmarks.peers.measure import WARM_SECONDS
-from benchmarks.peers.sides import FIELDS, LABELS, ours
 from benchmarks.pictures import SMALL
 from benchmarks.record import Cell, Plot, Points, Result
-from benchmarks.reliability.registering import TEMPLATE, register
+from benchmarks.registering import TEMPLATE, register
 from benchmarks.rounds import Effort, figure
 from benchmarks.servers import START_SECONDS, DidNotStart
+from benchmarks.sides import FIELDS, LABELS, WARM_SECONDS, ours
 from benchmarks.usage import proportional_mb, resident_mb
 
 FILES: Final = 64

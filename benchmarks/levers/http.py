@@ -3,7 +3,6 @@
 import contextlib
 import statistics
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,11 +11,10 @@ from benchmarks import pictures
 from benchmarks.bodies import Bodies
 from benchmarks.limit.pieces import cpu_of_reading
 from benchmarks.limit.starts import stand_in
-from benchmarks.peers.measure import WARM_SECONDS, Side
-from benchmarks.peers.sides import FIELDS, LABELS
 from benchmarks.pictures import LARGE, SMALL
 from benchmarks.record import Cell, Result
-from benchmarks.rounds import Effort, Spread, figure, in_turns
+from benchmarks.rounds import Effort, Spread, figure
+from benchmarks.sides import FIELDS, LABELS, Side, loaded
 
 FILES: Final = 16
 CONNECTIONS: Final = 32
@@ -71,11 +69,9 @@ def bodies(effort: Effort) -> Result:
 
 
 def _in_turns(sides: list[Side], effort: Effort) -> list[list[Cell]]:
-    for side in sides:
-        side.load(CONNECTIONS, WARM_SECONDS)
-    turns = {side.name: partial(side.load, CONNECTIONS, effort.seconds / 2) for side in sides}
     rows: list[list[Cell]] = []
-    for name, loads in in_turns(turns, effort.rounds).items():
+    turns = loaded(sides, CONNECTIONS, effort.seconds / 2, effort.rounds)
+    for name, loads in turns.items():
         p50 = figure(statistics.median(load.p50 for load in loads))
         rows.append([name, Spread.of(load.rate for load in loads).text(), p50])
     return rows

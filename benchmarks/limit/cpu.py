@@ -20,12 +20,11 @@ from benchmarks.inside import decoded, encoder
 from benchmarks.limit.pieces import pieces_alone
 from benchmarks.limit.starts import stand_in
 from benchmarks.load import drive
-from benchmarks.peers.measure import WARM_SECONDS
-from benchmarks.peers.sides import FIELDS, ours
 from benchmarks.pictures import SMALL
 from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort, Spread, figure, in_turns
 from benchmarks.servers import Server
+from benchmarks.sides import FIELDS, WARM_SECONDS, ours
 from benchmarks.usage import cpu_seconds
 from models import ImageSpec, catalog
 from models.encoder import Encoder

@@ -3,18 +3,16 @@
 import contextlib
 import statistics
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from benchmarks import pictures
 from benchmarks.bodies import multipart
-from benchmarks.peers.measure import WARM_SECONDS, Side
-from benchmarks.peers.sides import ours
 from benchmarks.pictures import SMALL
 from benchmarks.record import Cell, Result
-from benchmarks.reliability.registering import TEMPLATE, names, register
-from benchmarks.rounds import Effort, Spread, figure, in_turns
+from benchmarks.registering import TEMPLATE, names, register
+from benchmarks.rounds import Effort, Spread, figure
+from benchmarks.sides import Side, loaded, ours
 
 FILES: Final = 64
 MANY: Final = 1_000
@@ -43,11 +41,7 @@ def labels(effort: Effort) -> Result:
             Side(name, server, "/classify", multipart(images, fields, folder / str(number)))
             for number, (name, fields) in enumerate(requests.items())
         ]
-        for side in sides:
-            side.load(1, WARM_SECONDS)
-        loads = in_turns(
-            {side.name: partial(side.load, 1, effort.seconds) for side in sides}, effort.rounds
-        )
+        loads = loaded(sides, 1, effort.seconds, effort.rounds)
     p50 = {name: Spread.of(x.p50 for x in turns) for name, turns in loads.items()}
     rows: list[list[Cell]] = [
         [name, p50[name].text(), figure(statistics.median(x.p99 for x in turns))]

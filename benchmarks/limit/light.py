@@ -10,11 +10,11 @@ from benchmarks import pictures
 from benchmarks.bodies import Bodies, multipart
 from benchmarks.checkpoint import open_clip_folder
 from benchmarks.load import drive
-from benchmarks.peers.sides import FIELDS, ours
 from benchmarks.pictures import SIZES
 from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort, Spread, figure
 from benchmarks.servers import Server
+from benchmarks.sides import FIELDS, ours
 from benchmarks.usage import proportional_mb, resident_mb
 
 MODELS: Final = ("pictogram", "everyday")

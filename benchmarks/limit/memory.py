@@ -7,11 +7,11 @@ from typing import Final
 from benchmarks import pictures
 from benchmarks.bodies import Bodies, multipart
 from benchmarks.load import drive
-from benchmarks.peers.sides import FIELDS, ours
 from benchmarks.pictures import SIZES
 from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort, figure
 from benchmarks.servers import Server
+from benchmarks.sides import FIELDS, ours
 from benchmarks.usage import resident_mb
 
 FILES: Final = 64

@@ -12,11 +12,11 @@ from typing import Final
 from benchmarks import pictures
 from benchmarks.bodies import Bodies, multipart
 from benchmarks.load import drive
-from benchmarks.peers.sides import FIELDS, ours
 from benchmarks.pictures import SIZES
 from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort, Spread, figure, in_turns
 from benchmarks.servers import Server, wait_until
+from benchmarks.sides import FIELDS, ours
 from benchmarks.usage import MB, cpu_seconds, resident_mb, settle
 
 DEFAULT, OTHER = "pictogram", "everyday"

@@ -3,7 +3,6 @@
 import contextlib
 import statistics
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +10,10 @@ from benchmarks import pictures
 from benchmarks.bodies import multipart
 from benchmarks.limit.starts import stand_in
 from benchmarks.load import Load
-from benchmarks.peers.measure import WARM_SECONDS, Side
-from benchmarks.peers.sides import FIELDS, ours
 from benchmarks.pictures import SMALL
 from benchmarks.record import Cell, Result
-from benchmarks.rounds import Effort, Spread, figure, in_turns
+from benchmarks.rounds import Effort, Spread, figure
+from benchmarks.sides import FIELDS, Side, loaded, ours
 
 FILES: Final = 64
 CONNECTIONS: Final = 32
@@ -33,12 +31,7 @@ def pictogram(effort: Effort) -> Result:
             Side("pictogram", real, "/classify", bodies),
             Side("an encoder that costs nothing", free, "/classify", bodies),
         ]
-        for side in sides:
-            side.load(CONNECTIONS, WARM_SECONDS)
-        loads = in_turns(
-            {side.name: partial(side.load, CONNECTIONS, effort.seconds) for side in sides},
-            effort.rounds,
-        )
+        loads = loaded(sides, CONNECTIONS, effort.seconds, effort.rounds)
     rows: list[list[Cell]] = [_row(name, turns) for name, turns in loads.items()]
     rates = [statistics.median(x.rate for x in turns) for turns in loads.values()]
     return Result(

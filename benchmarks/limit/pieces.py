@@ -19,7 +19,7 @@ from app.classify.labels import LabelLimits
 from app.classify.query import Classification, Image, Part, Prediction, Result
 from app.images.views import Cut
 from benchmarks.bodies import MULTIPART, RAW, Bodies, form
-from benchmarks.peers.sides import FIELDS, LABELS
+from benchmarks.sides import FIELDS, LABELS
 
 TIMES: Final = 200
 # what uvicorn hands over at once

@@ -12,8 +12,9 @@ from PIL import Image
 
 from benchmarks import bodies
 from benchmarks.checkpoint import open_clip_folder
-from benchmarks.peers.sides import EIGHTY, FIELDS, Peer
+from benchmarks.peers.servers import EIGHTY, Peer
 from benchmarks.servers import Server
+from benchmarks.sides import FIELDS
 from models.info import Floats
 
 # of a probability: bf16 here, fp32 there (docs/decisions.md has 0.008 for random towers), and

@@ -4,26 +4,26 @@ import contextlib
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from benchmarks import pictures, record
-from benchmarks.bodies import Bodies, multipart
+from benchmarks.bodies import multipart
 from benchmarks.environments import NoEnvironment
-from benchmarks.load import Load, drive
+from benchmarks.load import Load
 from benchmarks.peers.agreement import Disagrees, check, scores
-from benchmarks.peers.sides import EIGHTY, FIELDS, PEERS, Peer, Precision, ours, started
+from benchmarks.peers.servers import EIGHTY, PEERS, Peer, started
 from benchmarks.pictures import LARGE, SMALL, Size
 from benchmarks.record import Cell, Result
 from benchmarks.rounds import Effort, Spread, figure, in_turns, seconds_of
 from benchmarks.servers import DidNotStart, Server
-from benchmarks.usage import peak_mb, settle
+from benchmarks.sides import FIELDS, WARM_SECONDS, Side, ours
+from benchmarks.usage import peak_mb
+from models.info import Precision
 
 OURS: Final = "openvocab"
 SMALL_FILES, LARGE_FILES = 64, 16
-WARM_SECONDS: Final = 2
 ANSWERS_EACH: Final = 2.5
 LONGEST_TURN: Final = 40.0
 # the same service, for peers that compute in float32
@@ -32,26 +32,6 @@ COLUMNS: Final = [
     "server", "connections", "requests/s, median (range)", "p50 ms", "p99 ms", "errors",
     "peak memory MB", "openvocab is faster by", "openvocab in the same precision",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """A running server with what it is asked."""
-
-    name: str
-    server: Server
-    path: str
-    bodies: Bodies
-    precision: Precision = "fp32"
-
-    def load(self, connections: int, seconds: float) -> Load:
-        """One turn of this side, the others being stopped."""
-        self.server.resume()
-        try:
-            return drive(self.server.url + self.path, self.bodies, connections, seconds)
-        finally:
-            settle(self.server.process.pid)
-            self.server.pause()
 
 
 def variants(effort: Effort) -> Result:

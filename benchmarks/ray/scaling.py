@@ -17,12 +17,11 @@ from benchmarks import pictures
 from benchmarks.bodies import Bodies, multipart
 from benchmarks.checkpoint import open_clip_folder
 from benchmarks.load import Load, drive
-from benchmarks.peers.measure import WARM_SECONDS
-from benchmarks.peers.sides import FIELDS, ours
 from benchmarks.pictures import SMALL
 from benchmarks.ray.cluster import Cluster, ray_cluster, wait_for
 from benchmarks.record import Cell, Result, machine
 from benchmarks.rounds import Effort, Spread, in_turns
+from benchmarks.sides import FIELDS, WARM_SECONDS, ours
 from benchmarks.usage import cpu_seconds
 
 FILES: Final = 64

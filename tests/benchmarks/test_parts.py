@@ -17,9 +17,9 @@ from benchmarks.checkpoint import renamed
 from benchmarks.levers.jpeg import by_pillow, other_decoders
 from benchmarks.levers.kernels import by_kernel, compiled
 from benchmarks.load import parse
-from benchmarks.peers.sides import INFINITY, TRANSFORMERS
+from benchmarks.peers.servers import INFINITY, TRANSFORMERS
 from benchmarks.pictures import Size, jpeg
-from benchmarks.reliability.registering import names
+from benchmarks.registering import names
 from benchmarks.rounds import Spread, figure, in_turns
 from benchmarks.run import OF_A_PROCESSOR, pieces
 from models import catalog, torch_loader

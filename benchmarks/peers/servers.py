@@ -10,18 +10,14 @@ from benchmarks import bodies
 from benchmarks.bodies import Bodies
 from benchmarks.checkpoint import open_clip_folder, transformers_folder
 from benchmarks.environments import clean_env, environment
-from benchmarks.servers import Server, free_port, openvocab, serving
+from benchmarks.servers import Server, free_port, serving
+from benchmarks.sides import FIELDS
+from models.info import Precision
 
-LABELS: Final = (
-    "cat", "dog", "pizza", "rocket", "bicycle", "piano", "lighthouse", "umbrella", "tractor",
-    "sunflower",
-)  # fmt: skip
-FIELDS: Final = {"labels": ",".join(LABELS), "top_k": str(len(LABELS))}
 HERE: Final = Path(__file__).parent
 START_SECONDS: Final = 300
 
 Form = Literal["classify", "embed"]
-Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +102,4 @@ def started(peer: Peer, variant: str, folder: Path) -> Iterator[Server]:
         model = open_clip_folder() if tutorial else transformers_folder()
         env, ready = clean_env(MODEL=str(model), **chosen), "/ready"
     with serving(command, port, log, env, ready, START_SECONDS) as server:
-        yield server
-
-
-@contextlib.contextmanager
-def ours(folder: Path, *arguments: str, **settings: object) -> Iterator[Server]:
-    """`openvocab serve` with the same weights, its own precision and no image cache."""
-    chosen = {"model": f"local-dir:{open_clip_folder()}", "image_cache_bytes": 0, **settings}
-    store = str(chosen.pop("store_url", "memory://"))
-    with openvocab(store, folder, *arguments, **chosen) as server:
         yield server
