@@ -226,7 +226,7 @@ class Classifier:
             background = await self.ensemble.background(classes.templates)
         words = tuple(dict.fromkeys((*classes.nots, *query.nots)))
         if query.abstain and words:
-            nots = _Nots(words, (await self.ensemble.matrix(words, classes.templates)).rows)
+            nots = OtherWords(words, (await self.ensemble.matrix(words, classes.templates)).rows)
         return _Compared(classes, background, labelset, nots, rivals, late)
 
     async def _rivals(
@@ -334,21 +334,15 @@ class _Looked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Nots:
-    """Words (N,) that rule labels out, and their rows (N, D)."""
-
-    words: tuple[str, ...]
-    rows: Floats
-
-
-@dataclass(frozen=True, slots=True)
 class _Compared:
-    """One list of labels, and the background's row (D,) where it is needed."""
+    """One list of labels, the background's row (D,) where it is needed, words that rule labels out
+    (`nots`), and those that compete with them, which may come too `late`.
+    """
 
     classes: Classes
     background: Floats | None
     labelset: str | None
-    nots: _Nots | None
+    nots: OtherWords | None
     rivals: Rivals | None
     late: bool
 
@@ -425,7 +419,7 @@ def _same(
 
 
 def _same_nots(
-    classes: Classes, each: Floats, nots: _Nots | None, competition: Competition | None
+    classes: Classes, each: Floats, nots: OtherWords | None, competition: Competition | None
 ) -> Iterator[str]:
     """A warning for words that rule labels out but are the same to the model as a label; `each`
     (R,) are the cosines of the labels' rows.

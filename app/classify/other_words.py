@@ -34,7 +34,7 @@ def compete(labels: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OtherWords:
-    """Unit rows (N, D) of words that pictures may show."""
+    """Unit rows (N, D) of words that pictures may show instead of the labels."""
 
     words: tuple[str, ...]
     rows: Floats

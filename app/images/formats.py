@@ -49,6 +49,15 @@ def is_heic(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS and b"avif" not in data[:64]
 
 
+def png_chunk(data: bytes, name: bytes) -> bytes | None:
+    """The body of a PNG's chunk that stands before its pixels; None where there is none."""
+    place = data.find(name, 0, max(0, data.find(b"IDAT")))
+    if place < 0:
+        return None
+    size = int.from_bytes(data[place - 4 : place])
+    return data[place + 4 : place + 4 + size]
+
+
 # a JPEG's frames, and the markers before them that no length follows (ITU T.81, table B.1)
 FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 BARE: Final = frozenset({0x01, *range(0xD0, 0xDA)})

@@ -4,6 +4,7 @@ import struct
 from typing import Final
 
 from app.images import tiff
+from app.images.formats import png_chunk
 from app.images.heif import STILL
 
 # blocks of a GIF that are passed over in search of a second picture
@@ -30,12 +31,10 @@ def _png(data: bytes) -> bool:
     """The frames of an animation, and the picture in front of it if that is none of them (W3C PNG,
     sections 11.3.6.1 and 4.9).
     """
-    before = data[: max(0, data.find(b"IDAT"))]
-    place = before.find(b"acTL")
-    if place < 0:
+    control = png_chunk(data, b"acTL")
+    if control is None:
         return False
-    (frames,) = struct.unpack_from(">I", before, place + 4)
-    return bool(frames > 1 or b"fcTL" not in before)
+    return int.from_bytes(control[:4]) > 1 or png_chunk(data, b"fcTL") is None
 
 
 def _gif(data: bytes) -> bool:

@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from app.images.depth import extent, scaled, span
+from app.images.formats import png_chunk
 from app.images.notes import Notes
 
 # as Pillow unpacks 16 bits a channel: the upper byte of each, and the lower one
@@ -28,11 +29,10 @@ TOPMOST: Final = 127
 
 def declared_white(data: bytes) -> float | None:
     """White as the file's sBIT chunk says it, for numbers that were not shifted up."""
-    place = data.find(b"sBIT", 0, max(0, data.find(b"IDAT")))
-    if place < 0 or data[24] != 16:
+    significant = png_chunk(data, b"sBIT")
+    if significant is None or data[24] != 16:
         return None
-    count = min(3, int.from_bytes(data[place - 4 : place]))
-    bits = max(data[place + 4 : place + 4 + count], default=0)
+    bits = max(significant[:3], default=0)
     return float(2**bits - 1) if 0 < bits < 16 else None
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageCms
 
+from app.images.formats import png_chunk
 from app.images.tiff import Directory
 
 # bytes of a profile, and its tags; those of cameras and screens have a few thousand, and twenty
@@ -75,11 +76,10 @@ def _transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
 
 def of_png(data: bytes) -> bytes | None:
     """The profile of a PNG (W3C PNG, section 11.3.2.3), unpacked within bounds."""
-    place = data.find(b"iCCP", 0, max(0, data.find(b"IDAT")))
-    if place < 0:
+    chunk = png_chunk(data, b"iCCP")
+    if chunk is None:
         return None
-    size = int.from_bytes(data[place - 4 : place])
-    _, _, packed = data[place + 4 : place + 4 + size].partition(b"\0")
+    _, _, packed = chunk.partition(b"\0")
     try:
         return zlib.decompressobj().decompress(packed[1:], MOST_BYTES)
     except zlib.error:
