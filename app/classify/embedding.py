@@ -188,17 +188,7 @@ class ImageEmbedder:
 
         Raises: what decoding and batching raise.
         """
-        sha256 = await digest(data)
-        known = self.cache.get(sha256)
-        if known is not None:
-            return _described(known, sha256, cached=True), known.vector
-        with stages.stage("decode"):
-            decoded = await self.decoder.decode(data)
-        ran = await self.batcher.submit(decoded.pixels)
-        stages.ran(ran.waited, ran.ran, ran.size, ran.span)
-        embedded = Embedded(ran.value, decoded.width, decoded.height, decoded.notes)
-        self.cache.put(sha256, embedded)
-        return _described(embedded, sha256, cached=False), ran.value
+        return await self._embed(data, WHOLE, stages)
 
     async def embed_regions(
         self, data: bytes | SeenBefore, look: Look, stages: Stages
@@ -207,31 +197,32 @@ class ImageEmbedder:
 
         Raises: what `embed` raises; Invalid for a box outside of the picture; UnknownImage.
         """
-        if look.plain and isinstance(data, bytes):
-            image, vector = await self.embed(data, stages)
-            return image, [EmbeddedRegion(Cut(0, 0, image.width, image.height), vector[None])]
-        sha256 = data.sha256 if isinstance(data, SeenBefore) else await digest(data)
-        known = self.cache.get(sha256, look)
-        if known is None:
-            if isinstance(data, SeenBefore):
-                raise self.cache.unknown(sha256, look)
-            with stages.stage("decode"):
-                decoded = await self.decoder.decode(data, look)
-            rows = await self.encode([cut for views in decoded.views for cut in views], stages)
-            known = Embedded(rows.ravel(), decoded.width, decoded.height, decoded.notes)
-            self.cache.put(sha256, known, look)
-            cached = False
-        else:
-            cached = True
-        image = _described(known, sha256, cached=cached)
-        regions = look.regions(known.width, known.height)
-        each = known.vector.reshape(sum(len(region.cuts) for region in regions), -1)
+        image, vector = await self._embed(data, look, stages)
+        regions = look.regions(image.width, image.height)
+        each = vector.reshape(sum(len(region.cuts) for region in regions), -1)
         regions_seen, start = [], 0
         for region in regions:
             end = start + len(region.cuts)
             regions_seen.append(EmbeddedRegion(region.area, pooled(each[start:end], look.view)))
             start = end
         return image, regions_seen
+
+    async def _embed(
+        self, data: bytes | SeenBefore, look: Look, stages: Stages
+    ) -> tuple[Image, Floats]:
+        """What a picture is, and the unit rows of all views of it, end to end (V·D,)."""
+        sha256 = data.sha256 if isinstance(data, SeenBefore) else await digest(data)
+        known = self.cache.get(sha256, look)
+        if known is not None:
+            return _described(known, sha256, cached=True), known.vector
+        if isinstance(data, SeenBefore):
+            raise self.cache.unknown(sha256, look)
+        with stages.stage("decode"):
+            decoded = await self.decoder.decode(data, look)
+        rows = await self.encode([cut for views in decoded.views for cut in views], stages)
+        embedded = Embedded(rows.ravel(), decoded.width, decoded.height, decoded.notes)
+        self.cache.put(sha256, embedded, look)
+        return _described(embedded, sha256, cached=False), embedded.vector
 
     async def encode(self, pictures: Sequence[Pixels], stages: Stages) -> Floats:
         """Pixels (3, H, W) each -> unit rows (N, D), some at a time: others want their turn.
@@ -241,7 +232,10 @@ class ImageEmbedder:
         rows: list[Floats] = []
         for start in range(0, len(pictures), AT_ONCE):
             some = pictures[start : start + AT_ONCE]
-            ran = await asyncio.gather(*map(self.batcher.submit, some))
+            if len(some) == 1:  # as most are: a task for it takes as long as all the rest here
+                ran = [await self.batcher.submit(some[0])]
+            else:
+                ran = await asyncio.gather(*map(self.batcher.submit, some))
             stages.ran(
                 max(batch.waited for batch in ran),
                 max(batch.ran for batch in ran),

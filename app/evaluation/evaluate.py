@@ -90,10 +90,11 @@ async def evaluate(reached: Reached, order: Order, steps: Steps) -> Result:
         except CannotAnalyse as error:
             say(str(error))
             missing.append(str(error))
-    for warning in _warnings(study):
+    warnings = await asyncio.to_thread(_warnings, study)
+    for warning in warnings:
         say(f"warning: {warning}")
     steps.step("the report")
-    return await asyncio.to_thread(_result, order, pictures, study, sections, missing)
+    return await asyncio.to_thread(_result, order, pictures, study, sections, missing, warnings)
 
 
 def _sets(order: Order, texts: TextSide) -> tuple[Templates, ...]:
@@ -164,6 +165,7 @@ def _result(
     study: Study,
     sections: Sequence[AnalysisResult],
     missing: Sequence[str],
+    warnings: Sequence[str],
 ) -> Result:
     encoded, data = pictures.encoded, pictures.encoded.dataset
     figures = figures_of(data.truth, study.scores, multi_label=data.multi_label)
@@ -195,7 +197,7 @@ def _result(
         ],
         conflicts=pictures.conflicts,
         copies=copies,
-        notes=[*order.labelled.notes, *_copies(pictures), *_warnings(study)],
+        notes=[*order.labelled.notes, *_copies(pictures), *warnings],
         missing=missing,
         sections=[entry.section for entry in sections],
         files={name: text for entry in sections for name, text in entry.files.items()},

@@ -258,11 +258,14 @@ class Builds:
 
     async def _build(self, stored: Stored, build: Build) -> Serving:
         namespace = namespace_of(stored.name)
-        if stored.definition.rows > MANY:  # in a thread, so that other requests do not wait
-            steps, reading = await asyncio.to_thread(self._prepared, stored)
-        else:
-            steps, reading = self._prepared(stored)
-        parts = []
+
+        def prepared() -> list[list[Concept]]:
+            return list(_steps(self._concepts(stored)))
+
+        # of a large one in a thread, so that other requests do not wait
+        is_large = stored.definition.rows > MANY
+        steps = await asyncio.to_thread(prepared) if is_large else prepared()
+        reading, parts = _Reading(stored), []
         with working_for(namespace):
             left = [sum(concept.count for concept in step) for step in steps]
             for number, step in enumerate(steps):
@@ -280,9 +283,6 @@ class Builds:
         self.matrices.put(read.key, matrix)
         return Serving(read, matrix)
 
-    def _prepared(self, stored: Stored) -> tuple[list[list[Concept]], "_Reading"]:
-        return list(_steps(self._concepts(stored))), _Reading(stored)
-
     def _concepts(self, stored: Stored) -> list[Concept]:
         _, templates = self.templates.resolve(stored.definition.templates)
         return stored.definition.concepts(templates)
@@ -297,12 +297,6 @@ class _Reading:
 
     def __init__(self, stored: Stored) -> None:
         self._stored = stored
-        joined = stored.definition.joined
-        self._owners = [  # the place of the label that each row belongs to
-            place
-            for place, entry in enumerate(stored.definition.entries)
-            for _ in range(max(1, len(entry.alternatives(joined=joined))))
-        ]
         self._seen = 0
         self._too_long: dict[int, TextTooLong] = {}
         self._cut: list[Cut] = []
@@ -310,7 +304,7 @@ class _Reading:
     def note(self, step: Fitted) -> None:
         """What became of the next rows."""
         for place, problem in step.too_long.items():
-            self._too_long.setdefault(self._owners[self._seen + place], problem)
+            self._too_long.setdefault(self._label(self._seen + place), problem)
         self._cut += [cut for cuts in step.cut.values() for cut in cuts]
         self._seen += len(step.concepts)
 
@@ -329,5 +323,10 @@ class _Reading:
         unread = [f"{problem.detail}: this label is left out" for problem in problems]
         unread += [cut.warning() for cut in self._cut]
         kept = {cut.text: cut.kept for cut in self._cut}
-        is_read = np.array([place not in self._too_long for place in self._owners])
+        is_read = np.array([self._label(row) not in self._too_long for row in range(len(rows))])
         return self._stored.read(left_out, kept, few(unread)), rows[is_read]
+
+    def _label(self, row: int) -> int:
+        """The place of the label that a row belongs to."""
+        alternatives = self._stored.definition.alternatives
+        return row if alternatives is None else alternatives.label(row)
