@@ -115,8 +115,10 @@ def _from(holds: Sequence[bool], points: Sequence[Point]) -> int | None:
 PROBE: Final = "probe"
 BLEND: Final = "blend"
 
-# shots by which a blend's weight is chosen; the choice holds a matrix of all by all
+# shots by which a blend's weight is chosen, which takes a matrix of them; and of how many classes
+# they are at least: what is right among two is not right among all
 CHOOSING: Final = 4_000
+CHOOSERS: Final = 20
 
 
 class ShotsError(ValueError):
@@ -224,9 +226,13 @@ class _Task:
     def _blended(self, some: Places, k: int, middles: Floats) -> tuple[Floats, float]:
         """Rows like those of the text, of which `middles` (C, D) are the means; and the weight."""
         examples, owners = self.pictures[some], self.targets[some]
-        # of many examples those of some classes choose
-        few = len(middles) if len(some) <= CHOOSING else CHOOSING // k
-        part = owners < few
+        # of many examples those of some classes choose, and of very many the first of each
+        few, each = len(middles), k
+        if len(some) > CHOOSING:
+            few = min(few, max(CHOOSERS, CHOOSING // k))
+            each = max(2, CHOOSING // few)
+        nth = np.arange(len(owners)) - np.searchsorted(owners, owners)
+        part = (owners < few) & (nth < each)
         choice = choose_weight(middles[:few], examples[part], owners[part], self.scale)
         rows = blended(middles, examples, owners, choice.weight, choice.offset)
         text = self.text

@@ -13,6 +13,7 @@ from scipy.stats import t
 
 from app.classify.scoring import Alternatives
 from app.evaluation import linear_probe
+from app.evaluation import shots as evaluation_shots
 from app.evaluation.data import ClassRows, Encoded, TemplateRows, halves
 from app.evaluation.figures import Share, top
 from app.evaluation.report.shots import ShotsSection
@@ -129,6 +130,17 @@ def test_shots_of_labels_with_alternatives_move_all_of_them(
     each = (subset.rows[tested] @ other.T).reshape(len(tested), -1, 2).max(axis=2)[:, kept]
     result = shots(encoded, ClassRows(other, alternatives=alike), (1,), seeds=1)
     assert result.zero_shot == top(each, truth[tested].argmax(axis=1), 1)
+
+
+def test_many_shots_of_a_class_choose_a_weight_as_few_do(
+    data: tuple[Encoded, ClassRows], few_shot: Shots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # two pictures of each class choose, where there are four
+    monkeypatch.setattr(evaluation_shots, "CHOOSING", 4)
+    probe, blend = evaluation_shots.shots(*data, (4,), seeds=3).curves
+    assert probe == dataclasses.replace(few_shot.curves[0], points=few_shot.curves[0].points[2:3])
+    assert blend.points[0].chosen > 0
+    assert blend.points[0].value > few_shot.zero_shot.value
 
 
 def test_classes_with_too_few_pictures_are_named(
