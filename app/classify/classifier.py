@@ -1,7 +1,7 @@
 """The whole data flow: an image and labels in, ranked labels out. Knows nothing of HTTP."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
@@ -91,37 +91,16 @@ class Classifier:
     async def _result(
         self, looked: "_Looked", compared: "_Compared", query: Query, stages: Stages
     ) -> Result:
-        classes = compared.classes
         with stages.stage("score"):
-            each = scoring.best_similarities(looked.rows, classes.rows)
-            alternatives = classes.alternatives
-            cosines = each if alternatives is None else alternatives.best(each)
-            background = compared.background
-            alone = None if background is None else float((looked.rows @ background).max())
-            competition = compared.competition(looked.rows)
-            decision = decide(
-                cosines, alone, self._scale, classes.learned, _criteria(query, classes), competition
-            )
+            scored = self._scored(looked, compared, query)
+        classes, decision = compared.classes, scored.decision
         maps: dict[int, str] = {}
         if query.explain:
             with stages.stage("explain"):
                 chosen = decision.order[:MOST_EXPLAINED]
-                maps = await self._explain(looked, query.look, classes, cosines, chosen)
-
-        def predictions(places: Sequence[int]) -> tuple[Prediction, ...]:
-            return tuple(
-                Prediction(
-                    classes.labels[i],
-                    float(decision.scores[i]),
-                    float(cosines[i]),
-                    maps.get(i),
-                    None if alternatives is None else alternatives.text(each, i),
-                    classes.groups.paths[i] if classes.groups else (),
-                )
-                for i in places
-            )
-
-        answered, withheld = predictions(decision.order), predictions(decision.withheld)
+                maps = await self._explain(looked, query.look, classes, scored.cosines, chosen)
+        answered = scored.predictions(decision.order, maps)
+        withheld = scored.predictions(decision.withheld, maps)
         shown = [prediction.label for prediction in answered or withheld]
         return Result(
             templates=classes.template_set,
@@ -135,8 +114,8 @@ class Classifier:
                 *query.warnings,
                 *looked.warnings,
                 *self._warnings(query.labels or shown, compared, query),
-                *_same(classes, each, cosines, None if query.labels else decision.order),
-                *islice(_same_nots(classes, each, compared.nots, competition), WARNED),
+                *_same(scored, None if query.labels else decision.order),
+                *islice(_same_nots(scored, compared.nots), WARNED),
             ),
             calibrated=classes.learned is not None,
             reason=decision.reason,
@@ -146,6 +125,18 @@ class Classifier:
             if query.coverage is None
             else tuple(classes.labels[place] for place in decision.covering),
         )
+
+    def _scored(self, looked: "_Looked", compared: "_Compared", query: Query) -> "_Scored":
+        classes = compared.classes
+        each = scoring.best_similarities(looked.rows, classes.rows)
+        cosines = each if classes.alternatives is None else classes.alternatives.best(each)
+        background = compared.background
+        alone = None if background is None else float((looked.rows @ background).max())
+        competition = compared.competition(looked.rows)
+        decision = decide(
+            cosines, alone, self._scale, classes.learned, _criteria(query, classes), competition
+        )
+        return _Scored(classes, each, cosines, competition, decision)
 
     def _groups(self, decision: Decision, classes: Classes, query: Query) -> tuple[Group, ...]:
         """The groups that are answered: not where the picture fits no label at all."""
@@ -361,6 +352,34 @@ class _Compared:
         return Competition(words, own, self.rivals, cosines)
 
 
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Cosines of a region with `each` (R,) of the rows of some classes, of which the best of a
+    label are its `cosines` (C,), and with other words; and what is decided by them.
+    """
+
+    classes: Classes
+    each: Floats
+    cosines: Floats
+    competition: Competition | None
+    decision: Decision
+
+    def predictions(self, places: Sequence[int], maps: Mapping[int, str]) -> tuple[Prediction, ...]:
+        """Those of the labels at these places, with the heat maps of some."""
+        alternatives, groups = self.classes.alternatives, self.classes.groups
+        return tuple(
+            Prediction(
+                self.classes.labels[i],
+                float(self.decision.scores[i]),
+                float(self.cosines[i]),
+                maps.get(i),
+                None if alternatives is None else alternatives.text(self.each, i),
+                groups.paths[i] if groups else (),
+            )
+            for i in places
+        )
+
+
 def _check_count(lists: Sequence[_Compared], query: Query) -> None:
     """Nothing if the answer is not too long. Raises TooLarge."""
     top_k = query.top_k or SHOWN_BY_DEFAULT
@@ -390,16 +409,12 @@ def _criteria(query: Query, classes: Classes) -> Criteria:
     )
 
 
-def _same(
-    classes: Classes, each: Floats, cosines: Floats, places: Sequence[int] | None
-) -> Iterator[str]:
-    """A warning for labels that are the same to the model, which then share one score.
-
-    `each` are the cosines of all rows, of which the best of a label are its `cosines`.
-    """
+def _same(scored: _Scored, places: Sequence[int] | None) -> Iterator[str]:
+    """A warning for labels that are the same to the model, which then share one score."""
+    classes, cosines, alternatives = scored.classes, scored.cosines, scored.classes.alternatives
 
     def row(label: int) -> int:
-        return label if classes.alternatives is None else classes.alternatives.row(each, label)
+        return label if alternatives is None else alternatives.row(scored.each, label)
 
     chosen = np.arange(len(cosines)) if places is None else np.array(places, int)
     order = chosen[np.argsort(cosines[chosen], kind="stable")]
@@ -418,12 +433,9 @@ def _same(
         yield f"{named} are the same to the model and share what one of them would score"
 
 
-def _same_nots(
-    classes: Classes, each: Floats, nots: OtherWords | None, competition: Competition | None
-) -> Iterator[str]:
-    """A warning for words that rule labels out but are the same to the model as a label; `each`
-    (R,) are the cosines of the labels' rows.
-    """
+def _same_nots(scored: _Scored, nots: OtherWords | None) -> Iterator[str]:
+    """A warning for words that rule labels out but are the same to the model as a label."""
+    classes, each, competition = scored.classes, scored.each, scored.competition
     if nots is None or competition is None or competition.own is None:
         return
     for word, row, cosine in zip(nots.words, nots.rows, competition.own, strict=True):
