@@ -98,9 +98,7 @@ def _watch_queues(
         "openvocab_uploads", "Uploads in progress: batches, examples, pictures to calibrate with.",
         lambda: uploads.under_way,
     )  # fmt: skip
-    watch(
-        "openvocab_max_uploads", "Maximum number of concurrent uploads.", lambda: uploads.at_once
-    )
+    watch("openvocab_max_uploads", "Maximum number of concurrent uploads.", lambda: uploads.at_once)
 
     def watch_each(name: str, about: str, read: Callable[[Services], float]) -> None:
         watch(
