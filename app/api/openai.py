@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from app.api import bodies, openapi
 from app.api.answers import rows_as_json, with_rows
-from app.api.bodies import check_address, json_body, offload
+from app.api.bodies import address_fields, check_address, json_body, merge, offload
 from app.api.embeddings import (
     LONGEST_TEXT,
     MOST_IMAGES,
@@ -115,6 +115,9 @@ class OpenAiModels(BaseModel):
     object: Literal["list"] = "list"
     data: list[OpenAiModel]
 
+
+# what the URL may hold as well: some clients put nothing of their own into the body
+IN_ADDRESS: Final = ("truncate",)
 
 INPUT: Final = "input"
 MESSAGES: Final = "messages"
@@ -237,8 +240,8 @@ async def read_items(
         Unparsable, Invalid, TooLarge: what is wrong, with the field at fault.
         FetchFailed, UnsupportedImage: what stands at an image's URL.
     """
-    check_address(request, ())
-    body = await json_body(request)
+    check_address(request, IN_ADDRESS)
+    body = merge(address_fields(request, ()), await json_body(request))
     raw, messages = body.pop(INPUT, None), body.pop(MESSAGES, None)
     fields = OpenAiFields.checked(body, tuple(OpenAiBody.model_fields))
     parts = input_parts(raw, messages, fields.modality)
@@ -287,6 +290,9 @@ NAMES: Final = {"labels": INPUT, "image": INPUT}
 
 BODY: Final = openapi.body(
     {bodies.JSON: openapi.titled("OpenAiRequest", OpenAiBody.model_json_schema())},
+    openapi.url_fields(
+        {name: OpenAiFields.model_json_schema()["properties"][name] for name in IN_ADDRESS}
+    ),
     examples={bodies.JSON: {"example": {"input": ["a cat", "a dog"]}}},
 )
 

@@ -212,3 +212,19 @@ def test_the_pipelines_route_names_a_long_label_and_cuts_it_where_asked(
     assert "set truncate" in refused.json()["detail"]
     cut = client.post(path, files={"image": cat}, data=form | {"truncate": "true"})
     assert {prediction["label"] for prediction in cut.json()} == {"cat", "dog", LONG.strip()}
+
+
+def test_a_client_of_openai_that_adds_nothing_to_the_body_may_ask_for_it_in_the_url(
+    client: httpx.Client,
+) -> None:
+    body = {"input": [f"a cat {WORD}"]}
+    assert client.post("/v1/embeddings", json=body).status_code == 413
+    cut, same = (
+        client.post("/v1/embeddings", params=params, json=body | more)
+        for params, more in (({"truncate": "true"}, {}), ({}, {"truncate": True}))
+    )
+    assert (cut.status_code, cut.json()) == (200, same.json())
+    assert cut.json()["warnings"]
+    for params, more in (({"truncate": "true"}, {"truncate": False}), ({"dimensions": "192"}, {})):
+        refused = client.post("/v1/embeddings", params=params, json=body | more)
+        assert refused.status_code == 422, refused.text
