@@ -30,7 +30,7 @@ def split(text: str, option: str) -> LabelInput:
         return text.split(",")
     try:
         content = json.loads(text, object_pairs_hook=names_once)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         line = f"{option}: looks like JSON but is not valid: {error}"
         raise Ended(USAGE_ERROR, line) from None
     if _is_texts(content):

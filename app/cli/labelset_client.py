@@ -136,7 +136,7 @@ def definition(data: bytes) -> dict[str, Any]:
         return {"labels": [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]}
     try:
         content = json.loads(text, object_pairs_hook=names_once)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadFile(f"looks like JSON but is not valid: {error}") from None
     return dict(content) if isinstance(content, dict) else {"labels": content}
 
@@ -175,7 +175,7 @@ def imported(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
             content = json.loads(_text(line), object_pairs_hook=names_once)
         except RepeatedName as error:
             raise BadFile(f"line {number}: {error}") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict) or not isinstance(content.get("name"), str):
             raise BadFile(f"line {number} is not a JSON object with a name")

@@ -161,7 +161,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
         header, *entries = [json.loads(line) for line in whole]
         if header != HEADER or not all(_is_entry(entry) for entry in entries):
             raise ValueError
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadUndoFile(f"{path} is not an openvocab undo log") from None
     return entries
 

@@ -186,7 +186,7 @@ def _names_of_object(file: Path) -> Iterable[tuple[str, str, list[str]]]:
             if file.suffix.lower() == ".toml"
             else json.loads(text, object_pairs_hook=names_once)
         )
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadData(f"{file}: {error}") from None
     if not isinstance(content, dict):
         raise BadData(f"{file}: an object is needed, of folder names with their labels")

@@ -206,6 +206,14 @@ def test_a_label_set_that_cannot_be_built_is_told(labelset: Any, server: httpx.C
     assert "nothing" in result.stderr
 
 
+def test_brackets_within_brackets_are_no_json() -> None:
+    deep = b"[" * 100_000
+    with pytest.raises(BadFile, match="not valid"):
+        definition(deep)
+    with pytest.raises(BadFile, match="line 1"):
+        [*imported([deep])]
+
+
 def test_text_may_hold_what_other_line_breaks_are_made_of() -> None:
     assert definition("\ufeffa\u2028b\nc\n".encode()) == {"labels": ["a\u2028b", "c"]}
     assert definition(b'["a", "b"]') == {"labels": ["a", "b"]}

@@ -182,7 +182,8 @@ def test_links_are_not_moved_and_files_in_their_place_stay(pictures: Path, tmp_p
     "content",
     ["", "\n", "hello\n", "{}\n", '["x"]\n', '{"openvocab": "undo", "format": 2}\n',
      '{"openvocab": "undo", "format": 1}\n{"do": "move", "to": "/x"}\n',
-     '{"openvocab": "undo", "format": 1}\n{"do": "erase", "to": "/x"}\n'],
+     '{"openvocab": "undo", "format": 1}\n{"do": "erase", "to": "/x"}\n',
+     '{"openvocab": "undo", "format": 1}\n' + "[" * 100_000 + "\n"],
 )  # fmt: skip
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "undo").write_text(content)
