@@ -427,7 +427,7 @@ def test_the_certificate_that_ends_is_one_that_a_worker_serves(tmp_path: Path) -
     certify(file, days=90)  # then SIGHUP: only the workers are new
     renewed = Metrics(supervisor._board, supervisor._board.take() or 0)
     create_app(settings, metrics=renewed)
-    supervisor._metrics.observe()
+    supervisor._metrics.publish()
     page = Scraped(renewed.text().decode())
     assert page("openvocab_certificate_expiry_timestamp_seconds") == valid_until(file)
     supervisor.listener.close()
