@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.server.exit_status import MODEL_ERROR, START_ERROR, STORE_ERROR, USAGE_ERROR
 from app.server.settings import Settings, unknown_variables
-from app.server.workers import patience
+from app.server.workers import time_to_end
 
 UNIT = Path(__file__).parents[2] / "docker" / "systemd" / "openvocab.service"
 
@@ -24,7 +24,7 @@ def test_the_unit_sets_variables_that_are_settings() -> None:
 
 
 def test_a_server_that_stops_has_time_for_what_it_accepted() -> None:
-    assert int(value("TimeoutStopSec")) >= patience(Settings())
+    assert int(value("TimeoutStopSec")) >= time_to_end(Settings())
 
 
 def test_only_what_another_start_cannot_mend_ends_the_service() -> None:
