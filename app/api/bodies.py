@@ -194,7 +194,7 @@ CURL_BYTES: Final = 64
 
 # RFC 4648, section 5, to section 4; line breaks inside are what the base64 command writes
 ALPHABET: Final = str.maketrans("-_", "+/", " \t\n\r\v\f\x1c\x1d\x1e\x1f")
-OTHER_SPACES: Final = "\x85\xa0\u2007\u2028\u2029\u202f\u3000"
+OTHER_SPACES: Final = re.compile(r"[^\S\x00-\x7f]+")
 NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 NOT_BASE64: Final = re.compile(r"[^A-Za-z0-9+/]")
 
@@ -362,8 +362,7 @@ def _coded(payload: str) -> str:
     Without a list of its words, of which there may be millions.
     """
     if not payload.isascii():
-        for space in OTHER_SPACES:
-            payload = payload.replace(space, "")
+        payload = OTHER_SPACES.sub("", payload)
     odd = NOT_ASCII.search(payload)
     end = len(payload) if odd is None else odd.start()
     return payload[:end].translate(ALPHABET) + payload[end : end + 1]

@@ -1,7 +1,6 @@
 """From the fields of a request to a checked query. Knows nothing of bodies or images."""
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -460,6 +459,4 @@ def _value(raw: Any) -> Any:
         return errors.excerpt(raw)
     if isinstance(raw, int) and abs(raw) > MOST_EXACT:
         return errors.excerpt(str(raw))
-    if isinstance(raw, float) and not math.isfinite(raw):
-        return json.dumps(raw)  # as it was sent: JSON has no such number
     return raw if isinstance(raw, bool | int | float) else None

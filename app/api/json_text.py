@@ -121,6 +121,14 @@ def names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
+def loaded(text: str) -> Any:
+    """The value of a JSON text whose objects have each name once. Raises ValueError."""
+    try:
+        return json.loads(text, object_pairs_hook=names_once)
+    except RecursionError:
+        raise ValueError("too many brackets within brackets") from None
+
+
 def _parsed(text: bytes) -> Any:
     """The value of a JSON text. Raises ValueError, Invalid."""
     value = from_json(text)

@@ -109,7 +109,10 @@ def _filename(disposition: bytes, plain: bytes | None) -> str | None:
         return None if plain is None else plain.decode("utf-8", "replace")
     message = Message()
     message[HEADER] = disposition.decode("latin-1").replace("\r", "").replace("\n", "")
-    found: list[tuple[str, Any]] = message.get_params([], HEADER)
+    try:
+        found: list[tuple[str, Any]] = message.get_params([], HEADER)
+    except (TypeError, ValueError):  # a name in parts and whole
+        found = []
     names = [value for name, value in found if name == "filename"]
     for name in names:
         if isinstance(name, tuple):

@@ -1,5 +1,6 @@
 """Every error as a problem document (RFC 9457). Knows nothing of what went wrong inside."""
 
+import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -153,7 +154,7 @@ def sendable(value: Any) -> Any:
     """Untrusted text may contain lone surrogates, which cannot be encoded in a response, and JSON
     has no number that is none or without bounds."""
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return json.dumps(value)  # as Python reads and writes it
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 

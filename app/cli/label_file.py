@@ -1,10 +1,9 @@
 """Labels as `--labels` takes them: words, or a file with one label a line. Knows no command."""
 
-import json
 from pathlib import Path
 from typing import Final
 
-from app.api.json_text import looks_like_json, names_once
+from app.api.json_text import loaded, looks_like_json
 from app.cli.labelset_client import LARGEST, BadFile, definition
 from app.cli.terminal import STDIN, Ended, opened, say
 from app.server.exit_status import USAGE_ERROR
@@ -29,8 +28,8 @@ def split(text: str, option: str) -> LabelInput:
     if not looks_like_json(text):
         return text.split(",")
     try:
-        content = json.loads(text, object_pairs_hook=names_once)
-    except (ValueError, RecursionError) as error:
+        content = loaded(text)
+    except ValueError as error:
         line = f"{option}: looks like JSON but is not valid: {error}"
         raise Ended(USAGE_ERROR, line) from None
     if _is_texts(content):

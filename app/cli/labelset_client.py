@@ -4,7 +4,6 @@ import asyncio
 import base64
 import binascii
 import hashlib
-import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from app.api.json_text import RepeatedName, names_once
+from app.api.json_text import RepeatedName, loaded
 from app.cli.client import Client
 from app.cli.terminal import Ended
 from app.groups import groups
@@ -135,8 +134,8 @@ def definition(data: bytes) -> dict[str, Any]:
         # not splitlines: it also splits at characters that a label may hold
         return {"labels": [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]}
     try:
-        content = json.loads(text, object_pairs_hook=names_once)
-    except (ValueError, RecursionError) as error:
+        content = loaded(text)
+    except ValueError as error:
         raise BadFile(f"looks like JSON but is not valid: {error}") from None
     return dict(content) if isinstance(content, dict) else {"labels": content}
 
@@ -167,20 +166,25 @@ def exported(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def imported(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The label sets of a backup, one JSON object a line. Raises BadFile, with the line."""
+    """The label sets of a backup, one JSON object a line, with their examples as `Picture`s.
+
+    Raises BadFile, with the line.
+    """
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            content = json.loads(_text(line), object_pairs_hook=names_once)
+            content = loaded(_text(line))
         except RepeatedName as error:
             raise BadFile(f"line {number}: {error}") from None
-        except (ValueError, RecursionError):
+        except ValueError:
             content = None
         if not isinstance(content, dict) or not isinstance(content.get("name"), str):
             raise BadFile(f"line {number} is not a JSON object with a name")
-        if not isinstance(content.get("examples"), list | None):
-            raise BadFile(f"line {number}: examples is not a list")
+        if (kept := content.get("examples")) is not None:
+            if not isinstance(kept, list):
+                raise BadFile(f"line {number}: examples is not a list")
+            content["examples"] = [_picture(*each, number) for each in enumerate(kept, start=1)]
         yield content
 
 
@@ -246,10 +250,9 @@ async def backed_up(sets: LabelSetClient, name: str) -> list[dict[str, str]]:
 
 
 async def restore(
-    sets: LabelSetClient, name: str, kept: Iterable[Mapping[str, Any]], tell: Callable[[str], None]
+    sets: LabelSetClient, name: str, pictures: Sequence[Picture], tell: Callable[[str], None]
 ) -> None:
-    """Make the examples those of a backup. Raises Ended, BadFile."""
-    pictures = [_picture(entry, number) for number, entry in enumerate(kept)]
+    """Make the examples those of a backup. Raises Ended."""
     label_by_id = {hashlib.sha256(p.data).hexdigest(): p.label for p in pictures}
     there = {example["id"]: example["label"] async for example in sets.examples(name)}
     # first those that are in the way: a picture can be of one label alone
@@ -263,9 +266,10 @@ async def restore(
         raise Ended(SOME_FAILED, f"{len(report.refused)} examples were refused; {which}: {why}")
 
 
-def _picture(kept: Mapping[str, Any], number: int) -> Picture:
+def _picture(number: int, kept: Any, line: int) -> Picture:
     try:
         data = base64.b64decode(kept["image"], validate=True)
-        return Picture(str(kept["label"]), f"example {number + 1}", data)
+        return Picture(str(kept["label"]), f"example {number}", data)
     except (KeyError, TypeError, ValueError, binascii.Error):
-        raise BadFile(f"holds an example, number {number + 1}, that is none") from None
+        detail = f"line {line}: example {number} is not a label with an image in base64"
+        raise BadFile(detail) from None

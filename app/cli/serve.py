@@ -207,12 +207,11 @@ def _check_memory(settings: Settings) -> None:
         ("MAX_PENDING_BYTES", "requests under way", settings.max_pending_bytes, there / 2),
     ):
         if needed > there:
-            detail = (
+            _warn(
                 f"{what} may take {needed // 10**6} MB, and half of a worker's memory is "
                 f"{there // 10**6:.0f} MB: the system may end it. Lower OPENVOCAB_{name}, to "
                 f"{fits:.0f} for example"
             )
-            logs.tell(f"openvocab: WARNING: {detail}", logging.WARNING)
 
 
 def _is_installed(module: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from app.api.json_text import names_once
+from app.api.json_text import loaded
 from app.classify import labels
 from app.classify.labels import LabelLimits
 from app.classify.templates import presets
@@ -181,11 +181,7 @@ def _plain(key: str) -> str:
 def _names_of_object(file: Path) -> Iterable[tuple[str, str, list[str]]]:
     text = tables.text(file)
     try:
-        content: Any = (
-            tomllib.loads(text)
-            if file.suffix.lower() == ".toml"
-            else json.loads(text, object_pairs_hook=names_once)
-        )
+        content: Any = tomllib.loads(text) if file.suffix.lower() == ".toml" else loaded(text)
     except (ValueError, RecursionError) as error:
         raise BadData(f"{file}: {error}") from None
     if not isinstance(content, dict):

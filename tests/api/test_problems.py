@@ -38,7 +38,7 @@ def test_half_of_a_surrogate_pair_is_sendable() -> None:
 
 
 def test_a_number_that_json_does_not_have_is_sendable() -> None:
-    for number, text in ((math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")):
+    for number, text in ((math.nan, "NaN"), (math.inf, "Infinity"), (-math.inf, "-Infinity")):
         content = document(errors.Invalid("x", field="boxes", value=number)).model_dump()
         assert json.loads(json.dumps(content, allow_nan=False))["value"] == text
 

@@ -185,6 +185,11 @@ def test_a_bad_line_of_a_backup_is_named(labelset: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "f", '{"name": "a", "labels": ["b", "c"], "examples": 5}\n')
     result = labelset("import", file)
     assert (result.exit_code, "line 1: examples is not a list" in result.stderr) == (2, True)
+    for example in (1, {"label": 1, "image": 2}, {"label": "b", "image": "!!"}):
+        content = {"name": "never", "labels": ["b", "c"], "examples": [example]}
+        result = labelset("import", write(tmp_path / "f", json.dumps(content)))
+        assert "line 1: example 1 is not a label with an image in base64" in result.stderr
+        assert "never" not in labelset("list").stdout  # nothing is made of it
 
 
 def test_a_server_that_is_away_or_wants_a_key_is_exit_status_4(
@@ -208,7 +213,7 @@ def test_a_label_set_that_cannot_be_built_is_told(labelset: Any, server: httpx.C
 
 def test_brackets_within_brackets_are_no_json() -> None:
     deep = b"[" * 100_000
-    with pytest.raises(BadFile, match="not valid"):
+    with pytest.raises(BadFile, match="too many brackets within brackets"):
         definition(deep)
     with pytest.raises(BadFile, match="line 1"):
         [*imported([deep])]
