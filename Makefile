@@ -163,7 +163,6 @@ wrk:
 	@command -v wrk >/dev/null || { $(call debian,wrk); }
 
 .venv/ready: .venv/light .venv/torch
-	@$(BIN)/python -m pip --disable-pip-version-check check
 	@touch $@
 
 # without what PyTorch brings, so pip would find dependencies missing
@@ -175,12 +174,12 @@ wrk:
 # the rest of the lock by a pip of its own, which takes one package after the other
 .venv/torch: requirements.lock requirements-light.lock | .venv/bin/python
 	@echo 'installing (PyTorch is large: about 5 GB on Linux)'
-	$(PIP) install $(COMPILE) --require-hashes --no-deps -r $(call without,requirements.lock,requirements-light.lock)
+	$(call without,requirements.lock,requirements-light.lock) | $(PIP) install $(COMPILE) --require-hashes --no-deps -r /dev/stdin
 	@touch $@
 
 # --no-compile: only checks, tests and measurements import these
 .venv/others: requirements-dev.lock requirements.lock | .venv/bin/python
-	$(PIP) install --no-compile --require-hashes --no-deps -r $(call without,requirements-dev.lock,requirements.lock)
+	$(call without,requirements-dev.lock,requirements.lock) | $(PIP) install --no-compile --require-hashes --no-deps -r /dev/stdin
 	@touch $@
 
 .venv/dev: .venv/torch .venv/others .venv/light
@@ -188,7 +187,7 @@ wrk:
 	@touch $@
 
 # the packages of one lock that are not in another
-without = <(awk -F'==' 'NR == FNR {other[$$1]; next} /^[^ ]/ {listed = $$1 in other} !listed' $(2) $(1))
+without = awk -F'==' 'NR == FNR {other[$$1]; next} /^[^ ]/ {listed = $$1 in other} !listed' $(2) $(1)
 
 .venv/tools/ready: requirements-build.lock | .venv/bin/python
 	@$(BIN)/python -m venv .venv/tools

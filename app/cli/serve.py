@@ -177,7 +177,8 @@ def _raise_file_limit(connections: int, workers: int) -> None:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    needed = connections + OTHER_FILES
+    least = LEAST_FILES + FILES_A_WORKER * workers
+    needed = max(connections + OTHER_FILES, least)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
@@ -185,7 +186,6 @@ def _raise_file_limit(connections: int, workers: int) -> None:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = most
-    least = LEAST_FILES + FILES_A_WORKER * workers
     if soft < least:
         end(
             f"{soft} open files are permitted, and a start needs {least}: raise `ulimit -n`",

@@ -53,6 +53,11 @@ class Known:
             if not self._entries[namespace]:
                 del self._entries[namespace], self._sizes[namespace]
 
+    def __contains__(self, stored: Stored) -> bool:
+        """Whether this very version is known; that is no use of it."""
+        entries = self._entries.get(namespace_of(stored.name), OrderedDict())
+        return entries.get(stored.name) is stored
+
     def all(self) -> Sequence[Stored]:
         """Every version that is known."""
         return [stored for entries in self._entries.values() for stored in entries.values()]

@@ -42,6 +42,9 @@ TOUCH_EVERY: Final = 60.0
 # seconds between two looks for what the store has lost
 PUBLISH_EVERY: Final = 60.0
 
+# and between the label sets of one: ten thousand do not come at once
+PAUSE: Final = 0.05
+
 
 class Registry:
     """Reads the current version from the store at each use, so that others' changes are seen.
@@ -225,13 +228,22 @@ class Registry:
         while True:
             await asyncio.sleep(PUBLISH_EVERY)
             with contextlib.suppress(StoreAway):
-                await self.publish_lost()
+                await self.publish_lost(PAUSE)
 
-    async def publish_lost(self) -> None:
-        """Publish again what the store has lost, or an older version of. Raises StoreAway."""
+    async def publish_lost(self, pause: float = 0.0) -> None:
+        """Publish again what the store has lost, or an older version of; wait `pause` after each.
+
+        What was deleted is forgotten, or it would come back if the store is lost. Raises StoreAway.
+        """
         for known in self._known.all():
-            if _went_back(await self._store.head(known.name), known):
+            if known not in self._known:  # deleted or replaced meanwhile
+                continue
+            head = await self._store.head(known.name)
+            if head is None or _went_back(head, known):
                 await self._publish_again(known)
+            elif head.deleted:
+                self._forget(known)
+            await asyncio.sleep(pause)
 
     async def _look_for_lost(self) -> None:
         """Publish or list again what the store has lost of what is known, unless it was deleted."""

@@ -103,7 +103,7 @@ def test_whatever_is_installed_from_a_lock_is_held_to_its_hashes() -> None:
     for file in ("Makefile", "Dockerfile"):
         text = (ROOT / file).read_text(encoding="utf-8").replace("\\\n", " ")
         for line in text.splitlines():
-            if re.search(r"install .*-r .*\.lock", line):
+            if re.search(r"install .*-r (.*\.lock|/dev/stdin)", line):
                 assert "--require-hashes" in line, line
 
 
@@ -115,7 +115,7 @@ def test_whatever_is_installed_from_a_lock_is_held_to_its_hashes() -> None:
     ],
 )
 def test_make_installs_side_by_side_what_is_the_whole_lock_together(lock: str, other: str) -> None:
-    rule = f"--eval=left: ; @cat $(call without,{lock},{other})"
+    rule = f"--eval=left: ; @$(call without,{lock},{other})"
     completed = subprocess.run(
         ["make", "--silent", rule, "left"], cwd=ROOT, capture_output=True, text=True, check=True
     )

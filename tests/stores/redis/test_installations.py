@@ -189,6 +189,11 @@ def test_what_a_failover_lost_is_published_again_though_nobody_asks_for_it(start
             assert found.version >= known.version
         with pytest.raises(UnknownLabelset):
             await elsewhere.current(deleted.name)
+
+        ask(port, "FLUSHALL")  # and with it what says that it was deleted
+        await registry.publish_lost()
+        assert await store.labelsets.head(created.name) is not None
+        assert await store.labelsets.head(deleted.name) is None
         await store.close()
 
     asyncio.run(test())
