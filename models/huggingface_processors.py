@@ -201,7 +201,7 @@ def _pieces_and_merges(folder: Path) -> tuple[Any, list[tuple[str, ...]]]:
         return model.get("vocab"), [tuple(p.split(" ") if isinstance(p, str) else p) for p in pairs]
     merges = folder / "merges.txt"
     if not merges.is_file():
-        raise Unmappable(f"there is no {merges.name}: {COPY_TOKENIZER}")
+        raise Unmappable(f"there is neither tokenizer.json nor {merges.name}: {COPY_TOKENIZER}")
     lines = merges.read_text(encoding="utf-8").strip().split("\n")
     pairs = [line for line in lines if not line.startswith("#version")]
     return read(folder / "vocab.json"), [tuple(pair.split()) for pair in pairs]

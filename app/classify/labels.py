@@ -55,7 +55,7 @@ ACCENTS: Final = re.compile(rf"(?<![^\w\x00-\x7f])[^\w\x00-\x7f]{{{ROW}}}")
 
 
 def composed(text: str) -> str:
-    """A text in NFC (Unicode Standard Annex 15); one with ROW accents in a row stays as it is.
+    """A text in NFC (Unicode Standard Annex 15); with ROW accents or symbols in a row, as it is.
 
     These are put in order in a time that grows with the square of their number.
     """

@@ -5,7 +5,9 @@ Knows the container (ISO/IEC 14496-12 and 23008-12), and no decoder.
 
 import contextlib
 import struct
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from app.images.limits import check, check_size
@@ -99,6 +101,7 @@ class _Bits:
         return int.from_bytes(self._data[first:last], "big") >> (8 * last - end) & (1 << count) - 1
 
 
+# in one box, or in the file
 BOXES: Final = 1_000
 
 # bytes of the boxes that name items; libavif takes a time that grows with their number squared
@@ -117,6 +120,9 @@ STILL: Final = {b"avis": b"avif", b"msf1": b"mif1", b"hevc": b"heic", b"hevx": b
 # beside the picture a file may hold its transparency, a preview and more
 PICTURES: Final = 4
 
+# one with a gain map as large, each of them a grid, is made of five times its pixels
+PARTS: Final = 6
+
 
 def screen_heif(data: bytes, pixels: int) -> bytes:
     """The file as the still picture that it is first of all, without its EXIF.
@@ -125,8 +131,7 @@ def screen_heif(data: bytes, pixels: int) -> bytes:
     the pictures inside are larger than `pixels`, whatever the file says of them.
     """
     screened = bytearray(data)
-    for number, (name, start, end) in enumerate(_boxes(data, 0, len(data))):
-        check(number, BOXES, "boxes")
+    for name, start, end in _boxes(data, 0, len(data)):
         if name == b"ftyp":
             for sequence, still in STILL.items():
                 screened[start:end] = screened[start:end].replace(sequence, still)
@@ -141,11 +146,13 @@ def screen_heif(data: bytes, pixels: int) -> bytes:
 
 
 def _check_lists(data: bytes, start: int, end: int) -> None:
+    sizes: Counter[bytes] = Counter()
     for name, first, last in _boxes(data, start, end):
         inside = _boxes(data, first, last) if name == b"iprp" else ()
-        for part, begin, stop in ((name, first, last), *inside):
+        for part, begin, stop in chain([(name, first, last)], inside):
             if part in LISTS:
-                check(stop - begin, LISTS[part], f"bytes of {part.decode()}")
+                sizes[part] += stop - begin
+                check(sizes[part], LISTS[part], f"bytes of {part.decode()}")
 
 
 def _check_pictures(data: bytes, start: int, end: int, pixels: int) -> None:
@@ -180,8 +187,8 @@ def _check_derived(data: bytes, start: int, end: int, pixels: int) -> None:
             for kind, begin, stop in _boxes(data, first + 4, last):
                 if kind == b"dimg":
                     numbers = _Numbers(data[begin:stop])
-                    item, count = numbers.read(wide), min(numbers.read(2), stop - begin)
-                    parts.setdefault(item, []).extend(numbers.read(wide) for _ in range(count))
+                    item, named = numbers.read(wide), min(numbers.read(2), stop - begin)
+                    parts.setdefault(item, []).extend(numbers.read(wide) for _ in range(named))
     work, levels = areas, 0
     while levels < LEVELS:
         # one that does not say its size may have any
@@ -193,7 +200,9 @@ def _check_derived(data: bytes, start: int, end: int, pixels: int) -> None:
             break
         work, levels = together, levels + 1
     check(levels, LEVELS - 1, "levels of pictures that are made of others")
-    check(max(work.values(), default=0), PICTURES * pixels, "pixels in the parts of a picture")
+    # one that says more itself is refused for its size
+    most = max((all_ for item, all_ in work.items() if areas.get(item, 0) <= pixels), default=0)
+    check(most, PARTS * pixels, "pixels in the parts of a picture")
 
 
 def _areas(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -227,8 +236,11 @@ class _Numbers:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, begin and end of the body of each box."""
+    """Name, begin and end of the body of each box. Raises TooLarge."""
+    number = 0
     while start + 8 <= end:
+        check(number, BOXES, "boxes")
+        number += 1
         size, name = struct.unpack_from(">I4s", data, start)
         head = 16 if size == 1 else 8
         size = int.from_bytes(data[start + 8 : start + 16]) if size == 1 else size or end - start

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -445,14 +446,31 @@ def test_no_heic_is_made_of_many_times_its_pixels() -> None:
     data = heic_of(1_000, {1: [2, 3], 2: grid, 3: gain_map})  # as telephones write them
     assert screen(data, 50_000_000) == data
     for parts, sized, what in (
-        ({1: list(range(2, 300))}, 300, "pixels"),
-        ({1: [2, 3, 4, 5, 6]}, 1, "pixels"),  # parts that say no size
+        ({1: list(range(2, 400))}, 400, "pixels"),
+        ({1: [2, 3, 4, 5, 6, 7, 8]}, 1, "pixels"),  # parts that say no size
         ({1: [2, 3, 4] * 5, 2: [5, 6, 7] * 5, 5: [8, 9] * 5}, 9, "pixels"),
         ({1: [2], 2: [3], 3: [4], 4: [5], 5: [6]}, 9, "levels"),
         ({1: [2], 2: [1]}, 9, "levels"),
     ):
         with pytest.raises(TooLarge, match=what):
             screen(heic_of(1_000, parts, sized), 50_000_000)
+    # with a gain map as large as it is; and one too large itself, which its decoder tells
+    large = heic_of(6_900, {1: [2, 3], 2: [4], 3: [5]}, 3)
+    assert screen(large, 50_000_000) == large
+    too_large = heic_of(1_000, {1: [2, 3]})
+    assert screen(too_large, 200_000) == too_large
+
+
+def test_boxes_of_heif_are_counted_wherever_they_are() -> None:
+    free, head = box(b"free", b"") * 100_000, box(b"ftyp", b"avif\0\0\0\0mif1avif")
+    reference = box(b"iref", bytes(4) + box(b"dimg", struct.pack(">HH", 7, 4_000) + bytes(8_000)))
+    for inside in (box(b"iprp", free), box(b"iprp", box(b"ipco", free)), reference * 100):
+        tracemalloc.start()
+        with pytest.raises(TooLarge, match=r"boxes|bytes of iref"):
+            screen(head + box(b"meta", bytes(4) + inside), 50_000_000)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 4_000_000  # a copy of the file, and no list of its boxes
 
 
 @pytest.mark.parametrize("size", [(math.nan, 1), (-1e9, 1e9), (1e300, 1), (math.inf, 1)])
