@@ -5,7 +5,6 @@ Knows no torch: a child process with torch makes what is not there yet.
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -30,11 +29,14 @@ from models.device import CPU, has_torch, torch_or_error
 from models.encoder import Encoder
 from models.errors import BadExport, ModelError
 from models.export_folder import FORMAT, MANIFEST, checked, open_export
+from models.open_files import lock
 
 # in the manifest of a model that cannot be exported: why
 REASON: Final = "unsupported"
 # what the child writes where it fails: which error, and its line
 ERROR: Final = "error.json"
+# its exit status where the folder cannot be written: EX_IOERR of sysexits.h
+UNWRITABLE: Final = 74
 
 UNUSED_SECONDS: Final = 30 * 86_400
 
@@ -185,7 +187,8 @@ def _unkept(wanted: Wanted) -> Encoder | Choice:
     first = dataclasses.replace(candidates, precisions=candidates.precisions[:1])
     once = dataclasses.replace(wanted, candidates=first)
     try:
-        with tempfile.TemporaryDirectory() as name:
+        # on Windows what is mapped cannot be deleted
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             folder = Path(name) / "made"
             once.make(folder)
             return once.open(folder, checked(folder))
@@ -232,7 +235,7 @@ def export(spec: str, candidates: Candidates, folder: Path) -> None:
             log.info("exporting %s, once: %s", spec, line.strip())
     if child.returncode == 0:
         return
-    if child.returncode == os.EX_IOERR:
+    if child.returncode == UNWRITABLE:
         raise OSError(line.strip())
     try:
         failed = json.loads((folder / ERROR).read_text(encoding="utf-8"))
@@ -281,7 +284,7 @@ def _locked(file: Path, *, wait: bool = True) -> Iterator[None]:
     while True:
         with file.open("w") as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(handle.fileno(), wait=wait)
             except OSError:
                 # not every file system has such locks; two that export at once do no harm
                 if not wait:

@@ -6,14 +6,13 @@ says last, and the exit status is EX_IOERR.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
 from models.choice import Candidates
 from models.device import importing_torch
 from models.errors import ModelError
-from models.export_cache import ERROR
+from models.export_cache import ERROR, UNWRITABLE
 from models.forking import end_with_parent
 
 
@@ -36,7 +35,7 @@ def main(spec: str, candidates: str, folder: str) -> int:
         return 1
     except OSError as error:  # where the disk is full nothing can be left in the folder
         sys.stdout.write(f"{error.strerror or error}\n")
-        return os.EX_IOERR
+        return UNWRITABLE
     return 0
 
 

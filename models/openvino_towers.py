@@ -4,7 +4,6 @@ Knows them by their inputs and outputs only.
 """
 
 import importlib.util
-import os
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from models.device import CPU, openvino_core
 from models.info import Floats, Pixels, Precision
+from models.open_files import read_at
 from models.pages import release
 from models.sizes import batch_size, tree_size
 from models.token_tree import Tree
@@ -144,14 +144,15 @@ class Rows:
         self.width: int = table.shape[1]
         self._start = int(table.offset)
         # open as long as this lives: an export that replaces this one renames it
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._file)
+        self._file = path.open("rb", buffering=0)
+        weakref.finalize(self, self._file.close)
 
     def __getitem__(self, ids: Ids) -> npt.NDArray[Any]:
         """(n,) -> (n, width)"""
         used, places = np.unique(ids, return_inverse=True)
         size = self.width * self.dtype.itemsize
-        parts = [os.pread(self._file, size, self._start + size * row) for row in used.tolist()]
+        file = self._file.fileno()
+        parts = [read_at(file, size, self._start + size * row) for row in used.tolist()]
         return np.frombuffer(b"".join(parts), self.dtype).reshape(-1, self.width)[places]
 
 

@@ -23,7 +23,7 @@ def limit_arenas() -> None:
 
     By itself each thread gets a heap, whose free parts no other one uses.
     """
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # TypeError: Windows
         ctypes.CDLL(None).mallopt(ARENA_MAX, 1)
 
 
@@ -34,7 +34,8 @@ def release(*folders: Path) -> None:
     weight in the order that a kernel wants there is a copy, and most of a compiler is never needed
     again. Pages that were written, as a library's relocated ones, stay.
     """
-    with contextlib.suppress(OSError, AttributeError):  # another system, or another libc
+    # another system, or another libc
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None, use_errno=True)
         libc.madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
         below = tuple(f"{folder.resolve()}/" for folder in folders)

@@ -5,7 +5,6 @@ run can go on; FILE appears when all is done. Knows nothing of servers.
 """
 
 import contextlib
-import fcntl
 import importlib.util
 import json
 import os
@@ -18,6 +17,7 @@ from app.cli.files import reason
 from app.cli.output import FileAnswer, Format, Shape, Writer
 from app.cli.terminal import Ended, say
 from app.server.exit_status import SERVER_ERROR, USAGE_ERROR
+from models.open_files import lock
 
 JOURNAL: Final = ".part"
 
@@ -73,7 +73,7 @@ class ResultFile:
         except OSError as error:
             raise Ended(USAGE_ERROR, f"{path}: {reason(error)}") from None
         try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._journal.fileno(), wait=False)
         except BlockingIOError:
             self._journal.close()
             raise Ended(USAGE_ERROR, f"{path} is being written by another run") from None
@@ -134,7 +134,7 @@ class ResultFile:
                     sink.write(record)
                 sink.end()
             new.replace(self.path)
-            self._journal_path.unlink()
+            self._delete()
         except OSError as error:
             raise Ended(USAGE_ERROR, f"{self.path}: {reason(error)}") from None
         finally:
@@ -144,7 +144,8 @@ class ResultFile:
     def close(self) -> None:
         """Close the journal, and delete it if it is empty."""
         if not self._done and not self._places:
-            self._journal_path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                self._delete()
         self._close()
 
     def advice(self) -> str | None:
@@ -161,6 +162,11 @@ class ResultFile:
             self._journal.flush()
         except OSError as error:
             raise Ended(USAGE_ERROR, f"{self._journal_path}: {reason(error)}") from None
+
+    def _delete(self) -> None:
+        if os.name == "nt":  # there nothing is deleted that is open
+            self._close()
+        self._journal_path.unlink()
 
     def _close(self) -> None:
         with contextlib.suppress(OSError):  # what finds no room was told when it was appended

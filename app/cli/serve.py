@@ -103,7 +103,9 @@ def serve(
     with uncollected():  # the whole service: what is wrong above is told sooner without it
         from app.server import run
         from app.server.build import load_encoder
-        from app.server.workers import Supervisor
+
+        if settings.workers > 1:
+            from app.server.workers import Supervisor
 
     if settings.workers > 1:
 

@@ -55,8 +55,9 @@ def _copy(source: Path, target: Path) -> None:
     """Through a file of another name, which becomes the target when all of it is on the disk."""
     part = target.with_name(f".openvocab-{os.getpid()}-{next(_parts)}.part")
     try:
-        shutil.copy2(source, part)
-        with part.open("rb") as file:
+        shutil.copyfile(source, part)
+        with part.open("r+b") as file:  # Windows syncs only what is open for writing
+            shutil.copystat(source, part)
             os.fsync(file.fileno())
         part.replace(target)
     finally:

@@ -6,7 +6,6 @@ What is encoded is kept in a file, so that a command that ended goes on where it
 import asyncio
 import base64
 import contextlib
-import fcntl
 import hashlib
 import os
 import struct
@@ -27,6 +26,7 @@ from app.cli.terminal import Ended, aside, say
 from app.evaluation.data import Dataset, Encoded, ModelInfo, Unread
 from app.server.exit_status import SERVER_ERROR
 from models.info import Floats
+from models.open_files import lock, read_at, unlock
 
 # raised when files written so far can no longer be read
 MAGIC: Final = b"OVROWS1\n"
@@ -48,7 +48,8 @@ class RowFile:
         self._width = width
         self._record = DIGEST + 4 * width + CHECK.size
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        binary = getattr(os, "O_BINARY", 0)  # what Windows would take for lines else
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | binary, 0o644)
         try:
             self._begin()
             self._rows = self._read()
@@ -83,14 +84,14 @@ class RowFile:
         """A new file, or one of another kind or width, begins empty."""
         head = HEAD.pack(MAGIC, self._width)
         with _locked(self._file):
-            if os.pread(self._file, HEAD.size, 0) != head:
+            if read_at(self._file, HEAD.size, 0) != head:
                 os.ftruncate(self._file, 0)
                 os.write(self._file, head)
 
     def _read(self) -> dict[bytes, Floats]:
         rows: dict[bytes, Floats] = {}
         at = HEAD.size
-        while block := os.pread(self._file, BLOCK * self._record, at):
+        while block := read_at(self._file, BLOCK * self._record, at):
             whole = len(block) - len(block) % self._record
             if not whole:
                 break
@@ -107,11 +108,11 @@ class RowFile:
 @contextlib.contextmanager
 def _locked(file: int) -> Iterator[None]:
     """Among all processes that use a file."""
-    fcntl.flock(file, fcntl.LOCK_EX)
+    lock(file)
     try:
         yield
     finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
+        unlock(file)
 
 
 # problems that are not of one picture

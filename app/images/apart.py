@@ -23,6 +23,7 @@ from app.errors import DamagedImage, Invalid, Overloaded, TooLarge, UnsupportedI
 from app.images import unsupported
 from app.images.apart_child import (
     ANSWER,
+    BOUNDS,
     DAMAGED,
     EMPTY,
     JPEG_2000,
@@ -76,8 +77,8 @@ def kind_apart(data: bytes) -> Kind | None:
 
 
 def installed(kind: Kind) -> bool:
-    """Whether there is a decoder for it."""
-    return importlib.util.find_spec(_FORMATS[kind].package) is not None
+    """Whether there is a decoder for it, and a system that bounds its process."""
+    return BOUNDS and importlib.util.find_spec(_FORMATS[kind].package) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +269,7 @@ def unavailable(kind: Kind, formats: str) -> UnsupportedImage:
     form = _FORMATS[kind]
     install = "" if installed(kind) else f"install openvocab[{form.extra}] and "
     what = form.files.name
-    detail = (
-        f"this is {what}, not {formats}; convert it to PNG or JPEG, or have the operator "
-        f"{install}set {form.setting}=true"
-    )
+    detail = f"this is {what}, not {formats}; convert it to PNG or JPEG"
+    if BOUNDS:
+        detail += f", or have the operator {install}set {form.setting}=true"
     return UnsupportedImage(detail, field="image", limit=formats, value=what)

@@ -7,7 +7,6 @@ memory and its time are bounded: whatever a file makes of a decoder, it happens 
 import contextlib
 import io
 import re
-import resource
 import struct
 import sys
 from functools import partial
@@ -15,6 +14,13 @@ from typing import IO, Any, Final, NoReturn
 from xml.parsers import expat
 
 from PIL import Image, ImageOps
+
+try:
+    import resource
+except ImportError:  # Windows
+    BOUNDS = False
+else:
+    BOUNDS = True
 
 # request: kind, pixels of the largest picture, edge of a drawing, bytes that follow
 REQUEST: Final = struct.Struct("<BIIQ")

@@ -5,13 +5,11 @@ Knows nothing of the contents: uvicorn parses, with llhttp, and runs the applica
 
 import asyncio
 import contextlib
-import fcntl
 import ipaddress
 import logging
 import math
 import random
 import struct
-import termios
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
@@ -354,9 +352,13 @@ class BoundedProtocol(HttpToolsProtocol):
         size = int(self.transport.get_write_buffer_size())
         socket = self.transport.get_extra_info("socket")
         if socket is not None:
-            with contextlib.suppress(OSError):  # not every kind of socket can tell
+            # neither every kind of socket can tell, nor Windows
+            with contextlib.suppress(OSError, ImportError):
+                from fcntl import ioctl
+                from termios import TIOCOUTQ
+
                 # the system takes more only once a third of its megabytes is free
-                answer = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
+                answer = ioctl(socket.fileno(), TIOCOUTQ, bytes(4))
                 size += struct.unpack("i", answer)[0]
         return size
 

@@ -11,10 +11,12 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.images.apart import Kind, installed
+from app.images.apart_child import BOUNDS
 from app.images.urls import AllowedHost
 from app.server.addresses import ANY, check_host, check_origin, check_proxy
 from app.server.cgroups import memory_limit
 from app.server.cpus import available_cores, is_limited
+from app.server.signals import REPLACED
 from app.stores.gcra import LEAST_RATE, MOST_BURST, MOST_RATE
 
 DEFAULT_MODEL = "ViT-B-32-256/datacomp_s34b_b86k"
@@ -421,6 +423,20 @@ class Settings(BaseSettings):
         least = LEAST[info.field_name or ""]
         if 0 < value < least:
             raise ValueError(f"Input should be 0, or at least {least:f}".rstrip("0"))
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _can_be_several(cls, value: int) -> int:
+        if value > 1 and not REPLACED:
+            raise ValueError("several processes need signals that this system lacks; use 1")
+        return value
+
+    @field_validator("svg", "jpeg_2000", "jpeg_xl")
+    @classmethod
+    def _can_be_bounded(cls, value: bool | None) -> bool | None:
+        if value and not BOUNDS:
+            raise ValueError("this system cannot bound the memory of its decoder")
         return value
 
     def listed(self, name: str) -> list[str]:

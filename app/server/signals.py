@@ -33,8 +33,8 @@ def give_up(number: int, _frame: object) -> None:
 
 
 def hears_hang_ups() -> bool:
-    """Not under nohup."""
-    return signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    """Not under nohup, nor on Windows."""
+    return hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
 
 def _still_starting(_number: int, _frame: object) -> None:

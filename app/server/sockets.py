@@ -28,7 +28,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         with contextlib.ExitStack() as undo:
             listener = undo.enter_context(socket.socket(family))  # not every kernel has IPv6
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name != "nt":  # there two servers could have one port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
             listener.listen(BACKLOG)
             undo.pop_all()
@@ -46,6 +47,8 @@ def bind_unix(path: Path) -> socket.socket:
     Every user may connect, as to a port of this machine; who may not is kept out by its folder.
     Its file is removed when this process ends.
     """
+    if not hasattr(socket, "AF_UNIX"):
+        raise CannotListen(f"cannot listen on {path}: this system lacks Unix sockets")
     listener = socket.socket(socket.AF_UNIX)
     try:
         _remove_left_over(path)
@@ -64,7 +67,7 @@ def bind_unix(path: Path) -> socket.socket:
 def shown(listener: socket.socket, *, tls: bool) -> str:
     """Its address for clients, as a URL or a path."""
     name = listener.getsockname()
-    if listener.family == socket.AF_UNIX:
+    if _is_unix(listener):
         return str(name)
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
     return f"{'https' if tls else 'http'}://{host}:{name[1]}"
@@ -72,9 +75,13 @@ def shown(listener: socket.socket, *, tls: bool) -> str:
 
 def is_local(listener: socket.socket) -> bool:
     """Whether only this machine can reach it."""
-    if listener.family == socket.AF_UNIX:
+    if _is_unix(listener):
         return True
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def _is_unix(listener: socket.socket) -> bool:
+    return listener.family not in (socket.AF_INET, socket.AF_INET6)
 
 
 def _remove_left_over(path: Path) -> None:

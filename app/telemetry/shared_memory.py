@@ -16,7 +16,6 @@ import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.reduction import DupFd
 from typing import Any, Final
 
 # bytes of a page; what is not written to takes no memory
@@ -137,6 +136,8 @@ class Board:
         self._taken.discard(number)
 
     def __reduce__(self) -> Any:
+        from multiprocessing.reduction import DupFd  # not on Windows
+
         return _received, (len(self.pages), DupFd(self._file))
 
 

@@ -4,6 +4,7 @@ Knows nothing of what is stored.
 """
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
@@ -230,6 +231,8 @@ def _pool(url: str, timeout: float) -> ConnectionPool:
     try:
         options: dict[str, Any] = {**parse_url(url)}
         parts = urlsplit(url)
+        if parts.scheme == "unix" and not hasattr(socket, "AF_UNIX"):
+            raise StoreUnusable("a store at unix:// needs Unix sockets, which this system lacks")
         path = parts.path.strip("/")
         # a name in place of the database's number would be passed over
         if not path if parts.scheme == "unix" else not f"0{path}".isdecimal():

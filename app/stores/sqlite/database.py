@@ -4,7 +4,6 @@ Knows nothing of what is stored.
 """
 
 import asyncio
-import fcntl
 import logging
 import os
 import sqlite3
@@ -18,6 +17,7 @@ from typing import Final, TypeVar
 
 from app.stores.protocols import StoreAway, StoreDamaged, StoreRefused, StoreUnusable
 from app.stores.sqlite import schema
+from models.open_files import lock, read_at
 
 log = logging.getLogger("openvocab.stores")
 
@@ -82,7 +82,7 @@ class DatabaseFile:
         which a page is damaged: what SQLite can still read of it is read.
         """
         if self._handle is not None and not self._overwritten:
-            self._overwritten = os.pread(self._handle, len(_MAGIC), 0) != _MAGIC
+            self._overwritten = read_at(self._handle, len(_MAGIC), 0) != _MAGIC
         if self._overwritten:
             raise StoreAway(
                 f"{self.path} was overwritten and is no longer a database: move it away"
@@ -149,10 +149,13 @@ class DatabaseFile:
     def _alone(self) -> Iterator[None]:
         """Only one process at a time decides what is left over; the new file is made by it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folder
+            yield
+            return
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             with suppress(OSError):  # not every file system has such locks
-                fcntl.flock(folder, fcntl.LOCK_EX)
+                lock(folder)
             yield
         finally:
             os.close(folder)
@@ -328,7 +331,8 @@ def _advice(error: sqlite3.Error) -> str:
     if _code(error) in _DAMAGED:
         return "; move it away, or put a backup in its place"
     if _code(error) in _HOPELESS:
-        return f"; the user {os.geteuid()} must be able to read and write the file and its folder"
+        user = f"the user {os.geteuid()}" if hasattr(os, "geteuid") else "who runs this"
+        return f"; {user} must be able to read and write the file and its folder"
     return ""
 
 
