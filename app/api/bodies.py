@@ -194,7 +194,10 @@ CURL_BYTES: Final = 64
 
 # RFC 4648, section 5, to section 4; line breaks inside are what the base64 command writes
 ALPHABET: Final = str.maketrans("-_", "+/", " \t\n\r\v\f\x1c\x1d\x1e\x1f")
-OTHER_SPACES: Final = re.compile(r"[^\S\x00-\x7f]+")
+OTHER_SPACES: Final = (
+    "\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
 NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 NOT_BASE64: Final = re.compile(r"[^A-Za-z0-9+/]")
 
@@ -362,7 +365,8 @@ def _coded(payload: str) -> str:
     Without a list of its words, of which there may be millions.
     """
     if not payload.isascii():
-        payload = OTHER_SPACES.sub("", payload)
+        for space in OTHER_SPACES:
+            payload = payload.replace(space, "")
     odd = NOT_ASCII.search(payload)
     end = len(payload) if odd is None else odd.start()
     return payload[:end].translate(ALPHABET) + payload[end : end + 1]

@@ -4,6 +4,7 @@ Knows the container (ISO/IEC 14496-12 and 23008-12), and no decoder.
 """
 
 import contextlib
+import math
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -176,12 +177,12 @@ def _check_pictures(data: bytes, start: int, end: int, pixels: int) -> None:
 
 def _check_derived(data: bytes, start: int, end: int, pixels: int) -> None:
     """No picture is made of others of many more pixels: each is decoded wherever it is named."""
-    areas: dict[int, int] = {}
+    sizes: dict[int, tuple[int, int]] = {}
     parts: dict[int, list[int]] = {}
     for name, first, last in _boxes(data, start, end):
         if name == b"iprp":
-            for item, area in _areas(data, first, last):
-                areas[item] = max(area, areas.get(item, 0))
+            for item, size in _sizes(data, first, last):
+                sizes[item] = max(size, sizes.get(item, (0, 0)), key=math.prod)
         elif name == b"iref":
             wide = 4 if any(data[first : first + 1]) else 2
             for kind, begin, stop in _boxes(data, first + 4, last):
@@ -189,6 +190,7 @@ def _check_derived(data: bytes, start: int, end: int, pixels: int) -> None:
                     numbers = _Numbers(data[begin:stop])
                     item, named = numbers.read(wide), min(numbers.read(2), stop - begin)
                     parts.setdefault(item, []).extend(numbers.read(wide) for _ in range(named))
+    areas = {item: math.prod(size) for item, size in sizes.items()}
     work, levels = areas, 0
     while levels < LEVELS:
         # one that does not say its size may have any
@@ -200,19 +202,19 @@ def _check_derived(data: bytes, start: int, end: int, pixels: int) -> None:
             break
         work, levels = together, levels + 1
     check(levels, LEVELS - 1, "levels of pictures that are made of others")
-    # one that says more itself is refused for its size
-    most = max((all_ for item, all_ in work.items() if areas.get(item, 0) <= pixels), default=0)
-    check(most, PARTS * pixels, "pixels in the parts of a picture")
+    for item, total in work.items():
+        check_size(*sizes.get(item, (0, 0)), pixels)  # a crop is of what was decoded whole
+        check(total, PARTS * pixels, "pixels in the parts of a picture")
 
 
-def _areas(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Items with the pixels that they say, from the body of an `iprp` box."""
-    sizes = [0]  # of the properties, which count from 1
+def _sizes(data: bytes, start: int, end: int) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Items with the width and height that they say, from the body of an `iprp` box."""
+    sizes = [(0, 0)]  # of the properties, which count from 1
     for name, first, last in _boxes(data, start, end):
         if name == b"ipco":
             for kind, begin, stop in _boxes(data, first, last):
                 extent = _Numbers(data[begin + 4 : stop])
-                sizes.append(extent.read(4) * extent.read(4) if kind == b"ispe" else 0)
+                sizes.append((extent.read(4), extent.read(4)) if kind == b"ispe" else (0, 0))
         elif name == b"ipma":
             numbers = _Numbers(data[first:last])
             wide = 4 if numbers.read(1) else 2
@@ -221,7 +223,8 @@ def _areas(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
             for _ in range(min(numbers.read(4), last - first)):
                 item = numbers.read(wide)
                 own = [numbers.read(long) & index for _ in range(numbers.read(1))]
-                yield item, max((sizes[place] for place in own if place < len(sizes)), default=0)
+                known = [sizes[at] for at in own if at < len(sizes)]
+                yield item, max(known, key=math.prod, default=(0, 0))
 
 
 class _Numbers:

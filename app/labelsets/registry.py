@@ -50,7 +50,7 @@ class Registry:
     """Reads the current version from the store at each use, so that others' changes are seen.
 
     While the store is away, what is known goes on from memory. What the store lost without a
-    tombstone is published again, at the next use or within a minute.
+    tombstone is published again, at the next use or within two minutes.
     """
 
     def __init__(
@@ -239,9 +239,9 @@ class Registry:
             if known not in self._known:  # deleted or replaced meanwhile
                 continue
             head = await self._store.head(known.name)
-            if head is None or _went_back(head, known):
-                await self._publish_again(known)
-            elif head.deleted:
+            if _went_back(head, known):
+                head = await self._publish_again(known)
+            if head is None or head.deleted:
                 self._forget(known)
             await asyncio.sleep(pause)
 

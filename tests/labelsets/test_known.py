@@ -19,7 +19,7 @@ from app.labelsets.definition import (
 )
 from app.labelsets.known import OVERHEAD, Known
 from app.labelsets.registry import TOUCH_EVERY, Registry
-from app.stores.memory import MemoryLabelSets, MemoryStore
+from app.stores.memory import MemoryLabelSets, MemoryPictures, MemoryStore
 from app.stores.protocols import Head, LabelSetRecord
 
 
@@ -160,5 +160,26 @@ def test_what_was_deleted_after_the_store_went_back_stays_deleted() -> None:
         with pytest.raises(UnknownLabelset):
             await knows.current("pets")
         assert await knows.page(*namespace_bounds(""), 10) == []
+
+    asyncio.run(test())
+
+
+def test_what_others_deleted_long_ago_is_forgotten_before_a_lost_store_brings_it_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.stores.memory.TOMBSTONES", 2)
+    definition = Definition((Entry("a", ("a",)), Entry("b", ("b",))))
+    store = MemoryLabelSets()
+    knows, deletes = (Registry(store, MemoryPictures(), 100) for _ in range(2))
+
+    async def test() -> None:
+        for number in range(4):
+            await knows.write(new(f"set{number}", 0, definition), None)
+        for number in range(4):
+            await deletes.delete(await deletes.current(f"set{number}"))
+        await knows.publish_lost()
+        vars(store).update(vars(MemoryLabelSets()))  # and with it what was deleted
+        await knows.publish_lost()
+        assert await store.recent() == []
 
     asyncio.run(test())
