@@ -119,5 +119,5 @@ def test_a_backup_restores_the_pictures_and_an_older_one_leaves_them(
     damaged = json.loads(backup.stdout)
     damaged["examples"][0]["image"] = "no base64"
     again = labelset("import", "-", "--replace", input=json.dumps(damaged))
-    assert (again.exit_code, "number 1" in again.stderr) == (2, True)
+    assert (again.exit_code, "line 1: example 1 is not" in again.stderr) == (2, True)
     assert stored_examples(server) == before
