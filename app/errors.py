@@ -169,7 +169,7 @@ def failure(error: BaseException) -> Problem:
     """What a request is told of an error that nothing else is made of; its text is for the log."""
     short = isinstance(error, MemoryError) or str(error) == _NO_THREAD
     if short or (isinstance(error, OSError) and error.errno in _NOTHING_LEFT):
-        detail = "the system has no thread, memory or open file left for this; try again later"
+        detail = "the server is out of threads, memory or open files; try again later"
         return Overloaded(detail, retry_after=5)
     return Internal("the server failed; see its log")
 

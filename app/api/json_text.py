@@ -126,7 +126,7 @@ def loaded(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=names_once)
     except RecursionError:
-        raise ValueError("too many brackets within brackets") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def _parsed(text: bytes) -> Any:

@@ -201,10 +201,10 @@ def _check_derived(data: bytes, start: int, end: int, pixels: int) -> None:
         if together == work:
             break
         work, levels = together, levels + 1
-    check(levels, LEVELS - 1, "levels of pictures that are made of others")
+    check(levels, LEVELS - 1, "levels of derived images")
     for item, total in work.items():
         check_size(*sizes.get(item, (0, 0)), pixels)  # a crop is of what was decoded whole
-        check(total, PARTS * pixels, "pixels in the parts of a picture")
+        check(total, PARTS * pixels, "pixels in its derived images")
 
 
 def _sizes(data: bytes, start: int, end: int) -> Iterator[tuple[int, tuple[int, int]]]:

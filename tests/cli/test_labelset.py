@@ -213,7 +213,7 @@ def test_a_label_set_that_cannot_be_built_is_told(labelset: Any, server: httpx.C
 
 def test_brackets_within_brackets_are_no_json() -> None:
     deep = b"[" * 100_000
-    with pytest.raises(BadFile, match="too many brackets within brackets"):
+    with pytest.raises(BadFile, match="nested too deeply"):
         definition(deep)
     with pytest.raises(BadFile, match="line 1"):
         [*imported([deep])]
