@@ -86,10 +86,8 @@ class Registry:
             # created here during the call to the store: its answer may be older
 
     async def _current(self, name: str, known: Stored | None) -> Stored | None:
-        head = await self._store.head(name)
-        if known is not None and _went_back(head, known):
-            head = await self._publish_again(known)
-        if head is None or head.deleted:
+        head = await self._head(name, known)
+        if head is None:
             return None
         latest = self._known.get(name)
         if latest is not None and latest.version >= head.version:
@@ -100,9 +98,7 @@ class Registry:
     async def fresh(self, name: str) -> Stored | None:
         """What the store has now, for a change that must not start from memory."""
         try:
-            known, head = self._known.get(name), await self._store.head(name)
-            if known is not None and _went_back(head, known):
-                await self._publish_again(known)
+            await self._head(name, self._known.get(name))
             record = await self._store.get(name)
         except StoreAway:
             raise away() from None
@@ -238,10 +234,7 @@ class Registry:
         for known in self._known.all():
             if known not in self._known:  # deleted or replaced meanwhile
                 continue
-            head = await self._store.head(known.name)
-            if _went_back(head, known):
-                head = await self._publish_again(known)
-            if head is None or head.deleted:
+            if await self._head(known.name, known) is None:
                 self._forget(known)
             await asyncio.sleep(pause)
 
@@ -249,13 +242,17 @@ class Registry:
         """Publish or list again what the store has lost of what is known, unless it was deleted."""
         listed = set(await self._store.recent())
         for known in [known for known in self._known.all() if known.name not in listed]:
-            head = await self._store.head(known.name)
-            if _went_back(head, known):
-                await self._publish_again(known)
-            elif head is None or head.deleted:
+            if await self._head(known.name, known) is None:
                 self._forget(known)
-            else:  # only the store's lists had lost the name: a use puts it there again
+            else:  # the store's lists may have lost the name alone: a use puts it there again
                 await self._note_use(known.name, time.time())
+
+    async def _head(self, name: str, known: Stored | None) -> Head | None:
+        """The store's, where what it lost of what is known is published again; None if deleted."""
+        head = await self._store.head(name)
+        if known is not None and _went_back(head, known):
+            head = await self._publish_again(known)
+        return None if head is None or head.deleted else head
 
     async def _publish_again(self, known: Stored) -> Head | None:
         """Replace what the store lost, or rolled back, by what is known here."""

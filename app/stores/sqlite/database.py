@@ -331,7 +331,7 @@ def _advice(error: sqlite3.Error) -> str:
     if _code(error) in _DAMAGED:
         return "; move it away, or put a backup in its place"
     if _code(error) in _HOPELESS:
-        user = f"the user {os.geteuid()}" if hasattr(os, "geteuid") else "who runs this"
+        user = f"the user {os.geteuid()}" if hasattr(os, "geteuid") else "the user"
         return f"; {user} must be able to read and write the file and its folder"
     return ""
 
